@@ -1,0 +1,7 @@
+"""What every watchout process speaks: settings, bus messages, frame encodings, process life-cycle, logs.
+
+``gateway``, ``router``, ``mlbridge`` and ``ctl`` import from here; this package imports from none of them.
+Pure rooms (no socket, clock, log or random): ``settings``, ``errors``, ``messages``, ``frames``, ``alerts``,
+``membership``, ``pacing``. Edge rooms: ``bus`` (the only import of zmq), ``link``, ``service``, ``log``, ``metrics``,
+``embedded_store``.
+"""

@@ -1,0 +1,239 @@
+"""One video frame and its two encodings, JSON and binary (docs/protocol.md, "Frames"). Pure.
+
+A `Frame` keeps what the camera sent and makes each other form at most once, however many ask for it.
+No codec is run here: a picture is looked at only for its first bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import pybase64
+
+from common.alerts import STREAM_ID
+from common.messages import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
+
+#: magic, version, kind, flags, frame id, timestamp, codec, length of the stream id
+_BINARY: Final = struct.Struct(">BBBBIQBB")
+BINARY_MAGIC: Final = 0x57
+BINARY_VERSION: Final = 1
+KIND_VIDEO_FRAME: Final = 1
+MAX_TIMESTAMP: Final = 2**53 - 1
+_DATA_URL: Final = re.compile(rb"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
+_WHITE_SPACE: Final = b" \t\r\n"
+
+
+class Codec(enum.IntEnum):
+    """How a picture is encoded; the number is the wire's."""
+
+    OPAQUE = 0
+    JPEG = 1
+    PNG = 2
+    WEBP = 3
+
+    @property
+    def content_type(self) -> str:
+        """The media type, for HTTP."""
+        return _CONTENT_TYPES[self]
+
+
+_CONTENT_TYPES: Final = {
+    Codec.OPAQUE: "application/octet-stream",
+    Codec.JPEG: "image/jpeg",
+    Codec.PNG: "image/png",
+    Codec.WEBP: "image/webp",
+}
+
+
+class FrameFault(ValueError):
+    """Bytes that are no frame, or `data` that is no picture; the text says what came and what was expected."""
+
+
+def sniff(picture: bytes) -> Codec:
+    """The codec that the first bytes show."""
+    if picture.startswith(b"\xff\xd8\xff"):
+        return Codec.JPEG
+    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Codec.PNG
+    if picture.startswith(b"RIFF") and picture[8:12] == b"WEBP":
+        return Codec.WEBP
+    return Codec.OPAQUE
+
+
+def decode_text(token: bytes) -> bytes:
+    """The picture in a JSON string token (quotes included): base64, with or without a ``data:`` prefix.
+
+    White space in it is passed over, as MIME encoders put it there. Raises `FrameFault`.
+    """
+    text = token[1:-1]
+    if b"\\" in text:
+        try:
+            text = msgspec.json.decode(token, type=str).encode()
+        except (msgspec.DecodeError, UnicodeError) as exc:
+            raise FrameFault(f"data is no JSON text: {exc}") from None
+    if text[:5].lower() == b"data:":
+        prefix = _DATA_URL.match(text[:256])
+        if prefix is None:
+            raise FrameFault("data begins with data: but has no ;base64, in its first 256 characters")
+        text = text[prefix.end() :]
+    try:
+        picture = pybase64.b64decode(text, validate=True)
+    except ValueError:
+        try:
+            picture = pybase64.b64decode(text.translate(None, _WHITE_SPACE), validate=True)
+        except ValueError as exc:
+            raise FrameFault(f"data is not base64: {exc}") from None
+    if not picture:
+        raise FrameFault("data is empty, expected an encoded picture")
+    return picture
+
+
+class Frame:
+    """One frame of one stream. `picture` and `text` are made when first asked for, and kept.
+
+    `timestamp` is the camera's, in ms since the epoch; `term` the claim under which it was sent.
+    `wire` is for the gateway: finished WebSocket messages by format, shared by all viewers.
+    """
+
+    __slots__ = ("_codec", "_fault", "_picture", "_text", "frame_id", "stream_id", "term", "timestamp", "wire")
+
+    def __init__(
+        self,
+        stream_id: str,
+        frame_id: int,
+        timestamp: int,
+        *,
+        term: int = 0,
+        text: bytes | None = None,
+        picture: bytes | None = None,
+        codec: Codec | None = None,
+    ) -> None:
+        if (text is None) == (picture is None):
+            raise ValueError("a frame is made of either text or picture")
+        self.stream_id = stream_id
+        self.frame_id = frame_id
+        self.timestamp = timestamp
+        self.term = term
+        self.wire: dict[str, bytes] = {}
+        self._text = text
+        self._picture = picture
+        self._codec = codec
+        self._fault: str | None = None
+
+    @property
+    def picture(self) -> bytes:
+        """The encoded picture. Raises `FrameFault` when the camera's text holds none."""
+        if self._picture is None:
+            if self._fault is not None:
+                raise FrameFault(self._fault)
+            assert self._text is not None
+            try:
+                self._picture = decode_text(self._text)
+            except FrameFault as fault:
+                self._fault = str(fault)
+                raise
+        return self._picture
+
+    @property
+    def text(self) -> bytes:
+        """The JSON string token of `data`, quotes included: unchanged when the camera sent JSON."""
+        if self._text is None:
+            assert self._picture is not None
+            self._text = b'"' + pybase64.b64encode(self._picture) + b'"'
+        return self._text
+
+    @property
+    def codec(self) -> Codec:
+        """What the camera said, or what the picture's first bytes show. Raises `FrameFault` as `picture` does."""
+        if self._codec is None:
+            self._codec = sniff(self.picture)
+        return self._codec
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that this frame holds in memory, finished messages included."""
+        own = (len(self._text) if self._text else 0) + (len(self._picture) if self._picture else 0)
+        return own + sum(map(len, self.wire.values()))
+
+    def to_json(self) -> bytes:
+        """The frame as a JSON message of the edge protocol."""
+        return b'{"type":"video-frame","streamId":"%b","frameId":%d,"timestamp":%d,"data":%b}' % (
+            self.stream_id.encode("ascii"),
+            self.frame_id,
+            self.timestamp,
+            self.text,
+        )
+
+    def to_binary(self) -> bytes:
+        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `picture` does."""
+        picture = self.picture
+        name = self.stream_id.encode("ascii")
+        head = _BINARY.pack(
+            BINARY_MAGIC, BINARY_VERSION, KIND_VIDEO_FRAME, 0, self.frame_id, self.timestamp, self.codec, len(name)
+        )
+        return b"".join((head, name, picture))
+
+    def to_bus(self, to: bytes = EVERYBODY) -> bytes:
+        """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice."""
+        if self._text is not None:
+            form, codec, payload = FORM_JSON_TEXT, Codec.OPAQUE, self._text
+        else:
+            assert self._picture is not None
+            form, codec, payload = FORM_PICTURE, self._codec or Codec.OPAQUE, self._picture
+        return BusFrame(
+            self.stream_id, self.term, self.frame_id, self.timestamp, form, int(codec), payload, to
+        ).encode()
+
+    @classmethod
+    def from_bus(cls, frame: BusFrame) -> Frame:
+        """The frame that another process pushed."""
+        if frame.form == FORM_JSON_TEXT:
+            return cls(frame.stream, frame.frame_id, frame.timestamp, term=frame.term, text=frame.payload)
+        return cls(
+            frame.stream,
+            frame.frame_id,
+            frame.timestamp,
+            term=frame.term,
+            picture=frame.payload,
+            codec=Codec(frame.codec),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryFrame:
+    """A binary message as it came: `stream_id` None means the camera's own, `timestamp` None the server's time."""
+
+    stream_id: str | None
+    frame_id: int
+    timestamp: int | None
+    codec: Codec
+    picture: bytes
+
+
+def parse_binary(data: bytes) -> BinaryFrame:
+    """A binary message of the edge protocol. Raises `FrameFault`."""
+    if len(data) < _BINARY.size:
+        raise FrameFault(f"binary message of {len(data)} bytes, expected a header of {_BINARY.size} bytes")
+    magic, version, kind, flags, frame_id, timestamp, codec, length = _BINARY.unpack_from(data)
+    for name, came, expected in (("magic", magic, BINARY_MAGIC), ("version", version, BINARY_VERSION),
+                                 ("kind", kind, KIND_VIDEO_FRAME), ("flags", flags, 0)):  # fmt: skip
+        if came != expected:
+            raise FrameFault(f"binary header has {name} {came:#x}, expected {expected:#x}")
+    if codec > Codec.WEBP:
+        raise FrameFault(f"binary header has codec {codec}, expected 0 to {Codec.WEBP}")
+    if timestamp > MAX_TIMESTAMP:
+        raise FrameFault(f"binary header has timestamp {timestamp}, expected at most {MAX_TIMESTAMP} ms")
+    at = _BINARY.size + length
+    if len(data) <= at:
+        raise FrameFault(f"binary message of {len(data)} bytes ends before its picture, expected more than {at}")
+    stream_id: str | None = None
+    if length:
+        stream_id = data[_BINARY.size : at].decode("latin-1")
+        if not STREAM_ID.match(stream_id):
+            raise FrameFault(f"stream id {stream_id[:40]!a}, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
+    return BinaryFrame(stream_id, frame_id, timestamp or None, Codec(codec), data[at:])

@@ -1,0 +1,217 @@
+"""A member's live bond with the router: `Membership` driven by the bus and the clock, and requests with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+from common import log
+from common.bus import MemberBus, new_member_id
+from common.errors import BusError, RouterUnavailable
+from common.membership import (
+    BEAT_EVERY_S,
+    Action,
+    BondState,
+    Deliver,
+    Joined,
+    Lost,
+    Membership,
+    SendHeartbeat,
+    SendHello,
+)
+from common.messages import (
+    Accepted,
+    Answer,
+    Bye,
+    Found,
+    FromRouter,
+    Granted,
+    Heartbeat,
+    Hello,
+    Message,
+    Refused,
+    Synced,
+    decode_from_router,
+    encode,
+)
+
+#: Requests that may wait for the router at once; past it they fail at once.
+MAX_PENDING: Final = 10_000
+#: Messages of a snapshot between two turns of the loop.
+SNAPSHOT_TURN: Final = 200
+
+Reply = Granted | Refused | Found | Accepted | Answer
+
+_log = log.get("common.link")
+
+
+class Link:
+    """One member's bond. Its owner gives the callbacks; all of them run in the loop.
+
+    `snapshot` yields everything the member holds, after each greeting. `on_message` gets what is no answer to a
+    request. `on_lost` tells that the router is away; what the member does locally goes on.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        *,
+        home: Path,
+        max_message_bytes: int,
+        request_timeout_s: float,
+        snapshot: Callable[[], AsyncIterator[Message]],
+        figures: Callable[[], dict[str, float]],
+        on_message: Callable[[FromRouter], None],
+        on_frame: Callable[[bytes], None] | None = None,
+        on_joined: Callable[[bool], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.member_id = new_member_id()
+        self._hello = hello
+        self._request_timeout_s = request_timeout_s
+        self._snapshot = snapshot
+        self._figures = figures
+        self._on_message = on_message
+        self._on_joined = on_joined
+        self._on_lost = on_lost
+        self._membership = Membership()
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._requests = itertools.count(1)
+        self._joined = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
+        self._closed = False
+        self.bad_messages = 0
+        self._bus = MemberBus(
+            home,
+            self.member_id,
+            max_message_bytes=max_message_bytes,
+            on_control=self._came,
+            on_frame=on_frame,
+        )
+        self._timer = self._loop.call_soon(self._tick)
+
+    @property
+    def live(self) -> bool:
+        """Whether the router knows this member now."""
+        return self._membership.state is BondState.LIVE
+
+    @property
+    def epoch(self) -> int:
+        """The router's epoch, 0 before the first greeting was answered."""
+        return self._membership.epoch
+
+    async def wait_live(self, timeout_s: float) -> bool:
+        """Wait for the bond; whether it stands."""
+        try:
+            await asyncio.wait_for(self._joined.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def send(self, body: Message) -> bool:
+        """Tell the router; False when it is away: the next snapshot tells it then."""
+        if not self.live:
+            return False
+        if self._put(self._membership.next_seq(), body):
+            return True
+        self._run(self._membership.send_failed(self._loop.time()))
+        return False
+
+    async def request(self, make: Callable[[int], Message], timeout_s: float | None = None) -> Reply:
+        """Send a request and wait for its answer. Raises `RouterUnavailable`."""
+        number = next(self._requests)
+        if len(self._pending) >= MAX_PENDING or not self.send(make(number)):
+            raise RouterUnavailable("the router is away")
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._pending[number] = future
+        try:
+            async with asyncio.timeout(timeout_s or self._request_timeout_s):
+                return await future
+        except TimeoutError:
+            raise RouterUnavailable("the router did not answer in time") from None
+        finally:
+            self._pending.pop(number, None)
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Push a frame; False when it was dropped."""
+        return self._bus.send_frame(frame)
+
+    async def close(self) -> None:
+        """Say good-bye and close the sockets."""
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+        self.send(Bye())
+        self._fail_pending()
+        self._bus.close()
+
+    def _put(self, seq: int, body: Message) -> bool:
+        try:
+            return self._bus.send_control(encode(self._membership.epoch, seq, body))
+        except BusError as exc:
+            _log.error("a message is too large for the bus", error=str(exc))
+            return False
+
+    def _came(self, data: bytes) -> None:
+        try:
+            envelope = decode_from_router(data)
+        except BusError as exc:
+            self.bad_messages += 1
+            _log.warning("bad message from the router", error=str(exc))
+            return
+        self._run(self._membership.received(envelope, self._loop.time()))
+
+    def _tick(self) -> None:
+        self._run(self._membership.tick(self._loop.time()))
+        self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
+
+    def _run(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Deliver(body):
+                    if isinstance(body, Reply):
+                        future = self._pending.get(body.request)
+                        if future is not None and not future.done():
+                            future.set_result(body)
+                    else:
+                        self._on_message(body)
+                case SendHeartbeat():
+                    self.send(Heartbeat(figures=self._figures()))
+                case SendHello():
+                    self._put(0, self._hello)
+                case Joined(_, new_epoch):
+                    self._joined.set()
+                    if self._on_joined is not None:
+                        self._on_joined(new_epoch)
+                    if self._telling is not None:
+                        self._telling.cancel()
+                    self._telling = self._loop.create_task(self._tell_all(), name="link snapshot")
+                case Lost():
+                    self._joined.clear()
+                    self._fail_pending()
+                    if self._on_lost is not None:
+                        self._on_lost()
+
+    async def _tell_all(self) -> None:
+        holds = interests = told = 0
+        async for body in self._snapshot():
+            if not self.send(body):
+                return
+            holds += type(body).__name__ == "Hold"
+            interests += type(body).__name__ == "Interest"
+            told += 1
+            if told % SNAPSHOT_TURN == 0:
+                await asyncio.sleep(0)
+        self.send(Synced(holds=holds, interests=interests))
+
+    def _fail_pending(self) -> None:
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(RouterUnavailable("the router went away"))

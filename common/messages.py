@@ -1,0 +1,394 @@
+"""Every message that crosses the bus, and its bytes (docs/bus.md). Pure.
+
+Control messages are small msgpack maps in a numbered envelope; frames have a fixed binary header, because they are
+many and large. Nothing here knows sockets.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+
+import msgpack
+import msgspec
+
+from common.alerts import Alert, FrameId, Milliseconds, StreamId
+from common.errors import BusError
+
+VERSION: Final = 1
+#: A control message over this is refused on both sides.
+MAX_CONTROL_BYTES: Final = 1 << 20
+#: Streams in one `Report`, so that it stays far below `MAX_CONTROL_BYTES`.
+REPORT_CHUNK: Final = 500
+MEMBER_ID_BYTES: Final = 8
+
+MemberId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Kind = Literal["gateway", "mlbridge", "ctl"]
+StreamStatus = Literal["streaming", "online", "offline"]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Text = Annotated[str, msgspec.Meta(max_length=1024)]
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag=str.lower):
+    """Root of the control messages; the class name in lower case is the tag on the wire."""
+
+
+# ── member → router ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Hello(Message, frozen=True):
+    """First message of a member, and again after each loss: "I am here, and will tell you all I hold"."""
+
+    kind: Kind
+    name: Text
+    pid: Count
+    version: Count = VERSION
+    group: Text = ""
+    max_fps: Rate | None = None
+
+
+class Hold(Message, frozen=True):
+    """A camera's stream on this gateway, as it now is."""
+
+    stream: StreamId
+    user: Text
+    term: Count
+    status: StreamStatus
+    producing: bool
+    wants_alerts: bool
+    frame_id: FrameId
+    total_frames: Count
+    fps: float
+    started_at: Milliseconds
+    last_frame_at: Milliseconds | None = None
+
+
+class Interest(Message, frozen=True):
+    """What this gateway's viewers want of a stream, as it now is; no viewers and no alert viewers: nothing."""
+
+    stream: StreamId
+    viewers: Count
+    alert_viewers: Count
+    max_fps: Rate | None = None
+    floor: FrameId = 0
+
+
+class Synced(Message, frozen=True):
+    """End of the snapshot after a `Hello`; how much was told."""
+
+    holds: Count
+    interests: Count
+
+
+class Report(Message, frozen=True):
+    """Moving figures of streams: rows of (stream, frame id, total frames, fps, last frame at)."""
+
+    rows: list[tuple[StreamId, FrameId, Count, float, Milliseconds | None]]
+
+
+class Heartbeat(Message, frozen=True):
+    """Proof of life from the loop that does the work, with the member's figures."""
+
+    figures: dict[str, float]
+
+
+class Claim(Message, frozen=True):
+    """A camera wants to publish a stream; `Granted` or `Refused` answers."""
+
+    request: Count
+    stream: StreamId
+    user: Text
+    floor: FrameId = 0
+
+
+class Release(Message, frozen=True):
+    """The camera of that term is gone."""
+
+    stream: StreamId
+    term: Count
+
+
+class Lookup(Message, frozen=True):
+    """Whose is this stream? `Found` answers."""
+
+    request: Count
+    stream: StreamId
+
+
+class Newest(Message, frozen=True):
+    """Send me the newest frame of a stream, once."""
+
+    stream: StreamId
+
+
+class RaiseAlert(Message, frozen=True):
+    """An alert for everybody who may see it; `Accepted` or `Refused` answers."""
+
+    request: Count
+    alert: Alert
+
+
+class BadFrame(Message, frozen=True):
+    """A frame of this stream could not be decoded here: tell the camera once."""
+
+    stream: StreamId
+    frame_id: FrameId
+    reason: Text
+
+
+class Query(Message, frozen=True):
+    """A question of an operator or of an HTTP client; `Answer` answers."""
+
+    request: Count
+    what: Literal["stats", "streams", "alerts"]
+    stream: StreamId | None = None
+    since: Milliseconds = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
+class Bye(Message, frozen=True):
+    """The member ends now, in order."""
+
+
+# ── router → member ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Welcome(Message, frozen=True):
+    """Answer to `Hello`: send the snapshot."""
+
+
+class Rejoin(Message, frozen=True):
+    """The router does not know this member, or missed something of it: say `Hello` again."""
+
+
+class Beat(Message, frozen=True):
+    """Proof of life from the router's loop."""
+
+
+class Granted(Message, frozen=True):
+    """The claim holds: frames carry this term, and ids from `first_frame_id` on."""
+
+    request: Count
+    stream: StreamId
+    term: Count
+    first_frame_id: FrameId
+
+
+class Refused(Message, frozen=True):
+    """The request does not hold; `code` is one of the edge protocol's."""
+
+    request: Count
+    code: Text
+    message: Text
+
+
+class Found(Message, frozen=True):
+    """Answer to `Lookup`; a stream without a camera has no user and is offline."""
+
+    request: Count
+    stream: StreamId
+    status: StreamStatus
+    user: Text | None = None
+
+
+class Accepted(Message, frozen=True):
+    """The alert was taken. `duplicate`: its id was already known, nobody gets it again."""
+
+    request: Count
+    id: Text
+    duplicate: bool = False
+    receivers: Count = 0
+
+
+class Answer(Message, frozen=True):
+    """Answer to `Query`: a map or a list as JSON has them."""
+
+    request: Count
+    body: Any
+
+
+class Forward(Message, frozen=True):
+    """Push the frames of this stream to the router, at most so many per second; `wanted` false: stop."""
+
+    stream: StreamId
+    term: Count
+    wanted: bool
+    max_fps: Rate | None = None
+
+
+class SendNewest(Message, frozen=True):
+    """Push the newest frame of this stream for one member."""
+
+    stream: StreamId
+    to: MemberId
+
+
+class Revoke(Message, frozen=True):
+    """The claim of that term is void: somebody took the stream over."""
+
+    stream: StreamId
+    term: Count
+
+
+class Status(Message, frozen=True):
+    """A stream's status and owner, for members that showed interest."""
+
+    stream: StreamId
+    status: StreamStatus
+    timestamp: Milliseconds
+    term: Count = 0
+    user: Text | None = None
+
+
+class Notify(Message, frozen=True):
+    """An alert for this member's viewers and cameras."""
+
+    alert: Alert
+
+
+class TellCamera(Message, frozen=True):
+    """An error that the camera of a stream on this gateway is told, once per term."""
+
+    stream: StreamId
+    code: Text
+    message: Text
+
+
+FromMember = (
+    Hello | Hold | Interest | Synced | Report | Heartbeat | Claim | Release | Lookup | Newest | RaiseAlert
+    | BadFrame | Query | Bye
+)  # fmt: skip
+FromRouter = (
+    Welcome | Rejoin | Beat | Granted | Refused | Found | Accepted | Answer | Forward | SendNewest | Revoke
+    | Status | Notify | TellCamera
+)  # fmt: skip
+
+
+M = TypeVar("M", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope(Generic[M]):
+    """One control message with what orders it: the router's epoch, and the sender's count since the last `Hello`."""
+
+    epoch: int
+    seq: int
+    body: M
+
+
+def encode(epoch: int, seq: int, body: Message) -> bytes:
+    """msgpack array ``[version, epoch, seq, body]``. Raises `BusError` when it is over `MAX_CONTROL_BYTES`."""
+    data: bytes = msgpack.packb([VERSION, epoch, seq, msgspec.to_builtins(body)])
+    if len(data) > MAX_CONTROL_BYTES:
+        raise BusError(f"{type(body).__name__} has {len(data)} bytes, expected at most {MAX_CONTROL_BYTES}")
+    return data
+
+
+def decode_from_member(data: bytes) -> Envelope[FromMember]:
+    """What the router receives. Raises `BusError`."""
+    epoch, seq, body = _open(data)
+    return Envelope(epoch, seq, _convert(body, FromMember))
+
+
+def decode_from_router(data: bytes) -> Envelope[FromRouter]:
+    """What a member receives. Raises `BusError`."""
+    epoch, seq, body = _open(data)
+    return Envelope(epoch, seq, _convert(body, FromRouter))
+
+
+def _open(data: bytes) -> tuple[int, int, object]:
+    if len(data) > MAX_CONTROL_BYTES:
+        raise BusError(f"control message of {len(data)} bytes, expected at most {MAX_CONTROL_BYTES}")
+    try:
+        value = msgpack.unpackb(data, strict_map_key=True)
+    except Exception as exc:  # msgpack raises ValueError, OverflowError, UnicodeError and its own tree
+        raise BusError(f"not msgpack: {type(exc).__name__}") from None
+    match value:
+        case [int(version), int(epoch), int(seq), body] if epoch >= 0 and seq >= 0:
+            if version != VERSION:
+                raise BusError(f"bus version {version}, expected {VERSION}")
+            return epoch, seq, body
+    raise BusError("expected [version, epoch, seq, body]")
+
+
+def _convert(body: object, kind: Any) -> Any:
+    try:
+        return msgspec.convert(body, kind)
+    except (msgspec.ValidationError, RecursionError) as exc:
+        raise BusError(str(exc)) from None
+
+
+# ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#: magic, version, form, codec, frame id, timestamp, term, receiver, length of the stream id
+_FRAME: Final = struct.Struct(">BBBBIQQ8sB")
+FRAME_MAGIC: Final = 0x46
+FORM_JSON_TEXT: Final = 0
+FORM_PICTURE: Final = 1
+EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class BusFrame:
+    """A frame between processes. `payload` is what the camera sent, in the form that it sent.
+
+    `form` `FORM_JSON_TEXT`: a JSON string token, quotes included; `FORM_PICTURE`: the encoded picture.
+    `to`: all zero for everybody with interest, or the one member that asked.
+    """
+
+    stream: str
+    term: int
+    frame_id: int
+    timestamp: int
+    form: int
+    codec: int
+    payload: bytes
+    to: bytes = EVERYBODY
+
+    def encode(self) -> bytes:
+        """Header and payload in one part."""
+        name = self.stream.encode("ascii")
+        head = _FRAME.pack(
+            FRAME_MAGIC, VERSION, self.form, self.codec, self.frame_id, self.timestamp, self.term, self.to, len(name)
+        )
+        return b"".join((head, name, self.payload))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHead:
+    """What the router reads of a frame; `payload_at` is where the picture begins."""
+
+    stream: str
+    term: int
+    frame_id: int
+    timestamp: int
+    form: int
+    codec: int
+    to: bytes
+    payload_at: int
+
+
+def read_frame_head(data: bytes, offset: int = 0) -> FrameHead:
+    """The header of a frame that begins at `offset`. Raises `BusError`."""
+    at = offset + _FRAME.size
+    if len(data) < at:
+        raise BusError(f"frame of {len(data) - offset} bytes, expected at least {_FRAME.size}")
+    magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data, offset)
+    if magic != FRAME_MAGIC or version != VERSION:
+        raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
+    if form not in (FORM_JSON_TEXT, FORM_PICTURE) or codec > 3:
+        raise BusError(f"frame with form {form} and codec {codec}, expected 0–1 and 0–3")
+    name = data[at : at + length]
+    if not length or len(name) < length or not name.isascii():
+        raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
+    return FrameHead(name.decode("ascii"), term, frame_id, timestamp, form, codec, to, at + length)
+
+
+def decode_frame(data: bytes, offset: int = 0) -> BusFrame:
+    """A whole frame. Raises `BusError`."""
+    head = read_frame_head(data, offset)
+    return BusFrame(
+        head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, data[head.payload_at :], head.to
+    )

@@ -1,0 +1,120 @@
+"""The life of a process: settings → start → ready → drain → stop, with signals, on uvloop or asyncio.
+
+Exit codes: 0 ended as told, 1 cannot start here or failed, 2 wrong settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+import uvloop
+
+from common import log
+from common.bus import prepare_home
+from common.errors import SettingsError, StartError
+from common.settings import Settings, load
+
+_log = log.get("common.service")
+
+#: A drain that takes longer than this on top of `DRAIN_S` is cut off.
+STOP_TIMEOUT_S: Final = 1.0
+
+
+class Process(Protocol):
+    """What an `app` gives to `run`."""
+
+    async def start(self) -> None:
+        """Open everything. May raise `StartError`; must not wait for other processes."""
+
+    async def drain(self) -> None:
+        """Let go of clients in order."""
+
+    async def stop(self) -> None:
+        """Close everything; also after a `start` that failed."""
+
+
+class Tasks:
+    """Keeps background tasks alive by name, and logs the one that fails."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `work` beside everything else."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a task failed", task=task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """Cancel all and wait for their end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def load_or_exit() -> Settings:
+    """The settings of this process's environment; prints every fault and exits with 2."""
+    try:
+        return load(os.environ)
+    except SettingsError as error:
+        for fault in error.faults:
+            print(f"watchout: wrong setting: {fault}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def run(name: str, build: Callable[[Settings], Process]) -> None:
+    """Run a process to its end; never returns normally."""
+    settings = load_or_exit()
+    log.setup(
+        level=settings.log_level,
+        format=settings.log_format,
+        process=os.environ.get("HONCHO_PROCESS_NAME", name),
+    )
+    factory = uvloop.new_event_loop if settings.loop == "uvloop" else asyncio.new_event_loop
+    try:
+        prepare_home(settings.home)
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_live(name, build, settings))
+    except StartError as error:
+        _log.error(f"{name} cannot start", reason=str(error))
+        raise SystemExit(1) from None
+    raise SystemExit(0)
+
+
+async def _live(name: str, build: Callable[[Settings], Process], settings: Settings) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if told.is_set():  # the second signal does not wait
+            os._exit(1)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    process = build(settings)
+    try:
+        await process.start()
+        _log.info(f"{name} ready", pid=os.getpid())
+        await told.wait()
+        _log.info(f"{name} drains")
+        try:
+            async with asyncio.timeout(settings.drain_s + STOP_TIMEOUT_S):
+                await process.drain()
+        except TimeoutError:
+            _log.warning(f"{name} drain cut off", after_s=settings.drain_s + STOP_TIMEOUT_S)
+    finally:
+        await process.stop()
+    _log.info(f"{name} ended")
