@@ -14,6 +14,7 @@ import msgspec
 
 STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_METADATA_DEPTH: Final = 32
 #: Most alerts in one answer of an ML service or one ``POST /alerts``.
 MAX_ALERTS: Final = 100
 
@@ -79,10 +80,12 @@ def check_draft(value: object) -> AlertDraft:
             size = len(msgspec.json.encode(draft.metadata))
             if size > MAX_METADATA_BYTES:
                 raise AlertFault(f"metadata has {size} bytes as JSON, expected at most {MAX_METADATA_BYTES}")
-            if not _finite(draft.metadata):
-                raise AlertFault("metadata holds a number that is not finite")
+            _check_value(draft.metadata, MAX_METADATA_DEPTH)
+        draft.message.encode()
     except msgspec.ValidationError as exc:
         raise AlertFault(str(exc)) from None
+    except UnicodeEncodeError:
+        raise AlertFault("text holds a lone surrogate, which is no Unicode") from None
     except (TypeError, RecursionError, ValueError) as exc:
         if isinstance(exc, AlertFault):
             raise
@@ -138,14 +141,17 @@ def _bounded(found: list[object]) -> list[object]:
     return found
 
 
-def _finite(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(_finite(v) for v in value.values())
-    if isinstance(value, list):
-        return all(_finite(v) for v in value)
-    return True
+def _check_value(value: object, depth: int) -> None:
+    """What JSON has and MessagePack cannot carry is a fault here, so that no alert gets stuck on the bus."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise AlertFault("metadata holds a number that is not finite")
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise AlertFault("metadata holds a whole number of more than 64 bits")
+    if isinstance(value, dict | list):
+        if not depth:
+            raise AlertFault(f"metadata is nested more than {MAX_METADATA_DEPTH} deep")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_value(inner, depth - 1)
 
 
 def _kind(value: object) -> str:

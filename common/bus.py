@@ -52,7 +52,7 @@ def prepare_home(home: Path) -> None:
         status = home.stat()
         if status.st_mode & 0o077:
             ours = {CONTROL, FRAMES_IN, FRAMES_OUT, LOCK, "sessions.db"}
-            names = set(os.listdir(home))
+            names = {path.name for path in home.iterdir()}
             if names and not names & ours:
                 raise StartError(
                     f"WATCHOUT_HOME={home} has mode {status.st_mode & 0o777:04o} and holds other files; expected a "

@@ -136,6 +136,10 @@ class Link:
         finally:
             self._pending.pop(number, None)
 
+    def send_heartbeat(self) -> bool:
+        """Tell the figures now, not at the next beat."""
+        return self.send(Heartbeat(figures=self._figures()))
+
     def send_frame(self, frame: bytes) -> bool:
         """Push a frame; False when it was dropped."""
         return self._bus.send_frame(frame)
@@ -183,7 +187,7 @@ class Link:
                     else:
                         self._on_message(body)
                 case SendHeartbeat():
-                    self.send(Heartbeat(figures=self._figures()))
+                    self.send_heartbeat()
                 case SendHello():
                     self._put(0, self._hello)
                 case Joined(_, new_epoch):

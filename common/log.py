@@ -18,9 +18,8 @@ MAX_VALUE: Final = 500
 
 def setup(*, level: str, format: str, process: str) -> None:
     """Configure logging for this process; `process` stands in each line."""
-    if format == "auto":
-        format = "text" if sys.stdout.isatty() or "HONCHO_PROCESS_NAME" in os.environ else "json"
-    renderer: Any = structlog.processors.JSONRenderer() if format == "json" else _render_text
+    plain = format == "text" or (format == "auto" and (sys.stdout.isatty() or "HONCHO_PROCESS_NAME" in os.environ))
+    renderer: Any = _render_text if plain else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

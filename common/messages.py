@@ -17,8 +17,8 @@ from common.alerts import Alert, FrameId, Milliseconds, StreamId
 from common.errors import BusError
 
 VERSION: Final = 1
-#: A control message over this is refused on both sides.
-MAX_CONTROL_BYTES: Final = 1 << 20
+#: A control message over this is refused on both sides. The largest is an `Answer` with every stream.
+MAX_CONTROL_BYTES: Final = 16 << 20
 #: Streams in one `Report`, so that it stays far below `MAX_CONTROL_BYTES`.
 REPORT_CHUNK: Final = 500
 MEMBER_ID_BYTES: Final = 8
@@ -104,10 +104,11 @@ class Claim(Message, frozen=True):
 
 
 class Release(Message, frozen=True):
-    """The camera of that term is gone."""
+    """The camera of that term is gone; `frame_id` was its last."""
 
     stream: StreamId
     term: Count
+    frame_id: FrameId = 0
 
 
 class Lookup(Message, frozen=True):
@@ -279,7 +280,7 @@ class Envelope(Generic[M]):
 
 
 def encode(epoch: int, seq: int, body: Message) -> bytes:
-    """msgpack array ``[version, epoch, seq, body]``. Raises `BusError` when it is over `MAX_CONTROL_BYTES`."""
+    """The msgpack array ``[version, epoch, seq, body]``. Raises `BusError` when it is over `MAX_CONTROL_BYTES`."""
     data: bytes = msgpack.packb([VERSION, epoch, seq, msgspec.to_builtins(body)])
     if len(data) > MAX_CONTROL_BYTES:
         raise BusError(f"{type(body).__name__} has {len(data)} bytes, expected at most {MAX_CONTROL_BYTES}")

@@ -38,6 +38,7 @@ FIGURES: Final[dict[str, str]] = {
     "alerts_duplicate_total": "Alerts whose id was already known.",
     "alerts_out_total": "Alerts handed to sockets.",
     "alerts_refused_total": "Alerts that did not fit.",
+    "alerts_dropped_total": "Alerts dropped because too many waited for the router (the oldest first).",
     "messages_in_total": "WebSocket messages that came.",
     "client_errors_total": "Error messages sent to clients.",
     "auth_refused_total": "Tokens that were refused.",

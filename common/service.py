@@ -93,6 +93,10 @@ def run(name: str, build: Callable[[Settings], Process]) -> None:
     raise SystemExit(0)
 
 
+def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _log.error("a callback failed", what=context.get("message"), exc_info=context.get("exception"))
+
+
 async def _live(name: str, build: Callable[[Settings], Process], settings: Settings) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -104,6 +108,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    loop.set_exception_handler(_callback_failed)
     process = build(settings)
     try:
         await process.start()

@@ -1,0 +1,122 @@
+"""The gateway process: builds the rooms, opens the port, lets clients go. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import Final
+
+from aiohttp import web
+
+from common import log
+from common.metrics import Figures
+from common.service import Tasks, run
+from common.settings import Settings
+from gateway.auth import open_store
+from gateway.http import JsonRequestHandler, make_app
+from gateway.hub import Hub
+from gateway.limits import Connections
+from gateway.link import RouterLink
+from gateway.listener import Listener, open_sockets
+from gateway.rooms import Rooms, now_ms
+
+TICK_S: Final = 1.0
+#: Sockets are swept for silence this often.
+SWEEP_EVERY_S: Final = 5.0
+#: An HTTP connection without a request is closed after this.
+KEEPALIVE_S: Final = 30.0
+
+_log = log.get("gateway")
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        figures = Figures()
+        self._tasks = Tasks()
+        self._link = RouterLink(settings, figures, sockets=lambda: self._rooms.connections.joined_total)
+        hub = Hub(woken=self._link.woken, to_bus=self._link.frame_to_bus)
+        self._rooms = Rooms(
+            settings, figures, self._tasks, open_store(settings), Connections(settings), hub, self._link
+        )
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._runner: web.AppRunner | None = None
+        self._port_lock = -1
+        self._linked = False
+
+    async def start(self) -> None:
+        """Open the port, the store and the bond; none of the others has to be there."""
+        loop = asyncio.get_running_loop()
+        settings, rooms = self._settings, self._rooms
+        self._sockets, self._port_lock = open_sockets(settings.host, settings.port, settings.home)
+        await rooms.store.open()
+        self._link.start(rooms.hub)
+        self._linked = True
+        self._runner = web.AppRunner(make_app(rooms), access_log=None, handle_signals=False)
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+
+        def make_http() -> asyncio.Protocol:
+            handler = JsonRequestHandler(server, loop=loop, keepalive_timeout=KEEPALIVE_S)
+            handler.access_logger = None  # nor is there an access log: a query may hold a token
+            return handler
+
+        for listening in self._sockets:
+            self._servers.append(await loop.create_server(lambda: Listener(rooms, make_http), sock=listening))
+        self._tasks.start(self._keep_time(), "gateway time")
+        _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
+
+    async def drain(self) -> None:
+        """Take no more clients, tell those that are here to come back, wait until they went."""
+        self._rooms.draining = True
+        for server in self._servers:
+            server.close()
+        for websocket in list(self._rooms.sockets):
+            websocket.end()
+        if not self._rooms.sockets:
+            self._rooms.all_gone.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_s):
+                await self._rooms.all_gone.wait()
+        for websocket in list(self._rooms.sockets):
+            websocket.abort()
+
+    async def stop(self) -> None:
+        """Close everything."""
+        for server in self._servers:
+            server.close()
+        if not self._servers:
+            for listening in self._sockets:
+                listening.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._tasks.close()
+        if self._linked:
+            await self._link.close()
+        await self._rooms.store.close()
+        if self._port_lock >= 0:
+            os.close(self._port_lock)
+
+    async def _keep_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        swept = loop.time()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            self._rooms.hub.tick(now, now_ms())
+            self._rooms.figures.set("connections", self._rooms.connections.total)
+            if now - swept >= min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8):
+                swept = now
+                for websocket in list(self._rooms.sockets):
+                    websocket.sweep(now)
+
+
+def main() -> None:
+    """Console script ``watchout-gateway``."""
+    run("gateway", Gateway)

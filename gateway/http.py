@@ -1,0 +1,419 @@
+"""The HTTP paths of the edge protocol, on aiohttp. Asks the hub, the router and the session store; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from common import alerts, log
+from common.alerts import STREAM_ID, AlertFault
+from common.errors import RouterUnavailable, StoreUnavailable
+from common.frames import FrameFault
+from common.metrics import FIGURES
+from gateway.access import may_view
+from gateway.auth import Identity
+from gateway.rooms import Rooms, now_ms
+from gateway.session import Path
+
+#: Most bytes of a body: a list of alerts.
+MAX_BODY_BYTES: Final = 2 << 20
+BODY_TIMEOUT_S: Final = 10.0
+#: How long `/health` waits for each of its answers, and for how long they hold.
+HEALTH_TIMEOUT_S: Final = 1.0
+HEALTH_KEEP_S: Final = 0.5
+
+HELP: Final = """watchout: live camera frames and ML alerts, routed.
+
+WebSocket
+  /streams/register    a camera publishes frames and receives alerts
+  /streams/subscribe   a viewer receives frames, alerts and status
+HTTP
+  GET  /health                     whether to send traffic here
+  GET  /health/live                whether this process works
+  GET  /stats                      counts over all gateways
+  GET  /metrics                    the same and more, for Prometheus
+  GET  /streams                    the streams that you may view
+  GET  /streams/{id}/frame.jpg     the newest frame of one
+  GET  /alerts?streamId=&since=    its recent alerts
+  POST /alerts                     an ML service brings alerts
+
+Sign in with "Authorization: Bearer <session token>"; on a WebSocket also with a first message
+{"type":"auth","token":"..."}. `watchout-ctl token` prints a token of the embedded session store.
+"""
+
+_log = log.get("gateway.http")
+
+
+class HttpError(Exception):
+    """An answer with an error body."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+        super().__init__(message)
+
+    def response(self) -> web.Response:
+        """The error as the edge protocol has it."""
+        return _json({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
+
+
+class JsonRequestHandler(web.RequestHandler):
+    """aiohttp's connection, with our error bodies also for what is no HTTP."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it may quote what came
+    ) -> web.StreamResponse:
+        """A request that could not be read, or a handler that failed."""
+        if status >= 500:
+            _log.error("a request failed", path=request.path, exc_info=exc)
+            error = HttpError(status, "INTERNAL_ERROR", "the request failed here")
+        else:
+            error = HttpError(status, "BAD_REQUEST", "not a request that can be read")
+        response = error.response()
+        response.force_close()
+        return response
+
+
+def make_app(rooms: Rooms) -> web.Application:
+    """All HTTP paths."""
+    app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
+    http = _Http(rooms)
+    app.router.add_get("/", http.help)
+    app.router.add_get("/health", http.health)
+    app.router.add_get("/health/live", http.live)
+    app.router.add_get("/stats", http.stats)
+    app.router.add_get("/metrics", http.metrics)
+    app.router.add_get("/streams", http.streams)
+    app.router.add_get("/alerts", http.recent_alerts)
+    app.router.add_post("/alerts", http.post_alerts)
+    for path in Path:
+        app.router.add_get(str(path), http.upgrade_required)
+    app.router.add_get("/streams/{id}/frame.jpg", http.frame)
+    return app
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except HttpError as error:
+        return error.response()
+    except RouterUnavailable:
+        return HttpError(503, "ROUTING_ERROR", "the router did not answer in time, try again", _RETRY).response()
+    except StoreUnavailable:
+        return HttpError(503, "AUTH_UNAVAILABLE", "sessions cannot be checked now, try again", _RETRY).response()
+    except web.HTTPMethodNotAllowed as error:
+        allow = ", ".join(sorted(error.allowed_methods))
+        text = f"{request.method[:20]} is not allowed here, expected {allow}"
+        return HttpError(405, "METHOD_NOT_ALLOWED", text, {"Allow": allow}).response()
+    except web.HTTPNotFound:
+        return HttpError(404, "NOT_FOUND", "there is no such path, see GET /").response()
+    except web.HTTPRequestEntityTooLarge:
+        return HttpError(413, "TOO_LARGE", f"the body is over {MAX_BODY_BYTES} bytes").response()
+    except web.HTTPException as error:
+        return HttpError(error.status, "BAD_REQUEST", error.reason).response()
+
+
+_RETRY: Final = {"Retry-After": "1"}
+
+
+class _Http:
+    """The handlers."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._health: tuple[float, str | None, dict[str, Any] | None] | None = None
+        self._asking: asyncio.Task[tuple[str | None, dict[str, Any] | None]] | None = None
+
+    async def help(self, _request: web.Request) -> web.Response:
+        return web.Response(text=HELP)
+
+    async def live(self, _request: web.Request) -> web.Response:
+        return _json({"status": "live"})
+
+    async def health(self, request: web.Request) -> web.Response:
+        reason, stats = await self._look()
+        body: dict[str, Any] = {
+            "status": "healthy" if reason is None else "unhealthy",
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        if reason is not None:
+            body["reason"] = reason
+        if stats is not None and self._may_see_stats(request):
+            body["stats"] = _public_stats(stats)
+            body["metrics"] = body["stats"]["streams"]
+        return _json(body, 200 if reason is None else 503)
+
+    async def stats(self, request: web.Request) -> web.Response:
+        self._must_see_stats(request)
+        return _json(_public_stats(await self._rooms.link.ask("stats")))
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        self._must_see_stats(request)
+        try:
+            stats = await self._rooms.link.ask("stats")
+        except RouterUnavailable:
+            stats = None
+        text = await asyncio.to_thread(_render_metrics, stats, self._rooms.link.figures())
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def streams(self, request: web.Request) -> web.Response:
+        viewer = await self._viewer(request)
+        policy = self._rooms.settings.stream_access
+        rows = await self._rooms.link.ask("streams")
+        found = [
+            {
+                "id": row["streamId"],
+                "userId": row["userId"],
+                "status": row["status"],
+                "fps": row["fps"],
+                "viewers": row["viewers"],
+                "startedAt": row["startedAt"],
+                "lastFrameAt": row["lastFrameAt"],
+            }
+            for row in rows
+            if may_view(policy, viewer, row["userId"])
+        ]
+        return _json({"streams": found})
+
+    async def frame(self, request: web.Request) -> web.Response:
+        stream = await self._viewable(request, request.match_info["id"])
+        frame = await self._rooms.link.newest(stream)
+        if frame is None:
+            raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
+        try:
+            picture, codec = frame.picture, frame.codec
+        except FrameFault as fault:
+            self._rooms.figures.count("frames_undecodable_total")
+            self._rooms.link.undecodable(frame, str(fault), now_ms())
+            raise HttpError(404, "NOT_FOUND", "the newest frame of this stream is no picture") from None
+        return web.Response(
+            body=picture,
+            headers={
+                "Content-Type": codec.content_type,
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "X-Frame-Id": str(frame.frame_id),
+                "X-Frame-Time": str(frame.timestamp),
+            },
+        )
+
+    async def recent_alerts(self, request: web.Request) -> web.Response:
+        stream = await self._viewable(request, request.query.get("streamId", ""), code=400)
+        since = _whole(request, "since", 0, 2**53 - 1, 0)
+        limit = _whole(request, "limit", 1, 1000, 100)
+        kept = await self._rooms.link.ask("alerts", stream=stream, since=since, limit=limit)
+        return web.Response(
+            body=b'{"alerts":[' + ",".join(kept).encode() + b"]}",
+            headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"},
+        )
+
+    async def post_alerts(self, request: web.Request) -> web.Response:
+        token = self._rooms.settings.service_token
+        came = _bearer(request)
+        if token is None or came is None or not hmac.compare_digest(came.encode(), token.encode()):
+            raise HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token", _CHALLENGE)
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await request.read()
+        except TimeoutError:
+            raise HttpError(408, "TIMEOUT", f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+        try:
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise HttpError(400, "INVALID_MESSAGE", f"the body is not JSON: {error}") from None
+        try:
+            drafts = [alerts.check_draft(item) for item in alerts.split_push(value)]
+            found = [alerts.complete(d, alert_id=uuid.uuid4().hex, timestamp=now_ms()) for d in drafts]
+        except AlertFault as fault:
+            self._rooms.figures.count("alerts_refused_total")
+            raise HttpError(400, "INVALID_MESSAGE", f"not one alert was taken: {fault}") from None
+        taken = []
+        for alert in found:
+            accepted = await self._rooms.link.raise_alert(alert)
+            taken.append({"id": accepted.id, "duplicate": accepted.duplicate, "receivers": accepted.receivers})
+        return _json({"accepted": taken}, 202)
+
+    async def upgrade_required(self, _request: web.Request) -> web.Response:
+        raise HttpError(
+            426, "UPGRADE_REQUIRED", "this path is for WebSockets", {"Upgrade": "websocket", "Connection": "Upgrade"}
+        )
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _viewer(self, request: web.Request) -> Identity:
+        token = _bearer(request) or request.query.get("token")
+        if not token:
+            raise HttpError(401, "AUTH_REQUIRED", "sign in with Authorization: Bearer <session token>", _CHALLENGE)
+        try:
+            identity = await self._rooms.store.verify(token)
+        except StoreUnavailable:
+            self._rooms.figures.count("auth_unavailable_total")
+            raise
+        if identity is None:
+            self._rooms.figures.count("auth_refused_total")
+            raise HttpError(401, "AUTH_FAILED", "the token is not that of a session", _CHALLENGE)
+        return identity
+
+    async def _viewable(self, request: web.Request, stream: str, code: int = 404) -> str:
+        """The stream, when the caller may view it; one that he may not looks like one that is not there."""
+        viewer = await self._viewer(request)
+        if not STREAM_ID.match(stream):
+            text = "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -"
+            raise HttpError(code, "INVALID_MESSAGE" if code == 400 else "NOT_FOUND", text)
+        owner = self._rooms.hub.owner(stream)
+        if owner is None:
+            owner = (await self._rooms.link.find(stream)).user
+        if not may_view(self._rooms.settings.stream_access, viewer, owner):
+            raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
+        return stream
+
+    def _may_see_stats(self, request: web.Request) -> bool:
+        token = self._rooms.settings.stats_token
+        came = _bearer(request)
+        return token is None or (came is not None and hmac.compare_digest(came.encode(), token.encode()))
+
+    def _must_see_stats(self, request: web.Request) -> None:
+        if not self._may_see_stats(request):
+            raise HttpError(401, "AUTH_FAILED", "this path wants the stats token", _CHALLENGE)
+
+    async def _look(self) -> tuple[str | None, dict[str, Any] | None]:
+        """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
+        now = time.monotonic()
+        if self._asking is None or self._asking.done():
+            if self._health is not None and now - self._health[0] < HEALTH_KEEP_S and self._health[1] is not None:
+                return self._health[1], self._health[2]
+            self._asking = self._rooms.tasks.start(self._ask_health(), "health")
+        reason, stats = await asyncio.shield(self._asking)
+        self._health = (now, reason, stats)
+        return reason, stats
+
+    async def _ask_health(self) -> tuple[str | None, dict[str, Any] | None]:
+        if self._rooms.draining:
+            return "the gateway drains", None
+        stats: dict[str, Any] | None = None
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                stats = await self._rooms.link.ask("stats")
+        except (RouterUnavailable, TimeoutError):
+            return "the router is unreachable", None
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._rooms.store.check()
+        except (StoreUnavailable, TimeoutError):
+            return "the session store is unreachable", stats
+        return None, stats
+
+
+_CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+
+
+def _bearer(request: web.Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _whole(request: web.Request, name: str, low: int, high: int, default: int) -> int:
+    raw = request.query.get(name, "")
+    if not raw:
+        return default
+    if not raw.isascii() or not raw.isdigit() or len(raw) > 16 or not low <= int(raw) <= high:
+        raise HttpError(400, "INVALID_MESSAGE", f"{name} is a whole number from {low} to {high}, got {raw[:40]!a}")
+    return int(raw)
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(body),
+        status=status,
+        headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:
+    totals, rows = stats["totals"], stats["streams"]
+    return {
+        "totalProducers": totals["producers"],
+        "totalVideoConsumers": totals["videoConsumers"],
+        "totalAlertConsumers": totals["alertConsumers"],
+        "totalConnections": totals["connections"],
+        "activeStreams": [row["streamId"] for row in rows],
+        "streams": [{key: row[key] for key in ("streamId", "fps", "totalFrames", "uptime")} for row in rows],
+    }
+
+
+class _Figures(Collector):
+    """All processes' figures as Prometheus families; the only label is the process."""
+
+    def __init__(self, processes: dict[str, dict[str, float]], totals: dict[str, float]) -> None:
+        self._processes = processes
+        self._totals = totals
+
+    def collect(self) -> list[Metric]:
+        families: list[Metric] = []
+        for name, value in self._totals.items():
+            families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
+        for name, text in FIGURES.items():
+            rows = [(process, values[name]) for process, values in self._processes.items() if name in values]
+            if not rows:
+                continue
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(f"watchout_{name}", text, labels=["process"])
+            for process, value in rows:
+                family.add_metric([process], value)
+            families.append(family)
+        return families
+
+
+TOTALS: Final = {
+    "router_up": "1 when this gateway reaches the router.",
+    "active_streams": "Streams with a camera, over all gateways.",
+    "producers": "Cameras that produce video, over all gateways.",
+    "video_consumers": "Subscriptions that consume video, over all gateways.",
+    "alert_consumers": "Subscriptions and cameras that consume alerts, over all gateways.",
+}
+
+
+def _render_metrics(stats: dict[str, Any] | None, own: tuple[str, dict[str, float]]) -> bytes:
+    """The Prometheus page: of all processes, or of this gateway alone while the router is away."""
+    processes: dict[str, dict[str, float]] = {}
+    totals: dict[str, float] = {"router_up": 0}
+    if stats is None:
+        processes[own[0]] = own[1]
+    else:
+        processes["router"] = stats["router"]["figures"]
+        for member in stats["members"]:
+            if member["kind"] != "ctl":
+                name = member["name"] if member["name"] not in processes else f"{member['name']}-{member['pid']}"
+                processes[name] = member["figures"]
+        totals = {
+            "router_up": 1,
+            "active_streams": len(stats["streams"]),
+            "producers": stats["totals"]["producers"],
+            "video_consumers": stats["totals"]["videoConsumers"],
+            "alert_consumers": stats["totals"]["alertConsumers"],
+        }
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(processes, totals))
+    return generate_latest(registry)

@@ -1,0 +1,453 @@
+"""Who publishes and who watches what on this gateway; frames, alerts and status to local viewers. Pure.
+
+The hub delivers to its own viewers by itself, whether the router is there or not. The link to the router is one more
+receiver: it gets what the router asked for (`Forward`), and is told by `woken` that holds or interest changed; what it
+then tells is the state, not the change. `now` in seconds, `now_ms` since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from common.alerts import Alert
+from common.errors import ErrorCode
+from common.frames import Codec, Frame
+from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, StreamStatus, TellCamera
+from common.messages import Status as BusStatus
+from common.pacing import RateMeter, Sampler
+from gateway import wire
+from gateway.lanes import Subscription
+
+#: A camera that sent no frame for so long is `online`, no more `streaming`.
+IDLE_AFTER_S: Final = 5.0
+#: The wire's frame ids have 32 bits; after so many frames a stream begins again at 1.
+MAX_FRAME_ID: Final = 2**32 - 1
+
+
+class Viewer(Protocol):
+    """The socket behind a subscription."""
+
+    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        """A frame of a stream that it watches; the viewer's lanes decide."""
+
+    def message(self, message: bytes) -> None:
+        """An alert or status, in order; never skipped."""
+
+    def right_lost(self, stream: str) -> None:
+        """It may watch this stream no more."""
+
+
+class Camera(Protocol):
+    """The socket behind a publication."""
+
+    def message(self, message: bytes) -> None:
+        """An alert, in order; never skipped."""
+
+    def taken_over(self, stream: str) -> None:
+        """Another socket has the stream now."""
+
+
+@dataclass(slots=True, eq=False)
+class Publication:
+    """A camera's stream that this gateway holds."""
+
+    stream: str
+    user: str
+    term: int
+    next_frame_id: int
+    camera: Camera
+    producing: bool
+    wants_alerts: bool
+    started_at: int
+    last_frame_s: float
+    last_frame_at: int | None = None
+    meter: RateMeter = field(default_factory=RateMeter)
+    bus: Sampler | None = None
+    told_undecodable: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A stream that somebody here publishes or watches. `term` and `user` are the newest known."""
+
+    id: str
+    status: StreamStatus = "offline"
+    term: int = 0
+    user: str | None = None
+    last_frame_id: int = 0
+    newest: Frame | None = None
+    publication: Publication | None = None
+    viewers: dict[Subscription, Viewer] = field(default_factory=dict)
+    video: list[tuple[Subscription, Viewer]] = field(default_factory=list)
+
+
+class Hub:
+    """All streams of one gateway."""
+
+    def __init__(self, *, woken: Callable[[], None], to_bus: Callable[[Frame], None]) -> None:
+        self._streams: dict[str, Stream] = {}
+        self._publications: dict[str, Publication] = {}
+        self._woken = woken
+        self._to_bus = to_bus
+        self._changed_holds: set[str] = set()
+        self._changed_interest: set[str] = set()
+        self._moved: set[str] = set()
+        self._released: list[Release] = []
+        self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
+
+    # ── cameras ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def publish(
+        self,
+        stream_id: str,
+        user: str,
+        camera: Camera,
+        *,
+        term: int,
+        first_frame_id: int,
+        producing: bool,
+        wants_alerts: bool,
+        now: float,
+        now_ms: int,
+    ) -> Publication:
+        """A camera's claim was granted. An older camera of the stream on this gateway is told that it is taken over."""
+        stream = self._open(stream_id)
+        old = stream.publication
+        publication = Publication(
+            stream_id, user, term, max(first_frame_id, stream.last_frame_id + 1), camera, producing, wants_alerts,
+            now_ms, now,
+        )  # fmt: skip
+        if stream.user != user:
+            stream.newest = None
+        stream.publication = self._publications[stream_id] = publication
+        stream.term, stream.user = term, user
+        if old is not None:
+            old.camera.taken_over(stream_id)
+        self._set_status(stream, "streaming" if producing else "online", now_ms)
+        self._touch(self._changed_holds, stream_id)
+        return publication
+
+    def frame(
+        self,
+        publication: Publication,
+        *,
+        text: bytes | None,
+        picture: bytes | None,
+        codec: Codec | None,
+        timestamp: int,
+        now: float,
+        now_ms: int,
+    ) -> None:
+        """A frame of a camera here: number it, give it to everybody."""
+        if publication.next_frame_id > MAX_FRAME_ID:
+            self._begin_again(publication)
+        frame = Frame(
+            publication.stream, publication.next_frame_id, timestamp,
+            term=publication.term, text=text, picture=picture, codec=codec,
+        )  # fmt: skip
+        publication.next_frame_id += 1
+        publication.last_frame_s, publication.last_frame_at = now, now_ms
+        publication.meter.add(now)
+        self.frames_in += 1
+        self.bytes_in += len(text if text is not None else picture or b"")
+        self._moved.add(publication.stream)
+        stream = self._streams[publication.stream]
+        if stream.status != "streaming":
+            self._set_status(stream, "streaming", now_ms)
+            self._touch(self._changed_holds, stream.id)
+        self._deliver(stream, frame, now)
+        if publication.bus is not None and publication.bus.take(now):
+            self._to_bus(frame)
+
+    def release(self, publication: Publication, now_ms: int) -> None:
+        """The camera is gone, unless another took the stream over meanwhile."""
+        if self._publications.get(publication.stream) is not publication:
+            return
+        stream = self._streams[publication.stream]
+        del self._publications[publication.stream]
+        stream.publication = None
+        self._changed_holds.discard(stream.id)
+        self._moved.discard(stream.id)
+        self._released.append(Release(stream=stream.id, term=publication.term, frame_id=publication.next_frame_id - 1))
+        self._set_status(stream, "offline", now_ms)
+        self._close_if_empty(stream)
+        self._woken()
+
+    def revoke(self, stream_id: str, term: int) -> None:
+        """The router gave the stream to a camera of a higher term, elsewhere."""
+        publication = self._publications.get(stream_id)
+        if publication is None or publication.term > term:
+            return
+        stream = self._streams[stream_id]
+        del self._publications[stream_id]
+        stream.publication = None
+        self._changed_holds.discard(stream_id)
+        publication.camera.taken_over(stream_id)
+        self._close_if_empty(stream)
+
+    def publication(self, stream_id: str) -> Publication | None:
+        """The stream's camera here."""
+        return self._publications.get(stream_id)
+
+    # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def watch(
+        self,
+        subscription: Subscription,
+        viewer: Viewer,
+        found: StreamStatus,
+        owner: str | None,
+        now: float,
+        now_ms: int,
+    ) -> bool:
+        """A viewer subscribes: it is told the status, and gets the newest frame when it wants it.
+
+        `found` and `owner` are what the router just said of the stream; what this gateway knows by itself counts
+        more. True: the newest frame is not here, ask the router for it.
+        """
+        stream = self._open(subscription.stream)
+        if stream.publication is None and not stream.viewers:
+            stream.status, stream.user = found, owner
+        stream.viewers[subscription] = viewer
+        self._touch(self._changed_interest, stream.id)
+        viewer.message(wire.status(stream.id, stream.status, now_ms))
+        if not subscription.video:
+            return False
+        stream.video.append((subscription, viewer))
+        if subscription.last_frame and stream.newest is not None:
+            viewer.frame(subscription, stream.newest, now)
+        return subscription.last_frame and stream.newest is None and stream.publication is None
+
+    def unwatch(self, subscription: Subscription) -> None:
+        """A viewer leaves a stream."""
+        stream = self._streams.get(subscription.stream)
+        if stream is None or stream.viewers.pop(subscription, None) is None:
+            return
+        if subscription.video:
+            stream.video = [pair for pair in stream.video if pair[0] is not subscription]
+        self._touch(self._changed_interest, stream.id)
+        self._close_if_empty(stream)
+
+    def rate_changed(self, subscription: Subscription) -> None:
+        """A viewer wants another rate."""
+        self._touch(self._changed_interest, subscription.stream)
+
+    def status(self, stream_id: str) -> StreamStatus:
+        """How a stream stands, as far as this gateway knows."""
+        stream = self._streams.get(stream_id)
+        return stream.status if stream is not None else "offline"
+
+    def owner(self, stream_id: str) -> str | None:
+        """Whose a stream is, as far as this gateway knows it for certain: it has the camera."""
+        publication = self._publications.get(stream_id)
+        return publication.user if publication is not None else None
+
+    def last_frame_id(self, stream_id: str) -> int:
+        """The highest frame id of a stream that was seen here, 0 when none was."""
+        stream = self._streams.get(stream_id)
+        return stream.last_frame_id if stream is not None else 0
+
+    def newest(self, stream_id: str) -> Frame | None:
+        """The newest frame that this gateway has of a stream."""
+        stream = self._streams.get(stream_id)
+        return stream.newest if stream is not None else None
+
+    def viewers_of(self, stream_id: str) -> list[tuple[Subscription, Viewer]]:
+        """Everybody here who is subscribed to a stream."""
+        stream = self._streams.get(stream_id)
+        return list(stream.viewers.items()) if stream is not None else []
+
+    # ── from the router ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def remote_frame(self, frame: Frame, now: float) -> None:
+        """A frame of a camera on another gateway."""
+        stream = self._streams.get(frame.stream_id)
+        if stream is None or stream.publication is not None:
+            return
+        if frame.term < stream.term:
+            self.old_term_frames += 1
+            return
+        stream.term = frame.term
+        self._deliver(stream, frame, now)
+
+    def remote_status(self, told: BusStatus, now_ms: int) -> None:
+        """The router's word on a stream. Viewers without a right to a new owner's stream must be gone by now."""
+        stream = self._streams.get(told.stream)
+        if stream is None or stream.publication is not None or told.term < stream.term:
+            return
+        stream.term = told.term
+        if told.user is not None and told.user != stream.user:
+            stream.user, stream.newest = told.user, None
+        self._set_status(stream, told.status, now_ms)
+
+    def forward(self, told: Forward) -> None:
+        """What the router wants of a stream here."""
+        publication = self._publications.get(told.stream)
+        if publication is None or publication.term != told.term:
+            return
+        if not told.wanted:
+            publication.bus = None
+        elif publication.bus is None:
+            publication.bus = Sampler(told.max_fps)
+        else:
+            publication.bus.set_rate(told.max_fps)
+
+    def alert(self, alert: Alert) -> None:
+        """An alert for all who watch its stream here, and for its camera."""
+        stream = self._streams.get(alert.stream_id)
+        if stream is None:
+            return
+        message = wire.text_message(alert.to_json())
+        for subscription, viewer in list(stream.viewers.items()):
+            if subscription.alerts and not subscription.replaying:
+                self.alerts_out += 1
+                viewer.message(message)
+        if stream.publication is not None and stream.publication.wants_alerts:
+            self.alerts_out += 1
+            stream.publication.camera.message(message)
+
+    # ── to the router ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def changes(self, now: float) -> Iterator[Hold | Interest | Release]:
+        """What changed since this was last asked, as the states that now hold."""
+        released, self._released = self._released, []
+        holds, self._changed_holds = self._changed_holds, set()
+        interest, self._changed_interest = self._changed_interest, set()
+        yield from released
+        for stream_id in holds:
+            if stream_id in self._publications:
+                yield self._hold(stream_id, now)
+        for stream_id in interest:
+            yield self._interest(stream_id)
+
+    def snapshot(self, now: float) -> Iterator[Hold | Interest]:
+        """Everything that this gateway holds and wants. What changes meanwhile is told by `changes`."""
+        self._released.clear()
+        for publication in list(self._publications.values()):
+            publication.bus = None
+            if self._publications.get(publication.stream) is publication:
+                yield self._hold(publication.stream, now)
+        for stream in list(self._streams.values()):
+            if stream.viewers:
+                yield self._interest(stream.id)
+
+    def reports(self, now: float, chunk: int) -> Iterator[Report]:
+        """Moving figures of the streams that had frames since this was last asked."""
+        moved, self._moved = list(self._moved), set()
+        rows = [
+            (p.stream, p.next_frame_id - 1, p.meter.total, round(p.meter.rate(now), 2), p.last_frame_at)
+            for name in moved
+            if (p := self._publications.get(name)) is not None
+        ]
+        for at in range(0, len(rows), chunk):
+            yield Report(rows=rows[at : at + chunk])
+
+    def tick(self, now: float, now_ms: int) -> None:
+        """Cameras that went quiet are `online`. Call it every second or so."""
+        for publication in self._publications.values():
+            if now - publication.last_frame_s > IDLE_AFTER_S:
+                stream = self._streams[publication.stream]
+                self._moved.add(stream.id)
+                if stream.status == "streaming":
+                    self._set_status(stream, "online", now_ms)
+                    self._touch(self._changed_holds, stream.id)
+
+    def counts(self) -> dict[str, int]:
+        """Figures: cameras and subscriptions here."""
+        video = alerts = 0
+        for stream in self._streams.values():
+            video += len(stream.video)
+            alerts += sum(s.alerts for s in stream.viewers)
+        alerts += sum(p.wants_alerts for p in self._publications.values())
+        return {"cameras": len(self._publications), "video_viewers": video, "alert_viewers": alerts}
+
+    def undecodable(self, frame: Frame, reason: str, now_ms: int) -> BadFrame | None:
+        """A frame could not be decoded here: its camera is told once. Returned: what the router is to be told."""
+        publication = self._publications.get(frame.stream_id)
+        if publication is None:
+            return BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason)
+        if not publication.told_undecodable:
+            publication.told_undecodable = True
+            publication.camera.message(
+                wire.error(ErrorCode.INVALID_MESSAGE, f"frame {frame.frame_id}: {reason}", now_ms, frame.stream_id)
+            )
+        return None
+
+    def tell_camera(self, told: TellCamera, now_ms: int) -> None:
+        """Somebody elsewhere could not use a frame of a camera here."""
+        publication = self._publications.get(told.stream)
+        if publication is not None and not publication.told_undecodable:
+            publication.told_undecodable = True
+            publication.camera.message(wire.error(ErrorCode(told.code), told.message, now_ms, told.stream))
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _deliver(self, stream: Stream, frame: Frame, now: float) -> None:
+        if frame.frame_id > stream.last_frame_id:
+            stream.newest = frame
+            stream.last_frame_id = frame.frame_id
+        for subscription, viewer in stream.video:
+            viewer.frame(subscription, frame, now)
+
+    def _set_status(self, stream: Stream, status: StreamStatus, now_ms: int) -> None:
+        if stream.status == status:
+            return
+        stream.status = status
+        message = wire.status(stream.id, status, now_ms)
+        for viewer in list(stream.viewers.values()):
+            viewer.message(message)
+
+    def _hold(self, stream_id: str, now: float) -> Hold:
+        p = self._publications[stream_id]
+        return Hold(
+            stream=stream_id,
+            user=p.user,
+            term=p.term,
+            status=self._streams[stream_id].status,
+            producing=p.producing,
+            wants_alerts=p.wants_alerts,
+            frame_id=p.next_frame_id - 1,
+            total_frames=p.meter.total,
+            fps=round(p.meter.rate(now), 2),
+            started_at=p.started_at,
+            last_frame_at=p.last_frame_at,
+        )
+
+    def _interest(self, stream_id: str) -> Interest:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return Interest(stream=stream_id, viewers=0, alert_viewers=0)
+        return Interest(
+            stream=stream_id,
+            viewers=len(stream.video),
+            alert_viewers=sum(s.alerts for s in stream.viewers),
+            max_fps=_top_rate(s.max_fps for s, _ in stream.video),
+            floor=stream.last_frame_id,
+        )
+
+    def _begin_again(self, publication: Publication) -> None:
+        stream = self._streams[publication.stream]
+        publication.next_frame_id, stream.last_frame_id, stream.newest = 1, 0, None
+        for subscription in stream.viewers:
+            subscription.last_frame_id = 0
+
+    def _open(self, stream_id: str) -> Stream:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = self._streams[stream_id] = Stream(stream_id)
+        return stream
+
+    def _close_if_empty(self, stream: Stream) -> None:
+        if stream.publication is None and not stream.viewers:
+            self._streams.pop(stream.id, None)
+
+    def _touch(self, changed: set[str], stream_id: str) -> None:
+        changed.add(stream_id)
+        self._woken()
+
+
+def _top_rate(rates: Iterable[float | None]) -> float | None:
+    found = list(rates)
+    return None if None in found else max((r for r in found if r is not None), default=None)

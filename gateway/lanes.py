@@ -1,0 +1,178 @@
+"""What waits for one viewer: the two lanes of docs/backpressure. Pure; `now` in seconds.
+
+- Messages (alerts, status, answers) wait in order; none is skipped. A full lane is `LaneFull`: the viewer is closed.
+- Frames: one slot per stream, the newest wins.
+
+While the socket takes bytes nothing waits: the caller writes at once what `frame` or `message` allow it to. When the
+socket is full the caller calls `block`, and after it drained `next` until that gives nothing more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from common.frames import Frame
+from common.pacing import Sampler
+from common.settings import Settings
+from gateway.auth import Identity
+from gateway.wire import Format
+
+#: A viewer that does not acknowledge still gets a frame this often, in seconds.
+UNACKED_EVERY_S: Final = 1.0
+
+
+class LaneFull(Exception):
+    """The message lane of a viewer is full."""
+
+    def __init__(self, messages: int, pending_bytes: int) -> None:
+        self.messages = messages
+        self.pending_bytes = pending_bytes
+        super().__init__(f"{messages} messages with {pending_bytes} bytes wait")
+
+
+class Subscription:
+    """One viewer's wish for one stream, and how far it got.
+
+    `last_frame_id` is the newest frame that was written; frames never go back behind it. `term` is that frame's.
+    """
+
+    __slots__ = (
+        "alerts", "format", "identity", "last_frame", "last_frame_id", "max_fps", "replaying", "sampler", "sent_at",
+        "skipped_rate", "skipped_slow", "skipped_window", "slot", "stream", "unacked", "video", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream: str,
+        identity: Identity,
+        *,
+        video: bool,
+        alerts: bool,
+        format: Format = "json",
+        max_fps: float | None = None,
+        last_frame: bool = True,
+        window: int | None = None,
+    ) -> None:
+        self.stream = stream
+        self.identity = identity
+        self.video = video
+        self.alerts = alerts
+        self.format: Format = format
+        self.max_fps = max_fps
+        self.last_frame = last_frame
+        self.window = window
+        self.sampler = Sampler(max_fps) if max_fps else None
+        self.last_frame_id = 0
+        self.sent_at = float("-inf")
+        self.unacked: deque[int] = deque()
+        self.slot: Frame | None = None
+        #: While recent alerts are fetched for `alertsSince`, live ones wait in the router's answer.
+        self.replaying = False
+        self.skipped_slow = self.skipped_window = self.skipped_rate = 0
+
+    def window_open(self, now: float) -> bool:
+        """Whether a frame may go out although earlier ones are not acknowledged."""
+        return self.window is None or len(self.unacked) < self.window or now - self.sent_at >= UNACKED_EVERY_S
+
+    def sent(self, frame: Frame, now: float) -> None:
+        """A frame goes out now."""
+        self.last_frame_id = frame.frame_id
+        if self.window is not None:
+            self.sent_at = now
+            self.unacked.append(frame.frame_id)
+            if len(self.unacked) > self.window:
+                self.unacked.popleft()
+
+    def acknowledge(self, frame_id: int) -> None:
+        """The viewer has seen all frames up to this one."""
+        while self.unacked and self.unacked[0] <= frame_id:
+            self.unacked.popleft()
+
+
+class Lanes:
+    """The lanes of one viewer's socket. `encode` makes the bytes of a frame, or None when it cannot be had so."""
+
+    __slots__ = ("_bytes", "_encode", "_max_bytes", "_max_messages", "_messages", "_slots", "blocked")
+
+    def __init__(self, settings: Settings, encode: Callable[[Subscription, Frame], bytes | None]) -> None:
+        self._max_messages = settings.alert_lane_messages
+        self._max_bytes = settings.alert_lane_bytes
+        self._encode = encode
+        self._messages: deque[bytes] | None = None  # made when first needed: most sockets never wait
+        self._slots: dict[Subscription, None] | None = None
+        self._bytes = 0
+        self.blocked = False
+
+    def frame(self, subscription: Subscription, frame: Frame, now: float) -> bool:
+        """Whether this frame is to be written now; otherwise it waits in its slot, or is one too old or too many."""
+        if frame.frame_id <= subscription.last_frame_id:
+            return False
+        sampler = subscription.sampler
+        if sampler is not None and not sampler.take(now):
+            subscription.skipped_rate += 1
+            return False
+        if self.blocked:
+            self._keep(subscription, frame)
+            return False
+        if not subscription.window_open(now):
+            self._keep(subscription, frame)
+            return False
+        subscription.slot = None
+        subscription.sent(frame, now)
+        return True
+
+    def message(self, wire: bytes) -> bool:
+        """Whether this message is to be written now; otherwise it waits its turn. Raises `LaneFull`."""
+        if not self.blocked:
+            return True
+        if self._messages is None:
+            self._messages = deque()
+        if len(self._messages) >= self._max_messages or self._bytes + len(wire) > self._max_bytes:
+            raise LaneFull(len(self._messages), self._bytes)
+        self._messages.append(wire)
+        self._bytes += len(wire)
+        return False
+
+    def next(self, now: float) -> bytes | None:
+        """What to write next: messages in order, then slots in fair turns. None: nothing may go out now."""
+        if self._messages:
+            wire = self._messages.popleft()
+            self._bytes -= len(wire)
+            return wire
+        for subscription in list(self._slots or ()):
+            frame = subscription.slot
+            assert self._slots is not None
+            if frame is None:
+                del self._slots[subscription]
+            elif subscription.window_open(now):
+                del self._slots[subscription]
+                subscription.slot = None
+                subscription.sent(frame, now)
+                encoded = self._encode(subscription, frame)
+                if encoded is not None:
+                    return encoded
+        return None
+
+    def drop(self, subscription: Subscription) -> None:
+        """The viewer wants this stream no more."""
+        subscription.slot = None
+        if self._slots is not None:
+            self._slots.pop(subscription, None)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Messages and frames that wait."""
+        return len(self._messages or ()), sum(s.slot is not None for s in self._slots or ())
+
+    def _keep(self, subscription: Subscription, frame: Frame) -> None:
+        if subscription.slot is not None:
+            if self.blocked:
+                subscription.skipped_slow += 1
+            else:
+                subscription.skipped_window += 1
+        subscription.slot = frame
+        if self._slots is None:
+            self._slots = {}
+        self._slots[subscription] = None

@@ -1,0 +1,269 @@
+"""The gateway's bond with the router: what the hub holds and wants goes up, what the router says comes down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
+
+from common import log
+from common.alerts import Alert
+from common.errors import BusError, RouterUnavailable
+from common.frames import Frame
+from common.link import Link, Reply
+from common.messages import (
+    REPORT_CHUNK,
+    Accepted,
+    Answer,
+    Claim,
+    Forward,
+    Found,
+    FromRouter,
+    Granted,
+    Hello,
+    Lookup,
+    Message,
+    Newest,
+    Notify,
+    Query,
+    RaiseAlert,
+    Refused,
+    Release,
+    Revoke,
+    SendNewest,
+    Status,
+    TellCamera,
+    decode_frame,
+)
+from common.metrics import Figures
+from common.settings import Settings
+from gateway.access import without_right
+from gateway.hub import Hub
+
+#: Streams' moving figures go to the router this often, in seconds.
+REPORT_EVERY_S: Final = 0.5
+#: HTTP requests that may wait for the newest frame of streams elsewhere.
+MAX_FRAME_WAITS: Final = 1000
+
+_log = log.get("gateway.link")
+
+
+class RouterLink:
+    """Joins one hub to the router. `start` opens the sockets."""
+
+    def __init__(self, settings: Settings, figures: Figures, *, sockets: Callable[[], int]) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._figures = figures
+        self._flushing = False
+        self._waits: dict[str, list[asyncio.Future[Frame]]] = {}
+        self._waiting = 0
+        self._name = os.environ.get("HONCHO_PROCESS_NAME", "gateway")
+        self.hub: Hub
+        self.link: Link
+
+    def start(self, hub: Hub) -> None:
+        """Open the bond; it stands when the router answers."""
+        self.hub = hub
+        self._loop = asyncio.get_running_loop()
+        self.link = Link(
+            Hello(kind="gateway", name=self._name, pid=os.getpid()),
+            home=self._settings.home,
+            max_message_bytes=self._settings.max_message_bytes,
+            request_timeout_s=self._settings.router_timeout_s,
+            snapshot=self._snapshot,
+            figures=self._read_figures,
+            on_message=self._message,
+            on_frame=self._frame,
+            on_joined=lambda new_epoch: _log.info("router joined", epoch=self.link.epoch, restarted=new_epoch),
+            on_lost=self._lost,
+        )
+        self._reporter = self._loop.call_later(REPORT_EVERY_S, self._report)
+
+    @property
+    def live(self) -> bool:
+        """Whether the router is there."""
+        return self.link.live
+
+    async def close(self) -> None:
+        """Tell what is left to tell, and end the bond."""
+        self._reporter.cancel()
+        self._flush()
+        await self.link.close()
+
+    # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def woken(self) -> None:
+        """Holds or interest changed: tell it at the end of this turn of the loop, once."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def frame_to_bus(self, frame: Frame) -> None:
+        """Push a frame that the router asked for."""
+        self._push(frame.to_bus())
+
+    def undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
+        """A frame could not be decoded here: its camera is told, wherever it is."""
+        told = self.hub.undecodable(frame, reason, now_ms)
+        if told is not None:
+            self.link.send(told)
+
+    def release(self, stream: str, term: int) -> None:
+        """Give back a claim that nobody waits for any more."""
+        self.link.send(Release(stream=stream, term=term))
+
+    async def claim(self, stream: str, user: str, floor: int) -> Granted | Refused:
+        """Ask for a stream. Raises `RouterUnavailable`."""
+        reply = await self.link.request(lambda n: Claim(request=n, stream=stream, user=user, floor=floor))
+        if not isinstance(reply, Granted | Refused):
+            raise _unexpected(reply)
+        return reply
+
+    async def find(self, stream: str) -> Found:
+        """Whose a stream is. Raises `RouterUnavailable`."""
+        reply = await self.link.request(lambda n: Lookup(request=n, stream=stream))
+        if not isinstance(reply, Found):
+            raise _unexpected(reply)
+        return reply
+
+    async def raise_alert(self, alert: Alert) -> Accepted:
+        """Hand an alert to the router. Raises `RouterUnavailable`."""
+        reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
+        if not isinstance(reply, Accepted):
+            raise _unexpected(reply)
+        return reply
+
+    async def ask(self, what: Any, *, stream: str | None = None, since: int = 0, limit: int = 1000) -> Any:
+        """The body of the router's answer to a question. Raises `RouterUnavailable`."""
+        # What is counted here must be in the answer: the router takes messages in order.
+        self._flush()
+        self._send_reports()
+        self.link.send_heartbeat()
+        reply = await self.link.request(lambda n: Query(request=n, what=what, stream=stream, since=since, limit=limit))
+        if not isinstance(reply, Answer):
+            raise _unexpected(reply)
+        return reply.body
+
+    def ask_newest(self, stream: str) -> None:
+        """Ask for the newest frame of a stream elsewhere; it comes like any other frame, or not."""
+        self._flush()
+        self.link.send(Newest(stream=stream))
+
+    async def newest(self, stream: str) -> Frame | None:
+        """The newest frame of a stream, from here or from elsewhere. Raises `RouterUnavailable`."""
+        if self.hub.publication(stream) is not None:
+            return self.hub.newest(stream)
+        if self._waiting >= MAX_FRAME_WAITS:
+            raise RouterUnavailable("too many wait for frames")
+        if (await self.find(stream)).status == "offline":
+            return self.hub.newest(stream)
+        future: asyncio.Future[Frame] = self._loop.create_future()
+        waits = self._waits.setdefault(stream, [])
+        waits.append(future)
+        self._waiting += 1
+        try:
+            if len(waits) == 1:
+                self.ask_newest(stream)
+            async with asyncio.timeout(self._settings.router_timeout_s):
+                return await future
+        except TimeoutError:
+            return self.hub.newest(stream)
+        finally:
+            self._waiting -= 1
+            waits.remove(future)
+            if not waits:
+                self._waits.pop(stream, None)
+
+    # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _message(self, body: FromRouter) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        match body:
+            case Status():
+                owner_known = self.hub.owner(body.stream) is not None
+                if body.user is not None and not owner_known:
+                    policy = self._settings.stream_access
+                    for _, viewer in without_right(policy, self.hub.viewers_of(body.stream), body.user):
+                        viewer.right_lost(body.stream)
+                self.hub.remote_status(body, now_ms)
+            case Forward():
+                self.hub.forward(body)
+            case SendNewest():
+                frame = self.hub.newest(body.stream)
+                publication = self.hub.publication(body.stream)
+                if frame is not None and publication is not None and frame.term == publication.term:
+                    self._push(frame.to_bus(bytes.fromhex(body.to)))
+            case Revoke():
+                self.hub.revoke(body.stream, body.term)
+            case Notify():
+                self.hub.alert(body.alert)
+            case TellCamera():
+                self.hub.tell_camera(body, now_ms)
+            case _:
+                pass
+
+    def _frame(self, data: bytes) -> None:
+        try:
+            frame = Frame.from_bus(decode_frame(data))
+        except BusError as exc:
+            self._figures.count("bus_bad_messages_total")
+            _log.warning("bad frame from the router", error=str(exc))
+            return
+        self._figures.count("frames_from_bus_total")
+        for future in self._waits.get(frame.stream_id, ()):
+            if not future.done():
+                future.set_result(frame)
+        self.hub.remote_frame(frame, self._loop.time())
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _push(self, data: bytes) -> None:
+        if self.link.send_frame(data):
+            self._figures.count("frames_to_bus_total")
+        else:
+            self._figures.count("frames_to_bus_dropped_total")
+
+    def _flush(self) -> None:
+        self._flushing = False
+        changes: Iterator[Message] = self.hub.changes(self._loop.time())
+        for body in changes:
+            self.link.send(body)  # while the router is away this tells nothing; the snapshot will
+
+    def _report(self) -> None:
+        self._send_reports()
+        self._reporter = self._loop.call_later(REPORT_EVERY_S, self._report)
+
+    def _send_reports(self) -> None:
+        if self.link.live:
+            for report in self.hub.reports(self._loop.time(), REPORT_CHUNK):
+                self.link.send(report)
+
+    async def _snapshot(self) -> AsyncIterator[Message]:
+        for body in self.hub.snapshot(self._loop.time()):
+            yield body
+
+    def figures(self) -> tuple[str, dict[str, float]]:
+        """This process's name and figures."""
+        return self._name, self._read_figures()
+
+    def _read_figures(self) -> dict[str, float]:
+        self._figures.set("sockets", self._sockets())
+        for name, value in self.hub.counts().items():
+            self._figures.set(name, value)
+        self._figures.values["frames_in_total"] = self.hub.frames_in
+        self._figures.values["frame_bytes_in_total"] = self.hub.bytes_in
+        self._figures.values["alerts_out_total"] = self.hub.alerts_out
+        self._figures.values["frames_old_term_total"] = self.hub.old_term_frames
+        return self._figures.read()
+
+    def _lost(self) -> None:
+        self._figures.count("router_lost_total")
+        _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
+
+
+def _unexpected(reply: Reply) -> RouterUnavailable:
+    text = reply.message if isinstance(reply, Refused) else f"answered with {type(reply).__name__}"
+    return RouterUnavailable(f"the router {text}")

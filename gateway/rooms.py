@@ -1,0 +1,48 @@
+"""What the edge rooms of one gateway share; built by `gateway.app`, changed by nobody after."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import string
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from common.metrics import Figures
+from common.service import Tasks
+from common.settings import Settings
+from gateway.auth import SessionStore
+from gateway.hub import Hub
+from gateway.limits import Connections
+from gateway.link import RouterLink
+
+if TYPE_CHECKING:
+    from gateway.websocket import WebSocket
+
+
+@dataclass(slots=True)
+class Rooms:
+    """One gateway."""
+
+    settings: Settings
+    figures: Figures
+    tasks: Tasks
+    store: SessionStore
+    connections: Connections
+    hub: Hub
+    link: RouterLink
+    sockets: set[WebSocket] = field(default_factory=set)
+    draining: bool = False
+    all_gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, for the wire."""
+    return time.time_ns() // 1_000_000
+
+
+def new_stream_id() -> str:
+    r"""An id that matches ``stream_\w+`` as a whole, as old clients cut it out of a text."""
+    tail = "".join(random.choices(string.ascii_lowercase + string.digits, k=8))
+    return f"stream_{now_ms()}_{tail}"

@@ -1,0 +1,521 @@
+"""One client's conversation: every rule of docs/protocol.md about what may be said when. Pure.
+
+Events come in as method calls with `now` (seconds) and `now_ms`; commands go out as a list, to be carried out in
+order. While `waiting` is set the client's next messages must be held back: the answer of the session store or of the
+router comes first. After a `Close` nothing more is said.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from common.alerts import AlertDraft, AlertFault, check_draft
+from common.errors import ClientError, CloseCode, ErrorCode
+from common.frames import Codec, FrameFault, parse_binary
+from common.messages import StreamStatus
+from common.settings import Settings
+from gateway import wire
+from gateway.access import may_view
+from gateway.auth import Identity
+from gateway.lanes import Subscription
+from gateway.limits import Allowance
+
+#: Longest text that is looked at before authentication.
+MAX_AUTH_BYTES: Final = 16 * 1024
+
+
+class Path(enum.StrEnum):
+    """The two WebSocket paths."""
+
+    REGISTER = "/streams/register"
+    SUBSCRIBE = "/streams/subscribe"
+
+
+class Waiting(enum.Enum):
+    """Whose answer the conversation waits for."""
+
+    STORE = enum.auto()
+    CLAIM = enum.auto()
+    OWNER = enum.auto()
+
+
+# ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send these bytes, in order."""
+
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the socket."""
+
+    code: CloseCode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Ask the session store; answer with `Session.verified` or `Session.store_unavailable`."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskClaim:
+    """Ask the router for the stream; answer with `granted`, `refused` or `router_unavailable`."""
+
+    stream: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """The camera's stream begins."""
+
+    stream: str
+    user: str
+    term: int
+    first_frame_id: int
+    producing: bool
+    wants_alerts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    """A frame of the camera's stream: a JSON string token, or a picture with its codec."""
+
+    text: bytes | None
+    picture: bytes | None
+    codec: Codec | None
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendAlert:
+    """An alert of the camera; answer with `alert_refused` when it could not be handed on."""
+
+    draft: AlertDraft
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskOwner:
+    """Ask whose the stream is; answer with `found` or `router_unavailable`."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The subscription begins; `alerts_since` in ms: replay what is kept since then first."""
+
+    subscription: Subscription
+    status: StreamStatus
+    owner: str | None
+    alerts_since: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """The subscription ends."""
+
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The window of a subscription may be open again."""
+
+
+Command = (
+    Reply | Close | Verify | AskClaim | Publish | SendFrame | SendAlert | AskOwner | Watch | Unwatch | Acknowledged
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a camera registered."""
+
+    stream: str
+    producing: bool
+    may_alert: bool
+    wants_alerts: bool
+
+
+class Session:
+    """The conversation of one socket. `new_stream_id` makes an id for a camera that brings none."""
+
+    __slots__ = (
+        "_allowance", "_asked", "_closed", "_new_stream_id", "_settings", "_subscriptions", "identity", "path",
+        "registered", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        *,
+        now: float,
+        new_stream_id: Callable[[], str],
+        identity: Identity | None = None,
+    ) -> None:
+        self.path = path
+        self.identity = identity
+        self.registered: Registered | None = None
+        self.waiting: Waiting | None = None
+        self._settings = settings
+        self._new_stream_id = new_stream_id
+        self._allowance = Allowance(settings, now)
+        self._subscriptions: dict[str, Subscription] = {}
+        self._asked: wire.Register | wire.Subscribe | None = None
+        self._closed = False
+
+    # ── from the client ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def text(self, data: bytes, now: float, now_ms: int) -> list[Command]:
+        """A text message came."""
+        if self._closed:
+            return []
+        if (broken := self._allowance.message(now, len(data))) is not None:
+            return self._rate_limited(broken, now, now_ms)
+        try:
+            if self.identity is None:
+                return self._before_auth(data)
+            message = wire.parse_text(data)
+            return self._authenticated(message, now_ms)
+        except ClientError as error:
+            return self._error(error.code, error.message, now, now_ms)
+        except UnicodeDecodeError:
+            return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
+
+    def binary(self, data: bytes, now: float, now_ms: int) -> list[Command]:
+        """A binary message came."""
+        if self._closed:
+            return []
+        if (broken := self._allowance.message(now, len(data))) is not None:
+            return self._rate_limited(broken, now, now_ms)
+        try:
+            if self.identity is None:
+                raise ClientError(ErrorCode.AUTH_REQUIRED, _SEND_AUTH)
+            try:
+                frame = parse_binary(data)
+            except FrameFault as fault:
+                raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
+            self._check_frame(frame.stream_id)
+        except ClientError as error:
+            return self._error(error.code, error.message, now, now_ms)
+        timestamp = now_ms if frame.timestamp is None else frame.timestamp
+        return [SendFrame(None, frame.picture, frame.codec, timestamp)]
+
+    def ping(self, size_bytes: int, now: float, now_ms: int) -> list[Command]:
+        """A ping came: it counts as a message."""
+        if self._closed:
+            return []
+        broken = self._allowance.message(now, size_bytes)
+        return self._rate_limited(broken, now, now_ms) if broken is not None else []
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def verified(self, identity: Identity | None, now_ms: int) -> list[Command]:
+        """The session store answered."""
+        self.waiting = None
+        if self._closed:
+            return []
+        if identity is None:
+            return self._say_and_close(
+                ErrorCode.AUTH_FAILED, "the token is not that of a session", CloseCode.POLICY, now_ms
+            )
+        self.identity = identity
+        return [Reply(wire.success("Authentication successful", now_ms))]
+
+    def store_unavailable(self, now_ms: int) -> list[Command]:
+        """The session store cannot be asked."""
+        self.waiting = None
+        return self._say_and_close(
+            ErrorCode.AUTH_UNAVAILABLE, "sessions cannot be checked now, try again", CloseCode.TRY_LATER, now_ms
+        )
+
+    def too_many(self, what: str, now_ms: int) -> list[Command]:
+        """A limit of connections is reached."""
+        return self._say_and_close(
+            ErrorCode.TOO_MANY_CONNECTIONS, f"too many connections {what}", CloseCode.TRY_LATER, now_ms
+        )
+
+    def granted(self, term: int, first_frame_id: int, now_ms: int) -> list[Command]:
+        """The router gave the stream to this camera."""
+        self.waiting = None
+        asked, self._asked = self._asked, None
+        if self._closed or self.identity is None or not isinstance(asked, wire.Register) or asked.stream_id is None:
+            return []
+        produces, consumes = asked.produces or [], asked.consumes or []
+        self.registered = Registered(
+            asked.stream_id,
+            producing="video-frame" in produces,
+            may_alert="alert" in produces,
+            wants_alerts="alert" in consumes,
+        )
+        return [
+            Reply(wire.success(f"Registration successful. Stream ID: {asked.stream_id}", now_ms, asked.stream_id)),
+            Publish(
+                asked.stream_id,
+                self.identity.user_id,
+                term,
+                first_frame_id,
+                self.registered.producing,
+                self.registered.wants_alerts,
+            ),
+        ]
+
+    def refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
+        """The router refused what was asked of it."""
+        self.waiting = self._asked = None
+        known = code in ErrorCode.__members__
+        return self._error(ErrorCode(code) if known else ErrorCode.ROUTING_ERROR, message, now, now_ms)
+
+    def router_unavailable(self, now: float, now_ms: int) -> list[Command]:
+        """The router did not answer in time."""
+        return self.refused(ErrorCode.ROUTING_ERROR, "the router did not answer in time, try again", now, now_ms)
+
+    def found(self, status: StreamStatus, owner: str | None, now: float, now_ms: int) -> list[Command]:
+        """It is known whose the stream is that the viewer wants."""
+        self.waiting = None
+        asked, self._asked = self._asked, None
+        if self._closed or self.identity is None or not isinstance(asked, wire.Subscribe):
+            return []
+        if not may_view(self._settings.stream_access, self.identity, owner):
+            return self._error(ErrorCode.UNAUTHORIZED, "this stream belongs to another user", now, now_ms)
+        consumes = asked.consumes or []
+        commands: list[Command] = []
+        former = self._subscriptions.pop(asked.stream_id, None)
+        if former is not None:
+            commands.append(Unwatch(former))
+        subscription = Subscription(
+            asked.stream_id,
+            self.identity,
+            video="video-frame" in consumes,
+            alerts="alert" in consumes,
+            format=asked.format or "json",
+            max_fps=asked.max_fps,
+            last_frame=asked.last_frame is not False,
+            window=asked.window,
+        )
+        self._subscriptions[asked.stream_id] = subscription
+        commands.append(Reply(wire.success("Subscription successful", now_ms, asked.stream_id)))
+        if subscription.video or subscription.alerts:
+            since = int(asked.alerts_since) if asked.alerts_since is not None and subscription.alerts else None
+            commands.append(Watch(subscription, status, owner, since))
+        else:
+            commands.append(Reply(wire.status(asked.stream_id, status, now_ms)))
+        return commands
+
+    def alert_refused(self, code: ErrorCode, message: str, now: float, now_ms: int) -> list[Command]:
+        """An alert of this camera could not be handed on."""
+        return self._error(code, message, now, now_ms)
+
+    # ── from elsewhere ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def auth_timeout(self, now_ms: int) -> list[Command]:
+        """The time for authentication is over."""
+        if self.identity is not None or self.waiting is Waiting.STORE:
+            return []
+        return self._say_and_close(
+            ErrorCode.AUTH_TIMEOUT,
+            f"no authentication within {self._settings.auth_timeout_s:g} s",
+            CloseCode.POLICY,
+            now_ms,
+        )
+
+    def taken_over(self, stream: str, now_ms: int) -> list[Command]:
+        """Another socket has the camera's stream now."""
+        if self.registered is None or self.registered.stream != stream:
+            return []
+        self.registered = None
+        return self._say_and_close(
+            ErrorCode.STREAM_TAKEN_OVER, f"another socket registered {stream}", CloseCode.TAKEN_OVER, now_ms
+        )
+
+    def right_lost(self, stream: str, now: float, now_ms: int) -> list[Command]:
+        """The viewer may see this stream no more."""
+        subscription = self._subscriptions.pop(stream, None)
+        if subscription is None:
+            return []
+        error = self._error(ErrorCode.UNAUTHORIZED, f"stream {stream} belongs to another user now", now, now_ms)
+        return [Unwatch(subscription), *error]
+
+    def slow(self, now_ms: int) -> list[Command]:
+        """The message lane of this client is full."""
+        return self._say_and_close(
+            ErrorCode.SLOW_CONSUMER,
+            f"more than {self._settings.alert_lane_messages} messages or {self._settings.alert_lane_bytes} bytes of "
+            "alerts and status wait for this socket",
+            CloseCode.SLOW_CONSUMER,
+            now_ms,
+        )
+
+    def close(self, code: CloseCode, reason: str) -> list[Command]:
+        """The gateway ends this socket."""
+        return self._close(code, reason)
+
+    def subscriptions(self) -> list[Subscription]:
+        """What the viewer is subscribed to."""
+        return list(self._subscriptions.values())
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _before_auth(self, data: bytes) -> list[Command]:
+        required = ClientError(ErrorCode.AUTH_REQUIRED, _SEND_AUTH)
+        if len(data) > MAX_AUTH_BYTES:
+            raise required
+        try:
+            message = wire.parse_text(data)
+        except ClientError as error:
+            if _type_of(data) != "auth":
+                raise required from None
+            raise error
+        if not isinstance(message, wire.Auth):
+            raise required
+        self.waiting = Waiting.STORE
+        return [Verify(message.token)]
+
+    def _authenticated(self, message: wire.AnyClientMessage, now_ms: int) -> list[Command]:
+        match message:
+            case wire.VideoFrame():
+                self._check_frame(message.stream_id)
+                timestamp = now_ms if message.timestamp is None else int(message.timestamp)
+                return [SendFrame(bytes(message.data), None, None, timestamp)]
+            case wire.Ack():
+                self._must_be(Path.SUBSCRIBE, "ack")
+                subscription = self._subscriptions.get(message.stream_id)
+                if subscription is None:
+                    return []
+                subscription.acknowledge(message.frame_id)
+                return [Acknowledged()]
+            case wire.Auth():
+                raise ClientError(ErrorCode.ALREADY_AUTHENTICATED, "this socket is already authenticated")
+            case wire.Register():
+                return self._register(message)
+            case wire.Subscribe():
+                return self._subscribe(message)
+            case wire.Unsubscribe():
+                self._must_be(Path.SUBSCRIBE, "unsubscribe")
+                former = self._subscriptions.pop(message.stream_id, None)
+                return [Unwatch(former)] if former is not None else []
+            case wire.CameraAlert():
+                return self._alert(message)
+            case _:
+                assert_never(message)
+
+    def _register(self, message: wire.Register) -> list[Command]:
+        self._must_be(Path.REGISTER, "register")
+        assert self.identity is not None
+        if self.registered is not None:
+            raise ClientError(
+                ErrorCode.INVALID_MESSAGE,
+                f"this socket has registered {self.registered.stream}; open another socket for another stream",
+            )
+        if message.stream_id is None:
+            message = msgspec.structs.replace(message, stream_id=self._new_stream_id())
+        assert message.stream_id is not None
+        self._asked = message
+        self.waiting = Waiting.CLAIM
+        return [AskClaim(message.stream_id, self.identity.user_id)]
+
+    def _subscribe(self, message: wire.Subscribe) -> list[Command]:
+        self._must_be(Path.SUBSCRIBE, "subscribe")
+        most = self._settings.max_subscriptions
+        if message.stream_id not in self._subscriptions and len(self._subscriptions) >= most:
+            raise ClientError(ErrorCode.RATE_LIMITED, f"{most} streams are subscribed, which is the most of one socket")
+        self._asked = message
+        self.waiting = Waiting.OWNER
+        return [AskOwner(message.stream_id)]
+
+    def _alert(self, message: wire.CameraAlert) -> list[Command]:
+        self._must_be(Path.REGISTER, "alert")
+        registered = self.registered
+        if registered is None or message.stream_id not in (None, registered.stream):
+            raise ClientError(ErrorCode.UNAUTHORIZED, "an alert is for the stream that this socket registered")
+        if not registered.may_alert:
+            raise ClientError(ErrorCode.UNAUTHORIZED, 'register with "alert" in `produces` to send alerts')
+        fields = {
+            "severity": message.severity,
+            "message": message.message,
+            "timestamp": None if message.timestamp is None else int(message.timestamp),
+            "frameId": message.frame_id,
+            "id": message.id,
+            "metadata": message.metadata,
+        }
+        try:
+            draft = check_draft({key: value for key, value in fields.items() if value is not None})
+        except AlertFault as fault:
+            raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
+        return [SendAlert(draft, registered.stream)]
+
+    def _check_frame(self, stream_id: str | None) -> None:
+        self._must_be(Path.REGISTER, "video-frame")
+        registered = self.registered
+        if registered is None:
+            if stream_id is None:
+                raise ClientError(ErrorCode.INVALID_MESSAGE, "a frame before `register`: register a stream first")
+            raise ClientError(ErrorCode.UNAUTHORIZED, f"stream {stream_id} is not registered on this socket")
+        if stream_id is not None and stream_id != registered.stream:
+            raise ClientError(
+                ErrorCode.UNAUTHORIZED, f"stream {stream_id} is not this socket's, which is {registered.stream}"
+            )
+        if not registered.producing:
+            raise ClientError(ErrorCode.UNAUTHORIZED, 'register with "video-frame" in `produces` to send frames')
+
+    def _must_be(self, path: Path, what: str) -> None:
+        if self.path is not path:
+            raise ClientError(ErrorCode.INVALID_MESSAGE, f"`{what}` is for {path}, this socket is on {self.path}")
+
+    def _rate_limited(self, broken: str, now: float, now_ms: int) -> list[Command]:
+        if not self._allowance.strike(now):
+            return self._close(CloseCode.POLICY, "repeated abuse")
+        if not self._allowance.say(now):
+            return []
+        rates = {
+            "messages": f"{self._settings.message_rate:g} messages per second",
+            "bytes": f"{self._settings.byte_rate:g} bytes per second",
+        }
+        text = f"this socket sent more than {rates[broken]}; what is over is dropped"
+        return [Reply(wire.error(ErrorCode.RATE_LIMITED, text, now_ms))]
+
+    def _error(self, code: ErrorCode, message: str, now: float, now_ms: int) -> list[Command]:
+        if self._closed:
+            return []
+        reply = Reply(wire.error(code, message, now_ms))
+        if code in _STRIKES and not self._allowance.strike(now):
+            return [reply, *self._close(CloseCode.POLICY, "repeated abuse")]
+        return [reply]
+
+    def _say_and_close(self, code: ErrorCode, message: str, close: CloseCode, now_ms: int) -> list[Command]:
+        if self._closed:
+            return []
+        return [Reply(wire.error(code, message, now_ms)), *self._close(close, str(code))]
+
+    def _close(self, code: CloseCode, reason: str) -> list[Command]:
+        if self._closed:
+            return []
+        self._closed = True
+        return [Close(code, reason)]
+
+
+_SEND_AUTH: Final = 'authenticate first: {"type":"auth","token":"…"}'
+_STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED, ErrorCode.UNKNOWN_MESSAGE_TYPE})
+
+
+def _type_of(data: bytes) -> object:
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return value.get("type") if isinstance(value, dict) else None

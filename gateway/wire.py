@@ -1,0 +1,188 @@
+"""The bytes of the edge protocol: client messages in, server messages out (docs/protocol.md). Pure.
+
+Server messages are made as whole unmasked WebSocket frames (RFC 6455 section 5.2), so that one buffer serves every
+viewer and a connection only writes it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from common.alerts import AlertId, FrameId, Milliseconds, Severity, StreamId
+from common.errors import ClientError, ErrorCode
+from common.frames import Frame
+
+Format = Literal["json", "binary"]
+#: Some languages write every number with a fraction; it is dropped.
+ClientTime = Milliseconds | Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]
+Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=32)]
+OPCODE_TEXT: Final = 0x1
+OPCODE_BINARY: Final = 0x2
+
+
+class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+    """Root of what a client may say. Unknown fields are ignored."""
+
+
+class Auth(ClientMessage, frozen=True, tag="auth"):
+    """Who I am."""
+
+    token: str
+
+
+class Register(ClientMessage, frozen=True, tag="register"):
+    """A camera wants a stream."""
+
+    client_type: str | None = None
+    stream_id: StreamId | None = None
+    produces: Names | None = None
+    consumes: Names | None = None
+
+
+class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
+    """A frame as JSON. `data` is the JSON string token, not decoded."""
+
+    data: msgspec.Raw
+    stream_id: StreamId | None = None
+    timestamp: ClientTime | None = None
+
+
+class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
+    """A viewer wants a stream."""
+
+    stream_id: StreamId
+    client_type: str | None = None
+    consumes: Names | None = None
+    format: Format | None = None
+    max_fps: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    last_frame: bool | None = None
+    alerts_since: ClientTime | None = None
+    window: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+
+class Unsubscribe(ClientMessage, frozen=True, tag="unsubscribe"):
+    """A viewer wants it no more."""
+
+    stream_id: StreamId
+
+
+class Ack(ClientMessage, frozen=True, tag="ack"):
+    """A viewer has seen all frames up to this one."""
+
+    stream_id: StreamId
+    frame_id: FrameId
+
+
+class CameraAlert(ClientMessage, frozen=True, tag="alert"):
+    """A camera's panic button."""
+
+    severity: Severity
+    message: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    stream_id: StreamId | None = None
+    timestamp: ClientTime | None = None
+    frame_id: FrameId | None = None
+    id: AlertId | None = None
+    metadata: dict[str, Any] | None = None
+
+
+AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | CameraAlert
+KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "alert")
+
+_decoder: Final = msgspec.json.Decoder(AnyClientMessage)
+
+
+def parse_text(data: bytes) -> AnyClientMessage:
+    """A text message of a client.
+
+    Raises `UnicodeDecodeError` for what is not UTF-8 (the socket is then closed with 1007), and `ClientError` with
+    `INVALID_MESSAGE` or `UNKNOWN_MESSAGE_TYPE` for what is no message.
+    """
+    if not data.isascii():
+        data.decode("utf-8")
+    try:
+        message: AnyClientMessage = _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _explain(data, error) from None
+    if type(message) is VideoFrame and memoryview(message.data)[0] != 0x22:
+        raise ClientError(ErrorCode.INVALID_MESSAGE, "Expected `str` - at `$.data`")
+    return message
+
+
+def _explain(data: bytes, error: Exception) -> ClientError:
+    """Why `data` is no message; only run when it is none, so it may be slow."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as fault:
+        reason = "nested too deeply" if isinstance(fault, RecursionError) else str(fault)
+        return ClientError(ErrorCode.INVALID_MESSAGE, f"not JSON: {reason}")
+    if not isinstance(value, dict):
+        return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a JSON object, got {type(value).__name__}")
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        came = "none" if "type" not in value else type(kind).__name__
+        return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a text in `type`, got {came}")
+    if kind not in KNOWN_TYPES:
+        expected = ", ".join(KNOWN_TYPES)
+        return ClientError(
+            ErrorCode.UNKNOWN_MESSAGE_TYPE, f"type {kind[:40]!a} is not known, expected one of {expected}"
+        )
+    return ClientError(ErrorCode.INVALID_MESSAGE, str(error))
+
+
+def frame_header(opcode: int, length: int) -> bytes:
+    """Header of an unmasked, unfragmented, uncompressed WebSocket frame."""
+    if length < 126:
+        return bytes((0x80 | opcode, length))
+    if length < 65536:
+        return struct.pack("!BBH", 0x80 | opcode, 126, length)
+    return struct.pack("!BBQ", 0x80 | opcode, 127, length)
+
+
+def text_message(payload: bytes) -> bytes:
+    """A text message, ready to write."""
+    return frame_header(OPCODE_TEXT, len(payload)) + payload
+
+
+def frame_message(frame: Frame, format: Format) -> bytes:
+    """A video frame in one format, ready to write; made once per frame and format.
+
+    Raises `common.frames.FrameFault` when the picture is wanted and cannot be decoded.
+    """
+    wire = frame.wire.get(format)
+    if wire is None:
+        if format == "json":
+            payload = frame.to_json()
+            wire = frame_header(OPCODE_TEXT, len(payload)) + payload
+        else:
+            payload = frame.to_binary()
+            wire = frame_header(OPCODE_BINARY, len(payload)) + payload
+        frame.wire[format] = wire
+    return wire
+
+
+def success(message: str, now_ms: int, stream_id: str | None = None) -> bytes:
+    """``success``, ready to write."""
+    body: dict[str, Any] = {"type": "success", "message": message}
+    if stream_id is not None:
+        body["streamId"] = stream_id
+    body["timestamp"] = now_ms
+    return text_message(msgspec.json.encode(body))
+
+
+def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = None) -> bytes:
+    """``error``, ready to write."""
+    body: dict[str, Any] = {"type": "error", "code": str(code), "message": message}
+    if stream_id is not None:
+        body["streamId"] = stream_id
+    body["timestamp"] = now_ms
+    return text_message(msgspec.json.encode(body))
+
+
+def status(stream_id: str, status: str, timestamp: int) -> bytes:
+    """``status``, ready to write."""
+    return text_message(
+        msgspec.json.encode({"type": "status", "streamId": stream_id, "status": status, "timestamp": timestamp})
+    )

@@ -1,0 +1,309 @@
+"""The router process: the pure rooms joined to the bus and the clock. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from common import log
+from common.bus import RouterBus, lock_home
+from common.errors import BusError
+from common.membership import BEAT_EVERY_S
+from common.messages import (
+    Accepted,
+    Answer,
+    BadFrame,
+    Beat,
+    Bye,
+    Claim,
+    Envelope,
+    FromMember,
+    FromRouter,
+    Heartbeat,
+    Hello,
+    Hold,
+    Interest,
+    Lookup,
+    Newest,
+    Notify,
+    Query,
+    RaiseAlert,
+    Refused,
+    Rejoin,
+    Release,
+    Report,
+    Synced,
+    Welcome,
+    decode_from_member,
+    encode,
+    read_frame_head,
+)
+from common.metrics import Figures
+from common.service import run
+from common.settings import Settings
+from router.alerts import AlertBook
+from router.members import Members, Verdict
+from router.streams import Bridge, Send, Streams
+
+#: After a start, gateways of a former life get this long to tell what they hold before a new claim is decided.
+SYNC_GRACE_S: Final = 1.0
+#: Claims that may wait for that.
+MAX_WAITING_CLAIMS: Final = 10_000
+PRUNE_EVERY_S: Final = 10.0
+EPOCH_FILE: Final = "epoch"
+
+_log = log.get("router")
+
+
+def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:
+    """A number above every former router's of this home, and whether there was one. Writes it down."""
+    path = home / EPOCH_FILE
+    try:
+        former = int(path.read_text())
+    except (OSError, ValueError):
+        former = 0
+    epoch = max(now_ms, former + 1)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(f"{epoch}\n")
+    fresh.replace(path)
+    return epoch, former > 0
+
+
+class Router:
+    """One router's life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._figures = Figures()
+        self._book = AlertBook(limit=settings.recent_alerts, minutes=settings.recent_alerts_minutes)
+        self._waiting: list[tuple[bytes, Claim]] | None = None
+        self._lock = -1
+        self._bus: RouterBus | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Take the lock, bind, begin to beat. Raises `StartError` beside another router."""
+        self._loop = asyncio.get_running_loop()
+        self._lock = lock_home(self._settings.home)
+        self._started = self._pruned = self._loop.time()
+        self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
+        self._members = Members(self._epoch)
+        self._streams = Streams(self._epoch, max_streams=self._settings.max_streams)
+        if had_former:
+            self._waiting = []
+            self._loop.call_later(SYNC_GRACE_S, self._decide_waiting)
+        self._bus = RouterBus(
+            self._settings.home,
+            max_message_bytes=self._settings.max_message_bytes,
+            on_control=self._control,
+            on_frame=self._frame,
+        )
+        self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
+        _log.info("router listens", home=str(self._settings.home), epoch=self._epoch)
+
+    async def drain(self) -> None:
+        """Nothing to let go of: members live through a router's absence."""
+
+    async def stop(self) -> None:
+        """Close the bus and give up the lock."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._bus is not None:
+            self._bus.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _control(self, member: bytes, data: bytes) -> None:
+        try:
+            envelope = decode_from_member(data)
+        except BusError as exc:
+            self._figures.count("bus_bad_messages_total")
+            _log.warning("bad message from a member", member=member.hex(), error=str(exc))
+            self._send(member, Rejoin())
+            return
+        match self._members.receive(member, envelope, self._loop.time()):
+            case Verdict.GREETED:
+                self._greeted(member, envelope)
+            case Verdict.TAKE:
+                self._take(member, envelope.body)
+            case Verdict.REJOIN:
+                self._send(member, Rejoin())
+            case Verdict.IGNORE:
+                _log.warning("too many members, a greeting was not answered", member=member.hex())
+
+    def _greeted(self, member: bytes, envelope: Envelope[FromMember]) -> None:
+        hello = envelope.body
+        assert isinstance(hello, Hello)
+        known = self._members.get(member)
+        assert known is not None
+        _log.info("member greeted", kind=hello.kind, name=hello.name, pid=hello.pid)
+        sends = self._streams.begin_snapshot(member)
+        # The Welcome has number 0, so that what follows begins at 1.
+        self._put(member, 0, Welcome())
+        self._send_all(sends)
+        if hello.kind == "mlbridge" and hello.max_fps is not None:
+            self._send_all(self._streams.bridge_joined(Bridge(member, hello.group, hello.max_fps)))
+
+    def _take(self, member: bytes, body: FromMember) -> None:  # noqa: C901 - one arm per message, no logic
+        now, now_ms = self._loop.time(), _now_ms()
+        match body:
+            case Heartbeat():
+                known = self._members.get(member)
+                if known is not None:
+                    known.figures = body.figures
+            case Report():
+                self._streams.report(member, body)
+            case Hold():
+                self._send_all(self._streams.hold(member, body, now, now_ms))
+            case Interest():
+                self._send_all(self._streams.interest(member, body, now, now_ms))
+            case Synced():
+                self._send_all(self._streams.end_snapshot(member, now, now_ms))
+            case Claim():
+                if self._waiting is None:
+                    self._send_all(self._streams.claim(member, body, now, now_ms))
+                elif len(self._waiting) < MAX_WAITING_CLAIMS:
+                    self._waiting.append((member, body))
+                else:
+                    self._send(member, Refused(request=body.request, code="ROUTING_ERROR", message="try again"))
+            case Release():
+                self._send_all(self._streams.release(member, body, now, now_ms))
+            case Lookup():
+                self._send(member, self._streams.found(body.request, body.stream))
+            case Newest():
+                self._send_all(self._streams.newest(member, body.stream))
+            case RaiseAlert():
+                self._alert(member, body, now_ms)
+            case BadFrame():
+                self._send_all(self._streams.bad_frame(body))
+            case Query():
+                self._send(member, Answer(request=body.request, body=self._answer(body, now, now_ms)))
+            case Bye():
+                self._gone(member, "ended")
+            case Hello():
+                raise AssertionError("a greeting is no message of a greeted member")
+
+    def _alert(self, member: bytes, body: RaiseAlert, now_ms: int) -> None:
+        alert = body.alert
+        fresh = self._book.accept(alert, now_ms)
+        receivers = 0
+        if fresh:
+            self._figures.count("alerts_total")
+            members, receivers = self._streams.alert_receivers(alert.stream_id)
+            for receiver in members:
+                self._send(receiver, Notify(alert=alert))
+        else:
+            self._figures.count("alerts_duplicate_total")
+        self._send(member, Accepted(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers))
+
+    def _frame(self, data: bytes) -> None:
+        try:
+            head = read_frame_head(data)
+        except BusError as exc:
+            self._figures.count("bus_bad_messages_total")
+            _log.warning("bad frame from a member", error=str(exc))
+            return
+        assert self._bus is not None
+        receivers = self._streams.route(head, self._loop.time())
+        for member in receivers:
+            self._bus.send_frame(member, data)
+        if receivers:
+            self._figures.count("frames_routed_total", len(receivers))
+
+    def _answer(self, query: Query, now: float, now_ms: int) -> Any:
+        names = {m.id: m.hello.name for m in self._members.all()}
+        match query.what:
+            case "alerts":
+                return self._book.recent(query.stream, since=query.since, limit=query.limit)
+            case "streams":
+                return self._streams.rows(names, now_ms)
+            case "stats":
+                members = self._members.all()
+                connections = sum(int(m.figures.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
+                self._figures.set("members", len(members))
+                self._figures.set("streams", len(self._streams))
+                self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
+                return {
+                    "router": {
+                        "epoch": self._epoch,
+                        "uptimeS": round(now - self._started, 3),
+                        "pid": os.getpid(),
+                        "state": "active" if self._waiting is None else "syncing",
+                        "figures": self._figures.read(),
+                    },
+                    "members": [
+                        {
+                            "id": m.id.hex(),
+                            "name": m.hello.name,
+                            "kind": m.hello.kind,
+                            "pid": m.hello.pid,
+                            "group": m.hello.group,
+                            "aliveS": round(now - m.joined_at, 3),
+                            "figures": m.figures,
+                        }
+                        for m in members
+                    ],
+                    "streams": self._streams.rows(names, now_ms),
+                    "totals": {**self._streams.totals(), "connections": connections},
+                }
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        for member in self._members.silent(now):
+            self._gone(member.id, "silent")
+        for member in self._members.all():
+            self._send(member.id, Beat())
+        if now - self._pruned > PRUNE_EVERY_S:
+            self._pruned = now
+            self._streams.prune(now)
+            self._book.prune(_now_ms())
+        self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
+
+    def _decide_waiting(self) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for member, claim in waiting:
+            if self._members.get(member) is not None:
+                self._send_all(self._streams.claim(member, claim, self._loop.time(), _now_ms()))
+
+    def _gone(self, member: bytes, why: str) -> None:
+        known = self._members.remove(member)
+        if known is not None:
+            level = _log.info if why == "ended" else _log.warning
+            level("member gone", kind=known.hello.kind, name=known.hello.name, pid=known.hello.pid, why=why)
+        self._send_all(self._streams.member_gone(member, self._loop.time(), _now_ms()))
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _send_all(self, sends: list[Send]) -> None:
+        for send in sends:
+            self._send(send.member, send.body)
+
+    def _send(self, member: bytes, body: FromRouter) -> None:
+        known = self._members.get(member)
+        self._put(member, known.next_seq() if known is not None else 0, body)
+
+    def _put(self, member: bytes, seq: int, body: FromRouter) -> None:
+        # A message that cannot be queued leaves a hole in the numbers: the member sees it and greets again.
+        assert self._bus is not None
+        try:
+            message = encode(self._epoch, seq, body)
+        except BusError as exc:
+            _log.error("a message is too large for the bus", error=str(exc))
+            return
+        self._bus.send_control(member, message)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main() -> None:
+    """Console script ``watchout-router``."""
+    run("router", Router)

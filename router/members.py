@@ -1,0 +1,82 @@
+"""Who takes part: gateways, bridges and operators, with numbered messages and heartbeats. Pure; `now` in seconds."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from common.membership import MEMBER_LOST_AFTER_S
+from common.messages import Envelope, FromMember, Hello
+
+#: Most members at once; a further greeting is not answered.
+MAX_MEMBERS = 1000
+
+
+@dataclass(slots=True)
+class Member:
+    """One process that greeted this router. Times in seconds of the router's monotonic clock."""
+
+    id: bytes
+    hello: Hello
+    joined_at: float
+    heard_at: float
+    received: int = 0
+    sent: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def next_seq(self) -> int:
+        """Number of the next message to this member, counted from its `Welcome`."""
+        self.sent += 1
+        return self.sent
+
+
+class Verdict(enum.Enum):
+    """What to do with a message of a member."""
+
+    GREETED = enum.auto()
+    TAKE = enum.auto()
+    REJOIN = enum.auto()
+    IGNORE = enum.auto()
+
+
+class Members:
+    """All members of one router's life; `epoch` is that life's number."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self._members: dict[bytes, Member] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, member: bytes) -> Member | None:
+        """The member, if it is known."""
+        return self._members.get(member)
+
+    def all(self) -> list[Member]:
+        """Every member, in the order of first greetings."""
+        return list(self._members.values())
+
+    def receive(self, member: bytes, envelope: Envelope[FromMember], now: float) -> Verdict:
+        """Judge a message: a greeting begins a new count, everything else must be the next of this epoch's."""
+        known = self._members.get(member)
+        if isinstance(envelope.body, Hello):
+            if known is None and len(self._members) >= MAX_MEMBERS:
+                return Verdict.IGNORE
+            joined_at = known.joined_at if known else now
+            figures = known.figures if known else {}
+            self._members[member] = Member(member, envelope.body, joined_at, now, figures=figures)
+            return Verdict.GREETED
+        if known is None or envelope.epoch != self.epoch or envelope.seq != known.received + 1:
+            return Verdict.REJOIN
+        known.received = envelope.seq
+        known.heard_at = now
+        return Verdict.TAKE
+
+    def remove(self, member: bytes) -> Member | None:
+        """Forget a member that ended or was lost."""
+        return self._members.pop(member, None)
+
+    def silent(self, now: float) -> list[Member]:
+        """Members that have not been heard for `MEMBER_LOST_AFTER_S`."""
+        return [m for m in self._members.values() if now - m.heard_at > MEMBER_LOST_AFTER_S]
