@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args
 
 import msgpack
 import msgspec
@@ -319,6 +319,22 @@ def _convert(body: object, kind: Any) -> Any:
         return msgspec.convert(body, kind)
     except (msgspec.ValidationError, RecursionError) as exc:
         raise BusError(str(exc)) from None
+
+
+# ── docs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def render_markdown() -> str:
+    """The table of control messages for docs/bus.md."""
+    lines: list[str] = []
+    for title, union in (("Member → router", FromMember), ("Router → member", FromRouter)):
+        lines += [f"### {title}", "", "| `t` | fields | what |", "|---|---|---|"]
+        for kind in get_args(union):
+            fields = ", ".join(f"`{f.name}`" + ("" if f.required else "?") for f in msgspec.structs.fields(kind))
+            what = " ".join((kind.__doc__ or "").split())
+            lines.append(f"| `{kind.__struct_config__.tag}` | {fields or '–'} | {what} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────────

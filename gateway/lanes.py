@@ -1,4 +1,4 @@
-"""What waits for one viewer: the two lanes of docs/backpressure. Pure; `now` in seconds.
+"""What waits for one viewer: two lanes (docs/architecture.md). Pure; `now` in seconds.
 
 - Messages (alerts, status, answers) wait in order; none is skipped. A full lane is `LaneFull`: the viewer is closed.
 - Frames: one slot per stream, the newest wins.

@@ -1,0 +1,62 @@
+# Everything on a fresh machine with Python 3.11 or newer, pip and make:
+#   make run     the three processes on http://localhost:3000, with a token to sign in
+#   make test    the whole test suite with its real services
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HONCHO := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/honcho
+FOOTAGE ?= test
+ML_PORT ?= 8500
+
+.PHONY: run dev demo test lint types format docs clean
+
+# A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("watchout needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[demo]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@ $(VENV)/.run $(VENV)/.demo
+
+run: $(VENV)/.run
+	@if token=$$($(BIN)/watchout-ctl token); then \
+	  echo "token of the embedded session store (watchout-ctl token prints it again):"; echo "  $$token"; fi
+	$(HONCHO) start
+
+dev: $(VENV)/.dev
+	@if token=$$($(BIN)/watchout-ctl token); then echo "token: $$token"; fi
+	$(HONCHO) -f Procfile.dev start
+
+# With an environment of its own: what .env says of the database and the ML service is not for the demo.
+demo: $(VENV)/.demo
+	DATABASE_URL= WATCHOUT_TOKEN= ML_SERVICE_URL=http://127.0.0.1:$(ML_PORT) ML_PORT=$(ML_PORT) FOOTAGE='$(FOOTAGE)' \
+	  $(HONCHO) -e /dev/null -f Procfile.demo start
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.run
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf $(VENV) .watchout .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,28 @@
+"""Write the generated parts of the docs: settings.md, and the message table of bus.md. `make docs` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import messages, settings
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- messages: generated, see docs/build.py -->", "<!-- end of messages -->"
+
+
+def with_messages(page: str) -> str:
+    """docs/bus.md with the message table made anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{messages.render_markdown()}\n{END}{after}"
+
+
+def main() -> None:
+    """Write both pages."""
+    (HERE / "settings.md").write_text(settings.render_markdown())
+    bus = HERE / "bus.md"
+    bus.write_text(with_messages(bus.read_text()))
+
+
+if __name__ == "__main__":
+    main()
