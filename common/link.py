@@ -200,7 +200,7 @@ class Link:
                 case Lost():
                     self._joined.clear()
                     self._fail_pending()
-                    if self._on_lost is not None:
+                    if self._on_lost is not None and not self._closed:
                         self._on_lost()
 
     async def _tell_all(self) -> None:

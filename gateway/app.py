@@ -74,7 +74,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """Take no more clients, tell those that are here to come back, wait until they went."""
-        self._rooms.draining = True
+        self._rooms.draining = self._link.ending = True
         for server in self._servers:
             server.close()
         for websocket in list(self._rooms.sockets):

@@ -60,6 +60,7 @@ class RouterLink:
         self._flushing = False
         self._waits: dict[str, list[asyncio.Future[Frame]]] = {}
         self._waiting = 0
+        self.ending = False
         self._name = os.environ.get("HONCHO_PROCESS_NAME", "gateway")
         self.hub: Hub
         self.link: Link
@@ -261,7 +262,8 @@ class RouterLink:
 
     def _lost(self) -> None:
         self._figures.count("router_lost_total")
-        _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
+        if not self.ending:
+            _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
 
 
 def _unexpected(reply: Reply) -> RouterUnavailable:

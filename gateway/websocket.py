@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
@@ -194,9 +194,8 @@ class WebSocket(asyncio.Protocol):
                 return
         response = self._protocol.accept(request)
         if response.status_code != 101:
-            self._protocol.send_response(response)
-            self._flush()
-            self._expect_close()
+            self._closing = True
+            self._answer(response, "BAD_REQUEST", "not a WebSocket handshake that can be accepted (RFC 6455)")
             return
         self._protocol.send_response(response)
         self._flush()
@@ -231,12 +230,18 @@ class WebSocket(asyncio.Protocol):
             return
         self._closing = True
         response = self._protocol.reject(status, "")
-        response.body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        del response.headers["Content-Length"], response.headers["Content-Type"]
-        response.headers["Content-Length"] = str(len(response.body))
-        response.headers["Content-Type"] = "application/json; charset=utf-8"
         if status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
+        self._answer(response, code, message)
+
+    def _answer(self, response: Response, code: str, message: str) -> None:
+        """End the handshake with an HTTP error, its headers as they are and our body."""
+        response.body = json.dumps({"error": {"code": code, "message": message}}).encode()
+        for name in ("Content-Length", "Content-Type"):
+            if name in response.headers:
+                del response.headers[name]
+        response.headers["Content-Length"] = str(len(response.body))
+        response.headers["Content-Type"] = "application/json; charset=utf-8"
         self._protocol.send_response(response)
         self._flush()
         self._expect_close()

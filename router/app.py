@@ -53,6 +53,8 @@ SYNC_GRACE_S: Final = 1.0
 #: Claims that may wait for that.
 MAX_WAITING_CLAIMS: Final = 10_000
 PRUNE_EVERY_S: Final = 10.0
+#: A member that sends nonsense is named this often.
+WARN_EVERY_S: Final = 5.0
 EPOCH_FILE: Final = "epoch"
 
 _log = log.get("router")
@@ -89,6 +91,7 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._lock = lock_home(self._settings.home)
         self._started = self._pruned = self._loop.time()
+        self._warned = float("-inf")
         self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
         self._members = Members(self._epoch)
         self._streams = Streams(self._epoch, max_streams=self._settings.max_streams)
@@ -122,8 +125,7 @@ class Router:
         try:
             envelope = decode_from_member(data)
         except BusError as exc:
-            self._figures.count("bus_bad_messages_total")
-            _log.warning("bad message from a member", member=member.hex(), error=str(exc))
+            self._bad("bad message from a member", exc, member)
             self._send(member, Rejoin())
             return
         match self._members.receive(member, envelope, self._loop.time()):
@@ -205,8 +207,7 @@ class Router:
         try:
             head = read_frame_head(data)
         except BusError as exc:
-            self._figures.count("bus_bad_messages_total")
-            _log.warning("bad frame from a member", error=str(exc))
+            self._bad("bad frame from a member", exc)
             return
         assert self._bus is not None
         receivers = self._streams.route(head, self._loop.time())
@@ -214,6 +215,13 @@ class Router:
             self._bus.send_frame(member, data)
         if receivers:
             self._figures.count("frames_routed_total", len(receivers))
+
+    def _bad(self, what: str, error: BusError, member: bytes = b"") -> None:
+        self._figures.count("bus_bad_messages_total")
+        now = self._loop.time()
+        if now - self._warned > WARN_EVERY_S:
+            self._warned = now
+            _log.warning(what, member=member.hex() or None, error=str(error))
 
     def _answer(self, query: Query, now: float, now_ms: int) -> Any:
         names = {m.id: m.hello.name for m in self._members.all()}

@@ -151,7 +151,11 @@ class Streams:
         """A gateway tells the state of a stream that it holds."""
         self._told(member, 0, hold.stream)
         stream = self._find_or_make(hold.stream, now)
-        if stream is None or hold.term < stream.term or (hold.term == stream.term and stream.holder != member):
+        if (
+            stream is None
+            or hold.term < stream.term
+            or (hold.term == stream.term and stream.holder not in (None, member))
+        ):
             return [Send(member, Revoke(stream=hold.stream, term=hold.term))]
         sends: list[Send] = []
         if hold.term > stream.term and stream.holder is not None:

@@ -7,6 +7,7 @@ Whatever goes wrong below is `StoreUnavailable`; no text made here holds a token
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 import asyncpg
@@ -115,10 +116,10 @@ class PostgresStore:
             except StoreUnavailable:
                 raise
             except _LOST:
-                connection.terminate()
+                _terminate(connection)
             except BaseException:
                 # Its answer may still be on the way. Asking the server to cancel could outlast the deadline.
-                connection.terminate()
+                _terminate(connection)
                 raise
             finally:
                 await pool.release(connection)
@@ -156,6 +157,12 @@ def _connecting(exc: Exception) -> str:
     if isinstance(exc, OSError):
         return f"PostgreSQL cannot be reached: {exc.strerror or type(exc).__name__}"
     return f"PostgreSQL cannot be asked: {type(exc).__name__}"
+
+
+def _terminate(connection: Any) -> None:
+    # One that was lost may have left the pool by itself, and then can no longer be told anything.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def _leave_as_it_is(connection: Any) -> None:

@@ -1,0 +1,82 @@
+"""The plan of the house (docs/architecture.md) holds: imports, pure rooms, generated docs."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("common", "gateway", "router", "mlbridge", "ctl")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+PURE = (
+    "common/errors.py", "common/settings.py", "common/messages.py", "common/frames.py", "common/alerts.py",
+    "common/pacing.py", "common/membership.py", "gateway/session.py", "gateway/hub.py", "gateway/lanes.py",
+    "gateway/limits.py", "gateway/access.py", "gateway/wire.py", "gateway/auth/schema.py", "router/streams.py",
+    "router/members.py", "router/alerts.py", "mlbridge/scheduler.py",
+)  # fmt: skip
+EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "asyncpg", "aiosqlite", "sqlite3", "os"}
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_module_says_what_its_role_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_imports_go_to_common_and_never_sideways(path: Path) -> None:
+    own = relative(path).split("/")[0]
+    tops = {name.split(".")[0] for name in imports_of(path)} & set(PACKAGES)
+    assert tops <= {own, "common"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_only_the_bus_knows_zeromq(path: Path) -> None:
+    assert relative(path) == "common/bus.py" or not any(n.split(".")[0] == "zmq" for n in imports_of(path))
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_room_has_no_socket_clock_or_random(name: str) -> None:
+    assert not {module.split(".")[0] for module in imports_of(ROOT / name)} & EDGES
+
+
+def test_every_room_stands_in_the_plan() -> None:
+    plan = (ROOT / "docs/architecture.md").read_text()
+    missing = [relative(p) for p in MODULES if p.stem not in ("__init__", "app") and p.stem not in plan]
+    assert [m for m in missing if not m.startswith(("ctl/", "gateway/auth/", "mlbridge/targets/"))] == []
+
+
+def build() -> object:
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs/build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_bus_page_has_every_message_as_the_code_has_it() -> None:
+    page = (ROOT / "docs/bus.md").read_text()
+    assert build().with_messages(page) == page  # type: ignore[attr-defined]
+
+
+def test_the_settings_page_is_what_the_table_says() -> None:
+    from common import settings
+
+    assert (ROOT / "docs/settings.md").read_text() == settings.render_markdown()
