@@ -44,6 +44,8 @@ from gateway.hub import Hub
 
 #: Streams' moving figures go to the router this often, in seconds.
 REPORT_EVERY_S: Final = 0.5
+#: A bond that is back sooner than this was not worth a line; nor is one that ends because all ends.
+LOST_LOGGED_AFTER_S: Final = 0.3
 #: HTTP requests that may wait for the newest frame of streams elsewhere.
 MAX_FRAME_WAITS: Final = 1000
 
@@ -262,7 +264,10 @@ class RouterLink:
 
     def _lost(self) -> None:
         self._figures.count("router_lost_total")
-        if not self.ending:
+        self._loop.call_later(LOST_LOGGED_AFTER_S, self._say_lost)
+
+    def _say_lost(self) -> None:
+        if not self.link.live and not self.ending:
             _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
 
 

@@ -121,6 +121,7 @@ class WebSocket(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The peer will send no more."""
+        self._ending()  # before the protocol's own end of stream: nothing may be written after it
         self._protocol.receive_eof()
         self._pump()
         return False
@@ -167,7 +168,7 @@ class WebSocket(asyncio.Protocol):
                 self._read(False)
                 self._rooms.tasks.start(self._handshake(event), "handshake")
         if self._protocol.close_expected():
-            self._closing = True
+            self._ending()
             self._expect_close()
 
     async def _handshake(self, request: Request) -> None:
@@ -530,12 +531,17 @@ class WebSocket(asyncio.Protocol):
                 self._transport.write(waiting)
         if code is CloseCode.POLICY and reason == "repeated abuse":
             self._rooms.figures.count("closed_abuse_total")
-        self._closing = True
-        self._leave()
+        self._ending()
         if self._protocol.state is OPEN:
             self._protocol.send_close(int(code), reason)
             self._flush()
         self._expect_close()
+
+    def _ending(self) -> None:
+        """From now on nothing is written but what ends the connection."""
+        if not self._closing:
+            self._closing = True
+            self._leave()
 
     def _leave(self) -> None:
         """Let go of what this client publishes and watches."""

@@ -25,7 +25,7 @@ MAX_LOOKUPS: Final = 4096
 #: A connection that rests longer is closed: fewer are half-open after a network loss.
 MAX_REST_S: Final = 60.0
 
-#: How long `close` waits for lookups under way.
+#: How long `close` waits for the server to hear of it.
 CLOSE_S: Final = 1.0
 
 #: The connection was lost under the statement. Other resting ones may be lost too, a new one need not be.
@@ -46,7 +46,7 @@ class PostgresStore:
         self._timeout_s = timeout_s
         self._connections = connections
         self._pool: Any = None
-        self._lookups = 0
+        self._asking: set[asyncio.Task[Any]] = set()
         self._detection = Detection()
 
     async def open(self) -> None:
@@ -80,6 +80,10 @@ class PostgresStore:
         pool, self._pool = self._pool, None
         if pool is None:
             return
+        asking = list(self._asking)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
         try:
             async with asyncio.timeout(CLOSE_S):
                 await pool.close()
@@ -89,12 +93,26 @@ class PostgresStore:
     async def _ask(self, token: str) -> Any:
         if self._pool is None:
             raise StoreUnavailable("the session store is closed")
-        if self._lookups >= MAX_LOOKUPS:
+        if len(self._asking) >= MAX_LOOKUPS:
             raise self._unavailable(f"{MAX_LOOKUPS} lookups are waiting already")
-        self._lookups += 1
+        # A task of its own: a client that leaves meanwhile would otherwise cost a connection each time.
+        task = asyncio.create_task(self._answer(self._pool, token), name="look up a session")
+        self._asking.add(task)
+        task.add_done_callback(self._answered)
+        await asyncio.wait({task})
+        if task.cancelled():  # by `close`
+            raise StoreUnavailable("the session store is closed")
+        return task.result()
+
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, though whoever asked may have left
+
+    async def _answer(self, pool: Any, token: str) -> Any:
         try:
             async with asyncio.timeout(self._timeout_s):
-                row = await self._look_up(self._pool, token)
+                row = await self._look_up(pool, token)
         except StoreUnavailable as exc:
             raise self._unavailable(str(exc)) from None
         except TimeoutError:
@@ -102,8 +120,6 @@ class PostgresStore:
         except Exception as exc:
             # A server that is not PostgreSQL makes the driver raise nearly anything.
             raise self._unavailable(_connecting(exc)) from None
-        finally:
-            self._lookups -= 1
         if self._detection.answered():
             _log.info("session store answers again")
         return row

@@ -22,7 +22,7 @@ from gateway.auth.schema import DETECT_SQLITE, PROBE, Column, Detection, Refusal
 
 _log = log.get("gateway.auth")
 
-#: Lookups under way or waiting for the thread, which answers several times as many in a second.
+#: Lookups under way or waiting for the thread, which answers about so many in a second.
 MAX_LOOKUPS: Final = 4096
 
 #: How long SQLite waits for a writer's lock, as a share of the deadline: a statement cannot be called back from its
