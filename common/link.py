@@ -81,6 +81,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Reply]] = {}
         self._requests = itertools.count(1)
+        self._asking = 0
         self._joined = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
         self._closed = False
@@ -122,18 +123,24 @@ class Link:
         return False
 
     async def request(self, make: Callable[[int], Message], timeout_s: float | None = None) -> Reply:
-        """Send a request and wait for its answer. Raises `RouterUnavailable`."""
+        """Send a request, once the router is there, and wait for its answer. Raises `RouterUnavailable`."""
+        if self._asking >= MAX_PENDING:
+            raise RouterUnavailable(f"{MAX_PENDING} requests wait for the router")
         number = next(self._requests)
-        if len(self._pending) >= MAX_PENDING or not self.send(make(number)):
-            raise RouterUnavailable("the router is away")
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._pending[number] = future
+        self._asking += 1
         try:
             async with asyncio.timeout(timeout_s or self._request_timeout_s):
+                while not self.live:
+                    await self._joined.wait()
+                self._pending[number] = future
+                if not self.send(make(number)):
+                    raise RouterUnavailable("the router is away")
                 return await future
         except TimeoutError:
             raise RouterUnavailable("the router did not answer in time") from None
         finally:
+            self._asking -= 1
             self._pending.pop(number, None)
 
     def send_heartbeat(self) -> bool:

@@ -1,1 +1,4 @@
-"""The operator's tool ``watchout-ctl``: one file a command. It speaks to the bus as a member, to the gateway as a client."""
+"""The operator's tool ``watchout-ctl``: one file a command.
+
+It speaks to the bus as a member, to the gateway as a client.
+"""

@@ -1,0 +1,59 @@
+"""``watchout-ctl alert``: raises an alert by hand, through the bus, to see that it reaches those it should."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import click
+import msgspec
+
+from common.alerts import Alert, AlertFault, check_draft, complete
+from common.errors import RouterUnavailable
+from common.messages import Accepted, RaiseAlert, Refused
+from common.settings import Settings
+from ctl.bus_client import joined
+from ctl.client import now_ms
+from ctl.environment import Failure, home_option, read_environment, run, stream_id
+from ctl.terminal import counted, printable
+
+
+@click.command("alert", short_help="Send a test alert about a stream.")
+@click.argument("stream", type=stream_id)
+@click.argument("message")
+@click.option("--severity", type=click.Choice(["low", "medium", "high", "critical"]), required=True)
+@click.option("--metadata", metavar="JSON", help="An object such as '{\"confidence\": 0.9}'.")
+@home_option
+def alert(stream: str, message: str, severity: str, metadata: str | None, home: str | None) -> None:
+    """Send a test alert MESSAGE about STREAM to everybody who watches its alerts."""
+    raised = _checked({"streamId": stream, "severity": severity, "message": message}, metadata)
+    settings = read_environment(home).settings
+    run(settings, _raise(settings, raised))
+
+
+def _checked(body: dict[str, Any], metadata: str | None) -> Alert:
+    try:
+        if metadata is not None:
+            body["metadata"] = msgspec.json.decode(metadata)
+            if not isinstance(body["metadata"], dict):
+                raise click.BadParameter("expected a JSON object", param_hint="--metadata")
+        return complete(check_draft(body), alert_id=f"alert_{secrets.token_hex(8)}", timestamp=now_ms())
+    except msgspec.DecodeError as exc:
+        raise click.BadParameter(f"not JSON: {exc}", param_hint="--metadata") from None
+    except AlertFault as exc:
+        raise click.UsageError(f"the alert does not fit: {exc}") from None
+
+
+async def _raise(settings: Settings, raised: Alert) -> None:
+    async with joined(settings) as link:
+        try:
+            reply = await link.request(lambda number: RaiseAlert(request=number, alert=raised))
+        except RouterUnavailable as exc:
+            raise Failure(f"the alert may not have gone out: {exc}") from None
+    match reply:
+        case Accepted(id=alert_id, receivers=receivers):
+            click.echo(f"alert {alert_id} went to {counted(receivers, 'receiver')}")
+        case Refused(code=code, message=text):
+            raise Failure(f"{printable(text)} ({printable(code)})")
+        case _:
+            raise Failure(f"the router gave an unexpected answer: {type(reply).__name__}")

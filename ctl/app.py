@@ -1,0 +1,74 @@
+"""``watchout-ctl``: the group of commands, and the one place where what went wrong becomes a sentence and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 and 143 ended by a signal.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from common.errors import WatchoutError
+from ctl.alert import alert
+from ctl.environment import Failure, Interrupted
+from ctl.publish import publish
+from ctl.stats import stats
+from ctl.token import token
+from ctl.watch import watch
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="watchout", prog_name="watchout-ctl")
+def cli() -> None:
+    """Work with a running watchout: publish pictures, watch streams, raise alerts, see figures.
+
+    Settings come from the environment and from .env in the current directory.
+    """
+
+
+for _command in (token, publish, watch, alert, stats):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. What a user did or met never ends in a traceback."""
+    try:
+        code = cli.main(list(arguments), prog_name="watchout-ctl", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except WatchoutError as exc:
+        return _failed(str(exc))
+    except Interrupted as exc:
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as exc:
+        return _failed(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}")
+    except Exception as exc:
+        if os.environ.get("LOG_LEVEL", "").lower() == "debug":
+            raise
+        return _failed(f"a fault of this program, {type(exc).__name__}: {exc} (LOG_LEVEL=debug shows where)")
+    return code if isinstance(code, int) else 0
+
+
+def _failed(sentence: str) -> int:
+    Failure(sentence).show()
+    return 1

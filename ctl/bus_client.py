@@ -1,0 +1,53 @@
+"""Joins the bus as an operator: a member that holds nothing and asks something."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from common.link import Link
+from common.messages import FromRouter, Hello, Message
+from common.metrics import Figures
+from common.settings import Settings
+from ctl.environment import Failure
+
+#: A running router answers within a few heartbeats; past this there is none.
+JOIN_TIMEOUT_S: Final = 1.8
+
+
+def nothing_runs(settings: Settings) -> Failure:
+    """What to say when no router answers."""
+    return Failure(f"nothing is running on WATCHOUT_HOME={settings.home} (is `honcho start` up?)")
+
+
+@asynccontextmanager
+async def joined(settings: Settings) -> AsyncIterator[Link]:
+    """The bond with the running router. Raises `Failure` when there is none."""
+    figures = Figures()
+    link = Link(
+        Hello(kind="ctl", name="ctl", pid=os.getpid()),
+        home=settings.home,
+        max_message_bytes=settings.max_message_bytes,
+        request_timeout_s=settings.router_timeout_s,
+        snapshot=_nothing,
+        figures=figures.read,
+        on_message=_pass_over,
+    )
+    try:
+        if not await link.wait_live(JOIN_TIMEOUT_S):
+            raise nothing_runs(settings)
+        yield link
+    finally:
+        await link.close()
+
+
+async def _nothing() -> AsyncIterator[Message]:
+    nothing: tuple[Message, ...] = ()
+    for message in nothing:
+        yield message
+
+
+def _pass_over(_: FromRouter) -> None:
+    """An operator's member asked for nothing that comes by itself."""
