@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import time
 import uuid
@@ -171,10 +172,10 @@ class _Http:
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._must_see_stats(request)
-        try:
-            stats = await self._rooms.link.ask("stats")
-        except RouterUnavailable:
-            stats = None
+        stats: dict[str, Any] | None = None
+        if self._rooms.link.live:
+            with contextlib.suppress(RouterUnavailable):
+                stats = await self._rooms.link.ask("stats")
         text = await asyncio.to_thread(_render_metrics, stats, self._rooms.link.figures())
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
@@ -313,6 +314,8 @@ class _Http:
         if self._rooms.draining:
             return "the gateway drains", None
         stats: dict[str, Any] | None = None
+        if not self._rooms.link.live:
+            return "the router is unreachable", None
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 stats = await self._rooms.link.ask("stats")
