@@ -3,8 +3,10 @@
 #   make test    the whole test suite with its real services
 PYTHON ?= python3
 VENV ?= .venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := $(VENV)/bin
-HONCHO := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/honcho
+# exec: a signal to make then reaches honcho, which ends its processes in order.
+HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" $(DEMO_ENV) honcho
 FOOTAGE ?= test
 ML_PORT ?= 8500
 
@@ -37,9 +39,9 @@ dev: $(VENV)/.dev
 	$(HONCHO) -f Procfile.dev start
 
 # With an environment of its own: what .env says of the database and the ML service is not for the demo.
+demo: DEMO_ENV = DATABASE_URL= WATCHOUT_TOKEN= ML_SERVICE_URL=http://127.0.0.1:$(ML_PORT) ML_PORT=$(ML_PORT) FOOTAGE='$(FOOTAGE)'
 demo: $(VENV)/.demo
-	DATABASE_URL= WATCHOUT_TOKEN= ML_SERVICE_URL=http://127.0.0.1:$(ML_PORT) ML_PORT=$(ML_PORT) FOOTAGE='$(FOOTAGE)' \
-	  $(HONCHO) -e /dev/null -f Procfile.demo start
+	$(HONCHO) -e /dev/null -f Procfile.demo start
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)

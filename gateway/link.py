@@ -80,7 +80,7 @@ class RouterLink:
             figures=self._read_figures,
             on_message=self._message,
             on_frame=self._frame,
-            on_joined=lambda new_epoch: _log.info("router joined", epoch=self.link.epoch, restarted=new_epoch),
+            on_joined=lambda _new_epoch: _log.info("router joined", epoch=self.link.epoch),
             on_lost=self._lost,
         )
         self._reporter = self._loop.call_later(REPORT_EVERY_S, self._report)
