@@ -211,11 +211,12 @@ class Hub:
         if stream.publication is None and not stream.viewers:
             stream.status, stream.user = found, owner
         stream.viewers[subscription] = viewer
+        if subscription.video:
+            stream.video.append((subscription, viewer))
         self._touch(self._changed_interest, stream.id)
         viewer.message(wire.status(stream.id, stream.status, now_ms))
-        if not subscription.video:
+        if not subscription.video or subscription not in stream.viewers:  # a full lane makes it leave at once
             return False
-        stream.video.append((subscription, viewer))
         if subscription.last_frame and stream.newest is not None:
             viewer.frame(subscription, stream.newest, now)
         return subscription.last_frame and stream.newest is None and stream.publication is None
@@ -325,8 +326,10 @@ class Hub:
     def snapshot(self, now: float) -> Iterator[Hold | Interest]:
         """Everything that this gateway holds and wants. What changes meanwhile is told by `changes`."""
         self._released.clear()
-        for publication in list(self._publications.values()):
+        publications = list(self._publications.values())
+        for publication in publications:  # before anything is told: the answers to it come while this goes on
             publication.bus = None
+        for publication in publications:
             if self._publications.get(publication.stream) is publication:
                 yield self._hold(publication.stream, now)
         for stream in list(self._streams.values()):
@@ -395,6 +398,8 @@ class Hub:
         if stream.status == status:
             return
         stream.status = status
+        if status == "offline":
+            stream.newest = None  # whose the stream is next is open: nobody else may get this frame
         message = wire.status(stream.id, status, now_ms)
         for viewer in list(stream.viewers.values()):
             viewer.message(message)
@@ -431,7 +436,7 @@ class Hub:
         stream = self._streams[publication.stream]
         publication.next_frame_id, stream.last_frame_id, stream.newest = 1, 0, None
         for subscription in stream.viewers:
-            subscription.last_frame_id = 0
+            subscription.begin_again()
 
     def _open(self, stream_id: str) -> Stream:
         stream = self._streams.get(stream_id)

@@ -85,6 +85,17 @@ class Subscription:
             if len(self.unacked) > self.window:
                 self.unacked.popleft()
 
+    def unsent(self) -> None:
+        """The frame that was to go out cannot be had in this format: the viewer cannot acknowledge it."""
+        if self.window is not None:
+            self.unacked.pop()
+
+    def begin_again(self) -> None:
+        """The stream's frame ids begin again at 1."""
+        self.last_frame_id = 0
+        self.slot = None
+        self.unacked.clear()
+
     def acknowledge(self, frame_id: int) -> None:
         """The viewer has seen all frames up to this one."""
         while self.unacked and self.unacked[0] <= frame_id:
@@ -107,7 +118,8 @@ class Lanes:
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> bool:
         """Whether this frame is to be written now; otherwise it waits in its slot, or is one too old or too many."""
-        if frame.frame_id <= subscription.last_frame_id:
+        waiting = subscription.slot
+        if frame.frame_id <= (subscription.last_frame_id if waiting is None else waiting.frame_id):
             return False
         sampler = subscription.sampler
         if sampler is not None and not sampler.take(now):
@@ -153,6 +165,7 @@ class Lanes:
                 encoded = self._encode(subscription, frame)
                 if encoded is not None:
                     return encoded
+                subscription.unsent()
         return None
 
     def drop(self, subscription: Subscription) -> None:

@@ -101,7 +101,7 @@ class SendFrame:
 
 @dataclass(frozen=True, slots=True)
 class SendAlert:
-    """An alert of the camera; answer with `alert_refused` when it could not be handed on."""
+    """An alert of the camera; answer with `alerts_failed` when it could not be handed on."""
 
     draft: AlertDraft
     stream: str
@@ -317,9 +317,9 @@ class Session:
             commands.append(Reply(wire.status(asked.stream_id, status, now_ms)))
         return commands
 
-    def alert_refused(self, code: ErrorCode, message: str, now: float, now_ms: int) -> list[Command]:
-        """An alert of this camera could not be handed on."""
-        return self._error(code, message, now, now_ms)
+    def alerts_failed(self, message: str, now: float, now_ms: int) -> list[Command]:
+        """An alert could not be handed on, or recent ones not be had; what is asked meanwhile goes on."""
+        return self._error(ErrorCode.ROUTING_ERROR, message, now, now_ms)
 
     # ── from elsewhere ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -374,6 +374,7 @@ class Session:
     def _before_auth(self, data: bytes) -> list[Command]:
         required = ClientError(ErrorCode.AUTH_REQUIRED, _SEND_AUTH)
         if len(data) > MAX_AUTH_BYTES:
+            data.decode("utf-8")  # broken text closes, however long
             raise required
         try:
             message = wire.parse_text(data)
@@ -510,7 +511,7 @@ class Session:
 
 
 _SEND_AUTH: Final = 'authenticate first: {"type":"auth","token":"…"}'
-_STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED, ErrorCode.UNKNOWN_MESSAGE_TYPE})
+_STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
 
 
 def _type_of(data: bytes) -> object:

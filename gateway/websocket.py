@@ -22,7 +22,7 @@ from websockets.protocol import CONNECTING, OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
 from common import alerts, log
-from common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
+from common.errors import CloseCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
 from common.messages import Granted, Refused
 from gateway import wire
@@ -425,7 +425,7 @@ class WebSocket(asyncio.Protocol):
             await self._rooms.link.raise_alert(alert)
         except RouterUnavailable:
             text = "the alert was not handed on: the router did not answer in time, try again"
-            self.run(self._session.alert_refused(ErrorCode.ROUTING_ERROR, text, self._loop.time(), now_ms()))
+            self.run(self._session.alerts_failed(text, self._loop.time(), now_ms()))
 
     def _watch(self, command: Watch) -> None:
         subscription = command.subscription
@@ -445,7 +445,7 @@ class WebSocket(asyncio.Protocol):
         except RouterUnavailable:
             kept = []
             text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
-            self.run(self._session.refused(ErrorCode.ROUTING_ERROR, text, self._loop.time(), now_ms()))
+            self.run(self._session.alerts_failed(text, self._loop.time(), now_ms()))
         subscription.replaying = False
         for alert in kept:
             self.message(wire.text_message(alert.encode()))
@@ -458,6 +458,8 @@ class WebSocket(asyncio.Protocol):
             encoded = self._encode(subscription, frame)
             if encoded is not None:
                 self._transport.write(encoded)
+            else:
+                subscription.unsent()
         elif subscription.slot is not None and not self._lanes.blocked and self._window_timer is None:
             self._window_timer = self._loop.call_later(1.0, self._window_due)
 

@@ -57,7 +57,7 @@ class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
     client_type: str | None = None
     consumes: Names | None = None
     format: Format | None = None
-    max_fps: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    max_fps: Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)] | None = None
     last_frame: bool | None = None
     alerts_since: ClientTime | None = None
     window: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None

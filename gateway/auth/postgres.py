@@ -14,7 +14,7 @@ import asyncpg
 
 from common import log
 from common.errors import StoreUnavailable
-from gateway.auth import Identity
+from gateway.auth.identity import Identity
 from gateway.auth.schema import DETECT_POSTGRES, PROBE, Column, Detection, Refusal, postgres_lookup, well_formed
 
 _log = log.get("gateway.auth")
@@ -34,6 +34,8 @@ _LOST: Final = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    # The server's farewell came while the connection rested: the driver then finds itself in the wrong state.
+    asyncpg.InternalClientError,
     OSError,
 )
 
@@ -125,7 +127,7 @@ class PostgresStore:
         return row
 
     async def _look_up(self, pool: Any, token: str) -> Any:
-        for _ in range(self._connections):
+        for _ in range(self._connections + 1):  # at worst every resting connection is lost, and then a new one is made
             connection = await pool.acquire()
             try:
                 return await self._run(connection, token)

@@ -17,7 +17,7 @@ import aiosqlite
 
 from common import log
 from common.errors import StoreUnavailable
-from gateway.auth import Identity
+from gateway.auth.identity import Identity
 from gateway.auth.schema import DETECT_SQLITE, PROBE, Column, Detection, Refusal, sqlite_lookup, well_formed
 
 _log = log.get("gateway.auth")
