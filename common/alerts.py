@@ -147,6 +147,8 @@ def _check_value(value: object, depth: int) -> None:
         raise AlertFault("metadata holds a number that is not finite")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise AlertFault("metadata holds a whole number of more than 64 bits")
+    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+        raise AlertFault("metadata holds a key that is not text")
     if isinstance(value, dict | list):
         if not depth:
             raise AlertFault(f"metadata is nested more than {MAX_METADATA_DEPTH} deep")

@@ -33,6 +33,7 @@ from common.messages import (
     Hello,
     Message,
     Refused,
+    Release,
     Synced,
     decode_from_router,
     encode,
@@ -108,7 +109,8 @@ class Link:
     async def wait_live(self, timeout_s: float) -> bool:
         """Wait for the bond; whether it stands."""
         try:
-            await asyncio.wait_for(self._joined.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+                await self._joined.wait()
         except TimeoutError:
             return False
         return True
@@ -191,6 +193,8 @@ class Link:
                         future = self._pending.get(body.request)
                         if future is not None and not future.done():
                             future.set_result(body)
+                        elif isinstance(body, Granted):  # nobody waits for it any more
+                            self.send(Release(stream=body.stream, term=body.term))
                     else:
                         self._on_message(body)
                 case SendHeartbeat():

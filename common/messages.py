@@ -66,13 +66,17 @@ class Hold(Message, frozen=True):
 
 
 class Interest(Message, frozen=True):
-    """What this gateway's viewers want of a stream, as it now is; no viewers and no alert viewers: nothing."""
+    """What this gateway's viewers want of a stream, as it now is; no viewers and no alert viewers: nothing.
+
+    `floor` is the last frame id seen here, `user` whose the stream is as far as known: a new router learns from it.
+    """
 
     stream: StreamId
     viewers: Count
     alert_viewers: Count
     max_fps: Rate | None = None
     floor: FrameId = 0
+    user: Text | None = None
 
 
 class Synced(Message, frozen=True):

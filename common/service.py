@@ -21,8 +21,8 @@ from common.settings import Settings, load
 
 _log = log.get("common.service")
 
-#: A drain that takes longer than this on top of `DRAIN_S` is cut off.
-STOP_TIMEOUT_S: Final = 1.0
+#: A drain may take this much longer than `DRAIN_S`, and closing everything as long again.
+STOP_TIMEOUT_S: Final = 0.7
 
 
 class Process(Protocol):
@@ -121,5 +121,9 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
         except TimeoutError:
             _log.warning(f"{name} drain cut off", after_s=settings.drain_s + STOP_TIMEOUT_S)
     finally:
-        await process.stop()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.stop()
+        except TimeoutError:
+            _log.warning(f"{name} did not close everything", after_s=STOP_TIMEOUT_S)
     _log.info(f"{name} ended")

@@ -105,15 +105,19 @@ def _host(raw: str) -> str:
 
 
 def _home(raw: str) -> Path:
-    path = Path(raw).expanduser().absolute()
     longest = SOCKET_PATH_BYTES - SOCKET_NAME_BYTES
-    if len(str(path).encode()) > longest:
-        raise _Fault(
-            f"a directory whose absolute path has at most {longest} bytes (sockets live in it, and the system "
-            f"allows {SOCKET_PATH_BYTES} bytes for a socket's path); {path} has {len(str(path).encode())}"
-        )
-    if path.exists() and not path.is_dir():
-        raise _Fault("a directory; a file is in its place")
+    try:
+        path = Path(raw).expanduser().absolute()
+        size = len(str(path).encode(errors="surrogateescape"))
+        if size > longest:
+            raise _Fault(
+                f"a directory whose absolute path has at most {longest} bytes (sockets live in it, and the system "
+                f"allows {SOCKET_PATH_BYTES} bytes for a socket's path); {path} has {size}"
+            )
+        if path.exists() and not path.is_dir():
+            raise _Fault("a directory; a file is in its place")
+    except (OSError, RuntimeError, ValueError):  # a ~user that is not there, no right to look, no text
+        raise _Fault("a directory that can be reached") from None
     return path
 
 
@@ -290,7 +294,7 @@ class Settings:
         help="The event loop.",
     )  # fmt: skip
     drain_s: float = _setting(
-        "DRAIN_S", _number(0, 4.5), 3.0, group="Logs and process", expects="0–4.5 s",
+        "DRAIN_S", _number(0, 3.5), 3.0, group="Logs and process", expects="0–3.5 s",
         help="How long a process that was told to end waits for its clients to close. honcho kills after 5 s.",
     )  # fmt: skip
 

@@ -199,7 +199,7 @@ class _Http:
         return _json({"streams": found})
 
     async def frame(self, request: web.Request) -> web.Response:
-        stream = await self._viewable(request, request.match_info["id"])
+        _, stream = await self._viewable(request, request.match_info["id"])
         frame = await self._rooms.link.newest(stream)
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
@@ -221,12 +221,17 @@ class _Http:
         )
 
     async def recent_alerts(self, request: web.Request) -> web.Response:
-        stream = await self._viewable(request, request.query.get("streamId", ""), code=400)
+        viewer, stream = await self._viewable(request, request.query.get("streamId", ""), code=400)
         since = _whole(request, "since", 0, 2**53 - 1, 0)
         limit = _whole(request, "limit", 1, 1000, 100)
-        kept = await self._rooms.link.ask("alerts", stream=stream, since=since, limit=limit)
+        policy = self._rooms.settings.stream_access
+        kept = [
+            alert.json
+            for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
+            if may_view(policy, viewer, alert.owner)
+        ]
         return web.Response(
-            body=b'{"alerts":[' + ",".join(kept).encode() + b"]}",
+            body=b'{"alerts":[' + b",".join(kept) + b"]}",
             headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"},
         )
 
@@ -277,8 +282,8 @@ class _Http:
             raise HttpError(401, "AUTH_FAILED", "the token is not that of a session", _CHALLENGE)
         return identity
 
-    async def _viewable(self, request: web.Request, stream: str, code: int = 404) -> str:
-        """The stream, when the caller may view it; one that he may not looks like one that is not there."""
+    async def _viewable(self, request: web.Request, stream: str, code: int = 404) -> tuple[Identity, str]:
+        """The caller and the stream, when he may view it; one that he may not looks like one that is not there."""
         viewer = await self._viewer(request)
         if not STREAM_ID.match(stream):
             text = "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -"
@@ -288,7 +293,7 @@ class _Http:
             owner = (await self._rooms.link.find(stream)).user
         if not may_view(self._rooms.settings.stream_access, viewer, owner):
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
-        return stream
+        return viewer, stream
 
     def _may_see_stats(self, request: web.Request) -> bool:
         token = self._rooms.settings.stats_token

@@ -24,6 +24,8 @@ from gateway.lanes import Subscription
 IDLE_AFTER_S: Final = 5.0
 #: The wire's frame ids have 32 bits; after so many frames a stream begins again at 1.
 MAX_FRAME_ID: Final = 2**32 - 1
+#: Ids of alerts that are remembered, so that none comes twice to a viewer.
+ALERTS_SEEN: Final = 4096
 
 
 class Viewer(Protocol):
@@ -78,6 +80,7 @@ class Stream:
     user: str | None = None
     last_frame_id: int = 0
     newest: Frame | None = None
+    early: Frame | None = None
     publication: Publication | None = None
     viewers: dict[Subscription, Viewer] = field(default_factory=dict)
     video: list[tuple[Subscription, Viewer]] = field(default_factory=list)
@@ -95,6 +98,7 @@ class Hub:
         self._changed_interest: set[str] = set()
         self._moved: set[str] = set()
         self._released: list[Release] = []
+        self._alerts_seen: dict[str, None] = {}
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
 
     # ── cameras ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,10 +235,6 @@ class Hub:
         self._touch(self._changed_interest, stream.id)
         self._close_if_empty(stream)
 
-    def rate_changed(self, subscription: Subscription) -> None:
-        """A viewer wants another rate."""
-        self._touch(self._changed_interest, subscription.stream)
-
     def status(self, stream_id: str) -> StreamStatus:
         """How a stream stands, as far as this gateway knows."""
         stream = self._streams.get(stream_id)
@@ -269,19 +269,28 @@ class Hub:
             return
         if frame.term < stream.term:
             self.old_term_frames += 1
-            return
-        stream.term = frame.term
-        self._deliver(stream, frame, now)
+        elif frame.term > stream.term:
+            stream.early = frame  # whose the stream now is comes on another socket, and must be known first
+        else:
+            if frame.frame_id < stream.last_frame_id - MAX_FRAME_ID // 2:
+                self._forget_ids(stream)
+            self._deliver(stream, frame, now)
 
-    def remote_status(self, told: BusStatus, now_ms: int) -> None:
-        """The router's word on a stream. Viewers without a right to a new owner's stream must be gone by now."""
+    def remote_status(self, told: BusStatus, now: float, now_ms: int) -> None:
+        """The router's word on a stream, which is the last one.
+
+        Viewers without a right to a new owner's stream must be gone by now.
+        """
         stream = self._streams.get(told.stream)
-        if stream is None or stream.publication is not None or told.term < stream.term:
+        if stream is None or stream.publication is not None:
             return
-        stream.term = told.term
+        stream.term = max(stream.term, told.term)
         if told.user is not None and told.user != stream.user:
             stream.user, stream.newest = told.user, None
         self._set_status(stream, told.status, now_ms)
+        early, stream.early = stream.early, None
+        if early is not None:
+            self.remote_frame(early, now)
 
     def forward(self, told: Forward) -> None:
         """What the router wants of a stream here."""
@@ -300,10 +309,19 @@ class Hub:
         stream = self._streams.get(alert.stream_id)
         if stream is None:
             return
+        if alert.id in self._alerts_seen:  # told again by a bridge that did not hear that it was taken
+            return
+        self._alerts_seen[alert.id] = None
+        if len(self._alerts_seen) > ALERTS_SEEN:
+            del self._alerts_seen[next(iter(self._alerts_seen))]
         message = wire.text_message(alert.to_json())
         for subscription, viewer in list(stream.viewers.items()):
-            if subscription.alerts and not subscription.replaying:
-                self.alerts_out += 1
+            if not subscription.alerts:
+                continue
+            self.alerts_out += 1
+            if subscription.held is not None and len(subscription.held) < ALERTS_SEEN:
+                subscription.held[alert.id] = message
+            else:
                 viewer.message(message)
         if stream.publication is not None and stream.publication.wants_alerts:
             self.alerts_out += 1
@@ -430,11 +448,15 @@ class Hub:
             alert_viewers=sum(s.alerts for s in stream.viewers),
             max_fps=_top_rate(s.max_fps for s, _ in stream.video),
             floor=stream.last_frame_id,
+            user=stream.user,
         )
 
     def _begin_again(self, publication: Publication) -> None:
-        stream = self._streams[publication.stream]
-        publication.next_frame_id, stream.last_frame_id, stream.newest = 1, 0, None
+        publication.next_frame_id = 1
+        self._forget_ids(self._streams[publication.stream])
+
+    def _forget_ids(self, stream: Stream) -> None:
+        stream.last_frame_id, stream.newest = 0, None
         for subscription in stream.viewers:
             subscription.begin_again()
 

@@ -39,8 +39,23 @@ class Subscription:
     """
 
     __slots__ = (
-        "alerts", "format", "identity", "last_frame", "last_frame_id", "max_fps", "replaying", "sampler", "sent_at",
-        "skipped_rate", "skipped_slow", "skipped_window", "slot", "stream", "unacked", "video", "window",
+        "alerts",
+        "format",
+        "held",
+        "identity",
+        "last_frame",
+        "last_frame_id",
+        "max_fps",
+        "sampler",
+        "sent_at",
+        "skipped_rate",
+        "skipped_slow",
+        "skipped_window",
+        "slot",
+        "stream",
+        "unacked",
+        "video",
+        "window",
     )  # fmt: skip
 
     def __init__(
@@ -68,8 +83,8 @@ class Subscription:
         self.sent_at = float("-inf")
         self.unacked: deque[int] = deque()
         self.slot: Frame | None = None
-        #: While recent alerts are fetched for `alertsSince`, live ones wait in the router's answer.
-        self.replaying = False
+        #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
+        self.held: dict[str, bytes] | None = None
         self.skipped_slow = self.skipped_window = self.skipped_rate = 0
 
     def window_open(self, now: float) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from common import log
@@ -50,6 +51,15 @@ LOST_LOGGED_AFTER_S: Final = 0.3
 MAX_FRAME_WAITS: Final = 1000
 
 _log = log.get("gateway.link")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlert:
+    """An alert that the router keeps; `owner` is whose the stream was when it came."""
+
+    id: str
+    owner: str | None
+    json: bytes
 
 
 class RouterLink:
@@ -150,6 +160,11 @@ class RouterLink:
             raise _unexpected(reply)
         return reply.body
 
+    async def alerts(self, stream: str, *, since: int = 0, limit: int = 1000) -> list[KeptAlert]:
+        """Recent alerts of a stream, oldest first. Raises `RouterUnavailable`."""
+        rows = await self.ask("alerts", stream=stream, since=since, limit=limit)
+        return [KeptAlert(alert_id, owner, text.encode()) for alert_id, owner, text in rows]
+
     def ask_newest(self, stream: str) -> None:
         """Ask for the newest frame of a stream elsewhere; it comes like any other frame, or not."""
         self._flush()
@@ -191,7 +206,7 @@ class RouterLink:
                     policy = self._settings.stream_access
                     for _, viewer in without_right(policy, self.hub.viewers_of(body.stream), body.user):
                         viewer.right_lost(body.stream)
-                self.hub.remote_status(body, now_ms)
+                self.hub.remote_status(body, self._loop.time(), now_ms)
             case Forward():
                 self.hub.forward(body)
             case SendNewest():

@@ -26,11 +26,12 @@ from common.errors import CloseCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
 from common.messages import Granted, Refused
 from gateway import wire
-from gateway.access import without_right
+from gateway.access import may_view, without_right
 from gateway.auth import Identity
 from gateway.hub import Publication
-from gateway.lanes import LaneFull, Lanes, Subscription
+from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
 from gateway.limits import Full
+from gateway.link import KeptAlert
 from gateway.rooms import Rooms, new_stream_id, now_ms
 from gateway.session import (
     Acknowledged,
@@ -429,7 +430,7 @@ class WebSocket(asyncio.Protocol):
 
     def _watch(self, command: Watch) -> None:
         subscription = command.subscription
-        subscription.replaying = command.alerts_since is not None
+        subscription.held = {} if command.alerts_since is not None else None
         ask = self._rooms.hub.watch(subscription, self, command.status, command.owner, self._loop.time(), now_ms())
         if ask:
             self._rooms.link.ask_newest(subscription.stream)
@@ -437,31 +438,39 @@ class WebSocket(asyncio.Protocol):
             self._rooms.tasks.start(self._replay(subscription, command.alerts_since), "replay of alerts")
 
     async def _replay(self, subscription: Subscription, since: int) -> None:
-        # The answer holds every alert that reached the router before it, and live ones wait for it: none is lost,
-        # none comes twice.
+        # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
         assert self._session is not None
+        kept: list[KeptAlert] = []
         try:
-            kept = await self._rooms.link.ask("alerts", stream=subscription.stream, since=since)
+            kept = await self._rooms.link.alerts(subscription.stream, since=since)
         except RouterUnavailable:
-            kept = []
             text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
             self.run(self._session.alerts_failed(text, self._loop.time(), now_ms()))
-        subscription.replaying = False
+        held, subscription.held = subscription.held or {}, None
+        if self._closing or subscription not in self._session.subscriptions():
+            return
+        policy = self._rooms.settings.stream_access
         for alert in kept:
-            self.message(wire.text_message(alert.encode()))
+            if may_view(policy, subscription.identity, alert.owner):
+                held.pop(alert.id, None)
+                self.message(wire.text_message(alert.json))
+        for message in held.values():
+            self.message(message)
 
     # ── hub.Viewer and hub.Camera ────────────────────────────────────────────────────────────────────────────────
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame for this viewer, if its lanes take it."""
+        if self._closing:
+            return
         if self._lanes.frame(subscription, frame, now):
             encoded = self._encode(subscription, frame)
             if encoded is not None:
                 self._transport.write(encoded)
             else:
                 subscription.unsent()
-        elif subscription.slot is not None and not self._lanes.blocked and self._window_timer is None:
-            self._window_timer = self._loop.call_later(1.0, self._window_due)
+        elif subscription.slot is not None:
+            self._arm_window_timer()
 
     def message(self, message: bytes) -> None:
         """An answer, alert or status for this client."""
@@ -507,12 +516,17 @@ class WebSocket(asyncio.Protocol):
             if waiting is None:
                 break
             self._transport.write(waiting)
+        if self._lanes.waiting[1]:
+            self._arm_window_timer()
+
+    def _arm_window_timer(self) -> None:
+        """A frame waits for the window: it goes out in a while even when no `ack` comes."""
+        if self._window_timer is None and not self._lanes.blocked and not self._closing:
+            self._window_timer = self._loop.call_later(UNACKED_EVERY_S, self._window_due)
 
     def _window_due(self) -> None:
         self._window_timer = None
         self._drain_lanes()
-        if self._lanes.waiting[1] and not self._lost:
-            self._window_timer = self._loop.call_later(1.0, self._window_due)
 
     def _too_slow(self, full: LaneFull) -> None:
         self._rooms.figures.count("closed_slow_total")

@@ -254,6 +254,7 @@ def test_a_revoked_camera_is_told_and_viewers_wait_for_the_other_gateway(house: 
     assert house.hub.publication("door") is None
     assert house.told() == []
     house.hub.remote_frame(remote(70_000, term=4), 0.0)
+    house.hub.remote_status(word("streaming", term=4), 0.0, ms(0))
     assert screen.frames == [("door", 1), ("door", 70_000)]
     assert screen.statuses == ["offline", "streaming"]
 
@@ -289,8 +290,10 @@ def test_the_last_picture_of_a_camera_that_left_goes_to_nobody(house: House) -> 
 def test_the_last_picture_of_a_camera_elsewhere_that_left_goes_to_nobody(house: House) -> None:
     own, stranger = Screen(house.hub), Screen(house.hub)
     own.watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming"), 0.0, ms(0))
     house.hub.remote_frame(remote(1), 0.0)
-    house.hub.remote_status(word("offline"), ms(1))
+    assert own.frames == [("door", 1)]
+    house.hub.remote_status(word("offline"), 1.0, ms(1))
     stranger.watch("door", "offline", None)
     assert stranger.frames == []
 
@@ -347,6 +350,7 @@ def test_the_newest_frame_of_a_camera_elsewhere_is_asked_for_once_it_is_not_here
     first, second, third = Screen(house.hub), Screen(house.hub), Screen(house.hub)
     assert first.watch("door", "streaming", "ann")
     assert not third.watch("door", last_frame=False)
+    house.hub.remote_status(word("streaming"), 0.0, ms(0))
     house.hub.remote_frame(remote(9), 0.0)
     assert not second.watch("door", "streaming", "ann")
     assert second.frames == [("door", 9)]
@@ -473,27 +477,29 @@ def test_the_router_tells_the_status_of_cameras_elsewhere(house: House) -> None:
     screen.watch("door")
     statuses: list[StreamStatus] = ["streaming", "streaming", "online", "streaming", "offline", "offline"]
     for status in statuses:
-        house.hub.remote_status(word(status), ms(1))
+        house.hub.remote_status(word(status), 1.0, ms(1))
     assert screen.statuses == ["offline", "streaming", "online", "streaming", "offline"]
-    house.hub.remote_status(word("online", stream="never"), ms(1))
+    house.hub.remote_status(word("online", stream="never"), 1.0, ms(1))
 
 
-def test_what_the_router_says_of_a_camera_here_or_of_an_older_term_does_not_count(house: House) -> None:
+def test_what_the_router_says_is_its_last_word_except_of_a_camera_here(house: House) -> None:
     screen = Screen(house.hub)
     screen.watch("door", "streaming", "ann")
-    house.hub.remote_status(word("online", term=5), ms(1))
-    house.hub.remote_status(word("offline", term=4), ms(1))
-    assert screen.statuses == ["streaming", "online"]
+    house.hub.remote_status(word("online", term=5), 1.0, ms(1))
+    house.hub.remote_status(word("offline", term=0), 1.0, ms(1))  # a new router that never heard of the stream
+    assert screen.statuses == ["streaming", "online", "offline"]
+    house.hub.remote_frame(remote(1, term=4), 1.0)
+    assert screen.frames == []
     publication = house.publish(Phone(), term=6)
-    house.hub.remote_status(word("offline", term=7), ms(1))
-    assert screen.statuses == ["streaming", "online", "streaming"]
+    house.hub.remote_status(word("offline", term=7), 1.0, ms(1))
+    assert screen.statuses == ["streaming", "online", "offline", "streaming"]
     house.hub.release(publication, ms(2))
 
 
 def test_a_new_owner_elsewhere_does_not_inherit_the_last_picture(house: House) -> None:
     Screen(house.hub).watch("door", "streaming", "ann")
     house.hub.remote_frame(remote(1, term=5), 0.0)
-    house.hub.remote_status(word("streaming", term=6, user="bob"), ms(1))
+    house.hub.remote_status(word("streaming", term=6, user="bob"), 1.0, ms(1))
     assert house.hub.newest("door") is None
 
 
@@ -503,6 +509,7 @@ def test_a_new_owner_elsewhere_does_not_inherit_the_last_picture(house: House) -
 def test_frames_of_a_camera_elsewhere_reach_the_viewers_here(house: House) -> None:
     screen = Screen(house.hub)
     screen.watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming"), 0.0, ms(0))
     for number in (3, 4, 4, 2, 6):
         house.hub.remote_frame(remote(number), 0.0)
     assert [number for _, number in screen.frames] == [3, 4, 6]
@@ -514,12 +521,40 @@ def test_frames_of_a_camera_elsewhere_reach_the_viewers_here(house: House) -> No
 def test_frames_of_an_older_term_are_dropped_and_counted(house: House) -> None:
     screen = Screen(house.hub)
     screen.watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming", term=5), 0.0, ms(0))
     house.hub.remote_frame(remote(3, term=5), 0.0)
     house.hub.remote_frame(remote(9, term=4), 0.0)
-    house.hub.remote_status(word("online", term=6), ms(0))
+    house.hub.remote_status(word("online", term=6), 0.0, ms(0))
     house.hub.remote_frame(remote(10, term=5), 0.0)
     assert [number for _, number in screen.frames] == [3]
     assert house.hub.old_term_frames == 2
+
+
+def test_a_frame_of_a_term_that_is_not_known_yet_waits_for_the_word_whose_it_is(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door", "streaming", "ann")
+    house.hub.remote_frame(remote(3, term=6), 0.0)
+    house.hub.remote_frame(remote(4, term=6), 0.0)
+    assert screen.frames == []
+    house.hub.remote_status(word("streaming", term=6), 0.0, ms(0))
+    assert screen.frames == [("door", 4)]
+
+
+def test_ids_that_begin_again_elsewhere_reach_the_viewers_here(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming", term=6), 0.0, ms(0))
+    house.hub.remote_frame(remote(MAX_FRAME_ID, term=6), 0.0)
+    house.hub.remote_frame(remote(1, term=6), 0.0)
+    assert [number for _, number in screen.frames] == [MAX_FRAME_ID, 1]
+
+
+def test_an_alert_that_is_told_again_comes_once(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door")
+    house.hub.alert(alert(1))
+    house.hub.alert(alert(1))
+    assert screen.alerts == ["a1"]
 
 
 def test_frames_that_nobody_here_watches_or_whose_camera_is_here_are_dropped(house: House) -> None:
@@ -619,9 +654,10 @@ def test_a_camera_gets_the_alerts_of_its_stream_when_it_wants_them(house: House,
 def test_alerts_wait_while_recent_ones_are_fetched(house: House) -> None:
     screen = Screen(house.hub)
     screen.watch("door")
-    screen.wishes[0].replaying = True
+    held = screen.wishes[0].held = {}
     house.hub.alert(alert(1))
-    screen.wishes[0].replaying = False
+    assert (screen.alerts, list(held)) == ([], ["a1"])
+    screen.wishes[0].held = None
     house.hub.alert(alert(2))
     assert screen.alerts == ["a2"]
 
@@ -732,6 +768,7 @@ def test_interest_is_the_sum_of_the_viewers_and_the_highest_rate(house: House) -
 def test_interest_names_the_highest_frame_that_was_seen(house: House) -> None:
     screen = Screen(house.hub)
     screen.watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming"), 0.0, ms(0))
     house.hub.remote_frame(remote(99), 0.0)
     Screen(house.hub).watch("door")
     (interest,) = house.told()
@@ -827,6 +864,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.hub = self.house.hub
         self.now = 0.0
         self.screens = [Screen(self.hub) for _ in range(3)]
+        self.alerts = 0
         self.term = 0
         self.highest = dict.fromkeys(STREAMS, 0)
         self.cameras: dict[str, tuple[Publication, Phone]] = {}
@@ -901,7 +939,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(stream=st.sampled_from(STREAMS), status=st.sampled_from(["streaming", "online", "offline"]))
     def the_router_says_how_a_stream_stands(self, stream: str, status: StreamStatus) -> None:
         term = self.elsewhere.get(stream, 0)
-        self.hub.remote_status(word(status, stream=stream, term=term), ms(self.now))
+        self.hub.remote_status(word(status, stream=stream, term=term), self.now, ms(self.now))
 
     @rule(
         who=st.integers(0, 2),
@@ -939,7 +977,9 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(stream=st.sampled_from(STREAMS))
     def an_alert_comes(self, stream: str) -> None:
         before = [len(screen.alerts) for screen in self.screens]
-        self.hub.alert(alert(1, stream))
+        self.alerts += 1
+        self.hub.alert(alert(self.alerts, stream))
+        self.hub.alert(alert(self.alerts, stream))  # told again, it has no second effect
         for screen, count in zip(self.screens, before, strict=True):
             wants = any(s.stream == stream and s.alerts for s in screen.wishes)
             assert len(screen.alerts) - count == wants

@@ -1,0 +1,113 @@
+"""An ML service for tests: a real HTTP server that answers as its `mode` says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+from aiohttp import web
+
+ALERT = {"severity": "high", "message": "a person"}
+
+
+class MlStub:
+    """One server on a free port. `requests` holds the bodies that came; `port` stays over `stop` and `start`."""
+
+    def __init__(self) -> None:
+        self.mode = "none"
+        self.answer: Any = {"alert": ALERT}
+        self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.peers: set[Any] = set()
+        self.under_way: list[str] = []
+        self.most_under_way = 0
+        self.cancelled = 0
+        self.released = asyncio.Event()
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(body)
+        self.paths.append(request.path_qs)
+        self.headers.append(dict(request.headers))
+        self.peers.add(request.transport.get_extra_info("peername") if request.transport else None)
+        stream = body["streamId"]
+        assert stream not in self.under_way, "two requests of one stream at once"
+        self.under_way.append(stream)
+        self.most_under_way = max(self.most_under_way, len(self.under_way))
+        try:
+            return await self._answer(request)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way.remove(stream)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        match self.mode:
+            case "none":
+                return web.json_response({})
+            case "answer":
+                return web.json_response(self.answer)
+            case "text":
+                return web.Response(text=self.answer, content_type="application/json")
+            case "status":
+                return web.json_response({"alert": ALERT}, status=self.answer)
+            case "hang":
+                await self.released.wait()
+                return web.json_response({"alert": ALERT})
+            case "drip":
+                return await _drip(request)
+            case "huge":
+                return await _huge(request)
+            case "announced":
+                return web.Response(body=json.dumps({"alert": ALERT, "x": "x" * (2 << 20)}).encode())
+            case "redirect":
+                raise web.HTTPTemporaryRedirect("/elsewhere")
+            case "gzip":
+                response = web.json_response({"alert": ALERT})
+                response.enable_compression(web.ContentCoding.gzip)
+                return response
+        raise AssertionError(self.mode)
+
+
+async def _drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+    return response
+
+
+async def _huge(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(64):
+            await response.write(b"[" * (1 << 16))
+        await response.write_eof()
+    return response
