@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +31,11 @@ def service() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "examples/ml_service"))  # as when it is started as a script
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.path[0]
     return module
 
 
