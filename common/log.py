@@ -59,7 +59,8 @@ def _cut(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
 
 def _render_text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     at = str(event.pop("timestamp", ""))[11:23]
-    head = f"{at} {event.pop('level', 'info'):<7} {event.pop('event', '')}"
+    clock = "" if "HONCHO_PROCESS_NAME" in os.environ else at + " "  # honcho puts its own in front
+    head = f"{clock}{event.pop('level', 'info'):<7} {event.pop('event', '')}"
     event.pop("process", None)
     exception = event.pop("exception", None)
     pairs = "".join(f" {key}={_plain(value)}" for key, value in event.items() if value is not None)
