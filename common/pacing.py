@@ -32,7 +32,8 @@ class Sampler:
         if now < self._due - interval / 4:
             return False
         due = self._due + interval
-        self._due = due if due > now else now + interval
+        # What a late frame leaves for its followers to make up is bounded, or three could come in less than one turn.
+        self._due = max(due, now + interval / 4) if due > now else now + interval
         return True
 
     def due_at(self) -> float:

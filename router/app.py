@@ -94,7 +94,7 @@ class Router:
         self._warned = float("-inf")
         self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
         self._members = Members(self._epoch)
-        self._streams = Streams(self._epoch, max_streams=self._settings.max_streams)
+        self._streams = Streams(self._epoch, max_streams=self._settings.max_streams, syncing=had_former)
         if had_former:
             self._waiting = []
             self._loop.call_later(SYNC_GRACE_S, self._decide_waiting)
@@ -192,7 +192,7 @@ class Router:
 
     def _alert(self, member: bytes, body: RaiseAlert, now_ms: int) -> None:
         alert = body.alert
-        fresh = self._book.accept(alert, now_ms)
+        fresh = self._book.accept(alert, now_ms, owner=self._streams.owner(alert.stream_id))
         receivers = 0
         if fresh:
             self._figures.count("alerts_total")
@@ -276,6 +276,7 @@ class Router:
 
     def _decide_waiting(self) -> None:
         waiting, self._waiting = self._waiting or [], None
+        self._send_all(self._streams.settle(_now_ms()))
         for member, claim in waiting:
             if self._members.get(member) is not None:
                 self._send_all(self._streams.claim(member, claim, self._loop.time(), _now_ms()))

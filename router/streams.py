@@ -92,9 +92,13 @@ class Bridge:
 
 
 class Streams:
-    """All streams of one router's life. Terms begin above `epoch` × 2²⁰, so that they rise across restarts."""
+    """All streams of one router's life. Terms begin above `epoch` × 2²⁰, so that they rise across restarts.
 
-    def __init__(self, epoch: int, *, max_streams: int) -> None:
+    While `syncing`, gateways of a former life may still tell what they hold: nothing is called offline until `settle`.
+    """
+
+    def __init__(self, epoch: int, *, max_streams: int, syncing: bool = False) -> None:
+        self._syncing = syncing
         self._next_term = epoch << 20
         self._max_streams = max_streams
         self._streams: dict[str, Stream] = {}
@@ -133,7 +137,9 @@ class Streams:
             sends.append(Send(stream.holder, Revoke(stream=stream.id, term=stream.term)))
             self._held[stream.holder].discard(stream.id)
         last = max(stream.frame_id, claim.floor)
-        if last and stream.last_holder != member:
+        # Only a `Release` told the last id: who is taken over, or was lost, may have sent frames and told of none.
+        untold = stream.holder is not None or (stream.term > 0 and stream.last_holder is None)
+        if untold or (last and stream.last_holder != member):
             last += FRAME_ID_JUMP
         first = last + 1 if last < FRAME_ID_HIGH else 1
         stream.started_at, stream.total_frames, stream.last_frame_at = now_ms, 0, None
@@ -141,6 +147,7 @@ class Streams:
         stream.user, stream.term, stream.frame_id = claim.user, self._next_term, first - 1
         stream.status, stream.producing, stream.wants_alerts, stream.fps = "online", False, False, 0.0
         stream.forward = None
+        self._told(member, 0, stream.id)
         self._set_holder(stream, member)
         sends.append(
             Send(member, Granted(request=claim.request, stream=stream.id, term=stream.term, first_frame_id=first))
@@ -186,7 +193,9 @@ class Streams:
         if stream is None or stream.holder != member or stream.term != release.term:
             return []
         stream.frame_id = max(stream.frame_id, release.frame_id)
-        return self._end(stream, now, now_ms)
+        sends = self._end(stream, now, now_ms)
+        stream.last_holder = member
+        return sends
 
     def bad_frame(self, bad: BadFrame) -> list[Send]:
         """Somebody could not decode a frame: the camera is told once per term."""
@@ -199,26 +208,44 @@ class Streams:
     # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def interest(self, member: bytes, interest: Interest, now: float, now_ms: int) -> list[Send]:
-        """What a gateway's viewers want of a stream; the first telling is answered with the present status."""
-        self._told(member, 1, interest.stream)
+        """What a gateway's viewers want of a stream; the first after a greeting gets the present status."""
+        again = self._told(member, 1, interest.stream)
         if not interest.viewers and not interest.alert_viewers:
             return self._drop_interest(member, interest.stream)
         stream = self._find_or_make(interest.stream, now)
         if stream is None:
             return []
-        new = member not in stream.interests
+        new = again or member not in stream.interests
         stream.interests[member] = interest
         stream.frame_id = max(stream.frame_id, interest.floor)
         self._wanted.setdefault(member, set()).add(stream.id)
-        sends = [Send(member, _status(stream, now_ms))] if new and stream.holder != member else []
+        if stream.user is None:
+            stream.user = interest.user
+        known = stream.holder is not None or not self._syncing
+        sends = [Send(member, _status(stream, now_ms))] if new and known and stream.holder != member else []
         return sends + self._reroute(stream)
 
+    def settle(self, now_ms: int) -> list[Send]:
+        """The gateways of a former router's life had their time: what no one holds now is offline, and is said so."""
+        self._syncing = False
+        sends: list[Send] = []
+        for stream in self._streams.values():
+            if stream.holder is None:
+                stream.announced = None  # who came after a camera that went meanwhile was told nothing
+                sends += self._announce(stream, now_ms)
+        return sends
+
     def found(self, request: int, name: str) -> Found:
-        """Whose a stream is, and how it stands."""
+        """Whose a stream is, and how it stands. A camera that went leaves the stream to its user."""
         stream = self._streams.get(name)
-        if stream is None or stream.holder is None:
+        if stream is None:
             return Found(request=request, stream=name, status="offline")
         return Found(request=request, stream=name, status=stream.status, user=stream.user)
+
+    def owner(self, name: str) -> str | None:
+        """Whose a stream is, or was last."""
+        stream = self._streams.get(name)
+        return stream.user if stream is not None else None
 
     def newest(self, member: bytes, name: str) -> list[Send]:
         """Ask the holder for its newest frame, for one member."""
@@ -254,7 +281,7 @@ class Streams:
             sends += self._drop_interest(member, name)
         if self._bridges.pop(member, None) is not None:
             sends += self._reroute_all()
-        return sends
+        return [send for send in sends if send.member != member]
 
     def begin_snapshot(self, member: bytes) -> list[Send]:
         """The member greeted: it will tell all it holds and wants."""
@@ -271,6 +298,10 @@ class Streams:
             sends += self._end(self._streams[name], now, now_ms)
         for name in wanted:
             sends += self._drop_interest(member, name)
+        for name in self._held.get(member, ()):
+            # Said while the member still told, it may have been forgotten there by the telling.
+            self._streams[name].forward = None
+            sends += self._reroute(self._streams[name])
         return sends
 
     def prune(self, now: float) -> None:
@@ -352,6 +383,8 @@ class Streams:
         self._held.setdefault(member, set()).add(stream.id)
 
     def _end(self, stream: Stream, now: float, now_ms: int) -> list[Send]:
+        # Without its `Release` nobody knows its last frame id: even the same holder's next claim has to jump.
+        stream.last_holder = None
         if stream.holder is not None:
             self._held.get(stream.holder, set()).discard(stream.id)
         stream.holder, stream.status, stream.ended_at = None, "offline", now
@@ -367,10 +400,13 @@ class Streams:
         self._forget_if_empty(stream)
         return self._reroute(stream)
 
-    def _told(self, member: bytes, which: int, name: str) -> None:
+    def _told(self, member: bytes, which: int, name: str) -> bool:
+        """Whether this is the first telling after a greeting of what was known before it."""
         untold = self._untold.get(member)
-        if untold is not None:
-            untold[which].discard(name)
+        if untold is None or name not in untold[which]:
+            return False
+        untold[which].discard(name)
+        return True
 
     def _announce(self, stream: Stream, now_ms: int) -> list[Send]:
         body = _status(stream, now_ms)
@@ -429,8 +465,7 @@ def assign(stream: str, bridges: Iterable[Bridge]) -> list[Bridge]:
 
 
 def _status(stream: Stream, now_ms: int) -> Status:
-    user = stream.user if stream.holder is not None else None
-    return Status(stream=stream.id, status=stream.status, timestamp=now_ms, term=stream.term, user=user)
+    return Status(stream=stream.id, status=stream.status, timestamp=now_ms, term=stream.term, user=stream.user)
 
 
 def _refuse(member: bytes, claim: Claim, code: str, message: str) -> Send:

@@ -1,0 +1,250 @@
+"""The table of settings: what is read, what is refused and in which words, and the page that is made of it."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import SettingsError
+from common.settings import (
+    GROUPS,
+    SOCKET_NAME_BYTES,
+    SOCKET_PATH_BYTES,
+    Settings,
+    load,
+    render_markdown,
+    replace,
+    table,
+)
+
+ROOT = Path(__file__).parents[2]
+NAMES = [spec.env for _, spec, _ in table()]
+
+
+def faults(**environ: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        load(environ)
+    return caught.value.faults
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    assert load({}) == replace(Settings(), home=Path(".watchout").absolute())
+
+
+@pytest.mark.parametrize(("attribute", "spec", "default"), table(), ids=NAMES)
+def test_a_default_is_a_value_that_its_own_check_takes(attribute: str, spec: Any, default: Any) -> None:
+    if default in (None, ""):
+        return
+    parsed = spec.parse(str(default))
+    assert parsed == (default.absolute() if isinstance(default, Path) else default)
+
+
+def test_the_home_is_absolute_so_that_a_change_of_directory_moves_nothing() -> None:
+    assert load({"WATCHOUT_HOME": "somewhere"}).home == Path("somewhere").absolute()
+
+
+def test_a_tilde_in_the_home_is_the_users_own() -> None:
+    assert load({"WATCHOUT_HOME": "~/w"}).home == Path.home() / "w"
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t\n"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_value_counts_as_not_set(name: str, empty: str) -> None:
+    assert load({name: empty}) == load({})
+
+
+def test_space_around_a_value_is_passed_over() -> None:
+    assert load({"WATCHOUT_PORT": " 4000 "}).port == 4000
+
+
+def test_values_are_read_into_their_types() -> None:
+    got = load({
+        "WATCHOUT_HOST": "::1", "DATABASE_URL": "postgres://u:p@h/db", "STORE_TIMEOUT_S": "0.5",
+        "STREAM_ACCESS": "Authenticated", "ML_SERVICE_URL": "http://ml:8000/x/", "ML_GROUP": "night",
+        "SERVICE_TOKEN": "s" * 16, "BYTE_RATE": "1e6", "LOG_FORMAT": "JSON",
+    })  # fmt: skip
+    assert (got.host, got.database_url, got.store_timeout_s) == ("::1", "postgres://u:p@h/db", 0.5)
+    assert (got.stream_access, got.ml_group, got.service_token) == ("authenticated", "night", "s" * 16)
+    assert got.ml_service_url == "http://ml:8000/x"
+    assert (got.byte_rate, got.log_format) == (1e6, "json")
+
+
+def test_port_is_taken_when_there_is_no_better_name_for_it() -> None:
+    assert load({"PORT": "8080"}).port == 8080
+
+
+def test_port_is_empty_when_it_is_empty() -> None:
+    assert load({"PORT": " "}).port == 3000
+
+
+def test_the_projects_own_name_for_the_port_counts_more() -> None:
+    assert load({"PORT": "8080", "WATCHOUT_PORT": "4000"}).port == 4000
+
+
+def test_under_honcho_port_is_not_ours() -> None:
+    assert load({"PORT": "5100", "HONCHO_PROCESS_NAME": "gateway.1"}).port == 3000
+
+
+def test_under_honcho_our_own_name_still_counts() -> None:
+    assert load({"PORT": "5100", "WATCHOUT_PORT": "4000", "HONCHO_PROCESS_NAME": "gateway.1"}).port == 4000
+
+
+def test_under_honcho_a_wrong_port_is_nobodys_fault() -> None:
+    assert load({"PORT": "nonsense", "HONCHO_PROCESS_NAME": "gateway.1"}).port == 3000
+
+
+def test_a_fault_is_named_as_the_variable_that_has_it() -> None:
+    assert faults(PORT="x") == ("PORT is 'x', expected a whole number from 1 to 65535",)
+    assert faults(WATCHOUT_PORT="0") == ("WATCHOUT_PORT is '0', expected a whole number from 1 to 65535",)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    wrong = faults(
+        WATCHOUT_PORT="70000", WATCHOUT_HOST="a/b", DATABASE_URL="mysql://x/y", STREAM_ACCESS="all",
+        SERVICE_TOKEN="short", DRAIN_S="nan", ML_FPS="0", ML_SERVICE_URL="redis://x",
+    )  # fmt: skip
+    assert [text.split(" is ")[0] for text in wrong] == [
+        "WATCHOUT_PORT", "WATCHOUT_HOST", "DATABASE_URL", "STREAM_ACCESS",
+        "SERVICE_TOKEN", "ML_SERVICE_URL", "ML_FPS", "DRAIN_S",
+    ]  # fmt: skip
+    assert all(", expected " in text for text in wrong)
+
+
+def test_the_error_as_text_has_all_its_faults() -> None:
+    with pytest.raises(SettingsError, match=r"WATCHOUT_PORT .*; WATCHOUT_LOOP .*"):
+        load({"WATCHOUT_PORT": "x", "WATCHOUT_LOOP": "y"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://user:hunter2hunter2@host/name"),
+        ("DATABASE_URL", "postgres://user:hunter2hunter2@host:port/name"),
+        ("ML_SERVICE_URL", "ftp://user:hunter2hunter2@host"),
+        ("ML_SERVICE_URL", "http://user:hunter2hunter2@host:99999"),
+        ("SERVICE_TOKEN", "hunter2hunter2 with spaces"),
+        ("STATS_TOKEN", "hunter2"),
+    ],
+)
+def test_a_secret_is_never_shown(name: str, value: str) -> None:
+    (text,) = faults(**{name: value})
+    assert text.startswith(f"{name} is a value that is not shown, expected ")
+    assert "hunter2" not in text
+
+
+def test_what_is_shown_of_a_long_value_is_its_beginning() -> None:
+    (text,) = faults(LOG_LEVEL="x" * 5000)
+    assert len(text) < 200
+
+
+def test_a_home_as_long_as_a_socket_path_allows_is_taken() -> None:
+    home = "/" + "h" * (SOCKET_PATH_BYTES - SOCKET_NAME_BYTES - 1)
+    assert str(load({"WATCHOUT_HOME": home}).home) == home
+
+
+def test_a_home_that_is_too_long_for_its_sockets_is_refused_with_both_numbers() -> None:
+    (text,) = faults(WATCHOUT_HOME="/" + "h" * (SOCKET_PATH_BYTES - SOCKET_NAME_BYTES))
+    assert "at most 91 bytes" in text
+    assert text.endswith("has 92")
+
+
+def test_the_length_of_a_home_is_counted_in_bytes() -> None:
+    (text,) = faults(WATCHOUT_HOME="/" + "ü" * 50)
+    assert text.endswith("has 101")
+
+
+def test_every_socket_of_the_bus_fits_below_the_longest_home() -> None:
+    from common import bus
+
+    names = (bus.CONTROL, bus.FRAMES_IN, bus.FRAMES_OUT, bus.LOCK)
+    assert max(len(name) + 1 for name in names) <= SOCKET_NAME_BYTES
+
+
+def test_a_file_in_the_homes_place_is_a_fault() -> None:
+    (text,) = faults(WATCHOUT_HOME="/dev/null")
+    assert text == "WATCHOUT_HOME is '/dev/null', expected a directory; a file is in its place"
+
+
+def test_the_home_of_a_user_who_is_not_there_is_a_fault() -> None:
+    assert faults(WATCHOUT_HOME="~nobody-of-this-name/x") == (
+        "WATCHOUT_HOME is '~nobody-of-this-name/x', expected a directory that can be reached",
+    )
+
+
+def test_a_home_whose_bytes_are_no_text_is_taken_as_it_is() -> None:
+    assert str(load({"WATCHOUT_HOME": "/tmp/\udcff"}).home) == "/tmp/\udcff"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgres://h/db", "postgresql://u@h:5432/db", "postgresql:///db?host=/run/pg", "sqlite:/d/f.db", "sqlite:f"],
+)
+def test_a_database_is_postgresql_or_a_file(url: str) -> None:
+    assert load({"DATABASE_URL": url}).database_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["x", "mysql://h/db", "postgres:", "sqlite:", "sqlite:///", "postgres://h:x/", "//[", "http://h"]
+)
+def test_other_databases_are_refused(url: str) -> None:
+    assert len(faults(DATABASE_URL=url)) == 1
+
+
+@pytest.mark.parametrize("url", ["ml", "http://", "http://:80", "https://h:0", "http://h:x", "ws://h", "http://[::1"])
+def test_other_ml_services_are_refused(url: str) -> None:
+    assert len(faults(ML_SERVICE_URL=url)) == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e999", "0x10", "3.6", "three"])
+def test_a_number_out_of_its_range_is_refused(value: str) -> None:
+    assert faults(DRAIN_S=value) == (f"DRAIN_S is {value!r}, expected a number from 0 to 3.5",)
+
+
+def test_unknown_variables_are_nobodys_business() -> None:
+    assert load({"PATH": "/bin", "WATCHOUT_UNKNOWN": "x"}) == load({})
+
+
+def test_every_setting_stands_in_a_group_of_the_page() -> None:
+    assert {spec.group for _, spec, _ in table()} == set(GROUPS)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_the_page_is_what_the_table_says() -> None:
+    """After a change of the table: `make docs`."""
+    assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == render_markdown()
+
+
+def test_the_page_names_every_variable_once_and_ends_its_last_line() -> None:
+    page = render_markdown()
+    assert [page.count(f"\n| `{name}` |") for name in NAMES] == [1] * len(NAMES)
+    assert page.endswith("|\n")
+
+
+SHAPES = st.one_of(
+    st.text(max_size=30),
+    st.text(string.digits + "-+._e", max_size=12),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        ["postgres://", "sqlite:", "http://", "//[", "http://[", "~", "~x", "/", "/dev/null/x", "\x00", "\udcff"]
+    ).flatmap(lambda start: st.text(max_size=120).map(lambda rest: start + rest)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from([*NAMES, "PORT", "HONCHO_PROCESS_NAME", "HOME"]), SHAPES, max_size=8))
+def test_any_environment_gives_settings_or_faults_and_nothing_else(environ: dict[str, str]) -> None:
+    try:
+        got = load(environ)
+    except SettingsError as error:
+        named = {text.split(" is ")[0] for text in error.faults}
+        assert named
+        assert named <= set(environ)
+    else:
+        assert 1 <= got.port <= 65535
+        assert got.home.is_absolute()

@@ -1,0 +1,131 @@
+"""Recent alerts: each id has one effect, the newest are kept, and no longer than they may be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.alerts import MAX_METADATA_BYTES, Alert
+from router.alerts import MAX_ANSWER_BYTES, AlertBook
+
+
+def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) -> Alert:
+    return Alert(id=name, stream_id=stream, severity="high", message="fire", timestamp=timestamp, **more)  # type: ignore[arg-type]
+
+
+def names(book: AlertBook, stream: str | None = None, since: int = 0, limit: int = 1000) -> list[str]:
+    rows = book.recent(stream, since=since, limit=limit)
+    assert [name for name, _, _ in rows] == [json.loads(text)["id"] for _, _, text in rows]
+    return [name for name, _, _ in rows]
+
+
+@pytest.fixture
+def book() -> AlertBook:
+    return AlertBook(limit=3, minutes=1)
+
+
+def test_alerts_are_kept_in_the_order_in_which_they_came(book: AlertBook) -> None:
+    assert [book.accept(alert(name, timestamp=-ord(name) % 7), 0) for name in "cab"] == [True] * 3
+    assert names(book) == ["c", "a", "b"]
+
+
+def test_an_id_that_is_known_has_no_second_effect(book: AlertBook) -> None:
+    assert book.accept(alert("a"), 0)
+    assert not book.accept(alert("a", stream="cam-2"), 5)
+    assert names(book) == ["a"]
+    assert names(book, "cam-2") == []
+
+
+def test_past_the_limit_the_oldest_is_forgotten(book: AlertBook) -> None:
+    for name in "abcd":
+        book.accept(alert(name), 0)
+    assert names(book) == ["b", "c", "d"]
+    assert len(book) == 3
+    assert book.accept(alert("a"), 0)
+
+
+def test_past_its_time_an_alert_is_forgotten(book: AlertBook) -> None:
+    book.accept(alert("a"), 0)
+    book.accept(alert("b"), 30_000)
+    book.prune(60_000)
+    assert names(book) == ["a", "b"]
+    book.prune(60_001)
+    assert names(book) == ["b"]
+    assert book.accept(alert("a"), 60_001)
+
+
+def test_accepting_prunes_too(book: AlertBook) -> None:
+    book.accept(alert("a"), 0)
+    book.accept(alert("b"), 90_000)
+    assert len(book) == 1
+
+
+def test_a_book_without_room_takes_every_alert_and_keeps_none() -> None:
+    book = AlertBook(limit=0, minutes=60)
+    assert book.accept(alert("a"), 0)
+    assert book.accept(alert("a"), 0)
+    assert names(book) == []
+
+
+def test_alerts_of_one_stream_are_found(book: AlertBook) -> None:
+    book.accept(alert("a"), 0)
+    book.accept(alert("b", stream="cam-2"), 0)
+    book.accept(alert("c"), 0)
+    assert names(book, "cam-1") == ["a", "c"]
+    assert names(book, "cam-3") == []
+
+
+def test_the_newest_are_found_when_there_are_more_than_asked_for(book: AlertBook) -> None:
+    for name in "abc":
+        book.accept(alert(name), 0)
+    assert names(book, limit=2) == ["b", "c"]
+
+
+def test_since_counts_the_alerts_own_time_and_its_arrival(book: AlertBook) -> None:
+    book.accept(alert("arrived late", timestamp=10), 100)
+    book.accept(alert("dated ahead", timestamp=300), 100)
+    assert names(book, since=100) == ["arrived late", "dated ahead"]
+    assert names(book, since=101) == ["dated ahead"]
+    assert names(book, since=301) == []
+
+
+def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: AlertBook) -> None:
+    book.accept(alert("a"), 0, owner="ann")
+    book.accept(alert("b"), 0, owner="bob")
+    book.accept(alert("c"), 0)
+    assert [owner for _, owner, _ in book.recent("cam-1", since=0, limit=10)] == ["ann", "bob", None]
+
+
+def test_an_answer_is_bounded_in_bytes() -> None:
+    book = AlertBook(limit=1000, minutes=60)
+    large = {"x": "y" * (MAX_METADATA_BYTES - 10)}
+    for number in range(1000):
+        book.accept(alert(str(number), metadata=large), 0)
+    found = book.recent(None, since=0, limit=1000)
+    assert sum(len(text) for _, _, text in found) <= MAX_ANSWER_BYTES + len(found[0][2])
+    assert found[-1][0] == "999"
+    assert len(found) > 400
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 5),
+    st.lists(st.tuples(st.integers(0, 8).map(str), st.sampled_from("xy"), st.integers(0, 40_000)), max_size=40),
+)
+def test_a_book_is_the_last_distinct_alerts_of_the_last_minutes(limit: int, steps: list[tuple[str, str, int]]) -> None:
+    book = AlertBook(limit=limit, minutes=1)
+    kept: list[tuple[int, str, str]] = []
+    now = 0
+    for name, stream, gap in steps:
+        now += gap
+        kept = [entry for entry in kept if now - entry[0] <= 60_000]
+        known = name in {entry[1] for entry in kept}
+        assert book.accept(alert(name, stream), now) is not known
+        if not known:
+            kept = [*kept, (now, name, stream)][-limit:] if limit else []
+        assert names(book) == [entry[1] for entry in kept]
+        assert names(book, "x") == [entry[1] for entry in kept if entry[2] == "x"]
+        assert len(book) == len(kept) <= limit
