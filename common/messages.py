@@ -104,6 +104,7 @@ class Claim(Message, frozen=True):
     request: Count
     stream: StreamId
     user: Text
+    producing: bool = False
     floor: FrameId = 0
 
 

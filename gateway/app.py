@@ -19,7 +19,7 @@ from gateway.http import JsonRequestHandler, make_app
 from gateway.hub import Hub
 from gateway.limits import Connections
 from gateway.link import RouterLink
-from gateway.listener import Listener, open_sockets
+from gateway.listener import HttpConnection, Listener, open_sockets
 from gateway.rooms import Rooms, now_ms
 
 TICK_S: Final = 1.0
@@ -62,7 +62,7 @@ class Gateway:
         server = self._runner.server
         assert server is not None
 
-        def make_http() -> asyncio.Protocol:
+        def make_http() -> HttpConnection:
             handler = JsonRequestHandler(server, loop=loop, keepalive_timeout=KEEPALIVE_S)
             handler.access_logger = None  # nor is there an access log: a query may hold a token
             return handler

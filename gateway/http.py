@@ -24,6 +24,7 @@ from common.frames import FrameFault
 from common.metrics import FIGURES
 from gateway.access import may_view
 from gateway.auth import Identity
+from gateway.listener import HttpConnection, Listener, is_upgrade
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
 
@@ -71,10 +72,15 @@ class HttpError(Exception):
         return _json({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
 
 
-class JsonRequestHandler(web.RequestHandler):
+class JsonRequestHandler(web.RequestHandler, HttpConnection):
     """aiohttp's connection, with our error bodies also for what is no HTTP."""
 
     __slots__ = ()
+
+    def detach(self) -> None:
+        """Let go of the connection without closing it."""
+        self.transport = None
+        self.connection_lost(None)
 
     def handle_error(
         self,
@@ -107,7 +113,7 @@ def make_app(rooms: Rooms) -> web.Application:
     app.router.add_get("/alerts", http.recent_alerts)
     app.router.add_post("/alerts", http.post_alerts)
     for path in Path:
-        app.router.add_get(str(path), http.upgrade_required)
+        app.router.add_get(str(path), http.upgrade)
     app.router.add_get("/streams/{id}/frame.jpg", http.frame)
     return app
 
@@ -261,7 +267,14 @@ class _Http:
             taken.append({"id": accepted.id, "duplicate": accepted.duplicate, "receivers": accepted.receivers})
         return _json({"accepted": taken}, 202)
 
-    async def upgrade_required(self, _request: web.Request) -> web.Response:
+    async def upgrade(self, request: web.Request) -> web.Response:
+        """Only what is no upgrade comes here, or an upgrade on a connection that served other requests before."""
+        lines = [b"%b: %b" % header for header in request.raw_headers]
+        head = b"\r\n".join([f"GET {request.raw_path} HTTP/1.1".encode("latin-1", "replace"), *lines, b"", b""])
+        listener = request.transport.get_protocol() if request.transport is not None else None
+        if is_upgrade(head) and isinstance(listener, Listener):
+            listener.upgrade(head)
+            raise asyncio.CancelledError  # the connection is no longer aiohttp's: there is nobody to answer
         raise HttpError(
             426, "UPGRADE_REQUIRED", "this path is for WebSockets", {"Upgrade": "websocket", "Connection": "Upgrade"}
         )

@@ -292,8 +292,8 @@ class Hub:
         if early is not None:
             self.remote_frame(early, now)
 
-    def forward(self, told: Forward) -> None:
-        """What the router wants of a stream here."""
+    def forward(self, told: Forward, now: float) -> None:
+        """What the router wants of a stream here; who begins to want it gets the newest frame at once."""
         publication = self._publications.get(told.stream)
         if publication is None or publication.term != told.term:
             return
@@ -301,6 +301,9 @@ class Hub:
             publication.bus = None
         elif publication.bus is None:
             publication.bus = Sampler(told.max_fps)
+            newest = self._streams[told.stream].newest
+            if newest is not None and newest.term == publication.term and publication.bus.take(now):
+                self._to_bus(newest)
         else:
             publication.bus.set_rate(told.max_fps)
 

@@ -128,9 +128,11 @@ class RouterLink:
         """Give back a claim that nobody waits for any more."""
         self.link.send(Release(stream=stream, term=term))
 
-    async def claim(self, stream: str, user: str, floor: int) -> Granted | Refused:
+    async def claim(self, stream: str, user: str, *, producing: bool, floor: int) -> Granted | Refused:
         """Ask for a stream. Raises `RouterUnavailable`."""
-        reply = await self.link.request(lambda n: Claim(request=n, stream=stream, user=user, floor=floor))
+        reply = await self.link.request(
+            lambda n: Claim(request=n, stream=stream, user=user, producing=producing, floor=floor)
+        )
         if not isinstance(reply, Granted | Refused):
             raise _unexpected(reply)
         return reply
@@ -208,7 +210,7 @@ class RouterLink:
                         viewer.right_lost(body.stream)
                 self.hub.remote_status(body, self._loop.time(), now_ms)
             case Forward():
-                self.hub.forward(body)
+                self.hub.forward(body, self._loop.time())
             case SendNewest():
                 frame = self.hub.newest(body.stream)
                 publication = self.hub.publication(body.stream)

@@ -34,15 +34,23 @@ def is_upgrade(head: bytes) -> bool:
     return _UPGRADE_LINE.match(head) is not None and _UPGRADE_HEADER.search(head) is not None
 
 
+class HttpConnection(asyncio.Protocol):
+    """aiohttp's side of a connection."""
+
+    def detach(self) -> None:
+        """Let go of the connection without closing it."""
+        raise NotImplementedError
+
+
 class Listener(asyncio.Protocol):
     """A connection until it is known what it is, and for its whole life when it is HTTP."""
 
     __slots__ = ("_address", "_buffer", "_deadline", "_full", "_http", "_make_http", "_rooms", "_transport")
 
-    def __init__(self, rooms: Rooms, make_http: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, rooms: Rooms, make_http: Callable[[], HttpConnection]) -> None:
         self._rooms = rooms
         self._make_http = make_http
-        self._http: asyncio.Protocol | None = None
+        self._http: HttpConnection | None = None
         self._buffer = b""
         self._full: Full | None = None
         self._address = ""
@@ -64,12 +72,7 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of a request."""
         if self._http is not None:
-            if data.startswith(b"GET /streams/") and is_upgrade(data):
-                self._http.connection_lost(None)
-                self._http = None
-                self._become_websocket(data)
-            else:
-                self._http.data_received(data)
+            self._http.data_received(data)
             return
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
@@ -85,6 +88,13 @@ class Listener(asyncio.Protocol):
             self._become_websocket(head)
         else:
             self._become_http(head)
+
+    def upgrade(self, head: bytes) -> None:
+        """A later request of this connection, which aiohttp has read, is an upgrade: it is a WebSocket from now on."""
+        if self._http is not None:
+            self._http.detach()
+            self._http = None
+            self._become_websocket(head)
 
     def _become_websocket(self, head: bytes) -> None:
         websocket = WebSocket(self._rooms, self._address, self._full)

@@ -75,6 +75,7 @@ class AskClaim:
 
     stream: str
     user: str
+    producing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +429,8 @@ class Session:
         assert message.stream_id is not None
         self._asked = message
         self.waiting = Waiting.CLAIM
-        return [AskClaim(message.stream_id, self.identity.user_id)]
+        producing = "video-frame" in (message.produces or [])
+        return [AskClaim(message.stream_id, self.identity.user_id, producing)]
 
     def _subscribe(self, message: wire.Subscribe) -> list[Command]:
         self._must_be(Path.SUBSCRIBE, "subscribe")

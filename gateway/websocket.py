@@ -11,14 +11,15 @@ import json
 import socket
 import uuid
 from collections import deque
+from http import HTTPStatus
 from typing import Final, assert_never, cast
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING, OPEN, SEND_EOF
+from websockets.http11 import Request
+from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
 from common import alerts, log
@@ -68,6 +69,7 @@ _EXTENSIONS: Final = (
         compress_settings={"memLevel": 5},
     ),
 )
+_NO_HANDSHAKE: Final = "not a WebSocket handshake that can be accepted (RFC 6455)"
 _PING: Final = b"\x89\x00"
 
 _log = log.get("gateway.websocket")
@@ -78,8 +80,8 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_auth_timer", "_closing", "_full",
-        "_inbox", "_lanes", "_loop", "_lost", "_pinged_at", "_protocol", "_publication", "_resuming", "_rooms",
-        "_session", "_transport", "_user", "_window_timer", "address", "heard_at",
+        "_inbox", "_lanes", "_loop", "_lost", "_pinged_at", "_protocol", "_publication", "_rooms",
+        "_session", "_transport", "_user", "_window_timer", "_wrote_eof", "address", "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, address: str, full: Full | None) -> None:
@@ -100,7 +102,7 @@ class WebSocket(asyncio.Protocol):
         self._auth_timer: asyncio.TimerHandle | None = None
         self._window_timer: asyncio.TimerHandle | None = None
         self._aborter: asyncio.TimerHandle | None = None
-        self._closing = self._lost = self._resuming = False
+        self._closing = self._lost = self._wrote_eof = False
         self.heard_at = self._pinged_at = self._loop.time()
 
     # ── asyncio.Protocol ─────────────────────────────────────────────────────────────────────────────────────────
@@ -117,14 +119,17 @@ class WebSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         self.heard_at = self._loop.time()
+        if self._wrote_eof:
+            return
         self._protocol.receive_data(data)
         self._pump()
 
     def eof_received(self) -> bool:
         """The peer will send no more."""
         self._ending()  # before the protocol's own end of stream: nothing may be written after it
-        self._protocol.receive_eof()
-        self._pump()
+        if self._session is not None:
+            self._protocol.receive_eof()
+            self._pump()
         return False
 
     def pause_writing(self) -> None:
@@ -156,8 +161,9 @@ class WebSocket(asyncio.Protocol):
     # ── handshake ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _pump(self) -> None:
-        if self._protocol.handshake_exc is not None and self._protocol.state is CONNECTING:
-            self._bad_request()
+        failed = self._protocol.handshake_exc or self._protocol.parser_exc
+        if self._session is None and failed is not None:
+            self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
         if self._protocol.writes:
@@ -188,16 +194,15 @@ class WebSocket(asyncio.Protocol):
             except StoreUnavailable:
                 self._rooms.figures.count("auth_unavailable_total")
                 unavailable = True
-            if self._lost:
-                return
             if identity is None and not unavailable:
                 self._rooms.figures.count("auth_refused_total")
                 self._refuse(401, "AUTH_FAILED", "the token is not that of a session")
                 return
+        if self._closing:  # the client did not wait
+            return
         response = self._protocol.accept(request)
         if response.status_code != 101:
-            self._closing = True
-            self._answer(response, "BAD_REQUEST", "not a WebSocket handshake that can be accepted (RFC 6455)")
+            self._refuse(response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         self._protocol.send_response(response)
         self._flush()
@@ -213,39 +218,28 @@ class WebSocket(asyncio.Protocol):
             self._auth_timer = self._loop.call_later(self._rooms.settings.auth_timeout_s, self._auth_timeout)
         else:
             self._joined(identity)
-        self._read(True)
+        self._resume()
         self._pump()
 
-    def _bad_request(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._protocol.data_to_send()
-            body = b'{"error":{"code":"BAD_REQUEST","message":"not a WebSocket handshake"}}'
-            self._transport.write(
-                b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\n"
-                b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
-            )
-            self._transport.close()
-
     def _refuse(self, status: int, code: str, message: str) -> None:
+        """End the handshake with an HTTP error, whatever state the protocol is in."""
         if self._closing:
             return
         self._closing = True
-        response = self._protocol.reject(status, "")
-        if status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        self._answer(response, code, message)
-
-    def _answer(self, response: Response, code: str, message: str) -> None:
-        """End the handshake with an HTTP error, its headers as they are and our body."""
-        response.body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        for name in ("Content-Length", "Content-Type"):
-            if name in response.headers:
-                del response.headers[name]
-        response.headers["Content-Length"] = str(len(response.body))
-        response.headers["Content-Type"] = "application/json; charset=utf-8"
-        self._protocol.send_response(response)
-        self._flush()
+        body = json.dumps({"error": {"code": code, "message": message}}).encode()
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Content-Type: application/json; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            "Sec-WebSocket-Version: 13",  # RFC 6455 section 4.4
+        ]
+        if status == HTTPStatus.UNAUTHORIZED:
+            lines.append("WWW-Authenticate: Bearer")
+        self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self._wrote_eof = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()  # not closed at once: unread bytes would make the kernel drop the answer
         self._expect_close()
 
     # ── messages in ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,7 +316,7 @@ class WebSocket(asyncio.Protocol):
                     self._rooms.tasks.start(self._verify(command.token), "verify")
                 case AskClaim():
                     self._read(False)
-                    self._rooms.tasks.start(self._claim(command.stream, command.user), "claim")
+                    self._rooms.tasks.start(self._claim(command), "claim")
                 case AskOwner():
                     self._read(False)
                     self._rooms.tasks.start(self._find(command.stream), "find")
@@ -366,11 +360,13 @@ class WebSocket(asyncio.Protocol):
         elif self._session is not None:
             self.run(self._session.too_many(full.what, now_ms()))
 
-    async def _claim(self, stream: str, user: str) -> None:
+    async def _claim(self, command: AskClaim) -> None:
         assert self._session is not None
-        floor = self._rooms.hub.last_frame_id(stream)
+        stream, floor = command.stream, self._rooms.hub.last_frame_id(command.stream)
         try:
-            reply: Granted | Refused | None = await self._rooms.link.claim(stream, user, floor)
+            reply: Granted | Refused | None = await self._rooms.link.claim(
+                stream, command.user, producing=command.producing, floor=floor
+            )
         except RouterUnavailable:
             reply = None
         now = self._loop.time()
@@ -592,7 +588,10 @@ class WebSocket(asyncio.Protocol):
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
+            if self._wrote_eof:
+                break
             if data == SEND_EOF:
+                self._wrote_eof = True
                 if self._transport.can_write_eof():
                     self._transport.write_eof()
                 else:

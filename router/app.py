@@ -90,7 +90,7 @@ class Router:
         """Take the lock, bind, begin to beat. Raises `StartError` beside another router."""
         self._loop = asyncio.get_running_loop()
         self._lock = lock_home(self._settings.home)
-        self._started = self._pruned = self._loop.time()
+        self._started = self._pruned = self._ticked = self._loop.time()
         self._warned = float("-inf")
         self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
         self._members = Members(self._epoch)
@@ -264,6 +264,9 @@ class Router:
 
     def _tick(self) -> None:
         now = self._loop.time()
+        # Time in which this process itself stood still is nobody's silence.
+        self._members.excuse(now - self._ticked - BEAT_EVERY_S)
+        self._ticked = now
         for member in self._members.silent(now):
             self._gone(member.id, "silent")
         for member in self._members.all():

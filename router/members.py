@@ -10,6 +10,8 @@ from common.messages import Envelope, FromMember, Hello
 
 #: Most members at once; a further greeting is not answered.
 MAX_MEMBERS = 1000
+#: A turn of the router's loop that is later than this was a stall.
+STALL_S = 0.5
 
 
 @dataclass(slots=True)
@@ -76,6 +78,12 @@ class Members:
     def remove(self, member: bytes) -> Member | None:
         """Forget a member that ended or was lost."""
         return self._members.pop(member, None)
+
+    def excuse(self, stall_s: float) -> None:
+        """The router itself stood still for so long: what members said meanwhile waits to be read."""
+        if stall_s > STALL_S:
+            for member in self._members.values():
+                member.heard_at += stall_s
 
     def silent(self, now: float) -> list[Member]:
         """Members that have not been heard for `MEMBER_LOST_AFTER_S`."""

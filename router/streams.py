@@ -76,6 +76,7 @@ class Stream:
     ended_at: float = 0.0
     interests: dict[bytes, Interest] = field(default_factory=dict)
     bridges: dict[str, bytes] = field(default_factory=dict)
+    confirmed: bool = False
     forward: Forward | None = None
     routes: list[tuple[bytes, Sampler | None]] = field(default_factory=list)
     told_bad_term: int = -1
@@ -145,8 +146,9 @@ class Streams:
         stream.started_at, stream.total_frames, stream.last_frame_at = now_ms, 0, None
         self._next_term += 1
         stream.user, stream.term, stream.frame_id = claim.user, self._next_term, first - 1
-        stream.status, stream.producing, stream.wants_alerts, stream.fps = "online", False, False, 0.0
-        stream.forward = None
+        stream.status = "streaming" if claim.producing else "online"
+        stream.producing, stream.wants_alerts, stream.fps = claim.producing, False, 0.0
+        stream.confirmed, stream.forward, stream.routes, stream.bridges = False, None, [], {}
         self._told(member, 0, stream.id)
         self._set_holder(stream, member)
         sends.append(
@@ -174,6 +176,7 @@ class Streams:
         stream.frame_id = max(stream.frame_id, hold.frame_id)
         stream.total_frames, stream.fps = hold.total_frames, hold.fps
         stream.started_at, stream.last_frame_at = hold.started_at, hold.last_frame_at
+        stream.confirmed = True
         if stream.holder != member:
             stream.forward = None
             self._set_holder(stream, member)
@@ -421,8 +424,11 @@ class Streams:
         ]
 
     def _reroute(self, stream: Stream) -> list[Send]:
-        """Who gets this stream's frames, and at what rate the holder is to send them."""
-        if stream.holder is None:
+        """Who gets this stream's frames, and at what rate the holder is to send them.
+
+        Nothing is asked before its first `Hold`: the camera's gateway may not have taken the grant in yet.
+        """
+        if stream.holder is None or not stream.confirmed:
             return []
         wanted: dict[bytes, float | None] = {
             member: interest.max_fps

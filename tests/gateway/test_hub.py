@@ -573,21 +573,21 @@ def test_frames_that_nobody_here_watches_or_whose_camera_is_here_are_dropped(hou
 def test_no_frame_goes_to_the_bus_until_the_router_wants_it(house: House) -> None:
     publication = house.publish(Phone(), term=4)
     house.frame(publication)
-    house.hub.forward(Forward(stream="door", term=4, wanted=True))
+    house.hub.forward(Forward(stream="door", term=4, wanted=True), 0.0)
     house.frame(publication)
     house.frame(publication)
-    house.hub.forward(Forward(stream="door", term=4, wanted=False))
+    house.hub.forward(Forward(stream="door", term=4, wanted=False), 0.0)
     house.frame(publication)
     assert house.pushed == [2, 3]
 
 
 def test_the_bus_gets_no_more_than_the_router_wants(house: House) -> None:
     publication = house.publish(Phone(), term=4)
-    house.hub.forward(Forward(stream="door", term=4, wanted=True, max_fps=2))
+    house.hub.forward(Forward(stream="door", term=4, wanted=True, max_fps=2), 0.0)
     for n in range(300):
         house.frame(publication, n / 30)
     assert len(house.pushed) == pytest.approx(20, abs=2)
-    house.hub.forward(Forward(stream="door", term=4, wanted=True, max_fps=None))
+    house.hub.forward(Forward(stream="door", term=4, wanted=True, max_fps=None), 0.0)
     before = len(house.pushed)
     for n in range(30):
         house.frame(publication, 10 + n / 30)
@@ -598,7 +598,7 @@ def test_viewers_here_get_all_frames_whatever_the_bus_wants(house: House) -> Non
     screen = Screen(house.hub)
     screen.watch("door")
     publication = house.publish(Phone(), term=4)
-    house.hub.forward(Forward(stream="door", term=4, wanted=True, max_fps=1))
+    house.hub.forward(Forward(stream="door", term=4, wanted=True, max_fps=1), 0.0)
     for n in range(30):
         house.frame(publication, n / 30)
     assert len(screen.frames) == 30
@@ -606,9 +606,9 @@ def test_viewers_here_get_all_frames_whatever_the_bus_wants(house: House) -> Non
 
 def test_a_wish_for_another_term_or_stream_does_not_count(house: House) -> None:
     publication = house.publish(Phone(), term=4)
-    house.hub.forward(Forward(stream="door", term=3, wanted=True))
-    house.hub.forward(Forward(stream="door", term=5, wanted=True))
-    house.hub.forward(Forward(stream="yard", term=4, wanted=True))
+    house.hub.forward(Forward(stream="door", term=3, wanted=True), 0.0)
+    house.hub.forward(Forward(stream="door", term=5, wanted=True), 0.0)
+    house.hub.forward(Forward(stream="yard", term=4, wanted=True), 0.0)
     house.frame(publication)
     assert house.pushed == []
 
@@ -616,10 +616,10 @@ def test_a_wish_for_another_term_or_stream_does_not_count(house: House) -> None:
 def test_a_snapshot_forgets_what_the_former_router_wanted_and_nothing_later(house: House) -> None:
     publications = [house.publish(Phone(), name, term=4) for name in ("a", "b", "c")]
     for publication in publications:
-        house.hub.forward(Forward(stream=publication.stream, term=4, wanted=True))
+        house.hub.forward(Forward(stream=publication.stream, term=4, wanted=True), 0.0)
     snapshot = house.hub.snapshot(0.0)
     next(snapshot)
-    house.hub.forward(Forward(stream="c", term=4, wanted=True))
+    house.hub.forward(Forward(stream="c", term=4, wanted=True), 0.0)
     assert len(list(snapshot)) == 2
     for publication in publications:
         house.frame(publication)

@@ -504,6 +504,23 @@ def test_a_new_holder_is_asked_even_if_the_old_one_was(room: Room) -> None:
     assert forwards(room.hold(B, term)) == [Send(B, forward(term))]
 
 
+def test_nothing_is_asked_between_a_grant_and_its_hold_but_then_it_is(room: Room) -> None:
+    term = room.granted(A).term
+    assert room.interest(B, max_fps=5.0) == [Send(B, status("online", term))]
+    assert room.bridge(M, max_fps=2.0) == []
+    assert room.route(term) == []
+    assert forwards(room.hold(A, term)) == [Send(A, forward(term, max_fps=5.0))]
+
+
+def test_a_new_holder_does_not_get_its_own_frames_as_the_viewer_that_it_was(room: Room) -> None:
+    room.publish(A)
+    room.interest(B)
+    term = room.granted(B).term
+    assert room.route(term) == []
+    room.hold(B, term)
+    assert room.route(term) == []
+
+
 def test_a_take_over_on_the_same_member_is_asked_again_under_its_term(room: Room) -> None:
     room.interest(C)
     room.publish(A)
