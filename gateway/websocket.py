@@ -7,6 +7,7 @@ goes to clients is written ready-made, one buffer for all viewers (`gateway.wire
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import uuid
@@ -237,9 +238,7 @@ class WebSocket(asyncio.Protocol):
         if status == HTTPStatus.UNAUTHORIZED:
             lines.append("WWW-Authenticate: Bearer")
         self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
-        self._wrote_eof = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()  # not closed at once: unread bytes would make the kernel drop the answer
+        self._write_eof()  # not closed at once: unread bytes would make the kernel drop the answer
         self._expect_close()
 
     # ── messages in ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -591,13 +590,17 @@ class WebSocket(asyncio.Protocol):
             if self._wrote_eof:
                 break
             if data == SEND_EOF:
-                self._wrote_eof = True
-                if self._transport.can_write_eof():
-                    self._transport.write_eof()
-                else:
-                    self._transport.close()
+                self._write_eof()
             else:
                 self._transport.write(data)
+
+    def _write_eof(self) -> None:
+        self._wrote_eof = True
+        if not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._transport.write_eof()
 
     def _auth_timeout(self) -> None:
         self._auth_timer = None

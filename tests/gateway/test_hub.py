@@ -570,15 +570,17 @@ def test_frames_that_nobody_here_watches_or_whose_camera_is_here_are_dropped(hou
 # ── frames to the bus ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_no_frame_goes_to_the_bus_until_the_router_wants_it(house: House) -> None:
+def test_the_newest_frame_goes_to_the_bus_when_the_router_begins_to_want_it_and_then_all(house: House) -> None:
     publication = house.publish(Phone(), term=4)
     house.frame(publication)
+    house.frame(publication)
+    assert house.pushed == []
     house.hub.forward(Forward(stream="door", term=4, wanted=True), 0.0)
     house.frame(publication)
     house.frame(publication)
     house.hub.forward(Forward(stream="door", term=4, wanted=False), 0.0)
     house.frame(publication)
-    assert house.pushed == [2, 3]
+    assert house.pushed == [2, 3, 4]
 
 
 def test_the_bus_gets_no_more_than_the_router_wants(house: House) -> None:
