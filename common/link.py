@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from common import log
 from common.bus import MemberBus, new_member_id
 from common.errors import BusError, RouterUnavailable
@@ -199,8 +201,8 @@ class Link:
                         self._on_message(body)
                 case SendHeartbeat():
                     self.send_heartbeat()
-                case SendHello():
-                    self._put(0, self._hello)
+                case SendHello(attempt):
+                    self._put(0, msgspec.structs.replace(self._hello, attempt=attempt))
                 case Joined(_, new_epoch):
                     self._joined.set()
                     if self._on_joined is not None:

@@ -40,6 +40,8 @@ class BondState(enum.Enum):
 class SendHello:
     """Greet the router; the envelope has number 0."""
 
+    attempt: int
+
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
@@ -77,6 +79,7 @@ class Membership:
         self.epoch = 0
         self._sent = 0
         self._received = 0
+        self.attempt = 0
         self._heard_at = 0.0
         self._hello_at = float("-inf")
         self._beat_at = float("-inf")
@@ -103,7 +106,9 @@ class Membership:
     def received(self, envelope: Envelope[FromRouter], now: float) -> list[Action]:
         """A message from the router."""
         match envelope.body:
-            case Welcome():
+            case Welcome(attempt=attempt):
+                if attempt != self.attempt:  # to a greeting that was followed by another
+                    return []
                 actions: list[Action] = [Lost()] if self.state is BondState.LIVE else []
                 new_epoch = envelope.epoch != self.epoch
                 self.state = BondState.LIVE
@@ -136,4 +141,5 @@ class Membership:
         self.state = BondState.GREETING
         self._hello_at = now
         self._sent = 0
-        return [SendHello()]
+        self.attempt += 1
+        return [SendHello(self.attempt)]

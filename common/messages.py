@@ -39,7 +39,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 
 
 class Hello(Message, frozen=True):
-    """First message of a member, and again after each loss: "I am here, and will tell you all I hold"."""
+    """First message of a member, and again after each loss: "I am here, and will tell you all I hold".
+
+    `attempt` counts a member's greetings: greetings that piled up while the router hung are answered one by one, and
+    only the answer to the last one counts.
+    """
 
     kind: Kind
     name: Text
@@ -47,6 +51,7 @@ class Hello(Message, frozen=True):
     version: Count = VERSION
     group: Text = ""
     max_fps: Rate | None = None
+    attempt: Count = 0
 
 
 class Hold(Message, frozen=True):
@@ -162,7 +167,9 @@ class Bye(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """Answer to `Hello`: send the snapshot."""
+    """Answer to the `Hello` of this `attempt`: send the snapshot."""
+
+    attempt: Count = 0
 
 
 class Rejoin(Message, frozen=True):

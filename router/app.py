@@ -146,7 +146,7 @@ class Router:
         _log.info("member greeted", kind=hello.kind, name=hello.name, pid=hello.pid)
         sends = self._streams.begin_snapshot(member)
         # The Welcome has number 0, so that what follows begins at 1.
-        self._put(member, 0, Welcome())
+        self._put(member, 0, Welcome(attempt=hello.attempt))
         self._send_all(sends)
         if hello.kind == "mlbridge" and hello.max_fps is not None:
             self._send_all(self._streams.bridge_joined(Bridge(member, hello.group, hello.max_fps)))

@@ -158,7 +158,6 @@ class Streams:
 
     def hold(self, member: bytes, hold: Hold, now: float, now_ms: int) -> list[Send]:
         """A gateway tells the state of a stream that it holds."""
-        self._told(member, 0, hold.stream)
         stream = self._find_or_make(hold.stream, now)
         if (
             stream is None
@@ -166,8 +165,9 @@ class Streams:
             or (hold.term == stream.term and stream.holder not in (None, member))
         ):
             return [Send(member, Revoke(stream=hold.stream, term=hold.term))]
+        self._told(member, 0, hold.stream)
         sends: list[Send] = []
-        if hold.term > stream.term and stream.holder is not None:
+        if stream.holder is not None and stream.holder != member:  # only a higher term comes so far
             sends.append(Send(stream.holder, Revoke(stream=stream.id, term=stream.term)))
             self._held[stream.holder].discard(stream.id)
         self._next_term = max(self._next_term, hold.term)

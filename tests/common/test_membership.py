@@ -33,8 +33,8 @@ def says(epoch: int, seq: int, body: FromRouter) -> Envelope[FromRouter]:
 def joined(now: float = 10.0, epoch: int = 5) -> Membership:
     """A member that was welcomed at `now`."""
     bond = Membership()
-    assert bond.tick(now) == [SendHello()]
-    assert bond.received(says(epoch, 0, Welcome()), now) == [Joined(epoch, new_epoch=True)]
+    assert bond.tick(now) == [SendHello(bond.attempt)]
+    assert bond.received(says(epoch, 0, Welcome(attempt=bond.attempt)), now) == [Joined(epoch, new_epoch=True)]
     return bond
 
 
@@ -44,16 +44,16 @@ def joined(now: float = 10.0, epoch: int = 5) -> Membership:
 def test_the_first_tick_greets() -> None:
     bond = Membership()
     assert bond.state is BondState.DOWN
-    assert bond.tick(0.0) == [SendHello()]
+    assert bond.tick(0.0) == [SendHello(bond.attempt)]
     assert bond.state is BondState.GREETING
 
 
 def test_a_greeting_is_repeated_until_it_is_answered() -> None:
     bond = Membership()
-    assert bond.tick(0.0) == [SendHello()]
+    assert bond.tick(0.0) == [SendHello(bond.attempt)]
     assert bond.tick(HELLO_EVERY_S / 2) == []
-    assert bond.tick(HELLO_EVERY_S) == [SendHello()]
-    assert bond.tick(HELLO_EVERY_S * 2) == [SendHello()]
+    assert bond.tick(HELLO_EVERY_S) == [SendHello(bond.attempt)]
+    assert bond.tick(HELLO_EVERY_S * 2) == [SendHello(bond.attempt)]
 
 
 def test_a_welcome_makes_the_bond() -> None:
@@ -71,7 +71,7 @@ def test_what_follows_the_welcome_in_order_is_delivered() -> None:
 def test_the_count_goes_on_from_the_welcomes_own_number() -> None:
     bond = Membership()
     bond.tick(0.0)
-    bond.received(says(5, 40, Welcome()), 0.0)
+    bond.received(says(5, 40, Welcome(attempt=bond.attempt)), 0.0)
     assert bond.received(says(5, 41, NEWS), 0.0) == [Deliver(NEWS)]
 
 
@@ -95,38 +95,38 @@ def test_messages_to_the_router_are_counted_from_the_greeting_on() -> None:
 
 def test_a_hole_in_the_numbers_greets_again() -> None:
     bond = joined(10.0)
-    assert bond.received(says(5, 2, NEWS), 11.0) == [Lost(), SendHello()]
+    assert bond.received(says(5, 2, NEWS), 11.0) == [Lost(), SendHello(bond.attempt)]
     assert bond.state is BondState.GREETING
-    assert bond.received(says(5, 0, Welcome()), 11.1) == [Joined(5, new_epoch=False)]
+    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 11.1) == [Joined(5, new_epoch=False)]
     assert bond.received(says(5, 1, NEWS), 11.2) == [Deliver(NEWS)]
 
 
 def test_a_message_told_twice_is_a_hole_too() -> None:
     bond = joined(10.0)
     assert bond.received(says(5, 1, NEWS), 11.0) == [Deliver(NEWS)]
-    assert bond.received(says(5, 1, NEWS), 11.0) == [Lost(), SendHello()]
+    assert bond.received(says(5, 1, NEWS), 11.0) == [Lost(), SendHello(bond.attempt)]
 
 
 def test_another_epoch_greets_again_and_the_next_welcome_says_that_it_is_new() -> None:
     bond = joined(10.0, epoch=5)
-    assert bond.received(says(6, 1, NEWS), 11.0) == [Lost(), SendHello()]
-    assert bond.received(says(6, 0, Welcome()), 11.1) == [Joined(6, new_epoch=True)]
+    assert bond.received(says(6, 1, NEWS), 11.0) == [Lost(), SendHello(bond.attempt)]
+    assert bond.received(says(6, 0, Welcome(attempt=bond.attempt)), 11.1) == [Joined(6, new_epoch=True)]
 
 
 def test_a_router_that_does_not_know_this_member_is_greeted() -> None:
     bond = joined(10.0)
-    assert bond.received(says(6, 0, Rejoin()), 11.0) == [Lost(), SendHello()]
+    assert bond.received(says(6, 0, Rejoin()), 11.0) == [Lost(), SendHello(bond.attempt)]
 
 
 def test_a_rejoin_before_the_first_tick_greets() -> None:
     bond = Membership()
-    assert bond.received(says(6, 0, Rejoin()), 11.0) == [SendHello()]
+    assert bond.received(says(6, 0, Rejoin()), 11.0) == [SendHello(bond.attempt)]
 
 
 def test_silence_ends_the_bond_and_greets() -> None:
     bond = joined(10.0)
     assert bond.tick(10.0 + LOST_AFTER_S) == [SendHeartbeat()]
-    assert bond.tick(10.0 + LOST_AFTER_S + 0.01) == [Lost(), SendHello()]
+    assert bond.tick(10.0 + LOST_AFTER_S + 0.01) == [Lost(), SendHello(bond.attempt)]
     assert bond.tick(10.0 + LOST_AFTER_S + 0.02) == []
 
 
@@ -141,7 +141,7 @@ def test_after_a_silence_late_messages_bring_the_bond_back_only_through_a_greeti
     bond = joined(10.0)
     bond.tick(20.0)
     assert bond.received(says(5, 1, NEWS), 20.0) == []
-    assert bond.received(says(5, 0, Welcome()), 20.1) == [Joined(5, new_epoch=False)]
+    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 20.1) == [Joined(5, new_epoch=False)]
 
 
 def test_the_router_is_given_up_sooner_than_it_gives_a_member_up() -> None:
@@ -150,7 +150,7 @@ def test_the_router_is_given_up_sooner_than_it_gives_a_member_up() -> None:
 
 def test_a_message_that_could_not_be_sent_greets_again() -> None:
     bond = joined(10.0)
-    assert bond.send_failed(11.0) == [Lost(), SendHello()]
+    assert bond.send_failed(11.0) == [Lost(), SendHello(bond.attempt)]
     assert bond.send_failed(11.0) == []
 
 
@@ -158,7 +158,7 @@ def test_a_message_that_could_not_be_sent_right_after_a_greeting_waits_for_the_t
     bond = joined(10.0)
     assert bond.send_failed(10.0) == [Lost()]
     assert bond.state is BondState.GREETING
-    assert bond.tick(10.0 + HELLO_EVERY_S) == [SendHello()]
+    assert bond.tick(10.0 + HELLO_EVERY_S) == [SendHello(bond.attempt)]
 
 
 def test_what_could_not_be_sent_before_the_bond_stands_costs_nothing() -> None:
@@ -174,7 +174,7 @@ def test_a_burst_of_stray_messages_makes_one_greeting() -> None:
     actions: list[Action] = []
     for number in range(2, 1000):
         actions += bond.received(says(5, number, NEWS), 11.0 + number / 1e6)
-    assert actions == [Lost(), SendHello()]
+    assert actions == [Lost(), SendHello(bond.attempt)]
 
 
 def test_a_burst_of_rejoins_makes_one_greeting() -> None:
@@ -182,14 +182,24 @@ def test_a_burst_of_rejoins_makes_one_greeting() -> None:
     actions: list[Action] = []
     for number in range(1000):
         actions += bond.received(says(6, 0, Rejoin()), 11.0 + number / 1e6)
-    assert actions == [Lost(), SendHello()]
+    assert actions == [Lost(), SendHello(bond.attempt)]
 
 
 def test_a_second_welcome_tells_everything_anew() -> None:
     bond = joined(10.0)
     bond.received(says(5, 1, NEWS), 10.1)
-    assert bond.received(says(5, 0, Welcome()), 10.2) == [Lost(), Joined(5, new_epoch=False)]
+    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 10.2) == [Lost(), Joined(5, new_epoch=False)]
     assert bond.received(says(5, 1, NEWS), 10.3) == [Deliver(NEWS)]
+
+
+def test_only_the_answer_to_the_last_greeting_counts() -> None:
+    bond = Membership()
+    for turn in range(12):  # the router hangs, and the greetings pile up there
+        bond.tick(turn * HELLO_EVERY_S)
+    assert bond.attempt == 12
+    for attempt in range(12):
+        assert bond.received(says(5, 0, Welcome(attempt=attempt)), 4.0) == []
+    assert bond.received(says(5, 0, Welcome(attempt=12)), 4.0) == [Joined(5, new_epoch=True)]
 
 
 def test_a_live_bond_beats_and_does_not_greet() -> None:
@@ -222,7 +232,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
                 actions = bond.send_failed(now)
             case "welcome":
                 seq = 0
-                actions = bond.received(says(epoch, 0, Welcome()), now)
+                actions = bond.received(says(epoch, 0, Welcome(attempt=bond.attempt)), now)
             case "rejoin":
                 actions = bond.received(says(epoch, 0, Rejoin()), now)
             case "next":
@@ -242,7 +252,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
                 case Lost():
                     assert live
                     live = False
-                case SendHello():
+                case SendHello(_):
                     greeted_at.append(now)
                     assert not live
                 case Deliver() | SendHeartbeat():
@@ -257,5 +267,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
 def test_a_member_alone_greets_at_a_steady_pace(step: float) -> None:
     bond = Membership()
     ticks = int(10 / step)
-    greetings = sum(bond.tick(turn * step).count(SendHello()) for turn in range(ticks))
+    for turn in range(ticks):
+        bond.tick(turn * step)
+    greetings = bond.attempt
     assert 10 / 0.5 - 1 <= greetings <= 10 / (HELLO_EVERY_S * 0.9) + 1

@@ -60,7 +60,7 @@ class FakeRouter:
             case Hello():
                 self.hellos.append(body)
                 self._sent[member] = 0
-                self._send(member, Welcome())
+                self._send(member, Welcome(attempt=body.attempt))
             case Bye():
                 self.byes += 1
                 self._sent.pop(member, None)

@@ -98,7 +98,7 @@ class FakeRouter:
             self.told.hellos.append(envelope.body)
             self._sent[member] = 0
             self._expected[member] = 0
-            self._send(member, Welcome())
+            self._send(member, Welcome(attempt=envelope.body.attempt))
             return
         if member not in self._sent:
             return

@@ -303,6 +303,14 @@ def test_of_two_holds_of_a_former_life_the_higher_term_wins_in_either_order(room
     assert (room.holder("x"), room.holder("y")) == (B, B)
 
 
+def test_a_member_that_tells_a_higher_term_of_its_own_stream_still_holds_it(room: Room) -> None:
+    room.hold(A, 77)
+    assert room.hold(A, 78) == []
+    assert room.holder() == A
+    room.gone(A)
+    assert room.holder() is None
+
+
 def test_a_hold_under_the_same_term_by_another_member_is_revoked(room: Room) -> None:
     term = room.publish(A)
     assert room.hold(B, term) == [Send(B, Revoke(stream="cam", term=term))]
@@ -688,6 +696,15 @@ def test_a_claim_while_its_member_still_tells_is_no_leftover_of_before(room: Roo
     room.synced(A)
     assert room.holder() == A
     assert room.hold(A, term) == []
+
+
+def test_a_grant_that_was_lost_is_not_kept_by_the_telling_of_what_it_took_over(room: Room) -> None:
+    old = room.publish(A)
+    room.granted(A)
+    room.streams.begin_snapshot(A)
+    assert room.hold(A, old) == [Send(A, Revoke(stream="cam", term=old))]
+    room.synced(A)
+    assert room.holder() is None
 
 
 def test_a_greeting_in_the_middle_of_telling_begins_anew(room: Room) -> None:

@@ -1,0 +1,1 @@
+pytest_plugins = ["tests.kit.services", "tests.kit.processes", "tests.kit.clients"]

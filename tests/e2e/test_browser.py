@@ -1,0 +1,331 @@
+"""A real browser as camera and viewer: its own WebSocket, its own JPEG encoder and decoder, on a page from loopback.
+
+Headless Chromium is driven over its DevTools protocol. The page's script is written from the edge protocol alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.kit.clients import JPEG, base64_of, eventually, http, new_name
+from tests.kit.processes import SERVICE_TOKEN, Process, clean_environ, poll, running
+from tests.kit.services import missing
+
+pytestmark = [pytest.mark.e2e, pytest.mark.real]
+
+PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
+START_S: Final = 60.0
+SCRIPT_S: Final = 20.0
+
+PAGE: Final = """<!doctype html><meta charset="utf-8"><title>watchout</title><canvas width="64" height="48"></canvas>
+<script>
+class Client {
+  constructor(url, path, token, by = "message") {
+    this.heard = [];
+    this.news = [];
+    const query = by === "query" ? `?token=${encodeURIComponent(token)}` : "";
+    this.socket = new WebSocket(url.replace("http", "ws") + path + query);
+    this.socket.binaryType = "arraybuffer";
+    this.opened = new Promise((resolve) => {
+      this.socket.onopen = () => {
+        if (by === "message") this.send({ type: "auth", token });
+        resolve(true);
+      };
+    });
+    this.closed = new Promise((resolve) => {
+      this.socket.onclose = (event) => resolve({ code: event.code, reason: event.reason, clean: event.wasClean });
+    });
+    this.socket.onmessage = (event) => {
+      this.heard.push(typeof event.data === "string" ? JSON.parse(event.data) : unpack(event.data));
+      this.news.splice(0).forEach((wake) => wake());
+    };
+  }
+  send(message) { this.socket.send(JSON.stringify(message)); }
+  async find(type, fields = {}) {
+    for (let at = 0; ; at += 1) {
+      while (at >= this.heard.length) await new Promise((wake) => this.news.push(wake));
+      const message = this.heard[at];
+      if (message.type === type && Object.entries(fields).every(([name, value]) => message[name] === value))
+        return message;
+    }
+  }
+}
+function pack(picture, timestamp) {
+  const bytes = new Uint8Array(18 + picture.byteLength);
+  const head = new DataView(bytes.buffer);
+  bytes.set([0x57, 1, 1, 0]);
+  head.setBigUint64(8, BigInt(timestamp));
+  bytes[16] = 1;
+  bytes.set(new Uint8Array(picture), 18);
+  return bytes.buffer;
+}
+function unpack(buffer) {
+  const head = new DataView(buffer);
+  const end = 18 + head.getUint8(17);
+  return {
+    type: "video-frame", frameId: head.getUint32(4), timestamp: Number(head.getBigUint64(8)), codec: head.getUint8(16),
+    streamId: new TextDecoder("ascii").decode(buffer.slice(18, end)), picture: buffer.slice(end),
+  };
+}
+function draw(colour) {
+  const canvas = document.querySelector("canvas");
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+async function camera(url, token, by, streamId) {
+  const client = (window.cam = new Client(url, "/streams/register", token, by));
+  await client.opened;
+  const wish = { type: "register", clientType: "mobile", produces: ["video-frame", "alert"], consumes: ["alert"] };
+  client.send(streamId ? { ...wish, streamId } : wish);
+  await client.find("success", by === "message" ? { message: "Authentication successful" } : {});
+  while (!(client.stream = client.heard.find((message) => message.streamId)?.streamId))
+    await new Promise((wake) => client.news.push(wake));
+  return client.stream;
+}
+async function show(format, colour, timestamp) {
+  const canvas = draw(colour);
+  if (format === "json") {
+    const data = canvas.toDataURL("image/jpeg");
+    window.cam.send({ type: "video-frame", streamId: window.cam.stream, data, timestamp });
+    return data;
+  }
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg"));
+  window.cam.socket.send(pack(await blob.arrayBuffer(), timestamp));
+  return null;
+}
+async function viewer(url, token, by, streamId, format) {
+  const client = (window.view = new Client(url, "/streams/subscribe", token, by));
+  await client.opened;
+  client.send({ type: "subscribe", clientType: "dashboard", streamId, consumes: ["video-frame", "alert"], format });
+  return (await client.find("status")).status;
+}
+async function look(frame) {
+  const source = frame.picture
+    ? new Blob([frame.picture], { type: "image/jpeg" })
+    : await (await fetch(frame.data.startsWith("data:") ? frame.data : `data:image/jpeg;base64,${frame.data}`)).blob();
+  const picture = await createImageBitmap(source);
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(picture, 0, 0);
+  const [red, green, blue] = pen.getImageData(10, 10, 1, 1).data;
+  return {
+    width: picture.width, height: picture.height, red, green, blue, frameId: frame.frameId, timestamp: frame.timestamp,
+    streamId: frame.streamId, data: frame.data ?? null,
+  };
+}
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[str]:
+    """A browser that runs; the URL of its DevTools."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        missing(f"no browser: none of {', '.join(PROGRAMS)} is on the PATH")
+    directory = Path(tempfile.mkdtemp(prefix="wo-browser-"))
+    command = [
+        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--no-proxy-server", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--remote-debugging-port=0", f"--user-data-dir={directory / 'profile'}", "about:blank",
+    ]  # fmt: skip
+    environ = {**clean_environ(), "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
+    browser = Process("browser", command, environ, directory / "output", directory)
+    told = directory / "profile" / "DevToolsActivePort"
+    try:
+        poll(lambda: (told.exists() and told.read_text().count("\n")) or not browser.running, START_S, "no DevTools")
+        assert browser.running, f"the browser ended:\n{browser.output[-2000:]}"
+        port, path = told.read_text().split("\n")[:2]
+        yield f"ws://127.0.0.1:{port}{path}"
+    finally:
+        browser.end()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Tab:
+    """One tab with the page; runs its functions."""
+
+    def __init__(self, devtools: ClientConnection) -> None:
+        self._devtools = devtools
+        self._numbers = itertools.count(1)
+        self._session: dict[str, str] = {}
+
+    async def open(self, url: str) -> None:
+        target = await self._call("Target.createTarget", url="about:blank")
+        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._target = target["targetId"]
+        self._session = {"sessionId": attached["sessionId"]}
+        await self._call("Page.enable")
+        await self._call("Page.navigate", url=url)
+        await self.run(
+            "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+        )
+        assert await self.run("typeof camera === 'function'")
+
+    async def close(self) -> None:
+        self._session = {}
+        await self._call("Target.closeTarget", targetId=self._target)
+
+    async def run(self, script: str) -> Any:
+        """What an expression, or the promise that it gives, comes to."""
+        answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the page."""
+        return await self.run(f"{function}({', '.join(map(json.dumps, arguments))})")
+
+    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters, **self._session}
+        async with asyncio.timeout(SCRIPT_S):
+            await self._devtools.send(json.dumps(message))
+            while (answer := json.loads(await self._devtools.recv())).get("id") != number:
+                pass
+        assert "error" not in answer, (method, answer)
+        return dict(answer["result"])
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[str]:
+    """The URL of the page, on an origin that is not the gateway's."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def tabs(chromium: str, page: str) -> AsyncIterator[list[Tab]]:
+    """Two tabs with the page."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = []
+        for _ in range(2):
+            devtools = await stack.enter_async_context(connect(chromium, max_size=None, proxy=None))
+            tab = Tab(devtools)
+            await tab.open(page)
+            stack.push_async_callback(tab.close)
+            opened.append(tab)
+        yield opened
+
+
+@pytest.fixture
+def token(plain_watchout) -> str:
+    return plain_watchout.token(new_name("browser"))
+
+
+def is_red(seen: dict[str, Any]) -> bool:
+    return seen["red"] > 200 and seen["green"] < 60 and seen["blue"] < 60
+
+
+def is_blue(seen: dict[str, Any]) -> bool:
+    return seen["blue"] > 200 and seen["red"] < 60 and seen["green"] < 60
+
+
+@pytest.mark.parametrize("by", ["message", "query"])
+@pytest.mark.parametrize("sent", ["json", "binary"])
+@pytest.mark.parametrize("wanted", ["json", "binary"])
+async def test_a_browser_shows_the_pictures_of_another(plain_watchout, token, tabs, by, sent, wanted):
+    url = plain_watchout.url
+    phone, dashboard = tabs
+    stream = await phone.call("camera", url, token, by)
+    assert await dashboard.call("viewer", url, token, by, stream, wanted) == "streaming"
+    data = await phone.call("show", sent, "red", 1001)
+    seen = await dashboard.run("view.find('video-frame', {frameId: 1}).then(look)")
+    assert (seen["width"], seen["height"], seen["timestamp"], seen["streamId"]) == (64, 48, 1001, stream)
+    assert is_red(seen)
+    if sent == wanted == "json":
+        assert seen["data"] == data
+    await phone.call("show", sent, "blue", 1002)
+    assert is_blue(await dashboard.run("view.find('video-frame', {frameId: 2}).then(look)"))
+    assert "permessage-deflate" in await dashboard.run("view.socket.extensions")
+
+
+async def test_a_browser_shows_the_newest_picture_over_http(plain_watchout, token, tabs):
+    phone, _ = tabs
+    stream = await phone.call("camera", plain_watchout.url, token, "message")
+    data = await phone.call("show", "json", "red", 1001)
+
+    async def newest() -> Any:
+        answer = await http(f"{plain_watchout.url}/streams/{stream}/frame.jpg", token=token)
+        return answer if answer.status == 200 else None
+
+    answer = await eventually(newest)
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert f"data:image/jpeg;base64,{base64_of(answer.body)}" == data
+
+
+async def test_a_browser_sees_a_camera_of_another_kind_and_alerts(plain_watchout, token, tabs, clients):
+    _, dashboard = tabs
+    camera = await clients.camera(plain_watchout.url, token)
+    stream = await camera.register()
+    await dashboard.call("viewer", plain_watchout.url, token, "message", stream, "json")
+    await camera.show()
+    frame = await dashboard.run("view.find('video-frame')")
+    assert frame["data"] == base64_of(JPEG)
+    alert = {"streamId": stream, "severity": "high", "message": "Gefahr ≠ 😀", "frameId": 1}
+    answer = await http(f"{plain_watchout.url}/alerts", method="POST", token=SERVICE_TOKEN, body=alert)
+    assert 200 <= answer.status < 300
+    assert (await dashboard.run("view.find('alert')")).items() >= alert.items()
+    await camera.leave()
+    await dashboard.run("view.find('status', {status: 'offline'})")
+
+
+async def test_a_panic_button_in_one_browser_reaches_the_other(plain_watchout, token, tabs):
+    phone, dashboard = tabs
+    stream = await phone.call("camera", plain_watchout.url, token, "message", new_name())
+    await dashboard.call("viewer", plain_watchout.url, token, "message", stream, "json")
+    await phone.run("cam.send({type: 'alert', streamId: cam.stream, severity: 'critical', message: 'help'})")
+    for tab, client in ((dashboard, "view"), (phone, "cam")):
+        alert = await tab.run(f"{client}.find('alert')")
+        assert (alert["streamId"], alert["message"]) == (stream, "help")
+
+
+async def test_a_browser_sees_the_close_codes(plain_watchout, token, tabs):
+    phone, other = tabs
+    url = plain_watchout.url
+    wrong = json.dumps([url, "/streams/subscribe", "w" * 32])
+    assert (await phone.run(f"new Client(...{wrong}).closed"))["code"] == 1008
+    assert (await phone.run(f"new Client(...{wrong}, 'query').closed"))["code"] == 1006  # browsers hide the 401
+    stream = await phone.call("camera", url, token, "message", new_name())
+    await other.call("camera", url, token, "query", stream)
+    closed = await phone.run("cam.closed")
+    assert (closed["code"], closed["clean"]) == (4501, True)
+
+
+async def test_a_browser_sees_1012_when_the_gateway_ends(tabs):
+    phone, dashboard = tabs
+    with running() as started:
+        token = started.token()
+        stream = await phone.call("camera", started.url, token, "message")
+        await dashboard.call("viewer", started.url, token, "message", stream, "json")
+        gateway = started.one("gateway")
+        gateway.send_signal(signal.SIGTERM)
+        for tab, client in ((phone, "cam"), (dashboard, "view")):
+            closed = await tab.run(f"{client}.closed")
+            assert (closed["code"], closed["clean"]) == (1012, True)
+        assert await gateway.ended() == 0

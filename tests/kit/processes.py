@@ -1,0 +1,332 @@
+"""Watchout as its users run it: the console scripts as real processes, on a port and in a home of their own.
+
+Calls block, for a second or two; only `Process.ended` leaves the loop to the clients. Whatever is started is ended
+by its own id, and whoever printed a traceback or told of a failure fails the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from common.embedded_store import FILE_NAME, mint_token
+from common.settings import table
+
+BIN: Final = Path(sys.executable).parent
+REPOSITORY: Final = Path(__file__).parents[2]
+SERVICE_TOKEN: Final = "service-token-of-the-tests"
+READY_S: Final = 30.0
+#: honcho sends SIGKILL after this, so a process must have ended by then.
+END_S: Final = 5.0
+#: What no process may ever print.
+BAD_WORDS: Final = ("Traceback", "failed")
+
+_opener: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def clean_environ() -> dict[str, str]:
+    """This process's environment without anything that watchout or honcho would read."""
+    ours = {spec.env for _, spec, _ in table()} | {"PORT", "PYTHONDONTWRITEBYTECODE"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not name.startswith(("HONCHO_", "WATCHOUT_"))
+    }
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has, outside the range from which the kernel takes those of clients."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class Process:
+    """One process, with what it prints in a file."""
+
+    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], output: Path, cwd: Path) -> None:
+        self.name = name
+        self._output = output
+        with output.open("wb") as file:
+            self._popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, cwd=cwd,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def output(self) -> str:
+        """All that it printed so far."""
+        return self._output.read_text(errors="replace")
+
+    @property
+    def children(self) -> list[psutil.Process]:
+        """The processes below this one."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it without a warning (kill -9)."""
+        self.send_signal(signal.SIGKILL)
+        self._popen.wait(END_S)
+
+    def pause(self) -> None:
+        """It does nothing more, but is there (SIGSTOP)."""
+        self.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send_signal(signal.SIGCONT)
+
+    def wait(self, timeout_s: float = END_S) -> int:
+        """Wait for its end; its exit code. Raises `subprocess.TimeoutExpired`."""
+        return self._popen.wait(timeout_s)
+
+    def terminate(self, timeout_s: float = END_S) -> int:
+        """Tell it to end (SIGTERM); its exit code. Raises `subprocess.TimeoutExpired`."""
+        self.send_signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    async def ended(self, timeout_s: float = END_S) -> int:
+        """Wait for its end while the loop runs; its exit code."""
+        async with asyncio.timeout(timeout_s):
+            while self.running:
+                await asyncio.sleep(0.01)
+        return self.wait(0)
+
+    def wait_for_output(self, text: str, timeout_s: float = READY_S) -> None:
+        """Wait until it printed this."""
+        poll(lambda: text in self.output or not self.running, timeout_s, f"{self.name} did not print {text!r}")
+        assert text in self.output, f"{self.name} ended without printing {text!r}:\n{self.output}"
+
+    def end(self) -> str | None:
+        """End it and all below it, whatever it does; what is to be said against how it ended."""
+        if not self.running:
+            return None
+        below = self.children
+        self.resume()
+        fault = None
+        try:
+            code = self.terminate(END_S + 3 if below else END_S)
+            if code and not below:
+                fault = f"{self.name} ended with {code} when it was told to end"
+        except subprocess.TimeoutExpired:
+            fault = f"{self.name} did not end within {END_S:g} s"
+            self.kill()
+        for child in below:
+            if child.is_running():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        return fault
+
+
+class Watchout:
+    """One watchout on loopback: `start` its processes one by one, or `start_all`."""
+
+    def __init__(
+        self,
+        *,
+        loop: str = "uvloop",
+        gateways: int = 1,
+        environ: Mapping[str, str] | None = None,
+        expected: Sequence[str] = (),
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="wo-"))  # short: the paths of sockets are
+        self.home = self.directory / "home"
+        self.port = free_port()
+        self.gateways = gateways
+        self._expected = expected
+        self.environ = {
+            **clean_environ(),
+            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            "WATCHOUT_HOME": str(self.home),
+            "WATCHOUT_HOST": "127.0.0.1",
+            "WATCHOUT_PORT": str(self.port),
+            "WATCHOUT_LOOP": loop,
+            "SERVICE_TOKEN": SERVICE_TOKEN,
+            **(environ or {}),
+        }
+        #: Every process that was started, in order.
+        self.processes: list[Process] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def output(self) -> str:
+        """All that all processes printed so far."""
+        return "".join(process.output for process in self.processes)
+
+    def token(self, user: str | None = None, lifetime_s: float = 7 * 86_400.0) -> str:
+        """A session token for the user of this name."""
+        return mint_token(self.home / FILE_NAME, user, lifetime_s)
+
+    def start(self, name: str, environ: Mapping[str, str] | None = None) -> Process:
+        """Start ``router``, ``gateway`` or ``mlbridge``."""
+        return self.run(name, [str(BIN / f"watchout-{name}")], environ)
+
+    def run(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
+        """Start any program in the environment of this watchout."""
+        output = self.directory / f"{len(self.processes)}-{name}.log"
+        process = Process(name, command, {**self.environ, **(environ or {})}, output, self.directory)
+        self.processes.append(process)
+        return process
+
+    def start_all(self) -> None:
+        """The router, the gateways and an mlbridge; returns when they serve."""
+        for name in ("router", *["gateway"] * self.gateways, "mlbridge"):
+            self.start(name)
+        self.wait_ready()
+
+    def named(self, name: str) -> list[Process]:
+        """The processes of this name that run."""
+        return [process for process in self.processes if process.name == name and process.running]
+
+    def one(self, name: str) -> Process:
+        """The only process of this name that runs."""
+        (process,) = self.named(name)
+        return process
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until every started process says that it is ready, and `/health` is 200."""
+
+        def ready() -> bool:
+            for process in self.processes:
+                if process.name in ("router", "gateway", "mlbridge") and process.running:
+                    if f"{process.name} ready" not in process.output:
+                        return False
+                elif process.name in ("gateway", "router"):
+                    raise AssertionError(f"{process.name} ended:\n{process.output}")
+            return self.get("/health")[0] == 200
+
+        poll(ready, timeout_s, "watchout is not healthy")
+
+    def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
+        """One request, blocking: the status, 0 when nobody answers, and the decoded body."""
+        request = urllib.request.Request(self.url + path)
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with _opener.open(request, timeout=5) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+        except OSError:
+            return 0, None
+
+    def holder_of(self, client_port: int) -> int | None:
+        """The id of the gateway that has the other end of a client's connection; None: the kernel knows none yet."""
+        for process in self.processes:
+            if process.running:
+                for each in [psutil.Process(process.pid), *process.children]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        for connection in each.net_connections("tcp"):
+                            if connection.raddr and connection.raddr.port == client_port:
+                                return each.pid
+        return None
+
+    def close(self) -> None:
+        """End everything. Raises `AssertionError` about bad words, exit codes, and whoever did not end in time."""
+        faults = []
+        order = {"gateway": 0, "mlbridge": 1, "router": 2}
+        for process in sorted(self.processes, key=lambda process: order.get(process.name, -1)):
+            fault = process.end()
+            if fault is not None:
+                faults.append(fault)
+        for process in self.processes:
+            said = process.output
+            for text in self._expected:
+                said = said.replace(text, "")
+            bad = [line for line in said.splitlines() if any(word in line for word in BAD_WORDS)]
+            if bad:
+                faults.append(f"{process.name} printed {bad[0][:500]!r}:\n{process.output[-6000:]}")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert not faults, "\n".join(faults)
+
+
+def poll(condition: Callable[[], object], timeout_s: float, what: str) -> None:
+    """Block until `condition` holds; `AssertionError` with `what` when it does not in time."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, f"{what} within {timeout_s:g} s"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(
+    *,
+    loop: str = "uvloop",
+    gateways: int = 1,
+    environ: Mapping[str, str] | None = None,
+    start: bool = True,
+    expected: Sequence[str] = (),
+) -> Iterator[Watchout]:
+    """A watchout that serves; with `start=False` one of which nothing is started yet.
+
+    `expected` are texts with bad words that may be printed all the same, such as the system's word on a service that
+    the test has taken away.
+    """
+    watchout = Watchout(loop=loop, gateways=gateways, environ=environ, expected=expected)
+    try:
+        if start:
+            watchout.start_all()
+        yield watchout
+    finally:
+        watchout.close()
+
+
+@pytest.fixture
+def watchout() -> Iterator[Callable[..., Watchout]]:
+    """Start a watchout of its own for one test: `watchout(loop=…, gateways=…, environ={…}, start=…)`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(running(**options))
+
+
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """The loop of `plain_watchout`; a module that wants both defines this with parameters."""
+    return "uvloop"
+
+
+@pytest.fixture(scope="module")
+def plain_watchout(watchout_loop: str) -> Iterator[Watchout]:
+    """A watchout with the default settings and a service token, for a whole module. Do not end its processes."""
+    with running(loop=watchout_loop) as started:
+        yield started
