@@ -346,9 +346,12 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def router_decides(self) -> None:
-        """A while after its start a router decides the claims that waited."""
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
+        """A while after its start, when all have told what they hold, a router decides the claims that waited."""
+        if self.waiting is not None:
+            for name in GATEWAYS:
+                self.member_greets(name)
+            self.flow(waits=False)
+            waiting, self.waiting = self.waiting, None
             self.deliver(self.streams.settle(NOW_MS))
             for member, claim in waiting:
                 if any(gateway.id == member and gateway.known for gateway in self.gateways.values()):

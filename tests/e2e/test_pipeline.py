@@ -1,0 +1,137 @@
+"""The main job, as a user sees it: footage to viewers, a real detector, its alerts on both screens, real sign-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ctl.scene import CYCLE_S, EMPTY_S
+from tests.kit.clients import JPEG, base64_of, eventually
+from tests.kit.processes import BIN, REPOSITORY, clean_environ, free_port
+from tests.kit.services import missing
+
+FOOTAGE = Path(os.environ.get("WATCHOUT_FOOTAGE", REPOSITORY / "../shared/data/people.mp4"))
+#: The first person of the footage is in the picture by then.
+FIRST_PERSON_S = 6.0
+FPS = 10
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds of real footage as a folder of JPEGs."""
+    av = pytest.importorskip("av")
+    if not FOOTAGE.is_file():
+        missing(f"no footage at {FOOTAGE}, name some in WATCHOUT_FOOTAGE")
+    folder = tmp_path_factory.mktemp("footage")
+    with av.open(str(FOOTAGE)) as film:
+        for number, frame in enumerate(film.decode(video=0)):
+            if number == 10 * FPS:
+                break
+            frame.to_image().save(folder / f"{number:04d}.jpg", quality=75)
+    return folder
+
+
+def ctl(started, *words: str) -> list[str]:
+    return [str(BIN / "watchout-ctl"), *words, "--url", started.url.replace("http", "ws")]
+
+
+async def test_footage_reaches_a_viewer_frame_by_frame_and_byte_by_byte(watchout, tmp_path, pictures):
+    started = watchout()
+    saved = tmp_path / "saved"
+    viewer = started.run("watch", ctl(started, "watch", "cam-1", "--save", str(saved), "--json"))
+    await eventually(lambda: "offline" in viewer.output, 10)
+    camera = started.run("publish", ctl(started, "publish", str(pictures), "--stream", "cam-1", "--fps", str(FPS)))
+    await eventually(lambda: started.get("/stats")[1]["activeStreams"] == ["cam-1"], 10)
+    table = subprocess.run(
+        [BIN / "watchout-ctl", "stats"], env=clean_environ() | {"WATCHOUT_HOME": str(started.home)},
+        capture_output=True, text=True, timeout=20, check=True,
+    ).stdout  # fmt: skip
+    assert "cam-1" in table
+    assert "streaming" in table
+    assert await camera.ended(30) == 0
+    await eventually(lambda: len(list(saved.glob("*.jpg"))) == 10 * FPS, 5)
+    sent = [path.read_bytes() for path in sorted(pictures.glob("*.jpg"))]
+    came = sorted(saved.glob("*.jpg"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    assert [int(path.stem.rpartition("-")[2]) for path in came] == list(range(1, 10 * FPS + 1))
+    assert [path.read_bytes() for path in came] == sent
+
+
+def alerts_of(output: str) -> list[int]:
+    """The frame ids of the alerts that a `watch` or `publish` printed."""
+    return [int(number) for number in re.findall(r"ALERT .*\(frame (\d+)", output)]
+
+
+@pytest.fixture
+def detector(watchout) -> Iterator[tuple[object, str]]:
+    """A watchout with the example ML service."""
+    pytest.importorskip("cv2")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    # At the end the service may be gone before the bridge.
+    started = watchout(environ={"ML_SERVICE_URL": url}, expected=["Connect call failed"])
+    service = REPOSITORY / "examples/ml_service/service.py"
+    started.run("ml", [str(BIN / "python"), str(service), "--port", str(port)])
+    return started, url
+
+
+@pytest.mark.parametrize(("source", "moves_at_s"), [("test", EMPTY_S), ("footage", FIRST_PERSON_S)])
+async def test_the_detectors_alerts_are_on_both_screens_within_2_s_of_something_moving(detector, source, moves_at_s):
+    started, _ = detector
+    if source == "footage" and not FOOTAGE.is_file():
+        missing(f"no footage at {FOOTAGE}, name some in WATCHOUT_FOOTAGE")
+    name = str(FOOTAGE) if source == "footage" else source
+    viewer = started.run("watch", ctl(started, "watch", "cam-1", "--alerts-only"))
+    await eventually(lambda: "offline" in viewer.output, 10)
+    camera = started.run("publish", ctl(started, "publish", name, "--stream", "cam-1"))
+    await eventually(lambda: alerts_of(viewer.output) and alerts_of(camera.output), moves_at_s + CYCLE_S + 10)
+    seen = alerts_of(viewer.output)[0]
+    assert alerts_of(camera.output)[0] == seen
+    # The alert names its frame: between the first movement and two seconds later.
+    assert moves_at_s * FPS <= seen <= (moves_at_s + 2) * FPS
+    latency_s = json.loads(
+        subprocess.run(
+            [BIN / "watchout-ctl", "stats", "--json"], env=clean_environ() | {"WATCHOUT_HOME": str(started.home)},
+            capture_output=True, text=True, timeout=20, check=True,
+        ).stdout
+    )["members"]  # fmt: skip
+    bridge = next(member for member in latency_s if member["kind"] == "mlbridge")
+    assert bridge["figures"]["ml_requests_total"] > 0
+
+
+async def test_make_demo_runs_everything_and_alerts_appear(watchout):
+    started = watchout(start=False)
+    ml_port = free_port()
+    environ = {"ML_SERVICE_URL": f"http://127.0.0.1:{ml_port}", "ML_PORT": str(ml_port), "FOOTAGE": "test"}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    honcho = f"exec {BIN}/honcho -e {os.devnull} -f Procfile.demo start"
+    command = ["sh", "-c", f"cd '{REPOSITORY}' && {honcho}"]
+    demo = started.run("demo", command, environ | {"PATH": path})
+    await eventually(lambda: len(re.findall(r"alerts\.1.*ALERT", demo.output)) >= 2, 30)
+    assert re.search(r"camera\.1.*ALERT", demo.output)
+
+
+async def test_a_user_of_a_real_better_auth_publishes_and_watches(watchout, clients, postgres_url, start_better_auth):
+    web_app = start_better_auth(postgres_url)
+    ann, bob = web_app.sign_up("ann"), web_app.sign_up("bob")
+    started = watchout(environ={"DATABASE_URL": postgres_url})
+    camera = await clients.camera(started.url, ann.token)
+    stream = await camera.register("door")
+    viewer = await clients.viewer(started.url, ann.token, by="query")
+    await viewer.subscribe(stream)
+    await camera.show(base64_of(JPEG))
+    assert (await viewer.frame())["data"] == base64_of(JPEG)
+    stranger = await clients.viewer(started.url, bob.token, by="header")
+    await stranger.send("subscribe", streamId=stream, consumes=["video-frame"])
+    assert (await stranger.expect("error"))["code"] == "UNAUTHORIZED"
+    await asyncio.to_thread(web_app.sign_out, ann.token)
+    late = await clients.viewer(started.url, None)
+    await late.send("auth", token=ann.token)
+    assert (await late.expect("error"))["code"] == "AUTH_FAILED"
+    assert await late.closed() == 1008
