@@ -37,7 +37,10 @@ REOPEN_AFTER_S: Final = 2.0
 #: Pictures that the thread makes ahead of the loop.
 AHEAD: Final = 3
 
-MEDIA_HINT: Final = "pictures cannot be decoded or drawn here, install: pip install 'watchout[media]', in a clone pip install -e '.[media]'"
+MEDIA_HINT: Final = (
+    "pictures cannot be decoded or drawn here, install: pip install 'watchout[media]', in a clone "
+    "pip install -e '.[media]'"
+)
 
 
 @dataclass(frozen=True, slots=True)
