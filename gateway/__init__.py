@@ -2,6 +2,6 @@
 
 Pure rooms: ``session`` (one client's conversation), ``hub`` (who watches what here), ``lanes`` (what waits for one
 viewer), ``limits``, ``access`` (who may view), ``wire`` (client messages and the bytes of server messages).
-Edge rooms: ``websocket`` (one socket), ``listener`` (WebSocket or HTTP), ``http``, ``link`` (to the router), ``auth``.
-``app`` wires them and decides nothing.
+Edge rooms: ``websocket`` (one socket), ``conversation`` (carries out what a session says), ``listener`` (WebSocket or
+HTTP), ``http``, ``link`` (to the router), ``auth``. ``app`` wires them and decides nothing.
 """

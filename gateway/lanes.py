@@ -183,6 +183,12 @@ class Lanes:
                 subscription.unsent()
         return None
 
+    def forget_messages(self) -> None:
+        """The viewer is closed because it is too slow: what waits is not sent."""
+        if self._messages is not None:
+            self._messages.clear()
+        self._bytes = 0
+
     def drop(self, subscription: Subscription) -> None:
         """The viewer wants this stream no more."""
         subscription.slot = None

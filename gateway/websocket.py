@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import json
 import socket
-import uuid
 from collections import deque
 from http import HTTPStatus
-from typing import Final, assert_never, cast
+from typing import Final, cast
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -23,35 +22,16 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
-from common import alerts, log
-from common.errors import CloseCode, RouterUnavailable, StoreUnavailable
+from common import log
+from common.errors import CloseCode, StoreUnavailable
 from common.frames import Frame, FrameFault
-from common.messages import Granted, Refused
 from gateway import wire
-from gateway.access import may_view, without_right
 from gateway.auth import Identity
-from gateway.hub import Publication
+from gateway.conversation import Conversation
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
 from gateway.limits import Full
-from gateway.link import KeptAlert
 from gateway.rooms import Rooms, new_stream_id, now_ms
-from gateway.session import (
-    Acknowledged,
-    AskClaim,
-    AskOwner,
-    Close,
-    Command,
-    Path,
-    Publish,
-    Reply,
-    SendAlert,
-    SendFrame,
-    Session,
-    Unwatch,
-    Verify,
-    Waiting,
-    Watch,
-)
+from gateway.session import Path, Session
 
 #: Above this many bytes that the kernel did not take, frames wait in their slots.
 WRITE_HIGH_BYTES: Final = 64 * 1024
@@ -80,9 +60,9 @@ class WebSocket(asyncio.Protocol):
     """One client's socket, from the handshake on. `head` is the HTTP request that the listener has read."""
 
     __slots__ = (
-        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_auth_timer", "_closing", "_full",
-        "_inbox", "_lanes", "_loop", "_lost", "_pinged_at", "_protocol", "_publication", "_rooms",
-        "_session", "_transport", "_user", "_window_timer", "_wrote_eof", "address", "heard_at",
+        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_conversation", "_full", "_inbox",
+        "_lanes", "_loop", "_lost", "_pinged_at", "_protocol", "_rooms", "_transport", "_window_timer", "_wrote_eof",
+        "address", "closing", "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, address: str, full: Full | None) -> None:
@@ -93,17 +73,16 @@ class WebSocket(asyncio.Protocol):
         self._protocol = ServerProtocol(extensions=_EXTENSIONS, max_size=rooms.settings.max_message_bytes)
         self._lanes = Lanes(rooms.settings, self._encode)
         self._transport: asyncio.Transport
-        self._session: Session | None = None
-        self._publication: Publication | None = None
-        self._user: str | None = None
+        self._conversation: Conversation | None = None
         self._assembling: bytearray | None = None
         self._assembling_opcode = Opcode.TEXT
         self._assembling_since = 0.0
         self._inbox: deque[tuple[Opcode, bytes]] | None = None
-        self._auth_timer: asyncio.TimerHandle | None = None
         self._window_timer: asyncio.TimerHandle | None = None
         self._aborter: asyncio.TimerHandle | None = None
-        self._closing = self._lost = self._wrote_eof = False
+        #: From now on nothing is written but what ends the connection.
+        self.closing = False
+        self._lost = self._wrote_eof = False
         self.heard_at = self._pinged_at = self._loop.time()
 
     # ── asyncio.Protocol ─────────────────────────────────────────────────────────────────────────────────────────
@@ -128,7 +107,7 @@ class WebSocket(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The peer will send no more."""
         self._ending()  # before the protocol's own end of stream: nothing may be written after it
-        if self._session is not None:
+        if self._conversation is not None:
             self._protocol.receive_eof()
             self._pump()
         return False
@@ -140,30 +119,29 @@ class WebSocket(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The kernel took what there was."""
         self._lanes.blocked = False
-        self._drain_lanes()
+        self.drain()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone."""
         if self._lost:
             return
-        self._lost = self._closing = True
+        self._lost = self.closing = True
         self._rooms.sockets.discard(self)
         if self._rooms.draining and not self._rooms.sockets:
             self._rooms.all_gone.set()
         self._rooms.connections.closed(self.address)
-        if self._user is not None:
-            self._rooms.connections.left(self._user)
-        for timer in (self._auth_timer, self._window_timer, self._aborter):
+        for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
-        self._leave()
+        if self._conversation is not None:
+            self._conversation.gone()
         self._inbox = self._assembling = None
 
     # ── handshake ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _pump(self) -> None:
         failed = self._protocol.handshake_exc or self._protocol.parser_exc
-        if self._session is None and failed is not None:
+        if self._conversation is None and failed is not None:
             self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
@@ -173,7 +151,7 @@ class WebSocket(asyncio.Protocol):
             if isinstance(event, WebSocketFrame):
                 self._frame_event(event)
             elif isinstance(event, Request):
-                self._read(False)
+                self.hold()
                 self._rooms.tasks.start(self._handshake(event), "handshake")
         if self._protocol.close_expected():
             self._ending()
@@ -199,7 +177,7 @@ class WebSocket(asyncio.Protocol):
                 self._rooms.figures.count("auth_refused_total")
                 self._refuse(401, "AUTH_FAILED", "the token is not that of a session")
                 return
-        if self._closing:  # the client did not wait
+        if self.closing:  # the client did not wait
             return
         response = self._protocol.accept(request)
         if response.status_code != 101:
@@ -208,25 +186,16 @@ class WebSocket(asyncio.Protocol):
         self._protocol.send_response(response)
         self._flush()
         session = Session(Path(url.path), self._rooms.settings, now=now, new_stream_id=new_stream_id, identity=identity)
-        self._session = session
-        if self._full is not None:
-            self.run(session.too_many(self._full.what, now_ms()))
-        elif unavailable:
-            self.run(session.store_unavailable(now_ms()))
-        elif self._rooms.draining:
-            self.run(session.close(CloseCode.RESTART, "restart"))
-        elif identity is None:
-            self._auth_timer = self._loop.call_later(self._rooms.settings.auth_timeout_s, self._auth_timeout)
-        else:
-            self._joined(identity)
-        self._resume()
+        self._conversation = Conversation(self._rooms, self, session)
+        self._conversation.begin(refused=self._full.what if self._full else None, store_away=unavailable)
+        self.resume()
         self._pump()
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """End the handshake with an HTTP error, whatever state the protocol is in."""
-        if self._closing:
+        if self.closing:
             return
-        self._closing = True
+        self.closing = True
         body = json.dumps({"error": {"code": code, "message": message}}).encode()
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -257,206 +226,42 @@ class WebSocket(asyncio.Protocol):
                 if event.fin:
                     whole, self._assembling = bytes(self._assembling), None
                     self._message(self._assembling_opcode, whole)
-        elif opcode is Opcode.PING and self._session is not None:
-            self.run(self._session.ping(len(event.data), self.heard_at, now_ms()))
+        elif opcode is Opcode.PING and self._conversation is not None:
+            self._conversation.ping(len(event.data))
 
     def _message(self, opcode: Opcode, data: bytes) -> None:
-        session = self._session
-        if session is None or session.waiting is not None or self._inbox:
+        if self.closing:
+            return
+        conversation = self._conversation
+        if conversation is None or conversation.session.waiting is not None or self._inbox:
             # Bounded: reading is paused, so this is no more than one turn of reading brought.
             if self._inbox is None:
                 self._inbox = deque()
             self._inbox.append((opcode, data))
-            self._read(False)
+            self.hold()
             return
-        self._hear(session, opcode, data)
+        conversation.hear(data, text=opcode is Opcode.TEXT)
 
-    def _hear(self, session: Session, opcode: Opcode, data: bytes) -> None:
-        if self._closing:
+    def hold(self) -> None:
+        """Read no more: an answer is awaited."""
+        self._read(False)
+
+    def resume(self) -> None:
+        """The answer is there: hear what was held back, and read on."""
+        conversation = self._conversation
+        if conversation is None:
             return
-        self._rooms.figures.values["messages_in_total"] += 1
-        now = self._loop.time()
-        heard = session.text if opcode is Opcode.TEXT else session.binary
-        self.run(heard(data, now, now_ms()))
-
-    def _resume(self) -> None:
-        """What was held back while an answer was awaited."""
-        session = self._session
-        while self._inbox and session is not None and session.waiting is None and not self._closing:
-            self._hear(session, *self._inbox.popleft())
-        if not self._inbox and not self._lost and (session is None or session.waiting is None):
+        while self._inbox and conversation.session.waiting is None and not self.closing:
+            opcode, data = self._inbox.popleft()
+            conversation.hear(data, text=opcode is Opcode.TEXT)
+        if not self._inbox and conversation.session.waiting is None:
             self._read(True)
-
-    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def run(self, commands: list[Command]) -> None:
-        """Carry out what the session said, in order."""
-        for command in commands:
-            match command:
-                case SendFrame():
-                    if self._publication is not None:
-                        self._rooms.hub.frame(
-                            self._publication,
-                            text=command.text,
-                            picture=command.picture,
-                            codec=command.codec,
-                            timestamp=command.timestamp,
-                            now=self._loop.time(),
-                            now_ms=now_ms(),
-                        )
-                case Acknowledged():
-                    self._drain_lanes()
-                case Reply():
-                    self.message(command.wire)
-                case Close():
-                    self._close(command.code, command.reason)
-                case Verify():
-                    self._read(False)
-                    self._rooms.tasks.start(self._verify(command.token), "verify")
-                case AskClaim():
-                    self._read(False)
-                    self._rooms.tasks.start(self._claim(command), "claim")
-                case AskOwner():
-                    self._read(False)
-                    self._rooms.tasks.start(self._find(command.stream), "find")
-                case Publish():
-                    self._publish(command)
-                case SendAlert():
-                    self._rooms.tasks.start(self._alert(command), "camera alert")
-                case Watch():
-                    self._watch(command)
-                case Unwatch():
-                    self._lanes.drop(command.subscription)
-                    self._count_skipped(command.subscription)
-                    self._rooms.hub.unwatch(command.subscription)
-                case _:
-                    assert_never(command)
-
-    async def _verify(self, token: str) -> None:
-        assert self._session is not None
-        try:
-            identity = await self._rooms.store.verify(token)
-        except StoreUnavailable:
-            self._rooms.figures.count("auth_unavailable_total")
-            self.run(self._session.store_unavailable(now_ms()))
-            return
-        if identity is None:
-            self._rooms.figures.count("auth_refused_total")
-        if self._lost:
-            return
-        self.run(self._session.verified(identity, now_ms()))
-        if identity is not None:
-            self._joined(identity)
-        self._resume()
-
-    def _joined(self, identity: Identity) -> None:
-        if self._auth_timer is not None:
-            self._auth_timer.cancel()
-            self._auth_timer = None
-        full = self._rooms.connections.joined(identity.user_id)
-        if full is None:
-            self._user = identity.user_id
-        elif self._session is not None:
-            self.run(self._session.too_many(full.what, now_ms()))
-
-    async def _claim(self, command: AskClaim) -> None:
-        assert self._session is not None
-        stream, floor = command.stream, self._rooms.hub.last_frame_id(command.stream)
-        try:
-            reply: Granted | Refused | None = await self._rooms.link.claim(
-                stream, command.user, producing=command.producing, floor=floor
-            )
-        except RouterUnavailable:
-            reply = None
-        now = self._loop.time()
-        if isinstance(reply, Granted) and self._closing:
-            self._rooms.link.release(stream, reply.term)
-            return
-        if isinstance(reply, Granted):
-            self.run(self._session.granted(reply.term, reply.first_frame_id, now_ms()))
-        elif isinstance(reply, Refused):
-            self.run(self._session.refused(reply.code, reply.message, now, now_ms()))
-        else:
-            self.run(self._session.router_unavailable(now, now_ms()))
-        self._resume()
-
-    async def _find(self, stream: str) -> None:
-        assert self._session is not None
-        owner = self._rooms.hub.owner(stream)
-        try:
-            if owner is not None:
-                commands = self._session.found(self._rooms.hub.status(stream), owner, self._loop.time(), now_ms())
-            else:
-                found = await self._rooms.link.find(stream)
-                commands = self._session.found(found.status, found.user, self._loop.time(), now_ms())
-        except RouterUnavailable:
-            commands = self._session.router_unavailable(self._loop.time(), now_ms())
-        if self._lost:
-            return
-        self.run(commands)
-        self._resume()
-
-    def _publish(self, command: Publish) -> None:
-        hub, policy = self._rooms.hub, self._rooms.settings.stream_access
-        for _, viewer in without_right(policy, hub.viewers_of(command.stream), command.user):
-            viewer.right_lost(command.stream)
-        self._publication = hub.publish(
-            command.stream,
-            command.user,
-            self,
-            term=command.term,
-            first_frame_id=command.first_frame_id,
-            producing=command.producing,
-            wants_alerts=command.wants_alerts,
-            now=self._loop.time(),
-            now_ms=now_ms(),
-        )
-
-    async def _alert(self, command: SendAlert) -> None:
-        assert self._session is not None
-        try:
-            alert = alerts.complete(
-                command.draft, alert_id=uuid.uuid4().hex, timestamp=now_ms(), stream_id=command.stream
-            )
-            await self._rooms.link.raise_alert(alert)
-        except RouterUnavailable:
-            text = "the alert was not handed on: the router did not answer in time, try again"
-            self.run(self._session.alerts_failed(text, self._loop.time(), now_ms()))
-
-    def _watch(self, command: Watch) -> None:
-        subscription = command.subscription
-        subscription.held = {} if command.alerts_since is not None else None
-        ask = self._rooms.hub.watch(subscription, self, command.status, command.owner, self._loop.time(), now_ms())
-        if ask:
-            self._rooms.link.ask_newest(subscription.stream)
-        if command.alerts_since is not None:
-            self._rooms.tasks.start(self._replay(subscription, command.alerts_since), "replay of alerts")
-
-    async def _replay(self, subscription: Subscription, since: int) -> None:
-        # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
-        assert self._session is not None
-        kept: list[KeptAlert] = []
-        try:
-            kept = await self._rooms.link.alerts(subscription.stream, since=since)
-        except RouterUnavailable:
-            text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
-            self.run(self._session.alerts_failed(text, self._loop.time(), now_ms()))
-        held, subscription.held = subscription.held or {}, None
-        if self._closing or subscription not in self._session.subscriptions():
-            return
-        policy = self._rooms.settings.stream_access
-        for alert in kept:
-            if may_view(policy, subscription.identity, alert.owner):
-                held.pop(alert.id, None)
-                self.message(wire.text_message(alert.json))
-        for message in held.values():
-            self.message(message)
 
     # ── hub.Viewer and hub.Camera ────────────────────────────────────────────────────────────────────────────────
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame for this viewer, if its lanes take it."""
-        if self._closing:
+        if self.closing:
             return
         if self._lanes.frame(subscription, frame, now):
             encoded = self._encode(subscription, frame)
@@ -469,7 +274,7 @@ class WebSocket(asyncio.Protocol):
 
     def message(self, message: bytes) -> None:
         """An answer, alert or status for this client."""
-        if self._closing:
+        if self.closing:
             return
         try:
             write = self._lanes.message(message)
@@ -481,14 +286,13 @@ class WebSocket(asyncio.Protocol):
 
     def right_lost(self, stream: str) -> None:
         """This viewer may watch a stream no more."""
-        if self._session is not None:
-            self.run(self._session.right_lost(stream, self._loop.time(), now_ms()))
+        if self._conversation is not None:
+            self._conversation.right_lost(stream)
 
     def taken_over(self, stream: str) -> None:
         """Another socket has this camera's stream."""
-        self._publication = None
-        if self._session is not None:
-            self.run(self._session.taken_over(stream, now_ms()))
+        if self._conversation is not None:
+            self._conversation.taken_over(stream)
 
     # ── lanes and closing ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -504,7 +308,8 @@ class WebSocket(asyncio.Protocol):
         values["frame_bytes_out_total"] += len(encoded)
         return encoded
 
-    def _drain_lanes(self) -> None:
+    def drain(self) -> None:
+        """Write what waits, as far as the socket and the windows take it."""
         now = self._loop.time()
         while not self._lanes.blocked and not self._lost:
             waiting = self._lanes.next(now)
@@ -516,32 +321,31 @@ class WebSocket(asyncio.Protocol):
 
     def _arm_window_timer(self) -> None:
         """A frame waits for the window: it goes out in a while even when no `ack` comes."""
-        if self._window_timer is None and not self._lanes.blocked and not self._closing:
+        if self._window_timer is None and not self._lanes.blocked and not self.closing:
             self._window_timer = self._loop.call_later(UNACKED_EVERY_S, self._window_due)
 
     def _window_due(self) -> None:
         self._window_timer = None
-        self._drain_lanes()
+        self.drain()
+
+    def drop(self, subscription: Subscription) -> None:
+        """What waits for this subscription is not wanted any more."""
+        self._lanes.drop(subscription)
 
     def _too_slow(self, full: LaneFull) -> None:
         self._rooms.figures.count("closed_slow_total")
         _log.info("viewer closed, its alert lane is full", messages=full.messages, bytes=full.pending_bytes)
         self._lanes.blocked = False  # what still waits is not sent: the code tells the client to come back
-        if self._session is not None:
-            for command in self._session.slow(now_ms()):
-                if isinstance(command, Reply):
-                    self._transport.write(command.wire)
-                elif isinstance(command, Close):
-                    self._close(command.code, command.reason)
+        self._lanes.forget_messages()
+        if self._conversation is not None:
+            self._conversation.run(self._conversation.session.slow(now_ms()))
 
-    def _close(self, code: CloseCode, reason: str) -> None:
-        if self._closing:
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Send what still waits in the message lane, then the close."""
+        if self.closing:
             return
-        if code is not CloseCode.SLOW_CONSUMER:
-            while self._lanes.waiting[0] and (waiting := self._lanes.next(self._loop.time())) is not None:
-                self._transport.write(waiting)
-        if code is CloseCode.POLICY and reason == "repeated abuse":
-            self._rooms.figures.count("closed_abuse_total")
+        while self._lanes.waiting[0] and (waiting := self._lanes.next(self._loop.time())) is not None:
+            self._transport.write(waiting)
         self._ending()
         if self._protocol.state is OPEN:
             self._protocol.send_close(int(code), reason)
@@ -549,28 +353,10 @@ class WebSocket(asyncio.Protocol):
         self._expect_close()
 
     def _ending(self) -> None:
-        """From now on nothing is written but what ends the connection."""
-        if not self._closing:
-            self._closing = True
-            self._leave()
-
-    def _leave(self) -> None:
-        """Let go of what this client publishes and watches."""
-        if self._publication is not None:
-            self._rooms.hub.release(self._publication, now_ms())
-            self._publication = None
-        if self._session is not None:
-            for subscription in self._session.subscriptions():
-                self._lanes.drop(subscription)
-                self._count_skipped(subscription)
-                self._rooms.hub.unwatch(subscription)
-
-    def _count_skipped(self, subscription: Subscription) -> None:
-        values = self._rooms.figures.values
-        values["frames_skipped_slow_total"] += subscription.skipped_slow
-        values["frames_skipped_window_total"] += subscription.skipped_window
-        values["frames_skipped_rate_total"] += subscription.skipped_rate
-        subscription.skipped_slow = subscription.skipped_window = subscription.skipped_rate = 0
+        if not self.closing:
+            self.closing = True
+            if self._conversation is not None:
+                self._conversation.leave()
 
     def _expect_close(self) -> None:
         if self._aborter is None and not self._lost:
@@ -602,13 +388,6 @@ class WebSocket(asyncio.Protocol):
         with contextlib.suppress(OSError):  # the peer was faster
             self._transport.write_eof()
 
-    def _auth_timeout(self) -> None:
-        self._auth_timer = None
-        if self._session is not None:
-            if self._session.waiting is Waiting.STORE:  # the store has its own deadline
-                return
-            self.run(self._session.auth_timeout(now_ms()))
-
     def sweep(self, now: float) -> None:
         """Ping a quiet client, close one that is gone, move its counts into the figures."""
         idle_s = self._rooms.settings.idle_timeout_s
@@ -616,23 +395,19 @@ class WebSocket(asyncio.Protocol):
             self._rooms.figures.count("closed_idle_total")
             self._transport.abort()
         elif self._assembling is not None and now - self._assembling_since > UNFINISHED_S:
-            if self._session is not None:
-                self.run(self._session.close(CloseCode.POLICY, "a message was not finished in time"))
+            self.close(CloseCode.POLICY, "a message was not finished in time")
         elif (
-            now - max(self.heard_at, self._pinged_at) > idle_s / 4
-            and self._protocol.state is OPEN
-            and not self._closing
+            now - max(self.heard_at, self._pinged_at) > idle_s / 4 and self._protocol.state is OPEN and not self.closing
         ):
             self._pinged_at = now
             self._transport.write(_PING)
-        if self._session is not None:
-            for subscription in self._session.subscriptions():
-                self._count_skipped(subscription)
+        if self._conversation is not None:
+            self._conversation.count_skipped()
 
     def end(self) -> None:
         """The gateway restarts: say so."""
-        if self._session is not None:
-            self.run(self._session.close(CloseCode.RESTART, "restart"))
+        if self._conversation is not None:
+            self._conversation.end()
         else:
             self._transport.abort()
 

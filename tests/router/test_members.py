@@ -6,7 +6,7 @@ import pytest
 
 from common.membership import MEMBER_LOST_AFTER_S
 from common.messages import Bye, Envelope, FromMember, Heartbeat, Hello
-from router.members import MAX_MEMBERS, Members, Verdict
+from router.members import MAX_MEMBERS, STALL_S, Members, Verdict
 
 EPOCH = 5
 A, B = b"a" * 8, b"b" * 8
@@ -90,6 +90,18 @@ def test_a_member_is_silent_when_nothing_of_it_was_taken_for_so_long(members: Me
 
 def test_messages_out_of_order_do_not_prove_life(members: Members) -> None:
     members.receive(A, says(9), 12.0)
+    assert [m.id for m in members.silent(10.1 + MEMBER_LOST_AFTER_S)] == [A]
+
+
+def test_time_in_which_the_router_itself_stood_still_is_nobodys_silence(members: Members) -> None:
+    members.excuse(5.0)
+    assert members.silent(15.0 + MEMBER_LOST_AFTER_S) == []
+    assert [m.id for m in members.silent(15.1 + MEMBER_LOST_AFTER_S)] == [A]
+
+
+def test_a_router_that_is_a_little_late_excuses_nobody(members: Members) -> None:
+    members.excuse(STALL_S)
+    members.excuse(-0.2)
     assert [m.id for m in members.silent(10.1 + MEMBER_LOST_AFTER_S)] == [A]
 
 

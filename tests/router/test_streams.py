@@ -406,6 +406,15 @@ def test_the_holders_own_viewers_know_their_status(room: Room) -> None:
     assert room.hold(A, term, status="online") == []
 
 
+def test_a_camera_that_is_going_to_produce_frames_is_streaming_from_its_claim_on(room: Room) -> None:
+    told = Claim(request=1, stream="cam", user="ann", producing=True)
+    room.streams.claim(A, told, room.now, NOW_MS)
+    assert room.interest(B) == [Send(B, status("streaming", FIRST))]
+    assert room.streams.found(1, "cam").status == "streaming"
+    room.claim(A)
+    assert room.streams.found(1, "cam").status == "online"
+
+
 def test_a_change_of_status_goes_to_all_who_are_interested_elsewhere(room: Room) -> None:
     term = room.publish(A)
     for member in (A, B, C):

@@ -1,0 +1,299 @@
+"""Carries out what one client's `Session` says: asks the store and the router, tells the hub, answers the socket.
+
+Decides nothing; every rule is in `gateway.session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Final, assert_never
+
+from common import alerts
+from common.errors import CloseCode, RouterUnavailable, StoreUnavailable
+from common.messages import Granted, Refused
+from gateway import wire
+from gateway.access import may_view, without_right
+from gateway.auth import Identity
+from gateway.hub import Publication
+from gateway.lanes import Subscription
+from gateway.link import KeptAlert
+from gateway.rooms import Rooms, now_ms
+from gateway.session import (
+    Acknowledged,
+    AskClaim,
+    AskOwner,
+    Close,
+    Command,
+    Publish,
+    Reply,
+    SendAlert,
+    SendFrame,
+    Session,
+    Unwatch,
+    Verify,
+    Waiting,
+    Watch,
+)
+
+if TYPE_CHECKING:
+    from gateway.websocket import WebSocket
+
+ABUSE: Final = "repeated abuse"
+
+
+class Conversation:
+    """One client's conversation, from the accepted handshake on."""
+
+    __slots__ = ("_auth_timer", "_loop", "_publication", "_rooms", "_socket", "_user", "session")
+
+    def __init__(self, rooms: Rooms, socket: WebSocket, session: Session) -> None:
+        self.session = session
+        self._rooms = rooms
+        self._socket = socket
+        self._loop = asyncio.get_running_loop()
+        self._publication: Publication | None = None
+        self._user: str | None = None
+        self._auth_timer: asyncio.TimerHandle | None = None
+
+    # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, *, refused: str | None, store_away: bool) -> None:
+        """The handshake was accepted. `refused`: a limit of connections that is reached."""
+        if refused is not None:
+            self.run(self.session.too_many(refused, now_ms()))
+        elif store_away:
+            self.run(self.session.store_unavailable(now_ms()))
+        elif self._rooms.draining:
+            self.end()
+        elif self.session.identity is None:
+            self._auth_timer = self._loop.call_later(self._rooms.settings.auth_timeout_s, self._auth_timeout)
+        else:
+            self._joined(self.session.identity)
+
+    def hear(self, data: bytes, *, text: bool) -> None:
+        """A whole message came."""
+        self._rooms.figures.values["messages_in_total"] += 1
+        heard = self.session.text if text else self.session.binary
+        self.run(heard(data, self._loop.time(), now_ms()))
+
+    def ping(self, size_bytes: int) -> None:
+        """A ping came."""
+        self.run(self.session.ping(size_bytes, self._loop.time(), now_ms()))
+
+    def end(self) -> None:
+        """The gateway restarts: say so."""
+        self.run(self.session.close(CloseCode.RESTART, "restart"))
+
+    def leave(self) -> None:
+        """The socket ends: let go of what this client publishes and watches."""
+        if self._publication is not None:
+            self._rooms.hub.release(self._publication, now_ms())
+            self._publication = None
+        for subscription in self.session.subscriptions():
+            self._unwatch(subscription)
+
+    def gone(self) -> None:
+        """The connection is gone."""
+        self.leave()
+        if self._auth_timer is not None:
+            self._auth_timer.cancel()
+        if self._user is not None:
+            self._rooms.connections.left(self._user)
+            self._user = None
+
+    def right_lost(self, stream: str) -> None:
+        """This viewer may watch a stream no more."""
+        self.run(self.session.right_lost(stream, self._loop.time(), now_ms()))
+
+    def taken_over(self, stream: str) -> None:
+        """Another socket has this camera's stream."""
+        self._publication = None
+        self.run(self.session.taken_over(stream, now_ms()))
+
+    def count_skipped(self) -> None:
+        """Move what the lanes counted into the figures."""
+        for subscription in self.session.subscriptions():
+            self._count_skipped(subscription)
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, commands: list[Command]) -> None:
+        """Carry out what the session said, in order."""
+        for command in commands:
+            match command:
+                case SendFrame():
+                    if self._publication is not None:
+                        self._rooms.hub.frame(
+                            self._publication,
+                            text=command.text,
+                            picture=command.picture,
+                            codec=command.codec,
+                            timestamp=command.timestamp,
+                            now=self._loop.time(),
+                            now_ms=now_ms(),
+                        )
+                case Acknowledged():
+                    self._socket.drain()
+                case Reply():
+                    self._socket.message(command.wire)
+                case Close():
+                    self._close(command)
+                case Verify():
+                    self._socket.hold()
+                    self._rooms.tasks.start(self._verify(command.token), "verify")
+                case AskClaim():
+                    self._socket.hold()
+                    self._rooms.tasks.start(self._claim(command), "claim")
+                case AskOwner():
+                    self._socket.hold()
+                    self._rooms.tasks.start(self._find(command.stream), "find")
+                case Publish():
+                    self._publish(command)
+                case SendAlert():
+                    self._rooms.tasks.start(self._alert(command), "camera alert")
+                case Watch():
+                    self._watch(command)
+                case Unwatch():
+                    self._unwatch(command.subscription)
+                case _:
+                    assert_never(command)
+
+    def _close(self, command: Close) -> None:
+        if command.code is CloseCode.POLICY and command.reason == ABUSE:
+            self._rooms.figures.count("closed_abuse_total")
+        self._socket.close(command.code, command.reason)
+
+    def _unwatch(self, subscription: Subscription) -> None:
+        self._socket.drop(subscription)
+        self._count_skipped(subscription)
+        self._rooms.hub.unwatch(subscription)
+
+    def _count_skipped(self, subscription: Subscription) -> None:
+        values = self._rooms.figures.values
+        values["frames_skipped_slow_total"] += subscription.skipped_slow
+        values["frames_skipped_window_total"] += subscription.skipped_window
+        values["frames_skipped_rate_total"] += subscription.skipped_rate
+        subscription.skipped_slow = subscription.skipped_window = subscription.skipped_rate = 0
+
+    def _auth_timeout(self) -> None:
+        self._auth_timer = None
+        if self.session.waiting is not Waiting.STORE:  # the store has its own deadline
+            self.run(self.session.auth_timeout(now_ms()))
+
+    async def _verify(self, token: str) -> None:
+        try:
+            identity = await self._rooms.store.verify(token)
+        except StoreUnavailable:
+            self._rooms.figures.count("auth_unavailable_total")
+            self.run(self.session.store_unavailable(now_ms()))
+            return
+        if identity is None:
+            self._rooms.figures.count("auth_refused_total")
+        if self._socket.closing:
+            return
+        self.run(self.session.verified(identity, now_ms()))
+        if identity is not None:
+            self._joined(identity)
+        self._socket.resume()
+
+    def _joined(self, identity: Identity) -> None:
+        if self._auth_timer is not None:
+            self._auth_timer.cancel()
+            self._auth_timer = None
+        full = self._rooms.connections.joined(identity.user_id)
+        if full is None:
+            self._user = identity.user_id
+        else:
+            self.run(self.session.too_many(full.what, now_ms()))
+
+    async def _claim(self, command: AskClaim) -> None:
+        stream, floor = command.stream, self._rooms.hub.last_frame_id(command.stream)
+        try:
+            reply: Granted | Refused | None = await self._rooms.link.claim(
+                stream, command.user, producing=command.producing, floor=floor
+            )
+        except RouterUnavailable:
+            reply = None
+        now = self._loop.time()
+        if isinstance(reply, Granted) and self._socket.closing:
+            self._rooms.link.release(stream, reply.term)
+            return
+        if isinstance(reply, Granted):
+            self.run(self.session.granted(reply.term, reply.first_frame_id, now_ms()))
+        elif isinstance(reply, Refused):
+            self.run(self.session.refused(reply.code, reply.message, now, now_ms()))
+        else:
+            self.run(self.session.router_unavailable(now, now_ms()))
+        self._socket.resume()
+
+    async def _find(self, stream: str) -> None:
+        owner = self._rooms.hub.owner(stream)
+        try:
+            if owner is not None:
+                commands = self.session.found(self._rooms.hub.status(stream), owner, self._loop.time(), now_ms())
+            else:
+                found = await self._rooms.link.find(stream)
+                commands = self.session.found(found.status, found.user, self._loop.time(), now_ms())
+        except RouterUnavailable:
+            commands = self.session.router_unavailable(self._loop.time(), now_ms())
+        if self._socket.closing:
+            return
+        self.run(commands)
+        self._socket.resume()
+
+    def _publish(self, command: Publish) -> None:
+        hub, policy = self._rooms.hub, self._rooms.settings.stream_access
+        for _, viewer in without_right(policy, hub.viewers_of(command.stream), command.user):
+            viewer.right_lost(command.stream)
+        self._publication = hub.publish(
+            command.stream,
+            command.user,
+            self._socket,
+            term=command.term,
+            first_frame_id=command.first_frame_id,
+            producing=command.producing,
+            wants_alerts=command.wants_alerts,
+            now=self._loop.time(),
+            now_ms=now_ms(),
+        )
+
+    async def _alert(self, command: SendAlert) -> None:
+        try:
+            alert = alerts.complete(
+                command.draft, alert_id=uuid.uuid4().hex, timestamp=now_ms(), stream_id=command.stream
+            )
+            await self._rooms.link.raise_alert(alert)
+        except RouterUnavailable:
+            text = "the alert was not handed on: the router did not answer in time, try again"
+            self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
+
+    def _watch(self, command: Watch) -> None:
+        subscription = command.subscription
+        subscription.held = {} if command.alerts_since is not None else None
+        ask = self._rooms.hub.watch(
+            subscription, self._socket, command.status, command.owner, self._loop.time(), now_ms()
+        )
+        if ask:
+            self._rooms.link.ask_newest(subscription.stream)
+        if command.alerts_since is not None:
+            self._rooms.tasks.start(self._replay(subscription, command.alerts_since), "replay of alerts")
+
+    async def _replay(self, subscription: Subscription, since: int) -> None:
+        # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
+        kept: list[KeptAlert] = []
+        try:
+            kept = await self._rooms.link.alerts(subscription.stream, since=since)
+        except RouterUnavailable:
+            text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
+            self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
+        held, subscription.held = subscription.held or {}, None
+        if self._socket.closing or subscription not in self.session.subscriptions():
+            return
+        policy = self._rooms.settings.stream_access
+        for alert in kept:
+            if may_view(policy, subscription.identity, alert.owner):
+                held.pop(alert.id, None)
+                self._socket.message(wire.text_message(alert.json))
+        for message in held.values():
+            self._socket.message(message)
