@@ -202,7 +202,8 @@ class Link:
                 case SendHeartbeat():
                     self.send_heartbeat()
                 case SendHello(attempt):
-                    self._put(0, msgspec.structs.replace(self._hello, attempt=attempt))
+                    queued = self._put(0, msgspec.structs.replace(self._hello, attempt=attempt))
+                    self._membership.greeted(queued)
                 case Joined(_, new_epoch):
                     self._joined.set()
                     if self._on_joined is not None:

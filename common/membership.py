@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from common.messages import Envelope, FromRouter, Rejoin, Welcome
 
 HELLO_EVERY_S = 0.25
+#: A greeting that reached the router's queue and was not answered is followed by the next after twice the time, up to
+#: this: a router that is slow to answer must be able to answer the last one.
+HELLO_AT_MOST_EVERY_S = 2.0
 BEAT_EVERY_S = 0.25
 #: A member that hears nothing of the router for so long takes it for gone.
 LOST_AFTER_S = 1.5
@@ -80,6 +83,7 @@ class Membership:
         self._sent = 0
         self._received = 0
         self.attempt = 0
+        self._hello_wait = HELLO_EVERY_S
         self._heard_at = 0.0
         self._hello_at = float("-inf")
         self._beat_at = float("-inf")
@@ -99,7 +103,7 @@ class Membership:
             if now - self._beat_at >= BEAT_EVERY_S * 0.9:
                 self._beat_at = now
                 actions.append(SendHeartbeat())
-        elif now - self._hello_at >= HELLO_EVERY_S * 0.9:
+        elif now - self._hello_at >= self._hello_wait * 0.9:
             actions += self._greet(now)
         return actions
 
@@ -112,6 +116,7 @@ class Membership:
                 actions: list[Action] = [Lost()] if self.state is BondState.LIVE else []
                 new_epoch = envelope.epoch != self.epoch
                 self.state = BondState.LIVE
+                self._hello_wait = HELLO_EVERY_S
                 self.epoch = envelope.epoch
                 self._received = envelope.seq
                 self._heard_at = now
@@ -125,6 +130,10 @@ class Membership:
         self._received = envelope.seq
         self._heard_at = now
         return [Deliver(envelope.body)]
+
+    def greeted(self, queued: bool) -> None:
+        """The greeting is under way, or could not be sent because the router is not there."""
+        self._hello_wait = min(self._hello_wait * 2, HELLO_AT_MOST_EVERY_S) if queued else HELLO_EVERY_S
 
     def send_failed(self, now: float) -> list[Action]:
         """A message to the router could not be queued: what it would have told is told again after a greeting."""

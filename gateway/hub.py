@@ -391,7 +391,7 @@ class Hub:
         """A frame could not be decoded here: its camera is told once. Returned: what the router is to be told."""
         publication = self._publications.get(frame.stream_id)
         if publication is None:
-            return BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason)
+            return BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason[:500])
         if not publication.told_undecodable:
             publication.told_undecodable = True
             publication.camera.message(

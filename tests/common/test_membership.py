@@ -192,6 +192,29 @@ def test_a_second_welcome_tells_everything_anew() -> None:
     assert bond.received(says(5, 1, NEWS), 10.3) == [Deliver(NEWS)]
 
 
+def test_a_router_that_is_slow_to_answer_is_greeted_less_often_and_joined() -> None:
+    bond = Membership()
+    answers: list[tuple[float, int]] = []
+    now = 0.0
+    while bond.state is not BondState.LIVE:
+        for action in bond.tick(now):
+            assert isinstance(action, SendHello)
+            bond.greeted(queued=True)
+            answers.append((now + 0.9, action.attempt))
+        while answers and answers[0][0] <= now:
+            bond.received(says(5, 0, Welcome(attempt=answers.pop(0)[1])), now)
+        now += 0.05
+        assert now < 5
+
+
+def test_a_router_that_is_not_there_is_greeted_at_the_first_pace() -> None:
+    bond = Membership()
+    for turn in range(40):
+        for _ in bond.tick(turn * HELLO_EVERY_S):
+            bond.greeted(queued=False)
+    assert bond.attempt == 40
+
+
 def test_only_the_answer_to_the_last_greeting_counts() -> None:
     bond = Membership()
     for turn in range(12):  # the router hangs, and the greetings pile up there
