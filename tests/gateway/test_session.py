@@ -73,7 +73,7 @@ def registered(**fields: Any) -> Playbook:
     return (
         Playbook(camera())
         >> says(type="register", streamId="door", **{"produces": ["video-frame"], **fields})
-        << AskClaim("door", "ann")
+        << AskClaim("door", "ann", producing="video-frame" in fields.get("produces", ["video-frame"]))
         >> router_grants(term=7, first_frame_id=1)
         << success("Registration successful. Stream ID: door", streamId="door")
         << Publish("door", "ann", 7, 1, **_publishing(fields))
@@ -274,7 +274,7 @@ def test_a_camera_that_names_no_stream_gets_one() -> None:
     assert (
         Playbook(camera())
         >> says(type="register", produces=["video-frame"])
-        << AskClaim(name, "ann")
+        << AskClaim(name, "ann", producing=True)
         >> router_grants(term=3, first_frame_id=9)
         << success(f"Registration successful. Stream ID: {name}", streamId=name)
         << Publish(name, "ann", 3, 9, producing=True, wants_alerts=False)
@@ -300,7 +300,7 @@ def test_produces_and_consumes_may_be_left_out() -> None:
     talk = (
         Playbook(camera())
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann")
+        << AskClaim("door", "ann", producing=False)
         >> router_grants()
         << success("Registration successful. Stream ID: door", streamId="door")
         << Publish("door", "ann", 7, 1, producing=False, wants_alerts=False)
@@ -319,18 +319,18 @@ def test_a_bad_stream_id_is_invalid(stream: Any) -> None:
 
 @pytest.mark.parametrize("stream", ["a", "A-Z_a.z:0", "x" * 128, "..", "stream_1"])
 def test_a_clients_own_id_may_be_any_of_these(stream: str) -> None:
-    assert Playbook(camera()) >> says(type="register", streamId=stream) << AskClaim(stream, "ann")
+    assert Playbook(camera()) >> says(type="register", streamId=stream) << AskClaim(stream, "ann", producing=False)
 
 
 def test_a_stream_of_another_user_is_refused_and_the_socket_stays() -> None:
     assert (
         Playbook(camera(BOB))
         >> says(type="register", streamId="door")
-        << AskClaim("door", "bob")
+        << AskClaim("door", "bob", producing=False)
         >> router_refuses("UNAUTHORIZED")
         << {"type": "error", "code": "UNAUTHORIZED", "message": "no"}
         >> says(type="register", streamId="mine")
-        << AskClaim("mine", "bob")
+        << AskClaim("mine", "bob", producing=False)
     )
 
 
@@ -338,20 +338,20 @@ def test_a_silent_router_is_a_routing_error_and_registering_may_be_tried_again()
     talk = (
         Playbook(camera())
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann")
+        << AskClaim("door", "ann", producing=False)
         >> 2.0
         >> router_is_silent()
         << error("ROUTING_ERROR")
     )
     assert talk.session.waiting is None
-    assert talk >> says(type="register", streamId="door") << AskClaim("door", "ann")
+    assert talk >> says(type="register", streamId="door") << AskClaim("door", "ann", producing=False)
 
 
 def test_a_refusal_with_a_code_that_clients_do_not_know_is_a_routing_error() -> None:
     assert (
         Playbook(camera())
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann")
+        << AskClaim("door", "ann", producing=False)
         >> router_refuses("SOMETHING_NEW")
         << error("ROUTING_ERROR")
     )
@@ -434,7 +434,7 @@ def test_a_frame_before_register_is_refused_and_the_socket_stays() -> None:
         >> sends_binary(frame_head("door") + JPEG)
         << error("UNAUTHORIZED")
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann")
+        << AskClaim("door", "ann", producing=False)
     )
 
 
@@ -748,7 +748,7 @@ def test_what_is_no_message_is_invalid_and_the_socket_stays(data: bytes) -> None
         >> sends_text(data)
         << error("INVALID_MESSAGE")
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann")
+        << AskClaim("door", "ann", producing=False)
     )
 
 
@@ -875,7 +875,7 @@ def test_after_a_close_nothing_is_said(client: Any, identity: Any, ending: Event
 
 @pytest.mark.parametrize("answer", [router_grants(), router_refuses("UNAUTHORIZED"), router_is_silent()])
 def test_an_answer_that_comes_after_the_close_starts_nothing(answer: Event) -> None:
-    talk = Playbook(camera()) >> says(type="register", streamId="door") << AskClaim("door", "ann")
+    talk = Playbook(camera()) >> says(type="register", streamId="door") << AskClaim("door", "ann", producing=False)
     assert talk >> gateway_restarts() << closes(CloseCode.RESTART) >> answer
     assert talk.session.registered is None
 

