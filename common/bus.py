@@ -173,7 +173,10 @@ class RouterBus:
             (self._frames_out, FRAMES_OUT),
             (self._control, CONTROL),  # last: who can greet can also send and receive frames
         ):
-            socket.bind(f"ipc://{home / name}")
+            try:
+                socket.bind(f"ipc://{home / name}")
+            except zmq.ZMQError as error:
+                raise StartError(f"cannot bind {home / name}: {error.strerror}") from None
         self._inboxes = [_Inbox(self._control, self._control_came), _Inbox(self._frames_in, self._frame_came)]
         self.malformed = 0
 

@@ -85,7 +85,7 @@ class Link:
         self._pending: dict[int, asyncio.Future[Reply]] = {}
         self._requests = itertools.count(1)
         self._asking = 0
-        self._joined = asyncio.Event()
+        self._ready = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
         self._closed = False
         self.bad_messages = 0
@@ -112,7 +112,7 @@ class Link:
         """Wait for the bond; whether it stands."""
         try:
             async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
-                await self._joined.wait()
+                await self._ready.wait()
         except TimeoutError:
             return False
         return True
@@ -135,17 +135,24 @@ class Link:
         self._asking += 1
         try:
             async with asyncio.timeout(timeout_s or self._request_timeout_s):
-                while not self.live:
-                    await self._joined.wait()
+                await self._ready.wait()
                 self._pending[number] = future
                 if not self.send(make(number)):
                     raise RouterUnavailable("the router is away")
-                return await future
+                reply = await future
         except TimeoutError:
+            # An answer that came in the very turn of the deadline is nobody's: a grant is given back.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give_back(future.result())
             raise RouterUnavailable("the router did not answer in time") from None
         finally:
             self._asking -= 1
             self._pending.pop(number, None)
+        return reply
+
+    def _give_back(self, reply: Reply) -> None:
+        if isinstance(reply, Granted):
+            self.send(Release(stream=reply.stream, term=reply.term))
 
     def send_heartbeat(self) -> bool:
         """Tell the figures now, not at the next beat."""
@@ -195,8 +202,8 @@ class Link:
                         future = self._pending.get(body.request)
                         if future is not None and not future.done():
                             future.set_result(body)
-                        elif isinstance(body, Granted):  # nobody waits for it any more
-                            self.send(Release(stream=body.stream, term=body.term))
+                        else:  # nobody waits for it any more
+                            self._give_back(body)
                     else:
                         self._on_message(body)
                 case SendHeartbeat():
@@ -205,14 +212,13 @@ class Link:
                     queued = self._put(0, msgspec.structs.replace(self._hello, attempt=attempt))
                     self._membership.greeted(queued)
                 case Joined(_, new_epoch):
-                    self._joined.set()
                     if self._on_joined is not None:
                         self._on_joined(new_epoch)
                     if self._telling is not None:
                         self._telling.cancel()
                     self._telling = self._loop.create_task(self._tell_all(), name="link snapshot")
                 case Lost():
-                    self._joined.clear()
+                    self._ready.clear()
                     self._fail_pending()
                     if self._on_lost is not None and not self._closed:
                         self._on_lost()
@@ -227,7 +233,8 @@ class Link:
             told += 1
             if told % SNAPSHOT_TURN == 0:
                 await asyncio.sleep(0)
-        self.send(Synced(holds=holds, interests=interests))
+        if self.send(Synced(holds=holds, interests=interests)):
+            self._ready.set()  # what is asked from now on is asked of a router that knows this member
 
     def _fail_pending(self) -> None:
         for future in self._pending.values():

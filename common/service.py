@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -90,6 +91,12 @@ def run(name: str, build: Callable[[Settings], Process]) -> None:
     except StartError as error:
         _log.error(f"{name} cannot start", reason=str(error))
         raise SystemExit(1) from None
+    sys.stdout.flush()
+    stuck = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if stuck:
+        _log.warning(f"{name} left threads behind", threads=", ".join(stuck))
+        sys.stdout.flush()
+        os._exit(0)  # the interpreter would wait for them for ever
     raise SystemExit(0)
 
 
@@ -111,7 +118,10 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
     loop.set_exception_handler(_callback_failed)
     process = build(settings)
     try:
-        await process.start()
+        try:
+            await process.start()
+        except OSError as error:
+            raise StartError(f"{error.strerror or error} ({error.filename or 'no file'})") from None
         _log.info(f"{name} ready", pid=os.getpid())
         await told.wait()
         _log.info(f"{name} drains")

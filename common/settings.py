@@ -209,7 +209,7 @@ class Settings:
     )  # fmt: skip
     max_message_bytes: int = _setting(
         "MAX_MESSAGE_BYTES", _whole(1024, 256 << 20), 16 << 20, group="Limits", expects="bytes",
-        help="Largest WebSocket message, and HTTP body; over it a socket closes with 1009.",
+        help="Largest WebSocket message; over it a socket closes with 1009. Before authentication 1 MiB at most.",
     )  # fmt: skip
     max_connections: int = _setting(
         "MAX_CONNECTIONS", _whole(1, 1_000_000), 20_000, group="Limits", expects="connections",
@@ -229,7 +229,8 @@ class Settings:
     )  # fmt: skip
     max_streams: int = _setting(
         "MAX_STREAMS", _whole(1, 1_000_000), 20_000, group="Limits", expects="streams",
-        help="Most streams that the router keeps: with a camera, watched, or lately ended.",
+        help="Most streams that the router keeps with a camera or lately ended, and as many more that are only "
+        "waited for.",
     )  # fmt: skip
     message_rate: float = _setting(
         "MESSAGE_RATE", _number(1, 1e6), 2_000.0, group="Limits", expects="messages per s",

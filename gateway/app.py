@@ -25,6 +25,8 @@ from gateway.rooms import Rooms, now_ms
 TICK_S: Final = 1.0
 #: Sockets are swept for silence this often.
 SWEEP_EVERY_S: Final = 5.0
+#: HTTP requests that are not answered by then are cut off when the gateway ends.
+HTTP_SHUTDOWN_S: Final = 0.2
 #: An HTTP connection without a request is closed after this.
 KEEPALIVE_S: Final = 30.0
 
@@ -57,7 +59,9 @@ class Gateway:
         await rooms.store.open()
         self._link.start(rooms.hub)
         self._linked = True
-        self._runner = web.AppRunner(make_app(rooms), access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            make_app(rooms), access_log=None, handle_signals=False, shutdown_timeout=HTTP_SHUTDOWN_S
+        )
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
@@ -94,12 +98,12 @@ class Gateway:
         if not self._servers:
             for listening in self._sockets:
                 listening.close()
+        if self._linked:
+            await self._link.close()
+        await self._rooms.store.close()  # its thread would keep the process
         if self._runner is not None:
             await self._runner.cleanup()
         await self._tasks.close()
-        if self._linked:
-            await self._link.close()
-        await self._rooms.store.close()
         if self._port_lock >= 0:
             os.close(self._port_lock)
 

@@ -201,6 +201,7 @@ class Conversation:
         if self._auth_timer is not None:
             self._auth_timer.cancel()
             self._auth_timer = None
+        self._socket.trust()
         full = self._rooms.connections.joined(identity.user_id)
         if full is None:
             self._user = identity.user_id
@@ -234,7 +235,8 @@ class Conversation:
                 commands = self.session.found(self._rooms.hub.status(stream), owner, self._loop.time(), now_ms())
             else:
                 found = await self._rooms.link.find(stream)
-                commands = self.session.found(found.status, found.user, self._loop.time(), now_ms())
+                owner = found.user or self._rooms.hub.known_owner(stream)
+                commands = self.session.found(found.status, owner, self._loop.time(), now_ms())
         except RouterUnavailable:
             commands = self.session.router_unavailable(self._loop.time(), now_ms())
         if self._socket.closing:
@@ -287,13 +289,16 @@ class Conversation:
         except RouterUnavailable:
             text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
             self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
-        held, subscription.held = subscription.held or {}, None
-        if self._socket.closing or subscription not in self.session.subscriptions():
-            return
+        replayed: set[str] = set()
         policy = self._rooms.settings.stream_access
         for alert in kept:
+            await self._socket.drained()
+            if self._socket.closing or subscription not in self.session.subscriptions():
+                return
             if may_view(policy, subscription.identity, alert.owner):
-                held.pop(alert.id, None)
+                replayed.add(alert.id)
                 self._socket.message(wire.text_message(alert.json))
-        for message in held.values():
-            self._socket.message(message)
+        held, subscription.held = subscription.held or {}, None
+        for alert_id, message in held.items():
+            if alert_id not in replayed:
+                self._socket.message(message)

@@ -31,9 +31,9 @@ from gateway.session import Path
 #: Most bytes of a body: a list of alerts.
 MAX_BODY_BYTES: Final = 2 << 20
 BODY_TIMEOUT_S: Final = 10.0
-#: How long `/health` waits for each of its answers, and for how long they hold.
+#: How long `/health` waits for each of its answers, and for how long one look serves all who ask.
 HEALTH_TIMEOUT_S: Final = 1.0
-HEALTH_KEEP_S: Final = 0.5
+HEALTH_KEEP_S: Final = 0.2
 
 HELP: Final = """watchout: live camera frames and ML alerts, routed.
 
@@ -113,7 +113,7 @@ def make_app(rooms: Rooms) -> web.Application:
     app.router.add_get("/alerts", http.recent_alerts)
     app.router.add_post("/alerts", http.post_alerts)
     for path in Path:
-        app.router.add_get(str(path), http.upgrade)
+        app.router.add_get(str(path), http.upgrade, allow_head=False)
     app.router.add_get("/streams/{id}/frame.jpg", http.frame)
     return app
 
@@ -244,7 +244,7 @@ class _Http:
     async def post_alerts(self, request: web.Request) -> web.Response:
         token = self._rooms.settings.service_token
         came = _bearer(request)
-        if token is None or came is None or not hmac.compare_digest(came.encode(), token.encode()):
+        if token is None or not _same(came, token):
             raise HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token", _CHALLENGE)
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -261,9 +261,13 @@ class _Http:
         except AlertFault as fault:
             self._rooms.figures.count("alerts_refused_total")
             raise HttpError(400, "INVALID_MESSAGE", f"not one alert was taken: {fault}") from None
-        taken = []
+        taken: list[dict[str, Any]] = []
         for alert in found:
-            accepted = await self._rooms.link.raise_alert(alert)
+            try:
+                accepted = await self._rooms.link.raise_alert(alert)
+            except RouterUnavailable:
+                late = {"code": "ROUTING_ERROR", "message": "the router did not answer in time: send the others again"}
+                return _json({"accepted": taken, "error": late}, 503, _RETRY)
             taken.append({"id": accepted.id, "duplicate": accepted.duplicate, "receivers": accepted.receivers})
         return _json({"accepted": taken}, 202)
 
@@ -303,15 +307,15 @@ class _Http:
             raise HttpError(code, "INVALID_MESSAGE" if code == 400 else "NOT_FOUND", text)
         owner = self._rooms.hub.owner(stream)
         if owner is None:
-            owner = (await self._rooms.link.find(stream)).user
+            owner = (await self._rooms.link.find(stream)).user or self._rooms.hub.known_owner(stream)
         if not may_view(self._rooms.settings.stream_access, viewer, owner):
-            raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
+            raise HttpError(404, "NOT_FOUND", "there is no such stream")
         return viewer, stream
 
     def _may_see_stats(self, request: web.Request) -> bool:
         token = self._rooms.settings.stats_token
         came = _bearer(request)
-        return token is None or (came is not None and hmac.compare_digest(came.encode(), token.encode()))
+        return token is None or _same(came, token)
 
     def _must_see_stats(self, request: web.Request) -> None:
         if not self._may_see_stats(request):
@@ -321,7 +325,7 @@ class _Http:
         """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
         now = time.monotonic()
         if self._asking is None or self._asking.done():
-            if self._health is not None and now - self._health[0] < HEALTH_KEEP_S and self._health[1] is not None:
+            if self._health is not None and now - self._health[0] < HEALTH_KEEP_S:
                 return self._health[1], self._health[2]
             self._asking = self._rooms.tasks.start(self._ask_health(), "health")
         reason, stats = await asyncio.shield(self._asking)
@@ -348,6 +352,10 @@ class _Http:
 
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+
+
+def _same(came: str | None, token: str) -> bool:
+    return came is not None and hmac.compare_digest(came.encode("utf-8", "surrogateescape"), token.encode())
 
 
 def _bearer(request: web.Request) -> str | None:

@@ -81,6 +81,7 @@ class Stream:
     last_frame_id: int = 0
     newest: Frame | None = None
     early: Frame | None = None
+    told_bad_term: int = -1
     publication: Publication | None = None
     viewers: dict[Subscription, Viewer] = field(default_factory=dict)
     video: list[tuple[Subscription, Viewer]] = field(default_factory=list)
@@ -98,7 +99,7 @@ class Hub:
         self._changed_interest: set[str] = set()
         self._moved: set[str] = set()
         self._released: list[Release] = []
-        self._alerts_seen: dict[str, None] = {}
+        self._alerts_seen: dict[tuple[str, str], None] = {}
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
 
     # ── cameras ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,6 +246,11 @@ class Hub:
         publication = self._publications.get(stream_id)
         return publication.user if publication is not None else None
 
+    def known_owner(self, stream_id: str) -> str | None:
+        """Whose a stream is or was, as this gateway heard last: a router that has just begun may not know it yet."""
+        stream = self._streams.get(stream_id)
+        return stream.user if stream is not None else None
+
     def last_frame_id(self, stream_id: str) -> int:
         """The highest frame id of a stream that was seen here, 0 when none was."""
         stream = self._streams.get(stream_id)
@@ -312,9 +318,10 @@ class Hub:
         stream = self._streams.get(alert.stream_id)
         if stream is None:
             return
-        if alert.id in self._alerts_seen:  # told again by a bridge that did not hear that it was taken
+        seen = (alert.stream_id, alert.id)
+        if seen in self._alerts_seen:  # told again by a bridge that did not hear that it was taken
             return
-        self._alerts_seen[alert.id] = None
+        self._alerts_seen[seen] = None
         if len(self._alerts_seen) > ALERTS_SEEN:
             del self._alerts_seen[next(iter(self._alerts_seen))]
         message = wire.text_message(alert.to_json())
@@ -373,8 +380,8 @@ class Hub:
         for publication in self._publications.values():
             if now - publication.last_frame_s > IDLE_AFTER_S:
                 stream = self._streams[publication.stream]
-                self._moved.add(stream.id)
                 if stream.status == "streaming":
+                    self._moved.add(stream.id)
                     self._set_status(stream, "online", now_ms)
                     self._touch(self._changed_holds, stream.id)
 
@@ -391,6 +398,11 @@ class Hub:
         """A frame could not be decoded here: its camera is told once. Returned: what the router is to be told."""
         publication = self._publications.get(frame.stream_id)
         if publication is None:
+            stream = self._streams.get(frame.stream_id)
+            if stream is not None and stream.told_bad_term == frame.term:
+                return None
+            if stream is not None:
+                stream.told_bad_term = frame.term
             return BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason[:500])
         if not publication.told_undecodable:
             publication.told_undecodable = True

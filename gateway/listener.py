@@ -24,6 +24,8 @@ from gateway.websocket import WebSocket
 #: A request's head over this goes to aiohttp as it is, which refuses it.
 MAX_HEAD_BYTES: Final = 16 * 1024
 BACKLOG: Final = 1024
+#: A client that reads nothing of its HTTP answer for so long is cut off.
+STALLED_S: Final = 10.0
 
 _UPGRADE_LINE: Final = re.compile(rb"GET (%b)(?:\?[^ \r\n]*)? HTTP/1\.1\r\n" % b"|".join(p.encode() for p in Path))
 _UPGRADE_HEADER: Final = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
@@ -125,9 +127,13 @@ class Listener(asyncio.Protocol):
         """The kernel takes no more for now."""
         if self._http is not None:
             self._http.pause_writing()
+            self._deadline = asyncio.get_running_loop().call_later(STALLED_S, self._transport.abort)
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         if self._http is not None:
             self._http.resume_writing()
 
@@ -148,7 +154,11 @@ def open_sockets(host: str, port: int, home: FilePath) -> tuple[list[socket.sock
     hand some of the clients to a stranger.
     """
     gate = os.open(home / "listen.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    share = os.open(home / f"port-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        share = os.open(home / f"port-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        os.close(gate)
+        raise
     sockets: list[socket.socket] = []
     try:
         fcntl.flock(gate, fcntl.LOCK_EX)

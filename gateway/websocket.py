@@ -37,6 +37,13 @@ from gateway.session import Path, Session
 WRITE_HIGH_BYTES: Final = 64 * 1024
 #: Bytes that the kernel may hold unsent (tcp(7) TCP_NOTSENT_LOWAT), so that a slow viewer is not behind inside it.
 NOTSENT_LOWAT_BYTES: Final = 128 * 1024
+#: Largest message of a client that has not authenticated.
+STRANGER_BYTES: Final = 1 << 20
+#: Compressed bytes that are handed on at once, and for how long in one turn of the loop, in seconds.
+FEED_BYTES: Final = 4096
+FEED_BUDGET_S: Final = 0.005
+#: First byte of a pong frame.
+PONG_BYTE: Final = 0x8A
 #: After a close was sent, the peer has this long to answer it.
 CLOSE_TIMEOUT_S: Final = 3.0
 #: A message that is not whole after this long closes the socket.
@@ -60,9 +67,9 @@ class WebSocket(asyncio.Protocol):
     """One client's socket, from the handshake on. `head` is the HTTP request that the listener has read."""
 
     __slots__ = (
-        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_conversation", "_full", "_inbox",
-        "_lanes", "_loop", "_lost", "_pinged_at", "_protocol", "_rooms", "_transport", "_window_timer", "_wrote_eof",
-        "address", "closing", "heard_at",
+        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_backlog", "_conversation", "_drained",
+        "_full", "_inbox", "_lanes", "_late_pong", "_loop", "_lost", "_partial_since", "_pinged_at", "_protocol",
+        "_rooms", "_shaking", "_transport", "_window_timer", "_wrote_eof", "address", "closing", "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, address: str, full: Full | None) -> None:
@@ -70,7 +77,8 @@ class WebSocket(asyncio.Protocol):
         self._full = full
         self.address = address
         self._loop = asyncio.get_running_loop()
-        self._protocol = ServerProtocol(extensions=_EXTENSIONS, max_size=rooms.settings.max_message_bytes)
+        max_bytes = min(STRANGER_BYTES, rooms.settings.max_message_bytes)
+        self._protocol = ServerProtocol(extensions=_EXTENSIONS, max_size=max_bytes)
         self._lanes = Lanes(rooms.settings, self._encode)
         self._transport: asyncio.Transport
         self._conversation: Conversation | None = None
@@ -82,7 +90,11 @@ class WebSocket(asyncio.Protocol):
         self._aborter: asyncio.TimerHandle | None = None
         #: From now on nothing is written but what ends the connection.
         self.closing = False
-        self._lost = self._wrote_eof = False
+        self._lost = self._wrote_eof = self._shaking = False
+        self._backlog = bytearray()
+        self._late_pong = b""
+        self._partial_since: float | None = None
+        self._drained: asyncio.Future[None] | None = None
         self.heard_at = self._pinged_at = self._loop.time()
 
     # ── asyncio.Protocol ─────────────────────────────────────────────────────────────────────────────────────────
@@ -101,8 +113,34 @@ class WebSocket(asyncio.Protocol):
         self.heard_at = self._loop.time()
         if self._wrote_eof:
             return
+        if self._shaking:
+            self._backlog += data  # bounded: reading is paused until the handshake is answered
+        elif self._protocol.extensions:
+            self._backlog += data
+            self._feed()
+        else:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         self._protocol.receive_data(data)
         self._pump()
+
+    def _feed(self) -> None:
+        """Hand on what came compressed in small pieces: each may be a thousand times as long as it looks."""
+        until = self._loop.time() + FEED_BUDGET_S
+        while self._backlog and not self._inbox:
+            piece = bytes(self._backlog[:FEED_BYTES])
+            del self._backlog[:FEED_BYTES]
+            self._receive(piece)
+            if self._backlog and self._loop.time() > until:
+                self.hold()
+                self._loop.call_soon(self._fed)
+                return
+
+    def _fed(self) -> None:
+        if not self._lost:
+            self._feed()
+            self.resume()
 
     def eof_received(self) -> bool:
         """The peer will send no more."""
@@ -119,6 +157,9 @@ class WebSocket(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The kernel took what there was."""
         self._lanes.blocked = False
+        if self._late_pong and not self.closing:
+            self._transport.write(self._late_pong)
+        self._late_pong = b""
         self.drain()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -133,6 +174,7 @@ class WebSocket(asyncio.Protocol):
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
+        self._tell_drained()
         if self._conversation is not None:
             self._conversation.gone()
         self._inbox = self._assembling = None
@@ -145,14 +187,16 @@ class WebSocket(asyncio.Protocol):
             self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
-        if self._protocol.writes:
-            self._flush()
+        self._partial_since = None if events else self._partial_since or self.heard_at
         for event in events:
             if isinstance(event, WebSocketFrame):
                 self._frame_event(event)
             elif isinstance(event, Request):
+                self._shaking = True
                 self.hold()
                 self._rooms.tasks.start(self._handshake(event), "handshake")
+        if self._protocol.writes:  # after the events: an answer to a message goes before the answer to a close
+            self._flush()
         if self._protocol.close_expected():
             self._ending()
             self._expect_close()
@@ -188,8 +232,11 @@ class WebSocket(asyncio.Protocol):
         session = Session(Path(url.path), self._rooms.settings, now=now, new_stream_id=new_stream_id, identity=identity)
         self._conversation = Conversation(self._rooms, self, session)
         self._conversation.begin(refused=self._full.what if self._full else None, store_away=unavailable)
+        self._shaking = False
+        backlog, self._backlog = bytes(self._backlog), bytearray()
+        if backlog:
+            self.data_received(backlog)
         self.resume()
-        self._pump()
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """End the handshake with an HTTP error, whatever state the protocol is in."""
@@ -255,7 +302,10 @@ class WebSocket(asyncio.Protocol):
             opcode, data = self._inbox.popleft()
             conversation.hear(data, text=opcode is Opcode.TEXT)
         if not self._inbox and conversation.session.waiting is None:
-            self._read(True)
+            if self._backlog:
+                self._loop.call_soon(self._fed)
+            else:
+                self._read(True)
 
     # ── hub.Viewer and hub.Camera ────────────────────────────────────────────────────────────────────────────────
 
@@ -318,6 +368,8 @@ class WebSocket(asyncio.Protocol):
             self._transport.write(waiting)
         if self._lanes.waiting[1]:
             self._arm_window_timer()
+        if not self._lanes.blocked:
+            self._tell_drained()
 
     def _arm_window_timer(self) -> None:
         """A frame waits for the window: it goes out in a while even when no `ack` comes."""
@@ -327,6 +379,22 @@ class WebSocket(asyncio.Protocol):
     def _window_due(self) -> None:
         self._window_timer = None
         self.drain()
+
+    def trust(self) -> None:
+        """The client is authenticated: its messages may be as large as the setting says."""
+        self._protocol.max_message_size = self._rooms.settings.max_message_bytes
+
+    async def drained(self) -> None:
+        """Wait until no message waits for this client, or the client is gone."""
+        while not self.closing and (self._lanes.blocked or self._lanes.waiting[0]):
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
 
     def drop(self, subscription: Subscription) -> None:
         """What waits for this subscription is not wanted any more."""
@@ -355,6 +423,8 @@ class WebSocket(asyncio.Protocol):
     def _ending(self) -> None:
         if not self.closing:
             self.closing = True
+            self._inbox = None
+            self._tell_drained()
             if self._conversation is not None:
                 self._conversation.leave()
 
@@ -377,6 +447,8 @@ class WebSocket(asyncio.Protocol):
                 break
             if data == SEND_EOF:
                 self._write_eof()
+            elif self._lanes.blocked and data[0] == PONG_BYTE:
+                self._late_pong = data  # the newest is answer enough (RFC 6455 section 5.5.3)
             else:
                 self._transport.write(data)
 
@@ -394,7 +466,9 @@ class WebSocket(asyncio.Protocol):
         if now - self.heard_at > idle_s:
             self._rooms.figures.count("closed_idle_total")
             self._transport.abort()
-        elif self._assembling is not None and now - self._assembling_since > UNFINISHED_S:
+        elif (self._assembling is not None and now - self._assembling_since > UNFINISHED_S) or (
+            self._partial_since is not None and now - self._partial_since > UNFINISHED_S
+        ):
             self.close(CloseCode.POLICY, "a message was not finished in time")
         elif (
             now - max(self.heard_at, self._pinged_at) > idle_s / 4 and self._protocol.state is OPEN and not self.closing

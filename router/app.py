@@ -45,13 +45,13 @@ from common.metrics import Figures
 from common.service import run
 from common.settings import Settings
 from router.alerts import AlertBook
-from router.members import Members, Verdict
+from router.members import MAX_MEMBERS, Members, Verdict
 from router.streams import Bridge, Send, Streams
 
 #: After a start, gateways of a former life get this long to tell what they hold before a new claim is decided.
 SYNC_GRACE_S: Final = 1.0
-#: Claims that may wait for that.
-MAX_WAITING_CLAIMS: Final = 10_000
+#: Claims, look-ups and alerts that may wait for that.
+MAX_WAITING: Final = 10_000
 PRUNE_EVERY_S: Final = 10.0
 #: A member that sends nonsense is named this often.
 WARN_EVERY_S: Final = 5.0
@@ -81,7 +81,8 @@ class Router:
         self._settings = settings
         self._figures = Figures()
         self._book = AlertBook(limit=settings.recent_alerts, minutes=settings.recent_alerts_minutes)
-        self._waiting: list[tuple[bytes, Claim]] | None = None
+        #: What cannot be answered before the gateways of a former life had their time; None from then on.
+        self._waiting: list[tuple[bytes, Claim | Lookup | RaiseAlert]] | None = None
         self._lock = -1
         self._bus: RouterBus | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -136,7 +137,7 @@ class Router:
             case Verdict.REJOIN:
                 self._send(member, Rejoin())
             case Verdict.IGNORE:
-                _log.warning("too many members, a greeting was not answered", member=member.hex())
+                self._bad("too many members, a greeting was not answered", BusError(f"{MAX_MEMBERS} members"), member)
 
     def _greeted(self, member: bytes, envelope: Envelope[FromMember]) -> None:
         hello = envelope.body
@@ -166,21 +167,17 @@ class Router:
                 self._send_all(self._streams.interest(member, body, now, now_ms))
             case Synced():
                 self._send_all(self._streams.end_snapshot(member, now, now_ms))
-            case Claim():
+            case Claim() | Lookup() | RaiseAlert():
                 if self._waiting is None:
-                    self._send_all(self._streams.claim(member, body, now, now_ms))
-                elif len(self._waiting) < MAX_WAITING_CLAIMS:
+                    self._decide(member, body)
+                elif len(self._waiting) < MAX_WAITING:
                     self._waiting.append((member, body))
                 else:
                     self._send(member, Refused(request=body.request, code="ROUTING_ERROR", message="try again"))
             case Release():
                 self._send_all(self._streams.release(member, body, now, now_ms))
-            case Lookup():
-                self._send(member, self._streams.found(body.request, body.stream))
             case Newest():
                 self._send_all(self._streams.newest(member, body.stream))
-            case RaiseAlert():
-                self._alert(member, body, now_ms)
             case BadFrame():
                 self._send_all(self._streams.bad_frame(body))
             case Query():
@@ -280,9 +277,18 @@ class Router:
     def _decide_waiting(self) -> None:
         waiting, self._waiting = self._waiting or [], None
         self._send_all(self._streams.settle(_now_ms()))
-        for member, claim in waiting:
+        for member, body in waiting:
             if self._members.get(member) is not None:
-                self._send_all(self._streams.claim(member, claim, self._loop.time(), _now_ms()))
+                self._decide(member, body)
+
+    def _decide(self, member: bytes, body: Claim | Lookup | RaiseAlert) -> None:
+        match body:
+            case Claim():
+                self._send_all(self._streams.claim(member, body, self._loop.time(), _now_ms()))
+            case Lookup():
+                self._send(member, self._streams.found(body.request, body.stream))
+            case RaiseAlert():
+                self._alert(member, body, _now_ms())
 
     def _gone(self, member: bytes, why: str) -> None:
         known = self._members.remove(member)
@@ -308,7 +314,9 @@ class Router:
             message = encode(self._epoch, seq, body)
         except BusError as exc:
             _log.error("a message is too large for the bus", error=str(exc))
-            return
+            if not isinstance(body, Answer):
+                return
+            message = encode(self._epoch, seq, Refused(request=body.request, code="ROUTING_ERROR", message=str(exc)))
         self._bus.send_control(member, message)
 
 

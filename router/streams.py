@@ -103,6 +103,7 @@ class Streams:
         self._next_term = epoch << 20
         self._max_streams = max_streams
         self._streams: dict[str, Stream] = {}
+        self._waited_for: set[str] = set()
         self._held: dict[bytes, set[str]] = {}
         self._wanted: dict[bytes, set[str]] = {}
         self._untold: dict[bytes, tuple[set[str], set[str]]] = {}
@@ -131,7 +132,6 @@ class Streams:
             ]
         owned = stream.holder is not None or now - stream.ended_at < OWNER_GRACE_S
         if owned and stream.user is not None and stream.user != claim.user:
-            self._forget_if_empty(stream)
             return [_refuse(member, claim, "UNAUTHORIZED", "this stream belongs to another user")]
         sends: list[Send] = []
         if stream.holder is not None:
@@ -215,7 +215,7 @@ class Streams:
         again = self._told(member, 1, interest.stream)
         if not interest.viewers and not interest.alert_viewers:
             return self._drop_interest(member, interest.stream)
-        stream = self._find_or_make(interest.stream, now)
+        stream = self._find_or_make(interest.stream, now, waited_for=interest.user is None)
         if stream is None:
             return []
         new = again or member not in stream.interests
@@ -238,12 +238,15 @@ class Streams:
                 sends += self._announce(stream, now_ms)
         return sends
 
-    def found(self, request: int, name: str) -> Found:
+    def found(self, request: int, name: str) -> Found | Refused:
         """Whose a stream is, and how it stands. A camera that went leaves the stream to its user."""
         stream = self._streams.get(name)
-        if stream is None:
-            return Found(request=request, stream=name, status="offline")
-        return Found(request=request, stream=name, status=stream.status, user=stream.user)
+        if stream is not None:
+            return Found(request=request, stream=name, status=stream.status, user=stream.user)
+        if len(self._waited_for) >= self._max_streams:
+            text = f"{self._max_streams} streams are waited for, which is the most"
+            return Refused(request=request, code="ROUTING_ERROR", message=text)
+        return Found(request=request, stream=name, status="offline")
 
     def owner(self, name: str) -> str | None:
         """Whose a stream is, or was last."""
@@ -312,6 +315,7 @@ class Streams:
         for stream in list(self._streams.values()):
             if stream.holder is None and not stream.interests and now - stream.ended_at > RETAIN_S:
                 del self._streams[stream.id]
+                self._waited_for.discard(stream.id)
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -362,16 +366,28 @@ class Streams:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _find_or_make(self, name: str, now: float) -> Stream | None:
+    def _find_or_make(self, name: str, now: float, *, waited_for: bool = False) -> Stream | None:
+        """The stream; None when there are too many: of those with a user, or of those that are only waited for."""
         stream = self._streams.get(name)
-        if stream is None:
-            if len(self._streams) >= self._max_streams and not self._evict_one():
+        if stream is not None and (waited_for or name not in self._waited_for):
+            return stream
+        if waited_for:
+            if len(self._waited_for) >= self._max_streams:
                 return None
+            self._waited_for.add(name)
+        else:
+            if len(self._streams) - len(self._waited_for) >= self._max_streams and not self._evict_one():
+                return None
+            self._waited_for.discard(name)
+        if stream is None:
             stream = self._streams[name] = Stream(name, ended_at=now - OWNER_GRACE_S)
         return stream
 
     def _evict_one(self) -> bool:
-        idle = [s for s in self._streams.values() if s.holder is None and not s.interests]
+        idle = [
+            s for s in self._streams.values()
+            if s.holder is None and not s.interests and s.id not in self._waited_for
+        ]  # fmt: skip
         if not idle:
             return False
         del self._streams[min(idle, key=lambda s: s.ended_at).id]
@@ -380,6 +396,7 @@ class Streams:
     def _forget_if_empty(self, stream: Stream) -> None:
         if stream.user is None and stream.holder is None and not stream.interests:
             self._streams.pop(stream.id, None)
+            self._waited_for.discard(stream.id)
 
     def _set_holder(self, stream: Stream, member: bytes) -> None:
         stream.holder = stream.last_holder = member

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from tests.kit.clients import JPEG, base64_of, http, new_name
-from tests.kit.node import node_command, node_environ, npm_command
+from tests.kit.node import node_command, npm_command
 from tests.kit.processes import SERVICE_TOKEN, clean_environ, running
 from tests.kit.services import missing
 
@@ -41,9 +41,7 @@ def node() -> str:
         if not (package / "node_modules" / "ws" / "package.json").exists():
             # A lock file would name the registry of the machine that made it.
             command = [*npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-            done = subprocess.run(
-                command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S, check=False, env=node_environ()
-            )
+            done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S, check=False)
             if done.returncode:
                 missing(f"no Node client: npm install failed: {done.stderr[-500:]}")
     return node[0]

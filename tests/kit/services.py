@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.kit.node import node_command, node_environ, npm_command
+from tests.kit.node import node_command, npm_command
 
 #: Major version → the wheel, and the directory in it, that holds this PostgreSQL.
 POSTGRES_WHEELS: Final = {
@@ -326,9 +326,7 @@ def better_auth_package() -> Path:
             for file in files:
                 shutil.copyfile(file, package / file.name)
             command = [*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
-            done = subprocess.run(
-                command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S, env=node_environ()
-            )
+            done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S)
             if done.returncode:
                 missing(f"no Better Auth: npm ci failed: {done.stderr[-500:]}")
             (package / "installed").touch()

@@ -244,7 +244,7 @@ def test_terms_rise_above_what_members_of_a_former_life_hold(room: Room) -> None
 def test_a_claim_past_the_most_streams_is_refused_for_now() -> None:
     room = Room(max_streams=2)
     room.publish(A, stream="x")
-    room.interest(B, stream="y")
+    room.publish(B, stream="y")
     assert refusal(room.claim(A, stream="z")) == "ROUTING_ERROR"
     assert len(room.streams) == 2
 
@@ -261,12 +261,25 @@ def test_past_the_most_streams_the_longest_ended_one_is_forgotten() -> None:
     assert len(room.streams) == 3
 
 
-def test_past_the_most_streams_interest_in_unknown_ones_is_not_kept() -> None:
+def test_past_the_most_streams_interest_in_unknown_ones_is_refused_at_the_look_up_and_not_kept() -> None:
     room = Room(max_streams=1)
     room.publish(A, stream="x")
-    assert room.interest(B, stream="y") == []
-    assert room.streams.get("y") is None
-    assert room.interest(B, stream="y", viewers=0) == []
+    assert room.interest(B, stream="y") != []
+    assert isinstance(room.streams.found(1, "z"), Refused)
+    assert room.interest(B, stream="z") == []
+    assert room.streams.get("z") is None
+    assert room.interest(B, stream="z", viewers=0) == []
+    assert isinstance(room.streams.found(2, "x"), Found)
+
+
+def test_streams_that_are_only_waited_for_take_no_place_of_cameras() -> None:
+    room = Room(max_streams=2)
+    for stream in ("a", "b"):
+        room.interest(B, stream=stream)
+    room.publish(A, stream="x")
+    room.publish(A, stream="a")
+    assert room.streams.found(1, "a").status == "streaming"
+    assert refusal(room.claim(A, stream="z")) == "ROUTING_ERROR"
 
 
 # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────────
