@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -31,9 +30,8 @@ from gateway.session import Path
 #: Most bytes of a body: a list of alerts.
 MAX_BODY_BYTES: Final = 2 << 20
 BODY_TIMEOUT_S: Final = 10.0
-#: How long `/health` waits for each of its answers, and for how long one look serves all who ask.
+#: How long `/health` waits for each of its answers.
 HEALTH_TIMEOUT_S: Final = 1.0
-HEALTH_KEEP_S: Final = 0.2
 
 HELP: Final = """watchout: live camera frames and ML alerts, routed.
 
@@ -150,7 +148,6 @@ class _Http:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._health: tuple[float, str | None, dict[str, Any] | None] | None = None
         self._asking: asyncio.Task[tuple[str | None, dict[str, Any] | None]] | None = None
 
     async def help(self, _request: web.Request) -> web.Response:
@@ -323,14 +320,9 @@ class _Http:
 
     async def _look(self) -> tuple[str | None, dict[str, Any] | None]:
         """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
-        now = time.monotonic()
         if self._asking is None or self._asking.done():
-            if self._health is not None and now - self._health[0] < HEALTH_KEEP_S:
-                return self._health[1], self._health[2]
             self._asking = self._rooms.tasks.start(self._ask_health(), "health")
-        reason, stats = await asyncio.shield(self._asking)
-        self._health = (now, reason, stats)
-        return reason, stats
+        return await asyncio.shield(self._asking)
 
     async def _ask_health(self) -> tuple[str | None, dict[str, Any] | None]:
         if self._rooms.draining:
@@ -343,6 +335,8 @@ class _Http:
                 stats = await self._rooms.link.ask("stats")
         except (RouterUnavailable, TimeoutError):
             return "the router is unreachable", None
+        if stats is not None and stats["router"]["state"] != "active":
+            return "the router has just begun and hears what the gateways hold", stats
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 await self._rooms.store.check()
