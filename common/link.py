@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -127,28 +128,33 @@ class Link:
         return False
 
     async def request(self, make: Callable[[int], Message], timeout_s: float | None = None) -> Reply:
-        """Send a request, once the router is there, and wait for its answer. Raises `RouterUnavailable`."""
+        """Send a request, once the router is there, and wait for its answer. Raises `RouterUnavailable`.
+
+        When the router goes meanwhile it is asked again on its return: no request does harm twice.
+        """
         if self._asking >= MAX_PENDING:
             raise RouterUnavailable(f"{MAX_PENDING} requests wait for the router")
         number = next(self._requests)
-        future: asyncio.Future[Reply] = self._loop.create_future()
         self._asking += 1
         try:
             async with asyncio.timeout(timeout_s or self._request_timeout_s):
-                await self._ready.wait()
-                self._pending[number] = future
-                if not self.send(make(number)):
-                    raise RouterUnavailable("the router is away")
-                reply = await future
+                while True:
+                    await self._ready.wait()
+                    if self.send(make(number)):
+                        self._pending[number] = self._loop.create_future()
+                        with contextlib.suppress(RouterUnavailable):
+                            return await self._pending[number]
         except TimeoutError:
             # An answer that came in the very turn of the deadline is nobody's: a grant is given back.
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._give_back(future.result())
+            pending = self._pending.get(number)
+            if pending is not None and pending.done() and not pending.cancelled() and pending.exception() is None:
+                self._give_back(pending.result())
             raise RouterUnavailable("the router did not answer in time") from None
         finally:
             self._asking -= 1
-            self._pending.pop(number, None)
-        return reply
+            last = self._pending.pop(number, None)
+            if last is not None and last.done() and not last.cancelled():
+                last.exception()  # looked at, so that nobody is told that it was not
 
     def _give_back(self, reply: Reply) -> None:
         if isinstance(reply, Granted):

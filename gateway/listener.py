@@ -102,7 +102,10 @@ class Listener(asyncio.Protocol):
         websocket = WebSocket(self._rooms, self._address, self._full)
         self._transport.set_protocol(websocket)
         websocket.connection_made(self._transport)
-        websocket.data_received(head)
+        end = head.index(b"\r\n\r\n") + 4
+        websocket.data_received(head[:end])
+        if len(head) > end:  # what came with the head is answered after the handshake
+            websocket.data_received(head[end:])
 
     def _become_http(self, head: bytes) -> None:
         if self._full is not None:

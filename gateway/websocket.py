@@ -39,8 +39,10 @@ WRITE_HIGH_BYTES: Final = 64 * 1024
 NOTSENT_LOWAT_BYTES: Final = 128 * 1024
 #: Largest message of a client that has not authenticated.
 STRANGER_BYTES: Final = 1 << 20
-#: Compressed bytes that are handed on at once, and for how long in one turn of the loop, in seconds.
-FEED_BYTES: Final = 4096
+#: Compressed bytes that are handed on at once: of a stranger, and of somebody known; and for how long in one turn of
+#: the loop, in seconds.
+STRANGER_FEED_BYTES: Final = 512
+FEED_BYTES: Final = 8192
 FEED_BUDGET_S: Final = 0.005
 #: First byte of a pong frame.
 PONG_BYTE: Final = 0x8A
@@ -68,8 +70,9 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_backlog", "_conversation", "_drained",
-        "_full", "_inbox", "_lanes", "_late_pong", "_loop", "_lost", "_partial_since", "_pinged_at", "_protocol",
-        "_rooms", "_shaking", "_transport", "_window_timer", "_wrote_eof", "address", "closing", "heard_at",
+        "_feed_bytes", "_full", "_inbox", "_lanes", "_late_pong", "_loop", "_lost", "_partial_since", "_pinged_at",
+        "_protocol", "_rooms", "_shaking", "_transport", "_window_timer", "_wrote_eof", "address", "closing",
+        "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, address: str, full: Full | None) -> None:
@@ -92,6 +95,7 @@ class WebSocket(asyncio.Protocol):
         self.closing = False
         self._lost = self._wrote_eof = self._shaking = False
         self._backlog = bytearray()
+        self._feed_bytes = STRANGER_FEED_BYTES
         self._late_pong = b""
         self._partial_since: float | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -129,8 +133,8 @@ class WebSocket(asyncio.Protocol):
         """Hand on what came compressed in small pieces: each may be a thousand times as long as it looks."""
         until = self._loop.time() + FEED_BUDGET_S
         while self._backlog and not self._inbox:
-            piece = bytes(self._backlog[:FEED_BYTES])
-            del self._backlog[:FEED_BYTES]
+            piece = bytes(self._backlog[: self._feed_bytes])
+            del self._backlog[: self._feed_bytes]
             self._receive(piece)
             if self._backlog and self._loop.time() > until:
                 self.hold()
@@ -382,6 +386,7 @@ class WebSocket(asyncio.Protocol):
 
     def trust(self) -> None:
         """The client is authenticated: its messages may be as large as the setting says."""
+        self._feed_bytes = FEED_BYTES
         self._protocol.max_message_size = self._rooms.settings.max_message_bytes
 
     async def drained(self) -> None:
