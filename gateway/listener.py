@@ -6,6 +6,7 @@ upgrade, as a reverse proxy does it.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import fcntl
 import os
@@ -39,9 +40,9 @@ def is_upgrade(head: bytes) -> bool:
 class HttpConnection(asyncio.Protocol):
     """aiohttp's side of a connection."""
 
+    @abc.abstractmethod
     def detach(self) -> None:
         """Let go of the connection without closing it."""
-        raise NotImplementedError
 
 
 class Listener(asyncio.Protocol):
