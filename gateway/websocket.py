@@ -66,13 +66,13 @@ _log = log.get("gateway.websocket")
 
 
 class WebSocket(asyncio.Protocol):
-    """One client's socket, from the handshake on. `head` is the HTTP request that the listener has read."""
+    """One client's socket, from the handshake on. `full`: a limit of connections that this one is over."""
 
     __slots__ = (
         "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_backlog", "_conversation", "_drained",
-        "_feed_bytes", "_full", "_inbox", "_lanes", "_late_pong", "_loop", "_lost", "_partial_since", "_pinged_at",
-        "_protocol", "_rooms", "_shaking", "_transport", "_window_timer", "_wrote_eof", "address", "closing",
-        "heard_at",
+        "_feed_bytes", "_feed_due", "_full", "_inbox", "_lanes", "_late_pong", "_loop", "_lost", "_partial_since",
+        "_pinged_at", "_protocol", "_rooms", "_shaking", "_transport", "_window_timer", "_wrote_eof", "address",
+        "closing", "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, address: str, full: Full | None) -> None:
@@ -96,6 +96,7 @@ class WebSocket(asyncio.Protocol):
         self._lost = self._wrote_eof = self._shaking = False
         self._backlog = bytearray()
         self._feed_bytes = STRANGER_FEED_BYTES
+        self._feed_due = False
         self._late_pong = b""
         self._partial_since: float | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -138,10 +139,16 @@ class WebSocket(asyncio.Protocol):
             self._receive(piece)
             if self._backlog and self._loop.time() > until:
                 self.hold()
-                self._loop.call_soon(self._fed)
+                self._feed_soon()
                 return
 
+    def _feed_soon(self) -> None:
+        if not self._feed_due:
+            self._feed_due = True
+            self._loop.call_soon(self._fed)
+
     def _fed(self) -> None:
+        self._feed_due = False
         if not self._lost:
             self._feed()
             self.resume()
@@ -307,7 +314,7 @@ class WebSocket(asyncio.Protocol):
             conversation.hear(data, text=opcode is Opcode.TEXT)
         if not self._inbox and conversation.session.waiting is None:
             if self._backlog:
-                self._loop.call_soon(self._fed)
+                self._feed_soon()
             else:
                 self._read(True)
 
