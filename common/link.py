@@ -89,7 +89,7 @@ class Link:
         self._ready = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
         self._closed = False
-        self.bad_messages = 0
+        self._bad_messages = 0
         self._bus = MemberBus(
             home,
             self.member_id,
@@ -103,6 +103,11 @@ class Link:
     def live(self) -> bool:
         """Whether the router knows this member now."""
         return self._membership.state is BondState.LIVE
+
+    @property
+    def bad_messages(self) -> int:
+        """Messages and frames of the router that did not fit."""
+        return self._bad_messages + self._bus.malformed
 
     @property
     def epoch(self) -> int:
@@ -191,7 +196,7 @@ class Link:
         try:
             envelope = decode_from_router(data)
         except BusError as exc:
-            self.bad_messages += 1
+            self._bad_messages += 1
             _log.warning("bad message from the router", error=str(exc))
             return
         self._run(self._membership.received(envelope, self._loop.time()))

@@ -5,7 +5,6 @@ Pure: `load` takes the environment as a mapping. It reports every fault at once,
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -353,8 +352,3 @@ def render_markdown() -> str:
                 lines.append(f"| `{spec.env}` | {shown} | {spec.expects} | {spec.help} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def replace(settings: Settings, **changes: Any) -> Settings:
-    """A copy with some values changed; for tests and tools."""
-    return dataclasses.replace(settings, **changes)

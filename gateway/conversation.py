@@ -281,6 +281,10 @@ class Conversation:
         if command.alerts_since is not None:
             self._rooms.tasks.start(self._replay(subscription, command.alerts_since), "replay of alerts")
 
+    def _stands(self, subscription: Subscription) -> bool:
+        """Whether the viewer still wants it, and may have it."""
+        return not self._socket.closing and subscription in self.session.subscriptions()
+
     async def _replay(self, subscription: Subscription, since: int) -> None:
         # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
         kept: list[KeptAlert] = []
@@ -293,11 +297,13 @@ class Conversation:
         policy = self._rooms.settings.stream_access
         for alert in kept:
             await self._socket.drained()
-            if self._socket.closing or subscription not in self.session.subscriptions():
+            if not self._stands(subscription):
                 return
             if may_view(policy, subscription.identity, alert.owner):
                 replayed.add(alert.id)
                 self._socket.message(wire.text_message(alert.json))
+        if not self._stands(subscription):
+            return
         held, subscription.held = subscription.held or {}, None
         for alert_id, message in held.items():
             if alert_id not in replayed:

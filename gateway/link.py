@@ -277,7 +277,9 @@ class RouterLink:
         self._figures.values["frame_bytes_in_total"] = self.hub.bytes_in
         self._figures.values["alerts_out_total"] = self.hub.alerts_out
         self._figures.values["frames_old_term_total"] = self.hub.old_term_frames
-        return self._figures.read()
+        figures = self._figures.read()
+        figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self.link.bad_messages
+        return figures
 
     def _lost(self) -> None:
         self._figures.count("router_lost_total")

@@ -233,13 +233,16 @@ class Router:
                 self._figures.set("members", len(members))
                 self._figures.set("streams", len(self._streams))
                 self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
+                figures = self._figures.read()
+                assert self._bus is not None
+                figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self._bus.malformed
                 return {
                     "router": {
                         "epoch": self._epoch,
                         "uptimeS": round(now - self._started, 3),
                         "pid": os.getpid(),
                         "state": "active" if self._waiting is None else "syncing",
-                        "figures": self._figures.read(),
+                        "figures": figures,
                     },
                     "members": [
                         {

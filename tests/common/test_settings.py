@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import string
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from common.settings import (
     Settings,
     load,
     render_markdown,
-    replace,
     table,
 )
 
@@ -33,7 +33,7 @@ def faults(**environ: str) -> tuple[str, ...]:
 
 
 def test_without_any_variable_the_defaults_hold() -> None:
-    assert load({}) == replace(Settings(), home=Path(".watchout").absolute())
+    assert load({}) == dataclasses.replace(Settings(), home=Path(".watchout").absolute())
 
 
 @pytest.mark.parametrize(("attribute", "spec", "default"), table(), ids=NAMES)
