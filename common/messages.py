@@ -29,6 +29,8 @@ StreamStatus = Literal["streaming", "online", "offline"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+#: Organizations that a stream's owner belongs to, for the policy that lets their members watch.
+Organizations = Annotated[tuple[Text, ...], msgspec.Meta(max_length=1000)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag=str.lower):
@@ -68,6 +70,7 @@ class Hold(Message, frozen=True):
     fps: float
     started_at: Milliseconds
     last_frame_at: Milliseconds | None = None
+    organizations: Organizations = ()
 
 
 class Interest(Message, frozen=True):
@@ -82,6 +85,7 @@ class Interest(Message, frozen=True):
     max_fps: Rate | None = None
     floor: FrameId = 0
     user: Text | None = None
+    organizations: Organizations = ()
 
 
 class Synced(Message, frozen=True):
@@ -111,6 +115,7 @@ class Claim(Message, frozen=True):
     user: Text
     producing: bool = False
     floor: FrameId = 0
+    organizations: Organizations = ()
 
 
 class Release(Message, frozen=True):
@@ -204,6 +209,7 @@ class Found(Message, frozen=True):
     stream: StreamId
     status: StreamStatus
     user: Text | None = None
+    organizations: Organizations = ()
 
 
 class Accepted(Message, frozen=True):
@@ -253,6 +259,7 @@ class Status(Message, frozen=True):
     timestamp: Milliseconds
     term: Count = 0
     user: Text | None = None
+    organizations: Organizations = ()
 
 
 class Notify(Message, frozen=True):

@@ -5,12 +5,16 @@ Pure: `load` takes the environment as a mapping. It reports every fault at once,
 
 from __future__ import annotations
 
+import base64
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from common.errors import SettingsError
 
@@ -20,6 +24,12 @@ GROUPS: Final = ("Where", "Identity and rights", "Limits", "ML service", "Logs a
 SOCKET_NAME_BYTES: Final = 12
 #: ``sockaddr_un.sun_path`` holds 108 bytes on Linux and 104 on macOS, with the closing zero.
 SOCKET_PATH_BYTES: Final = 103
+
+
+#: Ways of verifying a caller.
+AUTH_METHODS: Final = ("session", "jwt", "introspection")
+#: What a role may give: to publish streams of one's own, to view, to receive alerts without pictures.
+RIGHTS: Final = ("publish", "view", "alerts")
 
 
 class _Fault(Exception):
@@ -68,6 +78,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 def _secret(raw: str) -> str:
     if len(raw) < 16 or not raw.isascii() or not raw.isprintable() or " " in raw:
         raise _Fault("at least 16 printable ASCII characters without spaces")
+    return raw
+
+
+def _shared_secret(raw: str) -> str:
+    if len(raw) < 8:
+        raise _Fault("at least 8 characters; 32 are good")
     return raw
 
 
@@ -120,6 +136,139 @@ def _home(raw: str) -> Path:
     return path
 
 
+def _flag(raw: str) -> bool:
+    if raw.lower() in ("true", "yes", "on", "1"):
+        return True
+    if raw.lower() in ("false", "no", "off", "0"):
+        return False
+    raise _Fault("true or false")
+
+
+def _words(raw: str) -> list[str]:
+    return [word for word in re.split(r"[\s,]+", raw) if word]
+
+
+def _methods(raw: str) -> tuple[str, ...]:
+    words = tuple(word.lower() for word in _words(raw))
+    if not words or len(set(words)) < len(words) or not set(words) <= set(AUTH_METHODS):
+        raise _Fault(f"some of {', '.join(AUTH_METHODS)}, each once, in the order in which they are asked")
+    return words
+
+
+def _identifier(raw: str) -> str:
+    parts = raw.split(".")
+    if len(parts) > 2 or not all(re.fullmatch(r"[^\s\".]{1,63}", part) for part in parts):
+        raise _Fault("a table's name, or schema.table, without quotes")
+    return raw
+
+
+def _channel(raw: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", raw):
+        raise _Fault("1 to 63 of a-z 0-9 _, no digit first")
+    return raw
+
+
+def _timezone(raw: str) -> str:
+    try:
+        ZoneInfo(raw)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _Fault("the name of a time zone, such as UTC or Asia/Tokyo") from None
+    return raw
+
+
+def _token_name(raw: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", raw):
+        raise _Fault("a name of letters, digits and . _ - (RFC 9110 token)")
+    return raw
+
+
+def _header_value(raw: str) -> str:
+    if not raw.isascii() or not raw.isprintable():
+        raise _Fault("printable ASCII")
+    return raw
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for word in _words(raw):
+        try:
+            parts = urlsplit(word)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if (
+            parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None
+            or parts.path not in ("", "/") or parts.query or parts.fragment or "*" in word
+        ):  # fmt: skip
+            raise _Fault("origins such as https://app.example.com, separated by commas; no paths, no wildcards")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        default = {"http": 80, "https": 443}[parts.scheme]
+        found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else ""))
+    return tuple(found)
+
+
+def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(word, strict=False) for word in _words(raw))
+    except ValueError:
+        raise _Fault("addresses or networks such as 10.0.0.0/8 or ::1, separated by commas") from None
+
+
+def _file(raw: str) -> Path:
+    path = Path(raw).expanduser().absolute()
+    if not path.is_file():
+        raise _Fault("a file that is there")
+    return path
+
+
+def _http_url(raw: str) -> str:
+    try:
+        parts = urlsplit(raw)
+        port_ok = parts.port is None or 0 < parts.port < 65536
+    except ValueError:
+        raise _Fault("http(s)://host[:port]/path") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+        raise _Fault("http(s)://host[:port]/path")
+    return raw
+
+
+def _public_key(raw: str) -> str:
+    # In an environment file a PEM stands on one line, with \n in it; or the setting names a file.
+    text = raw.replace("\\n", "\n")
+    if "-----BEGIN" not in text:
+        try:
+            text = Path(raw).expanduser().read_text("ascii")
+        except (OSError, ValueError):
+            text = ""
+    if "-----BEGIN PUBLIC KEY-----" not in text and "-----BEGIN RSA PUBLIC KEY-----" not in text:
+        raise _Fault("a public key in PEM (-----BEGIN PUBLIC KEY-----), or the path of a file with one")
+    return text
+
+
+def _webhook_secrets(raw: str) -> tuple[bytes, ...]:
+    found: list[bytes] = []
+    for word in _words(raw):
+        try:
+            secret = base64.b64decode(word.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            secret = b""
+        if not 24 <= len(secret) <= 64:
+            raise _Fault("whsec_… secrets of 24 to 64 bytes in base64, separated by commas")
+        found.append(secret)
+    return tuple(found)
+
+
+def _role_rights(raw: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    found: dict[str, frozenset[str]] = {}
+    for word in _words(raw):
+        role, colon, rights = word.rpartition(":")
+        names = frozenset(name for name in rights.split("+") if name)
+        if not colon or not role or role in found or not names <= {*RIGHTS, "none"} or not names:
+            raise _Fault(f"role:right+right,… with the rights {', '.join(RIGHTS)} or none, and * for any other role")
+        found[role] = names - {"none"}
+    return tuple(found.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What the table knows of one setting besides its default."""
@@ -163,6 +312,20 @@ class Settings:
         help="Sockets of the bus, lock files and the embedded session store. Made with mode 0700. Processes that "
         "share a home are one watchout.",
     )  # fmt: skip
+    tls_cert: Path | None = _setting(
+        "TLS_CERT", _file, None, group="Where", expects="file",
+        help="Certificate with its chain, in PEM: the port then speaks TLS only. A new file is taken up within a "
+        "minute, without a restart.",
+    )  # fmt: skip
+    tls_key: Path | None = _setting(
+        "TLS_KEY", _file, None, group="Where", expects="file",
+        help="The certificate's private key, in PEM; not set: it is in the same file.",
+    )  # fmt: skip
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "TRUSTED_PROXIES", _networks, (), group="Where", expects="addresses, networks",
+        help="Reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. From anybody else they "
+        "are ignored.",
+    )  # fmt: skip
     database_url: str | None = _setting(
         "DATABASE_URL", _database_url, None, group="Identity and rights", expects="URL", secret=True,
         help="Better Auth's database: `postgres://user:password@host/name`, or `sqlite:/path/file.db`. Without it "
@@ -177,10 +340,154 @@ class Settings:
         "STORE_CONNECTIONS", _whole(1, 100), 5, group="Identity and rights", expects="1–100",
         help="Most connections that one gateway opens to PostgreSQL.",
     )  # fmt: skip
+    session_table: str = _setting(
+        "SESSION_TABLE", _identifier, "session", group="Identity and rights", expects="table",
+        help="Better Auth's session table, where `session.modelName` renames it; `schema.table` is possible.",
+    )  # fmt: skip
+    user_table: str = _setting(
+        "USER_TABLE", _identifier, "user", group="Identity and rights", expects="table", help="Its user table."
+    )  # fmt: skip
+    member_table: str = _setting(
+        "MEMBER_TABLE", _identifier, "member", group="Identity and rights", expects="table",
+        help="The organization plugin's table of members.",
+    )  # fmt: skip
+    verification_table: str = _setting(
+        "VERIFICATION_TABLE", _identifier, "verification", group="Identity and rights", expects="table",
+        help="The table in which the one-time-token plugin keeps its tickets.",
+    )  # fmt: skip
+    naive_timezone: str | None = _setting(
+        "NAIVE_TIMEZONE", _timezone, None, group="Identity and rights", expects="time zone",
+        help="The time zone of the Better Auth process, for a database made by Better Auth 1.3.0 to 1.3.10, whose "
+        "dates have none. Such a database is refused without it: expired sessions could pass.",
+    )  # fmt: skip
+    auth_methods: tuple[str, ...] = _setting(
+        "AUTH_METHODS", _methods, (), group="Identity and rights", expects="list of session, jwt, introspection",
+        help="Ways of verifying a token, in the order in which they are asked. Empty: `session`, and then `jwt` and "
+        "`introspection` as far as they are configured.",
+    )  # fmt: skip
+    auth_combine: str = _setting(
+        "AUTH_COMBINE", _one_of("any", "all"), "any", group="Identity and rights", expects="any, all",
+        help="`any`: the first way that knows the token decides. `all`: every way must accept it, as the same user.",
+    )  # fmt: skip
+    auth_cache_s: float = _setting(
+        "AUTH_CACHE_S", _number(0, 60), 1.0, group="Identity and rights", expects="0–60 s",
+        help="How long a request over HTTP with a token that was accepted is accepted again without asking. A socket's "
+        "token is asked for afresh, unless the store is busy; refused ones are always asked for.",
+    )  # fmt: skip
+    auth_cache_tokens: int = _setting(
+        "AUTH_CACHE_TOKENS", _whole(1, 1_000_000), 10_000, group="Identity and rights", expects="tokens",
+        help="Most tokens that are remembered so.",
+    )  # fmt: skip
+    recheck_s: float = _setting(
+        "RECHECK_S", _number(0.2, 3600), 1.0, group="Identity and rights", expects="0.2–3600 s",
+        help="How often the sessions of open sockets are looked up again: one query per 1000 sessions. A session "
+        "that ended closes its sockets with 4500 after at most this long and one query.",
+    )  # fmt: skip
+    revocation_channel: str | None = _setting(
+        "REVOCATION_CHANNEL", _channel, None, group="Identity and rights", expects="channel",
+        help="Listen on this channel of PostgreSQL for sessions that change, and look those up at once. Needs the "
+        "trigger of docs/better-auth.md, and a connection that is not PgBouncer's transaction mode.",
+    )  # fmt: skip
+    better_auth_secret: str | None = _setting(
+        "BETTER_AUTH_SECRET", _shared_secret, None, group="Identity and rights", expects="≥ 8 characters", secret=True,
+        help="Better Auth's secret. When set, the signature of cookies and signed tokens must be right; when not, "
+        "the token in front of it decides alone.",
+    )  # fmt: skip
+    require_signed_tokens: bool = _setting(
+        "REQUIRE_SIGNED_TOKENS", _flag, False, group="Identity and rights", expects="true, false",
+        help="Refuse session tokens without a signature, as the bearer plugin's `requireSignature` does. Needs "
+        "`BETTER_AUTH_SECRET`.",
+    )  # fmt: skip
+    session_cookie: str = _setting(
+        "SESSION_COOKIE", _token_name, "better-auth.session_token", group="Identity and rights", expects="name",
+        help="Name of Better Auth's session cookie, without `__Secure-`: `<cookiePrefix>.session_token`, or what "
+        "`cookies.session_token.name` says.",
+    )  # fmt: skip
+    secure_cookie_only: bool = _setting(
+        "SECURE_COOKIE_ONLY", _flag, False, group="Identity and rights", expects="true, false",
+        help="Take only the cookie with `__Secure-` in front, as an https site sets it: another sub-domain cannot "
+        "plant that one over http.",
+    )  # fmt: skip
+    allowed_origins: tuple[str, ...] = _setting(
+        "ALLOWED_ORIGINS", _origins, (), group="Identity and rights", expects="origins",
+        help="Origins of web apps that may use the session cookie, and read answers over HTTP (CORS), exactly as "
+        "browsers send them. Empty: only pages of the gateway's own origin.",
+    )  # fmt: skip
+    jwt_secret: str | None = _setting(
+        "JWT_SECRET", _shared_secret, None, group="Identity and rights", expects="≥ 8 characters", secret=True,
+        help="Secret of JWTs signed with HS256, HS384 or HS512. At most one of `JWT_SECRET`, `JWT_PUBLIC_KEY` and "
+        "`JWT_JWKS_URL`.",
+    )  # fmt: skip
+    jwt_public_key: str | None = _setting(
+        "JWT_PUBLIC_KEY", _public_key, None, group="Identity and rights", expects="PEM or path",
+        help="Public key of JWTs, RSA, EC or Ed25519; in PEM, with `\\n` for new lines, or as the path of a file.",
+    )  # fmt: skip
+    jwt_jwks_url: str | None = _setting(
+        "JWT_JWKS_URL", _http_url, None, group="Identity and rights", expects="URL",
+        help="Where the issuer publishes its keys; Better Auth's jwt plugin does so at `/api/auth/jwks`. Needs "
+        "`JWT_ISSUER` or `JWT_AUDIENCE`.",
+    )  # fmt: skip
+    jwt_issuer: str | None = _setting(
+        "JWT_ISSUER", _text, None, group="Identity and rights", expects="text", help="`iss` that a JWT must have."
+    )  # fmt: skip
+    jwt_audience: str | None = _setting(
+        "JWT_AUDIENCE", _text, None, group="Identity and rights", expects="text",
+        help="`aud` that a JWT must have. With `JWT_JWKS_URL` it defaults to `JWT_ISSUER`, as Better Auth has it.",
+    )  # fmt: skip
+    jwt_session_claim: str = _setting(
+        "JWT_SESSION_CLAIM", _token_name, "sid", group="Identity and rights", expects="name, none",
+        help="Claim with the id of the session. Where a JWT has it and `DATABASE_URL` is set, that session must be "
+        "live, so that sign-out ends the JWT too. `none`: not looked at.",
+    )  # fmt: skip
+    jwt_require_session: bool = _setting(
+        "JWT_REQUIRE_SESSION", _flag, False, group="Identity and rights", expects="true, false",
+        help="Refuse JWTs without that claim: they would be good until they expire, whatever happens to the session.",
+    )  # fmt: skip
+    jwt_leeway_s: float = _setting(
+        "JWT_LEEWAY_S", _number(0, 300), 0.0, group="Identity and rights", expects="0–300 s",
+        help="How far the issuer's clock may be off, for `exp` and `nbf`.",
+    )  # fmt: skip
+    introspection_url: str | None = _setting(
+        "INTROSPECTION_URL", _http_url, None, group="Identity and rights", expects="URL", secret=True,
+        help="Endpoint that says who a token is: RFC 7662 (`active`, `sub`, `exp`), plain claims, or Better Auth's "
+        "`get-session`.",
+    )  # fmt: skip
+    introspection_method: str = _setting(
+        "INTROSPECTION_METHOD", _one_of("post", "get"), "post", group="Identity and rights", expects="POST, GET",
+        help="How it is asked: the token in a form, or in the query.",
+    )  # fmt: skip
+    introspection_token_param: str = _setting(
+        "INTROSPECTION_TOKEN_PARAM", _token_name, "token", group="Identity and rights", expects="name",
+        help="Name of the field that carries the token.",
+    )  # fmt: skip
+    introspection_token_in: str = _setting(
+        "INTROSPECTION_TOKEN_IN", _one_of("param", "bearer"), "param", group="Identity and rights",
+        expects="param, bearer",
+        help="`bearer`: the token goes as `Authorization: Bearer …` instead, as Better Auth's `get-session` wants it.",
+    )  # fmt: skip
+    introspection_auth_header_name: str = _setting(
+        "INTROSPECTION_AUTH_HEADER_NAME", _token_name, "Authorization", group="Identity and rights", expects="name",
+        help="Header by which this server proves itself to the endpoint.",
+    )  # fmt: skip
+    introspection_auth_header_value: str | None = _setting(
+        "INTROSPECTION_AUTH_HEADER_VALUE", _header_value, None, group="Identity and rights", expects="text",
+        secret=True, help="Its value; not set: no such header.",
+    )  # fmt: skip
+    introspection_recheck_s: float = _setting(
+        "INTROSPECTION_RECHECK_S", _number(1, 86_400), 30.0, group="Identity and rights", expects="1–86400 s",
+        help="How often the tokens of open sockets are introspected again: one request each.",
+    )  # fmt: skip
     stream_access: str = _setting(
-        "STREAM_ACCESS", _one_of("owner", "authenticated"), "owner", group="Identity and rights",
-        expects="owner, authenticated",
-        help="Who may view a stream: only the user whose camera it is, or everybody who is signed in.",
+        "STREAM_ACCESS", _one_of("owner", "organization", "authenticated"), "owner", group="Identity and rights",
+        expects="owner, organization, authenticated",
+        help="Who may view a stream: only the user whose camera it is, also the members of his organizations (Better "
+        "Auth's organization plugin), or everybody who is signed in.",
+    )  # fmt: skip
+    role_rights: tuple[tuple[str, frozenset[str]], ...] = _setting(
+        "ROLE_RIGHTS", _role_rights, (), group="Identity and rights", expects="role:right+right,…",
+        help="What roles may do: `publish`, `view`, `alerts` (alerts without pictures) or `none`, and `*` for any "
+        "other role, for example `camera:publish,guard:alerts,*:publish+view`. On a stream shared by an "
+        "organization the member's roles in it count, elsewhere the user's own. Empty: everybody may publish and view.",
     )  # fmt: skip
     stats_token: str | None = _setting(
         "STATS_TOKEN", _secret, None, group="Identity and rights", expects="≥ 16 characters", secret=True,
@@ -189,13 +496,21 @@ class Settings:
     )  # fmt: skip
     service_token: str | None = _setting(
         "SERVICE_TOKEN", _secret, None, group="Identity and rights", expects="≥ 16 characters", secret=True,
-        help="What an ML service sends as `Authorization: Bearer …` with `POST /alerts`. Not set: that path refuses "
-        "everybody.",
+        help="What an ML service sends as `Authorization: Bearer …` with `POST /alerts`. Without this and "
+        "`SERVICE_WEBHOOK_SECRETS` that path refuses everybody.",
+    )  # fmt: skip
+    service_webhook_secrets: tuple[bytes, ...] = _setting(
+        "SERVICE_WEBHOOK_SECRETS", _webhook_secrets, (), group="Identity and rights", expects="whsec_…,…", secret=True,
+        help="Secrets with which `POST /alerts` may be signed instead (Standard Webhooks); several while they are "
+        "rotated.",
     )  # fmt: skip
     auth_timeout_s: float = _setting(
         "AUTH_TIMEOUT_S", _number(0.1, 300), 10.0, group="Limits", expects="0.1–300 s",
-        help="A socket that has not authenticated by then gets `AUTH_TIMEOUT` and is closed. Also the deadline for "
-        "the HTTP head of a new connection.",
+        help="A socket that has not authenticated by then gets `AUTH_TIMEOUT` and is closed.",
+    )  # fmt: skip
+    handshake_timeout_s: float = _setting(
+        "HANDSHAKE_TIMEOUT_S", _number(0.1, 60), 5.0, group="Limits", expects="0.1–60 s",
+        help="Deadline for the TLS handshake, and then for the head of the first request on a connection.",
     )  # fmt: skip
     idle_timeout_s: float = _setting(
         "IDLE_TIMEOUT_S", _number(1, 3600), 120.0, group="Limits", expects="1–3600 s",
@@ -220,7 +535,13 @@ class Settings:
     )  # fmt: skip
     max_connections_per_address: int = _setting(
         "MAX_CONNECTIONS_PER_ADDRESS", _whole(1, 1_000_000), 10_000, group="Limits", expects="connections",
-        help="Most connections from one address on one gateway process. Behind a reverse proxy that is the proxy's.",
+        help="Most connections from one address on one gateway process; of IPv6 the first 64 bits count. Behind a "
+        "reverse proxy that is the proxy's, unless it is one of `TRUSTED_PROXIES`.",
+    )  # fmt: skip
+    max_strangers_per_address: int = _setting(
+        "MAX_STRANGERS_PER_ADDRESS", _whole(1, 1_000_000), 4_000, group="Limits", expects="connections",
+        help="Most connections from one address that have not authenticated. All strangers together never have more "
+        "than half of `MAX_CONNECTIONS`.",
     )  # fmt: skip
     max_subscriptions: int = _setting(
         "MAX_SUBSCRIPTIONS", _whole(1, 100_000), 1_000, group="Limits", expects="streams",
@@ -327,10 +648,42 @@ def load(environ: Mapping[str, str]) -> Settings:
             faults.append(f"{env} is {came}, expected {fault}")
     if faults:
         raise SettingsError(faults)
-    return Settings(**values)
+    settings = Settings(**values)
+    if faults := _together(settings):
+        raise SettingsError(faults)
+    return settings
+
+
+def _together(s: Settings) -> list[str]:
+    """What is wrong although each value by itself is right."""
+    faults: list[str] = []
+    keys = {"JWT_SECRET": s.jwt_secret, "JWT_PUBLIC_KEY": s.jwt_public_key, "JWT_JWKS_URL": s.jwt_jwks_url}
+    given = [name for name, value in keys.items() if value is not None]
+    if len(given) > 1:
+        faults.append(f"{' and '.join(given)} are set, expected one of them: a JWT has one way to be verified")
+    if s.jwt_jwks_url is not None and s.jwt_issuer is None and s.jwt_audience is None:
+        faults.append(
+            "JWT_JWKS_URL is set without JWT_ISSUER and JWT_AUDIENCE, expected one at least: the same keys also sign "
+            "what is meant for others"
+        )
+    if "jwt" in s.auth_methods and not given:
+        faults.append("AUTH_METHODS has jwt, expected JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL with it")
+    if "introspection" in s.auth_methods and s.introspection_url is None:
+        faults.append("AUTH_METHODS has introspection, expected INTROSPECTION_URL with it")
+    if s.require_signed_tokens and s.better_auth_secret is None:
+        faults.append("REQUIRE_SIGNED_TOKENS is true, expected BETTER_AUTH_SECRET with it")
+    if s.jwt_require_session and s.database_url is None:
+        faults.append("JWT_REQUIRE_SESSION is true, expected DATABASE_URL with it: the sessions are looked up there")
+    if s.tls_key is not None and s.tls_cert is None:
+        faults.append("TLS_KEY is set, expected TLS_CERT with it")
+    if s.revocation_channel is not None and (s.database_url is None or s.database_url.startswith("sqlite:")):
+        faults.append("REVOCATION_CHANNEL is set, expected a DATABASE_URL of PostgreSQL with it")
+    return faults
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
@@ -348,7 +701,7 @@ def render_markdown() -> str:
         lines += [f"## {group}", "", "| name | default | expects | what |", "|---|---|---|---|"]
         for _, spec, default in table():
             if spec.group == group:
-                shown = "" if default in (None, "") else f"`{_plain(default)}`"
+                shown = "" if default in (None, "", ()) else f"`{_plain(default)}`"
                 lines.append(f"| `{spec.env}` | {shown} | {spec.expects} | {spec.help} |")
         lines.append("")
     return "\n".join(lines)

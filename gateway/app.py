@@ -14,13 +14,17 @@ from common import log
 from common.metrics import Figures
 from common.service import Tasks, run
 from common.settings import Settings
-from gateway.auth import open_store
+from gateway.access import Access
 from gateway.http import JsonRequestHandler, make_app
 from gateway.hub import Hub
 from gateway.limits import Connections
 from gateway.link import RouterLink
 from gateway.listener import HttpConnection, Listener, open_sockets
+from gateway.revalidation import Revalidation
 from gateway.rooms import Rooms, now_ms
+from gateway.roster import Roster
+from gateway.tls import Certificate
+from identity import make_authenticator
 
 TICK_S: Final = 1.0
 #: Sockets are swept for silence this often.
@@ -43,7 +47,15 @@ class Gateway:
         self._link = RouterLink(settings, figures, sockets=lambda: self._rooms.connections.joined_total)
         hub = Hub(woken=self._link.woken, to_bus=self._link.frame_to_bus)
         self._rooms = Rooms(
-            settings, figures, self._tasks, open_store(settings), Connections(settings), hub, self._link
+            settings,
+            figures,
+            self._tasks,
+            make_authenticator(settings),
+            Access(settings),
+            Roster(),
+            Connections(settings),
+            hub,
+            self._link,
         )
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
@@ -55,8 +67,9 @@ class Gateway:
         """Open the port, the store and the bond; none of the others has to be there."""
         loop = asyncio.get_running_loop()
         settings, rooms = self._settings, self._rooms
+        certificate = Certificate.of(settings)
         self._sockets, self._port_lock = open_sockets(settings.host, settings.port, settings.home)
-        await rooms.store.open()
+        await rooms.authenticator.open()
         self._link.start(rooms.hub)
         self._linked = True
         self._runner = web.AppRunner(
@@ -72,8 +85,18 @@ class Gateway:
             return handler
 
         for listening in self._sockets:
-            self._servers.append(await loop.create_server(lambda: Listener(rooms, make_http), sock=listening))
+            self._servers.append(
+                await loop.create_server(lambda: Listener(rooms, make_http, certificate), sock=listening)
+            )
+        if certificate is not None:
+            self._tasks.start(certificate.keep_current(), "certificate")
         self._tasks.start(self._keep_time(), "gateway time")
+        revalidation = Revalidation(settings, rooms.figures, rooms.roster, rooms.authenticator)
+        self._tasks.start(revalidation.run(), "revalidation")
+        if settings.revocation_channel is not None:
+            self._tasks.start(
+                rooms.authenticator.listen(settings.revocation_channel, revalidation.changed), "listen for revocations"
+            )
         _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
 
     async def drain(self) -> None:
@@ -100,7 +123,7 @@ class Gateway:
                 listening.close()
         if self._linked:
             await self._link.close()
-        await self._rooms.store.close()  # its thread would keep the process
+        await self._rooms.authenticator.close()  # its thread would keep the process
         if self._runner is not None:
             await self._runner.cleanup()
         await self._tasks.close()

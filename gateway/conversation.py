@@ -6,15 +6,15 @@ Decides nothing; every rule is in `gateway.session`.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from typing import TYPE_CHECKING, Final, assert_never
 
-from common import alerts
+from common import alerts, log
 from common.errors import CloseCode, RouterUnavailable, StoreUnavailable
 from common.messages import Granted, Refused
 from gateway import wire
-from gateway.access import may_view, without_right
-from gateway.auth import Identity
+from gateway.access import Owner
 from gateway.hub import Publication
 from gateway.lanes import Subscription
 from gateway.link import KeptAlert
@@ -23,6 +23,7 @@ from gateway.session import (
     Acknowledged,
     AskClaim,
     AskOwner,
+    ChangeOwner,
     Close,
     Command,
     Publish,
@@ -30,22 +31,26 @@ from gateway.session import (
     SendAlert,
     SendFrame,
     Session,
+    Unpublish,
     Unwatch,
     Verify,
     Waiting,
     Watch,
 )
+from identity import Identity, Token
 
 if TYPE_CHECKING:
     from gateway.websocket import WebSocket
 
 ABUSE: Final = "repeated abuse"
 
+_log = log.get("gateway.conversation")
+
 
 class Conversation:
     """One client's conversation, from the accepted handshake on."""
 
-    __slots__ = ("_auth_timer", "_loop", "_publication", "_rooms", "_socket", "_user", "session")
+    __slots__ = ("_audited", "_auth_timer", "_loop", "_publication", "_rooms", "_socket", "_user", "session")
 
     def __init__(self, rooms: Rooms, socket: WebSocket, session: Session) -> None:
         self.session = session
@@ -55,6 +60,7 @@ class Conversation:
         self._publication: Publication | None = None
         self._user: str | None = None
         self._auth_timer: asyncio.TimerHandle | None = None
+        self._audited = False
 
     # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -87,9 +93,7 @@ class Conversation:
 
     def leave(self) -> None:
         """The socket ends: let go of what this client publishes and watches."""
-        if self._publication is not None:
-            self._rooms.hub.release(self._publication, now_ms())
-            self._publication = None
+        self._unpublish()
         for subscription in self.session.subscriptions():
             self._unwatch(subscription)
 
@@ -101,6 +105,20 @@ class Conversation:
         if self._user is not None:
             self._rooms.connections.left(self._user)
             self._user = None
+        self._rooms.roster.remove(self)
+
+    def renewed(self, identity: Identity) -> None:
+        """The session was looked up again, and something of it has changed."""
+        self.run(self.session.renewed(identity, now_ms()))
+        for subscription in self.session.subscriptions():
+            owner = self._rooms.hub.known_owner(subscription.stream)
+            if not self._rooms.access.allows(subscription, owner):
+                self.right_lost(subscription.stream)
+
+    def session_ended(self) -> None:
+        """The session behind this socket is no more."""
+        self._rooms.figures.count("closed_session_ended_total")
+        self.run(self.session.session_ended(now_ms()))
 
     def right_lost(self, stream: str) -> None:
         """This viewer may watch a stream no more."""
@@ -123,33 +141,21 @@ class Conversation:
         for command in commands:
             match command:
                 case SendFrame():
-                    if self._publication is not None:
-                        self._rooms.hub.frame(
-                            self._publication,
-                            text=command.text,
-                            picture=command.picture,
-                            codec=command.codec,
-                            timestamp=command.timestamp,
-                            now=self._loop.time(),
-                            now_ms=now_ms(),
-                        )
+                    self._send_frame(command)
                 case Acknowledged():
                     self._socket.drain()
                 case Reply():
                     self._socket.message(command.wire)
                 case Close():
                     self._close(command)
-                case Verify():
-                    self._socket.hold()
-                    self._rooms.tasks.start(self._verify(command.token), "verify")
-                case AskClaim():
-                    self._socket.hold()
-                    self._rooms.tasks.start(self._claim(command), "claim")
-                case AskOwner():
-                    self._socket.hold()
-                    self._rooms.tasks.start(self._find(command.stream), "find")
+                case Verify() | AskClaim() | AskOwner():
+                    self._ask(command)
                 case Publish():
                     self._publish(command)
+                case Unpublish():
+                    self._unpublish()
+                case ChangeOwner():
+                    self._change_owner(command)
                 case SendAlert():
                     self._rooms.tasks.start(self._alert(command), "camera alert")
                 case Watch():
@@ -158,6 +164,39 @@ class Conversation:
                     self._unwatch(command.subscription)
                 case _:
                     assert_never(command)
+        if self.session.unauthorized:
+            self._refused()
+
+    def _send_frame(self, command: SendFrame) -> None:
+        if self._publication is not None:
+            self._rooms.hub.frame(
+                self._publication,
+                text=command.text,
+                picture=command.picture,
+                codec=command.codec,
+                timestamp=command.timestamp,
+                now=self._loop.time(),
+                now_ms=now_ms(),
+            )
+
+    def _ask(self, command: Verify | AskClaim | AskOwner) -> None:
+        """Begin what takes time; the client's next messages wait for its answer."""
+        self._socket.hold()
+        match command:
+            case Verify():
+                self._rooms.tasks.start(self._verify(command.token), "verify")
+            case AskClaim():
+                self._rooms.tasks.start(self._claim(command), "claim")
+            case AskOwner():
+                self._rooms.tasks.start(self._find(command.stream), "find")
+
+    def _refused(self) -> None:
+        """Leave a trace of who tried what he has no right to: all of it in the figures, once a socket in the log."""
+        self._rooms.figures.count("unauthorized_total", self.session.unauthorized)
+        self.session.unauthorized = 0
+        if not self._audited and self.session.identity is not None:
+            self._audited = True
+            _log.info("refused for want of rights", user=self.session.identity.user_id, path=str(self.session.path))
 
     def _close(self, command: Close) -> None:
         if command.code is CloseCode.POLICY and command.reason == ABUSE:
@@ -183,7 +222,7 @@ class Conversation:
 
     async def _verify(self, token: str) -> None:
         try:
-            identity = await self._rooms.store.verify(token)
+            identity = await self._rooms.authenticator.verify(Token(token), lasting=True)
         except StoreUnavailable:
             self._rooms.figures.count("auth_unavailable_total")
             self.run(self.session.store_unavailable(now_ms()))
@@ -205,6 +244,7 @@ class Conversation:
         full = self._rooms.connections.joined(identity.user_id)
         if full is None:
             self._user = identity.user_id
+            self._rooms.roster.add(self, identity, time.time())
         else:
             self.run(self.session.too_many(full.what, now_ms()))
 
@@ -212,7 +252,7 @@ class Conversation:
         stream, floor = command.stream, self._rooms.hub.last_frame_id(command.stream)
         try:
             reply: Granted | Refused | None = await self._rooms.link.claim(
-                stream, command.user, producing=command.producing, floor=floor
+                stream, command.owner, producing=command.producing, floor=floor
             )
         except RouterUnavailable:
             reply = None
@@ -234,9 +274,8 @@ class Conversation:
             if owner is not None:
                 commands = self.session.found(self._rooms.hub.status(stream), owner, self._loop.time(), now_ms())
             else:
-                found = await self._rooms.link.find(stream)
-                owner = found.user or self._rooms.hub.known_owner(stream)
-                commands = self.session.found(found.status, owner, self._loop.time(), now_ms())
+                status, owner = await self._rooms.link.find(stream)
+                commands = self.session.found(status, owner, self._loop.time(), now_ms())
         except RouterUnavailable:
             commands = self.session.router_unavailable(self._loop.time(), now_ms())
         if self._socket.closing:
@@ -245,12 +284,11 @@ class Conversation:
         self._socket.resume()
 
     def _publish(self, command: Publish) -> None:
-        hub, policy = self._rooms.hub, self._rooms.settings.stream_access
-        for _, viewer in without_right(policy, hub.viewers_of(command.stream), command.user):
-            viewer.right_lost(command.stream)
+        hub = self._rooms.hub
+        self._let_strangers_go(command.stream, command.owner)
         self._publication = hub.publish(
             command.stream,
-            command.user,
+            command.owner,
             self._socket,
             term=command.term,
             first_frame_id=command.first_frame_id,
@@ -259,6 +297,20 @@ class Conversation:
             now=self._loop.time(),
             now_ms=now_ms(),
         )
+
+    def _unpublish(self) -> None:
+        if self._publication is not None:
+            self._rooms.hub.release(self._publication, now_ms())
+            self._publication = None
+
+    def _change_owner(self, command: ChangeOwner) -> None:
+        if self._publication is not None:
+            self._let_strangers_go(self._publication.stream, command.owner)
+            self._rooms.hub.owner_changed(self._publication, command.owner)
+
+    def _let_strangers_go(self, stream: str, owner: Owner) -> None:
+        for _, viewer in self._rooms.access.strangers(self._rooms.hub.viewers_of(stream), owner):
+            viewer.right_lost(stream)
 
     async def _alert(self, command: SendAlert) -> None:
         try:
@@ -294,12 +346,12 @@ class Conversation:
             text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
             self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
         replayed: set[str] = set()
-        policy = self._rooms.settings.stream_access
         for alert in kept:
             await self._socket.drained()
             if not self._stands(subscription):
                 return
-            if may_view(policy, subscription.identity, alert.owner):
+            owner = self._rooms.hub.known_owner(subscription.stream)
+            if self._rooms.access.may_hear_kept(subscription.identity, alert.owner, owner):
                 replayed.add(alert.id)
                 self._socket.message(wire.text_message(alert.json))
         if not self._stands(subscription):

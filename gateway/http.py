@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -21,15 +22,20 @@ from common.alerts import STREAM_ID, AlertFault
 from common.errors import RouterUnavailable, StoreUnavailable
 from common.frames import FrameFault
 from common.metrics import FIGURES
-from gateway.access import may_view
-from gateway.auth import Identity
-from gateway.listener import HttpConnection, Listener, is_upgrade
+from gateway import origins
+from gateway.access import Owner, Right
+from gateway.addresses import forwarded_secure
+from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
+from gateway.webhooks import Replays, Signed, WebhookFault, alert_id, read_headers
+from identity import Cookie, Identity, find_credential
 
 #: Most bytes of a body: a list of alerts.
 MAX_BODY_BYTES: Final = 2 << 20
 BODY_TIMEOUT_S: Final = 10.0
+#: Bytes of all bodies together that are held before their signature could be checked.
+MAX_UNVERIFIED_BYTES: Final = 64 << 20
 #: How long `/health` waits for each of its answers.
 HEALTH_TIMEOUT_S: Final = 1.0
 
@@ -100,8 +106,9 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
 
 def make_app(rooms: Rooms) -> web.Application:
     """All HTTP paths."""
-    app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     http = _Http(rooms)
+    app = web.Application(middlewares=[_errors, http.check], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(http.allow_origin)
     app.router.add_get("/", http.help)
     app.router.add_get("/health", http.health)
     app.router.add_get("/health/live", http.live)
@@ -135,7 +142,7 @@ async def _errors(
     except web.HTTPNotFound:
         return HttpError(404, "NOT_FOUND", "there is no such path, see GET /").response()
     except web.HTTPRequestEntityTooLarge:
-        return HttpError(413, "TOO_LARGE", f"the body is over {MAX_BODY_BYTES} bytes").response()
+        return HttpError(413, "TOO_LARGE", _TOO_LARGE).response()
     except web.HTTPException as error:
         return HttpError(error.status, "BAD_REQUEST", error.reason).response()
 
@@ -149,6 +156,40 @@ class _Http:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._asking: asyncio.Task[tuple[str | None, dict[str, Any] | None]] | None = None
+        self._replays = Replays()
+        self._unverified_bytes = 0
+
+    @web.middleware
+    async def check(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """What holds for every request, whatever it asks for; and the answer to a browser's preflight."""
+        try:
+            check_fields(request.raw_headers, host_needed=request.version >= HttpVersion11)
+        except HeadFault as fault:
+            raise HttpError(fault.status, fault.code, str(fault), {"Connection": "close"}) from None
+        asked = request.match_info.http_exception
+        if (
+            request.method == "OPTIONS"
+            and "Origin" in request.headers
+            and "Access-Control-Request-Method" in request.headers
+            and isinstance(asked, web.HTTPMethodNotAllowed)
+            and (methods := asked.allowed_methods & {"GET", "HEAD"})
+            and request.path not in set(Path)
+        ):
+            headers = origins.preflight_headers(
+                _only(request, "Origin"), ", ".join(sorted(methods)), self._rooms.settings.allowed_origins
+            )
+            if headers is None:
+                raise HttpError(403, "ORIGIN_NOT_ALLOWED", "a page of this origin may not ask here", {"Vary": "Origin"})
+            return web.Response(status=204, headers=headers)
+        return await handler(request)
+
+    async def allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let pages of allowed origins read the answer, errors too. Only services bring alerts, and those read all."""
+        if (request.method, request.path) != ("POST", "/alerts") and request.method != "OPTIONS":
+            listed = self._rooms.settings.allowed_origins
+            response.headers.update(origins.cors_headers(_only(request, "Origin"), listed))
 
     async def help(self, _request: web.Request) -> web.Response:
         return web.Response(text=HELP)
@@ -184,7 +225,6 @@ class _Http:
 
     async def streams(self, request: web.Request) -> web.Response:
         viewer = await self._viewer(request)
-        policy = self._rooms.settings.stream_access
         rows = await self._rooms.link.ask("streams")
         found = [
             {
@@ -197,12 +237,12 @@ class _Http:
                 "lastFrameAt": row["lastFrameAt"],
             }
             for row in rows
-            if may_view(policy, viewer, row["userId"])
+            if self._rooms.access.may_hear(viewer, Owner(row["userId"], frozenset(row["organizations"])))
         ]
         return _json({"streams": found})
 
     async def frame(self, request: web.Request) -> web.Response:
-        _, stream = await self._viewable(request, request.match_info["id"])
+        _, stream, _ = await self._viewable(request, request.match_info["id"], Right.VIEW)
         frame = await self._rooms.link.newest(stream)
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
@@ -224,14 +264,13 @@ class _Http:
         )
 
     async def recent_alerts(self, request: web.Request) -> web.Response:
-        viewer, stream = await self._viewable(request, request.query.get("streamId", ""), code=400)
+        viewer, stream, owner = await self._viewable(request, request.query.get("streamId", ""), Right.ALERTS, code=400)
         since = _whole(request, "since", 0, 2**53 - 1, 0)
         limit = _whole(request, "limit", 1, 1000, 100)
-        policy = self._rooms.settings.stream_access
         kept = [
             alert.json
             for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
-            if may_view(policy, viewer, alert.owner)
+            if self._rooms.access.may_hear_kept(viewer, alert.owner, owner)
         ]
         return web.Response(
             body=b'{"alerts":[' + b",".join(kept) + b"]}",
@@ -239,22 +278,24 @@ class _Http:
         )
 
     async def post_alerts(self, request: web.Request) -> web.Response:
-        token = self._rooms.settings.service_token
-        came = _bearer(request)
-        if token is None or not _same(came, token):
-            raise HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token", _CHALLENGE)
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await request.read()
-        except TimeoutError:
-            raise HttpError(408, "TIMEOUT", f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+        signed = self._signed(request)
+        body = await self._read_body(request, verified=signed is None)
+        if signed is not None:
+            known = self._verify(signed, body)
+            if known is not None:
+                again = [{"id": each, "duplicate": True, "receivers": 0} for each in known]
+                return _json({"accepted": again}, 202)
         try:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise HttpError(400, "INVALID_MESSAGE", f"the body is not JSON: {error}") from None
         try:
             drafts = [alerts.check_draft(item) for item in alerts.split_push(value)]
-            found = [alerts.complete(d, alert_id=uuid.uuid4().hex, timestamp=now_ms()) for d in drafts]
+            ids = _alert_ids(signed, len(drafts) if isinstance(value, list) else None)
+            found = [
+                alerts.complete(draft, alert_id=new_id, timestamp=now_ms())
+                for draft, new_id in zip(drafts, ids, strict=True)
+            ]
         except AlertFault as fault:
             self._rooms.figures.count("alerts_refused_total")
             raise HttpError(400, "INVALID_MESSAGE", f"not one alert was taken: {fault}") from None
@@ -266,6 +307,8 @@ class _Http:
                 late = {"code": "ROUTING_ERROR", "message": "the router did not answer in time: send the others again"}
                 return _json({"accepted": taken, "error": late}, 503, _RETRY)
             taken.append({"id": accepted.id, "duplicate": accepted.duplicate, "receivers": accepted.receivers})
+        if signed is not None:  # only now: what the router did not take must be processed when it comes again
+            self._replays.accept(signed.id, [each["id"] for each in taken], asyncio.get_running_loop().time())
         return _json({"accepted": taken}, 202)
 
     async def upgrade(self, request: web.Request) -> web.Response:
@@ -282,32 +325,119 @@ class _Http:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _viewer(self, request: web.Request) -> Identity:
-        token = _bearer(request) or request.query.get("token")
-        if not token:
-            raise HttpError(401, "AUTH_REQUIRED", "sign in with Authorization: Bearer <session token>", _CHALLENGE)
+    def _signed(self, request: web.Request) -> Signed | None:
+        """What the headers of a signed request say, None for one with the service token. Raises 401 otherwise."""
+        settings, headers = self._rooms.settings, request.headers
+        if settings.service_token is not None and _same(_bearer(request), settings.service_token):
+            return None
         try:
-            identity = await self._rooms.store.verify(token)
+            if not settings.service_webhook_secrets:
+                raise WebhookFault("no service token, and no webhook secrets are set")
+            if "Content-Encoding" in headers:
+                raise WebhookFault("the body is encoded: only its raw bytes can be signed")
+            return read_headers(
+                headers.getall("webhook-id", []),
+                headers.getall("webhook-timestamp", []),
+                headers.getall("webhook-signature", []),
+                now_s=time.time(),
+            )
+        except WebhookFault as fault:
+            raise self._no_service(fault) from None
+
+    def _verify(self, signed: Signed, body: bytes) -> tuple[str, ...] | None:
+        """Check a signature; the alerts of a request that was accepted before. Raises 401."""
+        try:
+            signed.verify(body, self._rooms.settings.service_webhook_secrets)
+        except WebhookFault as fault:
+            raise self._no_service(fault) from None
+        return self._replays.accepted(signed.id, asyncio.get_running_loop().time())
+
+    def _no_service(self, fault: WebhookFault) -> HttpError:
+        self._rooms.figures.count("auth_refused_total")
+        _log.debug("POST /alerts refused", reason=fault.reason)
+        return HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token or a valid signature", _CHALLENGE)
+
+    async def _read_body(self, request: web.Request, *, verified: bool) -> bytes:
+        body, counted = bytearray(), 0
+        try:
+            if (request.content_length or 0) > MAX_BODY_BYTES:
+                raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if not verified:
+                        counted += len(chunk)
+                        self._unverified_bytes += len(chunk)
+                    if len(body) > MAX_BODY_BYTES:
+                        raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
+                    if self._unverified_bytes > MAX_UNVERIFIED_BYTES and not verified:
+                        raise HttpError(503, "OVERLOADED", "too much is to be verified now, try again", _RETRY)
+        except TimeoutError:
+            raise HttpError(408, "TIMEOUT", f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+        finally:
+            self._unverified_bytes -= counted
+        return bytes(body)
+
+    async def _viewer(self, request: web.Request) -> Identity:
+        settings = self._rooms.settings
+        try:
+            credential = find_credential(
+                request.headers.getall("Authorization", ()),
+                request.headers.getall("Cookie", ()),
+                request.rel_url.raw_query_string,
+                cookie_name=settings.session_cookie,
+                secure_only=settings.secure_cookie_only,
+            )
+        except ValueError as error:
+            raise HttpError(400, "BAD_REQUEST", str(error)) from None
+        if credential is None:
+            raise HttpError(401, "AUTH_REQUIRED", "sign in with Authorization: Bearer <session token>", _CHALLENGE)
+        if isinstance(credential, Cookie) and not self._own_page(request):
+            self._rooms.figures.count("origin_refused_total")
+            raise HttpError(403, "ORIGIN_NOT_ALLOWED", origins.REFUSED)
+        try:
+            identity = await self._rooms.authenticator.verify(credential, lasting=False)
         except StoreUnavailable:
             self._rooms.figures.count("auth_unavailable_total")
             raise
         if identity is None:
             self._rooms.figures.count("auth_refused_total")
-            raise HttpError(401, "AUTH_FAILED", "the token is not that of a session", _CHALLENGE)
+            raise HttpError(401, "AUTH_FAILED", "the token is not good, sign in again", _CHALLENGE)
         return identity
 
-    async def _viewable(self, request: web.Request, stream: str, code: int = 404) -> tuple[Identity, str]:
-        """The caller and the stream, when he may view it; one that he may not looks like one that is not there."""
+    def _own_page(self, request: web.Request) -> bool:
+        """Whether a cookie may decide here.
+
+        A browser says the origin of a page that could read the answer. Where it says none, as for a picture in a page,
+        the page cannot read it; but a page of another site has no business here.
+        """
+        pages = request.headers.getall("Origin", ())
+        if not pages:
+            return request.headers.get("Sec-Fetch-Site", "none") != "cross-site"
+        settings, peer = self._rooms.settings, request.transport and request.transport.get_extra_info("peername")
+        secure = forwarded_secure(
+            str(peer[0]) if peer else "",
+            request.headers.getall("X-Forwarded-Proto", ()),
+            settings.trusted_proxies,
+            secure=request.secure,
+        )
+        return len(pages) == 1 and origins.allowed(pages[0], request.host, settings.allowed_origins, secure=secure)
+
+    async def _viewable(
+        self, request: web.Request, stream: str, right: Right, code: int = 404
+    ) -> tuple[Identity, str, Owner | None]:
+        """The caller, the stream and its owner; a stream without that right looks like one that is not there."""
         viewer = await self._viewer(request)
         if not STREAM_ID.match(stream):
             text = "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -"
             raise HttpError(code, "INVALID_MESSAGE" if code == 400 else "NOT_FOUND", text)
         owner = self._rooms.hub.owner(stream)
         if owner is None:
-            owner = (await self._rooms.link.find(stream)).user or self._rooms.hub.known_owner(stream)
-        if not may_view(self._rooms.settings.stream_access, viewer, owner):
+            _, owner = await self._rooms.link.find(stream)
+        if right not in self._rooms.access.rights(viewer, owner):
+            self._rooms.figures.count("unauthorized_total")
             raise HttpError(404, "NOT_FOUND", "there is no such stream")
-        return viewer, stream
+        return viewer, stream, owner
 
     def _may_see_stats(self, request: web.Request) -> bool:
         token = self._rooms.settings.stats_token
@@ -339,13 +469,27 @@ class _Http:
             return "the router has just begun and hears what the gateways hold", stats
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                await self._rooms.store.check()
+                await self._rooms.authenticator.check()
         except (StoreUnavailable, TimeoutError):
             return "the session store is unreachable", stats
         return None, stats
 
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+_TOO_LARGE: Final = f"the body is over {MAX_BODY_BYTES} bytes"
+
+
+def _alert_ids(signed: Signed | None, count: int | None) -> list[str]:
+    """Ids for alerts that bring none; `count` is None for one that is not in a list."""
+    if signed is None:
+        return [uuid.uuid4().hex for _ in range(1 if count is None else count)]
+    return [alert_id(signed.id, None)] if count is None else [alert_id(signed.id, number) for number in range(count)]
+
+
+def _only(request: web.Request, name: str) -> str | None:
+    """The value of a header that came once."""
+    values = request.headers.getall(name, [])
+    return values[0] if len(values) == 1 else None
 
 
 def _same(came: str | None, token: str) -> bool:

@@ -18,6 +18,7 @@ from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, 
 from common.messages import Status as BusStatus
 from common.pacing import RateMeter, Sampler
 from gateway import wire
+from gateway.access import Owner
 from gateway.lanes import Subscription
 
 #: A camera that sent no frame for so long is `online`, no more `streaming`.
@@ -56,7 +57,7 @@ class Publication:
     """A camera's stream that this gateway holds."""
 
     stream: str
-    user: str
+    owner: Owner
     term: int
     next_frame_id: int
     camera: Camera
@@ -72,12 +73,12 @@ class Publication:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A stream that somebody here publishes or watches. `term` and `user` are the newest known."""
+    """A stream that somebody here publishes or watches. `term` and `owner` are the newest known."""
 
     id: str
     status: StreamStatus = "offline"
     term: int = 0
-    user: str | None = None
+    owner: Owner | None = None
     last_frame_id: int = 0
     newest: Frame | None = None
     early: Frame | None = None
@@ -107,7 +108,7 @@ class Hub:
     def publish(
         self,
         stream_id: str,
-        user: str,
+        owner: Owner,
         camera: Camera,
         *,
         term: int,
@@ -121,13 +122,13 @@ class Hub:
         stream = self._open(stream_id)
         old = stream.publication
         publication = Publication(
-            stream_id, user, term, max(first_frame_id, stream.last_frame_id + 1), camera, producing, wants_alerts,
+            stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), camera, producing, wants_alerts,
             now_ms, now,
         )  # fmt: skip
-        if stream.user != user:
+        if stream.owner is None or stream.owner.user_id != owner.user_id:
             stream.newest = None
         stream.publication = self._publications[stream_id] = publication
-        stream.term, stream.user = term, user
+        stream.term, stream.owner = term, owner
         if old is not None:
             old.camera.taken_over(stream_id)
         self._set_status(stream, "streaming" if producing else "online", now_ms)
@@ -166,6 +167,12 @@ class Hub:
         if publication.bus is not None and publication.bus.take(now):
             self._to_bus(frame)
 
+    def owner_changed(self, publication: Publication, owner: Owner) -> None:
+        """The camera's user belongs to other organizations now. Viewers without a right must be gone by then."""
+        if self._publications.get(publication.stream) is publication:
+            publication.owner = self._streams[publication.stream].owner = owner
+            self._touch(self._changed_holds, publication.stream)
+
     def release(self, publication: Publication, now_ms: int) -> None:
         """The camera is gone, unless another took the stream over meanwhile."""
         if self._publications.get(publication.stream) is not publication:
@@ -203,7 +210,7 @@ class Hub:
         subscription: Subscription,
         viewer: Viewer,
         found: StreamStatus,
-        owner: str | None,
+        owner: Owner | None,
         now: float,
         now_ms: int,
     ) -> bool:
@@ -214,7 +221,7 @@ class Hub:
         """
         stream = self._open(subscription.stream)
         if stream.publication is None and not stream.viewers:
-            stream.status, stream.user = found, owner
+            stream.status, stream.owner = found, owner
         stream.viewers[subscription] = viewer
         if subscription.video:
             stream.video.append((subscription, viewer))
@@ -241,15 +248,15 @@ class Hub:
         stream = self._streams.get(stream_id)
         return stream.status if stream is not None else "offline"
 
-    def owner(self, stream_id: str) -> str | None:
+    def owner(self, stream_id: str) -> Owner | None:
         """Whose a stream is, as far as this gateway knows it for certain: it has the camera."""
         publication = self._publications.get(stream_id)
-        return publication.user if publication is not None else None
+        return publication.owner if publication is not None else None
 
-    def known_owner(self, stream_id: str) -> str | None:
+    def known_owner(self, stream_id: str) -> Owner | None:
         """Whose a stream is or was, as this gateway heard last: a router that has just begun may not know it yet."""
         stream = self._streams.get(stream_id)
-        return stream.user if stream is not None else None
+        return stream.owner if stream is not None else None
 
     def last_frame_id(self, stream_id: str) -> int:
         """The highest frame id of a stream that was seen here, 0 when none was."""
@@ -291,8 +298,10 @@ class Hub:
         if stream is None or stream.publication is not None:
             return
         stream.term = max(stream.term, told.term)
-        if told.user is not None and told.user != stream.user:
-            stream.user, stream.newest = told.user, None
+        if told.user is not None:
+            if stream.owner is None or stream.owner.user_id != told.user:
+                stream.newest = None
+            stream.owner = Owner(told.user, frozenset(told.organizations))
         self._set_status(stream, told.status, now_ms)
         early, stream.early = stream.early, None
         if early is not None:
@@ -441,7 +450,8 @@ class Hub:
         p = self._publications[stream_id]
         return Hold(
             stream=stream_id,
-            user=p.user,
+            user=p.owner.user_id,
+            organizations=tuple(sorted(p.owner.organizations)),
             term=p.term,
             status=self._streams[stream_id].status,
             producing=p.producing,
@@ -463,7 +473,8 @@ class Hub:
             alert_viewers=sum(s.alerts for s in stream.viewers),
             max_fps=_top_rate(s.max_fps for s, _ in stream.video),
             floor=stream.last_frame_id,
-            user=stream.user,
+            user=stream.owner.user_id if stream.owner is not None else None,
+            organizations=tuple(sorted(stream.owner.organizations)) if stream.owner is not None else (),
         )
 
     def _begin_again(self, publication: Publication) -> None:

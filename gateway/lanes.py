@@ -16,8 +16,8 @@ from typing import Final
 from common.frames import Frame
 from common.pacing import Sampler
 from common.settings import Settings
-from gateway.auth import Identity
 from gateway.wire import Format
+from identity import Identity
 
 #: A viewer that does not acknowledge still gets a frame this often, in seconds.
 UNACKED_EVERY_S: Final = 1.0

@@ -13,6 +13,10 @@ from common.settings import Settings
 BURST_S: Final = 2.0
 #: `RATE_LIMITED` is said at most so often on one socket, in seconds.
 SAY_EVERY_S: Final = 1.0
+#: Connections over a limit that may be open at once, to be told so in order: of all addresses, and of one. What comes
+#: past that is cut off without a word.
+MAX_REFUSED: Final = 1024
+MAX_REFUSED_PER_ADDRESS: Final = 64
 
 
 class Allowance:
@@ -54,30 +58,105 @@ class Full:
     what: str
 
 
+class Place:
+    """What one connection takes of the limits, from `Connections.opened` until `closed`.
+
+    A connection begins as a stranger: nobody knows yet who it is. Every event may be told again; it counts once.
+    """
+
+    __slots__ = ("_connections", "_is_open", "_is_stranger", "_key", "full")
+
+    def __init__(self, connections: Connections, key: str | None) -> None:
+        self._connections = connections
+        self._key = key
+        self._is_open = self._is_stranger = True
+        #: The limit that this connection is over, if any: say so and close it.
+        self.full: Full | None = None
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether so many are over the limits that there is no time to tell this one."""
+        return self.full is not None and self._connections.swamped(self._key)
+
+    def came_from(self, key: str) -> None:
+        """The client's address is known now: behind a proxy only a request says it. The first that is told counts."""
+        if not self._is_open or self._key is not None:
+            return
+        if self.full is None:
+            self._connections.count(None, -1, stranger=self._is_stranger)
+        else:
+            self._connections.count_refused(None, -1)
+        self._key = key
+        self._take()
+
+    def trusted(self) -> None:
+        """It is known who this is, or that it need not be known: no stranger any more."""
+        self._become(stranger=False)
+
+    def doubted(self) -> None:
+        """It is to be shown anew who this is: a stranger again."""
+        self._become(stranger=True)
+
+    def closed(self) -> None:
+        """The connection ended."""
+        if self._is_open:
+            self._leave()
+            self._is_open = False
+
+    def _become(self, *, stranger: bool) -> None:
+        if self._is_open and self._is_stranger is not stranger and self.full is None:
+            self._leave()
+            self._is_stranger = stranger
+            self._take()
+
+    def _take(self) -> None:
+        self.full = self.full or self._connections.limit(self._key, stranger=self._is_stranger)
+        if self.full is None:
+            self._connections.count(self._key, 1, stranger=self._is_stranger)
+        else:
+            self._connections.count_refused(self._key, 1)
+
+    def _leave(self) -> None:
+        if self.full is None:
+            self._connections.count(self._key, -1, stranger=self._is_stranger)
+        else:
+            self._connections.count_refused(self._key, -1)
+
+
 class Connections:
-    """How many connections there are, by address and by user."""
+    """How many connections there are, by address and by user.
+
+    Addresses are keys of `gateway.addresses.limit_key`. Who is over a limit is counted apart, until he is told and
+    gone: so one address that is over its own limit takes nothing from the others.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._addresses: Counter[str] = Counter()
+        self._most_strangers = max(1, settings.max_connections // 2)
+        self._taken = 0
+        self._strangers = 0
+        self._refused = 0
+        self._by_address: Counter[str] = Counter()
+        self._strangers_by_address: Counter[str] = Counter()
+        self._refused_by_address: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
-        self.total = 0
         self.joined_total = 0
 
-    def opened(self, address: str) -> Full | None:
-        """Count a connection; it is counted even when it is one too many, until `closed`."""
-        self.total += 1
-        self._addresses[address] += 1
-        if self.total > self._settings.max_connections:
-            return Full("on this gateway")
-        if self._addresses[address] > self._settings.max_connections_per_address:
-            return Full("from this address")
-        return None
+    @property
+    def total(self) -> int:
+        """All open connections, also those that are over a limit and about to be closed."""
+        return self._taken + self._refused
 
-    def closed(self, address: str) -> None:
-        """A connection ended."""
-        self.total -= 1
-        _less(self._addresses, address)
+    @property
+    def strangers(self) -> int:
+        """Connections of whom nobody knows yet who they are."""
+        return self._strangers
+
+    def opened(self, key: str | None) -> Place:
+        """Count a connection; None: its address is not known yet, and `Place.came_from` follows."""
+        place = Place(self, key)
+        place._take()
+        return place
 
     def joined(self, user: str) -> Full | None:
         """Count an authenticated socket; not counted when it is one too many."""
@@ -90,10 +169,48 @@ class Connections:
     def left(self, user: str) -> None:
         """An authenticated socket ended."""
         self.joined_total -= 1
-        _less(self._users, user)
+        _add(self._users, user, -1)
+
+    # ── for Place ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def limit(self, key: str | None, *, stranger: bool) -> Full | None:
+        """The limit that one more connection would break."""
+        settings = self._settings
+        if self._taken >= settings.max_connections:
+            return Full("on this gateway")
+        if key is not None and self._by_address.get(key, 0) >= settings.max_connections_per_address:
+            return Full("from this address")
+        if not stranger:
+            return None
+        if self._strangers >= self._most_strangers:
+            return Full("that have not signed in")
+        if key is not None and self._strangers_by_address.get(key, 0) >= settings.max_strangers_per_address:
+            return Full("from this address that have not signed in")
+        return None
+
+    def swamped(self, key: str | None) -> bool:
+        """Whether too many that are over a limit wait to be told, of this address or of all."""
+        of_address = 0 if key is None else self._refused_by_address.get(key, 0)
+        return self._refused > MAX_REFUSED or of_address > MAX_REFUSED_PER_ADDRESS
+
+    def count(self, key: str | None, change: int, *, stranger: bool) -> None:
+        """A connection within the limits comes (1) or goes (-1)."""
+        self._taken += change
+        if key is not None:
+            _add(self._by_address, key, change)
+        if stranger:
+            self._strangers += change
+            if key is not None:
+                _add(self._strangers_by_address, key, change)
+
+    def count_refused(self, key: str | None, change: int) -> None:
+        """A connection over a limit comes (1) or goes (-1)."""
+        self._refused += change
+        if key is not None:
+            _add(self._refused_by_address, key, change)
 
 
-def _less(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
+def _add(counter: Counter[str], key: str, change: int) -> None:
+    counter[key] += change
     if counter[key] <= 0:
         del counter[key]

@@ -35,12 +35,13 @@ from common.messages import (
     Revoke,
     SendNewest,
     Status,
+    StreamStatus,
     TellCamera,
     decode_frame,
 )
 from common.metrics import Figures
 from common.settings import Settings
-from gateway.access import without_right
+from gateway.access import Access, Owner
 from gateway.hub import Hub
 
 #: Streams' moving figures go to the router this often, in seconds.
@@ -67,6 +68,7 @@ class RouterLink:
 
     def __init__(self, settings: Settings, figures: Figures, *, sockets: Callable[[], int]) -> None:
         self._settings = settings
+        self._access = Access(settings)
         self._sockets = sockets
         self._figures = figures
         self._flushing = False
@@ -128,21 +130,29 @@ class RouterLink:
         """Give back a claim that nobody waits for any more."""
         self.link.send(Release(stream=stream, term=term))
 
-    async def claim(self, stream: str, user: str, *, producing: bool, floor: int) -> Granted | Refused:
+    async def claim(self, stream: str, owner: Owner, *, producing: bool, floor: int) -> Granted | Refused:
         """Ask for a stream. Raises `RouterUnavailable`."""
+        user, organizations = owner.user_id, tuple(sorted(owner.organizations))
         reply = await self.link.request(
-            lambda n: Claim(request=n, stream=stream, user=user, producing=producing, floor=floor)
+            lambda n: Claim(
+                request=n, stream=stream, user=user, organizations=organizations, producing=producing, floor=floor
+            )
         )
         if not isinstance(reply, Granted | Refused):
             raise _unexpected(reply)
         return reply
 
-    async def find(self, stream: str) -> Found:
-        """Whose a stream is. Raises `RouterUnavailable`."""
+    async def find(self, stream: str) -> tuple[StreamStatus, Owner | None]:
+        """How a stream stands, and whose it is as far as the router or this gateway knows.
+
+        Raises `RouterUnavailable`.
+        """
         reply = await self.link.request(lambda n: Lookup(request=n, stream=stream))
         if not isinstance(reply, Found):
             raise _unexpected(reply)
-        return reply
+        if reply.user is None:  # a router that has just begun may not know it yet
+            return reply.status, self.hub.known_owner(stream)
+        return reply.status, Owner(reply.user, frozenset(reply.organizations))
 
     async def raise_alert(self, alert: Alert) -> Accepted:
         """Hand an alert to the router. Raises `RouterUnavailable`."""
@@ -178,7 +188,7 @@ class RouterLink:
             return self.hub.newest(stream)
         if self._waiting >= MAX_FRAME_WAITS:
             raise RouterUnavailable("too many wait for frames")
-        if (await self.find(stream)).status == "offline":
+        if (await self.find(stream))[0] == "offline":
             return self.hub.newest(stream)
         future: asyncio.Future[Frame] = self._loop.create_future()
         waits = self._waits.setdefault(stream, [])
@@ -205,8 +215,8 @@ class RouterLink:
             case Status():
                 owner_known = self.hub.owner(body.stream) is not None
                 if body.user is not None and not owner_known:
-                    policy = self._settings.stream_access
-                    for _, viewer in without_right(policy, self.hub.viewers_of(body.stream), body.user):
+                    owner = Owner(body.user, frozenset(body.organizations))
+                    for _, viewer in self._access.strangers(self.hub.viewers_of(body.stream), owner):
                         viewer.right_lost(body.stream)
                 self.hub.remote_status(body, self._loop.time(), now_ms)
             case Forward():

@@ -1,40 +1,120 @@
 """What a new connection is: a WebSocket upgrade goes to `WebSocket`, everything else to aiohttp. One port for both.
 
-Only the head of a request is looked at, and only for that. On a kept-alive HTTP connection a later request may be the
-upgrade, as a reverse proxy does it.
+Here is also what must hold before a request is believed to be one: TLS where it is set, the deadlines, the limits of
+connections, and a head that no two parsers can read in two ways (RFC 9112). On a kept-alive HTTP connection a later
+request may be the upgrade, as a reverse proxy does it.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import fcntl
+import json
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Final, cast
 
+from common import log
 from common.errors import StartError
-from gateway.limits import Full
+from gateway.addresses import client_address, is_trusted, limit_key
+from gateway.limits import Place
+from gateway.origins import cors_headers
 from gateway.rooms import Rooms
 from gateway.session import Path
+from gateway.tls import SHUTDOWN_S, Certificate
 from gateway.websocket import WebSocket
 
-#: A request's head over this goes to aiohttp as it is, which refuses it.
+#: Most bytes of a request's head, of one line of it, and most header lines.
 MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_LINE_BYTES: Final = 8190
+MAX_HEADERS: Final = 100
 BACKLOG: Final = 1024
 #: A client that reads nothing of its HTTP answer for so long is cut off.
 STALLED_S: Final = 10.0
+#: A refused connection is read for so long, unheard: with unread bytes the kernel would take the answer back.
+LINGER_S: Final = 1.0
 
 _UPGRADE_LINE: Final = re.compile(rb"GET (%b)(?:\?[^ \r\n]*)? HTTP/1\.1\r\n" % b"|".join(p.encode() for p in Path))
 _UPGRADE_HEADER: Final = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_REQUEST_LINE: Final = re.compile(rb"%b{1,32} [\x21-\x7e]+ HTTP/1\.([01])" % _TOKEN)
+_FIELD: Final = re.compile(rb"(%b+):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_BEGINNING: Final = re.compile(rb"%b{0,32}( |\Z)" % _TOKEN)
+
+_log = log.get("gateway.listener")
+
+
+class HeadFault(Exception):
+    """A request whose head is refused, with the HTTP status; the text is a fixed sentence."""
+
+    def __init__(self, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        self.status = status
+        super().__init__(_FAULTS[status])
+
+    @property
+    def code(self) -> str:
+        """The code of the error body."""
+        return "BAD_REQUEST" if self.status is HTTPStatus.BAD_REQUEST else "TOO_LARGE"
+
+
+_FAULTS: Final = {
+    HTTPStatus.BAD_REQUEST: "not a request that can be read",
+    HTTPStatus.REQUEST_URI_TOO_LONG: f"the first line of a request has at most {MAX_LINE_BYTES} bytes",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        f"the head of a request has at most {MAX_HEAD_BYTES} bytes, {MAX_HEADERS} header lines and {MAX_LINE_BYTES} "
+        "bytes a line"
+    ),
+}
 
 
 def is_upgrade(head: bytes) -> bool:
     """Whether a request's head asks for a WebSocket on one of our paths."""
     return _UPGRADE_LINE.match(head) is not None and _UPGRADE_HEADER.search(head) is not None
+
+
+def check_head(head: bytes) -> None:
+    """Check a whole head, with its empty line, by the grammar of RFC 9112. Raises `HeadFault`.
+
+    Stricter than the RFC allows a server to be where parsers differ: no bare CR or LF, no folded lines, no space
+    before a colon, no control characters. One Host header (section 3.2), which only HTTP/1.0 may leave out.
+    """
+    if len(head) > MAX_HEAD_BYTES:
+        raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    line, *lines = head[:-4].split(b"\r\n")
+    if len(line) > MAX_LINE_BYTES:
+        raise HeadFault(HTTPStatus.REQUEST_URI_TOO_LONG)
+    if (request := _REQUEST_LINE.fullmatch(line)) is None:
+        raise HeadFault
+    fields: list[tuple[bytes, bytes]] = []
+    for each in lines[: MAX_HEADERS + 1]:
+        if len(each) > MAX_LINE_BYTES:
+            raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if (field := _FIELD.fullmatch(each)) is None:
+            raise HeadFault
+        fields.append((field[1], field[2]))
+    check_fields(fields, host_needed=request[1] == b"1")
+
+
+def check_fields(fields: Sequence[tuple[bytes, bytes]], *, host_needed: bool) -> None:
+    """What of `check_head` is not about lines, for a request that was read elsewhere. Raises `HeadFault`."""
+    if len(fields) > MAX_HEADERS or sum(len(name) + len(value) for name, value in fields) > MAX_HEAD_BYTES:
+        raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    hosts = [value.strip() for name, value in fields if name.lower() == b"host"]
+    if len(hosts) > 1 or (host_needed and not hosts) or not all(_HOST.fullmatch(host) for host in hosts):
+        raise HeadFault
+
+
+def values_of(head: bytes, name: str) -> list[str]:
+    """The values of a header in a whole head, one per line."""
+    found = re.findall(rb"\r\n%b:([^\r\n]*)" % re.escape(name.encode()), head, re.IGNORECASE)
+    return [value.decode("latin-1").strip(" \t") for value in found]
 
 
 class HttpConnection(asyncio.Protocol):
@@ -46,82 +126,173 @@ class HttpConnection(asyncio.Protocol):
 
 
 class Listener(asyncio.Protocol):
-    """A connection until it is known what it is, and for its whole life when it is HTTP."""
+    """A connection until it is known what it is, and for its whole life when it is HTTP.
 
-    __slots__ = ("_address", "_buffer", "_deadline", "_full", "_http", "_make_http", "_rooms", "_transport")
+    It counts as a stranger's until the head of its first request is whole, and under the address that this request
+    comes from: a proxy may send the requests of other clients later on the same connection.
+    """
 
-    def __init__(self, rooms: Rooms, make_http: Callable[[], HttpConnection]) -> None:
+    __slots__ = (
+        "_buffer", "_certificate", "_deadline", "_http", "_lost", "_make_http", "_peer", "_place", "_refused", "_rooms",
+        "_shaking", "_transport",
+    )  # fmt: skip
+
+    def __init__(
+        self, rooms: Rooms, make_http: Callable[[], HttpConnection], certificate: Certificate | None = None
+    ) -> None:
         self._rooms = rooms
         self._make_http = make_http
+        self._certificate = certificate
         self._http: HttpConnection | None = None
         self._buffer = b""
-        self._full: Full | None = None
-        self._address = ""
+        self._peer = ""
+        self._place: Place
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle | None = None
+        self._shaking = self._refused = self._lost = False
+
+    # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection came."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         peer = self._transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else ""
-        self._full = self._rooms.connections.opened(self._address)
-        if self._rooms.connections.total > self._rooms.settings.max_connections + BACKLOG:
+        self._peer = str(peer[0]) if peer else ""
+        proxied = is_trusted(self._peer, self._rooms.settings.trusted_proxies)
+        self._place = self._rooms.connections.opened(None if proxied else limit_key(self._peer))
+        if self._place.turned_away:
             self._transport.abort()
+        elif self._certificate is None:
+            self._expect_head()
+        else:
+            self._shaking = True
+            self._transport.pause_reading()  # what comes now is for TLS
+            self._rooms.tasks.start(self._shake_hands(self._certificate), "TLS handshake")
+
+    async def _shake_hands(self, certificate: Certificate) -> None:
+        """Speak TLS from now on. Here, not in the loop's server, so that who is slow at it is counted."""
+        loop, plain = asyncio.get_running_loop(), self._transport
+        handshake = loop.create_task(
+            loop.start_tls(
+                plain, self, certificate.context, server_side=True,
+                ssl_handshake_timeout=self._rooms.settings.handshake_timeout_s, ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        )  # fmt: skip
+        await asyncio.sleep(0)  # until TLS has taken the transport over
+        early, self._buffer = self._buffer, b""
+        if early:  # uvloop reads at once, also when it was told to wait
+            _hand_on(early, plain.get_protocol())
+        try:
+            secured = await handshake
+        except OSError as error:  # also ssl.SSLError, and the deadline
+            _log.debug("no TLS handshake", reason=getattr(error, "reason", None) or type(error).__name__)
+            self._gone()
             return
+        if secured is None or self._lost:  # the client did not wait
+            self._gone()
+            return
+        self._transport, self._shaking = secured, False
+        self._expect_head()
+        if self._buffer:  # the first bytes may come with the end of the handshake
+            self.data_received(b"")
+
+    def _expect_head(self) -> None:
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._rooms.settings.auth_timeout_s, self._transport.abort)
+        self._deadline = loop.call_later(self._rooms.settings.handshake_timeout_s, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self._buffer:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "TIMEOUT", "the head of the request did not come in time")
+        else:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Part of a request."""
         if self._http is not None:
             self._http.data_received(data)
             return
+        if self._refused:
+            return
         self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 and len(self._buffer) <= MAX_HEAD_BYTES and b"\r\n" in self._buffer[: MAX_HEAD_BYTES // 2]:
+        if self._shaking:
             return
-        if end < 0 and len(self._buffer) <= MAX_HEAD_BYTES // 2:
-            return
+        self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
+        end = self._buffer.find(b"\r\n\r\n") + 4
+        try:
+            if end >= 4:
+                check_head(self._buffer[:end])
+                self._head_came(end)
+            elif len(self._buffer) > MAX_HEAD_BYTES:
+                raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            elif not _BEGINNING.match(self._buffer):
+                raise HeadFault
+        except HeadFault as fault:
+            self._refuse(fault.status, fault.code, str(fault))
+
+    def _head_came(self, end: int) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        head, self._buffer = self._buffer, b""
-        if 0 <= end <= MAX_HEAD_BYTES and is_upgrade(head[: end + 4]):
-            self._become_websocket(head)
+        settings = self._rooms.settings
+        came, self._buffer = self._buffer, b""
+        head = came[:end]
+        forwarded = values_of(head, "x-forwarded-for")
+        self._place.came_from(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
+        if self._place.turned_away:
+            self._transport.abort()
+        elif is_upgrade(head):
+            self._become_websocket(head, came[end:])
+        elif self._place.full is not None:
+            origins = values_of(head, "origin")
+            headers = cors_headers(origins[0] if len(origins) == 1 else None, settings.allowed_origins)
+            text = f"too many connections {self._place.full.what}"
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", text, {"Retry-After": "1", **headers})
         else:
-            self._become_http(head)
+            self._place.trusted()
+            self._http = self._make_http()
+            self._http.connection_made(self._transport)
+            self._http.data_received(came)
 
     def upgrade(self, head: bytes) -> None:
         """A later request of this connection, which aiohttp has read, is an upgrade: it is a WebSocket from now on."""
         if self._http is not None:
             self._http.detach()
             self._http = None
-            self._become_websocket(head)
+            self._place.doubted()
+            self._become_websocket(head, b"")
 
-    def _become_websocket(self, head: bytes) -> None:
-        websocket = WebSocket(self._rooms, self._address, self._full)
+    def _become_websocket(self, head: bytes, rest: bytes) -> None:
+        websocket = WebSocket(self._rooms, self._place)
         self._transport.set_protocol(websocket)
         websocket.connection_made(self._transport)
-        end = head.index(b"\r\n\r\n") + 4
-        websocket.data_received(head[:end])
-        if len(head) > end:  # what came with the head is answered after the handshake
-            websocket.data_received(head[end:])
+        websocket.data_received(head)
+        if rest:  # what came with the head is answered after the handshake
+            websocket.data_received(rest)
 
-    def _become_http(self, head: bytes) -> None:
-        if self._full is not None:
-            body = b'{"error":{"code":"TOO_MANY_CONNECTIONS","message":"too many connections %b"}}' % (
-                self._full.what.encode()
-            )
-            self._transport.write(
-                b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-                b"Retry-After: 1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
-            )
+    def _refuse(self, status: HTTPStatus, code: str, text: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with an error and end the connection."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._buffer, self._refused = b"", True
+        body = json.dumps({"error": {"code": code, "message": text}}).encode()
+        lines = [
+            f"HTTP/1.1 {status} {status.phrase}",
+            "Content-Type: application/json; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        ]
+        self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        if self._transport.can_write_eof():
+            with contextlib.suppress(OSError):  # the peer was faster
+                self._transport.write_eof()
+        else:
             self._transport.close()
-            return
-        self._http = self._make_http()
-        self._http.connection_made(self._transport)
-        self._http.data_received(head)
+        self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+
+    # ── HTTP, and the end ────────────────────────────────────────────────────────────────────────────────────────
 
     def eof_received(self) -> bool | None:
         """The peer will send no more."""
@@ -135,20 +306,36 @@ class Listener(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
         if self._http is not None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
             self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._rooms.connections.closed(self._address)
+        self._gone()
         if self._http is not None:
             self._http.connection_lost(exc)
             self._http = None
+
+    def _gone(self) -> None:
+        self._lost = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._place.closed()
+
+
+def _hand_on(data: bytes, protocol: asyncio.BaseProtocol) -> None:
+    """Give bytes to a protocol as its transport would."""
+    receiver = cast("asyncio.BufferedProtocol", protocol)
+    while data:
+        buffer = memoryview(receiver.get_buffer(len(data)))
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        receiver.buffer_updated(size)
+        data = data[size:]
 
 
 def open_sockets(host: str, port: int, home: FilePath) -> tuple[list[socket.socket], int]:

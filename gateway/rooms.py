@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from common.metrics import Figures
 from common.service import Tasks
 from common.settings import Settings
-from gateway.auth import SessionStore
+from gateway.access import Access
 from gateway.hub import Hub
 from gateway.limits import Connections
 from gateway.link import RouterLink
+from gateway.roster import Roster
+from identity import Authenticator
 
 if TYPE_CHECKING:
+    from gateway.conversation import Conversation
     from gateway.websocket import WebSocket
 
 
@@ -28,7 +31,9 @@ class Rooms:
     settings: Settings
     figures: Figures
     tasks: Tasks
-    store: SessionStore
+    authenticator: Authenticator
+    access: Access
+    roster: Roster[Conversation]
     connections: Connections
     hub: Hub
     link: RouterLink

@@ -20,10 +20,10 @@ from common.frames import Codec, FrameFault, parse_binary
 from common.messages import StreamStatus
 from common.settings import Settings
 from gateway import wire
-from gateway.access import may_view
-from gateway.auth import Identity
+from gateway.access import Access, Owner, Right
 from gateway.lanes import Subscription
 from gateway.limits import Allowance
+from identity import Identity
 
 #: Longest text that is looked at before authentication.
 MAX_AUTH_BYTES: Final = 16 * 1024
@@ -74,7 +74,7 @@ class AskClaim:
     """Ask the router for the stream; answer with `granted`, `refused` or `router_unavailable`."""
 
     stream: str
-    user: str
+    owner: Owner
     producing: bool
 
 
@@ -83,11 +83,23 @@ class Publish:
     """The camera's stream begins."""
 
     stream: str
-    user: str
+    owner: Owner
     term: int
     first_frame_id: int
     producing: bool
     wants_alerts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublish:
+    """The camera's stream ends, although its socket stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOwner:
+    """The organizations of the camera's user have changed."""
+
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +133,7 @@ class Watch:
 
     subscription: Subscription
     status: StreamStatus
-    owner: str | None
+    owner: Owner | None
     alerts_since: int | None
 
 
@@ -138,7 +150,8 @@ class Acknowledged:
 
 
 Command = (
-    Reply | Close | Verify | AskClaim | Publish | SendFrame | SendAlert | AskOwner | Watch | Unwatch | Acknowledged
+    Reply | Close | Verify | AskClaim | Publish | Unpublish | ChangeOwner | SendFrame | SendAlert | AskOwner | Watch
+    | Unwatch | Acknowledged
 )  # fmt: skip
 
 
@@ -156,14 +169,15 @@ class Session:
     """The conversation of one socket. `new_stream_id` makes an id for a camera that brings none."""
 
     __slots__ = (
-        "_allowance", "_asked", "_closed", "_new_stream_id", "_settings", "_subscriptions", "identity", "path",
-        "registered", "waiting",
+        "_access", "_allowance", "_asked", "_closed", "_new_stream_id", "_settings", "_subscriptions", "identity",
+        "path", "registered", "unauthorized", "waiting",
     )  # fmt: skip
 
     def __init__(
         self,
         path: Path,
         settings: Settings,
+        access: Access,
         *,
         now: float,
         new_stream_id: Callable[[], str],
@@ -172,8 +186,11 @@ class Session:
         self.path = path
         self.identity = identity
         self.registered: Registered | None = None
+        #: How often this client asked for what it has no right to.
+        self.unauthorized = 0
         self.waiting: Waiting | None = None
         self._settings = settings
+        self._access = access
         self._new_stream_id = new_stream_id
         self._allowance = Allowance(settings, now)
         self._subscriptions: dict[str, Subscription] = {}
@@ -233,7 +250,7 @@ class Session:
             return []
         if identity is None:
             return self._say_and_close(
-                ErrorCode.AUTH_FAILED, "the token is not that of a session", CloseCode.POLICY, now_ms
+                ErrorCode.AUTH_FAILED, "the token is not good, sign in again", CloseCode.POLICY, now_ms
             )
         self.identity = identity
         return [Reply(wire.success("Authentication successful", now_ms))]
@@ -264,17 +281,18 @@ class Session:
             may_alert="alert" in produces,
             wants_alerts="alert" in consumes,
         )
-        return [
-            Reply(wire.success(f"Registration successful. Stream ID: {asked.stream_id}", now_ms, asked.stream_id)),
-            Publish(
-                asked.stream_id,
-                self.identity.user_id,
-                term,
-                first_frame_id,
-                self.registered.producing,
-                self.registered.wants_alerts,
-            ),
-        ]
+        publish = Publish(
+            asked.stream_id,
+            _owner(self.identity),
+            term,
+            first_frame_id,
+            self.registered.producing,
+            self.registered.wants_alerts,
+        )
+        if not self._access.may_publish(self.identity):  # the right went while the router was asked
+            return [publish, *self._unpublish(now_ms)]
+        text = f"Registration successful. Stream ID: {asked.stream_id}"
+        return [Reply(wire.success(text, now_ms, asked.stream_id)), publish]
 
     def refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
         """The router refused what was asked of it."""
@@ -286,15 +304,19 @@ class Session:
         """The router did not answer in time."""
         return self.refused(ErrorCode.ROUTING_ERROR, "the router did not answer in time, try again", now, now_ms)
 
-    def found(self, status: StreamStatus, owner: str | None, now: float, now_ms: int) -> list[Command]:
+    def found(self, status: StreamStatus, owner: Owner | None, now: float, now_ms: int) -> list[Command]:
         """It is known whose the stream is that the viewer wants."""
         self.waiting = None
         asked, self._asked = self._asked, None
         if self._closed or self.identity is None or not isinstance(asked, wire.Subscribe):
             return []
-        if not may_view(self._settings.stream_access, self.identity, owner):
-            return self._error(ErrorCode.UNAUTHORIZED, "this stream belongs to another user", now, now_ms)
-        consumes = asked.consumes or []
+        rights, consumes = self._access.rights(self.identity, owner), asked.consumes or []
+        if not rights & _VIEWERS:
+            text = "you may not view streams" if owner is None else "this stream belongs to another user"
+            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
+        if "video-frame" in consumes and Right.VIEW not in rights:
+            text = 'you may have the alerts of this stream, not its pictures: leave "video-frame" out of `consumes`'
+            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
         commands: list[Command] = []
         former = self._subscriptions.pop(asked.stream_id, None)
         if former is not None:
@@ -349,8 +371,30 @@ class Session:
         subscription = self._subscriptions.pop(stream, None)
         if subscription is None:
             return []
-        error = self._error(ErrorCode.UNAUTHORIZED, f"stream {stream} belongs to another user now", now, now_ms)
+        error = self._error(ErrorCode.UNAUTHORIZED, f"you may not watch stream {stream} any more", now, now_ms)
         return [Unwatch(subscription), *error]
+
+    def renewed(self, identity: Identity, now_ms: int) -> list[Command]:
+        """The session was looked up again: its end, or what its user may do, has changed.
+
+        What the viewer may watch depends on the streams' owners, which the caller knows: see `right_lost`.
+        """
+        if self._closed or self.identity is None:
+            return []
+        before, self.identity = self.identity, identity
+        for subscription in self._subscriptions.values():
+            subscription.identity = identity
+        if self.registered is None:
+            return []
+        if not self._access.may_publish(identity):
+            return self._unpublish(now_ms)
+        return [ChangeOwner(_owner(identity))] if _owner(before) != _owner(identity) else []
+
+    def session_ended(self, now_ms: int) -> list[Command]:
+        """The session behind this socket expired or was revoked, or its user was banned."""
+        return self._say_and_close(
+            ErrorCode.SESSION_ENDED, "the session has ended, sign in again", CloseCode.SESSION_ENDED, now_ms
+        )
 
     def slow(self, now_ms: int) -> list[Command]:
         """The message lane of this client is full."""
@@ -419,6 +463,8 @@ class Session:
     def _register(self, message: wire.Register) -> list[Command]:
         self._must_be(Path.REGISTER, "register")
         assert self.identity is not None
+        if not self._access.may_publish(self.identity):
+            raise ClientError(ErrorCode.UNAUTHORIZED, "you may not publish streams")
         if self.registered is not None:
             raise ClientError(
                 ErrorCode.INVALID_MESSAGE,
@@ -430,7 +476,7 @@ class Session:
         self._asked = message
         self.waiting = Waiting.CLAIM
         producing = "video-frame" in (message.produces or [])
-        return [AskClaim(message.stream_id, self.identity.user_id, producing)]
+        return [AskClaim(message.stream_id, _owner(self.identity), producing)]
 
     def _subscribe(self, message: wire.Subscribe) -> list[Command]:
         self._must_be(Path.SUBSCRIBE, "subscribe")
@@ -461,6 +507,10 @@ class Session:
         except AlertFault as fault:
             raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
         return [SendAlert(draft, registered.stream)]
+
+    def _unpublish(self, now_ms: int) -> list[Command]:
+        self.registered = None
+        return [Unpublish(), Reply(wire.error(ErrorCode.UNAUTHORIZED, "you may not publish streams any more", now_ms))]
 
     def _check_frame(self, stream_id: str | None) -> None:
         self._must_be(Path.REGISTER, "video-frame")
@@ -495,6 +545,8 @@ class Session:
     def _error(self, code: ErrorCode, message: str, now: float, now_ms: int) -> list[Command]:
         if self._closed:
             return []
+        if code is ErrorCode.UNAUTHORIZED:
+            self.unauthorized += 1
         reply = Reply(wire.error(code, message, now_ms))
         if code in _STRIKES and not self._allowance.strike(now):
             return [reply, *self._close(CloseCode.POLICY, "repeated abuse")]
@@ -514,6 +566,11 @@ class Session:
 
 _SEND_AUTH: Final = 'authenticate first: {"type":"auth","token":"…"}'
 _STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
+_VIEWERS: Final = frozenset({Right.VIEW, Right.ALERTS})
+
+
+def _owner(identity: Identity) -> Owner:
+    return Owner(identity.user_id, frozenset(identity.organizations))
 
 
 def _type_of(data: bytes) -> object:

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from http import HTTPStatus
 from typing import Final, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame as WebSocketFrame
@@ -25,13 +25,14 @@ from websockets.server import ServerProtocol
 from common import log
 from common.errors import CloseCode, StoreUnavailable
 from common.frames import Frame, FrameFault
-from gateway import wire
-from gateway.auth import Identity
+from gateway import origins, wire
+from gateway.addresses import forwarded_secure
 from gateway.conversation import Conversation
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
-from gateway.limits import Full
+from gateway.limits import Place
 from gateway.rooms import Rooms, new_stream_id, now_ms
 from gateway.session import Path, Session
+from identity import Cookie, Credential, Identity, find_credential
 
 #: Above this many bytes that the kernel did not take, frames wait in their slots.
 WRITE_HIGH_BYTES: Final = 64 * 1024
@@ -44,12 +45,21 @@ STRANGER_BYTES: Final = 1 << 20
 STRANGER_FEED_BYTES: Final = 512
 FEED_BYTES: Final = 8192
 FEED_BUDGET_S: Final = 0.005
+#: The same for what is not compressed: a frame may have six bytes and costs as much as a long one. Who is known may
+#: send much at once until he sends more than so many frames in one piece.
+STRANGER_GULP_BYTES: Final = 4096
+GULP_BYTES: Final = 65_536
+GULP_FRAMES: Final = 64
 #: First byte of a pong frame.
 PONG_BYTE: Final = 0x8A
 #: After a close was sent, the peer has this long to answer it.
 CLOSE_TIMEOUT_S: Final = 3.0
 #: A message that is not whole after this long closes the socket.
 UNFINISHED_S: Final = 60.0
+#: Most fragments of one message (the flaw of CVE-2026-48779: a fragment costs more than its bytes).
+MAX_FRAGMENTS: Final = 16_384
+#: So many fragments count as one message for the rates.
+FRAGMENTS_A_MESSAGE: Final = 16
 
 _EXTENSIONS: Final = (
     ServerPerMessageDeflateFactory(
@@ -66,19 +76,19 @@ _log = log.get("gateway.websocket")
 
 
 class WebSocket(asyncio.Protocol):
-    """One client's socket, from the handshake on. `full`: a limit of connections that this one is over."""
+    """One client's socket, from the handshake on. `place` is what it takes of the limits of connections."""
 
     __slots__ = (
         "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_backlog", "_conversation", "_drained",
-        "_feed_bytes", "_feed_due", "_full", "_inbox", "_lanes", "_late_pong", "_loop", "_lost", "_partial_since",
-        "_pinged_at", "_protocol", "_rooms", "_shaking", "_transport", "_window_timer", "_wrote_eof", "address",
-        "closing", "heard_at",
+        "_feed_bytes", "_feed_due", "_fragments", "_full", "_gulp_bytes", "_inbox", "_lanes", "_late_pong", "_loop",
+        "_lost", "_partial_since", "_pinged_at", "_place", "_protocol", "_rooms", "_shaking", "_transport",
+        "_window_timer", "_wrote_eof", "closing", "heard_at",
     )  # fmt: skip
 
-    def __init__(self, rooms: Rooms, address: str, full: Full | None) -> None:
+    def __init__(self, rooms: Rooms, place: Place) -> None:
         self._rooms = rooms
-        self._full = full
-        self.address = address
+        self._place = place
+        self._full = place.full
         self._loop = asyncio.get_running_loop()
         max_bytes = min(STRANGER_BYTES, rooms.settings.max_message_bytes)
         self._protocol = ServerProtocol(extensions=_EXTENSIONS, max_size=max_bytes)
@@ -88,6 +98,7 @@ class WebSocket(asyncio.Protocol):
         self._assembling: bytearray | None = None
         self._assembling_opcode = Opcode.TEXT
         self._assembling_since = 0.0
+        self._fragments = 0
         self._inbox: deque[tuple[Opcode, bytes]] | None = None
         self._window_timer: asyncio.TimerHandle | None = None
         self._aborter: asyncio.TimerHandle | None = None
@@ -96,6 +107,7 @@ class WebSocket(asyncio.Protocol):
         self._lost = self._wrote_eof = self._shaking = False
         self._backlog = bytearray()
         self._feed_bytes = STRANGER_FEED_BYTES
+        self._gulp_bytes = STRANGER_GULP_BYTES
         self._feed_due = False
         self._late_pong = b""
         self._partial_since: float | None = None
@@ -120,7 +132,7 @@ class WebSocket(asyncio.Protocol):
             return
         if self._shaking:
             self._backlog += data  # bounded: reading is paused until the handshake is answered
-        elif self._protocol.extensions:
+        elif self._backlog or self._protocol.extensions or len(data) > self._gulp_bytes:
             self._backlog += data
             self._feed()
         else:
@@ -131,11 +143,12 @@ class WebSocket(asyncio.Protocol):
         self._pump()
 
     def _feed(self) -> None:
-        """Hand on what came compressed in small pieces: each may be a thousand times as long as it looks."""
+        """Hand on much in pieces, small ones when it is compressed: it may be a thousand times as long as it looks."""
         until = self._loop.time() + FEED_BUDGET_S
         while self._backlog and not self._inbox:
-            piece = bytes(self._backlog[: self._feed_bytes])
-            del self._backlog[: self._feed_bytes]
+            size = self._feed_bytes if self._protocol.extensions else self._gulp_bytes
+            piece = bytes(self._backlog[:size])
+            del self._backlog[:size]
             self._receive(piece)
             if self._backlog and self._loop.time() > until:
                 self.hold()
@@ -181,7 +194,7 @@ class WebSocket(asyncio.Protocol):
         self._rooms.sockets.discard(self)
         if self._rooms.draining and not self._rooms.sockets:
             self._rooms.all_gone.set()
-        self._rooms.connections.closed(self.address)
+        self._place.closed()
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
@@ -198,6 +211,8 @@ class WebSocket(asyncio.Protocol):
             self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
+        if len(events) > GULP_FRAMES:
+            self._gulp_bytes = STRANGER_GULP_BYTES
         self._partial_since = None if events else self._partial_since or self.heard_at
         for event in events:
             if isinstance(event, WebSocketFrame):
@@ -205,42 +220,64 @@ class WebSocket(asyncio.Protocol):
             elif isinstance(event, Request):
                 self._shaking = True
                 self.hold()
-                self._rooms.tasks.start(self._handshake(event), "handshake")
+                self._rooms.tasks.start(self._shake_hands(event), "handshake")
         if self._protocol.writes:  # after the events: an answer to a message goes before the answer to a close
             self._flush()
         if self._protocol.close_expected():
             self._ending()
             self._expect_close()
 
+    async def _shake_hands(self, request: Request) -> None:
+        try:
+            await self._handshake(request)
+        except Exception:
+            if self._protocol.state is OPEN:
+                self.close(CloseCode.INTERNAL, "the request failed here")
+            else:
+                self._refuse(500, "INTERNAL_ERROR", "the request failed here")
+            raise
+
     async def _handshake(self, request: Request) -> None:
         now = self._loop.time()
         url = urlsplit(request.path)
+        response = self._protocol.accept(request)
+        if response.status_code != 101:
+            self._refuse(response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
+            return
         try:
-            token = _token_of(request, url.query)
+            credential = self._credential(request, url.query)
         except ValueError as error:
             self._refuse(400, "BAD_REQUEST", str(error))
             return
+        if isinstance(credential, Cookie) and not self._own_page(request):
+            self._rooms.figures.count("origin_refused_total")
+            self._refuse(403, "ORIGIN_NOT_ALLOWED", origins.REFUSED)
+            return
         identity: Identity | None = None
         unavailable = False
-        if token is not None and self._full is None:
+        if credential is not None and self._full is None:
             try:
-                identity = await self._rooms.store.verify(token)
+                identity = await self._rooms.authenticator.verify(credential, lasting=True)
             except StoreUnavailable:
                 self._rooms.figures.count("auth_unavailable_total")
                 unavailable = True
             if identity is None and not unavailable:
                 self._rooms.figures.count("auth_refused_total")
-                self._refuse(401, "AUTH_FAILED", "the token is not that of a session")
-                return
+                if not isinstance(credential, Cookie):  # a stale cookie is not the client's doing
+                    self._refuse(401, "AUTH_FAILED", "the token is not good, sign in again")
+                    return
         if self.closing:  # the client did not wait
-            return
-        response = self._protocol.accept(request)
-        if response.status_code != 101:
-            self._refuse(response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         self._protocol.send_response(response)
         self._flush()
-        session = Session(Path(url.path), self._rooms.settings, now=now, new_stream_id=new_stream_id, identity=identity)
+        session = Session(
+            Path(url.path),
+            self._rooms.settings,
+            self._rooms.access,
+            now=now,
+            new_stream_id=new_stream_id,
+            identity=identity,
+        )
         self._conversation = Conversation(self._rooms, self, session)
         self._conversation.begin(refused=self._full.what if self._full else None, store_away=unavailable)
         self._shaking = False
@@ -248,6 +285,36 @@ class WebSocket(asyncio.Protocol):
         if backlog:
             self.data_received(backlog)
         self.resume()
+
+    def _credential(self, request: Request, query: str) -> Credential | None:
+        settings = self._rooms.settings
+        return find_credential(
+            request.headers.get_all("Authorization"),
+            request.headers.get_all("Cookie"),
+            query,
+            cookie_name=settings.session_cookie,
+            secure_only=settings.secure_cookie_only,
+        )
+
+    def _own_page(self, request: Request) -> bool:
+        """Whether a browser says that a page which may use the cookie opened this socket."""
+        pages, hosts = request.headers.get_all("Origin"), request.headers.get_all("Host")
+        return origins.allowed(
+            pages[0] if len(pages) == 1 else None,
+            hosts[0] if len(hosts) == 1 else None,
+            self._rooms.settings.allowed_origins,
+            secure=self._secure(request.headers.get_all("X-Forwarded-Proto")),
+        )
+
+    def _secure(self, forwarded_proto: list[str]) -> bool:
+        """Whether the client came over TLS, here or at a trusted proxy."""
+        peer = self._transport.get_extra_info("peername")
+        return forwarded_secure(
+            str(peer[0]) if peer else "",
+            forwarded_proto,
+            self._rooms.settings.trusted_proxies,
+            secure=self._transport.get_extra_info("sslcontext") is not None,
+        )
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """End the handshake with an HTTP error, whatever state the protocol is in."""
@@ -271,21 +338,34 @@ class WebSocket(asyncio.Protocol):
     # ── messages in ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _frame_event(self, event: WebSocketFrame) -> None:
-        opcode = event.opcode
+        if self.closing:
+            return
+        opcode, conversation = event.opcode, self._conversation
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             if event.fin:
                 self._message(opcode, bytes(event.data))
             else:
                 self._assembling = bytearray(event.data)
                 self._assembling_opcode, self._assembling_since = opcode, self.heard_at
+                self._fragments = 1
         elif opcode is Opcode.CONT:
             if self._assembling is not None:
-                self._assembling += event.data
-                if event.fin:
-                    whole, self._assembling = bytes(self._assembling), None
-                    self._message(self._assembling_opcode, whole)
-        elif opcode is Opcode.PING and self._conversation is not None:
-            self._conversation.ping(len(event.data))
+                self._continue(self._assembling, event)
+        elif (opcode is Opcode.PING or opcode is Opcode.PONG) and conversation is not None:
+            conversation.ping(len(event.data))  # a pong that nobody asked for costs as much
+
+    def _continue(self, assembling: bytearray, event: WebSocketFrame) -> None:
+        assembling += event.data
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS:
+            self._assembling = None
+            self.close(CloseCode.POLICY, "too many fragments")
+            return
+        if self._fragments % FRAGMENTS_A_MESSAGE == 0 and self._conversation is not None:
+            self._conversation.ping(0)
+        if event.fin:
+            self._assembling = None
+            self._message(self._assembling_opcode, bytes(assembling))
 
     def _message(self, opcode: Opcode, data: bytes) -> None:
         if self.closing:
@@ -393,7 +473,8 @@ class WebSocket(asyncio.Protocol):
 
     def trust(self) -> None:
         """The client is authenticated: its messages may be as large as the setting says."""
-        self._feed_bytes = FEED_BYTES
+        self._place.trusted()
+        self._feed_bytes, self._gulp_bytes = FEED_BYTES, GULP_BYTES
         self._protocol.max_message_size = self._rooms.settings.max_message_bytes
 
     async def drained(self) -> None:
@@ -500,16 +581,3 @@ class WebSocket(asyncio.Protocol):
     def abort(self) -> None:
         """End now."""
         self._transport.abort()
-
-
-def _token_of(request: Request, query: str) -> str | None:
-    """The token that an upgrade carries, or None. Raises ValueError when it is malformed beyond meaning."""
-    values = request.headers.get_all("Authorization")
-    if len(values) > 1:
-        raise ValueError("more than one Authorization header")
-    if values:
-        scheme, _, token = values[0].partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return token.strip()
-    found = parse_qs(query, max_num_fields=32).get("token")
-    return found[0] if found else None

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from common.messages import (
     EVERYBODY,
     BadFrame,
@@ -62,6 +64,7 @@ class Stream:
 
     id: str
     user: str | None = None
+    organizations: tuple[str, ...] = ()
     holder: bytes | None = None
     last_holder: bytes | None = None
     term: int = 0
@@ -145,7 +148,8 @@ class Streams:
         first = last + 1 if last < FRAME_ID_HIGH else 1
         stream.started_at, stream.total_frames, stream.last_frame_at = now_ms, 0, None
         self._next_term += 1
-        stream.user, stream.term, stream.frame_id = claim.user, self._next_term, first - 1
+        stream.user, stream.organizations = claim.user, claim.organizations
+        stream.term, stream.frame_id = self._next_term, first - 1
         stream.status = "streaming" if claim.producing else "online"
         stream.producing, stream.wants_alerts, stream.fps = claim.producing, False, 0.0
         stream.confirmed, stream.forward, stream.routes, stream.bridges = False, None, [], {}
@@ -171,7 +175,8 @@ class Streams:
             sends.append(Send(stream.holder, Revoke(stream=stream.id, term=stream.term)))
             self._held[stream.holder].discard(stream.id)
         self._next_term = max(self._next_term, hold.term)
-        stream.user, stream.term, stream.status = hold.user, hold.term, hold.status
+        stream.user, stream.organizations = hold.user, hold.organizations
+        stream.term, stream.status = hold.term, hold.status
         stream.producing, stream.wants_alerts = hold.producing, hold.wants_alerts
         stream.frame_id = max(stream.frame_id, hold.frame_id)
         stream.total_frames, stream.fps = hold.total_frames, hold.fps
@@ -223,7 +228,7 @@ class Streams:
         stream.frame_id = max(stream.frame_id, interest.floor)
         self._wanted.setdefault(member, set()).add(stream.id)
         if stream.user is None:
-            stream.user = interest.user
+            stream.user, stream.organizations = interest.user, interest.organizations
         known = stream.holder is not None or not self._syncing
         sends = [Send(member, _status(stream, now_ms))] if new and known and stream.holder != member else []
         return sends + self._reroute(stream)
@@ -242,7 +247,13 @@ class Streams:
         """Whose a stream is, and how it stands. A camera that went leaves the stream to its user."""
         stream = self._streams.get(name)
         if stream is not None:
-            return Found(request=request, stream=name, status=stream.status, user=stream.user)
+            return Found(
+                request=request,
+                stream=name,
+                status=stream.status,
+                user=stream.user,
+                organizations=stream.organizations,
+            )
         if len(self._waited_for) >= self._max_streams:
             text = f"{self._max_streams} streams are waited for, which is the most"
             return Refused(request=request, code="ROUTING_ERROR", message=text)
@@ -349,6 +360,7 @@ class Streams:
             {
                 "streamId": s.id,
                 "userId": s.user,
+                "organizations": s.organizations,
                 "status": s.status,
                 "fps": round(s.fps, 2),
                 "totalFrames": s.total_frames,
@@ -431,7 +443,7 @@ class Streams:
     def _announce(self, stream: Stream, now_ms: int) -> list[Send]:
         body = _status(stream, now_ms)
         last, stream.announced = stream.announced, body
-        if last is not None and (last.status, last.term, last.user) == (body.status, body.term, body.user):
+        if last is not None and msgspec.structs.replace(last, timestamp=now_ms) == body:
             return []
         return [Send(member, body) for member in stream.interests if member != stream.holder]
 
@@ -488,7 +500,14 @@ def assign(stream: str, bridges: Iterable[Bridge]) -> list[Bridge]:
 
 
 def _status(stream: Stream, now_ms: int) -> Status:
-    return Status(stream=stream.id, status=stream.status, timestamp=now_ms, term=stream.term, user=stream.user)
+    return Status(
+        stream=stream.id,
+        status=stream.status,
+        timestamp=now_ms,
+        term=stream.term,
+        user=stream.user,
+        organizations=stream.organizations,
+    )
 
 
 def _refuse(member: bytes, claim: Claim, code: str, message: str) -> Send:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import string
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
 
 @pytest.mark.parametrize(("attribute", "spec", "default"), table(), ids=NAMES)
 def test_a_default_is_a_value_that_its_own_check_takes(attribute: str, spec: Any, default: Any) -> None:
-    if default in (None, ""):
+    if default in (None, "", ()):
         return
     parsed = spec.parse(str(default))
     assert parsed == (default.absolute() if isinstance(default, Path) else default)
@@ -248,3 +250,104 @@ def test_any_environment_gives_settings_or_faults_and_nothing_else(environ: dict
     else:
         assert 1 <= got.port <= 65535
         assert got.home.is_absolute()
+
+
+# ── identity ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PEM = "-----BEGIN PUBLIC KEY-----\\nMCowBQYDK2VwAyEA\\n-----END PUBLIC KEY-----"
+WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.mark.parametrize(
+    ("env", "raw", "value"),
+    [
+        ("AUTH_METHODS", "jwt, session", ("jwt", "session")),
+        ("REQUIRE_SIGNED_TOKENS", "no", False),
+        ("SECURE_COOKIE_ONLY", "True", True),
+        ("SESSION_TABLE", "auth.Session", "auth.Session"),
+        ("NAIVE_TIMEZONE", "Asia/Tokyo", "Asia/Tokyo"),
+        (
+            "ALLOWED_ORIGINS",
+            "https://App.example.com:443 , http://localhost:5173/,https://[::1]",
+            ("https://app.example.com", "http://localhost:5173", "https://[::1]"),
+        ),
+        ("TRUSTED_PROXIES", "10.0.0.0/8 ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
+        ("JWT_PUBLIC_KEY", PEM, PEM.replace("\\n", "\n")),
+        ("SERVICE_WEBHOOK_SECRETS", f"{WHSEC},{WHSEC[6:]}", (base64.b64decode(WHSEC[6:]),) * 2),
+        (
+            "ROLE_RIGHTS",
+            "camera:publish, *:publish+view,acme:guard:none",
+            (("camera", {"publish"}), ("*", {"publish", "view"}), ("acme:guard", set())),
+        ),
+    ],
+)
+def test_a_value_of_identity_is_read(env: str, raw: str, value: object) -> None:
+    (attribute,) = [name for name, spec, _ in table() if spec.env == env]
+    with_it = {"JWT_PUBLIC_KEY": PEM} if env == "AUTH_METHODS" else {}
+    assert getattr(load({env: raw} | with_it), attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("env", "raw"),
+    [
+        ("AUTH_METHODS", "session,session"),
+        ("AUTH_METHODS", "cookie"),
+        ("AUTH_METHODS", ","),
+        ("REQUIRE_SIGNED_TOKENS", "maybe"),
+        ("SESSION_TABLE", 'a"b'),
+        ("SESSION_TABLE", "a.b.c"),
+        ("NAIVE_TIMEZONE", "Tokyo time"),
+        ("NAIVE_TIMEZONE", "../../etc/passwd"),
+        ("ALLOWED_ORIGINS", "app.example.com"),
+        ("ALLOWED_ORIGINS", "https://*.example.com"),
+        ("ALLOWED_ORIGINS", "https://app.example.com/path"),
+        ("ALLOWED_ORIGINS", "https://user@app.example.com"),
+        ("ALLOWED_ORIGINS", "null"),
+        ("TRUSTED_PROXIES", "proxy.local"),
+        ("TLS_CERT", "/nowhere/cert.pem"),
+        ("JWT_SECRET", "short"),
+        ("JWT_PUBLIC_KEY", "/nowhere/key.pem"),
+        ("JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----"),
+        ("JWT_JWKS_URL", "ftp://issuer/jwks"),
+        ("SESSION_COOKIE", "a b"),
+        ("REVOCATION_CHANNEL", "Upper"),
+        ("INTROSPECTION_AUTH_HEADER_VALUE", "a\r\nb: c"),
+        ("SERVICE_WEBHOOK_SECRETS", "whsec_short"),
+        ("ROLE_RIGHTS", "camera"),
+        ("ROLE_RIGHTS", "camera:fly"),
+        ("ROLE_RIGHTS", "camera:publish,camera:view"),
+        ("ROLE_RIGHTS", ":view"),
+    ],
+)
+def test_a_wrong_value_of_identity_is_named(env: str, raw: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{env} is .*, expected "):
+        load({env: raw})
+
+
+@pytest.mark.parametrize(
+    ("environ", "fault"),
+    [
+        ({"JWT_SECRET": "s" * 32, "JWT_PUBLIC_KEY": PEM}, "JWT_SECRET and JWT_PUBLIC_KEY are set"),
+        ({"JWT_JWKS_URL": "https://issuer/jwks"}, "JWT_JWKS_URL is set without JWT_ISSUER and JWT_AUDIENCE"),
+        ({"AUTH_METHODS": "jwt"}, "AUTH_METHODS has jwt"),
+        ({"AUTH_METHODS": "introspection"}, "AUTH_METHODS has introspection"),
+        ({"REQUIRE_SIGNED_TOKENS": "true"}, "REQUIRE_SIGNED_TOKENS is true"),
+        ({"JWT_REQUIRE_SESSION": "true"}, "JWT_REQUIRE_SESSION is true"),
+        ({"REVOCATION_CHANNEL": "c"}, "REVOCATION_CHANNEL is set"),
+        ({"REVOCATION_CHANNEL": "c", "DATABASE_URL": "sqlite:/x.db"}, "REVOCATION_CHANNEL is set"),
+        ({"TLS_KEY": __file__}, "TLS_KEY is set"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(environ: dict[str, str], fault: str) -> None:
+    with pytest.raises(SettingsError, match=fault):
+        load(environ)
+
+
+def test_no_secret_of_identity_is_repeated_in_its_fault() -> None:
+    for env in ("JWT_SECRET", "BETTER_AUTH_SECRET"):
+        with pytest.raises(SettingsError) as caught:
+            load({env: "canary"})
+        assert "canary" not in str(caught.value)
+    with pytest.raises(SettingsError) as caught:
+        load({"SERVICE_WEBHOOK_SECRETS": "whsec_canary", "INTROSPECTION_AUTH_HEADER_VALUE": "canary\n2"})
+    assert "canary" not in str(caught.value)

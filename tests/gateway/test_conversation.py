@@ -6,9 +6,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.auth import Identity
+from common.settings import Settings
+from gateway.access import Access
 from gateway.conversation import Conversation
 from gateway.lanes import Subscription
+from identity import Identity
 
 
 async def replay(still_wanted: bool) -> list[bytes]:
@@ -23,9 +25,7 @@ async def replay(still_wanted: bool) -> list[bytes]:
     subscription = Subscription("door", Identity("ann", "s", 0.0), video=False, alerts=True)
     subscription.held = {}
     wanted = [subscription]
-    rooms = SimpleNamespace(
-        link=SimpleNamespace(alerts=alerts), settings=SimpleNamespace(stream_access="owner"), hub=None
-    )
+    rooms = SimpleNamespace(link=SimpleNamespace(alerts=alerts), access=Access(Settings()), hub=None)
     socket = SimpleNamespace(closing=False, message=sent.append)
     session = SimpleNamespace(subscriptions=lambda: wanted)
     talk = Conversation(rooms, socket, session)  # type: ignore[arg-type]

@@ -16,12 +16,13 @@ from common.alerts import Alert
 from common.frames import Frame
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, Status, StreamStatus, TellCamera
 from common.settings import Settings
-from gateway.auth import Identity
+from gateway.access import Owner
 from gateway.hub import IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication
 from gateway.lanes import LaneFull, Lanes, Subscription
-from tests.kit.playbook import START_MS, read
+from identity import Identity
+from tests.kit.playbook import START_MS, owned_by, read
 
-ANN = Identity("ann", "1", 0.0)
+ANN = Identity("ann", "1")
 
 
 class Screen:
@@ -49,7 +50,7 @@ class Screen:
         """Subscribe; whether the newest frame is to be asked of the router."""
         subscription = Subscription(stream, ANN, video=video, alerts=alerts, **wishes)
         self.wishes.append(subscription)
-        return self.hub.watch(subscription, self, found, owner, now, ms(now))
+        return self.hub.watch(subscription, self, found, owned_by(owner), now, ms(now))
 
     def leave(self) -> None:
         """Unsubscribe from everything."""
@@ -123,7 +124,7 @@ class House:
     ) -> Publication:
         return self.hub.publish(
             stream,
-            user,
+            Owner(user),
             phone,
             term=term,
             first_frame_id=first,
@@ -273,7 +274,7 @@ def test_a_new_owner_does_not_inherit_the_last_picture(house: House) -> None:
     house.frame(house.publish(Phone(), user="ann", term=1))
     house.publish(Phone(), user="bob", term=2)
     assert house.hub.newest("door") is None
-    assert house.hub.owner("door") == "bob"
+    assert house.hub.owner("door") == Owner("bob")
 
 
 def test_the_last_picture_of_a_camera_that_left_goes_to_nobody(house: House) -> None:
@@ -317,7 +318,7 @@ def test_whose_a_stream_is_is_known_for_certain_only_with_its_camera_here(house:
     Screen(house.hub).watch("door", "streaming", "ann")
     assert house.hub.owner("door") is None
     publication = house.publish(Phone(), user="ann")
-    assert house.hub.owner("door") == "ann"
+    assert house.hub.owner("door") == Owner("ann")
     house.hub.release(publication, ms(0))
     assert house.hub.owner("door") is None
     assert house.hub.owner("never") is None

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from common.frames import Frame
 from common.settings import Settings
-from gateway.auth import Identity
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
+from identity import Identity
 
 ANN = Identity("ann", "1", 0.0)
 

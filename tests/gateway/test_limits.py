@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from common.settings import Settings
-from gateway.limits import BURST_S, SAY_EVERY_S, Allowance, Connections, Full
+from gateway.limits import (
+    BURST_S,
+    MAX_REFUSED,
+    MAX_REFUSED_PER_ADDRESS,
+    SAY_EVERY_S,
+    Allowance,
+    Connections,
+    Full,
+    Place,
+)
 
 
 def allowance(**limits: float) -> Allowance:
@@ -86,31 +98,125 @@ def test_over_any_time_no_more_goes_through_than_the_rates_allow(arrivals: list[
 
 # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+FROM_HERE = Full("from this address")
+NOT_SIGNED_IN = Full("that have not signed in")
+NOT_SIGNED_IN_HERE = Full("from this address that have not signed in")
+
+
+def opened(connections: Connections, key: str | None, *, known: bool = False) -> Place:
+    place = connections.opened(key)
+    if known:
+        place.trusted()
+    return place
+
 
 def test_connections_of_one_address_are_limited_and_others_do_not_notice() -> None:
     connections = Connections(Settings(max_connections_per_address=2))
-    assert [connections.opened("a") for _ in range(3)] == [None, None, Full("from this address")]
-    assert connections.opened("b") is None
+    assert [connections.opened("a").full for _ in range(3)] == [None, None, FROM_HERE]
+    assert connections.opened("b").full is None
     assert connections.total == 4
 
 
-def test_a_connection_too_many_counts_until_it_closes() -> None:
-    connections = Connections(Settings(max_connections_per_address=1))
-    assert connections.opened("a") is None
-    assert connections.opened("a") is not None
-    connections.closed("a")
-    assert connections.opened("a") is not None
-    connections.closed("a")
-    connections.closed("a")
-    assert connections.opened("a") is None
+def test_a_connection_too_many_takes_nobody_elses_place() -> None:
+    connections = Connections(Settings(max_connections_per_address=1, max_connections=4))
+    first = connections.opened("a")
+    over = [connections.opened("a") for _ in range(10)]
+    assert all(place.full == FROM_HERE for place in over)
+    assert connections.opened("b").full is None
+    first.closed()
+    assert connections.opened("a").full is None
+    assert connections.total == 12
+    for place in over:
+        place.closed()
+    assert connections.total == 2
 
 
 def test_all_connections_together_are_limited() -> None:
     connections = Connections(Settings(max_connections=2))
-    assert [connections.opened(address) for address in "abc"] == [None, None, Full("on this gateway")]
-    connections.closed("c")
-    connections.closed("a")
-    assert connections.opened("d") is None
+    places = [opened(connections, key, known=True) for key in "abc"]
+    assert [place.full for place in places] == [None, None, Full("on this gateway")]
+    places[0].closed()
+    assert connections.opened("d").full is None
+
+
+def test_strangers_never_have_more_than_half_of_all() -> None:
+    connections = Connections(Settings(max_connections=8))
+    strangers = [connections.opened(str(number)) for number in range(5)]
+    assert [place.full for place in strangers] == [None] * 4 + [NOT_SIGNED_IN]
+    strangers[0].trusted()
+    assert connections.strangers == 3
+    assert connections.opened("x").full is None
+    assert connections.opened("y").full == NOT_SIGNED_IN
+
+
+def test_a_gateway_of_one_connection_takes_one_stranger() -> None:
+    assert Connections(Settings(max_connections=1)).opened("a").full is None
+
+
+def test_strangers_of_one_address_are_limited_until_they_sign_in() -> None:
+    connections = Connections(Settings(max_strangers_per_address=2))
+    places = [connections.opened("a") for _ in range(3)]
+    assert [place.full for place in places] == [None, None, NOT_SIGNED_IN_HERE]
+    assert connections.opened("b").full is None
+    places[0].trusted()
+    assert connections.opened("a").full is None
+
+
+def test_who_is_doubted_again_is_a_stranger_again_or_one_too_many() -> None:
+    connections = Connections(Settings(max_strangers_per_address=1))
+    first, second = opened(connections, "a", known=True), opened(connections, "a", known=True)
+    first.doubted()
+    assert first.full is None
+    second.doubted()
+    assert second.full == NOT_SIGNED_IN_HERE
+    first.closed()
+    assert connections.opened("a").full is None
+
+
+def test_behind_a_proxy_a_connection_counts_under_the_first_client_that_is_told() -> None:
+    connections = Connections(Settings(max_connections_per_address=1))
+    proxied = [connections.opened(None) for _ in range(3)]
+    assert all(place.full is None for place in proxied)
+    proxied[0].came_from("a")
+    proxied[0].came_from("b")
+    proxied[1].came_from("a")
+    proxied[2].came_from("b")
+    assert [place.full for place in proxied] == [None, FROM_HERE, None]
+    assert connections.total == 3
+
+
+def test_what_comes_past_the_refused_ones_that_are_told_is_turned_away() -> None:
+    connections = Connections(Settings(max_connections_per_address=1))
+    connections.opened("a")
+    over = [connections.opened("a") for _ in range(MAX_REFUSED_PER_ADDRESS + 1)]
+    assert [place.turned_away for place in over[-2:]] == [True, True]  # what is true now, for all of them
+    over[0].closed()
+    assert not over[-1].turned_away
+    assert not connections.opened("b").turned_away
+
+
+def test_refused_ones_of_many_addresses_are_bounded_together() -> None:
+    connections = Connections(Settings(max_connections=1))
+    connections.opened("x")
+    over = [connections.opened(str(number)) for number in range(MAX_REFUSED + 1)]
+    assert all(place.full == Full("on this gateway") for place in over)
+    assert over[-1].turned_away
+    over[0].closed()
+    assert not over[-1].turned_away
+
+
+def test_a_connection_ends_once_however_often_that_is_told() -> None:
+    connections = Connections(Settings())
+    place, other = connections.opened("a"), connections.opened("a")
+    for _ in range(3):
+        place.closed()
+        place.trusted()
+        place.doubted()
+        place.came_from("b")
+    assert (connections.total, connections.strangers) == (1, 1)
+    other.trusted()
+    other.trusted()
+    assert (connections.total, connections.strangers) == (1, 0)
 
 
 def test_sockets_of_one_user_are_limited_and_one_too_many_is_not_counted() -> None:
@@ -122,32 +228,100 @@ def test_sockets_of_one_user_are_limited_and_one_too_many_is_not_counted() -> No
     assert connections.joined("ann") is None
 
 
+class ConnectionsMachine(RuleBasedStateMachine):
+    """Connections come, become known, are doubted and go, in any order, beside a plain count of them."""
+
+    places = Bundle("places")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = Settings(max_connections=8, max_connections_per_address=4, max_strangers_per_address=2)
+        self.connections = Connections(self.settings)
+        self.open: dict[Place, str | None] = {}
+        self.strangers: set[Place] = set()
+
+    @rule(target=places, key=st.sampled_from(["a", "b", "c", None]))
+    def comes(self, key: str | None) -> Place:
+        place = self.connections.opened(key)
+        self.open[place] = key
+        self.strangers.add(place)
+        return place
+
+    @rule(place=places, key=st.sampled_from("abc"))
+    def is_from(self, place: Place, key: str) -> None:
+        place.came_from(key)
+        if place in self.open and self.open[place] is None:
+            self.open[place] = key
+
+    @rule(place=places)
+    def is_known(self, place: Place) -> None:
+        before = place.full
+        place.trusted()
+        assert place.full is before
+        self.strangers.discard(place)
+
+    @rule(place=places)
+    def is_doubted(self, place: Place) -> None:
+        place.doubted()
+        if place in self.open:
+            self.strangers.add(place)
+
+    @rule(place=places)
+    def goes(self, place: Place) -> None:
+        place.closed()
+        self.open.pop(place, None)
+        self.strangers.discard(place)
+
+    @rule(place=places)
+    def is_asked(self, place: Place) -> None:
+        assert place.turned_away in (True, False)
+
+    @invariant()
+    def the_counts_are_those_of_what_is_open(self) -> None:
+        connections, within = self.connections, [place for place in self.open if place.full is None]
+        strangers = [place for place in within if place in self.strangers]
+        assert connections.total == len(self.open)
+        assert connections._taken == len(within) <= self.settings.max_connections
+        assert connections.strangers == len(strangers) <= self.settings.max_connections // 2
+        assert connections._by_address == Counter(self.open[p] for p in within if self.open[p] is not None)
+        assert connections._strangers_by_address == Counter(self.open[p] for p in strangers if self.open[p] is not None)
+        assert all(count <= self.settings.max_connections_per_address for count in connections._by_address.values())
+        assert all(
+            count <= self.settings.max_strangers_per_address for count in connections._strangers_by_address.values()
+        )
+        refused = [place for place in self.open if place.full is not None]
+        assert connections._refused == len(refused)
+        assert connections._refused_by_address == Counter(self.open[p] for p in refused if self.open[p] is not None)
+
+    def teardown(self) -> None:
+        for place in self.open:
+            place.closed()
+        connections = self.connections
+        assert (connections.total, connections.strangers) == (0, 0)
+        assert not connections._by_address
+        assert not connections._strangers_by_address
+        assert not connections._refused_by_address
+
+
+TestConnections = ConnectionsMachine.TestCase
+TestConnections.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))
 @settings(max_examples=60)
-def test_who_left_is_forgotten(steps: list[tuple[str, bool]]) -> None:
-    connections = Connections(Settings(max_connections=5, max_connections_per_address=2, max_connections_per_user=2))
-    opened: list[str] = []
+def test_a_user_who_left_is_forgotten(steps: list[tuple[str, bool]]) -> None:
+    connections = Connections(Settings(max_connections_per_user=2))
     joined: list[str] = []
     for who, comes in steps:
         if comes:
-            full = connections.opened(who)
-            assert (full is None) == (len(opened) < 5 and opened.count(who) < 2)
-            opened.append(who)
             if connections.joined(who) is None:
                 joined.append(who)
             assert joined.count(who) <= 2
-        elif who in opened:
-            opened.remove(who)
-            connections.closed(who)
-            if who in joined:
-                joined.remove(who)
-                connections.left(who)
-        assert connections.total == len(opened)
+        elif who in joined:
+            joined.remove(who)
+            connections.left(who)
         assert connections.joined_total == len(joined)
-    for who in opened:
-        connections.closed(who)
     for who in joined:
         connections.left(who)
-    assert connections.total == connections.joined_total == 0
-    assert not connections._addresses
+    assert connections.joined_total == 0
     assert not connections._users

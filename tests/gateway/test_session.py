@@ -14,12 +14,14 @@ from common.alerts import AlertDraft
 from common.errors import CloseCode, ErrorCode
 from common.frames import Codec
 from common.settings import Settings
+from gateway.access import Access, Owner
 from gateway.rooms import new_stream_id
 from gateway.session import (
     MAX_AUTH_BYTES,
     Acknowledged,
     AskClaim,
     AskOwner,
+    ChangeOwner,
     Close,
     Command,
     Publish,
@@ -28,10 +30,12 @@ from gateway.session import (
     SendAlert,
     SendFrame,
     Session,
+    Unpublish,
     Unwatch,
     Verify,
     Waiting,
 )
+from identity import Identity
 from tests.kit.playbook import (
     ANN,
     BOB,
@@ -55,6 +59,8 @@ from tests.kit.playbook import (
     says,
     sends_binary,
     sends_text,
+    session_ends,
+    session_renewed,
     store_is_away,
     store_says,
     success,
@@ -65,6 +71,7 @@ from tests.kit.playbook import (
 )
 
 JPEG = b"\xff\xd8\xff\xe0picture"
+PROMOTED = Identity("ann", "session-of-ann", roles=frozenset({"admin"}))
 AUTHENTICATED = success("Authentication successful")
 
 
@@ -73,10 +80,10 @@ def registered(**fields: Any) -> Playbook:
     return (
         Playbook(camera())
         >> says(type="register", streamId="door", **{"produces": ["video-frame"], **fields})
-        << AskClaim("door", "ann", producing="video-frame" in fields.get("produces", ["video-frame"]))
+        << AskClaim("door", Owner("ann"), producing="video-frame" in fields.get("produces", ["video-frame"]))
         >> router_grants(term=7, first_frame_id=1)
         << success("Registration successful. Stream ID: door", streamId="door")
-        << Publish("door", "ann", 7, 1, **_publishing(fields))
+        << Publish("door", Owner("ann"), 7, 1, **_publishing(fields))
     )
 
 
@@ -274,10 +281,10 @@ def test_a_camera_that_names_no_stream_gets_one() -> None:
     assert (
         Playbook(camera())
         >> says(type="register", produces=["video-frame"])
-        << AskClaim(name, "ann", producing=True)
+        << AskClaim(name, Owner("ann"), producing=True)
         >> router_grants(term=3, first_frame_id=9)
         << success(f"Registration successful. Stream ID: {name}", streamId=name)
-        << Publish(name, "ann", 3, 9, producing=True, wants_alerts=False)
+        << Publish(name, Owner("ann"), 3, 9, producing=True, wants_alerts=False)
     )
 
 
@@ -285,7 +292,9 @@ def test_old_clients_can_cut_a_made_id_out_of_the_text() -> None:
     made = [new_stream_id() for _ in range(200)]
     assert len(set(made)) == len(made)
     for name in made:
-        session = Session(camera().path, Settings(), now=0.0, new_stream_id=lambda name=name: name, identity=ANN)
+        session = Session(
+            camera().path, Settings(), Access(Settings()), now=0.0, new_stream_id=lambda name=name: name, identity=ANN
+        )
         session.text(b'{"type":"register"}', 0.0, START_MS)
         reply, _ = session.granted(1, 1, START_MS)
         assert isinstance(reply, Reply)
@@ -300,10 +309,10 @@ def test_produces_and_consumes_may_be_left_out() -> None:
     talk = (
         Playbook(camera())
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann", producing=False)
+        << AskClaim("door", Owner("ann"), producing=False)
         >> router_grants()
         << success("Registration successful. Stream ID: door", streamId="door")
-        << Publish("door", "ann", 7, 1, producing=False, wants_alerts=False)
+        << Publish("door", Owner("ann"), 7, 1, producing=False, wants_alerts=False)
     )
     assert talk >> says(type="video-frame", data="AAAA") << error("UNAUTHORIZED")
 
@@ -319,18 +328,20 @@ def test_a_bad_stream_id_is_invalid(stream: Any) -> None:
 
 @pytest.mark.parametrize("stream", ["a", "A-Z_a.z:0", "x" * 128, "..", "stream_1"])
 def test_a_clients_own_id_may_be_any_of_these(stream: str) -> None:
-    assert Playbook(camera()) >> says(type="register", streamId=stream) << AskClaim(stream, "ann", producing=False)
+    assert (
+        Playbook(camera()) >> says(type="register", streamId=stream) << AskClaim(stream, Owner("ann"), producing=False)
+    )
 
 
 def test_a_stream_of_another_user_is_refused_and_the_socket_stays() -> None:
     assert (
         Playbook(camera(BOB))
         >> says(type="register", streamId="door")
-        << AskClaim("door", "bob", producing=False)
+        << AskClaim("door", Owner("bob"), producing=False)
         >> router_refuses("UNAUTHORIZED")
         << {"type": "error", "code": "UNAUTHORIZED", "message": "no"}
         >> says(type="register", streamId="mine")
-        << AskClaim("mine", "bob", producing=False)
+        << AskClaim("mine", Owner("bob"), producing=False)
     )
 
 
@@ -338,20 +349,20 @@ def test_a_silent_router_is_a_routing_error_and_registering_may_be_tried_again()
     talk = (
         Playbook(camera())
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann", producing=False)
+        << AskClaim("door", Owner("ann"), producing=False)
         >> 2.0
         >> router_is_silent()
         << error("ROUTING_ERROR")
     )
     assert talk.session.waiting is None
-    assert talk >> says(type="register", streamId="door") << AskClaim("door", "ann", producing=False)
+    assert talk >> says(type="register", streamId="door") << AskClaim("door", Owner("ann"), producing=False)
 
 
 def test_a_refusal_with_a_code_that_clients_do_not_know_is_a_routing_error() -> None:
     assert (
         Playbook(camera())
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann", producing=False)
+        << AskClaim("door", Owner("ann"), producing=False)
         >> router_refuses("SOMETHING_NEW")
         << error("ROUTING_ERROR")
     )
@@ -434,7 +445,7 @@ def test_a_frame_before_register_is_refused_and_the_socket_stays() -> None:
         >> sends_binary(frame_head("door") + JPEG)
         << error("UNAUTHORIZED")
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann", producing=False)
+        << AskClaim("door", Owner("ann"), producing=False)
     )
 
 
@@ -748,7 +759,7 @@ def test_what_is_no_message_is_invalid_and_the_socket_stays(data: bytes) -> None
         >> sends_text(data)
         << error("INVALID_MESSAGE")
         >> says(type="register", streamId="door")
-        << AskClaim("door", "ann", producing=False)
+        << AskClaim("door", Owner("ann"), producing=False)
     )
 
 
@@ -859,6 +870,8 @@ AFTERWARDS = [
     alerts_failed(),
     another_socket_takes("door"),
     lane_is_full(),
+    session_ends(),
+    session_renewed(PROMOTED),
     gateway_restarts(),
 ]
 
@@ -875,7 +888,9 @@ def test_after_a_close_nothing_is_said(client: Any, identity: Any, ending: Event
 
 @pytest.mark.parametrize("answer", [router_grants(), router_refuses("UNAUTHORIZED"), router_is_silent()])
 def test_an_answer_that_comes_after_the_close_starts_nothing(answer: Event) -> None:
-    talk = Playbook(camera()) >> says(type="register", streamId="door") << AskClaim("door", "ann", producing=False)
+    talk = (
+        Playbook(camera()) >> says(type="register", streamId="door") << AskClaim("door", Owner("ann"), producing=False)
+    )
     assert talk >> gateway_restarts() << closes(CloseCode.RESTART) >> answer
     assert talk.session.registered is None
 
@@ -886,12 +901,129 @@ def test_a_right_that_is_lost_after_the_close_ends_the_subscription_in_silence()
     assert talk >> gateway_restarts() << closes(CloseCode.RESTART) >> right_is_lost("door") << Unwatch(subscription)
 
 
+# ── sessions and rights that change ──────────────────────────────────────────────────────────────────────────────
+
+GUARDED = Settings(
+    stream_access="organization",
+    role_rights=(("camera", frozenset({"publish"})), ("guard", frozenset({"alerts"})), ("*", frozenset({"view"}))),
+)
+
+
+def with_role(*roles: str, user: str = "ann", **organizations: str) -> Identity:
+    belongs = {name: frozenset({role}) for name, role in organizations.items()}
+    return Identity(user, f"session-of-{user}", roles=frozenset(roles), organizations=belongs)
+
+
+@pytest.mark.parametrize("client", [camera, viewer])
+def test_when_the_session_ends_the_client_is_told_and_closed(client: Any) -> None:
+    assert Playbook(client()) >> session_ends() << error("SESSION_ENDED") << closes(CloseCode.SESSION_ENDED)
+
+
+def test_a_renewed_session_that_changes_nothing_for_the_client_is_not_told() -> None:
+    talk = subscribed()
+    (subscription,) = talk.session.subscriptions()
+    assert talk >> session_renewed(PROMOTED)
+    assert talk.session.identity is PROMOTED
+    assert subscription.identity is PROMOTED
+
+
+def test_who_may_not_publish_cannot_register() -> None:
+    assert Playbook(camera(with_role("guard"), GUARDED)) >> says(type="register") << error("UNAUTHORIZED")
+
+
+def registered_as(identity: Identity) -> Playbook:
+    owner = Owner(identity.user_id, frozenset(identity.organizations))
+    return (
+        Playbook(camera(identity, GUARDED))
+        >> says(type="register", streamId="door", produces=["video-frame"])
+        << AskClaim("door", owner, producing=True)
+        >> router_grants()
+        << success("Registration successful. Stream ID: door", streamId="door")
+        << Publish("door", owner, 7, 1, producing=True, wants_alerts=False)
+    )
+
+
+def test_a_camera_that_may_publish_no_more_keeps_its_socket_and_loses_its_stream() -> None:
+    talk = registered_as(with_role("camera")) >> session_renewed(with_role("guard"))
+    assert talk << Unpublish() << error("UNAUTHORIZED")
+    assert talk.session.registered is None
+    assert talk >> says(type="video-frame", streamId="door", data="AAAA") << error("UNAUTHORIZED")
+    assert talk >> session_renewed(with_role("camera")) >> says(type="register", streamId="door") << AskClaim(
+        "door", Owner("ann"), producing=False
+    )
+
+
+def test_a_right_that_goes_while_the_router_is_asked_ends_the_stream_at_once() -> None:
+    assert (
+        Playbook(camera(with_role("camera"), GUARDED))
+        >> says(type="register", streamId="door")
+        << AskClaim("door", Owner("ann"), producing=False)
+        >> session_renewed(with_role("guard"))
+        >> router_grants()
+        << Publish("door", Owner("ann"), 7, 1, producing=False, wants_alerts=False)
+        << Unpublish()
+        << error("UNAUTHORIZED")
+    )
+
+
+def test_a_camera_whose_user_joins_an_organization_says_so_once() -> None:
+    joined = with_role("camera", acme="member")
+    talk = registered_as(with_role("camera")) >> session_renewed(joined)
+    assert talk << ChangeOwner(Owner("ann", frozenset({"acme"})))
+    assert talk >> session_renewed(with_role("camera", acme="owner"))
+
+
+@pytest.mark.parametrize(
+    ("role", "consumes", "answer"),
+    [
+        ("member", ["video-frame", "alert"], None),
+        ("guard", ["alert"], None),
+        ("guard", [], None),
+        ("guard", ["video-frame"], "UNAUTHORIZED"),
+        ("guard", ["video-frame", "alert"], "UNAUTHORIZED"),
+        ("camera", ["alert"], "UNAUTHORIZED"),
+        ("camera", [], "UNAUTHORIZED"),
+    ],
+)
+def test_a_member_gets_of_the_organizations_streams_what_his_role_gives(
+    role: str, consumes: list[str], answer: str | None
+) -> None:
+    talk = (
+        Playbook(viewer(with_role("x", user="bob", acme=role), GUARDED))
+        >> says(type="subscribe", streamId="door", consumes=consumes)
+        << AskOwner("door")
+        >> owner_is("ann", "streaming", "acme")
+    )
+    if answer is not None:
+        assert talk << error(answer)
+        assert talk.session.subscriptions() == []
+        assert talk.session.unauthorized == 1
+    else:
+        talk = talk << success("Subscription successful", streamId="door")
+        if consumes:
+            assert talk << watches("door", status="streaming", owner="ann", organizations=("acme",))
+        else:
+            assert talk << {"type": "status", "streamId": "door", "status": "streaming"}
+
+
+def test_a_strangers_answer_is_the_same_whatever_he_asks_for() -> None:
+    for consumes in ([], ["alert"], ["video-frame"]):
+        assert (
+            Playbook(viewer(with_role("x", user="eve"), GUARDED))
+            >> says(type="subscribe", streamId="door", consumes=consumes)
+            << AskOwner("door")
+            >> owner_is("ann", "streaming", "acme")
+            << {"type": "error", "code": "UNAUTHORIZED", "message": "this stream belongs to another user"}
+        )
+
+
 # ── all of it at once ────────────────────────────────────────────────────────────────────────────────────────────
 
 STREAMS = st.sampled_from(["a", "b"])
 EVENTS = st.one_of(
     st.sampled_from([*AFTERWARDS[:-2], *BEFORE]),
     st.builds(right_is_lost, STREAMS),
+    st.just(session_renewed(PROMOTED)),
     st.builds(another_socket_takes, STREAMS),
     st.builds(lambda stream: says(type="register", streamId=stream, produces=["video-frame", "alert"]), STREAMS),
     st.builds(

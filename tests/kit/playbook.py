@@ -29,9 +29,10 @@ from websockets.streams import StreamReader
 from common.errors import CloseCode
 from common.messages import StreamStatus
 from common.settings import Settings
-from gateway.auth import Identity
+from gateway.access import Access, Owner
 from gateway.lanes import Subscription
 from gateway.session import Close, Command, Path, Reply, Session, Watch
+from identity import Identity
 
 START_MS: Final = 1_729_943_200_000
 ANN: Final = Identity("ann", "session-of-ann", 2e9)
@@ -128,9 +129,11 @@ def viewer(identity: Identity | None = ANN, settings: Settings | None = None) ->
 
 def _session(path: Path, identity: Identity | None, settings: Settings | None) -> Session:
     numbers = iter(range(1, 1000))
+    settings = settings or Settings()
     return Session(
         path,
-        settings or Settings(),
+        settings,
+        Access(settings),
         now=0.0,
         new_stream_id=lambda: f"stream_{START_MS}_made{next(numbers)}",
         identity=identity,
@@ -203,8 +206,14 @@ def router_is_silent() -> Event:
     return _event("the router is silent", lambda s, now, now_ms: s.router_unavailable(now, now_ms))
 
 
-def owner_is(owner: str | None, status: StreamStatus = "offline") -> Event:
+def owned_by(user: str | None, *organizations: str) -> Owner | None:
+    """Whose a stream is."""
+    return None if user is None else Owner(user, frozenset(organizations))
+
+
+def owner_is(user: str | None, status: StreamStatus = "offline", *organizations: str) -> Event:
     """It is known whose the stream is, and how it stands."""
+    owner = owned_by(user, *organizations)
     return _event(f"the owner is {owner}", lambda s, now, now_ms: s.found(status, owner, now, now_ms))
 
 
@@ -221,6 +230,16 @@ def another_socket_takes(stream: str) -> Event:
 def right_is_lost(stream: str) -> Event:
     """The viewer may see the stream no more."""
     return _event(f"right to {stream} lost", lambda s, now, now_ms: s.right_lost(stream, now, now_ms))
+
+
+def session_renewed(identity: Identity) -> Event:
+    """The session was looked up again and says something else."""
+    return _event(f"renewed as {identity}", lambda s, _, now_ms: s.renewed(identity, now_ms))
+
+
+def session_ends() -> Event:
+    """The session behind the socket is no more."""
+    return _event("the session ended", lambda s, _, now_ms: s.session_ended(now_ms))
 
 
 def lane_is_full() -> Event:
@@ -287,16 +306,19 @@ def watches(
     *,
     status: StreamStatus = "offline",
     owner: str | None = None,
+    organizations: tuple[str, ...] = (),
     alerts_since: int | None = None,
     **wishes: Any,
 ) -> object:
     """A `Watch` of a stream, with these attributes of its subscription."""
 
+    expected_owner = owned_by(owner, *organizations)
+
     def fits(watch: Watch) -> bool:
         subscription: Subscription = watch.subscription
         return (
             subscription.stream == stream
-            and (watch.status, watch.owner, watch.alerts_since) == (status, owner, alerts_since)
+            and (watch.status, watch.owner, watch.alerts_since) == (status, expected_owner, alerts_since)
             and all(getattr(subscription, name) == value for name, value in wishes.items())
         )
 

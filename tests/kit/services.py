@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http.client
 import importlib.util
 import json
 import os
 import pwd
+import re
 import secrets
 import select
 import shutil
@@ -22,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -40,6 +43,14 @@ POSTGRES_WHEELS: Final = {
 READY_S: Final = 30.0
 INSTALL_S: Final = 900.0
 BETTER_AUTH: Final = Path(__file__).parents[1] / "better_auth"
+#: The folders with a version each, in which package-lock.json says which release exactly.
+BETTER_AUTH_VERSIONS: Final = ("1.3", "1.7")
+NEWEST_BETTER_AUTH: Final = BETTER_AUTH_VERSIONS[-1]
+#: Of every user.
+PASSWORD: Final = "correct horse"
+
+#: Of the simple and of the extended protocol, as the server's log has them.
+_STATEMENT: Final = re.compile(r" LOG:  (statement|execute [^:]*): ")
 
 #: The shell stays PostgreSQL's parent, so its id cannot be another process's when the signal is sent.
 _UNTIL_STDIN_CLOSES: Final = '"$@" & p=$!; cat >/dev/null; kill -INT "$p"; wait "$p"'
@@ -121,6 +132,16 @@ class Postgres:
             raise RuntimeError(f"psql: {done.stderr}")
         return done.stdout
 
+    def log_statements(self, database_url: str) -> None:
+        """From the next connection on write down what is executed in this database, for `statements`."""
+        name = urlsplit(database_url).path[1:]
+        self.run_sql(self.url(), f"alter database {name} set log_statement = 'all'")
+
+    def statements(self) -> list[str]:
+        """What was executed since the start, with its first line, in all databases that write it down."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return [_STATEMENT.split(line)[-1].strip() for line in lines if _STATEMENT.search(line)]
+
     def _find_programs(self) -> Path:
         wheel, module, folder = POSTGRES_WHEELS[self.major]
         spec = importlib.util.find_spec(module)
@@ -190,7 +211,18 @@ class SignedIn:
     """What a client of Better Auth holds after sign-up or sign-in."""
 
     user_id: str
-    token: str
+    #: The token as it stands in the session table, and in the JSON of the answer.
+    token: str = field(repr=False)
+    email: str
+    #: The session cookie's `Set-Cookie`, whole.
+    set_cookie: str = field(repr=False)
+    #: The header `set-auth-token` of the bearer plugin; empty without it.
+    set_auth_token: str = field(repr=False)
+
+    @property
+    def cookie(self) -> str:
+        """What a browser then sends as `Cookie`: name and value, to the letter."""
+        return self.set_cookie.partition(";")[0]
 
 
 class BetterAuth:
@@ -217,37 +249,126 @@ class BetterAuth:
         self.url: str = self.ready["url"]
 
     def call(
-        self, method: str, path: str, body: object = None, *, token: str | None = None
-    ) -> tuple[int, Any, dict[str, str]]:
-        """One request below the base path: status, decoded JSON, headers."""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> tuple[int, Any, HTTPMessage]:
+        """One request below the base path: status, decoded JSON, headers. Headers are sent as they come, also twice."""
         where = urlsplit(self.url)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=READY_S)
-        headers = {"Origin": self.url, "Content-Type": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        data = b"" if method == "GET" else json.dumps(body if body is not None else {}).encode()
         try:
-            data = None if method == "GET" else json.dumps(body if body is not None else {})
-            connection.request(method, self.ready["basePath"] + path, data, headers)
+            connection.putrequest(method, self.ready["basePath"] + path, skip_accept_encoding=True)
+            connection.putheader("Origin", self.url)
+            if data:
+                connection.putheader("Content-Type", "application/json")
+                connection.putheader("Content-Length", str(len(data)))
+            if token is not None:
+                connection.putheader("Authorization", f"Bearer {token}")
+            for name, value in headers:
+                connection.putheader(name, value)
+            connection.endheaders(data or None)
             response = connection.getresponse()
             text = response.read()
-            return response.status, json.loads(text) if text else None, dict(response.getheaders())
+            # Node answers what is no HTTP with an empty 400.
+            return response.status, json.loads(text) if text else None, response.headers
         finally:
             connection.close()
 
     def sign_up(self, name: str = "alice") -> SignedIn:
         """A new user, and the session that comes with it."""
         email = f"{name}-{secrets.token_hex(4)}@example.com"
-        return self._signed("/sign-up/email", {"email": email, "password": "correct horse", "name": name})
+        return self._signed("/sign-up/email", {"email": email, "password": PASSWORD, "name": name})
+
+    def sign_in(self, email: str) -> SignedIn:
+        """One more session of a user."""
+        return self._signed("/sign-in/email", {"email": email, "password": PASSWORD})
 
     def sign_out(self, token: str) -> None:
         """End the session."""
-        status, answer, _ = self.call("POST", "/sign-out", token=token)
-        assert (status, answer) == (200, {"success": True})
+        assert self._done("/sign-out", {}, token) == {"success": True}
+
+    def session(self, *headers: tuple[str, str]) -> Any:
+        """What `/get-session` says to a request with these headers; None: nobody."""
+        status, answer, _ = self.call("GET", "/get-session", headers=headers)
+        return answer if status == 200 else None
+
+    def jwt(self, token: str) -> str:
+        """A JWT for the session (jwt plugin)."""
+        return str(self._got("/token", token)["token"])
+
+    def one_time_token(self, token: str) -> str:
+        """A ticket for the session (oneTimeToken plugin)."""
+        return str(self._got("/one-time-token/generate", token)["token"])
+
+    def redeem(self, ticket: str) -> bool:
+        """Use a ticket up here; whether it was good."""
+        return self.call("POST", "/one-time-token/verify", {"token": ticket})[0] == 200
+
+    def revoke_session(self, token: str, other: str) -> None:
+        """End another session of the same user."""
+        self._done("/revoke-session", {"token": other}, token)
+
+    def revoke_other_sessions(self, token: str) -> None:
+        """End all sessions of the user but this."""
+        self._done("/revoke-other-sessions", {}, token)
+
+    def change_password(self, token: str) -> None:
+        """Give the user another password, which ends all sessions that there are and begins a new one."""
+        words = {"currentPassword": PASSWORD, "newPassword": f"{PASSWORD}!", "revokeOtherSessions": True}
+        self._done("/change-password", words, token)
+
+    def ban_user(self, admin_token: str, user_id: str) -> None:
+        """Ban a user (admin plugin); the other must have the role `admin`."""
+        self._done("/admin/ban-user", {"userId": user_id}, admin_token)
+
+    def remove_user(self, admin_token: str, user_id: str) -> None:
+        """Delete a user (admin plugin)."""
+        self._done("/admin/remove-user", {"userId": user_id}, admin_token)
+
+    def create_organization(self, token: str, name: str) -> str:
+        """A new organization that belongs to the caller (organization plugin); its id."""
+        slug = f"{name}-{secrets.token_hex(4)}"
+        return str(self._done("/organization/create", {"name": name, "slug": slug}, token)["id"])
+
+    def add_member(self, owner_token: str, organization: str, member: SignedIn, role: str = "member") -> str:
+        """Invite a user, who accepts; the id of the membership."""
+        wish = {"email": member.email, "role": role, "organizationId": organization}
+        invitation = self._done("/organization/invite-member", wish, owner_token)
+        accepted = self._done("/organization/accept-invitation", {"invitationId": invitation["id"]}, member.token)
+        return str(accepted["member"]["id"])
+
+    def set_member_role(self, owner_token: str, organization: str, member_id: str, role: str) -> None:
+        """Give a member another role."""
+        wish = {"memberId": member_id, "role": role, "organizationId": organization}
+        self._done("/organization/update-member-role", wish, owner_token)
+
+    def remove_member(self, owner_token: str, organization: str, member_id: str) -> None:
+        """Put a member out of the organization."""
+        wish = {"memberIdOrEmail": member_id, "organizationId": organization}
+        self._done("/organization/remove-member", wish, owner_token)
+
+    def _got(self, path: str, token: str) -> Any:
+        status, answer, _ = self.call("GET", path, token=token)
+        assert status == 200, (path, status, answer)
+        return answer
+
+    def _done(self, path: str, body: dict[str, Any], token: str) -> Any:
+        status, answer, _ = self.call("POST", path, body, token=token)
+        assert status == 200, (path, status, answer)
+        return answer
 
     def _signed(self, path: str, body: dict[str, str]) -> SignedIn:
-        status, answer, _ = self.call("POST", path, body)
+        status, answer, headers = self.call("POST", path, body)
         assert status == 200, answer
-        return SignedIn(answer["user"]["id"], answer["token"])
+        name = f"{self.ready['cookieName']}="
+        (cookie,) = [cookie for cookie in headers.get_all("set-cookie", []) if cookie.startswith(name)]
+        signed = headers.get("set-auth-token", "")
+        return SignedIn(answer["user"]["id"], answer["token"], body["email"], cookie, signed)
 
     def stop(self) -> None:
         """End the server."""
@@ -307,18 +428,18 @@ def own_postgres(start_postgres: Callable[[str], Postgres]) -> Iterator[Postgres
     server.remove()
 
 
-@pytest.fixture(scope="session")
-def better_auth_package() -> Path:
+@functools.cache
+def better_auth_package(version: str) -> Path:
     """The installed test server: made once per content of its three files and version of Node, outside the tree."""
     node, npm = node_command(), npm_command()
     if node is None or npm is None:
         missing("no Better Auth: there is no Node, neither on the PATH nor as a package")
-        raise AssertionError
     abi = subprocess.run([*node, "-p", "process.versions.modules"], capture_output=True, check=True).stdout
-    files = [BETTER_AUTH / name for name in ("package.json", "package-lock.json", "server.mjs")]
+    pinned = BETTER_AUTH / version
+    files = [pinned / "package.json", pinned / "package-lock.json", BETTER_AUTH / "server.mjs"]
     digest = hashlib.sha256(b"\0".join([abi, sys.platform.encode(), *(file.read_bytes() for file in files)]))
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    package = Path(caches).expanduser() / "watchout-tests" / f"better-auth-{digest.hexdigest()[:12]}"
+    package = Path(caches).expanduser() / "watchout-tests" / f"better-auth-{version}-{digest.hexdigest()[:12]}"
     package.mkdir(parents=True, exist_ok=True)
     with (package / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -328,25 +449,37 @@ def better_auth_package() -> Path:
             command = [*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
             done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S)
             if done.returncode:
-                missing(f"no Better Auth: npm ci failed: {done.stderr[-500:]}")
+                missing(f"no Better Auth {version}: npm ci failed: {done.stderr[-500:]}")
             (package / "installed").touch()
     return package
 
 
+@contextlib.contextmanager
+def running_better_auth(
+    database_url: str, *, version: str = NEWEST_BETTER_AUTH, **settings: str
+) -> Iterator[BetterAuth]:
+    """A Better Auth server that serves."""
+    server = BetterAuth(better_auth_package(version), database_url, settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture
-def start_better_auth(better_auth_package: Path) -> Iterator[Callable[..., BetterAuth]]:
-    """Start a Better Auth server on a database: `start_better_auth(url, BA_PLUGINS="bearer,admin")`.
+def start_better_auth() -> Iterator[Callable[..., BetterAuth]]:
+    """Start a Better Auth server on a database: `start_better_auth(url, version="1.3", BA_PLUGINS="bearer,admin")`.
 
     Its settings are the environment variables that stand at the head of tests/better_auth/server.mjs.
     """
     with contextlib.ExitStack() as stack:
+        yield lambda url, **settings: stack.enter_context(running_better_auth(url, **settings))
 
-        def start(database_url: str, **settings: str) -> BetterAuth:
-            server = BetterAuth(better_auth_package, database_url, settings)
-            stack.callback(server.stop)
-            return server
 
-        yield start
+@pytest.fixture(scope="session", params=BETTER_AUTH_VERSIONS)
+def each_better_auth(request: pytest.FixtureRequest) -> str:
+    """Each version of Better Auth, for what must hold with all of them: `start_better_auth(url, version=…)`."""
+    return str(request.param)
 
 
 def _free_port() -> int:

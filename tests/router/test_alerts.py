@@ -135,6 +135,7 @@ def test_a_book_is_the_last_distinct_alerts_of_each_stream(limit: int, steps: li
     now = 0
     for name, stream, gap in steps:
         now += gap
+        book.prune(now)
         kept = [entry for entry in kept if now - entry[0] <= 60_000]
         known = (name, stream) in {entry[1:] for entry in kept}
         assert book.accept(alert(name, stream), now) is not known

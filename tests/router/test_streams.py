@@ -875,7 +875,7 @@ def test_a_row_of_a_stream_has_what_stats_shows(room: Room) -> None:
     assert row == {
         "streamId": "cam", "userId": "ann", "status": "streaming", "fps": 30.0, "totalFrames": 9, "uptime": 2,
         "viewers": 2, "alertViewers": 1, "gateway": "gateway.1", "mlbridge": "mlbridge.1", "startedAt": NOW_MS,
-        "lastFrameAt": NOW_MS + 5, "frameId": 9,
+        "lastFrameAt": NOW_MS + 5, "frameId": 9, "organizations": (),
     }  # fmt: skip
     assert (another["streamId"], another["gateway"]) == ("another", None)
 
@@ -883,3 +883,43 @@ def test_a_row_of_a_stream_has_what_stats_shows(room: Room) -> None:
 def test_a_stream_whose_start_lies_ahead_has_no_negative_uptime(room: Room) -> None:
     room.publish(A)
     assert room.streams.rows({}, NOW_MS - 5000)[0]["uptime"] == 0
+
+
+# ── the owner's organizations ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_the_owner_belongs_to_goes_where_the_owner_goes(room: Room) -> None:
+    room.interest(B)
+    room.streams.claim(A, Claim(request=1, stream="cam", user="ann", organizations=("acme",)), room.now, NOW_MS)
+    found = room.streams.found(9, "cam")
+    assert isinstance(found, Found)
+    assert (found.user, found.organizations) == ("ann", ("acme",))
+    (told,) = [send for send in room.hold(A, FIRST, organizations=("acme",)) if isinstance(send.body, Status)]
+    assert told.member == B
+    assert isinstance(told.body, Status)
+    assert told.body.organizations == ("acme",)
+
+
+def test_when_the_owner_belongs_to_others_the_viewers_gateways_are_told_once(room: Room) -> None:
+    room.interest(B)
+    term = room.publish(A, organizations=("acme",))
+    assert [send.body for send in room.hold(A, term, organizations=("acme",)) if isinstance(send.body, Status)] == []
+    (told,) = [send.body for send in room.hold(A, term, organizations=()) if isinstance(send.body, Status)]
+    assert (told.user, told.organizations) == ("ann", ())
+
+
+def test_a_new_router_learns_them_from_who_watches(room: Room) -> None:
+    room.interest(B, user="ann", organizations=("acme",))
+    found = room.streams.found(9, "cam")
+    assert isinstance(found, Found)
+    assert found.organizations == ("acme",)
+
+
+def test_another_user_brings_his_own(room: Room) -> None:
+    term = room.publish(A, organizations=("acme",))
+    room.release(A, term)
+    room.now += 60
+    room.publish(B, user="bob")
+    found = room.streams.found(9, "cam")
+    assert isinstance(found, Found)
+    assert (found.user, found.organizations) == ("bob", ())

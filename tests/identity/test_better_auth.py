@@ -12,7 +12,7 @@ import pytest
 from common.embedded_store import SCHEMA, ensure, mint_token
 from common.errors import StoreUnavailable
 from common.settings import load
-from gateway.auth import SessionStore, open_store
+from identity import Identity, SessionStore, open_store
 from tests.kit.services import BetterAuth, Postgres
 
 pytestmark = pytest.mark.real
@@ -54,21 +54,25 @@ async def store(database: Database) -> AsyncIterator[SessionStore]:
     await store.close()
 
 
+async def verify(store: SessionStore, token: str) -> Identity | None:
+    return (await store.find([token])).get(token)
+
+
 async def test_a_user_that_signs_up_is_known_until_the_sign_out(
     database: Database, store: SessionStore, start_better_auth: Start
 ) -> None:
     server = start_better_auth(database.url)
     alice, bob = server.sign_up("alice"), server.sign_up("bob")
     for one in (alice, bob):
-        identity = await store.verify(one.token)
+        identity = await verify(store, one.token)
         assert identity is not None
         assert identity.user_id == one.user_id
         assert identity.expires_at == pytest.approx(time.time() + 7 * 86_400, abs=60)
         _, session, _ = server.call("GET", "/get-session", token=one.token)
         assert session["session"]["id"] == identity.session_id
     server.sign_out(alice.token)
-    assert await store.verify(alice.token) is None
-    assert await store.verify(bob.token) is not None
+    assert await verify(store, alice.token) is None
+    assert await verify(store, bob.token) is not None
 
 
 async def test_tokens_that_better_auth_never_gave_are_nobody(
@@ -76,7 +80,7 @@ async def test_tokens_that_better_auth_never_gave_are_nobody(
 ) -> None:
     signed_in = start_better_auth(database.url).sign_up()
     for token in (signed_in.token[:-1], signed_in.token + "x", signed_in.token.swapcase(), "'or'1'='1" * 4, "\0" * 32):
-        assert await store.verify(token) is None
+        assert await verify(store, token) is None
 
 
 async def test_a_session_that_expired_is_nobody_though_its_row_stays(
@@ -84,9 +88,9 @@ async def test_a_session_that_expired_is_nobody_though_its_row_stays(
 ) -> None:
     server = start_better_auth(database.url, BA_OPTIONS='{"session":{"expiresIn":2}}')
     signed_in = server.sign_up()
-    identity = await store.verify(signed_in.token)
+    identity = await verify(store, signed_in.token)
     assert identity is not None
-    while await store.verify(signed_in.token) is not None:
+    while await verify(store, signed_in.token) is not None:
         assert time.time() < identity.expires_at + 2
     assert time.time() >= identity.expires_at - 0.1
 
@@ -96,9 +100,9 @@ async def test_a_renewed_session_has_its_new_end(
 ) -> None:
     server = start_better_auth(database.url, BA_OPTIONS='{"session":{"expiresIn":60,"updateAge":0}}')
     signed_in = server.sign_up()
-    first = await store.verify(signed_in.token)
+    first = await verify(store, signed_in.token)
     server.call("GET", "/get-session", token=signed_in.token)
-    second = await store.verify(signed_in.token)
+    second = await verify(store, signed_in.token)
     assert first is not None
     assert second is not None
     assert second.expires_at > first.expires_at
@@ -110,11 +114,11 @@ async def test_a_user_who_is_banned_in_the_database_is_nobody_though_the_session
 ) -> None:
     server = start_better_auth(database.url, BA_PLUGINS="bearer,admin")
     signed_in = server.sign_up()
-    assert await store.verify(signed_in.token) is not None
+    assert await verify(store, signed_in.token) is not None
     database.run(f"""update "user" set banned = {_true(database)} where id = '{signed_in.user_id}'""")
-    assert await store.verify(signed_in.token) is None
+    assert await verify(store, signed_in.token) is None
     database.run("""update "user" set "banExpires" = '2020-01-01T00:00:00.000Z'""")
-    assert await store.verify(signed_in.token) is not None
+    assert await verify(store, signed_in.token) is not None
 
 
 async def test_a_user_whom_an_admin_bans_is_nobody(
@@ -123,11 +127,11 @@ async def test_a_user_whom_an_admin_bans_is_nobody(
     server = start_better_auth(database.url, BA_PLUGINS="bearer,admin")
     admin, mallory = server.sign_up("admin"), server.sign_up("mallory")
     database.run(f"""update "user" set role = 'admin' where id = '{admin.user_id}'""")
-    assert await store.verify(mallory.token) is not None
+    assert await verify(store, mallory.token) is not None
     status, answer, _ = server.call("POST", "/admin/ban-user", {"userId": mallory.user_id}, token=admin.token)
     assert status == 200, answer
-    assert await store.verify(mallory.token) is None
-    assert await store.verify(admin.token) is not None
+    assert await verify(store, mallory.token) is None
+    assert await verify(store, admin.token) is not None
 
 
 async def test_better_auth_may_come_after_us(start_better_auth: Start, postgres_url: str) -> None:
@@ -137,7 +141,7 @@ async def test_better_auth_may_come_after_us(start_better_auth: Start, postgres_
         with pytest.raises(StoreUnavailable, match="migrations"):
             await store.check()
         signed_in = start_better_auth(postgres_url).sign_up()
-        assert await store.verify(signed_in.token) is not None
+        assert await verify(store, signed_in.token) is not None
     finally:
         await store.close()
 
@@ -179,10 +183,10 @@ async def test_better_auth_takes_a_session_that_we_minted_and_may_end_it(
     store: Any = open_store(load({"DATABASE_URL": f"sqlite:{path}"}))
     await store.open()
     try:
-        identity = await store.verify(token)
+        identity = await verify(store, token)
         assert identity.user_id == session["user"]["id"]
         server.sign_out(token)
-        assert await store.verify(token) is None
+        assert await verify(store, token) is None
     finally:
         await store.close()
     assert mint_token(path, "alice") != token

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from structlog.testing import capture_logs
 from common.embedded_store import ensure, mint_token
 from common.errors import StartError, StoreUnavailable
 from common.settings import load
-from gateway.auth import Identity, open_store, sqlite
-from gateway.auth.postgres import PostgresStore
-from gateway.auth.sqlite import SqliteStore
+from identity import Identity, SessionStore, open_store
+from identity import store as base
+from identity.postgres import PostgresStore
+from identity.schema import Layout
+from identity.sqlite import SqliteStore
 
 TIMEOUT_S = 2.0
 UNKNOWN = "0" * 32
@@ -43,12 +45,16 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+Opened = Callable[..., Awaitable[SqliteStore]]
+
+
 @pytest.fixture
-async def opened() -> AsyncIterator[Callable[[Path], SqliteStore]]:
+async def opened() -> AsyncIterator[Opened]:
     stores = []
 
-    def open_(path: Path) -> SqliteStore:
-        stores.append(SqliteStore(path, timeout_s=TIMEOUT_S))
+    async def open_(path: Path, **layout: Any) -> SqliteStore:
+        stores.append(SqliteStore(path, Layout(**layout), timeout_s=TIMEOUT_S))
+        await stores[-1].open()
         return stores[-1]
 
     yield open_
@@ -61,48 +67,54 @@ def run(path: Path, sql: str, *values: object) -> list[Any]:
         return db.execute(sql, values).fetchall()
 
 
+async def verify(store: SessionStore, token: str) -> Identity | None:
+    found = await store.find([token])
+    assert set(found) <= {token}
+    return found.get(token)
+
+
 async def refusal(store: SqliteStore, token: str = UNKNOWN) -> str:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
-        await store.verify(token)
+        await verify(store, token)
     assert time.monotonic() - began < TIMEOUT_S + 0.5
     assert token not in str(caught.value)
     return str(caught.value)
 
 
-async def test_a_minted_token_is_its_users_session(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
+async def test_a_minted_token_is_its_users_session(path: Path, opened: Opened) -> None:
     token = mint_token(path, "alice", lifetime_s=3600)
-    identity = await opened(path).verify(token)
+    identity = await verify(await opened(path), token)
     [(session_id, user_id)] = run(path, 'select "id", "userId" from "session"')
     assert identity is not None
     assert identity == Identity(user_id=user_id, session_id=session_id, expires_at=identity.expires_at)
     assert identity.expires_at == pytest.approx(time.time() + 3600, abs=5)
 
 
-async def test_an_unknown_token_is_nobody(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
+async def test_an_unknown_token_is_nobody(path: Path, opened: Opened) -> None:
     mint_token(path)
-    assert await opened(path).verify(UNKNOWN) is None
+    assert await verify(await opened(path), UNKNOWN) is None
 
 
 @pytest.mark.parametrize("token", ODD_TOKENS, ids=range(len(ODD_TOKENS)))
-async def test_an_odd_token_is_nobody(path: Path, opened: Callable[[Path], SqliteStore], token: str) -> None:
+async def test_an_odd_token_is_nobody(path: Path, opened: Opened, token: str) -> None:
     mint_token(path)
-    assert await opened(path).verify(token) is None
+    assert await verify(await opened(path), token) is None
 
 
-async def test_a_session_ends_by_itself(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
-    store, token = opened(path), mint_token(path, lifetime_s=0.5)
-    assert await store.verify(token) is not None
+async def test_a_session_ends_by_itself(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path, lifetime_s=0.5)
+    assert await verify(store, token) is not None
     give_up = time.monotonic() + 5
-    while await store.verify(token) is not None:
+    while await verify(store, token) is not None:
         assert time.monotonic() < give_up
 
 
-async def test_a_session_that_is_deleted_is_gone_at_once(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
-    store, token = opened(path), mint_token(path)
-    assert await store.verify(token) is not None
+async def test_a_session_that_is_deleted_is_gone_at_once(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
+    assert await verify(store, token) is not None
     run(path, 'delete from "session"')
-    assert await store.verify(token) is None
+    assert await verify(store, token) is None
 
 
 @pytest.mark.parametrize(
@@ -121,24 +133,26 @@ async def test_a_session_that_is_deleted_is_gone_at_once(path: Path, opened: Cal
     ],
 )
 async def test_dates_are_text_or_milliseconds_and_anything_else_is_no_live_session(
-    path: Path, opened: Callable[[Path], SqliteStore], stored: object, lives: bool
+    path: Path, opened: Opened, stored: object, lives: bool
 ) -> None:
     token = mint_token(path)
     if stored != "{}":
         run(path, 'update "session" set "expiresAt" = ?', stored)
-    identity = await opened(path).verify(token)
+    identity = await verify(await opened(path), token)
     assert (identity is not None) is lives
     if isinstance(stored, int | float) and identity is not None:
         assert identity.expires_at == 4102444800.0
 
 
-async def test_snake_case_columns_are_found(tmp_path: Path, opened: Callable[[Path], SqliteStore]) -> None:
+async def test_snake_case_columns_are_found(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "drizzle.db"
     run(path, "create table user (id text primary key)")
     run(path, "create table session (id text, token text unique, expires_at integer, user_id text)")
     run(path, "insert into user values ('u1')")
     run(path, "insert into session values ('s1', ?, 4102444800000, 'u1')", "t" * 32)
-    assert await opened(path).verify("t" * 32) == Identity(user_id="u1", session_id="s1", expires_at=4102444800.0)
+    assert await verify(await opened(path), "t" * 32) == Identity(
+        user_id="u1", session_id="s1", expires_at=4102444800.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,89 +167,82 @@ async def test_snake_case_columns_are_found(tmp_path: Path, opened: Callable[[Pa
     ],
 )
 async def test_a_banned_user_is_nobody_while_the_ban_lasts(
-    path: Path, opened: Callable[[Path], SqliteStore], banned: int | None, ends: str | None, lives: bool
+    path: Path, opened: Opened, banned: int | None, ends: str | None, lives: bool
 ) -> None:
     token = mint_token(path)
     run(path, 'alter table "user" add column "banned" integer')
     run(path, 'alter table "user" add column "banExpires" date')
     run(path, 'update "user" set "banned" = ?, "banExpires" = ?', banned, ends)
-    assert (await opened(path).verify(token) is not None) is lives
+    assert (await verify(await opened(path), token) is not None) is lives
 
 
-async def test_a_user_that_is_gone_is_nobody(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
+async def test_a_user_that_is_gone_is_nobody(path: Path, opened: Opened) -> None:
     token = mint_token(path)
     run(path, 'delete from "user"')
-    assert await opened(path).verify(token) is None
+    assert await verify(await opened(path), token) is None
 
 
-async def test_a_missing_file_is_unavailable_until_it_is_there(
-    tmp_path: Path, opened: Callable[[Path], SqliteStore]
-) -> None:
+async def test_a_missing_file_is_unavailable_until_it_is_there(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "later.db"
-    store = opened(path)
-    await store.open()
+    store = await opened(path)
     assert "No such file" in await refusal(store)
     assert not path.exists()
     ensure(path)
-    assert await store.verify(mint_token(path)) is not None
+    assert await verify(store, mint_token(path)) is not None
 
 
-async def test_a_replaced_file_is_the_one_that_counts(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
-    store, old = opened(path), mint_token(path)
-    assert await store.verify(old) is not None
+async def test_a_replaced_file_is_the_one_that_counts(path: Path, opened: Opened) -> None:
+    store, old = await opened(path), mint_token(path)
+    assert await verify(store, old) is not None
     for name in ("sessions.db", "sessions.db-wal", "sessions.db-shm"):
         path.with_name(name).unlink(missing_ok=True)
     await refusal(store, old)
     new = mint_token(path)
-    assert await store.verify(new) is not None
-    assert await store.verify(old) is None
+    assert await verify(store, new) is not None
+    assert await verify(store, old) is None
 
 
 async def test_a_file_that_is_no_database_is_unavailable_until_it_is_one(
-    tmp_path: Path, path: Path, opened: Callable[[Path], SqliteStore]
+    tmp_path: Path, path: Path, opened: Opened
 ) -> None:
     bad, token = tmp_path / "bad.db", mint_token(path)
     bad.write_text("not a database at all " * 100)
-    store = opened(bad)
+    store = await opened(bad)
     assert "not a database" in await refusal(store)
     shutil.copyfile(path, bad)
-    assert await store.verify(token) is not None
+    assert await verify(store, token) is not None
 
 
-async def test_migrations_may_run_after_us(tmp_path: Path, opened: Callable[[Path], SqliteStore]) -> None:
+async def test_migrations_may_run_after_us(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "empty.db"
     path.touch()
-    store = opened(path)
+    store = await opened(path)
     assert 'no table "session"' in await refusal(store)
     ensure(path)
-    assert await store.verify(mint_token(path)) is not None
+    assert await verify(store, mint_token(path)) is not None
 
 
-async def test_columns_that_change_under_a_running_store_are_found_again(
-    path: Path, opened: Callable[[Path], SqliteStore]
-) -> None:
-    store, token = opened(path), mint_token(path)
-    assert await store.verify(token) is not None
+async def test_columns_that_change_under_a_running_store_are_found_again(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
+    assert await verify(store, token) is not None
     run(path, 'alter table "session" rename column "expiresAt" to "expires_at"')
     await refusal(store)
-    assert await store.verify(token) is not None
+    assert await verify(store, token) is not None
 
 
-async def test_a_writer_does_not_hold_up_a_lookup(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
-    store, token = opened(path), mint_token(path)
+async def test_a_writer_does_not_hold_up_a_lookup(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("begin immediate")
         writer.execute('delete from "session"')
-        assert await store.verify(token) is not None
+        assert await verify(store, token) is not None
         writer.execute("commit")
-    assert await store.verify(token) is None
+    assert await verify(store, token) is None
 
 
-async def test_a_file_that_stays_locked_is_unavailable_within_the_deadline(
-    path: Path, opened: Callable[[Path], SqliteStore]
-) -> None:
+async def test_a_file_that_stays_locked_is_unavailable_within_the_deadline(path: Path, opened: Opened) -> None:
     run(path, "pragma journal_mode = delete")
-    store, token = opened(path), mint_token(path)
+    store, token = await opened(path), mint_token(path)
     run(path, "pragma journal_mode = delete")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("begin exclusive")
@@ -245,69 +252,65 @@ async def test_a_file_that_stays_locked_is_unavailable_within_the_deadline(
     give_up = time.monotonic() + TIMEOUT_S
     while True:
         with contextlib.suppress(StoreUnavailable):
-            assert await store.verify(token) is not None
+            assert await verify(store, token) is not None
             break
         assert time.monotonic() < give_up
 
 
-async def test_many_lookups_at_once_all_get_their_own_answer(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
+async def test_many_lookups_at_once_all_get_their_own_answer(path: Path, opened: Opened) -> None:
     tokens = [mint_token(path, f"user{i}") for i in range(20)]
     users = dict(run(path, 'select "token", "userId" from "session"'))
     asked = [*tokens, UNKNOWN] * 20
-    store = opened(path)
-    found = await asyncio.gather(*[store.verify(token) for token in asked])
+    store = await opened(path)
+    found = await asyncio.gather(*[verify(store, token) for token in asked])
     assert [identity and identity.user_id for identity in found] == [users.get(token) for token in asked]
 
 
 async def test_too_many_lookups_at_once_are_told_so_at_once(
-    path: Path, opened: Callable[[Path], SqliteStore], monkeypatch: pytest.MonkeyPatch
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "MAX_LOOKUPS", 5)
-    store = opened(path)
-    found = await asyncio.gather(*[store.verify(UNKNOWN) for _ in range(20)], return_exceptions=True)
+    store = await opened(path)
+    monkeypatch.setattr(base, "MAX_QUERIES", 5)
+    found = await asyncio.gather(*[verify(store, UNKNOWN) for _ in range(20)], return_exceptions=True)
     assert [type(one) for one in found] == [type(None)] * 5 + [StoreUnavailable] * 15
-    assert await store.verify(UNKNOWN) is None
+    assert await verify(store, UNKNOWN) is None
 
 
-async def test_callers_that_leave_do_no_harm(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
-    store, token = opened(path), mint_token(path)
+async def test_callers_that_leave_do_no_harm(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
     for turns in range(20):
-        tasks = [asyncio.create_task(store.verify(token)) for _ in range(5)]
+        tasks = [asyncio.create_task(verify(store, token)) for _ in range(5)]
         for _ in range(turns):
             await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert await store.verify(token) is not None
+    assert await verify(store, token) is not None
 
 
-async def test_check_tells_whether_the_store_can_be_asked(
-    tmp_path: Path, path: Path, opened: Callable[[Path], SqliteStore]
-) -> None:
-    await opened(path).check()
+async def test_check_tells_whether_the_store_can_be_asked(tmp_path: Path, path: Path, opened: Opened) -> None:
+    await (await opened(path)).check()
     with pytest.raises(StoreUnavailable):
-        await opened(tmp_path / "missing.db").check()
+        await (await opened(tmp_path / "missing.db")).check()
 
 
-async def test_a_closed_store_is_unavailable(path: Path, opened: Callable[[Path], SqliteStore]) -> None:
-    store, token = opened(path), mint_token(path)
-    await store.verify(token)
+async def test_a_closed_store_is_unavailable(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
+    await verify(store, token)
     await store.close()
     await store.close()
     assert "closed" in await refusal(store)
 
 
-async def test_an_outage_is_logged_once_and_never_with_a_token(
-    tmp_path: Path, opened: Callable[[Path], SqliteStore]
-) -> None:
+async def test_an_outage_is_logged_once_and_never_with_a_token(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "later.db"
-    store = opened(path)
     with capture_logs() as lines:
+        store = await opened(path)
         for _ in range(5):
             await refusal(store)
         token = mint_token(path)
         for _ in range(5):
-            await store.verify(token)
+            await verify(store, token)
     assert [line["event"] for line in lines] == [
         "session store unavailable",
         "session store found",
@@ -323,7 +326,7 @@ async def test_without_a_database_the_embedded_store_is_made_and_used(tmp_path: 
     await store.open()
     try:
         assert (tmp_path / "home" / "sessions.db").is_file()
-        assert await store.verify(mint_token(tmp_path / "home" / "sessions.db")) is not None
+        assert await verify(store, mint_token(tmp_path / "home" / "sessions.db")) is not None
     finally:
         await store.close()
 
@@ -346,7 +349,7 @@ async def test_a_named_file_is_used_but_never_made(tmp_path: Path, slashes: str)
             await store.check()
         assert not path.exists()
         token = mint_token(path)
-        assert await store.verify(token) is not None
+        assert await verify(store, token) is not None
     finally:
         await store.close()
 

@@ -1,0 +1,147 @@
+"""Looks again and again whether those who are here may still be: sessions in batches, tokens one by one, ends in time.
+
+Decides nothing: `Roster` says who is due and what an answer means. While the session store cannot be asked nobody is
+closed; the first round after it is back looks at everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol
+
+from common import log
+from common.errors import StoreUnavailable
+from common.metrics import Figures
+from common.settings import Settings
+from gateway.roster import Roster
+from identity import Authenticator, Identity
+
+#: Sessions, or users, of one query.
+BATCH: Final = 1000
+#: Tokens that are introspected at once.
+INTROSPECTIONS: Final = 16
+#: Between two rounds, however long one takes.
+MIN_PAUSE_S: Final = 0.05
+
+_log = log.get("gateway.revalidation")
+
+
+class Member(Protocol):
+    """Somebody who is here."""
+
+    def __hash__(self) -> int: ...
+
+    def session_ended(self) -> None:
+        """What kept it in is no more."""
+
+    def renewed(self, identity: Identity) -> None:
+        """It is somebody with other rights now."""
+
+
+class Revalidation:
+    """The rounds of one gateway; `run` goes on until it is cancelled."""
+
+    def __init__(self, settings: Settings, figures: Figures, roster: Roster[Any], authenticator: Authenticator) -> None:
+        self._settings = settings
+        self._figures = figures
+        self._roster: Roster[Member] = roster
+        self._authenticator = authenticator
+        self._changed: set[str] = set()
+        self._woken = asyncio.Event()
+        self._all = False
+
+    def changed(self, session_id: str | None, user_id: str | None) -> None:
+        """The database says that this session or this user changed; neither: that anything may have."""
+        if session_id is None and user_id is None:
+            self._all = True
+        else:
+            self._changed |= self._roster.sessions_of(session_id, user_id)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look at everybody every `RECHECK_S`, and at once at those who `changed`."""
+        async with asyncio.TaskGroup() as rounds:
+            for look in (self._sessions, self._ends, self._memberships, self._introspections):
+                rounds.create_task(self._every_round(look), name=look.__name__)
+            rounds.create_task(self._changes(), name="changes")
+
+    async def _every_round(self, look: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + self._settings.recheck_s
+            await self._guarded(look(due))
+            await asyncio.sleep(max(MIN_PAUSE_S, due - loop.time()))
+
+    async def _changes(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            changed, self._changed = self._changed, set()
+            everybody, self._all = self._all, False
+            await self._guarded(self._look_up(self._roster.sessions() if everybody else list(changed)))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A round that fails must not be the last one; that the store is away is said where it is noticed."""
+        try:
+            await work
+        except StoreUnavailable:
+            self._figures.count("revalidation_failed_total")
+        except Exception:
+            _log.exception("sessions could not be looked up again")
+
+    async def _sessions(self, due: float) -> None:
+        await self._look_up(self._roster.sessions(), due)
+
+    async def _look_up(self, sessions: Sequence[str], due: float = 0.0) -> None:
+        batches = [sessions[at : at + BATCH] for at in range(0, len(sessions), BATCH)]
+        for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
+            live = await self._authenticator.live(batch)
+            self._figures.count("sessions_revalidated_total", len(batch))
+            ended, renewed = self._roster.compare(batch, live)
+            self._end(ended)
+            self._renew(renewed)
+            if left:  # spread over the time until the next round, so that none of it is a burst
+                await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()) / (left + 1))
+
+    async def _ends(self, due: float) -> None:
+        del due
+        self._end(self._roster.overdue(time.time()))
+
+    async def _memberships(self, due: float) -> None:
+        del due
+        users = self._roster.users_without_session()
+        for at in range(0, len(users), BATCH):
+            batch = users[at : at + BATCH]
+            self._renew(self._roster.belong(batch, await self._authenticator.organizations(batch)))
+
+    async def _introspections(self, due: float) -> None:
+        del due
+        tokens = self._roster.to_introspect(time.time(), self._settings.introspection_recheck_s)
+        turn = asyncio.Semaphore(INTROSPECTIONS)
+
+        async def one(member: Member, token: str) -> None:
+            async with turn:
+                found = await self._authenticator.introspect(token)
+            if found is None:
+                self._end([member])
+            elif (renewed := self._roster.introspected(member, found, time.time())) is not None:
+                self._renew([renewed])
+
+        await asyncio.gather(*(self._guarded(one(member, token)) for member, token in tokens))
+
+    def _end(self, members: Sequence[Member]) -> None:
+        for member in members:
+            self._roster.remove(member)
+            try:
+                member.session_ended()
+            except Exception:  # one member's trouble must not keep another in
+                _log.exception("a client could not be told that its session has ended")
+
+    def _renew(self, renewed: Sequence[tuple[Member, Identity]]) -> None:
+        for member, identity in renewed:
+            try:
+                member.renewed(identity)
+            except Exception:  # nor leave another with rights that it lost
+                _log.exception("a client could not be told of its rights")

@@ -1,0 +1,63 @@
+"""Who the caller is: one file a way of verifying, and the `Authenticator` that asks them as the settings say.
+
+`find_credential` reads what a request carries; `Authenticator.verify` says who that is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import embedded_store
+from common.settings import Settings
+from identity.authenticator import Authenticator, methods
+from identity.caller import Identity, Organizations, SessionStore
+from identity.credentials import Cookie, Credential, Ticket, Token, find_credential
+from identity.introspection import Introspection
+from identity.postgres import PostgresStore
+from identity.schema import Layout
+from identity.sqlite import SqliteStore
+from identity.tokens import JwtVerifier
+
+__all__ = [
+    "Authenticator",
+    "Cookie",
+    "Credential",
+    "Identity",
+    "Organizations",
+    "SessionStore",
+    "Ticket",
+    "Token",
+    "find_credential",
+    "make_authenticator",
+    "open_store",
+]
+
+
+def make_authenticator(settings: Settings) -> Authenticator:
+    """All ways of verifying that the settings name; nothing is asked or opened yet."""
+    ways = methods(settings)
+    return Authenticator(
+        settings,
+        open_store(settings) if "session" in ways or settings.database_url is not None else None,
+        JwtVerifier(settings) if "jwt" in ways else None,
+        Introspection(settings) if "introspection" in ways else None,
+    )
+
+
+def open_store(settings: Settings) -> SessionStore:
+    """The store that the settings name: PostgreSQL, or a SQLite file, embedded when none is named."""
+    url, timeout_s = settings.database_url, settings.store_timeout_s
+    layout = Layout(
+        session=settings.session_table,
+        user=settings.user_table,
+        member=settings.member_table,
+        verification=settings.verification_table,
+        naive_timezone=settings.naive_timezone,
+        organizations=settings.stream_access == "organization",
+    )
+    if url is None:
+        embedded = settings.home / embedded_store.FILE_NAME
+        return SqliteStore(embedded, layout, timeout_s=timeout_s, ensure=embedded_store.ensure)
+    if url.startswith("sqlite:"):
+        return SqliteStore(Path(url.removeprefix("sqlite:")), layout, timeout_s=timeout_s)
+    return PostgresStore(url, layout, timeout_s=timeout_s, connections=settings.store_connections)

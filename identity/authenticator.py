@@ -1,0 +1,229 @@
+"""Verifies callers in all the ways that the settings name, and looks again later whether they still are who they were.
+
+A token of one kind is not asked for in the store of another: what has the form of a JWT goes to the JWT verifier, a
+session's token to the session store, and introspection takes whatever nobody else knows. Concurrent look-ups of one
+token are one, many of different tokens are one query, and what was accepted is accepted again for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+from urllib.parse import unquote
+
+from common.errors import StoreUnavailable
+from common.settings import Settings
+from identity.batches import Batches
+from identity.caller import Identity, Organizations, SessionStore
+from identity.credentials import Cookie, Credential, Ticket, Token, session_token
+from identity.introspection import Introspection
+from identity.memory import Memory
+from identity.postgres import PostgresStore
+from identity.tokens import Claims, JwtVerifier, looks_like_jwt
+
+#: Queries for sessions that are under way at once; the rest of the pool is for looking again and for tickets.
+LOOKUPS_AT_ONCE: Final = 2
+
+
+class Authenticator:
+    """All ways of verifying of one process. `store` is None where no way needs it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: SessionStore | None,
+        jwt: JwtVerifier | None,
+        introspection: Introspection | None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._jwt = jwt
+        self._introspection = introspection
+        self._methods = methods(settings)
+        self._sessions = Memory(settings.auth_cache_s, settings.auth_cache_tokens)
+        self._introspected = Memory(settings.auth_cache_s, settings.auth_cache_tokens)
+        self._by_token = self._by_id = None
+        if store is not None:
+            timeout_s = settings.store_timeout_s
+            self._by_token = Batches(store.find, workers=LOOKUPS_AT_ONCE, timeout_s=timeout_s)
+            self._by_id = Batches(store.live, workers=1, timeout_s=timeout_s)
+
+    async def open(self) -> None:
+        """Prepare every way; none has to be reachable now. Raises `common.errors.StartError`."""
+        for way in (self._store, self._jwt, self._introspection):
+            if way is not None:
+                await way.open()
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        for way in (self._by_token, self._by_id, self._introspection, self._jwt, self._store):
+            if way is not None:
+                await way.close()
+
+    async def check(self) -> None:
+        """Raise `common.errors.StoreUnavailable` when the session store cannot be asked, where one is used."""
+        if self._store is not None:
+            await self._store.check()
+
+    # ── who is it? ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def verify(self, credential: Credential, *, lasting: bool) -> Identity | None:
+        """The caller that a credential stands for, or None when it stands for nobody now. A ticket is used up.
+
+        `lasting`: for a socket, whose session is looked up afresh, so that who signed out is out; there a remembered
+        answer is enough only while the store is busy. A single request may be answered from memory.
+
+        Raises `common.errors.StoreUnavailable` when nobody who could know it can be asked.
+        """
+        if isinstance(credential, Ticket):
+            return await self._store.redeem(credential.text) if self._store is not None else None
+        if self._settings.auth_combine == "all":
+            return await self._verify_all(credential, lasting)
+        unavailable: StoreUnavailable | None = None
+        for method in self._methods:
+            try:
+                identity = await self._ask(method, credential, lasting)
+            except StoreUnavailable as exc:
+                unavailable = exc
+                continue
+            if identity is not None:
+                return identity
+        if unavailable is not None:
+            raise unavailable
+        return None
+
+    async def _verify_all(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
+        """Every way must accept it. A JWT is no session's token: there the session that it names has to be live."""
+        found: list[Identity] = []
+        for method in self._methods:
+            if method == "session" and self._is_jwt(credential) and "jwt" in self._methods:
+                continue
+            identity = await self._ask(method, credential, lasting)
+            if identity is None:
+                return None
+            found.append(identity)
+        caller = _combined(found)
+        if caller is not None and caller.session_id is None and "session" in self._methods:
+            return None
+        return caller
+
+    async def _ask(self, method: str, credential: Token | Cookie, lasting: bool) -> Identity | None:
+        match method:
+            case "session":
+                return await self._by_session(credential, lasting)
+            case "jwt":
+                return await self._by_jwt(credential)
+            case _:
+                return await self._by_introspection(credential)
+
+    async def _by_session(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
+        if self._is_jwt(credential):
+            return None
+        settings = self._settings
+        token = session_token(credential, settings.better_auth_secret, require_signed=settings.require_signed_tokens)
+        if token is None or self._by_token is None:
+            return None
+        now = asyncio.get_running_loop().time()
+        identity = self._sessions.get(token, now) if self._by_token.busy or not lasting else None
+        if identity is None and (identity := await self._by_token.get(token)) is not None:
+            self._sessions.put(token, identity, now)
+        return identity
+
+    async def _by_jwt(self, credential: Token | Cookie) -> Identity | None:
+        if self._jwt is None or not isinstance(credential, Token) or not looks_like_jwt(credential.text):
+            return None
+        claims = await self._jwt.verify(credential.text)
+        if claims is None:
+            return None
+        if claims.session_id is not None and self._by_id is not None and self._settings.database_url is not None:
+            # The session is what keeps the caller in from now on: the token proved it once, as a ticket does.
+            session = await self._by_id.get(claims.session_id)
+            return session if session is not None and session.user_id == claims.user_id else None
+        if self._settings.jwt_require_session:
+            return None
+        return await self._belonging(_identity(claims))
+
+    async def _by_introspection(self, credential: Token | Cookie) -> Identity | None:
+        if self._introspection is None:
+            return None
+        if isinstance(credential, Cookie):
+            # The endpoint is asked with the signed token, as the bearer plugin takes it.
+            if session_token(credential, self._settings.better_auth_secret, require_signed=True) is None:
+                return None
+            text = unquote(credential.value)
+        else:
+            text = credential.text
+        now = asyncio.get_running_loop().time()
+        identity = self._introspected.get(text, now)
+        if identity is None and (identity := await self.introspect(text)) is not None:
+            identity = await self._belonging(identity)
+            self._introspected.put(text, identity, now)
+        return identity
+
+    def _is_jwt(self, credential: Credential) -> bool:
+        return self._jwt is not None and isinstance(credential, Token) and looks_like_jwt(credential.text)
+
+    async def _belonging(self, identity: Identity) -> Identity:
+        """The same caller with what he belongs to: the store knows it by the user."""
+        found = await self.organizations([identity.user_id])
+        return replace(identity, organizations=found.get(identity.user_id, {}))
+
+    # ── is it still? ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
+        """See `SessionStore.live`. Sessions that are no more are not remembered any longer."""
+        asked = list(session_ids)
+        if self._store is None or not asked:
+            return {}
+        found = await self._store.live(asked)
+        if len(found) < len(asked):
+            self._sessions.forget(frozenset(asked) - found.keys())
+        return found
+
+    async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:
+        """Tell of sessions and users that PostgreSQL says have changed, until cancelled; see `PostgresStore.listen`."""
+        assert isinstance(self._store, PostgresStore), "the settings are checked together"
+        await self._store.listen(channel, on_change)
+
+    async def organizations(self, user_ids: Iterable[str]) -> Mapping[str, Organizations]:
+        """See `SessionStore.organizations`."""
+        asked = list(user_ids)
+        if self._settings.stream_access != "organization" or self._settings.database_url is None or not asked:
+            return {}
+        return await self._store.organizations(asked) if self._store is not None else {}
+
+    async def introspect(self, token: str) -> Identity | None:
+        """Who the introspection endpoint says that this is now. Raises `StoreUnavailable`."""
+        claims = await self._introspection.verify(token) if self._introspection is not None else None
+        return None if claims is None else replace(_identity(claims), introspected=token)
+
+
+def methods(settings: Settings) -> tuple[str, ...]:
+    """The ways of verifying in the order in which they are asked."""
+    if settings.auth_methods:
+        return settings.auth_methods
+    found = ["session"]
+    if settings.jwt_secret or settings.jwt_public_key or settings.jwt_jwks_url:
+        found.append("jwt")
+    if settings.introspection_url:
+        found.append("introspection")
+    return tuple(found)
+
+
+def _identity(claims: Claims) -> Identity:
+    return Identity(claims.user_id, expires_at=claims.expires_at, roles=claims.roles)
+
+
+def _combined(found: list[Identity]) -> Identity | None:
+    """One caller out of what every way says: the same user, ended by whatever ends first."""
+    if not found or len({identity.user_id for identity in found}) > 1:
+        return None
+    session = next((identity for identity in found if identity.session_id is not None), found[0])
+    tokens = [identity.introspected for identity in found if identity.introspected is not None]
+    return replace(
+        session,
+        expires_at=min(identity.expires_at for identity in found),
+        introspected=tokens[0] if tokens else None,
+    )

@@ -1,0 +1,128 @@
+"""What a request or a message carries to say who is there, and the session token in it. Pure.
+
+Forms as Better Auth gives them (measured on 1.3 and 1.7): the session token itself, 32 letters and digits; signed,
+``token.base64(HMAC-SHA256(secret, token))``, as the bearer plugin's ``set-auth-token`` and percent-encoded as the
+cookie; and the one-time-token plugin's ticket. A token may also be a JWT, or anything that introspection knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+#: Most fields of a query that are looked at.
+MAX_QUERY_FIELDS: Final = 32
+#: Put in front of a cookie's name by https sites; browsers let only https set it (RFC 6265bis section 4.1.3).
+SECURE_PREFIX: Final = "__Secure-"
+
+#: What may be a session token. A NUL or a lone surrogate would make a database driver raise instead of finding nothing.
+TOKEN: Final = re.compile(r"[\x21-\x7e]{16,512}")
+#: 32 bytes in base64 with padding.
+_SIGNATURE_CHARACTERS: Final = 44
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token out of `Authorization`, the query or an `auth` message; of any kind."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """The value of Better Auth's session cookie, as it came. It counts only with an allowed `Origin`."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A one-time token of Better Auth's plugin."""
+
+    text: str = field(repr=False)
+
+
+Credential = Token | Cookie | Ticket
+
+
+def find_credential(
+    authorization: Sequence[str], cookies: Sequence[str], query: str, *, cookie_name: str, secure_only: bool
+) -> Credential | None:
+    """The one credential that decides for this request: the bearer, else the query's, else the cookie.
+
+    `authorization` and `cookies` are the values of those header fields, each as often as it came. What a client says
+    on purpose goes before the cookie that its browser adds. Raises ValueError, with a text for the client, when it is
+    not clear what the request says.
+    """
+    if len(authorization) > 1:
+        raise ValueError("more than one Authorization header")
+    if authorization:
+        scheme, _, text = authorization[0].partition(" ")
+        if scheme.lower() == "bearer" and text.strip():
+            return Token(text.strip())
+    fields = _query(query)
+    if fields.get("token"):
+        return Token(fields["token"])
+    if fields.get("ticket"):
+        return Ticket(fields["ticket"])
+    value = cookie_value(cookies, SECURE_PREFIX + cookie_name)
+    if value is None and not secure_only:
+        value = cookie_value(cookies, cookie_name)
+    return None if value is None else Cookie(value)
+
+
+def cookie_value(cookies: Sequence[str], name: str) -> str | None:
+    """The first cookie of this name, as Better Auth takes it; Python's own parser would take the last."""
+    for line in cookies:
+        for pair in line.split(";"):
+            found, equals, value = pair.partition("=")
+            if equals and found.strip(" \t") == name:
+                return value.strip(" \t")
+    return None
+
+
+def signed_session_token(value: str, secret: str | None) -> str | None:
+    """The session token in a signed one, percent-encoded or not; None when it is not one, or wrongly signed.
+
+    Without `secret` only the form of the signature is looked at: it guards against a stolen database, and the token
+    in front of it is the credential.
+    """
+    try:
+        if "%" in value:
+            value = unquote(value, errors="strict")  # not unquote_plus: base64 has a plus
+        token, _, signature = value.rpartition(".")
+        if len(signature) != _SIGNATURE_CHARACTERS or not signature.endswith("=") or not TOKEN.fullmatch(token):
+            return None
+        came = base64.b64decode(signature, validate=True)
+    except ValueError:  # also what base64 and UTF-8 raise
+        return None
+    if secret is None:
+        return token
+    return token if hmac.compare_digest(came, hmac.digest(secret.encode(), token.encode(), hashlib.sha256)) else None
+
+
+def session_token(credential: Token | Cookie, secret: str | None, *, require_signed: bool) -> str | None:
+    """The session token that a credential holds, or None when it can hold none. A cookie is always signed."""
+    if isinstance(credential, Cookie):
+        return signed_session_token(credential.value, secret)
+    text = credential.text
+    if "." in text:
+        return signed_session_token(text, secret)
+    return text if not require_signed and TOKEN.fullmatch(text) else None
+
+
+def _query(query: str) -> dict[str, str]:
+    """The first value of each field; '+' stays, because a token may hold one."""
+    fields: dict[str, str] = {}
+    if query.count("&") >= MAX_QUERY_FIELDS:
+        raise ValueError(f"the query has over {MAX_QUERY_FIELDS} fields")
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        fields.setdefault(name, unquote(value))
+    return fields

@@ -1,0 +1,191 @@
+"""Sessions in Better Auth's PostgreSQL, by asyncpg.
+
+Connections open at the first look-up, so the gateway comes up while PostgreSQL is down and finds it when it is back.
+No text made here holds a token or the database's URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+import asyncpg
+
+from common import log
+from common.errors import StoreUnavailable
+from identity.listen import Listener
+from identity.schema import POSTGRES, Column, Dialect, Found, Layout, Statement, quoted
+from identity.store import CannotRedeem, Choose, Store
+
+_log = log.get("identity")
+
+#: A connection that rests longer is closed: fewer are half-open after a network loss.
+MAX_REST_S: Final = 60.0
+
+#: How long `close` waits for the server to hear of it.
+CLOSE_S: Final = 1.0
+
+#: The tables' columns, types, and what we may do. `to_regclass` follows the search_path as the statements themselves
+#: do; format_type shows the precision of a timestamp; a view has no index and needs none here.
+_COLUMNS: Final = """
+select t.name, a.attname::text, format_type(a.atttypid, a.atttypmod), has_column_privilege(c.oid, a.attnum, 'select'),
+  c.relkind not in ('r', 'p') or exists (
+    select from pg_index i where i.indrelid = c.oid and i.indkey[0] = a.attnum and i.indisvalid and i.indpred is null),
+  has_table_privilege(c.oid, 'delete')
+from unnest($1::text[], $2::text[]) as t(name, identifier)
+join pg_class c on c.oid = to_regclass(t.identifier)
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+order by t.name, a.attnum
+"""
+
+#: The zone is only there to be refused when the server does not know it.
+_SERVER: Final = "select current_setting('server_version'), current_user::text, now() at time zone $1::text"
+
+#: The connection was lost under the statement. Other resting ones may be lost too, a new one need not be.
+_LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    # The server's farewell came while the connection rested: the driver then finds itself in the wrong state.
+    asyncpg.InternalClientError,
+    OSError,
+)
+
+
+class PostgresStore(Store):
+    """A `SessionStore` on PostgreSQL; at most so many connections, and one more while `listen` runs."""
+
+    kind: ClassVar[str] = "PostgreSQL"
+    dialect: ClassVar[Dialect] = POSTGRES
+
+    def __init__(self, url: str, layout: Layout | None = None, *, timeout_s: float, connections: int) -> None:
+        super().__init__(layout or Layout(), timeout_s)
+        self._url = url
+        self._connections = connections
+        self._pool: Any = None
+
+    async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:
+        """Hear what the trigger of docs/better-auth.md says on this channel; runs until it is cancelled.
+
+        `on_change(session_id, user_id)` is called for each change, with None for what did not change, and with twice
+        None when anything may have: after each connecting, and when changes came faster than they were taken.
+        """
+
+        async def connect() -> Any:
+            return await asyncpg.connect(self._url, timeout=self._timeout_s, **_options("watchout-listen"))
+
+        await Listener(connect, channel, on_change, timeout_s=self._timeout_s, words=self._words).run()
+
+    async def _prepare(self) -> None:
+        self._pool = await asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._connections,
+            max_inactive_connection_lifetime=MAX_REST_S,
+            timeout=self._timeout_s,
+            # A look-up leaves nothing behind; the default would send four more statements after each.
+            reset=_leave_as_it_is,
+            **_options("watchout-gateway"),
+        )
+
+    async def _release(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await pool.close()
+        except Exception as exc:  # a pool that cannot close in order has terminated its connections
+            _log.debug("session store cut off", error=type(exc).__name__)
+
+    async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        pool = self._pool
+        for _ in range(self._connections + 1):  # at worst every resting connection is lost, and then a new one is made
+            connection = await pool.acquire()
+            try:
+                return await self._run_on(connection, choose, keys)
+            except (StoreUnavailable, CannotRedeem):
+                raise
+            except _LOST:
+                _terminate(connection)
+            except BaseException:
+                # Its answer may still be on the way. Asking the server to cancel could outlast the deadline.
+                _terminate(connection)
+                raise
+            finally:
+                await pool.release(connection)
+        raise StoreUnavailable("PostgreSQL closes every connection")
+
+    async def _run_on(self, connection: Any, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        try:
+            plan = await self._planned(lambda: self._found(connection))
+            statement = choose(plan)
+        except asyncpg.PostgresError as exc:
+            if isinstance(exc, _LOST):
+                raise
+            await connection.execute("rollback")
+            # The server has seen no key yet, so its words may be repeated.
+            raise StoreUnavailable(f"PostgreSQL refused to say what it has: {exc}") from None
+        try:
+            return await _in_transaction(connection, statement, [key for key in keys if statement.form.fits(key)])
+        except asyncpg.PostgresError as exc:
+            if isinstance(exc, _LOST):
+                raise
+            self._detection.forget()
+            await connection.execute("rollback")
+            if statement.writes and isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
+                raise CannotRedeem("the database is read-only for us: a ticket has to be deleted when used") from None
+            # Not the message: the server may repeat a parameter in it, and the parameter is the token.
+            raise StoreUnavailable(f"PostgreSQL refused the look-up: {type(exc).__name__} {exc.sqlstate}") from None
+
+    async def _found(self, connection: Any) -> Found:
+        tables = self._layout.tables()
+        await connection.execute(_begin(writes=False))
+        version, role, _ = await connection.fetchrow(_SERVER, self._layout.naive_timezone or "UTC")
+        rows = await connection.fetch(_COLUMNS, list(tables), [quoted(name) for name in tables.values()])
+        await connection.execute("commit")
+        return Found(
+            columns=tuple(Column(*row[:5]) for row in rows),
+            version=version,
+            role=role,
+            may_delete=any(row[0] == "verification" and row[5] for row in rows),
+        )
+
+    def _words(self, exc: Exception) -> str:
+        """Why there is no connection. The server has not seen a token then, so its words may be repeated."""
+        if isinstance(exc, asyncpg.PostgresError):
+            return f"PostgreSQL refused: {exc}"
+        if isinstance(exc, OSError):
+            return f"PostgreSQL cannot be reached: {exc.strerror or type(exc).__name__}"
+        return f"PostgreSQL cannot be asked: {type(exc).__name__}"
+
+
+async def _in_transaction(connection: Any, statement: Statement, keys: list[str]) -> list[Any]:
+    # The driver prepares and executes in two steps. Outside a transaction PgBouncer may send the second to another
+    # server connection, where that statement is not known or, worse, is somebody else's.
+    await connection.execute(_begin(writes=statement.writes))
+    rows: list[Any] = await connection.fetch(statement.sql, keys)
+    await connection.execute("commit")
+    return rows
+
+
+def _begin(*, writes: bool) -> str:
+    return "begin isolation level read committed" + ("" if writes else " read only")
+
+
+def _options(application_name: str) -> dict[str, Any]:
+    # No named statements: PgBouncer hands each transaction to another server connection, which does not know them.
+    return {"statement_cache_size": 0, "server_settings": {"application_name": application_name}}
+
+
+def _terminate(connection: Any) -> None:
+    # One that was lost may have left the pool by itself, and then can no longer be told anything.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    del connection

@@ -1,0 +1,212 @@
+"""What every session store does, whatever database it is on: batches, deadlines, bounds, and what is said of faults.
+
+A store on a database adds how a connection is had and a statement is run. Whatever goes wrong is `StoreUnavailable`;
+no text made here holds a token.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, ClassVar, Final
+
+from common import log
+from common.errors import StartError, StoreUnavailable
+from identity.caller import Identity, Organizations
+from identity.schema import (
+    Detection,
+    Dialect,
+    Form,
+    Found,
+    Layout,
+    Plan,
+    Refusal,
+    Statement,
+    make_plan,
+    read_identity,
+    read_organizations,
+    ticket_identifiers,
+)
+
+_log = log.get("identity")
+
+#: Keys that one query looks up; more are asked for one query after another.
+MAX_KEYS: Final = 1000
+
+#: Queries under way or waiting for a connection; five connections answer about so many in a second.
+MAX_QUERIES: Final = 4096
+
+Choose = Callable[[Plan], Statement]
+
+
+class UnusableStore(StoreUnavailable):
+    """The database can never be used with these settings."""
+
+
+class CannotRedeem(Exception):
+    """Tickets cannot be used up here; the text says what is missing."""
+
+
+class Store(abc.ABC):
+    """A `SessionStore` but for its database."""
+
+    kind: ClassVar[str]
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, layout: Layout, timeout_s: float) -> None:
+        self._layout = layout
+        self._timeout_s = timeout_s
+        self._is_open = False
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._detection = Detection()
+        self._no_tickets = ""
+
+    async def open(self) -> None:
+        """See `SessionStore.open`."""
+        await self._prepare()
+        self._is_open = True
+        try:
+            await self.check()
+        except UnusableStore as exc:
+            await self.close()
+            raise StartError(f"the session store cannot be used: {exc}") from None
+        except StoreUnavailable:
+            pass  # it may come later; the log has it
+
+    async def find(self, tokens: Iterable[str]) -> dict[str, Identity]:
+        """See `SessionStore.find`."""
+        return await self._identities(lambda plan: plan.by_token, Form.TOKEN, tokens)
+
+    async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
+        """See `SessionStore.live`."""
+        return await self._identities(lambda plan: plan.by_session, Form.TEXT, session_ids)
+
+    async def organizations(self, user_ids: Iterable[str]) -> dict[str, Organizations]:
+        """See `SessionStore.organizations`."""
+        if not self._layout.organizations:
+            return {}
+        rows = await self._all_rows(_members, Form.TEXT, user_ids)
+        return {user_id: found for user_id, pairs in rows if (found := read_organizations(pairs))}
+
+    async def redeem(self, ticket: str) -> Identity | None:
+        """See `SessionStore.redeem`. None, too, where the database does not let us use up tickets."""
+        identifiers = ticket_identifiers(ticket)
+        if not identifiers:
+            return None
+        try:
+            rows = await self._rows(_redeem, identifiers)
+        except CannotRedeem as exc:
+            if self._no_tickets != str(exc):
+                self._no_tickets = str(exc)
+                _log.warning("tickets cannot be honoured", reason=self._no_tickets)
+            return None
+        tokens = [str(row[0]) for row in rows]
+        return next(iter((await self.find(tokens)).values()), None)
+
+    async def check(self) -> None:
+        """See `SessionStore.check`."""
+        await self._rows(lambda plan: plan.by_token, [])
+
+    async def close(self) -> None:
+        """See `SessionStore.close`."""
+        self._is_open = False
+        asking = list(self._asking)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await self._release()
+
+    @abc.abstractmethod
+    async def _prepare(self) -> None:
+        """Make ready without asking the database. Raises `StartError`."""
+
+    @abc.abstractmethod
+    async def _release(self) -> None:
+        """Let go of every connection."""
+
+    @abc.abstractmethod
+    async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        """The rows of the statement that `choose` takes from the plan. May be cancelled at the deadline."""
+
+    @abc.abstractmethod
+    def _words(self, exc: Exception) -> str:
+        """What the driver's exception means, without any key in it."""
+
+    async def _identities(self, choose: Choose, form: Form, keys: Iterable[str]) -> dict[str, Identity]:
+        wanted = set(keys)
+        rows = await self._all_rows(choose, form, wanted)
+        # SQLite compares '42' and '4.2e1' as equal where a column is a number; only the one that is kept was found.
+        return {key: identity for key, identity in map(read_identity, rows) if key in wanted}
+
+    async def _all_rows(self, choose: Choose, form: Form, keys: Iterable[str]) -> list[Any]:
+        fitting = [key for key in dict.fromkeys(keys) if form.fits(key)]
+        rows: list[Any] = []
+        for start in range(0, len(fitting), MAX_KEYS):
+            rows += await self._rows(choose, fitting[start : start + MAX_KEYS])
+        return rows
+
+    async def _rows(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        if not self._is_open:
+            raise StoreUnavailable("the session store is closed")
+        if len(self._asking) >= MAX_QUERIES:
+            raise self._failed(StoreUnavailable(f"{MAX_QUERIES} queries are waiting already"))
+        # A task of its own: whoever asked may leave meanwhile, which would otherwise cost a connection each time.
+        task = asyncio.create_task(self._answer(choose, keys), name="ask the session store")
+        self._asking.add(task)
+        task.add_done_callback(self._answered)
+        await asyncio.wait({task})
+        if task.cancelled():  # by `close`
+            raise StoreUnavailable("the session store is closed")
+        return task.result()
+
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, though whoever asked may have left
+
+    async def _answer(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                rows = await self._run(choose, keys)
+        except CannotRedeem:
+            raise
+        except StoreUnavailable as exc:
+            raise self._failed(exc) from None
+        except TimeoutError:
+            raise self._failed(StoreUnavailable(f"{self.kind} gave no answer within {self._timeout_s:g} s")) from None
+        except Exception as exc:  # a server that is something else makes a driver raise nearly anything
+            raise self._failed(StoreUnavailable(self._words(exc))) from None
+        if self._detection.answered():
+            _log.info("session store answers again")
+        return rows
+
+    def _failed(self, exc: StoreUnavailable) -> StoreUnavailable:
+        if self._detection.failed(str(exc), asyncio.get_running_loop().time()):
+            _log.warning("session store unavailable", reason=str(exc))
+        return exc
+
+    async def _planned(self, find: Callable[[], Awaitable[Found]]) -> Plan:
+        """The plan in use, or a new one from what `find` finds. Raises `StoreUnavailable` when there is none."""
+        loop = asyncio.get_running_loop()
+        if (plan := self._detection.current(loop.time())) is not None:
+            return plan
+        made = make_plan(await find(), self._layout, self.dialect)
+        if isinstance(made, Refusal):
+            raise (UnusableStore if made.final else StoreUnavailable)(made.reason)
+        if self._detection.found(made, loop.time()):
+            _log.info("session store found", store=self.kind, **made.facts)
+            for warning in made.warnings:
+                _log.warning("session store is slow", reason=warning)
+        return made
+
+
+def _members(plan: Plan) -> Statement:
+    assert plan.members is not None, "a layout with organizations has them in each plan"
+    return plan.members
+
+
+def _redeem(plan: Plan) -> Statement:
+    if isinstance(plan.redeem, Refusal):
+        raise CannotRedeem(plan.redeem.reason)
+    return plan.redeem

@@ -1,0 +1,167 @@
+"""Who is here, and what looking again finds of them."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gateway.roster import Roster
+from identity import Identity
+
+
+def on_session(session: str, user: str = "ann", **fields: object) -> Identity:
+    return Identity(user, session, **fields)  # type: ignore[arg-type]
+
+
+def filled(**members: Identity) -> Roster[str]:
+    roster: Roster[str] = Roster()
+    for member, identity in members.items():
+        roster.add(member, identity, 100.0)
+    return roster
+
+
+def test_sockets_of_one_session_are_one_to_look_up_and_end_together() -> None:
+    roster = filled(phone=on_session("s1"), tablet=on_session("s1"), other=on_session("s2", "bob"))
+    assert sorted(roster.sessions()) == ["s1", "s2"]
+    ended, renewed = roster.compare(["s1", "s2"], {"s2": on_session("s2", "bob")})
+    assert sorted(ended) == ["phone", "tablet"]
+    assert renewed == []
+
+
+def test_a_session_that_was_only_prolonged_changes_nothing() -> None:
+    roster = filled(phone=on_session("s1", expires_at=200.0))
+    assert roster.compare(["s1"], {"s1": on_session("s1", expires_at=900.0)}) == ([], [])
+
+
+def test_new_roles_or_organizations_renew_once() -> None:
+    roster = filled(phone=on_session("s1"))
+    promoted = on_session("s1", roles=frozenset({"admin"}))
+    assert roster.compare(["s1"], {"s1": promoted}) == ([], [("phone", promoted)])
+    assert roster.compare(["s1"], {"s1": promoted}) == ([], [])
+    joined = on_session("s1", roles=frozenset({"admin"}), organizations={"acme": frozenset({"member"})})
+    assert roster.compare(["s1"], {"s1": joined}) == ([], [("phone", joined)])
+
+
+def test_a_session_that_now_belongs_to_somebody_else_has_ended() -> None:
+    roster = filled(phone=on_session("s1", "ann"))
+    assert roster.compare(["s1"], {"s1": on_session("s1", "bob")}) == (["phone"], [])
+
+
+def test_who_came_after_the_question_is_not_touched_by_the_answer() -> None:
+    roster = filled(phone=on_session("s1"))
+    asked = roster.sessions()
+    roster.add("late", on_session("s2", "bob"), 100.0)
+    assert roster.compare(asked, {"s1": on_session("s1")}) == ([], [])
+
+
+def test_who_has_left_meanwhile_is_not_in_the_answer() -> None:
+    roster = filled(phone=on_session("s1"))
+    roster.remove("phone")
+    roster.remove("phone")
+    assert roster.compare(["s1"], {}) == ([], [])
+    assert len(roster) == 0
+
+
+def test_a_change_of_a_session_or_of_a_user_concerns_their_sessions_that_are_here() -> None:
+    roster = filled(
+        phone=on_session("s1"), tablet=on_session("s2"), other=on_session("s3", "bob"), token=Identity("ann")
+    )
+    assert roster.sessions_of("s3", None) == {"s3"}
+    assert roster.sessions_of(None, "ann") == {"s1", "s2"}
+    assert roster.sessions_of("s3", "ann") == {"s1", "s2", "s3"}
+    assert roster.sessions_of("elsewhere", "nobody") == set()
+
+
+def test_without_a_session_the_end_is_the_end() -> None:
+    roster = filled(
+        jwt=Identity("ann", expires_at=200.0), endless=Identity("bob"), row=on_session("s1", "eve", expires_at=150.0)
+    )
+    assert roster.overdue(199.9) == []
+    assert roster.overdue(200.0) == ["jwt"]
+    assert roster.overdue(math.inf) in (["jwt", "endless"], ["endless", "jwt"])
+
+
+def test_an_introspected_token_is_asked_for_again_after_a_while_and_at_its_end() -> None:
+    roster = filled(
+        a=Identity("ann", expires_at=110.0, introspected="token-a"), b=Identity("bob", introspected="token-b")
+    )
+    assert roster.to_introspect(105.0, 30.0) == []
+    assert roster.to_introspect(110.0, 30.0) == [("a", "token-a")]
+    assert roster.overdue(500.0) == []  # the endpoint decides, not the clock
+    assert roster.introspected("a", Identity("ann", expires_at=300.0), 110.0) is None
+    assert roster.to_introspect(120.0, 30.0) == []
+    assert roster.to_introspect(130.0, 30.0) == [("b", "token-b")]
+    promoted = Identity("bob", roles=frozenset({"admin"}), introspected="token-b")
+    assert roster.introspected("b", promoted, 130.0) == ("b", promoted)
+    assert roster.to_introspect(139.0, 30.0) == []
+    assert roster.introspected("gone", promoted, 130.0) is None
+
+
+def test_a_token_whose_endpoint_is_away_is_asked_for_again_in_the_next_round() -> None:
+    roster = filled(b=Identity("bob", introspected="token-b"))
+    assert roster.to_introspect(130.0, 30.0) == roster.to_introspect(131.0, 30.0) == [("b", "token-b")]
+
+
+def test_what_users_without_a_session_belong_to_is_asked_for_by_the_user() -> None:
+    roster = filled(jwt=Identity("ann"), second=Identity("ann"), row=on_session("s1", "bob"))
+    assert roster.users_without_session() == ["ann"]
+    acme = {"acme": frozenset({"member"})}
+    renewed = roster.belong(["ann"], {"ann": acme})
+    assert sorted(member for member, _ in renewed) == ["jwt", "second"]
+    assert all(identity.organizations == acme for _, identity in renewed)
+    assert roster.belong(["ann"], {"ann": acme}) == []
+    assert sorted(member for member, _ in roster.belong(["ann"], {})) == ["jwt", "second"]
+
+
+class Coming(RuleBasedStateMachine):
+    """Members come, go and are looked at in any order; the indexes hold what the members say and nothing else."""
+
+    MEMBERS = st.integers(0, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roster: Roster[int] = Roster()
+        self.here: dict[int, Identity] = {}
+
+    @rule(
+        member=MEMBERS,
+        session=st.none() | st.sampled_from(["s1", "s2"]),
+        user=st.sampled_from(["ann", "bob"]),
+        token=st.none() | st.just("t"),
+    )
+    def comes(self, member: int, session: str | None, user: str, token: str | None) -> None:
+        self.here[member] = Identity(user, session, introspected=token)
+        self.roster.add(member, self.here[member], 0.0)
+
+    @rule(member=MEMBERS)
+    def goes(self, member: int) -> None:
+        self.here.pop(member, None)
+        self.roster.remove(member)
+
+    @rule(live=st.sets(st.sampled_from(["s1", "s2"])), user=st.sampled_from(["ann", "bob"]))
+    def looked_up(self, live: set[str], user: str) -> None:
+        found = {session: Identity(user, session, roles=frozenset({"r"})) for session in live}
+        ended, renewed = self.roster.compare(self.roster.sessions(), found)
+        for member in ended:
+            identity = self.here.pop(member)
+            assert identity.session_id is not None
+            assert identity.session_id not in live or identity.user_id != user
+            self.roster.remove(member)
+        for member, identity in renewed:
+            assert identity.introspected == self.here[member].introspected
+            self.here[member] = identity
+
+    @invariant()
+    def the_indexes_say_what_the_members_say(self) -> None:
+        assert len(self.roster) == len(self.here)
+        sessions = {i.session_id for i in self.here.values() if i.session_id is not None}
+        assert set(self.roster.sessions()) == sessions
+        without = {i.user_id for i in self.here.values() if i.session_id is None}
+        assert set(self.roster.users_without_session()) == without
+        tokens = {member for member, i in self.here.items() if i.introspected is not None}
+        assert {member for member, _ in self.roster.to_introspect(math.inf, 1.0)} == tokens
+
+
+TestComing = Coming.TestCase
