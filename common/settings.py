@@ -215,10 +215,13 @@ def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def _file(raw: str) -> Path:
-    path = Path(raw).expanduser().absolute()
-    if not path.is_file():
-        raise _Fault("a file that is there")
-    return path
+    try:
+        path = Path(raw).expanduser().absolute()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):  # a ~user that is not there, no right to look, no text
+        pass
+    raise _Fault("a file that is there")
 
 
 def _http_url(raw: str) -> str:
@@ -238,7 +241,7 @@ def _public_key(raw: str) -> str:
     if "-----BEGIN" not in text:
         try:
             text = Path(raw).expanduser().read_text("ascii")
-        except (OSError, ValueError):
+        except (OSError, RuntimeError, ValueError):
             text = ""
     if "-----BEGIN PUBLIC KEY-----" not in text and "-----BEGIN RSA PUBLIC KEY-----" not in text:
         raise _Fault("a public key in PEM (-----BEGIN PUBLIC KEY-----), or the path of a file with one")
@@ -291,7 +294,7 @@ def _setting(
     help: str,
     secret: bool = False,
 ) -> Any:
-    return field(default=default, metadata={"spec": Spec(env, parse, group, expects, help, secret)})
+    return field(default=default, repr=not secret, metadata={"spec": Spec(env, parse, group, expects, help, secret)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

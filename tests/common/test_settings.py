@@ -343,6 +343,20 @@ def test_values_that_do_not_go_together_are_named(environ: dict[str, str], fault
         load(environ)
 
 
+def test_no_secret_shows_in_the_settings_themselves() -> None:
+    secrets = {
+        spec.env: "canary-of-more-than-sixteen" for _, spec, _ in table() if spec.secret and "URL" not in spec.env
+    }
+    secrets |= {
+        "SERVICE_WEBHOOK_SECRETS": WHSEC,
+        "INTROSPECTION_URL": "http://canary/",
+        "ML_SERVICE_URL": "http://canary",
+    }
+    shown = repr(load(secrets | {"DATABASE_URL": "postgres://u:canary@h/d"}))
+    assert "canary" not in shown
+    assert "MfKQ" not in shown
+
+
 def test_no_secret_of_identity_is_repeated_in_its_fault() -> None:
     for env in ("JWT_SECRET", "BETTER_AUTH_SECRET"):
         with pytest.raises(SettingsError) as caught:

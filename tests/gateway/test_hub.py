@@ -324,6 +324,38 @@ def test_whose_a_stream_is_is_known_for_certain_only_with_its_camera_here(house:
     assert house.hub.owner("never") is None
 
 
+def test_when_the_owner_belongs_to_others_the_hold_says_so_and_the_stream_goes_on(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door")
+    publication = house.publish(Phone(), user="ann")
+    house.frame(publication)
+    house.told()
+    house.hub.owner_changed(publication, Owner("ann", frozenset({"b", "a"})))
+    (hold,) = house.told()
+    assert isinstance(hold, Hold)
+    assert (hold.user, hold.organizations, hold.term) == ("ann", ("a", "b"), publication.term)
+    assert house.hub.owner("door") == house.hub.known_owner("door") == Owner("ann", frozenset({"a", "b"}))
+    house.frame(publication)
+    assert [number for _, number in screen.frames] == [1, 2]
+
+
+def test_a_publication_that_was_taken_over_changes_no_owner(house: House) -> None:
+    old = house.publish(Phone(), user="ann", term=1)
+    house.publish(Phone(), user="ann", term=2)
+    house.hub.owner_changed(old, Owner("ann", frozenset({"acme"})))
+    assert house.hub.owner("door") == Owner("ann")
+
+
+def test_what_the_router_says_of_the_owner_is_kept_and_told_to_its_successor(house: House) -> None:
+    Screen(house.hub).watch("door")
+    told = Status(stream="door", status="streaming", timestamp=0, term=5, user="ann", organizations=("acme",))
+    house.hub.remote_status(told, 0.0, ms(0))
+    assert house.hub.known_owner("door") == Owner("ann", frozenset({"acme"}))
+    (interest,) = house.hub.snapshot(0.0)
+    assert isinstance(interest, Interest)
+    assert (interest.user, interest.organizations) == ("ann", ("acme",))
+
+
 # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
