@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,25 @@ def test_the_settings_page_is_what_the_table_says() -> None:
     from common import settings
 
     assert (ROOT / "docs/settings.md").read_text() == settings.render_markdown()
+
+
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    there = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert named - there == set()
+    assert len(named) > 30
+
+
+def test_every_setting_that_the_security_page_names_is_there() -> None:
+    from common import settings
+
+    page = (ROOT / "docs/security.md").read_text().partition("<!-- credentials")[0]
+    known = {spec.env for _, spec, _ in settings.table()} | {"DELETE", "LISTEN", "AUTH_UNAVAILABLE"}
+    named = {name for name in re.findall(r"`([A-Z][A-Z_]{3,})`", page)}
+    assert {name for name in named - known if not any(name in k for k in known)} == set()
