@@ -80,7 +80,10 @@ class Gateway:
         assert server is not None
 
         def make_http() -> HttpConnection:
-            handler = JsonRequestHandler(server, loop=loop, keepalive_timeout=KEEPALIVE_S)
+            handler = JsonRequestHandler(
+                server, loop=loop, keepalive_timeout=KEEPALIVE_S,
+                auto_decompress=False,  # nobody sends compressed bodies but who means harm
+            )  # fmt: skip
             handler.access_logger = None  # nor is there an access log: a query may hold a token
             return handler
 

@@ -86,6 +86,11 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
         self.transport = None
         self.connection_lost(None)
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Say nothing of a body that could not be read: anybody can send one."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -167,7 +172,9 @@ class _Http:
         try:
             check_fields(request.raw_headers, host_needed=request.version >= HttpVersion11)
         except HeadFault as fault:
-            raise HttpError(fault.status, fault.code, str(fault), {"Connection": "close"}) from None
+            response = HttpError(fault.status, fault.code, str(fault)).response()
+            response.force_close()
+            return response
         asked = request.match_info.http_exception
         if (
             request.method == "OPTIONS"
@@ -360,6 +367,8 @@ class _Http:
     async def _read_body(self, request: web.Request, *, verified: bool) -> bytes:
         body, counted = bytearray(), 0
         try:
+            if "Content-Encoding" in request.headers:
+                raise HttpError(415, "INVALID_MESSAGE", "the body must not be compressed")
             if (request.content_length or 0) > MAX_BODY_BYTES:
                 raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
             async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -374,6 +383,8 @@ class _Http:
                         raise HttpError(503, "OVERLOADED", "too much is to be verified now, try again", _RETRY)
         except TimeoutError:
             raise HttpError(408, "TIMEOUT", f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise HttpError(400, "BAD_REQUEST", "the body cannot be read") from None
         finally:
             self._unverified_bytes -= counted
         return bytes(body)

@@ -105,7 +105,7 @@ def _reason(error: Exception, holder: str, *, encrypted: bool) -> str:
     if encrypted:
         return f"the private key in {holder} is encrypted, expected one without a pass phrase"
     reason = getattr(error, "reason", None) or ""
-    if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+    if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # the last: of another kind
         return f"the private key in {holder} does not belong to the certificate in TLS_CERT"
     weak = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK")
     if reason in weak:

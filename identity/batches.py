@@ -7,6 +7,7 @@ may be wait, and go together in the next.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Generic, TypeVar
@@ -120,7 +121,9 @@ class Batches(Generic[T]):
         except StoreUnavailable as exc:
             answer = exc
         except Exception as exc:
-            _log.exception("a look-up failed", error=type(exc).__name__)
+            # Not its text: that may hold a key, which may be a token.
+            at = traceback.extract_tb(exc.__traceback__)[-1]
+            _log.error("a look-up failed", error=type(exc).__name__, at=f"{at.filename}:{at.lineno}")
             answer = StoreUnavailable(f"the look-up failed: {type(exc).__name__}")
         self._finish(batch, answer)
 

@@ -16,7 +16,7 @@ import asyncpg
 from common import log
 from common.errors import StoreUnavailable
 from identity.listen import Listener
-from identity.schema import POSTGRES, Column, Dialect, Found, Layout, Statement, quoted
+from identity.schema import POSTGRES, Column, Dialect, Found, Layout, quoted
 from identity.store import CannotRedeem, Choose, Store
 
 _log = log.get("identity")
@@ -122,31 +122,30 @@ class PostgresStore(Store):
     async def _run_on(self, connection: Any, choose: Choose, keys: Sequence[str]) -> list[Any]:
         try:
             plan = await self._planned(lambda: self._found(connection))
-            statement = choose(plan)
         except asyncpg.PostgresError as exc:
             if isinstance(exc, _LOST):
                 raise
-            await connection.execute("rollback")
             # The server has seen no key yet, so its words may be repeated.
             raise StoreUnavailable(f"PostgreSQL refused to say what it has: {exc}") from None
+        statement = choose(plan)
         try:
-            return await _in_transaction(connection, statement, [key for key in keys if statement.form.fits(key)])
+            # One statement is a transaction of its own. The driver sends Parse and Bind without a Sync between them,
+            # so PgBouncer's transaction mode keeps them together.
+            rows: list[Any] = await connection.fetch(statement.sql, [key for key in keys if statement.form.fits(key)])
         except asyncpg.PostgresError as exc:
             if isinstance(exc, _LOST):
                 raise
             self._detection.forget()
-            await connection.execute("rollback")
             if statement.writes and isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
                 raise CannotRedeem("the database is read-only for us: a ticket has to be deleted when used") from None
             # Not the message: the server may repeat a parameter in it, and the parameter is the token.
             raise StoreUnavailable(f"PostgreSQL refused the look-up: {type(exc).__name__} {exc.sqlstate}") from None
+        return rows
 
     async def _found(self, connection: Any) -> Found:
         tables = self._layout.tables()
-        await connection.execute(_begin(writes=False))
         version, role, _ = await connection.fetchrow(_SERVER, self._layout.naive_timezone or "UTC")
         rows = await connection.fetch(_COLUMNS, list(tables), [quoted(name) for name in tables.values()])
-        await connection.execute("commit")
         return Found(
             columns=tuple(Column(*row[:5]) for row in rows),
             version=version,
@@ -161,19 +160,6 @@ class PostgresStore(Store):
         if isinstance(exc, OSError):
             return f"PostgreSQL cannot be reached: {exc.strerror or type(exc).__name__}"
         return f"PostgreSQL cannot be asked: {type(exc).__name__}"
-
-
-async def _in_transaction(connection: Any, statement: Statement, keys: list[str]) -> list[Any]:
-    # The driver prepares and executes in two steps. Outside a transaction PgBouncer may send the second to another
-    # server connection, where that statement is not known or, worse, is somebody else's.
-    await connection.execute(_begin(writes=statement.writes))
-    rows: list[Any] = await connection.fetch(statement.sql, keys)
-    await connection.execute("commit")
-    return rows
-
-
-def _begin(*, writes: bool) -> str:
-    return "begin isolation level read committed" + ("" if writes else " read only")
 
 
 def _options(application_name: str) -> dict[str, Any]:

@@ -354,12 +354,15 @@ def side(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[Side]:
             running_better_auth(url, version=version, BA_PLUGINS="bearer", BA_PLUGIN_OPTIONS=json.dumps(options))
         )
         held = Held(signed_up_with_every_kind_of_digit(app), app.sign_up("bob"), app.ready["secret"])
-        environ = {"DATABASE_URL": url, "ALLOWED_ORIGINS": APP}
+        environ = {"DATABASE_URL": url, "ALLOWED_ORIGINS": APP, "DRAIN_S": "0.1"}
         if mode != WITHOUT_SECRET:
             environ["BETTER_AUTH_SECRET"] = held.secret
         if mode == SIGNED:
             environ["REQUIRE_SIGNED_TOKENS"] = "true"
-        watchout = stack.enter_context(running(environ=environ))
+        watchout = stack.enter_context(running(environ=environ, start=False))
+        watchout.start("router")
+        watchout.start("gateway")
+        watchout.wait_ready()
         for name, user in ((ALICE, held.alice), (BOB, held.bob)):
             register(stack, watchout.url, name, user)
         yield Side(mode, version, held, app, watchout)

@@ -17,7 +17,6 @@ from tests.kit.clients import JPEG, Camera, Client, Clients, Viewer, eventually,
 from tests.kit.processes import Watchout, running
 from tests.kit.services import (
     BETTER_AUTH,
-    NEWEST_BETTER_AUTH,
     BetterAuth,
     Postgres,
     SignedIn,
@@ -75,6 +74,7 @@ def environ(app: BetterAuth, database_url: str, **more: str) -> dict[str, str]:
         "ALLOWED_ORIGINS": APP,
         "JWT_JWKS_URL": app.ready["jwksUrl"],
         "JWT_ISSUER": app.ready["issuer"],
+        "DRAIN_S": "0.1",
         **more,
     }
 
@@ -84,9 +84,18 @@ def furnished(postgres: Postgres, version: str, settings: dict[str, str], **more
     url = postgres.create_database()
     with (
         running_better_auth(url, version=version, BA_PLUGINS=PLUGINS, **settings) as app,
-        running(environ=environ(app, url, **more)) as watchout,
+        running(environ=environ(app, url, **more), start=False) as watchout,
     ):
+        start(watchout)
         yield House(app, watchout, postgres, url)
+
+
+def start(watchout: Watchout) -> Watchout:
+    """What is needed here; there is nothing to be seen for an mlbridge."""
+    watchout.start("router")
+    watchout.start("gateway")
+    watchout.wait_ready()
+    return watchout
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +108,7 @@ def house(postgres: Postgres, each_better_auth: str) -> Iterator[House]:
 @pytest.fixture(scope="module")
 def club(postgres: Postgres, each_better_auth: str) -> Iterator[House]:
     """The same where members of an organization share their streams, and what they may depends on their roles."""
-    rights = "member:view,watchman:alerts,admin:view,*:publish+view"
+    rights = "member:view,watchman:alerts,admin:view,guest:none,*:publish+view"
     with furnished(postgres, each_better_auth, {}, STREAM_ACCESS="organization", ROLE_RIGHTS=rights) as made:
         yield made
 
@@ -405,13 +414,18 @@ async def door(postgres: Postgres) -> AsyncIterator[Door]:
     await door.shut()
 
 
+async def _is_put_off(client: Client) -> None:
+    assert (await client.expect("error"))["code"] == "AUTH_UNAVAILABLE"
+    assert await client.closed() == 1013
+
+
 async def test_a_store_that_is_away_closes_nobody_and_lets_nobody_in(
     watchout: Callable[..., Watchout], clients: Clients, own_postgres: Postgres
 ) -> None:
     database_url = own_postgres.create_database()
     with running_better_auth(database_url, BA_PLUGINS=PLUGINS) as app:
         alice, bob = app.sign_up("alice"), app.sign_up("bob")
-        started = watchout(environ=environ(app, database_url))
+        started = start(watchout(environ=environ(app, database_url), start=False))
     camera, viewer = await clients.camera(started.url, alice.token), await clients.viewer(started.url, alice.token)
     await viewer.subscribe(await camera.register(new_name()))
     leaves = await clients.viewer(started.url, bob.token)
@@ -420,12 +434,13 @@ async def test_a_store_that_is_away_closes_nobody_and_lets_nobody_in(
         await asyncio.sleep(1.5)  # longer than what was verified is remembered, and than the interval of the re-check
         newcomer = await clients.viewer(started.url, None)
         await newcomer.send("auth", token=bob.token)
-        assert (await newcomer.expect("error"))["code"] == "AUTH_UNAVAILABLE"
-        assert await newcomer.closed() == 1013
+        await _is_put_off(newcomer)
         for token in (alice.token, "x" * 32):
-            assert (await http(f"{started.url}/streams", token=token)).error == "AUTH_UNAVAILABLE"
-            assert await refused(clients, started.url, additional_headers={"Authorization": f"Bearer {token}"}) == 503
-        assert await refused(clients, started.url, f"{SUBSCRIBE}?ticket={'x' * 32}") == 503
+            answer = await http(f"{started.url}/streams", token=token)
+            assert (answer.status, answer.error) == (503, "AUTH_UNAVAILABLE")
+            await _is_put_off(await clients.viewer(started.url, token, by="header"))
+        ticket = f"{SUBSCRIBE}?ticket={'x' * 32}"
+        await _is_put_off(Viewer(await clients.connect(started.url, ticket)))
         assert (await http(f"{started.url}/health")).status == 503
         seen = len(viewer.frames)
         await eventually(lambda: len(viewer.frames) > seen + 5)
@@ -443,7 +458,8 @@ async def test_what_was_signed_out_while_the_store_could_not_be_asked_ends_when_
     database_url = postgres.create_database()
     app = start_better_auth(database_url, BA_PLUGINS=PLUGINS)
     by_door = database_url.replace(f":{urlsplit(database_url).port}/", f":{door.port}/")
-    started = watchout(environ=environ(app, by_door))
+    started = watchout(environ=environ(app, by_door), start=False)
+    await asyncio.to_thread(start, started)  # the door needs the loop meanwhile
     alice, bob = app.sign_up("alice"), app.sign_up("bob")
     ends, stays = await clients.viewer(started.url, alice.token), await clients.viewer(started.url, bob.token)
     await door.shut()
@@ -503,7 +519,7 @@ async def test_a_member_of_the_owners_organization_may_watch_until_put_out_of_it
         assert await streams_of(club.url, bob) == [stream]
         assert await streams_of(club.url, carol) == []
         assert await picture(club.url, stream, bob) == (200, JPEG)
-        assert await picture(club.url, stream, carol) == await picture(club.url, new_name(), carol)
+        assert (await picture(club.url, stream, carol))[0] == 404
         club.app.remove_member(alice.token, organization, membership)
         assert (await member.find("error", ENDED_WITHIN_S))["code"] == "UNAUTHORIZED"
     await no_frame_comes(member, camera)
@@ -619,14 +635,39 @@ async def _try_all_paths(house: House, clients: Clients, users: dict[str, Signed
     return stream
 
 
-async def test_a_viewer_whose_role_is_taken_away_gets_no_more_frames(postgres: Postgres, clients: Clients) -> None:
-    settings = {"STREAM_ACCESS": "authenticated", "ROLE_RIGHTS": "guest:none,*:publish+view"}
-    with furnished(postgres, NEWEST_BETTER_AUTH, {}, **settings) as house:
-        alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
-        camera, viewer = await clients.camera(house.url, alice.token), await clients.viewer(house.url, bob.token)
-        stream = await camera.register(new_name())
-        async with camera.streaming():
-            await watches(viewer, stream)
-            house.set_role(bob, "guest")
-            assert (await viewer.find("error", ENDED_WITHIN_S))["code"] == "UNAUTHORIZED"
-        await no_frame_comes(viewer, camera)
+async def test_a_user_whose_role_is_taken_away_neither_watches_nor_publishes_any_more(
+    club: House, clients: Clients
+) -> None:
+    alice = club.app.sign_up("alice")
+    camera, viewer = await clients.camera(club.url, alice.token), await clients.viewer(club.url, alice.token)
+    stream = await camera.register(new_name())
+    await camera.show()
+    await watches(viewer, stream)
+    club.set_role(alice, "guest")
+    for client in (camera, viewer):
+        assert (await client.find("error", ENDED_WITHIN_S))["code"] == "UNAUTHORIZED"
+    await no_frame_comes(viewer, camera)
+    assert await streams_of(club.url, alice) == []
+    club.set_role(alice, "user")
+    await eventually(lambda: _may_register(camera))
+
+
+async def _may_register(camera: Camera) -> bool:
+    await camera.send("register", produces=["video-frame"])
+    return (await camera.next())["type"] == "success"
+
+
+@pytest.mark.parametrize("path", ["/streams/{}/frame.jpg", "/alerts?streamId={}"])
+async def test_a_stream_that_is_not_yours_looks_like_one_that_is_not_there(
+    house: House, clients: Clients, path: str
+) -> None:
+    alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
+    camera = await clients.camera(house.url, alice.token)
+    stream = await camera.register(new_name(), produces=["video-frame", "alert"])
+    await camera.show()
+    await camera.send("alert", severity="low", message="x")
+    unknown = "".join(reversed(stream))
+    first = await http(house.url + path.format(stream), token=bob.token)
+    second = await http(house.url + path.format(unknown), token=bob.token)
+    assert (first.status, first.body) == (second.status, second.body)
+    assert (await http(house.url + path.format(stream), token=alice.token)).status == 200

@@ -230,7 +230,12 @@ async def most_connections(database: Any, most: list[int]) -> None:
 
 
 def environ(url: str) -> dict[str, str]:
-    return {"DATABASE_URL": url, "RECHECK_S": str(RECHECK_S), "STORE_CONNECTIONS": str(STORE_CONNECTIONS)}
+    return {
+        "DATABASE_URL": url,
+        "RECHECK_S": str(RECHECK_S),
+        "STORE_CONNECTIONS": str(STORE_CONNECTIONS),
+        "DRAIN_S": "0.1",
+    }
 
 
 async def test_two_thousand_phones_that_come_back_at_once_are_all_in_and_the_database_hardly_notices(

@@ -7,9 +7,11 @@ import http.client
 import itertools
 import json
 import math
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,11 @@ import jwt
 import pytest
 import uvloop
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -30,7 +36,7 @@ from identity import jwks
 from identity.claims import Claims
 from identity.keys import MAX_BACKOFF_S, REFETCH_S, STALE_S, TTL_S, Ask, Found, KeyCache, KeySet, read_jwks
 from identity.tokens import JwtVerifier, looks_like_jwt
-from tests.kit.services import BetterAuth, Postgres
+from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth, Postgres
 
 CANARY = "canary-in-every-token"
 
@@ -90,6 +96,10 @@ def test_every_look_up(
     else:
         may_fetch = under_way or (since_start >= REFETCH_S and not backing_off)
         assert verdict is (Ask.FETCH if may_fetch and not asked else Ask.UNKNOWN)
+
+
+def test_the_times_are_those_of_the_documentation() -> None:
+    assert (TTL_S, REFETCH_S, STALE_S, MAX_BACKOFF_S) == (300, 10, 24 * 3600, 10)
 
 
 def test_a_new_cache_fetches() -> None:
@@ -198,12 +208,12 @@ class Issuer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/jwks?of=all"
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -500,6 +510,34 @@ async def test_something_else_on_that_port_is_unavailable(clock: Clock, words: b
         await server.wait_closed()
 
 
+def self_signed(directory: Path) -> ssl.SSLContext:
+    key, name = (
+        generate_private_key(SECP256R1()),
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")]),
+    )
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    file = directory / "cert.pem"
+    file.write_bytes(
+        builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+async def test_an_issuer_for_whom_nobody_vouches_is_not_believed(tmp_path: Path, clock: Clock) -> None:
+    issuer = Issuer()
+    await issuer.start(self_signed(tmp_path))
+    async with opened(issuer.url.replace("http:", "https:"), clock) as verifier:
+        assert await unavailable(verifier, issuer.token()) == (
+            "no keys of the JWT issuer: its certificate is not accepted: self-signed certificate"
+        )
+    assert issuer.fetches == 0
+    await issuer.stop()
+
+
 async def test_a_failure_leaves_the_keys_in_use(issuer: Issuer, verifier: JwtVerifier, clock: Clock) -> None:
     assert who(await verifier.verify(issuer.token())) == "u1"
     for answer in (says(500), says(body=b"<html>"), says(body=b'{"keys":{}}'), says(302, Location="/x")):
@@ -623,11 +661,12 @@ def kid_of(token: str) -> str:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("version", BETTER_AUTH_VERSIONS)
 @pytest.mark.parametrize("alg", ["EdDSA", "ES256", "RS256", "PS256", "ES512"])
 async def test_a_real_token_of_every_algorithm(
-    start_better_auth: Start, postgres_url: str, clock: Clock, alg: str
+    start_better_auth: Start, postgres_url: str, clock: Clock, version: str, alg: str
 ) -> None:
-    server = start_better_auth(postgres_url, BA_PLUGIN_OPTIONS=options(keyPairConfig={"alg": alg}))
+    server = start_better_auth(postgres_url, version=version, BA_PLUGIN_OPTIONS=options(keyPairConfig={"alg": alg}))
     alice, bob = server.sign_up("alice"), server.sign_up("bob")
     async with opened(server.ready["jwksUrl"], clock, JWT_ISSUER=server.ready["issuer"]) as verifier:
         for one in (alice, bob):

@@ -3,9 +3,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -18,7 +25,7 @@ from identity import Identity, SessionStore
 from identity import store as base
 from identity.postgres import PostgresStore
 from identity.schema import Layout
-from tests.kit.services import Postgres
+from tests.kit.services import Postgres, missing
 
 pytestmark = pytest.mark.real
 
@@ -179,13 +186,15 @@ alter table "session" add constraint "session_user_id_user_id_fk" foreign key ("
 # As `prisma migrate` makes it from the official CLI's schema.
 PRISMA = """
 create table "user" ("id" text not null, "name" text not null, "email" text not null, "role" text,
-  "banned" boolean default false, "banReason" text, "banExpires" timestamp(3), constraint "user_pkey" primary key ("id"));
+  "banned" boolean default false, "banReason" text, "banExpires" timestamp(3),
+  constraint "user_pkey" primary key ("id"));
 create table "session" ("id" text not null, "expiresAt" timestamp(3) not null, "token" text not null,
   "createdAt" timestamp(3) not null default current_timestamp, "ipAddress" text, "userId" text not null,
   constraint "session_pkey" primary key ("id"));
 create table "verification" ("id" text not null, "identifier" text not null, "value" text not null,
   "expiresAt" timestamp(3) not null, constraint "verification_pkey" primary key ("id"));
-create table "member" ("id" text not null, "organizationId" text not null, "userId" text not null, "role" text not null);
+create table "member" ("id" text not null, "organizationId" text not null, "userId" text not null,
+  "role" text not null);
 create unique index "session_token_key" on "session"("token");
 alter table "session" add constraint "session_userId_fkey" foreign key ("userId") references "user"("id")
   on delete cascade on update cascade;
@@ -199,7 +208,8 @@ async def test_dates_of_drizzle_and_prisma_are_read_as_utc(each_postgres: Postgr
     expires, bans = ("expires_at", "ban_expires") if snake else ('"expiresAt"', '"banExpires"')
     user, organization = ("user_id", "organization_id") if snake else ('"userId"', '"organizationId"')
     database.run(
-        f"""{schema} insert into "user" (id, name, email, role) select u, u, u, 'guard,user' from unnest(array['u1', 'u2']) u;
+        f"""{schema} insert into "user" (id, name, email, role)
+          values ('u1', 'alice', 'a@example.com', 'guard,user'), ('u2', 'bob', 'b@example.com', null);
         insert into session (id, {expires}, token, {user} {", updated_at" if snake else ""})
           select id, (now() at time zone 'UTC') + delta, token, u {", now()" if snake else ""} from (values
             ('s1', interval '1 min', '{TOKEN}', 'u1'), ('s2', interval '-1 min', '{UNKNOWN}', 'u1'),
@@ -234,7 +244,7 @@ async def test_dates_of_drizzle_and_prisma_are_read_as_utc(each_postgres: Postgr
 async def test_dates_of_an_unknown_zone_stop_the_start(database: Database) -> None:
     database.run(SCHEMA + SESSION + 'alter table session alter "expiresAt" type timestamp')
     store = PostgresStore(database.url, timeout_s=TIMEOUT_S, connections=1)
-    with pytest.raises(StartError, match="NAIVE_TIMEZONE.* ALTER TABLE"):
+    with pytest.raises(StartError, match=r"NAIVE_TIMEZONE.* ALTER TABLE"):
         await store.open()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.check()
@@ -286,9 +296,9 @@ IDS = {
     "character varying(36)": ["a", "b"],
 }
 ODD_IDS = [
-    "", " ", "x", "0", "-1", "42 ", "042", "4.2e1", "9" * 30, "2147483648", "9223372036854775808", "\0", "a\0", "\ud800",
-    "ü" * 5, "١", "11111111-2222-3333-4444-55555555555F", "{11111111-2222-3333-4444-55555555555f}", "'; drop table x; --",
-    "{}", "{a,b}", "null", "a" * 37, "x" * 10_000,
+    "", " ", "x", "0", "-1", "42 ", "042", "4.2e1", "9" * 30, "2147483648", "9223372036854775808", "\0", "a\0",
+    "\ud800", "ü" * 5, "١", "11111111-2222-3333-4444-55555555555F", "{11111111-2222-3333-4444-55555555555f}",
+    "'; drop table x; --", "{}", "{a,b}", "null", "a" * 37, "x" * 10_000,
 ]  # fmt: skip
 
 
@@ -394,10 +404,9 @@ async def test_a_batch_reads_no_table_once_per_row(each_postgres: Postgres, inde
                         f"explain (analyze, format json) {statement.sql}", [key.format(i) for i in range(1, keys + 1)]
                     )
                     scans = [node for node in nodes(json.loads(text)[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
-                    assert [node["Actual Loops"] for node in scans] in ([], [1], [1, 1])
-                    assert "session" not in {node["Relation Name"] for node in scans}
-                    if indexed and keys == 1:
-                        assert scans == []
+                    assert {node["Actual Loops"] for node in scans} <= {1}
+                    if keys == 1:
+                        assert {node["Relation Name"] for node in scans} <= (set() if indexed else {"member"})
         finally:
             await connection.close()
 
@@ -763,3 +772,99 @@ async def test_a_store_that_is_not_open_is_unavailable(database: Database) -> No
     await store.close()
     await store.close()
     assert "closed" in await refusal(store)
+
+
+class PgBouncer:
+    """PgBouncer in transaction mode before a server, with two connections to it."""
+
+    def __init__(self, server: Postgres) -> None:
+        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+        if program is None:
+            missing("no PgBouncer: the program is not installed")
+        self._directory = Path(tempfile.mkdtemp(prefix="watchout-pgbouncer-"))
+        self._command = [program, "-q", str(self._directory / "ini")]
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        (self._directory / "ini").write_text(
+            f"""[databases]
+            * = host=127.0.0.1 port={server.port} user=postgres password={server.password}
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {self.port}
+            unix_socket_dir =
+            auth_type = any
+            pool_mode = transaction
+            default_pool_size = 2
+            """
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database_url: str) -> str:
+        """The same database through it."""
+        return f"postgresql://anybody@127.0.0.1:{self.port}/{database_url.rpartition('/')[2]}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", '"$@" & cat >/dev/null; kill $!; wait $!', "sh", *self._command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", **self._as,
+        )  # fmt: skip
+        give_up = time.monotonic() + 10
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            assert time.monotonic() < give_up, self.stop()
+            time.sleep(0.02)
+
+    def stop(self) -> str:
+        process, self._process = self._process, None
+        if process is not None:
+            said, _ = process.communicate(timeout=10)
+            return said.decode()
+        return ""
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._directory)
+
+
+@pytest.fixture
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    bouncer = PgBouncer(postgres)
+    bouncer.start()
+    yield bouncer
+    bouncer.remove()
+
+
+async def test_it_works_through_pgbouncer_in_transaction_mode(database: Database, pgbouncer: PgBouncer) -> None:
+    database.run(f"{SCHEMA} {SESSION} {VERIFICATION} {MEMBER} insert into member values ('m1', 'o1', 'u1', 'owner')")
+    database.run(
+        """insert into session select 'x' || i, now() + interval '1 min', lpad(i::text, 32, 'x'), 'u1'
+        from generate_series(1, 50) i"""
+    )
+    tokens = [str(i).rjust(32, "x") for i in range(1, 51)]
+    async with (
+        opened(pgbouncer.url(database.url), connections=8, organizations=True) as store,
+        opened(pgbouncer.url(database.url), connections=8, organizations=True) as other,
+    ):
+        for _ in range(5):
+            found, live, organizations = await asyncio.gather(
+                asyncio.gather(*[one.find([token]) for one in (store, other) for token in tokens]),
+                asyncio.gather(*[other.live([f"x{i}"]) for i in range(1, 51)]),
+                asyncio.gather(*[store.organizations(["u1"]) for _ in range(50)]),
+            )
+            assert [list(one) for one in found] == [[token] for token in tokens] * 2
+            assert [list(one) for one in live] == [[f"x{i}"] for i in range(1, 51)]
+            assert organizations == [{"u1": {"o1": frozenset({"owner"})}}] * 50
+        redeemed = await asyncio.gather(*[one.redeem(TICKET) for _ in range(6) for one in (store, other)])
+        assert sorted(map(str, map(who, redeemed))) == [str(ALICE)] + ["None"] * 11
+        assert int(database.run(BACKENDS.format("count(*)"))) <= 2
+        pgbouncer.stop()
+        await refusal(store)
+        pgbouncer.start()
+        assert who(await verified(store)) == ALICE
