@@ -218,7 +218,10 @@ class KeyCache:
         if keys := self._keys.find(kid):
             due = now >= self._fetched_at + TTL_S
             return Found(keys, refresh=due and not self._under_way and self._may_fetch(now, 0.0))
-        return Ask.FETCH if self._may_fetch(now, REFETCH_S) and not asked else Ask.UNKNOWN
+        if self._may_fetch(now, REFETCH_S) and not asked:
+            return Ask.FETCH
+        # An issuer that is down may have a new key that nobody could fetch: that is not the client's fault.
+        return Ask.UNAVAILABLE if self._failures else Ask.UNKNOWN
 
     def usable(self, now: float) -> bool:
         """Whether there are keys at all."""

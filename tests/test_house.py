@@ -15,7 +15,9 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 PURE = (
     "common/errors.py", "common/settings.py", "common/messages.py", "common/frames.py", "common/alerts.py",
     "common/pacing.py", "common/membership.py", "gateway/session.py", "gateway/hub.py", "gateway/lanes.py",
-    "gateway/limits.py", "gateway/access.py", "gateway/wire.py", "identity/schema.py", "router/streams.py",
+    "gateway/limits.py", "gateway/access.py", "gateway/wire.py", "gateway/origins.py", "gateway/addresses.py",
+    "gateway/webhooks.py", "gateway/roster.py", "identity/schema.py", "identity/caller.py", "identity/credentials.py",
+    "identity/memory.py", "identity/claims.py", "identity/keys.py", "router/streams.py",
     "router/members.py", "router/alerts.py", "mlbridge/scheduler.py",
 )  # fmt: skip
 EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "asyncpg", "aiosqlite", "sqlite3", "os"}
