@@ -171,6 +171,8 @@ class Listener(asyncio.Protocol):
 
     async def _shake_hands(self, certificate: Certificate) -> None:
         """Speak TLS from now on. Here, not in the loop's server, so that who is slow at it is counted."""
+        if self._lost:
+            return
         loop, plain = asyncio.get_running_loop(), self._transport
         handshake = loop.create_task(
             loop.start_tls(
@@ -178,16 +180,18 @@ class Listener(asyncio.Protocol):
                 ssl_handshake_timeout=self._rooms.settings.handshake_timeout_s, ssl_shutdown_timeout=SHUTDOWN_S,
             )
         )  # fmt: skip
-        await asyncio.sleep(0)  # until TLS has taken the transport over
-        early, self._buffer = self._buffer, b""
-        if early:  # uvloop reads at once, also when it was told to wait
-            _hand_on(early, plain.get_protocol())
         try:
+            await asyncio.sleep(0)  # until TLS has taken the transport over
+            early, self._buffer = self._buffer, b""
+            if early:  # uvloop reads at once, also when it was told to wait
+                _hand_on(early, plain.get_protocol())
             secured = await handshake
         except OSError as error:  # also ssl.SSLError, and the deadline
             _log.debug("no TLS handshake", reason=getattr(error, "reason", None) or type(error).__name__)
             self._gone()
             return
+        finally:
+            handshake.cancel()
         if secured is None or self._lost:  # the client did not wait
             self._gone()
             return

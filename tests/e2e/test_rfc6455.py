@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 import secrets
+import socket as socketlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ from tests.kit.clients import (
     pack_frame,
     web_socket_frame,
 )
-from tests.kit.processes import BAD_WORDS, Watchout
+from tests.kit.processes import BAD_WORDS, SERVICE_TOKEN, Watchout
 
 pytestmark = pytest.mark.e2e
 
@@ -500,7 +501,7 @@ async def test_6_text_that_is_no_utf_8_closes_with_1007_however_it_is_cut(url, t
     for frames in ways:
         raw = await clients.raw(url)
         await raw.upgrade(f"{SUBSCRIBE}?token={token}" if authenticated else SUBSCRIBE)
-        heard = await dialogue(raw, [*frames, *AFTER], ends=True)
+        heard = await dialogue(raw, [*frames, *HELLO], ends=True)
         assert (heard.said, heard.code) == ([], 1007)
         await raw.leave()
 
@@ -512,7 +513,7 @@ async def test_6_a_reason_that_is_no_utf_8_closes_with_1007(socket, sequence):
 
 async def test_6_bytes_that_are_no_utf_8_are_no_matter_in_binary_messages(socket):
     sent = [frame for each in INVALID.values() for frame in message(BINARY, each)]
-    assert await dialogue(socket, sent[:80]) == Heard([BAD] * 80)
+    assert await dialogue(socket, sent) == Heard([BAD] * len(sent))
 
 
 async def test_6_text_arrives_as_it_was_said(url, token, clients):
@@ -654,8 +655,35 @@ async def test_7_a_server_that_closes_first_waits_for_the_answer_and_no_longer(u
     await raw.upgrade(f"{SUBSCRIBE}?token={token}")
     await say(raw, [web_socket_frame(TEXT, b"\xff")])
     assert await raw.close_code() == 1007
-    await say(raw, [*HELLO, ping(b"x"), close(1007)])
+    await say(raw, [*HELLO, close(1007)])
     assert await raw.gone() == b""
+
+
+async def test_7_alerts_that_wait_for_a_viewer_that_closes_are_not_written_after_the_close(url, token, clients):
+    stream = new_name()
+    camera = await clients.camera(url, token)
+    await camera.register(stream)
+    narrow = socketlib.socket()
+    narrow.setsockopt(socketlib.SOL_SOCKET, socketlib.SO_RCVBUF, 4096)
+    narrow.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    narrow.setblocking(False)
+    raw = RawSocket(*await asyncio.open_connection(sock=narrow, limit=1024), url.removeprefix("http://"))
+    async with raw:
+        await raw.upgrade(f"{SUBSCRIBE}?token={token}")
+        wish = {"type": "subscribe", "streamId": stream, "consumes": ["alert"]}
+        await raw.send(web_socket_frame(TEXT, json.dumps(wish).encode()))
+        await raw.json("status")
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        alert = {"streamId": stream, "severity": "low", "message": "x", "metadata": {"x": "y" * 15_000}}
+        for _ in range(3):  # the kernel takes some of 900 kB, the lane keeps the others
+            answer = await http(f"{url}/alerts", method="POST", token=SERVICE_TOKEN, body=[alert] * 20)
+            assert answer.status == 202
+        await raw.send(close())
+        assert (await http(f"{url}/health/live")).status == 200
+        raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        while (frame := await raw.frame()).opcode != CLOSE:
+            assert frame.opcode == TEXT
+        assert await raw.gone() == b""
 
 
 # ── 12 and 13: permessage-deflate (RFC 7692) ─────────────────────────────────────────────────────────────────────
@@ -707,7 +735,7 @@ COMPRESSED: Final = {
     "12 uncompressed after compressed fragments": Case(
         [*message(TEXT, SHORT[:3], SHORT[3:], rsv=RSV1), *text(NAMED[:3], NAMED[3:])], ["deflated"] * 2
     ),
-    "12 bytes that are no UTF-8": fails(*packed(b"\xff\xfe"), code=1007),
+    "12 bytes that are no UTF-8": Case([*packed(b"\xff\xfe"), *HELLO], closes=[1007]),
     "13 compressed ping": fails(web_socket_frame(PING, deflated(b"x"), rsv=RSV1)),
     "13 compressed pong": fails(web_socket_frame(PONG, deflated(b"x"), rsv=RSV1)),
     "13 compressed close": fails(web_socket_frame(CLOSE, b"\x03\xe8", rsv=RSV1)),
@@ -765,8 +793,7 @@ OFFERS: Final = [
     "permessage-deflate; client_max_window_bits=9", 'permessage-deflate; client_max_window_bits="10"',
     "permessage-deflate; client_no_context_takeover", "permessage-deflate; server_no_context_takeover",
     "permessage-deflate; server_max_window_bits=15", "permessage-deflate; server_max_window_bits=9",
-    "permessage-deflate; server_max_window_bits=10; server_no_context_takeover; client_no_context_takeover; "
-    "client_max_window_bits=11",
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits=11",
     "x-unknown; a=1, permessage-deflate", "permessage-deflate; unknown, permessage-deflate; server_max_window_bits=9",
     "permessage-deflate; server_no_context_takeover; server_max_window_bits=9, permessage-deflate",
     "permessage-deflate\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
@@ -847,25 +874,23 @@ def resident_mib(pid: int) -> float:
     return psutil.Process(pid).memory_info().rss / MIB
 
 
-@pytest.mark.parametrize("fin", [False, True], ids=["in one message", "in many messages"])
-async def test_12_bytes_after_the_last_block_do_not_pile_up(plain_watchout, url, clients, fin):
+@pytest.mark.parametrize("whole", [False, True], ids=["in one message", "in many messages"])
+async def test_12_bytes_after_the_last_block_do_not_pile_up(plain_watchout, url, clients, whole):
     # They inflate to nothing (RFC 1951 section 3.2.3), so that no limit of inflated bytes meets them.
     raw = await clients.raw(url)
     await raw.upgrade(SUBSCRIBE, DEFLATE)
     pid = plain_watchout.one("gateway").pid
-    before = resident_mib(pid)
-    end = deflated(b"{}", final=True)
-    junk = bytes(512 * KIB)
-    first = web_socket_frame(TEXT, end + (junk if fin else b""), fin=fin, rsv=RSV1)
-    more = first if fin else web_socket_frame(CONTINUATION, junk, fin=False)
-    peak = before
+    end, junk = deflated(b"{}", final=True), bytes(512 * KIB)
+    first = web_socket_frame(TEXT, end + (junk if whole else b""), fin=whole, rsv=RSV1)
+    more = first if whole else web_socket_frame(CONTINUATION, junk, fin=False)
+    before = peak = resident_mib(pid)
     with contextlib.suppress(ConnectionError, TimeoutError):
         await raw.send(first)
         for _ in range(100):
             async with asyncio.timeout(5):
                 await raw.send(more)
             peak = max(peak, resident_mib(pid))
-    assert peak - before < 20
+    assert peak - before < 30  # of 50 MiB that were sent
 
 
 # ── the handshake (RFC 6455 section 4) ───────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import http.client
@@ -620,7 +621,8 @@ async def test_an_outage_is_logged_once_and_so_is_its_end_and_no_token_ever(
             clock.now += TTL_S
             before = issuer.fetches
             for token in tokens:
-                await verifier.verify(token)
+                with contextlib.suppress(StoreUnavailable):  # a key that may be there while nobody can ask
+                    await verifier.verify(token)
             await until(lambda before=before: issuer.fetches > before)  # type: ignore[misc]
             await asyncio.sleep(0.02)
     assert [line["event"] for line in lines if line["log_level"] != "debug"] == [
@@ -704,10 +706,12 @@ async def test_keys_that_better_auth_rotates(start_better_auth: Start, postgres_
             return [key["kid"] for key in server.call("GET", "/jwks")[1]["keys"]]
 
         await until(lambda: kid_of(first) not in published_kids())
-        clock.now += REFETCH_S
+        clock.now += TTL_S
         third = token_of(server, alice.token)
+        async with asyncio.timeout(5):
+            while await verifier.verify(first) is not None:  # until the keys were fetched in the background
+                await asyncio.sleep(0.02)
         assert who(await verifier.verify(third)) == alice.user_id
-        assert await verifier.verify(first) is None
 
 
 @pytest.mark.real
