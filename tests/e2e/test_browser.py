@@ -32,7 +32,7 @@ SCRIPT_S: Final = 20.0
 
 PAGE: Final = """<!doctype html><meta charset="utf-8"><title>watchout</title><canvas width="64" height="48"></canvas>
 <script>
-class Client {
+class Client { // by "cookie": with what the browser sends by itself
   constructor(url, path, token, by = "message") {
     this.heard = [];
     this.news = [];
@@ -172,11 +172,15 @@ class Tab:
         self._target = target["targetId"]
         self._session = {"sessionId": attached["sessionId"]}
         await self._call("Page.enable")
+        await self.go(url)
+        assert await self.run("typeof camera === 'function'")
+
+    async def go(self, url: str) -> None:
+        """Show another page in this tab."""
         await self._call("Page.navigate", url=url)
         await self.run(
             "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))"
         )
-        assert await self.run("typeof camera === 'function'")
 
     async def close(self) -> None:
         self._session = {}
@@ -203,9 +207,9 @@ class Tab:
         return dict(answer["result"])
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[str]:
-    """The URL of the page, on an origin that is not the gateway's."""
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[str]:
+    """The URL of the page, on an origin of its own."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")
@@ -217,6 +221,13 @@ async def page() -> AsyncIterator[str]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
     await runner.cleanup()
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[str]:
+    """The URL of the page, on an origin that is not the gateway's."""
+    async with served() as url:
+        yield url
 
 
 @pytest.fixture
@@ -329,3 +340,49 @@ async def test_a_browser_sees_1012_when_the_gateway_ends(tabs):
             closed = await tab.run(f"{client}.closed")
             assert (closed["code"], closed["clean"]) == (1012, True)
         assert await gateway.ended() == 0
+
+
+async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
+    tabs, page, postgres_url, start_better_auth, clients
+):
+    tab, evil = tabs
+    auth = start_better_auth(postgres_url)
+    origin = page.rstrip("/")
+    environ = {"DATABASE_URL": postgres_url, "BETTER_AUTH_SECRET": auth.ready["secret"], "ALLOWED_ORIGINS": origin}
+    with running(environ=environ) as started:
+        calls = auth.url + auth.ready["basePath"]
+        await tab.go(f"{calls}/ok")
+        person = {"email": "ann@example.com", "password": "correct horse", "name": "ann"}
+        post = """(path, body) => fetch(path, {
+            method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify(body),
+        }).then((answer) => answer.json())"""
+        signed_up = await tab.run(f"({post})({json.dumps(calls + '/sign-up/email')}, {json.dumps(person)})")
+        await tab.go(page)
+
+        camera = await clients.camera(started.url, signed_up["token"])
+        stream = await camera.register()
+        assert await tab.call("viewer", started.url, None, "cookie", stream, "json") == "streaming"
+        await camera.show()
+        assert (await tab.run("view.find('video-frame')"))["data"] == base64_of(JPEG)
+
+        listed = f"fetch({json.dumps(started.url + '/streams')}, {{credentials: 'include'}})"
+        assert [row["id"] for row in (await tab.run(f"{listed}.then((a) => a.json())"))["streams"]] == [stream]
+        picture = f"{started.url}/streams/{stream}/frame.jpg"
+        answer = await http(picture, token=signed_up["token"])
+        assert answer.status == 200
+        seen = f"fetch({json.dumps(picture)}, {{credentials: 'include'}}).then((a) => a.headers.get('X-Frame-Id'))"
+        assert await tab.run(seen) == answer.headers["x-frame-id"]
+
+        async with served() as elsewhere:  # the same browser with the same cookie, in another page
+            await evil.go(elsewhere)
+            closed = await evil.run(
+                f"new Client({json.dumps(started.url)}, '/streams/subscribe', null, 'cookie').closed"
+            )
+            assert closed["code"] == 1006
+            assert await evil.run(f"{listed}.then(() => 'read', () => 'refused')") == "refused"
+
+        await evil.go(f"{calls}/ok")
+        await evil.run(f"({post})({json.dumps(calls + '/sign-out')}, {{}})")
+        closed = await tab.run("view.closed")
+        assert (closed["code"], closed["clean"]) == (4500, True)
+        assert (await tab.run("view.find('error')"))["code"] == "SESSION_ENDED"
