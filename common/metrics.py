@@ -23,6 +23,7 @@ FIGURES: Final[dict[str, str]] = {
     "unauthorized_total": "What clients asked for without a right to it.",
     "connections": "Open connections, WebSocket and HTTP.",
     "sockets": "Open WebSockets that are authenticated.",
+    "strangers": "Open connections that have not authenticated, nor sent a whole request.",
     "cameras": "Cameras that are registered here.",
     "video_viewers": "Subscriptions that consume video here.",
     "alert_viewers": "Subscriptions and cameras that consume alerts here.",

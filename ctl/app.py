@@ -14,6 +14,7 @@ import click
 
 from common.errors import WatchoutError
 from ctl.alert import alert
+from ctl.doctor import doctor
 from ctl.environment import Failure, Interrupted
 from ctl.publish import publish
 from ctl.stats import stats
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for _command in (token, publish, watch, alert, stats):
+for _command in (token, publish, watch, alert, stats, doctor):
     cli.add_command(_command)
 
 

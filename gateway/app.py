@@ -141,6 +141,7 @@ class Gateway:
             now = loop.time()
             self._rooms.hub.tick(now, now_ms())
             self._rooms.figures.set("connections", self._rooms.connections.total)
+            self._rooms.figures.set("strangers", self._rooms.connections.strangers)
             if now - swept >= min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8):
                 swept = now
                 for websocket in list(self._rooms.sockets):

@@ -40,6 +40,24 @@ from tests.kit.clients import (
     pack_frame,
     web_socket_frame,
 )
+from tests.kit.dialogue import (
+    ALIVE,
+    BAD,
+    HI,
+    HOW,
+    Heard,
+    again,
+    close,
+    dialogue,
+    hear,
+    message,
+    named,
+    ping,
+    pong,
+    say,
+    split,
+    text,
+)
 from tests.kit.processes import BAD_WORDS, SERVICE_TOKEN, Watchout
 
 pytestmark = pytest.mark.e2e
@@ -66,116 +84,15 @@ def token(plain_watchout: Watchout) -> str:
 
 @pytest.fixture
 def url(plain_watchout: Watchout) -> Iterator[str]:
-    """Of the plain one; the test that made it print a fault is the one that fails."""
-    before = len(plain_watchout.output)
+    """Of the plain one; the test that made the gateway print a fault is the one that fails."""
+    gateway = plain_watchout.one("gateway")
+    before = len(gateway.output)
     yield plain_watchout.url
-    said = plain_watchout.output[before:]
+    said = gateway.output[before:]
     assert not any(word in said for word in BAD_WORDS), said
 
 
-# ── what is said, and what is heard ──────────────────────────────────────────────────────────────────────────────
-
-
-def again(length: int = 27) -> bytes:
-    """A second `auth` of so many bytes, 27 at least."""
-    return b'{"type":"auth","token":"%b"}' % (b"x" * (length - 26))
-
-
-def named(name: str) -> bytes:
-    """A message of a type that is not known."""
-    return f'{{"type":"{name}"}}'.encode()
-
-
-def split(data: bytes, size: int) -> list[bytes]:
-    return [data[at : at + size] for at in range(0, len(data), size)]
-
-
-def message(opcode: int, *parts: bytes, rsv: int = 0) -> list[bytes]:
-    """The frames of a message in these fragments; `rsv` stands in the first."""
-    last = len(parts) - 1
-    return [
-        web_socket_frame(CONTINUATION if n else opcode, part, fin=n == last, rsv=0 if n else rsv)
-        for n, part in enumerate(parts)
-    ]
-
-
-def text(*parts: bytes) -> list[bytes]:
-    return message(TEXT, *parts)
-
-
-def ping(payload: bytes = b"") -> bytes:
-    return web_socket_frame(PING, payload)
-
-
-def pong(payload: bytes = b"") -> bytes:
-    return web_socket_frame(PONG, payload)
-
-
-def close(code: int | None = 1000, reason: bytes = b"") -> bytes:
-    return web_socket_frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the server says, in order: codes of errors and names of unknown types as text, payloads of pongs as bytes.
-
-    `close` is the payload of its close.
-    """
-
-    said: list[str | bytes]
-    close: bytes | None = None
-
-    @property
-    def code(self) -> int | None:
-        """Of the close; 1005 when it has none (RFC 6455 section 7.1.5)."""
-        if self.close is None:
-            return None
-        return int.from_bytes(self.close[:2], "big") if self.close else 1005
-
-
-ALIVE: Final = b"still there?"
-
-
-async def hear(socket: RawSocket) -> Heard:
-    """All that the server says until it answers `ALIVE`, or closes; nothing may come after a close."""
-    said: list[str | bytes] = []
-    while True:
-        frame = await socket.frame()
-        assert (frame.fin, frame.rsv) == (True, 0), frame
-        if frame.opcode == CLOSE:
-            await say(socket, [web_socket_frame(CLOSE, frame.payload)])  # if the server began, it waits for that
-            assert await socket.gone() == b""
-            return Heard(said, frame.payload)
-        if frame.opcode == PONG:
-            if frame.payload == ALIVE:
-                return Heard(said)
-            said.append(frame.payload)
-        else:
-            assert frame.opcode == TEXT, frame
-            error = json.loads(frame.payload)
-            assert error["type"] == "error", error
-            unknown = error["code"] == "UNKNOWN_MESSAGE_TYPE"
-            said.append(error["message"].split("'")[1] if unknown else error["code"])
-
-
-HOW: Final = ("at once", "frame by frame", "byte by byte")
-
-
-async def say(socket: RawSocket, frames: Sequence[bytes], how: str = "at once") -> None:
-    """Send these frames. The server may be gone before the last one."""
-    pieces = [b"".join(frames)] if how == "at once" else list(frames)
-    if how == "byte by byte":
-        pieces = split(b"".join(frames), 1)
-    with contextlib.suppress(ConnectionError):
-        for piece in pieces:
-            await socket.send(piece)
-            await asyncio.sleep(0.001 if how == "frame by frame" else 0)
-
-
-async def dialogue(socket: RawSocket, frames: Sequence[bytes], how: str = "at once", *, ends: bool = False) -> Heard:
-    """Send these frames; what is heard until the close, or until all of them are answered."""
-    await say(socket, frames if ends else [*frames, ping(ALIVE)], how)
-    return await hear(socket)
+# ── cases ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +104,6 @@ class Case:
     closes: Sequence[int] = ()
 
 
-HI: Final = "ALREADY_AUTHENTICATED"
-BAD: Final = "INVALID_MESSAGE"
 HELLO: Final = text(again())
 
 
@@ -684,6 +599,7 @@ async def test_7_alerts_that_wait_for_a_viewer_that_closes_are_not_written_after
         while (frame := await raw.frame()).opcode != CLOSE:
             assert frame.opcode == TEXT
         assert await raw.gone() == b""
+    assert (await http(f"{url}/health/live")).status == 200
 
 
 # ── 12 and 13: permessage-deflate (RFC 7692) ─────────────────────────────────────────────────────────────────────

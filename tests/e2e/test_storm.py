@@ -213,7 +213,7 @@ def enough_descriptors() -> Iterator[None]:
 
 def queries(postgres: Postgres) -> list[str]:
     """What was asked since the server's start; the brackets of transactions are not counted."""
-    return [text for text in postgres.statements() if text.split()[0] not in ("begin", "commit", "rollback")]
+    return [text for text in postgres.statements() if not text.startswith(("begin", "commit", "rollback"))]
 
 
 async def gateway_connections(database: Any) -> int:

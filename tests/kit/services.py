@@ -138,7 +138,7 @@ class Postgres:
         self.run_sql(self.url(), f"alter database {name} set log_statement = 'all'")
 
     def statements(self) -> list[str]:
-        """What was executed since the start, with its first line, in all databases that write it down."""
+        """What was executed since the start in all databases that write it down: the first line of each."""
         lines = self._log.read_text(errors="replace").splitlines()
         return [_STATEMENT.split(line)[-1].strip() for line in lines if _STATEMENT.search(line)]
 
