@@ -10,8 +10,6 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-#: Said to whoever sends a cookie from a page that may not use it.
-ORIGIN_REFUSED: Final = "a page of this origin may not use the session cookie here"
 #: What a page elsewhere may read of an answer, besides the body.
 EXPOSED: Final = "X-Frame-Id, X-Frame-Time"
 #: What such a page may send besides what every page may.

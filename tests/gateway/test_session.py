@@ -948,8 +948,11 @@ def test_a_camera_that_may_publish_no_more_keeps_its_socket_and_loses_its_stream
     assert talk << Unpublish() << error("UNAUTHORIZED")
     assert talk.session.registered is None
     assert talk >> says(type="video-frame", streamId="door", data="AAAA") << error("UNAUTHORIZED")
-    assert talk >> session_renewed(with_role("camera")) >> says(type="register", streamId="door") << AskClaim(
-        "door", Owner("ann"), producing=False
+    assert (
+        talk
+        >> session_renewed(with_role("camera"))
+        >> says(type="register", streamId="door")
+        << AskClaim("door", Owner("ann"), producing=False)
     )
 
 
