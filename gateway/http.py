@@ -320,8 +320,9 @@ class _Http:
 
     async def upgrade(self, request: web.Request) -> web.Response:
         """Only what is no upgrade comes here, or an upgrade on a connection that served other requests before."""
+        first = f"GET {request.raw_path} HTTP/{request.version.major}.{request.version.minor}"
         lines = [b"%b: %b" % header for header in request.raw_headers]
-        head = b"\r\n".join([f"GET {request.raw_path} HTTP/1.1".encode("latin-1", "replace"), *lines, b"", b""])
+        head = b"\r\n".join([first.encode("latin-1", "replace"), *lines, b"", b""])
         listener = request.transport.get_protocol() if request.transport is not None else None
         if is_upgrade(head) and isinstance(listener, Listener):
             listener.upgrade(head)
