@@ -249,7 +249,9 @@ class _Http:
         return _json({"streams": found})
 
     async def frame(self, request: web.Request) -> web.Response:
-        _, stream, _ = await self._viewable(request, request.match_info["id"], Right.VIEW)
+        _, stream, owner = await self._viewable(request, request.match_info["id"], Right.VIEW)
+        if owner is None:
+            raise _no_such_stream()
         frame = await self._rooms.link.newest(stream)
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
@@ -279,6 +281,8 @@ class _Http:
             for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
             if self._rooms.access.may_hear_kept(viewer, alert.owner, owner)
         ]
+        if owner is None and not kept:  # a camera that went long ago may have left alerts of its user
+            raise _no_such_stream()
         return web.Response(
             body=b'{"alerts":[' + b",".join(kept) + b"]}",
             headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"},
@@ -448,7 +452,7 @@ class _Http:
             _, owner = await self._rooms.link.find(stream)
         if right not in self._rooms.access.rights(viewer, owner):
             self._rooms.figures.count("unauthorized_total")
-            raise HttpError(404, "NOT_FOUND", "there is no such stream")
+            raise _no_such_stream()
         return viewer, stream, owner
 
     def _may_see_stats(self, request: web.Request) -> bool:
@@ -485,6 +489,11 @@ class _Http:
         except (StoreUnavailable, TimeoutError):
             return "the session store is unreachable", stats
         return None, stats
+
+
+def _no_such_stream() -> HttpError:
+    """Of a stream that is not there, and of one that the caller has no right to."""
+    return HttpError(404, "NOT_FOUND", "there is no such stream")
 
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}

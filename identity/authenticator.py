@@ -173,13 +173,12 @@ class Authenticator:
     # ── is it still? ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
-        """See `SessionStore.live`. Sessions that are no more are not remembered any longer."""
-        asked = list(session_ids)
+        """See `SessionStore.live`. What was remembered otherwise is forgotten."""
+        asked = frozenset(session_ids)
         if self._store is None or not asked:
             return {}
         found = await self._store.live(asked)
-        if len(found) < len(asked):
-            self._sessions.forget(frozenset(asked) - found.keys())
+        self._sessions.compare(asked, found)
         return found
 
     async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:

@@ -83,7 +83,9 @@ def cookie_value(cookies: Sequence[str], name: str) -> str | None:
         for pair in line.split(";"):
             found, equals, value = pair.partition("=")
             if equals and found.strip(" \t") == name:
-                return value.strip(" \t")
+                value = value.strip(" \t")
+                quoted = len(value) > 1 and value[0] == value[-1] == '"'  # RFC 6265 section 4.1.1
+                return value[1:-1] if quoted else value
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from identity.caller import Identity
 
@@ -40,7 +41,12 @@ class Memory:
         while self._found and (len(self._found) > self._size or next(iter(self._found.values()))[0] <= now):
             self._found.popitem(last=False)
 
-    def forget(self, session_ids: frozenset[str]) -> None:
-        """These sessions have ended."""
-        for key in [key for key, (_, identity) in self._found.items() if identity.session_id in session_ids]:
+    def compare(self, asked: frozenset[str], live: Mapping[str, Identity]) -> None:
+        """Of the sessions that were `asked` for these are `live`: what is remembered otherwise is forgotten."""
+        stale = [
+            key
+            for key, (_, identity) in self._found.items()
+            if identity.session_id in asked and live.get(identity.session_id) != identity
+        ]
+        for key in stale:
             del self._found[key]

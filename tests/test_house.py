@@ -106,3 +106,10 @@ def test_every_setting_that_the_security_page_names_is_there() -> None:
     known = {spec.env for _, spec, _ in settings.table()} | {"DELETE", "LISTEN", "AUTH_UNAVAILABLE"}
     named = set(re.findall(r"`([A-Z][A-Z_]{3,})`", page))
     assert {name for name in named - known if not any(name in k for k in known)} == set()
+
+
+def test_the_security_page_has_the_forms_of_a_credential_as_they_are_tested() -> None:
+    from tests.e2e import test_credentials
+
+    page = (ROOT / "docs/security.md").read_text()
+    assert test_credentials.render_markdown() in page

@@ -17,6 +17,7 @@ from common.embedded_store import SCHEMA, ensure, mint_token
 from common.errors import StartError, StoreUnavailable
 from common.settings import load
 from identity import Identity, Organizations, SessionStore, open_store
+from tests.identity.page import sql_of_page
 from tests.kit.services import BetterAuth, Postgres, SignedIn
 
 pytestmark = pytest.mark.real
@@ -307,12 +308,6 @@ async def test_dates_without_a_zone_are_right_in_better_auths_own_zone(
     assert await verify(right, fresh.token) is None
     # Which shows that it matters: in the other zone one of the two answers is wrong.
     assert (await verify(other, fresh.token) is not None) is (zone == "Asia/Tokyo")
-
-
-def sql_of_page(*names: str) -> str:
-    """The SQL that stands under these marks in docs/better-auth.md."""
-    page = (Path(__file__).parents[2] / "docs/better-auth.md").read_text()
-    return "".join(re.findall(rf"<!-- {name} -->\n```sql\n(.*?)```", page, re.DOTALL)[0] for name in names)
 
 
 GRANTS = ("grants: sessions", "grants: admin", "grants: organizations", "grants: tickets")

@@ -26,14 +26,17 @@ def test_without_a_lifetime_nothing_is_remembered() -> None:
     assert memory.get("a", 5.0) is None
 
 
-def test_a_session_that_ended_is_forgotten_under_every_key() -> None:
+def test_what_a_look_up_finds_otherwise_is_forgotten_under_every_key() -> None:
     memory = Memory(2.0, 10)
     memory.put("a", ANN, 0.0)
     memory.put("b", ANN, 0.0)
     memory.put("c", Identity("bob", "s2"), 0.0)
     memory.put("d", Identity("eve"), 0.0)
-    memory.forget(frozenset({"s1", "s9"}))
-    assert [memory.get(key, 1.0) is not None for key in "abcd"] == [False, False, True, True]
+    memory.put("e", Identity("dan", "s3"), 0.0)
+    memory.put("f", Identity("fay", "s4"), 0.0)
+    live = {"s3": Identity("dan", "s3", roles=frozenset({"admin"})), "s4": Identity("fay", "s4", 99.0)}
+    memory.compare(frozenset({"s1", "s3", "s4", "s9"}), live)
+    assert [memory.get(key, 1.0) is not None for key in "abcdef"] == [False, False, True, True, False, True]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 3)), max_size=60), st.integers(1, 4))

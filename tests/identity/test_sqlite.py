@@ -320,6 +320,139 @@ async def test_an_outage_is_logged_once_and_never_with_a_token(tmp_path: Path, o
     assert UNKNOWN not in str(lines)
 
 
+async def test_live_sessions_are_known_by_their_ids(path: Path, opened: Opened) -> None:
+    token = mint_token(path, "alice")
+    gone = mint_token(path, "bob", lifetime_s=0.001)
+    ids = dict(run(path, 'select "token", "id" from "session"'))
+    store = await opened(path)
+    assert set(await store.live([ids[token], ids[gone], "nobody", *ODD_TOKENS])) == {ids[token]}
+
+
+async def test_thousands_are_looked_up_at_once(path: Path, opened: Opened) -> None:
+    [(user,)] = run(path, 'select "id" from "user"')
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.executemany(
+            """insert into "session" values (?, '2099-01-01T00:00:00.000Z', ?, '', '', null, null, ?)""",
+            [(f"s{i}", str(i).rjust(32, "t"), user) for i in range(2500)],
+        )
+    store = await opened(path)
+    assert len(await store.live([f"s{i}" for i in range(5000)])) == 2500
+    assert len(await store.find([str(i).rjust(32, "t") for i in range(5000)])) == 2500
+
+
+@pytest.mark.parametrize("kind", ["text", "integer"])
+async def test_ids_and_organizations_of_any_type_come_as_text(tmp_path: Path, opened: Opened, kind: str) -> None:
+    path = tmp_path / "auth.db"
+    run(path, f"create table user (id {kind} primary key, role text)")
+    run(path, f"create table session (id {kind} primary key, token text unique, expires_at integer, user_id {kind})")
+    run(path, f"create table member (id {kind} primary key, user_id {kind}, organization_id {kind}, role text)")
+    run(path, "insert into user values ('1', 'guard, admin'), ('2', null)")
+    run(
+        path,
+        "insert into session values ('42', ?, 4102444800000, '1'), ('43', ?, 4102444800000, '2')",
+        "t" * 32,
+        "u" * 32,
+    )
+    run(path, "insert into member values ('1', '1', '7', 'owner,member'), ('2', '1', '8', null)")
+    store = await opened(path, organizations=True)
+    found = await store.live(["42", "43", "4.2e1", "042", " 42", "42 ", "9" * 19, "9" * 40, *ODD_TOKENS])
+    organizations = {"7": frozenset({"owner", "member"}), "8": frozenset[str]()}
+    assert found == {
+        "42": Identity("1", "42", 4102444800.0, frozenset({"guard", "admin"}), organizations),
+        "43": Identity("2", "43", 4102444800.0),
+    }
+    assert await store.find(["t" * 32, "u" * 32]) == {"t" * 32: found["42"], "u" * 32: found["43"]}
+    assert await store.organizations(["1", "2", "3"]) == {"1": organizations}
+    assert await (await opened(path)).organizations(["1"]) == {}
+
+
+async def test_organizations_without_their_table_are_unavailable(path: Path, opened: Opened) -> None:
+    assert "STREAM_ACCESS is organization" in await refusal(await opened(path, organizations=True))
+
+
+async def test_tables_may_be_named(path: Path, opened: Opened) -> None:
+    token = mint_token(path)
+    run(path, 'alter table "session" rename to "Sitzung"')
+    run(path, 'alter table "user" rename to people')
+    for schema in ("", "main."):
+        store = await opened(path, session=f"{schema}Sitzung", user=f"{schema}people")
+        assert await verify(store, token) is not None
+
+
+async def test_what_is_not_indexed_is_warned_of(tmp_path: Path, opened: Opened) -> None:
+    path = tmp_path / "auth.db"
+    run(path, "create table user (id integer primary key)")
+    run(path, "create table session (id text primary key, token text, expires_at integer, user_id integer)")
+    with capture_logs() as lines:
+        await opened(path)
+    assert [line["event"] for line in lines] == ["session store found", "session store is slow"]
+    assert '"session"."token"' in lines[1]["reason"]
+
+
+def add_ticket(path: Path, token: str, ticket: str = "T" * 32, *, expires: str = "2099-01-01T00:00:00.000Z") -> None:
+    run(
+        path,
+        'insert into "verification" values (?, ?, ?, ?, ?, ?)',
+        ticket, f"one-time-token:{ticket}", token, expires, expires, expires,
+    )  # fmt: skip
+
+
+async def test_a_ticket_is_used_up_once_by_many_at_once(path: Path, opened: Opened) -> None:
+    token = mint_token(path)
+    stores = [await opened(path) for _ in range(3)]
+    for turn in range(5):
+        ticket = f"{turn}" * 32
+        add_ticket(path, token, ticket)
+        found = await asyncio.gather(*[store.redeem(ticket) for store in stores for _ in range(4)])
+        assert [identity for identity in found if identity is not None] == [await verify(stores[0], token)]
+    assert run(path, 'select * from "verification"') == []
+
+
+async def test_a_ticket_that_expired_or_has_no_session_is_nobodys(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
+    add_ticket(path, token, expires="2020-01-01T00:00:00.000Z")
+    add_ticket(path, "n" * 32, "U" * 32)
+    for ticket in ("T" * 32, "U" * 32, UNKNOWN, *ODD_TOKENS):
+        assert await store.redeem(ticket) is None
+    assert len(run(path, 'select * from "verification"')) == 1
+
+
+async def test_a_ticket_while_the_file_stays_locked_is_unavailable_and_still_good_afterwards(
+    path: Path, opened: Opened
+) -> None:
+    store, token = await opened(path), mint_token(path)
+    add_ticket(path, token)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("begin immediate")
+        found = await asyncio.gather(*[store.redeem("T" * 32) for _ in range(3)], return_exceptions=True)
+        assert [type(one) for one in found] == [StoreUnavailable] * 3
+        writer.execute("rollback")
+    assert await store.redeem("T" * 32) is not None
+
+
+async def test_a_file_that_is_read_only_honours_no_ticket_and_says_so_once(
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, token = await opened(path), mint_token(path)
+    add_ticket(path, token)
+    monkeypatch.setattr(SqliteStore, "_uri", f"file:{path}?mode=ro")
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert await store.redeem("T" * 32) is None
+    assert [line["event"] for line in lines] == ["tickets cannot be honoured"]
+    assert "read-only" in lines[0]["reason"]
+    assert await verify(store, token) is not None
+
+
+async def test_without_its_table_no_ticket_is_honoured(path: Path, opened: Opened) -> None:
+    run(path, 'drop table "verification"')
+    store = await opened(path)
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert await store.redeem("T" * 32) is None
+    assert [line["reason"] for line in lines] == ['there is no table "verification" here (VERIFICATION_TABLE)']
+
+
 async def test_without_a_database_the_embedded_store_is_made_and_used(tmp_path: Path) -> None:
     settings = load({"WATCHOUT_HOME": str(tmp_path / "home")})
     store = open_store(settings)
