@@ -189,7 +189,7 @@ class Listener:
             changes.malformed, self._quiet_until = 0, now + MALFORMED_QUIET_S
 
     async def _beat(self, connection: Any, changes: Changes) -> None:
-        """Whether the channel really carries: PgBouncer's transaction mode takes a LISTEN and forgets it."""
+        """Whether the channel carries: PgBouncer's transaction mode takes a LISTEN and loses most of what comes."""
         changes.awaited = secrets.token_hex(8)
         async with self._deadline("a notification of our own did not come back; through PgBouncer none may"):
             await connection.execute(

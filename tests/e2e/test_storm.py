@@ -29,13 +29,12 @@ from tests.kit.services import BetterAuth, Postgres
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
 
 PHONES: Final = 2000
-#: Of the issue; and what a busy machine may add to it.
+#: What docs/security.md promises.
 BACK_WITHIN_S: Final = 10.0
 SOCKETS: Final = 1000
 REVOKED: Final = 100
 REVOKED_OVER_S: Final = 8.0
 CLOSED_WITHIN_S: Final = 2.0
-SLACK_S: Final = 0.5
 QUIET_S: Final = 5.0
 RECHECK_S: Final = 1.0
 STORE_CONNECTIONS: Final = 5
@@ -316,7 +315,7 @@ async def test_sessions_that_end_under_a_thousand_open_sockets_close_theirs_with
         assert all(phone.errors == ["SESSION_ENDED"] for phone in ended)
         others = [phone for i, phone in enumerate(crowd.phones) if i not in set(ends)]
         assert all(phone.open and not phone.errors for phone in others)
-        assert p99_s < CLOSED_WITHIN_S + SLACK_S
+        assert p99_s < CLOSED_WITHIN_S
         # One look at the sessions per interval; the rest is room for a look at the schema.
         assert per_s < 1.5 / RECHECK_S
     finally:
