@@ -229,12 +229,16 @@ class Answer(Message, frozen=True):
 
 
 class Forward(Message, frozen=True):
-    """Push the frames of this stream to the router, at most so many per second; `wanted` false: stop."""
+    """Push the frames of this stream to the router, at most so many per second; `wanted` false: stop.
+
+    `viewers` is how many watch it on other gateways, for the camera's `demand`.
+    """
 
     stream: StreamId
     term: Count
     wanted: bool
     max_fps: Rate | None = None
+    viewers: Count = 0
 
 
 class SendNewest(Message, frozen=True):

@@ -426,7 +426,7 @@ class Settings:
         help="Public key of JWTs, RSA, EC or Ed25519; in PEM, with `\\n` for new lines, or as the path of a file.",
     )  # fmt: skip
     jwt_jwks_url: str | None = _setting(
-        "JWT_JWKS_URL", _http_url, None, group="Identity and rights", expects="URL",
+        "JWT_JWKS_URL", _http_url, None, group="Identity and rights", expects="URL", secret=True,
         help="Where the issuer publishes its keys; Better Auth's jwt plugin does so at `/api/auth/jwks`. Needs "
         "`JWT_ISSUER` or `JWT_AUDIENCE`.",
     )  # fmt: skip
@@ -584,6 +584,10 @@ class Settings:
     recent_alerts_minutes: float = _setting(
         "RECENT_ALERTS_MINUTES", _number(0.01, 1440), 60.0, group="Limits", expects="0.01–1440 min",
         help="How long it keeps them.",
+    )  # fmt: skip
+    demand_fps: float = _setting(
+        "DEMAND_FPS", _number(0.1, 1000), 30.0, group="Limits", expects="frames per s",
+        help="What a camera that asks for `demand` is told is worth sending while somebody watches without `maxFps`.",
     )  # fmt: skip
     ml_service_url: str | None = _setting(
         "ML_SERVICE_URL", _ml_service_url, None, group="ML service", expects="URL", secret=True,

@@ -45,7 +45,7 @@ from identity.endpoint import Endpoint, EndpointFault
 from identity.introspection import Introspection
 from identity.jwks import FETCH_TIMEOUT_S, MAX_ANSWER_BYTES
 from identity.keys import KeyFault, pem_key, read_jwks
-from identity.schema import Plan, quoted
+from identity.schema import quoted
 from identity.store import Store
 from identity.tokens import JwtVerifier
 
@@ -140,10 +140,10 @@ async def store(settings: Settings) -> list[Finding]:
 
 async def _asked(asked: Store, kind: str, where: str) -> list[Finding]:
     await asked.open()
-    plan = _plan(asked)
+    plan = asked.plan
     if plan is None:
         await asked.check()  # says why
-        plan = _plan(asked)
+        plan = asked.plan
     assert plan is not None, "a store that answers has a plan"
     took: list[float] = []
     for _ in range(LOOKUPS):
@@ -151,10 +151,6 @@ async def _asked(asked: Store, kind: str, where: str) -> list[Finding]:
         await asked.find([secrets.token_hex(16)])
         took.append(1000 * (time.perf_counter() - began))
     return list(checks.of_store(kind, where, plan, statistics.median(took)))
-
-
-def _plan(asked: Store) -> Plan | None:
-    return asked._detection.current(asyncio.get_running_loop().time())
 
 
 async def server(settings: Settings) -> list[Finding]:

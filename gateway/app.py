@@ -45,7 +45,7 @@ class Gateway:
         figures = Figures()
         self._tasks = Tasks()
         self._link = RouterLink(settings, figures, sockets=lambda: self._rooms.connections.joined_total)
-        hub = Hub(woken=self._link.woken, to_bus=self._link.frame_to_bus)
+        hub = Hub(woken=self._link.woken, to_bus=self._link.frame_to_bus, unlimited_fps=settings.demand_fps)
         self._rooms = Rooms(
             settings,
             figures,
@@ -109,6 +109,8 @@ class Gateway:
             server.close()
         for websocket in list(self._rooms.sockets):
             websocket.end()
+        for moving_picture in list(self._rooms.moving_pictures):
+            moving_picture.end()
         if not self._rooms.sockets:
             self._rooms.all_gone.set()
         with contextlib.suppress(TimeoutError):
@@ -124,11 +126,11 @@ class Gateway:
         if not self._servers:
             for listening in self._sockets:
                 listening.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
         if self._linked:
             await self._link.close()
         await self._rooms.authenticator.close()  # its thread would keep the process
-        if self._runner is not None:
-            await self._runner.cleanup()
         await self._tasks.close()
         if self._port_lock >= 0:
             os.close(self._port_lock)
@@ -140,6 +142,7 @@ class Gateway:
             await asyncio.sleep(TICK_S)
             now = loop.time()
             self._rooms.hub.tick(now, now_ms())
+            self._rooms.hub.tell_demand(now, now_ms())
             self._rooms.figures.set("connections", self._rooms.connections.total)
             self._rooms.figures.set("strangers", self._rooms.connections.strangers)
             if now - swept >= min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8):

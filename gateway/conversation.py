@@ -294,6 +294,7 @@ class Conversation:
             first_frame_id=command.first_frame_id,
             producing=command.producing,
             wants_alerts=command.wants_alerts,
+            wants_demand=command.wants_demand,
             now=self._loop.time(),
             now_ms=now_ms(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,9 @@ from common.metrics import FIGURES
 from gateway import origins
 from gateway.access import Owner, Right
 from gateway.addresses import forwarded_secure
+from gateway.lanes import Subscription
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
+from gateway.mjpeg import Mjpeg
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
 from gateway.webhooks import Replays, Signed, WebhookFault, alert_id, read_headers
@@ -51,6 +54,7 @@ HTTP
   GET  /metrics                    the same and more, for Prometheus
   GET  /streams                    the streams that you may view
   GET  /streams/{id}/frame.jpg     the newest frame of one
+  GET  /streams/{id}/mjpeg?fps=    its frames as a moving picture
   GET  /alerts?streamId=&since=    its recent alerts
   POST /alerts                     an ML service brings alerts
 
@@ -125,6 +129,7 @@ def make_app(rooms: Rooms) -> web.Application:
     for path in Path:
         app.router.add_get(str(path), http.upgrade, allow_head=False)
     app.router.add_get("/streams/{id}/frame.jpg", http.frame)
+    app.router.add_get("/streams/{id}/mjpeg", http.mjpeg, allow_head=False)
     return app
 
 
@@ -271,6 +276,25 @@ class _Http:
                 "X-Frame-Time": str(frame.timestamp),
             },
         )
+
+    async def mjpeg(self, request: web.Request) -> web.StreamResponse:
+        viewer, stream, owner = await self._viewable(request, request.match_info["id"], Right.VIEW)
+        if owner is None:
+            raise _no_such_stream()
+        max_fps = _number(request, "fps", 0.01, 1000)
+        status, owner = await self._rooms.link.find(stream)
+        rooms, subscription = self._rooms, Subscription(stream, viewer, video=True, alerts=False, max_fps=max_fps)
+        if not rooms.access.allows(subscription, owner):  # the stream changed hands meanwhile
+            raise _no_such_stream()
+        if (full := rooms.connections.joined(viewer.user_id)) is not None:
+            raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", _RETRY)
+        try:
+            watching = Mjpeg(rooms, subscription)
+            if rooms.hub.watch(subscription, watching, status, owner, asyncio.get_running_loop().time(), now_ms()):
+                rooms.link.ask_newest(stream)
+            return await watching.serve(request)
+        finally:
+            rooms.connections.left(viewer.user_id)
 
     async def recent_alerts(self, request: web.Request) -> web.Response:
         viewer, stream, owner = await self._viewable(request, request.query.get("streamId", ""), Right.ALERTS, code=400)
@@ -529,6 +553,19 @@ def _whole(request: web.Request, name: str, low: int, high: int, default: int) -
     if not raw.isascii() or not raw.isdigit() or len(raw) > 16 or not low <= int(raw) <= high:
         raise HttpError(400, "INVALID_MESSAGE", f"{name} is a whole number from {low} to {high}, got {raw[:40]!a}")
     return int(raw)
+
+
+def _number(request: web.Request, name: str, low: float, high: float) -> float | None:
+    raw = request.query.get(name, "")
+    if not raw:
+        return None
+    try:
+        value = float(raw)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise HttpError(400, "INVALID_MESSAGE", f"{name} is a number from {low:g} to {high:g}, got {raw[:40]!a}")
+    return value
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

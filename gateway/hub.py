@@ -19,6 +19,7 @@ from common.messages import Status as BusStatus
 from common.pacing import RateMeter, Sampler
 from gateway import wire
 from gateway.access import Owner
+from gateway.demand import Demand, Wanted, wanted
 from gateway.lanes import Subscription
 
 #: A camera that sent no frame for so long is `online`, no more `streaming`.
@@ -68,6 +69,9 @@ class Publication:
     last_frame_at: int | None = None
     meter: RateMeter = field(default_factory=RateMeter)
     bus: Sampler | None = None
+    bus_fps: float | None = None
+    viewers_elsewhere: int = 0
+    demand: Demand | None = None
     told_undecodable: bool = False
 
 
@@ -91,11 +95,15 @@ class Stream:
 class Hub:
     """All streams of one gateway."""
 
-    def __init__(self, *, woken: Callable[[], None], to_bus: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, *, woken: Callable[[], None], to_bus: Callable[[Frame], None], unlimited_fps: float = 30.0
+    ) -> None:
         self._streams: dict[str, Stream] = {}
         self._publications: dict[str, Publication] = {}
         self._woken = woken
         self._to_bus = to_bus
+        self._unlimited_fps = unlimited_fps
+        self._changed_demand: set[str] = set()
         self._changed_holds: set[str] = set()
         self._changed_interest: set[str] = set()
         self._moved: set[str] = set()
@@ -115,6 +123,7 @@ class Hub:
         first_frame_id: int,
         producing: bool,
         wants_alerts: bool,
+        wants_demand: bool = False,
         now: float,
         now_ms: int,
     ) -> Publication:
@@ -123,7 +132,7 @@ class Hub:
         old = stream.publication
         publication = Publication(
             stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), camera, producing, wants_alerts,
-            now_ms, now,
+            now_ms, now, demand=Demand() if wants_demand else None,
         )  # fmt: skip
         if stream.owner is None or stream.owner.user_id != owner.user_id:
             stream.newest = None
@@ -133,6 +142,7 @@ class Hub:
             old.camera.taken_over(stream_id)
         self._set_status(stream, "streaming" if producing else "online", now_ms)
         self._touch(self._changed_holds, stream_id)
+        self._changed_demand.add(stream_id)
         return publication
 
     def frame(
@@ -312,6 +322,8 @@ class Hub:
         publication = self._publications.get(told.stream)
         if publication is None or publication.term != told.term:
             return
+        publication.viewers_elsewhere, publication.bus_fps = told.viewers, told.max_fps
+        self._touch(self._changed_demand, told.stream)
         if not told.wanted:
             publication.bus = None
         elif publication.bus is None:
@@ -365,7 +377,8 @@ class Hub:
         self._released.clear()
         publications = list(self._publications.values())
         for publication in publications:  # before anything is told: the answers to it come while this goes on
-            publication.bus = None
+            publication.bus, publication.viewers_elsewhere = None, 0
+            self._changed_demand.add(publication.stream)
         for publication in publications:
             if self._publications.get(publication.stream) is publication:
                 yield self._hold(publication.stream, now)
@@ -427,7 +440,27 @@ class Hub:
             publication.told_undecodable = True
             publication.camera.message(wire.error(ErrorCode(told.code), told.message, now_ms, told.stream))
 
+    def tell_demand(self, now: float, now_ms: int) -> None:
+        """Tell cameras that asked for it what is worth sending, where that has changed. Call it every second or so."""
+        changed, self._changed_demand = self._changed_demand, set()
+        for stream_id in changed:
+            publication = self._publications.get(stream_id)
+            if publication is None or publication.demand is None:
+                continue
+            now_is = self._wanted(publication)
+            if publication.demand.tell(now_is, now):
+                publication.camera.message(wire.demand(stream_id, now_is.viewers, now_is.fps, now_ms))
+            elif not publication.demand.settled(now_is):
+                self._changed_demand.add(stream_id)
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _wanted(self, publication: Publication) -> Wanted:
+        video = self._streams[publication.stream].video
+        rates = [subscription.max_fps for subscription, _ in video]
+        if publication.bus is not None:
+            rates.append(publication.bus_fps)
+        return wanted(len(video) + publication.viewers_elsewhere, rates, self._unlimited_fps)
 
     def _deliver(self, stream: Stream, frame: Frame, now: float) -> None:
         if frame.frame_id > stream.last_frame_id:
@@ -498,6 +531,8 @@ class Hub:
 
     def _touch(self, changed: set[str], stream_id: str) -> None:
         changed.add(stream_id)
+        if changed is self._changed_interest:
+            self._changed_demand.add(stream_id)
         self._woken()
 
 

@@ -258,9 +258,11 @@ class RouterLink:
 
     def _flush(self) -> None:
         self._flushing = False
-        changes: Iterator[Message] = self.hub.changes(self._loop.time())
+        now = self._loop.time()
+        changes: Iterator[Message] = self.hub.changes(now)
         for body in changes:
             self.link.send(body)  # while the router is away this tells nothing; the snapshot will
+        self.hub.tell_demand(now, time.time_ns() // 1_000_000)
 
     def _report(self) -> None:
         self._send_reports()

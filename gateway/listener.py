@@ -15,6 +15,8 @@ import json
 import os
 import re
 import socket
+import struct
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path as FilePath
@@ -306,7 +308,19 @@ class Listener(asyncio.Protocol):
         """The kernel takes no more for now."""
         if self._http is not None:
             self._http.pause_writing()
-            self._deadline = asyncio.get_running_loop().call_later(STALLED_S, self._transport.abort)
+            self._look_for_progress(_unread_bytes(self._transport))
+
+    def _look_for_progress(self, unread: int) -> None:
+        """Cut the client off when it has read nothing at all in a while; a slow one may take its time."""
+
+        def look() -> None:
+            now_unread = _unread_bytes(self._transport)
+            if now_unread < unread:
+                self._look_for_progress(now_unread)
+            else:
+                self._transport.abort()
+
+        self._deadline = asyncio.get_running_loop().call_later(STALLED_S, look)
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
@@ -340,6 +354,18 @@ def _hand_on(data: bytes, protocol: asyncio.BaseProtocol) -> None:
         buffer[:size] = data[:size]
         receiver.buffer_updated(size)
         data = data[size:]
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """Bytes for the peer that are here or in the kernel, as far as the kernel tells (tcp(7) SIOCOUTQ)."""
+    raw, here = transport.get_extra_info("socket"), transport.get_write_buffer_size()
+    if raw is None or raw.fileno() < 0:
+        return here
+    try:
+        (kernel,) = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return here
+    return here + int(kernel)
 
 
 def open_sockets(host: str, port: int, home: FilePath) -> tuple[list[socket.socket], int]:

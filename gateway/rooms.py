@@ -21,6 +21,7 @@ from identity import Authenticator
 
 if TYPE_CHECKING:
     from gateway.conversation import Conversation
+    from gateway.mjpeg import Mjpeg
     from gateway.websocket import WebSocket
 
 
@@ -33,11 +34,12 @@ class Rooms:
     tasks: Tasks
     authenticator: Authenticator
     access: Access
-    roster: Roster[Conversation]
+    roster: Roster[Conversation | Mjpeg]
     connections: Connections
     hub: Hub
     link: RouterLink
     sockets: set[WebSocket] = field(default_factory=set)
+    moving_pictures: set[Mjpeg] = field(default_factory=set)
     draining: bool = False
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
 

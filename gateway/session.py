@@ -88,6 +88,7 @@ class Publish:
     first_frame_id: int
     producing: bool
     wants_alerts: bool
+    wants_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +289,7 @@ class Session:
             first_frame_id,
             self.registered.producing,
             self.registered.wants_alerts,
+            "demand" in consumes,
         )
         if not self._access.may_publish(self.identity):  # the right went while the router was asked
             return [publish, *self._unpublish(now_ms)]

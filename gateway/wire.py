@@ -181,6 +181,12 @@ def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = No
     return text_message(msgspec.json.encode(body))
 
 
+def demand(stream_id: str, viewers: int, fps: float, timestamp: int) -> bytes:
+    """``demand``, ready to write."""
+    told = {"type": "demand", "streamId": stream_id, "viewers": viewers, "fps": int(fps) if fps == int(fps) else fps}
+    return text_message(msgspec.json.encode({**told, "timestamp": timestamp}))
+
+
 def status(stream_id: str, status: str, timestamp: int) -> bytes:
     """``status``, ready to write."""
     return text_message(

@@ -62,6 +62,11 @@ class Store(abc.ABC):
         self._detection = Detection()
         self._no_tickets = ""
 
+    @property
+    def plan(self) -> Plan | None:
+        """What was found of the database, once it was asked; looked at again every minute."""
+        return self._detection.current(asyncio.get_running_loop().time())
+
     async def open(self) -> None:
         """See `SessionStore.open`."""
         await self._prepare()

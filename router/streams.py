@@ -480,7 +480,8 @@ class Streams:
         for member, sampler in stream.routes:
             if sampler is not None:
                 sampler.set_rate(wanted[member])
-        forward = Forward(stream=stream.id, term=stream.term, wanted=bool(wanted), max_fps=top)
+        viewers = sum(interest.viewers for member, interest in stream.interests.items() if member != stream.holder)
+        forward = Forward(stream=stream.id, term=stream.term, wanted=bool(wanted), max_fps=top, viewers=viewers)
         if stream.forward is None and not wanted:
             return []
         if forward == stream.forward:

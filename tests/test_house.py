@@ -13,12 +13,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PURE = (
-    "common/errors.py", "common/settings.py", "common/messages.py", "common/frames.py", "common/alerts.py",
-    "common/pacing.py", "common/membership.py", "gateway/session.py", "gateway/hub.py", "gateway/lanes.py",
-    "gateway/limits.py", "gateway/access.py", "gateway/wire.py", "gateway/origins.py", "gateway/addresses.py",
-    "gateway/webhooks.py", "gateway/roster.py", "identity/schema.py", "identity/caller.py", "identity/credentials.py",
-    "identity/memory.py", "identity/claims.py", "identity/keys.py", "router/streams.py",
-    "router/members.py", "router/alerts.py", "mlbridge/scheduler.py",
+    "common/alerts.py", "common/errors.py", "common/frames.py", "common/membership.py", "common/messages.py",
+    "common/pacing.py", "common/settings.py", "ctl/advice.py", "ctl/checks.py", "ctl/findings.py",
+    "gateway/access.py", "gateway/addresses.py", "gateway/demand.py", "gateway/hub.py", "gateway/lanes.py",
+    "gateway/limits.py", "gateway/origins.py", "gateway/roster.py", "gateway/session.py", "gateway/webhooks.py",
+    "gateway/wire.py", "identity/caller.py", "identity/claims.py", "identity/credentials.py", "identity/keys.py",
+    "identity/memory.py", "identity/schema.py", "mlbridge/scheduler.py", "router/alerts.py", "router/members.py",
+    "router/streams.py",
 )  # fmt: skip
 EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "asyncpg", "aiosqlite", "sqlite3", "os"}
 

@@ -290,6 +290,27 @@ async def test_a_browser_shows_the_newest_picture_over_http(plain_watchout, toke
     assert f"data:image/jpeg;base64,{base64_of(answer.body)}" == data
 
 
+async def test_an_img_of_a_browser_shows_the_moving_picture(plain_watchout, token, tabs):
+    phone, dashboard = tabs
+    stream = await phone.call("camera", plain_watchout.url, token, "message")
+    await phone.call("show", "binary", "red", 1001)
+    source = json.dumps(f"{plain_watchout.url}/streams/{stream}/mjpeg?token={token}")
+    await dashboard.run(f"(window.img = new Image()).crossOrigin = null, img.src = {source}, document.body.append(img)")
+
+    async def wide() -> Any:
+        await phone.call("show", "binary", "blue", 1002)  # Chromium shows a part when the next one begins
+        return await dashboard.run("img.naturalWidth") == 64
+
+    await eventually(wide)
+    await dashboard.run("img.remove(), img.src = ''")
+
+    async def nobody() -> bool:
+        listed = (await http(f"{plain_watchout.url}/streams", token=token)).json["streams"]
+        return [row["viewers"] for row in listed if row["id"] == stream] == [0]
+
+    await eventually(nobody)
+
+
 async def test_a_browser_sees_a_camera_of_another_kind_and_alerts(plain_watchout, token, tabs, clients):
     _, dashboard = tabs
     camera = await clients.camera(plain_watchout.url, token)

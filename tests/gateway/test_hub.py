@@ -120,6 +120,7 @@ class House:
         first: int = 1,
         producing: bool = True,
         wants_alerts: bool = False,
+        wants_demand: bool = False,
         now: float = 0.0,
     ) -> Publication:
         return self.hub.publish(
@@ -130,6 +131,7 @@ class House:
             first_frame_id=first,
             producing=producing,
             wants_alerts=wants_alerts,
+            wants_demand=wants_demand,
             now=now,
             now_ms=ms(now),
         )
@@ -660,6 +662,63 @@ def test_a_snapshot_forgets_what_the_former_router_wanted_and_nothing_later(hous
         house.frame(publication)
     assert house.pushed == [1]
     assert publications[2].bus is not None
+
+
+# ── demand ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def demands(phone: Phone) -> list[tuple[int, float]]:
+    return [(m["viewers"], m["fps"]) for m in phone.messages if m["type"] == "demand"]
+
+
+def test_a_camera_that_asks_for_it_is_told_what_viewers_here_and_elsewhere_want(house: House) -> None:
+    phone, screen, quick = Phone(), Screen(house.hub), Screen(house.hub)
+    publication = house.publish(phone, wants_demand=True)
+    house.hub.tell_demand(0.0, ms(0))
+    screen.watch("door", max_fps=2)
+    house.hub.tell_demand(1.0, ms(1))
+    house.hub.forward(Forward(stream="door", term=publication.term, wanted=True, max_fps=5.0, viewers=3), 2.0)
+    house.hub.tell_demand(2.0, ms(2))
+    quick.watch("door")
+    house.hub.tell_demand(3.0, ms(3))
+    assert demands(phone) == [(0, 0), (1, 2), (4, 5), (5, 30)]
+    assert phone.messages[0] == {"type": "demand", "streamId": "door", "viewers": 0, "fps": 0, "timestamp": ms(0)}
+    quick.leave()
+    screen.leave()
+    house.hub.forward(Forward(stream="door", term=publication.term, wanted=True, max_fps=1.5), 4.0)  # an mlbridge
+    house.hub.tell_demand(4.0, ms(4))
+    assert len(demands(phone)) == 4
+    house.hub.tell_demand(5.0, ms(5))
+    assert demands(phone)[4:] == [(0, 1.5)]
+
+
+def test_who_wants_only_alerts_demands_no_frames(house: House) -> None:
+    phone = Phone()
+    house.publish(phone, wants_demand=True)
+    Screen(house.hub).watch("door", video=False)
+    house.hub.tell_demand(0.0, ms(0))
+    assert demands(phone) == [(0, 0)]
+
+
+def test_a_camera_that_does_not_ask_is_told_nothing(house: House) -> None:
+    phone = Phone()
+    house.publish(phone)
+    Screen(house.hub).watch("door")
+    house.hub.tell_demand(0.0, ms(0))
+    assert phone.messages == []
+
+
+def test_a_bond_that_is_made_anew_costs_no_demand_that_falls_for_a_moment(house: House) -> None:
+    phone = Phone()
+    publication = house.publish(phone, wants_demand=True)
+    told = Forward(stream="door", term=publication.term, wanted=True, viewers=1)
+    house.hub.forward(told, 0.0)
+    house.hub.tell_demand(0.0, ms(0))
+    list(house.hub.snapshot(5.0))
+    house.hub.tell_demand(5.0, ms(5))
+    house.hub.forward(told, 5.5)
+    house.hub.tell_demand(6.5, ms(6.5))
+    assert demands(phone) == [(1, 30)]
 
 
 # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────────

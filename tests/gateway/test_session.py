@@ -91,6 +91,7 @@ def _publishing(fields: dict[str, Any]) -> dict[str, bool]:
     return {
         "producing": "video-frame" in fields.get("produces", ["video-frame"]),
         "wants_alerts": "alert" in fields.get("consumes", []),
+        "wants_demand": "demand" in fields.get("consumes", []),
     }
 
 

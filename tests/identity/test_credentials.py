@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 from urllib.parse import quote
@@ -103,14 +104,15 @@ def test_a_signed_token_is_taken_with_and_without_percent_encoding(value: str) -
     assert signed_session_token(value, None) == TOKEN
 
 
-FLIPPED = sign()[:-2] + ("A=" if sign()[-2] != "A" else "E=")
+#: Another signature: the first of 43 digits is another.
+FLIPPED = f"{TOKEN}." + ("B" if sign()[33] == "A" else "A") + sign()[34:]
 
 
 @pytest.mark.parametrize(
     "value",
     [
         TOKEN, f"{TOKEN}.", f".{sign().split('.')[1]}", sign()[:-1], sign() + "=", sign().replace("=", ""),
-        sign(secret="another secret"), sign(TOKEN[::-1]).replace(TOKEN[::-1], TOKEN), FLIPPED if sign() != FLIPPED else "",
+        sign(secret="another secret"), sign(TOKEN[::-1]).replace(TOKEN[::-1], TOKEN), FLIPPED,
         f"{TOKEN}.{'*' * 43}=", f"{TOKEN}.{'é' * 43}=", sign("short"), sign("with space" * 2), sign("t" * 513),
         quote(sign()) + "%ff", quote(quote(sign())), sign() + "\0", "", ".", "%", "%zz" * 20,
     ],
@@ -166,7 +168,5 @@ def test_what_better_auth_signs_is_understood(token: str, secret: str) -> None:
 
 @given(st.lists(st.text(max_size=30), max_size=3), st.text(max_size=60))
 def test_no_header_makes_it_raise_anything_but_value_error(headers: list[str], query: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         find(tuple(headers), tuple(headers), query)
-    except ValueError:
-        pass

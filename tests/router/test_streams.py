@@ -111,8 +111,12 @@ def status(of: str, term: int, user: str | None = "ann", stream: str = "cam") ->
     return Status(stream=stream, status=of, timestamp=NOW_MS, term=term, user=user)  # type: ignore[arg-type]
 
 
-def forward(term: int, wanted: bool = True, max_fps: float | None = None, stream: str = "cam") -> Forward:
-    return Forward(stream=stream, term=term, wanted=wanted, max_fps=max_fps)
+def forward(
+    term: int, wanted: bool = True, max_fps: float | None = None, stream: str = "cam", viewers: int | None = None
+) -> Forward:
+    """Without `viewers`: one, where anything is wanted."""
+    number = int(wanted) if viewers is None else viewers
+    return Forward(stream=stream, term=term, wanted=wanted, max_fps=max_fps, viewers=number)
 
 
 def forwards(sends: list[Send]) -> list[Send]:
@@ -395,6 +399,7 @@ def test_the_first_telling_of_interest_is_answered_with_the_status(room: Room) -
     assert room.interest(B) == [Send(B, status("offline", 0, None))]
     term = room.publish(A)
     assert room.interest(C)[0] == Send(C, status("streaming", term))
+    assert room.interest(C, viewers=2) == [Send(A, forward(term, viewers=3))]
     assert room.interest(C, viewers=2) == []
 
 
@@ -520,10 +525,10 @@ def test_alert_viewers_want_no_frames(room: Room) -> None:
 def test_the_highest_rate_of_the_others_is_asked_for(room: Room) -> None:
     term = room.publish(A)
     assert forwards(room.interest(B, max_fps=2.0)) == [Send(A, forward(term, max_fps=2.0))]
-    assert forwards(room.interest(C, max_fps=5.0)) == [Send(A, forward(term, max_fps=5.0))]
+    assert forwards(room.interest(C, max_fps=5.0)) == [Send(A, forward(term, max_fps=5.0, viewers=2))]
     assert forwards(room.interest(A)) == []
     assert forwards(room.interest(B, max_fps=3.0)) == []
-    assert forwards(room.interest(B)) == [Send(A, forward(term))]
+    assert forwards(room.interest(B)) == [Send(A, forward(term, viewers=2))]
     assert forwards(room.interest(B, viewers=0)) == [Send(A, forward(term, max_fps=5.0))]
 
 
@@ -806,7 +811,7 @@ def test_a_stream_with_a_camera_or_a_viewer_is_not_forgotten(room: Room) -> None
 
 def test_a_bridge_gets_what_is_produced_at_its_rate(room: Room) -> None:
     term = room.publish(A)
-    assert room.bridge(M, max_fps=2.0) == [Send(A, forward(term, max_fps=2.0))]
+    assert room.bridge(M, max_fps=2.0) == [Send(A, forward(term, max_fps=2.0, viewers=0))]
     assert room.route(term) == [M]
     assert room.gone(M) == [Send(A, forward(term, wanted=False))]
 
@@ -819,7 +824,7 @@ def test_a_bridge_gets_nothing_of_a_camera_that_produces_nothing(room: Room) -> 
 def test_a_bridge_gets_streams_that_come_later(room: Room) -> None:
     room.bridge(M, max_fps=2.0)
     term = room.granted(A).term
-    assert room.hold(A, term) == [Send(A, forward(term, max_fps=2.0))]
+    assert room.hold(A, term) == [Send(A, forward(term, max_fps=2.0, viewers=0))]
 
 
 def test_each_group_gets_each_stream_once(room: Room) -> None:
@@ -851,7 +856,7 @@ def test_a_bridge_that_greets_again_with_another_rate_is_asked_for_at_that(room:
     term = room.publish(A)
     room.bridge(M, max_fps=2.0)
     assert room.streams.begin_snapshot(M) == [Send(A, forward(term, wanted=False))]
-    assert room.bridge(M, max_fps=4.0) == [Send(A, forward(term, max_fps=4.0))]
+    assert room.bridge(M, max_fps=4.0) == [Send(A, forward(term, max_fps=4.0, viewers=0))]
 
 
 # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────
