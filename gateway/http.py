@@ -103,7 +103,9 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
         message: str | None = None,  # noqa: ARG002 - it may quote what came
     ) -> web.StreamResponse:
         """A request that could not be read, or a handler that failed."""
-        if status >= 500:
+        if isinstance(exc, ConnectionError):  # the client did not wait
+            error = HttpError(status, "INTERNAL_ERROR", "the connection was lost")
+        elif status >= 500:
             _log.error("a request failed", path=request.path, exc_info=exc)
             error = HttpError(status, "INTERNAL_ERROR", "the request failed here")
         else:

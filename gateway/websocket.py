@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.exceptions import InvalidHeaderValue
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.http11 import Request
@@ -28,6 +28,7 @@ from common.frames import Frame, FrameFault
 from gateway import origins, wire
 from gateway.addresses import forwarded_secure
 from gateway.conversation import Conversation
+from gateway.deflate import EXTENSIONS
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
 from gateway.limits import Place
 from gateway.rooms import Rooms, new_stream_id, now_ms
@@ -61,14 +62,6 @@ MAX_FRAGMENTS: Final = 16_384
 #: So many fragments count as one message for the rates.
 FRAGMENTS_A_MESSAGE: Final = 16
 
-_EXTENSIONS: Final = (
-    ServerPerMessageDeflateFactory(
-        server_no_context_takeover=True,
-        client_no_context_takeover=True,
-        server_max_window_bits=12,
-        compress_settings={"memLevel": 5},
-    ),
-)
 _NO_HANDSHAKE: Final = "not a WebSocket handshake that can be accepted (RFC 6455)"
 _PING: Final = b"\x89\x00"
 
@@ -91,7 +84,7 @@ class WebSocket(asyncio.Protocol):
         self._full = place.full
         self._loop = asyncio.get_running_loop()
         max_bytes = min(STRANGER_BYTES, rooms.settings.max_message_bytes)
-        self._protocol = ServerProtocol(extensions=_EXTENSIONS, max_size=max_bytes)
+        self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes)
         self._lanes = Lanes(rooms.settings, self._encode)
         self._transport: asyncio.Transport
         self._conversation: Conversation | None = None
@@ -216,6 +209,8 @@ class WebSocket(asyncio.Protocol):
         self._partial_since = None if events else self._partial_since or self.heard_at
         for event in events:
             if isinstance(event, WebSocketFrame):
+                if event.opcode is Opcode.PING and self._protocol.writes:  # the pong stands where the ping stood
+                    self._write(self._protocol.writes.pop(0))
                 self._frame_event(event)
             elif isinstance(event, Request):
                 self._shaking = True
@@ -242,7 +237,9 @@ class WebSocket(asyncio.Protocol):
         url = urlsplit(request.path)
         response = self._protocol.accept(request)
         if response.status_code != 101:
-            self._refuse(response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
+            failed = self._protocol.handshake_exc
+            other_version = isinstance(failed, InvalidHeaderValue) and failed.name == "Sec-WebSocket-Version"
+            self._refuse(426 if other_version else response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         try:
             credential = self._credential(request, url.query)
@@ -329,6 +326,8 @@ class WebSocket(asyncio.Protocol):
             "Connection: close",
             "Sec-WebSocket-Version: 13",  # RFC 6455 section 4.4
         ]
+        if status == HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110 section 15.5.22
+            lines += ["Upgrade: websocket", "Connection: Upgrade"]
         if status == HTTPStatus.UNAUTHORIZED:
             lines.append("WWW-Authenticate: Bearer")
         self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
@@ -452,7 +451,7 @@ class WebSocket(asyncio.Protocol):
     def drain(self) -> None:
         """Write what waits, as far as the socket and the windows take it."""
         now = self._loop.time()
-        while not self._lanes.blocked and not self._lost:
+        while not self._lanes.blocked and not self.closing:  # after a close nothing is written
             waiting = self._lanes.next(now)
             if waiting is None:
                 break
@@ -536,14 +535,17 @@ class WebSocket(asyncio.Protocol):
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
-            if self._wrote_eof:
-                break
-            if data == SEND_EOF:
-                self._write_eof()
-            elif self._lanes.blocked and data[0] == PONG_BYTE:
-                self._late_pong = data  # the newest is answer enough (RFC 6455 section 5.5.3)
-            else:
-                self._transport.write(data)
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._wrote_eof:
+            return
+        if data == SEND_EOF:
+            self._write_eof()
+        elif self._lanes.blocked and data[0] == PONG_BYTE:
+            self._late_pong = data  # the newest is answer enough (RFC 6455 section 5.5.3)
+        else:
+            self._transport.write(data)
 
     def _write_eof(self) -> None:
         self._wrote_eof = True

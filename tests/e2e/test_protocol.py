@@ -59,7 +59,8 @@ def watchout_loop(request: pytest.FixtureRequest) -> str:
 def strict_watchout(watchout_loop: str) -> Iterator[Watchout]:
     """One with every limit near, other rights, and the stats behind a token."""
     environ = {
-        "AUTH_TIMEOUT_S": "1", "HANDSHAKE_TIMEOUT_S": "1",
+        "AUTH_TIMEOUT_S": "1",
+        "HANDSHAKE_TIMEOUT_S": "1",
         "IDLE_TIMEOUT_S": "2",
         "MAX_MESSAGE_BYTES": "65536",
         "MESSAGE_RATE": "50",
