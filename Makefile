@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 # exec: a signal to make then reaches honcho, which ends its processes in order.
 HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" $(DEMO_ENV) honcho
 FOOTAGE ?= test
+# Most tests wait for something: a few run beside each other, each file in one process.
+WORKERS ?= 3
 ML_PORT ?= 8500
 
 .PHONY: run dev demo test lint types format docs clean
@@ -44,7 +46,7 @@ demo: $(VENV)/.demo
 	$(HONCHO) -e /dev/null -f Procfile.demo start
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
