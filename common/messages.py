@@ -203,13 +203,14 @@ class Refused(Message, frozen=True):
 
 
 class Found(Message, frozen=True):
-    """Answer to `Lookup`; a stream without a camera has no user and is offline."""
+    """Answer to `Lookup`; a stream that is not known has no user, no term, and is offline."""
 
     request: Count
     stream: StreamId
     status: StreamStatus
     user: Text | None = None
     organizations: Organizations = ()
+    term: Count = 0
 
 
 class Accepted(Message, frozen=True):

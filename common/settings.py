@@ -198,9 +198,12 @@ def _origins(raw: str) -> tuple[str, ...]:
             parts, port = urlsplit(""), None
         if (
             parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None
-            or parts.path not in ("", "/") or parts.query or parts.fragment or "*" in word
+            or parts.path not in ("", "/") or parts.query or parts.fragment or "*" in word or not word.isascii()
         ):  # fmt: skip
-            raise _Fault("origins such as https://app.example.com, separated by commas; no paths, no wildcards")
+            raise _Fault(
+                "origins as browsers send them, such as https://app.example.com, separated by commas; no paths, no "
+                "wildcards, other scripts as xn--…"
+            )
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         default = {"http": 80, "https": 443}[parts.scheme]
         found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else ""))
@@ -550,6 +553,10 @@ class Settings:
         "MAX_SUBSCRIPTIONS", _whole(1, 100_000), 1_000, group="Limits", expects="streams",
         help="Most streams that one socket may subscribe to.",
     )  # fmt: skip
+    max_waits_per_user: int = _setting(
+        "MAX_WAITS_PER_USER", _whole(1, 1_000_000), 2_000, group="Limits", expects="streams",
+        help="Most subscriptions of one user on one gateway process to streams that nobody owns yet.",
+    )  # fmt: skip
     max_streams: int = _setting(
         "MAX_STREAMS", _whole(1, 1_000_000), 20_000, group="Limits", expects="streams",
         help="Most streams that the router keeps with a camera or lately ended, and as many more that are only "
@@ -677,6 +684,20 @@ def _together(s: Settings) -> list[str]:
         faults.append("AUTH_METHODS has jwt, expected JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL with it")
     if "introspection" in s.auth_methods and s.introspection_url is None:
         faults.append("AUTH_METHODS has introspection, expected INTROSPECTION_URL with it")
+    if given and s.auth_methods and "jwt" not in s.auth_methods:
+        faults.append(f"{given[0]} is set, but AUTH_METHODS has no jwt: expected both or none")
+    if s.introspection_url is not None and s.auth_methods and "introspection" not in s.auth_methods:
+        faults.append("INTROSPECTION_URL is set, but AUTH_METHODS has no introspection: expected both or none")
+    if s.jwt_require_session and s.jwt_session_claim == "none":
+        faults.append("JWT_REQUIRE_SESSION is true and JWT_SESSION_CLAIM is none, expected the name of a claim")
+    sessions = "session" in s.auth_methods or not s.auth_methods
+    if s.auth_combine == "all" and sessions and s.database_url is None and (given or s.introspection_url):
+        faults.append(
+            "AUTH_COMBINE is all and AUTH_METHODS has session without a DATABASE_URL: nobody but watchout-ctl could "
+            "make such a session; expected DATABASE_URL, or AUTH_METHODS without session"
+        )
+    if s.stream_access == "organization" and s.database_url is None:
+        faults.append("STREAM_ACCESS is organization, expected DATABASE_URL with it: the members are looked up there")
     if s.require_signed_tokens and s.better_auth_secret is None:
         faults.append("REQUIRE_SIGNED_TOKENS is true, expected BETTER_AUTH_SECRET with it")
     if s.jwt_require_session and s.database_url is None:

@@ -5,34 +5,46 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 and 143 ended by a 
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
 from common.errors import WatchoutError
-from ctl.alert import alert
-from ctl.doctor import doctor
 from ctl.environment import Failure, Interrupted
-from ctl.publish import publish
-from ctl.stats import stats
-from ctl.token import token
-from ctl.watch import watch
+
+#: Each in a module of its name.
+COMMANDS: Final = ("token", "publish", "watch", "alert", "stats", "doctor")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """Imports a command when it is used: what one of them needs would make all the others slow to start."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the help."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"ctl.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="watchout", prog_name="watchout-ctl")
 def cli() -> None:
     """Work with a running watchout: publish pictures, watch streams, raise alerts, see figures.
 
     Settings come from the environment and from .env in the current directory.
     """
-
-
-for _command in (token, publish, watch, alert, stats, doctor):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -107,7 +107,8 @@ class Access:
     def may_hear_kept(self, caller: Identity, alert_owner: str | None, owner: Owner | None) -> bool:
         """Whether the caller may have an alert that is kept: it belongs to whose the stream was when it came.
 
-        `owner` is whose it is now; of an earlier one only the user is known.
+        `owner` is whose it is now; of an earlier one only the user is known. An alert of a stream that nobody was
+        known to own is for whoever could have waited for it.
         """
         if alert_owner is not None and (owner is None or owner.user_id != alert_owner):
             owner = Owner(alert_owner)

@@ -31,6 +31,8 @@ TICK_S: Final = 1.0
 SWEEP_EVERY_S: Final = 5.0
 #: HTTP requests that are not answered by then are cut off when the gateway ends.
 HTTP_SHUTDOWN_S: Final = 0.2
+#: It is looked this often whether they are gone.
+LOOK_EVERY_S: Final = 0.01
 #: An HTTP connection without a request is closed after this.
 KEEPALIVE_S: Final = 30.0
 
@@ -45,7 +47,11 @@ class Gateway:
         figures = Figures()
         self._tasks = Tasks()
         self._link = RouterLink(settings, figures, sockets=lambda: self._rooms.connections.joined_total)
-        hub = Hub(woken=self._link.woken, to_bus=self._link.frame_to_bus, unlimited_fps=settings.demand_fps)
+        hub = Hub(
+            woken=self._link.woken,
+            to_bus=self._link.frame_to_bus,
+            unlimited_fps=settings.demand_fps,
+        )
         self._rooms = Rooms(
             settings,
             figures,
@@ -118,6 +124,8 @@ class Gateway:
                 await self._rooms.all_gone.wait()
         for websocket in list(self._rooms.sockets):
             websocket.abort()
+        if self._runner is not None:
+            await _let_http_go(self._runner.server)
 
     async def stop(self) -> None:
         """Close everything."""
@@ -127,6 +135,7 @@ class Gateway:
             for listening in self._sockets:
                 listening.close()
         if self._runner is not None:
+            await _let_http_go(self._runner.server)  # nothing is left, unless it was not drained
             await self._runner.cleanup()
         if self._linked:
             await self._link.close()
@@ -149,6 +158,30 @@ class Gateway:
                 swept = now
                 for websocket in list(self._rooms.sockets):
                     websocket.sweep(now)
+
+
+async def _let_http_go(server: web.Server | None) -> None:
+    """Let requests be answered for `HTTP_SHUTDOWN_S`, and cut off the others.
+
+    Not left to `Server.shutdown`: when requests end in the turn of its deadline it fails once for each of them.
+    """
+    if server is None:
+        return
+    server.pre_shutdown()
+    await _all_gone(server)
+    server.handler_cancellation = True
+    for connection in server.connections:
+        if connection.transport is not None:
+            connection.transport.abort()
+    await _all_gone(server)
+
+
+async def _all_gone(server: web.Server) -> None:
+    """Wait until no HTTP connection is open, at most `HTTP_SHUTDOWN_S`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HTTP_SHUTDOWN_S):
+            while server.connections:  # noqa: ASYNC110 - aiohttp tells nobody
+                await asyncio.sleep(LOOK_EVERY_S)
 
 
 def main() -> None:

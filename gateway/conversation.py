@@ -11,11 +11,11 @@ import uuid
 from typing import TYPE_CHECKING, Final, assert_never
 
 from common import alerts, log
-from common.errors import CloseCode, RouterUnavailable, StoreUnavailable
+from common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from common.messages import Granted, Refused
 from gateway import wire
 from gateway.access import Owner
-from gateway.hub import Publication
+from gateway.hub import Publication, Word
 from gateway.lanes import Subscription
 from gateway.link import KeptAlert
 from gateway.rooms import Rooms, now_ms
@@ -44,13 +44,29 @@ if TYPE_CHECKING:
 
 ABUSE: Final = "repeated abuse"
 
+#: Streams of one socket whose recent alerts are on their way, or wait for their turn.
+MAX_REPLAYS: Final = 16
+#: A viewer that takes none of them for so long is too slow, in seconds.
+REPLAY_S: Final = 10.0
+
 _log = log.get("gateway.conversation")
 
 
 class Conversation:
     """One client's conversation, from the accepted handshake on."""
 
-    __slots__ = ("_audited", "_auth_timer", "_loop", "_publication", "_rooms", "_socket", "_user", "session")
+    __slots__ = (
+        "_audited",
+        "_auth_timer",
+        "_loop",
+        "_publication",
+        "_replaying",
+        "_replays",
+        "_rooms",
+        "_socket",
+        "_user",
+        "session",
+    )
 
     def __init__(self, rooms: Rooms, socket: WebSocket, session: Session) -> None:
         self.session = session
@@ -61,6 +77,8 @@ class Conversation:
         self._user: str | None = None
         self._auth_timer: asyncio.TimerHandle | None = None
         self._audited = False
+        self._replays: dict[Subscription, asyncio.Task[None]] | None = None
+        self._replaying: asyncio.Lock | None = None
 
     # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,6 +222,13 @@ class Conversation:
         self._socket.close(command.code, command.reason)
 
     def _unwatch(self, subscription: Subscription) -> None:
+        if self._replays is not None and (replay := self._replays.pop(subscription, None)) is not None:
+            replay.cancel()
+        if subscription.waits:
+            subscription.waits = False
+            self._rooms.waits[subscription.identity.user_id] -= 1
+            if not self._rooms.waits[subscription.identity.user_id]:
+                del self._rooms.waits[subscription.identity.user_id]
         self._socket.drop(subscription)
         self._count_skipped(subscription)
         self._rooms.hub.unwatch(subscription)
@@ -269,13 +294,18 @@ class Conversation:
         self._socket.resume()
 
     async def _find(self, stream: str) -> None:
-        owner = self._rooms.hub.owner(stream)
         try:
-            if owner is not None:
-                commands = self.session.found(self._rooms.hub.status(stream), owner, self._loop.time(), now_ms())
+            if self._rooms.hub.publication(stream) is not None:
+                word = self._rooms.hub.last_word(stream, Word())
             else:
-                status, owner = await self._rooms.link.find(stream)
-                commands = self.session.found(status, owner, self._loop.time(), now_ms())
+                word = await self._rooms.link.find(stream)
+            if word.owner is None and self._waits_enough():
+                text = (
+                    f"{self._rooms.settings.max_waits_per_user} streams are waited for, which is the most of one user"
+                )
+                commands = self.session.refused(ErrorCode.RATE_LIMITED, text, self._loop.time(), now_ms())
+            else:
+                commands = self.session.found(word, self._loop.time(), now_ms())
         except RouterUnavailable:
             commands = self.session.router_unavailable(self._loop.time(), now_ms())
         if self._socket.closing:
@@ -323,22 +353,51 @@ class Conversation:
             text = "the alert was not handed on: the router did not answer in time, try again"
             self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
 
+    def _waits_enough(self) -> bool:
+        identity = self.session.identity
+        return identity is None or self._rooms.waits[identity.user_id] >= self._rooms.settings.max_waits_per_user
+
     def _watch(self, command: Watch) -> None:
         subscription = command.subscription
+        if command.word.owner is None:
+            subscription.waits = True
+            self._rooms.waits[subscription.identity.user_id] += 1
         subscription.held = {} if command.alerts_since is not None else None
-        ask = self._rooms.hub.watch(
-            subscription, self._socket, command.status, command.owner, self._loop.time(), now_ms()
-        )
+        ask = self._rooms.hub.watch(subscription, self._socket, command.word, self._loop.time(), now_ms())
         if ask:
             self._rooms.link.ask_newest(subscription.stream)
         if command.alerts_since is not None:
-            self._rooms.tasks.start(self._replay(subscription, command.alerts_since), "replay of alerts")
+            self._replay_later(subscription, command.alerts_since)
 
     def _stands(self, subscription: Subscription) -> bool:
         """Whether the viewer still wants it, and may have it."""
         return not self._socket.closing and subscription in self.session.subscriptions()
 
-    async def _replay(self, subscription: Subscription, since: int) -> None:
+    def _replay_later(self, subscription: Subscription, since: int) -> None:
+        if self._replays is None or self._replaying is None:  # most sockets never ask
+            self._replays, self._replaying = {}, asyncio.Lock()
+        if len(self._replays) >= MAX_REPLAYS:
+            subscription.held = None
+            text = f"recent alerts of more than {MAX_REPLAYS} streams were asked for at once, subscribe again for those"
+            self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
+            return
+        replays, task = (
+            self._replays,
+            self._rooms.tasks.start(self._replay_in_turn(subscription, since, self._replaying), "replay of alerts"),
+        )
+        replays[subscription] = task
+        task.add_done_callback(lambda _: replays.pop(subscription, None))
+
+    async def _replay_in_turn(self, subscription: Subscription, since: int, turn: asyncio.Lock) -> None:
+        """One after another, and not too many on the whole gateway: each holds in memory what a reader has not read."""
+        async with turn, self._rooms.replaying:
+            try:
+                async with asyncio.timeout(REPLAY_S) as deadline:
+                    await self._replay(subscription, since, deadline)
+            except TimeoutError:
+                self._socket.too_slow()
+
+    async def _replay(self, subscription: Subscription, since: int, deadline: asyncio.Timeout) -> None:
         # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
         kept: list[KeptAlert] = []
         try:
@@ -351,6 +410,7 @@ class Conversation:
             await self._socket.drained()
             if not self._stands(subscription):
                 return
+            deadline.reschedule(self._loop.time() + REPLAY_S)
             owner = self._rooms.hub.known_owner(subscription.stream)
             if self._rooms.access.may_hear_kept(subscription.identity, alert.owner, owner):
                 replayed.add(alert.id)

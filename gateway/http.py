@@ -8,9 +8,10 @@ import hmac
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from aiohttp import HttpVersion11, web
@@ -23,6 +24,7 @@ from common.alerts import STREAM_ID, AlertFault
 from common.errors import RouterUnavailable, StoreUnavailable
 from common.frames import FrameFault
 from common.metrics import FIGURES
+from common.service import Tasks
 from gateway import origins
 from gateway.access import Owner, Right
 from gateway.addresses import forwarded_secure
@@ -41,6 +43,9 @@ BODY_TIMEOUT_S: Final = 10.0
 MAX_UNVERIFIED_BYTES: Final = 64 << 20
 #: How long `/health` waits for each of its answers.
 HEALTH_TIMEOUT_S: Final = 1.0
+#: Between two questions that are shared there is a rest, so many times as long as the last took, and at most so long.
+REST_RATIO: Final = 4
+REST_S: Final = 0.25
 
 HELP: Final = """watchout: live camera frames and ML alerts, routed.
 
@@ -63,6 +68,7 @@ Sign in with "Authorization: Bearer <session token>"; on a WebSocket also with a
 """
 
 _log = log.get("gateway.http")
+_T = TypeVar("_T")
 
 
 class HttpError(Exception):
@@ -80,10 +86,51 @@ class HttpError(Exception):
         return _json({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
 
 
+class SharedQuestion(Generic[_T]):
+    """What many may want to know at once, and is asked once at a time.
+
+    Who comes while it is asked shares the next time with all who wait, so that no answer is older than its request.
+    Between two times there is a rest, so that whoever answers has time for others however many ask. `ask` answers
+    also when it fails; what it raises is logged, and raised at all who wait.
+    """
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, _T]], tasks: Tasks) -> None:
+        self._ask = ask
+        self._tasks = tasks
+        self._asking = asyncio.Lock()
+        self._next: asyncio.Task[_T] | None = None
+        self._rested_at = float("-inf")
+
+    async def answer(self) -> _T:
+        """What is so at a time after this call."""
+        if self._next is None or self._next.done():
+            self._next = self._tasks.start(self._take_turn(), "shared question")
+        return await asyncio.shield(self._next)
+
+    async def _take_turn(self) -> _T:
+        loop = asyncio.get_running_loop()
+        async with self._asking:
+            await asyncio.sleep(self._rested_at - loop.time())
+            self._next = None
+            began = loop.time()
+            try:
+                return await self._ask()
+            finally:
+                ended = loop.time()
+                self._rested_at = ended + min(REST_RATIO * (ended - began), REST_S)
+
+
 class JsonRequestHandler(web.RequestHandler, HttpConnection):
     """aiohttp's connection, with our error bodies also for what is no HTTP."""
 
     __slots__ = ()
+
+    def close(self) -> None:
+        """Finish the answer that is under way, if any, and close the connection."""
+        is_idle = self._waiter is not None and not self._waiter.done()
+        super().close()
+        if is_idle:
+            self.force_close()
 
     def detach(self) -> None:
         """Let go of the connection without closing it."""
@@ -118,7 +165,7 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
 def make_app(rooms: Rooms) -> web.Application:
     """All HTTP paths."""
     http = _Http(rooms)
-    app = web.Application(middlewares=[_errors, http.check], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[_keep_or_close, _errors, http.check], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(http.allow_origin)
     app.router.add_get("/", http.help)
     app.router.add_get("/health", http.health)
@@ -133,6 +180,21 @@ def make_app(rooms: Rooms) -> web.Application:
     app.router.add_get("/streams/{id}/frame.jpg", http.frame)
     app.router.add_get("/streams/{id}/mjpeg", http.mjpeg, allow_head=False)
     return app
+
+
+@web.middleware
+async def _keep_or_close(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Tell the listener when its connection is at work; strangers' connections are not kept while they are many."""
+    listener = _listener(request)
+    if listener is None:
+        return await handler(request)
+    listener.asked()
+    response = await handler(request)
+    if not listener.answered() and not response.prepared:
+        response.force_close()
+    return response
 
 
 @web.middleware
@@ -167,7 +229,9 @@ class _Http:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._asking: asyncio.Task[tuple[str | None, dict[str, Any] | None]] | None = None
+        self._looking: asyncio.Task[tuple[str | None, _Stats | None]] | None = None
+        self._stats = SharedQuestion(self._ask_router, rooms.tasks)
+        self._metrics = SharedQuestion(self._ask_metrics, rooms.tasks)
         self._replays = Replays()
         self._unverified_bytes = 0
 
@@ -220,21 +284,20 @@ class _Http:
         if reason is not None:
             body["reason"] = reason
         if stats is not None and self._may_see_stats(request):
-            body["stats"] = _public_stats(stats)
-            body["metrics"] = body["stats"]["streams"]
+            body["stats"] = msgspec.Raw(stats.page)
+            body["metrics"] = msgspec.Raw(stats.streams)
         return _json(body, 200 if reason is None else 503)
 
     async def stats(self, request: web.Request) -> web.Response:
         self._must_see_stats(request)
-        return _json(_public_stats(await self._rooms.link.ask("stats")))
+        stats = await self._ask_stats()
+        if stats is None:
+            raise RouterUnavailable("no stats")
+        return _json(msgspec.Raw(stats.page))
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._must_see_stats(request)
-        stats: dict[str, Any] | None = None
-        if self._rooms.link.live:
-            with contextlib.suppress(RouterUnavailable):
-                stats = await self._rooms.link.ask("stats")
-        text = await asyncio.to_thread(_render_metrics, stats, self._rooms.link.figures())
+        text = await self._metrics.answer()
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def streams(self, request: web.Request) -> web.Response:
@@ -256,10 +319,14 @@ class _Http:
         return _json({"streams": found})
 
     async def frame(self, request: web.Request) -> web.Response:
-        _, stream, owner = await self._viewable(request, request.match_info["id"], Right.VIEW)
+        viewer, stream, owner = await self._viewable(request, request.match_info["id"], Right.VIEW)
         if owner is None:
             raise _no_such_stream()
         frame = await self._rooms.link.newest(stream)
+        if self._rooms.hub.publication(stream) is None:  # the stream may have changed hands while its frame was awaited
+            word = await self._rooms.link.find(stream)
+            if not self._rooms.access.may_view(viewer, word.owner):
+                raise _no_such_stream()
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
         try:
@@ -284,15 +351,15 @@ class _Http:
         if owner is None:
             raise _no_such_stream()
         max_fps = _number(request, "fps", 0.01, 1000)
-        status, owner = await self._rooms.link.find(stream)
+        word = await self._rooms.link.find(stream)
         rooms, subscription = self._rooms, Subscription(stream, viewer, video=True, alerts=False, max_fps=max_fps)
-        if not rooms.access.allows(subscription, owner):  # the stream changed hands meanwhile
+        if word.owner is None or not rooms.access.allows(subscription, word.owner):  # it changed hands meanwhile
             raise _no_such_stream()
         if (full := rooms.connections.joined(viewer.user_id)) is not None:
             raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", _RETRY)
         try:
             watching = Mjpeg(rooms, subscription)
-            if rooms.hub.watch(subscription, watching, status, owner, asyncio.get_running_loop().time(), now_ms()):
+            if rooms.hub.watch(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
                 rooms.link.ask_newest(stream)
             return await watching.serve(request)
         finally:
@@ -319,6 +386,7 @@ class _Http:
         body = await self._read_body(request, verified=signed is None)
         if signed is not None:
             known = self._verify(signed, body)
+            _is_known(request)
             if known is not None:
                 again = [{"id": each, "duplicate": True, "receivers": 0} for each in known]
                 return _json({"accepted": again}, 202)
@@ -353,8 +421,8 @@ class _Http:
         first = f"GET {request.raw_path} HTTP/{request.version.major}.{request.version.minor}"
         lines = [b"%b: %b" % header for header in request.raw_headers]
         head = b"\r\n".join([first.encode("latin-1", "replace"), *lines, b"", b""])
-        listener = request.transport.get_protocol() if request.transport is not None else None
-        if is_upgrade(head) and isinstance(listener, Listener):
+        listener = _listener(request)
+        if is_upgrade(head) and listener is not None:
             listener.upgrade(head)
             raise asyncio.CancelledError  # the connection is no longer aiohttp's: there is nobody to answer
         raise HttpError(
@@ -367,6 +435,7 @@ class _Http:
         """What the headers of a signed request say, None for one with the service token. Raises 401 otherwise."""
         settings, headers = self._rooms.settings, request.headers
         if settings.service_token is not None and _same(_bearer(request), settings.service_token):
+            _is_known(request)
             return None
         try:
             if not settings.service_webhook_secrets:
@@ -445,6 +514,7 @@ class _Http:
         if identity is None:
             self._rooms.figures.count("auth_refused_total")
             raise HttpError(401, "AUTH_FAILED", "the token is not good, sign in again", _CHALLENGE)
+        _is_known(request)
         return identity
 
     def _own_page(self, request: web.Request) -> bool:
@@ -475,7 +545,7 @@ class _Http:
             raise HttpError(code, "INVALID_MESSAGE" if code == 400 else "NOT_FOUND", text)
         owner = self._rooms.hub.owner(stream)
         if owner is None:
-            _, owner = await self._rooms.link.find(stream)
+            owner = (await self._rooms.link.find(stream)).owner
         if right not in self._rooms.access.rights(viewer, owner):
             self._rooms.figures.count("unauthorized_total")
             raise _no_such_stream()
@@ -483,31 +553,47 @@ class _Http:
 
     def _may_see_stats(self, request: web.Request) -> bool:
         token = self._rooms.settings.stats_token
-        came = _bearer(request)
-        return token is None or _same(came, token)
+        if token is None:
+            return True
+        if not _same(_bearer(request), token):
+            return False
+        _is_known(request)
+        return True
 
     def _must_see_stats(self, request: web.Request) -> None:
         if not self._may_see_stats(request):
             raise HttpError(401, "AUTH_FAILED", "this path wants the stats token", _CHALLENGE)
 
-    async def _look(self) -> tuple[str | None, dict[str, Any] | None]:
-        """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
-        if self._asking is None or self._asking.done():
-            self._asking = self._rooms.tasks.start(self._ask_health(), "health")
-        return await asyncio.shield(self._asking)
+    async def _ask_router(self) -> _Stats | None:
+        try:
+            return _Stats.of(await self._rooms.link.ask("stats"))
+        except RouterUnavailable:
+            return None
 
-    async def _ask_health(self) -> tuple[str | None, dict[str, Any] | None]:
+    async def _ask_stats(self, timeout_s: float | None = None) -> _Stats | None:
+        """What the router counts; None when it does not answer in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s or self._rooms.settings.router_timeout_s):
+                return await self._stats.answer()
+        return None
+
+    async def _ask_metrics(self) -> bytes:
+        stats = await self._ask_stats() if self._rooms.link.live else None
+        counted = None if stats is None else stats.all
+        return await asyncio.to_thread(_render_metrics, counted, self._rooms.link.figures())
+
+    async def _look(self) -> tuple[str | None, _Stats | None]:
+        """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
+        if self._looking is None or self._looking.done():
+            self._looking = self._rooms.tasks.start(self._ask_health(), "health")
+        return await asyncio.shield(self._looking)
+
+    async def _ask_health(self) -> tuple[str | None, _Stats | None]:
         if self._rooms.draining:
             return "the gateway drains", None
-        stats: dict[str, Any] | None = None
-        if not self._rooms.link.live:
+        if not self._rooms.link.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                stats = await self._rooms.link.ask("stats")
-        except (RouterUnavailable, TimeoutError):
-            return "the router is unreachable", None
-        if stats is not None and stats["router"]["state"] != "active":
+        if stats.all["router"]["state"] != "active":
             return "the router has just begun and hears what the gateways hold", stats
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
@@ -515,6 +601,17 @@ class _Http:
         except (StoreUnavailable, TimeoutError):
             return "the session store is unreachable", stats
         return None, stats
+
+
+def _listener(request: web.Request) -> Listener | None:
+    protocol = request.transport.get_protocol() if request.transport is not None else None
+    return protocol if isinstance(protocol, Listener) else None
+
+
+def _is_known(request: web.Request) -> None:
+    """Who sent this has shown who he is: his connection is no stranger's any more."""
+    if (listener := _listener(request)) is not None:
+        listener.authenticated()
 
 
 def _no_such_stream() -> HttpError:
@@ -588,6 +685,20 @@ def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:
         "activeStreams": [row["streamId"] for row in rows],
         "streams": [{key: row[key] for key in ("streamId", "fps", "totalFrames", "uptime")} for row in rows],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Stats:
+    """An answer of the router, and what all may see of it as JSON: the page, and the streams alone."""
+
+    all: dict[str, Any]
+    page: bytes
+    streams: bytes
+
+    @classmethod
+    def of(cls, stats: dict[str, Any]) -> _Stats:
+        public = _public_stats(stats)
+        return cls(stats, msgspec.json.encode(public), msgspec.json.encode(public["streams"]))
 
 
 class _Figures(Collector):

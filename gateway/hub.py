@@ -26,8 +26,13 @@ from gateway.lanes import Subscription
 IDLE_AFTER_S: Final = 5.0
 #: The wire's frame ids have 32 bits; after so many frames a stream begins again at 1.
 MAX_FRAME_ID: Final = 2**32 - 1
+#: What was known of streams that nobody here has to do with any more is kept for one to two times so long.
+CLOSED_KEPT_S: Final = 10.0
+CLOSED_KEPT: Final = 20_000
 #: Ids of alerts that are remembered, so that none comes twice to a viewer.
 ALERTS_SEEN: Final = 4096
+#: Live alerts that wait for a viewer while those that are kept are fetched for it.
+ALERTS_HELD: Final = 256
 
 
 class Viewer(Protocol):
@@ -75,6 +80,15 @@ class Publication:
     told_undecodable: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is said of a stream: how it stands, whose it is, and since which term. The highest term is the last word."""
+
+    status: StreamStatus = "offline"
+    owner: Owner | None = None
+    term: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Stream:
     """A stream that somebody here publishes or watches. `term` and `owner` are the newest known."""
@@ -96,7 +110,11 @@ class Hub:
     """All streams of one gateway."""
 
     def __init__(
-        self, *, woken: Callable[[], None], to_bus: Callable[[Frame], None], unlimited_fps: float = 30.0
+        self,
+        *,
+        woken: Callable[[], None],
+        to_bus: Callable[[Frame], None],
+        unlimited_fps: float = 30.0,
     ) -> None:
         self._streams: dict[str, Stream] = {}
         self._publications: dict[str, Publication] = {}
@@ -104,6 +122,9 @@ class Hub:
         self._to_bus = to_bus
         self._unlimited_fps = unlimited_fps
         self._changed_demand: set[str] = set()
+        self._closed: dict[str, Word] = {}
+        self._closed_before: dict[str, Word] = {}
+        self._turn_at = float("-inf")
         self._changed_holds: set[str] = set()
         self._changed_interest: set[str] = set()
         self._moved: set[str] = set()
@@ -219,19 +240,18 @@ class Hub:
         self,
         subscription: Subscription,
         viewer: Viewer,
-        found: StreamStatus,
-        owner: Owner | None,
+        word: Word,
         now: float,
         now_ms: int,
     ) -> bool:
         """A viewer subscribes: it is told the status, and gets the newest frame when it wants it.
 
-        `found` and `owner` are what the router just said of the stream; what this gateway knows by itself counts
-        more. True: the newest frame is not here, ask the router for it.
+        `word` is the `last_word` on the stream, by which the viewer's rights were judged in this same turn of the
+        loop. True: the newest frame is not here, ask the router for it.
         """
         stream = self._open(subscription.stream)
         if stream.publication is None and not stream.viewers:
-            stream.status, stream.owner = found, owner
+            stream.status, stream.owner, stream.term = word.status, word.owner, word.term
         stream.viewers[subscription] = viewer
         if subscription.video:
             stream.video.append((subscription, viewer))
@@ -253,10 +273,17 @@ class Hub:
         self._touch(self._changed_interest, stream.id)
         self._close_if_empty(stream)
 
-    def status(self, stream_id: str) -> StreamStatus:
-        """How a stream stands, as far as this gateway knows."""
+    def last_word(self, stream_id: str, found: Word) -> Word:
+        """The newest of what the router just said, and of what this gateway knows or lately knew by itself.
+
+        An answer of the router may have waited while its later word on the stream was already taken in.
+        """
         stream = self._streams.get(stream_id)
-        return stream.status if stream is not None else "offline"
+        if stream is not None and (stream.publication is not None or stream.viewers):
+            known = Word(stream.status, stream.owner, stream.term)
+            return known if stream.publication is not None or known.term >= found.term else found
+        lately = self._closed.get(stream_id) or self._closed_before.get(stream_id)
+        return lately if lately is not None and lately.term > found.term else found
 
     def owner(self, stream_id: str) -> Owner | None:
         """Whose a stream is, as far as this gateway knows it for certain: it has the camera."""
@@ -350,7 +377,7 @@ class Hub:
             if not subscription.alerts:
                 continue
             self.alerts_out += 1
-            if subscription.held is not None and len(subscription.held) < ALERTS_SEEN:
+            if subscription.held is not None and len(subscription.held) < ALERTS_HELD:
                 subscription.held[alert.id] = message
             else:
                 viewer.message(message)
@@ -399,6 +426,9 @@ class Hub:
 
     def tick(self, now: float, now_ms: int) -> None:
         """Cameras that went quiet are `online`. Call it every second or so."""
+        if now - self._turn_at >= CLOSED_KEPT_S:
+            self._turn_at = now
+            self._closed_before, self._closed = self._closed, {}
         for publication in self._publications.values():
             if now - publication.last_frame_s > IDLE_AFTER_S:
                 stream = self._streams[publication.stream]
@@ -526,8 +556,10 @@ class Hub:
         return stream
 
     def _close_if_empty(self, stream: Stream) -> None:
-        if stream.publication is None and not stream.viewers:
-            self._streams.pop(stream.id, None)
+        if stream.publication is None and not stream.viewers and self._streams.pop(stream.id, None) is not None:
+            self._closed[stream.id] = Word(stream.status, stream.owner, stream.term)
+            if len(self._closed) > CLOSED_KEPT:
+                del self._closed[next(iter(self._closed))]
 
     def _touch(self, changed: set[str], stream_id: str) -> None:
         changed.add(stream_id)

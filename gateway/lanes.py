@@ -55,6 +55,7 @@ class Subscription:
         "stream",
         "unacked",
         "video",
+        "waits",
         "window",
     )  # fmt: skip
 
@@ -82,6 +83,8 @@ class Subscription:
         self.last_frame_id = 0
         self.sent_at = float("-inf")
         self.unacked: deque[int] = deque()
+        #: Nobody owned the stream when the subscription began.
+        self.waits = False
         self.slot: Frame | None = None
         #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
         self.held: dict[str, bytes] | None = None

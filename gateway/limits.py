@@ -17,6 +17,8 @@ SAY_EVERY_S: Final = 1.0
 #: past that is cut off without a word.
 MAX_REFUSED: Final = 1024
 MAX_REFUSED_PER_ADDRESS: Final = 64
+#: Strangers are too many past this part of a limit.
+CROWDED: Final = 0.75
 
 
 class Allowance:
@@ -78,6 +80,16 @@ class Place:
         """Whether so many are over the limits that there is no time to tell this one."""
         return self.full is not None and self._connections.swamped(self._key)
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether nobody knows yet who this is."""
+        return self._is_stranger
+
+    @property
+    def crowded(self) -> bool:
+        """Whether this is a stranger for whom there is hardly room: it goes when it has its answer."""
+        return self._is_open and self._is_stranger and self._connections.crowded(self._key)
+
     def came_from(self, key: str) -> None:
         """The client's address is known now: behind a proxy only a request says it. The first that is told counts."""
         if not self._is_open or self._key is not None:
@@ -90,7 +102,7 @@ class Place:
         self._take()
 
     def trusted(self) -> None:
-        """It is known who this is, or that it need not be known: no stranger any more."""
+        """It is known who this is: no stranger any more."""
         self._become(stranger=False)
 
     def doubted(self) -> None:
@@ -187,6 +199,17 @@ class Connections:
         if key is not None and self._strangers_by_address.get(key, 0) >= settings.max_strangers_per_address:
             return Full("from this address that have not signed in")
         return None
+
+    def crowded(self, key: str | None) -> bool:
+        """Whether a limit that a stranger of this address may meet is nearly reached."""
+        settings = self._settings
+        counts = [(self._taken, settings.max_connections), (self._strangers, self._most_strangers)]
+        if key is not None:
+            counts += [
+                (self._by_address.get(key, 0), settings.max_connections_per_address),
+                (self._strangers_by_address.get(key, 0), settings.max_strangers_per_address),
+            ]
+        return any(count > most * CROWDED for count, most in counts)
 
     def swamped(self, key: str | None) -> bool:
         """Whether too many that are over a limit wait to be told, of this address or of all."""

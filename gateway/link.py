@@ -35,14 +35,13 @@ from common.messages import (
     Revoke,
     SendNewest,
     Status,
-    StreamStatus,
     TellCamera,
     decode_frame,
 )
 from common.metrics import Figures
 from common.settings import Settings
 from gateway.access import Access, Owner
-from gateway.hub import Hub
+from gateway.hub import Hub, Word
 
 #: Streams' moving figures go to the router this often, in seconds.
 REPORT_EVERY_S: Final = 0.5
@@ -142,17 +141,16 @@ class RouterLink:
             raise _unexpected(reply)
         return reply
 
-    async def find(self, stream: str) -> tuple[StreamStatus, Owner | None]:
-        """How a stream stands, and whose it is as far as the router or this gateway knows.
+    async def find(self, stream: str) -> Word:
+        """The last word on a stream, of the router or of this gateway. Raises `RouterUnavailable`.
 
-        Raises `RouterUnavailable`.
+        It holds in this turn of the loop; later `Hub.last_word` has to be asked again.
         """
         reply = await self.link.request(lambda n: Lookup(request=n, stream=stream))
         if not isinstance(reply, Found):
             raise _unexpected(reply)
-        if reply.user is None:  # a router that has just begun may not know it yet
-            return reply.status, self.hub.known_owner(stream)
-        return reply.status, Owner(reply.user, frozenset(reply.organizations))
+        owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
+        return self.hub.last_word(stream, Word(reply.status, owner, reply.term))
 
     async def raise_alert(self, alert: Alert) -> Accepted:
         """Hand an alert to the router. Raises `RouterUnavailable`."""
@@ -188,7 +186,7 @@ class RouterLink:
             return self.hub.newest(stream)
         if self._waiting >= MAX_FRAME_WAITS:
             raise RouterUnavailable("too many wait for frames")
-        if (await self.find(stream))[0] == "offline":
+        if (await self.find(stream)).status == "offline":
             return self.hub.newest(stream)
         future: asyncio.Future[Frame] = self._loop.create_future()
         waits = self._waits.setdefault(stream, [])

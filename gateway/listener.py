@@ -39,6 +39,8 @@ MAX_HEADERS: Final = 100
 BACKLOG: Final = 1024
 #: A client that reads nothing of its HTTP answer for so long is cut off.
 STALLED_S: Final = 10.0
+#: A stranger's HTTP connection without a request is closed after this; that of somebody known is kept for longer.
+STRANGER_KEEPALIVE_S: Final = 5.0
 #: A refused connection is read for so long, unheard: with unread bytes the kernel would take the answer back.
 LINGER_S: Final = 1.0
 
@@ -123,6 +125,10 @@ class HttpConnection(asyncio.Protocol):
     """aiohttp's side of a connection."""
 
     @abc.abstractmethod
+    def close(self) -> None:
+        """Finish the answer that is under way, if any, and close the connection."""
+
+    @abc.abstractmethod
     def detach(self) -> None:
         """Let go of the connection without closing it."""
 
@@ -130,13 +136,13 @@ class HttpConnection(asyncio.Protocol):
 class Listener(asyncio.Protocol):
     """A connection until it is known what it is, and for its whole life when it is HTTP.
 
-    It counts as a stranger's until the head of its first request is whole, and under the address that this request
-    comes from: a proxy may send the requests of other clients later on the same connection.
+    It counts under the address that its first request comes from: a proxy may send the requests of other clients later
+    on the same connection. It is a stranger's until one of its requests shows who sent it.
     """
 
     __slots__ = (
-        "_buffer", "_certificate", "_deadline", "_http", "_lost", "_make_http", "_peer", "_place", "_refused", "_rooms",
-        "_shaking", "_transport",
+        "_buffer", "_certificate", "_deadline", "_http", "_idle", "_lost", "_make_http", "_peer", "_place", "_proxied",
+        "_refused", "_rooms", "_shaking", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -151,7 +157,9 @@ class Listener(asyncio.Protocol):
         self._place: Place
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle | None = None
-        self._shaking = self._refused = self._lost = False
+        #: Ends a stranger's connection on which no request comes any more.
+        self._idle: asyncio.TimerHandle | None = None
+        self._proxied = self._shaking = self._refused = self._lost = False
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,8 +168,8 @@ class Listener(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         peer = self._transport.get_extra_info("peername")
         self._peer = str(peer[0]) if peer else ""
-        proxied = is_trusted(self._peer, self._rooms.settings.trusted_proxies)
-        self._place = self._rooms.connections.opened(None if proxied else limit_key(self._peer))
+        self._proxied = is_trusted(self._peer, self._rooms.settings.trusted_proxies)
+        self._place = self._rooms.connections.opened(None if self._proxied else limit_key(self._peer))
         if self._place.turned_away:
             self._transport.abort()
         elif self._certificate is None:
@@ -255,10 +263,35 @@ class Listener(asyncio.Protocol):
             text = f"too many connections {self._place.full.what}"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", text, {"Retry-After": "1", **headers})
         else:
-            self._place.trusted()
             self._http = self._make_http()
             self._http.connection_made(self._transport)
             self._http.data_received(came)
+
+    def asked(self) -> None:
+        """A request was read."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def authenticated(self) -> None:
+        """The present request shows who sent it."""
+        self._place.trusted()
+
+    def answered(self) -> bool:
+        """The answer is about to be sent; whether the connection may be kept for more requests.
+
+        A trusted proxy keeps its own count of connections, and closes those that it does not need.
+        """
+        if self._place.crowded:
+            return False
+        if self._place.is_stranger and not self._proxied and not self._lost:
+            self._idle = asyncio.get_running_loop().call_later(STRANGER_KEEPALIVE_S, self._idle_too_long)
+        return True
+
+    def _idle_too_long(self) -> None:
+        self._idle = None
+        if self._http is not None:
+            self._http.close()
 
     def upgrade(self, head: bytes) -> None:
         """A later request of this connection, which aiohttp has read, is an upgrade: it is a WebSocket from now on."""
@@ -339,9 +372,10 @@ class Listener(asyncio.Protocol):
 
     def _gone(self) -> None:
         self._lost = True
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        for timer in (self._deadline, self._idle):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._idle = None
         self._place.closed()
 
 

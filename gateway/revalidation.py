@@ -123,11 +123,10 @@ class Revalidation:
 
         async def one(member: Member, token: str) -> None:
             async with turn:
-                found = await self._authenticator.introspect(token)
-            if found is None:
-                self._end([member])
-            elif (renewed := self._roster.introspected(member, found, time.time())) is not None:
-                self._renew([renewed])
+                found = await self._authenticator.introspect(token, recheck=True)
+            ended, renewed = self._roster.introspected(member, found, time.time())
+            self._end(ended)
+            self._renew(renewed)
 
         await asyncio.gather(*(self._guarded(one(member, token)) for member, token in tokens))
 

@@ -6,8 +6,9 @@ import asyncio
 import random
 import string
 import time
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from common.metrics import Figures
 from common.service import Tasks
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from gateway.conversation import Conversation
     from gateway.mjpeg import Mjpeg
     from gateway.websocket import WebSocket
+
+
+MAX_REPLAYING: Final = 32
 
 
 @dataclass(slots=True)
@@ -41,6 +45,10 @@ class Rooms:
     sockets: set[WebSocket] = field(default_factory=set)
     moving_pictures: set[Mjpeg] = field(default_factory=set)
     draining: bool = False
+    #: By user: subscriptions to streams that nobody owned when they began.
+    waits: Counter[str] = field(default_factory=Counter)
+    #: Replays of recent alerts that are under way, each with what the router keeps of a stream in memory.
+    replaying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYING))
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -19,6 +20,7 @@ class Roster(Generic[M]):
         self._by_session: dict[str, set[M]] = {}
         self._by_user: dict[str, set[M]] = {}
         self._without_session: set[M] = set()
+        self._ending: set[M] = set()
         self._introspected_at: dict[M, float] = {}
 
     def __len__(self) -> int:
@@ -35,17 +37,20 @@ class Roster(Generic[M]):
             self._without_session.add(member)
         if identity.introspected is not None:
             self._introspected_at[member] = now
+        if identity.ends_at < math.inf:
+            self._ending.add(member)
 
     def remove(self, member: M) -> None:
         """A member goes, if it was here."""
         identity = self._members.pop(member, None)
         if identity is None:
             return
+        self._without_session.discard(member)
+        self._introspected_at.pop(member, None)
+        self._ending.discard(member)
         _discard(self._by_user, identity.user_id, member)
         if identity.session_id is not None:
             _discard(self._by_session, identity.session_id, member)
-        self._without_session.discard(member)
-        self._introspected_at.pop(member, None)
 
     # ── sessions in the store ────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,7 +78,8 @@ class Roster(Generic[M]):
                 if found is None or found.user_id != identity.user_id:
                     ended.append(member)
                 elif found != identity:
-                    renewed.append((member, replace(found, introspected=identity.introspected)))
+                    now_is = replace(found, introspected=identity.introspected, ends_at=identity.ends_at)
+                    renewed.append((member, now_is))
         self._members.update(renewed)
         return ended, renewed
 
@@ -81,11 +87,7 @@ class Roster(Generic[M]):
 
     def overdue(self, now: float) -> list[M]:
         """Members whose time is over, which nothing prolongs."""
-        return [
-            member
-            for member in self._without_session
-            if self._members[member].expires_at <= now and member not in self._introspected_at
-        ]
+        return [member for member in self._ending if self._members[member].ends_at <= now]
 
     def to_introspect(self, now: float, every_s: float) -> list[tuple[M, str]]:
         """Members whose token is to be introspected again, with it: after a while, and when it ends."""
@@ -97,16 +99,19 @@ class Roster(Generic[M]):
                 due.append((member, identity.introspected))
         return due
 
-    def introspected(self, member: M, found: Identity, now: float) -> tuple[M, Identity] | None:
-        """The answer to that: who the token is now; returned when it changes the member's rights."""
+    def introspected(self, member: M, found: Identity | None, now: float) -> tuple[list[M], list[tuple[M, Identity]]]:
+        """What the answer to that means, as in `compare`: who the token is now, None when it is nobody."""
         identity = self._members.get(member)
         if identity is None or identity.introspected is None:
-            return None
+            return [], []
+        if found is None or found.user_id != identity.user_id:
+            return [member], []
         self._introspected_at[member] = now
-        if identity.session_id is not None:
-            return None
-        self._members[member] = replace(found, organizations=identity.organizations)
-        return (member, self._members[member]) if self._members[member] != identity else None
+        if identity.session_id is not None or identity.ends_at < math.inf:
+            return [], []  # it had only to be good still: who the caller is, another way said
+        renewed = replace(found, organizations=identity.organizations)
+        self._members[member] = renewed
+        return [], [(member, renewed)] if renewed != identity else []
 
     def users_without_session(self) -> list[str]:
         """Users whose organizations have to be asked for by themselves."""

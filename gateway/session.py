@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 import msgspec
@@ -17,10 +17,10 @@ import msgspec
 from common.alerts import AlertDraft, AlertFault, check_draft
 from common.errors import ClientError, CloseCode, ErrorCode
 from common.frames import Codec, FrameFault, parse_binary
-from common.messages import StreamStatus
 from common.settings import Settings
 from gateway import wire
 from gateway.access import Access, Owner, Right
+from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.limits import Allowance
 from identity import Identity
@@ -66,7 +66,7 @@ class Close:
 class Verify:
     """Ask the session store; answer with `Session.verified` or `Session.store_unavailable`."""
 
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,7 @@ class Watch:
     """The subscription begins; `alerts_since` in ms: replay what is kept since then first."""
 
     subscription: Subscription
-    status: StreamStatus
-    owner: Owner | None
+    word: Word
     alerts_since: int | None
 
 
@@ -306,13 +305,14 @@ class Session:
         """The router did not answer in time."""
         return self.refused(ErrorCode.ROUTING_ERROR, "the router did not answer in time, try again", now, now_ms)
 
-    def found(self, status: StreamStatus, owner: Owner | None, now: float, now_ms: int) -> list[Command]:
+    def found(self, word: Word, now: float, now_ms: int) -> list[Command]:
         """It is known whose the stream is that the viewer wants."""
         self.waiting = None
         asked, self._asked = self._asked, None
         if self._closed or self.identity is None or not isinstance(asked, wire.Subscribe):
             return []
-        rights, consumes = self._access.rights(self.identity, owner), asked.consumes or []
+        owner, consumes = word.owner, asked.consumes or []
+        rights = self._access.rights(self.identity, owner)
         if not rights & _VIEWERS:
             text = "you may not view streams" if owner is None else "this stream belongs to another user"
             return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
@@ -337,9 +337,9 @@ class Session:
         commands.append(Reply(wire.success("Subscription successful", now_ms, asked.stream_id)))
         if subscription.video or subscription.alerts:
             since = int(asked.alerts_since) if asked.alerts_since is not None and subscription.alerts else None
-            commands.append(Watch(subscription, status, owner, since))
+            commands.append(Watch(subscription, word, since))
         else:
-            commands.append(Reply(wire.status(asked.stream_id, status, now_ms)))
+            commands.append(Reply(wire.status(asked.stream_id, word.status, now_ms)))
         return commands
 
     def alerts_failed(self, message: str, now: float, now_ms: int) -> list[Command]:

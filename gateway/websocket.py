@@ -58,7 +58,7 @@ CLOSE_TIMEOUT_S: Final = 3.0
 #: A message that is not whole after this long closes the socket.
 UNFINISHED_S: Final = 60.0
 #: Most fragments of one message (the flaw of CVE-2026-48779: a fragment costs more than its bytes).
-MAX_FRAGMENTS: Final = 16_384
+MAX_FRAGMENTS: Final = 131_072
 #: So many fragments count as one message for the rates.
 FRAGMENTS_A_MESSAGE: Final = 16
 
@@ -419,7 +419,8 @@ class WebSocket(asyncio.Protocol):
         try:
             write = self._lanes.message(message)
         except LaneFull as full:
-            self._too_slow(full)
+            _log.info("viewer closed, its alert lane is full", messages=full.messages, bytes=full.pending_bytes)
+            self.too_slow()
             return
         if write:
             self._transport.write(message)
@@ -492,9 +493,11 @@ class WebSocket(asyncio.Protocol):
         """What waits for this subscription is not wanted any more."""
         self._lanes.drop(subscription)
 
-    def _too_slow(self, full: LaneFull) -> None:
+    def too_slow(self) -> None:
+        """This client does not take its alerts: end it, and let it come back for them."""
+        if self.closing:
+            return
         self._rooms.figures.count("closed_slow_total")
-        _log.info("viewer closed, its alert lane is full", messages=full.messages, bytes=full.pending_bytes)
         self._lanes.blocked = False  # what still waits is not sent: the code tells the client to come back
         self._lanes.forget_messages()
         if self._conversation is not None:

@@ -32,6 +32,9 @@ class Auth(ClientMessage, frozen=True, tag="auth"):
 
     token: str
 
+    def __repr__(self) -> str:
+        return "Auth(token=…)"
+
 
 class Register(ClientMessage, frozen=True, tag="register"):
     """A camera wants a stream."""

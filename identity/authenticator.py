@@ -8,6 +8,7 @@ token are one, many of different tokens are one query, and what was accepted is 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -45,10 +46,13 @@ class Authenticator:
         self._sessions = Memory(settings.auth_cache_s, settings.auth_cache_tokens)
         self._introspected = Memory(settings.auth_cache_s, settings.auth_cache_tokens)
         self._by_token = self._by_id = None
+        self._by_user: Batches[Organizations] | None = None
         if store is not None:
             timeout_s = settings.store_timeout_s
             self._by_token = Batches(store.find, workers=LOOKUPS_AT_ONCE, timeout_s=timeout_s)
             self._by_id = Batches(store.live, workers=1, timeout_s=timeout_s)
+            if settings.stream_access == "organization":
+                self._by_user = Batches(store.organizations, workers=1, timeout_s=timeout_s)
 
     async def open(self) -> None:
         """Prepare every way; none has to be reachable now. Raises `common.errors.StartError`."""
@@ -58,7 +62,7 @@ class Authenticator:
 
     async def close(self) -> None:
         """Let go of connections."""
-        for way in (self._by_token, self._by_id, self._introspection, self._jwt, self._store):
+        for way in (self._by_token, self._by_id, self._by_user, self._introspection, self._jwt, self._store):
             if way is not None:
                 await way.close()
 
@@ -78,7 +82,7 @@ class Authenticator:
         Raises `common.errors.StoreUnavailable` when nobody who could know it can be asked.
         """
         if isinstance(credential, Ticket):
-            return await self._store.redeem(credential.text) if self._store is not None else None
+            return await self._redeem(credential)
         if self._settings.auth_combine == "all":
             return await self._verify_all(credential, lasting)
         unavailable: StoreUnavailable | None = None
@@ -93,6 +97,13 @@ class Authenticator:
         if unavailable is not None:
             raise unavailable
         return None
+
+    async def _redeem(self, ticket: Ticket) -> Identity | None:
+        """A ticket is as good as the session that it was made in: where that alone does not do, neither does it."""
+        alone = self._settings.auth_combine == "any" or len(self._methods) == 1
+        if self._store is None or "session" not in self._methods or not alone:
+            return None
+        return await self._store.redeem(ticket.text)
 
     async def _verify_all(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
         """Every way must accept it. A JWT is no session's token: there the session that it names has to be live."""
@@ -116,7 +127,7 @@ class Authenticator:
             case "jwt":
                 return await self._by_jwt(credential)
             case _:
-                return await self._by_introspection(credential)
+                return await self._by_introspection(credential, lasting)
 
     async def _by_session(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
         if self._is_jwt(credential):
@@ -125,10 +136,9 @@ class Authenticator:
         token = session_token(credential, settings.better_auth_secret, require_signed=settings.require_signed_tokens)
         if token is None or self._by_token is None:
             return None
-        now = asyncio.get_running_loop().time()
-        identity = self._sessions.get(token, now) if self._by_token.busy or not lasting else None
+        identity = self._remembered(self._sessions, token) if self._by_token.busy or not lasting else None
         if identity is None and (identity := await self._by_token.get(token)) is not None:
-            self._sessions.put(token, identity, now)
+            self._sessions.put(token, identity, asyncio.get_running_loop().time())
         return identity
 
     async def _by_jwt(self, credential: Token | Cookie) -> Identity | None:
@@ -143,9 +153,9 @@ class Authenticator:
             return session if session is not None and session.user_id == claims.user_id else None
         if self._settings.jwt_require_session:
             return None
-        return await self._belonging(_identity(claims))
+        return await self._belonging(replace(_identity(claims), ends_at=claims.expires_at))
 
-    async def _by_introspection(self, credential: Token | Cookie) -> Identity | None:
+    async def _by_introspection(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
         if self._introspection is None:
             return None
         if isinstance(credential, Cookie):
@@ -155,20 +165,25 @@ class Authenticator:
             text = unquote(credential.value)
         else:
             text = credential.text
-        now = asyncio.get_running_loop().time()
-        identity = self._introspected.get(text, now)
+        identity = None if lasting else self._remembered(self._introspected, text)
         if identity is None and (identity := await self.introspect(text)) is not None:
             identity = await self._belonging(identity)
-            self._introspected.put(text, identity, now)
+            self._introspected.put(text, identity, asyncio.get_running_loop().time())
         return identity
+
+    @staticmethod
+    def _remembered(memory: Memory, key: str) -> Identity | None:
+        identity = memory.get(key, asyncio.get_running_loop().time())
+        return None if identity is None or identity.expires_at <= time.time() else identity
 
     def _is_jwt(self, credential: Credential) -> bool:
         return self._jwt is not None and isinstance(credential, Token) and looks_like_jwt(credential.text)
 
     async def _belonging(self, identity: Identity) -> Identity:
         """The same caller with what he belongs to: the store knows it by the user."""
-        found = await self.organizations([identity.user_id])
-        return replace(identity, organizations=found.get(identity.user_id, {}))
+        if self._by_user is None:
+            return identity
+        return replace(identity, organizations=await self._by_user.get(identity.user_id) or {})
 
     # ── is it still? ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,14 +204,18 @@ class Authenticator:
     async def organizations(self, user_ids: Iterable[str]) -> Mapping[str, Organizations]:
         """See `SessionStore.organizations`."""
         asked = list(user_ids)
-        if self._settings.stream_access != "organization" or self._settings.database_url is None or not asked:
-            return {}
-        return await self._store.organizations(asked) if self._store is not None else {}
+        return (
+            {} if self._by_user is None or self._store is None or not asked else await self._store.organizations(asked)
+        )
 
-    async def introspect(self, token: str) -> Identity | None:
-        """Who the introspection endpoint says that this is now. Raises `StoreUnavailable`."""
-        claims = await self._introspection.verify(token) if self._introspection is not None else None
-        return None if claims is None else replace(_identity(claims), introspected=token)
+    async def introspect(self, token: str, *, recheck: bool = False) -> Identity | None:
+        """Who the introspection endpoint says that this is now. Raises `StoreUnavailable`.
+
+        `recheck`: of somebody who is here already, so that it does not wait behind strangers.
+        """
+        if self._introspection is None or (claims := await self._introspection.verify(token, recheck=recheck)) is None:
+            return None
+        return replace(_identity(claims), introspected=token)
 
 
 def methods(settings: Settings) -> tuple[str, ...]:
@@ -224,5 +243,6 @@ def _combined(found: list[Identity]) -> Identity | None:
     return replace(
         session,
         expires_at=min(identity.expires_at for identity in found),
+        ends_at=min(identity.ends_at for identity in found),
         introspected=tokens[0] if tokens else None,
     )

@@ -1,7 +1,7 @@
 """Many look-ups of one key each become few queries of many keys, with every wait and every queue bounded.
 
 One query serves all who ask for a key while it is under way. Keys that come while as many queries are under way as
-may be wait, and go together in the next.
+may be wait, and go together in the next; one that nobody waits for any more is not asked for.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ MAX_WAITING: Final = 20_000
 
 
 class _Batch(Generic[T]):
-    """The keys of one query, and its answer or fault once it is there."""
+    """The keys of one query, with how many wait for each, and its answer or fault once it is there."""
 
     def __init__(self) -> None:
-        self.keys: list[str] = []
+        self.keys: dict[str, int] = {}
+        self.started = False
         self.answer: asyncio.Future[Mapping[str, T] | StoreUnavailable] = asyncio.get_running_loop().create_future()
 
 
@@ -66,8 +67,12 @@ class Batches(Generic[T]):
     async def get(self, key: str) -> T | None:
         """The key's value, or None when it has none. Raises `StoreUnavailable`."""
         batch = self._by_key.get(key) or self._enter(key)
-        # Not `wait_for`: a caller that leaves must not take the answer from the others.
-        await asyncio.wait({batch.answer}, timeout=self._timeout_s)
+        batch.keys[key] += 1
+        try:
+            # Not `wait_for`: a caller that leaves must not take the answer from the others.
+            await asyncio.wait({batch.answer}, timeout=self._timeout_s)
+        finally:
+            self._leave(batch, key)
         if not batch.answer.done():
             raise StoreUnavailable(f"no answer within {self._timeout_s:g} s")
         answer = batch.answer.result()
@@ -96,14 +101,23 @@ class Batches(Generic[T]):
             # Not at once: what else comes in this turn of the loop goes along.
             asyncio.get_running_loop().call_soon(self._start)
         batch = self._waiting[-1]
-        batch.keys.append(key)
+        batch.keys[key] = 0
         self._by_key[key] = batch
         self._n_waiting += 1
         return batch
 
+    def _leave(self, batch: _Batch[T], key: str) -> None:
+        batch.keys[key] -= 1
+        if not batch.keys[key] and not batch.started and not batch.answer.done():
+            del batch.keys[key], self._by_key[key]
+            self._n_waiting -= 1
+
     def _start(self) -> None:
         while self._waiting and len(self._queries) < self._workers:
             batch = self._waiting.popleft()
+            if not batch.keys:
+                continue
+            batch.started = True
             self._n_waiting -= len(batch.keys)
             query = asyncio.create_task(self._query(batch), name="look up a batch")
             self._queries.add(query)
@@ -117,7 +131,7 @@ class Batches(Generic[T]):
     async def _query(self, batch: _Batch[T]) -> None:
         answer: Mapping[str, T] | StoreUnavailable
         try:
-            answer = await self._fetch(batch.keys)
+            answer = await self._fetch(list(batch.keys))
         except StoreUnavailable as exc:
             answer = exc
         except Exception as exc:

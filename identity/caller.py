@@ -17,7 +17,8 @@ class Identity:
 
     `expires_at` is in seconds since the epoch, infinite where nothing says when it ends; a session may be prolonged,
     so it takes no part in comparing. `session_id` is the row in the session store that keeps the caller in; None:
-    there is no such row (a JWT without one, introspection).
+    there is no such row (a JWT without one, introspection). `ends_at` is an end that nothing prolongs: of a JWT that
+    counts by itself.
     `roles` are the user's own, `organizations` those that the user belongs to. `introspected` is the token, where
     nothing else can tell later whether it is still good.
     """
@@ -28,6 +29,7 @@ class Identity:
     roles: frozenset[str] = frozenset()
     organizations: Organizations = field(default_factory=dict)
     introspected: str | None = field(default=None, repr=False, compare=False)
+    ends_at: float = field(default=math.inf, compare=False)
 
 
 class SessionStore(Protocol):

@@ -1,6 +1,7 @@
 """Tokens that only their issuer can read: an endpoint says who they are (RFC 7662, or Better Auth's ``get-session``).
 
-One request per token, however many callers wait for it; what an answer means is decided in `identity.claims`.
+One request per token and lane, however many callers wait for it; what an answer means is decided in `identity.claims`.
+Who is here already is asked for in a lane of its own, which strangers cannot fill.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from identity.endpoint import Answer, Endpoint, EndpointFault, Outage
 
 _log = log.get("identity")
 
-#: Requests under way, and tokens that wait for their turn; past it callers are told at once to try again.
-MAX_UNDER_WAY: Final = 64
+#: Requests under way, of strangers' tokens and of those that are looked at again.
+MAX_UNDER_WAY: Final = 48
+MAX_RECHECKS: Final = 16
+#: Tokens of one lane that wait for their turn; past it callers are told at once to try again.
 MAX_WAITING: Final = 1024
 #: Largest answer.
 MAX_ANSWER_BYTES: Final = 64 << 10
@@ -33,6 +36,15 @@ _CLOSED: Final = "tokens are not introspected any more"
 _NOBODY: Final = frozenset({400, 404, 410, 413, 414, 422, 431})
 #: Somebody is refused: this server where it proves itself, else the token.
 _REFUSED: Final = frozenset({401, 403})
+
+
+class _Lane:
+    """Requests that share a number of connections, by their token."""
+
+    def __init__(self, at_once: int, timeout_s: float) -> None:
+        self.most = at_once + MAX_WAITING
+        self.endpoint = Endpoint(timeout_s=timeout_s, max_answer_bytes=MAX_ANSWER_BYTES, at_once=at_once)
+        self.asking: dict[str, asyncio.Task[Claims | StoreUnavailable | None]] = {}
 
 
 class Introspection:
@@ -49,9 +61,8 @@ class Introspection:
             self._proof[settings.introspection_auth_header_name] = settings.introspection_auth_header_value
         self._timeout_s = settings.store_timeout_s
         self._now = now
-        self._endpoint: Endpoint | None = None
+        self._lanes: dict[bool, _Lane] = {}
         self._outage = Outage()
-        self._asking: dict[str, asyncio.Task[Claims | StoreUnavailable | None]] = {}
 
     async def open(self) -> None:
         """Prepare. Raises `StartError` when two settings want the same header."""
@@ -66,17 +77,24 @@ class Introspection:
         ]
         if len(claimants) > 1:
             raise StartError(f"{' and '.join(claimants)} both need the header Authorization, expected one of them")
-        self._endpoint = Endpoint(timeout_s=self._timeout_s, max_answer_bytes=MAX_ANSWER_BYTES, at_once=MAX_UNDER_WAY)
-        await self._endpoint.open()
+        self._lanes = {
+            recheck: _Lane(at_once, self._timeout_s)
+            for recheck, at_once in ((False, MAX_UNDER_WAY), (True, MAX_RECHECKS))
+        }
+        for lane in self._lanes.values():
+            await lane.endpoint.open()
 
-    async def verify(self, token: str) -> Claims | None:
+    async def verify(self, token: str, *, recheck: bool = False) -> Claims | None:
         """The bearer's claims; None when the endpoint says that it is nobody's.
 
+        `recheck`: the bearer is here already; the answer waits for other such ones at most, and for no stranger's.
         Raises `StoreUnavailable` when the endpoint cannot be asked, or its answer cannot be understood.
         """
         if not well_formed(token):
             return None
-        task = self._asking.get(token) or self._ask(token)
+        if (lane := self._lanes.get(recheck)) is None:
+            raise StoreUnavailable(_CLOSED)
+        task = lane.asking.get(token) or self._ask(lane, token)
         # The task goes on without a caller that leaves: others may wait for it too.
         await asyncio.wait({task})
         answer = StoreUnavailable(_CLOSED) if task.cancelled() else task.result()
@@ -86,22 +104,20 @@ class Introspection:
 
     async def close(self) -> None:
         """Let go of connections; whoever asks afterwards gets `StoreUnavailable`."""
-        endpoint, self._endpoint = self._endpoint, None
-        asking = list(self._asking.values())
+        lanes, self._lanes = list(self._lanes.values()), {}
+        asking = [task for lane in lanes for task in lane.asking.values()]
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-        if endpoint is not None:
-            await endpoint.close()
+        for lane in lanes:
+            await lane.endpoint.close()
 
-    def _ask(self, token: str) -> asyncio.Task[Claims | StoreUnavailable | None]:
-        if self._endpoint is None:
-            raise StoreUnavailable(_CLOSED)
-        if len(self._asking) >= MAX_UNDER_WAY + MAX_WAITING:
+    def _ask(self, lane: _Lane, token: str) -> asyncio.Task[Claims | StoreUnavailable | None]:
+        if len(lane.asking) >= lane.most:
             raise self._unavailable(f"{MAX_WAITING} tokens are waiting already")
-        task = asyncio.create_task(self._answer(self._endpoint, token), name="introspect a token")
-        self._asking[token] = task
-        task.add_done_callback(lambda _: self._asking.pop(token, None))
+        task = asyncio.create_task(self._answer(lane.endpoint, token), name="introspect a token")
+        lane.asking[token] = task
+        task.add_done_callback(lambda _: lane.asking.pop(token, None))
         return task
 
     async def _answer(self, endpoint: Endpoint, token: str) -> Claims | StoreUnavailable | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from identity.caller import Identity
 
@@ -18,6 +18,7 @@ class Memory:
         self._lifetime_s = lifetime_s
         self._size = size
         self._found: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._by_session: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -28,7 +29,7 @@ class Memory:
         if found is None:
             return None
         if now >= found[0]:
-            del self._found[key]
+            self._forget(key)
             return None
         return found[1]
 
@@ -36,17 +37,25 @@ class Memory:
         """Remember an answer of now."""
         if self._lifetime_s <= 0:
             return
+        self._forget(key)
         self._found[key] = (now + self._lifetime_s, identity)
-        self._found.move_to_end(key)
-        while self._found and (len(self._found) > self._size or next(iter(self._found.values()))[0] <= now):
-            self._found.popitem(last=False)
+        if identity.session_id is not None:
+            self._by_session.setdefault(identity.session_id, set()).add(key)
+        while len(self._found) > self._size or next(iter(self._found.values()))[0] <= now:
+            self._forget(next(iter(self._found)))
 
-    def compare(self, asked: frozenset[str], live: Mapping[str, Identity]) -> None:
+    def compare(self, asked: Iterable[str], live: Mapping[str, Identity]) -> None:
         """Of the sessions that were `asked` for these are `live`: what is remembered otherwise is forgotten."""
-        stale = [
-            key
-            for key, (_, identity) in self._found.items()
-            if identity.session_id in asked and live.get(identity.session_id) != identity
-        ]
-        for key in stale:
-            del self._found[key]
+        for session_id in asked:
+            for key in list(self._by_session.get(session_id, ())):
+                if live.get(session_id) != self._found[key][1]:
+                    self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        found = self._found.pop(key, None)
+        if found is None or (session_id := found[1].session_id) is None:
+            return
+        keys = self._by_session[session_id]
+        keys.discard(key)
+        if not keys:
+            del self._by_session[session_id]

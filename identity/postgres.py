@@ -62,7 +62,7 @@ class PostgresStore(Store):
     dialect: ClassVar[Dialect] = POSTGRES
 
     def __init__(self, url: str, layout: Layout | None = None, *, timeout_s: float, connections: int) -> None:
-        super().__init__(layout or Layout(), timeout_s)
+        super().__init__(layout or Layout(), timeout_s, connections)
         self._url = url
         self._connections = connections
         self._pool: Any = None

@@ -1,4 +1,4 @@
-"""From what a Better Auth database has to the statements that the stores run on it, and what is remembered of it.
+"""From what a Better Auth database has to the statements that the stores run on it, and how long they are trusted.
 
 Pure: columns and `now` go in, SQL or a refusal comes out. The SQL holds names of the settings and of the catalogue,
 quoted, and nothing else. Every statement takes one list of texts. A look-up gives rows for `read_identity`, of sessions
@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from identity.caller import Identity, Organizations
+from identity.credentials import TOKEN
 
 #: A NUL or a lone surrogate would make a driver raise instead of finding nothing.
-_TOKEN: Final = re.compile(r"[\x21-\x7e]{16,512}")
-_TEXT_ID: Final = re.compile(r"[\x20-\x7e]{1,512}")
+_TEXT_ID: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,512}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _SHA256_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -30,9 +30,6 @@ TICKET_PREFIX: Final = "one-time-token:"
 
 #: Migrations may add ban columns to a running system; a plan older than this is made anew.
 PLAN_TRUSTED_S: Final = 60.0
-
-#: A fault whose text changes is not said more often than this.
-FAULT_QUIET_S: Final = 10.0
 
 
 class Form(enum.Enum):
@@ -52,7 +49,7 @@ class Form(enum.Enum):
         return _FORMS[self].fullmatch(key) is not None
 
 
-_FORMS: Final = {Form.TOKEN: _TOKEN, Form.TEXT: _TEXT_ID, Form.UUID: _UUID}
+_FORMS: Final = {Form.TOKEN: TOKEN, Form.TEXT: _TEXT_ID, Form.UUID: _UUID}
 _MOST: Final = {Form.SMALLINT: 2**15 - 1, Form.INTEGER: 2**31 - 1, Form.BIGINT: 2**63 - 1}
 
 
@@ -136,11 +133,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with one parameter, a list of keys of this form."""
+    """SQL with one parameter, a list of keys of this form.
+
+    `then`, where there is one, is run with the keys of the rows that were found, in one transaction with `sql`.
+    """
 
     sql: str
     form: Form
     writes: bool = False
+    then: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,8 @@ class Refusal:
 class Plan:
     """The statements for one database. `facts` and `warnings` say for the log what they were made from.
 
-    `by_token` and `by_session` give rows for `read_identity`, `members` rows of user id and organizations, `redeem`
-    the value of the tickets that it removed.
+    `by_token`, `by_session` and `redeem` give rows for `read_identity`, `members` rows of user id and organizations.
+    `redeem` takes identifiers of tickets, and removes those whose session it found: with it or not at all.
     """
 
     by_token: Statement
@@ -208,12 +209,13 @@ class _Refused(Exception):
 class Dialect:
     """What differs between the two databases: a moment is comparable with `now`, `seconds` turns it into a number.
 
-    `zone` is what a date is read in when it has none itself, `among` says that a column has one of the values in the
-    parameter, `pairs` makes the JSON of `read_organizations`.
+    `deletes_joined`: a DELETE may join other tables. `zone` is what a date is read in when it has none itself, `among`
+    says that a column has one of the values in the parameter, `pairs` makes the JSON of `read_organizations`.
     """
 
     now: str
     no: str
+    deletes_joined: bool
     text: Callable[[Column], str]
     form: Callable[[Column], Form]
     among: Callable[[Column], str]
@@ -317,6 +319,58 @@ def _members(table: _Table, dialect: Dialect) -> _Members:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LookUp:
+    """How callers are found: the columns of a row after its key, the tables that are joined, and which rows are live.
+
+    A session is `s` in them and its user `u`; `token` is the session's.
+    """
+
+    columns: str
+    tables: str
+    live: str
+    token: Column
+    members: _Members | None
+    dialect: Dialect
+
+    def by(self, key: Column, form: Form) -> Statement:
+        """By a column of the session table."""
+        return self._statement(
+            f"select {self._row(key)} from {self.tables} where {self.dialect.among(key)} and {self.live}",  # noqa: S608
+            form,
+        )
+
+    def by_ticket(self, verification: str, identifier: Column, value: Column, unexpired: str) -> Statement:
+        """By the identifier of a ticket, whose value is the session's token, and which is deleted with that."""
+        among = self.dialect.among(identifier)
+        good = f"{among} and {unexpired} and {self.token.sql} = {self.dialect.text(value)} and {self.live}"
+        row = self._row(identifier)
+        if self.dialect.deletes_joined:
+            return self._statement(
+                f"delete from {verification} as v using {self.tables} where {good} returning {row}",  # noqa: S608
+                Form.TEXT,
+                writes=True,
+            )
+        return self._statement(
+            f"select {row} from {verification} v cross join {self.tables} where {good}",  # noqa: S608
+            Form.TEXT,
+            writes=True,
+            then=f"delete from {verification} as v where {among}",  # noqa: S608
+        )
+
+    def _row(self, key: Column) -> str:
+        return f"{self.dialect.text(key)} as key, {self.columns}"
+
+    def _statement(self, sql: str, form: Form, *, writes: bool = False, then: str | None = None) -> Statement:
+        if self.members is not None:
+            sql = (
+                f"with live as materialized ({sql}) "  # noqa: S608
+                "select live.key, live.user_id, live.session_id, live.ends, "
+                f"live.roles, o.organizations from live {self.members.joined}"
+            )
+        return Statement(sql, form, writes, then)
+
+
 def _sessions(found: Found, tables: Mapping[str, _Table], members: _Members | None, dialect: Dialect) -> Plan:
     session, user = tables["session"], tables["user"]
     session_id, token = session.needed("id"), session.needed("token")
@@ -335,29 +389,22 @@ def _sessions(found: Found, tables: Mapping[str, _Table], members: _Members | No
     session.check_grants()
     user.check_grants()
 
-    def look_up(key: Column, form: Form) -> Statement:
-        selected = (
-            f"select {dialect.text(key)} as key, {dialect.text(user_id)} as user_id, "  # noqa: S608
-            f"{dialect.text(session_id)} as session_id, {dialect.seconds(ends)} as ends, "
-            f"{'null' if role is None else dialect.text(role)} as roles, "
-            f"{'null' if members is None else user_id.sql} as member "
-            f"from {quoted(session.name)} s join {quoted(user.name)} u on {user_id.sql} = {session_user.sql} "
-            f"where {' and '.join([dialect.among(key), *live])}"
-        )
-        if members is None:
-            return Statement(selected, form)
-        sql = (
-            f"with live as materialized ({selected}) "  # noqa: S608
-            "select live.key, live.user_id, live.session_id, live.ends, "
-            f"live.roles, o.organizations from live {members.joined}"
-        )
-        return Statement(sql, form)
-
-    redeem = _redeem(found, tables["verification"], dialect)
+    look_up = _LookUp(
+        columns=f"{dialect.text(user_id)} as user_id, "
+        f"{dialect.text(session_id)} as session_id, {dialect.seconds(ends)} as ends, "
+        f"{'null' if role is None else dialect.text(role)} as roles, "
+        f"{'null' if members is None else user_id.sql} as member",
+        tables=f"{quoted(session.name)} s join {quoted(user.name)} u on {user_id.sql} = {session_user.sql}",
+        live=" and ".join(live),
+        token=token,
+        members=members,
+        dialect=dialect,
+    )
+    redeem = _redeem(found, tables["verification"], look_up)
     id_form = dialect.form(session_id)
     return Plan(
-        by_token=look_up(token, Form.TOKEN),
-        by_session=look_up(session_id, id_form),
+        by_token=look_up.by(token, Form.TOKEN),
+        by_session=look_up.by(session_id, id_form),
         members=None if members is None else members.statement,
         redeem=redeem,
         facts={
@@ -391,7 +438,7 @@ def _slow(looked_up: Iterable[tuple[_Table, Column]]) -> tuple[str, ...]:
     )
 
 
-def _redeem(found: Found, table: _Table, dialect: Dialect) -> Statement | Refusal:
+def _redeem(found: Found, table: _Table, look_up: _LookUp) -> Statement | Refusal:
     """What uses up tickets. It failing stops nothing else."""
     try:
         if not table.columns:
@@ -399,13 +446,10 @@ def _redeem(found: Found, table: _Table, dialect: Dialect) -> Statement | Refusa
         identifier, value = table.needed("identifier"), table.needed("value")
         expires = table.needed("expiresAt", "expires_at")
         table.check_grants(delete=not found.may_delete)
-        sql = (
-            f"delete from {quoted(table.name)} as v where {dialect.among(identifier)} "  # noqa: S608
-            f"and {dialect.moment(expires, table)} > {dialect.now} returning {_quoted(value.name)}"
-        )
+        unexpired = f"{look_up.dialect.moment(expires, table)} > {look_up.dialect.now}"
+        return look_up.by_ticket(quoted(table.name), identifier, value, unexpired)
     except _Refused as refused:
         return refused.refusal
-    return Statement(sql, Form.TEXT, writes=True)
 
 
 def _postgres_zone(column: Column, table: _Table) -> str | None:
@@ -464,6 +508,7 @@ def _postgres_check_flag(column: Column) -> None:
 POSTGRES: Final = Dialect(
     now="now()",
     no="false",
+    deletes_joined=True,
     text=lambda column: f"{column.sql}::text",
     form=_postgres_form,
     among=_postgres_among,
@@ -494,6 +539,7 @@ def _any_type(column: Column) -> None:
 SQLITE: Final = Dialect(
     now="(julianday('now') - 2440587.5) * 86400.0",
     no="0",
+    deletes_joined=False,
     text=lambda column: f"cast({column.sql} as text)",
     form=lambda column: Form.BIGINT if "int" in column.type.lower() else Form.TEXT,
     among=lambda column: f"{column.sql} in (select value from json_each(?))",  # noqa: S608
@@ -507,13 +553,11 @@ SQLITE: Final = Dialect(
 
 
 class Detection:
-    """What a store remembers: the plan in use, and the fault that the log already knows. `now` is monotonic, in s."""
+    """The plan in use, and for how long it is trusted. `now` is monotonic, in s."""
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
         self._trusted_until = 0.0
-        self._fault: str | None = None
-        self._quiet_until = 0.0
 
     def current(self, now: float) -> Plan | None:
         """The plan to use, or None when the columns have to be read (again)."""
@@ -528,15 +572,3 @@ class Detection:
     def forget(self) -> None:
         """Read the columns again at the next look-up: a statement failed, so they may have changed."""
         self._trusted_until = 0.0
-
-    def failed(self, reason: str, now: float) -> bool:
-        """Note that the store could not be asked; True when that is to be logged."""
-        news = self._fault is None or (reason != self._fault and now >= self._quiet_until)
-        if news:
-            self._fault, self._quiet_until = reason, now + FAULT_QUIET_S
-        return news
-
-    def answered(self) -> bool:
-        """Note that the store answered; True when it could not be asked before."""
-        was, self._fault = self._fault, None
-        return was is not None

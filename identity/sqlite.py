@@ -49,10 +49,9 @@ class SqliteStore(Store):
         timeout_s: float,
         ensure: Callable[[Path], None] | None = None,
     ) -> None:
-        super().__init__(layout or Layout(), timeout_s)
+        super().__init__(layout or Layout(), timeout_s, connections=1)
         self._path = path
         self._ensure = ensure
-        self._turn = asyncio.Lock()
         self._opening: asyncio.Task[aiosqlite.Connection] | None = None
         self._file: tuple[int, int] | None = None
 
@@ -61,29 +60,33 @@ class SqliteStore(Store):
             await asyncio.to_thread(self._ensure, self._path)
 
     async def _release(self) -> None:
-        async with self._turn:
-            await self._drop()
+        await self._drop()
 
     async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
-        async with self._turn:
-            connection = await self._connected()
-            try:
-                plan = await self._planned(lambda: self._found(connection))
-                statement = choose(plan)
-                parameter = json.dumps([key for key in keys if statement.form.fits(key)])
-                if statement.writes:
-                    return await asyncio.to_thread(self._write, statement.sql, parameter)
-                return list(await connection.execute_fetchall(statement.sql, (parameter,)))
-            except sqlite3.Error:
-                self._detection.forget()
-                await self._drop()
-                raise
+        connection = await self._connected()
+        try:
+            plan = await self._planned(lambda: self._found(connection))
+            statement = choose(plan)
+            parameter = json.dumps([key for key in keys if statement.form.fits(key)])
+            if statement.then is not None:
+                return await asyncio.to_thread(self._write, statement.sql, parameter, statement.then)
+            return list(await connection.execute_fetchall(statement.sql, (parameter,)))
+        except sqlite3.Error:
+            self._detection.forget()
+            await self._drop()
+            raise
 
-    def _write(self, sql: str, parameter: str) -> list[Any]:
-        """Run one statement on a connection of its own, so that the other one never may write."""
+    def _write(self, sql: str, parameter: str, then: str) -> list[Any]:
+        """Run two statements on a connection of their own, so that the other one never may write."""
         with contextlib.closing(sqlite3.connect(self._uri, **self._options)) as connection:
             try:
-                return list(connection.execute(sql, (parameter,)))
+                if not connection.execute(sql, (parameter,)).fetchall():
+                    return []  # made up: nobody else who writes has to wait for that
+                connection.execute("begin immediate")
+                rows = list(connection.execute(sql, (parameter,)))
+                connection.execute(then, (json.dumps([row[0] for row in rows]),))
+                connection.execute("commit")
+                return rows
             except sqlite3.OperationalError as exc:
                 # The primary code of the extended one (sqlite.org/rescode.html).
                 if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from common import log
 from common.errors import StartError, StoreUnavailable
+from identity.batches import Batches
 from identity.caller import Identity, Organizations
+from identity.endpoint import Outage
 from identity.schema import (
     Detection,
     Dialect,
@@ -28,13 +30,14 @@ from identity.schema import (
     read_organizations,
     ticket_identifiers,
 )
+from identity.turns import Lane, Turns
 
 _log = log.get("identity")
 
 #: Keys that one query looks up; more are asked for one query after another.
 MAX_KEYS: Final = 1000
 
-#: Queries under way or waiting for a connection; five connections answer about so many in a second.
+#: Queries of one lane that are under way or wait for a connection; five answer about so many in a second.
 MAX_QUERIES: Final = 4096
 
 Choose = Callable[[Plan], Statement]
@@ -54,12 +57,15 @@ class Store(abc.ABC):
     kind: ClassVar[str]
     dialect: ClassVar[Dialect]
 
-    def __init__(self, layout: Layout, timeout_s: float) -> None:
+    def __init__(self, layout: Layout, timeout_s: float, connections: int) -> None:
         self._layout = layout
         self._timeout_s = timeout_s
         self._is_open = False
-        self._asking: set[asyncio.Task[Any]] = set()
+        self._turns = Turns(connections)
+        self._asking: dict[Lane, set[asyncio.Task[Any]]] = {lane: set() for lane in Lane}
         self._detection = Detection()
+        self._outage = Outage()
+        self._tickets = Batches(self._use_up, workers=1, timeout_s=timeout_s)
         self._no_tickets = ""
 
     @property
@@ -81,42 +87,35 @@ class Store(abc.ABC):
 
     async def find(self, tokens: Iterable[str]) -> dict[str, Identity]:
         """See `SessionStore.find`."""
-        return await self._identities(lambda plan: plan.by_token, Form.TOKEN, tokens)
+        return await self._identities(Lane.LOOKUP, lambda plan: plan.by_token, Form.TOKEN, tokens)
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
-        """See `SessionStore.live`."""
-        return await self._identities(lambda plan: plan.by_session, Form.TEXT, session_ids)
+        """See `SessionStore.live`. It waits for no `find` and no `redeem` where there are two connections."""
+        return await self._identities(Lane.RECHECK, lambda plan: plan.by_session, Form.TEXT, session_ids)
 
     async def organizations(self, user_ids: Iterable[str]) -> dict[str, Organizations]:
         """See `SessionStore.organizations`."""
         if not self._layout.organizations:
             return {}
-        rows = await self._all_rows(_members, Form.TEXT, user_ids)
+        rows = await self._all_rows(Lane.RECHECK, _members, Form.TEXT, user_ids)
         return {user_id: found for user_id, pairs in rows if (found := read_organizations(pairs))}
 
     async def redeem(self, ticket: str) -> Identity | None:
         """See `SessionStore.redeem`. None, too, where the database does not let us use up tickets."""
-        identifiers = ticket_identifiers(ticket)
-        if not identifiers:
+        if not ticket_identifiers(ticket):
             return None
-        try:
-            rows = await self._rows(_redeem, identifiers)
-        except CannotRedeem as exc:
-            if self._no_tickets != str(exc):
-                self._no_tickets = str(exc)
-                _log.warning("tickets cannot be honoured", reason=self._no_tickets)
-            return None
-        tokens = [str(row[0]) for row in rows]
-        return next(iter((await self.find(tokens)).values()), None)
+        caller = await self._tickets.get(ticket)
+        return caller.pop() if caller else None
 
     async def check(self) -> None:
         """See `SessionStore.check`."""
-        await self._rows(lambda plan: plan.by_token, [])
+        await self._rows(Lane.RECHECK, lambda plan: plan.by_token, [])
 
     async def close(self) -> None:
         """See `SessionStore.close`."""
         self._is_open = False
-        asking = list(self._asking)
+        await self._tickets.close()
+        asking = [task for tasks in self._asking.values() for task in tasks]
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -138,41 +137,50 @@ class Store(abc.ABC):
     def _words(self, exc: Exception) -> str:
         """What the driver's exception means, without any key in it."""
 
-    async def _identities(self, choose: Choose, form: Form, keys: Iterable[str]) -> dict[str, Identity]:
+    async def _use_up(self, tickets: list[str]) -> Mapping[str, list[Identity]]:
+        """The caller of each good ticket, in a list that the first of those who came with that ticket empties."""
+        ticket_of = {identifier: ticket for ticket in tickets for identifier in ticket_identifiers(ticket)}
+        try:
+            rows = await self._rows(Lane.LOOKUP, _redeem, list(ticket_of))
+        except CannotRedeem as exc:
+            if self._no_tickets != str(exc):
+                self._no_tickets = str(exc)
+                _log.warning("tickets cannot be honoured", reason=self._no_tickets)
+            return {}
+        return {ticket_of[key]: [identity] for key, identity in map(read_identity, rows) if key in ticket_of}
+
+    async def _identities(self, lane: Lane, choose: Choose, form: Form, keys: Iterable[str]) -> dict[str, Identity]:
         wanted = set(keys)
-        rows = await self._all_rows(choose, form, wanted)
+        rows = await self._all_rows(lane, choose, form, wanted)
         # SQLite compares '42' and '4.2e1' as equal where a column is a number; only the one that is kept was found.
         return {key: identity for key, identity in map(read_identity, rows) if key in wanted}
 
-    async def _all_rows(self, choose: Choose, form: Form, keys: Iterable[str]) -> list[Any]:
+    async def _all_rows(self, lane: Lane, choose: Choose, form: Form, keys: Iterable[str]) -> list[Any]:
         fitting = [key for key in dict.fromkeys(keys) if form.fits(key)]
         rows: list[Any] = []
         for start in range(0, len(fitting), MAX_KEYS):
-            rows += await self._rows(choose, fitting[start : start + MAX_KEYS])
+            rows += await self._rows(lane, choose, fitting[start : start + MAX_KEYS])
         return rows
 
-    async def _rows(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+    async def _rows(self, lane: Lane, choose: Choose, keys: Sequence[str]) -> list[Any]:
         if not self._is_open:
             raise StoreUnavailable("the session store is closed")
-        if len(self._asking) >= MAX_QUERIES:
+        asking = self._asking[lane]
+        if len(asking) >= MAX_QUERIES:
             raise self._failed(StoreUnavailable(f"{MAX_QUERIES} queries are waiting already"))
         # A task of its own: whoever asked may leave meanwhile, which would otherwise cost a connection each time.
-        task = asyncio.create_task(self._answer(choose, keys), name="ask the session store")
-        self._asking.add(task)
-        task.add_done_callback(self._answered)
+        task = asyncio.create_task(self._answer(lane, choose, keys), name="ask the session store")
+        asking.add(task)
+        task.add_done_callback(asking.discard)
+        task.add_done_callback(_seen)
         await asyncio.wait({task})
         if task.cancelled():  # by `close`
             raise StoreUnavailable("the session store is closed")
         return task.result()
 
-    def _answered(self, task: asyncio.Task[Any]) -> None:
-        self._asking.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, though whoever asked may have left
-
-    async def _answer(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+    async def _answer(self, lane: Lane, choose: Choose, keys: Sequence[str]) -> list[Any]:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._turns.take(lane):
                 rows = await self._run(choose, keys)
         except CannotRedeem:
             raise
@@ -182,12 +190,12 @@ class Store(abc.ABC):
             raise self._failed(StoreUnavailable(f"{self.kind} gave no answer within {self._timeout_s:g} s")) from None
         except Exception as exc:  # a server that is something else makes a driver raise nearly anything
             raise self._failed(StoreUnavailable(self._words(exc))) from None
-        if self._detection.answered():
+        if self._outage.answered():
             _log.info("session store answers again")
         return rows
 
     def _failed(self, exc: StoreUnavailable) -> StoreUnavailable:
-        if self._detection.failed(str(exc), asyncio.get_running_loop().time()):
+        if self._outage.failed(str(exc), asyncio.get_running_loop().time()):
             _log.warning("session store unavailable", reason=str(exc))
         return exc
 
@@ -204,6 +212,12 @@ class Store(abc.ABC):
             for warning in made.warnings:
                 _log.warning("session store is slow", reason=warning)
         return made
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Whoever asked may have left: then nobody else looks at what came of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _members(plan: Plan) -> Statement:

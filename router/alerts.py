@@ -1,54 +1,134 @@
-"""Recent alerts: one order per stream, one effect per id, bounded in number and age. Pure; `now_ms` since the epoch."""
+"""Alerts: one order per stream, one effect per id, the recent ones; bounded in number and age. Pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
 
 from common.alerts import Alert
 
 #: Most bytes of JSON in one answer.
 MAX_ANSWER_BYTES: Final = 8 << 20
+#: An id is known for so long, in seconds: a signed request is good for ten minutes, and its body and the router's
+#: answer take their time.
+KNOWN_S: Final = 900.0
+#: Most ids that are known.
+MAX_KNOWN: Final = 65_536
 
-#: When it arrived, whose the stream was then, the alert.
-Kept = tuple[int, str | None, Alert]
+_V = TypeVar("_V")
 
 
-class AlertBook:
-    """The alerts of the last minutes, by stream, oldest first.
+class _Shelves(Generic[_V]):
+    """Values by stream and id, oldest first. `keep` is in the unit of every `now`.
 
-    When there are too many the stream with the most loses its oldest, so that a noisy camera forgets its own.
+    When there are more than `limit` the stream with the most loses its oldest, so that a noisy camera forgets its own.
     """
 
-    def __init__(self, *, limit: int, minutes: float) -> None:
+    def __init__(self, *, limit: int, keep: float) -> None:
         self._limit = limit
-        self._keep_ms = minutes * 60_000
-        self._streams: dict[str, OrderedDict[str, Kept]] = {}
+        self._keep = keep
+        self._streams: dict[str, OrderedDict[str, tuple[float, _V]]] = {}
+        #: Streams by how many values they have, and the highest of these numbers.
+        self._by_size: dict[int, dict[str, None]] = {}
+        self._longest = 0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
+
+    def streams(self) -> Iterable[str]:
+        return self._streams
+
+    def of(self, stream: str) -> OrderedDict[str, tuple[float, _V]]:
+        """Id → when it came, the value."""
+        return self._streams.get(stream, OrderedDict())
+
+    def add(self, stream: str, id: str, value: _V, now: float) -> bool:
+        """Keep a value; False when there is one of this id."""
+        self._prune_stream(stream, now)
+        shelf = self._streams.setdefault(stream, OrderedDict())
+        if id in shelf:
+            return False
+        shelf[id] = (now, value)
+        self._resized(stream, len(shelf) - 1, len(shelf))
+        while self._count > self._limit:
+            self._drop_oldest(next(iter(self._by_size[self._longest])))
+        return True
+
+    def prune(self, now: float) -> None:
+        """Forget what is too old."""
+        for stream in list(self._streams):
+            self._prune_stream(stream, now)
+
+    def _prune_stream(self, stream: str, now: float) -> None:
+        while (shelf := self._streams.get(stream)) is not None:
+            came, _ = next(iter(shelf.values()))
+            if now - came <= self._keep:
+                return
+            self._drop_oldest(stream)
+
+    def _drop_oldest(self, stream: str) -> None:
+        shelf = self._streams[stream]
+        shelf.popitem(last=False)
+        self._resized(stream, len(shelf) + 1, len(shelf))
+        if not shelf:
+            del self._streams[stream]
+
+    def _resized(self, stream: str, old: int, new: int) -> None:
+        self._count += new - old
+        if old:
+            del self._by_size[old][stream]
+            if not self._by_size[old]:
+                del self._by_size[old]
+        if new:
+            self._by_size.setdefault(new, {})[stream] = None
+        if new > self._longest or self._longest not in self._by_size:
+            self._longest = new
+
+
+class AlertIds:
+    """The ids that lately had their effect: none has a second one in `keep_s`, however few alerts are kept.
+
+    Bounded by `limit` ids; only a stream that has more of them than others forgets sooner. It lives as long as its
+    router: the next one knows no id.
+    """
+
+    def __init__(self, *, limit: int = MAX_KNOWN, keep_s: float = KNOWN_S) -> None:
+        self._shelves: _Shelves[None] = _Shelves(limit=limit, keep=keep_s)
+
+    def __len__(self) -> int:
+        return len(self._shelves)
+
+    def first(self, stream: str, id: str, now: float) -> bool:
+        """Whether this alert of the stream is to have its effect; from now on it has had it."""
+        return self._shelves.add(stream, id, None, now)
+
+    def prune(self, now: float) -> None:
+        """Forget what is too old."""
+        self._shelves.prune(now)
+
+
+class AlertBook:
+    """The alerts of the last minutes, by stream, oldest first. `now_ms` since the epoch."""
+
+    def __init__(self, *, limit: int, minutes: float) -> None:
+        #: Whose the stream was when the alert came, the alert.
+        self._shelves: _Shelves[tuple[str | None, Alert]] = _Shelves(limit=limit, keep=minutes * 60_000)
+
+    def __len__(self) -> int:
+        return len(self._shelves)
 
     def accept(self, alert: Alert, now_ms: int, *, owner: str | None = None) -> bool:
         """Keep an alert of a stream that is now `owner`'s.
 
         False when its stream already has one of this id: nobody is to get it again.
         """
-        self._prune_stream(alert.stream_id, now_ms)
-        kept = self._streams.setdefault(alert.stream_id, OrderedDict())
-        if alert.id in kept:
-            return False
-        kept[alert.id] = (now_ms, owner, alert)
-        self._count += 1
-        while self._count > self._limit:
-            longest = max(self._streams, key=lambda stream: len(self._streams[stream]))
-            self._drop_oldest(longest)
-        return True
+        return self._shelves.add(alert.stream_id, alert.id, (owner, alert), now_ms)
 
     def prune(self, now_ms: int) -> None:
         """Forget what is too old."""
-        for stream in list(self._streams):
-            self._prune_stream(stream, now_ms)
+        self._shelves.prune(now_ms)
 
     def recent(self, stream: str | None, *, since: int, limit: int) -> list[tuple[str, str | None, str]]:
         """Of one stream or of all: the newest `limit` alerts that carry a time of, or arrived at, `since` or later.
@@ -56,13 +136,13 @@ class AlertBook:
         Rows of (id, owner, JSON), oldest first. Both times count, because an alert carries the time of its frame
         and arrives later.
         """
-        books = self._streams.values() if stream is None else [self._streams.get(stream, OrderedDict())]
-        rows = [row for book in books for row in reversed(book.values())]
+        streams = self._shelves.streams() if stream is None else [stream]
+        rows = [row for each in streams for row in reversed(self._shelves.of(each).values())]
         if stream is None:
             rows.sort(key=lambda row: row[0], reverse=True)
         found: list[tuple[str, str | None, str]] = []
         size = 0
-        for arrived, owner, alert in rows:
+        for arrived, (owner, alert) in rows:
             if len(found) >= limit or size > MAX_ANSWER_BYTES:
                 break
             if max(arrived, alert.timestamp) >= since:
@@ -71,17 +151,3 @@ class AlertBook:
                 size += len(text)
         found.reverse()
         return found
-
-    def _prune_stream(self, stream: str, now_ms: int) -> None:
-        while (kept := self._streams.get(stream)) is not None:
-            arrived, _, _ = next(iter(kept.values()))
-            if now_ms - arrived <= self._keep_ms:
-                return
-            self._drop_oldest(stream)
-
-    def _drop_oldest(self, stream: str) -> None:
-        kept = self._streams[stream]
-        kept.popitem(last=False)
-        self._count -= 1
-        if not kept:
-            del self._streams[stream]

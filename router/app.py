@@ -44,7 +44,7 @@ from common.messages import (
 from common.metrics import Figures
 from common.service import run
 from common.settings import Settings
-from router.alerts import AlertBook
+from router.alerts import AlertBook, AlertIds
 from router.members import MAX_MEMBERS, Members, Verdict
 from router.streams import Bridge, Send, Streams
 
@@ -80,6 +80,7 @@ class Router:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._figures = Figures()
+        self._alert_ids = AlertIds()
         self._book = AlertBook(limit=settings.recent_alerts, minutes=settings.recent_alerts_minutes)
         #: What cannot be answered before the gateways of a former life had their time; None from then on.
         self._waiting: list[tuple[bytes, Claim | Lookup | RaiseAlert]] | None = None
@@ -189,7 +190,9 @@ class Router:
 
     def _alert(self, member: bytes, body: RaiseAlert, now_ms: int) -> None:
         alert = body.alert
-        fresh = self._book.accept(alert, now_ms, owner=self._streams.owner(alert.stream_id))
+        fresh = self._alert_ids.first(alert.stream_id, alert.id, self._loop.time()) and self._book.accept(
+            alert, now_ms, owner=self._streams.owner(alert.stream_id)
+        )
         receivers = 0
         if fresh:
             self._figures.count("alerts_total")
@@ -275,6 +278,7 @@ class Router:
             self._pruned = now
             self._streams.prune(now)
             self._book.prune(_now_ms())
+            self._alert_ids.prune(now)
         self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
 
     def _decide_waiting(self) -> None:

@@ -42,8 +42,9 @@ from common.pacing import Sampler
 
 #: How long a stream without a camera still belongs to its user.
 OWNER_GRACE_S: Final = 30.0
-#: How long a stream that nobody watches is remembered after its camera went: its frame ids go on from there.
-RETAIN_S: Final = 600.0
+#: How long a stream that nobody watches is remembered after its camera went, while there is room: its frame ids go on
+#: from there, and late alerts are still its user's.
+RETAIN_S: Final = 86_400.0
 #: Frame ids left out when a stream moves to another process, whose predecessor may have sent more than it told.
 FRAME_ID_JUMP: Final = 1 << 16
 #: Above this the ids of a stream begin again at 1: 2³² frames are not far.
@@ -253,6 +254,7 @@ class Streams:
                 status=stream.status,
                 user=stream.user,
                 organizations=stream.organizations,
+                term=stream.term,
             )
         if len(self._waited_for) >= self._max_streams:
             text = f"{self._max_streams} streams are waited for, which is the most"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import hashlib
 import hmac
@@ -40,6 +41,7 @@ APP = "https://app.example.com"
 #: A second address of loopback, from which the misbehaved come.
 ELSEWHERE = ("127.0.0.2", 0)
 WEBHOOK_SECRET = b"w" * 24
+SIGNED = {"SERVICE_WEBHOOK_SECRETS": f"whsec_{base64.b64encode(WEBHOOK_SECRET).decode()}"}
 LOOPS = ("uvloop", "asyncio")
 
 
@@ -311,12 +313,140 @@ async def test_a_kept_connection_of_a_proxy_becomes_a_stranger_when_it_becomes_a
     sockets = []
     for _ in range(2):
         raw = await from_elsewhere(clients, started.url)
-        await raw.send(raw.head("/health/live"))
-        assert (await raw.answer()).status == 200
+        assert (await asks(raw, "/streams", f"Authorization: Bearer {started.token()}")).status == 200
         sockets.append(raw)
     for raw in sockets:
         await raw.upgrade(SUBSCRIBE)
     assert [await is_full(raw) for raw in sockets] == [False, True]
+
+
+# ── strangers over HTTP ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def asks(raw: RawSocket, path: str, *headers: str, method: str = "GET") -> Answer:
+    await raw.send(raw.head(path, *headers, method=method))
+    return await raw.answer()
+
+
+async def is_open(raw: RawSocket) -> bool:
+    """Whether the server has not ended this connection by now."""
+    with contextlib.suppress(TimeoutError):
+        await raw.gone(0.05)
+        return False
+    return True
+
+
+async def test_kept_http_connections_of_a_stranger_leave_room_for_everybody(watchout, clients):
+    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_STRANGERS_PER_ADDRESS": "20"})
+    token, crowd = started.token(), []
+    for _ in range(40):
+        raw = await from_elsewhere(clients, started.url)
+        answer = await asks(raw, "/health/live")
+        assert answer.status == 200
+        crowd.append((raw, answer.headers.get("connection")))
+    kept = [raw for raw, said in crowd if said != "close"]
+    assert len(kept) == 7  # three quarters of the ten that strangers may have
+    for raw, said in crowd:
+        if said == "close":
+            await raw.gone()
+    assert all([await is_open(raw) for raw in kept])
+    viewers = [await clients.viewer(started.url, token) for _ in range(10)]
+    assert (await http(f"{started.url}/health")).status == 200
+    assert all(viewer.open for viewer in viewers)
+
+
+async def test_one_address_full_of_kept_connections_lets_its_users_in(watchout, clients):
+    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_STRANGERS_PER_ADDRESS": "8"})
+    held = []
+    for _ in range(20):
+        raw = await clients.raw(started.url)
+        assert (await asks(raw, "/streams", "Authorization: Bearer wrong")).status == 401
+        held.append(raw)
+    assert (await clients.viewer(started.url, started.token(), "header")).open
+    assert (await http(f"{started.url}/health/live")).status == 200
+    assert sum([await is_open(raw) for raw in held]) == 6
+
+
+HURRIED = "import gateway.listener\ngateway.listener.STRANGER_KEEPALIVE_S = 0.6"
+
+
+@pytest.fixture(scope="module")
+def hurried() -> Iterator[Watchout]:
+    """One in which the connection of a stranger is kept for less than a second."""
+    with running(environ={**SIGNED, "STATS_TOKEN": "s" * 16}, start=False) as started:
+        started.start("router")
+        patched_gateway(started, HURRIED)
+        started.wait_ready()
+        yield started
+
+
+async def test_the_connection_of_a_stranger_is_kept_for_a_short_time(hurried, clients):
+    paths = ("/health", "/health/live", "/", "/nowhere", "/streams", "/streams?token=wrong", "/stats")
+    opened = [await clients.raw(hurried.url) for _ in paths]
+    for _ in range(3):  # each answer gives it that time anew
+        for raw, path in zip(opened, paths, strict=True):
+            answer = await asks(raw, path)
+            assert answer.status in (200, 401, 404)
+            assert "connection" not in answer.headers
+        await asyncio.sleep(0.3)
+    await asyncio.gather(*(raw.gone(2.0) for raw in opened))
+
+
+async def test_bytes_of_a_request_that_is_never_whole_keep_nothing(hurried, clients):
+    raw = await clients.raw(hurried.url)
+    assert (await asks(raw, "/health/live")).status == 200
+    dripping = asyncio.get_running_loop().create_task(_drip(raw, raw.head("/health/live", "X: " + "y" * 1000)))
+    try:
+        await raw.gone(2.0)
+    finally:
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+
+
+async def test_the_connection_of_who_is_known_is_kept_for_longer(hurried, clients):
+    token, body = hurried.token(), json.dumps(ALERT).encode()
+    requests = [
+        ("GET", "/streams", [f"Authorization: Bearer {token}"], b""),
+        ("GET", f"/streams/nothing/frame.jpg?token={token}", [], b""),
+        ("GET", "/health", ["Authorization: Bearer " + "s" * 16], b""),
+        ("GET", "/metrics", ["Authorization: Bearer " + "s" * 16], b""),
+        ("POST", "/alerts", [f"Authorization: Bearer {SERVICE_TOKEN}"], body),
+        ("POST", "/alerts", signature("known", body), body),
+    ]
+    opened = []
+    for method, path, headers, content in requests:
+        raw = await clients.raw(hurried.url)
+        await raw.send(raw.head(path, *headers, f"Content-Length: {len(content)}", method=method) + content)
+        assert (await raw.answer()).status in (200, 202, 404)
+        opened.append(raw)
+    await asyncio.sleep(1.5)
+    for raw in opened:
+        assert (await asks(raw, "/health/live")).status == 200
+    await asyncio.sleep(1.0)
+    assert all([await is_open(raw) for raw in opened])
+
+
+async def test_what_only_looks_like_a_signature_makes_nobody_known(hurried, clients):
+    body = json.dumps(ALERT).encode()
+    for headers in (signature("bad", b"other"), ["Authorization: Bearer wrong"]):
+        raw = await clients.raw(hurried.url)
+        await raw.send(raw.head("/alerts", *headers, f"Content-Length: {len(body)}", method="POST") + body)
+        assert (await raw.answer()).status == 401
+        await raw.gone(2.0)
+
+
+async def test_the_kept_connection_of_a_trusted_proxy_is_not_closed_for_a_short_silence(watchout, clients):
+    started = watchout(environ={"TRUSTED_PROXIES": "127.0.0.0/8"}, start=False)
+    started.start("router")
+    patched_gateway(started, HURRIED)
+    started.wait_ready()
+    raw = await clients.raw(started.url)
+    for client in ("192.0.2.1", "192.0.2.2"):
+        answer = await asks(raw, "/health/live", f"X-Forwarded-For: {client}")
+        assert answer.status == 200
+        assert "connection" not in answer.headers
+        await asyncio.sleep(1.5)
+    assert await is_open(raw)
 
 
 # ── heads ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -698,7 +828,6 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_said_and_nothing_start
 
 # ── signed requests ──────────────────────────────────────────────────────────────────────────────────────────────
 
-SIGNED = {"SERVICE_WEBHOOK_SECRETS": f"whsec_{base64.b64encode(WEBHOOK_SECRET).decode()}"}
 ALERT = {"streamId": "door", "severity": "high", "message": "somebody"}
 
 
@@ -717,6 +846,17 @@ async def push(
         "Content-Type": "application/json",
     }
     return await http(f"{url}/alerts", method="POST", body=data + tamper, headers={**signed, **(headers or {})})
+
+
+def signature(id: str, data: bytes) -> list[str]:
+    """The header lines of a signed request."""
+    sent_at = int(time.time())
+    digest = hmac.new(WEBHOOK_SECRET, f"{id}.{sent_at}.".encode() + data, hashlib.sha256).digest()
+    return [
+        f"webhook-id: {id}",
+        f"webhook-timestamp: {sent_at}",
+        f"webhook-signature: v1,{base64.b64encode(digest).decode()}",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -808,6 +948,20 @@ async def test_a_retry_at_another_gateway_has_no_second_effect(watchout, clients
     await eventually(lambda: _healthy(second), 15)
     assert accepted(await push(started.url, "both", [ALERT, ALERT])) == [("both.0", False), ("both.1", False)]
     assert accepted(await push(second, "both", [ALERT, ALERT])) == [("both.0", True), ("both.1", True)]
+
+
+@pytest.mark.parametrize("recent", ["0", "5"])
+async def test_a_retry_at_another_gateway_has_no_second_effect_although_the_router_kept_other_alerts(watchout, recent):
+    started = watchout(environ={**SIGNED, "RECENT_ALERTS": recent})
+    port = started.port + 1
+    other = started.start("gateway", {"WATCHOUT_PORT": str(port)})
+    other.wait_for_output("gateway ready")
+    second = f"http://127.0.0.1:{port}"
+    await eventually(lambda: _healthy(second), 15)
+    assert accepted(await push(started.url, "once", ALERT)) == [("once", False)]
+    others = [ALERT] * 20
+    assert all(not duplicate for _, duplicate in accepted(await push(started.url, "others", others)))
+    assert accepted(await push(second, "once", ALERT)) == [("once", True)]
 
 
 async def _healthy(url: str) -> bool:
@@ -903,3 +1057,82 @@ async def test_the_metrics_have_no_names_of_streams_or_users(watchout, clients):
     assert "watchout_frames_in_total" in page
     assert "canary" not in page
     assert "canary" not in (await http(f"{started.url}/health")).body.decode()
+
+
+# ── work for strangers, and the end ──────────────────────────────────────────────────────────────────────────────
+
+SLOW_ROUTER = """
+import asyncio
+from gateway.link import RouterLink
+ask, asking = RouterLink.ask, 0
+async def slow(self, *args, **kw):
+    global asking
+    asking += 1
+    print(f"asks {asking}", flush=True)
+    await asyncio.sleep(0.05)
+    try:
+        return await ask(self, *args, **kw)
+    finally:
+        asking -= 1
+RouterLink.ask = slow
+"""
+
+
+async def test_however_many_ask_for_the_figures_the_router_is_asked_once_at_a_time(watchout, clients):
+    started = watchout(start=False)
+    started.start("router")
+    gateway = patched_gateway(started, SLOW_ROUTER)
+    started.wait_ready()
+    token = started.token()
+    before, begun, answered = gateway.output.count("asks "), time.monotonic(), 0
+    paths = ("/stats", "/metrics", "/health")
+
+    async def ask_again_and_again(raw: RawSocket, path: str) -> None:
+        nonlocal answered
+        while time.monotonic() - begun < 2.0:
+            assert (await asks(raw, path)).status == 200
+            answered += 1
+
+    opened = [await clients.raw(started.url) for _ in range(60)]
+    await asyncio.gather(*(ask_again_and_again(raw, paths[number % 3]) for number, raw in enumerate(opened)))
+    asked = gateway.output.count("asks ") - before
+    assert "asks 2" not in gateway.output
+    assert answered > 200
+    assert asked <= 2.5 / 0.25 + 1  # it rests in between, so that the router is free for others
+    streams: list[str] = []
+    for _ in range(3):  # what is asked now is answered as it is now
+        streams.append(await (await clients.camera(started.url, token)).register())
+        assert sorted((await http(f"{started.url}/stats")).json["activeStreams"]) == sorted(streams)
+
+
+LATE_ANSWERS = """
+import asyncio, random
+import gateway.http
+async def late(self, request):
+    await asyncio.sleep(random.random())
+    return gateway.http._json({})
+gateway.http._Http.live = late
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_gateway_ends_in_time_and_without_a_word_under_a_flood_of_requests(watchout, clients, loop):
+    started = watchout(loop=loop, start=False)
+    started.start("router")
+    gateway = patched_gateway(started, LATE_ANSWERS)
+    started.wait_ready()
+
+    async def flood(raw: RawSocket) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                await raw.send(raw.head("/health/live"))
+                await raw.answer(20)
+
+    opened = [await clients.raw(started.url) for _ in range(1000)]
+    flooding = [asyncio.create_task(flood(raw)) for raw in opened]
+    await asyncio.sleep(1.0)
+    assert await asyncio.to_thread(gateway.terminate, 5.0) == 0
+    await asyncio.wait_for(asyncio.gather(*flooding), 10)
+    for word in ("Traceback", "InvalidStateError", "did not close everything"):
+        assert word not in gateway.output
+    assert "gateway ended" in gateway.output

@@ -138,3 +138,28 @@ async def test_the_router_restart_shows_a_stranger_nothing_and_loses_no_alert(wa
         assert (await stranger.expect("error"))["code"] in ("UNAUTHORIZED", "ROUTING_ERROR")
     for viewer in viewers:
         await viewer.find("alert", message="fire")
+
+
+async def test_one_user_cannot_wait_for_so_many_streams_that_nobody_else_can(watchout, clients):
+    started = watchout(environ={"MAX_WAITS_PER_USER": "2"})
+    mallory, alice = started.token("mallory"), started.token("alice")
+    camera = await clients.camera(started.url, mallory)
+    own = await camera.register()
+    first, second = await clients.viewer(started.url, mallory), await clients.viewer(started.url, mallory)
+    await first.subscribe("a")
+    await second.subscribe("b")
+    await second.send("subscribe", streamId="c", consumes=["alert"])
+    await second.expect("error", code="RATE_LIMITED")
+    await second.subscribe(own)  # its own is no waiting
+    await (await clients.viewer(started.url, alice)).subscribe("c")
+    await first.send("unsubscribe", streamId="a")
+    await second.subscribe("c")
+    await first.send("subscribe", streamId="a", consumes=["alert"])
+    await first.expect("error", code="RATE_LIMITED")
+    await second.leave()
+
+    async def room() -> bool:
+        await first.send("subscribe", streamId="a", consumes=["alert"])
+        return (await first.next())["type"] == "success"
+
+    await eventually(room)

@@ -24,7 +24,7 @@ NOTHING: frozenset[Right] = frozenset()
 
 
 def access(policy: str, roles: str = "") -> Access:
-    return Access(load({"STREAM_ACCESS": policy, "ROLE_RIGHTS": roles}))
+    return Access(load({"STREAM_ACCESS": policy, "ROLE_RIGHTS": roles, "DATABASE_URL": "sqlite:/app.db"}))
 
 
 @pytest.mark.parametrize(

@@ -4,44 +4,129 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
 
+import pytest
+
+from common.service import Tasks
 from common.settings import Settings
-from gateway.access import Access
-from gateway.conversation import Conversation
+from gateway import conversation
+from gateway.access import Access, Owner
+from gateway.conversation import MAX_REPLAYS, Conversation
 from gateway.lanes import Subscription
+from gateway.link import KeptAlert
 from identity import Identity
 
 
-async def replay(still_wanted: bool) -> list[bytes]:
-    """A replay during which a live alert came; what the viewer is sent."""
-    answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+class Talk:
+    """One viewer's conversation with a router that answers when it is told to."""
 
-    async def alerts(_stream: str, *, since: int) -> list[Any]:
-        assert since == 7
-        return await answer
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[list[KeptAlert]] = asyncio.get_running_loop().create_future()
+        self.sent: list[bytes] = []
+        self.errors: list[str] = []
+        self.slow = 0
+        self.fetches = 0
+        self.reads = True
+        self.wanted: list[Subscription] = []
+        self.tasks = Tasks()
+        rooms = SimpleNamespace(
+            link=SimpleNamespace(alerts=self._alerts),
+            access=Access(Settings()),
+            hub=SimpleNamespace(known_owner=lambda _: Owner("ann"), unwatch=lambda _: None),
+            replaying=asyncio.Semaphore(32),
+            tasks=self.tasks,
+            figures=SimpleNamespace(values={f"frames_skipped_{why}_total": 0 for why in ("slow", "window", "rate")}),
+        )
+        socket = SimpleNamespace(
+            closing=False, message=self.sent.append, drained=self._drained, too_slow=self._too_slow, drop=lambda _: None
+        )
+        session = SimpleNamespace(
+            subscriptions=lambda: self.wanted,
+            alerts_failed=lambda text, *_: self.errors.append(text) or [],
+            unauthorized=0,
+        )
+        self.talk = Conversation(rooms, socket, session)  # type: ignore[arg-type]
 
-    sent: list[bytes] = []
-    subscription = Subscription("door", Identity("ann", "s", 0.0), video=False, alerts=True)
-    subscription.held = {}
-    wanted = [subscription]
-    rooms = SimpleNamespace(link=SimpleNamespace(alerts=alerts), access=Access(Settings()), hub=None)
-    socket = SimpleNamespace(closing=False, message=sent.append)
-    session = SimpleNamespace(subscriptions=lambda: wanted)
-    talk = Conversation(rooms, socket, session)  # type: ignore[arg-type]
-    task = asyncio.create_task(talk._replay(subscription, 7))
-    await asyncio.sleep(0)
-    subscription.held["a1"] = b"live"
-    if not still_wanted:
-        wanted.clear()
-    answer.set_result([])
-    await task
-    return sent
+    async def _alerts(self, stream: str, *, since: int) -> list[KeptAlert]:
+        self.fetches += 1
+        return await asyncio.shield(self.answer)
+
+    async def _drained(self) -> None:
+        if not self.reads:
+            await asyncio.Event().wait()
+
+    def _too_slow(self) -> None:
+        self.slow += 1
+
+    def subscribe(self, stream: str = "door") -> Subscription:
+        subscription = Subscription(stream, Identity("ann", "s"), video=False, alerts=True)
+        subscription.held = {}
+        self.wanted.append(subscription)
+        self.talk._replay_later(subscription, 7)
+        return subscription
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def test_an_alert_that_came_during_the_replay_follows_it() -> None:
-    assert await replay(still_wanted=True) == [b"live"]
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    assert subscription.held is not None
+    subscription.held |= {"a2": b"live", "a1": b"the same again"}
+    talk.answer.set_result([KeptAlert("a1", "ann", b"{}"), KeptAlert("a0", "eve", b"{}")])
+    await settle()
+    assert talk.sent == [b"\x81\x02{}", b"live"]
+    assert subscription.held is None
 
 
 async def test_who_lost_the_stream_during_the_replay_gets_nothing_of_it() -> None:
-    assert await replay(still_wanted=False) == []
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    talk.wanted.clear()
+    talk.talk._unwatch(subscription)
+    talk.answer.set_result([KeptAlert("a1", "ann", b"{}")])
+    await settle()
+    assert talk.sent == []
+
+
+async def test_one_socket_replays_one_stream_after_another_and_not_without_end() -> None:
+    talk = Talk()
+    subscriptions = [talk.subscribe(f"s{number}") for number in range(MAX_REPLAYS + 1)]
+    await settle()
+    assert talk.fetches == 1
+    assert len(talk.errors) == 1
+    assert subscriptions[-1].held is None  # it has the live ones at least
+    for subscription in subscriptions:
+        talk.talk._unwatch(subscription)
+    await settle()
+    assert talk.subscribe("again").held == {}
+    await talk.tasks.close()
+
+
+async def test_subscribing_again_and_again_keeps_one_replay() -> None:
+    talk = Talk()
+    for _ in range(50):
+        subscription = talk.subscribe()
+        await settle()
+        talk.talk._unwatch(subscription)
+        await settle()
+    assert talk.errors == []
+    assert talk.talk._replays == {}
+
+
+async def test_a_viewer_that_takes_none_of_them_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "REPLAY_S", 0.05)
+    talk = Talk()
+    talk.reads = False
+    talk.subscribe()
+    talk.answer.set_result([KeptAlert("a1", "ann", b"{}")])
+    async with asyncio.timeout(5):
+        while not talk.slow:
+            await asyncio.sleep(0.01)
+    assert talk.sent == []
+    await talk.tasks.close()

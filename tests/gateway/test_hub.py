@@ -17,7 +17,7 @@ from common.frames import Frame
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, Status, StreamStatus, TellCamera
 from common.settings import Settings
 from gateway.access import Owner
-from gateway.hub import IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication
+from gateway.hub import CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
 from gateway.lanes import LaneFull, Lanes, Subscription
 from identity import Identity
 from tests.kit.playbook import START_MS, owned_by, read
@@ -50,7 +50,7 @@ class Screen:
         """Subscribe; whether the newest frame is to be asked of the router."""
         subscription = Subscription(stream, ANN, video=video, alerts=alerts, **wishes)
         self.wishes.append(subscription)
-        return self.hub.watch(subscription, self, found, owned_by(owner), now, ms(now))
+        return self.hub.watch(subscription, self, Word(found, owned_by(owner)), now, ms(now))
 
     def leave(self) -> None:
         """Unsubscribe from everything."""
@@ -401,8 +401,8 @@ def test_the_first_viewer_believes_the_router_and_the_next_what_is_known_here(ho
     first.watch("door", "online", "ann")
     second.watch("door", "offline", None)
     assert (first.statuses, second.statuses) == (["online"], ["online"])
-    assert house.hub.status("door") == "online"
-    assert house.hub.status("never") == "offline"
+    assert house.hub.last_word("door", Word()).status == "online"
+    assert house.hub.last_word("never", Word()).status == "offline"
 
 
 def test_a_viewer_of_several_streams_gets_each(house: House) -> None:
@@ -460,6 +460,67 @@ def test_a_viewer_that_is_closed_by_a_status_does_not_keep_it_from_others(house:
     house.hub.release(publication, ms(1))
     assert other.statuses == ["offline", "streaming", "offline"]
     assert full.wishes == []
+
+
+# ── the last word on a stream ────────────────────────────────────────────────────────────────────────────────────
+
+ANNS, BOBS = Word("offline", Owner("ann"), 4), Word("streaming", Owner("bob"), 5)
+
+
+def test_of_a_stream_that_nobody_here_has_to_do_with_the_router_has_the_last_word(house: House) -> None:
+    assert house.hub.last_word("door", ANNS) == ANNS
+
+
+def test_an_answer_that_waited_while_the_stream_changed_hands_is_not_the_last_word(house: House) -> None:
+    Screen(house.hub).watch("door", "offline", "ann")
+    house.hub.remote_status(word("streaming", user="bob", term=5), 0.0, ms(0))
+    assert house.hub.last_word("door", ANNS) == BOBS
+
+
+def test_nor_is_it_when_everybody_lost_the_right_to_the_stream_at_once(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door", "offline", "ann")
+    (subscription,) = screen.wishes
+    house.hub.unwatch(subscription)
+    house.hub.remote_status(word("streaming", user="bob", term=5), 0.0, ms(0))
+    assert house.hub.last_word("door", ANNS) == ANNS  # nobody here was told of bob: the router will say so
+    screen = Screen(house.hub)
+    screen.watch("door", "offline", "ann")
+    house.hub.remote_status(word("streaming", user="bob", term=5), 0.0, ms(0))
+    screen.leave()
+    assert house.hub.last_word("door", ANNS) == BOBS
+    assert house.hub.last_word("door", Word("online", Owner("eve"), 6)) == Word("online", Owner("eve"), 6)
+
+
+def test_what_was_known_lately_is_forgotten(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door", "streaming", "bob")
+    house.hub.remote_status(word("streaming", user="bob", term=5), 0.0, ms(0))
+    screen.leave()
+    house.hub.tick(0.0, ms(0))
+    assert house.hub.last_word("door", ANNS) == BOBS
+    house.hub.tick(CLOSED_KEPT_S, ms(0))
+    house.hub.tick(2 * CLOSED_KEPT_S, ms(0))
+    assert house.hub.last_word("door", ANNS) == ANNS
+
+
+def test_a_camera_here_is_the_last_word(house: House) -> None:
+    house.publish(Phone(), user="ann", term=4)
+    assert house.hub.last_word("door", BOBS) == Word("streaming", Owner("ann"), 4)
+
+
+def test_a_viewer_who_comes_back_in_the_same_moment_goes_on_with_the_frames_of_that_term(house: House) -> None:
+    screen, again = Screen(house.hub), Screen(house.hub)
+    screen.watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming"), 0.0, ms(0))
+    screen.leave()
+    again.hub.watch(
+        subscription := Subscription("door", ANN, video=True, alerts=False), again,
+        house.hub.last_word("door", Word("streaming", Owner("ann"), 5)), 0.0, ms(0),
+    )  # fmt: skip
+    house.hub.remote_frame(remote(1), 0.0)  # the router saw no change of interest, and says nothing
+    assert again.frames == [("door", 1)]
+    house.hub.unwatch(subscription)
 
 
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1050,7 +1111,7 @@ class AnyHistory(RuleBasedStateMachine):
             screen.watch(
                 stream, now=self.now, video=video, alerts=not video or who == 0, window=window, last_frame=last
             )
-            assert screen.statuses[-1] == self.hub.status(stream)
+            assert screen.statuses[-1] == self.hub.last_word(stream, Word()).status
 
     @rule(who=st.integers(0, 2))
     def a_viewer_leaves(self, who: int) -> None:
@@ -1106,7 +1167,7 @@ class AnyHistory(RuleBasedStateMachine):
                 told = [m["status"] for m in screen.messages if m["type"] == "status" and m["streamId"] == stream]
                 assert all(before != after for before, after in itertools.pairwise(told))
                 if any(s.stream == stream for s in screen.wishes):
-                    assert told[-1] == self.hub.status(stream)
+                    assert told[-1] == self.hub.last_word(stream, Word()).status
 
     @invariant()
     def the_router_knows_who_is_here(self) -> None:

@@ -228,6 +228,49 @@ def test_sockets_of_one_user_are_limited_and_one_too_many_is_not_counted() -> No
     assert connections.joined("ann") is None
 
 
+def test_strangers_of_one_address_are_many_past_three_quarters_of_their_limit() -> None:
+    connections = Connections(Settings(max_strangers_per_address=8))
+    places = [connections.opened("a") for _ in range(6)]
+    assert not any(place.crowded for place in places)
+    places.append(connections.opened("a"))
+    assert all(place.crowded for place in places)
+    assert not connections.opened("b").crowded
+    places[0].closed()
+    assert not places[1].crowded
+
+
+def test_strangers_of_all_addresses_are_many_past_three_quarters_of_their_limit() -> None:
+    connections = Connections(Settings(max_connections=16))
+    places = [connections.opened(str(number)) for number in range(6)]
+    assert not any(place.crowded for place in places)
+    places.append(connections.opened(None))
+    assert all(place.crowded for place in places)
+
+
+def test_strangers_are_too_many_when_the_known_fill_the_gateway_or_their_address() -> None:
+    whole, one_address = Settings(max_connections=8), Settings(max_connections_per_address=8)
+    for limits, others in ((whole, "b"), (one_address, "a")):
+        connections = Connections(limits)
+        for _ in range(5):
+            opened(connections, others, known=True)
+        place = connections.opened("a")
+        assert not place.crowded
+        opened(connections, others, known=True)
+        assert place.crowded
+
+
+def test_who_is_known_is_in_nobodys_way() -> None:
+    connections = Connections(Settings(max_strangers_per_address=1))
+    place = connections.opened("a")
+    assert place.crowded
+    place.trusted()
+    assert not place.crowded
+    place.doubted()
+    assert place.crowded
+    place.closed()
+    assert not place.crowded
+
+
 class ConnectionsMachine(RuleBasedStateMachine):
     """Connections come, become known, are doubted and go, in any order, beside a plain count of them."""
 
@@ -275,6 +318,10 @@ class ConnectionsMachine(RuleBasedStateMachine):
     @rule(place=places)
     def is_asked(self, place: Place) -> None:
         assert place.turned_away in (True, False)
+
+    @rule(place=places)
+    def is_looked_at(self, place: Place) -> None:
+        assert not place.crowded or place.full is not None or (place.is_stranger and place in self.strangers)
 
     @invariant()
     def the_counts_are_those_of_what_is_open(self) -> None:

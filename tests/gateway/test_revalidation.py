@@ -61,7 +61,8 @@ class Sessions:
             raise StoreUnavailable("away")
         return {user: self.belongs[user] for user in user_ids if user in self.belongs}
 
-    async def introspect(self, token: str) -> Identity | None:
+    async def introspect(self, token: str, *, recheck: bool) -> Identity | None:
+        assert recheck
         self.introspections += 1
         if self.away:
             raise StoreUnavailable("away")
@@ -166,7 +167,7 @@ async def test_a_change_that_was_heard_of_is_looked_at_without_waiting_for_the_r
 async def test_a_token_without_a_session_ends_in_time_though_the_store_is_away() -> None:
     sessions, roster, client, other = Sessions(), Roster[Any](), Client(), Client()
     sessions.away = True
-    roster.add(client, Identity("ann", expires_at=time.time() + 0.3), time.time())
+    roster.add(client, Identity("ann", ends_at=time.time() + 0.3), time.time())
     roster.add(other, Identity("bob"), time.time())
     async with running(sessions, roster):
         await until(lambda: client.ended)

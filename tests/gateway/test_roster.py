@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -76,11 +77,23 @@ def test_a_change_of_a_session_or_of_a_user_concerns_their_sessions_that_are_her
 
 def test_without_a_session_the_end_is_the_end() -> None:
     roster = filled(
-        jwt=Identity("ann", expires_at=200.0), endless=Identity("bob"), row=on_session("s1", "eve", expires_at=150.0)
+        jwt=Identity("ann", expires_at=200.0, ends_at=200.0),
+        endless=Identity("bob"),
+        row=on_session("s1", "eve", expires_at=150.0),
     )
     assert roster.overdue(199.9) == []
     assert roster.overdue(200.0) == ["jwt"]
-    assert roster.overdue(math.inf) in (["jwt", "endless"], ["endless", "jwt"])
+    roster.remove("jwt")
+    assert roster.overdue(1e12) == []
+
+
+def test_an_end_that_nothing_prolongs_holds_beside_a_session_and_an_endpoint_too() -> None:
+    roster = filled(
+        a=on_session("s1", ends_at=200.0), b=Identity("bob", introspected="token-b", ends_at=200.0, expires_at=200.0)
+    )
+    roster.compare(["s1"], {"s1": on_session("s1", roles=frozenset({"admin"}))})
+    assert roster.introspected("b", Identity("bob", roles=frozenset({"admin"})), 150.0) == ([], [])
+    assert sorted(roster.overdue(200.0)) == ["a", "b"]
 
 
 def test_an_introspected_token_is_asked_for_again_after_a_while_and_at_its_end() -> None:
@@ -90,13 +103,22 @@ def test_an_introspected_token_is_asked_for_again_after_a_while_and_at_its_end()
     assert roster.to_introspect(105.0, 30.0) == []
     assert roster.to_introspect(110.0, 30.0) == [("a", "token-a")]
     assert roster.overdue(500.0) == []  # the endpoint decides, not the clock
-    assert roster.introspected("a", Identity("ann", expires_at=300.0), 110.0) is None
+    assert roster.introspected("a", Identity("ann", expires_at=300.0), 110.0) == ([], [])
     assert roster.to_introspect(120.0, 30.0) == []
     assert roster.to_introspect(130.0, 30.0) == [("b", "token-b")]
     promoted = Identity("bob", roles=frozenset({"admin"}), introspected="token-b")
-    assert roster.introspected("b", promoted, 130.0) == ("b", promoted)
+    assert roster.introspected("b", promoted, 130.0) == ([], [("b", promoted)])
     assert roster.to_introspect(139.0, 30.0) == []
-    assert roster.introspected("gone", promoted, 130.0) is None
+    assert roster.introspected("gone", promoted, 130.0) == ([], [])
+
+
+@pytest.mark.parametrize("found", [None, Identity("eve", introspected="token-b")])
+def test_a_token_that_is_nobodys_now_or_somebody_elses_ends(found: Identity | None) -> None:
+    roster = filled(b=Identity("bob", introspected="token-b"), other=Identity("eve"))
+    assert roster.introspected("b", found, 130.0) == (["b"], [])
+    roster.remove("b")
+    assert roster.to_introspect(1e12, 1.0) == []
+    assert roster.users_without_session() == ["eve"]
 
 
 def test_a_token_whose_endpoint_is_away_is_asked_for_again_in_the_next_round() -> None:
@@ -134,6 +156,14 @@ class Coming(RuleBasedStateMachine):
     def comes(self, member: int, session: str | None, user: str, token: str | None) -> None:
         self.here[member] = Identity(user, session, introspected=token)
         self.roster.add(member, self.here[member], 0.0)
+
+    @rule(member=MEMBERS, user=st.sampled_from(["ann", "bob"]))
+    def introspected(self, member: int, user: str) -> None:
+        ended, renewed = self.roster.introspected(member, Identity(user, introspected="t"), 0.0)
+        assert renewed == []
+        for each in ended:
+            assert self.here.pop(each).user_id != user
+            self.roster.remove(each)
 
     @rule(member=MEMBERS)
     def goes(self, member: int) -> None:

@@ -915,6 +915,12 @@ def with_role(*roles: str, user: str = "ann", **organizations: str) -> Identity:
     return Identity(user, f"session-of-{user}", roles=frozenset(roles), organizations=belongs)
 
 
+def test_a_token_does_not_show_in_the_command_that_verifies_it() -> None:
+    (command,) = viewer(None).text(b'{"type":"auth","token":"canary"}', 0.0, START_MS)
+    assert command == Verify("canary")
+    assert "canary" not in repr(command)
+
+
 @pytest.mark.parametrize("client", [camera, viewer])
 def test_when_the_session_ends_the_client_is_told_and_closed(client: Any) -> None:
     assert Playbook(client()) >> session_ends() << error("SESSION_ENDED") << closes(CloseCode.SESSION_ENDED)

@@ -52,6 +52,10 @@ def invalid(data: bytes) -> str:
 # ── what a client may say ────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_token_does_not_show_in_what_was_parsed() -> None:
+    assert "canary" not in repr(wire.parse_text(b'{"type":"auth","token":"canary"}'))
+
+
 def test_every_known_type_has_a_smallest_message() -> None:
     assert set(SMALLEST) == set(KNOWN_TYPES)
     for kind, fields in SMALLEST.items():

@@ -192,8 +192,22 @@ async def test_a_ticket_is_used_up(site: Site) -> None:
         assert found is not None
         assert found.user_id == site.user_id(token)
         assert await authenticator.verify(Ticket(ticket), lasting=True) is None
-    async with opened(JWT_SECRET=SECRET, AUTH_METHODS="jwt") as authenticator:
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"AUTH_METHODS": "jwt", "JWT_SECRET": SECRET}, {"AUTH_COMBINE": "all", "JWT_SECRET": SECRET}],
+    ids=["no sessions", "sessions alone do not do"],
+)
+async def test_a_ticket_is_no_way_around_the_settings(site: Site, environ: dict[str, str]) -> None:
+    token, ticket = site.sign_in("ann"), "t" * 32
+    site.run(
+        'insert into "verification" values (?, ?, ?, ?, ?, ?)',
+        "v1", f"one-time-token:{ticket}", token, "2999-01-01T00:00:00.000Z", "", "",
+    )  # fmt: skip
+    async with opened(site, **environ) as authenticator:
         assert await authenticator.verify(Ticket(ticket), lasting=True) is None
+    assert site.run('select count(*) from "verification"') == [(1,)]
 
 
 async def test_who_signed_out_gets_no_new_socket_and_soon_no_answer_over_http(site: Site) -> None:
@@ -238,6 +252,7 @@ async def test_where_all_ways_must_agree_they_must_mean_the_same_user(
         if found is not None:
             assert found.introspected == token
             assert found.expires_at < time.time() + 30
+            assert time.time() + 30 < found.ends_at < time.time() + 90  # the JWT's, which no endpoint prolongs
         assert await authenticator.verify(Token("no jwt at all"), lasting=True) is None
         assert asked == [token]
 
@@ -268,10 +283,20 @@ async def test_an_introspected_token_is_asked_for_once_in_a_while(endpoint: Endp
     url, asked = await endpoint(lambda _: {"active": True, "sub": "eve"})
     async with opened(INTROSPECTION_URL=url, AUTH_METHODS="introspection", AUTH_CACHE_S="60") as authenticator:
         for _ in range(5):
-            assert await authenticator.verify(Token("opaque"), lasting=True) is not None
+            assert await authenticator.verify(Token("opaque"), lasting=False) is not None
         assert asked == ["opaque"]
-        assert (await authenticator.introspect("opaque")) is not None
-        assert len(asked) == 2
+        assert await authenticator.verify(Token("opaque"), lasting=True) is not None
+        assert (await authenticator.introspect("opaque", recheck=True)) is not None
+        assert len(asked) == 3
+
+
+async def test_what_is_remembered_does_not_outlive_its_own_end(endpoint: Endpoint) -> None:
+    url, asked = await endpoint(lambda _: {"active": len(asked_so_far) < 2, "sub": "eve", "exp": time.time() + 0.3})
+    asked_so_far = asked
+    async with opened(INTROSPECTION_URL=url, AUTH_METHODS="introspection", AUTH_CACHE_S="60") as authenticator:
+        assert await authenticator.verify(Token("opaque"), lasting=False) is not None
+        await asyncio.sleep(0.4)
+        assert await authenticator.verify(Token("opaque"), lasting=False) is None
 
 
 class Counting:
@@ -293,7 +318,7 @@ class Counting:
 
 async def test_a_storm_of_callers_is_a_handful_of_queries_and_then_memory() -> None:
     store = Counting()
-    authenticator = Authenticator(Settings(), store, None, None)  # type: ignore[arg-type]
+    authenticator = Authenticator(Settings(store_timeout_s=60), store, None, None)  # type: ignore[arg-type]
     tokens = [f"{number:032}" for number in range(2000)]
     asking = [asyncio.create_task(authenticator.verify(Token(t), lasting=True)) for t in tokens for _ in range(2)]
     await asyncio.sleep(0.05)

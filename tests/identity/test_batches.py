@@ -154,6 +154,40 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others() -> None:
     assert [found[1], found[3]] == ["v-k1", "v-k2"]
 
 
+async def test_a_key_that_nobody_waits_for_any_more_is_not_asked_for_and_leaves_its_place() -> None:
+    store = Store(answering=False)
+    lookups = batched(store, workers=1, max_waiting=3)
+    first = asyncio.create_task(lookups.get("k0"))
+    await turns()
+    asked = [asyncio.create_task(lookups.get(key)) for key in ("k1", "k2", "k2", "k3")]
+    await turns()
+    for one in (0, 1, 3):
+        asked[one].cancel()
+    await turns()
+    asked += [asyncio.create_task(lookups.get(key)) for key in ("k4", "k5")]
+    await turns()
+    with pytest.raises(StoreUnavailable, match="3 keys are waiting already"):
+        await lookups.get("k6")
+    store.answer()
+    assert await asyncio.gather(first, asked[2], *asked[4:]) == ["v-k0", "v-k2", "v-k4", "v-k5"]
+    assert store.asked == [["k0"], ["k2", "k4", "k5"]]
+
+
+async def test_a_query_whose_callers_have_all_left_is_not_made() -> None:
+    store = Store(answering=False)
+    lookups = batched(store, workers=1)
+    first = asyncio.create_task(lookups.get("k0"))
+    await turns()
+    gone = asyncio.create_task(lookups.get("k1"))
+    await turns()
+    gone.cancel()
+    await turns()
+    store.answer()
+    assert await first == "v-k0"
+    assert await lookups.get("k2") == "v-k2"
+    assert store.asked == [["k0"], ["k2"]]
+
+
 async def test_a_query_that_fails_fails_only_its_own_callers() -> None:
     store = Store(answering=False)
     store.faults = [StoreUnavailable("PostgreSQL is away")]

@@ -31,7 +31,7 @@ from identity.claims import (
     well_formed,
 )
 from identity.endpoint import QUIET_S, Outage
-from identity.introspection import MAX_UNDER_WAY, Introspection
+from identity.introspection import MAX_RECHECKS, MAX_UNDER_WAY, Introspection
 from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
 
 NOW = 1_800_000_000.0
@@ -456,7 +456,8 @@ async def test_an_endpoint_that_goes_and_comes_back_is_logged_once_each_and_no_s
             endpoint.answer = says({"active": False})
             for _ in range(5):
                 assert await asker.verify(TOKEN) is None
-            shown = repr([asker, vars(asker._endpoint), asyncio.all_tasks()])
+            endpoints = [vars(lane.endpoint) for lane in asker._lanes.values()]
+            shown = repr([asker, endpoints, asyncio.all_tasks()])
     assert [line["event"] for line in lines if line["log_level"] != "debug"] == [
         "introspection unavailable",
         "introspection answers again",
@@ -505,7 +506,7 @@ async def test_requests_under_way_are_bounded_and_so_is_waiting(
 
     endpoint.answer = later
     async with opened(endpoint.url) as asker:
-        tasks = [asyncio.create_task(asker.verify(f"t{i}")) for i in range(150)]
+        tasks = [asyncio.create_task(asker.verify(f"t{i}")) for i in range(MAX_UNDER_WAY + 36 + 50)]
         await until(lambda: sum(task.done() for task in tasks) == 50)
         await until(lambda: under_way == MAX_UNDER_WAY)
         assert {str(task.exception()) for task in tasks if task.done()} == {
@@ -513,9 +514,41 @@ async def test_requests_under_way_are_bounded_and_so_is_waiting(
         }
         release.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [claims for claims in found if isinstance(claims, Claims)] == [Claims("u1")] * 100
+        assert [claims for claims in found if isinstance(claims, Claims)] == [Claims("u1")] * (MAX_UNDER_WAY + 36)
         assert most == MAX_UNDER_WAY
         assert await asker.verify("t149") == Claims("u1")
+
+
+async def test_who_is_looked_at_again_waits_for_no_stranger(endpoint: Endpoint) -> None:
+    release = asyncio.Event()
+
+    async def strangers_wait(request: web.Request) -> web.StreamResponse:
+        if endpoint.asked[-1]["form"]["token"].startswith("stranger"):
+            await release.wait()
+        return web.json_response({"sub": "u1"})
+
+    endpoint.answer = strangers_wait
+    async with opened(endpoint.url) as asker:
+        crowd = [asyncio.create_task(asker.verify(f"stranger{i}")) for i in range(1500)]
+        crowd.append(asyncio.create_task(asker.verify("good")))  # refused, or behind the crowd
+        await until(lambda: len(endpoint.asked) == MAX_UNDER_WAY)
+        for _ in range(20):
+            assert await asker.verify("good", recheck=True) == Claims("u1")
+        found = await asyncio.gather(*[asker.verify(f"good{i}", recheck=True) for i in range(500)])
+        assert found == [Claims("u1")] * 500
+        release.set()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+
+async def test_rechecks_are_bounded_too(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introspection, "MAX_WAITING", 4)
+    endpoint.answer = silence
+    async with opened(endpoint.url) as asker:
+        tasks = [asyncio.create_task(asker.verify(f"t{i}", recheck=True)) for i in range(MAX_RECHECKS + 14)]
+        await until(lambda: sum(task.done() for task in tasks) == 10)
+        await until(lambda: len(endpoint.asked) == MAX_RECHECKS)
+        await asker.close()
+        assert {type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)} == {StoreUnavailable}
 
 
 async def test_waiting_for_a_turn_counts_into_the_deadline(endpoint: Endpoint) -> None:

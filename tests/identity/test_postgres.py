@@ -24,7 +24,7 @@ from common.errors import StartError, StoreUnavailable
 from identity import Identity, SessionStore
 from identity import store as base
 from identity.postgres import PostgresStore
-from identity.schema import Layout
+from identity.schema import Layout, Statement
 from tests.kit.services import Postgres, missing
 
 pytestmark = pytest.mark.real
@@ -293,7 +293,7 @@ IDS = {
     "integer": ["42", "2147483647"],
     "bigint": ["42", "9223372036854775807"],
     "character(36)": ["a" * 36, "short"],
-    "character varying(36)": ["a", "b"],
+    "character varying(36)": ["sitzung-ä", "会議 🎥"],
 }
 ODD_IDS = [
     "", " ", "x", "0", "-1", "42 ", "042", "4.2e1", "9" * 30, "2147483648", "9223372036854775808", "\0", "a\0",
@@ -390,7 +390,8 @@ async def test_a_batch_reads_no_table_once_per_row(each_postgres: Postgres, inde
         insert into session select 's' || i, now() + interval '1 min', lpad(i::text, 32, 'x'), 'v' || i
           from generate_series(1, 20000) i;
         insert into member select 'm' || i, 'o' || i % 7, 'v' || i, 'member' from generate_series(1, 20000) i;
-        {'create index on member ("userId");' if indexed else ""} analyze"""
+        {VERIFICATION} {ticket_rows("lpad(i::text, 32, 'T')", 20000)}
+        {'create index on member ("userId"); create index on verification (identifier);' if indexed else ""} analyze"""
     )
     async with opened(database.url, organizations=True) as store:
         plan = store._detection.current(0.0)
@@ -398,15 +399,24 @@ async def test_a_batch_reads_no_table_once_per_row(each_postgres: Postgres, inde
         assert plan.members is not None
         connection = await asyncpg.connect(database.url)
         try:
-            for statement, key in ((plan.by_token, "{:x>32}"), (plan.by_session, "s{}"), (plan.members, "v{}")):
+            assert isinstance(plan.redeem, Statement)
+            for statement, key in (
+                (plan.by_token, "{:x>32}"),
+                (plan.by_session, "s{}"),
+                (plan.members, "v{}"),
+                (plan.redeem, "one-time-token:made-up-{}"),
+                (plan.redeem, "one-time-token:{:T>32}"),
+            ):
                 for keys in (1, 1000):
                     text = await connection.fetchval(
                         f"explain (analyze, format json) {statement.sql}", [key.format(i) for i in range(1, keys + 1)]
                     )
                     scans = [node for node in nodes(json.loads(text)[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
-                    assert {node["Actual Loops"] for node in scans} <= {1}
+                    assert {node["Actual Loops"] for node in scans} <= {0, 1}
                     if keys == 1:
-                        assert {node["Relation Name"] for node in scans} <= (set() if indexed else {"member"})
+                        assert {node["Relation Name"] for node in scans} <= (
+                            set() if indexed else {"member", "verification"}
+                        )
         finally:
             await connection.close()
 
@@ -454,16 +464,146 @@ async def test_a_token_without_an_index_is_warned_of(database: Database) -> None
     assert '"session"."token" has no index' in lines[1]["reason"]
 
 
+def ticket_rows(tickets: str, count: int) -> str:
+    """Tickets from so many numbers, all of alice's session."""
+    return f"""insert into verification select 'n' || i, 'one-time-token:' || {tickets}, '{TOKEN}',
+      now() + interval '1 min' from generate_series(1, {count}) i;"""
+
+
 async def test_a_ticket_is_used_up_once_by_many_at_once(each_postgres: Postgres) -> None:
     database = Database(each_postgres)
     database.run(SCHEMA + SESSION + VERIFICATION + "create index on verification (identifier);")
-    async with opened(database.url, connections=12) as store:
-        for turn in range(5):
-            database.run(f"""update verification set identifier = 'one-time-token:{TICKET}{turn}';""")
-            found = await asyncio.gather(*[store.redeem(f"{TICKET}{turn}") for _ in range(12)])
-            assert sorted(map(str, map(who, found))) == [str(ALICE)] + ["None"] * 11
-            assert await store.redeem(f"{TICKET}{turn}") is None
-            database.run(VERIFICATION.partition(";")[2])
+    database.run(ticket_rows("lpad(i::text, 32, 'T')", 200))
+    tickets = [str(i).rjust(32, "T") for i in range(1, 201)]
+    async with opened(database.url) as one, opened(database.url) as two, opened(database.url) as three:
+        stores = (one, two, three)
+        found = await asyncio.gather(
+            *[store.redeem(ticket) for ticket in tickets for store in stores for _ in range(2)],
+            *[store.redeem(ticket) for store in stores for ticket in reversed(tickets)],
+        )
+        assert sorted(map(str, map(who, found))) == [str(ALICE)] * 200 + ["None"] * 1600
+        assert {await store.redeem(ticket) for store in stores for ticket in tickets} == {None}
+    assert database.run("select id from verification").split() == ["v1"]
+
+
+async def test_a_ticket_goes_to_another_who_brings_it_when_its_first_bearer_leaves(database: Database) -> None:
+    database.run(SCHEMA + SESSION + VERIFICATION)
+    other = await asyncpg.connect(database.url)
+    try:
+        async with opened(database.url) as store:
+            for leaving in range(3):
+                async with other.transaction():
+                    await other.execute("lock table verification")
+                    bearers = [asyncio.create_task(store.redeem(TICKET)) for _ in range(3)]
+                    await asyncio.sleep(0.1)
+                    for task in bearers[:leaving]:
+                        task.cancel()
+                    bearers.append(asyncio.create_task(store.redeem(TICKET)))
+                    await asyncio.sleep(0)
+                found = await asyncio.gather(*bearers, return_exceptions=True)
+                assert [type(one) for one in found[:leaving]] == [asyncio.CancelledError] * leaving
+                assert sum(isinstance(one, Identity) for one in found) == 1
+                database.run(VERIFICATION.partition(";")[2])
+    finally:
+        await other.close()
+
+
+async def test_a_ticket_whose_bearer_leaves_before_its_turn_is_not_used_up(database: Database) -> None:
+    database.run(SCHEMA + SESSION + VERIFICATION)
+    other = await asyncpg.connect(database.url)
+    try:
+        async with opened(database.url) as store:
+            async with other.transaction():
+                await other.execute("lock table verification")
+                ahead = asyncio.create_task(store.redeem(OTHER))
+                await asyncio.sleep(0.1)
+                waiting = asyncio.create_task(store.redeem(TICKET))
+                await asyncio.sleep(0.1)
+                waiting.cancel()
+            assert await ahead is None
+            await asyncio.gather(waiting, return_exceptions=True)
+            await store.check()
+            assert who(await store.redeem(TICKET)) == ALICE
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize("organizations", [False, True])
+async def test_a_ticket_whose_session_cannot_be_looked_up_now_stays_good(
+    database: Database, organizations: bool
+) -> None:
+    role, url = new_role(database)
+    database.run(
+        f"""{SCHEMA} {SESSION} {MEMBER} {VERIFICATION} insert into member values ('m1', 'o1', 'u1', 'owner');
+        grant select on session, "user", member, verification to {role}; grant delete on verification to {role}"""
+    )
+    async with opened(url, organizations=organizations) as store:
+        await store.check()
+        database.run(f"revoke select on session from {role}")
+        with pytest.raises(StoreUnavailable):
+            await store.redeem(TICKET)
+        database.run(f"grant select on session to {role}")
+        identity = await store.redeem(TICKET)
+        assert identity is not None
+        assert who(identity) == ALICE
+        assert identity == await verify(store)
+        assert identity.organizations == ({"o1": frozenset({"owner"})} if organizations else {})
+        assert await store.redeem(TICKET) is None
+
+
+async def test_a_flood_of_made_up_tickets_costs_few_queries_and_a_good_one_gets_through(
+    own_postgres: Postgres,
+) -> None:
+    url = own_postgres.create_database()
+    own_postgres.run_sql(url, SCHEMA + SESSION + VERIFICATION)
+    own_postgres.log_statements(url)
+    async with opened(url) as store:
+        made_up = [f"{i:032}" for i in range(1999)]
+        tickets = [*made_up[:1500], TICKET, *made_up[1500:]]
+        found = await asyncio.gather(*[store.redeem(ticket) for ticket in tickets])
+        assert [who(identity) for identity in found] == [ALICE if ticket == TICKET else None for ticket in tickets]
+    assert len([s for s in own_postgres.statements() if s.startswith("delete ")]) == 4
+
+
+@pytest.mark.parametrize("connections", [2, 5])
+async def test_tickets_that_are_stuck_hold_up_no_recheck_and_no_lookup(database: Database, connections: int) -> None:
+    database.run(SCHEMA + SESSION + MEMBER + VERIFICATION)
+    other = await asyncpg.connect(database.url)
+    try:
+        async with opened(database.url, connections=connections, organizations=True) as store, other.transaction():
+            await store.check()
+            await other.execute("lock table verification")
+            flood = [asyncio.create_task(store.redeem(f"{i:032}")) for i in range(1000)]
+            await asyncio.sleep(0.1)
+            for _ in range(20):
+                assert who((await store.live(["s1"])).get("s1")) == ALICE
+                assert await store.organizations(["u1"]) == {}
+                await store.check()
+            if connections > 2:
+                assert who(await verify(store)) == ALICE
+            assert not any(task.done() for task in flood)
+            found = await asyncio.gather(*flood, return_exceptions=True)
+            assert {type(one) for one in found} == {StoreUnavailable}
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize("connections", [1, 2, 5])
+async def test_a_recheck_does_not_wait_behind_a_crowd_of_lookups(database: Database, connections: int) -> None:
+    # Each look-up takes its time, as over a slow network.
+    database.run(
+        f"""{SCHEMA} {SESSION} alter table session rename to s;
+        create view session as select s.* from s, pg_sleep(0.02)"""
+    )
+    async with opened(database.url, connections=connections, timeout_s=20.0) as store:
+        await asyncio.gather(*[store.live(["s1"]) for _ in range(10)], *[verify(store) for _ in range(10)])
+        crowd = [asyncio.create_task(verify(store)) for _ in range(300)]
+        await asyncio.sleep(0)
+        for _ in range(5):
+            before = sum(task.done() for task in crowd)
+            assert who((await store.live(["s1"])).get("s1")) == ALICE
+            assert sum(task.done() for task in crowd) - before <= 3 * connections
+        await asyncio.gather(*crowd)
 
 
 @pytest.mark.parametrize(
@@ -723,6 +863,22 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(own_postgres: Postgres
         ]
         assert TOKEN not in str(lines)
         assert own_postgres.password not in str(lines)
+
+
+async def test_a_store_that_comes_and_goes_is_said_once_in_a_while(database: Database) -> None:
+    role, url = new_role(database)
+    database.run(f'{SCHEMA} {SESSION} grant select on session, "user" to {role}')
+    with capture_logs() as lines:
+        async with opened(url) as store:
+            for _ in range(20):
+                database.run(f"revoke select on session from {role}")
+                await refusal(store)
+                database.run(f"grant select on session to {role}")
+                assert who(await verify(store)) == ALICE
+    assert [line["event"] for line in lines if "found" not in line["event"]] == [
+        "session store unavailable",
+        "session store answers again",
+    ]
 
 
 async def test_wrong_credentials_are_unavailable_and_not_shown(database: Database, postgres: Postgres) -> None:

@@ -328,6 +328,17 @@ async def test_live_sessions_are_known_by_their_ids(path: Path, opened: Opened) 
     assert set(await store.live([ids[token], ids[gone], "nobody", *ODD_TOKENS])) == {ids[token]}
 
 
+@pytest.mark.parametrize("id", ["sitzung-ä", "会議 🎥", 'it\'s "1" & <2>', "x" * 512, "ü" * 512])
+async def test_a_session_with_any_text_as_its_id_that_is_found_is_live(path: Path, opened: Opened, id: str) -> None:
+    token = mint_token(path)
+    run(path, 'update "session" set "id" = ?', id)
+    store = await opened(path)
+    identity = await verify(store, token)
+    assert identity is not None
+    assert identity.session_id == id
+    assert await store.live([id]) == {id: identity}
+
+
 async def test_thousands_are_looked_up_at_once(path: Path, opened: Opened) -> None:
     [(user,)] = run(path, 'select "id" from "user"')
     with contextlib.closing(sqlite3.connect(path)) as db, db:
@@ -414,7 +425,44 @@ async def test_a_ticket_that_expired_or_has_no_session_is_nobodys(path: Path, op
     add_ticket(path, "n" * 32, "U" * 32)
     for ticket in ("T" * 32, "U" * 32, UNKNOWN, *ODD_TOKENS):
         assert await store.redeem(ticket) is None
-    assert len(run(path, 'select * from "verification"')) == 1
+    assert len(run(path, 'select * from "verification"')) == 2
+
+
+async def test_a_ticket_whose_session_cannot_be_looked_up_now_stays_good(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
+    add_ticket(path, token)
+    run(path, 'alter table "session" rename to "away"')
+    with pytest.raises(StoreUnavailable):
+        await store.redeem("T" * 32)
+    run(path, 'alter table "away" rename to "session"')
+    assert await store.redeem("T" * 32) == await verify(store, token) is not None
+    assert run(path, 'select * from "verification"') == []
+
+
+async def test_a_flood_of_made_up_tickets_keeps_no_writer_waiting_and_lets_a_good_one_through(
+    path: Path, opened: Opened
+) -> None:
+    store, token = await opened(path), mint_token(path)
+    add_ticket(path, token)
+    made_up = [f"{i:032}" for i in range(1999)]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("begin immediate")
+        assert set(await asyncio.gather(*[store.redeem(ticket) for ticket in made_up])) == {None}
+        writer.execute("rollback")
+    found = await asyncio.gather(*[store.redeem(ticket) for ticket in [*made_up, "T" * 32]])
+    assert found == [None] * 1999 + [await verify(store, token)]
+
+
+async def test_a_recheck_does_not_wait_behind_a_crowd_of_lookups(path: Path, opened: Opened) -> None:
+    store, token = await opened(path), mint_token(path)
+    [(session,)] = run(path, 'select "id" from "session" where "token" = ?', token)
+    crowd = [asyncio.create_task(verify(store, f"{i:032}")) for i in range(1000)]
+    await asyncio.sleep(0)
+    for _ in range(5):
+        before = sum(task.done() for task in crowd)
+        assert set(await store.live([session])) == {session}
+        assert sum(task.done() for task in crowd) - before <= 5
+    await asyncio.gather(*crowd)
 
 
 async def test_a_ticket_while_the_file_stays_locked_is_unavailable_and_still_good_afterwards(

@@ -30,6 +30,7 @@ from common.errors import CloseCode
 from common.messages import StreamStatus
 from common.settings import Settings
 from gateway.access import Access, Owner
+from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.session import Close, Command, Path, Reply, Session, Watch
 from identity import Identity
@@ -214,7 +215,7 @@ def owned_by(user: str | None, *organizations: str) -> Owner | None:
 def owner_is(user: str | None, status: StreamStatus = "offline", *organizations: str) -> Event:
     """It is known whose the stream is, and how it stands."""
     owner = owned_by(user, *organizations)
-    return _event(f"the owner is {owner}", lambda s, now, now_ms: s.found(status, owner, now, now_ms))
+    return _event(f"the owner is {owner}", lambda s, now, now_ms: s.found(Word(status, owner), now, now_ms))
 
 
 def alerts_failed(message: str = "the router is away") -> Event:
@@ -318,7 +319,7 @@ def watches(
         subscription: Subscription = watch.subscription
         return (
             subscription.stream == stream
-            and (watch.status, watch.owner, watch.alerts_since) == (status, expected_owner, alerts_since)
+            and (watch.word, watch.alerts_since) == (Word(status, expected_owner), alerts_since)
             and all(getattr(subscription, name) == value for name, value in wishes.items())
         )
 

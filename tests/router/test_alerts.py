@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.alerts import MAX_METADATA_BYTES, Alert
-from router.alerts import MAX_ANSWER_BYTES, AlertBook
+from router.alerts import KNOWN_S, MAX_ANSWER_BYTES, MAX_KNOWN, AlertBook, AlertIds
 
 
 def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) -> Alert:
@@ -151,3 +151,76 @@ def test_a_book_is_the_last_distinct_alerts_of_each_stream(limit: int, steps: li
         assert len(book) == len(kept)
         for which in "xy":
             assert names(book, which) == [entry[1] for entry in kept if entry[2] == which]
+
+
+# ── one effect per id ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_id_has_its_effect_once_for_longer_than_a_signed_request_is_good() -> None:
+    ids = AlertIds()
+    assert ids.first("cam-1", "a", 0.0)
+    for now in (0.0, 600.0, KNOWN_S):
+        ids.prune(now)
+        assert not ids.first("cam-1", "a", now)
+    assert KNOWN_S >= 600 + 60
+    assert ids.first("cam-1", "a", KNOWN_S + 0.1)  # counted from the effect, not from the last repeat
+
+
+def test_the_same_id_of_another_stream_has_an_effect_of_its_own() -> None:
+    ids = AlertIds()
+    assert [ids.first(stream, "a", 0.0) for stream in ("cam-1", "cam-2", "cam-1")] == [True, True, False]
+
+
+def test_a_stream_that_floods_makes_only_itself_forget() -> None:
+    ids = AlertIds(limit=100)
+    quiet = [(f"quiet-{number}", str(number % 2)) for number in range(20)]
+    assert all(ids.first(stream, name, 0.0) for stream, name in quiet)
+    assert all(ids.first("noisy", str(number), 1.0) for number in range(10_000))
+    assert len(ids) == 100
+    assert not any(ids.first(stream, name, 2.0) for stream, name in quiet)
+    assert not ids.first("noisy", "9999", 2.0)
+    assert ids.first("noisy", "0", 2.0)
+
+
+def test_ids_that_are_too_old_are_forgotten_in_all_streams() -> None:
+    ids = AlertIds(keep_s=10)
+    for number in range(10):
+        ids.first(f"cam-{number}", "a", float(number))
+    ids.prune(15.0)
+    assert len(ids) == 5
+    ids.prune(100.0)
+    assert len(ids) == 0
+
+
+def test_so_many_ids_are_known_as_is_said() -> None:
+    ids = AlertIds()
+    for number in range(MAX_KNOWN + 10):
+        ids.first(f"cam-{number % 100}", str(number), 0.0)
+    assert len(ids) == MAX_KNOWN
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 6),
+    st.lists(st.tuples(st.integers(0, 5).map(str), st.sampled_from("xyz"), st.integers(0, 4)), max_size=60),
+)
+def test_only_the_fullest_stream_ever_forgets_before_its_time(limit: int, steps: list[tuple[str, str, int]]) -> None:
+    ids = AlertIds(limit=limit, keep_s=10)
+    known: dict[str, list[tuple[int, str]]] = {stream: [] for stream in "xyz"}
+    now = 0
+    for name, stream, gap in steps:
+        now += gap
+        ids.prune(now)
+        known = {each: [entry for entry in kept if now - entry[0] <= 10] for each, kept in known.items()}
+        is_known = name in {entry[1] for entry in known[stream]}
+        assert ids.first(stream, name, now) is not is_known
+        if not is_known:
+            known[stream].append((now, name))
+        while sum(map(len, known.values())) > limit:
+            most = max(map(len, known.values()))
+            fullest = [each for each, kept in known.items() if len(kept) == most]
+            forgot = next(each for each in fullest if len(ids._shelves.of(each)) < most)  # any of them
+            known[forgot].pop(0)
+        for each, kept in known.items():
+            assert [entry[1] for entry in kept] == list(ids._shelves.of(each))
+        assert len(ids) == sum(map(len, known.values())) <= limit

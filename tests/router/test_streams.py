@@ -459,9 +459,9 @@ def test_a_new_owner_is_told_to_all_who_are_interested(room: Room) -> None:
 def test_whose_a_stream_is_can_be_asked(room: Room) -> None:
     assert room.streams.found(3, "cam") == Found(request=3, stream="cam", status="offline")
     term = room.publish(A)
-    assert room.streams.found(4, "cam") == Found(request=4, stream="cam", status="streaming", user="ann")
+    assert room.streams.found(4, "cam") == Found(request=4, stream="cam", status="streaming", user="ann", term=term)
     room.release(A, term)
-    assert room.streams.found(5, "cam") == Found(request=5, stream="cam", status="offline", user="ann")
+    assert room.streams.found(5, "cam") == Found(request=5, stream="cam", status="offline", user="ann", term=term)
 
 
 def test_whose_a_stream_was_last_is_known_until_it_is_forgotten(room: Room) -> None:
