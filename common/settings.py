@@ -586,7 +586,7 @@ class Settings:
     )  # fmt: skip
     recent_alerts: int = _setting(
         "RECENT_ALERTS", _whole(0, 1_000_000), 1_000, group="Limits", expects="alerts",
-        help="Alerts that the router keeps for `alertsSince`, `GET /alerts` and to recognise a repeated id.",
+        help="Alerts that the router keeps for `alertsSince` and `GET /alerts`.",
     )  # fmt: skip
     recent_alerts_minutes: float = _setting(
         "RECENT_ALERTS_MINUTES", _number(0.01, 1440), 60.0, group="Limits", expects="0.01–1440 min",

@@ -331,14 +331,19 @@ class Hub:
 
         Viewers without a right to a new owner's stream must be gone by now.
         """
+        owner = None if told.user is None else Owner(told.user, frozenset(told.organizations))
         stream = self._streams.get(told.stream)
-        if stream is None or stream.publication is not None:
+        if stream is None:  # perhaps since a moment ago, when its viewers lost their right by this very word
+            if told.stream in self._closed:
+                self._closed[told.stream] = Word(told.status, owner, told.term)
+            return
+        if stream.publication is not None:
             return
         stream.term = max(stream.term, told.term)
-        if told.user is not None:
-            if stream.owner is None or stream.owner.user_id != told.user:
+        if owner is not None:
+            if stream.owner is None or stream.owner.user_id != owner.user_id:
                 stream.newest = None
-            stream.owner = Owner(told.user, frozenset(told.organizations))
+            stream.owner = owner
         self._set_status(stream, told.status, now_ms)
         early, stream.early = stream.early, None
         if early is not None:

@@ -42,7 +42,7 @@ MAX_RETRY_S: Final = 15.0
 #: Payloads that are none of the trigger's are not spoken of more often than this.
 MALFORMED_QUIET_S: Final = 60.0
 
-CLOSE_S: Final = 1.0
+CLOSE_S: Final = 0.3
 
 
 def parse(payload: str) -> Change | str | None:

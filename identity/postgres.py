@@ -25,7 +25,7 @@ _log = log.get("identity")
 MAX_REST_S: Final = 60.0
 
 #: How long `close` waits for the server to hear of it.
-CLOSE_S: Final = 1.0
+CLOSE_S: Final = 0.3
 
 #: The tables' columns, types, and what we may do. `to_regclass` follows the search_path as the statements themselves
 #: do; format_type shows the precision of a timestamp; a view has no index and needs none here.
