@@ -8,31 +8,27 @@ import hmac
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
 from aiohttp import HttpVersion11, web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from common import alerts, log
 from common.alerts import STREAM_ID, AlertFault
 from common.errors import RouterUnavailable, StoreUnavailable
 from common.frames import FrameFault
-from common.metrics import FIGURES
-from common.service import Tasks
 from gateway import origins
 from gateway.access import Owner, Right
 from gateway.addresses import forwarded_secure
+from gateway.figures import Stats, render_metrics
 from gateway.lanes import Subscription
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
 from gateway.mjpeg import Mjpeg
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
+from gateway.shared_question import SharedQuestion
 from gateway.webhooks import Replays, Signed, WebhookFault, alert_id, read_headers
 from identity import Cookie, Identity, find_credential
 
@@ -43,9 +39,6 @@ BODY_TIMEOUT_S: Final = 10.0
 MAX_UNVERIFIED_BYTES: Final = 64 << 20
 #: How long `/health` waits for each of its answers.
 HEALTH_TIMEOUT_S: Final = 1.0
-#: Between two questions that are shared there is a rest, so many times as long as the last took, and at most so long.
-REST_RATIO: Final = 4
-REST_S: Final = 0.25
 
 HELP: Final = """watchout: live camera frames and ML alerts, routed.
 
@@ -68,7 +61,6 @@ Sign in with "Authorization: Bearer <session token>"; on a WebSocket also with a
 """
 
 _log = log.get("gateway.http")
-_T = TypeVar("_T")
 
 
 class HttpError(Exception):
@@ -84,40 +76,6 @@ class HttpError(Exception):
     def response(self) -> web.Response:
         """The error as the edge protocol has it."""
         return _json({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
-
-
-class SharedQuestion(Generic[_T]):
-    """What many may want to know at once, and is asked once at a time.
-
-    Who comes while it is asked shares the next time with all who wait, so that no answer is older than its request.
-    Between two times there is a rest, so that whoever answers has time for others however many ask. `ask` answers
-    also when it fails; what it raises is logged, and raised at all who wait.
-    """
-
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, _T]], tasks: Tasks) -> None:
-        self._ask = ask
-        self._tasks = tasks
-        self._asking = asyncio.Lock()
-        self._next: asyncio.Task[_T] | None = None
-        self._rested_at = float("-inf")
-
-    async def answer(self) -> _T:
-        """What is so at a time after this call."""
-        if self._next is None or self._next.done():
-            self._next = self._tasks.start(self._take_turn(), "shared question")
-        return await asyncio.shield(self._next)
-
-    async def _take_turn(self) -> _T:
-        loop = asyncio.get_running_loop()
-        async with self._asking:
-            await asyncio.sleep(self._rested_at - loop.time())
-            self._next = None
-            began = loop.time()
-            try:
-                return await self._ask()
-            finally:
-                ended = loop.time()
-                self._rested_at = ended + min(REST_RATIO * (ended - began), REST_S)
 
 
 class JsonRequestHandler(web.RequestHandler, HttpConnection):
@@ -229,7 +187,7 @@ class _Http:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._looking: asyncio.Task[tuple[str | None, _Stats | None]] | None = None
+        self._looking: asyncio.Task[tuple[str | None, Stats | None]] | None = None
         self._stats = SharedQuestion(self._ask_router, rooms.tasks)
         self._metrics = SharedQuestion(self._ask_metrics, rooms.tasks)
         self._replays = Replays()
@@ -564,13 +522,13 @@ class _Http:
         if not self._may_see_stats(request):
             raise HttpError(401, "AUTH_FAILED", "this path wants the stats token", _CHALLENGE)
 
-    async def _ask_router(self) -> _Stats | None:
+    async def _ask_router(self) -> Stats | None:
         try:
-            return _Stats.of(await self._rooms.link.ask("stats"))
+            return Stats.of(await self._rooms.link.ask("stats"))
         except RouterUnavailable:
             return None
 
-    async def _ask_stats(self, timeout_s: float | None = None) -> _Stats | None:
+    async def _ask_stats(self, timeout_s: float | None = None) -> Stats | None:
         """What the router counts; None when it does not answer in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s or self._rooms.settings.router_timeout_s):
@@ -580,15 +538,15 @@ class _Http:
     async def _ask_metrics(self) -> bytes:
         stats = await self._ask_stats() if self._rooms.link.live else None
         counted = None if stats is None else stats.all
-        return await asyncio.to_thread(_render_metrics, counted, self._rooms.link.figures())
+        return await asyncio.to_thread(render_metrics, counted, self._rooms.link.figures())
 
-    async def _look(self) -> tuple[str | None, _Stats | None]:
+    async def _look(self) -> tuple[str | None, Stats | None]:
         """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
         if self._looking is None or self._looking.done():
             self._looking = self._rooms.tasks.start(self._ask_health(), "health")
         return await asyncio.shield(self._looking)
 
-    async def _ask_health(self) -> tuple[str | None, _Stats | None]:
+    async def _ask_health(self) -> tuple[str | None, Stats | None]:
         if self._rooms.draining:
             return "the gateway drains", None
         if not self._rooms.link.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:
@@ -673,85 +631,3 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
         status=status,
         headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
     )
-
-
-def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:
-    totals, rows = stats["totals"], stats["streams"]
-    return {
-        "totalProducers": totals["producers"],
-        "totalVideoConsumers": totals["videoConsumers"],
-        "totalAlertConsumers": totals["alertConsumers"],
-        "totalConnections": totals["connections"],
-        "activeStreams": [row["streamId"] for row in rows],
-        "streams": [{key: row[key] for key in ("streamId", "fps", "totalFrames", "uptime")} for row in rows],
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _Stats:
-    """An answer of the router, and what all may see of it as JSON: the page, and the streams alone."""
-
-    all: dict[str, Any]
-    page: bytes
-    streams: bytes
-
-    @classmethod
-    def of(cls, stats: dict[str, Any]) -> _Stats:
-        public = _public_stats(stats)
-        return cls(stats, msgspec.json.encode(public), msgspec.json.encode(public["streams"]))
-
-
-class _Figures(Collector):
-    """All processes' figures as Prometheus families; the only label is the process."""
-
-    def __init__(self, processes: dict[str, dict[str, float]], totals: dict[str, float]) -> None:
-        self._processes = processes
-        self._totals = totals
-
-    def collect(self) -> list[Metric]:
-        families: list[Metric] = []
-        for name, value in self._totals.items():
-            families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
-        for name, text in FIGURES.items():
-            rows = [(process, values[name]) for process, values in self._processes.items() if name in values]
-            if not rows:
-                continue
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family = kind(f"watchout_{name}", text, labels=["process"])
-            for process, value in rows:
-                family.add_metric([process], value)
-            families.append(family)
-        return families
-
-
-TOTALS: Final = {
-    "router_up": "1 when this gateway reaches the router.",
-    "active_streams": "Streams with a camera, over all gateways.",
-    "producers": "Cameras that produce video, over all gateways.",
-    "video_consumers": "Subscriptions that consume video, over all gateways.",
-    "alert_consumers": "Subscriptions and cameras that consume alerts, over all gateways.",
-}
-
-
-def _render_metrics(stats: dict[str, Any] | None, own: tuple[str, dict[str, float]]) -> bytes:
-    """The Prometheus page: of all processes, or of this gateway alone while the router is away."""
-    processes: dict[str, dict[str, float]] = {}
-    totals: dict[str, float] = {"router_up": 0}
-    if stats is None:
-        processes[own[0]] = own[1]
-    else:
-        processes["router"] = stats["router"]["figures"]
-        for member in stats["members"]:
-            if member["kind"] != "ctl":
-                name = member["name"] if member["name"] not in processes else f"{member['name']}-{member['pid']}"
-                processes[name] = member["figures"]
-        totals = {
-            "router_up": 1,
-            "active_streams": len(stats["streams"]),
-            "producers": stats["totals"]["producers"],
-            "video_consumers": stats["totals"]["videoConsumers"],
-            "alert_consumers": stats["totals"]["alertConsumers"],
-        }
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(processes, totals))
-    return generate_latest(registry)

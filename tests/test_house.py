@@ -15,11 +15,11 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 PURE = (
     "common/alerts.py", "common/errors.py", "common/frames.py", "common/membership.py", "common/messages.py",
     "common/pacing.py", "common/settings.py", "ctl/advice.py", "ctl/checks.py", "ctl/findings.py",
-    "gateway/access.py", "gateway/addresses.py", "gateway/deflate.py", "gateway/demand.py", "gateway/hub.py",
-    "gateway/lanes.py", "gateway/limits.py", "gateway/origins.py", "gateway/roster.py", "gateway/session.py",
-    "gateway/webhooks.py", "gateway/wire.py", "identity/caller.py", "identity/claims.py", "identity/credentials.py",
-    "identity/keys.py", "identity/memory.py", "identity/schema.py", "mlbridge/scheduler.py", "router/alerts.py",
-    "router/members.py", "router/streams.py",
+    "gateway/access.py", "gateway/addresses.py", "gateway/deflate.py", "gateway/demand.py", "gateway/figures.py",
+    "gateway/hub.py", "gateway/lanes.py", "gateway/limits.py", "gateway/origins.py", "gateway/roster.py",
+    "gateway/session.py", "gateway/webhooks.py", "gateway/wire.py", "identity/caller.py", "identity/claims.py",
+    "identity/credentials.py", "identity/keys.py", "identity/memory.py", "identity/schema.py",
+    "mlbridge/scheduler.py", "router/alerts.py", "router/members.py", "router/streams.py",
 )  # fmt: skip
 EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "asyncpg", "aiosqlite", "sqlite3", "os"}
 

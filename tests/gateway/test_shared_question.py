@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from common.service import Tasks
-from gateway.http import SharedQuestion
+from gateway.shared_question import SharedQuestion
 
 
 class Oracle:

@@ -1,0 +1,96 @@
+"""What the router counts, as ``/stats`` and Prometheus show it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from common.metrics import FIGURES
+
+
+def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:
+    totals, rows = stats["totals"], stats["streams"]
+    return {
+        "totalProducers": totals["producers"],
+        "totalVideoConsumers": totals["videoConsumers"],
+        "totalAlertConsumers": totals["alertConsumers"],
+        "totalConnections": totals["connections"],
+        "activeStreams": [row["streamId"] for row in rows],
+        "streams": [{key: row[key] for key in ("streamId", "fps", "totalFrames", "uptime")} for row in rows],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """An answer of the router, and what all may see of it as JSON: the page, and the streams alone."""
+
+    all: dict[str, Any]
+    page: bytes
+    streams: bytes
+
+    @classmethod
+    def of(cls, stats: dict[str, Any]) -> Stats:
+        """Of the router's answer to ``stats``."""
+        public = _public_stats(stats)
+        return cls(stats, msgspec.json.encode(public), msgspec.json.encode(public["streams"]))
+
+
+class _Figures(Collector):
+    """All processes' figures as Prometheus families; the only label is the process."""
+
+    def __init__(self, processes: dict[str, dict[str, float]], totals: dict[str, float]) -> None:
+        self._processes = processes
+        self._totals = totals
+
+    def collect(self) -> list[Metric]:
+        families: list[Metric] = []
+        for name, value in self._totals.items():
+            families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
+        for name, text in FIGURES.items():
+            rows = [(process, values[name]) for process, values in self._processes.items() if name in values]
+            if not rows:
+                continue
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(f"watchout_{name}", text, labels=["process"])
+            for process, value in rows:
+                family.add_metric([process], value)
+            families.append(family)
+        return families
+
+
+TOTALS: Final = {
+    "router_up": "1 when this gateway reaches the router.",
+    "active_streams": "Streams with a camera, over all gateways.",
+    "producers": "Cameras that produce video, over all gateways.",
+    "video_consumers": "Subscriptions that consume video, over all gateways.",
+    "alert_consumers": "Subscriptions and cameras that consume alerts, over all gateways.",
+}
+
+
+def render_metrics(stats: dict[str, Any] | None, own: tuple[str, dict[str, float]]) -> bytes:
+    """The Prometheus page: of all processes, or of this gateway alone while the router is away."""
+    processes: dict[str, dict[str, float]] = {}
+    totals: dict[str, float] = {"router_up": 0}
+    if stats is None:
+        processes[own[0]] = own[1]
+    else:
+        processes["router"] = stats["router"]["figures"]
+        for member in stats["members"]:
+            if member["kind"] != "ctl":
+                name = member["name"] if member["name"] not in processes else f"{member['name']}-{member['pid']}"
+                processes[name] = member["figures"]
+        totals = {
+            "router_up": 1,
+            "active_streams": len(stats["streams"]),
+            "producers": stats["totals"]["producers"],
+            "video_consumers": stats["totals"]["videoConsumers"],
+            "alert_consumers": stats["totals"]["alertConsumers"],
+        }
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(processes, totals))
+    return generate_latest(registry)
