@@ -54,7 +54,6 @@ def of_sources(environ: Mapping[str, str], dotenv: Mapping[str, str], dotenv_mod
 def of_settings(s: Settings, ways: Sequence[str]) -> Iterator[Finding]:
     """What is weak or contradictory in settings that are right each by itself. `ways` are those of verifying."""
     yield from _of_secrets(s, ways)
-    yield from _of_ways(s, ways)
     if "jwt" in ways:
         yield from _of_jwt(s)
     yield from _of_urls(s)
@@ -87,18 +86,6 @@ def _of_secrets(s: Settings, ways: Sequence[str]) -> Iterator[Finding]:
             "DATABASE_URL has more than one @.",
             "In its password, percent-encode what has a meaning in URLs (@ is %40, / is %2F, # is %23).",
         )
-
-
-def _of_ways(s: Settings, ways: Sequence[str]) -> Iterator[Finding]:
-    for way, name, value in (
-        ("jwt", "A key of JWTs (JWT_…)", s.jwt_secret or s.jwt_public_key or s.jwt_jwks_url),
-        ("introspection", "INTROSPECTION_URL", s.introspection_url),
-    ):
-        if value and way not in ways:
-            yield _weak(
-                f"{name} is set, but AUTH_METHODS has no {way}: no caller is verified that way.",
-                f"Add {way} to AUTH_METHODS, or remove the other.",
-            )
 
 
 def _of_jwt(s: Settings) -> Iterator[Finding]:
@@ -161,11 +148,6 @@ def _of_rights(s: Settings) -> Iterator[Finding]:
         yield _weak(
             "STREAM_ACCESS is authenticated: everybody who is signed in may view every stream.",
             "Set it to owner or organization, unless that is meant.",
-        )
-    if s.stream_access == "organization" and s.database_url is None:
-        yield _weak(
-            "STREAM_ACCESS is organization, but without DATABASE_URL nobody belongs to one.",
-            "Set DATABASE_URL to a database with Better Auth's organization plugin.",
         )
     roles = dict(s.role_rights)
     if roles and "*" not in roles:

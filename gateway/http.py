@@ -327,17 +327,23 @@ class _Http:
         viewer, stream, owner = await self._viewable(request, request.query.get("streamId", ""), Right.ALERTS, code=400)
         since = _whole(request, "since", 0, 2**53 - 1, 0)
         limit = _whole(request, "limit", 1, 1000, 100)
-        kept = [
-            alert.json
-            for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
-            if self._rooms.access.may_hear_kept(viewer, alert.owner, owner)
-        ]
-        if owner is None and not kept:  # a camera that went long ago may have left alerts of its user
+        kept = await self._kept_for(viewer, stream, owner, since, limit)
+        # A camera that went long ago may have left alerts of its user.
+        if owner is None and not kept and not await self._kept_for(viewer, stream, owner, 0, 1000):
             raise _no_such_stream()
         return web.Response(
             body=b'{"alerts":[' + b",".join(kept) + b"]}",
             headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"},
         )
+
+    async def _kept_for(
+        self, viewer: Identity, stream: str, owner: Owner | None, since: int, limit: int
+    ) -> list[bytes]:
+        return [
+            alert.json
+            for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
+            if self._rooms.access.may_hear_kept(viewer, alert.owner, owner)
+        ]
 
     async def post_alerts(self, request: web.Request) -> web.Response:
         signed = self._signed(request)

@@ -57,8 +57,6 @@ def test_sound_settings_need_no_advice(environ: dict[str, str]) -> None:
         (JWT | {"JWT_SECRET": "s" * 31}, "JWT_SECRET has 31 characters"),
         ({"BETTER_AUTH_SECRET": ""}, "signatures of cookies are not checked"),
         ({"DATABASE_URL": "postgres://u:p@ss@db/app"}, "more than one @"),
-        (JWT | {"AUTH_METHODS": "session"}, "A key of JWTs (JWT_…) is set, but AUTH_METHODS has no jwt"),
-        ({"AUTH_METHODS": "session", "INTROSPECTION_URL": "https://a/b"}, "INTROSPECTION_URL is set, but AUTH_METHODS"),
         (JWT | {"JWT_ISSUER": ""}, "JWT_ISSUER is not set"),
         (JWT | {"JWT_AUDIENCE": ""}, "JWT_AUDIENCE is not set"),
         (JWT | {"JWT_SESSION_CLAIM": "none"}, "signing out does not end them"),
@@ -84,8 +82,7 @@ def test_each_weakness_is_said_alone(environ: dict[str, str], words: str) -> Non
     assert LONG not in sentence
 
 
-def test_an_embedded_store_knows_no_organizations_and_no_sessions_of_jwts() -> None:
-    assert "nobody belongs to one" in said({"WATCHOUT_HOST": "::1", "STREAM_ACCESS": "organization"})[0]
+def test_an_embedded_store_knows_no_sessions_of_jwts() -> None:
     assert "signing out does not end them" in said({"WATCHOUT_HOST": "::1"} | JWT)[0]
 
 
