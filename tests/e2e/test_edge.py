@@ -998,7 +998,7 @@ async def test_a_body_over_the_bound_is_refused_before_it_is_sent(signed, client
 # ── what nobody may read ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_no_token_reaches_a_log_or_a_metric(watchout, clients):
+async def test_no_token_and_no_picture_reaches_a_log_or_a_metric(watchout, clients):
     started = watchout(environ={**SIGNED, "LOG_LEVEL": "debug"})
     url, canary, good = started.url, "canary" + secrets.token_hex(16), started.token()
     for token in (canary, good):
@@ -1020,6 +1020,14 @@ async def test_no_token_reaches_a_log_or_a_metric(watchout, clients):
             raw = await clients.raw(url)
             await raw.send(f"{head}\r\n\r\n".encode())
             await raw.answer()
+    camera, viewer = await clients.camera(url, good), await clients.viewer(url, good)
+    stream = await camera.register()
+    await viewer.subscribe(stream, format="binary")
+    await camera.show(f"!{canary}!")  # no base64
+    await camera.show(canary * 1000)
+    await camera.show_binary(canary.encode())
+    await camera.send_raw(f'{{"type":"video-frame","data":"{canary}"'.encode())  # no JSON
+    await camera.rest()
     page = (await http(f"{url}/metrics")).body.decode()
     for secret in (canary, good, SERVICE_TOKEN, good.partition(".")[0]):
         assert secret not in started.output
