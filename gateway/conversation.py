@@ -6,6 +6,7 @@ Decides nothing; every rule is in `gateway.session`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from typing import TYPE_CHECKING, Final, assert_never
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
 ABUSE: Final = "repeated abuse"
 
 #: Streams of one socket whose recent alerts are on their way, or wait for their turn.
-MAX_REPLAYS: Final = 16
-#: A viewer that takes none of them for so long is too slow, in seconds.
-REPLAY_S: Final = 10.0
+MAX_REPLAYS: Final = 64
+#: How long they wait for it, and how long a viewer may take to read them, in seconds.
+REPLAY_TURN_S: Final = 5.0
+REPLAY_S: Final = 30.0
 
 _log = log.get("gateway.conversation")
 
@@ -377,9 +379,7 @@ class Conversation:
         if self._replays is None or self._replaying is None:  # most sockets never ask
             self._replays, self._replaying = {}, asyncio.Lock()
         if len(self._replays) >= MAX_REPLAYS:
-            subscription.held = None
-            text = f"recent alerts of more than {MAX_REPLAYS} streams were asked for at once, subscribe again for those"
-            self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
+            self._not_replayed(subscription, f"those of {MAX_REPLAYS} streams are on their way already")
             return
         replays, task = (
             self._replays,
@@ -389,35 +389,53 @@ class Conversation:
         task.add_done_callback(lambda _: replays.pop(subscription, None))
 
     async def _replay_in_turn(self, subscription: Subscription, since: int, turn: asyncio.Lock) -> None:
-        """One after another, and not too many on the whole gateway: each holds in memory what a reader has not read."""
-        async with turn, self._rooms.replaying:
+        """One after another on a socket, few of a user, and not too many on the gateway: each holds in memory what its
+        reader has not read. Who has no turn in time goes on without them.
+        """
+        of_user = self._rooms.replaying_of(subscription.identity.user_id)
+        async with contextlib.AsyncExitStack() as turns:
             try:
-                async with asyncio.timeout(REPLAY_S) as deadline:
-                    await self._replay(subscription, since, deadline)
+                async with asyncio.timeout(REPLAY_TURN_S):
+                    for each in (turn, of_user, self._rooms.replaying):
+                        await turns.enter_async_context(each)
+                kept = await self._rooms.link.alerts(subscription.stream, since=since)
             except TimeoutError:
-                self._socket.too_slow()
+                self._not_replayed(subscription, "too many ask for theirs at once")
+                return
+            except RouterUnavailable:
+                self._not_replayed(subscription, "the router did not answer in time")
+                return
+            try:
+                async with asyncio.timeout(REPLAY_S):
+                    await self._replay(subscription, kept)
+            except TimeoutError:
+                self._socket.too_slow(f"the recent alerts of a stream were not read within {REPLAY_S:g} s")
 
-    async def _replay(self, subscription: Subscription, since: int, deadline: asyncio.Timeout) -> None:
+    def _not_replayed(self, subscription: Subscription, why: str) -> None:
+        text = f"recent alerts of {subscription.stream} cannot be had now, subscribe again: {why}"
+        self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
+        self._release_held(subscription, set())
+
+    async def _replay(self, subscription: Subscription, kept: list[KeptAlert]) -> None:
         # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
-        kept: list[KeptAlert] = []
-        try:
-            kept = await self._rooms.link.alerts(subscription.stream, since=since)
-        except RouterUnavailable:
-            text = "recent alerts cannot be had: the router did not answer in time, subscribe again"
-            self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
         replayed: set[str] = set()
         for alert in kept:
             await self._socket.drained()
             if not self._stands(subscription):
                 return
-            deadline.reschedule(self._loop.time() + REPLAY_S)
             owner = self._rooms.hub.known_owner(subscription.stream)
             if self._rooms.access.may_hear_kept(subscription.identity, alert.owner, owner):
                 replayed.add(alert.id)
                 self._socket.message(wire.text_message(alert.json))
+        self._release_held(subscription, replayed)
+
+    def _release_held(self, subscription: Subscription, replayed: set[str]) -> None:
         if not self._stands(subscription):
             return
         held, subscription.held = subscription.held or {}, None
+        if subscription.held_too_many:
+            self._socket.too_slow("too many alerts came while the recent ones were sent")
+            return
         for alert_id, message in held.items():
             if alert_id not in replayed:
                 self._socket.message(message)

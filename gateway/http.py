@@ -281,10 +281,10 @@ class _Http:
         if owner is None:
             raise _no_such_stream()
         frame = await self._rooms.link.newest(stream)
-        if self._rooms.hub.publication(stream) is None:  # the stream may have changed hands while its frame was awaited
-            word = await self._rooms.link.find(stream)
-            if not self._rooms.access.may_view(viewer, word.owner):
-                raise _no_such_stream()
+        # The stream may have changed hands while its frame was awaited.
+        owner = self._rooms.hub.owner(stream) or (await self._rooms.link.find(stream)).owner
+        if not self._rooms.access.may_view(viewer, owner):
+            raise _no_such_stream()
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
         try:

@@ -334,7 +334,8 @@ class Hub:
         owner = None if told.user is None else Owner(told.user, frozenset(told.organizations))
         stream = self._streams.get(told.stream)
         if stream is None:  # perhaps since a moment ago, when its viewers lost their right by this very word
-            if told.stream in self._closed:
+            known = self._closed.get(told.stream) or self._closed_before.get(told.stream)
+            if known is not None and told.term >= known.term:
                 self._closed[told.stream] = Word(told.status, owner, told.term)
             return
         if stream.publication is not None:
@@ -382,8 +383,11 @@ class Hub:
             if not subscription.alerts:
                 continue
             self.alerts_out += 1
-            if subscription.held is not None and len(subscription.held) < ALERTS_HELD:
-                subscription.held[alert.id] = message
+            if subscription.held is not None:
+                if len(subscription.held) < ALERTS_HELD:
+                    subscription.held[alert.id] = message
+                else:  # none is skipped while the socket stands: it will not
+                    subscription.held_too_many = True
             else:
                 viewer.message(message)
         if stream.publication is not None and stream.publication.wants_alerts:

@@ -42,6 +42,7 @@ class Subscription:
         "alerts",
         "format",
         "held",
+        "held_too_many",
         "identity",
         "last_frame",
         "last_frame_id",
@@ -88,6 +89,7 @@ class Subscription:
         self.slot: Frame | None = None
         #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
         self.held: dict[str, bytes] | None = None
+        self.held_too_many = False
         self.skipped_slow = self.skipped_window = self.skipped_rate = 0
 
     def window_open(self, now: float) -> bool:

@@ -282,11 +282,9 @@ class Listener(asyncio.Protocol):
 
         A trusted proxy keeps its own count of connections, and closes those that it does not need.
         """
-        if self._place.crowded:
-            return False
         if self._place.is_stranger and not self._proxied and not self._lost:
             self._idle = asyncio.get_running_loop().call_later(STRANGER_KEEPALIVE_S, self._idle_too_long)
-        return True
+        return not self._place.crowded
 
     def _idle_too_long(self) -> None:
         self._idle = None

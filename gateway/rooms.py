@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from common.metrics import Figures
 from common.service import Tasks
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from gateway.websocket import WebSocket
 
 
+#: Replays of recent alerts that are under way at once, each with what the router keeps of a stream in memory; and of
+#: one user.
 MAX_REPLAYING: Final = 32
+MAX_REPLAYING_OF_USER: Final = 4
 
 
 @dataclass(slots=True)
@@ -47,9 +51,16 @@ class Rooms:
     draining: bool = False
     #: By user: subscriptions to streams that nobody owned when they began.
     waits: Counter[str] = field(default_factory=Counter)
-    #: Replays of recent alerts that are under way, each with what the router keeps of a stream in memory.
     replaying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYING))
+    _replaying_of: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def replaying_of(self, user: str) -> asyncio.Semaphore:
+        """The turns of one user's replays; there while somebody has or awaits one."""
+        found = self._replaying_of.get(user)
+        if found is None:
+            found = self._replaying_of[user] = asyncio.Semaphore(MAX_REPLAYING_OF_USER)
+        return found
 
 
 def now_ms() -> int:

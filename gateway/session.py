@@ -398,15 +398,13 @@ class Session:
             ErrorCode.SESSION_ENDED, "the session has ended, sign in again", CloseCode.SESSION_ENDED, now_ms
         )
 
-    def slow(self, now_ms: int) -> list[Command]:
-        """The message lane of this client is full."""
-        return self._say_and_close(
-            ErrorCode.SLOW_CONSUMER,
+    def slow(self, now_ms: int, why: str | None = None) -> list[Command]:
+        """This client does not take its messages; without `why` its message lane is full."""
+        full = (
             f"more than {self._settings.alert_lane_messages} messages or {self._settings.alert_lane_bytes} bytes of "
-            "alerts and status wait for this socket",
-            CloseCode.SLOW_CONSUMER,
-            now_ms,
+            "alerts and status wait for this socket"
         )
+        return self._say_and_close(ErrorCode.SLOW_CONSUMER, why or full, CloseCode.SLOW_CONSUMER, now_ms)
 
     def close(self, code: CloseCode, reason: str) -> list[Command]:
         """The gateway ends this socket."""

@@ -493,7 +493,7 @@ class WebSocket(asyncio.Protocol):
         """What waits for this subscription is not wanted any more."""
         self._lanes.drop(subscription)
 
-    def too_slow(self) -> None:
+    def too_slow(self, why: str | None = None) -> None:
         """This client does not take its alerts: end it, and let it come back for them."""
         if self.closing:
             return
@@ -501,7 +501,7 @@ class WebSocket(asyncio.Protocol):
         self._lanes.blocked = False  # what still waits is not sent: the code tells the client to come back
         self._lanes.forget_messages()
         if self._conversation is not None:
-            self._conversation.run(self._conversation.session.slow(now_ms()))
+            self._conversation.run(self._conversation.session.slow(now_ms(), why))
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Send what still waits in the message lane, then the close."""

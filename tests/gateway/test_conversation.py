@@ -29,11 +29,13 @@ class Talk:
         self.reads = True
         self.wanted: list[Subscription] = []
         self.tasks = Tasks()
+        self.of_user = asyncio.Semaphore(4)
         rooms = SimpleNamespace(
             link=SimpleNamespace(alerts=self._alerts),
             access=Access(Settings()),
             hub=SimpleNamespace(known_owner=lambda _: Owner("ann"), unwatch=lambda _: None),
             replaying=asyncio.Semaphore(32),
+            replaying_of=lambda _: self.of_user,
             tasks=self.tasks,
             figures=SimpleNamespace(values={f"frames_skipped_{why}_total": 0 for why in ("slow", "window", "rate")}),
         )
@@ -55,7 +57,7 @@ class Talk:
         if not self.reads:
             await asyncio.Event().wait()
 
-    def _too_slow(self) -> None:
+    def _too_slow(self, why: str) -> None:
         self.slow += 1
 
     def subscribe(self, stream: str = "door") -> Subscription:
@@ -130,3 +132,28 @@ async def test_a_viewer_that_takes_none_of_them_is_too_slow(monkeypatch: pytest.
             await asyncio.sleep(0.01)
     assert talk.sent == []
     await talk.tasks.close()
+
+
+async def test_who_has_no_turn_in_time_goes_on_with_the_live_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "REPLAY_TURN_S", 0.05)
+    talk = Talk()
+    talk.of_user = asyncio.Semaphore(0)
+    subscription = talk.subscribe()
+    assert subscription.held is not None
+    subscription.held["a1"] = b"live"
+    async with asyncio.timeout(5):
+        while subscription.held is not None:
+            await asyncio.sleep(0.01)
+    assert talk.sent == [b"live"]
+    assert "door" in talk.errors[0]
+    assert talk.fetches == 0
+
+
+async def test_where_live_alerts_came_too_fast_meanwhile_the_viewer_comes_back_for_them() -> None:
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    subscription.held_too_many = True
+    talk.answer.set_result([])
+    await settle()
+    assert (talk.slow, talk.sent) == (1, [])

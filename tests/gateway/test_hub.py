@@ -17,7 +17,7 @@ from common.frames import Frame
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, Status, StreamStatus, TellCamera
 from common.settings import Settings
 from gateway.access import Owner
-from gateway.hub import CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
+from gateway.hub import ALERTS_HELD, CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
 from gateway.lanes import LaneFull, Lanes, Subscription
 from identity import Identity
 from tests.kit.playbook import START_MS, owned_by, read
@@ -484,6 +484,29 @@ def test_nor_is_it_when_everybody_lost_the_right_to_the_stream_at_once(house: Ho
     house.hub.remote_status(word("streaming", user="bob", term=5), 0.0, ms(0))
     assert house.hub.last_word("door", ANNS) == BOBS
     assert house.hub.last_word("door", Word("online", Owner("eve"), 6)) == Word("online", Owner("eve"), 6)
+
+
+def test_the_routers_word_counts_also_of_what_was_known_a_while_ago_and_no_older_one_does(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door", "offline", "ann")
+    house.hub.remote_status(word("offline", user="ann", term=4), 0.0, ms(0))
+    screen.leave()
+    house.hub.tick(0.0, ms(0))
+    house.hub.remote_status(word("streaming", user="bob", term=5), 0.0, ms(0))
+    house.hub.remote_status(word("offline", user="ann", term=4), 0.0, ms(0))
+    assert house.hub.last_word("door", ANNS) == BOBS
+
+
+def test_live_alerts_that_come_too_fast_for_a_replay_are_neither_sent_past_it_nor_kept(house: House) -> None:
+    screen = Screen(house.hub)
+    screen.watch("door")
+    (subscription,) = screen.wishes
+    subscription.held = {}
+    for number in range(ALERTS_HELD + 5):
+        house.hub.alert(alert(number))
+    assert screen.alerts == []
+    assert len(subscription.held) == ALERTS_HELD
+    assert subscription.held_too_many
 
 
 def test_what_was_known_lately_is_forgotten(house: House) -> None:
