@@ -24,7 +24,7 @@ from identity.memory import Memory
 from identity.postgres import PostgresStore
 from identity.tokens import Claims, JwtVerifier, looks_like_jwt
 
-#: Queries for sessions that are under way at once; the rest of the pool is for looking again and for tickets.
+#: Queries for tokens that are under way at once.
 LOOKUPS_AT_ONCE: Final = 2
 
 

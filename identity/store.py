@@ -37,7 +37,7 @@ _log = log.get("identity")
 #: Keys that one query looks up; more are asked for one query after another.
 MAX_KEYS: Final = 1000
 
-#: Queries of one lane that are under way or wait for a connection; five answer about so many in a second.
+#: Queries of one lane that are under way or wait for a connection.
 MAX_QUERIES: Final = 4096
 
 Choose = Callable[[Plan], Statement]

@@ -313,7 +313,7 @@ class Counting:
         return {token: Identity(f"user of {token}", f"session of {token}") for token in asked}
 
     async def live(self, session_ids: Any) -> dict[str, Identity]:
-        raise NotImplementedError
+        return {session: Identity(session.replace("session", "user"), session) for session in session_ids}
 
 
 async def test_a_storm_of_callers_is_a_handful_of_queries_and_then_memory() -> None:
