@@ -46,7 +46,9 @@ demo: $(VENV)/.demo
 	$(HONCHO) -e /dev/null -f Procfile.demo start
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
+	  echo "again, alone on the machine, what failed beside others (a few at most):"; \
+	  $(BIN)/python tests/kit/few_failed.py && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

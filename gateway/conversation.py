@@ -16,7 +16,7 @@ from common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavaila
 from common.messages import Granted, Refused
 from gateway import wire
 from gateway.access import Owner
-from gateway.hub import Publication, Word
+from gateway.hub import Publication
 from gateway.lanes import Subscription
 from gateway.link import KeptAlert
 from gateway.rooms import Rooms, now_ms
@@ -228,9 +228,7 @@ class Conversation:
             replay.cancel()
         if subscription.waits:
             subscription.waits = False
-            self._rooms.waits[subscription.identity.user_id] -= 1
-            if not self._rooms.waits[subscription.identity.user_id]:
-                del self._rooms.waits[subscription.identity.user_id]
+            self._rooms.connections.waits_no_more(subscription.identity.user_id)
         self._socket.drop(subscription)
         self._count_skipped(subscription)
         self._rooms.hub.unwatch(subscription)
@@ -297,11 +295,9 @@ class Conversation:
 
     async def _find(self, stream: str) -> None:
         try:
-            if self._rooms.hub.publication(stream) is not None:
-                word = self._rooms.hub.last_word(stream, Word())
-            else:
-                word = await self._rooms.link.find(stream)
-            if word.owner is None and self._waits_enough():
+            word = await self._rooms.link.find(stream)
+            user = self.session.identity.user_id if self.session.identity is not None else ""
+            if word.owner is None and not self._rooms.connections.may_wait(user):
                 text = (
                     f"{self._rooms.settings.max_waits_per_user} streams are waited for, which is the most of one user"
                 )
@@ -355,15 +351,11 @@ class Conversation:
             text = "the alert was not handed on: the router did not answer in time, try again"
             self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
 
-    def _waits_enough(self) -> bool:
-        identity = self.session.identity
-        return identity is None or self._rooms.waits[identity.user_id] >= self._rooms.settings.max_waits_per_user
-
     def _watch(self, command: Watch) -> None:
         subscription = command.subscription
         if command.word.owner is None:
             subscription.waits = True
-            self._rooms.waits[subscription.identity.user_id] += 1
+            self._rooms.connections.waits(subscription.identity.user_id)
         subscription.held = {} if command.alerts_since is not None else None
         ask = self._rooms.hub.watch(subscription, self._socket, command.word, self._loop.time(), now_ms())
         if ask:

@@ -23,6 +23,7 @@ from gateway import origins
 from gateway.access import Owner, Right
 from gateway.addresses import forwarded_secure
 from gateway.figures import Stats, render_metrics
+from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
 from gateway.mjpeg import Mjpeg
@@ -277,13 +278,12 @@ class _Http:
         return _json({"streams": found})
 
     async def frame(self, request: web.Request) -> web.Response:
-        viewer, stream, owner = await self._viewable(request, request.match_info["id"], Right.VIEW)
-        if owner is None:
+        viewer, stream, word = await self._viewable(request, request.match_info["id"], Right.VIEW)
+        if word.owner is None:
             raise _no_such_stream()
-        frame = await self._rooms.link.newest(stream)
+        frame = await self._rooms.link.newest(stream, word)
         # The stream may have changed hands while its frame was awaited.
-        owner = self._rooms.hub.owner(stream) or (await self._rooms.link.find(stream)).owner
-        if not self._rooms.access.may_view(viewer, owner):
+        if not self._rooms.access.may_view(viewer, (await self._rooms.link.find(stream)).owner):
             raise _no_such_stream()
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
@@ -305,14 +305,12 @@ class _Http:
         )
 
     async def mjpeg(self, request: web.Request) -> web.StreamResponse:
-        viewer, stream, owner = await self._viewable(request, request.match_info["id"], Right.VIEW)
-        if owner is None:
-            raise _no_such_stream()
         max_fps = _number(request, "fps", 0.01, 1000)
-        word = await self._rooms.link.find(stream)
-        rooms, subscription = self._rooms, Subscription(stream, viewer, video=True, alerts=False, max_fps=max_fps)
-        if word.owner is None or not rooms.access.allows(subscription, word.owner):  # it changed hands meanwhile
+        viewer, stream, word = await self._viewable(request, request.match_info["id"], Right.VIEW)
+        if word.owner is None:
             raise _no_such_stream()
+        # From here to `watch` in one turn of the loop: the word is the last one.
+        rooms, subscription = self._rooms, Subscription(stream, viewer, video=True, alerts=False, max_fps=max_fps)
         if (full := rooms.connections.joined(viewer.user_id)) is not None:
             raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", _RETRY)
         try:
@@ -324,7 +322,8 @@ class _Http:
             rooms.connections.left(viewer.user_id)
 
     async def recent_alerts(self, request: web.Request) -> web.Response:
-        viewer, stream, owner = await self._viewable(request, request.query.get("streamId", ""), Right.ALERTS, code=400)
+        viewer, stream, word = await self._viewable(request, request.query.get("streamId", ""), Right.ALERTS, code=400)
+        owner = word.owner
         since = _whole(request, "since", 0, 2**53 - 1, 0)
         limit = _whole(request, "limit", 1, 1000, 100)
         kept = await self._kept_for(viewer, stream, owner, since, limit)
@@ -501,19 +500,17 @@ class _Http:
 
     async def _viewable(
         self, request: web.Request, stream: str, right: Right, code: int = 404
-    ) -> tuple[Identity, str, Owner | None]:
-        """The caller, the stream and its owner; a stream without that right looks like one that is not there."""
+    ) -> tuple[Identity, str, Word]:
+        """The caller, the stream and the last word on it; one without that right looks like one that is not there."""
         viewer = await self._viewer(request)
         if not STREAM_ID.match(stream):
             text = "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -"
             raise HttpError(code, "INVALID_MESSAGE" if code == 400 else "NOT_FOUND", text)
-        owner = self._rooms.hub.owner(stream)
-        if owner is None:
-            owner = (await self._rooms.link.find(stream)).owner
-        if right not in self._rooms.access.rights(viewer, owner):
+        word = await self._rooms.link.find(stream)
+        if right not in self._rooms.access.rights(viewer, word.owner):
             self._rooms.figures.count("unauthorized_total")
             raise _no_such_stream()
-        return viewer, stream, owner
+        return viewer, stream, word
 
     def _may_see_stats(self, request: web.Request) -> bool:
         token = self._rooms.settings.stats_token

@@ -152,6 +152,7 @@ class Connections:
         self._strangers_by_address: Counter[str] = Counter()
         self._refused_by_address: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
         self.joined_total = 0
 
     @property
@@ -182,6 +183,18 @@ class Connections:
         """An authenticated socket ended."""
         self.joined_total -= 1
         _add(self._users, user, -1)
+
+    def may_wait(self, user: str) -> bool:
+        """Whether the user may subscribe to one more stream that nobody owns yet."""
+        return self._waits.get(user, 0) < self._settings.max_waits_per_user
+
+    def waits(self, user: str) -> None:
+        """Such a subscription begins."""
+        self._waits[user] += 1
+
+    def waits_no_more(self, user: str) -> None:
+        """It ends."""
+        _add(self._waits, user, -1)
 
     # ── for Place ────────────────────────────────────────────────────────────────────────────────────────────────
 

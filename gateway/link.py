@@ -142,10 +142,12 @@ class RouterLink:
         return reply
 
     async def find(self, stream: str) -> Word:
-        """The last word on a stream, of the router or of this gateway. Raises `RouterUnavailable`.
+        """The last word on a stream, of the router or of this gateway, which alone has it of its own cameras.
 
-        It holds in this turn of the loop; later `Hub.last_word` has to be asked again.
+        It holds in this turn of the loop; later it has to be asked for again. Raises `RouterUnavailable`.
         """
+        if self.hub.publication(stream) is not None:
+            return self.hub.last_word(stream, Word())
         reply = await self.link.request(lambda n: Lookup(request=n, stream=stream))
         if not isinstance(reply, Found):
             raise _unexpected(reply)
@@ -180,13 +182,16 @@ class RouterLink:
         self._flush()
         self.link.send(Newest(stream=stream))
 
-    async def newest(self, stream: str) -> Frame | None:
-        """The newest frame of a stream, from here or from elsewhere. Raises `RouterUnavailable`."""
+    async def newest(self, stream: str, word: Word) -> Frame | None:
+        """The newest frame of a stream, from here or from elsewhere. `word` is what `find` just said of it.
+
+        Raises `RouterUnavailable`.
+        """
         if self.hub.publication(stream) is not None:
             return self.hub.newest(stream)
         if self._waiting >= MAX_FRAME_WAITS:
             raise RouterUnavailable("too many wait for frames")
-        if (await self.find(stream)).status == "offline":
+        if word.status == "offline":
             return self.hub.newest(stream)
         future: asyncio.Future[Frame] = self._loop.create_future()
         waits = self._waits.setdefault(stream, [])

@@ -6,7 +6,6 @@ import asyncio
 import random
 import string
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -49,8 +48,6 @@ class Rooms:
     sockets: set[WebSocket] = field(default_factory=set)
     moving_pictures: set[Mjpeg] = field(default_factory=set)
     draining: bool = False
-    #: By user: subscriptions to streams that nobody owned when they began.
-    waits: Counter[str] = field(default_factory=Counter)
     replaying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYING))
     _replaying_of: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)

@@ -228,6 +228,17 @@ def test_sockets_of_one_user_are_limited_and_one_too_many_is_not_counted() -> No
     assert connections.joined("ann") is None
 
 
+def test_streams_that_nobody_owns_yet_are_waited_for_by_so_many_subscriptions_of_one_user() -> None:
+    connections = Connections(Settings(max_waits_per_user=2))
+    for _ in range(2):
+        assert connections.may_wait("ann")
+        connections.waits("ann")
+    assert not connections.may_wait("ann")
+    assert connections.may_wait("ben")
+    connections.waits_no_more("ann")
+    assert connections.may_wait("ann")
+
+
 def test_strangers_of_one_address_are_many_past_three_quarters_of_their_limit() -> None:
     connections = Connections(Settings(max_strangers_per_address=8))
     places = [connections.opened("a") for _ in range(6)]
