@@ -12,7 +12,7 @@ FOOTAGE ?= test
 WORKERS ?= 3
 ML_PORT ?= 8500
 
-.PHONY: run dev demo test lint types format docs clean
+.PHONY: run dev demo test lint types format docs bench bench-quick clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -63,6 +63,15 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.run
 	$(BIN)/python docs/build.py
+
+# About 25 minutes, on a machine that does nothing else: writes docs/performance.md.
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.micro --out benchmarks/results/micro.json
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# About two minutes: shows that all works, proves no ratio.
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 clean:
 	rm -rf $(VENV) .watchout .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

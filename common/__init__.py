@@ -2,6 +2,6 @@
 
 ``gateway``, ``router``, ``mlbridge`` and ``ctl`` import from here; this package imports from none of them.
 Pure rooms (no socket, clock, log or random): ``settings``, ``errors``, ``messages``, ``frames``, ``alerts``,
-``membership``, ``pacing``. Edge rooms: ``bus`` (the only import of zmq), ``link``, ``service``, ``log``, ``metrics``,
-``embedded_store``.
+``membership``, ``pacing``, ``zmtp``, ``backlog``. Edge rooms: ``bus`` (the only import of zmq), ``frame_sockets``,
+``link``, ``service``, ``log``, ``metrics``, ``embedded_store``.
 """

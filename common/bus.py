@@ -1,4 +1,4 @@
-"""The bus: ZeroMQ sockets, their options, and draining them from the event loop. The only import of zmq.
+"""The bus: its sockets, their options, and draining them from the event loop. The only import of zmq.
 
 Three sockets join a member to the router, all bound by the router below ``WATCHOUT_HOME`` (docs/bus.md):
 
@@ -6,8 +6,9 @@ Three sockets join a member to the router, all bound by the router below ``WATCH
 - ``frames.in``   PULL   ◀ PUSH     frames from members
 - ``frames.out``  PUB    ▶ SUB      frames to members; a member subscribes to its own id and to nothing else
 
-A file descriptor of ZeroMQ is edge-triggered and any send may eat the edge, hence `_Inbox`: drain until empty or
-until the time budget is spent, and look again after each send on the same socket.
+Control is libzmq's; the frame sockets are `common.frame_sockets`, which speak the same protocol in the loop itself. A
+file descriptor of libzmq is edge-triggered and any send may eat the edge, hence `_Inbox`: drain until empty or until
+the time budget is spent, and look again after each send on the same socket.
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ import asyncio
 import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final
 
 import zmq
 
-from common import log
-from common.errors import StartError
-from common.messages import MAX_CONTROL_BYTES, MEMBER_ID_BYTES
+from common import frame_sockets, log
+from common.errors import BusError, StartError
+from common.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
+from common.messages import MAX_CONTROL_BYTES, MAX_FRAME_HEAD_BYTES, MEMBER_ID_BYTES, read_frame_head
 
 #: Control messages that may wait for one peer; a member whose queue is full is made to greet again.
 CONTROL_HWM: Final = 50_000
-#: Frames that may wait for one peer; past it new ones are dropped.
-FRAME_HWM: Final = 64
-#: Longest turn of one inbox before the loop gets to others, in seconds.
-DRAIN_BUDGET_S: Final = 0.002
 #: What a frame may have above the largest WebSocket message: header and stream id.
 FRAME_MARGIN_BYTES: Final = 4096
+#: Control messages that wait when a process ends get so long.
+LINGER_MS: Final = 200
 
 CONTROL, FRAMES_IN, FRAMES_OUT, LOCK = "control", "frames.in", "frames.out", "router.lock"
 
@@ -124,21 +124,30 @@ class _Inbox:
             self._again.cancel()
 
 
-def _new_socket(kind: int, hwm: int, max_bytes: int, linger_ms: int) -> zmq.Socket[bytes]:
-    """Every option of every socket is set here."""
+def _new_control(kind: int) -> zmq.Socket[bytes]:
+    """Every option of libzmq's sockets is set here."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
-    socket.setsockopt(zmq.SNDHWM, hwm)
-    socket.setsockopt(zmq.RCVHWM, hwm)
-    socket.setsockopt(zmq.LINGER, linger_ms)
-    socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    socket.setsockopt(zmq.SNDHWM, CONTROL_HWM)
+    socket.setsockopt(zmq.RCVHWM, CONTROL_HWM)
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-    if kind in (zmq.DEALER, zmq.PUSH):
+    if kind == zmq.DEALER:
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing waits for a peer that is not there
     if kind == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown or full peer is an error, not silence
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     return socket
+
+
+def _slot(part: bytes | memoryview) -> Hashable:
+    """Under what a frame waits: its stream, and the one member that it is for if there is one."""
+    try:
+        head = read_frame_head(bytes(part[:MAX_FRAME_HEAD_BYTES]))
+    except BusError:
+        return None  # whoever receives it says what is wrong with it
+    return head.stream, head.to
 
 
 def _send(socket: zmq.Socket[bytes], parts: list[bytes]) -> bool:
@@ -163,51 +172,62 @@ class RouterBus:
         on_frame: Callable[[bytes], None],
     ) -> None:
         self._on_control = on_control
-        self._on_frame = on_frame
         frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
-        self._control = _new_socket(zmq.ROUTER, CONTROL_HWM, MAX_CONTROL_BYTES, 200)
-        self._frames_in = _new_socket(zmq.PULL, FRAME_HWM, frame_bytes, 0)
-        self._frames_out = _new_socket(zmq.PUB, FRAME_HWM, frame_bytes, 0)
-        for socket, name in (
-            (self._frames_in, FRAMES_IN),
-            (self._frames_out, FRAMES_OUT),
-            (self._control, CONTROL),  # last: who can greet can also send and receive frames
-        ):
-            try:
-                socket.bind(f"ipc://{home / name}")
-            except zmq.ZMQError as error:
-                raise StartError(f"cannot bind {home / name}: {error.strerror}") from None
-        self._inboxes = [_Inbox(self._control, self._control_came), _Inbox(self._frames_in, self._frame_came)]
-        self.malformed = 0
+        self._frames_in = frame_sockets.pull(home / FRAMES_IN, frame_bytes, on_frame)
+        self._frames_out = Pub(home / FRAMES_OUT, frame_bytes, topic_bytes=MEMBER_ID_BYTES, key_of=_slot)
+        self._control = _new_control(zmq.ROUTER)
+        try:
+            self._control.bind(f"ipc://{home / CONTROL}")  # last: who can greet can also send and receive frames
+        except zmq.ZMQError as error:
+            raise StartError(f"cannot bind {home / CONTROL}: {error.strerror}") from None
+        self._inbox = _Inbox(self._control, self._control_came)
+        self._malformed = 0
+
+    @property
+    def malformed(self) -> int:
+        """Messages that did not fit."""
+        return self._malformed + self._frames_in.malformed + self._frames_out.malformed
+
+    @property
+    def frames_sent(self) -> int:
+        """Frames that went to members, once per receiver."""
+        return self._frames_out.sent
+
+    @property
+    def frames_skipped(self) -> int:
+        """Frames that waited for a member and were not sent: a newer one took the place, or it went."""
+        return self._frames_out.skipped
 
     def _control_came(self, parts: list[bytes]) -> None:
         if len(parts) != 2 or len(parts[0]) != MEMBER_ID_BYTES:
-            self.malformed += 1
+            self._malformed += 1
             return
         self._on_control(parts[0], parts[1])
-
-    def _frame_came(self, parts: list[bytes]) -> None:
-        if len(parts) != 1:
-            self.malformed += 1
-            return
-        self._on_frame(parts[0])
 
     def send_control(self, member: bytes, message: bytes) -> bool:
         """Queue a message; False when the member is not connected or its queue is full."""
         sent = _send(self._control, [member, message])
-        self._inboxes[0].look()
+        self._inbox.look()
         return sent
 
     def send_frame(self, member: bytes, frame: bytes) -> None:
-        """Queue a frame for one member; dropped when its queue is full."""
-        _send(self._frames_out, [member + frame])
+        """A frame for a member that is known: at once, or when the member can take it if no newer one is there."""
+        self._frames_out.offer(member, (frame,))
+
+    def reaches(self, member: bytes) -> bool:
+        """Whether the member's frame socket is there; frames wait until it is."""
+        return self._frames_out.reaches(member)
+
+    def forget(self, member: bytes) -> None:
+        """The member is gone: no frame waits for it any more."""
+        self._frames_out.forget(member)
 
     def close(self) -> None:
-        """Close all sockets; messages already queued get 200 ms."""
-        for inbox in self._inboxes:
-            inbox.close()
-        for socket in (self._control, self._frames_in, self._frames_out):
-            socket.close()
+        """Close all sockets; control messages already queued get `LINGER_MS`."""
+        self._inbox.close()
+        self._control.close()
+        self._frames_in.close()
+        self._frames_out.close()
 
 
 class MemberBus:
@@ -223,49 +243,62 @@ class MemberBus:
         on_frame: Callable[[bytes], None] | None = None,
     ) -> None:
         self._on_control = on_control
-        self._on_frame = on_frame
-        frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
-        self._control = _new_socket(zmq.DEALER, CONTROL_HWM, MAX_CONTROL_BYTES, 200)
+        self._malformed = 0
+        self._outlet = Outlet(_slot)
+        self._dialings: list[frame_sockets.Dialing] = []
+        self._control = _new_control(zmq.DEALER)
         self._control.setsockopt(zmq.ROUTING_ID, member_id)
         self._control.connect(f"ipc://{home / CONTROL}")
-        self._sockets = [self._control]
-        self._inboxes = [_Inbox(self._control, self._control_came)]
-        self._frames_out: zmq.Socket[bytes] | None = None
-        self.malformed = 0
+        self._inbox = _Inbox(self._control, self._control_came)
         if on_frame is not None:
-            frames_in = _new_socket(zmq.SUB, FRAME_HWM, frame_bytes, 0)
-            frames_in.setsockopt(zmq.SUBSCRIBE, member_id)
-            frames_in.connect(f"ipc://{home / FRAMES_OUT}")
-            self._frames_out = _new_socket(zmq.PUSH, FRAME_HWM, frame_bytes, 0)
-            self._frames_out.connect(f"ipc://{home / FRAMES_IN}")
-            self._sockets += [frames_in, self._frames_out]
-            self._inboxes.append(_Inbox(frames_in, self._frame_came))
+            frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
+            self._dialings = [
+                frame_sockets.sub(home / FRAMES_OUT, frame_bytes + MEMBER_ID_BYTES, member_id, on_frame),
+                frame_sockets.push(home / FRAMES_IN, frame_bytes, self._outlet),
+            ]
+
+    @property
+    def malformed(self) -> int:
+        """Messages that did not fit."""
+        return self._malformed + sum(dialing.malformed for dialing in self._dialings)
+
+    @property
+    def frames_sent(self) -> int:
+        """Frames that went to the router."""
+        return self._outlet.sent
+
+    @property
+    def frames_skipped(self) -> int:
+        """Frames that waited for the router and were not sent: a newer one took the place, or the router went."""
+        return self._outlet.skipped
 
     def _control_came(self, parts: list[bytes]) -> None:
         if len(parts) != 1:
-            self.malformed += 1
+            self._malformed += 1
             return
         self._on_control(parts[0])
-
-    def _frame_came(self, parts: list[bytes]) -> None:
-        if len(parts) != 1 or self._on_frame is None:
-            self.malformed += 1
-            return
-        self._on_frame(parts[0][MEMBER_ID_BYTES:])
 
     def send_control(self, message: bytes) -> bool:
         """Queue a message; False when the router is not there or the queue is full."""
         sent = _send(self._control, [message])
-        self._inboxes[0].look()
+        self._inbox.look()
         return sent
 
-    def send_frame(self, frame: bytes) -> bool:
-        """Queue a frame; False when it was dropped."""
-        return self._frames_out is not None and _send(self._frames_out, [frame])
+    def send_frame(self, parts: Parts, patience_s: float) -> None:
+        """A frame, its head in the first part: at once, or when the router can take it if no newer one is there.
+
+        With patience it may wait so long for other frames to go with.
+        """
+        self._outlet.offer(parts, patience_s)
+
+    def forget_frames(self) -> None:
+        """The router is away: no frame waits for it any more."""
+        self._outlet.clear()
 
     def close(self) -> None:
-        """Close all sockets; control messages already queued get 200 ms."""
-        for inbox in self._inboxes:
-            inbox.close()
-        for socket in self._sockets:
-            socket.close()
+        """Close all sockets; control messages already queued get `LINGER_MS`."""
+        self._inbox.close()
+        self._control.close()
+        self._outlet.clear()
+        for dialing in self._dialings:
+            dialing.close()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import enum
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -93,14 +95,32 @@ def decode_text(token: bytes) -> bytes:
     return picture
 
 
+@lru_cache(maxsize=4096)
+def json_head(stream_id: str) -> bytes:
+    """How each frame of a stream begins as a JSON message, up to its frame id."""
+    return b'{"type":"video-frame","streamId":"%b","frameId":' % stream_id.encode("ascii")
+
+
+def payload_at(message: bytes, begin: int) -> int:
+    """Where the base64 begins in a text that begins at `begin`: after its ``data:`` prefix, if it has one."""
+    if message[begin] | 0x20 != 0x64:  # "d" or "D"; such base64 is rare but may be
+        return begin
+    prefix = _DATA_URL.match(message, begin, begin + 256)
+    return begin if prefix is None else prefix.end()
+
+
 class Frame:
     """One frame of one stream. `picture` and `text` are made when first asked for, and kept.
 
+    It is made of what the camera sent: `text`, of which `span` is the JSON string token of `data`, or `picture`.
     `timestamp` is the camera's, in ms since the epoch; `term` the claim under which it was sent.
-    `wire` is for the gateway: finished WebSocket messages by format, shared by all viewers.
+    `json_wire` and `binary_wire` are for the gateway: finished WebSocket messages, shared by all viewers.
     """
 
-    __slots__ = ("_codec", "_fault", "_picture", "_text", "frame_id", "stream_id", "term", "timestamp", "wire")
+    __slots__ = (
+        "_begin", "_codec", "_end", "_fault", "_holder", "_picture", "_sent_as_text", "binary_wire", "frame_id",
+        "json_wire", "stream_id", "term", "timestamp",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -110,17 +130,21 @@ class Frame:
         *,
         term: int = 0,
         text: bytes | None = None,
+        span: tuple[int, int] | None = None,
         picture: bytes | None = None,
         codec: Codec | None = None,
     ) -> None:
-        if (text is None) == (picture is None):
+        if (text is None) is (picture is None):
             raise ValueError("a frame is made of either text or picture")
         self.stream_id = stream_id
         self.frame_id = frame_id
         self.timestamp = timestamp
         self.term = term
-        self.wire: dict[str, bytes] = {}
-        self._text = text
+        self.json_wire: bytes | None = None
+        self.binary_wire: bytes | None = None
+        self._sent_as_text = text is not None
+        self._holder = text
+        self._begin, self._end = span or (0, 0 if text is None else len(text))
         self._picture = picture
         self._codec = codec
         self._fault: str | None = None
@@ -131,21 +155,40 @@ class Frame:
         if self._picture is None:
             if self._fault is not None:
                 raise FrameFault(self._fault)
-            assert self._text is not None
             try:
-                self._picture = decode_text(self._text)
+                self._picture = decode_text(bytes(self.text))
             except FrameFault as fault:
                 self._fault = str(fault)
                 raise
         return self._picture
 
     @property
-    def text(self) -> bytes:
+    def text(self) -> memoryview:
         """The JSON string token of `data`, quotes included: unchanged when the camera sent JSON."""
-        if self._text is None:
+        holder, begin, end = self.held_text()
+        return memoryview(holder)[begin:end]
+
+    def json_message(self, make: Callable[[bytes, int, int, bytes, int, int], bytes]) -> bytes:
+        """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end)``; kept from now on.
+
+        `text` is then held as a part of it, and not a second time.
+        """
+        holder, begin, end = self._holder, self._begin, self._end
+        if holder is None:
+            holder, begin, end = self.held_text()
+        wire = make(json_head(self.stream_id), self.frame_id, self.timestamp, holder, begin + 1, end - 1)
+        self.json_wire = self._holder = wire
+        self._end = last = len(wire) - 1
+        self._begin = last - (end - begin)
+        return wire
+
+    def held_text(self) -> tuple[bytes, int, int]:
+        """`text` as a part of longer bytes: from where to where."""
+        if self._holder is None:
             assert self._picture is not None
-            self._text = b'"' + pybase64.b64encode(self._picture) + b'"'
-        return self._text
+            text = b'"' + pybase64.b64encode(self._picture) + b'"'
+            self._holder, self._end = text, len(text)
+        return self._holder, self._begin, self._end
 
     @property
     def codec(self) -> Codec:
@@ -157,49 +200,55 @@ class Frame:
     @property
     def size_bytes(self) -> int:
         """Bytes that this frame holds in memory, finished messages included."""
-        own = (len(self._text) if self._text else 0) + (len(self._picture) if self._picture else 0)
-        return own + sum(map(len, self.wire.values()))
+        text = self._holder if self._holder is not self.json_wire else None
+        held = (text, self._picture, self.json_wire, self.binary_wire)
+        return sum(len(part) for part in held if part is not None)
 
     def to_json(self) -> bytes:
         """The frame as a JSON message of the edge protocol."""
-        return b'{"type":"video-frame","streamId":"%b","frameId":%d,"timestamp":%d,"data":%b}' % (
-            self.stream_id.encode("ascii"),
-            self.frame_id,
-            self.timestamp,
-            self.text,
-        )
+        head = b'%b%d,"timestamp":%d,"data":' % (json_head(self.stream_id), self.frame_id, self.timestamp)
+        return b"".join((head, self.text, b"}"))
 
-    def to_binary(self) -> bytes:
-        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `picture` does."""
+    def binary_parts(self) -> tuple[bytes, bytes]:
+        """The frame as a binary message of the edge protocol, in two parts. Raises `FrameFault` as `picture` does."""
         picture = self.picture
         name = self.stream_id.encode("ascii")
         head = _BINARY.pack(
             BINARY_MAGIC, BINARY_VERSION, KIND_VIDEO_FRAME, 0, self.frame_id, self.timestamp, self.codec, len(name)
         )
-        return b"".join((head, name, picture))
+        return head + name, picture
+
+    def to_binary(self) -> bytes:
+        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `picture` does."""
+        return b"".join(self.binary_parts())
 
     def to_bus(self, to: bytes = EVERYBODY) -> bytes:
+        """The frame as it crosses the bus, in one."""
+        return b"".join(self.bus_parts(to))
+
+    def bus_parts(self, to: bytes = EVERYBODY) -> tuple[bytes, bytes | memoryview]:
         """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice."""
-        if self._text is not None:
-            form, codec, payload = FORM_JSON_TEXT, Codec.OPAQUE, self._text
+        payload: bytes | memoryview
+        if self._sent_as_text:
+            form, codec, payload = FORM_JSON_TEXT, Codec.OPAQUE, self.text
         else:
             assert self._picture is not None
             form, codec, payload = FORM_PICTURE, self._codec or Codec.OPAQUE, self._picture
-        return BusFrame(
-            self.stream_id, self.term, self.frame_id, self.timestamp, form, int(codec), payload, to
-        ).encode()
+        return BusFrame(self.stream_id, self.term, self.frame_id, self.timestamp, form, int(codec), payload, to).parts()
 
     @classmethod
     def from_bus(cls, frame: BusFrame) -> Frame:
         """The frame that another process pushed."""
         if frame.form == FORM_JSON_TEXT:
-            return cls(frame.stream, frame.frame_id, frame.timestamp, term=frame.term, text=frame.payload)
+            return cls(
+                frame.stream, frame.frame_id, frame.timestamp, term=frame.term, text=bytes(frame.payload)
+            )  # no copy
         return cls(
             frame.stream,
             frame.frame_id,
             frame.timestamp,
             term=frame.term,
-            picture=frame.payload,
+            picture=bytes(frame.payload),  # no copy
             codec=Codec(frame.codec),
         )
 

@@ -110,6 +110,16 @@ class Link:
         return self._bad_messages + self._bus.malformed
 
     @property
+    def frames_sent(self) -> int:
+        """Frames that went to the router."""
+        return self._bus.frames_sent
+
+    @property
+    def frames_skipped(self) -> int:
+        """Frames that waited for the router and were not sent."""
+        return self._bus.frames_skipped
+
+    @property
     def epoch(self) -> int:
         """The router's epoch, 0 before the first greeting was answered."""
         return self._membership.epoch
@@ -169,9 +179,16 @@ class Link:
         """Tell the figures now, not at the next beat."""
         return self.send(Heartbeat(figures=self._figures()))
 
-    def send_frame(self, frame: bytes) -> bool:
-        """Push a frame; False when it was dropped."""
-        return self._bus.send_frame(frame)
+    def send_frame(self, *parts: bytes | memoryview, patience_s: float = 0.0) -> bool:
+        """Push a frame, its head in the first part; False when the router is away.
+
+        When the router is behind, the newest frame of each stream waits (`common.backlog`). With patience it may wait
+        so long for other frames to go with.
+        """
+        if not self.live:
+            return False
+        self._bus.send_frame(parts, patience_s)
+        return True
 
     async def close(self) -> None:
         """Say good-bye and close the sockets."""
@@ -230,6 +247,7 @@ class Link:
                     self._telling = self._loop.create_task(self._tell_all(), name="link snapshot")
                 case Lost():
                     self._ready.clear()
+                    self._bus.forget_frames()
                     self._fail_pending()
                     if self._on_lost is not None and not self._closed:
                         self._on_lost()

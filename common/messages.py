@@ -365,14 +365,15 @@ def render_markdown() -> str:
 
 #: magic, version, form, codec, frame id, timestamp, term, receiver, length of the stream id
 _FRAME: Final = struct.Struct(">BBBBIQQ8sB")
+#: Header and longest stream id.
+MAX_FRAME_HEAD_BYTES: Final = _FRAME.size + 255
 FRAME_MAGIC: Final = 0x46
 FORM_JSON_TEXT: Final = 0
 FORM_PICTURE: Final = 1
 EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class BusFrame:
+class BusFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame between processes. `payload` is what the camera sent, in the form that it sent.
 
     `form` `FORM_JSON_TEXT`: a JSON string token, quotes included; `FORM_PICTURE`: the encoded picture.
@@ -385,20 +386,23 @@ class BusFrame:
     timestamp: int
     form: int
     codec: int
-    payload: bytes
+    payload: bytes | memoryview
     to: bytes = EVERYBODY
 
-    def encode(self) -> bytes:
-        """Header and payload in one part."""
+    def parts(self) -> tuple[bytes, bytes | memoryview]:
+        """Header and payload; one behind the other they are the frame."""
         name = self.stream.encode("ascii")
         head = _FRAME.pack(
             FRAME_MAGIC, VERSION, self.form, self.codec, self.frame_id, self.timestamp, self.term, self.to, len(name)
         )
-        return b"".join((head, name, self.payload))
+        return head + name, self.payload
+
+    def encode(self) -> bytes:
+        """Header and payload in one."""
+        return b"".join(self.parts())
 
 
-@dataclass(frozen=True, slots=True)
-class FrameHead:
+class FrameHead(msgspec.Struct, frozen=True, gc=False):
     """What the router reads of a frame; `payload_at` is where the picture begins."""
 
     stream: str
@@ -411,12 +415,12 @@ class FrameHead:
     payload_at: int
 
 
-def read_frame_head(data: bytes, offset: int = 0) -> FrameHead:
-    """The header of a frame that begins at `offset`. Raises `BusError`."""
-    at = offset + _FRAME.size
+def read_frame_head(data: bytes) -> FrameHead:
+    """The header of a frame. Raises `BusError`."""
+    at = _FRAME.size
     if len(data) < at:
-        raise BusError(f"frame of {len(data) - offset} bytes, expected at least {_FRAME.size}")
-    magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data, offset)
+        raise BusError(f"frame of {len(data)} bytes, expected at least {at}")
+    magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data)
     if magic != FRAME_MAGIC or version != VERSION:
         raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
     if form not in (FORM_JSON_TEXT, FORM_PICTURE) or codec > 3:
@@ -427,9 +431,8 @@ def read_frame_head(data: bytes, offset: int = 0) -> FrameHead:
     return FrameHead(name.decode("ascii"), term, frame_id, timestamp, form, codec, to, at + length)
 
 
-def decode_frame(data: bytes, offset: int = 0) -> BusFrame:
-    """A whole frame. Raises `BusError`."""
-    head = read_frame_head(data, offset)
-    return BusFrame(
-        head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, data[head.payload_at :], head.to
-    )
+def decode_frame(data: bytes) -> BusFrame:
+    """A whole frame; its payload is a view of `data`, and not copied. Raises `BusError`."""
+    head = read_frame_head(data)
+    payload = memoryview(data)[head.payload_at :]
+    return BusFrame(head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to)

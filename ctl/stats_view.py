@@ -29,8 +29,8 @@ _STATUS_ORDER: Final = {"streaming": 0, "online": 1, "offline": 2}
 _IN: Final = {"router": ("frames_in_total",), "mlbridge": ("frames_in_total", "frames_from_bus_total")}
 _OUT: Final = {"router": ("frames_routed_total",), "mlbridge": ("ml_requests_total",)}
 _LOST: Final = (
-    "frames_skipped_slow_total", "frames_undecodable_total", "frames_old_term_total", "frames_to_bus_dropped_total",
-    "ml_failures_total", "ml_timeouts_total",
+    "frames_skipped_slow_total", "frames_skipped_bus_total", "frames_undecodable_total", "frames_old_term_total",
+    "frames_to_bus_dropped_total", "ml_failures_total", "ml_timeouts_total",
 )  # fmt: skip
 _ALERTS: Final = {"router": ("alerts_total",), "mlbridge": ("alerts_total",)}
 

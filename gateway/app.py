@@ -158,6 +158,8 @@ class Gateway:
                 swept = now
                 for websocket in list(self._rooms.sockets):
                     websocket.sweep(now)
+                for moving_picture in self._rooms.moving_pictures:
+                    moving_picture.count_skipped()
 
 
 async def _let_http_go(server: web.Server | None) -> None:

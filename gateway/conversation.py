@@ -17,7 +17,7 @@ from common.messages import Granted, Refused
 from gateway import wire
 from gateway.access import Owner
 from gateway.hub import Publication
-from gateway.lanes import Subscription
+from gateway.lanes import Skip, Subscription
 from gateway.link import KeptAlert
 from gateway.rooms import Rooms, now_ms
 from gateway.session import (
@@ -50,6 +50,9 @@ MAX_REPLAYS: Final = 64
 #: How long they wait for it, and how long a viewer may take to read them, in seconds.
 REPLAY_TURN_S: Final = 5.0
 REPLAY_S: Final = 30.0
+
+#: Skipped for another reason than that the viewer wished it so.
+_WORTH_A_LINE: Final = frozenset({Skip.SLOW, Skip.WINDOW, Skip.UNDECODABLE})
 
 _log = log.get("gateway.conversation")
 
@@ -97,11 +100,31 @@ class Conversation:
         else:
             self._joined(self.session.identity)
 
-    def hear(self, data: bytes, *, text: bool) -> None:
+    def hear(self, data: bytes, now: float, *, text: bool) -> None:
         """A whole message came."""
         self._rooms.figures.values["messages_in_total"] += 1
-        heard = self.session.text if text else self.session.binary
-        self.run(heard(data, self._loop.time(), now_ms()))
+        clock_ms = now_ms()
+        self._heard((self.session.text if text else self.session.binary)(data, now, clock_ms), now, clock_ms)
+
+    def hear_plain(self, message: bytes, begin: int, end: int, timestamp: int, now: float) -> None:
+        """A frame came whose envelope begins with the session's `plain_head`; its text is ``message[begin:end]``."""
+        self._rooms.figures.values["messages_in_total"] += 1
+        clock_ms = time.time_ns() // 1_000_000
+        commands = self.session.plain(message, now, clock_ms)
+        if commands is not None:
+            self.run(commands)
+        elif (publication := self._publication) is not None:
+            span = begin - 1, end + 1
+            self._rooms.hub.frame(
+                publication, text=message, span=span, picture=None, codec=None, timestamp=timestamp, now=now,
+                now_ms=clock_ms,
+            )  # fmt: skip
+
+    def _heard(self, commands: list[Command], now: float, clock_ms: int) -> None:
+        if len(commands) == 1 and type(command := commands[0]) is SendFrame:  # nearly always
+            self._send_frame(command, now, clock_ms)
+        else:
+            self.run(commands)
 
     def ping(self, size_bytes: int) -> None:
         """A ping came."""
@@ -152,7 +175,7 @@ class Conversation:
     def count_skipped(self) -> None:
         """Move what the lanes counted into the figures."""
         for subscription in self.session.subscriptions():
-            self._count_skipped(subscription)
+            self._rooms.count_skipped(subscription)
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -161,7 +184,7 @@ class Conversation:
         for command in commands:
             match command:
                 case SendFrame():
-                    self._send_frame(command)
+                    self._send_frame(command, self._loop.time(), now_ms())
                 case Acknowledged():
                     self._socket.drain()
                 case Reply():
@@ -187,16 +210,17 @@ class Conversation:
         if self.session.unauthorized:
             self._refused()
 
-    def _send_frame(self, command: SendFrame) -> None:
+    def _send_frame(self, command: SendFrame, now: float, clock_ms: int) -> None:
         if self._publication is not None:
             self._rooms.hub.frame(
                 self._publication,
                 text=command.text,
+                span=command.span,
                 picture=command.picture,
                 codec=command.codec,
                 timestamp=command.timestamp,
-                now=self._loop.time(),
-                now_ms=now_ms(),
+                now=now,
+                now_ms=clock_ms,
             )
 
     def _ask(self, command: Verify | AskClaim | AskOwner) -> None:
@@ -230,15 +254,11 @@ class Conversation:
             subscription.waits = False
             self._rooms.connections.waits_no_more(subscription.identity.user_id)
         self._socket.drop(subscription)
-        self._count_skipped(subscription)
+        self._rooms.count_skipped(subscription)
+        if subscription.skipped and subscription.skipped.keys() & _WORTH_A_LINE:
+            skipped = {str(why): count for why, count in subscription.skipped.items()}
+            _log.info("viewer missed frames", stream=subscription.stream, user=subscription.identity.user_id, **skipped)
         self._rooms.hub.unwatch(subscription)
-
-    def _count_skipped(self, subscription: Subscription) -> None:
-        values = self._rooms.figures.values
-        values["frames_skipped_slow_total"] += subscription.skipped_slow
-        values["frames_skipped_window_total"] += subscription.skipped_window
-        values["frames_skipped_rate_total"] += subscription.skipped_rate
-        subscription.skipped_slow = subscription.skipped_window = subscription.skipped_rate = 0
 
     def _auth_timeout(self) -> None:
         self._auth_timer = None

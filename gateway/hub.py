@@ -13,14 +13,14 @@ from typing import Final, Protocol
 
 from common.alerts import Alert
 from common.errors import ErrorCode
-from common.frames import Codec, Frame
+from common.frames import Codec, Frame, FrameFault
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, StreamStatus, TellCamera
 from common.messages import Status as BusStatus
 from common.pacing import RateMeter, Sampler
 from gateway import wire
 from gateway.access import Owner
 from gateway.demand import Demand, Wanted, wanted
-from gateway.lanes import Subscription
+from gateway.lanes import Skip, Subscription
 
 #: A camera that sent no frame for so long is `online`, no more `streaming`.
 IDLE_AFTER_S: Final = 5.0
@@ -33,6 +33,10 @@ CLOSED_KEPT: Final = 20_000
 ALERTS_SEEN: Final = 4096
 #: Live alerts that wait for a viewer while those that are kept are fetched for it.
 ALERTS_HELD: Final = 256
+
+
+#: Writes ready-made bytes to a socket that takes them.
+Write = Callable[[bytes], object]
 
 
 class Viewer(Protocol):
@@ -103,7 +107,11 @@ class Stream:
     told_bad_term: int = -1
     publication: Publication | None = None
     viewers: dict[Subscription, Viewer] = field(default_factory=dict)
-    video: list[tuple[Subscription, Viewer]] = field(default_factory=list)
+    #: Of those the ones that want frames: each is in one of the three below as well.
+    video: dict[Subscription, Viewer] = field(default_factory=dict)
+    asked: dict[Subscription, Viewer] = field(default_factory=dict)
+    flowing_json: dict[Subscription, Write] = field(default_factory=dict)
+    flowing_binary: dict[Subscription, Write] = field(default_factory=dict)
 
 
 class Hub:
@@ -131,6 +139,7 @@ class Hub:
         self._released: list[Release] = []
         self._alerts_seen: dict[tuple[str, str], None] = {}
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
+        self.frames_out = self.frame_bytes_out = 0
 
     # ── cameras ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,29 +180,33 @@ class Hub:
         publication: Publication,
         *,
         text: bytes | None,
+        span: tuple[int, int] | None = None,
         picture: bytes | None,
         codec: Codec | None,
         timestamp: int,
         now: float,
         now_ms: int,
     ) -> None:
-        """A frame of a camera here: number it, give it to everybody."""
-        if publication.next_frame_id > MAX_FRAME_ID:
+        """A frame of a camera here: number it, give it to everybody. `span`: its JSON string token in `text`."""
+        frame_id = publication.next_frame_id
+        if frame_id > MAX_FRAME_ID:
             self._begin_again(publication)
+            frame_id = 1
+        stream_id = publication.stream
         frame = Frame(
-            publication.stream, publication.next_frame_id, timestamp,
-            term=publication.term, text=text, picture=picture, codec=codec,
+            stream_id, frame_id, timestamp,
+            term=publication.term, text=text, span=span, picture=picture, codec=codec,
         )  # fmt: skip
-        publication.next_frame_id += 1
+        publication.next_frame_id = frame_id + 1
         publication.last_frame_s, publication.last_frame_at = now, now_ms
         publication.meter.add(now)
         self.frames_in += 1
         self.bytes_in += len(text if text is not None else picture or b"")
-        self._moved.add(publication.stream)
-        stream = self._streams[publication.stream]
+        self._moved.add(stream_id)
+        stream = self._streams[stream_id]
         if stream.status != "streaming":
             self._set_status(stream, "streaming", now_ms)
-            self._touch(self._changed_holds, stream.id)
+            self._touch(self._changed_holds, stream_id)
         self._deliver(stream, frame, now)
         if publication.bus is not None and publication.bus.take(now):
             self._to_bus(frame)
@@ -254,7 +267,7 @@ class Hub:
             stream.status, stream.owner, stream.term = word.status, word.owner, word.term
         stream.viewers[subscription] = viewer
         if subscription.video:
-            stream.video.append((subscription, viewer))
+            stream.video[subscription] = stream.asked[subscription] = viewer
         self._touch(self._changed_interest, stream.id)
         viewer.message(wire.status(stream.id, stream.status, now_ms))
         if not subscription.video or subscription not in stream.viewers:  # a full lane makes it leave at once
@@ -268,10 +281,34 @@ class Hub:
         stream = self._streams.get(subscription.stream)
         if stream is None or stream.viewers.pop(subscription, None) is None:
             return
-        if subscription.video:
-            stream.video = [pair for pair in stream.video if pair[0] is not subscription]
+        for table in (stream.video, stream.asked, stream.flowing_json, stream.flowing_binary):
+            table.pop(subscription, None)
         self._touch(self._changed_interest, stream.id)
         self._close_if_empty(stream)
+
+    def flow(self, subscription: Subscription, write: Write) -> None:
+        """A viewer that takes every frame as it comes, for now: it is not asked any more, its frames are written.
+
+        That is nearly every viewer nearly always, and costs it one call a frame. Its newest frame must be the stream's.
+        """
+        stream = self._streams.get(subscription.stream)
+        if (
+            stream is not None
+            and subscription.last_frame_id == stream.last_frame_id
+            and stream.asked.pop(subscription, None) is not None
+        ):
+            flowing = stream.flowing_json if subscription.format == "json" else stream.flowing_binary
+            flowing[subscription] = write
+
+    def stem(self, subscription: Subscription) -> None:
+        """A viewer's socket is full: it is asked for each frame again."""
+        stream = self._streams.get(subscription.stream)
+        if stream is None:
+            return
+        flowing = stream.flowing_json if subscription.format == "json" else stream.flowing_binary
+        if flowing.pop(subscription, None) is not None:
+            subscription.last_frame_id = stream.last_frame_id
+            stream.asked[subscription] = stream.video[subscription]
 
     def last_word(self, stream_id: str, found: Word) -> Word:
         """The newest of what the router just said, and of what this gateway knows or lately knew by itself.
@@ -496,17 +533,38 @@ class Hub:
 
     def _wanted(self, publication: Publication) -> Wanted:
         video = self._streams[publication.stream].video
-        rates = [subscription.max_fps for subscription, _ in video]
+        rates = [subscription.max_fps for subscription in video]
         if publication.bus is not None:
             rates.append(publication.bus_fps)
         return wanted(len(video) + publication.viewers_elsewhere, rates, self._unlimited_fps)
 
     def _deliver(self, stream: Stream, frame: Frame, now: float) -> None:
+        asked = list(stream.asked.items())  # before the others are written to: who is full then comes among them
         if frame.frame_id > stream.last_frame_id:
             stream.newest = frame
             stream.last_frame_id = frame.frame_id
-        for subscription, viewer in stream.video:
+            if stream.flowing_json:
+                self._pour(wire.frame_message(frame, "json"), stream.flowing_json)
+            if stream.flowing_binary:
+                try:
+                    self._pour(wire.frame_message(frame, "binary"), stream.flowing_binary)
+                except FrameFault:  # it goes to nobody: each viewer counts that for itself
+                    for subscription in list(stream.flowing_binary):
+                        self.stem(subscription)
+                        subscription.last_frame_id = frame.frame_id - 1
+                        asked.append((subscription, stream.video[subscription]))
+        else:
+            for subscription in (*stream.flowing_json, *stream.flowing_binary):
+                subscription.skip(Skip.OLD)
+        for subscription, viewer in asked:
             viewer.frame(subscription, frame, now)
+
+    def _pour(self, encoded: bytes, flowing: dict[Subscription, Write]) -> None:
+        writes = list(flowing.values())  # who is full now leaves meanwhile
+        self.frames_out += len(writes)
+        self.frame_bytes_out += len(writes) * len(encoded)
+        for write in writes:
+            write(encoded)
 
     def _set_status(self, stream: Stream, status: StreamStatus, now_ms: int) -> None:
         if stream.status == status:
@@ -543,7 +601,7 @@ class Hub:
             stream=stream_id,
             viewers=len(stream.video),
             alert_viewers=sum(s.alerts for s in stream.viewers),
-            max_fps=_top_rate(s.max_fps for s, _ in stream.video),
+            max_fps=_top_rate(s.max_fps for s in stream.video),
             floor=stream.last_frame_id,
             user=stream.owner.user_id if stream.owner is not None else None,
             organizations=tuple(sorted(stream.owner.organizations)) if stream.owner is not None else (),

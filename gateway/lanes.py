@@ -4,11 +4,14 @@
 - Frames: one slot per stream, the newest wins.
 
 While the socket takes bytes nothing waits: the caller writes at once what `frame` or `message` allow it to. When the
-socket is full the caller calls `block`, and after it drained `next` until that gives nothing more.
+socket is full the caller sets `blocked`, and after it drained asks `next` until that gives nothing more.
+
+Of a subscription, at any time: frames offered = frames written + the one that waits + frames skipped, by reason.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -32,6 +35,28 @@ class LaneFull(Exception):
         super().__init__(f"{messages} messages with {pending_bytes} bytes wait")
 
 
+class Skip(enum.StrEnum):
+    """Why a viewer did not get a frame."""
+
+    #: A newer one came while its socket was full.
+    SLOW = "slow"
+    #: A newer one came while it had not acknowledged enough.
+    WINDOW = "window"
+    #: It was over the subscription's `maxFps`.
+    RATE = "rate"
+    #: It was not newer than what it had.
+    OLD = "old"
+    #: It waited when the subscription or the socket ended.
+    GONE = "gone"
+    #: It cannot be had in this format.
+    UNDECODABLE = "undecodable"
+
+    @property
+    def figure(self) -> str:
+        """The name of its counter."""
+        return f"frames_skipped_{self.value}_total"
+
+
 class Subscription:
     """One viewer's wish for one stream, and how far it got.
 
@@ -49,16 +74,15 @@ class Subscription:
         "max_fps",
         "sampler",
         "sent_at",
-        "skipped_rate",
-        "skipped_slow",
-        "skipped_window",
+        "skipped",
+        "skipped_counted",
         "slot",
         "stream",
         "unacked",
         "video",
         "waits",
         "window",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -90,7 +114,28 @@ class Subscription:
         #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
         self.held: dict[str, bytes] | None = None
         self.held_too_many = False
-        self.skipped_slow = self.skipped_window = self.skipped_rate = 0
+        #: Frames that this viewer did not get, by reason; None: none. And those of them that are in the figures.
+        self.skipped: dict[Skip, int] | None = None
+        self.skipped_counted: dict[Skip, int] | None = None
+
+    def skip(self, why: Skip) -> None:
+        """A frame does not go out."""
+        if self.skipped is None:
+            self.skipped = {}
+        self.skipped[why] = self.skipped.get(why, 0) + 1
+
+    def newly_skipped(self) -> dict[Skip, int]:
+        """What was skipped since this was last asked."""
+        if self.skipped is None or self.skipped == self.skipped_counted:
+            return {}
+        before, self.skipped_counted = self.skipped_counted or {}, dict(self.skipped)
+        return {why: count - before.get(why, 0) for why, count in self.skipped.items()}
+
+    def empty_slot(self, why: Skip) -> None:
+        """The frame that waits, if one does, will not go out."""
+        if self.slot is not None:
+            self.slot = None
+            self.skip(why)
 
     def window_open(self, now: float) -> bool:
         """Whether a frame may go out although earlier ones are not acknowledged."""
@@ -107,13 +152,14 @@ class Subscription:
 
     def unsent(self) -> None:
         """The frame that was to go out cannot be had in this format: the viewer cannot acknowledge it."""
+        self.skip(Skip.UNDECODABLE)
         if self.window is not None:
             self.unacked.pop()
 
     def begin_again(self) -> None:
         """The stream's frame ids begin again at 1."""
         self.last_frame_id = 0
-        self.slot = None
+        self.empty_slot(Skip.OLD)
         self.unacked.clear()
 
     def acknowledge(self, frame_id: int) -> None:
@@ -139,20 +185,21 @@ class Lanes:
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> bool:
         """Whether this frame is to be written now; otherwise it waits in its slot, or is one too old or too many."""
         waiting = subscription.slot
-        if frame.frame_id <= (subscription.last_frame_id if waiting is None else waiting.frame_id):
+        frame_id = frame.frame_id
+        if frame_id <= (subscription.last_frame_id if waiting is None else waiting.frame_id):
+            subscription.skip(Skip.OLD)
             return False
-        sampler = subscription.sampler
-        if sampler is not None and not sampler.take(now):
-            subscription.skipped_rate += 1
+        if subscription.sampler is not None and not subscription.sampler.take(now):
+            subscription.skip(Skip.RATE)
             return False
-        if self.blocked:
+        if self.blocked or (subscription.window is not None and not subscription.window_open(now)):
             self._keep(subscription, frame)
             return False
-        if not subscription.window_open(now):
-            self._keep(subscription, frame)
-            return False
-        subscription.slot = None
-        subscription.sent(frame, now)
+        if waiting is not None:
+            subscription.empty_slot(Skip.WINDOW)
+        subscription.last_frame_id = frame_id
+        if subscription.window is not None:
+            subscription.sent(frame, now)
         return True
 
     def message(self, wire: bytes) -> bool:
@@ -196,7 +243,7 @@ class Lanes:
 
     def drop(self, subscription: Subscription) -> None:
         """The viewer wants this stream no more."""
-        subscription.slot = None
+        subscription.empty_slot(Skip.GONE)
         if self._slots is not None:
             self._slots.pop(subscription, None)
 
@@ -206,11 +253,7 @@ class Lanes:
         return len(self._messages or ()), sum(s.slot is not None for s in self._slots or ())
 
     def _keep(self, subscription: Subscription, frame: Frame) -> None:
-        if subscription.slot is not None:
-            if self.blocked:
-                subscription.skipped_slow += 1
-            else:
-                subscription.skipped_window += 1
+        subscription.empty_slot(Skip.SLOW if self.blocked else Skip.WINDOW)
         subscription.slot = frame
         if self._slots is None:
             self._slots = {}

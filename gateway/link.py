@@ -49,6 +49,10 @@ REPORT_EVERY_S: Final = 0.5
 LOST_LOGGED_AFTER_S: Final = 0.3
 #: HTTP requests that may wait for the newest frame of streams elsewhere.
 MAX_FRAME_WAITS: Final = 1000
+#: Who wants only so many frames per second of a stream gets each a tenth of their distance later at the most, so that
+#: frames of several streams go together: every turn of a process that sleeps costs as much as some frames.
+PATIENCE_SHARE: Final = 0.1
+MAX_PATIENCE_S: Final = 0.05
 
 _log = log.get("gateway.link")
 
@@ -117,7 +121,8 @@ class RouterLink:
 
     def frame_to_bus(self, frame: Frame) -> None:
         """Push a frame that the router asked for."""
-        self._push(frame.to_bus())
+        publication = self.hub.publication(frame.stream_id)
+        self._push(frame.bus_parts(), patience_s(publication.bus_fps if publication is not None else None))
 
     def undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """A frame could not be decoded here: its camera is told, wherever it is."""
@@ -228,7 +233,7 @@ class RouterLink:
                 frame = self.hub.newest(body.stream)
                 publication = self.hub.publication(body.stream)
                 if frame is not None and publication is not None and frame.term == publication.term:
-                    self._push(frame.to_bus(bytes.fromhex(body.to)))
+                    self._push(frame.bus_parts(bytes.fromhex(body.to)))
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
             case Notify():
@@ -253,10 +258,8 @@ class RouterLink:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _push(self, data: bytes) -> None:
-        if self.link.send_frame(data):
-            self._figures.count("frames_to_bus_total")
-        else:
+    def _push(self, parts: tuple[bytes, bytes | memoryview], patience_s: float = 0.0) -> None:
+        if not self.link.send_frame(*parts, patience_s=patience_s):
             self._figures.count("frames_to_bus_dropped_total")
 
     def _flush(self) -> None:
@@ -290,8 +293,12 @@ class RouterLink:
             self._figures.set(name, value)
         self._figures.values["frames_in_total"] = self.hub.frames_in
         self._figures.values["frame_bytes_in_total"] = self.hub.bytes_in
+        self._figures.values["frames_out_total"] = self.hub.frames_out
+        self._figures.values["frame_bytes_out_total"] = self.hub.frame_bytes_out
         self._figures.values["alerts_out_total"] = self.hub.alerts_out
         self._figures.values["frames_old_term_total"] = self.hub.old_term_frames
+        self._figures.values["frames_to_bus_total"] = self.link.frames_sent
+        self._figures.values["frames_skipped_bus_total"] = self.link.frames_skipped
         figures = self._figures.read()
         figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self.link.bad_messages
         return figures
@@ -303,6 +310,11 @@ class RouterLink:
     def _say_lost(self) -> None:
         if not self.link.live and not self.ending:
             _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
+
+
+def patience_s(max_fps: float | None) -> float:
+    """How long a frame may wait for others to go with, when no more than `max_fps` of its stream are wanted."""
+    return min(PATIENCE_SHARE / max_fps, MAX_PATIENCE_S) if max_fps else 0.0
 
 
 def _unexpected(reply: Reply) -> RouterUnavailable:

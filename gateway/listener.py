@@ -301,11 +301,13 @@ class Listener(asyncio.Protocol):
 
     def _become_websocket(self, head: bytes, rest: bytes) -> None:
         websocket = WebSocket(self._rooms, self._place)
+        self._transport.pause_reading()  # it reads in another way from now on
         self._transport.set_protocol(websocket)
         websocket.connection_made(self._transport)
-        websocket.data_received(head)
-        if rest:  # what came with the head is answered after the handshake
-            websocket.data_received(rest)
+        if rest:
+            websocket.more_received(rest)
+        self._transport.resume_reading()
+        websocket.head_received(head)
 
     def _refuse(self, status: HTTPStatus, code: str, text: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer with an error and end the connection."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from typing import Final
 
 from aiohttp import web
 
 from common.frames import Frame, FrameFault
-from gateway.lanes import Subscription
+from gateway.lanes import Skip, Subscription
 from gateway.rooms import Rooms, now_ms
-from gateway.websocket import NOTSENT_LOWAT_BYTES
+from gateway.websocket import bound_the_kernel
 from identity import Identity
 
 BOUNDARY: Final = "watchout-frame"
@@ -60,8 +59,9 @@ class Mjpeg:
             self._rooms.hub.unwatch(self._subscription)
             self._rooms.roster.remove(self)
             self._rooms.moving_pictures.discard(self)
-            self._rooms.figures.values["frames_skipped_rate_total"] += self._subscription.skipped_rate
-            self._rooms.figures.values["frames_skipped_slow_total"] += self._subscription.skipped_slow
+            if self._newest is not None:
+                self._subscription.skip(Skip.GONE)
+            self.count_skipped()
         return response
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -72,11 +72,10 @@ class Mjpeg:
             except TimeoutError:
                 continue
             self._news.clear()
-            frame, self._newest = self._newest, None
+            frame, self._newest = self._newest, None  # none when it has ended
             if frame is not None and (part := self._part(frame)) is not None:
-                values = self._rooms.figures.values
-                values["frames_out_total"] += 1
-                values["frame_bytes_out_total"] += len(part)
+                self._rooms.hub.frames_out += 1
+                self._rooms.hub.frame_bytes_out += len(part)
                 self._writing = request.transport
                 await response.write(part)  # waits while the reader does not read
                 self._writing = None
@@ -85,6 +84,7 @@ class Mjpeg:
         try:
             picture, codec = frame.picture, frame.codec
         except FrameFault as fault:
+            self._subscription.skip(Skip.UNDECODABLE)
             self._rooms.figures.count("frames_undecodable_total")
             self._rooms.link.undecodable(frame, str(fault), now_ms())
             return None
@@ -101,12 +101,13 @@ class Mjpeg:
         """A frame of the stream: it waits until the one before is written."""
         waiting = subscription.last_frame_id if self._newest is None else self._newest.frame_id
         if frame.frame_id <= waiting:
+            subscription.skip(Skip.OLD)
             return
         if subscription.sampler is not None and not subscription.sampler.take(now):
-            subscription.skipped_rate += 1
+            subscription.skip(Skip.RATE)
             return
         if self._newest is not None:
-            subscription.skipped_slow += 1
+            subscription.skip(Skip.SLOW)
         subscription.sent(frame, now)
         self._newest = frame
         self._news.set()
@@ -132,16 +133,22 @@ class Mjpeg:
         if not self._rooms.access.allows(self._subscription, self._rooms.hub.known_owner(self._subscription.stream)):
             self.end()
 
+    def count_skipped(self) -> None:
+        """Bring what was skipped into the figures."""
+        self._rooms.count_skipped(self._subscription)
+
     def end(self) -> None:
         """Send nothing more: a right is lost, or the gateway ends."""
-        self._ended, self._newest = True, None
+        self._ended = True
+        if self._newest is not None:
+            self._newest = None
+            self._subscription.skip(Skip.GONE)
         self._news.set()
         if self._writing is not None:  # what a slow reader has not read yet is not for it any more
             self._writing.abort()
 
 
 def _bound_the_kernel(request: web.Request) -> None:
-    """Let the kernel hold little unsent, so that a slow reader is not seconds behind inside it."""
     raw = request.transport.get_extra_info("socket") if request.transport is not None else None
-    if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
+    if raw is not None:
+        bound_the_kernel(raw)

@@ -15,6 +15,8 @@ from common.service import Tasks
 from common.settings import Settings
 from gateway.access import Access
 from gateway.hub import Hub
+from gateway.intake import SCRATCH_BYTES
+from gateway.lanes import Subscription
 from gateway.limits import Connections
 from gateway.link import RouterLink
 from gateway.roster import Roster
@@ -45,6 +47,8 @@ class Rooms:
     connections: Connections
     hub: Hub
     link: RouterLink
+    #: Where bytes are read into, of one socket after another.
+    scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH_BYTES)))
     sockets: set[WebSocket] = field(default_factory=set)
     moving_pictures: set[Mjpeg] = field(default_factory=set)
     draining: bool = False
@@ -58,6 +62,11 @@ class Rooms:
         if found is None:
             found = self._replaying_of[user] = asyncio.Semaphore(MAX_REPLAYING_OF_USER)
         return found
+
+    def count_skipped(self, subscription: Subscription) -> None:
+        """Bring into the figures what a viewer's lanes have counted since last time."""
+        for why, count in subscription.newly_skipped().items():
+            self.figures.values[why.figure] += count
 
 
 def now_ms() -> int:

@@ -103,14 +103,14 @@ class ChangeOwner:
     owner: Owner
 
 
-@dataclass(frozen=True, slots=True)
-class SendFrame:
-    """A frame of the camera's stream: a JSON string token, or a picture with its codec."""
+class SendFrame(msgspec.Struct, frozen=True, gc=False):
+    """A frame of the camera's stream: a text of which `span` is a JSON string token, or a picture with its codec."""
 
     text: bytes | None
     picture: bytes | None
     codec: Codec | None
     timestamp: int
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ class Session:
     """The conversation of one socket. `new_stream_id` makes an id for a camera that brings none."""
 
     __slots__ = (
-        "_access", "_allowance", "_asked", "_closed", "_new_stream_id", "_settings", "_subscriptions", "identity",
-        "path", "registered", "unauthorized", "waiting",
+        "_access", "_allowance", "_asked", "_closed", "_frames", "_new_stream_id", "_settings", "_subscriptions",
+        "identity", "path", "plain_head", "registered", "unauthorized", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -189,10 +189,13 @@ class Session:
         #: How often this client asked for what it has no right to.
         self.unauthorized = 0
         self.waiting: Waiting | None = None
+        #: While this client may send frames, and has shown how they begin: that.
+        self.plain_head: bytes | None = None
         self._settings = settings
         self._access = access
         self._new_stream_id = new_stream_id
         self._allowance = Allowance(settings, now)
+        self._frames = wire.PlainFrames() if path is Path.REGISTER else None
         self._subscriptions: dict[str, Subscription] = {}
         self._asked: wire.Register | wire.Subscribe | None = None
         self._closed = False
@@ -208,12 +211,30 @@ class Session:
         try:
             if self.identity is None:
                 return self._before_auth(data)
-            message = wire.parse_text(data)
-            return self._authenticated(message, now_ms)
+            if (
+                self._frames is not None
+                and self.registered is not None
+                and (plain := self._frames.read(data)) is not None
+            ):
+                stream, timestamp = plain.stream_id, plain.timestamp
+                if not self.registered.producing or (stream is not None and stream != self.registered.stream):
+                    self._check_frame(stream)
+                self.plain_head = self._frames.head
+                return [SendFrame(data, None, None, now_ms if timestamp is None else timestamp, plain.span)]
+            return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
             return self._error(error.code, error.message, now, now_ms)
         except UnicodeDecodeError:
             return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
+
+    def plain(self, message: bytes, now: float, now_ms: int) -> list[Command] | None:
+        """A frame came whose envelope begins with `plain_head`, which the caller must have asked for just now.
+
+        None: it goes on, as a `SendFrame` would.
+        """
+        if (broken := self._allowance.message(now, len(message))) is not None:
+            return self._rate_limited(broken, now, now_ms)
+        return None
 
     def binary(self, data: bytes, now: float, now_ms: int) -> list[Command]:
         """A binary message came."""
@@ -363,7 +384,7 @@ class Session:
         """Another socket has the camera's stream now."""
         if self.registered is None or self.registered.stream != stream:
             return []
-        self.registered = None
+        self.registered = self.plain_head = None
         return self._say_and_close(
             ErrorCode.STREAM_TAKEN_OVER, f"another socket registered {stream}", CloseCode.TAKEN_OVER, now_ms
         )
@@ -509,7 +530,7 @@ class Session:
         return [SendAlert(draft, registered.stream)]
 
     def _unpublish(self, now_ms: int) -> list[Command]:
-        self.registered = None
+        self.registered = self.plain_head = None
         return [Unpublish(), Reply(wire.error(ErrorCode.UNAUTHORIZED, "you may not publish streams any more", now_ms))]
 
     def _check_frame(self, stream_id: str | None) -> None:
@@ -561,6 +582,7 @@ class Session:
         if self._closed:
             return []
         self._closed = True
+        self.plain_head = None
         return [Close(code, reason)]
 
 

@@ -29,28 +29,26 @@ from gateway import origins, wire
 from gateway.addresses import forwarded_secure
 from gateway.conversation import Conversation
 from gateway.deflate import EXTENSIONS
+from gateway.intake import Intake
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
 from gateway.limits import Place
 from gateway.rooms import Rooms, new_stream_id, now_ms
 from gateway.session import Path, Session
 from identity import Cookie, Credential, Identity, find_credential
 
-#: Above this many bytes that the kernel did not take, frames wait in their slots.
-WRITE_HIGH_BYTES: Final = 64 * 1024
-#: Bytes that the kernel may hold unsent (tcp(7) TCP_NOTSENT_LOWAT), so that a slow viewer is not behind inside it.
-NOTSENT_LOWAT_BYTES: Final = 128 * 1024
+#: Bytes that the kernel may hold unsent before it takes no more (tcp(7) TCP_NOTSENT_LOWAT). With none waiting here in
+#: front of it, a slow viewer has at most so much and the rest of one frame before its newest.
+NOTSENT_LOWAT_BYTES: Final = 16 * 1024
+#: Bytes that the kernel may hold for a client, sent or not (socket(7) SO_SNDBUF; it doubles the number for its own
+#: needs). What is on its way to a healthy viewer far away has to fit: 20 Mbit/s over 200 ms.
+SEND_BUFFER_BYTES: Final = 512 * 1024
 #: Largest message of a client that has not authenticated.
 STRANGER_BYTES: Final = 1 << 20
-#: Compressed bytes that are handed on at once: of a stranger, and of somebody known; and for how long in one turn of
-#: the loop, in seconds.
-STRANGER_FEED_BYTES: Final = 512
-FEED_BYTES: Final = 8192
-FEED_BUDGET_S: Final = 0.005
-#: The same for what is not compressed: a frame may have six bytes and costs as much as a long one. Who is known may
-#: send much at once until he sends more than so many frames in one piece.
-STRANGER_GULP_BYTES: Final = 4096
-GULP_BYTES: Final = 65_536
-GULP_FRAMES: Final = 64
+#: Bytes that the protocol gets at once: of a stranger, and of somebody known, from whom they are compressed mostly and
+#: may be a thousand times as long as they look; and for how long in one turn of the loop, in seconds.
+STRANGER_PIECE_BYTES: Final = 512
+PIECE_BYTES: Final = 8192
+TURN_S: Final = 0.005
 #: First byte of a pong frame.
 PONG_BYTE: Final = 0x8A
 #: After a close was sent, the peer has this long to answer it.
@@ -68,14 +66,14 @@ _PING: Final = b"\x89\x00"
 _log = log.get("gateway.websocket")
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(asyncio.BufferedProtocol):
     """One client's socket, from the handshake on. `place` is what it takes of the limits of connections."""
 
     __slots__ = (
-        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_backlog", "_conversation", "_drained",
-        "_feed_bytes", "_feed_due", "_fragments", "_full", "_gulp_bytes", "_inbox", "_lanes", "_late_pong", "_loop",
-        "_lost", "_partial_since", "_pinged_at", "_place", "_protocol", "_rooms", "_shaking", "_transport",
-        "_window_timer", "_wrote_eof", "closing", "heard_at",
+        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_conversation", "_drained",
+        "_feed_due", "_fragments", "_full", "_inbox", "_intake", "_lanes", "_late_pong", "_loop", "_lost",
+        "_partial_since", "_pinged_at", "_place", "_protocol", "_rooms", "_shaking", "_transport", "_window_timer",
+        "_wrote_eof", "closing", "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, place: Place) -> None:
@@ -85,7 +83,7 @@ class WebSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         max_bytes = min(STRANGER_BYTES, rooms.settings.max_message_bytes)
         self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes)
-        self._lanes = Lanes(rooms.settings, self._encode)
+        self._lanes = Lanes(rooms.settings, self._encode_late)
         self._transport: asyncio.Transport
         self._conversation: Conversation | None = None
         self._assembling: bytearray | None = None
@@ -98,9 +96,7 @@ class WebSocket(asyncio.Protocol):
         #: From now on nothing is written but what ends the connection.
         self.closing = False
         self._lost = self._wrote_eof = self._shaking = False
-        self._backlog = bytearray()
-        self._feed_bytes = STRANGER_FEED_BYTES
-        self._gulp_bytes = STRANGER_GULP_BYTES
+        self._intake = Intake(rooms.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES)
         self._feed_due = False
         self._late_pong = b""
         self._partial_since: float | None = None
@@ -112,41 +108,73 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the connection from the listener."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._transport.set_write_buffer_limits(high=0)
         raw = self._transport.get_extra_info("socket")
-        if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
+        if raw is not None:
+            bound_the_kernel(raw)
         self._rooms.sockets.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def head_received(self, head: bytes) -> None:
+        """The head of the handshake, which the listener has read."""
+        self._protocol.receive_data(head)
+        self._pump()
+
+    def more_received(self, data: bytes) -> None:
+        """What the listener has read beyond the head: it is heard after the handshake."""
+        self._intake.add(memoryview(data))
+
+    # ── asyncio.BufferedProtocol ─────────────────────────────────────────────────────────────────────────────────
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Where the next bytes go."""
+        return self._intake.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         self.heard_at = self._loop.time()
         if self._wrote_eof:
             return
-        if self._shaking:
-            self._backlog += data  # bounded: reading is paused until the handshake is answered
-        elif self._backlog or self._protocol.extensions or len(data) > self._gulp_bytes:
-            self._backlog += data
-            self._feed()
+        intake, conversation = self._intake, self._conversation
+        if (
+            conversation is not None
+            and (head := conversation.session.plain_head) is not None
+            and not self.closing
+            and (plain := intake.plain(nbytes, head)) is not None
+        ):
+            self._partial_since = None
+            conversation.hear_plain(*plain, self.heard_at)
+        elif (whole := intake.whole(nbytes)) is not None:
+            self._partial_since = None
+            self._message(*whole)
+        elif self._shaking or self._inbox or self._feed_due:  # bounded: reading is paused
+            intake.keep()
         else:
-            self._receive(data)
-
-    def _receive(self, data: bytes) -> None:
-        self._protocol.receive_data(data)
-        self._pump()
+            self._feed()
 
     def _feed(self) -> None:
-        """Hand on much in pieces, small ones when it is compressed: it may be a thousand times as long as it looks."""
-        until = self._loop.time() + FEED_BUDGET_S
-        while self._backlog and not self._inbox:
-            size = self._feed_bytes if self._protocol.extensions else self._gulp_bytes
-            piece = bytes(self._backlog[:size])
-            del self._backlog[:size]
-            self._receive(piece)
-            if self._backlog and self._loop.time() > until:
-                self.hold()
-                self._feed_soon()
+        """Hand on what came, for a while: frames of six bytes, or compressed ones, may cost more than they look."""
+        intake, until = self._intake, 0.0
+        while (item := intake.next()) is not None:
+            opcode, data = item
+            if opcode is None:
+                self._protocol.receive_data(data)
+                self._pump()
+            else:
+                self._partial_since = None
+                self._message(opcode, data)
+            if self._wrote_eof:
                 return
+            if intake.waiting:
+                now = self._loop.time()
+                until = until or now + TURN_S
+                if self._inbox or now > until:
+                    intake.keep()
+                    self.hold()
+                    if not self._inbox:
+                        self._feed_soon()
+                    return
+        if intake.unfinished and self._partial_since is None:
+            self._partial_since = self.heard_at
 
     def _feed_soon(self) -> None:
         if not self._feed_due:
@@ -170,6 +198,9 @@ class WebSocket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The kernel takes no more for now."""
         self._lanes.blocked = True
+        if self._conversation is not None:
+            for subscription in self._conversation.session.subscriptions():
+                self._rooms.hub.stem(subscription)
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
@@ -204,9 +235,8 @@ class WebSocket(asyncio.Protocol):
             self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
-        if len(events) > GULP_FRAMES:
-            self._gulp_bytes = STRANGER_GULP_BYTES
-        self._partial_since = None if events else self._partial_since or self.heard_at
+        if events:
+            self._partial_since = None
         for event in events:
             if isinstance(event, WebSocketFrame):
                 if event.opcode is Opcode.PING and self._protocol.writes:  # the pong stands where the ping stood
@@ -278,9 +308,7 @@ class WebSocket(asyncio.Protocol):
         self._conversation = Conversation(self._rooms, self, session)
         self._conversation.begin(refused=self._full.what if self._full else None, store_away=unavailable)
         self._shaking = False
-        backlog, self._backlog = bytes(self._backlog), bytearray()
-        if backlog:
-            self.data_received(backlog)
+        self._feed()
         self.resume()
 
     def _credential(self, request: Request, query: str) -> Credential | None:
@@ -377,7 +405,7 @@ class WebSocket(asyncio.Protocol):
             self._inbox.append((opcode, data))
             self.hold()
             return
-        conversation.hear(data, text=opcode is Opcode.TEXT)
+        conversation.hear(data, self.heard_at, text=opcode is Opcode.TEXT)
 
     def hold(self) -> None:
         """Read no more: an answer is awaited."""
@@ -390,9 +418,9 @@ class WebSocket(asyncio.Protocol):
             return
         while self._inbox and conversation.session.waiting is None and not self.closing:
             opcode, data = self._inbox.popleft()
-            conversation.hear(data, text=opcode is Opcode.TEXT)
+            conversation.hear(data, self._loop.time(), text=opcode is Opcode.TEXT)
         if not self._inbox and conversation.session.waiting is None:
-            if self._backlog:
+            if self._intake.waiting:
                 self._feed_soon()
             else:
                 self._read(True)
@@ -404,11 +432,14 @@ class WebSocket(asyncio.Protocol):
         if self.closing:
             return
         if self._lanes.frame(subscription, frame, now):
-            encoded = self._encode(subscription, frame)
-            if encoded is not None:
-                self._transport.write(encoded)
-            else:
+            encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire
+            if encoded is None and (encoded := self._encode(subscription, frame)) is None:
                 subscription.unsent()
+                return
+            self._count_out(encoded)
+            self._transport.write(encoded)
+            if subscription.sampler is None and subscription.window is None and not self._lanes.blocked:
+                self._rooms.hub.flow(subscription, self._transport.write)
         elif subscription.slot is not None:
             self._arm_window_timer()
 
@@ -439,15 +470,23 @@ class WebSocket(asyncio.Protocol):
 
     def _encode(self, subscription: Subscription, frame: Frame) -> bytes | None:
         try:
-            encoded = wire.frame_message(frame, subscription.format)
+            return wire.frame_message(frame, subscription.format)
         except FrameFault as fault:
             self._rooms.figures.count("frames_undecodable_total")
             self._rooms.link.undecodable(frame, str(fault), now_ms())
             return None
-        values = self._rooms.figures.values
-        values["frames_out_total"] += 1
-        values["frame_bytes_out_total"] += len(encoded)
+
+    def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | None:
+        """The bytes of a frame that has waited, which goes out now."""
+        encoded = self._encode(subscription, frame)
+        if encoded is not None:
+            self._count_out(encoded)
         return encoded
+
+    def _count_out(self, encoded: bytes) -> None:
+        hub = self._rooms.hub
+        hub.frames_out += 1
+        hub.frame_bytes_out += len(encoded)
 
     def drain(self) -> None:
         """Write what waits, as far as the socket and the windows take it."""
@@ -474,8 +513,9 @@ class WebSocket(asyncio.Protocol):
     def trust(self) -> None:
         """The client is authenticated: its messages may be as large as the setting says."""
         self._place.trusted()
-        self._feed_bytes, self._gulp_bytes = FEED_BYTES, GULP_BYTES
-        self._protocol.max_message_size = self._rooms.settings.max_message_bytes
+        self._protocol.max_message_size = self._intake.max_bytes = self._rooms.settings.max_message_bytes
+        self._intake.piece_bytes = PIECE_BYTES
+        self._intake.trusted = True
 
     async def drained(self) -> None:
         """Wait until no message waits for this client, or the client is gone."""
@@ -586,3 +626,10 @@ class WebSocket(asyncio.Protocol):
     def abort(self) -> None:
         """End now."""
         self._transport.abort()
+
+
+def bound_the_kernel(raw: socket.socket) -> None:
+    """Let the kernel hold little for a slow reader, so that it is not seconds behind inside it."""
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)

@@ -210,11 +210,9 @@ class Router:
             self._bad("bad frame from a member", exc)
             return
         assert self._bus is not None
-        receivers = self._streams.route(head, self._loop.time())
-        for member in receivers:
-            self._bus.send_frame(member, data)
-        if receivers:
-            self._figures.count("frames_routed_total", len(receivers))
+        for member in self._streams.route(head, self._loop.time()):
+            if self._members.get(member) is not None:
+                self._bus.send_frame(member, data)
 
     def _bad(self, what: str, error: BusError, member: bytes = b"") -> None:
         self._figures.count("bus_bad_messages_total")
@@ -236,8 +234,10 @@ class Router:
                 self._figures.set("members", len(members))
                 self._figures.set("streams", len(self._streams))
                 self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
-                figures = self._figures.read()
                 assert self._bus is not None
+                self._figures.values["frames_routed_total"] = self._bus.frames_sent
+                self._figures.values["frames_skipped_bus_total"] = self._bus.frames_skipped
+                figures = self._figures.read()
                 figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self._bus.malformed
                 return {
                     "router": {
@@ -299,6 +299,8 @@ class Router:
 
     def _gone(self, member: bytes, why: str) -> None:
         known = self._members.remove(member)
+        if self._bus is not None:
+            self._bus.forget(member)
         if known is not None:
             level = _log.info if why == "ended" else _log.warning
             level("member gone", kind=known.hello.kind, name=known.hello.name, pid=known.hello.pid, why=why)

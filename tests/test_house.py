@@ -13,8 +13,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PURE = (
-    "common/alerts.py", "common/errors.py", "common/frames.py", "common/membership.py", "common/messages.py",
-    "common/pacing.py", "common/settings.py", "ctl/advice.py", "ctl/checks.py", "ctl/findings.py",
+    "common/alerts.py", "common/backlog.py", "common/errors.py", "common/frames.py", "common/membership.py",
+    "common/messages.py", "common/pacing.py", "common/settings.py", "common/zmtp.py",
+    "ctl/advice.py", "ctl/checks.py", "ctl/findings.py",
     "gateway/access.py", "gateway/addresses.py", "gateway/deflate.py", "gateway/demand.py", "gateway/figures.py",
     "gateway/hub.py", "gateway/lanes.py", "gateway/limits.py", "gateway/origins.py", "gateway/roster.py",
     "gateway/session.py", "gateway/webhooks.py", "gateway/wire.py", "identity/caller.py", "identity/claims.py",

@@ -90,7 +90,7 @@ def test_escapes_in_data_stay_as_the_camera_wrote_them() -> None:
     text = rb'"data:image\/jpeg;base64,YWJj\u0041"'
     frame = Frame("cam-1", 1, 2, text=text)
     assert text in frame.to_json()
-    assert frame.text is text
+    assert frame.text.obj is text
 
 
 @pytest.mark.parametrize("forms", [{}, {"text": b'""', "picture": b"x"}])
@@ -255,7 +255,7 @@ def test_text_is_encoded_once_and_only_when_asked_for(monkeypatch: pytest.Monkey
     assert frame.to_bus()
     assert counted.calls == 0
     assert frame.to_json() == frame.to_json()
-    assert frame.text is frame.text
+    assert frame.text.obj is frame.text.obj
     assert counted.calls == 1
 
 
@@ -264,7 +264,7 @@ def test_a_frame_knows_how_many_bytes_it_holds() -> None:
     assert frame.size_bytes == 3
     assert frame.text == b'"YWJj"'
     assert frame.size_bytes == 3 + 6
-    frame.wire["json"] = bytes(100)
+    frame.binary_wire = bytes(100)
     assert frame.size_bytes == 3 + 6 + 100
 
 

@@ -37,7 +37,8 @@ class Talk:
             replaying=asyncio.Semaphore(32),
             replaying_of=lambda _: self.of_user,
             tasks=self.tasks,
-            figures=SimpleNamespace(values={f"frames_skipped_{why}_total": 0 for why in ("slow", "window", "rate")}),
+            figures=SimpleNamespace(values={}),
+            count_skipped=lambda subscription: None,
         )
         socket = SimpleNamespace(
             closing=False, message=self.sent.append, drained=self._drained, too_slow=self._too_slow, drop=lambda _: None

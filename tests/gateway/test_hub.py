@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from common.alerts import Alert
-from common.frames import Frame
+from common.frames import Frame, FrameFault
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, Status, StreamStatus, TellCamera
 from common.settings import Settings
 from gateway.access import Owner
 from gateway.hub import ALERTS_HELD, CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
-from gateway.lanes import LaneFull, Lanes, Subscription
+from gateway.lanes import LaneFull, Lanes, Skip, Subscription
+from gateway.wire import Format, frame_message
 from identity import Identity
 from tests.kit.playbook import START_MS, owned_by, read
 
@@ -1218,3 +1220,157 @@ def read_payload(wire: bytes) -> dict[str, Any]:
 
 TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+# ── viewers that take every frame as it comes ────────────────────────────────────────────────────────────────────────
+
+
+class Flowing:
+    """A viewer as `gateway.websocket` is one: asked once, it flows until its socket is full."""
+
+    def __init__(self, hub: Hub, format: Format = "json", room: int = 10**9) -> None:
+        self.hub = hub
+        self.room = room
+        self.lanes = Lanes(Settings(), lambda subscription, frame: frame_message(frame, subscription.format))
+        self.subscription = Subscription("door", Identity("ann", None), video=True, alerts=False, format=format)
+        self.got: list[bytes] = []
+        self.asked = 0
+
+    def write(self, wire: bytes) -> None:
+        assert not self.lanes.blocked
+        self.got.append(wire)
+        self.room -= 1
+        if self.room <= 0:
+            self.lanes.blocked = True
+            self.hub.stem(self.subscription)
+
+    def drained(self, room: int) -> None:
+        self.room, self.lanes.blocked = room, False
+        while not self.lanes.blocked and (wire := self.lanes.next(0.0)) is not None:
+            self.write(wire)
+
+    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        self.asked += 1
+        if self.lanes.frame(subscription, frame, now):
+            try:
+                wire = frame_message(frame, subscription.format)
+            except FrameFault:
+                subscription.unsent()
+                return
+            self.write(wire)
+            if not self.lanes.blocked:
+                self.hub.flow(subscription, self.write)
+
+    def message(self, message: bytes) -> None:
+        """Status."""
+
+    def right_lost(self, stream: str) -> None:
+        """Not here."""
+
+    @property
+    def skipped(self) -> dict[Skip, int]:
+        return self.subscription.skipped or {}
+
+
+def flowing(house: House, *viewers: Flowing) -> None:
+    for viewer in viewers:
+        house.hub.watch(viewer.subscription, viewer, Word("streaming", Owner("ann"), 1), 0.0, ms(0))
+
+
+def test_a_viewer_that_takes_all_frames_is_asked_once_and_gets_the_shared_bytes() -> None:
+    house = House()
+    door = house.publish(Phone())
+    first, second, binary = Flowing(house.hub), Flowing(house.hub), Flowing(house.hub, "binary")
+    flowing(house, first, second, binary)
+    for _ in range(5):
+        house.frame(door)
+    assert [viewer.asked for viewer in (first, second, binary)] == [1, 1, 1]
+    assert [read(wire)["frameId"] for wire in first.got] == [1, 2, 3, 4, 5]
+    assert all(one is other for one, other in zip(first.got, second.got, strict=True))
+    assert len(binary.got) == 5
+    assert house.hub.frames_out == 12  # what was written when asked is counted by the socket
+    assert house.hub.frame_bytes_out == sum(map(len, [*first.got[1:], *second.got[1:], *binary.got[1:]]))
+
+
+def test_a_viewer_whose_socket_is_full_is_asked_again_and_misses_only_what_a_newer_one_replaced() -> None:
+    house = House()
+    door = house.publish(Phone())
+    slow, other = Flowing(house.hub, room=3), Flowing(house.hub)
+    flowing(house, slow, other)
+    for _ in range(6):
+        house.frame(door)
+    assert [read(wire)["frameId"] for wire in slow.got] == [1, 2, 3]
+    assert slow.skipped == {Skip.SLOW: 2}
+    slow.drained(100)
+    for _ in range(3):
+        house.frame(door)
+    assert [read(wire)["frameId"] for wire in slow.got] == [1, 2, 3, 6, 7, 8, 9]
+    assert [read(wire)["frameId"] for wire in other.got] == list(range(1, 10))
+    assert (slow.asked, other.asked) == (1 + 3 + 1, 1)
+
+
+def test_who_left_gets_no_more_frames_and_who_was_not_up_to_date_does_not_flow() -> None:
+    house = House()
+    door = house.publish(Phone())
+    viewer = Flowing(house.hub)
+    flowing(house, viewer)
+    house.frame(door)
+    late = Flowing(house.hub)
+    house.hub.flow(late.subscription, late.write)  # nobody's yet
+    house.hub.stem(late.subscription)
+    flowing(house, late)
+    late.subscription.last_frame_id = 0
+    house.hub.unwatch(viewer.subscription)
+    house.hub.stem(viewer.subscription)
+    house.hub.flow(viewer.subscription, viewer.write)
+    house.frame(door)
+    assert len(viewer.got) == 1
+    assert [read(wire)["frameId"] for wire in late.got] == [1, 2]
+
+
+def test_a_frame_that_cannot_be_had_in_a_format_is_skipped_by_each_who_wants_it_so() -> None:
+    house = House()
+    door = house.publish(Phone())
+    binary, plain = Flowing(house.hub, "binary"), Flowing(house.hub)
+    flowing(house, binary, plain)
+    for text in (b'"AAAA"', b'"?"', b'"AAAA"', b'"AAAA"'):
+        house.frame(door, text=text)
+    assert [struct.unpack_from(">I", wire, 2 + 4)[0] for wire in binary.got] == [1, 3, 4]
+    assert binary.skipped == {Skip.UNDECODABLE: 1}
+    assert len(plain.got) == 4
+
+
+def test_an_old_frame_of_elsewhere_goes_to_nobody_who_flows() -> None:
+    house = House()
+    viewer = Flowing(house.hub)
+    house.hub.watch(viewer.subscription, viewer, Word("streaming", Owner("ann"), 5), 0.0, ms(0))
+    for number in (1, 3, 2, 3, 4):
+        house.hub.remote_frame(remote(number), 0.0)
+    assert [read(wire)["frameId"] for wire in viewer.got] == [1, 3, 4]
+    assert viewer.skipped == {Skip.OLD: 2}
+
+
+STEPS = st.one_of(st.just("frame"), st.tuples(st.integers(0, 2), st.integers(0, 3)), st.integers(0, 2))
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_flowing_or_not_every_frame_is_sent_once_in_order_or_waits_or_is_counted(
+    steps: list[str | int | tuple[int, int]],
+) -> None:
+    house = House()
+    door = house.publish(Phone())
+    viewers = [Flowing(house.hub, room=room) for room in (1, 2, 50)]
+    flowing(house, *viewers)
+    sent = 0
+    for step in steps:
+        if step == "frame":
+            house.frame(door)
+            sent += 1
+        elif isinstance(step, tuple):
+            viewers[step[0]].drained(step[1] + 1)
+        else:
+            house.hub.stem(viewers[int(step)].subscription)
+    for viewer in viewers:
+        numbers = [read(wire)["frameId"] for wire in viewer.got]
+        assert numbers == sorted(set(numbers))
+        assert sent == len(numbers) + (viewer.subscription.slot is not None) + sum(viewer.skipped.values())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from common.frames import Frame
+from common.metrics import FIGURES
 from common.settings import Settings
-from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
+from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from identity import Identity
 
 ANN = Identity("ann", "1", 0.0)
@@ -79,7 +81,7 @@ def test_of_the_frames_that_wait_the_newest_wins() -> None:
     for number in (1, 2, 3):
         assert not lanes.frame(door, frame(number), 0.0)
     assert lanes.waiting == (0, 1)
-    assert door.skipped_slow == 2
+    assert door.skipped == {Skip.SLOW: 2}
     assert drain(lanes) == [b"door 3"]
     assert not lanes.frame(door, frame(3), 0.0)
 
@@ -211,7 +213,7 @@ def test_no_more_frames_are_under_way_than_the_window() -> None:
     lanes, door = make(), wish(window=2)
     assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2, 3, 4)] == [True, True, False, False]
     assert lanes.waiting == (0, 1)
-    assert door.skipped_window == 1
+    assert door.skipped == {Skip.WINDOW: 1}
     assert lanes.next(0.5) is None
 
 
@@ -300,7 +302,7 @@ def test_max_fps_thins_the_frames_out_evenly() -> None:
     sent = [n for n in range(300) if lanes.frame(door, frame(n + 1), n / 30)]
     assert len(sent) == pytest.approx(50, abs=2)
     assert max(later - earlier for earlier, later in itertools.pairwise(sent)) <= 7
-    assert door.skipped_rate == 300 - len(sent)
+    assert door.skipped == {Skip.RATE: 300 - len(sent)}
 
 
 def test_a_frame_over_the_rate_does_not_wait() -> None:
@@ -313,31 +315,139 @@ def test_a_frame_over_the_rate_does_not_wait() -> None:
     assert lanes.waiting == (0, 0)
 
 
+# ── why a frame was skipped ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_frame_that_is_no_newer_is_counted_as_old() -> None:
+    lanes, door = make(), wish()
+    lanes.frame(door, frame(5), 0.0)
+    lanes.frame(door, frame(5), 0.0)
+    lanes.blocked = True
+    lanes.frame(door, frame(7), 0.0)
+    lanes.frame(door, frame(6), 0.0)
+    assert door.skipped == {Skip.OLD: 2}
+
+
+def test_a_frame_that_waited_for_the_window_and_is_overtaken_when_it_opens_is_counted() -> None:
+    lanes, door = make(), wish(window=1)
+    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
+    door.acknowledge(1)
+    assert lanes.frame(door, frame(3), 0.1)
+    assert (door.slot, door.skipped) == (None, {Skip.WINDOW: 1})
+    assert drain(lanes, 0.1) == []
+
+
+def test_a_frame_that_waits_when_its_viewer_leaves_is_counted_as_gone() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    lanes.frame(door, frame(1), 0.0)
+    lanes.drop(door)
+    lanes.drop(door)
+    assert door.skipped == {Skip.GONE: 1}
+
+
+def test_a_frame_that_waits_when_the_numbers_begin_again_is_counted_as_old() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    lanes.frame(door, frame(2**32 - 1), 0.0)
+    door.begin_again()
+    assert door.skipped == {Skip.OLD: 1}
+    lanes.frame(door, frame(1), 0.0)
+    assert drain(lanes) == [b"door 1"]
+
+
+def test_a_frame_that_cannot_be_had_is_counted_whether_it_waited_or_not() -> None:
+    lanes = Lanes(Settings(), lambda _s, _f: None)
+    door = wish()
+    assert lanes.frame(door, frame(1), 0.0)
+    door.unsent()
+    lanes.blocked = True
+    lanes.frame(door, frame(2), 0.0)
+    assert drain(lanes) == []
+    assert door.skipped == {Skip.UNDECODABLE: 2}
+
+
+def test_what_was_skipped_is_told_once() -> None:
+    door = wish()
+    assert door.newly_skipped() == {}
+    door.skip(Skip.SLOW)
+    door.skip(Skip.SLOW)
+    assert door.newly_skipped() == {Skip.SLOW: 2}
+    assert door.newly_skipped() == {}
+    door.skip(Skip.SLOW)
+    door.skip(Skip.RATE)
+    told = {why: count for why, count in door.newly_skipped().items() if count}
+    assert told == {Skip.SLOW: 1, Skip.RATE: 1}
+    assert door.skipped == {Skip.SLOW: 3, Skip.RATE: 1}
+
+
+def test_every_reason_has_a_figure_of_its_own() -> None:
+    assert len({why.figure for why in Skip}) == len(Skip)
+    assert all(why.figure in FIGURES for why in Skip)
+
+
 # ── all of it at once ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass
+class Watched:
+    """One subscription's story: what was offered to it, and what it got."""
+
+    subscription: Subscription
+    #: The numbers in which every third cannot be had in its format.
+    bad: bool = False
+    offered: int = 0
+    newest: int = 0
+    got: list[int] = field(default_factory=list)
+    told: dict[Skip, int] = field(default_factory=dict)
+    sent: int = 0
+
+    @property
+    def skipped(self) -> dict[Skip, int]:
+        return self.subscription.skipped or {}
+
+    def is_bad(self, number: int) -> bool:
+        return self.bad and number % 3 == 0
+
+
 class AnyHistory(RuleBasedStateMachine):
-    """A viewer of three streams whose socket fills and drains as it likes."""
+    """A viewer of four streams whose socket fills and drains as it likes, and who comes and goes."""
 
     MOST = 6
+    MOST_BYTES = 1024
+    WISHES: ClassVar[dict[str, dict[str, Any]]] = {
+        "a": {}, "b": {"window": 2}, "c": {"max_fps": 4}, "d": {"window": 1, "max_fps": 8},
+    }  # fmt: skip
+    BAD = "bd"
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = make(alert_lane_messages=self.MOST, alert_lane_bytes=1024)
-        self.wishes = [wish("a"), wish("b", window=2), wish("c", max_fps=4)]
+        self.lanes = Lanes(
+            Settings(alert_lane_messages=self.MOST, alert_lane_bytes=self.MOST_BYTES),
+            lambda s, f: None if self.watched[s.stream].is_bad(f.frame_id) else encode(s, f),
+        )
+        self.watched = {name: self.watch(name) for name in self.WISHES}
+        self.left: list[Watched] = []
         self.now = 0.0
         self.said: list[bytes] = []
         self.heard: list[bytes] = []
-        self.offered = dict.fromkeys("abc", 0)
-        self.seen: dict[str, list[int]] = {name: [] for name in "abc"}
+
+    def watch(self, name: str) -> Watched:
+        return Watched(wish(name, **self.WISHES[name]), name in self.BAD)
 
     def write(self, wire: bytes) -> None:
         if wire.startswith(b"m"):
             self.heard.append(wire)
-        else:
-            assert len(self.heard) == len(self.said), "a frame overtook a message"
-            stream, number = wire.split()
-            self.seen[stream.decode()].append(int(number))
+            return
+        assert len(self.heard) == len(self.said), "a frame overtook a message"
+        stream, number = wire.split()
+        watched = self.watched[stream.decode()]
+        watched.got.append(int(number))
+        watched.sent += 1
+
+    def write_all(self) -> None:
+        while (wire := self.lanes.next(self.now)) is not None:
+            self.write(wire)
 
     @rule(gap=st.floats(0, 1.5))
     def time_passes(self, gap: float) -> None:
@@ -347,7 +457,7 @@ class AnyHistory(RuleBasedStateMachine):
     def a_message_comes(self, size: int) -> None:
         wire = b"m%d" % len(self.said) + b"." * size
         waiting = self.said[len(self.heard) :]
-        if self.lanes.blocked and (len(waiting) == self.MOST or sum(map(len, waiting)) + len(wire) > 1024):
+        if self.lanes.blocked and (len(waiting) == self.MOST or sum(map(len, waiting)) + len(wire) > self.MOST_BYTES):
             with pytest.raises(LaneFull):
                 self.lanes.message(wire)
             return
@@ -357,14 +467,17 @@ class AnyHistory(RuleBasedStateMachine):
         if write:
             self.write(wire)
 
-    @rule(which=st.integers(0, 2), step=st.integers(-2, 4))
-    def a_frame_comes(self, which: int, step: int) -> None:
-        subscription = self.wishes[which]
-        name = subscription.stream
-        number = max(1, self.offered[name] + step)
-        if self.lanes.frame(subscription, frame(number, name), self.now):
-            self.write(b"%s %d" % (name.encode(), number))
-        self.offered[name] = max(self.offered[name], number)
+    @rule(name=st.sampled_from("abcd"), step=st.integers(-2, 4))
+    def a_frame_comes(self, name: str, step: int) -> None:
+        watched = self.watched[name]
+        number = max(1, watched.newest + step)
+        watched.offered += 1
+        if self.lanes.frame(watched.subscription, frame(number, name), self.now):
+            if watched.is_bad(number):
+                watched.subscription.unsent()
+            else:
+                self.write(b"%s %d" % (name.encode(), number))
+        watched.newest = max(watched.newest, number)
 
     @rule()
     def the_socket_is_full(self) -> None:
@@ -381,16 +494,66 @@ class AnyHistory(RuleBasedStateMachine):
                 self.lanes.blocked = True
                 return
         assert self.heard == self.said
-        assert self.wishes[0].slot is None
-        assert self.seen["a"][-1:] in ([], [self.offered["a"]])
+        plain = self.watched["a"]
+        assert plain.subscription.slot is None
+        assert plain.got[-1:] == ([plain.newest] if plain.newest else [])
 
-    @rule(back=st.integers(-1, 5))
-    def the_viewer_acknowledges(self, back: int) -> None:
-        assume(self.seen["b"])
-        self.wishes[1].acknowledge(max(0, self.seen["b"][-1] - back))
+    @rule(name=st.sampled_from("bd"), back=st.integers(-1, 5))
+    def the_viewer_acknowledges(self, name: str, back: int) -> None:
+        watched = self.watched[name]
+        assume(watched.got)
+        watched.subscription.acknowledge(max(0, watched.got[-1] - back))
         if not self.lanes.blocked:
-            while (wire := self.lanes.next(self.now)) is not None:
-                self.write(wire)
+            self.write_all()
+
+    @precondition(lambda self: not self.lanes.blocked)
+    @rule()
+    def the_timer_of_the_windows_is_due(self) -> None:
+        self.write_all()
+
+    @rule(name=st.sampled_from("abcd"))
+    def the_viewer_leaves_a_stream_and_comes_back(self, name: str) -> None:
+        gone = self.watched[name]
+        self.lanes.drop(gone.subscription)
+        assert gone.subscription.slot is None
+        self.left.append(gone)
+        self.watched[name] = self.watch(name)
+
+    @rule(name=st.sampled_from("abcd"))
+    def the_numbers_begin_again(self, name: str) -> None:
+        watched = self.watched[name]
+        watched.subscription.begin_again()
+        watched.newest, watched.got = 0, []
+
+    @rule(name=st.sampled_from("abcd"))
+    def the_figures_are_brought_up_to_date(self, name: str) -> None:
+        watched = self.watched[name]
+        for why, count in watched.subscription.newly_skipped().items():
+            assert count >= 0
+            watched.told[why] = watched.told.get(why, 0) + count
+        assert watched.told == watched.skipped
+
+    @invariant()
+    def every_frame_that_was_offered_was_sent_or_waits_or_was_skipped_for_one_reason(self) -> None:
+        for watched in (*self.watched.values(), *self.left):
+            waits = watched.subscription.slot is not None
+            assert watched.offered == watched.sent + waits + sum(watched.skipped.values())
+
+    @invariant()
+    def no_reason_is_given_that_cannot_be(self) -> None:
+        for watched in (*self.watched.values(), *self.left):
+            possible = {Skip.OLD, Skip.SLOW}
+            subscription = watched.subscription
+            if subscription.max_fps:
+                possible.add(Skip.RATE)
+            if subscription.window:
+                possible.add(Skip.WINDOW)
+            if watched.bad:
+                possible.add(Skip.UNDECODABLE)
+            if watched in self.left:
+                possible.add(Skip.GONE)
+            assert set(watched.skipped) <= possible
+            assert all(count > 0 for count in watched.skipped.values())
 
     @invariant()
     def messages_keep_their_order_and_none_is_skipped(self) -> None:
@@ -398,28 +561,30 @@ class AnyHistory(RuleBasedStateMachine):
         assert len(self.said) - len(self.heard) == self.lanes.waiting[0]
 
     @invariant()
-    def frames_never_go_back(self) -> None:
-        for numbers in self.seen.values():
-            assert numbers == sorted(set(numbers))
+    def frames_never_go_back_and_none_comes_twice(self) -> None:
+        for watched in (*self.watched.values(), *self.left):
+            assert watched.got == sorted(set(watched.got))
 
     @invariant()
     def what_waits_is_bounded(self) -> None:
         messages, frames = self.lanes.waiting
         assert messages <= self.MOST
-        assert frames <= len(self.wishes)
-        assert len(self.lanes._slots or ()) <= len(self.wishes)
-        assert len(self.wishes[1].unacked) <= 2
+        assert sum(map(len, self.said[len(self.heard) :])) <= self.MOST_BYTES
+        assert frames == sum(watched.subscription.slot is not None for watched in self.watched.values())
+        assert len(self.lanes._slots or ()) <= len(self.watched)
+        for watched in self.watched.values():
+            assert len(watched.subscription.unacked) <= (watched.subscription.window or 0)
 
     @invariant()
     def nothing_waits_without_a_reason(self) -> None:
         if not self.lanes.blocked:
             assert self.lanes.waiting[0] == 0
-            assert self.wishes[0].slot is None
-            assert self.wishes[2].slot is None
+            assert self.watched["a"].subscription.slot is None
+            assert self.watched["c"].subscription.slot is None
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.lists(st.booleans(), max_size=60))

@@ -65,6 +65,11 @@ class FakeRouter:
         """Members that are known."""
         return len(self._sent)
 
+    @property
+    def receivers(self) -> int:
+        """Members that take frames now."""
+        return sum(map(self._bus.reaches, self._sent))
+
     def push(self, frame: Frame) -> None:
         """A frame for every member."""
         self.push_bytes(frame.to_bus())

@@ -89,6 +89,8 @@ def events(logs: list[EventDict], word: str) -> list[EventDict]:
 
 async def joined(router: FakeRouter) -> None:
     await until(lambda: router.members and router.told.synced)
+    if router.told.hellos[-1].max_fps is not None:
+        await until(lambda: router.receivers)
 
 
 async def test_the_bridge_joins_with_its_group_and_rate(router: FakeRouter, stub: MlStub, bridge: Start) -> None:

@@ -1,0 +1,420 @@
+"""Micro-benchmarks of the hot pure functions: `python -m benchmarks.micro`.
+
+Each function is measured in turns with a yardstick, so that what the machine does meanwhile is in both: copying the
+bytes that the function is about, or, where it touches none, calling an empty function. The times are CPU time of the
+thread, so that another process on the core is in neither. What to compare between machines is the ratio.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import itertools
+import os
+import platform
+import random
+import re
+import statistics
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+import pybase64
+from websockets.speedups import apply_mask
+from websockets.version import version as websockets_version
+
+from common.frames import Frame, decode_text, parse_binary
+from common.messages import BusFrame, decode_frame
+from common.pacing import Sampler
+from common.settings import Settings
+from gateway import plain, wire
+from gateway.access import Owner
+from gateway.hub import Hub, Word
+from gateway.intake import SCRATCH_BYTES, Intake
+from gateway.lanes import Lanes, Subscription
+from identity import Identity
+
+#: A picture of 33 000 bytes is 44 kB as base64.
+PICTURE: Final = b"\xff\xd8\xff\xe0" + random.Random(30).randbytes(32_996)
+TOKEN: Final = b'"' + pybase64.b64encode(PICTURE) + b'"'
+MESSAGE: Final = b'{"type":"video-frame","streamId":"door","data":%b,"timestamp":1790000000000}' % TOKEN
+MASK: Final = b"\x37\xfa\x21\x3d"
+MAX_ROUNDS: Final = 1000
+MAX_CALLS: Final = 10_000_000
+
+Call = Callable[[], object]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One function: median, least and greatest of the rounds. Times in ns per call; `ratio` is to the yardstick."""
+
+    name: str
+    yardstick: str
+    ns: tuple[float, float, float]
+    yardstick_ns: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+
+
+class Micro(msgspec.Struct, frozen=True):
+    """What one run of the micro-benchmarks found."""
+
+    machine: dict[str, str | int]
+    command: str
+    began: str
+    rounds: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A function with its arguments, made ready by `make`; `about` are the bytes that its yardstick copies, if any."""
+
+    name: str
+    make: Callable[[], Call]
+    about: bytes = b""
+
+    @property
+    def yardstick(self) -> str:
+        return f"copy of {len(self.about):,} bytes".replace(",", " ") if self.about else "call of an empty function"
+
+    def make_yardstick(self) -> Call:
+        about = self.about
+        return (lambda: bytearray(about)) if about else (lambda: None)
+
+
+# ── the functions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _intake() -> Call:
+    # RFC 6455 section 5.2: a final text frame, masked, with a length of 16 bits.
+    sent = struct.pack("!BBH", 0x81, 0x80 | 126, len(MESSAGE)) + MASK + apply_mask(MESSAGE, MASK)
+    scratch = memoryview(bytearray(SCRATCH_BYTES))
+    scratch[: len(sent)] = sent
+    intake = Intake(scratch, max_bytes=1 << 20, piece_bytes=8192)
+    intake.trusted = True
+    return lambda: intake.whole(len(sent))
+
+
+def _plain_frames() -> Call:
+    frames = wire.PlainFrames()
+    assert frames.read(MESSAGE) is not None
+    return lambda: frames.read(MESSAGE)
+
+
+def _plain_take() -> Call:
+    assert plain.take is not None
+    take, sent = plain.take, struct.pack("!BBH", 0x81, 0x80 | 126, len(MESSAGE)) + MASK + apply_mask(MESSAGE, MASK)
+    scratch, head = memoryview(sent), MESSAGE[: MESSAGE.index(TOKEN) + 1]
+    assert take(scratch, len(sent), 1 << 20, head) is not None
+    return lambda: take(scratch, len(sent), 1 << 20, head)
+
+
+def _parse_binary() -> Call:
+    sent = _picture_frame().to_binary()
+    return lambda: parse_binary(sent)
+
+
+def _text_frame() -> Frame:
+    return Frame("door", 7, 1_790_000_000_000, text=TOKEN)
+
+
+def _picture_frame() -> Frame:
+    return Frame("door", 7, 1_790_000_000_000, picture=PICTURE)
+
+
+def _to_json() -> Call:
+    return _text_frame().to_json
+
+
+def _to_binary() -> Call:
+    return _picture_frame().to_binary
+
+
+def _message(make: Callable[[], Frame], format: wire.Format) -> Callable[[], Call]:
+    # A new frame for each call: a frame keeps what was made of it.
+    return lambda: lambda: wire.frame_message(make(), format)
+
+
+def _message_again() -> Call:
+    frame = _text_frame()
+    wire.frame_message(frame, "json")
+    return lambda: wire.frame_message(frame, "json")
+
+
+def _nowhere(_: bytes) -> None:
+    """A transport that takes everything."""
+
+
+class _Screen:
+    """A viewer with real lanes, whose socket takes everything and writes nowhere: after its first frame it flows."""
+
+    __slots__ = ("hub", "lanes")
+
+    def __init__(self, hub: Hub | None = None) -> None:
+        self.hub = hub
+        self.lanes = Lanes(Settings(), lambda subscription, frame: wire.frame_message(frame, subscription.format))
+
+    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        if self.lanes.frame(subscription, frame, now):
+            wire.frame_message(frame, subscription.format)
+            if self.hub is not None:
+                self.hub.flow(subscription, _nowhere)
+
+    def message(self, message: bytes) -> None:
+        self.lanes.message(message)
+
+    def right_lost(self, stream: str) -> None:
+        """It is never lost here."""
+
+    def taken_over(self, stream: str) -> None:
+        """Nobody takes it over here."""
+
+
+_ANN: Final = Identity("ann", "session", 0.0)
+
+
+def _wish(max_fps: float | None = None) -> Subscription:
+    return Subscription("door", _ANN, video=True, alerts=True, max_fps=max_fps)
+
+
+def _lanes(max_fps: float | None) -> Callable[[], Call]:
+    def make() -> Call:
+        lanes, wish, frame, moments = _Screen().lanes, _wish(max_fps), _text_frame(), itertools.count(1)
+
+        def call() -> bool:
+            moment = next(moments)
+            frame.frame_id = moment
+            return lanes.frame(wish, frame, moment / 100)
+
+        return call
+
+    return make
+
+
+def _blocked() -> Call:
+    lanes, wish, frame, moments = _Screen().lanes, _wish(), _text_frame(), itertools.count(1)
+    lanes.blocked = True
+
+    def call() -> bool:
+        frame.frame_id = next(moments)
+        return lanes.frame(wish, frame, 0.0)
+
+    return call
+
+
+def _hub(viewers: int) -> Callable[[], Call]:
+    def make() -> Call:
+        hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+        publication = hub.publish(
+            "door", Owner("ann", frozenset()), _Screen(),
+            term=1, first_frame_id=1, producing=True, wants_alerts=False, now=0.0, now_ms=0,
+        )  # fmt: skip
+        for _ in range(viewers):
+            hub.watch(_wish(), _Screen(hub), Word("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
+        moments = itertools.count(1)
+
+        def call() -> None:
+            moment = next(moments)
+            hub.frame(
+                publication, text=TOKEN, picture=None, codec=None, timestamp=moment, now=moment / 100, now_ms=moment,
+            )  # fmt: skip
+
+        return call
+
+    return make
+
+
+def _sampler() -> Call:
+    sampler, moments = Sampler(15.0), itertools.count(1)
+    return lambda: sampler.take(next(moments) / 30)
+
+
+def _bus_encode() -> Call:
+    return BusFrame("door", 1, 7, 1_790_000_000_000, 0, 0, TOKEN).encode
+
+
+def _bus_decode() -> Call:
+    sent = _text_frame().to_bus()
+    return lambda: decode_frame(sent)
+
+
+CASES: Final = (
+    Case("apply_mask, 44 kB", lambda: lambda: apply_mask(MESSAGE, MASK), MESSAGE),
+    Case("Intake.whole, a masked message of 44 kB", _intake, MESSAGE),
+    Case("wire.PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
+    *([Case("plain.take, a masked frame of 44 kB", _plain_take, MESSAGE)] if plain.take is not None else []),
+    Case("wire.parse_text, a frame of 44 kB", lambda: lambda: wire.parse_text(MESSAGE), MESSAGE),
+    Case("frames.parse_binary, 33 kB", _parse_binary, PICTURE),
+    Case("frames.decode_text, 44 kB", lambda: lambda: decode_text(TOKEN), TOKEN),
+    Case("Frame.to_json", _to_json, TOKEN),
+    Case("Frame.to_binary", _to_binary, PICTURE),
+    Case("wire.frame_message, JSON as JSON", _message(_text_frame, "json"), TOKEN),
+    Case("wire.frame_message, binary as binary", _message(_picture_frame, "binary"), PICTURE),
+    Case("wire.frame_message, JSON as binary", _message(_text_frame, "binary"), PICTURE),
+    Case("wire.frame_message, binary as JSON", _message(_picture_frame, "json"), TOKEN),
+    Case("wire.frame_message, the second time", _message_again),
+    Case("BusFrame.encode", _bus_encode, TOKEN),
+    Case("messages.decode_frame", _bus_decode, TOKEN),
+    Case("Sampler.take", _sampler),
+    Case("Lanes.frame, the socket takes it", _lanes(None)),
+    Case("Lanes.frame, with maxFps", _lanes(10.0)),
+    Case("Lanes.frame, the socket is full", _blocked),
+    Case("Hub.frame, 1 viewer", _hub(1), TOKEN),
+    Case("Hub.frame, 50 viewers", _hub(50), TOKEN),
+)
+
+
+# ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _spin(call: Call, calls: int) -> int:
+    """CPU time of so many calls, in ns."""
+    turns = itertools.repeat(None, calls)
+    began = time.thread_time_ns()
+    for _ in turns:
+        call()
+    return time.thread_time_ns() - began
+
+
+def _enough(call: Call, slice_ns: int) -> int:
+    """How many calls take about `slice_ns`."""
+    calls = 1
+    while calls < MAX_CALLS:
+        took = _spin(call, calls)
+        if took * 4 >= slice_ns:
+            return max(1, min(MAX_CALLS, calls * slice_ns // max(1, took)))
+        calls *= 4
+    return MAX_CALLS
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
+
+
+def measure(case: Case, rounds: int, slice_s: float) -> Row:
+    """One function and its yardstick in turns, each for about `slice_s` in every round; who begins changes too."""
+    pair = (case.make(), case.make_yardstick())
+    calls = [_enough(call, int(slice_s * 1e9)) for call in pair]
+    took: tuple[list[float], list[float]] = ([], [])
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            for which in (0, 1) if turn % 2 == 0 else (1, 0):
+                took[which].append(_spin(pair[which], calls[which]) / calls[which])
+    finally:
+        if was_on:
+            gc.enable()
+    # A clock that stands still gives 0, and no ratio.
+    ratios = [own / max(yard, 1e-3) for own, yard in zip(*took, strict=True)]
+    return Row(case.name, case.yardstick, _three(took[0]), _three(took[1]), _three(ratios))
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures depend on."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 0,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "msgspec": msgspec.__version__,
+        "pybase64": pybase64.__version__,
+        "websockets": websockets_version,
+    }
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
+
+
+def run(cases: tuple[Case, ...], rounds: int, slice_s: float, command: str) -> Iterator[Row | Micro]:
+    """Each row when it is there, and the whole at the end."""
+    began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    rows = []
+    for case in cases:
+        row = measure(case, rounds, slice_s)
+        rows.append(row)
+        yield row
+    yield Micro(machine(), command, began, rounds, tuple(rows))
+
+
+# ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def duration(ns: float) -> str:
+    """A time in ns or µs, with three digits that count."""
+    value, unit = (ns, "ns") if ns < 1000 else (ns / 1000, "µs")
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+
+
+def line(row: Row) -> str:
+    """One row as text."""
+    low, high = row.ratio[1], row.ratio[2]
+    return f"{row.name:<40} {duration(row.ns[0]):>9}  {row.ratio[0]:>6.2f} × {row.yardstick} ({low:.2f}–{high:.2f})"
+
+
+def render_markdown(micro: Micro) -> str:
+    """The rows as a table for docs/performance.md."""
+    lines = [
+        f"Command: `{micro.command}`, begun {micro.began}, {micro.rounds} rounds: median, least and greatest.",
+        "",
+        "| function | per call | of its yardstick | yardstick | |",
+        "| --- | ---: | ---: | --- | ---: |",
+    ]
+    lines += [
+        f"| `{row.name.partition(', ')[0]}`{_rest(row.name)} | {duration(row.ns[0])} | {row.ratio[0]:.2f}"
+        f" ({row.ratio[1]:.2f}–{row.ratio[2]:.2f}) | {row.yardstick} | {duration(row.yardstick_ns[0])} |"
+        for row in micro.rows
+    ]
+    return "\n".join(lines)
+
+
+def _rest(name: str) -> str:
+    _, comma, rest = name.partition(", ")
+    return f"{comma}{rest}"
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1, MAX_ROUNDS), default=15, show_default=True)
+@click.option("--slice", "slice_s", type=click.FloatRange(1e-4, 10), default=0.02, show_default=True,
+              help="Seconds for one function in one round.")  # fmt: skip
+@click.option("--only", multiple=True, help="Only functions whose name contains this; may be given again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, not text.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON to this file too.")
+def main(rounds: int, slice_s: float, only: tuple[str, ...], as_json: bool, out: Path | None) -> None:
+    """Measure the hot pure functions against copying bytes and empty calls."""
+    chosen = tuple(case for case in CASES if not only or any(part in case.name for part in only))
+    if not chosen:
+        names = ", ".join(case.name for case in CASES)
+        raise click.BadParameter(f"no function is called so; there are: {names}", param_hint="--only")
+    command = " ".join(("python -m benchmarks.micro", *(f"--only '{part}'" for part in only)))
+    whole: Micro | None = None
+    for step in run(chosen, rounds, slice_s, command):
+        if isinstance(step, Micro):
+            whole = step
+        elif not as_json:
+            click.echo(line(step))
+    assert whole is not None
+    encoded = msgspec.json.format(msgspec.json.encode(whole), indent=2)
+    if as_json:
+        click.echo(encoded)
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(encoded + b"\n")
+        except OSError as fault:
+            raise click.ClickException(f"{out}: {fault.strerror or fault}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""watchout as it is shipped: gateway, router and mlbridge by their console scripts, the embedded session store."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, free_port, listening, process, tail
+from common.embedded_store import FILE_NAME, mint_token
+from common.settings import table
+
+RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "20000"}
+"""Settings of the gateway that differ from the defaults: all clients of the load are one user at one address."""
+
+
+class Watchout:
+    name = "watchout"
+    formats = frozenset({"json", "binary"})
+
+    @asynccontextmanager
+    async def started(self, work: Path, *, options: Options) -> AsyncIterator[Running]:
+        scripts = Path(sys.executable).parent
+        for name in ("gateway", "router", "mlbridge"):
+            if not (scripts / f"watchout-{name}").exists():
+                raise Missing(f"no watchout-{name} beside {sys.executable}: pip install -e .")
+        settings = dict(RAISED)
+        if options.ml_url is not None:
+            settings |= {"ML_SERVICE_URL": options.ml_url, "ML_FPS": f"{options.ml_fps:g}"}
+        ports = tuple(free_port() for _ in range(options.gateways))
+        async with AsyncExitStack() as stack:
+            # The bus needs short paths; `work` may be a long one.
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wo-"))) / "home"
+            environ: dict[str, str | None] = {spec.env: None for _, spec, _ in table()}
+            environ |= {"PORT": None, "HONCHO_PROCESS": None, "PYTHONDONTWRITEBYTECODE": None}
+            environ |= {"WATCHOUT_HOME": str(home), "WATCHOUT_HOST": "127.0.0.1", **settings}
+            children: list[tuple[str, asyncio.subprocess.Process, Path]] = []
+
+            async def start(name: str, port: int) -> asyncio.subprocess.Process:
+                log = work / f"{len(children)}-{name}.log"
+                child = await stack.enter_async_context(
+                    process(
+                        [scripts / f"watchout-{name}"],
+                        log=log,
+                        env={**environ, "WATCHOUT_PORT": str(port)},
+                        cwd=home.parent,  # no .env of anybody
+                    )
+                )
+                children.append((name, child, log))
+                return child
+
+            await start("router", ports[0])
+            await start("mlbridge", ports[0])
+            for port in ports:
+                gateway = await start("gateway", port)
+                await listening(port, gateway, children[-1][2])
+            for name, child, log in children:
+                await _ready(name, child, log)
+            for port in ports:
+                await _healthy(port)
+            token = await asyncio.to_thread(mint_token, home / FILE_NAME)
+            yield Running(ports, tuple(child.pid for _, child, _ in children), "watchout", token, settings)
+
+
+async def _ready(name: str, child: asyncio.subprocess.Process, log: Path) -> None:
+    give_up = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while f"{name} ready" not in log.read_text(errors="replace"):  # noqa: ASYNC240 - a few lines
+        if child.returncode is not None or asyncio.get_running_loop().time() > give_up:
+            raise Failed(f"{name} is not ready:\n{tail(log)}")
+        await asyncio.sleep(0.05)
+
+
+async def _healthy(port: int) -> None:
+    """Wait until the gateway has its router and its store."""
+    give_up = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await reader.read(-1)
+        writer.close()
+        if answer.startswith(b"HTTP/1.1 200 "):
+            return
+        if asyncio.get_running_loop().time() > give_up:
+            raise Failed(f"the gateway is not healthy: {answer[-500:].decode(errors='replace')}")
+        await asyncio.sleep(0.05)
+
+
+SYSTEM = Watchout()

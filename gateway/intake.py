@@ -1,0 +1,266 @@
+"""What a client sends, taken apart at the borders of WebSocket frames (RFC 6455 section 5.2). Pure.
+
+A whole plain data frame (unfragmented, uncompressed, masked, within the size limit) of a client that is known is taken
+out ready, in one pass over its bytes: that is nearly all that a camera sends. Everything else is left to websockets'
+`ServerProtocol`, byte for byte and in order, which so sees a stream that is as valid or broken as the client's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from websockets.frames import Opcode
+
+from gateway import plain
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # an installation without its C part
+    from websockets.utils import apply_mask
+
+#: Bytes that are read at once, shared by all connections: between two turns of the loop nothing is in it.
+SCRATCH_BYTES: Final = 256 * 1024
+#: A frame that is on its way has memory for this many bytes at first; it grows as the bytes come.
+FIRST_BYTES: Final = 256 * 1024
+
+_FIN: Final = 0x80
+_WHOLE: Final = {_FIN | int(opcode): opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
+_MASKED: Final = 0x80
+_LENGTH: Final = 0x7F
+_SHORT_HEADER: Final = 2 + 4
+_LONGEST: Final = 2 + 8 + 4
+
+
+class Intake:
+    """The bytes of one client. Use: `buffer`, write into it, `received`, then `next` until it is None.
+
+    What `next` has not given by the end of the loop's turn has to be kept with `keep`: `scratch` is shared.
+    """
+
+    __slots__ = (
+        "_data", "_end", "_given", "_got", "_header", "_in_message", "_left", "_need", "_partial", "_pos", "_scratch",
+        "_spoilt", "max_bytes", "piece_bytes", "trusted",
+    )  # fmt: skip
+
+    def __init__(self, scratch: memoryview, *, max_bytes: int, piece_bytes: int) -> None:
+        self._scratch = scratch
+        #: Largest payload that is taken out; a longer one is the protocol's to refuse.
+        self.max_bytes = max_bytes
+        #: Most bytes that the protocol gets at once.
+        self.piece_bytes = piece_bytes
+        #: Until then the protocol gets everything.
+        self.trusted = False
+        self._data: memoryview | None = None
+        self._pos = self._end = 0
+        #: Beginning of a frame whose header is not whole yet.
+        self._header = b""
+        #: Bytes of it that the protocol has already: the frame is not plain, whatever else it is.
+        self._given = 0
+        #: Bytes to come of a frame that is the protocol's.
+        self._left = 0
+        #: A frame that will be taken out: its bytes so far, header included, and how many it has in all.
+        self._partial: bytearray | None = None
+        self._got = self._need = 0
+        #: Between the first and the last frame of a fragmented message.
+        self._in_message = False
+        #: The stream is broken, its borders are not known any more: the protocol has said so, or will.
+        self._spoilt = False
+
+    # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes are to be written; not empty."""
+        partial, got = self._partial, self._got
+        if partial is None or got == self._need:
+            return self._scratch
+        if got == len(partial):
+            self._partial = bytearray(min(self._need, 2 * got))  # a new one: the loop may still hold a view of the old
+            self._partial[:got] = partial
+            partial = self._partial
+        return memoryview(partial)[got:]
+
+    def received(self, count: int) -> None:
+        """So many bytes were written into `buffer`."""
+        if self._partial is not None and self._got < self._need:
+            self._got += count
+        else:
+            self.add(self._scratch[:count])
+
+    def add(self, data: memoryview) -> None:
+        """More bytes, that came another way; all before them must have been taken with `next` or kept."""
+        if self._data is None:
+            self._data, self._pos, self._end = data, 0, len(data)
+        else:
+            self._data = memoryview(bytes(self._data[self._pos : self._end]) + bytes(data))
+            self._pos, self._end = 0, len(self._data)
+
+    def keep(self) -> None:
+        """Copy what is left, before `scratch` is used by another client."""
+        if self._data is not None:
+            self._data = memoryview(bytes(self._data[self._pos : self._end]))
+            self._pos, self._end = 0, len(self._data)
+
+    def plain(self, count: int, head: bytes) -> tuple[bytes, int, int, int] | None:
+        """So many bytes were written into `buffer`; they are just one plain ``video-frame`` that begins with `head`.
+
+        Returned: the message, where in it the text begins and ends, and the timestamp. None: ask `whole`.
+        """
+        if (
+            plain.take is None
+            or self._data is not None
+            or self._partial is not None
+            or self._left
+            or self._header
+            or not self.trusted
+            or self._in_message
+            or self._spoilt
+        ):
+            return None
+        return plain.take(self._scratch, count, self.max_bytes, head)
+
+    def whole(self, count: int) -> tuple[Opcode, bytes] | None:
+        """So many bytes were written into `buffer`, and they are just one whole message: the usual case, at its price.
+
+        None: they are something else, ask `next`.
+        """
+        if (
+            self._data is None
+            and self._partial is None
+            and not self._left
+            and not self._header
+            and self.trusted
+            and not self._in_message
+            and not self._spoilt
+            and count > _LONGEST
+        ):
+            data = self._scratch
+            opcode = _WHOLE.get(data[0])
+            second = data[1]
+            if opcode is not None and second >= _MASKED:
+                if second == _MASKED | 126:
+                    if (data[2] << 8 | data[3]) == count - 8 and count - 8 <= self.max_bytes:
+                        return opcode, apply_mask(data[8:count], bytes(data[4:8]))
+                elif (
+                    second == _MASKED | 127
+                    and int.from_bytes(data[2:10], "big") == count - 14
+                    and count - 14 <= self.max_bytes
+                ):
+                    return opcode, apply_mask(data[14:count], bytes(data[10:14]))
+        self.received(count)
+        return None
+
+    # ── frames out ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are bytes that `next` has not looked at."""
+        return self._data is not None or (self._partial is not None and self._got == self._need)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client has begun a frame and not ended it."""
+        return self._partial is not None or self._left > 0 or bool(self._header)
+
+    def next(self) -> tuple[Opcode | None, bytes] | None:
+        """A whole message with its opcode, or None and bytes for the protocol; None when there is nothing more now."""
+        if self._partial is not None:
+            return self._finish(self._partial)
+        if self._data is None:
+            return None
+        if self._left or self._spoilt:
+            return self._for_protocol()
+        data, pos = self._data, self._pos
+        if not self._header and self._end - pos >= _LONGEST:
+            opcode = _WHOLE.get(data[pos])
+            second = data[pos + 1]
+            if opcode is not None and second & _MASKED and self.trusted and not self._in_message:
+                length = second & _LENGTH
+                at = pos + 2
+                if length == 126:
+                    length = data[at] << 8 | data[at + 1]
+                    at += 2
+                elif length == 127:
+                    length = int.from_bytes(data[at : at + 8], "big")
+                    at += 8
+                if length <= self.max_bytes:
+                    return self._take(opcode, at, length)
+        return self._begin()
+
+    def _take(self, opcode: Opcode, at: int, length: int) -> tuple[Opcode, bytes] | None:
+        """A frame that is taken out, whose mask begins at `at`: now, or when it is whole."""
+        assert self._data is not None
+        data, begin = self._data, at + 4
+        end = begin + length
+        if end <= self._end:
+            self._advance(end)
+            return opcode, apply_mask(data[begin:end], bytes(data[at:begin]))
+        pos, self._need = self._pos, end - self._pos
+        self._got = self._end - pos
+        partial = bytearray(max(self._got, min(self._need, FIRST_BYTES)))
+        partial[: self._got] = data[pos : self._end]
+        self._partial = partial
+        self._advance(self._end)
+        return None
+
+    def _finish(self, partial: bytearray) -> tuple[Opcode, bytes] | None:
+        if self._got < self._need:
+            return None
+        self._partial = None
+        at = {126: 4, 127: 10}.get(partial[1] & _LENGTH, 2)
+        whole = memoryview(partial)
+        return _WHOLE[partial[0]], apply_mask(whole[at + 4 :], bytes(whole[at : at + 4]))
+
+    def _begin(self) -> tuple[Opcode | None, bytes] | None:
+        """The next frame, whatever it is; its header may come in pieces, and be wrong before it is whole."""
+        assert self._data is not None
+        held, given = self._header, self._given
+        header = held + bytes(self._data[self._pos : min(self._end, self._pos + _LONGEST)])
+        size, length = _header_of(header)
+        second = header[1] if len(header) > 1 else _MASKED
+        opcode = _WHOLE.get(header[0])
+        ours = opcode is not None and self.trusted and not self._in_message and not given
+        self._spoilt = not second & _MASKED or length > self.max_bytes
+        if len(header) < size and not self._spoilt:
+            self._advance(self._end)
+            self._header = header
+            if ours or len(header) < 2:
+                return None
+            self._given = len(header)
+            return None, header[given:]
+        self._header, self._given = b"", 0
+        if ours and opcode is not None and not self._spoilt:
+            if held:  # rare: the border of two reads went through the header
+                self._data = memoryview(held + bytes(self._data[self._pos : self._end]))
+                self._pos, self._end = 0, len(self._data)
+            return self._take(opcode, self._pos + size - 4, length)
+        if header[0] & 0x0F < 8:  # no control frame
+            self._in_message = not header[0] & _FIN
+        self._left = size + length - len(held)
+        return (None, held[given:]) if held[given:] else self._for_protocol()
+
+    def _for_protocol(self) -> tuple[None, bytes] | None:
+        assert self._data is not None
+        size = min(self.piece_bytes, self._end - self._pos)
+        if not self._spoilt:
+            size = min(size, self._left)
+            self._left -= size
+        pos = self._pos
+        data = self._data
+        self._advance(pos + size)
+        return None, bytes(data[pos : pos + size])
+
+    def _advance(self, pos: int) -> None:
+        if pos == self._end:
+            self._data = None
+        else:
+            self._pos = pos
+
+
+def _header_of(header: bytes) -> tuple[int, int]:
+    """How many bytes this header has, mask included, and the length that it says, 0 while that is not whole."""
+    short = header[1] & _LENGTH if len(header) > 1 else 0
+    more = {126: 2, 127: 8}.get(short, 0)
+    if not more:
+        return _SHORT_HEADER, short
+    known = len(header) >= 2 + more
+    return _SHORT_HEADER + more, int.from_bytes(header[2 : 2 + more], "big") if known else 0

@@ -1,0 +1,83 @@
+"""Which runs there are, and in which order."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from benchmarks.__main__ import spread
+from benchmarks.load import Plan
+from benchmarks.plan import NAMES, POINTS, ROUNDS, Selection, quick
+from benchmarks.systems import ALL
+
+
+def order(selection: Selection) -> list[tuple[int, str, str]]:
+    return [(turn.round, turn.point.name, turn.system) for turn in selection.turns()]
+
+
+def test_every_system_runs_at_every_point_in_every_round():
+    turns = order(Selection())
+    assert len(turns) == len(set(turns))
+    for point in POINTS:
+        rounds = min(ROUNDS, point.rounds_at_most)
+        assert {t for t in turns if t[1] == point.name} == {
+            (number, point.name, system) for number in range(1, rounds + 1) for system in point.systems
+        }
+
+
+def test_every_other_round_is_the_one_before_backwards():
+    points = tuple(name for name in NAMES if name != "idle")
+    turns = order(Selection(points, rounds=2))
+    half = len(turns) // 2
+    assert [t[1:] for t in turns[half:]] == [t[1:] for t in turns[:half]][::-1]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("ml-off", "ml-on"), ("one-gateway", "two-gateways"), ("streams-50", "streams-1000"), ("slow-off", "slow-on")],
+)
+def test_points_that_are_compared_run_one_after_the_other(pair):
+    names = [turn.point.name for turn in Selection(rounds=1).turns()]
+    at = names.index(pair[0])
+    assert tuple(names[at : at + 2]) == pair
+
+
+def test_a_selection_takes_only_what_it_names():
+    assert order(Selection(("bin-1x50", "idle"), ("bun", "floor-c"), 2)) == [
+        (1, "bin-1x50", "bun"),
+        (1, "bin-1x50", "floor-c"),
+        (1, "idle", "bun"),
+        (2, "bin-1x50", "floor-c"),
+        (2, "bin-1x50", "bun"),
+    ]
+
+
+def test_points_have_names_of_their_own_and_known_systems():
+    assert len(set(NAMES)) == len(POINTS)
+    assert {system for point in POINTS for system in point.systems} == set(ALL)
+
+
+@pytest.mark.parametrize("point", [*POINTS, *map(quick, POINTS)], ids=lambda point: point.name)
+def test_the_load_takes_what_each_point_asks_of_it(point):
+    plan = msgspec.convert({**point.load(), "dialect": "watchout", "ports": (1, 2), "token": None}, Plan)
+    assert plan.idle or plan.fps * plan.warmup_s >= 1
+    assert bool(plan.slow) == (point.name == "slow-on")
+
+
+def test_the_whole_run_is_bounded():
+    whole_s = sum(turn.point.warmup_s + turn.point.duration_s + 4 * turn.point.settle_s for turn in Selection().turns())
+    quick_s = sum(
+        turn.point.warmup_s + turn.point.duration_s + 4 * turn.point.settle_s
+        for turn in Selection(rounds=1, quick=True).turns()
+    )
+    assert whole_s < 20 * 60
+    assert quick_s < 90
+
+
+def test_an_option_takes_all_the_names_behind_it():
+    said = ["--only", "a", "b", "--quick", "--systems", "x", "--rounds", "2", "--systems", "y", "z"]
+    assert spread(said) == [
+        *("--only", "a", "--only", "b", "--quick", "--systems", "x", "--rounds", "2"),
+        *("--systems", "y", "--systems", "z"),
+    ]
+    assert spread([]) == []
