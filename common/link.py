@@ -16,6 +16,7 @@ from common.bus import MemberBus, new_member_id
 from common.errors import BusError, RouterUnavailable
 from common.membership import (
     BEAT_EVERY_S,
+    HELLO_EVERY_S,
     Action,
     BondState,
     Deliver,
@@ -220,7 +221,7 @@ class Link:
 
     def _tick(self) -> None:
         self._run(self._membership.tick(self._loop.time()))
-        self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
+        self._timer = self._loop.call_later(BEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick)
 
     def _run(self, actions: list[Action]) -> None:
         for action in actions:

@@ -24,7 +24,8 @@ HELLO_EVERY_S = 0.25
 #: A greeting that reached the router's queue and was not answered is followed by the next after twice the time, up to
 #: this: a router that is slow to answer must be able to answer the last one.
 HELLO_AT_MOST_EVERY_S = 2.0
-BEAT_EVERY_S = 0.25
+#: Often enough to notice, seldom enough to cost nothing: each wakes six threads on its way.
+BEAT_EVERY_S = 0.5
 #: A member that hears nothing of the router for so long takes it for gone.
 LOST_AFTER_S = 1.5
 #: The router takes a member for gone after this; longer, so that a hiccup of the router costs no stream.

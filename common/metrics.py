@@ -101,7 +101,7 @@ class Figures:
 def resident_bytes() -> int:
     """Resident memory of this process; where there is no /proc, the largest so far."""
     try:
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read every 250 ms, pathlib costs three times
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read every 500 ms, pathlib costs three times
             return int(statm.read().split()[1]) * _PAGE_BYTES
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

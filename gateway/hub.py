@@ -544,7 +544,7 @@ class Hub:
             stream.newest = frame
             stream.last_frame_id = frame.frame_id
             if stream.flowing_json:
-                self._pour(wire.frame_message(frame, "json"), stream.flowing_json)
+                self._pour(frame.json_wire or frame.json_message(wire.json_message), stream.flowing_json)
             if stream.flowing_binary:
                 try:
                     self._pour(wire.frame_message(frame, "binary"), stream.flowing_binary)

@@ -44,7 +44,7 @@ from gateway.access import Access, Owner
 from gateway.hub import Hub, Word
 
 #: Streams' moving figures go to the router this often, in seconds.
-REPORT_EVERY_S: Final = 0.5
+REPORT_EVERY_S: Final = 1.0
 #: A bond that is back sooner than this was not worth a line; nor is one that ends because all ends.
 LOST_LOGGED_AFTER_S: Final = 0.3
 #: HTTP requests that may wait for the newest frame of streams elsewhere.

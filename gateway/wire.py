@@ -227,21 +227,25 @@ def text_message(payload: bytes) -> bytes:
     return frame_header(OPCODE_TEXT, len(payload)) + payload
 
 
+def _message_of_text(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int) -> bytes:
+    """What `plain.message` does, in Python."""
+    start = b'%b%d,"timestamp":%d,"data":"' % (head, frame_id, timestamp)
+    size = len(start) + end - begin + 2
+    return b"".join((frame_header(OPCODE_TEXT, size), start, memoryview(text)[begin:end], b'"}'))
+
+
+#: Makes the JSON message of a frame: see `common.frames.Frame.json_message`.
+json_message: Final = plain.message or _message_of_text
+
+
 def frame_message(frame: Frame, format: Format) -> bytes:
     """A video frame in one format, ready to write; made once per frame and format.
 
     Raises `common.frames.FrameFault` when the picture is wanted and cannot be decoded.
     """
     if format == "json":
-        return frame.json_wire or frame.json_message(plain.message or _json_message)
+        return frame.json_wire or frame.json_message(json_message)
     return frame.binary_wire or _binary_message(frame)
-
-
-def _json_message(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int) -> bytes:
-    """What `plain.message` does, in Python."""
-    start = b'%b%d,"timestamp":%d,"data":"' % (head, frame_id, timestamp)
-    size = len(start) + end - begin + 2
-    return b"".join((frame_header(OPCODE_TEXT, size), start, memoryview(text)[begin:end], b'"}'))
 
 
 def _binary_message(frame: Frame) -> bytes:

@@ -659,7 +659,7 @@ def built(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     """With the C module and without it."""
     if not request.param:
         monkeypatch.setattr(plain, "take", None)
-        monkeypatch.setattr(plain, "message", None)
+        monkeypatch.setattr(wire, "json_message", wire._message_of_text)
     elif plain.message is None:
         pytest.skip("gateway._plain was not built: there was no compiler at installation")
     return bool(request.param)
