@@ -110,8 +110,8 @@ def _plain_take() -> Call:
     assert plain.take is not None
     take, sent = plain.take, struct.pack("!BBH", 0x81, 0x80 | 126, len(MESSAGE)) + MASK + apply_mask(MESSAGE, MASK)
     scratch, head = memoryview(sent), MESSAGE[: MESSAGE.index(TOKEN) + 1]
-    assert take(scratch, len(sent), 1 << 20, head) is not None
-    return lambda: take(scratch, len(sent), 1 << 20, head)
+    assert take(scratch, len(sent), 1 << 20, head, plain.ROOM) is not None
+    return lambda: take(scratch, len(sent), 1 << 20, head, plain.ROOM)
 
 
 def _parse_binary() -> Call:

@@ -30,6 +30,10 @@ _DATA_URL: Final = re.compile(rb"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,"
 _WHITE_SPACE: Final = b" \t\r\n"
 
 
+#: See `Frame.json_message`.
+MakeMessage = Callable[[bytes, int, int, bytes | bytearray, int, int], bytes | memoryview]
+
+
 class Codec(enum.IntEnum):
     """How a picture is encoded; the number is the wire's."""
 
@@ -129,7 +133,7 @@ class Frame:
         timestamp: int,
         *,
         term: int = 0,
-        text: bytes | None = None,
+        text: bytes | bytearray | None = None,
         span: tuple[int, int] | None = None,
         picture: bytes | None = None,
         codec: Codec | None = None,
@@ -140,7 +144,7 @@ class Frame:
         self.frame_id = frame_id
         self.timestamp = timestamp
         self.term = term
-        self.json_wire: bytes | None = None
+        self.json_wire: bytes | memoryview | None = None
         self.binary_wire: bytes | None = None
         self._sent_as_text = text is not None
         self._holder = text
@@ -168,7 +172,7 @@ class Frame:
         holder, begin, end = self.held_text()
         return memoryview(holder)[begin:end]
 
-    def json_message(self, make: Callable[[bytes, int, int, bytes, int, int], bytes]) -> bytes:
+    def json_message(self, make: MakeMessage) -> bytes | memoryview:
         """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end)``; kept from now on.
 
         `text` is then held as a part of it, and not a second time.
@@ -176,13 +180,16 @@ class Frame:
         holder, begin, end = self._holder, self._begin, self._end
         if holder is None:
             holder, begin, end = self.held_text()
-        wire = make(json_head(self.stream_id), self.frame_id, self.timestamp, holder, begin + 1, end - 1)
-        self.json_wire = self._holder = wire
-        self._end = last = len(wire) - 1
-        self._begin = last - (end - begin)
+        self.json_wire = wire = make(
+            json_head(self.stream_id), self.frame_id, self.timestamp, holder, begin + 1, end - 1
+        )
+        if type(wire) is bytes:
+            self._holder = wire
+            self._end = last = len(wire) - 1
+            self._begin = last - (end - begin)
         return wire
 
-    def held_text(self) -> tuple[bytes, int, int]:
+    def held_text(self) -> tuple[bytes | bytearray, int, int]:
         """`text` as a part of longer bytes: from where to where."""
         if self._holder is None:
             assert self._picture is not None
@@ -200,8 +207,7 @@ class Frame:
     @property
     def size_bytes(self) -> int:
         """Bytes that this frame holds in memory, finished messages included."""
-        text = self._holder if self._holder is not self.json_wire else None
-        held = (text, self._picture, self.json_wire, self.binary_wire)
+        held = (self._holder, self._picture, self.binary_wire)  # the JSON message, once made, is the holder or in it
         return sum(len(part) for part in held if part is not None)
 
     def to_json(self) -> bytes:

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TEXT_FRAME = 0x81, MASKED = 0x80, SHORT_MAX = 125, MOST_DIGITS = 15 };
+enum { TEXT_FRAME = 0x81, MASKED = 0x80, SHORT_MAX = 125, MOST_DIGITS = 15, MOST_ROOM = 4096 };
 
 static const char TIMESTAMP[] = "\",\"timestamp\":";
 
@@ -51,24 +51,29 @@ WIDE static int plain_text(const unsigned char *text, Py_ssize_t size)
 }
 
 PyDoc_STRVAR(take_doc,
-    "take(data, count, max_bytes, head)\n--\n\n"
+    "take(data, count, max_bytes, head, room)\n--\n\n"
     "The first `count` bytes of `data` as one whole masked text frame whose message is\n"
-    "``head + text + '\",\"timestamp\":' + digits + '}'``. Returns (message, begin, end, timestamp), with the text at\n"
-    "message[begin:end], or None when they are anything else.");
+    "``head + text + '\",\"timestamp\":' + digits + '}'``. Returns (held, begin, end, timestamp): the message, with `room`\n"
+    "bytes free before it, and where its text is in it; or None when they are anything else.");
 
 static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 4 || !PyBytes_Check(args[3])) {
-        PyErr_SetString(PyExc_TypeError, "take(data, count, max_bytes, head: bytes)");
+    if (nargs != 5 || !PyBytes_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "take(data, count, max_bytes, head: bytes, room)");
         return NULL;
     }
     Py_ssize_t count = PyLong_AsSsize_t(args[1]), max_bytes = PyLong_AsSsize_t(args[2]);
+    Py_ssize_t room = PyLong_AsSsize_t(args[4]);
     if (PyErr_Occurred())
         return NULL;
+    if (room < 0 || room > MOST_ROOM) {
+        PyErr_SetString(PyExc_ValueError, "room is not within 0 and 4096");
+        return NULL;
+    }
     Py_buffer view;
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    PyObject *message = NULL, *found = NULL;
+    PyObject *held = NULL, *found = NULL;
     const unsigned char *data = view.buf;
     const char *head = PyBytes_AS_STRING(args[3]);
     Py_ssize_t head_size = PyBytes_GET_SIZE(args[3]);
@@ -95,10 +100,11 @@ static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     const unsigned char *key = data + at, *body = data + at + 4;
     if ((body[length - 1] ^ key[(length - 1) & 3]) != '}')
         goto out;
-    message = PyBytes_FromStringAndSize(NULL, length);
-    if (message == NULL)
+    held = PyByteArray_FromStringAndSize(NULL, room + length);
+    if (held == NULL)
         goto out;
-    unsigned char *text = (unsigned char *)PyBytes_AS_STRING(message);
+    memset(PyByteArray_AS_STRING(held), 0, room);
+    unsigned char *text = (unsigned char *)PyByteArray_AS_STRING(held) + room;
     unmask(text, body, length, key);
     if (memcmp(text, head, head_size) != 0)
         goto out;
@@ -113,10 +119,10 @@ static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
         goto out;
     for (Py_ssize_t digit = digits; digit < length - 1; digit++)
         timestamp = timestamp * 10 + (text[digit] - '0');
-    found = Py_BuildValue("(OnnL)", message, head_size, end, timestamp);
+    found = Py_BuildValue("(OnnL)", held, room + head_size, room + end, timestamp);
 out:
     PyBuffer_Release(&view);
-    Py_XDECREF(message);
+    Py_XDECREF(held);
     if (found == NULL && !PyErr_Occurred())
         Py_RETURN_NONE;
     return found;
@@ -137,13 +143,16 @@ static Py_ssize_t put_number(char *out, unsigned long long number)
 
 PyDoc_STRVAR(message_doc,
     "message(head, frame_id, timestamp, text, begin, end)\n--\n\n"
-    "A WebSocket text frame, unmasked: head, frame_id, ',\"timestamp\":', timestamp, ',\"data\":\"', text[begin:end], '\"}'.");
+    "A WebSocket text frame, unmasked: head, frame_id, ',\"timestamp\":', timestamp, ',\"data\":\"', text[begin:end], '\"}'.\n"
+    "Of a bytearray, as `take` gives one, it is made in place when there is room, and a part of it: the text stays where\n"
+    "it is, what stood around it does not.");
 
 static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    static const char MIDDLE[] = ",\"timestamp\":", DATA[] = ",\"data\":\"";
-    if (nargs != 6 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[3])) {
-        PyErr_SetString(PyExc_TypeError, "message(head: bytes, frame_id, timestamp, text: bytes, begin, end)");
+    static const char MIDDLE[] = ",\"timestamp\":", DATA[] = ",\"data\":\"", TAIL[] = "\"}";
+    const Py_ssize_t tail_size = sizeof TAIL - 1;
+    if (nargs != 6 || !PyBytes_Check(args[0]) || !(PyBytes_Check(args[3]) || PyByteArray_Check(args[3]))) {
+        PyErr_SetString(PyExc_TypeError, "message(head: bytes, frame_id, timestamp, text: bytes or bytearray, begin, end)");
         return NULL;
     }
     unsigned long long frame_id = PyLong_AsUnsignedLongLong(args[1]);
@@ -151,7 +160,10 @@ static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_
     Py_ssize_t begin = PyLong_AsSsize_t(args[4]), end = PyLong_AsSsize_t(args[5]);
     if (PyErr_Occurred())
         return NULL;
-    if (begin < 0 || end < begin || end > PyBytes_GET_SIZE(args[3])) {
+    int in_bytes = PyBytes_Check(args[3]);
+    char *text = in_bytes ? PyBytes_AS_STRING(args[3]) : PyByteArray_AS_STRING(args[3]);
+    Py_ssize_t whole = in_bytes ? PyBytes_GET_SIZE(args[3]) : PyByteArray_GET_SIZE(args[3]);
+    if (begin < 0 || end < begin || end > whole) {
         PyErr_SetString(PyExc_ValueError, "begin and end are not within text");
         return NULL;
     }
@@ -164,12 +176,20 @@ static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_
     used += sizeof DATA - 1;
 
     Py_ssize_t head_size = PyBytes_GET_SIZE(args[0]), text_size = end - begin;
-    Py_ssize_t size = head_size + used + text_size + 2;
+    Py_ssize_t size = head_size + used + text_size + tail_size;
     Py_ssize_t start = size <= SHORT_MAX ? 2 : size < 65536 ? 4 : 10;
-    PyObject *made = PyBytes_FromStringAndSize(NULL, start + size);
-    if (made == NULL)
-        return NULL;
-    unsigned char *out = (unsigned char *)PyBytes_AS_STRING(made);
+    Py_ssize_t before = start + head_size + used;
+    int in_place = !in_bytes && before <= begin && tail_size <= whole - end;
+    PyObject *made = NULL;
+    unsigned char *out;
+    if (in_place) {
+        out = (unsigned char *)text + begin - before;
+    } else {
+        made = PyBytes_FromStringAndSize(NULL, start + size);
+        if (made == NULL)
+            return NULL;
+        out = (unsigned char *)PyBytes_AS_STRING(made);
+    }
     out[0] = TEXT_FRAME;
     if (start == 2) {
         out[1] = (unsigned char)size;
@@ -179,11 +199,18 @@ static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_
         for (int byte = 0; byte < bytes; byte++)
             out[2 + byte] = (unsigned char)((uint64_t)size >> (8 * (bytes - 1 - byte)));
     }
-    out += start;
-    memcpy(out, PyBytes_AS_STRING(args[0]), head_size);
-    memcpy(out + head_size, numbers, used);
-    memcpy(out + head_size + used, PyBytes_AS_STRING(args[3]) + begin, text_size);
-    memcpy(out + head_size + used + text_size, "\"}", 2);
+    memcpy(out + start, PyBytes_AS_STRING(args[0]), head_size);
+    memcpy(out + start + head_size, numbers, used);
+    if (!in_place)
+        memcpy(out + before, text + begin, text_size);
+    memcpy(out + before + text_size, TAIL, tail_size);
+    if (!in_place)
+        return made;
+    PyObject *all = PyMemoryView_FromObject(args[3]);
+    if (all == NULL)
+        return NULL;
+    made = PySequence_GetSlice(all, begin - before, end + tail_size);
+    Py_DECREF(all);
     return made;
 }
 

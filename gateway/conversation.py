@@ -19,6 +19,7 @@ from gateway.access import Owner
 from gateway.hub import Publication
 from gateway.lanes import Skip, Subscription
 from gateway.link import KeptAlert
+from gateway.plain import ROOM
 from gateway.rooms import Rooms, now_ms
 from gateway.session import (
     Acknowledged,
@@ -106,17 +107,17 @@ class Conversation:
         clock_ms = now_ms()
         self._heard((self.session.text if text else self.session.binary)(data, now, clock_ms), now, clock_ms)
 
-    def hear_plain(self, message: bytes, begin: int, end: int, timestamp: int, now: float) -> None:
-        """A frame came whose envelope begins with the session's `plain_head`; its text is ``message[begin:end]``."""
+    def hear_plain(self, held: bytearray, begin: int, end: int, timestamp: int, now: float) -> None:
+        """A frame came whose envelope begins with the session's `plain_head`, as `plain.take` gives it."""
         self._rooms.figures.values["messages_in_total"] += 1
         clock_ms = time.time_ns() // 1_000_000
-        commands = self.session.plain(message, now, clock_ms)
+        commands = self.session.plain(len(held) - ROOM, now, clock_ms)
         if commands is not None:
             self.run(commands)
         elif (publication := self._publication) is not None:
             span = begin - 1, end + 1
             self._rooms.hub.frame(
-                publication, text=message, span=span, picture=None, codec=None, timestamp=timestamp, now=now,
+                publication, text=held, span=span, picture=None, codec=None, timestamp=timestamp, now=now,
                 now_ms=clock_ms,
             )  # fmt: skip
 

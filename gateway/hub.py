@@ -36,7 +36,7 @@ ALERTS_HELD: Final = 256
 
 
 #: Writes ready-made bytes to a socket that takes them.
-Write = Callable[[bytes], object]
+Write = Callable[[bytes | memoryview], object]
 
 
 class Viewer(Protocol):
@@ -179,7 +179,7 @@ class Hub:
         self,
         publication: Publication,
         *,
-        text: bytes | None,
+        text: bytes | bytearray | None,
         span: tuple[int, int] | None = None,
         picture: bytes | None,
         codec: Codec | None,
@@ -201,7 +201,7 @@ class Hub:
         publication.last_frame_s, publication.last_frame_at = now, now_ms
         publication.meter.add(now)
         self.frames_in += 1
-        self.bytes_in += len(text if text is not None else picture or b"")
+        self.bytes_in += span[1] - span[0] if span is not None else len(text if text is not None else picture or b"")
         self._moved.add(stream_id)
         stream = self._streams[stream_id]
         if stream.status != "streaming":
@@ -559,7 +559,7 @@ class Hub:
         for subscription, viewer in asked:
             viewer.frame(subscription, frame, now)
 
-    def _pour(self, encoded: bytes, flowing: dict[Subscription, Write]) -> None:
+    def _pour(self, encoded: bytes | memoryview, flowing: dict[Subscription, Write]) -> None:
         writes = list(flowing.values())  # who is full now leaves meanwhile
         self.frames_out += len(writes)
         self.frame_bytes_out += len(writes) * len(encoded)

@@ -100,10 +100,10 @@ class Intake:
             self._data = memoryview(bytes(self._data[self._pos : self._end]))
             self._pos, self._end = 0, len(self._data)
 
-    def plain(self, count: int, head: bytes) -> tuple[bytes, int, int, int] | None:
+    def plain(self, count: int, head: bytes) -> tuple[bytearray, int, int, int] | None:
         """So many bytes were written into `buffer`; they are just one plain ``video-frame`` that begins with `head`.
 
-        Returned: the message, where in it the text begins and ends, and the timestamp. None: ask `whole`.
+        Returned as of `plain.take`. None: ask `whole`.
         """
         if (
             plain.take is None
@@ -116,7 +116,7 @@ class Intake:
             or self._spoilt
         ):
             return None
-        return plain.take(self._scratch, count, self.max_bytes, head)
+        return plain.take(self._scratch, count, self.max_bytes, head, plain.ROOM)
 
     def whole(self, count: int) -> tuple[Opcode, bytes] | None:
         """So many bytes were written into `buffer`, and they are just one whole message: the usual case, at its price.

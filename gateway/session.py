@@ -227,12 +227,12 @@ class Session:
         except UnicodeDecodeError:
             return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
 
-    def plain(self, message: bytes, now: float, now_ms: int) -> list[Command] | None:
+    def plain(self, size_bytes: int, now: float, now_ms: int) -> list[Command] | None:
         """A frame came whose envelope begins with `plain_head`, which the caller must have asked for just now.
 
         None: it goes on, as a `SendFrame` would.
         """
-        if (broken := self._allowance.message(now, len(message))) is not None:
+        if (broken := self._allowance.message(now, size_bytes)) is not None:
             return self._rate_limited(broken, now, now_ms)
         return None
 

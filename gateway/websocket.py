@@ -468,7 +468,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     # ── lanes and closing ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _encode(self, subscription: Subscription, frame: Frame) -> bytes | None:
+    def _encode(self, subscription: Subscription, frame: Frame) -> bytes | memoryview | None:
         try:
             return wire.frame_message(frame, subscription.format)
         except FrameFault as fault:
@@ -476,14 +476,14 @@ class WebSocket(asyncio.BufferedProtocol):
             self._rooms.link.undecodable(frame, str(fault), now_ms())
             return None
 
-    def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | None:
+    def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | memoryview | None:
         """The bytes of a frame that has waited, which goes out now."""
         encoded = self._encode(subscription, frame)
         if encoded is not None:
             self._count_out(encoded)
         return encoded
 
-    def _count_out(self, encoded: bytes) -> None:
+    def _count_out(self, encoded: bytes | memoryview) -> None:
         hub = self._rooms.hub
         hub.frames_out += 1
         hub.frame_bytes_out += len(encoded)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from common.frames import Frame
+from common.messages import decode_frame
 from gateway import plain
-from gateway.wire import VideoFrame, parse_text
+from gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 
 if plain.take is None or plain.message is None:
     assert "CI" not in os.environ, "gateway._plain was not built"
@@ -36,9 +38,14 @@ def frame(payload: bytes, first: int = 0x81, *, key: bytes = KEY, stretch: int =
     return struct.pack("!BBQ", first, bit | 127, size) + key + masked(payload, key)
 
 
-def taken(data: bytes, *, head: bytes = HEAD, max_bytes: int = MAX, count: int | None = None):
+def taken(data: bytes, *, head: bytes = HEAD, max_bytes: int = MAX, count: int | None = None, room: int = 100):
     # Exactly as long as the data, so that AddressSanitizer finds what reads beyond it (docs/performance.md).
-    return take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, head)
+    found = take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, head, room)
+    if found is None:
+        return None
+    held, begin, end, timestamp = found
+    assert held[:room] == bytes(room)
+    return bytes(held[room:]), begin - room, end - room, timestamp
 
 
 TEXTS = st.one_of(
@@ -123,14 +130,14 @@ def test_it_takes_nothing_over_the_limit() -> None:
 
 @given(st.binary(max_size=60), st.integers(-5, 70), st.binary(max_size=60))
 def test_whatever_it_is_given_it_answers(data: bytes, count: int, head: bytes) -> None:
-    assert take(memoryview(data), count, MAX, head) is None or count <= len(data)
+    assert take(memoryview(data), count, MAX, head, 0) is None or count <= len(data)
 
 
 @pytest.mark.parametrize(
     "arguments", [(), (b"", 0, 0), (b"", 0, 0, "x"), (b"", "0", 0, b""), (3, 0, 0, b""), (b"", 2**80, 0, b"")]
 )
 def test_arguments_that_do_not_fit_are_an_error(arguments: tuple[object, ...]) -> None:
-    with pytest.raises((TypeError, OverflowError)):
+    with pytest.raises((TypeError, OverflowError, ValueError)):
         take(*arguments)  # type: ignore[arg-type]
 
 
@@ -151,3 +158,46 @@ def test_a_message_holds_its_numbers_and_text(frame_id: int, timestamp: int, tex
     made = message(b"head", frame_id, timestamp, b"<" + text + b">", 1, 1 + len(text))
     body = b'head%d,"timestamp":%d,"data":"%b"}' % (frame_id, timestamp, text)
     assert made == (bytes((0x81, len(body))) if len(body) < 126 else struct.pack("!BBH", 0x81, 126, len(body))) + body
+
+
+@given(
+    st.integers(0, 300), st.binary(max_size=300), st.integers(0, 5), st.integers(0, 2**64 - 1), st.binary(max_size=9)
+)
+@example(40, b"x" * 100, 2, 1, b"head")
+def test_a_message_is_made_in_place_where_there_is_room_and_is_the_same(
+    room: int, text: bytes, after: int, number: int, head: bytes
+) -> None:
+    held = bytearray(b"\xaa" * room + text + b"\xbb" * after)
+    expected = message(head, number, number, bytes(held), room, room + len(text))
+    made = message(head, number, number, held, room, room + len(text))
+    assert bytes(made) == expected
+    in_place = len(expected) - len(text) - 2 <= room and after >= 2
+    assert (type(made) is memoryview) is in_place
+    if in_place:
+        assert made.obj is held
+        assert held[: room - (len(expected) - len(text) - 2)] == b"\xaa" * (room - (len(expected) - len(text) - 2))
+        assert held[room + len(text) + 2 :] == b"\xbb" * (after - 2)
+    else:
+        assert held == b"\xaa" * room + text + b"\xbb" * after
+    assert held[room : room + len(text)] == text
+
+
+@pytest.mark.parametrize("stream", ["s", "x" * 128])
+def test_what_was_taken_becomes_the_message_of_its_viewers_without_a_copy(stream: str) -> None:
+    head = b'{"type":"video-frame","streamId":"%b","data":"' % stream.encode()
+    sent = frame(head + b"/9j/" * 10 + b'","timestamp":%d}' % (10**15 - 1))
+    found = take(memoryview(sent), len(sent), MAX, head, plain.ROOM)
+    assert found is not None
+    held, begin, end, timestamp = found
+    made = Frame(stream, 2**32 - 1, timestamp, text=held, span=(begin - 1, end + 1))
+    whole = made.to_json()
+    before = made.text
+    wire = frame_message(made, "json")
+    assert isinstance(wire, memoryview)
+    assert wire.obj is held
+    assert bytes(wire) == frame_header(0x1, len(whole)) + whole
+    assert bytes(made.text) == bytes(before) == b'"' + b"/9j/" * 10 + b'"'
+    assert made.to_json() == whole
+    assert made.size_bytes == len(held)
+    assert made.picture == b"\xff\xd8\xff" * 10
+    assert decode_frame(made.to_bus()).payload == before
