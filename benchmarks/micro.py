@@ -146,7 +146,7 @@ def _message_again() -> Call:
     return lambda: wire.frame_message(frame, "json")
 
 
-def _nowhere(_: bytes) -> None:
+def _nowhere(_: bytes | memoryview) -> None:
     """A transport that takes everything."""
 
 

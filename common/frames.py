@@ -180,9 +180,8 @@ class Frame:
         holder, begin, end = self._holder, self._begin, self._end
         if holder is None:
             holder, begin, end = self.held_text()
-        self.json_wire = wire = make(
-            json_head(self.stream_id), self.frame_id, self.timestamp, holder, begin + 1, end - 1
-        )
+        head = json_head(self.stream_id)
+        self.json_wire = wire = make(head, self.frame_id, self.timestamp, holder, begin + 1, end - 1)
         if type(wire) is bytes:
             self._holder = wire
             self._end = last = len(wire) - 1
