@@ -12,7 +12,7 @@ FOOTAGE ?= test
 WORKERS ?= 3
 ML_PORT ?= 8500
 
-.PHONY: run dev demo test lint types format docs bench bench-quick clean
+.PHONY: run dev demo test sanitize lint types format docs bench bench-quick clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -49,6 +49,16 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
 	  echo "again, alone on the machine, what failed beside others (a few at most):"; \
 	  $(BIN)/python tests/kit/few_failed.py && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+
+# The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
+sanitize: $(VENV)/.dev
+	@mkdir -p build/sanitized
+	gcc -shared -fPIC -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
+	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') gateway/_plain.c -o build/sanitized/_plain.so
+	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  $(BIN)/python -c 'import sys, gateway, pytest; gateway.__path__.insert(0, "build/sanitized"); from gateway import _plain; \
+	  assert "sanitized" in _plain.__file__; sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/gateway/test_plain.py"]))'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -36,6 +36,9 @@ from gateway.rooms import Rooms, new_stream_id, now_ms
 from gateway.session import Path, Session
 from identity import Cookie, Credential, Identity, find_credential
 
+#: Above this many bytes that the kernel did not take, frames wait in their slots. Not 0: asyncio's TLS takes an empty
+#: buffer for a full one then.
+WRITE_HIGH_BYTES: Final = 1
 #: Bytes that the kernel may hold unsent before it takes no more (tcp(7) TCP_NOTSENT_LOWAT). With none waiting here in
 #: front of it, a slow viewer has at most so much and the rest of one frame before its newest.
 NOTSENT_LOWAT_BYTES: Final = 16 * 1024
@@ -108,7 +111,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the connection from the listener."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         raw = self._transport.get_extra_info("socket")
         if raw is not None:
             bound_the_kernel(raw)

@@ -39,7 +39,7 @@ def frame(payload: bytes, first: int = 0x81, *, key: bytes = KEY, stretch: int =
 
 
 def taken(data: bytes, *, head: bytes = HEAD, max_bytes: int = MAX, count: int | None = None, room: int = 100):
-    # Exactly as long as the data, so that AddressSanitizer finds what reads beyond it (docs/performance.md).
+    # Exactly as long as the data, so that AddressSanitizer finds what reads beyond it (`make sanitize`).
     found = take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, head, room)
     if found is None:
         return None
