@@ -101,14 +101,13 @@ class Intake:
             self._pos, self._end = 0, len(self._data)
 
     def plain(self, count: int, head: bytes) -> tuple[bytearray, int, int, int] | None:
-        """So many bytes were written into `buffer`; they are just one plain ``video-frame`` that begins with `head`.
+        """So many bytes were written into `buffer`; they are, or complete, just one ``video-frame`` with this `head`.
 
         Returned as of `plain.take`. None: ask `whole`.
         """
         if (
             plain.take is None
             or self._data is not None
-            or self._partial is not None
             or self._left
             or self._header
             or not self.trusted
@@ -116,7 +115,15 @@ class Intake:
             or self._spoilt
         ):
             return None
-        return plain.take(self._scratch, count, self.max_bytes, head, plain.ROOM)
+        partial = self._partial
+        if partial is None:
+            return plain.take(self._scratch, count, self.max_bytes, head, plain.ROOM)
+        if self._got == self._need or self._got + count != self._need:
+            return None
+        found = plain.take(memoryview(partial), self._need, self.max_bytes, head, plain.ROOM)
+        if found is not None:
+            self._partial = None
+        return found
 
     def whole(self, count: int) -> tuple[Opcode, bytes] | None:
         """So many bytes were written into `buffer`, and they are just one whole message: the usual case, at its price.

@@ -12,6 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from gateway import plain
 from gateway.deflate import EXTENSIONS
 from gateway.intake import FIRST_BYTES, SCRATCH_BYTES, Intake
 
@@ -244,3 +245,32 @@ def test_a_wrong_header_is_told_before_it_is_whole(header: bytes) -> None:
         alone.receive_data(bytes((byte,)))
         assert taken.protocol.close_sent == alone.close_sent
     assert alone.close_sent is not None
+
+
+@pytest.mark.parametrize("size", [1000, 40_000, 300_000])
+@pytest.mark.parametrize("cuts", [[], [20], [999], [14, 500, 700, 1000], [16, 17, 18]], ids=str)
+@pytest.mark.parametrize("after", [b"", b"\x89", frame(b"x")], ids=["", "a byte", "a frame"])
+def test_a_plain_frame_is_taken_in_one_pass_however_it_was_cut(size: int, cuts: list[int], after: bytes) -> None:
+    if plain.take is None:
+        pytest.skip("gateway._plain was not built: there was no compiler at installation")
+    head, text = b'{"type":"video-frame","data":"', b"A" * size
+    taken = Taken(max_bytes=1 << 20)
+    intake, found = taken.intake, []
+    whole = frame(head + text + b'","timestamp":5}', 0x81)
+    for piece in [*cut(whole, cuts), after]:
+        while piece:
+            buffer = intake.buffer()
+            part, piece = piece[: len(buffer)], piece[len(buffer) :]
+            buffer[: len(part)] = part
+            if (plainly := intake.plain(len(part), head)) is not None:
+                held, begin, end, timestamp = plainly
+                assert (held[begin:end], timestamp) == (text, 5)
+                found.append("in one pass")
+            elif (message := intake.whole(len(part))) is not None:
+                found.append("whole")
+                taken.take(*message)
+            else:
+                taken.hear()
+    assert found == ["in one pass", *(["whole"] if after == frame(b"x") else [])] or taken.events
+    assert found[0] == "in one pass"
+    assert intake.unfinished is (after == b"\x89")
