@@ -102,13 +102,13 @@ async def test_a_frame_crosses_only_for_interest_and_once_at_the_highest_rate_th
             pushed = house.figure(near, "frames_to_bus_total")
             looked = len(stub.requests)
             await eventually(lambda: len(fast.frames) >= 40, COMES_S)
-            lasted = time.monotonic() - began
             pushed = house.figure(near, "frames_to_bus_total") - pushed
             came = {url: house.figure(url, "frames_from_bus_total") - count for url, count in before.items()}
             looked = len(stub.requests) - looked
+            lasted = time.monotonic() - began
         # Once for all three, at the rate of the one that wants most; then less for whoever wants less.
         assert pushed <= 8 * lasted + 3
-        assert came[farther] <= pushed + 1
+        assert came[farther] <= pushed + 8  # the processes are asked one after another, while frames go on
         assert came[far] <= 2 * lasted + 3
         assert looked <= 2 * lasted + 3
         assert pushed < (len(sent) - sent_before) / 2 + 3
