@@ -74,7 +74,7 @@ format: $(VENV)/.dev
 docs: $(VENV)/.run
 	$(BIN)/python docs/build.py
 
-# About 25 minutes, on a machine that does nothing else: writes docs/performance.md.
+# About 20 minutes, on a machine that does nothing else: writes docs/performance.md.
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.micro --out benchmarks/results/micro.json
 	$(BIN)/python -m benchmarks $(ARGS)

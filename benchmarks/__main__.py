@@ -26,7 +26,8 @@ import click
 from benchmarks import fetch, meter, report
 from benchmarks.load import MARKS
 from benchmarks.plan import NAMES, ROUNDS, Point, Selection, Turn
-from benchmarks.systems import ALL, Failed, Missing, Options, Running, free_port, listening, process, system
+from benchmarks.systems import ALL, Failed, Missing, Options, Running, listening, process, system
+from tests.kit.ports import free_port
 
 ROOT: Final = Path(__file__).parent
 #: What `make bench` writes; it is committed.

@@ -184,7 +184,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._outlet = None
 
     def _say(self, data: bytes) -> None:
-        self.transport.write(data)
+        if not self.full:  # a peer that asks, and reads no answer, gets no more of them
+            self.transport.write(data)
 
     def _came(self, message: bytes) -> None:
         try:

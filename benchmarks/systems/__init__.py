@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import os
-import random
 import signal
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -91,18 +89,6 @@ def system(name: str) -> System:
     except ModuleNotFoundError as e:
         raise Missing(f"{name}: {e.name} is not installed: pip install -e '.[dev]'") from e
     return cast("System", module.SYSTEM)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has, outside the range from which the kernel takes those of clients."""
-    while True:
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.systems import Options, Running, free_port, listening, process
+from benchmarks.systems import Options, Running, listening, process
+from tests.kit.ports import free_port
 
 SERVER: Final = Path(__file__).with_name("broadcast_server.py")
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.systems import Failed, Missing, Options, Running, free_port, listening, process
+from benchmarks.systems import Failed, Missing, Options, Running, listening, process
+from tests.kit.ports import free_port
 
 COMPILE_S = 60.0
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.systems import Options, Running, free_port, listening, process
+from benchmarks.systems import Options, Running, listening, process
+from tests.kit.ports import free_port
 
 
 class FloorUvloop:

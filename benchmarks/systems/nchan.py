@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import fetch
-from benchmarks.systems import Options, Running, free_port, listening, process
+from benchmarks.systems import Options, Running, listening, process
+from tests.kit.ports import free_port
 
 TEMPLATE: Final = Path(__file__).with_name("nchan.conf")
 #: Where Nchan would keep messages in files, as compiled in: a folder that only root can make. Its setting

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, free_port, listening, process, tail
+from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, listening, process, tail
 from common.embedded_store import FILE_NAME, mint_token
 from common.settings import table
+from tests.kit.ports import free_port
 
 RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "20000"}
 """Settings of the gateway that differ from the defaults: all clients of the load are one user at one address."""

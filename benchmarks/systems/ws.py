@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import fetch
-from benchmarks.systems import Options, Running, free_port, listening, process
+from benchmarks.systems import Options, Running, listening, process
+from tests.kit.ports import free_port
 
 RELAY: Final = Path(__file__).with_name("relay_ws.js")
 

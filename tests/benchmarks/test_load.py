@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from benchmarks import load
 from benchmarks.clientwire import masked
 from benchmarks.load import Corrupt, LoadFault, Messages, Plan, Run, Slow
-from benchmarks.systems import Missing, Options, free_port, system
+from benchmarks.systems import Missing, Options, system
+from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY
 
 PICTURES = [b"\xff\xd8" + bytes([k]) * (50 + k) + b"\xff\xd9" for k in range(3)]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from common import frame_sockets
 from common.errors import StartError
 from common.frame_sockets import KERNEL_BYTES, WRITE_BYTES, Outlet, Parts, Pub
-from common.zmtp import GREETING, message_head, ready
+from common.zmtp import GREETING, command, message_head, ready
 
 WAIT_S = 20.0
 MAX_BYTES = 17 << 20
@@ -378,6 +378,25 @@ def test_a_socket_that_a_killed_router_left_is_taken_over(run: Run, home: Path) 
             out.offer(frame(1, 1, 10))
             await until(lambda: got)
         assert not (home / "in").exists()
+
+    run(work())
+
+
+def test_a_peer_that_asks_and_reads_no_answer_costs_no_more_than_a_full_connection(home: Path, run: Run) -> None:
+    async def work() -> None:
+        pull = frame_sockets.pull(home / "in", MAX_BYTES, lambda _: None)
+        asker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        async with closing(pull, asker):
+            asker.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(asker, str(home / "in"))
+            await loop.sock_sendall(asker, GREETING + ready(b"PUSH"))
+            pings = command(b"PING", b"\0\0" + b"x" * 16) * 1000
+            for _ in range(200):  # 5 MB of answers
+                await loop.sock_sendall(asker, pings)
+            (connection,) = pull._connections
+            await until(lambda: connection.full)
+            assert connection.transport.get_write_buffer_size() < 2 * WRITE_BYTES
 
     run(work())
 

@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +27,7 @@ import pytest
 
 from common.embedded_store import FILE_NAME, mint_token
 from common.settings import table
+from tests.kit.ports import free_port
 
 BIN: Final = Path(sys.executable).parent
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -52,18 +51,6 @@ def clean_environ() -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in ours and not name.startswith(("HONCHO_", "WATCHOUT_"))
     }
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has, outside the range from which the kernel takes those of clients."""
-    while True:
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class Process:
