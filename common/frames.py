@@ -31,7 +31,7 @@ _WHITE_SPACE: Final = b" \t\r\n"
 
 
 #: See `Frame.json_message`.
-MakeMessage = Callable[[bytes, int, int, bytes | bytearray, int, int], bytes | memoryview]
+MakeMessage = Callable[[bytes, int, int, bytes, int, int], bytes]
 
 
 class Codec(enum.IntEnum):
@@ -122,8 +122,8 @@ class Frame:
     """
 
     __slots__ = (
-        "_begin", "_codec", "_end", "_fault", "_holder", "_picture", "_sent_as_text", "binary_wire", "frame_id",
-        "json_wire", "stream_id", "term", "timestamp",
+        "_begin", "_codec", "_end", "_fault", "_holder", "_picture", "_picture_at", "_sent_as_text", "binary_wire",
+        "frame_id", "json_wire", "stream_id", "term", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -133,7 +133,7 @@ class Frame:
         timestamp: int,
         *,
         term: int = 0,
-        text: bytes | bytearray | None = None,
+        text: bytes | None = None,
         span: tuple[int, int] | None = None,
         picture: bytes | None = None,
         codec: Codec | None = None,
@@ -144,19 +144,48 @@ class Frame:
         self.frame_id = frame_id
         self.timestamp = timestamp
         self.term = term
-        self.json_wire: bytes | memoryview | None = None
+        self.json_wire: bytes | None = None
         self.binary_wire: bytes | None = None
         self._sent_as_text = text is not None
         self._holder = text
         self._begin, self._end = span or (0, 0 if text is None else len(text))
         self._picture = picture
-        self._codec = codec
+        self._picture_at = 0
+        self._codec: int | None = codec
         self._fault: str | None = None
+
+    @classmethod
+    def of_message(
+        cls, stream_id: str, frame_id: int, timestamp: int, term: int, message: bytes, begin: int, end: int, codec: int
+    ) -> Frame:
+        """The frame in a finished message: the text between its quotes (`codec` -1), or the picture at its end."""
+        frame = cls.__new__(cls)
+        frame.stream_id = stream_id
+        frame.frame_id = frame_id
+        frame.timestamp = timestamp
+        frame.term = term
+        frame._picture = frame._fault = None
+        if codec < 0:
+            frame.json_wire = frame._holder = message
+            frame.binary_wire = frame._codec = None
+            frame._sent_as_text = True
+            frame._begin, frame._end = begin - 1, end + 1
+        else:
+            frame.binary_wire = message
+            frame.json_wire = frame._holder = None
+            frame._codec = codec
+            frame._sent_as_text = False
+            frame._begin = frame._end = 0
+            frame._picture_at = begin
+        return frame
 
     @property
     def picture(self) -> bytes:
         """The encoded picture. Raises `FrameFault` when the camera's text holds none."""
         if self._picture is None:
+            if not self._sent_as_text:
+                self._picture = bytes(self._sent_picture())
+                return self._picture
             if self._fault is not None:
                 raise FrameFault(self._fault)
             try:
@@ -172,7 +201,7 @@ class Frame:
         holder, begin, end = self.held_text()
         return memoryview(holder)[begin:end]
 
-    def json_message(self, make: MakeMessage) -> bytes | memoryview:
+    def json_message(self, make: MakeMessage) -> bytes:
         """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end)``; kept from now on.
 
         `text` is then held as a part of it, and not a second time.
@@ -182,17 +211,15 @@ class Frame:
             holder, begin, end = self.held_text()
         head = json_head(self.stream_id)
         self.json_wire = wire = make(head, self.frame_id, self.timestamp, holder, begin + 1, end - 1)
-        if type(wire) is bytes:
-            self._holder = wire
-            self._end = last = len(wire) - 1
-            self._begin = last - (end - begin)
+        self._holder = wire
+        self._end = last = len(wire) - 1
+        self._begin = last - (end - begin)
         return wire
 
-    def held_text(self) -> tuple[bytes | bytearray, int, int]:
+    def held_text(self) -> tuple[bytes, int, int]:
         """`text` as a part of longer bytes: from where to where."""
         if self._holder is None:
-            assert self._picture is not None
-            text = b'"' + pybase64.b64encode(self._picture) + b'"'
+            text = b'"' + pybase64.b64encode(self._sent_picture()) + b'"'
             self._holder, self._end = text, len(text)
         return self._holder, self._begin, self._end
 
@@ -200,8 +227,8 @@ class Frame:
     def codec(self) -> Codec:
         """What the camera said, or what the picture's first bytes show. Raises `FrameFault` as `picture` does."""
         if self._codec is None:
-            self._codec = sniff(self.picture)
-        return self._codec
+            self._codec = int(sniff(self.picture))
+        return Codec(self._codec)
 
     @property
     def size_bytes(self) -> int:
@@ -235,11 +262,17 @@ class Frame:
         """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice."""
         payload: bytes | memoryview
         if self._sent_as_text:
-            form, codec, payload = FORM_JSON_TEXT, Codec.OPAQUE, self.text
+            form, codec, payload = FORM_JSON_TEXT, 0, self.text
         else:
-            assert self._picture is not None
-            form, codec, payload = FORM_PICTURE, self._codec or Codec.OPAQUE, self._picture
-        return BusFrame(self.stream_id, self.term, self.frame_id, self.timestamp, form, int(codec), payload, to).parts()
+            form, codec, payload = FORM_PICTURE, self._codec or 0, self._sent_picture()
+        return BusFrame(self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to).parts()
+
+    def _sent_picture(self) -> bytes | memoryview:
+        """The picture that the camera sent as it is: held by itself, or as the end of its message."""
+        if self._picture is not None:
+            return self._picture
+        assert self.binary_wire is not None
+        return memoryview(self.binary_wire)[self._picture_at :]
 
     @classmethod
     def from_bus(cls, frame: BusFrame) -> Frame:

@@ -1,5 +1,5 @@
-/* The two steps of nearly every frame, in one pass each: taking a camera's message out of its socket's bytes, and making
- * the message for its viewers. What is not plain is not judged here but left to gateway.intake and gateway.wire, which
+/* Nearly every frame in one pass: a camera's message is taken out of its socket's bytes and written, unmasked, to where
+ * it stands in the message for its viewers. What is not plain is not judged here but left to gateway.intake and gateway.wire, which
  * do the same and more in Python, and are used where this module was not built.
  *
  * Bytes come from strangers: every read below stays within [data, data + count), every write within what was allocated.
@@ -9,9 +9,18 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TEXT_FRAME = 0x81, MASKED = 0x80, SHORT_MAX = 125, MOST_DIGITS = 15, MOST_ROOM = 4096 };
+enum { TEXT_FRAME = 0x81, BINARY_FRAME = 0x82, MASKED = 0x80, SHORT_MAX = 125 };
+/* A camera's envelope and a stream's id are far shorter; what is longer is not plain. */
+enum { MOST_HEAD = 512, MOST_NAME = 128, MOST_DIGITS = 15 };
+/* The binary form (docs/protocol.md): magic, version, kind, flags, frame id, timestamp, codec, length of the name. */
+enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC = 3, TEXT = -1 };
+#define MAX_TIMESTAMP ((UINT64_C(1) << 53) - 1)
+#define MAX_FRAME_ID UINT64_C(0xffffffff)
 
 static const char TIMESTAMP[] = "\",\"timestamp\":";
+static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
+/* What stands before the text in a viewer's message has at most so many bytes beside the head: two numbers, the names. */
+enum { MOST_NUMBERS = 64 };
 
 /* Where the loader can choose: a version with the vectors of newer processors beside the one that runs everywhere. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
@@ -50,85 +59,7 @@ WIDE static int plain_text(const unsigned char *text, Py_ssize_t size)
     return !odd;
 }
 
-PyDoc_STRVAR(take_doc,
-    "take(data, count, max_bytes, head, room)\n--\n\n"
-    "The first `count` bytes of `data` as one whole masked text frame whose message is\n"
-    "``head + text + '\",\"timestamp\":' + digits + '}'``. Returns (held, begin, end, timestamp): the message, with `room`\n"
-    "bytes free before it, and where its text is in it; or None when they are anything else.");
-
-static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
-{
-    if (nargs != 5 || !PyBytes_Check(args[3])) {
-        PyErr_SetString(PyExc_TypeError, "take(data, count, max_bytes, head: bytes, room)");
-        return NULL;
-    }
-    Py_ssize_t count = PyLong_AsSsize_t(args[1]), max_bytes = PyLong_AsSsize_t(args[2]);
-    Py_ssize_t room = PyLong_AsSsize_t(args[4]);
-    if (PyErr_Occurred())
-        return NULL;
-    if (room < 0 || room > MOST_ROOM) {
-        PyErr_SetString(PyExc_ValueError, "room is not within 0 and 4096");
-        return NULL;
-    }
-    Py_buffer view;
-    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
-        return NULL;
-    PyObject *held = NULL, *found = NULL;
-    const unsigned char *data = view.buf;
-    const char *head = PyBytes_AS_STRING(args[3]);
-    Py_ssize_t head_size = PyBytes_GET_SIZE(args[3]);
-    const Py_ssize_t tail_size = sizeof TIMESTAMP - 1;
-    if (count < 14 || count > view.len || data[0] != TEXT_FRAME || !(data[1] & MASKED))
-        goto out;
-    uint64_t size = data[1] & 0x7f;
-    Py_ssize_t at = 2;
-    if (size == 126) {
-        size = (uint64_t)data[2] << 8 | data[3];
-        at = 4;
-    } else if (size == 127) {
-        size = 0;
-        for (int byte = 2; byte < 10; byte++)
-            size = size << 8 | data[byte];
-        at = 10;
-    }
-    /* All of it and nothing else: no sum that could overflow. */
-    if (size != (uint64_t)(count - at - 4) || (Py_ssize_t)size > max_bytes)
-        goto out;
-    Py_ssize_t length = (Py_ssize_t)size;
-    if (length < head_size + tail_size + 2)
-        goto out;
-    const unsigned char *key = data + at, *body = data + at + 4;
-    if ((body[length - 1] ^ key[(length - 1) & 3]) != '}')
-        goto out;
-    held = PyByteArray_FromStringAndSize(NULL, room + length);
-    if (held == NULL)
-        goto out;
-    memset(PyByteArray_AS_STRING(held), 0, room);
-    unsigned char *text = (unsigned char *)PyByteArray_AS_STRING(held) + room;
-    unmask(text, body, length, key);
-    if (memcmp(text, head, head_size) != 0)
-        goto out;
-    Py_ssize_t digits = length - 1;
-    long long timestamp = 0;
-    while (digits > head_size && text[digits - 1] >= '0' && text[digits - 1] <= '9' && length - digits <= MOST_DIGITS)
-        digits--;
-    Py_ssize_t many = length - 1 - digits, end = digits - tail_size;
-    if (many < 1 || (many > 1 && text[digits] == '0') || end < head_size || memcmp(text + end, TIMESTAMP, tail_size) != 0)
-        goto out;
-    if (!plain_text(text + head_size, end - head_size))
-        goto out;
-    for (Py_ssize_t digit = digits; digit < length - 1; digit++)
-        timestamp = timestamp * 10 + (text[digit] - '0');
-    found = Py_BuildValue("(OnnL)", held, room + head_size, room + end, timestamp);
-out:
-    PyBuffer_Release(&view);
-    Py_XDECREF(held);
-    if (found == NULL && !PyErr_Occurred())
-        Py_RETURN_NONE;
-    return found;
-}
-
-static Py_ssize_t put_number(char *out, unsigned long long number)
+static Py_ssize_t put_number(char *out, uint64_t number)
 {
     char digits[20];
     Py_ssize_t size = 0;
@@ -141,76 +72,239 @@ static Py_ssize_t put_number(char *out, unsigned long long number)
     return size;
 }
 
+static void put_big_endian(unsigned char *out, uint64_t number, int bytes)
+{
+    for (int byte = 0; byte < bytes; byte++)
+        out[byte] = (unsigned char)(number >> (8 * (bytes - 1 - byte)));
+}
+
+static uint64_t big_endian(const unsigned char *in, int bytes)
+{
+    uint64_t number = 0;
+    for (int byte = 0; byte < bytes; byte++)
+        number = number << 8 | in[byte];
+    return number;
+}
+
+/* How many bytes the header of an unmasked WebSocket frame has. */
+static Py_ssize_t header_size(Py_ssize_t size)
+{
+    return size <= SHORT_MAX ? 2 : size < 65536 ? 4 : 10;
+}
+
+static void put_header(unsigned char *out, int first, Py_ssize_t size)
+{
+    out[0] = (unsigned char)first;
+    if (size <= SHORT_MAX) {
+        out[1] = (unsigned char)size;
+    } else {
+        out[1] = size < 65536 ? 126 : 127;
+        put_big_endian(out + 2, (uint64_t)size, size < 65536 ? 2 : 8);
+    }
+}
+
+/* A text message as viewers get it, with room for `size` bytes of text from `*text` on, which is not written here. */
+static PyObject *text_message(const char *head, Py_ssize_t head_size, uint64_t frame_id, uint64_t timestamp,
+                              Py_ssize_t size, Py_ssize_t *text)
+{
+    char numbers[MOST_NUMBERS];
+    Py_ssize_t used = put_number(numbers, frame_id);
+    memcpy(numbers + used, SENT_TIMESTAMP, sizeof SENT_TIMESTAMP - 1);
+    used += sizeof SENT_TIMESTAMP - 1;
+    used += put_number(numbers + used, timestamp);
+    memcpy(numbers + used, SENT_DATA, sizeof SENT_DATA - 1);
+    used += sizeof SENT_DATA - 1;
+    const Py_ssize_t tail_size = sizeof SENT_TAIL - 1;
+    Py_ssize_t length = head_size + used + size + tail_size, start = header_size(length);
+    PyObject *made = PyBytes_FromStringAndSize(NULL, start + length);
+    if (made == NULL)
+        return NULL;
+    unsigned char *out = (unsigned char *)PyBytes_AS_STRING(made);
+    put_header(out, TEXT_FRAME, length);
+    memcpy(out + start, head, head_size);
+    memcpy(out + start + head_size, numbers, used);
+    memcpy(out + start + length - tail_size, SENT_TAIL, tail_size);
+    *text = start + head_size + used;
+    return made;
+}
+
+/* What came: one whole masked message, `body` still masked. */
+typedef struct {
+    const unsigned char *key, *body;
+    Py_ssize_t size;
+} Message;
+
+/* What is known of the camera's stream. */
+typedef struct {
+    const char *head, *json_head, *name;
+    Py_ssize_t head_size, json_head_size, name_size;
+    uint64_t frame_id, now_ms;
+} Stream;
+
+static PyObject *take_text(const Message *came, const Stream *stream)
+{
+    const Py_ssize_t names_size = sizeof TIMESTAMP - 1;
+    Py_ssize_t size = came->size, head_size = stream->head_size;
+    if (head_size == 0 || head_size > MOST_HEAD || size < head_size + names_size + 2)
+        return NULL;
+    unsigned char ends[MOST_HEAD];
+    unmask(ends, came->body, head_size, came->key);
+    if (memcmp(ends, stream->head, head_size) != 0)
+        return NULL;
+
+    /* The end, from a border of the mask on. */
+    Py_ssize_t from = size - (names_size + MOST_DIGITS + 1) - 4;
+    from = from < 0 ? 0 : from & ~(Py_ssize_t)3;
+    unmask(ends, came->body + from, size - from, came->key);
+    Py_ssize_t last = size - from - 1, digits = last;
+    if (ends[last] != '}')
+        return NULL;
+    while (digits > 0 && last - digits < MOST_DIGITS && ends[digits - 1] >= '0' && ends[digits - 1] <= '9')
+        digits--;
+    Py_ssize_t many = last - digits, names = digits - names_size;
+    if (many < 1 || (many > 1 && ends[digits] == '0') || names < 0 || from + names < head_size
+        || memcmp(ends + names, TIMESTAMP, names_size) != 0)
+        return NULL;
+    uint64_t timestamp = 0;
+    for (Py_ssize_t digit = digits; digit < last; digit++)
+        timestamp = timestamp * 10 + (uint64_t)(ends[digit] - '0');
+
+    Py_ssize_t text_size = from + names - head_size, begin;
+    PyObject *made = text_message(stream->json_head, stream->json_head_size, stream->frame_id, timestamp, text_size, &begin);
+    if (made == NULL)
+        return NULL;
+    unsigned char *text = (unsigned char *)PyBytes_AS_STRING(made) + begin, key[4];
+    for (int byte = 0; byte < 4; byte++)
+        key[byte] = came->key[(head_size + byte) & 3];
+    unmask(text, came->body + head_size, text_size, key);
+    PyObject *found = NULL;
+    if (plain_text(text, text_size))
+        found = Py_BuildValue("(OnnKin)", made, begin, begin + text_size, (unsigned long long)timestamp, TEXT, size);
+    Py_DECREF(made);
+    return found;
+}
+
+static PyObject *take_binary(const Message *came, const Stream *stream)
+{
+    Py_ssize_t size = came->size;
+    if (size <= BINARY_HEAD)
+        return NULL;
+    unsigned char head[BINARY_HEAD + MOST_NAME];
+    unmask(head, came->body, size < (Py_ssize_t)sizeof head ? size : (Py_ssize_t)sizeof head, came->key);
+    uint64_t timestamp = big_endian(head + 8, 8);
+    int codec = head[16];
+    Py_ssize_t name_size = head[17], skipped = BINARY_HEAD + name_size;
+    if (head[0] != MAGIC || head[1] != VERSION || head[2] != VIDEO_FRAME || head[3] != 0 || codec > LAST_CODEC
+        || timestamp > MAX_TIMESTAMP || size <= skipped)
+        return NULL;
+    if (name_size != 0 && (name_size != stream->name_size || memcmp(head + BINARY_HEAD, stream->name, name_size) != 0))
+        return NULL;
+    if (timestamp == 0)
+        timestamp = stream->now_ms;
+
+    Py_ssize_t picture_size = size - skipped, length = BINARY_HEAD + stream->name_size + picture_size;
+    Py_ssize_t start = header_size(length), begin = start + BINARY_HEAD + stream->name_size;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, start + length);
+    if (made == NULL)
+        return NULL;
+    unsigned char *out = (unsigned char *)PyBytes_AS_STRING(made), key[4];
+    put_header(out, BINARY_FRAME, length);
+    memcpy(out + start, head, BINARY_HEAD);
+    put_big_endian(out + start + 4, stream->frame_id, 4);
+    put_big_endian(out + start + 8, timestamp, 8);
+    out[start + 17] = (unsigned char)stream->name_size;
+    memcpy(out + start + BINARY_HEAD, stream->name, stream->name_size);
+    for (int byte = 0; byte < 4; byte++)
+        key[byte] = came->key[(skipped + byte) & 3];
+    unmask(out + begin, came->body + skipped, picture_size, key);
+    PyObject *found = Py_BuildValue("(OnnKin)", made, begin, start + length, (unsigned long long)timestamp, codec, size);
+    Py_DECREF(made);
+    return found;
+}
+
+/* Whether the first `count` bytes of `data` are one whole masked text or binary message of no more than `max_bytes`. */
+static int one_message(const unsigned char *data, Py_ssize_t count, Py_ssize_t max_bytes, Message *came)
+{
+    if (count < 2 + 4 || (data[0] != TEXT_FRAME && data[0] != BINARY_FRAME) || !(data[1] & MASKED))
+        return 0;
+    uint64_t size = data[1] & 0x7f;
+    Py_ssize_t at = 2;
+    if (size > SHORT_MAX) {
+        at = size == 126 ? 4 : 10;
+        if (count < at + 4)
+            return 0;
+        size = big_endian(data + 2, (int)at - 2);
+    }
+    /* All of it and nothing else: no sum that could overflow. */
+    if (size != (uint64_t)(count - at - 4) || (Py_ssize_t)size > max_bytes)
+        return 0;
+    came->key = data + at;
+    came->body = data + at + 4;
+    came->size = (Py_ssize_t)size;
+    return 1;
+}
+
+PyDoc_STRVAR(take_doc,
+    "take(data, count, max_bytes, head, json_head, name, frame_id, now_ms)\n--\n\n"
+    "The first `count` bytes of `data` as one whole masked message that is a plain frame: text which is\n"
+    "``head + text + '\",\"timestamp\":' + digits + '}'``, or the binary form with this name or none.\n"
+    "Returns (wire, begin, end, timestamp, codec, size): the message for its viewers under `frame_id`, where in it text\n"
+    "or picture is, the codec or -1 for text, and the size of what came; None when the bytes are anything else.");
+
+static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 8 || !PyBytes_Check(args[3]) || !PyBytes_Check(args[4]) || !PyBytes_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError,
+                        "take(data, count, max_bytes, head: bytes, json_head: bytes, name: bytes, frame_id, now_ms)");
+        return NULL;
+    }
+    Py_ssize_t count = PyLong_AsSsize_t(args[1]), max_bytes = PyLong_AsSsize_t(args[2]);
+    Stream stream = {
+        PyBytes_AS_STRING(args[3]), PyBytes_AS_STRING(args[4]), PyBytes_AS_STRING(args[5]),
+        PyBytes_GET_SIZE(args[3]), PyBytes_GET_SIZE(args[4]), PyBytes_GET_SIZE(args[5]),
+        PyLong_AsUnsignedLongLong(args[6]), PyLong_AsUnsignedLongLong(args[7]),
+    };
+    if (PyErr_Occurred())
+        return NULL;
+    if (stream.name_size > MOST_NAME) {
+        PyErr_SetString(PyExc_ValueError, "name is longer than 128 bytes");
+        return NULL;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Message came;
+    PyObject *found = NULL;
+    if (stream.frame_id <= MAX_FRAME_ID && count <= view.len && one_message(view.buf, count, max_bytes, &came))
+        found = *(unsigned char *)view.buf == TEXT_FRAME ? take_text(&came, &stream) : take_binary(&came, &stream);
+    PyBuffer_Release(&view);
+    if (found == NULL && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return found;
+}
+
 PyDoc_STRVAR(message_doc,
     "message(head, frame_id, timestamp, text, begin, end)\n--\n\n"
-    "A WebSocket text frame, unmasked: head, frame_id, ',\"timestamp\":', timestamp, ',\"data\":\"', text[begin:end], '\"}'.\n"
-    "Of a bytearray, as `take` gives one, it is made in place when there is room, and a part of it: the text stays where\n"
-    "it is, what stood around it does not.");
+    "A WebSocket text frame, unmasked: head, frame_id, ',\"timestamp\":', timestamp, ',\"data\":\"', text[begin:end], '\"}'.");
 
 static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    static const char MIDDLE[] = ",\"timestamp\":", DATA[] = ",\"data\":\"", TAIL[] = "\"}";
-    const Py_ssize_t tail_size = sizeof TAIL - 1;
-    if (nargs != 6 || !PyBytes_Check(args[0]) || !(PyBytes_Check(args[3]) || PyByteArray_Check(args[3]))) {
-        PyErr_SetString(PyExc_TypeError, "message(head: bytes, frame_id, timestamp, text: bytes or bytearray, begin, end)");
+    if (nargs != 6 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "message(head: bytes, frame_id, timestamp, text: bytes, begin, end)");
         return NULL;
     }
-    unsigned long long frame_id = PyLong_AsUnsignedLongLong(args[1]);
-    unsigned long long timestamp = PyLong_AsUnsignedLongLong(args[2]);
-    Py_ssize_t begin = PyLong_AsSsize_t(args[4]), end = PyLong_AsSsize_t(args[5]);
+    uint64_t frame_id = PyLong_AsUnsignedLongLong(args[1]), timestamp = PyLong_AsUnsignedLongLong(args[2]);
+    Py_ssize_t begin = PyLong_AsSsize_t(args[4]), end = PyLong_AsSsize_t(args[5]), at;
     if (PyErr_Occurred())
         return NULL;
-    int in_bytes = PyBytes_Check(args[3]);
-    char *text = in_bytes ? PyBytes_AS_STRING(args[3]) : PyByteArray_AS_STRING(args[3]);
-    Py_ssize_t whole = in_bytes ? PyBytes_GET_SIZE(args[3]) : PyByteArray_GET_SIZE(args[3]);
-    if (begin < 0 || end < begin || end > whole) {
+    if (begin < 0 || end < begin || end > PyBytes_GET_SIZE(args[3])) {
         PyErr_SetString(PyExc_ValueError, "begin and end are not within text");
         return NULL;
     }
-    char numbers[64];
-    Py_ssize_t used = put_number(numbers, frame_id);
-    memcpy(numbers + used, MIDDLE, sizeof MIDDLE - 1);
-    used += sizeof MIDDLE - 1;
-    used += put_number(numbers + used, timestamp);
-    memcpy(numbers + used, DATA, sizeof DATA - 1);
-    used += sizeof DATA - 1;
-
-    Py_ssize_t head_size = PyBytes_GET_SIZE(args[0]), text_size = end - begin;
-    Py_ssize_t size = head_size + used + text_size + tail_size;
-    Py_ssize_t start = size <= SHORT_MAX ? 2 : size < 65536 ? 4 : 10;
-    Py_ssize_t before = start + head_size + used;
-    int in_place = !in_bytes && before <= begin && tail_size <= whole - end;
-    PyObject *made = NULL;
-    unsigned char *out;
-    if (in_place) {
-        out = (unsigned char *)text + begin - before;
-    } else {
-        made = PyBytes_FromStringAndSize(NULL, start + size);
-        if (made == NULL)
-            return NULL;
-        out = (unsigned char *)PyBytes_AS_STRING(made);
-    }
-    out[0] = TEXT_FRAME;
-    if (start == 2) {
-        out[1] = (unsigned char)size;
-    } else {
-        int bytes = start == 4 ? 2 : 8;
-        out[1] = start == 4 ? 126 : 127;
-        for (int byte = 0; byte < bytes; byte++)
-            out[2 + byte] = (unsigned char)((uint64_t)size >> (8 * (bytes - 1 - byte)));
-    }
-    memcpy(out + start, PyBytes_AS_STRING(args[0]), head_size);
-    memcpy(out + start + head_size, numbers, used);
-    if (!in_place)
-        memcpy(out + before, text + begin, text_size);
-    memcpy(out + before + text_size, TAIL, tail_size);
-    if (!in_place)
-        return made;
-    PyObject *all = PyMemoryView_FromObject(args[3]);
-    if (all == NULL)
-        return NULL;
-    made = PySequence_GetSlice(all, begin - before, end + tail_size);
-    Py_DECREF(all);
+    PyObject *made =
+        text_message(PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0]), frame_id, timestamp, end - begin, &at);
+    if (made != NULL)
+        memcpy(PyBytes_AS_STRING(made) + at, PyBytes_AS_STRING(args[3]) + begin, end - begin);
     return made;
 }
 

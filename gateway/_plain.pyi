@@ -1,6 +1,12 @@
 def take(
-    data: memoryview, count: int, max_bytes: int, head: bytes, room: int, /
-) -> tuple[bytearray, int, int, int] | None: ...
-def message(
-    head: bytes, frame_id: int, timestamp: int, text: bytes | bytearray, begin: int, end: int, /
-) -> bytes | memoryview: ...
+    data: memoryview,
+    count: int,
+    max_bytes: int,
+    head: bytes,
+    json_head: bytes,
+    name: bytes,
+    frame_id: int,
+    now_ms: int,
+    /,
+) -> tuple[bytes, int, int, int, int, int] | None: ...
+def message(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int, /) -> bytes: ...

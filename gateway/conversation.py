@@ -17,9 +17,9 @@ from common.messages import Granted, Refused
 from gateway import wire
 from gateway.access import Owner
 from gateway.hub import Publication
+from gateway.intake import Intake
 from gateway.lanes import Skip, Subscription
 from gateway.link import KeptAlert
-from gateway.plain import ROOM
 from gateway.rooms import Rooms, now_ms
 from gateway.session import (
     Acknowledged,
@@ -65,12 +65,12 @@ class Conversation:
         "_audited",
         "_auth_timer",
         "_loop",
-        "_publication",
         "_replaying",
         "_replays",
         "_rooms",
         "_socket",
         "_user",
+        "publication",
         "session",
     )
 
@@ -79,7 +79,7 @@ class Conversation:
         self._rooms = rooms
         self._socket = socket
         self._loop = asyncio.get_running_loop()
-        self._publication: Publication | None = None
+        self.publication: Publication | None = None
         self._user: str | None = None
         self._auth_timer: asyncio.TimerHandle | None = None
         self._audited = False
@@ -107,19 +107,25 @@ class Conversation:
         clock_ms = now_ms()
         self._heard((self.session.text if text else self.session.binary)(data, now, clock_ms), now, clock_ms)
 
-    def hear_plain(self, held: bytearray, begin: int, end: int, timestamp: int, now: float) -> None:
-        """A frame came whose envelope begins with the session's `plain_head`, as `plain.take` gives it."""
-        self._rooms.figures.values["messages_in_total"] += 1
+    def hear_plain(self, intake: Intake, count: int, publication: Publication, now: float) -> bool:
+        """So many bytes came into the buffer of `intake`: whether they were one plain frame, which is then on its way.
+
+        False: they are still to be looked at.
+        """
+        session = self.session
+        if (head := session.plain_head) is None:
+            return False
         clock_ms = time.time_ns() // 1_000_000
-        commands = self.session.plain(len(held) - ROOM, now, clock_ms)
-        if commands is not None:
+        taken = intake.plain(count, head, publication.json_head, publication.name, publication.next_frame_id, clock_ms)
+        if taken is None:
+            return False
+        message, begin, end, timestamp, codec, size_bytes = taken
+        self._rooms.figures.values["messages_in_total"] += 1
+        if (commands := session.plain(size_bytes, now, clock_ms)) is not None:
             self.run(commands)
-        elif (publication := self._publication) is not None:
-            span = begin - 1, end + 1
-            self._rooms.hub.frame(
-                publication, text=held, span=span, picture=None, codec=None, timestamp=timestamp, now=now,
-                now_ms=clock_ms,
-            )  # fmt: skip
+        else:
+            self._rooms.hub.plain_frame(publication, message, begin, end, timestamp, codec, now, clock_ms)
+        return True
 
     def _heard(self, commands: list[Command], now: float, clock_ms: int) -> None:
         if len(commands) == 1 and type(command := commands[0]) is SendFrame:  # nearly always
@@ -170,7 +176,7 @@ class Conversation:
 
     def taken_over(self, stream: str) -> None:
         """Another socket has this camera's stream."""
-        self._publication = None
+        self.publication = None
         self.run(self.session.taken_over(stream, now_ms()))
 
     def count_skipped(self) -> None:
@@ -212,9 +218,9 @@ class Conversation:
             self._refused()
 
     def _send_frame(self, command: SendFrame, now: float, clock_ms: int) -> None:
-        if self._publication is not None:
+        if self.publication is not None:
             self._rooms.hub.frame(
-                self._publication,
+                self.publication,
                 text=command.text,
                 span=command.span,
                 picture=command.picture,
@@ -335,7 +341,7 @@ class Conversation:
     def _publish(self, command: Publish) -> None:
         hub = self._rooms.hub
         self._let_strangers_go(command.stream, command.owner)
-        self._publication = hub.publish(
+        self.publication = hub.publish(
             command.stream,
             command.owner,
             self._socket,
@@ -349,14 +355,14 @@ class Conversation:
         )
 
     def _unpublish(self) -> None:
-        if self._publication is not None:
-            self._rooms.hub.release(self._publication, now_ms())
-            self._publication = None
+        if self.publication is not None:
+            self._rooms.hub.release(self.publication, now_ms())
+            self.publication = None
 
     def _change_owner(self, command: ChangeOwner) -> None:
-        if self._publication is not None:
-            self._let_strangers_go(self._publication.stream, command.owner)
-            self._rooms.hub.owner_changed(self._publication, command.owner)
+        if self.publication is not None:
+            self._let_strangers_go(self.publication.stream, command.owner)
+            self._rooms.hub.owner_changed(self.publication, command.owner)
 
     def _let_strangers_go(self, stream: str, owner: Owner) -> None:
         for _, viewer in self._rooms.access.strangers(self._rooms.hub.viewers_of(stream), owner):

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from common.alerts import Alert
 from common.errors import ErrorCode
-from common.frames import Codec, Frame, FrameFault
+from common.frames import Codec, Frame, FrameFault, json_head
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, StreamStatus, TellCamera
 from common.messages import Status as BusStatus
 from common.pacing import RateMeter, Sampler
@@ -36,7 +36,7 @@ ALERTS_HELD: Final = 256
 
 
 #: Writes ready-made bytes to a socket that takes them.
-Write = Callable[[bytes | memoryview], object]
+Write = Callable[[bytes], object]
 
 
 class Viewer(Protocol):
@@ -82,6 +82,12 @@ class Publication:
     viewers_elsewhere: int = 0
     demand: Demand | None = None
     told_undecodable: bool = False
+    #: The stream's name as its frames bear it, and how each of them begins in JSON.
+    name: bytes = field(init=False)
+    json_head: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name, self.json_head = self.stream.encode("ascii"), json_head(self.stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ class Hub:
         self,
         publication: Publication,
         *,
-        text: bytes | bytearray | None,
+        text: bytes | None,
         span: tuple[int, int] | None = None,
         picture: bytes | None,
         codec: Codec | None,
@@ -188,20 +194,32 @@ class Hub:
         now_ms: int,
     ) -> None:
         """A frame of a camera here: number it, give it to everybody. `span`: its JSON string token in `text`."""
-        frame_id = publication.next_frame_id
-        if frame_id > MAX_FRAME_ID:
+        if publication.next_frame_id > MAX_FRAME_ID:
             self._begin_again(publication)
-            frame_id = 1
-        stream_id = publication.stream
         frame = Frame(
-            stream_id, frame_id, timestamp,
+            publication.stream, publication.next_frame_id, timestamp,
             term=publication.term, text=text, span=span, picture=picture, codec=codec,
         )  # fmt: skip
-        publication.next_frame_id = frame_id + 1
+        size = span[1] - span[0] if span is not None else len(text if text is not None else picture or b"")
+        self._came(publication, frame, size, now, now_ms)
+
+    def plain_frame(
+        self, publication: Publication, message: bytes, begin: int, end: int, timestamp: int, codec: int, now: float,
+        now_ms: int,
+    ) -> None:  # fmt: skip
+        """A frame of a camera here, of which its viewers' message bears the next number already: see `plain.Taken`."""
+        frame = Frame.of_message(
+            publication.stream, publication.next_frame_id, timestamp, publication.term, message, begin, end, codec
+        )
+        self._came(publication, frame, end - begin, now, now_ms)
+
+    def _came(self, publication: Publication, frame: Frame, size_bytes: int, now: float, now_ms: int) -> None:
+        publication.next_frame_id = frame.frame_id + 1
         publication.last_frame_s, publication.last_frame_at = now, now_ms
         publication.meter.add(now)
         self.frames_in += 1
-        self.bytes_in += span[1] - span[0] if span is not None else len(text if text is not None else picture or b"")
+        self.bytes_in += size_bytes
+        stream_id = publication.stream
         self._moved.add(stream_id)
         stream = self._streams[stream_id]
         if stream.status != "streaming":
@@ -544,10 +562,10 @@ class Hub:
             stream.newest = frame
             stream.last_frame_id = frame.frame_id
             if stream.flowing_json:
-                self._pour(frame.json_wire or frame.json_message(wire.json_message), stream.flowing_json)
+                self._pour(frame.json_wire or wire.frame_message(frame, "json"), stream.flowing_json)
             if stream.flowing_binary:
                 try:
-                    self._pour(wire.frame_message(frame, "binary"), stream.flowing_binary)
+                    self._pour(frame.binary_wire or wire.frame_message(frame, "binary"), stream.flowing_binary)
                 except FrameFault:  # it goes to nobody: each viewer counts that for itself
                     for subscription in list(stream.flowing_binary):
                         self.stem(subscription)
@@ -559,7 +577,7 @@ class Hub:
         for subscription, viewer in asked:
             viewer.frame(subscription, frame, now)
 
-    def _pour(self, encoded: bytes | memoryview, flowing: dict[Subscription, Write]) -> None:
+    def _pour(self, encoded: bytes, flowing: dict[Subscription, Write]) -> None:
         writes = list(flowing.values())  # who is full now leaves meanwhile
         self.frames_out += len(writes)
         self.frame_bytes_out += len(writes) * len(encoded)

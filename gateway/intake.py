@@ -100,10 +100,12 @@ class Intake:
             self._data = memoryview(bytes(self._data[self._pos : self._end]))
             self._pos, self._end = 0, len(self._data)
 
-    def plain(self, count: int, head: bytes) -> tuple[bytearray, int, int, int] | None:
-        """So many bytes were written into `buffer`; they are, or complete, just one ``video-frame`` with this `head`.
+    def plain(
+        self, count: int, head: bytes, json_head: bytes, name: bytes, frame_id: int, now_ms: int
+    ) -> plain.Taken | None:
+        """So many bytes were written into `buffer`; they are, or complete, just one plain frame: see `plain.Take`.
 
-        Returned as of `plain.take`. None: ask `whole`.
+        None: ask `whole`.
         """
         if (
             plain.take is None
@@ -117,10 +119,11 @@ class Intake:
             return None
         partial = self._partial
         if partial is None:
-            return plain.take(self._scratch, count, self.max_bytes, head, plain.ROOM)
+            return plain.take(self._scratch, count, self.max_bytes, head, json_head, name, frame_id, now_ms)
         if self._got == self._need or self._got + count != self._need:
             return None
-        found = plain.take(memoryview(partial), self._need, self.max_bytes, head, plain.ROOM)
+        whole = memoryview(partial)
+        found = plain.take(whole, self._need, self.max_bytes, head, json_head, name, frame_id, now_ms)
         if found is not None:
             self._partial = None
         return found

@@ -173,7 +173,7 @@ class Lanes:
 
     __slots__ = ("_bytes", "_encode", "_max_bytes", "_max_messages", "_messages", "_slots", "blocked")
 
-    def __init__(self, settings: Settings, encode: Callable[[Subscription, Frame], bytes | memoryview | None]) -> None:
+    def __init__(self, settings: Settings, encode: Callable[[Subscription, Frame], bytes | None]) -> None:
         self._max_messages = settings.alert_lane_messages
         self._max_bytes = settings.alert_lane_bytes
         self._encode = encode
@@ -214,7 +214,7 @@ class Lanes:
         self._bytes += len(wire)
         return False
 
-    def next(self, now: float) -> bytes | memoryview | None:
+    def next(self, now: float) -> bytes | None:
         """What to write next: messages in order, then slots in fair turns. None: nothing may go out now."""
         if self._messages:
             wire = self._messages.popleft()

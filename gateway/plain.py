@@ -6,17 +6,22 @@ Both are None without it (no compiler at installation): `gateway.intake` and `ga
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-#: ``take(data, count, max_bytes, head, room)``: the first `count` bytes as one whole masked text frame, whose message
-#: is ``head + text + '","timestamp":' + digits + "}"``, with a text without escapes. Returned: the message with `room`
-#: bytes free before it, where its text begins and ends there, and the timestamp; None when the bytes are anything else.
-Take = Callable[[memoryview, int, int, bytes, int], tuple[bytearray, int, int, int] | None]
+#: What is known of a camera's next frame: how the envelope of its text begins (empty: not known), how its viewers'
+#: JSON message begins, the stream's id, the frame id, and the time in ms since the epoch.
+Known = tuple[bytes, bytes, bytes, int, int]
+#: Returned by `Take`: the message for viewers in the form that came, where in it the text or the picture is, its
+#: timestamp in ms, the codec of a picture or `TEXT`, and the size of the message that came, in bytes.
+Taken = tuple[bytes, int, int, int, int, int]
+#: ``take(data, count, max_bytes, *known)``: the first `count` bytes as one whole masked message that is a plain frame.
+#: That is ``head + text + '","timestamp":' + digits + "}"``, with a text without escapes, or the binary form with this
+#: stream's id or none. None when the bytes are anything else.
+Take = Callable[[memoryview, int, int, bytes, bytes, bytes, int, int], Taken | None]
 #: ``message(head, frame_id, timestamp, text, begin, end)``: the WebSocket message of a frame, of ``text[begin:end]``.
-#: Of what `take` gave it is made in place and is a part of it; the text stays where it is.
-Message = Callable[[bytes, int, int, bytes | bytearray, int, int], bytes | memoryview]
-#: Bytes before a message that are enough for what stands before the text in the one that is made of it: a WebSocket
-#: header, the longest stream id, two numbers and the names.
-ROOM = 256
+Message = Callable[[bytes, int, int, bytes, int, int], bytes]
+#: In the place of a codec.
+TEXT: Final = -1
 
 take: Take | None = None
 message: Message | None = None

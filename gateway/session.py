@@ -189,7 +189,7 @@ class Session:
         #: How often this client asked for what it has no right to.
         self.unauthorized = 0
         self.waiting: Waiting | None = None
-        #: While this client may send frames, and has shown how they begin: that.
+        #: While this client may send frames: how those in text begin, empty as long as it has not shown it.
         self.plain_head: bytes | None = None
         self._settings = settings
         self._access = access
@@ -219,7 +219,7 @@ class Session:
                 stream, timestamp = plain.stream_id, plain.timestamp
                 if not self.registered.producing or (stream is not None and stream != self.registered.stream):
                     self._check_frame(stream)
-                self.plain_head = self._frames.head
+                self.plain_head = self._frames.head or b""
                 return [SendFrame(data, None, None, now_ms if timestamp is None else timestamp, plain.span)]
             return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
@@ -228,7 +228,7 @@ class Session:
             return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
 
     def plain(self, size_bytes: int, now: float, now_ms: int) -> list[Command] | None:
-        """A frame came whose envelope begins with `plain_head`, which the caller must have asked for just now.
+        """A plain frame came (`gateway.plain`) while `plain_head` was not None.
 
         None: it goes on, as a `SendFrame` would.
         """
@@ -252,6 +252,8 @@ class Session:
             self._check_frame(frame.stream_id)
         except ClientError as error:
             return self._error(error.code, error.message, now, now_ms)
+        if self.plain_head is None:
+            self.plain_head = b""
         timestamp = now_ms if frame.timestamp is None else frame.timestamp
         return [SendFrame(None, frame.picture, frame.codec, timestamp)]
 

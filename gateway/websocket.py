@@ -140,12 +140,11 @@ class WebSocket(asyncio.BufferedProtocol):
         intake, conversation = self._intake, self._conversation
         if (
             conversation is not None
-            and (head := conversation.session.plain_head) is not None
+            and (camera := conversation.publication) is not None
             and not self.closing
-            and (plain := intake.plain(nbytes, head)) is not None
+            and conversation.hear_plain(intake, nbytes, camera, self.heard_at)
         ):
             self._partial_since = None
-            conversation.hear_plain(*plain, self.heard_at)
         elif (whole := intake.whole(nbytes)) is not None:
             self._partial_since = None
             self._message(*whole)
@@ -471,7 +470,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     # ── lanes and closing ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _encode(self, subscription: Subscription, frame: Frame) -> bytes | memoryview | None:
+    def _encode(self, subscription: Subscription, frame: Frame) -> bytes | None:
         try:
             return wire.frame_message(frame, subscription.format)
         except FrameFault as fault:
@@ -479,14 +478,14 @@ class WebSocket(asyncio.BufferedProtocol):
             self._rooms.link.undecodable(frame, str(fault), now_ms())
             return None
 
-    def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | memoryview | None:
+    def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | None:
         """The bytes of a frame that has waited, which goes out now."""
         encoded = self._encode(subscription, frame)
         if encoded is not None:
             self._count_out(encoded)
         return encoded
 
-    def _count_out(self, encoded: bytes | memoryview) -> None:
+    def _count_out(self, encoded: bytes) -> None:
         hub = self._rooms.hub
         hub.frames_out += 1
         hub.frame_bytes_out += len(encoded)

@@ -227,9 +227,7 @@ def text_message(payload: bytes) -> bytes:
     return frame_header(OPCODE_TEXT, len(payload)) + payload
 
 
-def _message_of_text(
-    head: bytes, frame_id: int, timestamp: int, text: bytes | bytearray, begin: int, end: int
-) -> bytes:
+def _message_of_text(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int) -> bytes:
     """What `plain.message` does, in Python."""
     start = b'%b%d,"timestamp":%d,"data":"' % (head, frame_id, timestamp)
     size = len(start) + end - begin + 2
@@ -240,7 +238,7 @@ def _message_of_text(
 json_message: Final = plain.message or _message_of_text
 
 
-def frame_message(frame: Frame, format: Format) -> bytes | memoryview:
+def frame_message(frame: Frame, format: Format) -> bytes:
     """A video frame in one format, ready to write; made once per frame and format.
 
     Raises `common.frames.FrameFault` when the picture is wanted and cannot be decoded.

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common.frames import Frame
-from common.messages import decode_frame
+from common.frames import Codec, Frame, FrameFault, json_head, parse_binary
 from gateway import plain
 from gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 
@@ -38,14 +37,12 @@ def frame(payload: bytes, first: int = 0x81, *, key: bytes = KEY, stretch: int =
     return struct.pack("!BBQ", first, bit | 127, size) + key + masked(payload, key)
 
 
-def taken(data: bytes, *, head: bytes = HEAD, max_bytes: int = MAX, count: int | None = None, room: int = 100):
+KNOWN = (b'{"as viewers get it ":', b"cam-1", 2**32 - 2, 1_700_000_000_000)
+
+
+def taken(data: bytes, *, head: bytes = HEAD, max_bytes: int = MAX, count: int | None = None, known=KNOWN):
     # Exactly as long as the data, so that AddressSanitizer finds what reads beyond it (`make sanitize`).
-    found = take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, head, room)
-    if found is None:
-        return None
-    held, begin, end, timestamp = found
-    assert held[:room] == bytes(room)
-    return bytes(held[room:]), begin - room, end - room, timestamp
+    return take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, head, *known)
 
 
 TEXTS = st.one_of(
@@ -76,12 +73,16 @@ def test_what_it_takes_is_what_the_full_parser_says_it_is(head: bytes, text: byt
     found = taken(frame(data, stretch=stretch))
     if found is None:
         return
-    came, begin, end, timestamp = found
-    assert came == data
+    wire, begin, end, timestamp, codec, size_bytes = found
+    assert (codec, size_bytes) == (plain.TEXT, len(data))
     parsed = parse_text(data)
     assert isinstance(parsed, VideoFrame)
     assert (parsed.stream_id, parsed.timestamp) == ("cam-1", timestamp)
-    assert came[begin - 1 : end + 1] == bytes(parsed.data)
+    token = bytes(parsed.data)
+    assert wire[begin - 1 : end + 1] == token
+    json_head, _, frame_id, _ = KNOWN
+    body = b'%b%d,"timestamp":%d,"data":%b}' % (json_head, frame_id, timestamp, token)
+    assert wire == frame_header(0x1, len(body)) + body
 
 
 @given(st.binary(max_size=3000), st.integers(0, 10**15 - 1), st.binary(min_size=4, max_size=4), st.integers(0, 2))
@@ -89,8 +90,8 @@ def test_it_takes_the_frames_that_clients_send(picture: bytes, timestamp: int, k
     text = base64.b64encode(picture)
     found = taken(frame(HEAD + text + b'","timestamp":%d}' % timestamp, key=key, stretch=stretch))
     assert found is not None
-    came, begin, end, at = found
-    assert (came[begin:end], at) == (text, timestamp)
+    wire, begin, end, at, _, _ = found
+    assert (wire[begin:end], at) == (text, timestamp)
 
 
 GOOD = frame(HEAD + b"/9j/" * 5 + b'","timestamp":1729943200000}')
@@ -130,12 +131,18 @@ def test_it_takes_nothing_over_the_limit() -> None:
 
 @given(st.binary(max_size=60), st.integers(-5, 70), st.binary(max_size=60))
 def test_whatever_it_is_given_it_answers(data: bytes, count: int, head: bytes) -> None:
-    assert take(memoryview(data), count, MAX, head, 0) is None or count <= len(data)
+    assert taken(data, count=count, head=head) is None or count <= len(data)
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), (b"", 0, 0), (b"", 0, 0, "x"), (b"", "0", 0, b""), (3, 0, 0, b""), (b"", 2**80, 0, b"")]
-)
+    "arguments",
+    [
+        (), (b"", 0, 0, b""), (b"", 0, 0, "x", b"", b"", 1, 1), (b"", 0, 0, b"", "x", b"", 1, 1),
+        (b"", 0, 0, b"", b"", "x", 1, 1), (b"", "0", 0, b"", b"", b"", 1, 1), (3, 0, 0, b"", b"", b"", 1, 1),
+        (b"", 2**80, 0, b"", b"", b"", 1, 1), (b"", 0, 0, b"", b"", b"", -1, 1), (b"", 0, 0, b"", b"", b"", 1, 2**64),
+        (b"", 0, 0, b"", b"", b"x" * 129, 1, 1),
+    ],
+)  # fmt: skip
 def test_arguments_that_do_not_fit_are_an_error(arguments: tuple[object, ...]) -> None:
     with pytest.raises((TypeError, OverflowError, ValueError)):
         take(*arguments)  # type: ignore[arg-type]
@@ -160,44 +167,77 @@ def test_a_message_holds_its_numbers_and_text(frame_id: int, timestamp: int, tex
     assert made == (bytes((0x81, len(body))) if len(body) < 126 else struct.pack("!BBH", 0x81, 126, len(body))) + body
 
 
+@settings(max_examples=3000)
 @given(
-    st.integers(0, 300), st.binary(max_size=300), st.integers(0, 5), st.integers(0, 2**64 - 1), st.binary(max_size=9)
+    st.binary(max_size=40),
+    st.sampled_from(["cam-1", "", "cam-2", "cam-10", "x" * 128, "x y"]),
+    st.integers(0, 4),
+    st.one_of(st.integers(0, 2**53), st.just(0)),
+    st.tuples(st.sampled_from([0x57, 0x56]), st.sampled_from([1, 1, 1, 2]), st.just(1), st.sampled_from([0, 0, 0, 1])),
+    st.integers(0, 2),
+    st.binary(min_size=4, max_size=4),
 )
-@example(40, b"x" * 100, 2, 1, b"head")
-def test_a_message_is_made_in_place_where_there_is_room_and_is_the_same(
-    room: int, text: bytes, after: int, number: int, head: bytes
+@example(b"\xff\xd8\xff", "cam-1", 1, 5, (0x57, 1, 1, 0), 0, KEY)
+@example(b"\xff\xd8\xff", "", 0, 0, (0x57, 1, 1, 0), 1, KEY)
+def test_a_picture_is_taken_as_the_parser_takes_it_and_numbered_for_its_viewers(
+    picture: bytes, name: str, codec: int, timestamp: int, start: tuple[int, ...], stretch: int, key: bytes
 ) -> None:
-    held = bytearray(b"\xaa" * room + text + b"\xbb" * after)
-    expected = message(head, number, number, bytes(held), room, room + len(text))
-    made = message(head, number, number, held, room, room + len(text))
-    assert bytes(made) == expected
-    in_place = len(expected) - len(text) - 2 <= room and after >= 2
-    assert (type(made) is memoryview) is in_place
-    if in_place:
-        assert made.obj is held
-        assert held[: room - (len(expected) - len(text) - 2)] == b"\xaa" * (room - (len(expected) - len(text) - 2))
-        assert held[room + len(text) + 2 :] == b"\xbb" * (after - 2)
-    else:
-        assert held == b"\xaa" * room + text + b"\xbb" * after
-    assert held[room : room + len(text)] == text
+    data = struct.pack(">BBBBIQBB", *start, 77, timestamp, codec, len(name)) + name.encode() + picture
+    found = taken(frame(data, 0x82, stretch=stretch, key=key))
+    try:
+        parsed = parse_binary(data)
+    except FrameFault:
+        assert found is None
+        return
+    if parsed.stream_id not in (None, "cam-1"):
+        assert found is None
+        return
+    assert found is not None
+    wire, begin, end, at, as_codec, size_bytes = found
+    now_ms = KNOWN[3]
+    assert (at, as_codec, size_bytes) == (parsed.timestamp or now_ms, parsed.codec, len(data))
+    assert wire[begin:] == wire[begin:end] == picture
+    made = Frame("cam-1", KNOWN[2], at, picture=picture, codec=parsed.codec)
+    assert wire == frame_message(made, "binary")
+
+
+@pytest.mark.parametrize("count", range(30))
+def test_it_takes_no_part_of_a_picture(count: int) -> None:
+    data = Frame("cam-1", 1, 1, picture=b"picture", codec=Codec.JPEG).to_binary()
+    assert len(data) == 30
+    assert taken(frame(data, 0x82)[: count + 6]) is None
+    assert (taken(frame(data[:count], 0x82)) is not None) is (count > 23), "a header alone is no picture"
+
+
+def test_a_frame_whose_number_has_run_over_is_not_taken() -> None:
+    assert taken(GOOD) is not None
+    assert taken(GOOD, known=(*KNOWN[:2], 2**32 - 1, 1)) is not None
+    assert taken(GOOD, known=(*KNOWN[:2], 2**32, 1)) is None
 
 
 @pytest.mark.parametrize("stream", ["s", "x" * 128])
-def test_what_was_taken_becomes_the_message_of_its_viewers_without_a_copy(stream: str) -> None:
+@pytest.mark.parametrize("form", ["text", "picture"])
+def test_what_was_taken_is_its_viewers_message_and_holds_nothing_twice(stream: str, form: str) -> None:
+    picture, timestamp, codec = b"\xff\xd8\xff" * 10, 10**15 - 1, Codec.JPEG
+    known = (json_head(stream), stream.encode(), 2**32 - 1, 1)
     head = b'{"type":"video-frame","streamId":"%b","data":"' % stream.encode()
-    sent = frame(head + b"/9j/" * 10 + b'","timestamp":%d}' % (10**15 - 1))
-    found = take(memoryview(sent), len(sent), MAX, head, plain.ROOM)
+    if form == "text":
+        same = Frame(stream, 2**32 - 1, timestamp, term=3, text=b'"' + base64.b64encode(picture) + b'"')
+        sent = frame(head + base64.b64encode(picture) + b'","timestamp":%d}' % timestamp)
+    else:
+        same = Frame(stream, 2**32 - 1, timestamp, term=3, picture=picture, codec=codec)
+        sent = frame(same.to_binary(), 0x82)
+    found = taken(sent, head=head, known=known)
     assert found is not None
-    held, begin, end, timestamp = found
-    made = Frame(stream, 2**32 - 1, timestamp, text=held, span=(begin - 1, end + 1))
-    whole = made.to_json()
-    before = made.text
-    wire = frame_message(made, "json")
-    assert isinstance(wire, memoryview)
-    assert wire.obj is held
-    assert bytes(wire) == frame_header(0x1, len(whole)) + whole
-    assert bytes(made.text) == bytes(before) == b'"' + b"/9j/" * 10 + b'"'
-    assert made.to_json() == whole
-    assert made.size_bytes == len(held)
-    assert made.picture == b"\xff\xd8\xff" * 10
-    assert decode_frame(made.to_bus()).payload == before
+    wire, begin, end, at, number, _ = found
+    made = Frame.of_message(stream, 2**32 - 1, at, 3, wire, begin, end, number)
+    assert made.size_bytes == len(wire)
+    assert frame_message(made, "json" if form == "text" else "binary") is wire
+    assert made.to_bus() == same.to_bus()
+    assert made.codec is codec
+    for message_format in ("json", "binary"):
+        assert frame_message(made, message_format) == frame_message(same, message_format)
+    assert made.picture == picture
+    assert made.text == same.text
+    assert made.to_json() == same.to_json()
+    assert made.to_binary() == same.to_binary()
