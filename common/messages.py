@@ -29,6 +29,8 @@ StreamStatus = Literal["streaming", "online", "offline"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+#: Why a frame was skipped: a word.
+Reason = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,16}\Z")]
 #: Organizations that a stream's owner belongs to, for the policy that lets their members watch.
 Organizations = Annotated[tuple[Text, ...], msgspec.Meta(max_length=1000)]
 
@@ -96,9 +98,13 @@ class Synced(Message, frozen=True):
 
 
 class Report(Message, frozen=True):
-    """Moving figures of streams: rows of (stream, frame id, total frames, fps, last frame at)."""
+    """Moving figures of streams: rows of (stream, frame id, total frames, fps, last frame at).
 
-    rows: list[tuple[StreamId, FrameId, Count, float, Milliseconds | None]]
+    `missed`: frames that viewers here did not get since the last report, as rows of (stream, why, how many).
+    """
+
+    rows: list[tuple[StreamId, FrameId, Count, float, Milliseconds | None]] = []
+    missed: list[tuple[StreamId, Reason, Count]] = []
 
 
 class Heartbeat(Message, frozen=True):

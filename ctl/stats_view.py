@@ -197,11 +197,20 @@ def _stream_columns(now_ms: float) -> list[Column]:
         Column("fps", lambda s: f"{float(s.get('fps') or 0):.1f}"),
         Column("frames", lambda s: compact(float(s.get("totalFrames") or 0))),
         Column("viewers", lambda s: compact(float(s.get("viewers") or 0))),
+        Column("skipped", _skipped, 5),
         Column("alert viewers", lambda s: compact(float(s.get("alertViewers") or 0)), 4),
         Column("gateway", lambda s: printable(s.get("gateway") or "–"), 1, right=False, max_width=16),
         Column("mlbridge", lambda s: printable(s.get("mlbridge") or "–"), 3, right=False, max_width=16),
         Column("last", lambda s: _age(s.get("lastFrameAt"), now_ms)),
     ]
+
+
+def _skipped(stream: Row) -> Text:
+    """Frames that viewers missed; in yellow when some of them could not keep up."""
+    skipped = stream.get("skipped") or {}
+    total = sum(float(count) for count in skipped.values()) if isinstance(skipped, dict) else 0.0
+    slow = isinstance(skipped, dict) and ("slow" in skipped or "window" in skipped)
+    return Text(compact(total), "yellow" if slow else "")
 
 
 def _status(stream: Row) -> Text:

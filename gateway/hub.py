@@ -29,6 +29,8 @@ MAX_FRAME_ID: Final = 2**32 - 1
 #: What was known of streams that nobody here has to do with any more is kept for one to two times so long.
 CLOSED_KEPT_S: Final = 10.0
 CLOSED_KEPT: Final = 20_000
+#: Streams and reasons of missed frames that are counted while the router is away.
+MAX_MISSED: Final = 50_000
 #: Ids of alerts that are remembered, so that none comes twice to a viewer.
 ALERTS_SEEN: Final = 4096
 #: Live alerts that wait for a viewer while those that are kept are fetched for it.
@@ -144,6 +146,7 @@ class Hub:
         self._moved: set[str] = set()
         self._released: list[Release] = []
         self._alerts_seen: dict[tuple[str, str], None] = {}
+        self._missed: dict[tuple[str, str], int] = {}
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
         self.frames_out = self.frame_bytes_out = 0
 
@@ -477,8 +480,19 @@ class Hub:
             if stream.viewers:
                 yield self._interest(stream.id)
 
+    def missed(self, stream_id: str, skipped: dict[Skip, int]) -> None:
+        """Frames of a stream that a viewer here did not get."""
+        for why, count in skipped.items():
+            key = stream_id, str(why)
+            if key in self._missed or len(self._missed) < MAX_MISSED:
+                self._missed[key] = self._missed.get(key, 0) + count
+
     def reports(self, now: float, chunk: int) -> Iterator[Report]:
-        """Moving figures of the streams that had frames since this was last asked."""
+        """Moving figures of the streams that had frames, or whose viewers missed some, since this was last asked."""
+        missed = [(stream, why, count) for (stream, why), count in self._missed.items()]
+        self._missed.clear()
+        for at in range(0, len(missed), chunk):
+            yield Report(missed=missed[at : at + chunk])
         moved, self._moved = list(self._moved), set()
         rows = [
             (p.stream, p.next_frame_id - 1, p.meter.total, round(p.meter.rate(now), 2), p.last_frame_at)

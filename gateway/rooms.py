@@ -65,8 +65,11 @@ class Rooms:
 
     def count_skipped(self, subscription: Subscription) -> None:
         """Bring into the figures what a viewer's lanes have counted since last time."""
-        for why, count in subscription.newly_skipped().items():
-            self.figures.values[why.figure] += count
+        skipped = subscription.newly_skipped()
+        if skipped:
+            self.hub.missed(subscription.stream, skipped)
+            for why, count in skipped.items():
+                self.figures.values[why.figure] += count
 
 
 def now_ms() -> int:

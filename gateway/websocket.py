@@ -41,7 +41,7 @@ from identity import Cookie, Credential, Identity, find_credential
 WRITE_HIGH_BYTES: Final = 1
 #: Bytes that the kernel may hold unsent before it takes no more (tcp(7) TCP_NOTSENT_LOWAT). With none waiting here in
 #: front of it, a slow viewer has at most so much and the rest of one frame before its newest.
-NOTSENT_LOWAT_BYTES: Final = 16 * 1024
+NOTSENT_LOWAT_BYTES: Final = 8 * 1024
 #: Bytes that the kernel may hold for a client, sent or not (socket(7) SO_SNDBUF; it doubles the number for its own
 #: needs). What is on its way to a healthy viewer far away has to fit: 20 Mbit/s over 200 ms.
 SEND_BUFFER_BYTES: Final = 512 * 1024

@@ -47,6 +47,8 @@ OWNER_GRACE_S: Final = 30.0
 RETAIN_S: Final = 86_400.0
 #: Frame ids left out when a stream moves to another process, whose predecessor may have sent more than it told.
 FRAME_ID_JUMP: Final = 1 << 16
+#: Most reasons that are kept apart for a stream.
+MAX_REASONS: Final = 16
 #: Above this the ids of a stream begin again at 1: 2³² frames are not far.
 FRAME_ID_HIGH: Final = 2**32 - (1 << 24)
 
@@ -85,6 +87,8 @@ class Stream:
     routes: list[tuple[bytes, Sampler | None]] = field(default_factory=list)
     told_bad_term: int = -1
     announced: Status | None = None
+    #: Frames that viewers anywhere did not get, by reason, since this router knows the stream.
+    missed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,11 @@ class Streams:
         return sends + self._announce(stream, now_ms) + self._reroute(stream)
 
     def report(self, member: bytes, report: Report) -> None:
-        """Moving figures of streams that this member holds."""
+        """Moving figures: of streams that this member holds, and of what its viewers missed of any."""
+        for name, why, count in report.missed:
+            stream = self._streams.get(name)
+            if stream is not None and (why in stream.missed or len(stream.missed) < MAX_REASONS):
+                stream.missed[why] = stream.missed.get(why, 0) + count
         for name, frame_id, total, fps, last_frame_at in report.rows:
             stream = self._streams.get(name)
             if stream is not None and stream.holder == member:
@@ -374,6 +382,7 @@ class Streams:
                 "startedAt": s.started_at,
                 "lastFrameAt": s.last_frame_at,
                 "frameId": s.frame_id,
+                "skipped": dict(s.missed),
             }
             for s in self.held()
         ]

@@ -177,3 +177,9 @@ async def test_every_frame_that_anybody_was_to_get_was_sent_or_is_counted_with_i
     assert len(wants_pictures.frames) == number - number / 10
     assert figures["frames_skipped_slow_total"] > number
     assert (await show.since())["frames_skipped_gone_total"] == 2
+    expected = {why: figures[f"frames_skipped_{why}_total"] for why in ("rate", "window", "undecodable", "slow")}
+
+    async def by_stream() -> bool:
+        return await show.skipped() == {**expected, "gone": 2}
+
+    await eventually(by_stream, COMES_S)

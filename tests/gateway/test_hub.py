@@ -993,6 +993,18 @@ def test_reports_go_on_while_a_camera_is_quiet_so_that_its_rate_falls(house: Hou
     assert list(house.hub.reports(9.0, 10)) == [Report(rows=[("door", 11, 11, 0.0, ms(1))])]
 
 
+def test_what_viewers_missed_is_in_one_report_added_up(house: House) -> None:
+    house.hub.missed("door", {Skip.SLOW: 2, Skip.RATE: 1})
+    house.hub.missed("door", {Skip.SLOW: 3})
+    house.hub.missed("gate", {Skip.GONE: 1})
+    reports = list(house.hub.reports(0.0, 2))
+    assert [row for report in reports for row in report.missed] == [
+        ("door", "slow", 5), ("door", "rate", 1), ("gate", "gone", 1),
+    ]  # fmt: skip
+    assert all(len(report.missed) <= 2 for report in reports)
+    assert list(house.hub.reports(0.0, 2)) == []
+
+
 def test_a_camera_that_left_is_in_no_report(house: House) -> None:
     publication = house.publish(Phone())
     house.frame(publication)

@@ -8,8 +8,12 @@ import itertools
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
+from common.messages import Answer, Query
+from common.settings import Settings
+from ctl.bus_client import joined
 from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name, pack_frame
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Reader, accounted, gateway_figures
@@ -124,6 +128,14 @@ class Show:
             return dict(await eventually(so, COMES_S))
         except AssertionError:
             raise AssertionError(f"{offered} frames were offered, {await self.since()}") from None
+
+    async def skipped(self) -> dict[str, int]:
+        """What ``watchout-ctl stats`` says of the stream: frames that its viewers did not get, by reason."""
+        settings = replace(Settings(), home=self.watchout.home)
+        async with joined(settings) as link:
+            answer = await link.request(lambda number: Query(request=number, what="stats"))
+        assert isinstance(answer, Answer), answer
+        return next(dict(row["skipped"]) for row in answer.body["streams"] if row["streamId"] == self.stream)
 
     def check(self, frames: list[dict[str, Any]]) -> list[int]:
         """The ids of frames that somebody got: rising, and each as it was sent."""

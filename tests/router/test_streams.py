@@ -28,6 +28,7 @@ from common.messages import (
 from router.streams import (
     FRAME_ID_HIGH,
     FRAME_ID_JUMP,
+    MAX_REASONS,
     OWNER_GRACE_S,
     RETAIN_S,
     Bridge,
@@ -372,6 +373,15 @@ def test_a_report_counts_for_its_holder_only(room: Room) -> None:
     known = room.streams.get("cam")
     assert known is not None
     assert (known.frame_id, known.total_frames, known.fps) == (9, 9, 30.0)
+
+
+def test_what_viewers_missed_is_added_up_by_reason_whoever_told_it(room: Room) -> None:
+    room.publish(A)
+    room.streams.report(A, Report(missed=[("cam", "slow", 3), ("cam", "rate", 1), ("unknown", "slow", 9)]))
+    room.streams.report(B, Report(missed=[("cam", "slow", 4)]))
+    assert room.streams.rows({}, NOW_MS)[0]["skipped"] == {"slow": 7, "rate": 1}
+    room.streams.report(B, Report(missed=[("cam", f"r{chr(97 + n)}", 1) for n in range(20)]))
+    assert len(room.streams.rows({}, NOW_MS)[0]["skipped"]) == MAX_REASONS
 
 
 def test_a_release_under_an_older_term_or_of_another_member_is_nothing(room: Room) -> None:
@@ -880,7 +890,7 @@ def test_a_row_of_a_stream_has_what_stats_shows(room: Room) -> None:
     assert row == {
         "streamId": "cam", "userId": "ann", "status": "streaming", "fps": 30.0, "totalFrames": 9, "uptime": 2,
         "viewers": 2, "alertViewers": 1, "gateway": "gateway.1", "mlbridge": "mlbridge.1", "startedAt": NOW_MS,
-        "lastFrameAt": NOW_MS + 5, "frameId": 9, "organizations": (),
+        "lastFrameAt": NOW_MS + 5, "frameId": 9, "organizations": (), "skipped": {},
     }  # fmt: skip
     assert (another["streamId"], another["gateway"]) == ("another", None)
 
