@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+ALERT_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_METADATA_DEPTH: Final = 32
 #: Most alerts in one answer of an ML service or one ``POST /alerts``.

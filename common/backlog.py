@@ -49,9 +49,9 @@ class Backlog(Generic[F]):
 
     def take(self) -> F:
         """The frame whose turn it is. Raises `KeyError` when nothing waits."""
-        key = next(iter(self._slots), None)
-        if key is None:
+        if not self._slots:
             raise KeyError("nothing waits")
+        key = next(iter(self._slots))
         frame, size = self._slots.pop(key)
         self.bytes -= size
         return frame

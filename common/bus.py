@@ -1,4 +1,4 @@
-"""The bus: its sockets, their options, and draining them from the event loop. The only import of zmq.
+"""The bus on one machine: its sockets, their options, and draining them from the event loop.
 
 Three sockets join a member to the router, all bound by the router below ``WATCHOUT_HOME`` (docs/bus.md):
 
@@ -7,8 +7,8 @@ Three sockets join a member to the router, all bound by the router below ``WATCH
 - ``frames.out``  PUB    ▶ SUB      frames to members; a member subscribes to its own id and to nothing else
 
 Control is libzmq's; the frame sockets are `common.frame_sockets`, which speak the same protocol in the loop itself. A
-file descriptor of libzmq is edge-triggered and any send may eat the edge, hence `_Inbox`: drain until empty or until
-the time budget is spent, and look again after each send on the same socket.
+file descriptor of libzmq is edge-triggered and any send may eat the edge, hence `Inbox`: drain until empty or until
+the time budget is spent, and look again after each send on the same socket. Members on other machines: `remote_bus`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import os
 import secrets
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
 from common import frame_sockets, log
 from common.errors import BusError, StartError
 from common.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
-from common.messages import MAX_CONTROL_BYTES, MAX_FRAME_HEAD_BYTES, MEMBER_ID_BYTES, read_frame_head
+from common.messages import FOR_ALERT, MAX_CONTROL_BYTES, MAX_FRAME_HEAD_BYTES, MEMBER_ID_BYTES, read_frame_head
 
 #: Control messages that may wait for one peer; a member whose queue is full is made to greet again.
 CONTROL_HWM: Final = 50_000
@@ -40,9 +40,18 @@ CONTROL, FRAMES_IN, FRAMES_OUT, LOCK = "control", "frames.in", "frames.out", "ro
 _log = log.get("common.bus")
 
 
-def new_member_id() -> bytes:
-    """A fresh id of a member: eight random bytes, the first not zero (ZeroMQ keeps those ids for itself)."""
-    return bytes([secrets.randbelow(255) + 1]) + secrets.token_bytes(MEMBER_ID_BYTES - 1)
+def new_member_id(*, remote: bool = False) -> bytes:
+    """A fresh id of a member: eight random bytes, the first not zero (ZeroMQ keeps those ids for itself).
+
+    Its first bit says over what the member comes: 0 over a Unix socket, 1 over TCP (`is_remote`).
+    """
+    first = secrets.randbelow(128) + 128 if remote else secrets.randbelow(127) + 1
+    return bytes([first]) + secrets.token_bytes(MEMBER_ID_BYTES - 1)
+
+
+def is_remote(member: bytes) -> bool:
+    """Whether a member of this id comes over TCP."""
+    return member[0] >= 128
 
 
 def prepare_home(home: Path) -> None:
@@ -51,7 +60,7 @@ def prepare_home(home: Path) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = home.stat()
         if status.st_mode & 0o077:
-            ours = {CONTROL, FRAMES_IN, FRAMES_OUT, LOCK, "sessions.db"}
+            ours = {CONTROL, FRAMES_IN, FRAMES_OUT, LOCK, "sessions.db", "curve"}
             names = {path.name for path in home.iterdir()}
             if names and not names & ours:
                 raise StartError(
@@ -82,12 +91,18 @@ def lock_home(home: Path) -> int:
     return fd
 
 
-class _Inbox:
-    """Drains one socket from the loop, within a time budget a turn."""
+class Inbox:
+    """Drains one socket from the loop, within a time budget a turn.
 
-    def __init__(self, socket: zmq.Socket[bytes], deliver: Callable[[list[bytes]], None]) -> None:
+    With `frames` it delivers libzmq's own frames, which know who sent them.
+    """
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], deliver: Callable[[list[Any]], None], *, frames: bool = False
+    ) -> None:
         self._socket = socket
         self._deliver = deliver
+        self._copy = not frames
         self._loop = asyncio.get_running_loop()
         self._fd = int(socket.getsockopt(zmq.FD))
         self._again: asyncio.Handle | None = None
@@ -106,7 +121,7 @@ class _Inbox:
         until = self._loop.time() + DRAIN_BUDGET_S
         while not self._socket.closed:
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=self._copy)
             except zmq.Again:
                 return
             try:
@@ -141,16 +156,20 @@ def _new_control(kind: int) -> zmq.Socket[bytes]:
     return socket
 
 
-def _slot(part: bytes | memoryview) -> Hashable:
-    """Under what a frame waits: its stream, and the one member that it is for if there is one."""
+def slot(part: bytes | memoryview) -> Hashable:
+    """Under what a frame waits: its stream, and the one member that it is for if there is one.
+
+    Of the pictures of alerts no newer one takes the place of an older.
+    """
     try:
         head = read_frame_head(bytes(part[:MAX_FRAME_HEAD_BYTES]))
     except BusError:
         return None  # whoever receives it says what is wrong with it
-    return head.stream, head.to
+    return (head.stream, head.to) if head.to != FOR_ALERT else (head.stream, head.to, head.term, head.frame_id)
 
 
-def _send(socket: zmq.Socket[bytes], parts: list[bytes]) -> bool:
+def send_parts(socket: zmq.Socket[bytes], parts: list[bytes]) -> bool:
+    """Queue a message without waiting; False when its peer is not there or its queue is full."""
     try:
         socket.send_multipart(parts, zmq.NOBLOCK)
     except zmq.ZMQError as exc:
@@ -174,13 +193,13 @@ class RouterBus:
         self._on_control = on_control
         frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
         self._frames_in = frame_sockets.pull(home / FRAMES_IN, frame_bytes, on_frame)
-        self._frames_out = Pub(home / FRAMES_OUT, frame_bytes, topic_bytes=MEMBER_ID_BYTES, key_of=_slot)
+        self._frames_out = Pub(home / FRAMES_OUT, frame_bytes, topic_bytes=MEMBER_ID_BYTES, key_of=slot)
         self._control = _new_control(zmq.ROUTER)
         try:
             self._control.bind(f"ipc://{home / CONTROL}")  # last: who can greet can also send and receive frames
         except zmq.ZMQError as error:
             raise StartError(f"cannot bind {home / CONTROL}: {error.strerror}") from None
-        self._inbox = _Inbox(self._control, self._control_came)
+        self._inbox = Inbox(self._control, self._control_came)
         self._malformed = 0
 
     @property
@@ -199,14 +218,14 @@ class RouterBus:
         return self._frames_out.skipped
 
     def _control_came(self, parts: list[bytes]) -> None:
-        if len(parts) != 2 or len(parts[0]) != MEMBER_ID_BYTES:
+        if len(parts) != 2 or len(parts[0]) != MEMBER_ID_BYTES or is_remote(parts[0]):
             self._malformed += 1
             return
         self._on_control(parts[0], parts[1])
 
     def send_control(self, member: bytes, message: bytes) -> bool:
         """Queue a message; False when the member is not connected or its queue is full."""
-        sent = _send(self._control, [member, message])
+        sent = send_parts(self._control, [member, message])
         self._inbox.look()
         return sent
 
@@ -244,12 +263,12 @@ class MemberBus:
     ) -> None:
         self._on_control = on_control
         self._malformed = 0
-        self._outlet = Outlet(_slot)
+        self._outlet = Outlet(slot)
         self._dialings: list[frame_sockets.Dialing] = []
         self._control = _new_control(zmq.DEALER)
         self._control.setsockopt(zmq.ROUTING_ID, member_id)
         self._control.connect(f"ipc://{home / CONTROL}")
-        self._inbox = _Inbox(self._control, self._control_came)
+        self._inbox = Inbox(self._control, self._control_came)
         if on_frame is not None:
             frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
             self._dialings = [
@@ -280,7 +299,7 @@ class MemberBus:
 
     def send_control(self, message: bytes) -> bool:
         """Queue a message; False when the router is not there or the queue is full."""
-        sent = _send(self._control, [message])
+        sent = send_parts(self._control, [message])
         self._inbox.look()
         return sent
 
@@ -290,6 +309,9 @@ class MemberBus:
         With patience it may wait so long for other frames to go with.
         """
         self._outlet.offer(parts, patience_s)
+
+    def joined(self) -> None:
+        """The router knows this member; its frame sockets need no more than to be there."""
 
     def forget_frames(self) -> None:
         """The router is away: no frame waits for it any more."""

@@ -5,6 +5,7 @@
     WatchoutError
     ├── SettingsError       wrong environment: report every fault, exit 2
     ├── StartError          cannot start here (lock taken, port taken): report, exit 1
+    │   └── CurveFault      a key of the bus, or its file, that cannot be used
     ├── BusError            a bus message that does not fit: drop and count
     ├── RouterUnavailable   no answer from the router in time: tell the caller to try again
     ├── StoreUnavailable    the session store cannot be asked: tell the caller to try again
@@ -65,6 +66,10 @@ class SettingsError(WatchoutError):
 
 class StartError(WatchoutError):
     """This process cannot start here; the text says what stands in the way."""
+
+
+class CurveFault(StartError):
+    """A key of the bus over TCP, or its file, that cannot be used; the text says what is wrong with it."""
 
 
 class BusError(WatchoutError):

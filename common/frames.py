@@ -196,6 +196,20 @@ class Frame:
         return self._picture
 
     @property
+    def base64(self) -> bytes | memoryview:
+        """The picture in base64, nothing around it: the camera's own text where it is just that, and not kept.
+
+        Raises `FrameFault` as `picture` does.
+        """
+        picture = self.picture
+        if self._sent_as_text:
+            token = self.text
+            # A prefix, an escape or white space would make it longer; it was decoded, so it is base64.
+            if len(token) - 2 == (len(picture) + 2) // 3 * 4:
+                return token[1:-1]
+        return pybase64.b64encode(picture)
+
+    @property
     def text(self) -> memoryview:
         """The JSON string token of `data`, quotes included: unchanged when the camera sent JSON."""
         holder, begin, end = self.held_text()

@@ -36,12 +36,14 @@ from common.messages import (
     Heartbeat,
     Hello,
     Message,
+    Notify,
     Refused,
     Release,
     Synced,
     decode_from_router,
     encode,
 )
+from common.remote_bus import RemoteMemberBus, RouterAddress
 
 #: Requests that may wait for the router at once; past it they fail at once.
 MAX_PENDING: Final = 10_000
@@ -56,6 +58,7 @@ _log = log.get("common.link")
 class Link:
     """One member's bond. Its owner gives the callbacks; all of them run in the loop.
 
+    The router is the one of `home` on this machine, or the one at `router`, over TCP.
     `snapshot` yields everything the member holds, after each greeting. `on_message` gets what is no answer to a
     request. `on_lost` tells that the router is away; what the member does locally goes on.
     """
@@ -73,8 +76,9 @@ class Link:
         on_frame: Callable[[bytes], None] | None = None,
         on_joined: Callable[[bool], None] | None = None,
         on_lost: Callable[[], None] | None = None,
+        router: RouterAddress | None = None,
     ) -> None:
-        self.member_id = new_member_id()
+        self.member_id = new_member_id(remote=router is not None)
         self._hello = hello
         self._request_timeout_s = request_timeout_s
         self._snapshot = snapshot
@@ -91,13 +95,25 @@ class Link:
         self._telling: asyncio.Task[None] | None = None
         self._closed = False
         self._bad_messages = 0
-        self._bus = MemberBus(
-            home,
-            self.member_id,
-            max_message_bytes=max_message_bytes,
-            on_control=self._came,
-            on_frame=on_frame,
-        )
+        #: The router's epoch and the number of the last alert that came.
+        self._alerts_heard = (0, 0)
+        self._bus: MemberBus | RemoteMemberBus
+        if router is None:
+            self._bus = MemberBus(
+                home,
+                self.member_id,
+                max_message_bytes=max_message_bytes,
+                on_control=self._came,
+                on_frame=on_frame,
+            )
+        else:
+            self._bus = RemoteMemberBus(
+                router,
+                self.member_id,
+                max_message_bytes=max_message_bytes,
+                on_control=self._came,
+                on_frame=on_frame,
+            )
         self._timer = self._loop.call_soon(self._tick)
 
     @property
@@ -227,6 +243,8 @@ class Link:
         for action in actions:
             match action:
                 case Deliver(body):
+                    if isinstance(body, Notify):
+                        self._alerts_heard = self._membership.epoch, body.number
                     if isinstance(body, Reply):
                         future = self._pending.get(body.request)
                         if future is not None and not future.done():
@@ -241,6 +259,7 @@ class Link:
                     queued = self._put(0, msgspec.structs.replace(self._hello, attempt=attempt))
                     self._membership.greeted(queued)
                 case Joined(_, new_epoch):
+                    self._bus.joined()
                     if self._on_joined is not None:
                         self._on_joined(new_epoch)
                     if self._telling is not None:
@@ -263,7 +282,8 @@ class Link:
             told += 1
             if told % SNAPSHOT_TURN == 0:
                 await asyncio.sleep(0)
-        if self.send(Synced(holds=holds, interests=interests)):
+        epoch, heard = self._alerts_heard
+        if self.send(Synced(holds=holds, interests=interests, alerts_epoch=epoch, alerts_heard=heard)):
             self._ready.set()  # what is asked from now on is asked of a router that knows this member
 
     def _fail_pending(self) -> None:

@@ -30,6 +30,9 @@ BEAT_EVERY_S = 0.5
 LOST_AFTER_S = 1.5
 #: The router takes a member for gone after this; longer, so that a hiccup of the router costs no stream.
 MEMBER_LOST_AFTER_S = 3.0
+#: A bridge after this, so that its streams are with another within 2 s (the router looks every `BEAT_EVERY_S`). It
+#: loses nothing by it, and greets again when it wakes.
+BRIDGE_LOST_AFTER_S = 1.4
 
 
 class BondState(enum.Enum):

@@ -13,14 +13,17 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args
 import msgpack
 import msgspec
 
-from common.alerts import Alert, FrameId, Milliseconds, StreamId
+from common.alerts import Alert, AlertId, FrameId, Milliseconds, StreamId
 from common.errors import BusError
+from common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, PATTERN
 
 VERSION: Final = 1
 #: A control message over this is refused on both sides. The largest is an `Answer` with every stream.
 MAX_CONTROL_BYTES: Final = 16 << 20
 #: Streams in one `Report`, so that it stays far below `MAX_CONTROL_BYTES`.
 REPORT_CHUNK: Final = 500
+#: Streams in one `Coverage`: the least covered ones of a bridge.
+MAX_COVERAGE_ROWS: Final = 1_000
 MEMBER_ID_BYTES: Final = 8
 
 MemberId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -28,7 +31,9 @@ Kind = Literal["gateway", "mlbridge", "ctl"]
 StreamStatus = Literal["streaming", "online", "offline"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
+Glob = Annotated[str, msgspec.Meta(max_length=MAX_PATTERN_CHARS, pattern=PATTERN)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 #: Why a frame was skipped: a word.
 Reason = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,16}\Z")]
 #: Organizations that a stream's owner belongs to, for the policy that lets their members watch.
@@ -46,7 +51,8 @@ class Hello(Message, frozen=True):
     """First message of a member, and again after each loss: "I am here, and will tell you all I hold".
 
     `attempt` counts a member's greetings: greetings that piled up while the router hung are answered one by one, and
-    only the answer to the last one counts.
+    only the answer to the last one counts. A bridge gets frames of the streams that match one of `streams`, which are
+    patterns as `common.globs` has them; without any it gets all.
     """
 
     kind: Kind
@@ -55,6 +61,7 @@ class Hello(Message, frozen=True):
     version: Count = VERSION
     group: Text = ""
     max_fps: Rate | None = None
+    streams: Annotated[tuple[Glob, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
     attempt: Count = 0
 
 
@@ -91,10 +98,16 @@ class Interest(Message, frozen=True):
 
 
 class Synced(Message, frozen=True):
-    """End of the snapshot after a `Hello`; how much was told."""
+    """End of the snapshot after a `Hello`; how much was told.
+
+    `alerts_heard` is the number of the last alert that a gateway was told, by the router of `alerts_epoch`: it gets
+    those that came after it.
+    """
 
     holds: Count
     interests: Count
+    alerts_epoch: Count = 0
+    alerts_heard: Count = 0
 
 
 class Report(Message, frozen=True):
@@ -111,6 +124,15 @@ class Heartbeat(Message, frozen=True):
     """Proof of life from the loop that does the work, with the member's figures."""
 
     figures: dict[str, float]
+
+
+class Coverage(Message, frozen=True):
+    """How well this bridge looks at its streams: rows of (stream, share of the last seconds, 0 to 1).
+
+    In the place of what was told before; of more than 1000 streams the least covered ones.
+    """
+
+    rows: Annotated[list[tuple[StreamId, Share]], msgspec.Meta(max_length=MAX_COVERAGE_ROWS)]
 
 
 class Claim(Message, frozen=True):
@@ -146,10 +168,24 @@ class Newest(Message, frozen=True):
 
 
 class RaiseAlert(Message, frozen=True):
-    """An alert for everybody who may see it; `Accepted` or `Refused` answers."""
+    """An alert for everybody who may see it; `Accepted` or `Refused` answers.
+
+    `term` is that of the frame it speaks of, when the frame's picture is sent too. `accepted_at` is set when a former
+    router accepted it then, and may have been killed before it told anybody.
+    """
 
     request: Count
     alert: Alert
+    term: Count = 0
+    accepted_at: Milliseconds | None = None
+
+
+class Picture(Message, frozen=True):
+    """Send me the picture that is kept of an alert's frame, once, over the frame sockets."""
+
+    stream: StreamId
+    term: Count
+    frame_id: FrameId
 
 
 class BadFrame(Message, frozen=True):
@@ -164,8 +200,9 @@ class Query(Message, frozen=True):
     """A question of an operator or of an HTTP client; `Answer` answers."""
 
     request: Count
-    what: Literal["stats", "streams", "alerts"]
+    what: Literal["stats", "streams", "alerts", "alert"]
     stream: StreamId | None = None
+    id: AlertId | None = None
     since: Milliseconds = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
@@ -220,12 +257,13 @@ class Found(Message, frozen=True):
 
 
 class Accepted(Message, frozen=True):
-    """The alert was taken. `duplicate`: its id was already known, nobody gets it again."""
+    """The alert was taken, `at` this time. `duplicate`: its id was already known, nobody gets it again."""
 
     request: Count
     id: Text
     duplicate: bool = False
     receivers: Count = 0
+    at: Milliseconds = 0
 
 
 class Answer(Message, frozen=True):
@@ -274,9 +312,15 @@ class Status(Message, frozen=True):
 
 
 class Notify(Message, frozen=True):
-    """An alert for this member's viewers and cameras."""
+    """An alert for this member's viewers and cameras. `number` counts the alerts of this router's life.
+
+    `at` is set when the alert is told again after a loss, and says when a router first had it: whoever came later than
+    that is not told.
+    """
 
     alert: Alert
+    number: Count = 0
+    at: Milliseconds | None = None
 
 
 class TellCamera(Message, frozen=True):
@@ -288,8 +332,8 @@ class TellCamera(Message, frozen=True):
 
 
 FromMember = (
-    Hello | Hold | Interest | Synced | Report | Heartbeat | Claim | Release | Lookup | Newest | RaiseAlert
-    | BadFrame | Query | Bye
+    Hello | Hold | Interest | Synced | Report | Heartbeat | Coverage | Claim | Release | Lookup | Newest | RaiseAlert
+    | Picture | BadFrame | Query | Bye
 )  # fmt: skip
 FromRouter = (
     Welcome | Rejoin | Beat | Granted | Refused | Found | Accepted | Answer | Forward | SendNewest | Revoke
@@ -377,13 +421,16 @@ FRAME_MAGIC: Final = 0x46
 FORM_JSON_TEXT: Final = 0
 FORM_PICTURE: Final = 1
 EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
+#: Stands for a receiver in the picture of an alert, which is for nobody's screen: from a bridge to the router, which
+#: keeps it, and from there to the gateway that asked. No member has this id: none begins with a zero.
+FOR_ALERT: Final = bytes(MEMBER_ID_BYTES - 1) + b"\x01"
 
 
 class BusFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame between processes. `payload` is what the camera sent, in the form that it sent.
 
     `form` `FORM_JSON_TEXT`: a JSON string token, quotes included; `FORM_PICTURE`: the encoded picture.
-    `to`: all zero for everybody with interest, or the one member that asked.
+    `to`: all zero for everybody with interest, or the one member that asked, or `FOR_ALERT`.
     """
 
     stream: str

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import uvloop
@@ -66,19 +66,25 @@ class Tasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def load_or_exit() -> Settings:
-    """The settings of this process's environment; prints every fault and exits with 2."""
+def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settings:
+    """The settings of this process's environment; prints every fault and exits with 2.
+
+    `options` are settings of the command line, which go before: by the setting's name, the option's name and value.
+    """
+    given = options or {}
     try:
-        return load(os.environ)
+        return load({**os.environ, **{env: value for env, (_, value) in given.items()}})
     except SettingsError as error:
         for fault in error.faults:
-            print(f"watchout: wrong setting: {fault}", file=sys.stderr)
+            env = fault.partition(" ")[0]
+            shown = given[env][0] + fault.removeprefix(env) if env in given else fault
+            print(f"watchout: wrong setting: {shown}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def run(name: str, build: Callable[[Settings], Process]) -> None:
-    """Run a process to its end; never returns normally."""
-    settings = load_or_exit()
+def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, tuple[str, str]] | None = None) -> None:
+    """Run a process to its end; never returns normally. `options` as `load_or_exit` takes them."""
+    settings = load_or_exit(options)
     log.setup(
         level=settings.log_level,
         format=settings.log_format,

@@ -6,6 +6,7 @@ Pure: `load` takes the environment as a mapping. It reports every fault at once,
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from common import globs
 from common.errors import SettingsError
 
-GROUPS: Final = ("Where", "Identity and rights", "Limits", "ML service", "Logs and process")
+GROUPS: Final = ("Where", "Identity and rights", "Limits", "ML service", "Alerts", "Logs and process")
 
 #: Longest file name that `common.bus` puts below ``WATCHOUT_HOME``, with its slash.
 SOCKET_NAME_BYTES: Final = 12
@@ -30,6 +32,17 @@ SOCKET_PATH_BYTES: Final = 103
 AUTH_METHODS: Final = ("session", "jwt", "introspection")
 #: What a role may give: to publish streams of one's own, to view, to receive alerts without pictures.
 RIGHTS: Final = ("publish", "view", "alerts")
+
+
+#: What the URL of an ML service may begin with.
+ML_SCHEMES: Final = ("http", "https", "ws", "wss", "redis", "rediss", "nats", "tls", "tcp")
+#: A channel, stream or subject: one without wildcards.
+_CHANNEL: Final = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.:-]{1,128}(?<!\.)")
+#: Headers of a request to an ML service that are not for a setting to give.
+_OWN_HEADERS: Final = frozenset(
+    ("connection", "content-encoding", "content-length", "content-type", "host", "keep-alive", "te", "trailer",
+     "transfer-encoding", "upgrade", "expect", "accept-encoding")
+)  # fmt: skip
 
 
 class _Fault(Exception):
@@ -102,15 +115,45 @@ def _database_url(raw: str) -> str:
 
 
 def _ml_service_url(raw: str) -> str:
-    expected = "http://host[:port][/path] or https://…"
+    expected = "http(s)://host[:port][/path], ws(s)://…, redis(s)://…, nats://…, tls://… (NATS) or tcp://host:port"
     try:
         parts = urlsplit(raw)
-        port_ok = parts.port is None or 0 < parts.port < 65536
+        port = parts.port
+        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
         raise _Fault(expected) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+    if parts.scheme not in ML_SCHEMES or not parts.hostname or port == 0 or any(c.isspace() for c in raw):
         raise _Fault(expected)
-    return raw.rstrip("/")
+    match parts.scheme:
+        case "redis" | "rediss" | "nats" | "tls":
+            if parts.fragment or not re.fullmatch(r"/?" if parts.scheme in ("nats", "tls") else r"(/\d*)?", parts.path):
+                raise _Fault("redis://host[:port][/number of the database], nats://host[:port]")
+            if not options.keys() <= {"frames", "alerts"} or not all(map(_CHANNEL.fullmatch, options.values())):
+                raise _Fault("no options but frames and alerts, each 1 to 128 of A-Z a-z 0-9 _ . : -")
+        case "tcp":
+            alerts = options.get("alerts", "1")
+            plain = not parts.fragment and not parts.path and parts.username is None and options.keys() <= {"alerts"}
+            if not plain or port in (None, 65535) or not re.fullmatch(r"[1-9]\d{0,4}", alerts) or int(alerts) > 65535:
+                raise _Fault("tcp://host:port, or tcp://host:port?alerts=port")
+    return raw.rstrip("/") if parts.scheme in ("http", "https") else raw
+
+
+def _ml_headers(raw: str) -> tuple[tuple[str, str], ...]:
+    expected = 'headers as JSON, such as {"Authorization":"Bearer …"}: at most 32 names with printable ASCII values'
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _Fault(expected) from None
+    if not isinstance(found, dict) or len(found) > 32:
+        raise _Fault(expected)
+    for name, value in found.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", name) or not isinstance(value, str):
+            raise _Fault(expected)
+        if len(value) > 8192 or not value.isascii() or not value.isprintable():
+            raise _Fault(expected)
+        if name.lower() in _OWN_HEADERS or name.lower().startswith(("sec-websocket-", "x-frame-", "x-stream-")):
+            raise _Fault(f"no header {name}: it belongs to the request itself")
+    return tuple(found.items())
 
 
 def _host(raw: str) -> str:
@@ -238,6 +281,37 @@ def _http_url(raw: str) -> str:
     return raw
 
 
+def _tcp_address(raw: str) -> str:
+    try:
+        parts = urlsplit(raw)
+        fits = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path and not parts.query
+    except ValueError:
+        fits = False
+    if not fits or "@" in raw or "#" in raw or any(c.isspace() for c in raw):
+        raise _Fault("tcp://host:port, such as tcp://192.0.2.7:5550 or tcp://[2001:db8::7]:5550")
+    return raw
+
+
+def _curve_key(raw: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", raw):
+        raise _Fault("64 hexadecimal digits, as `watchout-ctl keys server` shows them")
+    return raw.lower()
+
+
+def _group_name(raw: str) -> str:
+    if len(raw) > 64 or not raw.isprintable():
+        raise _Fault("a name of at most 64 printable characters")
+    return raw
+
+
+def _patterns(raw: str) -> tuple[str, ...]:
+    words = tuple(_words(raw))
+    expected = globs.fault(words)
+    if expected is not None:
+        raise _Fault(expected)
+    return words
+
+
 def _public_key(raw: str) -> str:
     # In an environment file a PEM stands on one line, with \n in it; or the setting names a file.
     text = raw.replace("\\n", "\n")
@@ -273,6 +347,22 @@ def _role_rights(raw: str) -> tuple[tuple[str, frozenset[str]], ...]:
             raise _Fault(f"role:right+right,… with the rights {', '.join(RIGHTS)} or none, and * for any other role")
         found[role] = names - {"none"}
     return tuple(found.items())
+
+
+def _webhook_url(raw: str) -> str:
+    expected = "https://host[:port]/path (or http://) without a user or a fragment, on port 80, 443 or one from 1024 on"
+    try:
+        parts = urlsplit(raw)
+        port = parts.port
+    except ValueError:
+        raise _Fault(expected) from None
+    if (
+        parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or parts.fragment
+        or not raw.isascii() or any(c.isspace() for c in raw)
+        or (port is not None and port not in (80, 443) and port < 1024)
+    ):  # fmt: skip
+        raise _Fault(expected)
+    return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +416,25 @@ class Settings:
     tls_key: Path | None = _setting(
         "TLS_KEY", _file, None, group="Where", expects="file",
         help="The certificate's private key, in PEM; not set: it is in the same file.",
+    )  # fmt: skip
+    router_listen: str | None = _setting(
+        "ROUTER_LISTEN", _tcp_address, None, group="Where", expects="tcp://address:port",
+        help="Where the router also listens for bridges on other machines, `tcp://*:5550` for every address of the "
+        "machine (IPv4). Always encrypted (CURVE), for those whose keys `watchout-ctl keys allow` let in. Not set: "
+        "nowhere.",
+    )  # fmt: skip
+    router_address: str | None = _setting(
+        "ROUTER_ADDRESS", _tcp_address, None, group="Where", expects="tcp://host:port",
+        help="The router of another machine that mlbridge joins, with `ROUTER_PUBLIC_KEY` and `BRIDGE_KEY_FILE`. Not "
+        "set: the router of `WATCHOUT_HOME`.",
+    )  # fmt: skip
+    router_public_key: str | None = _setting(
+        "ROUTER_PUBLIC_KEY", _curve_key, None, group="Where", expects="64 hexadecimal digits",
+        help="That router's public key: `watchout-ctl keys server` shows it there.",
+    )  # fmt: skip
+    bridge_key_file: Path | None = _setting(
+        "BRIDGE_KEY_FILE", _file, None, group="Where", expects="file",
+        help="The bridge's own key pair, made by `watchout-ctl keys client FILE`, mode 0600.",
     )  # fmt: skip
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "TRUSTED_PROXIES", _networks, (), group="Where", expects="addresses, networks",
@@ -598,23 +707,111 @@ class Settings:
     )  # fmt: skip
     ml_service_url: str | None = _setting(
         "ML_SERVICE_URL", _ml_service_url, None, group="ML service", expects="URL", secret=True,
-        help="Where mlbridge sends frames: `http(s)://host` is asked with `POST /analyze`. Not set: mlbridge waits.",
+        help="Where mlbridge sends frames: `http(s)://host` is asked with `POST /analyze`; `ws(s)://host/path`; "
+        "`redis(s)://host`, `nats://host` (options `?frames=NAME&alerts=NAME`); `tcp://host:port` (ZeroMQ, option "
+        "`?alerts=PORT`). Not set: mlbridge waits.",
+    )  # fmt: skip
+    ml_http_format: str = _setting(
+        "ML_HTTP_FORMAT", _one_of("json", "raw"), "json", group="ML service", expects="json, raw",
+        help="Body of a request over HTTP: JSON with base64, or the picture itself with `X-Stream-Id`, `X-Frame-Id` "
+        "and `X-Frame-Time`.",
+    )  # fmt: skip
+    ml_batch: int = _setting(
+        "ML_BATCH", _whole(1, 64), 1, group="ML service", expects="frames",
+        help="Most frames in a request over HTTP: those that are due within 5 ms go together. 1: each goes alone. More "
+        "than `ML_IN_FLIGHT` never are.",
+    )  # fmt: skip
+    ml_redis_mode: str = _setting(
+        "ML_REDIS_MODE", _one_of("pubsub", "streams"), "pubsub", group="ML service", expects="pubsub, streams",
+        help="How Redis is used: pub/sub, or Streams, in which a service may lag behind by some 256 frames.",
+    )  # fmt: skip
+    ml_headers: tuple[tuple[str, str], ...] = _setting(
+        "ML_HEADERS", _ml_headers, (), group="ML service", expects="JSON object", secret=True,
+        help='Headers of each HTTP request and WebSocket to the ML service: `{"Authorization":"Bearer …"}`.',
+    )  # fmt: skip
+    ml_tls_ca: Path | None = _setting(
+        "ML_TLS_CA", _file, None, group="ML service", expects="file",
+        help="Authorities in PEM that are trusted for the ML service, in place of the system's.",
+    )  # fmt: skip
+    ml_tls_cert: Path | None = _setting(
+        "ML_TLS_CERT", _file, None, group="ML service", expects="file",
+        help="Certificate in PEM that mlbridge shows to the ML service, with its key if that is in no other file.",
+    )  # fmt: skip
+    ml_tls_key: Path | None = _setting(
+        "ML_TLS_KEY", _file, None, group="ML service", expects="file",
+        help="Its key in PEM, not encrypted.",
+    )  # fmt: skip
+    ml_fallback_url: str | None = _setting(
+        "ML_FALLBACK_URL", _ml_service_url, None, group="ML service", expects="URL", secret=True,
+        help="A second ML service, that gets the frames while the first one is away. The first is tried meanwhile with "
+        "single copies, and gets all again when it answers.",
+    )  # fmt: skip
+    ml_max_age_s: float = _setting(
+        "ML_MAX_AGE_S", _number(0.05, 60), 1.0, group="ML service", expects="0.05–60 s",
+        help="A frame that has waited for so long since it came to mlbridge is not sent. An alert whose frame is older "
+        "when the answer comes is marked with that age.",
     )  # fmt: skip
     ml_fps: float = _setting(
         "ML_FPS", _number(0.01, 1000), 2.0, group="ML service", expects="frames per s",
         help="Frames of each stream that the ML service is shown.",
     )  # fmt: skip
     ml_in_flight: int = _setting(
-        "ML_IN_FLIGHT", _whole(1, 1000), 4, group="ML service", expects="requests",
-        help="Most requests under way at the ML service; never more than one per stream.",
+        "ML_IN_FLIGHT", _whole(1, 1000), 16, group="ML service", expects="requests",
+        help="Most requests under way at the ML service, and never more than one per stream. Below it the number "
+        "follows the service's latency: one that works on a frame at a time gets two or three.",
     )  # fmt: skip
     ml_timeout_s: float = _setting(
         "ML_TIMEOUT_S", _number(0.1, 300), 5.0, group="ML service", expects="0.1–300 s",
         help="Deadline of one request to the ML service.",
     )  # fmt: skip
     ml_group: str = _setting(
-        "ML_GROUP", _text, "default", group="ML service", expects="name",
+        "ML_GROUP", _group_name, "default", group="ML service", expects="1–64 characters",
         help="Bridges of one group share the streams; each group gets them all.",
+    )  # fmt: skip
+    ml_ring_bytes: int = _setting(
+        "ML_RING_BYTES", _whole(0, 16 << 30), 64 << 20, group="ML service", expects="bytes",
+        help="Frames shown to the ML service that mlbridge holds, so that an alert's very frame can be had, a quarter "
+        "of it for one stream at most; half of it is for those that alerts spoke of. 0: none.",
+    )  # fmt: skip
+    ml_ring_s: float = _setting(
+        "ML_RING_S", _number(0.1, 3600), 30.0, group="ML service", expects="0.1–3600 s",
+        help="How long it holds a frame that no alert spoke of.",
+    )  # fmt: skip
+    alert_cooldown_s: float = _setting(
+        "ALERT_COOLDOWN_S", _number(0, 86_400), 5.0, group="Alerts", expects="0–86400 s",
+        help="After an alert of the ML service, further ones of the same stream and kind are only counted for so "
+        "long, unless their severity is higher; the next one says how many (`metadata.suppressed`). 0: all are told.",
+    )  # fmt: skip
+    alert_picture_bytes: int = _setting(
+        "ALERT_PICTURE_BYTES", _whole(0, 16 << 30), 64 << 20, group="Alerts", expects="bytes",
+        help="Pictures of alerts' frames that the router keeps for `GET /alerts/{id}/frame.jpg`, no longer than the "
+        "alerts themselves. 0: none.",
+    )  # fmt: skip
+    alert_webhook_url: str | None = _setting(
+        "ALERT_WEBHOOK_URL", _webhook_url, None, group="Alerts", expects="URL", secret=True,
+        help="Every alert is sent there with `POST`, signed (Standard Webhooks). `https` only, unless "
+        "`ALERT_WEBHOOK_ALLOW_PRIVATE`.",
+    )  # fmt: skip
+    alert_webhook_secrets: tuple[bytes, ...] = _setting(
+        "ALERT_WEBHOOK_SECRETS", _webhook_secrets, (), group="Alerts", expects="whsec_…,…", secret=True,
+        help="Secrets that it is signed with; while they are rotated there are two, and two signatures.",
+    )  # fmt: skip
+    alert_webhook_allow_private: bool = _setting(
+        "ALERT_WEBHOOK_ALLOW_PRIVATE", _flag, False, group="Alerts", expects="true, false",
+        help="Also send to private, link-local and loopback addresses, and over plain `http`.",
+    )  # fmt: skip
+    alert_webhook_timeout_s: float = _setting(
+        "ALERT_WEBHOOK_TIMEOUT_S", _number(0.1, 60), 15.0, group="Alerts", expects="0.1–60 s",
+        help="Deadline of one try.",
+    )  # fmt: skip
+    alert_webhook_give_up_s: float = _setting(
+        "ALERT_WEBHOOK_GIVE_UP_S", _number(1, 86_400), 3600.0, group="Alerts", expects="1–86400 s",
+        help="How long an alert is tried again, after 1 s, 2 s, 4 s … up to a minute apart, before it is given up.",
+    )  # fmt: skip
+    ml_streams: tuple[str, ...] = _setting(
+        "ML_STREAMS", _patterns, (), group="ML service", expects="patterns",
+        help="Streams that the ML service is shown: patterns such as `cam-*` or `[ab]-?`, separated by commas, 64 at "
+        "most. Empty: all. In a group, each stream goes to one of the bridges that match it.",
     )  # fmt: skip
     log_level: str = _setting(
         "LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info", group="Logs and process",
@@ -702,10 +899,39 @@ def _together(s: Settings) -> list[str]:
         faults.append("REQUIRE_SIGNED_TOKENS is true, expected BETTER_AUTH_SECRET with it")
     if s.jwt_require_session and s.database_url is None:
         faults.append("JWT_REQUIRE_SESSION is true, expected DATABASE_URL with it: the sessions are looked up there")
+    faults += _webhook_together(s)
     if s.tls_key is not None and s.tls_cert is None:
         faults.append("TLS_KEY is set, expected TLS_CERT with it")
+    faults += _ml_together(s)
     if s.revocation_channel is not None and (s.database_url is None or s.database_url.startswith("sqlite:")):
         faults.append("REVOCATION_CHANNEL is set, expected a DATABASE_URL of PostgreSQL with it")
+    return faults
+
+
+def _webhook_together(s: Settings) -> list[str]:
+    if s.alert_webhook_url is None:
+        return []
+    faults: list[str] = []
+    if not s.alert_webhook_secrets:
+        faults.append("ALERT_WEBHOOK_URL is set, expected ALERT_WEBHOOK_SECRETS with it: alerts are sent signed only")
+    if not s.alert_webhook_allow_private and urlsplit(s.alert_webhook_url).scheme == "http":
+        faults.append("ALERT_WEBHOOK_URL is http://…, expected https://…, or ALERT_WEBHOOK_ALLOW_PRIVATE=true with it")
+    return faults
+
+
+def _ml_together(s: Settings) -> list[str]:
+    faults: list[str] = []
+    if s.router_address is not None and (s.router_public_key is None or s.bridge_key_file is None):
+        faults.append(
+            "ROUTER_ADDRESS is set, expected ROUTER_PUBLIC_KEY and BRIDGE_KEY_FILE with it: the bus over TCP is never "
+            "plain"
+        )
+    if s.ml_tls_key is not None and s.ml_tls_cert is None:
+        faults.append("ML_TLS_KEY is set, expected ML_TLS_CERT with it")
+    if s.ml_batch > s.ml_in_flight:
+        faults.append(f"ML_BATCH is {s.ml_batch}, expected at most ML_IN_FLIGHT, which is {s.ml_in_flight}")
+    if s.ml_fallback_url is not None and s.ml_service_url is None:
+        faults.append("ML_FALLBACK_URL is set, expected ML_SERVICE_URL with it")
     return faults
 
 

@@ -110,6 +110,51 @@ def _of_directory(home: Home) -> Finding:
     return ok("home", f"{path} is private ({lengths}).", **facts)
 
 
+# ── the bus over TCP ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteBus:
+    """What there is for `ROUTER_LISTEN`: `fault` of the router's key pair, how many bridges are let in, and the files
+    on their list that hold no key.
+    """
+
+    address: str
+    fault: str | None = None
+    clients: int = 0
+    broken: Sequence[str] = ()
+
+
+def of_remote_bus(bus: RemoteBus) -> Iterator[Finding]:
+    """Whether bridges of other machines can join."""
+    if bus.fault is not None:
+        yield wrong(
+            "bus", f"The router does not start with ROUTER_LISTEN: {bus.fault}.", "watchout-ctl keys server makes it."
+        )
+    elif not bus.clients:
+        yield warning(
+            "bus",
+            f"The router listens on {bus.address} for bridges, and none is let in.",
+            "watchout-ctl keys allow NAME KEY, or remove ROUTER_LISTEN.",
+        )
+    else:
+        text = f"{counted(bus.clients, 'bridge')} may join the router on {bus.address}, encrypted."
+        yield ok("bus", text, clients=bus.clients)
+    if bus.broken:
+        yield warning(
+            "bus",
+            f"On the list of allowed keys are files without a key: {', '.join(bus.broken[:5])}.",
+            "Remove them, and use watchout-ctl keys.",
+        )
+
+
+def of_bridge_key(fault: str | None, address: str) -> Finding:
+    """Whether mlbridge can prove who it is to the router of another machine."""
+    if fault is not None:
+        return wrong("bus", f"mlbridge cannot join {address}: {fault}.", "watchout-ctl keys client FILE makes a pair.")
+    return ok("bus", f"mlbridge has its key pair for {address}.")
+
+
 # ── the session store ────────────────────────────────────────────────────────────────────────────────────────────
 
 _BUSY: Final = "Look at the load and the locks of the database, and at the network."

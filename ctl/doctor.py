@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 from honcho.environ import parse
-from rich.console import Console
-from rich.text import Text
 
 from common.settings import Settings
 from ctl import advice, probes
 from ctl.environment import Failure, WrongSettings, home_option, read_environment, run
-from ctl.findings import Finding, Level, scrubbed, secrets_of, summary, worst, wrong
+from ctl.findings import Finding, Level, scrubbed, secrets_of, worst, wrong
+from ctl.findings_view import show
 from identity.authenticator import methods
 
 #: One check may take so long; most answer in milliseconds, and those that wait for somebody have shorter deadlines.
 CHECK_S: Final = 10.0
-
-_STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "bold red"}
 
 Check = Callable[[Settings], Awaitable[Sequence[Finding]]]
 
@@ -48,11 +44,12 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
     ("keys", probes.introspection),
     ("tls", _in_thread(probes.tls)),
     ("ports", probes.ports),
+    ("bus", _in_thread(probes.remote_bus)),
     ("ml", probes.ml_service),
 )
 
 #: In which the findings are shown.
-ORDER: Final = ("settings", "home", "store", "schema", "clock", "keys", "tls", "ports", "ml")
+ORDER: Final = ("settings", "home", "store", "schema", "clock", "keys", "tls", "ports", "bus", "ml")
 
 
 @click.command("doctor", short_help="Check settings, store, clocks, keys and ports.")
@@ -89,7 +86,7 @@ async def _examine(
     findings += [finding for each in found for finding in each]
     findings.sort(key=lambda finding: ORDER.index(finding.check))
     findings[:] = [scrubbed(finding, secrets) for finding in findings]
-    _show(findings, as_json=as_json)
+    show(findings, as_json=as_json)
     codes.append(1 if worst(findings) is Level.WRONG else 0)
     if time.monotonic() - began >= probes.ASK_S:
         # Somebody did not answer: a thread that still waits for him, in the resolver or on a disk, must not be waited
@@ -113,25 +110,11 @@ async def _bounded(name: str, check: Check, settings: Settings) -> Sequence[Find
         return [wrong(name, f"This check failed by a fault of this program, {type(exc).__name__}.", "Report it.")]
 
 
-def _show(findings: Sequence[Finding], *, as_json: bool) -> None:
-    if as_json:
-        body = {"status": worst(findings), "findings": [finding.body() for finding in findings]}
-        click.echo(msgspec.json.encode(body))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for finding in findings:
-        line = Text(f"{finding.level:<8}", _STYLES[finding.level])
-        line.append(f"{finding.check:<9}", "default")
-        line.append(finding.sentence, "default")
-        console.print(line, no_wrap=True, overflow="ignore", crop=False)
-    console.print(Text(summary(findings), _STYLES[worst(findings)]))
-
-
 def _unreadable(failure: Failure, secrets: Sequence[str], *, as_json: bool) -> None:
     faults = failure.faults if isinstance(failure, WrongSettings) else (failure.message,)
     findings = [scrubbed(wrong("settings", f"Wrong setting: {fault}."), secrets) for fault in faults]
     if as_json:
-        _show(findings, as_json=True)
+        show(findings, as_json=True)
     for finding in findings:
         click.echo(f"watchout-ctl: {finding.sentence[:1].lower()}{finding.sentence[1:].removesuffix('.')}", err=True)
 

@@ -71,9 +71,9 @@ class Environment:
     token: str | None
 
 
-def read_environment(home: str | None = None) -> Environment:
-    """The environment of this command; `home` is the option's. Raises `Failure`."""
-    environ = {**_dotenv(), **os.environ}
+def read_environment(home: str | None = None, **given: str | None) -> Environment:
+    """The environment of this command; `home` and other settings as options gave them. Raises `Failure`."""
+    environ = {**_dotenv(), **os.environ, **{name: value for name, value in given.items() if value is not None}}
     if home is not None:
         environ["WATCHOUT_HOME"] = home
     try:

@@ -29,9 +29,9 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from common import embedded_store
+from common import curve, embedded_store
 from common.bus import CONTROL, FRAMES_IN, FRAMES_OUT, LOCK
-from common.errors import RouterUnavailable, StartError, StoreUnavailable
+from common.errors import CurveFault, RouterUnavailable, StartError, StoreUnavailable
 from common.messages import Answer, Query
 from common.settings import Settings
 from ctl import checks
@@ -525,6 +525,28 @@ def _somaxconn() -> Iterator[Finding]:
 
 
 # ── the ML service ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def remote_bus(settings: Settings) -> list[Finding]:
+    """The keys of the bus over TCP, where it is used."""
+    found: list[Finding] = []
+    if settings.router_listen is not None:
+        fault, clients, broken = None, 0, []
+        try:
+            curve.load_pair(curve.server_file(settings.home))
+            clients, broken = len(curve.allowed(settings.home)), curve.broken(settings.home)
+        except CurveFault as error:
+            fault = str(error)
+        bus = checks.RemoteBus(address=settings.router_listen, fault=fault, clients=clients, broken=broken)
+        found += checks.of_remote_bus(bus)
+    if settings.router_address is not None and settings.bridge_key_file is not None:
+        fault = None
+        try:
+            curve.load_pair(settings.bridge_key_file)
+        except CurveFault as error:
+            fault = str(error)
+        found.append(checks.of_bridge_key(fault, settings.router_address))
+    return found
 
 
 async def ml_service(settings: Settings) -> list[Finding]:

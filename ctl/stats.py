@@ -81,10 +81,12 @@ async def _watch(link: Link, console: Console, every_s: float, rows: int) -> Non
 
 
 def _fitting(rows: int, body: dict[str, Any], console: Console) -> int:
-    """Streams for which the terminal has lines, below the processes."""
+    """Streams for which the terminal has lines, below the processes and the bridges."""
     members = body.get("members")
-    processes = min(len(members) + 1 if isinstance(members, list) else 1, MAX_PROCESSES)
-    return max(3, min(rows, console.height - processes - 8))
+    found = [m for m in members if isinstance(m, dict)] if isinstance(members, list) else []
+    processes = min(len(found) + 1, MAX_PROCESSES)
+    bridges = min(sum(m.get("kind") == "mlbridge" for m in found), MAX_PROCESSES)
+    return max(3, min(rows, console.height - processes - 8 - (bridges + 2 if bridges else 0)))
 
 
 async def _ask(link: Link) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _LOST: Final = (
     "frames_skipped_slow_total", "frames_skipped_bus_total", "frames_undecodable_total", "frames_old_term_total",
     "frames_to_bus_dropped_total", "ml_failures_total", "ml_timeouts_total",
 )  # fmt: skip
+_BREAKERS: Final = ("closed", "half-open", "open")
+_ENDPOINTS: Final = ("first", "fallback")
 _ALERTS: Final = {"router": ("alerts_total",), "mlbridge": ("alerts_total",)}
 
 Row = Mapping[str, Any]
@@ -92,10 +94,13 @@ def render(body: Row, *, before: Row | None = None, width: int, rows: int, own_i
     """Header, processes and streams. `before` is the answer before this one; then figures are per second."""
     processes = _processes(body, before, own_id)
     streams = sorted(_rows(body.get("streams")), key=_stream_key)
+    bridges = [process for process in processes if "ml_in_flight_limit" in process.now]
+    looks = [Text(), *_table("bridges", bridges, _bridge_columns(rates=before is not None), width, MAX_PROCESSES)]
     return Group(
         _header(body),
         Text(),
         *_table("processes", processes, _process_columns(rates=before is not None), width, MAX_PROCESSES),
+        *(looks if bridges else ()),
         Text(),
         *_table("streams", streams, _stream_columns(_now_ms(body, streams)), width, rows),
     )
@@ -178,6 +183,41 @@ def _process_columns(*, rates: bool) -> list[Column]:
     ]
 
 
+def _bridge_columns(*, rates: bool) -> list[Column]:
+    """How the ML service does, and how well streams are looked at. The last columns are frames that were not sent."""
+    per = "/s" if rates else ""
+    return [
+        Column("ML", lambda p: printable(p.row.get("name", "")), right=False, max_width=18),
+        Column("service", _service, right=False),
+        Column("in flight", lambda p: f"{_gauge(p, 'ml_in_flight')}/{_gauge(p, 'ml_in_flight_limit')}"),
+        Column("p50", lambda p: _milliseconds(p, "ml_latency_p50_seconds"), 1),
+        Column("p99", lambda p: _milliseconds(p, "ml_latency_p99_seconds")),
+        Column("streams", lambda p: _gauge(p, "ml_streams"), 2),
+        Column("looked", lambda p: _percent(p.now.get("ml_coverage_mean"))),
+        Column("least", lambda p: _percent(p.now.get("ml_coverage_min"))),
+        Column(f"failed{per}", lambda p: p.flow(("ml_failures_total",))),
+        Column(f"replaced{per}", lambda p: p.flow(("ml_frames_replaced_total",)), 3),
+        Column(f"old{per}", lambda p: p.flow(("ml_frames_too_old_total",)), 3),
+        Column(f"away{per}", lambda p: p.flow(("ml_frames_away_total",)), 3),
+    ]
+
+
+def _service(process: Process) -> Text:
+    """Which endpoint is served, and how the first one's breaker stands when it is not closed."""
+    endpoint = _ENDPOINTS[1 if process.now.get("ml_endpoint") else 0]
+    state = _BREAKERS[max(0, min(2, int(process.now.get("ml_breaker_state", 0))))]
+    return Text(endpoint if state == "closed" else f"{endpoint}, {state}", "green" if state == "closed" else "yellow")
+
+
+def _milliseconds(process: Process, name: str) -> str:
+    value = process.now.get(name, 0.0)
+    return f"{compact(value * 1000)}ms" if value else "–"
+
+
+def _percent(share: object) -> str:
+    return f"{100 * share:.0f}%" if isinstance(share, int | float) else "–"
+
+
 def _gauge(process: Process, name: str) -> str:
     """One figure of a process as it is."""
     total = process.total((name,))
@@ -201,6 +241,7 @@ def _stream_columns(now_ms: float) -> list[Column]:
         Column("alert viewers", lambda s: compact(float(s.get("alertViewers") or 0)), 4),
         Column("gateway", lambda s: printable(s.get("gateway") or "–"), 1, right=False, max_width=16),
         Column("mlbridge", lambda s: printable(s.get("mlbridge") or "–"), 3, right=False, max_width=16),
+        Column("looked", lambda s: _percent(s.get("coverage")), 2),
         Column("last", lambda s: _age(s.get("lastFrameAt"), now_ms)),
     ]
 

@@ -1,10 +1,10 @@
-"""Write the generated parts of the docs: settings.md, and the message table of bus.md. `make docs` runs it."""
+"""Write what is generated in the docs: settings.md, the messages of bus.md, schemas/*.json. `make docs` runs it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from common import messages, settings
+from common import messages, schemas, settings
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- messages: generated, see docs/build.py -->", "<!-- end of messages -->"
@@ -18,10 +18,12 @@ def with_messages(page: str) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages and the schemas."""
     (HERE / "settings.md").write_text(settings.render_markdown())
     bus = HERE / "bus.md"
     bus.write_text(with_messages(bus.read_text()))
+    for name, make in schemas.FILES.items():
+        (HERE / "schemas" / name).write_text(schemas.render(make()))
 
 
 if __name__ == "__main__":

@@ -114,6 +114,15 @@ class Access:
             owner = Owner(alert_owner)
         return self.may_hear(caller, owner if alert_owner is not None else None)
 
+    def may_view_kept(self, caller: Identity, kept_owner: str | None, owner: Owner | None) -> bool:
+        """Whether the caller may see a picture that is kept: it belongs to whose the stream was, as an alert does.
+
+        A picture of nobody is for nobody.
+        """
+        if kept_owner is None:
+            return False
+        return self.may_view(caller, owner if owner is not None and owner.user_id == kept_owner else Owner(kept_owner))
+
     def allows(self, subscription: Subscription, owner: Owner | None) -> bool:
         """Whether the subscription is within its viewer's rights."""
         needed = Right.VIEW if subscription.video else Right.ALERTS

@@ -438,6 +438,7 @@ class Conversation:
     async def _replay(self, subscription: Subscription, kept: list[KeptAlert]) -> None:
         # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
         replayed: set[str] = set()
+        subscription.replayed = frozenset(alert.id for alert in kept if alert.at >= subscription.began_ms)
         for alert in kept:
             await self._socket.drained()
             if not self._stands(subscription):

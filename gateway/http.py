@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from common import alerts, log
-from common.alerts import STREAM_ID, AlertFault
+from common.alerts import ALERT_ID, STREAM_ID, AlertFault
 from common.errors import RouterUnavailable, StoreUnavailable
 from common.frames import FrameFault
 from gateway import origins
@@ -25,6 +25,7 @@ from gateway.addresses import forwarded_secure
 from gateway.figures import Stats, render_metrics
 from gateway.hub import Word
 from gateway.lanes import Subscription
+from gateway.link import AlertFrame
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
 from gateway.mjpeg import Mjpeg
 from gateway.rooms import Rooms, now_ms
@@ -55,6 +56,7 @@ HTTP
   GET  /streams/{id}/frame.jpg     the newest frame of one
   GET  /streams/{id}/mjpeg?fps=    its frames as a moving picture
   GET  /alerts?streamId=&since=    its recent alerts
+  GET  /alerts/{id}/frame.jpg      the picture that one of them speaks of
   POST /alerts                     an ML service brings alerts
 
 Sign in with "Authorization: Bearer <session token>"; on a WebSocket also with a first message
@@ -137,6 +139,7 @@ def make_app(rooms: Rooms) -> web.Application:
     for path in Path:
         app.router.add_get(str(path), http.upgrade, allow_head=False)
     app.router.add_get("/streams/{id}/frame.jpg", http.frame)
+    app.router.add_get("/alerts/{id}/frame.jpg", http.alert_frame)
     app.router.add_get("/streams/{id}/mjpeg", http.mjpeg, allow_head=False)
     return app
 
@@ -343,6 +346,48 @@ class _Http:
             for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
             if self._rooms.access.may_hear_kept(viewer, alert.owner, owner)
         ]
+
+    async def alert_frame(self, request: web.Request) -> web.Response:
+        viewer = await self._viewer(request)
+        alert_id = request.match_info["id"]
+        if not ALERT_ID.match(alert_id):
+            raise HttpError(404, "NOT_FOUND", "an alert's id has 1 to 128 printable ASCII characters")
+        seen = [
+            each
+            for each in await self._rooms.link.alert_frames(alert_id)
+            if request.query.get("streamId") in (None, each.stream) and await self._may_view_kept(viewer, each)
+        ]
+        if not seen:
+            self._rooms.figures.count("unauthorized_total")
+            raise _no_such_alert()
+        kept = next((each for each in seen if each.kept), None)
+        if kept is None:
+            raise HttpError(404, "NO_FRAME", "no picture is kept of this alert's frame")
+        tag = f'"{kept.term:x}-{kept.frame_id:x}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if any(each.is_weak is False and f'"{each.value}"' == tag for each in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        frame = await self._rooms.link.picture(kept)
+        # The caller's right may have ended while the picture was awaited.
+        if not await self._may_view_kept(viewer, kept):
+            raise _no_such_alert()
+        if frame is None:
+            raise HttpError(404, "NO_FRAME", "the picture of this alert's frame did not come, try again")
+        return web.Response(
+            body=frame.picture,
+            headers={
+                **headers,
+                "Content-Type": frame.codec.content_type,
+                "X-Content-Type-Options": "nosniff",
+                "X-Stream-Id": frame.stream_id,
+                "X-Frame-Id": str(frame.frame_id),
+                "X-Frame-Time": str(frame.timestamp),
+            },
+        )
+
+    async def _may_view_kept(self, viewer: Identity, kept: AlertFrame) -> bool:
+        word = await self._rooms.link.find(kept.stream)
+        return self._rooms.access.may_view_kept(viewer, kept.owner, word.owner)
 
     async def post_alerts(self, request: web.Request) -> web.Response:
         signed = self._signed(request)
@@ -578,6 +623,11 @@ def _is_known(request: web.Request) -> None:
 def _no_such_stream() -> HttpError:
     """Of a stream that is not there, and of one that the caller has no right to."""
     return HttpError(404, "NOT_FOUND", "there is no such stream")
+
+
+def _no_such_alert() -> HttpError:
+    """Of an alert that is not there, and of one whose stream the caller may not view."""
+    return HttpError(404, "NOT_FOUND", "there is no such alert")
 
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}

@@ -29,10 +29,12 @@ MAX_FRAME_ID: Final = 2**32 - 1
 #: What was known of streams that nobody here has to do with any more is kept for one to two times so long.
 CLOSED_KEPT_S: Final = 10.0
 CLOSED_KEPT: Final = 20_000
+#: No time in ms is later.
+MAX_MS: Final = 2**63
 #: Streams and reasons of missed frames that are counted while the router is away.
 MAX_MISSED: Final = 50_000
 #: Ids of alerts that are remembered, so that none comes twice to a viewer.
-ALERTS_SEEN: Final = 4096
+ALERTS_SEEN: Final = 65_536
 #: Live alerts that wait for a viewer while those that are kept are fetched for it.
 ALERTS_HELD: Final = 256
 
@@ -287,6 +289,7 @@ class Hub:
         if stream.publication is None and not stream.viewers:
             stream.status, stream.owner, stream.term = word.status, word.owner, word.term
         stream.viewers[subscription] = viewer
+        subscription.began_ms = now_ms
         if subscription.video:
             stream.video[subscription] = stream.asked[subscription] = viewer
         self._touch(self._changed_interest, stream.id)
@@ -425,8 +428,11 @@ class Hub:
         else:
             publication.bus.set_rate(told.max_fps)
 
-    def alert(self, alert: Alert) -> None:
-        """An alert for all who watch its stream here, and for its camera."""
+    def alert(self, alert: Alert, told_again_at: int | None = None) -> None:
+        """An alert for all who watch its stream here, and for its camera.
+
+        One that is told again after a loss is for those who were here when it was first accepted, at this time in ms.
+        """
         stream = self._streams.get(alert.stream_id)
         if stream is None:
             return
@@ -440,6 +446,10 @@ class Hub:
         for subscription, viewer in list(stream.viewers.items()):
             if not subscription.alerts:
                 continue
+            if told_again_at is not None and (
+                told_again_at < subscription.began_ms or alert.id in subscription.replayed
+            ):
+                continue
             self.alerts_out += 1
             if subscription.held is not None:
                 if len(subscription.held) < ALERTS_HELD:
@@ -448,9 +458,10 @@ class Hub:
                     subscription.held_too_many = True
             else:
                 viewer.message(message)
-        if stream.publication is not None and stream.publication.wants_alerts:
+        publication = stream.publication
+        if publication is not None and publication.wants_alerts and publication.started_at <= (told_again_at or MAX_MS):
             self.alerts_out += 1
-            stream.publication.camera.message(message)
+            publication.camera.message(message)
 
     # ── to the router ────────────────────────────────────────────────────────────────────────────────────────────
 

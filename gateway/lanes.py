@@ -65,6 +65,7 @@ class Subscription:
 
     __slots__ = (
         "alerts",
+        "began_ms",
         "format",
         "held",
         "held_too_many",
@@ -72,6 +73,7 @@ class Subscription:
         "last_frame",
         "last_frame_id",
         "max_fps",
+        "replayed",
         "sampler",
         "sent_at",
         "skipped",
@@ -114,6 +116,10 @@ class Subscription:
         #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
         self.held: dict[str, bytes] | None = None
         self.held_too_many = False
+        #: Since when it is watched, in ms: alerts that are told again, and are older, are not for it.
+        self.began_ms = 0
+        #: Alerts not older than that which the replay for `alertsSince` gave it.
+        self.replayed: frozenset[str] = frozenset()
         #: Frames that this viewer did not get, by reason; None: none. And those of them that are in the figures.
         self.skipped: dict[Skip, int] | None = None
         self.skipped_counted: dict[Skip, int] | None = None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from common import log
+from common.accepted import AcceptedAlerts, Raised
 from common.alerts import Alert
 from common.errors import BusError, RouterUnavailable
 from common.frames import Frame
 from common.link import Link, Reply
 from common.messages import (
+    FOR_ALERT,
     REPORT_CHUNK,
     Accepted,
     Answer,
@@ -28,6 +30,7 @@ from common.messages import (
     Message,
     Newest,
     Notify,
+    Picture,
     Query,
     RaiseAlert,
     Refused,
@@ -56,6 +59,8 @@ MAX_PATIENCE_S: Final = 0.05
 
 _log = log.get("gateway.link")
 
+K = TypeVar("K", bound=Hashable)
+
 
 @dataclass(frozen=True, slots=True)
 class KeptAlert:
@@ -64,6 +69,19 @@ class KeptAlert:
     id: str
     owner: str | None
     json: bytes
+    #: When the router first had it, in ms.
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFrame:
+    """The frame that an alert speaks of. `owner`: whose the stream was; `kept`: the router has its picture."""
+
+    stream: str
+    owner: str | None
+    term: int
+    frame_id: int
+    kept: bool
 
 
 class RouterLink:
@@ -76,7 +94,9 @@ class RouterLink:
         self._figures = figures
         self._flushing = False
         self._waits: dict[str, list[asyncio.Future[Frame]]] = {}
+        self._picture_waits: dict[tuple[str, int, int], list[asyncio.Future[Frame]]] = {}
         self._waiting = 0
+        self._accepted = AcceptedAlerts()
         self.ending = False
         self._name = os.environ.get("HONCHO_PROCESS_NAME", "gateway")
         self.hub: Hub
@@ -95,7 +115,7 @@ class RouterLink:
             figures=self._read_figures,
             on_message=self._message,
             on_frame=self._frame,
-            on_joined=lambda _new_epoch: _log.info("router joined", epoch=self.link.epoch),
+            on_joined=self._joined,
             on_lost=self._lost,
         )
         self._reporter = self._loop.call_later(REPORT_EVERY_S, self._report)
@@ -161,9 +181,12 @@ class RouterLink:
 
     async def raise_alert(self, alert: Alert) -> Accepted:
         """Hand an alert to the router. Raises `RouterUnavailable`."""
+        epoch = self.link.epoch
         reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
         if not isinstance(reply, Accepted):
             raise _unexpected(reply)
+        raised = Raised(alert, len(alert.to_json()), accepted_at=reply.at or None)
+        self._accepted.add(raised, epoch, self._loop.time())
         return reply
 
     async def ask(self, what: Any, *, stream: str | None = None, since: int = 0, limit: int = 1000) -> Any:
@@ -180,7 +203,23 @@ class RouterLink:
     async def alerts(self, stream: str, *, since: int = 0, limit: int = 1000) -> list[KeptAlert]:
         """Recent alerts of a stream, oldest first. Raises `RouterUnavailable`."""
         rows = await self.ask("alerts", stream=stream, since=since, limit=limit)
-        return [KeptAlert(alert_id, owner, text.encode()) for alert_id, owner, text in rows]
+        return [KeptAlert(alert_id, owner, text.encode(), at) for alert_id, owner, text, at in rows]
+
+    async def alert_frames(self, alert_id: str) -> list[AlertFrame]:
+        """The frames that recent alerts of this id speak of, one of each stream. Raises `RouterUnavailable`."""
+        reply = await self.link.request(lambda n: Query(request=n, what="alert", id=alert_id))
+        if not isinstance(reply, Answer):
+            raise _unexpected(reply)
+        return [AlertFrame(*row) for row in reply.body]
+
+    async def picture(self, of: AlertFrame) -> Frame | None:
+        """The picture that the router keeps of an alert's frame; None when it does not come in time."""
+        key = of.stream, of.term, of.frame_id
+        return await self._await_frame(
+            self._picture_waits,
+            key,
+            lambda: self.link.send(Picture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
+        )
 
     def ask_newest(self, stream: str) -> None:
         """Ask for the newest frame of a stream elsewhere; it comes like any other frame, or not."""
@@ -194,26 +233,33 @@ class RouterLink:
         """
         if self.hub.publication(stream) is not None:
             return self.hub.newest(stream)
-        if self._waiting >= MAX_FRAME_WAITS:
-            raise RouterUnavailable("too many wait for frames")
         if word.status == "offline":
             return self.hub.newest(stream)
+        frame = await self._await_frame(self._waits, stream, lambda: self.ask_newest(stream))
+        return self.hub.newest(stream) if frame is None else frame
+
+    async def _await_frame(
+        self, all_waits: dict[K, list[asyncio.Future[Frame]]], key: K, ask: Callable[[], object]
+    ) -> Frame | None:
+        """Ask for a frame, once for all who wait for it, and wait. Raises `RouterUnavailable` when too many do."""
+        if self._waiting >= MAX_FRAME_WAITS:
+            raise RouterUnavailable("too many wait for frames")
         future: asyncio.Future[Frame] = self._loop.create_future()
-        waits = self._waits.setdefault(stream, [])
+        waits = all_waits.setdefault(key, [])
         waits.append(future)
         self._waiting += 1
         try:
             if len(waits) == 1:
-                self.ask_newest(stream)
+                ask()
             async with asyncio.timeout(self._settings.router_timeout_s):
                 return await future
         except TimeoutError:
-            return self.hub.newest(stream)
+            return None
         finally:
             self._waiting -= 1
             waits.remove(future)
             if not waits:
-                self._waits.pop(stream, None)
+                all_waits.pop(key, None)
 
     # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -237,7 +283,7 @@ class RouterLink:
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
             case Notify():
-                self.hub.alert(body.alert)
+                self.hub.alert(body.alert, body.at)
             case TellCamera():
                 self.hub.tell_camera(body, now_ms)
             case _:
@@ -245,16 +291,24 @@ class RouterLink:
 
     def _frame(self, data: bytes) -> None:
         try:
-            frame = Frame.from_bus(decode_frame(data))
+            came = decode_frame(data)
+            frame = Frame.from_bus(came)
         except BusError as exc:
             self._figures.count("bus_bad_messages_total")
             _log.warning("bad frame from the router", error=str(exc))
             return
+        if came.to == FOR_ALERT:
+            self._arrived(self._picture_waits.get((frame.stream_id, frame.term, frame.frame_id), ()), frame)
+            return
         self._figures.count("frames_from_bus_total")
-        for future in self._waits.get(frame.stream_id, ()):
+        self._arrived(self._waits.get(frame.stream_id, ()), frame)
+        self.hub.remote_frame(frame, self._loop.time())
+
+    @staticmethod
+    def _arrived(waits: Iterable[asyncio.Future[Frame]], frame: Frame) -> None:
+        for future in waits:
             if not future.done():
                 future.set_result(frame)
-        self.hub.remote_frame(frame, self._loop.time())
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -303,7 +357,17 @@ class RouterLink:
         figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self.link.bad_messages
         return figures
 
+    def _joined(self, new_epoch: bool) -> None:
+        epoch = self.link.epoch
+        _log.info("router joined", epoch=epoch)
+        # What another router accepted a moment before it ended may not have gone out.
+        for raised in self._accepted.take_other(epoch) if new_epoch else ():
+            self._figures.count("alerts_raised_again_total")
+            self.link.send(RaiseAlert(request=0, alert=raised.alert, accepted_at=raised.accepted_at))
+            self._accepted.add(raised, epoch, self._loop.time())
+
     def _lost(self) -> None:
+        self._accepted.prune(self._loop.time())
         self._figures.count("router_lost_total")
         self._loop.call_later(LOST_LOGGED_AFTER_S, self._say_lost)
 

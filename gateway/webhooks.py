@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from common.webhooks import WEBHOOK_ID, digest
+
 #: How far a signed time may be off, either way.
 TOLERANCE_S: Final = 300
 #: A signed request can come again for so long: signed with a clock that is ahead, and sent until it is behind.
@@ -28,8 +30,6 @@ MAX_REMEMBERED: Final = 65_536
 #: Longest id of an alert (`common.alerts`).
 MAX_ALERT_ID: Final = 128
 
-#: Printable, without a space; and without the full stop, which separates what is signed.
-_ID: Final = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,128}")
 _TIME: Final = re.compile(r"[0-9]{1,12}")
 
 
@@ -54,10 +54,9 @@ class Signed:
 
         Every signature is compared with every secret in constant time, also when an earlier one was right.
         """
-        content = b"%b.%b.%b" % (self.id.encode(), self.timestamp.encode(), body)
         right = False
         for secret in secrets:
-            expected = hmac.new(secret, content, hashlib.sha256).digest()
+            expected = digest(secret, self.id, self.timestamp, body)
             for signature in self.signatures:
                 right |= hmac.compare_digest(signature, expected)
         if not right:
@@ -72,7 +71,7 @@ def read_headers(ids: Sequence[str], timestamps: Sequence[str], signatures: Sequ
     """
     if not (len(ids) == len(timestamps) == len(signatures) == 1):
         raise WebhookFault("not one header each of webhook-id, webhook-timestamp, webhook-signature")
-    if not _ID.fullmatch(ids[0]):
+    if not WEBHOOK_ID.fullmatch(ids[0]):
         raise WebhookFault("the id is not 1 to 128 printable characters without spaces and full stops")
     if not _TIME.fullmatch(timestamps[0]):
         raise WebhookFault("the time is not a number of seconds")

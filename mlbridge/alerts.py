@@ -1,15 +1,19 @@
 """Alerts between the ML service and the router: what came is checked and given an identity, what waits is bounded.
 
-Pure: ids come from the caller; no socket, no clock.
+Pure: no socket, no clock.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
+from common.accepted import Raised
 from common.alerts import Alert, AlertFault, check_draft, complete
 from common.errors import BusError
 from common.frames import Frame
@@ -18,6 +22,7 @@ from common.messages import RaiseAlert, decode_from_member, encode
 #: Alerts that may wait for the router; past it, or past the bytes, the oldest is dropped.
 MAX_WAITING: Final = 1_000
 MAX_WAITING_BYTES: Final = 4 << 20
+_NO_ID: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +33,39 @@ class ReadAlerts:
     refused: list[str]
 
 
-def read_alerts(values: Iterable[object], frame: Frame | None, *, new_id: Callable[[], str], now_ms: int) -> ReadAlerts:
+def read_alerts(values: Iterable[object], frame: Frame | None, *, now_ms: int) -> ReadAlerts:
     """Check alerts as they came; what they leave out is taken from the frame that they answer, if that is known."""
     read = ReadAlerts([], [])
     for value in values:
         try:
+            draft = check_draft(value)
             alert = complete(
-                check_draft(value),
-                alert_id=new_id(),
+                draft,
+                alert_id=_NO_ID,
                 timestamp=now_ms if frame is None else frame.timestamp,
                 stream_id=None if frame is None else frame.stream_id,
                 frame_id=None if frame is None else frame.frame_id,
             )
+            if draft.id is None:
+                alert = msgspec.structs.replace(alert, id=content_id(alert))
             read.alerts.append((alert, _bus_bytes(alert)))
         except AlertFault as fault:
             read.refused.append(str(fault))
     return read
+
+
+def content_id(alert: Alert) -> str:
+    """The id of an alert that brought none: 32 hexadecimal digits of its stream, frame, time and content.
+
+    So an answer that comes twice, also through another bridge or after a restart, has the same id both times.
+    """
+    content = msgspec.json.encode(msgspec.structs.replace(alert, id=_NO_ID), order="sorted")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def mark_stale(alert: Alert, age_ms: int) -> Alert:
+    """The alert, saying that the frame it speaks of was so old when the answer came."""
+    return msgspec.structs.replace(alert, metadata={**(alert.metadata or {}), "ageMs": age_ms, "stale": True})
 
 
 def _bus_bytes(alert: Alert) -> int:
@@ -62,30 +84,30 @@ class AlertQueue:
     def __init__(self, *, max_alerts: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self._max_alerts = max_alerts
         self._max_bytes = max_bytes
-        self._waiting: deque[tuple[Alert, int]] = deque()
+        self._waiting: deque[Raised] = deque()
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, alert: Alert, size_bytes: int) -> int:
+    def put(self, raised: Raised) -> int:
         """Add one at the end; how many of the oldest were dropped for it."""
-        self._waiting.append((alert, size_bytes))
-        self.bytes += size_bytes
+        self._waiting.append(raised)
+        self.bytes += raised.size_bytes
         dropped = 0
         while len(self._waiting) > self._max_alerts or (self.bytes > self._max_bytes and len(self._waiting) > 1):
             self._pop()
             dropped += 1
         return dropped
 
-    def first(self) -> Alert | None:
+    def first(self) -> Raised | None:
         """The oldest; it stays until it is `done`."""
-        return self._waiting[0][0] if self._waiting else None
+        return self._waiting[0] if self._waiting else None
 
-    def done(self, alert: Alert) -> None:
+    def done(self, raised: Raised) -> None:
         """Take it out, if it was not dropped meanwhile."""
-        if self._waiting and self._waiting[0][0] is alert:
+        if self._waiting and self._waiting[0] is raised:
             self._pop()
 
     def _pop(self) -> None:
-        self.bytes -= self._waiting.popleft()[1]
+        self.bytes -= self._waiting.popleft().size_bytes

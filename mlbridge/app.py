@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
+import click
+
 from common import log, service
+from common.curve import load_pair
 from common.frames import Frame
 from common.link import Link
 from common.messages import FromRouter, Hello, Message
 from common.metrics import Figures
+from common.remote_bus import RouterAddress
 from common.settings import Settings
+from mlbridge.endpoints import Endpoints
 from mlbridge.feed import Feed
 from mlbridge.outbox import Outbox
+from mlbridge.ring import FrameRing
 from mlbridge.scheduler import Scheduler
 from mlbridge.targets import Target, open_target
 
@@ -42,10 +51,11 @@ class Bridge:
         self._link = link = Link(
             Hello(
                 kind="mlbridge",
-                name=os.environ.get("HONCHO_PROCESS_NAME") or "mlbridge",
+                name=_name(settings),
                 pid=os.getpid(),
                 group=settings.ml_group,
                 max_fps=None if target is None else settings.ml_fps,
+                streams=settings.ml_streams,
             ),
             home=settings.home,
             max_message_bytes=settings.max_message_bytes,
@@ -56,6 +66,7 @@ class Bridge:
             on_frame=None if target is None else self._frame_came,
             on_joined=self._joined,
             on_lost=self._lost,
+            router=_router_of(settings),
         )
         if target is None:
             _log.info("mlbridge waits: ML_SERVICE_URL is not set")
@@ -82,24 +93,43 @@ class Bridge:
 
     async def _open_feed(self, target: Target, link: Link) -> None:
         settings = self._settings
-        self._outbox = outbox = Outbox(link, figures=self._figures)
+        ring = FrameRing(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
+        self._outbox = outbox = Outbox(
+            link,
+            figures=self._figures,
+            cooldown_s=settings.alert_cooldown_s,
+            max_age_s=settings.ml_max_age_s,
+            ring=ring,
+        )
+        targets = [target]
+        fallback = None if settings.ml_fallback_url is None else open_target(settings, settings.ml_fallback_url)
+        if fallback is not None:
+            targets.append(fallback)
         scheduler = Scheduler[Frame](
+            Endpoints(len(targets), settings.ml_in_flight, chance=random.random),
             max_fps=settings.ml_fps,
-            in_flight=settings.ml_in_flight,
+            max_age_s=settings.ml_max_age_s,
             timeout_s=settings.ml_timeout_s,
             max_streams=settings.max_streams,
         )
         feed = Feed(
-            target,
+            targets,
             scheduler,
             figures=self._figures,
             said=outbox.said,
             refused=outbox.refused,
             report=link.send,
+            max_age_s=settings.ml_max_age_s,
+            sent=ring.sent,
         )
         await feed.open()
         self._feed = feed
-        _log.info("mlbridge serves an ML service", service=target.shown_as, fps=settings.ml_fps)
+        _log.info(
+            "mlbridge serves an ML service",
+            service=target.shown_as,
+            fallback=None if fallback is None else fallback.shown_as,
+            fps=settings.ml_fps,
+        )
 
     def _frame_came(self, data: bytes) -> None:
         if self._feed is not None:
@@ -107,12 +137,18 @@ class Bridge:
 
     def _joined(self, new_epoch: bool) -> None:
         _log.info("joined the router", new_epoch=new_epoch)
+        if self._outbox is not None:
+            self._outbox.joined()
 
     def _lost(self) -> None:
         self._figures.count("router_lost_total")
         _log.warning("the router is away; alerts wait for it")
+        if self._outbox is not None:
+            self._outbox.lost()
 
     def _read_figures(self) -> dict[str, float]:
+        if self._feed is not None:
+            self._feed.tell_figures()
         bad = self._feed.bad_messages if self._feed is not None else 0
         bad += self._link.bad_messages if self._link is not None else 0
         self._figures.set("bus_bad_messages_total", bad)
@@ -130,6 +166,46 @@ def _pass_over(_: FromRouter) -> None:
     """The router tells a bridge nothing but answers and frames."""
 
 
-def main() -> None:
-    """Run the bridge."""
-    service.run("mlbridge", Bridge)
+def _name(settings: Settings) -> str:
+    """What this process is called in figures and logs: of another machine's, with its host."""
+    name = os.environ.get("HONCHO_PROCESS_NAME") or "mlbridge"
+    return name if settings.router_address is None else f"{name}@{socket.gethostname()}"[:255]
+
+
+def _router_of(settings: Settings) -> RouterAddress | None:
+    """The router of another machine, when there is one to join. Raises `CurveFault`."""
+    if settings.router_address is None:
+        return None
+    assert settings.router_public_key is not None
+    assert settings.bridge_key_file is not None
+    return RouterAddress(settings.router_address, settings.router_public_key, load_pair(settings.bridge_key_file))
+
+
+#: Options, and the settings that they go before.
+OPTIONS: Final = {
+    "streams": "ML_STREAMS",
+    "fps": "ML_FPS",
+    "group": "ML_GROUP",
+    "router": "ROUTER_ADDRESS",
+    "router_key": "ROUTER_PUBLIC_KEY",
+    "key_file": "BRIDGE_KEY_FILE",
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="watchout", prog_name="watchout-mlbridge")
+@click.option("--streams", metavar="PATTERNS", help="Only streams that match, such as 'cam-*,door-?' (ML_STREAMS).")
+@click.option("--fps", metavar="N", help="Frames per second of each stream (ML_FPS).")
+@click.option("--group", metavar="NAME", help="Bridges of one group share the streams (ML_GROUP).")
+@click.option("--router", metavar="tcp://HOST:PORT", help="A router on another machine (ROUTER_ADDRESS).")
+@click.option("--router-key", metavar="KEY", help="That router's public key (ROUTER_PUBLIC_KEY).")
+@click.option("--key-file", metavar="FILE", help="This bridge's own key pair (BRIDGE_KEY_FILE).")
+def main(**given: str | None) -> None:
+    """Show the newest frames of the streams to an ML service, ML_SERVICE_URL, and bring back its alerts.
+
+    All settings come from the environment; an option goes before the setting named with it.
+    """
+    options = {
+        OPTIONS[name]: (f"--{name.replace('_', '-')}", value) for name, value in given.items() if value is not None
+    }
+    service.run("mlbridge", Bridge, options)

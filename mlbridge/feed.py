@@ -6,29 +6,67 @@ It decides nothing about turns (`scheduler`) and nothing about alerts (`alerts`,
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from common import log
 from common.alerts import STREAM_ID, AlertFault
 from common.errors import BusError
 from common.frames import Frame, FrameFault
-from common.messages import BadFrame, decode_frame
+from common.messages import MAX_COVERAGE_ROWS, BadFrame, Coverage, decode_frame
 from common.metrics import Figures
 from common.service import Tasks
-from mlbridge.scheduler import GiveUp, Scheduler, SendFrame
+from mlbridge.looks import Covered, Latencies
+from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
 from mlbridge.targets import Target, TargetFailure, TargetTimeout
 
 #: Weight of the newest request in the smoothed latency.
 LATENCY_WEIGHT: Final = 0.2
 #: Streams with an undecodable frame that are remembered, so that each is told once.
 MAX_BAD_STREAMS: Final = 1_000
+#: How often the loop is looked at for a standstill.
+WATCH_EVERY_S: Final = 0.25
+#: After a standstill, what the sockets held meanwhile has been read when the loop has run for so long.
+SETTLE_S: Final = 0.1
+#: How often the streams' coverage is told.
+COVERAGE_EVERY_S: Final = 2.0
 
 _log = log.get("mlbridge.feed")
 
-#: Takes what the ML service said: alerts as they came, and the frame that they answer.
-Said = Callable[[list[object], Frame | None], None]
+
+class Said(Protocol):
+    """Takes what the ML service said."""
+
+    def __call__(self, values: list[object], frame: Frame | None, *, age_ms: int | None = None) -> None:
+        """Alerts as they came, the frame that they answer, and how old it was when the answer came."""
+
+
+class Standstill:
+    """How long a frame may have waited unread because this process stood still. Pure; `now` in seconds.
+
+    Frames are dated by when they are read. After a standstill (a stopped process, a starved machine) the sockets hold
+    old ones: those are dated by the last time the loop was seen running, which makes them seem older, never younger.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._seen_at = now
+        self._since = now
+        self._until = -math.inf
+
+    def look(self, now: float) -> None:
+        """The loop runs."""
+        if now - self._seen_at > 2 * WATCH_EVERY_S:
+            self._since = self._seen_at
+            self._until = now + SETTLE_S
+        self._seen_at = now
+
+    def came_at(self, now: float) -> float:
+        """When a frame that is read now came, at the earliest."""
+        if now - self._seen_at > 2 * WATCH_EVERY_S:
+            self.look(now)
+        return self._since if now < self._until else now
 
 
 class Outage:
@@ -66,38 +104,54 @@ class Outage:
 
 
 class Feed:
-    """Feeds one target. `frame_came` takes frames as the bus brings them."""
+    """Feeds the endpoints of one ML service. `frame_came` takes frames as the bus brings them.
+
+    `targets` are in the order of the scheduler's endpoints. `sent` is told each frame that goes out.
+    """
 
     def __init__(
         self,
-        target: Target,
+        targets: Sequence[Target],
         scheduler: Scheduler[Frame],
         *,
         figures: Figures,
         said: Said,
         refused: Callable[[str], None],
-        report: Callable[[BadFrame], bool],
+        report: Callable[[BadFrame | Coverage], bool],
+        max_age_s: float,
+        sent: Callable[[Frame], None] | None = None,
     ) -> None:
-        self._target = target
+        self._targets = targets
         self._scheduler = scheduler
         self._figures = figures
         self._said = said
         self._refused = refused
         self._report = report
+        self._max_age_s = max_age_s
+        self._sent = sent
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
-        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._requests: dict[int, tuple[asyncio.Task[None], int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self._outage = Outage()
+        self._outages = [Outage() for _ in targets]
+        self._latencies = Latencies()
+        self._standstill = Standstill(self._loop.time())
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._covered = Covered.of([], 0)
+        self._covered_at = -math.inf
+        self._told_rows = 0
+        self._in_use = 0
         self._bad_streams: dict[str, None] = {}
         self.bad_messages = 0
 
     async def open(self) -> None:
-        """Prepare the target."""
-        await self._target.open(lambda values: self._said(values, None))
+        """Prepare the targets."""
+        for target in self._targets:
+            await target.open(lambda values: self._said(values, None))
+        self._watch()
 
     def frame_came(self, data: bytes) -> None:
         """A frame from the bus."""
@@ -120,11 +174,45 @@ class Feed:
             self._undecodable(frame, str(fault))
             return
         self._bad_streams.pop(frame.stream_id, None)
-        self._scheduler.offer(frame.stream_id, (frame.term, frame.frame_id), frame, size, self._loop.time())
+        now = self._loop.time()
+        order = (frame.term, frame.frame_id)
+        self._scheduler.offer(frame.stream_id, order, frame, size, now, came_at=self._standstill.came_at(now))
         self._turn()
 
+    def tell_figures(self) -> None:
+        """Bring the figures up to date."""
+        scheduler, figures, now = self._scheduler, self._figures, self._loop.time()
+        counts, endpoints = scheduler.counts, scheduler.endpoints
+        first = endpoints.each[0]
+        serving = endpoints.each[endpoints.in_use]
+        p50, p99 = self._latencies.quantiles(now, 0.5, 0.99)
+        for name, value in (
+            ("ml_frames_replaced_total", counts.replaced),
+            ("ml_frames_too_old_total", counts.too_old),
+            ("ml_frames_away_total", counts.away),
+            ("ml_frames_over_bytes_total", counts.over_bytes),
+            ("ml_frames_forgotten_total", counts.forgotten),
+            ("ml_frames_waiting", scheduler.waiting),
+            ("ml_answers_late_total", counts.late),
+            ("ml_probe_copies_total", counts.copies),
+            ("ml_in_flight", scheduler.in_flight),
+            ("ml_in_flight_limit", serving.limiter.limit),
+            ("ml_latency_p50_seconds", round(p50, 6)),
+            ("ml_latency_p99_seconds", round(p99, 6)),
+            ("ml_breaker_state", first.breaker.state),
+            ("ml_breaker_opened_total", first.breaker.opened),
+            ("ml_endpoint", endpoints.in_use),
+            ("ml_streams", self._covered.streams),
+            ("ml_coverage_mean", round(self._covered.mean, 4)),
+            ("ml_coverage_min", round(self._covered.least, 4)),
+        ):
+            figures.set(name, float(value))
+        for fallback in endpoints.each[1:]:
+            figures.set("ml_fallback_breaker_state", float(fallback.breaker.state))
+            figures.set("ml_fallback_breaker_opened_total", fallback.breaker.opened)
+
     async def close(self, timeout_s: float) -> None:
-        """Take no more frames, give requests under way `timeout_s`, then let go of the target."""
+        """Take no more frames, give requests under way `timeout_s`, then let go of the targets."""
         self._closed = True
         self._scheduler.clear()
         self._turn()
@@ -135,10 +223,12 @@ class Feed:
             _log.warning("requests to the ML service were cut off", requests=len(self._requests))
             self._requests.clear()
             self._idle.set()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
         await self._tasks.close()
-        await self._target.close()
+        for target in self._targets:
+            await target.close()
 
     def _undecodable(self, frame: Frame, reason: str) -> None:
         self._figures.count("frames_undecodable_total")
@@ -149,24 +239,46 @@ class Feed:
             if len(self._bad_streams) > MAX_BAD_STREAMS:
                 del self._bad_streams[next(iter(self._bad_streams))]
 
+    def _watch(self) -> None:
+        now = self._loop.time()
+        self._standstill.look(now)
+        if now - self._covered_at >= COVERAGE_EVERY_S:
+            self._covered_at = now
+            self._covered = Covered.of(self._scheduler.coverage(now), MAX_COVERAGE_ROWS)
+            rows = [(stream, round(share, 4)) for stream, share in self._covered.worst]
+            if rows or self._told_rows:
+                self._report(Coverage(rows=rows))
+            self._told_rows = len(rows)
+        self._watch_timer = self._loop.call_later(WATCH_EVERY_S, self._watch)
+
     def _turn(self) -> None:
         for command in self._scheduler.due(self._loop.time()):
             match command:
-                case SendFrame(ticket, _, frame, _):
-                    self._figures.count("ml_requests_total")
-                    self._idle.clear()
-                    self._requests[ticket] = self._tasks.start(self._ask(ticket, frame), f"ml request {ticket}")
+                case SendFrame():
+                    self._start(command)
                 case GiveUp(ticket):
-                    task = self._requests.pop(ticket, None)
-                    if task is not None:
+                    under_way = self._requests.pop(ticket, None)
+                    if under_way is not None:
+                        task, endpoint = under_way
                         task.cancel()
-                    self._count_failure("no answer before the deadline", timeout=True)
-        counts = self._scheduler.counts
-        self._figures.set("ml_frames_replaced_total", counts.replaced + counts.dropped)
-        self._figures.set("ml_in_flight", self._scheduler.in_flight)
+                        self._count_failure(endpoint, "no answer before the deadline", timeout=True)
+        in_use = self._scheduler.endpoints.in_use
+        if in_use != self._in_use:
+            self._in_use = in_use
+            _log.warning("frames go to another ML endpoint", service=self._targets[in_use].shown_as, endpoint=in_use)
         if not self._requests:
             self._idle.set()
         self._set_timer()
+
+    def _start(self, command: SendFrame[Frame]) -> None:
+        self._figures.count("ml_requests_total")
+        if command.endpoint:
+            self._figures.count("ml_fallback_requests_total")
+        if not command.copy and self._sent is not None:
+            self._sent(command.frame)
+        self._idle.clear()
+        task = self._tasks.start(self._ask(command), f"ml request {command.ticket}")
+        self._requests[command.ticket] = task, command.endpoint
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -176,45 +288,63 @@ class Feed:
         if at is not None:
             self._timer = self._loop.call_at(at, self._turn)
 
-    async def _ask(self, ticket: int, frame: Frame) -> None:
-        started = time.perf_counter()
+    async def _ask(self, command: SendFrame[Frame]) -> None:
+        started = time.perf_counter()  # the loop's own clock counts milliseconds
         try:
-            values = await self._target.show(frame)
+            values = await self._targets[command.endpoint].show(command.frame)
         except AlertFault as fault:
-            if self._answered(ticket, started):
+            if self._answered(command, started):
                 self._refused(str(fault))
         except TargetFailure as failure:
-            self._failed(ticket, str(failure), timeout=isinstance(failure, TargetTimeout))
+            self._failed(
+                command,
+                str(failure),
+                timeout=isinstance(failure, TargetTimeout),
+                retry_after_s=failure.retry_after_s,
+            )
         except Exception as exc:
-            self._failed(ticket, f"unexpected {type(exc).__name__}: {exc}", timeout=False)
+            self._failed(command, f"unexpected {type(exc).__name__}: {exc}", timeout=False)
         else:
-            if self._answered(ticket, started) and values:
-                self._said(values, frame)
+            age_s = self._loop.time() - command.came_at
+            if self._answered(command, started):
+                if age_s > self._max_age_s:
+                    self._figures.count("ml_answers_stale_total")
+                if values:
+                    self._said(values, command.frame, age_ms=max(0, round(age_s * 1000)))
         self._turn()
 
-    def _answered(self, ticket: int, started: float) -> bool:
+    def _answered(self, command: SendFrame[Frame], started: float) -> bool:
+        """The endpoint answered; whether the answer counts."""
         now = self._loop.time()
-        if not self._scheduler.answered(ticket, now):
+        answered = self._scheduler.answered(command.ticket, now)
+        if answered is Answered.LATE:
             return False
-        self._requests.pop(ticket, None)
+        self._requests.pop(command.ticket, None)
+        lasted = self._outages[command.endpoint].answered(now)
+        if lasted is not None:
+            service = self._targets[command.endpoint].shown_as
+            _log.info("the ML service answers again", service=service, after_s=round(lasted, 1))
+        if answered is Answered.COPY:
+            return False
         latency = time.perf_counter() - started
+        self._latencies.add(latency, now)
         smoothed = self._figures.values["ml_latency_seconds"]
         self._figures.set(
             "ml_latency_seconds", round(smoothed + LATENCY_WEIGHT * (latency - smoothed) if smoothed else latency, 6)
         )
-        lasted = self._outage.answered(now)
-        if lasted is not None:
-            _log.info("the ML service answers again", service=self._target.shown_as, after_s=round(lasted, 1))
         return True
 
-    def _failed(self, ticket: int, reason: str, *, timeout: bool) -> None:
-        if self._scheduler.failed(ticket, self._loop.time()):
-            self._requests.pop(ticket, None)
-            self._count_failure(reason, timeout=timeout)
+    def _failed(
+        self, command: SendFrame[Frame], reason: str, *, timeout: bool, retry_after_s: float | None = None
+    ) -> None:
+        if self._scheduler.failed(command.ticket, self._loop.time(), retry_after_s):
+            self._requests.pop(command.ticket, None)
+            self._count_failure(command.endpoint, reason, timeout=timeout)
 
-    def _count_failure(self, reason: str, *, timeout: bool) -> None:
+    def _count_failure(self, endpoint: int, reason: str, *, timeout: bool) -> None:
         self._figures.count("ml_failures_total")
         if timeout:
             self._figures.count("ml_timeouts_total")
-        if self._outage.failed(self._loop.time()):
-            _log.warning("the ML service fails, video goes on", service=self._target.shown_as, reason=reason[:200])
+        if self._outages[endpoint].failed(self._loop.time()):
+            service = self._targets[endpoint].shown_as
+            _log.warning("the ML service fails, video goes on", service=service, reason=reason[:200])

@@ -1,8 +1,8 @@
 """Which frame goes to the ML service next, and when. Pure: events and `now` in, commands and verdicts out.
 
 Per stream there is one slot (the newest frame wins), at most one request under way, and a rate. Over the streams there
-are `in_flight` requests at most and fair turns: the stream that was served longest ago goes first. A request has a
-deadline; after failures there is a short pause. Whether a frame may go at all is decided in one place, `_open`.
+are fair turns: the stream that was served longest ago goes first. A frame that is too old is not sent, a request has a
+deadline. How many requests may be under way, and where, `endpoints` says.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from common.pacing import Sampler
+from mlbridge.endpoints import Endpoints, Turn
+from mlbridge.looks import Coverage
 
 #: A stream of which nothing came for so long is forgotten, and its waiting frame with it.
 FORGET_AFTER_S: Final = 60.0
+#: The coverage of a stream is told for so long after its newest frame.
+TOLD_FOR_S: Final = 10.0
 #: Frames that wait may hold so many bytes together; past it the one that waits longest is dropped.
 MAX_WAITING_BYTES: Final = 256 << 20
-#: Pause after a failure; it doubles with each further failure in a row.
-FIRST_PAUSE_S: Final = 0.05
-#: Longest pause. With it and 2 frames per second of a stream, a service that returns is asked again within 1 s.
-LONGEST_PAUSE_S: Final = 0.5
 
 F = TypeVar("F")
 
@@ -32,12 +32,19 @@ Order = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SendFrame(Generic[F]):
-    """Ask the ML service about this frame; its answer counts until `deadline`."""
+    """Show this frame to the endpoint of this number; its answer counts until `deadline`.
+
+    `came_at` is when the frame came to the bridge. With `copy` the frame goes to another endpoint as well, and only
+    whether it is answered is of interest.
+    """
 
     ticket: int
     stream: str
     frame: F
     deadline: float
+    came_at: float
+    endpoint: int = 0
+    copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +63,55 @@ class Offered(enum.Enum):
 
     WAITS = "waits"
     REPLACED_ONE = "it waits, in the place of an older one"
-    TOO_OLD = "a newer or the same frame was offered before"
+    OVERTAKEN = "a newer or the same frame was offered before"
+    TOO_OLD = "it came too late"
+
+
+class Answered(enum.Enum):
+    """What an answer is good for."""
+
+    COUNTS = "it counts"
+    COPY = "it shows that the endpoint is there; another endpoint has the same frame"
+    LATE = "it is past its deadline, and must not be used"
 
 
 @dataclass(slots=True)
 class Counts:
-    """Every offered frame is counted once: ``offered == sent + replaced + dropped`` + those that wait.
+    """Every offered frame is counted once: ``offered == sent + not_sent`` + those that wait.
 
-    `replaced`: a newer frame of its stream was there before the service was free. `dropped`: forgotten with its
-    stream, or over a bound. `late`: answers after their deadline.
+    Why a frame was not sent: `replaced`: a newer one of its stream was there first. `too_old`: it was past the age
+    limit before its turn. `away`: one of these two while no endpoint was to be had. `over_bytes`: it waited longest
+    when too many bytes waited. `forgotten`: its stream was, or the bridge ended. `copies`: sent beside, to try an
+    endpoint. `late`: answers after their deadline.
     """
 
     offered: int = 0
     sent: int = 0
     replaced: int = 0
-    dropped: int = 0
+    too_old: int = 0
+    away: int = 0
+    over_bytes: int = 0
+    forgotten: int = 0
+    copies: int = 0
     late: int = 0
+
+    @property
+    def not_sent(self) -> int:
+        """Frames that were let go."""
+        return self.replaced + self.too_old + self.away + self.over_bytes + self.forgotten
 
 
 class _Stream:
     """What is known of one stream. `turn` is the number of its last turn, `queued` its place among those that wait."""
 
-    __slots__ = ("flying", "order", "queued", "sampler", "seen_at", "turn")
+    __slots__ = ("coverage", "flying", "order", "queued", "sampler", "seen_at", "turn")
 
-    def __init__(self, max_fps: float, turn: int) -> None:
+    def __init__(self, max_fps: float, turn: int, now: float) -> None:
         self.sampler = Sampler(max_fps)
+        self.coverage = Coverage(now)
         self.turn = turn
         self.order: Order = (-1, -1)
-        self.seen_at = 0.0
+        self.seen_at = now
         self.flying = False
         self.queued: _Place | None = None
 
@@ -95,9 +123,18 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
+class _Waiting(Generic[F]):
+    frame: F
+    size_bytes: int
+    came_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
     stream: str
     deadline: float
+    turn: Turn
+    copy: bool
 
 
 class Scheduler(Generic[F]):
@@ -105,33 +142,35 @@ class Scheduler(Generic[F]):
 
     def __init__(
         self,
+        endpoints: Endpoints,
         *,
         max_fps: float,
-        in_flight: int,
+        max_age_s: float,
         timeout_s: float,
         max_streams: int,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         self.counts = Counts()
+        self.endpoints = endpoints
         self._max_fps = max_fps
-        self._in_flight = in_flight
+        self._max_age_s = max_age_s
         self._timeout_s = timeout_s
-        self._max_streams = max(max_streams, in_flight + 1)  # so that there is always one that can be let go
+        most_in_flight = sum(endpoint.limiter.bound for endpoint in endpoints.each)
+        self._max_streams = max(max_streams, most_in_flight + 1)  # so that there is always one that can be let go
         self._max_waiting_bytes = max_waiting_bytes
         self._streams: dict[str, _Stream] = {}  # the one not seen for longest is first
-        self._waiting: dict[str, tuple[F, int]] = {}  # the frame that waits longest is first
+        self._waiting: dict[str, _Waiting[F]] = {}  # the frame that waits longest is first
         self._waiting_bytes = 0
+        self._latest_came_at = -math.inf
         self._ready: list[_Place] = []  # by turn: may go now
         self._later: list[_Place] = []  # by time: may go then
         self._requests: dict[int, _Request] = {}  # by deadline, as all have the same timeout
         self._turns = 0
         self._tickets = 0
-        self._failures = 0
-        self._paused_until = -math.inf
 
     @property
     def in_flight(self) -> int:
-        """Requests under way."""
+        """Requests under way, at all endpoints."""
         return len(self._requests)
 
     @property
@@ -149,40 +188,56 @@ class Scheduler(Generic[F]):
         """Streams that are remembered."""
         return len(self._streams)
 
-    def offer(self, stream: str, order: Order, frame: F, size_bytes: int, now: float) -> Offered:
-        """A frame came."""
+    def offer(
+        self, stream: str, order: Order, frame: F, size_bytes: int, now: float, *, came_at: float | None = None
+    ) -> Offered:
+        """A frame came; `came_at` when that was not now."""
         self.counts.offered += 1
         known = self._see(stream, now)
         if order <= known.order:
             self.counts.replaced += 1
-            return Offered.TOO_OLD
+            return Offered.OVERTAKEN
         known.order = order
+        known.coverage.seen(now)
+        # Frames come in order, so none came before those that wait; and so the first of them is the oldest.
+        came_at = self._latest_came_at = max(now if came_at is None else came_at, self._latest_came_at)
+        if now - came_at >= self._max_age_s:
+            self.counts.too_old += 1
+            return Offered.TOO_OLD
         verdict = Offered.WAITS
         if self._take(stream) is not None:
-            self.counts.replaced += 1
+            if self.endpoints.away:
+                self.counts.away += 1
+            else:
+                self.counts.replaced += 1
             verdict = Offered.REPLACED_ONE
-        self._waiting[stream] = frame, size_bytes
+        self._waiting[stream] = _Waiting(frame, size_bytes, came_at)
         self._waiting_bytes += size_bytes
         if known.queued is None and not known.flying:
             self._queue(stream, known, now)
         while self._waiting_bytes > self._max_waiting_bytes and len(self._waiting) > 1:
-            self._drop_waiting(next(iter(self._waiting)))
+            self._let_go(next(iter(self._waiting)))
+            self.counts.over_bytes += 1
         return verdict
 
-    def answered(self, ticket: int, now: float) -> bool:
-        """The service answered; whether in time. An answer that is not must not be used."""
-        if not self._end(ticket, now):
+    def answered(self, ticket: int, now: float) -> Answered:
+        """The service answered; what the answer is good for."""
+        request = self._end(ticket, now)
+        if request is None:
             self.counts.late += 1
-            return False
-        self._failures = 0
-        self._paused_until = -math.inf
-        return True
+            return Answered.LATE
+        self.endpoints.answered(request.turn, now)
+        if request.copy:
+            return Answered.COPY
+        self._streams[request.stream].coverage.looked(now)
+        return Answered.COUNTS
 
-    def failed(self, ticket: int, now: float) -> bool:
-        """The request failed; whether it had not been given up before."""
-        if not self._end(ticket, now):
+    def failed(self, ticket: int, now: float, retry_after_s: float | None = None) -> bool:
+        """The request failed; whether it had not been given up before. `retry_after_s`: when the service wants more."""
+        request = self._end(ticket, now)
+        if request is None:
             return False
-        self._pause(now)
+        self.endpoints.failed(request.turn, now, retry_after_s)
         return True
 
     def due(self, now: float) -> list[Command[F]]:
@@ -193,14 +248,15 @@ class Scheduler(Generic[F]):
             if request.deadline > now:
                 break
             self._free(ticket, now)
-            self._pause(now)
+            self.endpoints.failed(request.turn, now)
             commands.append(GiveUp(ticket, request.stream))
         self._forget_unseen(now)
+        self._let_go_of_old(now)
         while self._later and self._later[0].key <= now:
             stream = self._later.pop(0).stream
             self._queue(stream, self._streams[stream], now)
-        while self._ready and self._open(now):
-            commands.append(self._send(self._ready.pop(0).stream, now))
+        while self._ready and (turns := self.endpoints.begin(now)):
+            commands += self._send(self._ready.pop(0).stream, turns, now)
         return commands
 
     def next_at(self) -> float | None:
@@ -208,25 +264,34 @@ class Scheduler(Generic[F]):
         times: list[float] = []
         if self._requests:
             times.append(next(iter(self._requests.values())).deadline)
-        if len(self._requests) < self._in_flight:
-            if self._ready:
-                times.append(self._paused_until)
-            if self._later:
-                times.append(max(self._later[0].key, self._paused_until))
+        if self._waiting:
+            times.append(self._old_at())
+            opens_at = self.endpoints.opens_at()
+            if opens_at is not None:
+                if self._ready:
+                    times.append(opens_at)
+                if self._later:
+                    times.append(max(self._later[0].key, opens_at))
         if self._streams:
             times.append(next(iter(self._streams.values())).seen_at + FORGET_AFTER_S)
         return min(times, default=None)
 
+    def coverage(self, now: float) -> list[tuple[str, float]]:
+        """The coverage of each stream that is there."""
+        found: list[tuple[str, float]] = []
+        for stream, known in reversed(self._streams.items()):
+            if known.seen_at < now - TOLD_FOR_S:
+                break
+            found.append((stream, known.coverage.share(now)))
+        return found
+
     def clear(self) -> None:
         """Let go of all that waits; requests under way go on."""
         for stream in list(self._waiting):
-            self._drop_waiting(stream)
+            self._let_go(stream)
+            self.counts.forgotten += 1
 
-    def _open(self, now: float) -> bool:
-        """Whether the service may get one more frame now. What judges its health stands here."""
-        return len(self._requests) < self._in_flight and now >= self._paused_until
-
-    def _send(self, stream: str, now: float) -> SendFrame[F]:
+    def _send(self, stream: str, turns: list[Turn], now: float) -> list[Command[F]]:
         known = self._streams[stream]
         known.queued = None
         known.flying = True
@@ -235,29 +300,44 @@ class Scheduler(Generic[F]):
         taken = self._take(stream)
         assert taken is not None, "a stream is queued only while a frame of it waits"
         self.counts.sent += 1
-        self._tickets += 1
         deadline = now + self._timeout_s
-        self._requests[self._tickets] = _Request(stream, deadline)
-        return SendFrame(self._tickets, stream, taken[0], deadline)
+        commands: list[Command[F]] = []
+        for turn in turns:
+            copy = turn is not turns[-1]
+            self.counts.copies += copy
+            self._tickets += 1
+            self._requests[self._tickets] = _Request(stream, deadline, turn, copy)
+            commands.append(SendFrame(self._tickets, stream, taken.frame, deadline, taken.came_at, turn.endpoint, copy))
+        return commands
 
-    def _end(self, ticket: int, now: float) -> bool:
+    def _end(self, ticket: int, now: float) -> _Request | None:
         """Free a request that ended by itself; past its deadline it is left to `due`, which gives it up."""
         request = self._requests.get(ticket)
         if request is None or now >= request.deadline:
-            return False
+            return None
         self._free(ticket, now)
-        return True
+        return request
 
     def _free(self, ticket: int, now: float) -> None:
-        stream = self._requests.pop(ticket).stream
-        known = self._streams[stream]
+        request = self._requests.pop(ticket)
+        if request.copy:
+            return
+        known = self._streams[request.stream]
         known.flying = False
-        if stream in self._waiting:
-            self._queue(stream, known, now)
+        if request.stream in self._waiting:
+            self._queue(request.stream, known, now)
 
-    def _pause(self, now: float) -> None:
-        self._paused_until = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 16))
-        self._failures += 1
+    def _old_at(self) -> float:
+        """When the frame that waits longest is too old."""
+        return next(iter(self._waiting.values())).came_at + self._max_age_s
+
+    def _let_go_of_old(self, now: float) -> None:
+        while self._waiting and self._old_at() <= now:
+            self._let_go(next(iter(self._waiting)))
+            if self.endpoints.away:
+                self.counts.away += 1
+            else:
+                self.counts.too_old += 1
 
     def _next_turn(self) -> int:
         self._turns += 1
@@ -268,7 +348,7 @@ class Scheduler(Generic[F]):
         if known is None:
             if len(self._streams) >= self._max_streams:
                 self._forget(next(name for name, other in self._streams.items() if not other.flying))
-            known = _Stream(self._max_fps, self._next_turn())
+            known = _Stream(self._max_fps, self._next_turn(), now)
         known.seen_at = now
         self._streams[stream] = known
         return known
@@ -288,16 +368,20 @@ class Scheduler(Generic[F]):
         self._drop_waiting(stream)
         del self._streams[stream]
 
-    def _take(self, stream: str) -> tuple[F, int] | None:
+    def _drop_waiting(self, stream: str) -> None:
+        if self._let_go(stream):
+            self.counts.forgotten += 1
+
+    def _take(self, stream: str) -> _Waiting[F] | None:
         taken = self._waiting.pop(stream, None)
         if taken is not None:
-            self._waiting_bytes -= taken[1]
+            self._waiting_bytes -= taken.size_bytes
         return taken
 
-    def _drop_waiting(self, stream: str) -> None:
+    def _let_go(self, stream: str) -> bool:
+        """Take the frame that waits out of its slot and its queue; whether there was one. Its turn stays."""
         if self._take(stream) is None:
-            return
-        self.counts.dropped += 1
+            return False
         known = self._streams[stream]
         if known.queued is not None:
             for queue in (self._ready, self._later):
@@ -306,6 +390,7 @@ class Scheduler(Generic[F]):
                     del queue[at]
                     break
             known.queued = None
+        return True
 
     def _queue(self, stream: str, known: _Stream, now: float) -> None:
         at = known.sampler.due_at()

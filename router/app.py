@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from common import log
-from common.bus import RouterBus, lock_home
-from common.errors import BusError
+from common.bus import RouterBus, is_remote, lock_home
+from common.curve import AllowList, load_pair, server_file
+from common.errors import BusError, StartError
+from common.globs import Globs
 from common.membership import BEAT_EVERY_S
 from common.messages import (
+    FOR_ALERT,
     Accepted,
     Answer,
     BadFrame,
     Beat,
     Bye,
     Claim,
+    Coverage,
     Envelope,
     FromMember,
     FromRouter,
@@ -29,6 +33,7 @@ from common.messages import (
     Lookup,
     Newest,
     Notify,
+    Picture,
     Query,
     RaiseAlert,
     Refused,
@@ -42,10 +47,13 @@ from common.messages import (
     read_frame_head,
 )
 from common.metrics import Figures
+from common.remote_bus import BothRouterBuses, RemoteRouterBus
 from common.service import run
 from common.settings import Settings
-from router.alerts import AlertBook, AlertIds
-from router.members import MAX_MEMBERS, Members, Verdict
+from common.shelf import Shelf
+from router.alerts import AlertBook, AlertIds, AlertLog
+from router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
+from router.outlet import Outlet
 from router.streams import Bridge, Send, Streams
 
 #: After a start, gateways of a former life get this long to tell what they hold before a new claim is decided.
@@ -53,6 +61,8 @@ SYNC_GRACE_S: Final = 1.0
 #: Claims, look-ups and alerts that may wait for that.
 MAX_WAITING: Final = 10_000
 PRUNE_EVERY_S: Final = 10.0
+#: Alerts that a gateway which missed some is told again between two turns of the loop.
+AGAIN_TURN: Final = 100
 #: A member that sends nonsense is named this often.
 WARN_EVERY_S: Final = 5.0
 EPOCH_FILE: Final = "epoch"
@@ -82,10 +92,20 @@ class Router:
         self._figures = Figures()
         self._alert_ids = AlertIds()
         self._book = AlertBook(limit=settings.recent_alerts, minutes=settings.recent_alerts_minutes)
+        self._log_of_alerts = AlertLog()
+        #: Gateways that greeted and are not told live alerts yet: the number of the last that they were told, None
+        #: before they said it.
+        self._behind: dict[bytes, int | None] = {}
+        #: Pictures of alerts' frames, as they came over the bus.
+        self._pictures: Shelf[bytes] = Shelf(
+            settings.alert_picture_bytes, max_age_s=settings.recent_alerts_minutes * 60
+        )
+        self._outlet: Outlet | None = None
         #: What cannot be answered before the gateways of a former life had their time; None from then on.
         self._waiting: list[tuple[bytes, Claim | Lookup | RaiseAlert]] | None = None
         self._lock = -1
-        self._bus: RouterBus | None = None
+        self._bus: RouterBus | BothRouterBuses | None = None
+        self._remote: RemoteRouterBus | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -97,6 +117,9 @@ class Router:
         self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
         self._members = Members(self._epoch)
         self._streams = Streams(self._epoch, max_streams=self._settings.max_streams, syncing=had_former)
+        if self._settings.alert_webhook_url is not None:
+            self._outlet = Outlet(self._settings, self._figures)
+            await self._outlet.open()
         if had_former:
             self._waiting = []
             self._loop.call_later(SYNC_GRACE_S, self._decide_waiting)
@@ -106,11 +129,36 @@ class Router:
             on_control=self._control,
             on_frame=self._frame,
         )
+        if self._settings.router_listen is not None:
+            self._remote = self._listen(self._settings.router_listen)
+            self._bus = BothRouterBuses(self._bus, self._remote)
         self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
         _log.info("router listens", home=str(self._settings.home), epoch=self._epoch)
 
+    def _listen(self, url: str) -> RemoteRouterBus:
+        """Let bridges of other machines in. Raises `StartError`: without keys nothing listens on TCP."""
+        home = self._settings.home
+        if not server_file(home).exists():
+            raise StartError(
+                f"ROUTER_LISTEN={url} needs the router's key pair, {server_file(home)}, because plain TCP is never "
+                "spoken; `watchout-ctl keys server` makes it"
+            )
+        pair = load_pair(server_file(home))
+        bus = RemoteRouterBus(
+            url,
+            pair,
+            AllowList(home),
+            max_message_bytes=self._settings.max_message_bytes,
+            on_control=self._control,
+            on_frame=self._frame,
+        )
+        _log.info("router listens for bridges of other machines", address=url, public_key=pair.public)
+        return bus
+
     async def drain(self) -> None:
-        """Nothing to let go of: members live through a router's absence."""
+        """Let the webhook take what it can; members live through a router's absence."""
+        if self._outlet is not None:
+            await self._outlet.drain(self._settings.drain_s)
 
     async def stop(self) -> None:
         """Close the bus and give up the lock."""
@@ -118,6 +166,8 @@ class Router:
             self._timer.cancel()
         if self._bus is not None:
             self._bus.close()
+        if self._outlet is not None:
+            await self._outlet.close()
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -129,6 +179,12 @@ class Router:
         except BusError as exc:
             self._bad("bad message from a member", exc, member)
             self._send(member, Rejoin())
+            self._forget_stranger(member)
+            return
+        if is_remote(member) and not may_come_from_afar(envelope.body):
+            what = type(envelope.body).__name__
+            self._bad("a remote member may not say this", BusError(f"{what}, expected what a bridge says"), member)
+            self._forget_stranger(member)
             return
         match self._members.receive(member, envelope, self._loop.time()):
             case Verdict.GREETED:
@@ -139,19 +195,28 @@ class Router:
                 self._send(member, Rejoin())
             case Verdict.IGNORE:
                 self._bad("too many members, a greeting was not answered", BusError(f"{MAX_MEMBERS} members"), member)
+        self._forget_stranger(member)
+
+    def _forget_stranger(self, member: bytes) -> None:
+        if self._remote is not None and is_remote(member) and self._members.get(member) is None:
+            self._remote.forget(member)
 
     def _greeted(self, member: bytes, envelope: Envelope[FromMember]) -> None:
         hello = envelope.body
         assert isinstance(hello, Hello)
         known = self._members.get(member)
         assert known is not None
-        _log.info("member greeted", kind=hello.kind, name=hello.name, pid=hello.pid)
+        carrier = "tcp" if is_remote(member) else "ipc"
+        _log.info("member greeted", kind=hello.kind, name=hello.name, pid=hello.pid, over=carrier)
+        if hello.kind == "gateway":
+            self._behind[member] = None
         sends = self._streams.begin_snapshot(member)
         # The Welcome has number 0, so that what follows begins at 1.
         self._put(member, 0, Welcome(attempt=hello.attempt))
         self._send_all(sends)
         if hello.kind == "mlbridge" and hello.max_fps is not None:
-            self._send_all(self._streams.bridge_joined(Bridge(member, hello.group, hello.max_fps)))
+            bridge = Bridge(member, hello.group, hello.max_fps, Globs(hello.streams))
+            self._send_all(self._streams.bridge_joined(bridge))
 
     def _take(self, member: bytes, body: FromMember) -> None:  # noqa: C901 - one arm per message, no logic
         now, now_ms = self._loop.time(), _now_ms()
@@ -160,6 +225,10 @@ class Router:
                 known = self._members.get(member)
                 if known is not None:
                     known.figures = body.figures
+            case Coverage(rows=rows):
+                known = self._members.get(member)
+                if known is not None:
+                    known.coverage = dict(rows)
             case Report():
                 self._streams.report(member, body)
             case Hold():
@@ -168,6 +237,9 @@ class Router:
                 self._send_all(self._streams.interest(member, body, now, now_ms))
             case Synced():
                 self._send_all(self._streams.end_snapshot(member, now, now_ms))
+                if member in self._behind:
+                    self._behind[member] = body.alerts_heard if body.alerts_epoch == self._epoch else 0
+                    self._tell_missed(member)
             case Claim() | Lookup() | RaiseAlert():
                 if self._waiting is None:
                     self._decide(member, body)
@@ -179,6 +251,10 @@ class Router:
                 self._send_all(self._streams.release(member, body, now, now_ms))
             case Newest():
                 self._send_all(self._streams.newest(member, body.stream))
+            case Picture():
+                picture = self._pictures.find(body.stream, (body.term, body.frame_id))
+                if picture is not None and self._bus is not None:
+                    self._bus.send_frame(member, picture)
             case BadFrame():
                 self._send_all(self._streams.bad_frame(body))
             case Query():
@@ -189,25 +265,52 @@ class Router:
                 raise AssertionError("a greeting is no message of a greeted member")
 
     def _alert(self, member: bytes, body: RaiseAlert, now_ms: int) -> None:
-        alert = body.alert
-        fresh = self._alert_ids.first(alert.stream_id, alert.id, self._loop.time()) and self._book.accept(
-            alert, now_ms, owner=self._streams.owner(alert.stream_id)
+        alert, now = body.alert, self._loop.time()
+        again = body.accepted_at is not None
+        at = now_ms if body.accepted_at is None else min(body.accepted_at, now_ms)
+        fresh = self._alert_ids.first(alert.stream_id, alert.id, now) and self._book.accept(
+            alert, at, owner=self._streams.owner(alert.stream_id), term=body.term
         )
         receivers = 0
         if fresh:
             self._figures.count("alerts_total")
+            number = self._log_of_alerts.add(alert, at, len(alert.to_json()), now)
             members, receivers = self._streams.alert_receivers(alert.stream_id)
             for receiver in members:
-                self._send(receiver, Notify(alert=alert))
+                if receiver not in self._behind:
+                    self._send(receiver, Notify(alert=alert, number=number, at=at if again else None))
+            if self._outlet is not None:
+                self._outlet.offer(alert)
         else:
             self._figures.count("alerts_duplicate_total")
-        self._send(member, Accepted(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers))
+        self._send(member, Accepted(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers, at=at))
+
+    def _tell_missed(self, member: bytes) -> None:
+        """Tell a gateway what it missed, in order and some at a time; live alerts come to it after that."""
+        heard = self._behind.get(member)
+        if heard is None:  # it is gone, or greets anew, or has heard all
+            return
+        missed = self._log_of_alerts.after(heard, AGAIN_TURN)
+        if not missed:
+            del self._behind[member]
+            return
+        for logged in missed:
+            if member in self._streams.alert_receivers(logged.alert.stream_id)[0]:
+                self._figures.count("alerts_told_again_total")
+                self._send(member, Notify(alert=logged.alert, number=logged.number, at=logged.at))
+        self._behind[member] = missed[-1].number
+        self._loop.call_soon(self._tell_missed, member)
 
     def _frame(self, data: bytes) -> None:
         try:
             head = read_frame_head(data)
         except BusError as exc:
             self._bad("bad frame from a member", exc)
+            return
+        if head.to == FOR_ALERT:
+            now = self._loop.time()
+            if self._pictures.put(head.stream, (head.term, head.frame_id), data, len(data), now):
+                self._figures.count("alert_pictures_total")
             return
         assert self._bus is not None
         for member in self._streams.route(head, self._loop.time()):
@@ -226,6 +329,11 @@ class Router:
         match query.what:
             case "alerts":
                 return self._book.recent(query.stream, since=query.since, limit=query.limit)
+            case "alert":
+                return [
+                    (*row, self._pictures.find(row[0], (row[2], row[3])) is not None)
+                    for row in self._book.of_id(query.id or "")
+                ]
             case "streams":
                 return self._streams.rows(names, now_ms)
             case "stats":
@@ -233,10 +341,14 @@ class Router:
                 connections = sum(int(m.figures.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
                 self._figures.set("members", len(members))
                 self._figures.set("streams", len(self._streams))
+                self._figures.set("alert_picture_bytes", self._pictures.bytes)
                 self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
                 assert self._bus is not None
                 self._figures.values["frames_routed_total"] = self._bus.frames_sent
                 self._figures.values["frames_skipped_bus_total"] = self._bus.frames_skipped
+                if self._remote is not None:
+                    self._figures.set("remote_members", sum(is_remote(m.id) for m in members))
+                    self._figures.values["remote_refused_total"] = self._remote.refused.total()
                 figures = self._figures.read()
                 figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self._bus.malformed
                 return {
@@ -259,7 +371,11 @@ class Router:
                         }
                         for m in members
                     ],
-                    "streams": self._streams.rows(names, now_ms),
+                    "streams": [
+                        {**row, "coverage": self._members.coverage(row["streamId"])}
+                        for row in self._streams.rows(names, now_ms)
+                    ],
+                    "webhook": None if self._outlet is None else self._outlet.report(),
                     "totals": {**self._streams.totals(), "connections": connections},
                 }
 
@@ -272,6 +388,9 @@ class Router:
         self._ticked = now
         for member in self._members.silent(now):
             self._gone(member.id, "silent")
+        if self._remote is not None:
+            for remote in self._remote.no_longer_allowed():
+                self._gone(remote, "its key was removed")
         for member in self._members.all():
             self._send(member.id, Beat())
         if now - self._pruned > PRUNE_EVERY_S:
@@ -279,6 +398,8 @@ class Router:
             self._streams.prune(now)
             self._book.prune(_now_ms())
             self._alert_ids.prune(now)
+            self._log_of_alerts.prune(now)
+            self._pictures.prune(now)
         self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
 
     def _decide_waiting(self) -> None:
@@ -299,6 +420,7 @@ class Router:
 
     def _gone(self, member: bytes, why: str) -> None:
         known = self._members.remove(member)
+        self._behind.pop(member, None)
         if self._bus is not None:
             self._bus.forget(member)
         if known is not None:

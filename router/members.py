@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from common.membership import MEMBER_LOST_AFTER_S
-from common.messages import Envelope, FromMember, Hello
+from common.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
+from common.messages import BadFrame, Bye, Coverage, Envelope, FromMember, Heartbeat, Hello, RaiseAlert, Synced
 
 #: Most members at once; a further greeting is not answered.
 MAX_MEMBERS = 1000
@@ -25,6 +25,12 @@ class Member:
     received: int = 0
     sent: int = 0
     figures: dict[str, float] = field(default_factory=dict)
+    coverage: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def lost_after_s(self) -> float:
+        """Silence after which it is taken for gone."""
+        return BRIDGE_LOST_AFTER_S if self.hello.kind == "mlbridge" else MEMBER_LOST_AFTER_S
 
     def next_seq(self) -> int:
         """Number of the next message to this member, counted from its `Welcome`."""
@@ -75,6 +81,10 @@ class Members:
         known.heard_at = now
         return Verdict.TAKE
 
+    def coverage(self, stream: str) -> float | None:
+        """How well a stream is looked at, by the bridge that looks least; None: no bridge told of it."""
+        return min((m.coverage[stream] for m in self._members.values() if stream in m.coverage), default=None)
+
     def remove(self, member: bytes) -> Member | None:
         """Forget a member that ended or was lost."""
         return self._members.pop(member, None)
@@ -86,5 +96,12 @@ class Members:
                 member.heard_at += stall_s
 
     def silent(self, now: float) -> list[Member]:
-        """Members that have not been heard for `MEMBER_LOST_AFTER_S`."""
-        return [m for m in self._members.values() if now - m.heard_at > MEMBER_LOST_AFTER_S]
+        """Members that have not been heard for `MEMBER_LOST_AFTER_S`, bridges for `BRIDGE_LOST_AFTER_S`."""
+        return [m for m in self._members.values() if now - m.heard_at > m.lost_after_s]
+
+
+def may_come_from_afar(body: FromMember) -> bool:
+    """Whether a member on another machine may say this: what a bridge needs, and nothing about streams or others."""
+    if isinstance(body, Hello):
+        return body.kind == "mlbridge"
+    return isinstance(body, Synced | Heartbeat | Coverage | RaiseAlert | BadFrame | Bye)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from common.globs import Globs
 from common.messages import (
     EVERYBODY,
     BadFrame,
@@ -93,11 +94,12 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """An mlbridge that wants frames."""
+    """An mlbridge that wants frames, of the streams that `globs` match."""
 
     member: bytes
     group: str
     max_fps: float
+    globs: Globs = field(default_factory=Globs)
 
 
 class Streams:
@@ -502,9 +504,13 @@ class Streams:
 
 
 def assign(stream: str, bridges: Iterable[Bridge]) -> list[Bridge]:
-    """One bridge of each group, by highest random weight: few streams move when a bridge comes or goes."""
+    """One bridge of each group that has one for this stream, by highest random weight: when a bridge comes or goes, no
+    streams move but those that it takes or leaves.
+    """
     best: dict[str, tuple[bytes, Bridge]] = {}
     for bridge in bridges:
+        if not bridge.globs.match(stream):
+            continue
         weight = hashlib.blake2b(stream.encode() + bridge.member, digest_size=8).digest()
         if bridge.group not in best or weight > best[bridge.group][0]:
             best[bridge.group] = (weight, bridge)

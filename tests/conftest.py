@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.kit.services", "tests.kit.processes", "tests.kit.clients"]
+pytest_plugins = ["tests.kit.services", "tests.kit.brokers", "tests.kit.processes", "tests.kit.clients"]

@@ -27,7 +27,7 @@ class Detector:
         self._shape: tuple[int, ...] = ()
 
     def look(self, picture: np.ndarray, now: float) -> dict[str, Any] | None:
-        """An alert, or None. `now` in seconds."""
+        """An alert, or None. `now` in seconds, of the camera: what is looked at later is judged the same."""
         self.seen_at = now
         height = max(1, round(picture.shape[0] * WIDTH / picture.shape[1]))
         small = cv2.resize(picture, (WIDTH, min(height, 4 * WIDTH)), interpolation=cv2.INTER_AREA)
@@ -54,7 +54,7 @@ class Detector:
         biggest = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA])) if len(boxes) > 1 else 0
         share = float(boxes[biggest, cv2.CC_STAT_AREA]) / moved.size if biggest else 0.0
         self._moving = self._moving + 1 if share >= LEAST_SHARE else 0
-        if self._moving < 2 or now - self._alerted_at < COOLDOWN_S:
+        if self._moving < 2 or abs(now - self._alerted_at) < COOLDOWN_S:
             return None
         self._alerted_at = now
         upright = boxes[biggest, cv2.CC_STAT_HEIGHT] > 1.2 * boxes[biggest, cv2.CC_STAT_WIDTH]

@@ -12,14 +12,22 @@ from urllib.parse import urlsplit
 
 from common.errors import StartError, WatchoutError
 from common.frames import Frame
-from common.settings import Settings
+from common.settings import ML_SCHEMES, Settings
+from mlbridge.targets.tls import ClientTls
 
 #: Takes alerts, decoded but not checked, that came without belonging to a frame the target knows.
 Heard = Callable[[list[object]], None]
 
 
 class TargetFailure(WatchoutError):
-    """The service did not take or answer a frame: count it, pause, go on with a newer one."""
+    """The service did not take or answer a frame: count it, pause, go on with a newer one.
+
+    `retry_after_s`: after how many seconds it wants to be asked again, if it said so; bounded.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class TargetTimeout(TargetFailure):
@@ -40,25 +48,70 @@ class Target(Protocol):
         """Show one frame; the alerts of its answer, decoded but not checked.
 
         Returns when the service is done with the frame as far as one can know, so that the frames under way are
-        bounded. Cancelled when the deadline is past. A kind whose alerts come by themselves returns none and gives
-        them to `heard`. Raises `TargetFailure`, and `common.alerts.AlertFault` for an answer that is none.
+        bounded; a kind that cannot know bounds them by its transport. Cancelled when the deadline is past. Alerts that
+        come by themselves, or late, go to `heard`. Raises `TargetFailure`, and `common.alerts.AlertFault` for an answer
+        that is none.
         """
 
     async def close(self) -> None:
         """Let go of connections."""
 
 
-def open_target(settings: Settings) -> Target | None:
-    """The target that ``ML_SERVICE_URL`` names, not yet opened; None when it is not set. Raises `StartError`."""
-    if settings.ml_service_url is None:
-        return None
-    match scheme := urlsplit(settings.ml_service_url).scheme:
-        case "http" | "https":
-            from mlbridge.targets.http import HttpTarget  # a kind's library is loaded only where it is used
+def open_target(settings: Settings, url: str | None = None) -> Target | None:
+    """The target of this URL, or of ``ML_SERVICE_URL``, not yet opened; None when it is not set.
 
-            return HttpTarget(
-                settings.ml_service_url,
-                timeout_s=settings.ml_timeout_s,
-                connections=settings.ml_in_flight,
-            )
-    raise StartError(f"ML_SERVICE_URL begins with {scheme}://, expected http:// or https://")
+    Raises `StartError` when it cannot be used here.
+    """
+    url = settings.ml_service_url if url is None else url
+    if url is None:
+        return None
+    scheme = urlsplit(url).scheme
+    timeout_s, connections, group = settings.ml_timeout_s, settings.ml_in_flight, settings.ml_group
+    tls = ClientTls(settings.ml_tls_ca, settings.ml_tls_cert, settings.ml_tls_key)
+    try:  # a kind's library is loaded only where it is used
+        match scheme:
+            case "http" | "https":
+                from mlbridge.targets.http import HttpTarget
+
+                return HttpTarget(
+                    url,
+                    timeout_s=timeout_s,
+                    connections=connections,
+                    raw=settings.ml_http_format == "raw",
+                    batch=settings.ml_batch,
+                    headers=dict(settings.ml_headers),
+                    tls=tls.context() if scheme == "https" else None,
+                )
+            case "ws" | "wss":
+                from mlbridge.targets.websocket import WebSocketTarget
+
+                return WebSocketTarget(
+                    url,
+                    timeout_s=timeout_s,
+                    headers=dict(settings.ml_headers),
+                    tls=tls.context() if scheme == "wss" else None,
+                )
+            case "redis" | "rediss" if settings.ml_redis_mode == "streams":
+                from mlbridge.targets.redis_streams import RedisStreamsTarget
+
+                return RedisStreamsTarget(url, timeout_s=timeout_s, connections=connections, tls=tls, group=group)
+            case "redis" | "rediss":
+                from mlbridge.targets.redis import RedisPubSubTarget
+
+                return RedisPubSubTarget(url, timeout_s=timeout_s, connections=connections, tls=tls)
+            case "nats" | "tls":
+                from mlbridge.targets.nats import NatsTarget
+
+                secure = scheme == "tls" or tls != ClientTls()
+                return NatsTarget(url, timeout_s=timeout_s, group=group, tls=tls.context() if secure else None)
+            case "tcp":
+                from mlbridge.targets.zeromq import ZeroMqTarget
+
+                return ZeroMqTarget(url)
+    except ModuleNotFoundError as missing:
+        extra = {"nats": "nats", "tls": "nats"}.get(scheme, "redis")
+        raise StartError(
+            f"ML_SERVICE_URL begins with {scheme}://, which needs the package {missing.name}: "
+            f"pip install 'watchout[{extra}]'"
+        ) from None
+    raise StartError(f"ML_SERVICE_URL begins with {scheme}://, expected one of {', '.join(ML_SCHEMES)}")

@@ -1,4 +1,4 @@
-"""An ML service over HTTP: one ``POST …/analyze`` per frame, its answer may bring alerts (docs/protocol.md, "ML").
+"""An ML service over HTTP: ``POST …/analyze`` per frame or batch, its answer may bring alerts (docs/protocol.md, "ML").
 
 The service is not trusted: its answer is bounded in bytes and time, redirects are failures, and nothing of the
 environment (proxies, netrc) or of earlier answers (cookies) has a say.
@@ -6,94 +6,178 @@ environment (proxies, netrc) or of earlier answers (cookies) has a say.
 
 from __future__ import annotations
 
+import asyncio
 import io
-import json
+import secrets
+import ssl
+import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import aiohttp
-import msgspec
-import pybase64
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from common.alerts import split_answer
+from common.alerts import AlertFault, split_answer
 from common.frames import Frame
 from mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from mlbridge.targets.batch import Batches, Outcome
+from mlbridge.targets.codec import (
+    MAX_ANSWER_BYTES,
+    Nonsense,
+    frame_headers,
+    json_batch,
+    json_body,
+    key_of,
+    multipart_batch,
+    read_json,
+    read_retry_after,
+    split_batch,
+)
 
-#: Largest answer; past it the connection is dropped.
-MAX_ANSWER_BYTES: Final = 1 << 20
 #: Idle connections are closed after this: below the 5 s after which common servers close theirs, as a request that
 #: crosses such a close is lost.
 KEEPALIVE_S: Final = 4.0
 #: aiohttp wants larger bodies as a file.
 MAX_PLAIN_BODY_BYTES: Final = 1 << 20
+#: With these a service refuses a batch for what is in it: its halves are tried alone.
+REFUSALS: Final = (400, 413, 415, 422)
+#: With these it says when to come again.
+LATER: Final = (429, 503)
 
 
 class HttpTarget:
-    """The client of one service. Connections last; there are at most `connections`."""
+    """The client of one service. Connections last; there are at most `connections`.
 
-    def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
+    `raw`: a frame is the encoded picture itself, with its ids as headers, and not JSON. `batch`: most frames in a
+    request; 1: each goes alone. `headers` go with every request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        connections: int,
+        raw: bool = False,
+        batch: int = 1,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         base = URL(url)
         self._url = (base / "analyze").with_query(base.query)
         self._timeout_s = timeout_s
         self._connections = connections
+        self._raw = raw
+        self._batch = batch
+        self._boundary = f"watchout-{secrets.token_hex(16)}"
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "watchout-mlbridge",
+            **({} if raw else {"Content-Type": "application/json"}),
+            **(headers or {}),
+        }
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._batches: Batches | None = None
+        self._heard: Heard = _unheard
 
     @property
     def shown_as(self) -> str:
         """Scheme, host, port and path."""
         return str(self._url.with_user(None).with_query(None))
 
-    async def open(self, heard: Heard) -> None:  # noqa: ARG002 - every alert here answers a frame
-        """Prepare the client; connections are opened when they are needed."""
+    async def open(self, heard: Heard) -> None:
+        """Prepare the client; it connects when it has to. `heard` gets a batch's alerts that name no frame of it."""
+        self._heard = heard
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(
+                limit=self._connections, keepalive_timeout=KEEPALIVE_S, ssl=True if self._tls is None else self._tls
+            ),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "watchout-mlbridge"},
+            headers=self._headers,
             auto_decompress=False,
             trust_env=False,
         )
+        if self._batch > 1:
+            self._batches = Batches(self._ask_all, most=self._batch)
 
     async def show(self, frame: Frame) -> list[object]:
-        """Post the frame and read the answer."""
+        """Post the frame, alone or with others, and read the answer."""
+        if self._batches is not None:
+            return await self._batches.show(frame)
+        if not self._raw:
+            return split_answer(_plain(await self._post(json_body(frame), None)))
+        headers = {**frame_headers(frame), "Content-Type": frame.codec.content_type}
+        return split_answer(_plain(await self._post(frame.picture, headers)))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._batches is not None:
+            await self._batches.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask_all(self, frames: list[Frame]) -> list[Outcome]:
+        """Post a batch. One that is refused for what is in it is asked again in halves: one frame spoils no other."""
+        body, headers = self._batch_body(frames)
+        try:
+            found, strangers = split_batch(_plain(await self._post(body, headers)), [key_of(frame) for frame in frames])
+        except _Refused as failure:
+            if len(frames) == 1:
+                return [failure]
+            middle = len(frames) // 2
+            halves = await asyncio.gather(self._ask_all(frames[:middle]), self._ask_all(frames[middle:]))
+            return [*halves[0], *halves[1]]
+        except (TargetFailure, AlertFault) as failure:
+            return [failure] * len(frames)
+        if strangers:
+            self._heard(strangers)
+        return [TargetFailure(outcome) if isinstance(outcome, str) else outcome for outcome in found]
+
+    def _batch_body(self, frames: Sequence[Frame]) -> tuple[bytes, dict[str, str] | None]:
+        if self._raw:
+            kind = f'multipart/form-data; boundary="{self._boundary}"'
+            return multipart_batch(frames, self._boundary), {"Content-Type": kind}
+        return json_batch(frames), None
+
+    async def _post(self, body: bytes, headers: dict[str, str] | None) -> bytes:
         assert self._session is not None, "open comes first"
-        body = _body(frame)
         try:
             async with self._session.post(
                 self._url,
                 data=body if len(body) <= MAX_PLAIN_BODY_BYTES else io.BytesIO(body),
-                headers={"Content-Type": "application/json"},
+                headers=headers,
                 allow_redirects=False,
             ) as response:
                 if not 200 <= response.status < 300:
-                    raise TargetFailure(f"it answered with status {response.status}")
-                answer = await _read(response)
+                    raise _failure(response.status, response.headers)
+                return await _read(response)
         except TimeoutError:
             raise TargetTimeout(f"no whole answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise TargetFailure(_reason(exc)) from None
-        return split_answer(_decode(answer))
-
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
 
 
-def _body(frame: Frame) -> bytes:
-    # A stream id holds nothing that JSON would escape.
-    return b'{"streamId":"%b","frame":"%b","timestamp":%d,"frameId":%d}' % (
-        frame.stream_id.encode("ascii"),
-        pybase64.b64encode(frame.picture),
-        frame.timestamp,
-        frame.frame_id,
-    )
+class _Refused(TargetFailure):
+    """The service does not take what is in the request."""
+
+
+def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> TargetFailure:
+    failure = (_Refused if status in REFUSALS else TargetFailure)(f"it answered with status {status}")
+    if status in LATER:
+        failure.retry_after_s = read_retry_after(headers.get("Retry-After"), time.time())
+    return failure
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     announced = response.content_length
-    if announced is not None and announced > MAX_ANSWER_BYTES:
-        raise TargetFailure(f"its answer has {announced} bytes, expected at most {MAX_ANSWER_BYTES}")
+    if announced is not None:
+        if announced > MAX_ANSWER_BYTES:
+            raise TargetFailure(f"its answer has {announced} bytes, expected at most {MAX_ANSWER_BYTES}")
+        return await response.content.read()
     answer = bytearray()
     async for chunk in response.content.iter_any():
         answer += chunk
@@ -102,21 +186,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(answer)
 
 
-def _decode(answer: bytes) -> object:
-    """The answer as JSON, None when it is none.
+def _plain(answer: bytes) -> object:
+    """The answer as JSON, None when it is none: that is no alert."""
+    value = read_json(answer)
+    return None if isinstance(value, Nonsense) else value
 
-    What some services write for JSON (NaN, lone surrogates) is read too, so that the alert in it is refused with a
-    reason and not just missing.
-    """
-    try:
-        return msgspec.json.decode(answer)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        value: object = json.loads(answer)
-    except (ValueError, RecursionError):
-        return None
-    return value
+
+def _unheard(_: list[object]) -> None:
+    """Nobody listens before `open`."""
 
 
 def _reason(exc: Exception) -> str:

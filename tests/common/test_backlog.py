@@ -92,3 +92,10 @@ def test_the_newest_of_each_stream_always_gets_through(streams: list[int], every
     while backlog:
         arrived.update([backlog.take()])
     assert arrived == {stream: number for number, stream in enumerate(streams)}
+
+
+def test_frames_without_a_stream_have_a_slot_too() -> None:
+    backlog = Backlog[str]()
+    backlog.put(None, "what is this", 12)
+    assert backlog.take() == "what is this"
+    assert not backlog

@@ -18,6 +18,7 @@ from common.messages import (
     FORM_JSON_TEXT,
     FORM_PICTURE,
     MAX_CONTROL_BYTES,
+    MAX_COVERAGE_ROWS,
     MAX_FRAME_HEAD_BYTES,
     VERSION,
     Accepted,
@@ -27,6 +28,7 @@ from common.messages import (
     BusFrame,
     Bye,
     Claim,
+    Coverage,
     Envelope,
     Forward,
     Found,
@@ -41,6 +43,7 @@ from common.messages import (
     Message,
     Newest,
     Notify,
+    Picture,
     Query,
     RaiseAlert,
     Refused,
@@ -83,6 +86,8 @@ FROM_MEMBER: list[FromMember] = [
     Report(rows=[("cam-1", 7, 70, 30.0, 1_700_000_000_000), ("cam-2", 0, 0, 0.0, None)]),
     Report(rows=[]),
     Heartbeat(figures={"sockets": 12.0}),
+    Coverage(rows=[("cam-1", 0.5), ("cam-2", 0.0), ("cam-3", 1.0)]),
+    Coverage(rows=[]),
     Claim(request=1, stream="cam-1", user="u"),
     Claim(request=1, stream="cam-1", user="u", producing=True, floor=5),
     Release(stream="cam-1", term=3, frame_id=5),
@@ -92,6 +97,8 @@ FROM_MEMBER: list[FromMember] = [
     RaiseAlert(request=9, alert=FULL_ALERT),
     BadFrame(stream="cam-1", frame_id=4, reason="data is not base64"),
     Query(request=1, what="stats"),
+    Query(request=3, what="alert", id="a1"),
+    Picture(stream="cam-1", term=9, frame_id=4),
     Query(request=2, what="alerts", stream="cam-1", since=5, limit=1000),
     Bye(),
 ]  # fmt: skip
@@ -104,6 +111,7 @@ FROM_ROUTER: list[FromRouter] = [
     Found(request=1, stream="cam-1", status="offline"),
     Found(request=1, stream="cam-1", status="online", user="u"),
     Accepted(request=1, id="a1"),
+    Accepted(request=1, id="a1", at=1_700_000_000_000),
     Accepted(request=1, id="a1", duplicate=True, receivers=4),
     Answer(request=1, body={"totals": {"producers": 1}, "streams": [None, 1.5, "x"]}),
     Forward(stream="cam-1", term=1, wanted=True, max_fps=2.0),
@@ -132,6 +140,14 @@ def test_what_a_member_says_arrives_as_it_was_said(message: FromMember) -> None:
 @pytest.mark.parametrize("message", FROM_ROUTER, ids=name)
 def test_what_the_router_says_arrives_as_it_was_said(message: FromRouter) -> None:
     assert decode_from_router(encode(5, 3, message)) == Envelope(5, 3, message)
+
+
+@pytest.mark.parametrize(
+    "rows", [[("cam-1", 1.01)], [("cam-1", -0.1)], [("no id!", 0.5)], [("cam-1", 0.5)] * (MAX_COVERAGE_ROWS + 1)]
+)
+def test_a_coverage_that_cannot_be_is_refused(rows: list[tuple[str, float]]) -> None:
+    with pytest.raises(BusError):
+        decode_from_member(encode(5, 3, Coverage(rows=rows)))
 
 
 def test_no_message_is_missing_in_this_file() -> None:

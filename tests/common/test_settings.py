@@ -108,7 +108,7 @@ def test_a_fault_is_named_as_the_variable_that_has_it() -> None:
 def test_every_fault_is_named_at_once() -> None:
     wrong = faults(
         WATCHOUT_PORT="70000", WATCHOUT_HOST="a/b", DATABASE_URL="mysql://x/y", STREAM_ACCESS="all",
-        SERVICE_TOKEN="short", DRAIN_S="nan", ML_FPS="0", ML_SERVICE_URL="redis://x",
+        SERVICE_TOKEN="short", DRAIN_S="nan", ML_FPS="0", ML_SERVICE_URL="ftp://x",
     )  # fmt: skip
     assert [text.split(" is ")[0] for text in wrong] == [
         "WATCHOUT_PORT", "WATCHOUT_HOST", "DATABASE_URL", "STREAM_ACCESS",
@@ -197,9 +197,43 @@ def test_other_databases_are_refused(url: str) -> None:
     assert len(faults(DATABASE_URL=url)) == 1
 
 
-@pytest.mark.parametrize("url", ["ml", "http://", "http://:80", "https://h:0", "http://h:x", "ws://h", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://h", "https://h:1/p?q=1", "ws://h/ws", "wss://h", "redis://u:p@h:1/3", "rediss://h?frames=a&alerts=b.c",
+     "nats://h", "tls://token@h:4222", "tcp://h:1", "tcp://[::1]:1?alerts=7"],
+)  # fmt: skip
+def test_an_ml_service_may_be_of_several_kinds(url: str) -> None:
+    assert load({"ML_SERVICE_URL": url}).ml_service_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ml", "http://", "http://:80", "https://h:0", "http://h:x", "http://[::1", "ftp://h", "redis://h/x",
+     "redis://h?ssl_cert_reqs=none", "redis://h?frames=a b", "nats://h?frames=a.*", "nats://h?frames=.a", "nats://h/p",
+     "tcp://h", "tcp://h:65535", "tcp://h:1/p", "tcp://u@h:1", "tcp://h:1?alerts=0", "tcp://h:1?alerts=70000"],
+)  # fmt: skip
 def test_other_ml_services_are_refused(url: str) -> None:
     assert len(faults(ML_SERVICE_URL=url)) == 1
+
+
+def test_headers_for_the_ml_service_are_a_json_object() -> None:
+    assert load({"ML_HEADERS": '{"Authorization":"Bearer x"}'}).ml_headers == (("Authorization", "Bearer x"),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x", "[]", '{"a":1}', '{"a b":"x"}', '{"a":"x\\ny"}', '{"a":"ü"}', '{"Content-Length":"1"}', '{"HOST":"x"}',
+     '{"X-Frame-Id":"1"}', '{"Sec-WebSocket-Key":"1"}'],
+)  # fmt: skip
+def test_headers_that_would_break_a_request_are_refused(value: str) -> None:
+    (text,) = faults(ML_HEADERS=value)
+    assert text.startswith("ML_HEADERS is a value that is not shown, expected ")
+
+
+def test_a_key_for_the_ml_service_needs_its_certificate_and_a_batch_its_turns(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    assert faults(ML_TLS_KEY=str(tmp_path / "key")) == ("ML_TLS_KEY is set, expected ML_TLS_CERT with it",)
+    assert faults(ML_BATCH="8", ML_IN_FLIGHT="4") == ("ML_BATCH is 8, expected at most ML_IN_FLIGHT, which is 4",)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e999", "0x10", "3.6", "three"])
@@ -345,6 +379,7 @@ def test_a_wrong_value_of_identity_is_named(env: str, raw: str) -> None:
         ({"REVOCATION_CHANNEL": "c"}, "REVOCATION_CHANNEL is set"),
         ({"REVOCATION_CHANNEL": "c", "DATABASE_URL": "sqlite:/x.db"}, "REVOCATION_CHANNEL is set"),
         ({"TLS_KEY": __file__}, "TLS_KEY is set"),
+        ({"ML_FALLBACK_URL": "http://second"}, "ML_FALLBACK_URL is set, expected ML_SERVICE_URL"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(environ: dict[str, str], fault: str) -> None:
@@ -358,8 +393,11 @@ def test_no_secret_shows_in_the_settings_themselves() -> None:
     }
     secrets |= {
         "SERVICE_WEBHOOK_SECRETS": WHSEC,
+        "ALERT_WEBHOOK_SECRETS": WHSEC,
+        "ALERT_WEBHOOK_URL": "https://canary.example/canary",
         "INTROSPECTION_URL": "http://canary/",
         "ML_SERVICE_URL": "http://canary",
+        "ML_HEADERS": '{"X":"canary"}',
     }
     shown = repr(load(secrets | {"DATABASE_URL": "postgres://u:canary@h/d"}))
     assert "canary" not in shown
@@ -374,3 +412,35 @@ def test_no_secret_of_identity_is_repeated_in_its_fault() -> None:
     with pytest.raises(SettingsError) as caught:
         load({"SERVICE_WEBHOOK_SECRETS": "whsec_canary", "INTROSPECTION_AUTH_HEADER_VALUE": "canary\n2"})
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["tcp://*:5550", "tcp://192.0.2.7:1", "tcp://[2001:db8::7]:5550", "tcp://ml.example:65535"]
+)
+def test_the_bus_over_tcp_has_an_address_and_a_port(url: str) -> None:
+    assert load({"ROUTER_LISTEN": url}).router_listen == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["5550", "tcp://host", "tcp://:5550", "tcp://h:0", "tcp://h:65536", "tcp://h:1/x", "http://h:1", "tcp://a@h:1"],
+)
+def test_any_other_address_of_the_bus_is_refused(url: str) -> None:
+    (text,) = faults(ROUTER_LISTEN=url)
+    assert "tcp://host:port" in text
+
+
+def test_a_router_of_another_machine_needs_its_key_and_the_bridges_own() -> None:
+    (text,) = faults(ROUTER_ADDRESS="tcp://h:1")
+    assert "ROUTER_PUBLIC_KEY and BRIDGE_KEY_FILE" in text
+
+
+def test_patterns_are_a_list() -> None:
+    assert load({"ML_STREAMS": "cam-*, door-?"}).ml_streams == ("cam-*", "door-?")
+    (text,) = faults(ML_STREAMS="cam/1")
+    assert "'cam/1'" in text
+
+
+def test_a_group_has_a_short_name() -> None:
+    (text,) = faults(ML_GROUP="x" * 65)
+    assert "at most 64" in text

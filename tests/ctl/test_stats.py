@@ -26,7 +26,11 @@ def body(*, streams: int = 4, scale: float = 1) -> dict[str, Any]:
 
     states = ("streaming", "online", "offline")
     in_gateway = {"frames_in_total": 1_234_567 * scale, "frames_out_total": 98_765_432 * scale}
-    in_bridge = {"frames_in_total": 1200 * scale, "ml_requests_total": 1100 * scale, "alerts_total": 7}
+    in_bridge = {"frames_in_total": 1200 * scale, "ml_requests_total": 1100 * scale, "alerts_total": 7,
+                 "ml_in_flight": 3, "ml_in_flight_limit": 8, "ml_latency_p50_seconds": 0.045, "ml_failures_total": 5,
+                 "ml_latency_p99_seconds": 0.31, "ml_streams": 12, "ml_coverage_mean": 0.524, "ml_coverage_min": 0.48,
+                 "ml_frames_replaced_total": 90 * scale, "ml_frames_too_old_total": 0, "ml_frames_away_total": 4,
+                 "ml_breaker_state": 0, "ml_endpoint": 0}  # fmt: skip
     up = 7384.2 + scale
     return {
         "router": {"epoch": 1729943200, "uptimeS": up, "pid": 4001, "state": "active",
@@ -43,7 +47,7 @@ def body(*, streams: int = 4, scale: float = 1) -> dict[str, Any]:
             {"streamId": f"stream_17299432{n:05d}_k3j9x", "userId": "user_8f3b2c", "fps": 29.97,
              "status": states[n % 3], "totalFrames": 1000 * n, "uptime": 60, "viewers": n, "alertViewers": 1,
              "gateway": "gateway.1",
-             "mlbridge": "mlbridge.1" if n else None, "startedAt": NOW_MS - 60_000,
+             "mlbridge": "mlbridge.1" if n else None, "coverage": 0.73 if n else None, "startedAt": NOW_MS - 60_000,
              "lastFrameAt": NOW_MS - 1500 if n else None, "frameId": n}
             for n in range(streams)
         ],
@@ -101,6 +105,28 @@ def test_the_first_answer_shows_totals_and_the_next_one_rates() -> None:
     assert "in/s" in text
     gateway = next(line for line in text.splitlines() if line.startswith("gateway.1"))
     assert "1.2M" in gateway  # 1 234 567 frames in the one second between the two
+
+
+def test_a_bridge_has_a_row_with_its_service_and_its_coverage() -> None:
+    row = next(line.split() for line in draw(140, body()).splitlines() if "first" in line)
+    assert row == ["mlbridge.1", "first", "3/8", "45ms", "310ms", "12", "52%", "48%", "5", "90", "0", "4"]
+
+
+def test_an_open_breaker_and_the_endpoint_in_use_are_named() -> None:
+    answer = body()
+    answer["members"][0]["figures"] |= {"ml_breaker_state": 2, "ml_endpoint": 1}
+    assert "fallback, open" in draw(140, answer)
+
+
+def test_without_a_bridge_that_serves_there_is_no_such_table() -> None:
+    answer = body()
+    del answer["members"][0]["figures"]["ml_in_flight_limit"]
+    assert "in flight" not in draw(140, answer)
+
+
+def test_a_stream_shows_how_well_it_is_looked_at() -> None:
+    lines = draw(160, body()).splitlines()
+    assert sum("73%" in line for line in lines if line.startswith("stream_")) == 3
 
 
 def test_the_asking_member_is_not_among_the_processes_and_the_router_comes_first() -> None:

@@ -376,7 +376,7 @@ async def test_a_second_router_of_the_same_home_refuses_to_start_and_the_first_i
 async def test_alerts_of_the_ml_service_come_back_after_a_kill_of_mlbridge_and_frames_never_stop(
     watchout, clients, ml_service
 ):
-    started = watchout(environ={"ML_SERVICE_URL": ml_service.url, "ML_FPS": "10"})
+    started = watchout(environ={"ML_SERVICE_URL": ml_service.url, "ML_FPS": "10", "ALERT_COOLDOWN_S": "0"})
     url, token = started.url, started.token()
     camera, viewer = await clients.camera(url, token), await clients.viewer(url, token)
     stream = await camera.register("cam", consumes=["alert"])

@@ -166,3 +166,28 @@ def test_every_policy_of_the_settings_is_there() -> None:
     for policy, roles in itertools.product(("owner", "organization", "authenticated"), ("", "*:none")):
         assert access(policy, roles)
     assert Settings().stream_access in POLICIES
+
+
+@pytest.mark.parametrize(
+    ("kept_owner", "owner", "may"),
+    [
+        ("ann", OF_ANN, True),
+        ("ann", None, False),
+        ("ann", Owner("eve", frozenset({"club"})), False),
+        ("bob", None, True),
+        ("bob", OF_ANN, True),
+        ("eve", Owner("eve", frozenset({"club"})), True),
+        (None, None, False),
+        (None, OF_ANN, False),
+    ],
+)
+def test_a_kept_picture_belongs_to_whose_the_stream_was_and_one_of_nobody_is_for_nobody(
+    kept_owner: str | None, owner: Owner | None, may: bool
+) -> None:
+    assert access("organization").may_view_kept(BOB, kept_owner, owner) is may
+
+
+def test_who_may_only_have_alerts_may_not_see_their_pictures() -> None:
+    guard = Identity("ann", "1", roles=frozenset({"guard"}))
+    for role, may in (("guard:alerts", False), ("guard:view", True)):
+        assert access("owner", role).may_view_kept(guard, "ann", OF_ANN) is may

@@ -672,6 +672,31 @@ def test_an_alert_that_is_told_again_comes_once(house: House) -> None:
     assert screen.alerts == ["a1"]
 
 
+def test_an_alert_that_is_told_again_after_a_loss_is_for_those_who_were_here_when_it_was_accepted(house: House) -> None:
+    early, late, asked = Screen(house.hub), Screen(house.hub), Screen(house.hub)
+    for screen, now in ((early, 1.0), (late, 3.0), (asked, 2.0)):
+        screen.watch("door", now=now)
+    asked.wishes[0].replayed = frozenset({"a1"})
+    house.hub.alert(alert(1), ms(2.0))
+    house.hub.alert(alert(2), ms(3.0))
+    house.hub.alert(alert(3), ms(0.5))
+    house.hub.alert(alert(4))
+    assert early.alerts == ["a1", "a2", "a4"]
+    assert late.alerts == ["a2", "a4"]
+    assert asked.alerts == ["a2", "a4"]
+
+
+def test_what_was_told_before_a_loss_is_not_told_again(house: House) -> None:
+    phone, screen = Phone(), Screen(house.hub)
+    house.publish(phone, wants_alerts=True)
+    screen.watch("door", now=0.0)
+    house.hub.alert(alert(1))
+    house.hub.alert(alert(1), ms(1.0))
+    house.hub.alert(alert(2), ms(1.0))
+    house.hub.alert(alert(3), ms(-5.0))
+    assert screen.alerts == [m["id"] for m in phone.messages] == ["a1", "a2"]
+
+
 def test_frames_that_nobody_here_watches_or_whose_camera_is_here_are_dropped(house: House) -> None:
     house.hub.remote_frame(remote(3), 0.0)
     assert house.hub.newest("door") is None

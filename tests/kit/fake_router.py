@@ -18,6 +18,7 @@ from common.messages import (
     BadFrame,
     Beat,
     Bye,
+    Coverage,
     FromMember,
     FromRouter,
     Heartbeat,
@@ -38,8 +39,11 @@ class Told:
     hellos: list[Hello] = field(default_factory=list)
     attempts: list[Alert] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    raised: list[RaiseAlert] = field(default_factory=list)
+    frames: list[bytes] = field(default_factory=list)
     bad_frames: list[BadFrame] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    coverage: dict[str, float] = field(default_factory=dict)
     synced: int = 0
     byes: int = 0
 
@@ -57,7 +61,9 @@ class FakeRouter:
         self._sent: dict[bytes, int] = {}
         self._expected: dict[bytes, int] = {}
         self._ids = {alert.id for alert in self.told.alerts}
-        self._bus = RouterBus(home, max_message_bytes=max_message_bytes, on_control=self._came, on_frame=lambda _: None)
+        self._bus = RouterBus(
+            home, max_message_bytes=max_message_bytes, on_control=self._came, on_frame=self.told.frames.append
+        )
         self._timer = asyncio.get_running_loop().call_soon(self._beat)
 
     @property
@@ -117,12 +123,15 @@ class FakeRouter:
                 self.told.synced += 1
             case Heartbeat(figures=figures):
                 self.told.figures = figures
+            case Coverage(rows=rows):
+                self.told.coverage = dict(rows)
             case BadFrame():
                 self.told.bad_frames.append(body)
             case Bye():
                 self.told.byes += 1
                 del self._sent[member]
             case RaiseAlert(request=request, alert=alert):
+                self.told.raised.append(body)
                 self._alert_came(member, request, alert)
 
     def _alert_came(self, member: bytes, request: int, alert: Alert) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +19,13 @@ class MlStub:
     def __init__(self) -> None:
         self.mode = "none"
         self.answer: Any = {"alert": ALERT}
+        #: Headers of answers with a status, and seconds that every answer takes.
+        self.answer_headers: dict[str, str] = {}
+        self.takes_s = 0.0
+        #: Of each request: when it came, in ms since the epoch, its stream, its frame's id and time.
+        self.looks: list[tuple[int, str, int, int]] = []
+        #: Of each answer: when it went, in seconds of the loop, and its stream.
+        self.answered: list[tuple[float, str]] = []
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -54,11 +62,15 @@ class MlStub:
         self.headers.append(dict(request.headers))
         self.peers.add(request.transport.get_extra_info("peername") if request.transport else None)
         stream = body["streamId"]
+        self.looks.append((time.time_ns() // 1_000_000, stream, body["frameId"], body["timestamp"]))
         assert stream not in self.under_way, "two requests of one stream at once"
         self.under_way.append(stream)
         self.most_under_way = max(self.most_under_way, len(self.under_way))
         try:
-            return await self._answer(request)
+            await asyncio.sleep(self.takes_s)
+            response = await self._answer(request)
+            self.answered.append((asyncio.get_running_loop().time(), stream))
+            return response
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -74,7 +86,7 @@ class MlStub:
             case "text":
                 return web.Response(text=self.answer, content_type="application/json")
             case "status":
-                return web.json_response({"alert": ALERT}, status=self.answer)
+                return web.json_response({"alert": ALERT}, status=self.answer, headers=self.answer_headers)
             case "hang":
                 await self.released.wait()
                 return web.json_response({"alert": ALERT})

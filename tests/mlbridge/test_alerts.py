@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.accepted import Raised
 from common.alerts import Alert
 from common.frames import Frame
-from mlbridge.alerts import AlertQueue, ReadAlerts, read_alerts
+from mlbridge.alerts import AlertQueue, ReadAlerts, content_id, mark_stale, read_alerts
 
 FRAME = Frame("stream_1", 7, 1_700_000_000_000, picture=b"\xff\xd8\xff")
 
 
 def read(*values: object, frame: Frame | None = FRAME) -> ReadAlerts:
-    numbers = itertools.count(1)
-    return read_alerts(values, frame, new_id=lambda: f"new{next(numbers)}", now_ms=5)
+    return read_alerts(values, frame, now_ms=5)
 
 
 def an_alert(number: int = 1) -> Alert:
@@ -28,7 +27,7 @@ def an_alert(number: int = 1) -> Alert:
 def test_what_an_alert_leaves_out_is_taken_from_the_frame_it_answers() -> None:
     ((alert, size),) = read({"severity": "high", "message": "a person"}).alerts
     assert alert == Alert(
-        id="new1",
+        id=content_id(alert),
         stream_id="stream_1",
         severity="high",
         message="a person",
@@ -110,11 +109,53 @@ def test_nothing_that_a_service_may_say_raises(value: object) -> None:
     assert len(found.alerts) + len(found.refused) == 1
 
 
+@given(st.fixed_dictionaries({"severity": st.just("low"), "message": st.text(min_size=1), "metadata": JSON}))
+def test_the_same_answer_to_the_same_frame_has_the_same_id_both_times(value: object) -> None:
+    first, second = read(value), read(value)
+    assert [alert.id for alert, _ in first.alerts] == [alert.id for alert, _ in second.alerts]
+
+
+def test_an_id_is_made_from_stream_frame_time_and_content_and_from_each_of_them() -> None:
+    least = {"severity": "low", "message": "m"}
+    other_frames = [
+        Frame("stream_2", 7, 1_700_000_000_000, picture=b"x"),
+        Frame("stream_1", 8, 1_700_000_000_000, picture=b"x"),
+        Frame("stream_1", 7, 1_700_000_000_001, picture=b"x"),
+    ]
+    found = read(
+        least, {**least, "severity": "high"}, {**least, "message": "n"}, {**least, "metadata": {"a": 1}},
+        {**least, "metadata": {"a": 2}},
+    )  # fmt: skip
+    ids = [alert.id for alert, _ in found.alerts]
+    ids += [alert.id for frame in other_frames for alert, _ in read(least, frame=frame).alerts]
+    assert len(set(ids)) == 8
+    assert all(len(each) == 32 for each in ids)
+
+
+def test_the_order_of_metadata_does_not_change_an_id() -> None:
+    found = read(
+        {"severity": "low", "message": "m", "metadata": {"a": 1, "b": {"c": 1, "d": 2}}},
+        {"metadata": {"b": {"d": 2, "c": 1}, "a": 1}, "message": "m", "severity": "low"},
+    )
+    assert len({alert.id for alert, _ in found.alerts}) == 1
+
+
+def test_a_stale_alert_says_how_old_its_frame_was_and_keeps_what_it_said() -> None:
+    ((alert, _),) = read({"severity": "low", "message": "m", "metadata": {"objectType": "car"}}).alerts
+    assert mark_stale(alert, 2_500).metadata == {"objectType": "car", "ageMs": 2_500, "stale": True}
+    assert alert.metadata == {"objectType": "car"}
+    assert mark_stale(an_alert(), 1_001).metadata == {"ageMs": 1_001, "stale": True}
+
+
+def raised(number: int, size_bytes: int = 1) -> Raised:
+    return Raised(an_alert(number), size_bytes)
+
+
 def test_alerts_wait_in_order_and_stay_until_they_are_done() -> None:
     queue = AlertQueue()
-    first, second = an_alert(1), an_alert(2)
-    assert queue.put(first, 10) == 0
-    assert queue.put(second, 20) == 0
+    first, second = raised(1, 10), raised(2, 20)
+    assert queue.put(first) == 0
+    assert queue.put(second) == 0
     assert queue.first() is first
     assert queue.first() is first
     queue.done(first)
@@ -127,19 +168,19 @@ def test_alerts_wait_in_order_and_stay_until_they_are_done() -> None:
 
 def test_past_its_bounds_the_queue_drops_the_oldest() -> None:
     by_count = AlertQueue(max_alerts=2)
-    alerts = [an_alert(number) for number in range(4)]
-    assert [by_count.put(alert, 1) for alert in alerts] == [0, 0, 1, 1]
+    alerts = [raised(number) for number in range(4)]
+    assert [by_count.put(alert) for alert in alerts] == [0, 0, 1, 1]
     assert by_count.first() is alerts[2]
     by_bytes = AlertQueue(max_bytes=100)
-    assert [by_bytes.put(alert, 40) for alert in alerts[:3]] == [0, 0, 1]
-    assert by_bytes.put(alerts[3], 500) == 2
+    assert [by_bytes.put(raised(number, 40)) for number in range(3)] == [0, 0, 1]
+    assert by_bytes.put(raised(3, 500)) == 2
     assert len(by_bytes) == 1
 
 
 def test_an_alert_that_was_dropped_while_it_was_sent_takes_no_other_with_it() -> None:
     queue = AlertQueue(max_alerts=1)
-    first, second = an_alert(1), an_alert(2)
-    queue.put(first, 1)
-    queue.put(second, 1)
+    first, second = raised(1), raised(2)
+    queue.put(first)
+    queue.put(second)
     queue.done(first)
     assert queue.first() is second

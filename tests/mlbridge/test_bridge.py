@@ -69,6 +69,7 @@ def bridge(home: Path, logs: list[EventDict]) -> Start:
     @asynccontextmanager
     async def start(url: str | None, **changes: object) -> AsyncIterator[Bridge]:
         values: dict[str, object] = {"ml_fps": 100.0, "ml_timeout_s": 1.0, "drain_s": 1.0, "router_timeout_s": 0.5}
+        values["alert_cooldown_s"] = 0.0
         process = Bridge(Settings(home=home, ml_service_url=url, **(values | changes)))  # type: ignore[arg-type]
         await process.start()
         try:
@@ -148,7 +149,7 @@ async def test_the_services_own_id_is_kept(router: FakeRouter, stub: MlStub, bri
         router.push(frame("s", 1))
         await until(lambda: router.told.alerts)
         router.push(frame("s", 2))
-        await until(lambda: figure(process, "alerts_duplicate_total") == 1)
+        await until(lambda: figure(process, "alerts_repeated_total") == 1)
         assert [alert.id for alert in router.told.alerts] == ["their-own"]
 
 
@@ -369,7 +370,7 @@ async def test_an_alert_whose_answer_was_lost_is_sent_again_under_the_same_id(
     router: FakeRouter, stub: MlStub, bridge: Start
 ) -> None:
     router.withheld_answers = 1
-    stub.mode, stub.answer = "answer", {"alerts": [ALERT, ALERT]}
+    stub.mode, stub.answer = "answer", {"alerts": [ALERT, ALERT | {"message": "another person"}]}
     async with bridge(stub.url, router_timeout_s=0.1) as process:
         await joined(router)
         router.push(frame("s", 1))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.alerts import MAX_METADATA_BYTES, Alert
-from router.alerts import KNOWN_S, MAX_ANSWER_BYTES, MAX_KNOWN, AlertBook, AlertIds
+from router.alerts import KNOWN_S, MAX_ANSWER_BYTES, MAX_KNOWN, AlertBook, AlertIds, AlertLog
 
 
 def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) -> Alert:
@@ -18,8 +18,8 @@ def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) 
 
 def names(book: AlertBook, stream: str | None = None, since: int = 0, limit: int = 1000) -> list[str]:
     rows = book.recent(stream, since=since, limit=limit)
-    assert [name for name, _, _ in rows] == [json.loads(text)["id"] for _, _, text in rows]
-    return [name for name, _, _ in rows]
+    assert [name for name, _, _, _ in rows] == [json.loads(text)["id"] for _, _, text, _ in rows]
+    return [name for name, _, _, _ in rows]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: AlertBoo
     book.accept(alert("a"), 0, owner="ann")
     book.accept(alert("b"), 0, owner="bob")
     book.accept(alert("c"), 0)
-    assert [owner for _, owner, _ in book.recent("cam-1", since=0, limit=10)] == ["ann", "bob", None]
+    assert [owner for _, owner, _, _ in book.recent("cam-1", since=0, limit=10)] == ["ann", "bob", None]
 
 
 def test_an_answer_is_bounded_in_bytes() -> None:
@@ -119,7 +119,7 @@ def test_an_answer_is_bounded_in_bytes() -> None:
     for number in range(1000):
         book.accept(alert(str(number), metadata=large), 0)
     found = book.recent(None, since=0, limit=1000)
-    assert sum(len(text) for _, _, text in found) <= MAX_ANSWER_BYTES + len(found[0][2])
+    assert sum(len(text) for _, _, text, _ in found) <= MAX_ANSWER_BYTES + len(found[0][2])
     assert found[-1][0] == "999"
     assert len(found) > 400
 
@@ -224,3 +224,66 @@ def test_only_the_fullest_stream_ever_forgets_before_its_time(limit: int, steps:
         for each, kept in known.items():
             assert [entry[1] for entry in kept] == list(ids._shelves.of(each))
         assert len(ids) == sum(map(len, known.values())) <= limit
+
+
+def test_the_frame_of_an_alert_is_found_by_its_id_in_every_stream_that_has_it(book: AlertBook) -> None:
+    book.accept(alert("a", frame_id=7), 0, owner="ann", term=5)
+    book.accept(alert("a", stream="cam-2"), 0, owner="bob")
+    assert book.of_id("a") == [("cam-1", "ann", 5, 7), ("cam-2", "bob", 0, 0)]
+    assert book.of_id("b") == []
+
+
+def test_an_alert_that_is_forgotten_is_not_found_by_its_id(book: AlertBook) -> None:
+    for name in "abcd":
+        book.accept(alert(name, frame_id=1), 0, term=1)
+    assert book.of_id("a") == []
+    assert len(book.of_id("b")) == 1
+    book.prune(60_001)
+    assert book.of_id("d") == []
+
+
+def test_a_row_says_when_the_alert_arrived(book: AlertBook) -> None:
+    book.accept(alert("a"), 70)
+    assert [arrived for _, _, _, arrived in book.recent("cam-1", since=0, limit=9)] == [70]
+
+
+def logged(log: AlertLog, after: int, limit: int = 100) -> list[tuple[int, str]]:
+    return [(each.number, each.alert.id) for each in log.after(after, limit)]
+
+
+def test_the_log_gives_what_came_after_a_number_in_order_and_so_many() -> None:
+    log = AlertLog()
+    assert [log.add(alert(name), 9, 10, 0) for name in "abcd"] == [1, 2, 3, 4]
+    assert logged(log, 0) == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+    assert logged(log, 2) == [(3, "c"), (4, "d")]
+    assert logged(log, 1, limit=2) == [(2, "b"), (3, "c")]
+    assert logged(log, 4) == logged(log, 99) == []
+    assert log.after(3, 1)[0].at == 9
+
+
+def test_the_log_is_bounded_in_number_bytes_and_age_and_says_what_is_left() -> None:
+    few = AlertLog(max_alerts=2)
+    small = AlertLog(max_bytes=25)
+    brief = AlertLog(keep_s=10)
+    for number, name in enumerate("abc"):
+        for log in (few, small, brief):
+            log.add(alert(name), 0, 10, 5.0 * number)
+    assert logged(few, 0) == logged(small, 0) == [(2, "b"), (3, "c")]
+    assert small.bytes == 20
+    brief.prune(15)
+    assert logged(brief, 0) == [(2, "b"), (3, "c")]
+    brief.prune(100)
+    assert logged(brief, 0) == []
+    assert brief.bytes == 0
+    assert brief.add(alert("d"), 0, 10, 100) == 4
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(0, 50))
+def test_the_log_never_leaves_out_one_in_the_middle(sizes: list[int], after: int) -> None:
+    log = AlertLog(max_alerts=10, max_bytes=200)
+    for number, size in enumerate(sizes):
+        log.add(alert(str(number)), 0, size, 0)
+    numbers = [each.number for each in log.after(after, 1000)]
+    assert numbers == list(range(len(sizes) - len(numbers) + 1, len(sizes) + 1))
+    assert len(log) <= 10
+    assert log.bytes <= 200

@@ -136,3 +136,15 @@ def test_the_routers_own_words_are_numbered_per_member(members: Members) -> None
     assert a is not None
     assert b is not None
     assert [a.next_seq(), a.next_seq(), b.next_seq()] == [1, 2, 1]
+
+
+def test_a_stream_is_covered_as_the_bridge_says_that_looks_least(members: Members) -> None:
+    assert members.coverage("cam") is None
+    members.receive(B, says(0, HELLO), 10.0)
+    for member, share in ((A, 0.5), (B, 0.25)):
+        known = members.get(member)
+        assert known is not None
+        known.coverage = {"cam": share, "other": 1.0}
+    assert members.coverage("cam") == 0.25
+    members.remove(B)
+    assert members.coverage("cam") == 0.5

@@ -1,0 +1,38 @@
+"""Pictures for questions to an ML service: one that is plain and valid, and what may come instead of one. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pybase64
+
+#: A JPEG of 320×240: a drawn room with a figure of a few strokes.
+SAMPLE: Final = pybase64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDACgcHiMeGSgjISMtKygwPGRBPDc3PHtYXUlkkYCZlo+AjIqgtObDoKrarYqMyP/L2u71////m8H////6"
+    "/+b9//j/2wBDASstLTw1PHZBQXb4pYyl+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj/wAARCADwAUAD"
+    "ASIAAhEBAxEB/8QAGQABAQEBAQEAAAAAAAAAAAAAAAQBAwIF/8QAJhABAAAFAQkBAQEAAAAAAAAAAAEDE1KhAgQREjIzUXFykRQxIf/EABcBAQEB"
+    "AQAAAAAAAAAAAAAAAAABAgP/xAAZEQEBAQEBAQAAAAAAAAAAAAAAEQExAiH/2gAMAwEAAhEDEQA/AOwCoAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAqBKKgEoqASioBKKmauSPgEwAAAAAAAAAAAAAAAAAAAAAAAAAAAAACpKqAAAA"
+    "AAAZq5I+Gs1ckfAJgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAFSVUAAAAAAAzVyR8NZq5I+ATAAAAAAAABD/XpN2LmV53D0yMEz0u+WANMgAAAAAAAA"
+    "AAAAAAACpKqAAAAAAAZq5I+Gs1ckfAJgAAAAAAAbBrzB6Y9db88CP8GRTOrvGAOjmAAAAAAAAAAAAAAAAKkqoAAAAAABmrkj4azVyR8AmAAAAAAA"
+    "BB+ibdiDf0zr8Qch0mJXX9M6/EGfom34g5hMLq7ZterXLjHVHfHe6uGx9KPs7sb1QBAAAAAAAAAAAAAAAVJW8Wq6P0FIm4tV0fpxaro/QUibi1XR"
+    "+nFquj9BSJuLVdH6cWq6P0FLNXJHwn4tV0fpxau8foMAAAAAAAB8wB1ZAAWbH0o+zu4bH0o+zu571oAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "fMAdWQAFmx9KPs7uGx9KPs7ue9aAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHzAHVkABZsfSj7O7hsfSj7O7nvWgBAAAAAAAAAAAElaZdgrTLsJ"
+    "VisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2"
+    "CtMuwUisSVpl2CtMuwUicB2YAAWbH0o+zuhlTNejTu0x3Q3vdaZdhy3frWYrElaZdgrTLsJVisSVpl2CtMuwUisSVpl2CtMuwUisSVpl2CtMuwUi"
+    "sSVpl2CtMuwUisSVpl2CtMuwUjmAigAAAAAAAAAAAAAAAAAAAOYbo9jdHs71zA3R7G6PYo9aP49POn+PTj663nABFAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAf/9k="
+)
+#: Begins as a JPEG does, and is none.
+GARBAGE: Final = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4
+#: A JPEG of which the second half did not arrive.
+TRUNCATED: Final = SAMPLE[: len(SAMPLE) // 2]
+
+_COMMENT_BYTES: Final = 65_533
+
+
+def padded(size_bytes: int) -> bytes:
+    """`SAMPLE`, made so large at least by comments (ITU T.81, B.2.4.5), as large pictures of cameras are."""
+    comment = b"\xff\xfe\xff\xff" + bytes(_COMMENT_BYTES)
+    count = -(-max(0, size_bytes - len(SAMPLE)) // len(comment))
+    return SAMPLE[:2] + comment * count + SAMPLE[2:]

@@ -1,0 +1,194 @@
+"""An ML service behind Redis or Valkey, by pub/sub: frames to channel ``video-frames``, alerts from ``ml-alerts``.
+
+Nothing is kept for a service that is not there, and the server drops a subscriber that lags
+(``client-output-buffer-limit pubsub``). A service that answers each frame is waited for. Streams: `redis_streams`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from redis._parsers.resp2 import _AsyncRESP2Parser
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse, RedisError
+
+from common.frames import Frame
+from mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from mlbridge.targets.address import Channels, without_credentials
+from mlbridge.targets.answers import Answers
+from mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
+from mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
+from mlbridge.targets.tls import ClientTls
+
+#: When nothing comes for so long the server is asked whether it lives, and has `DEAD_S` to say so, seconds.
+QUIET_S: Final = 2.0
+DEAD_S: Final = 10.0
+
+C = TypeVar("C")
+
+
+class TooLarge(InvalidResponse):
+    """A text in Redis is longer than is read."""
+
+
+class _BoundedParser(_AsyncRESP2Parser):
+    """Reads no text of over `MAX_ANSWER_BYTES`: whoever may write into Redis decides how long an alert is."""
+
+    async def _read(self, length: int) -> bytes:
+        if length > MAX_ANSWER_BYTES:
+            raise TooLarge(f"a message of {length} bytes, expected at most {MAX_ANSWER_BYTES}")
+        return await super()._read(length)
+
+
+class RedisTarget(Generic[C]):
+    """What both ways of using a server share. A subclass says how alerts are read and what becomes of a frame."""
+
+    def __init__(self, url: str, *, timeout_s: float, connections: int, tls: ClientTls) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._tls = tls
+        self._client: Redis | None = None
+        self._lasting: Lasting[C] | None = None
+        self.channels = Channels.of(url)
+        self.answers = Answers(_unheard)
+
+    @property
+    def shown_as(self) -> str:
+        """Scheme, host, port and database."""
+        return without_credentials(self._url)
+
+    async def open(self, heard: Heard) -> None:
+        """Begin to listen for alerts."""
+        self.answers = Answers(heard)
+        self._client = self.make_client(self._connections, self._timeout_s)
+        self._lasting = Lasting(self.connected, self.serve, lost=self.answers.lost, reason=_reason)
+
+    async def show(self, frame: Frame) -> list[object]:
+        """Give the frame to the server, while alerts can be heard."""
+        assert self._client is not None, "open comes first"
+        assert self._lasting is not None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._lasting.get()
+                return await self.send(self._client, frame)
+        except TimeoutError:
+            raise TargetTimeout(f"no answer within {self._timeout_s:g} s") from None
+        except (RedisError, OSError) as exc:
+            raise TargetFailure(_reason(exc)) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._lasting is not None:
+            await self._lasting.close()
+        if self._client is not None:
+            await self._client.aclose()
+
+    def connected(self) -> AbstractAsyncContextManager[C]:
+        """What alerts are read from, connected."""
+        raise NotImplementedError
+
+    async def serve(self, connection: C) -> None:
+        """Read alerts until the connection ends."""
+        raise NotImplementedError
+
+    async def send(self, client: Redis, frame: Frame) -> list[object]:
+        """Give one frame to the server; the alerts of the answer, if that is known."""
+        raise NotImplementedError
+
+    def make_client(self, connections: int, timeout_s: float) -> Redis:
+        """A client with so many connections at most; each answer of the server has `timeout_s`."""
+        parts = urlsplit(self._url)
+        tls: dict[str, Any] = {}
+        if parts.scheme == "rediss":
+            tls = {
+                "ssl_ca_certs": None if self._tls.ca is None else str(self._tls.ca),
+                "ssl_certfile": None if self._tls.cert is None else str(self._tls.cert),
+                "ssl_keyfile": None if self._tls.cert is None else str(self._tls.key or self._tls.cert),
+                "ssl_check_hostname": True,
+            }
+        return Redis.from_pool(
+            BlockingConnectionPool(
+                connection_class=SSLConnection if tls else Connection,
+                max_connections=connections,
+                timeout=PATIENCE_S,
+                host=parts.hostname or "127.0.0.1",
+                port=parts.port or 6379,
+                db=int(parts.path.strip("/") or 0),
+                username=unquote(parts.username) if parts.username else None,
+                password=unquote(parts.password) if parts.password else None,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=OPEN_S,
+                socket_keepalive=True,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                parser_class=_BoundedParser,
+                **tls,
+            )
+        )
+
+
+class RedisPubSubTarget(RedisTarget[PubSub]):
+    """Frames are published, alerts subscribed to."""
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[PubSub]:
+        """Subscribed to alerts."""
+        client = self.make_client(1, DEAD_S)
+        try:
+            async with client.pubsub() as pubsub:
+                await pubsub.subscribe(self.channels.alerts)
+                if await pubsub.get_message(timeout=OPEN_S) is None:
+                    raise TimeoutError
+                yield pubsub
+        finally:
+            await client.aclose()
+
+    async def serve(self, connection: PubSub) -> None:
+        """Read what is published as alerts."""
+        clock = asyncio.get_running_loop().time
+        asked_at: float | None = None
+        while True:
+            message = await connection.get_message(timeout=QUIET_S)
+            if message is not None:
+                asked_at = None
+                if message["type"] == "message":
+                    self.answers.came(read_json(message["data"]))
+            elif asked_at is None:
+                asked_at = clock()
+                await connection.ping()
+            elif clock() - asked_at > DEAD_S:
+                raise TimeoutError
+
+    async def send(self, client: Redis, frame: Frame) -> list[object]:
+        """Publish the frame; its alerts if the service answers each frame."""
+        body = json_body(frame)
+        began = asyncio.get_running_loop().time()
+        answer = self.answers.expect(frame)
+        try:
+            if not await client.publish(self.channels.frames, body):
+                raise TargetFailure(f"nobody subscribes to {self.channels.frames}")
+            return await self.answers.wait(answer)
+        except asyncio.CancelledError:
+            self.answers.missed(began)
+            raise
+        finally:
+            self.answers.forget(frame, answer)
+
+
+def _unheard(_: list[object]) -> None:
+    """Nobody listens before `open`."""
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, TimeoutError):
+        return "the server does not answer"
+    return f"{type(exc).__name__}: {str(exc)[:150]}"

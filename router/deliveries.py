@@ -1,0 +1,225 @@
+"""What waits for the alert webhook, and when it is tried: bounded, with backoff and jitter. Pure; `now` in seconds.
+
+Every delivery ends in one of two ways: it was taken, or it is dead, and is then counted and stands in a short list.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+#: Requests under way; after a failure one, until one is taken again.
+AT_ONCE: Final = 8
+#: Most alerts that wait, and most bytes of them; past either the oldest is given up.
+MAX_WAITING: Final = 10_000
+MAX_WAITING_BYTES: Final = 16 << 20
+#: Pause after the first failure of a delivery; it doubles with each further one, up to the other.
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+#: A `Retry-After` is obeyed up to this.
+LONGEST_RETRY_AFTER_S: Final = 600.0
+#: Dead ones that are listed.
+MAX_LISTED: Final = 20
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One alert on its way to the webhook. `offered_at` in seconds of the caller's clock."""
+
+    webhook_id: str
+    alert_id: str
+    stream: str
+    body: bytes
+    offered_at: float
+    attempts: int = 0
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A delivery that was given up; `at_ms` since the epoch."""
+
+    alert_id: str
+    stream: str
+    attempts: int
+    reason: str
+    at_ms: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``stats`` shows it."""
+        return {
+            "alertId": self.alert_id,
+            "streamId": self.stream,
+            "attempts": self.attempts,
+            "reason": self.reason,
+            "at": self.at_ms,
+        }
+
+
+class Deliveries:
+    """All deliveries of one webhook. `chance` gives a number from 0 to 1, anew each time."""
+
+    def __init__(
+        self,
+        *,
+        give_up_s: float,
+        chance: Callable[[], float],
+        at_once: int = AT_ONCE,
+        max_waiting: int = MAX_WAITING,
+        max_bytes: int = MAX_WAITING_BYTES,
+    ) -> None:
+        self._give_up_s = give_up_s
+        self._chance = chance
+        self._at_once = at_once
+        self._max_waiting = max_waiting
+        self._max_bytes = max_bytes
+        self._waiting: OrderedDict[int, Delivery] = OrderedDict()  # by id(), oldest first
+        self._ready: deque[Delivery] = deque()
+        self._later: list[tuple[float, int, Delivery]] = []
+        self._under_way: set[Delivery] = set()
+        self._numbers = 0
+        self._paused_until = float("-inf")
+        self._failing = False
+        #: The receiver said that it wants nothing any more.
+        self.disabled = False
+        self.bytes = 0
+        self.sent = 0
+        self.retries = 0
+        self.dead = 0
+        self.listed: deque[Dead] = deque(maxlen=MAX_LISTED)
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait for their turn or their next try."""
+        return len(self._waiting)
+
+    @property
+    def under_way(self) -> int:
+        """Requests under way."""
+        return len(self._under_way)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._waiting and not self._under_way
+
+    def offer(self, delivery: Delivery, now_ms: int) -> None:
+        """One more alert."""
+        if self.disabled:
+            self._bury(delivery, "the webhook is disabled", now_ms)
+            return
+        self._wait(delivery)
+        self._ready.append(delivery)
+        while len(self._waiting) > self._max_waiting or (self.bytes > self._max_bytes and len(self._waiting) > 1):
+            oldest = next(iter(self._waiting.values()))
+            self._leave(oldest)
+            self._bury(oldest, "too many waited", now_ms)
+
+    def due(self, now: float, now_ms: int) -> list[Delivery]:
+        """The deliveries to be tried now; each ends with `taken`, `failed` or `refused_for_ever`."""
+        while self._later and self._later[0][0] <= now:
+            delivery = heapq.heappop(self._later)[2]
+            if not delivery.over:
+                self._ready.append(delivery)
+        started: list[Delivery] = []
+        while self._ready and now >= self._paused_until and len(self._under_way) < self._limit:
+            delivery = self._ready.popleft()
+            if delivery.over:
+                continue
+            self._leave(delivery)
+            if now - delivery.offered_at > self._give_up_s:
+                self._bury(delivery, "its time was over before its turn", now_ms)
+                continue
+            delivery.over = False
+            delivery.attempts += 1
+            self._under_way.add(delivery)
+            started.append(delivery)
+        return started
+
+    def next_at(self) -> float | None:
+        """When `due` has something to do, if nothing happens before; None: never."""
+        if len(self._under_way) >= self._limit:
+            return None
+        times = [self._later[0][0]] if self._later else []
+        if self._ready:
+            times.append(self._paused_until)
+        return max(min(times), self._paused_until) if times else None
+
+    def taken(self, delivery: Delivery) -> None:
+        """The receiver has it."""
+        self._under_way.discard(delivery)
+        self._failing = False
+        self.sent += 1
+
+    def failed(
+        self, delivery: Delivery, reason: str, now: float, now_ms: int, *, retry_after_s: float | None = None
+    ) -> None:
+        """It was not taken: it is tried again later, or given up. `retry_after_s`: nothing at all before that."""
+        self._under_way.discard(delivery)
+        self._failing = True
+        if self.disabled:
+            self._bury(delivery, reason, now_ms)
+            return
+        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(delivery.attempts - 1, 16))
+        pause *= 0.5 + self._chance() / 2
+        if retry_after_s is not None:
+            asked = min(retry_after_s, LONGEST_RETRY_AFTER_S)
+            self._paused_until = max(self._paused_until, now + asked)
+            pause = max(pause, asked)
+        if now + pause - delivery.offered_at > self._give_up_s:
+            self._bury(delivery, reason, now_ms)
+            return
+        self.retries += 1
+        self._wait(delivery)
+        self._numbers += 1
+        heapq.heappush(self._later, (now + pause, self._numbers, delivery))
+
+    def refused_for_ever(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+        """The receiver is gone for good (410): nothing is sent any more, all that waits is given up."""
+        self._under_way.discard(delivery)
+        self.disabled = True
+        self._bury(delivery, reason, now_ms)
+        for other in list(self._waiting.values()):
+            self._leave(other)
+            self._bury(other, "the webhook is disabled", now_ms)
+        self._ready.clear()
+        self._later.clear()
+
+    @property
+    def _limit(self) -> int:
+        return 1 if self._failing else self._at_once
+
+    def _wait(self, delivery: Delivery) -> None:
+        delivery.over = False
+        self._waiting[id(delivery)] = delivery
+        self.bytes += len(delivery.body)
+
+    def _leave(self, delivery: Delivery) -> None:
+        del self._waiting[id(delivery)]
+        self.bytes -= len(delivery.body)
+        delivery.over = True
+
+    def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+        self.dead += 1
+        self.listed.append(Dead(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))
+
+
+def retry_after_s(value: str | None, now_s: float) -> float | None:
+    """What a `Retry-After` asks for (RFC 9110, 10.2.3): seconds, or a date; None when it is neither. `now_s` UTC."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.fromtimestamp(now_s, UTC)).total_seconds())
