@@ -145,7 +145,12 @@ async def ml_sink(point: Point, work: Path) -> AsyncIterator[str | None]:
     port, log = free_port(), work / "sink.log"
     async with process([sys.executable, "-m", "benchmarks.sink", str(port)], log=log, cwd=ROOT.parent) as child:
         await listening(port, child, log)
-        yield f"http://127.0.0.1:{port}"
+        if point.ml_hangs:
+            child.send_signal(signal.SIGSTOP)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            child.send_signal(signal.SIGCONT)
 
 
 async def sink_requests(url: str | None) -> int | None:
@@ -175,7 +180,7 @@ async def one(turn: Turn) -> dict[str, Any]:
                 options = Options(turn.point.gateways, ml_url, turn.point.ml_fps)
                 async with measured_system.started(work, options=options) as running:
                     found = await measured(turn, running)
-                    if ml_url is not None:
+                    if ml_url is not None and not turn.point.ml_hangs:
                         found["ml_requests"] = await sink_requests(ml_url)
                     return {**base, **found, "settings": dict(running.settings or {})}
         except TimeoutError:

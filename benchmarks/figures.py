@@ -40,6 +40,7 @@ POINTS: Final = {
     "bin-50x1": "binary, 50 × (1 → 1)",
     "ml-off": "50 streams, no ML",
     "ml-on": "50 streams, ML takes 2 fps of each",
+    "ml-hangs": "the same, the ML service hangs",
     "one-gateway": "camera and viewer on one gateway",
     "two-gateways": "camera on one gateway, viewer on the other",
     "streams-50": "50 streams at 100 fps",
@@ -543,6 +544,11 @@ GOALS: Final[tuple[Goal, ...]] = (
         "CPU with ML",
         "With mlbridge taking 2 fps of each of 50 streams at 20 fps: ≤ 1.15 of the CPU without.",
         1.15, "ml-on", "ml-off", cpu_us,
+    ),
+    _two_points(
+        "p99 beside an ML service that hangs",
+        "With an ML service that answers nothing: viewers' p99 ≤ 1.1 of that with one that answers.",
+        1.1, "ml-hangs", "ml-on", p99_ms,
     ),
     _two_points(
         "CPU across gateways",

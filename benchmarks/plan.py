@@ -30,6 +30,7 @@ class Point:
     idle: int = 0
     gateways: int = 1
     ml_fps: float = 0.0
+    ml_hangs: bool = False
     warmup_s: float = 1.0
     duration_s: float = 2.5
     settle_s: float = 0.0
@@ -69,6 +70,13 @@ POINTS: Final = (
     _shape("binary", 50, 1, 30),
     replace(_FIFTY, name="ml-off", what=_FIFTY.what + ", mlbridge idle"),
     replace(_FIFTY, name="ml-on", what=_FIFTY.what + ", mlbridge takes 2 fps of each", ml_fps=2.0),
+    replace(
+        _FIFTY,
+        name="ml-hangs",
+        what=_FIFTY.what + ", the ML service takes requests and answers none",
+        ml_fps=2.0,
+        ml_hangs=True,
+    ),
     replace(_FIFTY, name="one-gateway", what=_FIFTY.what + ", all on one gateway"),
     replace(_FIFTY, name="two-gateways", what=_FIFTY.what + ", cameras on one gateway, viewers on another", gateways=2),
     Point("streams-50", "50 cameras → 1 viewer each, 100 fps", OURS, "json", 50, 1, 100),

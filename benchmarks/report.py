@@ -299,18 +299,18 @@ def _memory(runs: Runs) -> str:
 
 def _pairs(runs: Runs) -> str:
     rows = []
-    for other, point in (("ml-off", "ml-on"), ("one-gateway", "two-gateways"), ("slow-off", "slow-on"),
-                         ("streams-50", "streams-1000")):  # fmt: skip
-        for which in (other, point):
+    for group in (("ml-off", "ml-on", "ml-hangs"), ("one-gateway", "two-gateways"), ("slow-off", "slow-on"),
+                  ("streams-50", "streams-1000")):  # fmt: skip
+        for other, which in zip(("", *group), group, strict=False):
             if not runs.systems(which):
                 continue
             rows.append(
                 (
                     POINTS[which],
                     spread(runs.figure(which, SUBJECT, figures.cpu_us)),
-                    ratio(runs.ratio(which, SUBJECT, other, SUBJECT, figures.cpu_us)) if which == point else NONE,
+                    ratio(runs.ratio(which, SUBJECT, other, SUBJECT, figures.cpu_us)) if other else NONE,
                     spread(runs.figure(which, SUBJECT, figures.p99_ms)),
-                    spread(runs.difference(which, SUBJECT, other, SUBJECT, figures.p99_ms)) if which == point else NONE,
+                    spread(runs.difference(which, SUBJECT, other, SUBJECT, figures.p99_ms)) if other else NONE,
                     spread(runs.figure(which, SUBJECT, figures.memory_mib)),
                     *_delivered(runs, which, SUBJECT),
                     "; ".join(_pair_remarks(runs, which)),
