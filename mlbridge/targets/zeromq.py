@@ -103,7 +103,7 @@ class ZeroMqTarget:
         return socket
 
     async def _read(self) -> None:
-        """Read alerts, with a new socket after a loss: libzmq gives up a connection on which too long a message came."""
+        """Read alerts, by a new socket after a loss: libzmq gives up a connection on which too long a message came."""
         while True:
             pull = self._make(zmq.PULL, {zmq.RCVHWM: ALERTS_HIGH_WATER, zmq.MAXMSGSIZE: MAX_ANSWER_BYTES})
             monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
