@@ -12,7 +12,7 @@ FOOTAGE ?= test
 WORKERS ?= 3
 ML_PORT ?= 8500
 
-.PHONY: run dev demo test sanitize lint types format docs bench bench-quick clean
+.PHONY: run dev demo test sanitize lint types format docs bench bench-quick bench-targets clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -78,6 +78,10 @@ docs: $(VENV)/.run
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.micro --out benchmarks/results/micro.json
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Each ML target beside a bare loop over its client library, about three minutes: writes docs/targets.md.
+bench-targets: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.targets $(ARGS)
 
 # About two minutes: shows that all works, proves no ratio.
 bench-quick: $(VENV)/.dev

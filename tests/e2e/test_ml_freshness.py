@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
@@ -26,6 +27,8 @@ PATIENCE_S = 30.0
 MAX_AGE_S = 1.0
 #: What the way from the camera to the bridge, and from there to the service, may take on a busy machine.
 WAY_S = 1.0
+#: How long the service is away.
+OUTAGE_S = float(os.environ.get("WATCHOUT_OUTAGE_S", "6"))
 IN_FLIGHT = 8
 #: The system's word on a service that a test took away.
 EXPECTED = ("Connect call failed",)
@@ -179,14 +182,16 @@ async def test_a_service_that_was_stopped_is_probed_and_gets_fresh_frames_at_onc
 
         await eventually(opened, PATIENCE_S)
         tried = await figure(started, "ml_requests_total")
-        seconds = 6
+        seconds = OUTAGE_S
         await asyncio.sleep(seconds)
         assert await figure(started, "ml_requests_total") - tried <= seconds / (LONGEST_PAUSE_S / 2) + 8, "only probes"
         back = asyncio.get_running_loop().time()
         before = len(stub.looks)
         await stub.start()
         await eventually(lambda: len(stub.looks) > before, PATIENCE_S)
-        assert asyncio.get_running_loop().time() - back < LONGEST_PAUSE_S + 5 * WAY_S
+        took = asyncio.get_running_loop().time() - back
+        print(f"{len(pairs)} streams, away for {seconds:g} s: the first fresh frame {took:.2f} s after its return")
+        assert took < LONGEST_PAUSE_S + 5 * WAY_S
         first = stub.looks[before:]
         await eventually(lambda: len({look[1] for look in stub.looks[before:]}) == 10, PATIENCE_S)
     assert max((came - taken) / 1000 for came, _, _, taken in stub.looks[before:]) < MAX_AGE_S + WAY_S

@@ -82,7 +82,9 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
     if spec is None or spec.origin is None:
         reason = f"no {kind} server: the package {package.replace('_', '-')} is not installed"
         # There are wheels of Redis itself for some versions of Python only; Valkey is there for all.
-        pytest.skip(reason) if kind == "redis" else missing(reason)
+        if kind == "redis":
+            pytest.skip(reason)
+        missing(reason)
     found = sorted(Path(spec.origin).parent.rglob(f"{kind}-server"))
     if not found or not os.access(found[0], os.X_OK):
         missing(f"the {kind} server of the package {package} does not run on this machine")
