@@ -30,11 +30,15 @@ async def main(host: str, port: int) -> None:
     async def bridge(connection: ServerConnection) -> None:
         try:
             async for message in connection:
+                frame = None
                 try:
-                    answer = await watcher.watch_object(json.loads(message))
+                    frame = json.loads(message)
+                    answer = await watcher.watch_object(frame)
                 except ValueError as fault:
                     print(f"a frame was passed over: {fault}", flush=True)
-                    continue
+                    if not isinstance(frame, dict):
+                        continue
+                    answer = {"streamId": frame.get("streamId"), "frameId": frame.get("frameId"), "alerts": []}
                 await connection.send(json.dumps(answer))
         except ConnectionClosed:
             pass

@@ -48,9 +48,9 @@ class Target(Protocol):
         """Show one frame; the alerts of its answer, decoded but not checked.
 
         Returns when the service is done with the frame as far as one can know, so that the frames under way are
-        bounded; a kind that cannot know bounds them by its transport. Cancelled when the deadline is past. Alerts that
-        come by themselves, or late, go to `heard`. Raises `TargetFailure`, and `common.alerts.AlertFault` for an answer
-        that is none.
+        bounded; a kind that cannot know bounds them by its transport. The deadline is its caller's, who cancels it when
+        that is past. Alerts that come by themselves, or late, go to `heard`. Raises `TargetFailure`, and
+        `common.alerts.AlertFault` for an answer that is none.
         """
 
     async def close(self) -> None:

@@ -208,6 +208,8 @@ def _key(value: object) -> Key | None:
 
 def _named(alerts: list[object], answer: dict[Any, Any]) -> list[object]:
     """The alerts with the frame that their answer names, where they do not name one themselves."""
+    if not alerts:
+        return alerts
     names = {name: answer[name] for name in ("streamId", "frameId", "timestamp") if name in answer}
     stream = names.get("streamId")
     return [

@@ -64,8 +64,7 @@ class NatsTarget:
         assert self._lasting is not None, "open comes first"
         body = packed_body(frame)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._show(await self._lasting.get(), frame, body)
+            return await self._show(await self._lasting.get(), frame, body)
         except TimeoutError:
             raise TargetTimeout(f"no answer within {self._timeout_s:g} s") from None
         except (NatsError, OSError) as exc:

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, RedisError
 
 from common.frames import Frame
-from mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from mlbridge.targets import Heard, TargetFailure
 from mlbridge.targets.address import Channels, without_credentials
 from mlbridge.targets.answers import Answers
 from mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
@@ -77,11 +77,8 @@ class RedisTarget(Generic[C]):
         assert self._client is not None, "open comes first"
         assert self._lasting is not None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._lasting.get()
-                return await self.send(self._client, frame)
-        except TimeoutError:
-            raise TargetTimeout(f"no answer within {self._timeout_s:g} s") from None
+            await self._lasting.get()
+            return await self.send(self._client, frame)
         except (RedisError, OSError) as exc:
             raise TargetFailure(_reason(exc)) from None
 

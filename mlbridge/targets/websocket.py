@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from common.frames import Frame
-from mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from mlbridge.targets import Heard, TargetFailure
 from mlbridge.targets.address import without_credentials
 from mlbridge.targets.answers import Answer, Answers
 from mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
@@ -65,10 +65,7 @@ class WebSocketTarget:
         assert self._lasting is not None, "open comes first"
         body = json_body(frame)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._show(await self._lasting.get(), frame, body)
-        except TimeoutError:
-            raise TargetTimeout(f"neither answered nor read within {self._timeout_s:g} s") from None
+            return await self._show(await self._lasting.get(), frame, body)
         except ConnectionClosed as exc:
             raise TargetFailure(_reason(exc)) from None
 
@@ -106,7 +103,8 @@ class WebSocketTarget:
             await self._send(connection, body)
             if not answers.answers_each:
                 await _read_by(await connection.ping(), answer)
-            return await answers.wait(answer)
+                return await answers.wait(answer)
+            return await answer
         except asyncio.CancelledError:
             if answers.missed(began):
                 # Nothing came since: what waits in this connection is stale by now, and there may be nobody behind it.
@@ -117,21 +115,29 @@ class WebSocketTarget:
 
     async def _send(self, connection: ClientConnection, body: bytes) -> None:
         """Send in turn, each when what was sent before is on its way. Raises `TargetFailure` after `PATIENCE_S`."""
-        transport = connection.transport
+        if self._turn.locked():
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._turn.acquire()
+            except TimeoutError:
+                raise TargetFailure("it reads too slowly: another frame is still on its way") from None
+        else:
+            await self._turn.acquire()
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise TargetFailure("it reads too slowly: another frame is still on its way") from None
-        try:
-            until = asyncio.get_running_loop().time() + PATIENCE_S
-            while (waiting := transport.get_write_buffer_size()) > WRITE_BYTES:
-                if asyncio.get_running_loop().time() > until:
-                    raise TargetFailure(f"it reads too slowly: {waiting} bytes wait for it")
-                await asyncio.sleep(POLL_S)
+            if connection.transport.get_write_buffer_size() > WRITE_BYTES:
+                await _drained(connection.transport)
             await connection.send(body, text=True)
         finally:
             self._turn.release()
+
+
+async def _drained(transport: asyncio.WriteTransport) -> None:
+    """Wait until what was cut off before is nearly written. Raises `TargetFailure` after `PATIENCE_S`."""
+    until = asyncio.get_running_loop().time() + PATIENCE_S
+    while (waiting := transport.get_write_buffer_size()) > WRITE_BYTES:
+        if asyncio.get_running_loop().time() > until:
+            raise TargetFailure(f"it reads too slowly: {waiting} bytes wait for it")
+        await asyncio.sleep(POLL_S)
 
 
 async def _read_by(pong: Awaitable[float], answer: Answer) -> None:

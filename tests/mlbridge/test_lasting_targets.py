@@ -20,7 +20,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from common.frames import Frame
 from common.settings import Settings
-from mlbridge.targets import Target, TargetFailure, TargetTimeout, open_target
+from mlbridge.targets import Target, TargetFailure, open_target
 from mlbridge.targets.redis_streams import MAX_FRAMES
 from tests.kit.brokers import Broker
 from tests.kit.ports import free_port
@@ -272,8 +272,9 @@ async def test_a_connection_that_is_not_read_is_given_up_with_all_that_waits_in_
     port = server.sockets[0].getsockname()[1]
     async with opened(f"ws://127.0.0.1:{port}", ml_timeout_s=0.5) as (target, _):
         for number in range(3):
-            with pytest.raises((TargetTimeout, TargetFailure)):
-                await target.show(frame(number, picture=bytes(1 << 20)))
+            with pytest.raises((TimeoutError, TargetFailure)):
+                async with asyncio.timeout(0.5):
+                    await target.show(frame(number, picture=bytes(1 << 20)))
         await until(lambda: len(came) >= 2, WAIT_S)
     server.close()
 
@@ -555,8 +556,9 @@ async def test_a_service_behind_nats_that_stops_answering_is_no_longer_waited_fo
     async with opened(nats_server.url, ml_timeout_s=1.0) as (target, _), nats_service(nats_server.url, respond):
         assert await shown(target, frame(1)) == []
         answers = False
-        with pytest.raises(TargetTimeout):
-            await target.show(frame(2))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await target.show(frame(2))
         assert await shown(target, frame(3)) == []
 
 
