@@ -176,7 +176,8 @@ def replay(
 
     VIDEO is a video file or a folder of JPEGs. At real time or a --speed the service gets the newest frame whenever it
     is free, as with mlbridge, and may miss some. With --as-fast-as-possible it gets each frame, one after the other.
-    It ends with 0 when frames were answered and every alert fits, else with 1.
+    It ends with 0 when frames were answered and every alert fits, else with 1. Ctrl-C ends it early; what was seen by
+    then is reported.
     """
     if fast and speed is not None:
         raise click.UsageError("--speed and --as-fast-as-possible are given, expected one of them")
@@ -193,7 +194,13 @@ def replay(
     job = Playing(settings, second, source, stream, fps=rate, speed=None if fast else speed or 1.0, quiet=as_json)
 
     async def work(codes: list[int]) -> None:
-        played = await job.run()
+        try:
+            await job.run()
+        except asyncio.CancelledError:
+            if job.frames:
+                _publish(job.result(interrupted=True), job.note, folder, as_json=as_json)
+            raise
+        played = job.result()
         _publish(played, job.note, folder, as_json=as_json)
         codes.append(1 if played.first.refusal_count or not played.first.latencies() else 0)
 
@@ -217,6 +224,9 @@ class Playing:
         from ctl.ml_trial import witness
 
         self.note = ""
+        #: Of the footage, so far.
+        self.frames = 0
+        self._length_s = self._took_s = 0.0
         self._settings = settings
         self._source = source
         self._stream = stream
@@ -228,43 +238,50 @@ class Playing:
         self._first = witness(settings, told=self._told, refused=self._refused)
         self._second = None if second is None else witness(second, told=lambda _: None, refused=lambda _: None)
 
-    async def run(self) -> Replay:
+    async def run(self) -> None:
         """Play it to its end. Raises `Failure` when the footage cannot be read."""
-        from ctl.ml_report import Replay
         from ctl.ml_trial import play_fast, play_paced
 
         first, second = self._first, self._second
         if not self._quiet:
             beside = "" if second is None else f" and {second.shown_as}"
             self._screen.line(f"playing {self._source.name} to {first.shown_as}{beside}")
-        began = time.monotonic()
+        began, lingered_s = time.monotonic(), 0.0
         try:
             if second is not None:
                 await second.open(lambda _: None)
             if self._speed is None:
-                frames, length_s = await play_fast(
+                self.frames, self._length_s = await play_fast(
                     self._source, self._stream, first, second, linger_s=self._linger_s, progress=self._progress
                 )
             else:
-                frames, length_s, left_out = await play_paced(
+                self.frames, self._length_s, left_out = await play_paced(
                     self._source, self._stream, first, second, self._settings, fps=self._fps, speed=self._speed,
                     linger_s=self._linger_s, progress=self._progress,
                 )  # fmt: skip
                 if left_out:
                     self.note = f"{counted(left_out, 'frame')} not compared: the shadow was too far behind\n"
+            lingered_s = self._linger_s
         finally:
+            self._took_s = max(time.monotonic() - began - lingered_s, 1e-3)
             if second is not None:
                 await second.close()
             self._screen.close()
+
+    def result(self, *, interrupted: bool = False) -> Replay:
+        """What came of it."""
+        from ctl.ml_report import Replay
+
         return Replay(
             footage=self._source.name,
-            length_s=length_s,
-            took_s=max(time.monotonic() - began - self._linger_s, 1e-3),
-            frames=frames,
+            length_s=self._length_s,
+            took_s=self._took_s,
+            frames=self.frames,
             fps=self._fps,
             speed=self._speed,
-            first=first.record,
-            second=None if second is None else second.record,
+            first=self._first.record,
+            second=None if self._second is None else self._second.record,
+            interrupted=interrupted,
         )
 
     def _told(self, each: Told) -> None:
@@ -280,6 +297,8 @@ class Playing:
     def _progress(self, number: int, at_s: float) -> None:
         from ctl.ml_report import clock_of
 
+        assert self._source.fps is not None
+        self.frames, self._length_s = number, number / self._source.fps
         if not self._quiet:
             shown = len(self._first.record.looks)
             self._screen.refresh(f"{clock_of(at_s)} · {counted(number, 'frame')} · shown {shown}")

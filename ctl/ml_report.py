@@ -211,7 +211,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run of footage through one service, or two: `fps` frames per second of it, at `speed` (None: all of them)."""
+    """A run of footage through one service, or two: `fps` frames per second of it, at `speed` (None: all of them).
+
+    `interrupted`: somebody ended it before the footage did.
+    """
 
     footage: str
     length_s: float
@@ -221,6 +224,7 @@ class Replay:
     speed: float | None
     first: Record
     second: Record | None = None
+    interrupted: bool = False
 
     @property
     def comparison(self) -> Comparison | None:
@@ -243,6 +247,7 @@ class Replay:
             "fps": self.fps,
             "speed": self.speed,
             "speedReached": round(self.reached, 2),
+            "interrupted": self.interrupted,
             "service": self._body_of(self.first),
             "shadow": None if self.second is None else self._body_of(self.second),
             "comparison": None if comparison is None else comparison.body(),
@@ -270,7 +275,8 @@ class Replay:
         """For people: a page without colours."""
         speed = "as fast as possible" if self.speed is None else f"at {self.speed:g} times its speed"
         lines = [
-            f"{printable(self.footage)}: {clock_of(self.length_s)} of footage, {counted(self.frames, 'frame')}",
+            f"{printable(self.footage)}: {clock_of(self.length_s)} of footage, {counted(self.frames, 'frame')}"
+            + (", then interrupted" if self.interrupted else ""),
             f"played {speed}, {counted_rate(self.fps)}; took {self.took_s:.1f} s ({self.reached:.2g} times its speed)",
             "",
             *self._lines_of(self.first),

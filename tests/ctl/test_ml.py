@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -245,6 +246,31 @@ async def test_a_service_that_is_away_is_in_the_report_and_the_code(run: Ctl, fi
         assert "answered 0" in ended.out
         assert "no connection" in ended.out
         assert "coverage 0.0%" in ended.out
+
+
+async def test_an_interrupted_replay_reports_what_was_seen(start: Start, film: Path, tmp_path: Path) -> None:
+    fifth = asyncio.Event()
+
+    async def answer(frame: dict[str, Any], _: web.Request) -> Any:
+        if frame["frameId"] == 5:
+            fifth.set()
+        await asyncio.sleep(0.05)
+        return {"alert": ALERT} if frame["frameId"] == 2 else {}
+
+    async with service(answer) as url, asyncio.timeout(ENDS_S):
+        command = await start(
+            "ml", "replay", film, "--url", url, "--as-fast-as-possible", "--fps", 4, "--report", tmp_path / "report"
+        )
+        await fifth.wait()
+        command.process.send_signal(signal.SIGINT)
+        ended = await command.end()
+    assert ended.code == 130
+    body = json.loads((tmp_path / "report/report.json").read_text())
+    assert body["interrupted"] is True
+    assert 4 <= body["frames"] < 40
+    assert body["lengthS"] == body["frames"] / 4
+    assert [alert["frameId"] for alert in body["service"]["alerts"]] == [2]
+    assert "then interrupted" in ended.out
 
 
 @pytest.fixture
