@@ -7,6 +7,7 @@ Nothing is kept for a service that is not there, and the server drops a subscrib
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Generic, TypeVar
@@ -48,7 +49,7 @@ class _BoundedParser(_AsyncRESP2Parser):
         return await super()._read(length)
 
 
-class RedisTarget(Generic[C]):
+class RedisTarget(ABC, Generic[C]):
     """What both ways of using a server share. A subclass says how alerts are read and what becomes of a frame."""
 
     def __init__(self, url: str, *, timeout_s: float, connections: int, tls: ClientTls) -> None:
@@ -89,17 +90,17 @@ class RedisTarget(Generic[C]):
         if self._client is not None:
             await self._client.aclose()
 
+    @abstractmethod
     def connected(self) -> AbstractAsyncContextManager[C]:
         """What alerts are read from, connected."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def serve(self, connection: C) -> None:
         """Read alerts until the connection ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def send(self, client: Redis, frame: Frame) -> list[object]:
         """Give one frame to the server; the alerts of the answer, if that is known."""
-        raise NotImplementedError
 
     def make_client(self, connections: int, timeout_s: float) -> Redis:
         """A client with so many connections at most; each answer of the server has `timeout_s`."""
