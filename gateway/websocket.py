@@ -74,7 +74,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_conversation", "_drained",
-        "_feed_due", "_fragments", "_full", "_inbox", "_intake", "_lanes", "_late_pong", "_loop", "_lost",
+        "_feed_due", "_fragments", "_full", "_heard_eof", "_inbox", "_intake", "_lanes", "_late_pong", "_loop", "_lost",
         "_partial_since", "_pinged_at", "_place", "_protocol", "_rooms", "_shaking", "_transport", "_window_timer",
         "_wrote_eof", "closing", "heard_at",
     )  # fmt: skip
@@ -98,7 +98,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._aborter: asyncio.TimerHandle | None = None
         #: From now on nothing is written but what ends the connection.
         self.closing = False
-        self._lost = self._wrote_eof = self._shaking = False
+        self._lost = self._heard_eof = self._wrote_eof = self._shaking = False
         self._intake = Intake(rooms.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES)
         self._feed_due = False
         self._late_pong = b""
@@ -185,7 +185,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _fed(self) -> None:
         self._feed_due = False
-        if not self._lost:
+        if not self._lost and not self._heard_eof:
             self._feed()
             self.resume()
 
@@ -193,6 +193,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """The peer will send no more."""
         self._ending()  # before the protocol's own end of stream: nothing may be written after it
         if self._conversation is not None:
+            self._heard_eof = True
             self._protocol.receive_eof()
             self._pump()
         return False
@@ -242,7 +243,9 @@ class WebSocket(asyncio.BufferedProtocol):
         for event in events:
             if isinstance(event, WebSocketFrame):
                 if event.opcode is Opcode.PING and self._protocol.writes:  # the pong stands where the ping stood
-                    self._write(self._protocol.writes.pop(0))
+                    pong = self._protocol.writes.pop(0)
+                    if not self.closing:  # after a close there is nothing more to say
+                        self._write(pong)
                 self._frame_event(event)
             elif isinstance(event, Request):
                 self._shaking = True

@@ -289,7 +289,7 @@ def nearly(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(nearly(JSON), nearly(MESSAGEPACK)))
 def test_any_value_is_a_draft_that_can_go_all_the_way_or_a_fault(value: object) -> None:
     try:
@@ -303,7 +303,7 @@ def test_any_value_is_a_draft_that_can_go_all_the_way_or_a_fault(value: object) 
     assert json.loads(told.alert.to_json()) == json.loads(alert.to_json())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(JSON)
 def test_any_answer_is_a_bounded_list_or_a_fault(value: object) -> None:
     for split in (split_answer, split_push):

@@ -43,7 +43,7 @@ def header(**changes: int) -> bytes:
 # ── the two forms ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PICTURES, IDS, FRAME_IDS, TIMES)
 def test_a_picture_goes_through_json_and_comes_back(picture: bytes, stream: str, frame_id: int, at: int) -> None:
     message = json.loads(Frame(stream, frame_id, at, picture=picture).to_json())
@@ -55,7 +55,7 @@ def test_a_picture_goes_through_json_and_comes_back(picture: bytes, stream: str,
     assert back.picture == picture
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PICTURES, IDS, FRAME_IDS, TIMES)
 def test_text_goes_through_binary_and_comes_back(picture: bytes, stream: str, frame_id: int, at: int) -> None:
     frame = Frame(stream, frame_id, at, text=token(encoded(picture)))
@@ -74,7 +74,7 @@ def test_a_json_frame_has_the_bytes_that_its_readers_cut_it_by() -> None:
     assert frame.to_json() == b'{"type":"video-frame","streamId":"cam-1","frameId":7,"timestamp":8,"data":"YWJj"}'
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=60), st.booleans())
 def test_data_reaches_json_viewers_unchanged_whatever_it_holds(data: str, ascii_only: bool) -> None:
     try:
@@ -121,7 +121,7 @@ def test_a_data_prefix_without_base64_is_a_fault(text: str) -> None:
         decode_text(token(text))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     PICTURES,
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from([r"\r\n", r"\n", r"\t", " ", r"\u0020"])), max_size=5),
@@ -161,7 +161,7 @@ def test_text_that_is_no_picture_is_a_fault_with_a_reason(text: bytes, says: str
         decode_text(token(text))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda t: json.dumps(t)[1:-1].encode())))
 def test_any_text_is_a_picture_or_a_fault(text: bytes) -> None:
     with contextlib.suppress(FrameFault):
@@ -271,7 +271,7 @@ def test_a_frame_knows_how_many_bytes_it_holds() -> None:
 # ── over the bus ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PICTURES, IDS, FRAME_IDS, TIMES, st.integers(0, 2**63), st.booleans())
 def test_a_frame_crosses_the_bus_in_the_form_that_the_camera_sent(
     picture: bytes, stream: str, frame_id: int, at: int, term: int, as_text: bool
@@ -359,7 +359,7 @@ def test_a_stream_id_that_is_none_is_a_fault(name: bytes) -> None:
         parse_binary(header(length=len(name)) + name + JPEG)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda rest: b"\x57\x01\x01\x00" + rest)))
 @example(header() + b"x")
 def test_any_bytes_are_a_binary_frame_or_a_fault(data: bytes) -> None:
@@ -375,7 +375,7 @@ def test_any_bytes_are_a_binary_frame_or_a_fault(data: bytes) -> None:
     )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PICTURES, IDS, FRAME_IDS, TIMES, st.integers(0, 500), st.integers(0, 255), st.integers(0, 300))
 def test_a_binary_frame_changed_and_cut_is_a_frame_or_a_fault(
     picture: bytes, stream: str, frame_id: int, timestamp: int, at: int, byte: int, cut: int

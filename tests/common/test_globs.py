@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.alerts import STREAM_ID
@@ -55,7 +55,6 @@ def test_a_pattern_of_many_stars_costs_no_time() -> None:
     assert not Globs(["*a" * (MAX_PATTERN_CHARS // 2)]).match("a" * 60 + "b" * 60)
 
 
-@settings(deadline=None)
 @given(IDS)
 def test_every_stream_id_is_a_pattern_of_itself(stream: str) -> None:
     assert fault([stream]) is None

@@ -232,7 +232,7 @@ def test_a_live_bond_beats_and_does_not_greet() -> None:
     assert bond.tick(10.0 + BEAT_EVERY_S) == [SendHeartbeat()]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(
@@ -285,7 +285,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
     assert all(after - before >= pace * 0.999 for before, after in itertools.pairwise(greeted_at))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.01, 0.25))
 def test_a_member_alone_greets_at_a_steady_pace(step: float) -> None:
     bond = Membership()

@@ -329,25 +329,25 @@ def judge(data: bytes) -> None:
         assert got.seq >= 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_fault(data: bytes) -> None:
     judge(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(BODIES)
 def test_any_body_is_a_message_or_a_fault(body: object) -> None:
     judge(msgpack.packb([VERSION, 1, 1, body]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VALUES)
 def test_any_value_is_a_message_or_a_fault(value: object) -> None:
     judge(msgpack.packb(value))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([*FROM_MEMBER, *FROM_ROUTER]), st.integers(0, 10_000), st.integers(0, 255))
 def test_a_message_with_one_byte_changed_is_a_message_or_a_fault(message: Message, at: int, byte: int) -> None:
     data = bytearray(encode(5, 3, message))
@@ -355,7 +355,7 @@ def test_a_message_with_one_byte_changed_is_a_message_or_a_fault(message: Messag
     judge(bytes(data))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from([*FROM_MEMBER, *FROM_ROUTER]), st.integers(0, 10_000))
 def test_a_message_cut_short_is_a_fault(message: Message, at: int) -> None:
     data = encode(5, 3, message)
@@ -393,7 +393,7 @@ def test_a_frame_has_the_bytes_that_the_docs_quote() -> None:
     assert FRAME.encode().hex() == quoted.replace(" ", "")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(FRAMES)
 def test_a_frame_arrives_as_it_went_whole_or_in_parts(frame: BusFrame) -> None:
     data = frame.encode()
@@ -403,7 +403,7 @@ def test_a_frame_arrives_as_it_went_whole_or_in_parts(frame: BusFrame) -> None:
 
 
 @given(FRAMES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_router_reads_the_head_and_leaves_the_payload(frame: BusFrame) -> None:
     data = frame.encode()
     head = read_frame_head(data)
@@ -443,7 +443,7 @@ def test_a_wrong_field_of_a_head_is_named(at: int, byte: int, says: str) -> None
         read_frame_head(bytes(data))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=80))
 @example(b"")
 @example(b"F\x01")
@@ -455,7 +455,7 @@ def test_any_bytes_are_a_frame_or_a_fault(data: bytes) -> None:
     assert frame.encode() == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FRAMES, st.integers(0, 200), st.integers(0, 255), st.integers(0, 40))
 def test_a_frame_that_was_changed_and_cut_is_a_frame_or_a_fault(frame: BusFrame, at: int, byte: int, cut: int) -> None:
     data = bytearray(frame.encode())

@@ -83,7 +83,7 @@ def test_frames_go_on_evenly() -> None:
     assert max(gaps) < 0.13
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(RATES, st.lists(st.floats(0, 3), max_size=60))
 @example(1.0, [0.0, 1.99, 0.01, 0.75])
 def test_over_any_time_the_count_stays_within_the_rate_plus_two(rate: float, gaps: list[float]) -> None:
@@ -92,7 +92,7 @@ def test_over_any_time_the_count_stays_within_the_rate_plus_two(rate: float, gap
     assert most_in_any_window(passed(Sampler(rate), times), rate) <= 2 + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RATES, st.lists(st.floats(0, 3), max_size=40))
 def test_a_frame_goes_on_at_the_time_that_it_is_due_and_not_before(rate: float, gaps: list[float]) -> None:
     sampler = Sampler(rate)
@@ -135,7 +135,7 @@ def test_to_no_rate_and_back() -> None:
     assert sampler.take(10.1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RATES, st.lists(st.tuples(st.floats(0, 2), st.booleans()), max_size=60))
 def test_telling_the_same_rate_again_changes_nothing(rate: float, steps: list[tuple[float, bool]]) -> None:
     told, left = Sampler(rate), Sampler(rate)
@@ -204,7 +204,7 @@ def test_events_of_one_moment_have_no_rate() -> None:
     assert meter.total == 10
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.floats(0, 10), max_size=300), st.floats(0, 20))
 def test_a_rate_is_never_negative_and_the_memory_is_bounded(gaps: list[float], after: float) -> None:
     meter = RateMeter()
@@ -245,7 +245,7 @@ def test_more_than_the_burst_is_never_allowed() -> None:
     assert not TokenBucket(1.0, 3.0, 0.0).take(1e9, 3.1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.floats(0.1, 1000),
     st.floats(1, 1000),
@@ -267,7 +267,7 @@ def test_over_any_time_no_more_than_rate_and_burst_is_allowed(
     assert worst <= burst * (1 + 1e-6) + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(1, 100), st.floats(1, 100), st.lists(st.floats(0.01, 2), max_size=50))
 def test_who_stays_below_the_rate_is_never_refused(rate: float, burst: float, gaps: list[float]) -> None:
     bucket = TokenBucket(rate, burst, 0.0)
@@ -277,7 +277,7 @@ def test_who_stays_below_the_rate_is_never_refused(rate: float, burst: float, ga
         assert bucket.take(now, min(burst, gap * rate) * (1 - 1e-9))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(-5, 5), max_size=40))
 def test_a_clock_that_steps_back_gives_nothing(steps: list[float]) -> None:
     bucket = TokenBucket(10.0, 5.0, 100.0)

@@ -272,7 +272,7 @@ SHAPES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from([*NAMES, "PORT", "HONCHO_PROCESS_NAME", "HOME"]), SHAPES, max_size=8))
 def test_any_environment_gives_settings_or_faults_and_nothing_else(environ: dict[str, str]) -> None:
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common import window
@@ -101,7 +101,6 @@ def test_while_the_window_is_shut_nothing_goes(way: Way) -> None:
     assert way.lane.skipped == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.tuples(st.sampled_from("abc"), st.integers(1, 300)), st.integers(0, 3), st.just("new"))))
 def test_bytes_on_their_way_are_bounded_and_every_frame_is_accounted_for(steps: list[object]) -> None:
     way, receipt = Way(), Receipt()
@@ -143,14 +142,12 @@ def test_what_was_told_is_not_told_again() -> None:
     assert receipt.due() is None
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_messages_of_a_window_are_read_as_they_were_written(number: int, total: int) -> None:
     assert window.read(window.opening(number)) == (number, None)
     assert window.read(window.taken(number, total)) == (number, total)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=32))
 def test_anything_else_is_refused_or_is_one(data: bytes) -> None:
     try:

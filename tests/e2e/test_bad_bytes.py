@@ -51,7 +51,7 @@ CODES: Final = {
 }  # fmt: skip
 
 examples = settings(
-    max_examples=150, derandomize=True, deadline=None, database=None,
+    max_examples=150, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 

@@ -1256,7 +1256,7 @@ def read_payload(wire: bytes) -> dict[str, Any]:
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestAnyHistory.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 # ── viewers that take every frame as it comes ────────────────────────────────────────────────────────────────────────

@@ -584,7 +584,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=50)
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.lists(st.booleans(), max_size=60))

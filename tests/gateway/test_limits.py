@@ -362,7 +362,7 @@ class ConnectionsMachine(RuleBasedStateMachine):
 
 
 TestConnections = ConnectionsMachine.TestCase
-TestConnections.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestConnections.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))

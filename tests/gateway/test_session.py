@@ -1073,7 +1073,7 @@ CODES = {code.value for code in ErrorCode}
     events=st.lists(st.tuples(EVENTS, st.floats(0, 2)), max_size=30),
     limit=st.sampled_from([3, 100]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_happens_the_session_keeps_its_promises(
     client: Any, identity: Any, events: list[tuple[Event, float]], limit: int
 ) -> None:

@@ -455,7 +455,7 @@ class History:
             del self._newest_sent[forgotten]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     steps=STEPS,
     in_flight=st.integers(1, 6),
@@ -492,7 +492,7 @@ def test_whatever_happens_the_rules_hold(
     assert scheduler.counts.offered == scheduler.counts.sent + scheduler.counts.not_sent
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arrivals=st.lists(st.tuples(st.integers(0, 4), st.floats(0.0, 0.05)), min_size=20, max_size=200),
     answer_after=st.floats(0.0, 0.02),

@@ -124,7 +124,7 @@ def test_an_answer_is_bounded_in_bytes() -> None:
     assert len(found) > 400
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 5),
     st.lists(st.tuples(st.integers(0, 8).map(str), st.sampled_from("xy"), st.integers(0, 40_000)), max_size=40),
@@ -199,7 +199,7 @@ def test_so_many_ids_are_known_as_is_said() -> None:
     assert len(ids) == MAX_KNOWN
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(0, 6),
     st.lists(st.tuples(st.integers(0, 5).map(str), st.sampled_from("xyz"), st.integers(0, 4)), max_size=60),

@@ -7,7 +7,7 @@ from typing import get_args
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.alerts import Alert
@@ -67,14 +67,12 @@ def shared(bridges: list[Bridge]) -> dict[tuple[str, str], bytes]:
     return found
 
 
-@settings(deadline=None)
 @given(BRIDGES)
 def test_each_stream_is_on_exactly_one_bridge_of_each_group_that_has_one_for_it(bridges: list[Bridge]) -> None:
     wanted = {(b.group, stream) for b in bridges for stream in STREAMS if b.globs.match(stream)}
     assert set(shared(bridges)) == wanted
 
 
-@settings(deadline=None)
 @given(BRIDGES, st.integers(0, 7))
 def test_when_a_bridge_goes_only_its_own_streams_move(bridges: list[Bridge], which: int) -> None:
     if not bridges:
@@ -86,7 +84,6 @@ def test_when_a_bridge_goes_only_its_own_streams_move(bridges: list[Bridge], whi
             assert after[place] == member
 
 
-@settings(deadline=None)
 @given(BRIDGES, st.integers(0, 7))
 def test_when_a_bridge_comes_streams_move_only_to_it(bridges: list[Bridge], which: int) -> None:
     if not bridges:
@@ -97,7 +94,6 @@ def test_when_a_bridge_comes_streams_move_only_to_it(bridges: list[Bridge], whic
         assert member in (before.get(place), new.member)
 
 
-@settings(deadline=None)
 @given(BRIDGES)
 def test_the_order_of_bridges_does_not_matter(bridges: list[Bridge]) -> None:
     assert shared(bridges) == shared(bridges[::-1])

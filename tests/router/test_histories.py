@@ -524,7 +524,7 @@ class Histories(RuleBasedStateMachine):
             )
 
 
-Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=50)
 
 
 class TestHistories(Histories.TestCase):
