@@ -110,9 +110,10 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
 
 def test_every_setting_that_the_security_page_names_is_there() -> None:
     from common import settings
+    from common.errors import ErrorCode
 
     page = (ROOT / "docs/security.md").read_text().partition("<!-- credentials")[0]
-    known = {spec.env for _, spec, _ in settings.table()} | {"DELETE", "LISTEN", "AUTH_UNAVAILABLE"}
+    known = {spec.env for _, spec, _ in settings.table()} | {"DELETE", "LISTEN"} | {str(code) for code in ErrorCode}
     named = set(re.findall(r"`([A-Z][A-Z_]{3,})`", page))
     assert {name for name in named - known if not any(name in k for k in known)} == set()
 

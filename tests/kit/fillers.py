@@ -1,0 +1,89 @@
+"""What fills each row of the table of bounds in docs/security.md, from many sockets at once, through real processes.
+
+A filler is a function of this module with `@filler("name of the row")`. It gets a `Scene`, fills the place as far as
+the processes let it, and returns while all that it opened is still open; the test then looks at the bystanders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.kit.clients import Clients, RawSocket, Viewer
+from tests.kit.processes import Watchout
+
+PAGE: Final = Path(__file__).parents[2] / "docs/security.md"
+#: Columns of the table.
+COLUMNS: Final = ("by whom", "what", "bound each", "bound in total", "who gives way", "metric", "filler")
+#: Where strangers come from: what they fill by address is not the bystanders' (all of 127.0.0.0/8 is this machine).
+STRANGE_ADDRESS: Final = "127.0.0.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A watchout with small limits, and the clients that fill it."""
+
+    watchout: Watchout
+    clients: Clients
+
+    def token(self, user: str) -> str:
+        """A token of the user of this name."""
+        return self.watchout.token(user)
+
+    async def raw(self) -> RawSocket:
+        """A connection of a stranger, from an address of its own."""
+        return await self.clients.raw(self.watchout.url, local_addr=(STRANGE_ADDRESS, 0))
+
+    async def viewer(self, user: str) -> Viewer:
+        """A signed-in viewer."""
+        return await self.clients.viewer(self.watchout.url, self.token(user))
+
+
+Filler = Callable[[Scene], Awaitable[None]]
+FILLERS: Final[dict[str, Filler]] = {}
+
+
+def filler(name: str) -> Callable[[Filler], Filler]:
+    """Register the filler of one row."""
+
+    def register(function: Filler) -> Filler:
+        assert name not in FILLERS, name
+        FILLERS[name] = function
+        return function
+
+    return register
+
+
+def rows() -> list[dict[str, str]]:
+    """The rows of the table, by the names of its columns."""
+    page = PAGE.read_text()
+    table = page[page.index("<!-- bounds -->") : page.index("<!-- end of bounds -->")]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    head, _, *body = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines)
+    assert tuple(head) == COLUMNS, head
+    return [dict(zip(COLUMNS, row, strict=True)) for row in body]
+
+
+@filler("strangers")
+async def fill_strangers(scene: Scene) -> None:
+    async def one() -> None:
+        raw = await scene.raw()
+        with contextlib.suppress(OSError, AssertionError, asyncio.IncompleteReadError):
+            await raw.upgrade("/streams/subscribe")
+
+    await asyncio.gather(*(one() for _ in range(300)))
+
+
+@filler("waits")
+async def fill_waits(scene: Scene) -> None:
+    async def one(number: int) -> None:
+        viewer = await scene.viewer("mallory")
+        for stream in range(300):
+            await viewer.send("subscribe", streamId=f"nobody-{number}-{stream}", consumes=["video-frame", "alert"])
+
+    await asyncio.gather(*(one(number) for number in range(10)))
