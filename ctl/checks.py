@@ -213,7 +213,8 @@ def of_store(kind: str, where: str, plan: Plan, latency_ms: float) -> Iterator[F
     if isinstance(plan.redeem, Refusal):
         yield warning(
             "schema",
-            f"One-time tickets (?ticket=) are refused, as is right where no client has any: {plan.redeem.reason}",
+            "One-time tickets (?ticket=) cannot be used up (AUTH_UNAVAILABLE), which is right where no client has any: "
+            f"{plan.redeem.reason}",
         )
     else:
         yield ok("schema", f"One-time tickets (?ticket=) are taken from {facts.get('tickets')}.")

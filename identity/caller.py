@@ -60,7 +60,11 @@ class SessionStore(Protocol):
         """
 
     async def redeem(self, ticket: str) -> Identity | None:
-        """Use up a one-time token of Better Auth's plugin; the caller of the session that it was made in."""
+        """Use up a one-time token of Better Auth's plugin; the caller of the session that it was made in.
+
+        None only for a ticket that is no good. Where tickets cannot be deleted (read-only, no right, no table) it
+        raises `StoreUnavailable`: that says nothing about the ticket.
+        """
 
     async def check(self) -> None:
         """Raise `common.errors.StoreUnavailable` when the store cannot be asked."""

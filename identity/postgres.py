@@ -43,6 +43,11 @@ order by t.name, a.attnum
 #: The zone is only there to be refused when the server does not know it.
 _SERVER: Final = "select current_setting('server_version'), current_user::text, now() at time zone $1::text"
 
+READ_ONLY: Final = (
+    "the database is read-only for us (a standby, default_transaction_read_only, or a full disk at the provider): a "
+    "ticket has to be deleted when used. Set DATABASE_URL to the primary"
+)
+
 #: The connection was lost under the statement. Other resting ones may be lost too, a new one need not be.
 _LOST: Final = (
     asyncpg.PostgresConnectionError,
@@ -107,7 +112,7 @@ class PostgresStore(Store):
             connection = await pool.acquire()
             try:
                 return await self._run_on(connection, choose, keys)
-            except (StoreUnavailable, CannotRedeem):
+            except StoreUnavailable:
                 raise
             except _LOST:
                 _terminate(connection)
@@ -137,9 +142,11 @@ class PostgresStore(Store):
                 raise
             self._detection.forget()
             if statement.writes and isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-                raise CannotRedeem("the database is read-only for us: a ticket has to be deleted when used") from None
+                raise CannotRedeem(READ_ONLY) from None
             # Not the message: the server may repeat a parameter in it, and the parameter is the token.
-            raise StoreUnavailable(f"PostgreSQL refused the look-up: {type(exc).__name__} {exc.sqlstate}") from None
+            refused = f"PostgreSQL refused the look-up: {type(exc).__name__} {exc.sqlstate}"
+            # Sessions may be readable while tickets cannot be deleted (a right taken away, a full disk).
+            raise (CannotRedeem if statement.writes else StoreUnavailable)(refused) from None
         return rows
 
     async def _found(self, connection: Any) -> Found:

@@ -47,8 +47,8 @@ class UnusableStore(StoreUnavailable):
     """The database can never be used with these settings."""
 
 
-class CannotRedeem(Exception):
-    """Tickets cannot be used up here; the text says what is missing."""
+class CannotRedeem(StoreUnavailable):
+    """Tickets cannot be used up here, while sessions can be looked up; the text says what is missing."""
 
 
 class Store(abc.ABC):
@@ -101,7 +101,7 @@ class Store(abc.ABC):
         return {user_id: found for user_id, pairs in rows if (found := read_organizations(pairs))}
 
     async def redeem(self, ticket: str) -> Identity | None:
-        """See `SessionStore.redeem`. None, too, where the database does not let us use up tickets."""
+        """See `SessionStore.redeem`. A database that does not let us use up tickets says nothing about one."""
         if not ticket_identifiers(ticket):
             return None
         caller = await self._tickets.get(ticket)
@@ -146,7 +146,8 @@ class Store(abc.ABC):
             if self._no_tickets != str(exc):
                 self._no_tickets = str(exc)
                 _log.warning("tickets cannot be honoured", reason=self._no_tickets)
-            return {}
+            raise
+        self._no_tickets = ""
         return {ticket_of[key]: [identity] for key, identity in map(read_identity, rows) if key in ticket_of}
 
     async def _identities(self, lane: Lane, choose: Choose, form: Form, keys: Iterable[str]) -> dict[str, Identity]:
