@@ -12,10 +12,13 @@ import time
 from collections import defaultdict
 from typing import Final
 
+from common import log
+
 FIGURES: Final[dict[str, str]] = {
     "uptime_seconds": "Seconds since the process started.",
     "cpu_seconds_total": "CPU time of the process, user and system.",
     "resident_bytes": "Resident memory of the process.",
+    "log_lines_dropped_total": "Log lines that were dropped because they could not be written.",
     "sessions_revalidated_total": "Sessions of open sockets that were looked up again.",
     "revalidation_failed_total": "Rounds of that in which the session store could not be asked.",
     "closed_session_ended_total": "Sockets closed because their session ended.",
@@ -129,6 +132,7 @@ class Figures:
         self.values["uptime_seconds"] = round(time.monotonic() - self._started, 3)
         self.values["cpu_seconds_total"] = round(usage.ru_utime + usage.ru_stime, 3)
         self.values["resident_bytes"] = resident_bytes()
+        self.values["log_lines_dropped_total"] = log.dropped()
         return dict(self.values)
 
 

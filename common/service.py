@@ -6,6 +6,7 @@ Exit codes: 0 ended as told, 1 cannot start here or failed, 2 wrong settings.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -25,6 +26,8 @@ _log = log.get("common.service")
 
 #: A drain may take this much longer than `DRAIN_S`, and closing everything as long again.
 STOP_TIMEOUT_S: Final = 0.7
+#: Log lines that wait when a second signal comes get so long.
+LAST_WORDS_S: Final = 0.2
 
 
 class Process(Protocol):
@@ -78,7 +81,8 @@ def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settin
         for fault in error.faults:
             env = fault.partition(" ")[0]
             shown = given[env][0] + fault.removeprefix(env) if env in given else fault
-            print(f"watchout: wrong setting: {shown}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # nobody may be there to read it; the exit code says it too
+                print(f"watchout: wrong setting: {shown}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -98,11 +102,10 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
     except StartError as error:
         _log.error(f"{name} cannot start", reason=str(error))
         raise SystemExit(1) from None
-    sys.stdout.flush()
     stuck = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     if stuck:
         _log.warning(f"{name} left threads behind", threads=", ".join(stuck))
-        sys.stdout.flush()
+        log.close()
         os._exit(0)  # the interpreter would wait for them for ever
     raise SystemExit(0)
 
@@ -126,6 +129,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
 
     def end() -> None:
         if told.is_set():  # the second signal does not wait
+            log.close(LAST_WORDS_S)
             os._exit(1)
         told.set()
 

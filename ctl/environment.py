@@ -170,7 +170,7 @@ def run(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
     """Run `work` to its end; SIGINT and SIGTERM cancel it, and then `Interrupted` is raised."""
     # Nothing but a command's own output belongs on stdout: rooms of `common` and libraries stay silent.
     logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)
-    log.setup(level="critical", format="text", process="ctl")
+    log.setup(level="critical", format="text", process="ctl", take_streams=False)
     factory = uvloop.new_event_loop if settings.loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_until_signal(work))
