@@ -8,7 +8,7 @@ import hmac
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,16 +18,18 @@ from aiohttp import HttpVersion11, web
 from common import alerts, log
 from common.alerts import ALERT_ID, STREAM_ID, AlertFault
 from common.errors import RouterUnavailable, StoreUnavailable
-from common.frames import FrameFault
+from common.frames import Frame, FrameFault
 from gateway import origins
 from gateway.access import Owner, Right
 from gateway.addresses import forwarded_secure
+from gateway.caller import Caller
+from gateway.conditional import entity_tag, not_modified
 from gateway.figures import Stats, render_metrics
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.link import AlertFrame
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
-from gateway.mjpeg import Mjpeg
+from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
 from gateway.shared_question import SharedQuestion
@@ -140,7 +142,7 @@ def make_app(rooms: Rooms) -> web.Application:
         app.router.add_get(str(path), http.upgrade, allow_head=False)
     app.router.add_get("/streams/{id}/frame.jpg", http.frame)
     app.router.add_get("/alerts/{id}/frame.jpg", http.alert_frame)
-    app.router.add_get("/streams/{id}/mjpeg", http.mjpeg, allow_head=False)
+    app.router.add_get("/streams/{id}/mjpeg", http.mjpeg)
     return app
 
 
@@ -284,9 +286,12 @@ class _Http:
         viewer, stream, word = await self._viewable(request, request.match_info["id"], Right.VIEW)
         if word.owner is None:
             raise _no_such_stream()
-        frame = await self._rooms.link.newest(stream, word)
-        # The stream may have changed hands while its frame was awaited.
-        if not self._rooms.access.may_view(viewer, (await self._rooms.link.find(stream)).owner):
+        with self._waiting(viewer) as caller:
+            frame = await self._rooms.link.newest(stream, word)
+            owner = (await self._rooms.link.find(stream)).owner
+        # The stream may have changed hands while its frame was awaited, and so may the caller's rights.
+        if not self._rooms.access.may_view(_still_in(caller), owner):
+            self._rooms.figures.count("unauthorized_total")
             raise _no_such_stream()
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
@@ -296,22 +301,15 @@ class _Http:
             self._rooms.figures.count("frames_undecodable_total")
             self._rooms.link.undecodable(frame, str(fault), now_ms())
             raise HttpError(404, "NOT_FOUND", "the newest frame of this stream is no picture") from None
-        return web.Response(
-            body=picture,
-            headers={
-                "Content-Type": codec.content_type,
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-                "X-Frame-Id": str(frame.frame_id),
-                "X-Frame-Time": str(frame.timestamp),
-            },
-        )
+        return _picture(request, frame, picture, codec.content_type)
 
     async def mjpeg(self, request: web.Request) -> web.StreamResponse:
         max_fps = _number(request, "fps", 0.01, 1000)
         viewer, stream, word = await self._viewable(request, request.match_info["id"], Right.VIEW)
         if word.owner is None:
             raise _no_such_stream()
+        if request.method == "HEAD":  # the head alone is no viewer
+            return web.StreamResponse(headers=MJPEG_HEADERS)
         # From here to `watch` in one turn of the loop: the word is the last one.
         rooms, subscription = self._rooms, Subscription(stream, viewer, video=True, alerts=False, max_fps=max_fps)
         if (full := rooms.connections.joined(viewer.user_id)) is not None:
@@ -363,27 +361,19 @@ class _Http:
         kept = next((each for each in seen if each.kept), None)
         if kept is None:
             raise HttpError(404, "NO_FRAME", "no picture is kept of this alert's frame")
-        tag = f'"{kept.term:x}-{kept.frame_id:x}"'
-        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-        if any(each.is_weak is False and f'"{each.value}"' == tag for each in request.if_none_match or ()):
-            return web.Response(status=304, headers=headers)
-        frame = await self._rooms.link.picture(kept)
+        known = _is_known_picture(request, entity_tag(kept.stream, kept.term, kept.frame_id))
+        with self._waiting(viewer) as caller:
+            frame = None if known is not None else await self._rooms.link.picture(kept)
+            owner = (await self._rooms.link.find(kept.stream)).owner
         # The caller's right may have ended while the picture was awaited.
-        if not await self._may_view_kept(viewer, kept):
+        if not self._rooms.access.may_view_kept(_still_in(caller), kept.owner, owner):
+            self._rooms.figures.count("unauthorized_total")
             raise _no_such_alert()
+        if known is not None:
+            return known
         if frame is None:
             raise HttpError(404, "NO_FRAME", "the picture of this alert's frame did not come, try again")
-        return web.Response(
-            body=frame.picture,
-            headers={
-                **headers,
-                "Content-Type": frame.codec.content_type,
-                "X-Content-Type-Options": "nosniff",
-                "X-Stream-Id": frame.stream_id,
-                "X-Frame-Id": str(frame.frame_id),
-                "X-Frame-Time": str(frame.timestamp),
-            },
-        )
+        return _picture(request, frame, frame.picture, frame.codec.content_type)
 
     async def _may_view_kept(self, viewer: Identity, kept: AlertFrame) -> bool:
         word = await self._rooms.link.find(kept.stream)
@@ -525,6 +515,16 @@ class _Http:
         _is_known(request)
         return identity
 
+    @contextlib.contextmanager
+    def _waiting(self, viewer: Identity) -> Iterator[Caller]:
+        """While something is awaited for this caller: what his session says in the end is known after it."""
+        caller = Caller(viewer)
+        self._rooms.roster.add(caller, viewer, time.time())
+        try:
+            yield caller
+        finally:
+            self._rooms.roster.remove(caller)
+
     def _own_page(self, request: web.Request) -> bool:
         """Whether a cookie may decide here.
 
@@ -620,6 +620,13 @@ def _is_known(request: web.Request) -> None:
         listener.authenticated()
 
 
+def _still_in(caller: Caller) -> Identity:
+    """Who the caller now is. Raises 401 when his session has ended while he waited."""
+    if caller.ended:
+        raise HttpError(401, "AUTH_FAILED", "the session has ended, sign in again", _CHALLENGE)
+    return caller.identity
+
+
 def _no_such_stream() -> HttpError:
     """Of a stream that is not there, and of one that the caller has no right to."""
     return HttpError(404, "NOT_FOUND", "there is no such stream")
@@ -628,6 +635,33 @@ def _no_such_stream() -> HttpError:
 def _no_such_alert() -> HttpError:
     """Of an alert that is not there, and of one whose stream the caller may not view."""
     return HttpError(404, "NOT_FOUND", "there is no such alert")
+
+
+def _is_known_picture(request: web.Request, tag: str) -> web.Response | None:
+    """304 when the client has the picture of this tag, else None. The caller's right must be judged before it is sent.
+
+    A picture may be kept by the client alone, and only if it is asked for anew each time.
+    """
+    if not not_modified(request.headers.getall("If-None-Match", ()), tag):
+        return None
+    return web.Response(status=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
+
+
+def _picture(request: web.Request, frame: Frame, picture: bytes, content_type: str) -> web.Response:
+    """A frame's picture, or 304 when the client has it. The caller's right to it is judged by now."""
+    tag = entity_tag(frame.stream_id, frame.term, frame.frame_id)
+    return _is_known_picture(request, tag) or web.Response(
+        body=picture,
+        headers={
+            "Content-Type": content_type,
+            "X-Content-Type-Options": "nosniff",
+            "ETag": tag,
+            "Cache-Control": "private, no-cache",
+            "X-Stream-Id": frame.stream_id,
+            "X-Frame-Id": str(frame.frame_id),
+            "X-Frame-Time": str(frame.timestamp),
+        },
+    )
 
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}

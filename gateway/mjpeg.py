@@ -20,6 +20,12 @@ from gateway.websocket import bound_the_kernel
 from identity import Identity
 
 BOUNDARY: Final = "watchout-frame"
+MJPEG_HEADERS: Final = {
+    "Content-Type": f"multipart/x-mixed-replace; boundary={BOUNDARY}",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Accel-Buffering": "no",  # nginx would hold pictures back
+}
 #: While no picture comes it is looked this often whether the reader is still there, in seconds.
 LOOK_EVERY_S: Final = 1.0
 
@@ -37,14 +43,7 @@ class Mjpeg:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Send pictures until it ends. `Connections.joined` has counted it; the stream is watched from here on."""
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": f"multipart/x-mixed-replace; boundary={BOUNDARY}",
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-                "X-Accel-Buffering": "no",  # nginx would hold pictures back
-            }
-        )
+        response = web.StreamResponse(headers=MJPEG_HEADERS)
         response.force_close()  # without a length, the end of the connection is the end of the answer
         self._rooms.roster.add(self, self._subscription.identity, time.time())
         self._rooms.moving_pictures.add(self)

@@ -10,10 +10,10 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-#: What a page elsewhere may read of an answer, besides the body.
-EXPOSED: Final = "X-Frame-Id, X-Frame-Time"
+#: What a page elsewhere may read of an answer, besides the body and what every page may (Fetch, "CORS-safelisted").
+EXPOSED: Final = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"
 #: What such a page may send besides what every page may.
-SENDABLE: Final = "authorization, content-type"
+SENDABLE: Final = "authorization, content-type, if-none-match"
 #: How long a browser may go without asking again, in seconds.
 PREFLIGHT_S: Final = 600
 #: Longest origin that is looked at: a host name has at most 253 characters (RFC 1035 section 2.3.4).

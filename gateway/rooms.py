@@ -23,6 +23,7 @@ from gateway.roster import Roster
 from identity import Authenticator
 
 if TYPE_CHECKING:
+    from gateway.caller import Caller
     from gateway.conversation import Conversation
     from gateway.mjpeg import Mjpeg
     from gateway.websocket import WebSocket
@@ -43,7 +44,7 @@ class Rooms:
     tasks: Tasks
     authenticator: Authenticator
     access: Access
-    roster: Roster[Conversation | Mjpeg]
+    roster: Roster[Conversation | Mjpeg | Caller]
     connections: Connections
     hub: Hub
     link: RouterLink

@@ -126,6 +126,7 @@ async def test_without_a_list_only_the_own_page_may_use_the_cookie(plain_watchou
         assert (await shake_hands(clients, url, cookie(token), *said)).status == 403
 
 
+EXPOSED = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"
 CORS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers")
 
 
@@ -139,7 +140,7 @@ CORS = ("access-control-allow-origin", "access-control-allow-credentials", "acce
 async def test_a_listed_page_may_read_every_answer_errors_too_and_no_other_may(listed, path, status):
     answer = await http(listed.url + path, headers={"Origin": APP})
     assert answer.status == status
-    assert [answer.headers.get(name) for name in CORS] == [APP, "true", "X-Frame-Id, X-Frame-Time"]
+    assert [answer.headers.get(name) for name in CORS] == [APP, "true", EXPOSED]
     assert answer.headers["vary"] == "Origin"
     for origin in ("https://evil.com", "null", f"{APP}.evil.com", ""):
         answer = await http(listed.url + path, headers={"Origin": origin} if origin else {})
@@ -172,7 +173,7 @@ async def test_a_preflight_of_a_listed_page_is_answered(listed, path):
     assert answer.headers["access-control-allow-origin"] == APP
     assert answer.headers["access-control-allow-credentials"] == "true"
     assert answer.headers["access-control-allow-methods"] == "GET, HEAD"
-    assert answer.headers["access-control-allow-headers"] == "authorization, content-type"
+    assert answer.headers["access-control-allow-headers"] == "authorization, content-type, if-none-match"
     assert answer.headers["access-control-max-age"] == "600"
     assert answer.headers["vary"] == "Origin"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.origins import allowed, cors_headers, preflight_headers
+from gateway.origins import EXPOSED, allowed, cors_headers, preflight_headers
 
 APP = "https://app.example.com"
 LISTED = (APP, "http://localhost:5173", "https://[::1]:8443")
@@ -132,7 +132,7 @@ def test_an_allowed_page_may_read_the_answer() -> None:
         "Vary": "Origin",
         "Access-Control-Allow-Origin": APP,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "X-Frame-Id, X-Frame-Time",
+        "Access-Control-Expose-Headers": EXPOSED,
     }
 
 
@@ -153,6 +153,6 @@ def test_a_preflight_of_an_allowed_page_is_told_what_it_may_send() -> None:
         "Access-Control-Allow-Origin": APP,
         "Access-Control-Allow-Credentials": "true",
         "Access-Control-Allow-Methods": "GET, HEAD",
-        "Access-Control-Allow-Headers": "authorization, content-type",
+        "Access-Control-Allow-Headers": "authorization, content-type, if-none-match",
         "Access-Control-Max-Age": "600",
     }
