@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from common import globs
+from common import globs, origins
 from common.errors import SettingsError
 
 GROUPS: Final = ("Where", "Identity and rights", "Limits", "ML service", "Alerts", "Logs and process")
@@ -232,25 +232,13 @@ def _header_value(raw: str) -> str:
 
 
 def _origins(raw: str) -> tuple[str, ...]:
-    found: list[str] = []
-    for word in _words(raw):
-        try:
-            parts = urlsplit(word)
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), None
-        if (
-            parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None
-            or parts.path not in ("", "/") or parts.query or parts.fragment or "*" in word or not word.isascii()
-        ):  # fmt: skip
-            raise _Fault(
-                "origins as browsers send them, such as https://app.example.com, separated by commas; no paths, no "
-                "wildcards, other scripts as xn--…"
-            )
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        default = {"http": 80, "https": 443}[parts.scheme]
-        found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else ""))
-    return tuple(found)
+    try:
+        return tuple(str(origins.from_setting(word)) for word in _words(raw))
+    except ValueError as fault:
+        raise _Fault(
+            "origins as browsers send them, such as https://app.example.com or capacitor://localhost, separated by "
+            f"commas; {fault}"
+        ) from None
 
 
 def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -525,8 +513,9 @@ class Settings:
     )  # fmt: skip
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS", _origins, (), group="Identity and rights", expects="origins",
-        help="Origins of web apps that may use the session cookie, and read answers over HTTP (CORS), exactly as "
-        "browsers send them. Empty: only pages of the gateway's own origin.",
+        help="Origins of web apps that may use the session cookie, and read answers over HTTP (CORS), as browsers and "
+        "hybrid apps send them (`https://app.example.com`, `capacitor://localhost`). The gateway's own origin always "
+        "may.",
     )  # fmt: skip
     jwt_secret: str | None = _setting(
         "JWT_SECRET", _shared_secret, None, group="Identity and rights", expects="≥ 8 characters", secret=True,

@@ -5,6 +5,7 @@ Only what a trusted proxy says is believed (`TRUSTED_PROXIES`): anybody can writ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -73,10 +74,32 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
 
 def forwarded_secure(peer: str, forwarded_proto: Sequence[str], trusted: Networks, *, secure: bool) -> bool:
     """Whether the client came over TLS: what the nearest trusted proxy says, else `secure`, as it came here."""
-    said = ",".join(forwarded_proto).rpartition(",")[2].strip().lower()
+    said = _last(forwarded_proto).lower()
     if said in ("http", "https", "ws", "wss") and is_trusted(peer, trusted):
         return said in ("https", "wss")
     return secure
+
+
+def own_hosts(
+    peer: str, hosts: Sequence[str], forwarded_host: Sequence[str], forwarded_port: Sequence[str], trusted: Networks
+) -> list[str]:
+    """Return the names, with ports, under which the client knows this server: its `Host`, and what a proxy made of it.
+
+    `hosts`, `forwarded_host` and `forwarded_port` are the values of those headers (Host, X-Forwarded-Host,
+    X-Forwarded-Port); the latter two count only when `peer` is a trusted proxy. Of a list the nearest proxy's entry
+    counts. More than one `Host` is none.
+    """
+    names = list(hosts) if len(hosts) == 1 else []
+    if is_trusted(peer, trusted):
+        if said := _last(forwarded_host):
+            names.append(said)
+        if _is_port(port := _last(forwarded_port)):  # a proxy may pass the name on without it
+            names += [f"{name}:{port}" for name in names if not re.search(r":[0-9]+\Z", name)]
+    return names
+
+
+def _last(values: Sequence[str]) -> str:
+    return ",".join(values).rpartition(",")[2].strip()
 
 
 def limit_key(address: str) -> str:

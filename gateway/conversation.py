@@ -152,10 +152,7 @@ class Conversation:
         self.leave()
         if self._auth_timer is not None:
             self._auth_timer.cancel()
-        if self._user is not None:
-            self._rooms.connections.left(self._user)
-            self._user = None
-        self._rooms.roster.remove(self)
+        self._leave_identity()
 
     def renewed(self, identity: Identity) -> None:
         """The session was looked up again, and something of it has changed."""
@@ -235,6 +232,7 @@ class Conversation:
         self._socket.hold()
         match command:
             case Verify():
+                self._leave_identity()  # the end of the former session must not end this socket
                 self._rooms.tasks.start(self._verify(command.token), "verify")
             case AskClaim():
                 self._rooms.tasks.start(self._claim(command), "claim")
@@ -299,6 +297,13 @@ class Conversation:
             self._rooms.roster.add(self, identity, time.time())
         else:
             self.run(self.session.too_many(full.what, now_ms()))
+
+    def _leave_identity(self) -> None:
+        if self._user is not None:
+            self._rooms.connections.left(self._user)
+            self._user = None
+        self._rooms.roster.remove(self)
+        self._audited = False
 
     async def _claim(self, command: AskClaim) -> None:
         stream, floor = command.stream, self._rooms.hub.last_frame_id(command.stream)

@@ -8,20 +8,20 @@ import hmac
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from aiohttp import HttpVersion11, web
+from yarl import URL
 
 from common import alerts, log
 from common.alerts import ALERT_ID, STREAM_ID, AlertFault
-from common.errors import RouterUnavailable, StoreUnavailable
+from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
 from gateway import origins
 from gateway.access import Owner, Right
-from gateway.addresses import forwarded_secure
 from gateway.caller import Caller
 from gateway.conditional import entity_tag, not_modified
 from gateway.figures import Stats, render_metrics
@@ -33,8 +33,9 @@ from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
 from gateway.shared_question import SharedQuestion
+from gateway.sign_in import BAD_TOKEN, Sender, sign_in
 from gateway.webhooks import Replays, Signed, WebhookFault, alert_id, read_headers
-from identity import Cookie, Identity, find_credential
+from identity import Identity
 
 #: Most bytes of a body: a list of alerts.
 MAX_BODY_BYTES: Final = 2 << 20
@@ -488,32 +489,21 @@ class _Http:
         return bytes(body)
 
     async def _viewer(self, request: web.Request) -> Identity:
-        settings = self._rooms.settings
         try:
-            credential = find_credential(
-                request.headers.getall("Authorization", ()),
-                request.headers.getall("Cookie", ()),
-                request.rel_url.raw_query_string,
-                cookie_name=settings.session_cookie,
-                secure_only=settings.secure_cookie_only,
-            )
+            signed_in = await sign_in(self._rooms, _sender(request), handshake=False)
         except ValueError as error:
             raise HttpError(400, "BAD_REQUEST", str(error)) from None
-        if credential is None:
-            raise HttpError(401, "AUTH_REQUIRED", "sign in with Authorization: Bearer <session token>", _CHALLENGE)
-        if isinstance(credential, Cookie) and not self._own_page(request):
-            self._rooms.figures.count("origin_refused_total")
-            raise HttpError(403, "ORIGIN_NOT_ALLOWED", origins.REFUSED)
-        try:
-            identity = await self._rooms.authenticator.verify(credential, lasting=False)
-        except StoreUnavailable:
-            self._rooms.figures.count("auth_unavailable_total")
-            raise
-        if identity is None:
-            self._rooms.figures.count("auth_refused_total")
-            raise HttpError(401, "AUTH_FAILED", "the token is not good, sign in again", _CHALLENGE)
+        ignored = signed_in.ignored
+        if signed_in.unavailable or (ignored is not None and ignored.code is ErrorCode.AUTH_UNAVAILABLE):
+            raise StoreUnavailable("the caller cannot be verified")
+        if signed_in.refused:
+            raise HttpError(401, "AUTH_FAILED", BAD_TOKEN, _CHALLENGE)
+        if signed_in.identity is None:
+            why = "" if ignored is None else f"; {ignored.why}"
+            text = f"sign in with Authorization: Bearer <session token>{why}"
+            raise HttpError(401, "AUTH_REQUIRED", text, _CHALLENGE)
         _is_known(request)
-        return identity
+        return signed_in.identity
 
     @contextlib.contextmanager
     def _waiting(self, viewer: Identity) -> Iterator[Caller]:
@@ -524,24 +514,6 @@ class _Http:
             yield caller
         finally:
             self._rooms.roster.remove(caller)
-
-    def _own_page(self, request: web.Request) -> bool:
-        """Whether a cookie may decide here.
-
-        A browser says the origin of a page that could read the answer. Where it says none, as for a picture in a page,
-        the page cannot read it; but a page of another site has no business here.
-        """
-        pages = request.headers.getall("Origin", ())
-        if not pages:
-            return request.headers.get("Sec-Fetch-Site", "none") != "cross-site"
-        settings, peer = self._rooms.settings, request.transport and request.transport.get_extra_info("peername")
-        secure = forwarded_secure(
-            str(peer[0]) if peer else "",
-            request.headers.getall("X-Forwarded-Proto", ()),
-            settings.trusted_proxies,
-            secure=request.secure,
-        )
-        return len(pages) == 1 and origins.allowed(pages[0], request.host, settings.allowed_origins, secure=secure)
 
     async def _viewable(
         self, request: web.Request, stream: str, right: Right, code: int = 404
@@ -612,6 +584,18 @@ class _Http:
 def _listener(request: web.Request) -> Listener | None:
     protocol = request.transport.get_protocol() if request.transport is not None else None
     return protocol if isinstance(protocol, Listener) else None
+
+
+def _sender(request: web.Request) -> Sender:
+    """Who sends a request, as `gateway.sign_in` wants it."""
+    peer = request.transport and request.transport.get_extra_info("peername")
+
+    def values(name: str) -> Sequence[str]:
+        if name == "Host" and "://" in request.raw_path:  # the target's host counts (RFC 9112 section 3.2.2)
+            return [URL(request.raw_path).authority]
+        return request.headers.getall(name, ())
+
+    return Sender(values, request.rel_url.raw_query_string, str(peer[0]) if peer else "", request.secure)
 
 
 def _is_known(request: web.Request) -> None:

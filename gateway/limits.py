@@ -187,11 +187,15 @@ class Connections:
 
     def joined(self, user: str) -> Full | None:
         """Count an authenticated socket; not counted when it is one too many."""
-        if self._users[user] >= self._settings.max_connections_per_user:
-            return Full("of this user")
+        if (full := self.full_for(user)) is not None:
+            return full
         self._users[user] += 1
         self.joined_total += 1
         return None
+
+    def full_for(self, user: str) -> Full | None:
+        """The limit that one more authenticated socket of this user would break."""
+        return Full("of this user") if self._users.get(user, 0) >= self._settings.max_connections_per_user else None
 
     def left(self, user: str) -> None:
         """An authenticated socket ended."""

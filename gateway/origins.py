@@ -1,14 +1,15 @@
 """Which web origins may use a cookie, and read answers over HTTP. Pure.
 
-Origins are compared as a whole (RFC 6454 section 5): scheme, host and port, never a part of a text. What is not one
+Origins are compared as a whole (`common.origins`): scheme, host and port, never a part of a text. What is not one
 origin as a browser sends it (``null``, a list, a path, a user name) is nobody's.
 """
 
 from __future__ import annotations
 
-import re
-from ipaddress import AddressValueError, IPv6Address
+from collections.abc import Sequence
 from typing import Final
+
+from common.origins import Origin, of_host, parse
 
 #: What a page elsewhere may read of an answer, besides the body and what every page may (Fetch, "CORS-safelisted").
 EXPOSED: Final = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"
@@ -16,35 +17,30 @@ EXPOSED: Final = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-
 SENDABLE: Final = "authorization, content-type, if-none-match"
 #: How long a browser may go without asking again, in seconds.
 PREFLIGHT_S: Final = 600
-#: Longest origin that is looked at: a host name has at most 253 characters (RFC 1035 section 2.3.4).
-MAX_ORIGIN: Final = 280
-
-#: What a page that is not allowed is told.
-REFUSED: Final = "a page of this origin may not use the session cookie, see ALLOWED_ORIGINS"
-
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_AUTHORITY: Final = r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
-_ORIGIN: Final = re.compile(rf"(?P<scheme>https?)://{_AUTHORITY}", re.IGNORECASE | re.ASCII)
-_HOST: Final = re.compile(_AUTHORITY, re.IGNORECASE | re.ASCII)
-
-Authority = tuple[str, int]
 
 
-def allowed(origin: str | None, host: str | None, allowed_origins: tuple[str, ...], *, secure: bool = False) -> bool:
-    """Whether a page of `origin` may act with the caller's cookie.
+def allowed(
+    origin: str | None, hosts: Sequence[str], allowed_origins: tuple[str, ...], *, secure: bool = False
+) -> bool:
+    """Whether a page of `origin` may act with the caller's cookie: one of the list, or of the gateway itself.
 
-    `origin` and `host` are the values of those headers, None when there is none or more than one. With an empty
-    list only the own origin is allowed: host and port of `host`. `secure` says that the client came over TLS: an
-    http page is then another origin. When it is false, TLS may have ended at a proxy that nobody spoke of, so the
-    scheme of `origin` is believed.
+    `origin` is the value of that header, None when there is none or more than one. `hosts` are the names, with ports,
+    under which the client knows the gateway. `secure` says that the client came over TLS: an http page is then another
+    origin. When it is false, TLS may have ended at a proxy that nobody spoke of, so the scheme of `origin` is believed.
     """
-    came = _parse(origin)
-    if came is None:
+    page = parse(origin)
+    return page is not None and (_is_listed(page, allowed_origins) or is_own(page, hosts, secure=secure))
+
+
+def is_own(page: Origin, hosts: Sequence[str], *, secure: bool) -> bool:
+    """Whether a page comes from the gateway itself; the arguments are those of `allowed`."""
+    if page.scheme not in ("http", "https") or (secure and page.scheme != "https"):
         return False
-    if allowed_origins:
-        return came in {_parse(each) for each in allowed_origins}
-    scheme, authority = came
-    return not (secure and scheme != "https") and authority == _authority(host, _DEFAULT_PORTS[scheme])
+    return any(of_host(page.scheme, host) == page for host in hosts)
+
+
+def _is_listed(page: Origin, allowed_origins: tuple[str, ...]) -> bool:
+    return any(parse(each) == page for each in allowed_origins)
 
 
 def cors_headers(origin: str | None, allowed_origins: tuple[str, ...]) -> dict[str, str]:
@@ -55,7 +51,8 @@ def cors_headers(origin: str | None, allowed_origins: tuple[str, ...]) -> dict[s
     if not allowed_origins:
         return {}
     headers = {"Vary": "Origin"}
-    if origin is not None and allowed(origin, None, allowed_origins):
+    page = parse(origin)
+    if origin is not None and page is not None and _is_listed(page, allowed_origins):
         headers |= {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Credentials": "true",
@@ -76,29 +73,3 @@ def preflight_headers(origin: str | None, methods: str, allowed_origins: tuple[s
         "Access-Control-Allow-Headers": SENDABLE,
         "Access-Control-Max-Age": str(PREFLIGHT_S),
     }
-
-
-def _parse(origin: str | None) -> tuple[str, Authority] | None:
-    if origin is None or len(origin) > MAX_ORIGIN or (match := _ORIGIN.fullmatch(origin)) is None:
-        return None
-    scheme = match["scheme"].lower()
-    authority = _normal(match, _DEFAULT_PORTS[scheme])
-    return None if authority is None else (scheme, authority)
-
-
-def _authority(host: str | None, default_port: int) -> Authority | None:
-    if host is None or len(host) > MAX_ORIGIN or (match := _HOST.fullmatch(host)) is None:
-        return None
-    return _normal(match, default_port)
-
-
-def _normal(match: re.Match[str], default_port: int) -> Authority | None:
-    host, port = match["host"].lower(), int(match["port"] or default_port)
-    if port > 65535:
-        return None
-    if host.startswith("["):
-        try:
-            host = f"[{IPv6Address(host[1:-1])}]"
-        except AddressValueError:
-            return None
-    return host, port

@@ -18,15 +18,12 @@ from common.alerts import AlertDraft, AlertFault, check_draft
 from common.errors import ClientError, CloseCode, ErrorCode
 from common.frames import Codec, FrameFault, parse_binary
 from common.settings import Settings
-from gateway import wire
+from gateway import first_message, wire
 from gateway.access import Access, Owner, Right
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.limits import Allowance
-from identity import Identity
-
-#: Longest text that is looked at before authentication.
-MAX_AUTH_BYTES: Final = 16 * 1024
+from identity import Identity, clean_token
 
 
 class Path(enum.StrEnum):
@@ -64,7 +61,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Ask the session store; answer with `Session.verified` or `Session.store_unavailable`."""
+    """Ask the session store; answer with `Session.verified` or `Session.store_unavailable`.
+
+    Who the socket was until now, if it signed in at the upgrade, it is no more.
+    """
 
     token: str = field(repr=False)
 
@@ -156,6 +156,18 @@ Command = (
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """Why the session cookie of the upgrade did not sign in; `why` ends a sentence.
+
+    `code` other than `AUTH_REQUIRED`: the cookie may be good, and the client is to come back. It is told so when it
+    says anything but `auth`.
+    """
+
+    why: str
+    code: ErrorCode = ErrorCode.AUTH_REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
 class Registered:
     """What a camera registered."""
 
@@ -166,11 +178,14 @@ class Registered:
 
 
 class Session:
-    """The conversation of one socket. `new_stream_id` makes an id for a camera that brings none."""
+    """The conversation of one socket. `new_stream_id` makes an id for a camera that brings none.
+
+    `identity`: who signed in at the upgrade. `ignored`: why a cookie did not.
+    """
 
     __slots__ = (
-        "_access", "_allowance", "_asked", "_closed", "_frames", "_new_stream_id", "_settings", "_subscriptions",
-        "identity", "path", "plain_head", "registered", "unauthorized", "waiting",
+        "_access", "_allowance", "_asked", "_auth_came", "_closed", "_frames", "_ignored", "_new_stream_id",
+        "_settings", "_subscriptions", "identity", "path", "plain_head", "registered", "unauthorized", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -182,6 +197,7 @@ class Session:
         now: float,
         new_stream_id: Callable[[], str],
         identity: Identity | None = None,
+        ignored: Ignored | None = None,
     ) -> None:
         self.path = path
         self.identity = identity
@@ -199,6 +215,8 @@ class Session:
         self._subscriptions: dict[str, Subscription] = {}
         self._asked: wire.Register | wire.Subscribe | None = None
         self._closed = False
+        self._auth_came = False
+        self._ignored = ignored
 
     # ── from the client ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +228,7 @@ class Session:
             return self._rate_limited(broken, now, now_ms)
         try:
             if self.identity is None:
-                return self._before_auth(data)
+                return self._auth(first_message.read_token(data), now_ms)
             if (
                 self._frames is not None
                 and self.registered is not None
@@ -244,11 +262,12 @@ class Session:
             return self._rate_limited(broken, now, now_ms)
         try:
             if self.identity is None:
-                raise ClientError(ErrorCode.AUTH_REQUIRED, _SEND_AUTH)
+                raise first_message.refuse_binary(data)
             try:
                 frame = parse_binary(data)
             except FrameFault as fault:
-                raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
+                why = _JSON_AS_BINARY if first_message.is_json(data) else str(fault)
+                raise ClientError(ErrorCode.INVALID_MESSAGE, why) from None
             self._check_frame(frame.stream_id)
         except ClientError as error:
             return self._error(error.code, error.message, now, now_ms)
@@ -276,7 +295,7 @@ class Session:
                 ErrorCode.AUTH_FAILED, "the token is not good, sign in again", CloseCode.POLICY, now_ms
             )
         self.identity = identity
-        return [Reply(wire.success("Authentication successful", now_ms))]
+        return [Reply(wire.success("Authentication successful", "authenticated", now_ms))]
 
     def store_unavailable(self, now_ms: int) -> list[Command]:
         """The session store cannot be asked."""
@@ -316,7 +335,7 @@ class Session:
         if not self._access.may_publish(self.identity):  # the right went while the router was asked
             return [publish, *self._unpublish(now_ms)]
         text = f"Registration successful. Stream ID: {asked.stream_id}"
-        return [Reply(wire.success(text, now_ms, asked.stream_id)), publish]
+        return [Reply(wire.success(text, "registered", now_ms, asked.stream_id)), publish]
 
     def refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
         """The router refused what was asked of it."""
@@ -357,7 +376,7 @@ class Session:
             window=asked.window,
         )
         self._subscriptions[asked.stream_id] = subscription
-        commands.append(Reply(wire.success("Subscription successful", now_ms, asked.stream_id)))
+        commands.append(Reply(wire.success("Subscription successful", "subscribed", now_ms, asked.stream_id)))
         if subscription.video or subscription.alerts:
             since = int(asked.alerts_since) if asked.alerts_since is not None and subscription.alerts else None
             commands.append(Watch(subscription, word, since))
@@ -375,12 +394,12 @@ class Session:
         """The time for authentication is over."""
         if self.identity is not None or self.waiting is Waiting.STORE:
             return []
-        return self._say_and_close(
-            ErrorCode.AUTH_TIMEOUT,
-            f"no authentication within {self._settings.auth_timeout_s:g} s",
-            CloseCode.POLICY,
-            now_ms,
-        )
+        text = f"no authentication within {self._settings.auth_timeout_s:g} s"
+        if self._ignored is not None:
+            if self._ignored.code is not ErrorCode.AUTH_REQUIRED:
+                return self._say_and_close(self._ignored.code, self._ignored.why, CloseCode.TRY_LATER, now_ms)
+            text = f"{text}; {self._ignored.why}"
+        return self._say_and_close(ErrorCode.AUTH_TIMEOUT, text, CloseCode.POLICY, now_ms)
 
     def taken_over(self, stream: str, now_ms: int) -> list[Command]:
         """Another socket has the camera's stream now."""
@@ -439,21 +458,25 @@ class Session:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _before_auth(self, data: bytes) -> list[Command]:
-        required = ClientError(ErrorCode.AUTH_REQUIRED, _SEND_AUTH)
-        if len(data) > MAX_AUTH_BYTES:
-            data.decode("utf-8")  # broken text closes, however long
-            raise required
-        try:
-            message = wire.parse_text(data)
-        except ClientError as error:
-            if _type_of(data) != "auth":
-                raise required from None
-            raise error
-        if not isinstance(message, wire.Auth):
-            raise required
+    def _auth(self, token: str, now_ms: int) -> list[Command]:
+        """The first `auth` message, also of who signed in at the upgrade: from now on the socket is that token's."""
+        if not token or len(token) > first_message.MAX_AUTH_BYTES:
+            text = f"the token is {'longer than any is' if token else 'empty'}, sign in again"
+            return self._say_and_close(ErrorCode.AUTH_FAILED, text, CloseCode.POLICY, now_ms)
+        self._auth_came, self.identity = True, None
         self.waiting = Waiting.STORE
-        return [Verify(message.token)]
+        return [Verify(token)]
+
+    def _auth_after_upgrade(self, message: wire.Auth, now_ms: int) -> list[Command]:
+        if self._auth_came:
+            raise ClientError(ErrorCode.ALREADY_AUTHENTICATED, "this socket is already authenticated")
+        if self.registered is not None or self._subscriptions:
+            text = (
+                "this socket was authenticated at the upgrade and has registered or subscribed since: open another "
+                "socket for another token"
+            )
+            raise ClientError(ErrorCode.ALREADY_AUTHENTICATED, text)
+        return self._auth(clean_token(message.token), now_ms)
 
     def _authenticated(self, message: wire.AnyClientMessage, now_ms: int) -> list[Command]:
         match message:
@@ -469,7 +492,7 @@ class Session:
                 subscription.acknowledge(message.frame_id)
                 return [Acknowledged()]
             case wire.Auth():
-                raise ClientError(ErrorCode.ALREADY_AUTHENTICATED, "this socket is already authenticated")
+                return self._auth_after_upgrade(message, now_ms)
             case wire.Register():
                 return self._register(message)
             case wire.Subscribe():
@@ -570,6 +593,10 @@ class Session:
             return []
         if code is ErrorCode.UNAUTHORIZED:
             self.unauthorized += 1
+        if code is ErrorCode.AUTH_REQUIRED and self._ignored is not None:
+            if self._ignored.code is not ErrorCode.AUTH_REQUIRED:
+                return self._say_and_close(self._ignored.code, self._ignored.why, CloseCode.TRY_LATER, now_ms)
+            message = f"{message}; {self._ignored.why}"
         reply = Reply(wire.error(code, message, now_ms))
         if code in _STRIKES and not self._allowance.strike(now):
             return [reply, *self._close(CloseCode.POLICY, "repeated abuse")]
@@ -588,18 +615,12 @@ class Session:
         return [Close(code, reason)]
 
 
-_SEND_AUTH: Final = 'authenticate first: {"type":"auth","token":"…"}'
+_JSON_AS_BINARY: Final = (
+    "JSON came as a binary message (opcode 2), it is sent as a text message (opcode 1); a binary message is a frame"
+)
 _STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
 _VIEWERS: Final = frozenset({Right.VIEW, Right.ALERTS})
 
 
 def _owner(identity: Identity) -> Owner:
     return Owner(identity.user_id, frozenset(identity.organizations))
-
-
-def _type_of(data: bytes) -> object:
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return value.get("type") if isinstance(value, dict) else None

@@ -23,10 +23,9 @@ from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
 from common import log
-from common.errors import CloseCode, StoreUnavailable
+from common.errors import CloseCode
 from common.frames import Frame, FrameFault
-from gateway import origins, wire
-from gateway.addresses import forwarded_secure
+from gateway import wire
 from gateway.conversation import Conversation
 from gateway.deflate import EXTENSIONS
 from gateway.intake import Intake
@@ -34,7 +33,7 @@ from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
 from gateway.limits import Place
 from gateway.rooms import Rooms, new_stream_id, now_ms
 from gateway.session import Path, Session
-from identity import Cookie, Credential, Identity, find_credential
+from gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
 
 #: Above this many bytes that the kernel did not take, frames wait in their slots. Not 0: asyncio's TLS takes an empty
 #: buffer for a full one then.
@@ -276,28 +275,16 @@ class WebSocket(asyncio.BufferedProtocol):
             other_version = isinstance(failed, InvalidHeaderValue) and failed.name == "Sec-WebSocket-Version"
             self._refuse(426 if other_version else response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
             return
-        try:
-            credential = self._credential(request, url.query)
-        except ValueError as error:
-            self._refuse(400, "BAD_REQUEST", str(error))
-            return
-        if isinstance(credential, Cookie) and not self._own_page(request):
-            self._rooms.figures.count("origin_refused_total")
-            self._refuse(403, "ORIGIN_NOT_ALLOWED", origins.REFUSED)
-            return
-        identity: Identity | None = None
-        unavailable = False
-        if credential is not None and self._full is None:
+        signed_in = SignedIn()
+        if self._full is None:
             try:
-                identity = await self._rooms.authenticator.verify(credential, lasting=True)
-            except StoreUnavailable:
-                self._rooms.figures.count("auth_unavailable_total")
-                unavailable = True
-            if identity is None and not unavailable:
-                self._rooms.figures.count("auth_refused_total")
-                if not isinstance(credential, Cookie):  # a stale cookie is not the client's doing
-                    self._refuse(401, "AUTH_FAILED", "the token is not good, sign in again")
-                    return
+                signed_in = await sign_in(self._rooms, self._sender(request, url.query), handshake=True)
+            except ValueError as error:
+                self._refuse(400, "BAD_REQUEST", str(error))
+                return
+        if signed_in.refused:
+            self._refuse(401, "AUTH_FAILED", BAD_TOKEN)
+            return
         if self.closing:  # the client did not wait
             return
         self._protocol.send_response(response)
@@ -308,43 +295,20 @@ class WebSocket(asyncio.BufferedProtocol):
             self._rooms.access,
             now=now,
             new_stream_id=new_stream_id,
-            identity=identity,
+            identity=signed_in.identity,
+            ignored=signed_in.ignored,
         )
         self._conversation = Conversation(self._rooms, self, session)
-        self._conversation.begin(refused=self._full.what if self._full else None, store_away=unavailable)
+        full = self._full.what if self._full is not None else None
+        self._conversation.begin(refused=full, store_away=signed_in.unavailable)
         self._shaking = False
         self._feed()
         self.resume()
 
-    def _credential(self, request: Request, query: str) -> Credential | None:
-        settings = self._rooms.settings
-        return find_credential(
-            request.headers.get_all("Authorization"),
-            request.headers.get_all("Cookie"),
-            query,
-            cookie_name=settings.session_cookie,
-            secure_only=settings.secure_cookie_only,
-        )
-
-    def _own_page(self, request: Request) -> bool:
-        """Whether a browser says that a page which may use the cookie opened this socket."""
-        pages, hosts = request.headers.get_all("Origin"), request.headers.get_all("Host")
-        return origins.allowed(
-            pages[0] if len(pages) == 1 else None,
-            hosts[0] if len(hosts) == 1 else None,
-            self._rooms.settings.allowed_origins,
-            secure=self._secure(request.headers.get_all("X-Forwarded-Proto")),
-        )
-
-    def _secure(self, forwarded_proto: list[str]) -> bool:
-        """Whether the client came over TLS, here or at a trusted proxy."""
+    def _sender(self, request: Request, query: str) -> Sender:
         peer = self._transport.get_extra_info("peername")
-        return forwarded_secure(
-            str(peer[0]) if peer else "",
-            forwarded_proto,
-            self._rooms.settings.trusted_proxies,
-            secure=self._transport.get_extra_info("sslcontext") is not None,
-        )
+        secure = self._transport.get_extra_info("sslcontext") is not None
+        return Sender(request.headers.get_all, query, str(peer[0]) if peer else "", secure)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """End the handshake with an HTTP error, whatever state the protocol is in."""

@@ -19,6 +19,8 @@ from common.frames import Frame, payload_at
 from gateway import plain
 
 Format = Literal["json", "binary"]
+#: What a `success` is about.
+Event = Literal["authenticated", "registered", "subscribed", "unsubscribed"]
 #: Some languages write every number with a fraction; it is dropped.
 ClientTime = Milliseconds | Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]
 Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=32)]
@@ -254,9 +256,9 @@ def _binary_message(frame: Frame) -> bytes:
     return wire
 
 
-def success(message: str, now_ms: int, stream_id: str | None = None) -> bytes:
-    """``success``, ready to write."""
-    body: dict[str, Any] = {"type": "success", "message": message}
+def success(message: str, event: Event, now_ms: int, stream_id: str | None = None) -> bytes:
+    """``success``, ready to write; `event` says for programs what `message` says."""
+    body: dict[str, Any] = {"type": "success", "message": message, "event": event}
     if stream_id is not None:
         body["streamId"] = stream_id
     body["timestamp"] = now_ms

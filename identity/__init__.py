@@ -11,7 +11,7 @@ from common import embedded_store
 from common.settings import Settings
 from identity.authenticator import Authenticator, methods
 from identity.caller import Identity, Organizations, SessionStore
-from identity.credentials import Cookie, Credential, Ticket, Token, find_credential
+from identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
 from identity.introspection import Introspection
 from identity.postgres import PostgresStore
 from identity.schema import Layout
@@ -27,6 +27,7 @@ __all__ = [
     "SessionStore",
     "Ticket",
     "Token",
+    "clean_token",
     "find_credential",
     "make_authenticator",
     "open_store",

@@ -23,6 +23,7 @@ SECURE_PREFIX: Final = "__Secure-"
 
 #: What may be a session token. A NUL or a lone surrogate would make a database driver raise instead of finding nothing.
 TOKEN: Final = re.compile(r"[\x21-\x7e]{16,512}")
+_WHITE_SPACE: Final = " \t\r\n"
 #: 32 bytes in base64 with padding.
 _SIGNATURE_CHARACTERS: Final = 44
 
@@ -67,14 +68,21 @@ def find_credential(
         if scheme.lower() == "bearer" and text.strip():
             return Token(text.strip())
     fields = _query(query)
-    if fields.get("token"):
-        return Token(fields["token"])
-    if fields.get("ticket"):
-        return Ticket(fields["ticket"])
+    if token := clean_token(fields.get("token", "")):
+        return Token(token)
+    if ticket := fields.get("ticket", "").strip(_WHITE_SPACE):
+        return Ticket(ticket)
     value = cookie_value(cookies, SECURE_PREFIX + cookie_name)
     if value is None and not secure_only:
         value = cookie_value(cookies, cookie_name)
     return None if value is None else Cookie(value)
+
+
+def clean_token(text: str) -> str:
+    """Return a token without what is often copied along with it: white space around it, and `Bearer ` in front."""
+    text = text.strip(_WHITE_SPACE)
+    scheme, _, token = text.partition(" ")
+    return token.strip(_WHITE_SPACE) if scheme.lower() == "bearer" else text
 
 
 def cookie_value(cookies: Sequence[str], name: str) -> str | None:

@@ -125,6 +125,7 @@ STREAMS: Final = [(kind, name) for kind, name in FIELDS if name == "streamId"]
 async def opened(url: str, clients: Clients, token: str, path: str) -> RawSocket:
     raw = await clients.raw(url)
     await raw.upgrade(f"{path}?token={token}")
+    await raw.sign_in(token)
     return raw
 
 

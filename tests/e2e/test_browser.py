@@ -396,10 +396,11 @@ async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
 
         async with served() as elsewhere:  # the same browser with the same cookie, in another page
             await evil.go(elsewhere)
-            closed = await evil.run(
-                f"new Client({json.dumps(started.url)}, '/streams/subscribe', null, 'cookie').closed"
+            await evil.run(
+                f"(window.foreign = new Client({json.dumps(started.url)}, '/streams/subscribe', null, 'cookie')).opened"
             )
-            assert closed["code"] == 1006
+            await evil.run(f"foreign.send({{type: 'subscribe', streamId: {json.dumps(stream)}}})")
+            assert (await evil.run("foreign.find('error')"))["code"] == "AUTH_REQUIRED"
             assert await evil.run(f"{listed}.then(() => 'read', () => 'refused')") == "refused"
 
         await evil.go(f"{calls}/ok")

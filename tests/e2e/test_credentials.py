@@ -408,13 +408,16 @@ async def over_http(clients: Clients, side: Side, form: Form) -> str:
 
 
 async def over_a_socket(clients: Clients, side: Side, form: Form) -> str:
-    """Whom the upgrade lets in; a right one is then told so in answer to another token."""
+    """Whom the upgrade lets in, which the answer to any message tells."""
     raw = await clients.raw(side.watchout.url)
     upgrade = raw.upgrade_head("/").decode().split("\r\n")[2:-2]
     await raw.send(request("/streams/subscribe", side.held, form, *upgrade))
     answer = await raw.answer()
     if answer.status == 101:
-        found = await over_a_message(raw, UNKNOWN)
+        await raw.send(web_socket_frame(TEXT, b'{"type":"whoami"}'))
+        code = json.loads((await raw.frame()).payload)["code"]
+        assert code in ("UNKNOWN_MESSAGE_TYPE", "AUTH_REQUIRED"), (form, code)
+        found = SOMEBODY if code == "UNKNOWN_MESSAGE_TYPE" else NOBODY
     else:
         assert answer.status in REFUSED, (form, answer)
         found = NOBODY
@@ -425,7 +428,7 @@ async def over_a_socket(clients: Clients, side: Side, form: Form) -> str:
 async def over_a_message(raw: RawSocket, token: str) -> str:
     await raw.send(web_socket_frame(TEXT, json.dumps({"type": "auth", "token": token}).encode()))
     message = json.loads((await raw.frame()).payload)
-    if message.get("code") == "ALREADY_AUTHENTICATED" or message["type"] == "success":
+    if message["type"] == "success":
         return SOMEBODY
     assert message["code"] == "AUTH_FAILED", message
     return NOBODY

@@ -91,7 +91,9 @@ def is_utf_8(data: bytes) -> bool:
 
 async def opened(url: str, clients: Clients, token: str | None) -> RawSocket:
     raw = await clients.raw(url)
-    await raw.upgrade(SUBSCRIBE if token is None else f"{SUBSCRIBE}?token={token}")
+    await raw.upgrade(SUBSCRIBE)
+    if token is not None:
+        await raw.sign_in(token)
     return raw
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import MAX_HOPS, client_address, forwarded_secure, is_trusted, limit_key, parse
+from gateway.addresses import MAX_HOPS, client_address, forwarded_secure, is_trusted, limit_key, own_hosts, parse
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"), ip_network("fd00::/8"))
 PROXY = "10.0.0.1"
@@ -146,6 +146,34 @@ def test_nobody_else_does() -> None:
     assert forwarded_secure("192.0.2.1", ["http"], PROXIES, secure=True)
     assert not forwarded_secure(PROXY, ["https"], (), secure=False)
     assert forwarded_secure(PROXY, [], PROXIES, secure=True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "hosts", "host", "port", "own"),
+    [
+        (PROXY, ["inside:3000"], ["a.example"], [], ["inside:3000", "a.example"]),
+        (PROXY, ["a.example"], [], [], ["a.example"]),
+        (PROXY, ["a.example"], [], ["8443"], ["a.example", "a.example:8443"]),
+        (PROXY, ["a.example:1"], ["b.example"], ["8443"], ["a.example:1", "b.example", "b.example:8443"]),
+        (PROXY, ["[::1]"], [], ["8443"], ["[::1]", "[::1]:8443"]),
+        (PROXY, ["a.example"], ["evil.com, b.example"], ["x"], ["a.example", "b.example"]),
+        (
+            PROXY,
+            ["a.example"],
+            ["evil.com", "b.example"],
+            ["1, 2"],
+            ["a.example", "b.example", "a.example:2", "b.example:2"],
+        ),
+        (PROXY, ["a.example", "a.example"], ["b.example"], [], ["b.example"]),
+        ("192.0.2.1", ["a.example"], ["evil.com"], ["8443"], ["a.example"]),
+        ("192.0.2.1", [], ["evil.com"], ["8443"], []),
+        ("", ["a.example"], ["evil.com"], [], ["a.example"]),
+    ],
+)
+def test_a_trusted_proxy_says_under_which_name_the_client_came_and_nobody_else(
+    peer: str, hosts: list[str], host: list[str], port: list[str], own: list[str]
+) -> None:
+    assert own_hosts(peer, hosts, host, port, PROXIES) == own
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ LISTED = (APP, "http://localhost:5173", "https://[::1]:8443")
     ],
 )  # fmt: skip
 def test_an_origin_of_the_list_is_allowed(origin: str) -> None:
-    assert allowed(origin, "elsewhere", LISTED)
+    assert allowed(origin, ["elsewhere"], LISTED)
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,52 @@ def test_an_origin_of_the_list_is_allowed(origin: str) -> None:
     ],
 )  # fmt: skip
 def test_what_only_looks_like_one_is_not(origin: str | None) -> None:
-    assert not allowed(origin, "app.example.com", LISTED)
-    assert not allowed(origin, "app.example.com", LISTED, secure=True)
+    assert not allowed(origin, [], LISTED)
+    assert not allowed(origin, [], LISTED, secure=True)
 
 
-def test_with_a_list_the_own_origin_has_to_stand_in_it() -> None:
-    assert not allowed("https://watch.example.com", "watch.example.com", LISTED)
+def test_with_a_list_too_the_own_origin_is_allowed() -> None:
+    assert allowed("https://watch.example.com", ["watch.example.com"], LISTED)
+    assert not allowed("https://watch.example.com:8443", ["watch.example.com"], LISTED)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "capacitor://localhost", "ionic://localhost", "tauri://localhost", "http://tauri.localhost", "https://localhost",
+        "app://localhost", "app://.", "app://-", "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "moz-extension://3c078156-979c-498b-8990-85f7987dd929", "safari-web-extension://93A5E4B2-E5A2-4F8A-8D4E-0A3DDBB1",
+        "vscode-webview://1a2b3c", "capacitor://localhost:8080",
+    ],
+)  # fmt: skip
+def test_origins_of_hybrid_apps_and_extensions_are_compared_like_others(origin: str) -> None:
+    scheme, _, rest = origin.partition("://")
+    assert allowed(origin, [], (origin,))
+    assert allowed(scheme.upper() + "://" + rest.upper(), [], (origin,))
+    for other in (f"{origin}x", f"{origin}.evil", f"x{origin}", f"{origin}/", f"other://{rest}", f"{origin}:1", "null"):
+        assert not allowed(other, [], (origin,)), other
+    assert not allowed(origin, [rest], ()) or scheme in ("http", "https")  # no gateway is at such an origin
+
+
+@pytest.mark.parametrize("listed", [("null",), ("file://",), ("*",), ("null", APP)])
+def test_null_is_nobodys_whatever_the_list_says(listed: tuple[str, ...]) -> None:
+    for origin in ("null", "file://", "*"):
+        assert not allowed(origin, ["null", "null:80", ""], listed)
+        assert not allowed(origin, ["null", "null:80", ""], listed, secure=True)
 
 
 @given(st.text(max_size=40), st.integers(0, 23))
 def test_no_text_before_inside_or_after_an_allowed_origin_is_forgiven(text: str, at: int) -> None:
     changed = APP[:at] + text + APP[at:]
-    assert allowed(changed, None, (APP,)) == (changed.lower() in (APP, f"{APP}:443"))
+    assert allowed(changed, [], (APP,)) == (changed.lower() in (APP, f"{APP}:443"))
     appended = APP + text
-    assert allowed(appended, None, (APP,)) == (appended in (APP, f"{APP}:443"))
+    assert allowed(appended, [], (APP,)) == (appended in (APP, f"{APP}:443"))
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.booleans())
 def test_any_text_can_be_asked_about(origin: str, host: str, secure: bool) -> None:
     for listed in ((), LISTED):
-        assert allowed(origin, host, listed, secure=secure) in (True, False)
+        assert allowed(origin, [host], listed, secure=secure) in (True, False)
         cors_headers(origin, listed)
 
 
@@ -90,7 +116,9 @@ def test_any_text_can_be_asked_about(origin: str, host: str, secure: bool) -> No
     ],
 )  # fmt: skip
 def test_a_page_of_the_own_host_and_port_is_allowed(origin: str, host: str) -> None:
-    assert allowed(origin, host, ())
+    for listed in ((), LISTED):
+        assert allowed(origin, [host], listed)
+        assert allowed(origin, ["elsewhere", host], listed)
 
 
 @pytest.mark.parametrize(
@@ -108,20 +136,21 @@ def test_a_page_of_the_own_host_and_port_is_allowed(origin: str, host: str) -> N
     ],
 )  # fmt: skip
 def test_a_page_of_any_other_is_not(origin: str | None, host: str | None) -> None:
-    assert not allowed(origin, host, ())
+    for listed in ((), LISTED):
+        assert not allowed(origin, [] if host is None else [host], listed)
 
 
 def test_over_tls_a_page_without_it_is_another_origin() -> None:
-    assert allowed("https://a.example", "a.example", (), secure=True)
-    assert not allowed("http://a.example", "a.example", (), secure=True)
-    assert not allowed("http://a.example:443", "a.example:443", (), secure=True)
+    assert allowed("https://a.example", ["a.example"], (), secure=True)
+    assert not allowed("http://a.example", ["a.example"], (), secure=True)
+    assert not allowed("http://a.example:443", ["a.example:443"], (), secure=True)
 
 
 def test_every_pair_of_different_authorities_is_refused() -> None:
     names = ["a.example", "b.example", "a.example.evil", "aa.example", "[::1]", "[::2]", "10.0.0.1"]
     authorities = [name + port for name in names for port in ("", ":3000", ":3001")]
     for own, other in itertools.product(authorities, repeat=2):
-        assert allowed(f"https://{other}", own, ()) == (own == other)
+        assert allowed(f"https://{other}", [own], ()) == (own == other)
 
 
 # ── CORS ─────────────────────────────────────────────────────────────────────────────────────────────────────────

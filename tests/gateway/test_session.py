@@ -16,9 +16,9 @@ from common.errors import CloseCode, ErrorCode
 from common.frames import Codec
 from common.settings import Settings
 from gateway.access import Access, Owner
+from gateway.first_message import MAX_AUTH_BYTES
 from gateway.rooms import new_stream_id
 from gateway.session import (
-    MAX_AUTH_BYTES,
     Acknowledged,
     AskClaim,
     AskOwner,
@@ -253,10 +253,6 @@ def test_a_second_auth_is_refused_and_the_socket_stays() -> None:
         >> says(type="subscribe", streamId="door")
         << AskOwner("door")
     )
-
-
-def test_an_auth_after_authentication_at_the_upgrade_is_a_second_one() -> None:
-    assert Playbook(camera()) >> says(type="auth", token="other") << error("ALREADY_AUTHENTICATED")
 
 
 @pytest.mark.parametrize("identity", [None, ANN])
@@ -810,7 +806,7 @@ def test_invalid_messages_now_and_then_are_forgiven() -> None:
     ("event", "code"),
     [
         (says(type="video-frame", streamId="window", data="AAAA"), "UNAUTHORIZED"),
-        (says(type="auth", token="t"), "ALREADY_AUTHENTICATED"),
+        (says(type="video-frame", streamId="other", data="AAAA"), "UNAUTHORIZED"),
     ],
 )
 def test_these_errors_never_close_the_socket(event: Event, code: str) -> None:

@@ -447,9 +447,11 @@ def test_the_longest_lengths_fit_the_header() -> None:
 
 
 def test_server_messages_are_json_with_type_and_timestamp() -> None:
-    assert read(wire.success("done", 5)) == {"type": "success", "message": "done", "timestamp": 5}
-    assert read(wire.success("done", 5, "s")) == {
-        "type": "success", "message": "done", "streamId": "s", "timestamp": 5,
+    assert read(wire.success("done", "authenticated", 5)) == {
+        "type": "success", "message": "done", "event": "authenticated", "timestamp": 5,
+    }  # fmt: skip
+    assert read(wire.success("done", "subscribed", 5, "s")) == {
+        "type": "success", "message": "done", "event": "subscribed", "streamId": "s", "timestamp": 5,
     }  # fmt: skip
     assert read(wire.error(ErrorCode.ROUTING_ERROR, "later", 5)) == {
         "type": "error", "code": "ROUTING_ERROR", "message": "later", "timestamp": 5,

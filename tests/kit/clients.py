@@ -162,10 +162,13 @@ class Client:
         return message
 
     async def rest(self) -> list[Message]:
-        """What came before the answer to a second `auth`, which the server gives at once."""
+        """What came before the answer to a message of no known type, which the server gives at once.
+
+        Only who is authenticated gets that answer.
+        """
         start = self._next
-        await self.send("auth", token="again")
-        await self.find("error", code="ALREADY_AUTHENTICATED")
+        await self.send("rest")
+        await self.find("error", code="UNKNOWN_MESSAGE_TYPE")
         return self.heard[start : self._next - 1]
 
     async def closed(self, timeout_s: float = DEADLINE_S) -> int:
@@ -392,6 +395,11 @@ class RawSocket:
         answer = await self.answer()
         assert answer.status == 101, answer
         return answer
+
+    async def sign_in(self, token: str) -> None:
+        """Say `auth`, which must be answered with success."""
+        await self.send(web_socket_frame(TEXT, json.dumps({"type": "auth", "token": token}).encode()))
+        assert (await self.json("success"))["event"] == "authenticated"
 
     async def answer(self, timeout_s: float = DEADLINE_S) -> Answer:
         """One HTTP answer."""

@@ -96,7 +96,9 @@ class FakeGateway:
                 await self._say(socket, {"type": "error", "code": "AUTH_FAILED", "message": "no such session"})
                 await socket.close(1008, "AUTH_FAILED")
                 return
-            await self._say(socket, {"type": "success", "message": "Authentication successful"})
+            await self._say(
+                socket, {"type": "success", "message": "Authentication successful", "event": "authenticated"}
+            )
             wish = json.loads(await socket.recv())
             self.heard.append(wish)
             if self.refusals:
@@ -119,7 +121,7 @@ class FakeGateway:
     async def _camera(self, socket: ServerConnection, wish: dict[str, Any]) -> None:
         stream = wish.get("streamId") or "stream_1729943200000_k3j9x"
         text = f"Registration successful. Stream ID: {stream}"
-        await self._say(socket, {"type": "success", "message": text, "streamId": stream})
+        await self._say(socket, {"type": "success", "message": text, "event": "registered", "streamId": stream})
         self.cameras.append(socket)
         while True:
             await self.reading.wait()
@@ -138,7 +140,8 @@ class FakeGateway:
 
     async def _viewer(self, socket: ServerConnection, wish: dict[str, Any]) -> None:
         stream = wish["streamId"]
-        await self._say(socket, {"type": "success", "message": "Subscription successful", "streamId": stream})
+        text = "Subscription successful"
+        await self._say(socket, {"type": "success", "message": text, "event": "subscribed", "streamId": stream})
         await self._say(socket, {"type": "status", "streamId": stream, "status": "offline"})
         self.viewers.append((socket, wish))
         async for data in socket:

@@ -7,7 +7,7 @@
         >> says(type="subscribe", streamId="door", consumes=["video-frame"])
         << AskOwner("door")
         >> owner_is("ann", "streaming")
-        << {"type": "success", "message": "Subscription successful", "streamId": "door"}
+        << success("Subscription successful", streamId="door")
         << watches("door", status="streaming", owner="ann")
     )
 
@@ -32,7 +32,7 @@ from common.settings import Settings
 from gateway.access import Access, Owner
 from gateway.hub import Word
 from gateway.lanes import Subscription
-from gateway.session import Close, Command, Path, Reply, Session, Watch
+from gateway.session import Close, Command, Ignored, Path, Reply, Session, Watch
 from identity import Identity
 
 START_MS: Final = 1_729_943_200_000
@@ -118,17 +118,21 @@ class Playbook:
 # ── who talks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def camera(identity: Identity | None = ANN, settings: Settings | None = None) -> Session:
+def camera(
+    identity: Identity | None = ANN, settings: Settings | None = None, ignored: Ignored | None = None
+) -> Session:
     """A session on the register path."""
-    return _session(Path.REGISTER, identity, settings)
+    return _session(Path.REGISTER, identity, settings, ignored)
 
 
-def viewer(identity: Identity | None = ANN, settings: Settings | None = None) -> Session:
+def viewer(
+    identity: Identity | None = ANN, settings: Settings | None = None, ignored: Ignored | None = None
+) -> Session:
     """A session on the subscribe path."""
-    return _session(Path.SUBSCRIBE, identity, settings)
+    return _session(Path.SUBSCRIBE, identity, settings, ignored)
 
 
-def _session(path: Path, identity: Identity | None, settings: Settings | None) -> Session:
+def _session(path: Path, identity: Identity | None, settings: Settings | None, ignored: Ignored | None) -> Session:
     numbers = iter(range(1, 1000))
     settings = settings or Settings()
     return Session(
@@ -138,6 +142,7 @@ def _session(path: Path, identity: Identity | None, settings: Settings | None) -
         now=0.0,
         new_stream_id=lambda: f"stream_{START_MS}_made{next(numbers)}",
         identity=identity,
+        ignored=ignored,
     )
 
 
@@ -278,8 +283,9 @@ def error(code: str) -> dict[str, Any]:
 
 
 def success(message: str, **fields: Any) -> dict[str, Any]:
-    """A success reply."""
-    return {"type": "success", "message": message, **fields}
+    """A success reply, with the event that goes with its text."""
+    event = {"Authentication": "authenticated", "Registration": "registered", "Subscription": "subscribed"}
+    return {"type": "success", "message": message, "event": event[message.split()[0]], **fields}
 
 
 def closes(code: CloseCode) -> Close:
