@@ -14,8 +14,6 @@ the time budget is spent, and look again after each send on the same socket. Mem
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import secrets
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -35,7 +33,7 @@ FRAME_MARGIN_BYTES: Final = 4096
 #: Control messages that wait when a process ends get so long.
 LINGER_MS: Final = 200
 
-CONTROL, FRAMES_IN, FRAMES_OUT, LOCK = "control", "frames.in", "frames.out", "router.lock"
+CONTROL, FRAMES_IN, FRAMES_OUT = "control", "frames.in", "frames.out"
 
 _log = log.get("common.bus")
 
@@ -52,43 +50,6 @@ def new_member_id(*, remote: bool = False) -> bytes:
 def is_remote(member: bytes) -> bool:
     """Whether a member of this id comes over TCP."""
     return member[0] >= 128
-
-
-def prepare_home(home: Path) -> None:
-    """Make `home` with mode 0700, or tighten one that is empty or already watchout's. Raises `StartError`."""
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = home.stat()
-        if status.st_mode & 0o077:
-            ours = {CONTROL, FRAMES_IN, FRAMES_OUT, LOCK, "sessions.db", "curve"}
-            names = {path.name for path in home.iterdir()}
-            if names and not names & ours:
-                raise StartError(
-                    f"WATCHOUT_HOME={home} has mode {status.st_mode & 0o777:04o} and holds other files; expected a "
-                    "directory of its own with mode 0700 (sockets and sessions live in it)"
-                )
-            home.chmod(0o700)
-    except OSError as exc:
-        raise StartError(f"WATCHOUT_HOME={home} cannot be used: {exc.strerror}") from None
-
-
-def lock_home(home: Path) -> int:
-    """Hold the router's lock of `home` until the process ends. Raises `StartError` when another router has it.
-
-    Binding is no such test: a second bind on an ``ipc://`` path succeeds and steals the traffic (libzmq zmq_ipc.adoc).
-    """
-    fd = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(fd, 32).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise StartError(
-            f"another router (process {owner or 'unknown'}) already runs on WATCHOUT_HOME={home}"
-        ) from None
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd
 
 
 class Inbox:

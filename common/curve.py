@@ -77,10 +77,16 @@ def write_pair(path: Path, pair: Pair, whose: str) -> None:
 def load_pair(path: Path) -> Pair:
     """The pair of a file. Raises `CurveFault` that says what is wrong with it."""
     try:
-        mode = path.stat().st_mode & 0o777
+        status = path.stat()
+        mode = status.st_mode & 0o777
         text = _read(path)
     except (OSError, ValueError) as error:
         raise CurveFault(f"the key pair {path} cannot be read: {_why(error)}") from None
+    if status.st_uid not in (0, os.geteuid()):
+        # Whoever owns it can read the secret, and put another one in its place.
+        raise CurveFault(
+            f"the key pair {path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: chown it"
+        )
     if mode & 0o027:
         raise CurveFault(f"the key pair {path} has mode {mode:04o}, expected 0600: others could read or change it")
     words = dict(line.split(maxsplit=1) for line in text.splitlines() if len(line.split()) == 2)

@@ -20,6 +20,7 @@ from typing import Final
 from urllib.parse import quote
 
 from common.errors import StartError
+from common.home import check_file
 
 FILE_NAME: Final = "sessions.db"
 DEFAULT_USER: Final = "watchout"
@@ -142,6 +143,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
+        check_file(path.with_name(name))
     try:
         # Only a file that nobody has open yet is opened here: closing a second descriptor of a database would drop
         # the locks that SQLite holds in this process (sqlite.org/howtocorrupt.html, section 2.2).

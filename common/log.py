@@ -325,6 +325,11 @@ def _cut(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     return event
 
 
+def rename(process: str) -> None:
+    """From now on the lines of this process say that it is called so."""
+    _process[0] = process
+
+
 def _render_text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     at = str(event.pop("timestamp", ""))[11:23]
     clock = "" if "HONCHO_PROCESS_NAME" in os.environ else at + " "  # honcho puts its own in front

@@ -13,13 +13,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import uvloop
 
 from common import log
-from common.bus import prepare_home
 from common.errors import SettingsError, StartError
+from common.home import prepare_home
+from common.misspelled import honcho_port_note, notes
+from common.process_name import claim_name, wanted_name
 from common.settings import Settings, load
 
 _log = log.get("common.service")
@@ -92,11 +95,14 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
     log.setup(
         level=settings.log_level,
         format=settings.log_format,
-        process=os.environ.get("HONCHO_PROCESS_NAME", name),
+        process=wanted_name(settings, name),
     )
     factory = uvloop.new_event_loop if settings.loop == "uvloop" else asyncio.new_event_loop
     try:
         prepare_home(settings.home)
+        settings = replace(settings, process_name=claim_name(settings.home, wanted_name(settings, name)))
+        log.rename(settings.process_name)
+        _tell_of_environment(name)
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_live(name, build, settings))
     except StartError as error:
@@ -108,6 +114,14 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         log.close()
         os._exit(0)  # the interpreter would wait for them for ever
     raise SystemExit(0)
+
+
+def _tell_of_environment(name: str) -> None:
+    """Warn of variables that look like settings and have no effect."""
+    for note in notes(os.environ):
+        _log.warning(note)
+    if name == "gateway" and (port := honcho_port_note(os.environ)) is not None:
+        _log.info(port)
 
 
 def _calm_the_collector() -> None:

@@ -49,6 +49,15 @@ class _Fault(Exception):
     """What a value should have been; `load` adds the name and what came."""
 
 
+#: Value that Kubernetes gives to `X_PORT` for a Service named `x`.
+_SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://\S+:\d{1,5}\Z")
+
+
+def is_service_link(env: str, raw: str) -> bool:
+    """Whether Kubernetes made this variable for a Service whose name collides with a setting's."""
+    return env.endswith("_PORT") and _SERVICE_LINK.match(raw) is not None
+
+
 def _text(raw: str) -> str:
     return raw
 
@@ -292,6 +301,12 @@ def _group_name(raw: str) -> str:
     return raw
 
 
+def _process_name(raw: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", raw):
+        raise _Fault("1 to 64 of A-Z a-z 0-9 _ . @ -, the first a letter, a digit or _")
+    return raw
+
+
 def _patterns(raw: str) -> tuple[str, ...]:
     words = tuple(_words(raw))
     expected = globs.fault(words)
@@ -385,7 +400,8 @@ class Settings:
     port: int = _setting(
         "WATCHOUT_PORT", _whole(1, 65535), 3000, group="Where", expects="1–65535",
         help="Port of the gateway, for WebSocket and HTTP. `PORT` is used when this is not set, but only outside "
-        "honcho, which hands each process a `PORT` of its own.",
+        "honcho, which hands each process a `PORT` of its own. What Kubernetes makes of a Service named `watchout` "
+        "(`tcp://…`) is passed over.",
     )  # fmt: skip
     host: str = _setting(
         "WATCHOUT_HOST", _host, "", group="Where", expects="host or address",
@@ -802,6 +818,12 @@ class Settings:
         help="Streams that the ML service is shown: patterns such as `cam-*` or `[ab]-?`, separated by commas, 64 at "
         "most. Empty: all. In a group, each stream goes to one of the bridges that match it.",
     )  # fmt: skip
+    process_name: str = _setting(
+        "WATCHOUT_PROCESS_NAME", _process_name, "", group="Logs and process", expects="1–64 characters",
+        help="What this process is called in figures (`process=`), `stats` and logs. Not set: its name under honcho "
+        "(`gateway.1`), else what it is (`gateway`). Of several that would be called the same in one `WATCHOUT_HOME`, "
+        "each further one gets a number (`gateway-2`), the lowest that is free.",
+    )  # fmt: skip
     log_level: str = _setting(
         "LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info", group="Logs and process",
         expects="debug, info, warning, error", help="Least level that is logged.",
@@ -835,6 +857,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     under_honcho = "HONCHO_PROCESS_NAME" in environ
     for name, spec, default in table():
         env, raw = spec.env, environ.get(spec.env, "").strip()
+        if is_service_link(env, raw):
+            raw = ""
         if name == "port" and not raw and not under_honcho:
             env, raw = "PORT", environ.get("PORT", "").strip()
         if name == "home" and not raw:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
-from common.settings import Settings, table
-from ctl.findings import MORE_SETTINGS, Finding, is_local, ok, warning
+from common.misspelled import known_names, near_misses, notes
+from common.settings import Settings
+from ctl.findings import Finding, is_local, ok, warning
 from ctl.terminal import printable
 from identity.claims import JwtPolicy
 
@@ -21,15 +21,13 @@ from identity.claims import JwtPolicy
 SECRET_CHARACTERS: Final = 32
 #: Who signed out is out after so long at most.
 PROMISED_RECHECK_S: Final = 2.0
-#: How like a setting's name another name must be to be taken for a slip of the pen.
-LIKENESS: Final = 0.85
 
 _weak = functools.partial(warning, "settings")
 
 
 def of_sources(environ: Mapping[str, str], dotenv: Mapping[str, str], dotenv_mode: int | None) -> Iterator[Finding]:
     """Where the settings come from: names, never values. `dotenv_mode` is that of .env, None where there is none."""
-    known = {spec.env for _, spec, _ in table()} | set(MORE_SETTINGS)
+    known = known_names()
     given = sorted(name for name in known & environ.keys() if environ[name].strip())
     filed = sorted(name for name in (known & dotenv.keys()) - environ.keys() if dotenv[name].strip())
     sources = ((given, "from the environment"), (filed, "from .env"))
@@ -41,9 +39,11 @@ def of_sources(environ: Mapping[str, str], dotenv: Mapping[str, str], dotenv_mod
         yield _weak(
             f"{', '.join(hidden)} in .env: not used, the environment has something else.", "Remove one of the two."
         )
-    for name in sorted(dotenv.keys() - known):
-        if close := get_close_matches(name, known, 1, LIKENESS):
-            yield _weak(f"{printable(name[:80])} in .env is no setting.", f"Is {close[0]} meant?")
+    for name, meant in near_misses(dotenv, given):
+        remedy = f"Is {meant} meant?" if meant else "See docs/settings.md."
+        yield _weak(f"{printable(name)} in .env is no setting.", remedy)
+    for note in notes({**dict.fromkeys(filed, "x"), **environ}):
+        yield _weak(f"Environment: {printable(note)}.", "Correct or remove it.")
     if dotenv_mode is not None and dotenv_mode & stat.S_IROTH:
         yield _weak(
             f".env has mode {dotenv_mode & 0o777:04o}: everybody on this machine may read the secrets in it.",

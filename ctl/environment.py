@@ -22,8 +22,8 @@ from honcho.environ import parse
 
 from common import embedded_store, log
 from common.alerts import STREAM_ID
-from common.bus import prepare_home
 from common.errors import SettingsError
+from common.home import prepare_home
 from common.settings import Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])

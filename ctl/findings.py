@@ -17,8 +17,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from common.settings import table
 from ctl.terminal import counted, printable
 
-#: Settings that are no entry of the table.
-MORE_SETTINGS: Final = ("PORT", "WATCHOUT_TOKEN")
 #: Shorter secrets are not looked for in sentences: a common word that is taken out would be told by that.
 SCRUBBED_CHARACTERS: Final = 6
 

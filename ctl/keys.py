@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from common import curve
-from common.bus import prepare_home
 from common.curve import Pair
+from common.home import prepare_home
 from common.settings import Settings
 from ctl.environment import home_option, read_environment
 

@@ -30,8 +30,9 @@ import msgspec
 from yarl import URL
 
 from common import curve, embedded_store
-from common.bus import CONTROL, FRAMES_IN, FRAMES_OUT, LOCK
+from common.bus import CONTROL
 from common.errors import CurveFault, RouterUnavailable, StartError, StoreUnavailable
+from common.home import is_ours
 from common.messages import Answer, Query
 from common.settings import Settings
 from ctl import checks
@@ -97,7 +98,7 @@ def _home(path: Path) -> checks.Home:
         return found
     status, store = path.stat(), path / embedded_store.FILE_NAME
     names = {each.name for each in path.iterdir()} if os.access(path, os.R_OK) else set()
-    ours = names & {CONTROL, FRAMES_IN, FRAMES_OUT, LOCK, embedded_store.FILE_NAME}
+    ours = {name for name in names if is_ours(name)}
     return replace(
         found,
         mode=status.st_mode,

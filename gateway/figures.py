@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,8 +83,7 @@ def render_metrics(stats: dict[str, Any] | None, own: tuple[str, dict[str, float
         processes["router"] = stats["router"]["figures"]
         for member in stats["members"]:
             if member["kind"] != "ctl":
-                name = member["name"] if member["name"] not in processes else f"{member['name']}-{member['pid']}"
-                processes[name] = member["figures"]
+                processes[_label(member, processes)] = member["figures"]
         totals = {
             "router_up": 1,
             "active_streams": len(stats["streams"]),
@@ -94,3 +94,12 @@ def render_metrics(stats: dict[str, Any] | None, own: tuple[str, dict[str, float
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(processes, totals))
     return generate_latest(registry)
+
+
+def _label(member: dict[str, Any], taken: Container[str]) -> str:
+    """The name of a process; of those of one home it is unique by itself (`common.process_name`), of others made so."""
+    name = str(member["name"])
+    for label in (name, f"{name}-{member['pid']}"):
+        if label not in taken:
+            return label
+    return f"{name}-{member['id']}"

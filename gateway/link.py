@@ -42,6 +42,7 @@ from common.messages import (
     decode_frame,
 )
 from common.metrics import Figures
+from common.process_name import wanted_name
 from common.settings import Settings
 from gateway.access import Access, Owner
 from gateway.hub import Hub, Word
@@ -98,7 +99,7 @@ class RouterLink:
         self._waiting = 0
         self._accepted = AcceptedAlerts()
         self.ending = False
-        self._name = os.environ.get("HONCHO_PROCESS_NAME", "gateway")
+        self._name = wanted_name(settings, "gateway")
         self.hub: Hub
         self.link: Link
 

@@ -24,6 +24,7 @@ from typing import Final, cast
 
 from common import log
 from common.errors import StartError
+from common.home import open_file
 from gateway.addresses import client_address, is_trusted, limit_key
 from gateway.limits import Place
 from gateway.origins import cors_headers
@@ -408,10 +409,10 @@ def open_sockets(host: str, port: int, home: FilePath) -> tuple[list[socket.sock
     Gateways of one home share the port (SO_REUSEPORT); anybody else on it is `StartError`, because the kernel would
     hand some of the clients to a stranger.
     """
-    gate = os.open(home / "listen.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    gate = open_file(home / "listen.lock", os.O_RDWR | os.O_CREAT)
     try:
-        share = os.open(home / f"port-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
+        share = open_file(home / f"port-{port}", os.O_RDWR | os.O_CREAT)
+    except StartError:
         os.close(gate)
         raise
     sockets: list[socket.socket] = []

@@ -18,6 +18,7 @@ from common.frames import Frame
 from common.link import Link
 from common.messages import FromRouter, Hello, Message
 from common.metrics import Figures
+from common.process_name import wanted_name
 from common.remote_bus import RouterAddress
 from common.settings import Settings
 from mlbridge.endpoints import Endpoints
@@ -168,7 +169,7 @@ def _pass_over(_: FromRouter) -> None:
 
 def _name(settings: Settings) -> str:
     """What this process is called in figures and logs: of another machine's, with its host."""
-    name = os.environ.get("HONCHO_PROCESS_NAME") or "mlbridge"
+    name = wanted_name(settings, "mlbridge")
     return name if settings.router_address is None else f"{name}@{socket.gethostname()}"[:255]
 
 

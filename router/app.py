@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from common import log
-from common.bus import RouterBus, is_remote, lock_home
+from common.bus import RouterBus, is_remote
 from common.curve import AllowList, load_pair, server_file
 from common.errors import BusError, StartError
 from common.globs import Globs
+from common.home import lock_home
 from common.membership import BEAT_EVERY_S
 from common.messages import (
     FOR_ALERT,

@@ -14,7 +14,8 @@ PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PURE = (
     "common/accepted.py", "common/alerts.py", "common/backlog.py", "common/errors.py", "common/frames.py",
-    "common/globs.py", "common/membership.py", "common/messages.py", "common/pacing.py", "common/schemas.py",
+    "common/globs.py", "common/membership.py", "common/messages.py", "common/misspelled.py", "common/pacing.py",
+    "common/schemas.py",
     "common/settings.py", "common/shelf.py", "common/webhooks.py", "common/window.py", "common/zmtp.py",
     "ctl/advice.py", "ctl/checks.py", "ctl/findings.py", "ctl/ml_conformance.py", "ctl/ml_drawing.py",
     "ctl/ml_pictures.py", "ctl/ml_report.py", "gateway/access.py", "gateway/addresses.py", "gateway/caller.py",

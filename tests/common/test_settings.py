@@ -163,7 +163,7 @@ def test_the_length_of_a_home_is_counted_in_bytes() -> None:
 def test_every_socket_of_the_bus_fits_below_the_longest_home() -> None:
     from common import bus
 
-    names = (bus.CONTROL, bus.FRAMES_IN, bus.FRAMES_OUT, bus.LOCK)
+    names = (bus.CONTROL, bus.FRAMES_IN, bus.FRAMES_OUT)
     assert max(len(name) + 1 for name in names) <= SOCKET_NAME_BYTES
 
 
