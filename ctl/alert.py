@@ -10,10 +10,12 @@ import msgspec
 
 from common.alerts import Alert, AlertFault, check_draft, complete
 from common.errors import RouterUnavailable
-from common.messages import Accepted, RaiseAlert, Refused
+from common.link import Link
+from common.messages import Accepted, Answer, Query, RaiseAlert, Refused
 from common.settings import Settings
 from ctl.bus_client import joined
 from ctl.client import now_ms
+from ctl.directory import ids_of, others_than
 from ctl.environment import Failure, home_option, read_environment, run, stream_id
 from ctl.terminal import counted, printable
 
@@ -25,7 +27,10 @@ from ctl.terminal import counted, printable
 @click.option("--metadata", metavar="JSON", help="An object such as '{\"confidence\": 0.9}'.")
 @home_option
 def alert(stream: str, message: str, severity: str, metadata: str | None, home: str | None) -> None:
-    """Send a test alert MESSAGE about STREAM to everybody who watches its alerts."""
+    """Send a test alert MESSAGE about STREAM to everybody who watches its alerts.
+
+    It ends with 1 when nobody publishes or watches STREAM, and names the streams that there are.
+    """
     raised = _checked({"streamId": stream, "severity": severity, "message": message}, metadata)
     settings = read_environment(home).settings
     run(settings, _raise(settings, raised))
@@ -50,6 +55,8 @@ async def _raise(settings: Settings, raised: Alert) -> None:
             reply = await link.request(lambda number: RaiseAlert(request=number, alert=raised))
         except RouterUnavailable as exc:
             raise Failure(f"the alert may not have gone out: {exc}") from None
+        if isinstance(reply, Accepted) and not reply.receivers:
+            raise Failure(await _nobody(link, reply.id, raised.stream_id))
     match reply:
         case Accepted(id=alert_id, receivers=receivers):
             click.echo(f"alert {alert_id} went to {counted(receivers, 'receiver')}")
@@ -57,3 +64,15 @@ async def _raise(settings: Settings, raised: Alert) -> None:
             raise Failure(f"{printable(text)} ({printable(code)})")
         case _:
             raise Failure(f"the router gave an unexpected answer: {type(reply).__name__}")
+
+
+async def _nobody(link: Link, alert_id: str, stream: str) -> str:
+    """Why an alert went to nobody."""
+    try:
+        reply = await link.request(lambda number: Query(request=number, what="streams"))
+    except RouterUnavailable:
+        return f"alert {alert_id} went to nobody"
+    there = ids_of(reply.body) if isinstance(reply, Answer) else []
+    if stream in there:
+        return f"alert {alert_id} is kept, and went to nobody: neither the camera of {stream} nor a viewer wants alerts"
+    return f"nobody publishes or watches {stream}: alert {alert_id} went to nobody; {others_than(stream, there)}"

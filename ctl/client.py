@@ -41,7 +41,14 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _TRY_AGAIN: Final = (ErrorCode.ROUTING_ERROR, ErrorCode.RATE_LIMITED, ErrorCode.AUTH_UNAVAILABLE,
                      ErrorCode.TOO_MANY_CONNECTIONS, ErrorCode.AUTH_TIMEOUT)  # fmt: skip
 
+#: What OpenSSL says of an answer that is no TLS.
+_NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+
 Message = dict[str, Any]
+
+
+class TokenRefused(Failure):
+    """The gateway does not know the token."""
 
 
 class Dropped(Exception):
@@ -73,11 +80,16 @@ def encode_frame(stream_id: str, timestamp: int, picture: bytes, *, binary: bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """Where to connect, and as whom. `token` is called once a gateway answers."""
+    """Where to connect, and as whom.
+
+    `token` is called once a gateway answers; `token_origin` says in a sentence where it comes from, for when it is
+    refused.
+    """
 
     url: str
     token: Callable[[], str]
     max_message_bytes: int
+    token_origin: str = ""
     wait_s: float = 0.0
 
 
@@ -124,7 +136,8 @@ class Connection:
         match message:
             case {"type": "video-frame", "streamId": str(stream), "frameId": int(number), "data": str(text)}:
                 at = message.get("timestamp")
-                return Frame(stream, number, at if isinstance(at, int) else 0, text=b'"%b"' % text.encode())
+                at_ms = int(at) if isinstance(at, int | float) else 0
+                return Frame(stream, number, at_ms, text=b'"%b"' % text.encode())
             case {"type": "error"}:
                 self._last_error = f"{printable(message.get('code', ''))}: {printable(message.get('message', ''))}"
         return message
@@ -144,7 +157,7 @@ class Connection:
                         case {"type": "error", "code": code} if code in _TRY_AGAIN:
                             raise Dropped(self._last_error)
                         case {"type": "error", "code": ErrorCode.AUTH_FAILED}:
-                            raise Failure(f"the token was refused ({self._last_error})")
+                            raise TokenRefused(f"the token was refused ({self._last_error})")
                         case {"type": "error"}:
                             raise Failure(self._last_error)
         except TimeoutError:
@@ -183,7 +196,7 @@ async def keep_connected(
             answered = True
             connection = Connection(socket)
             try:
-                await connection.ask({"type": "auth", "token": edge.token()})
+                await _sign_in(connection, edge)
                 await talk(connection)
                 return
             finally:
@@ -203,6 +216,13 @@ async def keep_connected(
         attempt += 1
         say(f"{why}; trying again in {delay:.1f} s")
         await asyncio.sleep(delay)
+
+
+async def _sign_in(connection: Connection, edge: Edge) -> None:
+    try:
+        await connection.ask({"type": "auth", "token": edge.token()})
+    except TokenRefused as refused:
+        raise Failure(f"{refused.message}{f': {edge.token_origin}' if edge.token_origin else ''}") from None
 
 
 class _NoAnswerError(Exception):
@@ -227,8 +247,14 @@ async def _open(edge: Edge, path: str) -> ClientConnection:
             raise _NoAnswerError(f"{edge.url} answers with HTTP status {status}") from None
         raise Failure(f"{edge.url}{path} answers with HTTP status {status}: is that a watchout gateway?") from None
     except ssl.SSLError as exc:
+        if exc.reason in _NOT_TLS:
+            raise Failure(f"{edge.url} does not speak TLS, expected ws:// in place of wss://") from None
         raise Failure(f"{edge.url} cannot be trusted: {exc.reason or exc}") from None
-    except (ConnectionError, TimeoutError, InvalidMessage, OSError):
+    except InvalidMessage as exc:
+        if isinstance(exc.__cause__, EOFError):  # nothing came before the end: a proxy without its server, or TLS
+            raise _NoAnswerError(f"{edge.url} ends the connection without an answer (does it speak TLS?)") from None
+        raise Failure(f"{edge.url} does not speak HTTP (if it speaks TLS, write wss://)") from None
+    except (ConnectionError, TimeoutError, OSError):
         raise _NoAnswerError(f"nothing is running at {edge.url} (is `honcho start` up?)") from None
     except InvalidHandshake as exc:
         raise Failure(f"{edge.url} does not answer as a WebSocket server: {printable(exc)}") from None

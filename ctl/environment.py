@@ -136,7 +136,9 @@ def edge_url(given: str | None, settings: Settings) -> str:
         fits = parts.scheme in _SCHEMES and parts.hostname and parts.port != 0 and not parts.query
     except ValueError:
         fits = False
-    if not fits or "@" in parts.netloc:
+    if "@" in given:  # what stands before it is a secret
+        raise click.UsageError("--url holds a user name or password, expected ws://host[:port]; the token is --token")
+    if not fits:
         raise click.UsageError(f"--url is {given!r}, expected ws://host[:port] or wss://host[:port]")
     return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
 
@@ -154,7 +156,25 @@ def token_source(given: str | None, environment: Environment) -> Callable[[], st
             "a session token is needed: sessions come from DATABASE_URL, so sign in to that application and give its "
             "session token (the bearer token) with --token or WATCHOUT_TOKEN"
         )
-    return lambda: mint(settings)
+    return lambda: _mint_here(settings)
+
+
+def token_origin(given: str | None, environment: Environment) -> str:
+    """Where `token_source` takes its token from, as a sentence for when it is refused; empty when it was given."""
+    if given or environment.token is not None:
+        return ""
+    home = environment.settings.home
+    return f"it is of the session store in WATCHOUT_HOME={home}, which is not the one of the gateway that answers"
+
+
+def _mint_here(settings: Settings) -> str:
+    """A session in the embedded store of a watchout that runs, which has made its store. Raises `Failure`."""
+    if not (settings.home / embedded_store.FILE_NAME).exists():
+        raise Failure(
+            f"WATCHOUT_HOME={settings.home} holds no session store ({embedded_store.FILE_NAME}): it is not the home of "
+            "the watchout that answers. Give its home with --home or WATCHOUT_HOME, or a token with --token"
+        )
+    return mint(settings)
 
 
 def mint(settings: Settings, user: str | None = None) -> str:

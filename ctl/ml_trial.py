@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from common.metrics import Figures
 from common.settings import Settings
 from ctl.environment import Failure
 from ctl.ml_report import Look, Outcome, Record, Told
-from ctl.sources import Pump, Source
+from ctl.pump import Pump
+from ctl.sources import Source
 from mlbridge.alerts import read_alerts
 from mlbridge.cooldown import Cooldown
 from mlbridge.endpoints import Endpoints
@@ -32,6 +34,9 @@ MAX_REMEMBERED: Final = 10_000
 MAX_SHADOW_FRAMES: Final = 16
 #: Frames of one run.
 MAX_FRAMES: Final = 500_000
+
+#: What the scheduler allows, where another rule says how many frames are shown.
+UNLIMITED_FPS: Final = 1e6
 
 #: Told each alert as it came, and each reason for which one was refused.
 OnAlert = Callable[[Told], None]
@@ -227,13 +232,20 @@ async def play_paced(
     shadow = None if second is None else Shadow(second)
     scheduler = Scheduler[Frame](
         Endpoints(1, settings.ml_in_flight, chance=random.random),
-        max_fps=fps * speed,
+        max_fps=UNLIMITED_FPS,  # what is shown is counted by the footage's time
         max_age_s=settings.ml_max_age_s,
         timeout_s=settings.ml_timeout_s,
         max_streams=1,
     )
 
+    turn = -1  # the footage is cut into turns of 1/fps seconds, in each of which one frame is shown
+
+    def turn_of(at_s: float) -> int:
+        return math.floor(at_s * fps + 1e-6)
+
     def sent(frame: Frame) -> None:
+        nonlocal turn
+        turn = turn_of(first.places[frame.frame_id])
         if shadow is not None:
             shadow.show(frame, first.places[frame.frame_id])
 
@@ -260,7 +272,8 @@ async def play_paced(
             first.places[number] = at_s
             if len(first.places) > MAX_REMEMBERED:
                 del first.places[next(iter(first.places))]
-            feed.frame_came(Frame(stream, number, now_ms(), picture=picture).to_bus())
+            if turn_of(at_s) > turn:
+                feed.frame_came(Frame(stream, number, now_ms(), picture=picture).to_bus())
             progress(number, at_s)
         # The last frame has its turn before the feed takes no more.
         await asyncio.sleep(max(linger_s, min(1 / (fps * speed), settings.ml_max_age_s)))

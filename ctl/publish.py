@@ -16,7 +16,8 @@ from common.frames import Frame
 from common.pacing import RateMeter
 from ctl import environment as env
 from ctl.client import Connection, Edge, Message, encode_frame, keep_connected, now_ms
-from ctl.sources import Pump, Source, open_source
+from ctl.pump import Pump
+from ctl.sources import Source, open_source
 from ctl.terminal import Screen, alert_line, counted, printable, size
 
 #: How often a status line is printed where it cannot be refreshed.
@@ -31,7 +32,8 @@ FLUSH_S: Final = 5.0
               "makes one.")  # fmt: skip
 @click.option("--fps", type=click.FloatRange(0.01, 240), metavar="N", help="Frames per second; without it the "
               "source's own rate, and 10 for a folder and the drawn scene.")  # fmt: skip
-@click.option("--loop", "loop_source", is_flag=True, help="Begin again when the source ends.")
+@click.option("--loop", "loop_source", is_flag=True, help="Begin again when a file or folder ends.")
+@click.option("--once", is_flag=True, help="End when a camera goes away, instead of connecting to it again.")
 @click.option("--binary", is_flag=True, help="Send binary frames instead of JSON.")
 @click.option("--quality", type=click.IntRange(1, 95), default=75, show_default=True, help="JPEG quality, where "
               "pictures are encoded here.")  # fmt: skip
@@ -42,6 +44,7 @@ def publish(
     stream_id: str | None,
     fps: float | None,
     loop_source: bool,
+    once: bool,
     binary: bool,
     quality: int,
     count: int | None,
@@ -52,18 +55,23 @@ def publish(
 ) -> None:
     """Publish pictures as a camera would, and show the alerts that come back.
 
-    SOURCE is a video file, a folder of JPEGs, an rtsp:// address, a camera such as /dev/video0, or the word "test" for
-    a drawn scene. Video files, cameras and the scene need: pip install 'watchout[media]'
+    SOURCE is a video file, a folder of JPEGs, the address of a camera (rtsp://… or http://…, also MJPEG), a camera
+    such as /dev/video0, or the word "test" for a drawn scene. Video, cameras and the scene need:
+    pip install 'watchout[media]'
+
+    A camera that goes away is connected to again until it is back, unless --once is given; each attempt and its reason
+    is a line on stderr. A damaged file of a folder is passed over.
     """
     environment = env.read_environment(home)
     settings = environment.settings
     edge = Edge(
         url=env.edge_url(url, settings),
         token=env.token_source(token, environment),
+        token_origin=env.token_origin(token, environment),
         max_message_bytes=settings.max_message_bytes,
         wait_s=wait_s,
     )
-    source = open_source(source_text, fps=fps, loop=loop_source, quality=quality)
+    source = open_source(source_text, fps=fps, loop=loop_source, once=once, quality=quality)
     env.run(settings, Publisher(edge, source, stream_id=stream_id, binary=binary, count=count).run())
 
 
@@ -92,7 +100,7 @@ class Publisher:
         self._slot: tuple[int, bytes] | None = None
         self._filled = asyncio.Event()
         self._registered = asyncio.Event()
-        self._ended = False
+        self._ended = self._told_too_large = False
 
     async def run(self) -> None:
         """Publish until the source ends, or `count` frames were sent. Raises `Failure`."""
@@ -152,7 +160,7 @@ class Publisher:
         await self._registered.wait()
         loop = asyncio.get_running_loop()
         interval = 1 / self._source.fps if self._source.fps else 0.0
-        pump = Pump(self._source.pictures)
+        pump = Pump(self._source.pictures, self._screen.note)
         try:
             due = loop.time()
             while (picture := await pump.get()) is not None:
@@ -182,10 +190,23 @@ class Publisher:
             if not self._ended:
                 self._filled.clear()
             message = encode_frame(stream_id, timestamp, picture, binary=self._binary)
+            if len(message) > self._edge.max_message_bytes:
+                self._too_large(len(message))
+                continue
             await connection.send_frame(message, binary=self._binary)
             self.sent += 1
             self._sent_bytes += len(message)
             self._rate.add(loop.time())
+
+    def _too_large(self, size_bytes: int) -> None:
+        """Leave out a frame for which the gateway would close the connection; said once."""
+        self.skipped += 1
+        if not self._told_too_large:
+            self._told_too_large = True
+            self._screen.note(
+                f"a frame of {size(size_bytes)} is over MAX_MESSAGE_BYTES ({size(self._edge.max_message_bytes)}), it "
+                "is left out; use --binary or a lower --quality, or raise the setting"
+            )
 
     async def _listen(self, connection: Connection) -> None:
         while True:

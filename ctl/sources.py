@@ -1,25 +1,23 @@
-"""Where `publish` takes pictures from: iterators of encoded JPEGs that may block, and the thread that runs one.
+"""Where `publish` and `ml replay` take pictures from: iterators of encoded JPEGs that may block (`ctl.pump` runs them).
 
-A paced source says how many pictures a second it has; a live one (camera, RTSP) brings them when it has them.
+A paced source says how many pictures a second it has; a live one (a camera) brings them when it has them.
 PyAV and Pillow are imported only by the sources that need them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import io
-import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from common.frames import Codec, sniff
-from common.pacing import Sampler
+from ctl import addresses
+from ctl.addresses import AddressFault
+from ctl.decoding import MEDIA_HINT, Video, VideoFault, encode, fault_of, jpeg
 from ctl.environment import Failure
+from ctl.pump import Notice, Pictures
 
 T = TypeVar("T")
 
@@ -32,15 +30,6 @@ UNKNOWN_FPS: Final = 25.0
 ROUNDING_S: Final = 0.002
 #: A hole in a file's timestamps that is longer is cut out.
 MAX_HOLE_S: Final = 5.0
-OPEN_TIMEOUT_S: Final = 10.0
-REOPEN_AFTER_S: Final = 2.0
-#: Pictures that the thread makes ahead of the loop.
-AHEAD: Final = 3
-
-MEDIA_HINT: Final = (
-    "pictures cannot be decoded or drawn here, install: pip install 'watchout[media]', in a clone "
-    "pip install -e '.[media]'"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +38,35 @@ class Source:
 
     name: str
     fps: float | None
-    pictures: Callable[[], Generator[bytes, None, None]]
+    pictures: Callable[[], Pictures]
 
 
-def open_source(text: str, *, fps: float | None = None, loop: bool = False, quality: int = 75) -> Source:
-    """The source that `text` names. Raises `Failure` when it cannot be used."""
+def open_source(
+    text: str, *, fps: float | None = None, loop: bool = False, once: bool = False, quality: int = 75
+) -> Source:
+    """The source that `text` names. Raises `Failure` when it cannot be used.
+
+    Args:
+        text: ``test``, the URL of a camera, a device, a video file, a JPEG or a folder of JPEGs.
+        fps: Frames per second, instead of the source's own.
+        loop: Begin again when a file or folder ends.
+        once: End a live source at its first interruption, instead of connecting again.
+        quality: JPEG quality (1 to 95), where pictures are encoded here.
+    """
     if text == "test":
         _need("PIL")
         rate = fps or SCENE_FPS
         return Source("the drawn scene", rate, lambda: _scene(rate, quality))
-    if text.lower().startswith(("rtsp://", "rtsps://")):
+    if addresses.scheme_of(text) is not None:
+        try:
+            address = addresses.parse_camera(text)
+        except AddressFault as fault:
+            raise Failure(f"the source cannot be used: {fault}") from None
         _need("av", "PIL")
-        return Source(_without_password(text), None, lambda: _live(text, None, fps, loop, quality))
+        from ctl.live import Camera, live
+
+        camera = Camera.at(address)
+        return Source(camera.shown, None, lambda: live(camera, fps=fps, once=once, quality=quality))
     path = Path(text).expanduser()
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if _is_jpeg(p))
@@ -69,9 +75,13 @@ def open_source(text: str, *, fps: float | None = None, loop: bool = False, qual
         return Source(f"{text} ({len(files)} JPEGs)", fps or FOLDER_FPS, lambda: _files(files, loop))
     if path.is_char_device():
         _need("av", "PIL")
-        return Source(text, None, lambda: _live(str(path), "v4l2", fps, loop, quality))
+        from ctl.live import Camera, live
+
+        device = Camera(text, str(path), device="v4l2")
+        return Source(text, None, lambda: live(device, fps=fps, once=once, quality=quality))
     if not path.is_file():
-        raise Failure(f"{text} is no file, folder or camera here, and no rtsp:// address")
+        shown = "the source" if "@" in text else text  # an address without its // may hold a password
+        raise Failure(f"{shown} is no file, folder or camera here, and no address such as rtsp://… or http://…")
     if _is_jpeg(path):
         return Source(text, fps or FOLDER_FPS, lambda: _files([path], loop))
     _need("av", "PIL")
@@ -88,31 +98,38 @@ def _is_jpeg(path: Path) -> bool:
     return path.suffix.lower() in (".jpg", ".jpeg") and path.is_file()
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _scene(fps: float, quality: int) -> Generator[bytes, None, None]:
+def _scene(fps: float, quality: int) -> Pictures:
     from ctl.scene import Scene
 
     scene = Scene()
     number = 0
     while True:
-        yield _jpeg(scene.draw(number / fps, number), quality)
+        yield jpeg(scene.draw(number / fps, number), quality)
         number += 1
 
 
-def _files(files: list[Path], loop: bool) -> Generator[bytes, None, None]:
+def _files(files: list[Path], loop: bool) -> Pictures:
+    told: set[Path] = set()
     while True:
+        good = 0
         for path in files:
+            fault = ""
             try:
                 picture = path.read_bytes()
             except OSError as exc:
-                raise Failure(f"{path} cannot be read: {exc.strerror}") from None
-            if sniff(picture) is not Codec.JPEG:
-                raise Failure(f"{path} is no JPEG")
+                fault = f"{path} cannot be read: {exc.strerror}"
+            else:
+                if sniff(picture) is not Codec.JPEG:
+                    fault = f"{path} is no JPEG"
+            if fault:
+                if path not in told:
+                    told.add(path)
+                    yield Notice(f"{fault}; it is passed over")
+                continue
+            good += 1
             yield picture
+        if not good:
+            raise Failure(f"none of {len(files)} files is a JPEG that can be read")
         if not loop:
             return
 
@@ -122,32 +139,33 @@ def _rate_of(path: Path) -> float:
 
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise Failure(f"{path} holds no video")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or stream.guessed_rate or 0)
-    except (av.FFmpegError, OSError, ValueError) as exc:
-        raise Failure(f"{path} is no video that can be read: {exc}") from None
+            rate = Video(container).rate
+    except (av.FFmpegError, OSError, ValueError, VideoFault) as exc:
+        raise Failure(f"{path} cannot be played: {fault_of(exc)}") from None
     return rate if 0 < rate <= BELIEVED_FPS else UNKNOWN_FPS
 
 
-def _video(path: Path, fps: float, loop: bool, quality: int) -> Generator[bytes, None, None]:
+def _video(path: Path, fps: float, loop: bool, quality: int) -> Pictures:
     import av
 
+    told = False
     while True:
         shown: Any = None
         picture = b""
         try:
             with av.open(str(path)) as container:
-                container.streams.video[0].thread_type = "AUTO"
-                for frame in resample(_timed(container.decode(video=0)), fps):
+                video = Video(container)
+                for frame in resample(_timed(video.frames()), fps):
                     if frame is not shown:
-                        shown, picture = frame, _encode(frame, quality)
+                        shown, picture = frame, encode(frame, quality)
                     yield picture
-        except (av.FFmpegError, OSError, ValueError) as exc:
-            raise Failure(f"{path} cannot be decoded: {exc}") from None
+        except (av.FFmpegError, OSError, ValueError, VideoFault) as exc:
+            raise Failure(f"{path} cannot be decoded to its end: {fault_of(exc)}") from None
         if shown is None:
             raise Failure(f"{path} holds no picture")
+        if video.damaged and not told:
+            told = True
+            yield Notice(f"{path}: {video.damaged} damaged packets were passed over")
         if not loop:
             return
 
@@ -175,86 +193,3 @@ def resample(frames: Iterable[tuple[float, T]], fps: float) -> Iterator[T]:
         shown, last_at = frame, at
     if shown is not None and ticks * interval <= last_at - start + slack:
         yield shown
-
-
-def _live(
-    address: str, format: str | None, fps: float | None, loop: bool, quality: int
-) -> Generator[bytes, None, None]:
-    import av
-
-    name = _without_password(address) if "://" in address else address
-    options = {"rtsp_transport": "tcp"} if format is None else {}
-    sampler = Sampler(fps)
-    while True:
-        try:
-            with av.open(address, format=format, options=options, timeout=OPEN_TIMEOUT_S) as container:
-                for frame in container.decode(video=0):
-                    if sampler.take(time.monotonic()):
-                        yield _encode(frame, quality)
-        except (av.FFmpegError, OSError, ValueError, IndexError) as exc:
-            if not loop:
-                reason = getattr(exc, "strerror", None) or type(exc).__name__
-                raise Failure(f"{name} cannot be read: {reason}") from None
-        if not loop:
-            return
-        time.sleep(REOPEN_AFTER_S)
-
-
-def _encode(frame: Any, quality: int) -> bytes:
-    return _jpeg(frame.to_image(), quality)
-
-
-def _jpeg(image: Any, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-class Pump:
-    """Runs an iterator in a thread of its own and hands its items to the loop; at most `AHEAD` wait."""
-
-    def __init__(self, make: Callable[[], Generator[bytes, None, None]]) -> None:
-        self._make = make
-        self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
-        self._room = threading.Semaphore(AHEAD)  # what bounds the queue
-        self._stopped = threading.Event()
-        # A daemon, because a camera that hangs cannot be interrupted and must not hold the process.
-        self._thread = threading.Thread(target=self._work, name="source", daemon=True)
-        self._thread.start()
-
-    async def get(self) -> bytes | None:
-        """The next picture, None at the end. Raises what the source raised."""
-        item = await self._items.get()
-        self._room.release()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    def stop(self) -> None:
-        """Let the thread end; what waits is thrown away."""
-        self._stopped.set()
-        self._room.release()
-
-    def _work(self) -> None:
-        last: Exception | None = None
-        pictures = self._make()
-        try:
-            for picture in pictures:
-                if not self._hand(picture):
-                    return
-        except Exception as exc:  # told to the loop, which raises it
-            last = exc
-        finally:
-            pictures.close()
-        self._hand(last)
-
-    def _hand(self, item: bytes | Exception | None) -> bool:
-        self._room.acquire()
-        if self._stopped.is_set():
-            return False
-        try:
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True

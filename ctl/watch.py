@@ -15,6 +15,7 @@ from rich.text import Text
 from common.frames import Codec, Frame, FrameFault
 from common.pacing import RateMeter
 from ctl.client import Connection, Edge, Message, keep_connected, now_ms
+from ctl.directory import others_than, viewable
 from ctl.environment import (
     Failure,
     edge_options,
@@ -22,6 +23,7 @@ from ctl.environment import (
     read_environment,
     run,
     stream_id,
+    token_origin,
     token_source,
 )
 from ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
@@ -74,13 +76,15 @@ def watch(
 ) -> None:
     """Watch STREAM: its frames, status and alerts, as they come.
 
-    A stream that does not exist yet is waited for. A frame's latency is this machine's clock less the camera's.
+    A stream that does not exist yet is waited for, and the streams that there are are named. A frame's latency is this
+    machine's clock less the camera's.
     """
     environment = read_environment(home)
     settings = environment.settings
     edge = Edge(
         url=edge_url(url, settings),
         token=token_source(token, environment),
+        token_origin=token_origin(token, environment),
         max_message_bytes=settings.max_message_bytes,
         wait_s=wait_s,
     )
@@ -125,6 +129,7 @@ class Watcher:
         self._last_id: int | None = None
         self._seen_alerts: dict[str, None] = {}
         self._subscribed = False
+        self._looked_around = False
 
     async def run(self) -> None:
         """Watch until `count` is reached. Raises `Failure`."""
@@ -155,6 +160,9 @@ class Watcher:
                         self._take_alert(alert)
                     case {"type": "status"} as status:
                         self._take_status(status)
+                        if status.get("status") == "offline" and not self._looked_around:
+                            self._looked_around = True
+                            await self._name_others()
                     case {"type": "error"} as error:
                         text = f"{printable(error.get('code', ''))}: {printable(error.get('message', ''))}"
                         self._screen.note(f"the server says {text}")
@@ -163,6 +171,14 @@ class Watcher:
 
     def _done(self) -> bool:
         return self._count is not None and (self.alerts if self._alerts_only else self.frames) >= self._count
+
+    async def _name_others(self) -> None:
+        """Say that nobody publishes the stream, and which streams there are: the id may be mistyped."""
+        there = await viewable(self._edge.url, self._edge.token())
+        if there is not None and self._stream not in there:
+            self._screen.note(
+                f"nobody publishes {self._stream} now, it is waited for; {others_than(self._stream, there)}"
+            )
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.stream_id != self._stream or frame.frame_id == self._last_id:

@@ -26,12 +26,13 @@ from common.messages import (
 
 
 class FakeRouter:
-    """Answers every query with `stats`; refuses every alert when `refusal` is set; silent when `mute`."""
+    """Answers each query with `stats`; alerts go to `receivers`, or get `refusal`; with `mute` nothing is answered."""
 
-    def __init__(self, home: Path, stats: dict[str, Any]) -> None:
+    def __init__(self, home: Path, stats: Any) -> None:
         self.stats = stats
         self.refusal: str | None = None
         self.mute = False
+        self.receivers = 3
         self.hellos: list[Hello] = []
         self.alerts: list[Alert] = []
         self.byes = 0
@@ -71,4 +72,4 @@ class FakeRouter:
                     self._send(member, Refused(request=body.request, code="UNAUTHORIZED", message=self.refusal))
                 else:
                     self.alerts.append(body.alert)
-                    self._send(member, Accepted(request=body.request, id=body.alert.id, receivers=3))
+                    self._send(member, Accepted(request=body.request, id=body.alert.id, receivers=self.receivers))

@@ -58,3 +58,20 @@ async def test_what_does_not_fit_is_wrong_usage(ctl: Ctl, arguments: list[str], 
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_an_alert_that_nobody_gets_is_a_failure_that_names_the_streams_that_are_there(
+    router: FakeRouter, ctl: Ctl
+) -> None:
+    router.receivers = 0
+    router.stats = [
+        {"streamId": "cam-1", "status": "streaming"}, {"streamId": "front", "status": "online"},
+        {"streamId": "gone", "status": "offline"},
+    ]  # fmt: skip
+    ended = await ctl("alert", "cam-l", "--severity", "low", "m")
+    assert (ended.code, ended.out) == (1, "")
+    assert "nobody publishes or watches cam-l" in ended.err
+    assert "streams there are: cam-1, front; did you mean cam-1?" in ended.err
+    ended = await ctl("alert", "front", "--severity", "low", "m")
+    assert ended.code == 1
+    assert "neither the camera of front nor a viewer wants alerts" in ended.err

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
+from common.embedded_store import FILE_NAME, ensure
 from common.settings import Settings, load
 from ctl.app import run_command
 from ctl.environment import Failure, edge_url, read_environment
@@ -43,10 +44,21 @@ async def test_token_does_not_make_sessions_in_a_database_of_somebody_else(ctl: 
 async def test_a_client_without_a_token_mints_one_in_the_embedded_store(
     gateway: FakeGateway, ctl: Ctl, home: Path, folder: Path
 ) -> None:
+    ensure(home / FILE_NAME)
     ended = await ctl("publish", folder, "--url", gateway.url, WATCHOUT_TOKEN="")
     assert "the token was refused" in ended.err  # the fake gateway knows but one token
-    assert (home / "sessions.db").exists()
+    assert f"of the session store in WATCHOUT_HOME={home}" in ended.err
     await until(lambda: gateway.left)
+
+
+async def test_a_client_makes_no_store_in_a_home_that_holds_none(
+    gateway: FakeGateway, ctl: Ctl, home: Path, folder: Path
+) -> None:
+    for command in (["publish", folder], ["watch", "cam"]):
+        ended = await ctl(*command, "--url", gateway.url, WATCHOUT_TOKEN="")
+        assert ended.code == 1
+        assert f"WATCHOUT_HOME={home} holds no session store" in ended.err
+    assert list(home.iterdir()) == []
 
 
 async def test_a_client_without_a_token_makes_no_store_where_nothing_runs(

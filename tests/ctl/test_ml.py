@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,10 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 
+from common.settings import load
 from ctl.ml_pictures import GARBAGE, SAMPLE
+from ctl.ml_trial import play_paced, witness
+from ctl.sources import Source
 from tests.ctl.conftest import Ctl, Ended, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing
@@ -212,6 +216,28 @@ async def test_at_a_speed_a_slow_service_gets_the_newest_frame_and_misses_others
     assert seen == sorted(set(seen))
     assert 0 < body["service"]["shown"] == len(seen) < 15  # 2 s of time at 0.5 s each; all 40 would be a queue
     assert body["service"]["latencyMs"]["p50"] >= 490
+
+
+async def test_a_replay_shows_so_many_frames_of_each_second_of_footage_however_long_it_takes() -> None:
+    def slowly():
+        for number in range(60):  # of 6 s, at 20 times the speed due in 0.3 s; this takes more
+            time.sleep(0.02)
+            yield SAMPLE + bytes([number])
+
+    seen: list[int] = []
+
+    def answer(frame: dict[str, Any], _: web.Request) -> Any:
+        seen.append(frame["frameId"])
+        return {}
+
+    async with service(answer) as url:
+        settings = load({"ML_SERVICE_URL": url})
+        first = witness(settings, told=lambda _: None, refused=lambda _: None)
+        await play_paced(
+            Source("slow", 10.0, slowly), "try", first, None, settings,
+            fps=1, speed=20, linger_s=0, progress=lambda *_: None,
+        )  # fmt: skip
+    assert seen == [1, 11, 21, 31, 41, 51]
 
 
 async def test_a_shadow_is_shown_the_same_frames_and_what_differs_is_listed(run: Ctl, film: Path) -> None:

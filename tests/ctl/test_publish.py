@@ -13,6 +13,7 @@ from ctl.environment import Failure
 from ctl.publish import Publisher
 from ctl.sources import Source, open_source
 from tests.ctl.conftest import TINY_JPEG, Ctl, Start
+from tests.kit.cameras import camera, mjpeg
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
 
 ALERT = {"type": "alert", "id": "a1", "streamId": "cam", "severity": "high", "message": "somebody at the door"}
@@ -230,10 +231,74 @@ async def test_a_signal_ends_it_quietly(
 
 
 async def test_a_source_that_fails_midway_ends_it_with_its_sentence(gateway: FakeGateway, folder: Path) -> None:
-    (folder / "3.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(Failure, match=r"3\.jpg is no JPEG"):
-        await Publisher(edge_to(gateway), open_source(str(folder), fps=50), stream_id="cam").run()
+    def failing():
+        yield TINY_JPEG
+        raise Failure("film.mp4 cannot be decoded to its end")
+
+    with pytest.raises(Failure, match=r"film\.mp4 cannot be decoded"):
+        await Publisher(edge_to(gateway), Source("film.mp4", 50.0, failing), stream_id="cam").run()
     await until(lambda: gateway.left == [1000])
+
+
+async def test_a_bad_file_of_a_folder_is_passed_over_and_told_once(
+    gateway: FakeGateway, folder: Path, ctl: Ctl
+) -> None:
+    (folder / "3.jpg").write_bytes(b"GIF89a")
+    (folder / "4.jpg").write_bytes(b"")
+    ended = await ctl("publish", folder, "--stream", "cam", "--fps", 50, "--url", gateway.url, "--loop", "--count", 12)
+    assert ended.code == 0
+    assert "sent 12 frames" in ended.out
+    assert {picture[-1] for _, _, picture, _ in gateway.frames} == {0, 1, 2}
+    assert [line.rpartition("/")[2] for line in ended.err.splitlines()] == [
+        "3.jpg is no JPEG; it is passed over", "4.jpg is no JPEG; it is passed over"
+    ]  # fmt: skip
+
+
+async def test_a_folder_without_a_good_file_fails(gateway: FakeGateway, folder: Path, ctl: Ctl) -> None:
+    for path in folder.iterdir():
+        path.write_bytes(b"GIF89a")
+    ended = await ctl("publish", folder, "--loop", "--stream", "cam", "--url", gateway.url)
+    assert ended.code == 1
+    assert "none of 5 files is a JPEG" in ended.err
+
+
+async def test_a_frame_that_the_gateway_would_refuse_is_left_out_and_told(
+    gateway: FakeGateway, folder: Path, ctl: Ctl
+) -> None:
+    (folder / "2.jpg").write_bytes(TINY_JPEG + bytes(70_000))
+    ended = await ctl(
+        "publish", folder, "--stream", "cam", "--fps", 50, "--url", gateway.url, MAX_MESSAGE_BYTES="65536"
+    )
+    assert ended.code == 0
+    assert len(gateway.frames) == 4
+    assert "over MAX_MESSAGE_BYTES (65.5 kB)" in ended.err
+
+
+async def test_a_camera_that_restarts_is_published_on_and_each_attempt_is_a_line(
+    gateway: FakeGateway, start: Start
+) -> None:
+    def pictures():
+        for _ in range(40):
+            yield TINY_JPEG
+            time.sleep(0.01)
+
+    with camera(mjpeg(pictures)) as port:
+        command = await start("publish", f"http://127.0.0.1:{port}/stream", "--stream", "cam", "--url", gateway.url)
+        await until(lambda: len(gateway.frames) > 60, 30)
+        command.process.terminate()
+        ended = await command.end()
+    assert f"http://127.0.0.1:{port}/…: the connection ended; trying again in " in ended.err
+    assert len(gateway.heard) == 1, "the gateway sees one camera"
+
+
+async def test_with_once_a_camera_that_goes_away_ends_it_and_not_with_0(gateway: FakeGateway, ctl: Ctl) -> None:
+    with camera(mjpeg(lambda: iter([TINY_JPEG] * 200))) as port:
+        ended = await ctl(
+            "publish", f"http://127.0.0.1:{port}/stream", "--once", "--stream", "cam", "--url", gateway.url
+        )
+    assert ended.code == 1
+    assert "the connection ended" in ended.err
+    assert "sent " in ended.out
 
 
 async def test_a_source_that_ends_while_the_gateway_is_away_ends_the_command(

@@ -167,7 +167,7 @@ async def test_a_gateway_that_was_stopped_is_told_what_it_missed_in_order_and_on
 
     async def raise_alert(message: str) -> None:
         command = [str(BIN / "watchout-ctl"), "alert", stream, message, "--severity", "low"]
-        assert await started.run("alert", command).ended(COMES_S) == 0
+        assert await started.run("alert", command).ended(COMES_S) in (0, 1)  # 1: it is kept, and went to nobody
 
     await raise_alert("before")
     await viewer.find("alert", COMES_S, message="before")

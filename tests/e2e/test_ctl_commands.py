@@ -1,0 +1,50 @@
+"""The operator's commands against a running watchout, when something is not as the operator thinks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.ctl.conftest import TINY_JPEG
+from tests.kit.clients import eventually
+from tests.kit.processes import BIN
+
+
+def ctl(*words: object) -> list[str]:
+    return [str(BIN / "watchout-ctl"), *map(str, words)]
+
+
+async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, tmp_path: Path):
+    started = watchout()
+    url = started.url.replace("http", "ws")
+    (tmp_path / "1.jpg").write_bytes(TINY_JPEG)
+    camera = started.run("publish", ctl("publish", tmp_path, "--stream", "cam-1", "--loop"))
+    await eventually(lambda: started.get("/stats")[1]["activeStreams"] == ["cam-1"], 10)
+
+    viewer = started.run("watch", ctl("watch", "cam-l"))
+    await eventually(lambda: "did you mean cam-1?" in viewer.output, 10)
+    assert "nobody publishes cam-l now, it is waited for; streams there are: cam-1" in viewer.output
+
+    alert = started.run("alert", ctl("alert", "nosuch", "fire", "--severity", "low"))
+    assert await alert.ended() == 1
+    assert "nobody publishes or watches nosuch" in alert.output
+    assert "streams there are: cam-1" in alert.output
+
+    elsewhere = tmp_path / "elsewhere"
+    lost = started.run("watch-elsewhere", ctl("watch", "cam-1", "--home", elsewhere, "--url", url))
+    assert await lost.ended() == 1
+    assert f"WATCHOUT_HOME={elsewhere} holds no session store" in lost.output
+    assert not elsewhere.exists()
+
+    other = started.run("token", ctl("token", "--home", elsewhere))
+    assert await other.ended() == 0
+    lost = started.run("watch-elsewhere", ctl("watch", "cam-1", "--home", elsewhere, "--url", url))
+    assert await lost.ended() == 1
+    assert "which is not the one of the gateway that answers" in lost.output
+
+    # The gateway's own moving picture is a source like any camera's.
+    mjpeg = f"{started.url}/streams/cam-1/mjpeg?token={started.token()}"
+    again = started.run("publish-mjpeg", ctl("publish", mjpeg, "--stream", "cam-2", "--count", 5))
+    assert await again.ended(30) == 0
+    assert "token" not in again.output
+    assert "sent 5 frames" in again.output
+    assert camera.running
