@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import zmq
 
-from common import frame_sockets, log
+from common import frame_sockets, supervisor
 from common.errors import BusError, StartError
 from common.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
 from common.messages import FOR_ALERT, MAX_CONTROL_BYTES, MAX_FRAME_HEAD_BYTES, MEMBER_ID_BYTES, read_frame_head
@@ -34,8 +34,6 @@ FRAME_MARGIN_BYTES: Final = 4096
 LINGER_MS: Final = 200
 
 CONTROL, FRAMES_IN, FRAMES_OUT = "control", "frames.in", "frames.out"
-
-_log = log.get("common.bus")
 
 
 def new_member_id(*, remote: bool = False) -> bytes:
@@ -50,6 +48,10 @@ def new_member_id(*, remote: bool = False) -> bytes:
 def is_remote(member: bytes) -> bool:
     """Whether a member of this id comes over TCP."""
     return member[0] >= 128
+
+
+#: After a read that failed the bus is read again after so long, in seconds.
+READ_AGAIN_S: Final = 0.1
 
 
 class Inbox:
@@ -85,10 +87,14 @@ class Inbox:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=self._copy)
             except zmq.Again:
                 return
+            except zmq.ZMQError as error:  # its descriptor tells of news only once: look again, whatever it was
+                supervisor.current().failed("reading of the bus", error)
+                self._again = self._loop.call_later(READ_AGAIN_S, self._drain)
+                return
             try:
                 self._deliver(parts)
-            except Exception:
-                _log.exception("a bus message was not handled")
+            except Exception as error:
+                supervisor.current().failed("a bus message", error)
             if self._loop.time() > until:
                 self._again = self._loop.call_soon(self._drain)
                 return

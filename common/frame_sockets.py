@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final, cast
 
-from common import log
+from common import log, supervisor
 from common.backlog import Backlog
 from common.errors import BusError, StartError
 from common.zmtp import Connection, message_head, subscription
@@ -240,7 +240,7 @@ class Binding:
             raise StartError(f"cannot bind {path}: {error.strerror or error}") from None
         listening.setblocking(False)
         self._listening = listening
-        self._task = asyncio.get_running_loop().create_task(self._accept(), name=f"bus {path.name}")
+        self._task = supervisor.current().keep(self._accept, f"bus {path.name}")
 
     @property
     def malformed(self) -> int:
@@ -297,7 +297,7 @@ class Dialing:
         self._lost = asyncio.Event()
         self._current: FrameProtocol | None = None
         self._malformed = 0
-        self._task = self._loop.create_task(self._stay(), name=f"bus {path.name}")
+        self._task = supervisor.current().keep(self._stay, f"bus {path.name}")
 
     @property
     def malformed(self) -> int:
@@ -319,7 +319,11 @@ class Dialing:
 
     async def _dial(self) -> bool:
         self._lost.clear()
-        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # out of descriptors
+            supervisor.current().failed("connection to the bus", error)
+            return False
         try:
             raw.setblocking(False)
             _bound_the_kernel(raw)

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from common import log
+from common import log, supervisor
 from common.bus import MemberBus, new_member_id
 from common.errors import BusError, RouterUnavailable
 from common.membership import (
@@ -49,6 +49,8 @@ from common.remote_bus import RemoteMemberBus, RouterAddress
 MAX_PENDING: Final = 10_000
 #: Messages of a snapshot between two turns of the loop.
 SNAPSHOT_TURN: Final = 200
+#: A snapshot that failed is told again after so long, in seconds.
+SNAPSHOT_AGAIN_S: Final = 1.0
 
 Reply = Granted | Refused | Found | Accepted | Answer
 
@@ -114,7 +116,9 @@ class Link:
                 on_control=self._came,
                 on_frame=on_frame,
             )
-        self._timer = self._loop.call_soon(self._tick)
+        self._ticks = supervisor.current().every(
+            lambda: BEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick, "beats to the router", first_s=0
+        )
 
     @property
     def live(self) -> bool:
@@ -212,7 +216,7 @@ class Link:
         if self._closed:
             return
         self._closed = True
-        self._timer.cancel()
+        self._ticks.cancel()
         if self._telling is not None:
             self._telling.cancel()
         self.send(Bye())
@@ -237,7 +241,6 @@ class Link:
 
     def _tick(self) -> None:
         self._run(self._membership.tick(self._loop.time()))
-        self._timer = self._loop.call_later(BEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick)
 
     def _run(self, actions: list[Action]) -> None:
         for action in actions:
@@ -261,7 +264,8 @@ class Link:
                 case Joined(_, new_epoch):
                     self._bus.joined()
                     if self._on_joined is not None:
-                        self._on_joined(new_epoch)
+                        with supervisor.current().guarding("joining the router"):
+                            self._on_joined(new_epoch)
                     if self._telling is not None:
                         self._telling.cancel()
                     self._telling = self._loop.create_task(self._tell_all(), name="link snapshot")
@@ -270,9 +274,18 @@ class Link:
                     self._bus.forget_frames()
                     self._fail_pending()
                     if self._on_lost is not None and not self._closed:
-                        self._on_lost()
+                        with supervisor.current().guarding("losing the router"):
+                            self._on_lost()
 
     async def _tell_all(self) -> None:
+        try:
+            await self._tell_snapshot()
+        except Exception as error:  # a router that is not told all would never be asked: greet again
+            supervisor.current().failed("snapshot for the router", error)
+            await asyncio.sleep(SNAPSHOT_AGAIN_S)
+            self._run(self._membership.send_failed(self._loop.time()))
+
+    async def _tell_snapshot(self) -> None:
         holds = interests = told = 0
         async for body in self._snapshot():
             if not self.send(body):

@@ -1,7 +1,8 @@
 """Figures of one process: counted here, carried to the router by heartbeats, shown by ``stats`` and ``/metrics``.
 
 A figure is a name and a number. The table below names them all, with their Prometheus type and a sentence; a name
-that ends in ``_total`` only rises. There is no label but the process, so their number is bounded.
+that ends in ``_total`` only rises. There is no label but the process, and the task where tasks are counted, so their
+number is bounded.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import time
 from collections import defaultdict
 from typing import Final
 
-from common import log
+from common import log, supervisor
 
 FIGURES: Final[dict[str, str]] = {
     "uptime_seconds": "Seconds since the process started.",
     "cpu_seconds_total": "CPU time of the process, user and system.",
     "resident_bytes": "Resident memory of the process.",
+    "task_failures_total": "Times that periodic or lasting work raised an exception and went on, by task.",
+    "tasks_stalled": "Periodic tasks that have not succeeded for too long.",
     "log_lines_dropped_total": "Log lines that were dropped because they could not be written.",
     "sessions_revalidated_total": "Sessions of open sockets that were looked up again.",
     "revalidation_failed_total": "Rounds of that in which the session store could not be asked.",
@@ -106,6 +109,9 @@ FIGURES: Final[dict[str, str]] = {
     "ml_answers_stale_total": "Answers in time to frames that were older than ML_MAX_AGE_S by then.",
 }
 
+#: Between the name of a figure and a label of it.
+OF: Final = ":"
+
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
@@ -133,6 +139,9 @@ class Figures:
         self.values["cpu_seconds_total"] = round(usage.ru_utime + usage.ru_stime, 3)
         self.values["resident_bytes"] = resident_bytes()
         self.values["log_lines_dropped_total"] = log.dropped()
+        failures, stalled = supervisor.counted()
+        self.values["tasks_stalled"] = len(stalled)
+        self.values.update({f"task_failures_total{OF}{task}": count for task, count in failures.items()})
         return dict(self.values)
 
 

@@ -22,7 +22,7 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from common import log, window
+from common import log, supervisor, window
 from common.bus import (
     CONTROL_HWM,
     FRAME_MARGIN_BYTES,
@@ -53,6 +53,8 @@ PEER_TIMEOUT_MS: Final = 3_000
 HANDSHAKE_MS: Final = 5_000
 #: A bridge that hears nothing of the router for so long, or up to half as long again, makes its connections anew.
 REDIAL_AFTER_S: Final = 5.0
+#: It is looked so often whether that is due, in seconds.
+LOOK_EVERY_S: Final = 1.0
 #: Something refused is named in the log this often.
 WARN_EVERY_S: Final = 5.0
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
@@ -385,7 +387,7 @@ class RemoteMemberBus:
             socket.connect(router.url)
         self._heard_at = self._loop.time()
         self._patience_s = REDIAL_AFTER_S
-        self._timer = self._loop.call_later(1.0, self._look)
+        self._looks = supervisor.current().every(LOOK_EVERY_S, self._look, "connection to the router")
 
     @property
     def malformed(self) -> int:
@@ -423,7 +425,7 @@ class RemoteMemberBus:
 
     def close(self) -> None:
         """Close all sockets; control messages already queued get `LINGER_MS`."""
-        self._timer.cancel()
+        self._looks.cancel()
         if self._telling is not None:
             self._telling.cancel()
         for inbox in self._inboxes:
@@ -541,4 +543,3 @@ class RemoteMemberBus:
                     _log.debug("there was no connection to end", router=self._router.url)
                 socket.connect(self._router.url)
             self._lane.shut()
-        self._timer = self._loop.call_later(1.0, self._look)

@@ -10,10 +10,11 @@ from typing import Final
 
 from aiohttp import web
 
-from common import log
+from common import log, supervisor
 from common.metrics import Figures
 from common.service import Tasks, run
 from common.settings import Settings
+from common.supervisor import Periodic
 from gateway.access import Access
 from gateway.http import JsonRequestHandler, make_app
 from gateway.hub import Hub
@@ -23,6 +24,7 @@ from gateway.listener import HttpConnection, Listener, open_sockets
 from gateway.revalidation import Revalidation
 from gateway.rooms import Rooms, now_ms
 from gateway.roster import Roster
+from gateway.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
 from gateway.tls import Certificate
 from identity import make_authenticator
 
@@ -68,6 +70,8 @@ class Gateway:
         self._runner: web.AppRunner | None = None
         self._port_lock = -1
         self._linked = False
+        self._periodic: list[Periodic] = []
+        self._lasting: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the port, the store and the bond; none of the others has to be there."""
@@ -97,14 +101,15 @@ class Gateway:
             self._servers.append(
                 await loop.create_server(lambda: Listener(rooms, make_http, certificate), sock=listening)
             )
-        if certificate is not None:
-            self._tasks.start(certificate.keep_current(), "certificate")
-        self._tasks.start(self._keep_time(), "gateway time")
         revalidation = Revalidation(settings, rooms.figures, rooms.roster, rooms.authenticator)
-        self._tasks.start(revalidation.run(), "revalidation")
-        if settings.revocation_channel is not None:
-            self._tasks.start(
-                rooms.authenticator.listen(settings.revocation_channel, revalidation.changed), "listen for revocations"
+        self._periodic = [*self._begin_periodic(certificate), *revalidation.begin()]
+        self._lasting = [supervisor.current().keep(revalidation.watch_changes, "changed sessions")]
+        channel = settings.revocation_channel
+        if channel is not None:
+            self._lasting.append(
+                supervisor.current().keep(
+                    lambda: rooms.authenticator.listen(channel, revalidation.changed), "listen for revocations"
+                )
             )
         _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
 
@@ -139,27 +144,39 @@ class Gateway:
             await self._runner.cleanup()
         if self._linked:
             await self._link.close()
+        for lasting in self._lasting:
+            lasting.cancel()
+        await asyncio.gather(*(periodic.close() for periodic in self._periodic))
         await self._rooms.authenticator.close()  # its thread would keep the process
         await self._tasks.close()
+        await asyncio.gather(*self._lasting, return_exceptions=True)
         if self._port_lock >= 0:
             os.close(self._port_lock)
 
-    async def _keep_time(self) -> None:
-        loop = asyncio.get_running_loop()
-        swept = loop.time()
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = loop.time()
-            self._rooms.hub.tick(now, now_ms())
-            self._rooms.hub.tell_demand(now, now_ms())
-            self._rooms.figures.set("connections", self._rooms.connections.total)
-            self._rooms.figures.set("strangers", self._rooms.connections.strangers)
-            if now - swept >= min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8):
-                swept = now
-                for websocket in list(self._rooms.sockets):
-                    websocket.sweep(now)
-                for moving_picture in self._rooms.moving_pictures:
-                    moving_picture.count_skipped()
+    def _begin_periodic(self, certificate: Certificate | None) -> list[Periodic]:
+        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._rooms.hub
+        begun = [
+            every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
+            every(TICK_S, lambda: hub.tell_demand(loop.time(), now_ms()), "demand"),
+            every(TICK_S, self._count_connections, "counts of connections"),
+            every(min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8), self._sweep, "sweep of sockets"),
+        ]
+        if certificate is not None:
+            begun.append(every(LOOK_AT_CERTIFICATE_S, certificate.look, "certificate"))
+        return begun
+
+    def _count_connections(self) -> None:
+        self._rooms.figures.set("connections", self._rooms.connections.total)
+        self._rooms.figures.set("strangers", self._rooms.connections.strangers)
+
+    def _sweep(self) -> None:
+        now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
+        for websocket in list(self._rooms.sockets):
+            with guarding("sweep of a socket"):
+                websocket.sweep(now)
+        for moving_picture in list(self._rooms.moving_pictures):
+            with guarding("sweep of a moving picture"):
+                moving_picture.count_skipped()
 
 
 async def _let_http_go(server: web.Server | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common.metrics import FIGURES
+from common.metrics import FIGURES, OF
 
 
 def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:
@@ -53,16 +53,32 @@ class _Figures(Collector):
         for name, value in self._totals.items():
             families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
         for name, text in FIGURES.items():
-            rows = [(process, values[name]) for process, values in self._processes.items() if name in values]
+            rows = list(self._rows(name))
             if not rows:
                 continue
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family = kind(f"watchout_{name}", text, labels=["process"])
-            for process, value in rows:
-                family.add_metric([process], value)
+            by_task = name == BY_TASK
+            family = kind(f"watchout_{name}", text, labels=["process", "task"] if by_task else ["process"])
+            for process, task, value in rows:
+                family.add_metric([process, task] if by_task else [process], value)
             families.append(family)
         return families
 
+
+    def _rows(self, name: str) -> Iterator[tuple[str, str, float]]:
+        """Process, task and value of one figure."""
+        for process, values in self._processes.items():
+            if name in values:
+                yield process, "", values[name]
+            if name == BY_TASK:
+                for key, value in values.items():
+                    figure, _, task = key.partition(OF)
+                    if task and figure == name:
+                        yield process, task, value
+
+
+#: The figure that has a label beside the process.
+BY_TASK: Final = "task_failures_total"
 
 TOTALS: Final = {
     "router_up": "1 when this gateway reaches the router.",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from common import log
+from common import log, supervisor
 from common.accepted import AcceptedAlerts, Raised
 from common.alerts import Alert
 from common.errors import BusError, RouterUnavailable
@@ -119,7 +119,7 @@ class RouterLink:
             on_joined=self._joined,
             on_lost=self._lost,
         )
-        self._reporter = self._loop.call_later(REPORT_EVERY_S, self._report)
+        self._reporter = supervisor.current().every(REPORT_EVERY_S, self._send_reports, "reports of streams")
 
     @property
     def live(self) -> bool:
@@ -324,10 +324,6 @@ class RouterLink:
         for body in changes:
             self.link.send(body)  # while the router is away this tells nothing; the snapshot will
         self.hub.tell_demand(now, time.time_ns() // 1_000_000)
-
-    def _report(self) -> None:
-        self._send_reports()
-        self._reporter = self._loop.call_later(REPORT_EVERY_S, self._report)
 
     def _send_reports(self) -> None:
         if self.link.live:

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from common import log
+from common import log, supervisor
 from common.errors import StoreUnavailable
 from common.metrics import Figures
 from common.settings import Settings
+from common.supervisor import Periodic
 from gateway.roster import Roster
 from identity import Authenticator, Identity
 
@@ -22,9 +23,6 @@ from identity import Authenticator, Identity
 BATCH: Final = 1000
 #: Tokens that are introspected at once.
 INTROSPECTIONS: Final = 16
-#: Between two rounds, however long one takes.
-MIN_PAUSE_S: Final = 0.05
-
 _log = log.get("gateway.revalidation")
 
 
@@ -41,7 +39,7 @@ class Member(Protocol):
 
 
 class Revalidation:
-    """The rounds of one gateway; `run` goes on until it is cancelled."""
+    """The rounds of one gateway."""
 
     def __init__(self, settings: Settings, figures: Figures, roster: Roster[Any], authenticator: Authenticator) -> None:
         self._settings = settings
@@ -60,21 +58,23 @@ class Revalidation:
             self._changed |= self._roster.sessions_of(session_id, user_id)
         self._woken.set()
 
-    async def run(self) -> None:
-        """Look at everybody every `RECHECK_S`, and at once at those who `changed`."""
-        async with asyncio.TaskGroup() as rounds:
-            for look in (self._sessions, self._ends, self._memberships, self._introspections):
-                rounds.create_task(self._every_round(look), name=look.__name__)
-            rounds.create_task(self._changes(), name="changes")
+    def begin(self) -> list[Periodic]:
+        """Look at everybody every `RECHECK_S` until the results are cancelled; `watch_changes` goes with it."""
+        every, recheck_s = supervisor.current().every, self._settings.recheck_s
+        looks = {
+            "sessions": self._sessions,
+            "ends of sessions": self._ends,
+            "memberships": self._memberships,
+            "introspections": self._introspections,
+        }
+        return [every(recheck_s, self._round_of(look), name, first_s=0) for name, look in looks.items()]
 
-    async def _every_round(self, look: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + self._settings.recheck_s
-            await self._guarded(look(due))
-            await asyncio.sleep(max(MIN_PAUSE_S, due - loop.time()))
+    def _round_of(self, look: Callable[[float], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+        loop, recheck_s = asyncio.get_running_loop(), self._settings.recheck_s
+        return lambda: self._guarded(look(loop.time() + recheck_s))
 
-    async def _changes(self) -> None:
+    async def watch_changes(self) -> None:
+        """Look at once at those who `changed`, for ever."""
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -83,13 +83,11 @@ class Revalidation:
             await self._guarded(self._look_up(self._roster.sessions() if everybody else list(changed)))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """A round that fails must not be the last one; that the store is away is said where it is noticed."""
+        """That the store is away is said where it is noticed, and is no failure of the round."""
         try:
             await work
         except StoreUnavailable:
             self._figures.count("revalidation_failed_total")
-        except Exception:
-            _log.exception("sessions could not be looked up again")
 
     async def _sessions(self, due: float) -> None:
         await self._look_up(self._roster.sessions(), due)
@@ -128,7 +126,13 @@ class Revalidation:
             self._end(ended)
             self._renew(renewed)
 
-        await asyncio.gather(*(self._guarded(one(member, token)) for member, token in tokens))
+        guarding = supervisor.current().guarding
+
+        async def guarded(member: Member, token: str) -> None:
+            with guarding("introspection of a token"):
+                await self._guarded(one(member, token))
+
+        await asyncio.gather(*(guarded(member, token) for member, token in tokens))
 
     def _end(self, members: Sequence[Member]) -> None:
         for member in members:

@@ -6,7 +6,6 @@ whole or not at all, so a half-written one, or a certificate without its key, ne
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from pathlib import Path
 from typing import Final
@@ -44,11 +43,9 @@ class Certificate:
         """For the next connection."""
         return self._context
 
-    async def keep_current(self) -> None:
-        """Look at the files for ever."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            self.refresh()
+    def look(self) -> None:
+        """To be called every `LOOK_EVERY_S`: take up changed files."""
+        self.refresh()
 
     def refresh(self) -> bool:
         """Take up changed files; whether there is a new certificate. One that cannot be used is logged, once."""

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from common import log
+from common import log, supervisor
 from common.alerts import STREAM_ID, AlertFault
 from common.errors import BusError
 from common.frames import Frame, FrameFault
 from common.messages import MAX_COVERAGE_ROWS, BadFrame, Coverage, decode_frame
 from common.metrics import Figures
 from common.service import Tasks
+from common.supervisor import Alarm, Periodic
 from mlbridge.looks import Covered, Latencies
 from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
 from mlbridge.targets import Target, TargetFailure, TargetTimeout
@@ -132,14 +133,14 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         self._requests: dict[int, tuple[asyncio.Task[None], int]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._turn, "turns of the ML service")
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
         self._outages = [Outage() for _ in targets]
         self._latencies = Latencies()
         self._standstill = Standstill(self._loop.time())
-        self._watch_timer: asyncio.TimerHandle | None = None
+        self._watches: Periodic | None = None
         self._covered = Covered.of([], 0)
         self._covered_at = -math.inf
         self._told_rows = 0
@@ -151,7 +152,7 @@ class Feed:
         """Prepare the targets."""
         for target in self._targets:
             await target.open(lambda values: self._said(values, None))
-        self._watch()
+        self._watches = supervisor.current().every(WATCH_EVERY_S, self._watch, "coverage", first_s=0)
 
     def frame_came(self, data: bytes) -> None:
         """A frame from the bus."""
@@ -223,9 +224,9 @@ class Feed:
             _log.warning("requests to the ML service were cut off", requests=len(self._requests))
             self._requests.clear()
             self._idle.set()
-        for timer in (self._timer, self._watch_timer):
-            if timer is not None:
-                timer.cancel()
+        self._alarm.cancel()
+        if self._watches is not None:
+            self._watches.cancel()
         await self._tasks.close()
         for target in self._targets:
             await target.close()
@@ -249,7 +250,6 @@ class Feed:
             if rows or self._told_rows:
                 self._report(Coverage(rows=rows))
             self._told_rows = len(rows)
-        self._watch_timer = self._loop.call_later(WATCH_EVERY_S, self._watch)
 
     def _turn(self) -> None:
         for command in self._scheduler.due(self._loop.time()):
@@ -281,12 +281,7 @@ class Feed:
         self._requests[command.ticket] = task, command.endpoint
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        at = self._scheduler.next_at()
-        if at is not None:
-            self._timer = self._loop.call_at(at, self._turn)
+        self._alarm.set(self._scheduler.next_at())
 
     async def _ask(self, command: SendFrame[Frame]) -> None:
         started = time.perf_counter()  # the loop's own clock counts milliseconds

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from common import log
+from common import log, supervisor
 from common.accepted import AcceptedAlerts, Raised
 from common.errors import ErrorCode, RouterUnavailable
 from common.frames import Frame
@@ -22,7 +22,6 @@ from common.link import Reply
 from common.messages import FOR_ALERT, Accepted, Message, RaiseAlert, Refused
 from common.metrics import Figures
 from common.pacing import TokenBucket
-from common.service import Tasks
 from mlbridge.alerts import AlertQueue, mark_stale, read_alerts
 from mlbridge.cooldown import Cooldown
 from mlbridge.ring import FrameRing
@@ -87,8 +86,7 @@ class Outbox:
         self._empty.set()
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
         self._unlogged = 0
-        self._tasks = Tasks()
-        self._tasks.start(self._send_all(), "outbox")
+        self._sending = supervisor.current().keep(self._send_all, "outbox")
 
     def said(self, values: list[object], frame: Frame | None, age_ms: int | None = None) -> None:
         """Alerts as the ML service wrote them, and the frame that they answer, if that is known.
@@ -144,7 +142,8 @@ class Outbox:
         except TimeoutError:
             _log.warning("alerts did not reach the router", alerts=len(self._queue) + len(self._again))
             self._empty.set()
-        await self._tasks.close()
+        self._sending.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
 
     async def _send_all(self) -> None:
         while True:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from common import log
+from common import log, supervisor
 from common.bus import RouterBus, is_remote
 from common.curve import AllowList, load_pair, server_file
 from common.errors import BusError, StartError
@@ -52,6 +52,7 @@ from common.remote_bus import BothRouterBuses, RemoteRouterBus
 from common.service import run
 from common.settings import Settings
 from common.shelf import Shelf
+from common.supervisor import Periodic
 from router.alerts import AlertBook, AlertIds, AlertLog
 from router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
 from router.outlet import Outlet
@@ -107,13 +108,13 @@ class Router:
         self._lock = -1
         self._bus: RouterBus | BothRouterBuses | None = None
         self._remote: RemoteRouterBus | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._periodic: list[Periodic] = []
 
     async def start(self) -> None:
         """Take the lock, bind, begin to beat. Raises `StartError` beside another router."""
         self._loop = asyncio.get_running_loop()
         self._lock = lock_home(self._settings.home)
-        self._started = self._pruned = self._ticked = self._loop.time()
+        self._started = self._ticked = self._loop.time()
         self._warned = float("-inf")
         self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
         self._members = Members(self._epoch)
@@ -133,7 +134,12 @@ class Router:
         if self._settings.router_listen is not None:
             self._remote = self._listen(self._settings.router_listen)
             self._bus = BothRouterBuses(self._bus, self._remote)
-        self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
+        every = supervisor.current().every
+        self._periodic = [
+            every(BEAT_EVERY_S, self._beat, "beats"),
+            every(BEAT_EVERY_S, self._let_go_of_the_silent, "silent members"),
+            every(PRUNE_EVERY_S, self._prune, "pruning"),
+        ]
         _log.info("router listens", home=str(self._settings.home), epoch=self._epoch)
 
     def _listen(self, url: str) -> RemoteRouterBus:
@@ -163,8 +169,8 @@ class Router:
 
     async def stop(self) -> None:
         """Close the bus and give up the lock."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for periodic in self._periodic:
+            periodic.cancel()
         if self._bus is not None:
             self._bus.close()
         if self._outlet is not None:
@@ -382,7 +388,11 @@ class Router:
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _tick(self) -> None:
+    def _beat(self) -> None:
+        for member in self._members.all():
+            self._send(member.id, Beat())
+
+    def _let_go_of_the_silent(self) -> None:
         now = self._loop.time()
         # Time in which this process itself stood still is nobody's silence.
         self._members.excuse(now - self._ticked - BEAT_EVERY_S)
@@ -392,23 +402,23 @@ class Router:
         if self._remote is not None:
             for remote in self._remote.no_longer_allowed():
                 self._gone(remote, "its key was removed")
-        for member in self._members.all():
-            self._send(member.id, Beat())
-        if now - self._pruned > PRUNE_EVERY_S:
-            self._pruned = now
-            self._streams.prune(now)
-            self._book.prune(_now_ms())
-            self._alert_ids.prune(now)
-            self._log_of_alerts.prune(now)
-            self._pictures.prune(now)
-        self._timer = self._loop.call_later(BEAT_EVERY_S, self._tick)
+
+    def _prune(self) -> None:
+        now = self._loop.time()
+        self._streams.prune(now)
+        self._book.prune(_now_ms())
+        self._alert_ids.prune(now)
+        self._log_of_alerts.prune(now)
+        self._pictures.prune(now)
 
     def _decide_waiting(self) -> None:
         waiting, self._waiting = self._waiting or [], None
         self._send_all(self._streams.settle(_now_ms()))
+        guarding = supervisor.current().guarding
         for member, body in waiting:
-            if self._members.get(member) is not None:
-                self._decide(member, body)
+            with guarding("what waited for the start"):
+                if self._members.get(member) is not None:
+                    self._decide(member, body)
 
     def _decide(self, member: bytes, body: Claim | Lookup | RaiseAlert) -> None:
         match body:

@@ -23,6 +23,7 @@ from common.metrics import Figures
 from common.pacing import TokenBucket
 from common.service import Tasks
 from common.settings import Settings
+from common.supervisor import Alarm
 from common.webhooks import sign, webhook_id_of
 from router.deliveries import AT_ONCE, Deliveries, Delivery, retry_after_s
 from router.egress import is_public
@@ -53,7 +54,6 @@ class Outlet:
         self._deliveries = Deliveries(give_up_s=settings.alert_webhook_give_up_s, chance=random.random)
         self._tasks = Tasks()
         self._session: aiohttp.ClientSession | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
@@ -62,6 +62,7 @@ class Outlet:
     async def open(self) -> None:
         """Prepare the client; connections are opened when there are alerts."""
         self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._turn, "tries of the webhook")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=AT_ONCE,
@@ -107,8 +108,7 @@ class Outlet:
 
     async def close(self) -> None:
         """Cut off what is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         await self._tasks.close()
         if self._session is not None:
             await self._session.close()
@@ -120,12 +120,8 @@ class Outlet:
     def _turn(self) -> None:
         for delivery in self._deliveries.due(time.monotonic(), _now_ms()):
             self._tasks.start(self._deliver(delivery), "webhook")
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         at = self._deliveries.next_at()
-        if at is not None:
-            self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._turn)
+        self._alarm.set(None if at is None else self._loop.time() + max(0.0, at - time.monotonic()))
         if self._deliveries.idle:
             self._idle.set()
         else:

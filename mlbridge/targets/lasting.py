@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, TypeVar
 
+from common import supervisor
 from mlbridge.targets import TargetFailure
 
 #: Pause before the first new try, seconds; it doubles up to `MAX_PAUSE_S`, and each is spread over half to all of it.
@@ -41,7 +42,7 @@ class Lasting(Generic[C]):
         self._connection: C | None = None
         self._stands = asyncio.Event()
         self._why = "not connected yet"
-        self._task = asyncio.get_running_loop().create_task(self._keep(), name="connection to the ML service")
+        self._task = supervisor.current().keep(self._keep, "connection to the ML service")
 
     async def get(self) -> C:
         """The connection that stands. Raises `TargetFailure` when there is none within `PATIENCE_S`."""

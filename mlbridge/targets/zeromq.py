@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import zmq
 import zmq.asyncio
 
+from common import supervisor
 from common.frames import Frame
 from mlbridge.targets import Heard, TargetFailure
 from mlbridge.targets.address import alerts_port, without_credentials
@@ -53,7 +54,7 @@ class ZeroMqTarget:
         self._answers = Answers(heard)
         self._context = zmq.asyncio.Context()
         self._push = self._make_push()
-        self._reader = asyncio.get_running_loop().create_task(self._read(), name="alerts of the ML service")
+        self._reader = supervisor.current().keep(self._read, "alerts of the ML service")
 
     async def show(self, frame: Frame) -> list[object]:
         """Push the frame: done when the socket has taken it, which it does for a service that reads."""

@@ -75,7 +75,8 @@ async def running(
 ) -> AsyncIterator[tuple[Revalidation, Figures]]:
     figures = Figures()
     rounds = Revalidation(load({"RECHECK_S": "0.2"} | environ), figures, roster, sessions)  # type: ignore[arg-type]
-    task = asyncio.create_task(rounds.run())
+    begun = rounds.begin()
+    task = asyncio.create_task(rounds.watch_changes())
     try:
         yield rounds, figures
     finally:
