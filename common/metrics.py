@@ -67,7 +67,7 @@ FIGURES: Final[dict[str, str]] = {
     "alerts_refused_total": "Alerts that did not fit.",
     "alerts_dropped_total": "Alerts dropped because too many waited for the router (the oldest first).",
     "messages_in_total": "WebSocket messages that came.",
-    "client_errors_total": "Error messages sent to clients.",
+    "client_errors_total": "Messages of type `error` to clients, over WebSockets.",
     "auth_refused_total": "Tokens that were refused.",
     "auth_unavailable_total": "Look-ups for which the session store could not be asked.",
     "closed_slow_total": "Viewers closed because their alert lane was full.",

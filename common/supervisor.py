@@ -64,6 +64,7 @@ class Supervisor:
             work: A function, or one that returns an awaitable. What it raises is logged and counted.
             name: Names it in log, metrics and health.
             first_s: Seconds until the first run; None: the interval.
+
         """
         periodic = Periodic(self, interval_s, work, name)
         self._periodic.add(periodic)

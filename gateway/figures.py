@@ -64,7 +64,6 @@ class _Figures(Collector):
             families.append(family)
         return families
 
-
     def _rows(self, name: str) -> Iterator[tuple[str, str, float]]:
         """Process, task and value of one figure."""
         for process, values in self._processes.items():

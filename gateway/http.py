@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 from yarl import URL
 
-from common import alerts, log
+from common import alerts, log, supervisor
 from common.alerts import ALERT_ID, STREAM_ID, AlertFault
 from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
@@ -569,6 +569,8 @@ class _Http:
     async def _ask_health(self) -> tuple[str | None, Stats | None]:
         if self._rooms.draining:
             return "the gateway drains", None
+        if stalled := supervisor.current().stalled():
+            return f"periodic work has stalled: {', '.join(stalled)}", None
         if not self._rooms.link.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
         if stats.all["router"]["state"] != "active":

@@ -416,6 +416,8 @@ class WebSocket(asyncio.BufferedProtocol):
         """An answer, alert or status for this client."""
         if self.closing:
             return
+        if wire.is_error(message):
+            self._rooms.figures.count("client_errors_total")
         try:
             write = self._lanes.message(message)
         except LaneFull as full:

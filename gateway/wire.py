@@ -274,6 +274,15 @@ def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = No
     return text_message(msgspec.json.encode(body))
 
 
+_ERROR: Final = b'{"type":"error"'
+_LENGTH_BYTES: Final = {126: 4, 127: 10}
+
+
+def is_error(message: bytes) -> bool:
+    """Whether a message that is ready to write is one of `error`."""
+    return message.startswith(_ERROR, _LENGTH_BYTES.get(message[1], 2))
+
+
 def demand(stream_id: str, viewers: int, fps: float, timestamp: int) -> bytes:
     """``demand``, ready to write."""
     told = {"type": "demand", "streamId": stream_id, "viewers": viewers, "fps": int(fps) if fps == int(fps) else fps}

@@ -171,3 +171,76 @@ def test_the_security_page_has_the_forms_of_a_credential_as_they_are_tested() ->
 
     page = (ROOT / "docs/security.md").read_text()
     assert test_credentials.render_markdown() in page
+
+
+def _calls(tree: ast.AST, *names: str) -> list[ast.Call]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
+    ]
+
+
+#: Functions that set a timer for themselves: only after a failure, which they catch.
+OWN_TIMERS: dict[str, set[str]] = {"common/bus.py": {"_drain"}}
+#: Endless loops with a pause that the supervisor keeps by a longer way (`gateway.app`), or that a deadline ends.
+OWN_LOOPS: dict[str, set[str]] = {
+    "common/link.py": {"request"},
+    "gateway/revalidation.py": {"watch_changes"},
+    "identity/listen.py": {"run", "_listen"},
+}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if not relative(p).startswith("ctl/")], ids=relative)
+def test_what_runs_again_and_again_runs_under_the_supervisor(path: Path) -> None:
+    """No function sets a timer for itself, and no endless loop has a pause, outside `common.supervisor`: an exception
+    would end it for good. What `supervisor.keep` runs may loop.
+    """
+    if relative(path) == "common/supervisor.py":
+        return
+    tree = ast.parse(path.read_text())
+    kept = {
+        argument.attr
+        for call in _calls(tree, "keep")
+        for argument in call.args[:1]
+        if isinstance(argument, ast.Attribute)
+    }
+    again, endless = set(), set()
+    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]:
+        for call in _calls(function, "call_later", "call_at"):
+            names = {getattr(argument, "attr", getattr(argument, "id", None)) for argument in call.args[1:2]}
+            if function.name in names:
+                again.add(function.name)
+        for loop in [n for n in ast.walk(function) if isinstance(n, ast.While)]:
+            endlessly = isinstance(loop.test, ast.Constant) and loop.test.value is True
+            waits = isinstance(function, ast.AsyncFunctionDef) and _calls(loop, "sleep", "wait")
+            if endlessly and waits and function.name not in kept:
+                endless.add(function.name)
+    assert again == OWN_TIMERS.get(relative(path), set())
+    assert endless == OWN_LOOPS.get(relative(path), set())
+
+
+def test_every_metric_that_is_declared_is_counted_and_every_one_that_is_counted_is_declared() -> None:
+    """By the texts of the code: a declared name stands somewhere else than in its table, whole or made of a pattern."""
+    from common.metrics import FIGURES
+    from gateway.lanes import Skip
+
+    counted: set[str] = {skip.figure for skip in Skip}
+    used: set[str] = set(counted)
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        if relative(path) == "common/metrics.py":
+            tree.body = [node for node in tree.body if not isinstance(node, ast.AnnAssign)]
+        used |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        for call in _calls(tree, "count", "set"):
+            owner = ast.unparse(call.func)
+            if "figures." in owner and call.args and isinstance(call.args[0], ast.Constant):
+                counted.add(call.args[0].value)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("figures.values"):
+                name = node.slice
+                if isinstance(name, ast.Constant):
+                    counted.add(str(name.value))
+    ctl = {"task_failures_total"}
+    assert set(FIGURES) - used - ctl == set()
+    assert counted - set(FIGURES) == set()

@@ -83,6 +83,7 @@ async def running(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        await asyncio.gather(*(each.close() for each in begun))
 
 
 async def until(true: Callable[[], object]) -> None:
