@@ -6,18 +6,19 @@ No codec is run here: a picture is looked at only for its first bytes.
 
 from __future__ import annotations
 
-import enum
 import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
-import msgspec
 import pybase64
 
 from common.alerts import STREAM_ID
+from common.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
+from common.jsontext import JsonFault, read_json
 from common.messages import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
 
 #: magic, version, kind, flags, frame id, timestamp, codec, length of the stream id
@@ -26,77 +27,66 @@ BINARY_MAGIC: Final = 0x57
 BINARY_VERSION: Final = 1
 KIND_VIDEO_FRAME: Final = 1
 MAX_TIMESTAMP: Final = 2**53 - 1
-_DATA_URL: Final = re.compile(rb"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
-_WHITE_SPACE: Final = b" \t\r\n"
+#: ``data:`` URLs (RFC 2397) as cameras write them: parameters in any form, white space around them.
+_DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
+#: The same in a JSON string that holds no escapes.
+_PLAIN_DATA_URL: Final = re.compile(rb'data:[^,"\\\x00-\x1f\x7f-\xff]{0,200}; *base64 *,', re.IGNORECASE)
+_PREFIX_BYTES: Final = 256
+_WHITE_SPACE: Final = b" \t\r\n\f"
+#: The alphabet of RFC 4648 section 5 in that of section 4.
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
 #: See `Frame.json_message`.
 MakeMessage = Callable[[bytes, int, int, bytes, int, int], bytes]
 
 
-class Codec(enum.IntEnum):
-    """How a picture is encoded; the number is the wire's."""
-
-    OPAQUE = 0
-    JPEG = 1
-    PNG = 2
-    WEBP = 3
-
-    @property
-    def content_type(self) -> str:
-        """The media type, for HTTP."""
-        return _CONTENT_TYPES[self]
-
-
-_CONTENT_TYPES: Final = {
-    Codec.OPAQUE: "application/octet-stream",
-    Codec.JPEG: "image/jpeg",
-    Codec.PNG: "image/png",
-    Codec.WEBP: "image/webp",
-}
-
-
 class FrameFault(ValueError):
     """Bytes that are no frame, or `data` that is no picture; the text says what came and what was expected."""
 
 
-def sniff(picture: bytes) -> Codec:
-    """The codec that the first bytes show."""
-    if picture.startswith(b"\xff\xd8\xff"):
-        return Codec.JPEG
-    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Codec.PNG
-    if picture.startswith(b"RIFF") and picture[8:12] == b"WEBP":
-        return Codec.WEBP
-    return Codec.OPAQUE
-
-
 def decode_text(token: bytes) -> bytes:
-    """The picture in a JSON string token (quotes included): base64, with or without a ``data:`` prefix.
+    """The bytes in a JSON string token (quotes included): base64, with or without a ``data:`` prefix.
 
-    White space in it is passed over, as MIME encoders put it there. Raises `FrameFault`.
+    As encoders write it: padded or not, in either alphabet of RFC 4648, with white space in it (MIME), percent-encoded
+    after a ``data:`` prefix. Raises `FrameFault`.
     """
     text = token[1:-1]
     if b"\\" in text:
         try:
-            text = msgspec.json.decode(token, type=str).encode()
-        except (msgspec.DecodeError, UnicodeError) as exc:
-            raise FrameFault(f"data is no JSON text: {exc}") from None
-    if text[:5].lower() == b"data:":
-        prefix = _DATA_URL.match(text[:256])
-        if prefix is None:
-            raise FrameFault("data begins with data: but has no ;base64, in its first 256 characters")
-        text = text[prefix.end() :]
+            text = str(read_json(token)).encode()
+        except (JsonFault, UnicodeError):
+            raise FrameFault("data is not base64: it holds what no text in UTF-8 does") from None
+    text = _without_prefix(text)
     try:
         picture = pybase64.b64decode(text, validate=True)
     except ValueError:
-        try:
-            picture = pybase64.b64decode(text.translate(None, _WHITE_SPACE), validate=True)
-        except ValueError as exc:
-            raise FrameFault(f"data is not base64: {exc}") from None
+        picture = _decode_loosely(text)
     if not picture:
         raise FrameFault("data is empty, expected an encoded picture")
     return picture
+
+
+def _without_prefix(text: bytes) -> bytes:
+    start = text[:_PREFIX_BYTES].lstrip(_WHITE_SPACE)
+    if start[:5].lower() != b"data:":
+        return text
+    prefix = _DATA_URL.match(text[:_PREFIX_BYTES])
+    if prefix is None:
+        raise FrameFault(f"data begins with data: but has no ;base64, in its first {_PREFIX_BYTES} characters")
+    text = text[prefix.end() :]
+    return unquote_to_bytes(text) if b"%" in text else text
+
+
+def _decode_loosely(text: bytes) -> bytes:
+    """Base64 that is not of the usual form. Raises `FrameFault`."""
+    text = text.translate(_URL_SAFE, _WHITE_SPACE)
+    if b"=" not in text:
+        text += b"=" * (-len(text) % 4)
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise FrameFault(f"data is not base64: {exc}") from None
 
 
 @lru_cache(maxsize=4096)
@@ -109,21 +99,22 @@ def payload_at(message: bytes, begin: int) -> int:
     """Where the base64 begins in a text that begins at `begin`: after its ``data:`` prefix, if it has one."""
     if message[begin] | 0x20 != 0x64:  # "d" or "D"; such base64 is rare but may be
         return begin
-    prefix = _DATA_URL.match(message, begin, begin + 256)
+    prefix = _PLAIN_DATA_URL.match(message, begin, begin + _PREFIX_BYTES)
     return begin if prefix is None else prefix.end()
 
 
 class Frame:
     """One frame of one stream. `picture` and `text` are made when first asked for, and kept.
 
-    It is made of what the camera sent: `text`, of which `span` is the JSON string token of `data`, or `picture`.
+    It is made of what the camera sent: `text`, of which `span` is the JSON string token of `data`, or `picture`. What
+    its first bytes show decides whether it is a picture, whatever the camera said of it.
     `timestamp` is the camera's, in ms since the epoch; `term` the claim under which it was sent.
     `json_wire` and `binary_wire` are for the gateway: finished WebSocket messages, shared by all viewers.
     """
 
     __slots__ = (
-        "_begin", "_codec", "_end", "_fault", "_holder", "_picture", "_picture_at", "_sent_as_text", "binary_wire",
-        "frame_id", "json_wire", "stream_id", "term", "timestamp",
+        "_begin", "_claimed", "_codec", "_end", "_fault", "_holder", "_is_base64", "_picture", "_picture_at",
+        "_sent_as_text", "binary_wire", "frame_id", "json_wire", "stream_id", "term", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -137,7 +128,11 @@ class Frame:
         span: tuple[int, int] | None = None,
         picture: bytes | None = None,
         codec: Codec | None = None,
+        is_base64: bool = False,
     ) -> None:
+        """`codec`: what the camera said of its `picture`. `is_base64`: `text` is known to be base64 in its usual form,
+        with or without a ``data:`` prefix, so that its first characters are enough to tell the codec.
+        """
         if (text is None) is (picture is None):
             raise ValueError("a frame is made of either text or picture")
         self.stream_id = stream_id
@@ -147,53 +142,83 @@ class Frame:
         self.json_wire: bytes | None = None
         self.binary_wire: bytes | None = None
         self._sent_as_text = text is not None
+        self._is_base64 = is_base64
         self._holder = text
         self._begin, self._end = span or (0, 0 if text is None else len(text))
         self._picture = picture
         self._picture_at = 0
-        self._codec: int | None = codec
+        self._claimed = codec
+        #: What the first bytes show; None: not looked at yet.
+        self._codec: Codec | None = None
         self._fault: str | None = None
 
     @classmethod
     def of_message(
         cls, stream_id: str, frame_id: int, timestamp: int, term: int, message: bytes, begin: int, end: int, codec: int
     ) -> Frame:
-        """The frame in a finished message: the text between its quotes (`codec` -1), or the picture at its end."""
+        """The frame in a finished message: the base64 between its quotes (`codec` -1), or the picture at its end."""
         frame = cls.__new__(cls)
         frame.stream_id = stream_id
         frame.frame_id = frame_id
         frame.timestamp = timestamp
         frame.term = term
-        frame._picture = frame._fault = None
+        frame._picture = frame._fault = frame._codec = None
+        frame._picture_at = begin
         if codec < 0:
             frame.json_wire = frame._holder = message
-            frame.binary_wire = frame._codec = None
-            frame._sent_as_text = True
+            frame.binary_wire = frame._claimed = None
+            frame._sent_as_text = frame._is_base64 = True
             frame._begin, frame._end = begin - 1, end + 1
-        else:
-            frame.binary_wire = message
-            frame.json_wire = frame._holder = None
-            frame._codec = codec
-            frame._sent_as_text = False
-            frame._begin = frame._end = 0
-            frame._picture_at = begin
+            return frame
+        frame.binary_wire = message
+        frame.json_wire = frame._holder = None
+        frame._claimed = Codec(codec)
+        frame._sent_as_text = frame._is_base64 = False
+        frame._begin = frame._end = 0
+        if codec and frame.codec.number != codec:  # the header says what is not so
+            frame._picture, frame.binary_wire = message[begin:], None
         return frame
 
     @property
+    def codec(self) -> Codec:
+        """What the first bytes show; `Codec.OPAQUE` for what is no picture, or cannot be decoded."""
+        if self._codec is None:
+            self._codec = self._look()
+        return self._codec
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it may be shown as a picture and be looked at: by HTTP, by the ML service."""
+        return (self._codec or self.codec) is not Codec.OPAQUE
+
+    @property
+    def declared_opaque(self) -> bool:
+        """Whether the camera said that its bytes are for viewers that understand them, whatever they are."""
+        return self._claimed is Codec.OPAQUE
+
+    @property
+    def has_binary(self) -> bool:
+        """Whether it can be had as a binary message: what is no picture only where the camera sent it as opaque."""
+        return self._claimed is Codec.OPAQUE or self.is_picture
+
+    @property
     def picture(self) -> bytes:
-        """The encoded picture. Raises `FrameFault` when the camera's text holds none."""
-        if self._picture is None:
-            if not self._sent_as_text:
-                self._picture = bytes(self._sent_picture())
-                return self._picture
-            if self._fault is not None:
-                raise FrameFault(self._fault)
+        """The encoded picture. Raises `FrameFault` when what the camera sent is none."""
+        if self.codec is Codec.OPAQUE:
+            raise FrameFault(self.fault)
+        return self._payload()
+
+    @property
+    def fault(self) -> str:
+        """Why this is no picture: what came and what was expected. Empty when it is one."""
+        if self.codec is not Codec.OPAQUE:
+            return ""
+        if self._fault is None:
             try:
-                self._picture = decode_text(bytes(self.text))
+                self._fault = f"data begins with {self._payload()[:12].hex(' ')}, expected the first bytes of {KNOWN}"
             except FrameFault as fault:
                 self._fault = str(fault)
-                raise
-        return self._picture
+        return self._fault
 
     @property
     def base64(self) -> bytes | memoryview:
@@ -203,10 +228,11 @@ class Frame:
         """
         picture = self.picture
         if self._sent_as_text:
-            token = self.text
-            # A prefix, an escape or white space would make it longer; it was decoded, so it is base64.
-            if len(token) - 2 == (len(picture) + 2) // 3 * 4:
-                return token[1:-1]
+            token = bytes(self.text)
+            # A prefix, an escape or white space would make it longer, no padding shorter; it was decoded, so it is
+            # base64, of one alphabet or the other.
+            if len(token) - 2 == (len(picture) + 2) // 3 * 4 and b"-" not in token and b"_" not in token:
+                return memoryview(token)[1:-1]
         return pybase64.b64encode(picture)
 
     @property
@@ -238,13 +264,6 @@ class Frame:
         return self._holder, self._begin, self._end
 
     @property
-    def codec(self) -> Codec:
-        """What the camera said, or what the picture's first bytes show. Raises `FrameFault` as `picture` does."""
-        if self._codec is None:
-            self._codec = int(sniff(self.picture))
-        return Codec(self._codec)
-
-    @property
     def size_bytes(self) -> int:
         """Bytes that this frame holds in memory, finished messages included."""
         held = (self._holder, self._picture, self.binary_wire)  # the JSON message, once made, is the holder or in it
@@ -256,16 +275,22 @@ class Frame:
         return b"".join((head, self.text, b"}"))
 
     def binary_parts(self) -> tuple[bytes, bytes]:
-        """The frame as a binary message of the edge protocol, in two parts. Raises `FrameFault` as `picture` does."""
-        picture = self.picture
+        """The frame as a binary message of the edge protocol, in two parts.
+
+        Raises `FrameFault` as `picture` does, but for what the camera itself sent as opaque: that goes on as it is.
+        """
+        if self.declared_opaque:
+            payload, number = self._payload(), Codec.OPAQUE.number
+        else:
+            payload, number = self.picture, self.codec.number
         name = self.stream_id.encode("ascii")
         head = _BINARY.pack(
-            BINARY_MAGIC, BINARY_VERSION, KIND_VIDEO_FRAME, 0, self.frame_id, self.timestamp, self.codec, len(name)
+            BINARY_MAGIC, BINARY_VERSION, KIND_VIDEO_FRAME, 0, self.frame_id, self.timestamp, number, len(name)
         )
-        return head + name, picture
+        return head + name, payload
 
     def to_binary(self) -> bytes:
-        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `picture` does."""
+        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `binary_parts` does."""
         return b"".join(self.binary_parts())
 
     def to_bus(self, to: bytes = EVERYBODY) -> bytes:
@@ -273,13 +298,37 @@ class Frame:
         return b"".join(self.bus_parts(to))
 
     def bus_parts(self, to: bytes = EVERYBODY) -> tuple[bytes, bytes | memoryview]:
-        """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice."""
+        """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice.
+
+        Of a text the codec is told that was seen in it, of a picture the one that the camera said.
+        """
         payload: bytes | memoryview
         if self._sent_as_text:
-            form, codec, payload = FORM_JSON_TEXT, 0, self.text
+            form, codec, payload = FORM_JSON_TEXT, self.codec.value, self.text
         else:
-            form, codec, payload = FORM_PICTURE, self._codec or 0, self._sent_picture()
+            said = self._claimed or Codec(self.codec.number)
+            form, codec, payload = FORM_PICTURE, said.number, self._sent_picture()
         return BusFrame(self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to).parts()
+
+    def _look(self) -> Codec:
+        if self._picture is not None:
+            return sniff(self._picture)
+        if not self._sent_as_text:
+            return sniff(self._sent_picture())
+        if self._is_base64:
+            holder, begin, end = self.held_text()
+            return sniff_base64(holder, payload_at(holder, begin + 1), end - 1)
+        try:
+            return sniff(decode_text(bytes(self.text)))  # not kept: few receivers ask for it
+        except FrameFault as fault:
+            self._fault = str(fault)
+            return Codec.OPAQUE
+
+    def _payload(self) -> bytes:
+        """What the camera sent, picture or not, decoded. Raises `FrameFault` for a text that cannot be."""
+        if self._picture is None:
+            self._picture = decode_text(bytes(self.text)) if self._sent_as_text else bytes(self._sent_picture())
+        return self._picture
 
     def _sent_picture(self) -> bytes | memoryview:
         """The picture that the camera sent as it is: held by itself, or as the end of its message."""
@@ -291,23 +340,20 @@ class Frame:
     @classmethod
     def from_bus(cls, frame: BusFrame) -> Frame:
         """The frame that another process pushed."""
+        name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
         if frame.form == FORM_JSON_TEXT:
-            return cls(
-                frame.stream, frame.frame_id, frame.timestamp, term=frame.term, text=bytes(frame.payload)
-            )  # no copy
-        return cls(
-            frame.stream,
-            frame.frame_id,
-            frame.timestamp,
-            term=frame.term,
-            picture=bytes(frame.payload),  # no copy
-            codec=Codec(frame.codec),
-        )
+            made = cls(name, number, at, term=term, text=bytes(frame.payload))  # no copy
+            made._codec = Codec(frame.codec)
+            return made
+        return cls(name, number, at, term=term, picture=bytes(frame.payload), codec=Codec(frame.codec))  # no copy
 
 
 @dataclass(frozen=True, slots=True)
 class BinaryFrame:
-    """A binary message as it came: `stream_id` None means the camera's own, `timestamp` None the server's time."""
+    """A binary message as it came: `stream_id` None means the camera's own, `timestamp` None the server's time.
+
+    `codec` is what its header says.
+    """
 
     stream_id: str | None
     frame_id: int
@@ -325,8 +371,8 @@ def parse_binary(data: bytes) -> BinaryFrame:
                                  ("kind", kind, KIND_VIDEO_FRAME), ("flags", flags, 0)):  # fmt: skip
         if came != expected:
             raise FrameFault(f"binary header has {name} {came:#x}, expected {expected:#x}")
-    if codec > Codec.WEBP:
-        raise FrameFault(f"binary header has codec {codec}, expected 0 to {Codec.WEBP}")
+    if codec > LAST_NUMBER:
+        raise FrameFault(f"binary header has codec {codec}, expected 0 to {LAST_NUMBER}")
     if timestamp > MAX_TIMESTAMP:
         raise FrameFault(f"binary header has timestamp {timestamp}, expected at most {MAX_TIMESTAMP} ms")
     at = _BINARY.size + length

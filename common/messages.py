@@ -14,6 +14,7 @@ import msgpack
 import msgspec
 
 from common.alerts import Alert, AlertId, FrameId, Milliseconds, StreamId
+from common.codecs import LAST_NUMBER, LAST_VALUE
 from common.errors import BusError
 from common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, PATTERN
 
@@ -429,7 +430,8 @@ FOR_ALERT: Final = bytes(MEMBER_ID_BYTES - 1) + b"\x01"
 class BusFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame between processes. `payload` is what the camera sent, in the form that it sent.
 
-    `form` `FORM_JSON_TEXT`: a JSON string token, quotes included; `FORM_PICTURE`: the encoded picture.
+    `form` `FORM_JSON_TEXT`: a JSON string token, quotes included, and the codec that the picture in it has, 0 when it
+    holds none; `FORM_PICTURE`: the encoded picture, and the codec that the camera said.
     `to`: all zero for everybody with interest, or the one member that asked, or `FOR_ALERT`.
     """
 
@@ -476,8 +478,9 @@ def read_frame_head(data: bytes) -> FrameHead:
     magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data)
     if magic != FRAME_MAGIC or version != VERSION:
         raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
-    if form not in (FORM_JSON_TEXT, FORM_PICTURE) or codec > 3:
-        raise BusError(f"frame with form {form} and codec {codec}, expected 0–1 and 0–3")
+    most = LAST_VALUE if form == FORM_JSON_TEXT else LAST_NUMBER
+    if form not in (FORM_JSON_TEXT, FORM_PICTURE) or codec > most:
+        raise BusError(f"frame with form {form} and codec {codec}, expected 0–1 and 0–{most}")
     name = data[at : at + length]
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")

@@ -19,8 +19,9 @@ import pybase64
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
+from common.codecs import Codec
 from common.errors import CloseCode, ErrorCode
-from common.frames import Codec, Frame, FrameFault, parse_binary
+from common.frames import Frame, FrameFault, parse_binary
 from ctl.environment import Failure
 from ctl.terminal import printable
 

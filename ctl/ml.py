@@ -16,7 +16,8 @@ import click
 import msgspec
 from rich.text import Text
 
-from common.frames import Codec, Frame, sniff
+from common.codecs import KNOWN, sniff
+from common.frames import Frame
 from common.settings import Settings
 from ctl import environment as env
 from ctl.environment import Failure
@@ -94,8 +95,8 @@ def _picture(name: str) -> bytes:
         picture = Path(name).read_bytes()
     except OSError as exc:
         raise Failure(f"{name} cannot be read: {exc.strerror or exc}") from None
-    if sniff(picture) is Codec.OPAQUE:
-        raise Failure(f"{name} is no JPEG, PNG or WebP")
+    if not sniff(picture).is_picture:
+        raise Failure(f"{name} is no {KNOWN}")
     return picture
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from common.frames import Codec, sniff
+from common.codecs import Codec, sniff
 from ctl import addresses
 from ctl.addresses import AddressFault
 from ctl.decoding import MEDIA_HINT, Video, VideoFault, encode, fault_of, jpeg

@@ -12,7 +12,8 @@ import click
 import msgspec
 from rich.text import Text
 
-from common.frames import Codec, Frame, FrameFault
+from common.codecs import Codec
+from common.frames import Frame, FrameFault
 from common.pacing import RateMeter
 from ctl.client import Connection, Edge, Message, keep_connected, now_ms
 from ctl.directory import others_than, viewable
@@ -33,7 +34,6 @@ REMEMBERED_ALERTS: Final = 1000
 #: Alerts are asked for anew from so long before the connection was lost.
 REPLAY_SLACK_MS: Final = 2000
 
-_EXTENSIONS: Final = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp", Codec.OPAQUE: "bin"}
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])\Z")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -222,7 +222,7 @@ class Watcher:
     def _save(self, frame_id: int, picture: bytes, codec: Codec) -> Path | None:
         if self._folder is None:
             return None
-        path = self._folder / f"{safe_name(self._stream)}-{frame_id}.{_EXTENSIONS[codec]}"
+        path = self._folder / f"{safe_name(self._stream)}-{frame_id}.{codec.extension}"
         try:
             path.write_bytes(picture)
         except OSError as exc:

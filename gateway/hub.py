@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from common.alerts import Alert
+from common.codecs import Codec
 from common.errors import ErrorCode
-from common.frames import Codec, Frame, FrameFault, json_head
+from common.frames import Frame, json_head
 from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, StreamStatus, TellCamera
 from common.messages import Status as BusStatus
 from common.pacing import RateMeter, Sampler
@@ -112,7 +113,10 @@ class Stream:
     term: int = 0
     owner: Owner | None = None
     last_frame_id: int = 0
+    #: The newest frame that is a picture.
     newest: Frame | None = None
+    #: Of the last frame, when it came after that one and is no picture: term, frame id, why.
+    last_bad: tuple[int, int, str] | None = None
     early: Frame | None = None
     told_bad_term: int = -1
     publication: Publication | None = None
@@ -176,7 +180,7 @@ class Hub:
             now_ms, now, demand=Demand() if wants_demand else None,
         )  # fmt: skip
         if stream.owner is None or stream.owner.user_id != owner.user_id:
-            stream.newest = None
+            stream.newest = stream.last_bad = None
         stream.publication = self._publications[stream_id] = publication
         stream.term, stream.owner = term, owner
         if old is not None:
@@ -362,7 +366,7 @@ class Hub:
         return stream.last_frame_id if stream is not None else 0
 
     def newest(self, stream_id: str) -> Frame | None:
-        """The newest frame that this gateway has of a stream."""
+        """The newest frame of a stream that this gateway has and that is a picture."""
         stream = self._streams.get(stream_id)
         return stream.newest if stream is not None else None
 
@@ -404,7 +408,7 @@ class Hub:
         stream.term = max(stream.term, told.term)
         if owner is not None:
             if stream.owner is None or stream.owner.user_id != owner.user_id:
-                stream.newest = None
+                stream.newest = stream.last_bad = None
             stream.owner = owner
         self._set_status(stream, told.status, now_ms)
         early, stream.early = stream.early, None
@@ -536,19 +540,32 @@ class Hub:
         return {"cameras": len(self._publications), "video_viewers": video, "alert_viewers": alerts}
 
     def undecodable(self, frame: Frame, reason: str, now_ms: int) -> BadFrame | None:
-        """A frame could not be decoded here: its camera is told once. Returned: what the router is to be told."""
-        publication = self._publications.get(frame.stream_id)
+        """A frame was wanted as a picture here and is none: its camera is told once, unless it said itself that its
+        frames are opaque. Returned: what the router is to be told.
+        """
+        if frame.declared_opaque:
+            return None
+        return self._tell_bad(frame.stream_id, (frame.term, frame.frame_id, reason), now_ms)
+
+    def picture_wanted(self, stream_id: str, now_ms: int) -> BadFrame | None:
+        """The newest picture of a stream is asked for. When the last frame was none, its camera is told once."""
+        stream = self._streams.get(stream_id)
+        return None if stream is None or stream.last_bad is None else self._tell_bad(stream_id, stream.last_bad, now_ms)
+
+    def _tell_bad(self, stream_id: str, bad: tuple[int, int, str], now_ms: int) -> BadFrame | None:
+        term, frame_id, reason = bad
+        publication = self._publications.get(stream_id)
         if publication is None:
-            stream = self._streams.get(frame.stream_id)
-            if stream is not None and stream.told_bad_term == frame.term:
+            stream = self._streams.get(stream_id)
+            if stream is not None and stream.told_bad_term == term:
                 return None
             if stream is not None:
-                stream.told_bad_term = frame.term
-            return BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason[:500])
+                stream.told_bad_term = term
+            return BadFrame(stream=stream_id, frame_id=frame_id, reason=reason[:500])
         if not publication.told_undecodable:
             publication.told_undecodable = True
             publication.camera.message(
-                wire.error(ErrorCode.INVALID_MESSAGE, f"frame {frame.frame_id}: {reason}", now_ms, frame.stream_id)
+                wire.error(ErrorCode.INVALID_MESSAGE, f"frame {frame_id}: {reason}", now_ms, stream_id)
             )
         return None
 
@@ -584,18 +601,18 @@ class Hub:
     def _deliver(self, stream: Stream, frame: Frame, now: float) -> None:
         asked = list(stream.asked.items())  # before the others are written to: who is full then comes among them
         if frame.frame_id > stream.last_frame_id:
-            stream.newest = frame
+            if frame.is_picture:
+                stream.newest, stream.last_bad = frame, None
+            elif not frame.declared_opaque:
+                stream.last_bad = frame.term, frame.frame_id, frame.fault
             stream.last_frame_id = frame.frame_id
             if stream.flowing_json:
                 self._pour(frame.json_wire or wire.frame_message(frame, "json"), stream.flowing_json)
             if stream.flowing_binary:
-                try:
+                if frame.has_binary:
                     self._pour(frame.binary_wire or wire.frame_message(frame, "binary"), stream.flowing_binary)
-                except FrameFault:  # it goes to nobody: each viewer counts that for itself
-                    for subscription in list(stream.flowing_binary):
-                        self.stem(subscription)
-                        subscription.last_frame_id = frame.frame_id - 1
-                        asked.append((subscription, stream.video[subscription]))
+                else:  # it goes to nobody: each viewer counts that for itself
+                    asked += [(subscription, stream.video[subscription]) for subscription in stream.flowing_binary]
         else:
             for subscription in (*stream.flowing_json, *stream.flowing_binary):
                 subscription.skip(Skip.OLD)
@@ -614,7 +631,7 @@ class Hub:
             return
         stream.status = status
         if status == "offline":
-            stream.newest = None  # whose the stream is next is open: nobody else may get this frame
+            stream.newest = stream.last_bad = None  # whose the stream is next is open: nobody else may get this frame
         message = wire.status(stream.id, status, now_ms)
         for viewer in list(stream.viewers.values()):
             viewer.message(message)
@@ -655,7 +672,7 @@ class Hub:
         self._forget_ids(self._streams[publication.stream])
 
     def _forget_ids(self, stream: Stream) -> None:
-        stream.last_frame_id, stream.newest = 0, None
+        stream.last_frame_id, stream.newest, stream.last_bad = 0, None, None
         for subscription in stream.viewers:
             subscription.begin_again()
 

@@ -151,6 +151,12 @@ class RouterLink:
         if told is not None:
             self.link.send(told)
 
+    def picture_wanted(self, stream: str, now_ms: int) -> None:
+        """The newest picture of a stream is asked for: see `Hub.picture_wanted`."""
+        told = self.hub.picture_wanted(stream, now_ms)
+        if told is not None:
+            self.link.send(told)
+
     def release(self, stream: str, term: int) -> None:
         """Give back a claim that nobody waits for any more."""
         self.link.send(Release(stream=stream, term=term))
@@ -279,6 +285,7 @@ class RouterLink:
             case SendNewest():
                 frame = self.hub.newest(body.stream)
                 publication = self.hub.publication(body.stream)
+                self.picture_wanted(body.stream, now_ms)
                 if frame is not None and publication is not None and frame.term == publication.term:
                     self._push(frame.bus_parts(bytes.fromhex(body.to)))
             case Revoke():

@@ -98,6 +98,11 @@ class Mjpeg:
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame of the stream: it waits until the one before is written."""
+        if not frame.is_picture:  # it replaces no picture that waits
+            subscription.skip(Skip.UNDECODABLE)
+            self._rooms.figures.count("frames_undecodable_total")
+            self._rooms.link.undecodable(frame, frame.fault, now_ms())
+            return
         waiting = subscription.last_frame_id if self._newest is None else self._newest.frame_id
         if frame.frame_id <= waiting:
             subscription.skip(Skip.OLD)

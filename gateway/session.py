@@ -15,8 +15,9 @@ from typing import Final, assert_never
 import msgspec
 
 from common.alerts import AlertDraft, AlertFault, check_draft
+from common.codecs import Codec
 from common.errors import ClientError, CloseCode, ErrorCode
-from common.frames import Codec, FrameFault, parse_binary
+from common.frames import FrameFault, parse_binary
 from common.settings import Settings
 from gateway import first_message, wire
 from gateway.access import Access, Owner, Right

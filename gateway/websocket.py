@@ -29,7 +29,7 @@ from gateway import wire
 from gateway.conversation import Conversation
 from gateway.deflate import EXTENSIONS
 from gateway.intake import Intake
-from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Subscription
+from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from gateway.limits import Place
 from gateway.rooms import Rooms, new_stream_id, now_ms
 from gateway.session import Path, Session
@@ -399,6 +399,11 @@ class WebSocket(asyncio.BufferedProtocol):
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame for this viewer, if its lanes take it."""
         if self.closing:
+            return
+        if subscription.format == "binary" and not frame.has_binary:  # it replaces no picture that waits
+            subscription.skip(Skip.UNDECODABLE)
+            self._rooms.figures.count("frames_undecodable_total")
+            self._rooms.link.undecodable(frame, frame.fault, now_ms())
             return
         if self._lanes.frame(subscription, frame, now):
             encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire

@@ -233,7 +233,7 @@ class Feed:
 
     def _undecodable(self, frame: Frame, reason: str) -> None:
         self._figures.count("frames_undecodable_total")
-        if frame.stream_id in self._bad_streams:
+        if frame.declared_opaque or frame.stream_id in self._bad_streams:
             return
         if self._report(BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason[:1024])):
             self._bad_streams[frame.stream_id] = None

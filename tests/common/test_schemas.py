@@ -94,6 +94,7 @@ def test_a_stream_id_ends_where_it_ends(text: str) -> None:
 
 @given(st.from_regex(STREAM_ID, fullmatch=True), st.binary(min_size=1, max_size=60), st.integers(0, 2**32 - 1))
 def test_what_a_service_is_sent_fits_the_schema_of_the_frame(stream: str, picture: bytes, frame_id: int) -> None:
+    picture = b"\xff\xd8\xff" + picture
     body = json.loads(bytes(json_body(Frame(stream, frame_id, 1_700_000_000_000, picture=picture))))
     FRAME.validate(body)
     assert base64.b64decode(body["frame"]) == picture

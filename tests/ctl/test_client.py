@@ -29,6 +29,7 @@ def test_back_off_rises_to_a_bound_and_never_below_half_of_it(attempt: int, chan
 
 @given(st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True), st.integers(1, 2**53 - 1), st.binary(min_size=1))
 def test_both_encodings_of_a_cameras_frame_say_the_same(stream: str, timestamp: int, picture: bytes) -> None:
+    picture = b"\xff\xd8\xff" + picture
     binary = parse_binary(encode_frame(stream, timestamp, picture, binary=True))
     text = json.loads(encode_frame(stream, timestamp, picture, binary=False))
     assert (binary.stream_id, binary.timestamp, binary.frame_id) == (stream, timestamp, 0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kit.clients import JPEG, RawSocket, eventually, http, new_name
+from tests.kit.clients import JPEG, PNG, RawSocket, base64_of, eventually, http, new_name
 
 pytestmark = pytest.mark.e2e
 
@@ -146,7 +146,7 @@ async def test_a_reader_that_is_slow_skips_and_never_goes_back(plain_watchout, t
     quick = await clients.viewer(plain_watchout.url, token)
     stream = await camera.register()
     await quick.subscribe(stream)
-    picture = b"\xff\xd8" + b"x" * 200_000
+    picture = b"\xff\xd8\xff" + b"x" * 200_000
     async with watching(clients, plain_watchout, stream, token, tiny=True) as screen:
         for number in range(1, 101):
             await camera.show_binary(picture)
@@ -273,3 +273,43 @@ async def test_a_viewer_on_another_gateway_sees_it_and_is_counted_for_the_camera
             screen = await stack.enter_async_context(watching(clients, started, stream, token, "?fps=2"))
             assert (await screen.part()).picture == JPEG
             await camera.find("demand", viewers=number, fps=2)
+
+
+# ── what is no picture ───────────────────────────────────────────────────────────────────────────────────────────
+
+#: What a camera may send that is no picture, as JSON `data` or as a binary frame with a codec.
+NO_PICTURES = (
+    "null", "*not base64*", "data:image/jpeg;base64,AAAA", "/9j", (b"null", 1), (b"\xff\xd8", 1), (b"h264", 0),
+)  # fmt: skip
+
+
+async def test_what_is_no_picture_is_no_part_and_hides_no_picture(plain_watchout, clients):
+    url, token = plain_watchout.url, plain_watchout.token(new_name("alice"))
+    camera = await clients.camera(url, token)
+    stream = await camera.register()
+    viewer = await clients.viewer(url, token)
+    await viewer.subscribe(stream, format="binary", lastFrame=False)
+    async with watching(clients, plain_watchout, stream, token) as screen:
+        await camera.show()
+        assert (await screen.part()).picture == JPEG
+        for bad in NO_PICTURES:
+            if isinstance(bad, str):
+                await camera.show(bad)
+            else:
+                await camera.show_binary(bad[0], codec=bad[1])
+        await camera.show(base64_of(PNG))
+        last = await screen.part()
+        assert (last.picture, last.headers["content-type"]) == (PNG, "image/png")
+        assert last.frame_id == len(NO_PICTURES) + 2
+    told = await camera.find("error")
+    assert (told["code"], told["streamId"]) == ("INVALID_MESSAGE", stream)
+    assert [(await viewer.frame())["picture"] for _ in range(3)] == [JPEG, b"h264", PNG]
+    await camera.show("null")
+    await camera.show_binary(b"h264", codec=0)
+    assert (await viewer.frame())["picture"] == b"h264"
+    newest = await http(f"{url}/streams/{stream}/frame.jpg", token=token)
+    assert (newest.status, newest.body, newest.headers["x-frame-id"]) == (200, PNG, str(last.frame_id))
+    late = await clients.viewer(url, token)
+    await late.subscribe(stream)
+    assert (await late.frame())["frameId"] == last.frame_id
+    assert await camera.rest() == [], "it is told once, and its socket stands"

@@ -171,7 +171,7 @@ async def streaming(camera: Camera) -> AsyncIterator[None]:
 
     async def stream() -> None:
         loop = asyncio.get_running_loop()
-        picture, due = b"\xff\xd8" + bytes(FRAME_BYTES - 4) + b"\xff\xd9", loop.time()
+        picture, due = b"\xff\xd8\xff" + bytes(FRAME_BYTES - 5) + b"\xff\xd9", loop.time()
         while True:
             await camera.show_binary(picture, timestamp=now_ms())
             due += 1 / FPS

@@ -14,8 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from common.alerts import Alert
-from common.frames import Frame, FrameFault
-from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, Status, StreamStatus, TellCamera
+from common.codecs import Codec
+from common.frames import Frame
+from common.messages import (
+    BadFrame,
+    Forward,
+    Hold,
+    Interest,
+    Release,
+    Report,
+    Status,
+    StreamStatus,
+    TellCamera,
+    decode_frame,
+)
 from common.settings import Settings
 from gateway.access import Owner
 from gateway.hub import ALERTS_HELD, CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
@@ -138,7 +150,7 @@ class House:
             now_ms=ms(now),
         )
 
-    def frame(self, publication: Publication, now: float = 0.0, text: bytes = b'"AAAA"') -> None:
+    def frame(self, publication: Publication, now: float = 0.0, text: bytes = b'"/9j/"') -> None:
         self.hub.frame(publication, text=text, picture=None, codec=None, timestamp=ms(now), now=now, now_ms=ms(now))
 
     def told(self, now: float = 0.0) -> list[Hold | Interest | Release]:
@@ -151,7 +163,7 @@ def ms(now: float) -> int:
 
 
 def remote(number: int, *, stream: str = "door", term: int = 5) -> Frame:
-    return Frame(stream, number, 0, term=term, text=b'"AAAA"')
+    return Frame(stream, number, 0, term=term, text=b'"/9j/"')
 
 
 def word(status: StreamStatus, *, stream: str = "door", term: int = 5, user: str | None = "ann") -> Status:
@@ -194,12 +206,12 @@ def test_frames_go_to_nobody_else(house: House) -> None:
 
 def test_a_frame_keeps_the_time_of_its_camera(house: House) -> None:
     publication = house.publish(Phone())
-    house.hub.frame(publication, text=None, picture=b"p", codec=None, timestamp=77, now=1.0, now_ms=ms(1.0))
+    house.hub.frame(publication, text=None, picture=b"\xff\xd8\xff", codec=None, timestamp=77, now=1.0, now_ms=ms(1.0))
     newest = house.hub.newest("door")
     assert newest is not None
-    assert (newest.timestamp, newest.picture, newest.term) == (77, b"p", 1)
+    assert (newest.timestamp, newest.picture, newest.term) == (77, b"\xff\xd8\xff", 1)
     assert publication.last_frame_at == ms(1.0)
-    assert (house.hub.frames_in, house.hub.bytes_in) == (1, 1)
+    assert (house.hub.frames_in, house.hub.bytes_in) == (1, 3)
 
 
 def test_the_camera_that_was_taken_over_is_told_and_viewers_stay(house: House) -> None:
@@ -886,6 +898,72 @@ def test_a_camera_here_is_told_once_that_its_frames_cannot_be_decoded(house: Hou
     assert [m["message"] for m in again.messages] == ["so says the router"]
 
 
+BAD_TEXTS = (b'"null"', b'""', b'"?"', b'"AAAA"')
+GOOD_TEXT = b'"/9j/"'
+
+
+@pytest.mark.parametrize("bad", BAD_TEXTS)
+def test_what_is_no_picture_never_becomes_the_newest_frame(house: House, bad: bytes) -> None:
+    publication = house.publish(phone := Phone(), term=4)
+    house.frame(publication, text=bad)
+    assert house.hub.newest("door") is None
+    house.frame(publication, text=GOOD_TEXT)
+    house.frame(publication, text=bad)
+    newest = house.hub.newest("door")
+    assert newest is not None
+    assert newest.frame_id == 2
+    late = Screen(house.hub)
+    late.watch("door")
+    assert late.frames == [("door", 2)]
+    house.hub.forward(Forward(stream="door", term=4, wanted=True), 0.0)
+    assert house.pushed == [2]
+    house.frame(publication, text=bad)
+    assert late.frames == [("door", 2), ("door", 4)], "JSON viewers get every frame"
+    house.publish(phone, term=5, first=5)
+    newest = house.hub.newest("door")
+    assert newest is not None
+    assert newest.frame_id == 2
+    assert house.hub.last_frame_id("door") == 4
+
+
+@pytest.mark.parametrize("bad", BAD_TEXTS)
+def test_what_is_no_picture_replaces_no_newest_frame_of_a_camera_elsewhere(house: House, bad: bytes) -> None:
+    Screen(house.hub).watch("door", "streaming", "ann")
+    house.hub.remote_status(word("streaming"), 0.0, ms(0))
+    for number, text in ((1, GOOD_TEXT), (2, bad)):
+        crossed = decode_frame(Frame("door", number, 0, term=5, text=text).to_bus())
+        house.hub.remote_frame(Frame.from_bus(crossed), 0.0)
+    newest = house.hub.newest("door")
+    assert newest is not None
+    assert newest.frame_id == 1
+
+
+def test_opaque_bytes_go_to_binary_viewers_and_are_no_newest_frame(house: House) -> None:
+    viewer = Flowing(house.hub, "binary")
+    door = house.publish(phone := Phone())
+    flowing(house, viewer)
+    for picture, codec in ((b"h264", Codec.OPAQUE), (b"h264", Codec.JPEG), (b"\xff\xd8\xff", Codec.OPAQUE)):
+        house.hub.frame(door, text=None, picture=picture, codec=codec, timestamp=1, now=0.0, now_ms=ms(0))
+        house.hub.picture_wanted("door", ms(0))
+    assert [struct.unpack_from(">I", wire, 2 + 4)[0] for wire in viewer.got] == [1, 3]
+    newest = house.hub.newest("door")
+    assert newest is not None
+    assert newest.frame_id == 3
+    (told,) = phone.messages
+    assert told["message"].startswith("frame 2: data begins with 68 32 36 34, expected the first bytes of JPEG")
+
+
+def test_a_camera_is_told_once_of_a_frame_that_is_wanted_as_a_picture_and_is_none(house: House) -> None:
+    publication = house.publish(phone := Phone())
+    house.frame(publication, text=GOOD_TEXT)
+    assert house.hub.picture_wanted("door", ms(0)) is None
+    house.frame(publication, text=b'"null"')
+    assert phone.messages == [], "nobody wanted it"
+    for _ in range(2):
+        assert house.hub.picture_wanted("door", ms(0)) is None
+    assert [m["message"][:10] for m in phone.messages] == ["frame 2: d"]
+
+
 def test_of_a_camera_elsewhere_the_router_is_told(house: House) -> None:
     Screen(house.hub).watch("door", "streaming", "ann")
     told = house.hub.undecodable(remote(7), "data is empty", ms(0))
@@ -1140,6 +1218,8 @@ class AnyHistory(RuleBasedStateMachine):
             assert phone.lost == [stream]
             self.holds.pop(stream, None)
             self.elsewhere[stream] = self.term
+            if not self.hub.viewers_of(stream):
+                self.highest[stream] = 0  # nobody here has seen them; the router remembers
 
     @rule(stream=st.sampled_from(STREAMS), back=st.integers(0, 2), step=st.integers(-3, 5))
     def a_frame_comes_from_elsewhere(self, stream: str, back: int, step: int) -> None:
@@ -1288,13 +1368,11 @@ class Flowing:
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         self.asked += 1
+        if subscription.format == "binary" and not frame.has_binary:
+            subscription.skip(Skip.UNDECODABLE)
+            return
         if self.lanes.frame(subscription, frame, now):
-            try:
-                wire = frame_message(frame, subscription.format)
-            except FrameFault:
-                subscription.unsent()
-                return
-            self.write(wire)
+            self.write(frame_message(frame, subscription.format))
             if not self.lanes.blocked:
                 self.hub.flow(subscription, self.write)
 
@@ -1370,7 +1448,7 @@ def test_a_frame_that_cannot_be_had_in_a_format_is_skipped_by_each_who_wants_it_
     door = house.publish(Phone())
     binary, plain = Flowing(house.hub, "binary"), Flowing(house.hub)
     flowing(house, binary, plain)
-    for text in (b'"AAAA"', b'"?"', b'"AAAA"', b'"AAAA"'):
+    for text in (b'"/9j/"', b'"?"', b'"/9j/"', b'"/9j/"'):
         house.frame(door, text=text)
     assert [struct.unpack_from(">I", wire, 2 + 4)[0] for wire in binary.got] == [1, 3, 4]
     assert binary.skipped == {Skip.UNDECODABLE: 1}

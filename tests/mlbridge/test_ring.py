@@ -89,7 +89,7 @@ def test_the_frames_of_alerts_are_not_pushed_out_by_those_that_nobody_spoke_of()
 def test_the_ring_is_bounded_in_bytes(sent: list[tuple[str, int, bool]]) -> None:
     held = ring(20_000)
     for number, (stream, size, alert) in enumerate(sent):
-        held.sent(frame(number, stream, picture=bytes(size)))
+        held.sent(frame(number, stream, picture=PICTURE[:3] + bytes(size)))
         found = held.find(stream, number)
         assert found is not None
         if alert:
