@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.frames import Codec, Frame, sniff
+from common.codecs import Codec, sniff
+from common.frames import Frame
 from ctl import ml_conformance as conformance
 from ctl.findings import Finding, Level
 from ctl.ml_conformance import Came, Load

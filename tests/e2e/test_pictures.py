@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from common.codecs import Codec
 from common.embedded_store import FILE_NAME
-from common.frames import Codec, Frame
+from common.frames import Frame
 from common.messages import (
     FOR_ALERT,
     Answer,

@@ -12,7 +12,8 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from common.frames import Codec, Frame
+from common.codecs import Codec
+from common.frames import Frame
 from common.metrics import Figures
 from common.service import Tasks
 from common.settings import Settings

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common.frames import Codec, Frame, FrameFault, json_head, parse_binary
+from common.codecs import Codec
+from common.frames import Frame, FrameFault, json_head, parse_binary
 from gateway import plain
 from gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 

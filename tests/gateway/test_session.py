@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.alerts import AlertDraft
+from common.codecs import Codec
 from common.errors import CloseCode, ErrorCode
-from common.frames import Codec
 from common.settings import Settings
 from gateway.access import Access, Owner
 from gateway.first_message import MAX_AUTH_BYTES

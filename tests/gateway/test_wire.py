@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 
+from common.codecs import Codec
 from common.errors import ClientError, ErrorCode
-from common.frames import Codec, Frame, FrameFault, decode_text
+from common.frames import Frame, FrameFault, decode_text
 from gateway import plain, wire
 from gateway.wire import KNOWN_TYPES, PlainFrames, VideoFrame, frame_header, frame_message, parse_text
 from tests.kit.playbook import read, unwrap

@@ -15,7 +15,8 @@ import pybase64
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from common.frames import Codec, Frame, parse_binary
+from common.codecs import Codec
+from common.frames import Frame, parse_binary
 
 TOKEN = "token-of-the-tests-0123456789"
 
