@@ -155,6 +155,17 @@ class Release(Message, frozen=True):
     frame_id: FrameId = 0
 
 
+class Reserved(Message, frozen=True):
+    """Whose streams were whose cameras went from this gateway: rows of (stream, user, organizations, term, last frame
+    id, seconds since then). Told to a router that has just begun, which may not know it.
+    """
+
+    rows: Annotated[
+        list[tuple[StreamId, Text, Organizations, Count, FrameId, Annotated[float, msgspec.Meta(ge=0)]]],
+        msgspec.Meta(max_length=REPORT_CHUNK),
+    ]
+
+
 class Lookup(Message, frozen=True):
     """Whose is this stream? `Found` answers."""
 
@@ -197,13 +208,23 @@ class BadFrame(Message, frozen=True):
     reason: Text
 
 
+class Unreserve(Message, frozen=True):
+    """An operator lets anybody register the id of a stream whose camera is gone; `Answer` answers with its former
+    user, or null when it was not reserved.
+    """
+
+    request: Count
+    stream: StreamId
+
+
 class Query(Message, frozen=True):
     """A question of an operator or of an HTTP client; `Answer` answers."""
 
     request: Count
-    what: Literal["stats", "streams", "alerts", "alert"]
+    what: Literal["stats", "streams", "alerts", "alert", "reservations"]
     stream: StreamId | None = None
     id: AlertId | None = None
+    user: Text | None = None
     since: Milliseconds = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
@@ -324,6 +345,13 @@ class Notify(Message, frozen=True):
     at: Milliseconds | None = None
 
 
+class Unreserved(Message, frozen=True):
+    """The id of this stream is nobody's any more: what is known of a camera up to this term is not told again."""
+
+    stream: StreamId
+    term: Count
+
+
 class TellCamera(Message, frozen=True):
     """An error that the camera of a stream on this gateway is told, once per term."""
 
@@ -333,12 +361,12 @@ class TellCamera(Message, frozen=True):
 
 
 FromMember = (
-    Hello | Hold | Interest | Synced | Report | Heartbeat | Coverage | Claim | Release | Lookup | Newest | RaiseAlert
-    | Picture | BadFrame | Query | Bye
+    Hello | Hold | Interest | Synced | Report | Heartbeat | Coverage | Claim | Release | Reserved | Lookup | Newest
+    | RaiseAlert | Picture | BadFrame | Unreserve | Query | Bye
 )  # fmt: skip
 FromRouter = (
     Welcome | Rejoin | Beat | Granted | Refused | Found | Accepted | Answer | Forward | SendNewest | Revoke
-    | Status | Notify | TellCamera
+    | Status | Notify | TellCamera | Unreserved
 )  # fmt: skip
 
 

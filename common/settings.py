@@ -673,8 +673,21 @@ class Settings:
     )  # fmt: skip
     max_streams: int = _setting(
         "MAX_STREAMS", _whole(1, 1_000_000), 20_000, group="Limits", expects="streams",
-        help="Most streams that the router keeps with a camera or lately ended, and as many more that are only "
-        "waited for.",
+        help="Most streams that have a camera; as many more are waited for by viewers of their owners, and as many by "
+        "others.",
+    )  # fmt: skip
+    stream_reserved_s: float = _setting(
+        "STREAM_RESERVED_S", _number(0, 31_536_000), 604_800.0, group="Limits", expects="0–31536000 s",
+        help="How long the id of a stream stays its user's after its camera went: others who register it get "
+        "`UNAUTHORIZED`. Also across restarts of the router.",
+    )  # fmt: skip
+    stream_reserved_per_user: int = _setting(
+        "STREAM_RESERVED_PER_USER", _whole(1, 1_000_000), 5_000, group="Limits", expects="streams",
+        help="Most ids of one user that are kept so; the one whose camera went first gives way.",
+    )  # fmt: skip
+    stream_reserved_max: int = _setting(
+        "STREAM_RESERVED_MAX", _whole(1, 1_000_000), 100_000, group="Limits", expects="streams",
+        help="Most ids of all users that are kept so; the user who has the most loses his oldest.",
     )  # fmt: skip
     message_rate: float = _setting(
         "MESSAGE_RATE", _number(1, 1e6), 2_000.0, group="Limits", expects="messages per s",

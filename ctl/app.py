@@ -18,7 +18,7 @@ from common.errors import WatchoutError
 from ctl.environment import Failure, Interrupted
 
 #: Each in a module of its name.
-COMMANDS: Final = ("token", "publish", "watch", "alert", "stats", "doctor", "keys", "ml")
+COMMANDS: Final = ("token", "publish", "watch", "alert", "stats", "reservations", "doctor", "keys", "ml")
 
 
 class Commands(click.Group):

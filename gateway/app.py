@@ -24,6 +24,8 @@ from gateway.listener import HttpConnection, Listener, open_sockets
 from gateway.revalidation import Revalidation
 from gateway.rooms import Rooms, now_ms
 from gateway.roster import Roster
+from gateway.stream_ids import StreamIds
+from gateway.stream_key import stream_key
 from gateway.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
 from gateway.tls import Certificate
 from identity import make_authenticator
@@ -53,6 +55,8 @@ class Gateway:
             woken=self._link.woken,
             to_bus=self._link.frame_to_bus,
             unlimited_fps=settings.demand_fps,
+            gone_kept_s=settings.stream_reserved_s,
+            gone_per_user=settings.stream_reserved_per_user,
         )
         self._rooms = Rooms(
             settings,
@@ -64,6 +68,7 @@ class Gateway:
             Connections(settings),
             hub,
             self._link,
+            StreamIds(stream_key(settings.home)),
         )
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []

@@ -15,9 +15,22 @@ from common.alerts import Alert
 from common.codecs import Codec
 from common.errors import ErrorCode
 from common.frames import Frame, json_head
-from common.messages import BadFrame, Forward, Hold, Interest, Release, Report, StreamStatus, TellCamera
+from common.messages import (
+    REPORT_CHUNK,
+    BadFrame,
+    Forward,
+    Hold,
+    Interest,
+    Release,
+    Report,
+    Reserved,
+    StreamStatus,
+    TellCamera,
+    Unreserved,
+)
 from common.messages import Status as BusStatus
 from common.pacing import RateMeter, Sampler
+from common.reservations import Reservation, Reservations
 from gateway import wire
 from gateway.access import Owner
 from gateway.demand import Demand, Wanted, wanted
@@ -36,6 +49,11 @@ MAX_MS: Final = 2**63
 MAX_MISSED: Final = 50_000
 #: Ids of alerts that are remembered, so that none comes twice to a viewer.
 ALERTS_SEEN: Final = 65_536
+#: Streams whose cameras went from here that a router which begins anew is told of: how long, how many of one user and
+#: in all.
+GONE_KEPT_S: Final = 604_800.0
+GONE_PER_USER: Final = 5_000
+GONE_KEPT: Final = 20_000
 #: Live alerts that wait for a viewer while those that are kept are fetched for it.
 ALERTS_HELD: Final = 256
 
@@ -137,6 +155,8 @@ class Hub:
         woken: Callable[[], None],
         to_bus: Callable[[Frame], None],
         unlimited_fps: float = 30.0,
+        gone_kept_s: float = GONE_KEPT_S,
+        gone_per_user: int = GONE_PER_USER,
     ) -> None:
         self._streams: dict[str, Stream] = {}
         self._publications: dict[str, Publication] = {}
@@ -146,6 +166,8 @@ class Hub:
         self._changed_demand: set[str] = set()
         self._closed: dict[str, Word] = {}
         self._closed_before: dict[str, Word] = {}
+        #: Whose the streams are whose cameras went from here; seconds since the epoch.
+        self._gone = Reservations(keep_s=gone_kept_s, per_user=gone_per_user, total=GONE_KEPT)
         self._turn_at = float("-inf")
         self._changed_holds: set[str] = set()
         self._changed_interest: set[str] = set()
@@ -174,6 +196,7 @@ class Hub:
     ) -> Publication:
         """A camera's claim was granted. An older camera of the stream on this gateway is told that it is taken over."""
         stream = self._open(stream_id)
+        self._gone.take(stream_id)
         old = stream.publication
         publication = Publication(
             stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), camera, producing, wants_alerts,
@@ -253,7 +276,13 @@ class Hub:
         stream.publication = None
         self._changed_holds.discard(stream.id)
         self._moved.discard(stream.id)
-        self._released.append(Release(stream=stream.id, term=publication.term, frame_id=publication.next_frame_id - 1))
+        last = publication.next_frame_id - 1
+        self._released.append(Release(stream=stream.id, term=publication.term, frame_id=last))
+        owner = publication.owner
+        self._gone.put(
+            stream.id,
+            Reservation(owner.user_id, tuple(sorted(owner.organizations)), publication.term, last, now_ms / 1000),
+        )
         self._set_status(stream, "offline", now_ms)
         self._close_if_empty(stream)
         self._woken()
@@ -495,6 +524,21 @@ class Hub:
             if stream.viewers:
                 yield self._interest(stream.id)
 
+    def gone(self, now_ms: int) -> Iterator[Reserved]:
+        """Whose the streams are whose cameras went from here, for a router that has just begun."""
+        rows = [
+            (name, gone.user, gone.organizations, gone.term, gone.frame_id, max(0.0, now_ms / 1000 - gone.ended_at))
+            for name, gone in self._gone.items()
+        ]
+        for at in range(0, len(rows), REPORT_CHUNK):
+            yield Reserved(rows=rows[at : at + REPORT_CHUNK])
+
+    def unreserved(self, told: Unreserved) -> None:
+        """An operator released the id of a stream."""
+        gone = self._gone.get(told.stream)
+        if gone is not None and gone.term <= told.term:
+            self._gone.take(told.stream)
+
     def missed(self, stream_id: str, skipped: dict[Skip, int]) -> None:
         """Frames of a stream that a viewer here did not get."""
         for why, count in skipped.items():
@@ -522,6 +566,7 @@ class Hub:
         if now - self._turn_at >= CLOSED_KEPT_S:
             self._turn_at = now
             self._closed_before, self._closed = self._closed, {}
+            self._gone.prune(now_ms / 1000)
         for publication in self._publications.values():
             if now - publication.last_frame_s > IDLE_AFTER_S:
                 stream = self._streams[publication.stream]

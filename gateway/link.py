@@ -39,6 +39,7 @@ from common.messages import (
     SendNewest,
     Status,
     TellCamera,
+    Unreserved,
     decode_frame,
 )
 from common.metrics import Figures
@@ -98,6 +99,8 @@ class RouterLink:
         self._picture_waits: dict[tuple[str, int, int], list[asyncio.Future[Frame]]] = {}
         self._waiting = 0
         self._accepted = AcceptedAlerts()
+        #: The epoch of the router that knows all cameras that went from here.
+        self._told_gone = 0
         self.ending = False
         self._name = wanted_name(settings, "gateway")
         self.hub: Hub
@@ -292,6 +295,8 @@ class RouterLink:
                 self.hub.revoke(body.stream, body.term)
             case Notify():
                 self.hub.alert(body.alert, body.at)
+            case Unreserved():
+                self.hub.unreserved(body)
             case TellCamera():
                 self.hub.tell_camera(body, now_ms)
             case _:
@@ -340,6 +345,10 @@ class RouterLink:
     async def _snapshot(self) -> AsyncIterator[Message]:
         for body in self.hub.snapshot(self._loop.time()):
             yield body
+        if (epoch := self.link.epoch) != self._told_gone:
+            for gone in self.hub.gone(time.time_ns() // 1_000_000):
+                yield gone
+            self._told_gone = epoch
 
     def figures(self) -> tuple[str, dict[str, float]]:
         """This process's name and figures."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import string
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -20,6 +18,7 @@ from gateway.lanes import Subscription
 from gateway.limits import Connections
 from gateway.link import RouterLink
 from gateway.roster import Roster
+from gateway.stream_ids import StreamIds
 from identity import Authenticator
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ class Rooms:
     connections: Connections
     hub: Hub
     link: RouterLink
+    stream_ids: StreamIds
     #: Where bytes are read into, of one socket after another.
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH_BYTES)))
     sockets: set[WebSocket] = field(default_factory=set)
@@ -76,9 +76,3 @@ class Rooms:
 def now_ms() -> int:
     """Milliseconds since the epoch, for the wire."""
     return time.time_ns() // 1_000_000
-
-
-def new_stream_id() -> str:
-    r"""An id that matches ``stream_\w+`` as a whole, as old clients cut it out of a text."""
-    tail = "".join(random.choices(string.ascii_lowercase + string.digits, k=8))
-    return f"stream_{now_ms()}_{tail}"

@@ -8,7 +8,6 @@ router comes first. After a `Close` nothing more is said.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -24,6 +23,7 @@ from gateway.access import Access, Owner, Right
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.limits import Allowance
+from gateway.stream_ids import StreamIds
 from identity import Identity, clean_token
 
 
@@ -179,14 +179,14 @@ class Registered:
 
 
 class Session:
-    """The conversation of one socket. `new_stream_id` makes an id for a camera that brings none.
+    """The conversation of one socket. `stream_ids` makes an id for a camera that brings none.
 
     `identity`: who signed in at the upgrade. `ignored`: why a cookie did not.
     """
 
     __slots__ = (
-        "_access", "_allowance", "_asked", "_auth_came", "_closed", "_frames", "_ignored", "_new_stream_id",
-        "_settings", "_subscriptions", "identity", "path", "plain_head", "registered", "unauthorized", "waiting",
+        "_access", "_allowance", "_asked", "_auth_came", "_closed", "_frames", "_ignored", "_settings", "_stream_ids",
+        "_subscriptions", "identity", "path", "plain_head", "registered", "unauthorized", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -196,7 +196,7 @@ class Session:
         access: Access,
         *,
         now: float,
-        new_stream_id: Callable[[], str],
+        stream_ids: StreamIds,
         identity: Identity | None = None,
         ignored: Ignored | None = None,
     ) -> None:
@@ -210,7 +210,7 @@ class Session:
         self.plain_head: bytes | None = None
         self._settings = settings
         self._access = access
-        self._new_stream_id = new_stream_id
+        self._stream_ids = stream_ids
         self._allowance = Allowance(settings, now)
         self._frames = wire.PlainFrames() if path is Path.REGISTER else None
         self._subscriptions: dict[str, Subscription] = {}
@@ -495,7 +495,7 @@ class Session:
             case wire.Auth():
                 return self._auth_after_upgrade(message, now_ms)
             case wire.Register():
-                return self._register(message)
+                return self._register(message, now_ms)
             case wire.Subscribe():
                 return self._subscribe(message)
             case wire.Unsubscribe():
@@ -507,7 +507,7 @@ class Session:
             case _:
                 assert_never(message)
 
-    def _register(self, message: wire.Register) -> list[Command]:
+    def _register(self, message: wire.Register, now_ms: int) -> list[Command]:
         self._must_be(Path.REGISTER, "register")
         assert self.identity is not None
         if not self._access.may_publish(self.identity):
@@ -518,8 +518,11 @@ class Session:
                 f"this socket has registered {self.registered.stream}; open another socket for another stream",
             )
         if message.stream_id is None:
-            message = msgspec.structs.replace(message, stream_id=self._new_stream_id())
+            new_id = self._stream_ids.new(self.identity.user_id, now_ms)
+            message = msgspec.structs.replace(message, stream_id=new_id)
         assert message.stream_id is not None
+        if self._stream_ids.is_anothers(message.stream_id, self.identity.user_id):
+            raise ClientError(ErrorCode.UNAUTHORIZED, "this stream belongs to another user")
         self._asked = message
         self.waiting = Waiting.CLAIM
         producing = "video-frame" in (message.produces or [])

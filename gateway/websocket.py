@@ -31,7 +31,7 @@ from gateway.deflate import EXTENSIONS
 from gateway.intake import Intake
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from gateway.limits import Place
-from gateway.rooms import Rooms, new_stream_id, now_ms
+from gateway.rooms import Rooms, now_ms
 from gateway.session import Path, Session
 from gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
 
@@ -294,7 +294,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._rooms.settings,
             self._rooms.access,
             now=now,
-            new_stream_id=new_stream_id,
+            stream_ids=self._rooms.stream_ids,
             identity=signed_in.identity,
             ignored=signed_in.ignored,
         )

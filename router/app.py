@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 from common import log, supervisor
@@ -41,7 +41,10 @@ from common.messages import (
     Rejoin,
     Release,
     Report,
+    Reserved,
     Synced,
+    Unreserve,
+    Unreserved,
     Welcome,
     decode_from_member,
     encode,
@@ -54,8 +57,10 @@ from common.settings import Settings
 from common.shelf import Shelf
 from common.supervisor import Periodic
 from router.alerts import AlertBook, AlertIds, AlertLog
+from router.epoch import next_epoch
 from router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
 from router.outlet import Outlet
+from router.reservation_file import Change, ReservationFile
 from router.streams import Bridge, Send, Streams
 
 #: After a start, gateways of a former life get this long to tell what they hold before a new claim is decided.
@@ -63,27 +68,14 @@ SYNC_GRACE_S: Final = 1.0
 #: Claims, look-ups and alerts that may wait for that.
 MAX_WAITING: Final = 10_000
 PRUNE_EVERY_S: Final = 10.0
+#: Whose the stream ids are is written to the disk this often.
+SAVE_EVERY_S: Final = 0.5
 #: Alerts that a gateway which missed some is told again between two turns of the loop.
 AGAIN_TURN: Final = 100
 #: A member that sends nonsense is named this often.
 WARN_EVERY_S: Final = 5.0
-EPOCH_FILE: Final = "epoch"
 
 _log = log.get("router")
-
-
-def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:
-    """A number above every former router's of this home, and whether there was one. Writes it down."""
-    path = home / EPOCH_FILE
-    try:
-        former = int(path.read_text())
-    except (OSError, ValueError):
-        former = 0
-    epoch = max(now_ms, former + 1)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(f"{epoch}\n")
-    fresh.replace(path)
-    return epoch, former > 0
 
 
 class Router:
@@ -105,6 +97,7 @@ class Router:
         self._outlet: Outlet | None = None
         #: What cannot be answered before the gateways of a former life had their time; None from then on.
         self._waiting: list[tuple[bytes, Claim | Lookup | RaiseAlert]] | None = None
+        self._reservations: ReservationFile | None = None
         self._lock = -1
         self._bus: RouterBus | BothRouterBuses | None = None
         self._remote: RemoteRouterBus | None = None
@@ -118,7 +111,18 @@ class Router:
         self._warned = float("-inf")
         self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
         self._members = Members(self._epoch)
-        self._streams = Streams(self._epoch, max_streams=self._settings.max_streams, syncing=had_former)
+        self._streams = Streams(
+            self._epoch,
+            max_streams=self._settings.max_streams,
+            syncing=had_former,
+            reserved_s=self._settings.stream_reserved_s,
+            reserved_per_user=self._settings.stream_reserved_per_user,
+            reserved_max=self._settings.stream_reserved_max,
+        )
+        self._reservations = ReservationFile(self._settings.home, failed=self._streams.change_all)
+        for name, reservation in self._reservations.load(now_ms := _now_ms()):
+            ended_at = self._started - (now_ms - reservation.ended_at) / 1000
+            self._streams.restore(name, replace(reservation, ended_at=ended_at))
         if self._settings.alert_webhook_url is not None:
             self._outlet = Outlet(self._settings, self._figures)
             await self._outlet.open()
@@ -139,6 +143,7 @@ class Router:
             every(BEAT_EVERY_S, self._beat, "beats"),
             every(BEAT_EVERY_S, self._let_go_of_the_silent, "silent members"),
             every(PRUNE_EVERY_S, self._prune, "pruning"),
+            every(SAVE_EVERY_S, self._save_reservations, "saving of reservations"),
         ]
         _log.info("router listens", home=str(self._settings.home), epoch=self._epoch)
 
@@ -175,6 +180,10 @@ class Router:
             self._bus.close()
         if self._outlet is not None:
             await self._outlet.close()
+        if self._reservations is not None:
+            await self._reservations.wait()
+            self._save_reservations()
+            await self._reservations.close()
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -239,7 +248,7 @@ class Router:
             case Report():
                 self._streams.report(member, body)
             case Hold():
-                self._send_all(self._streams.hold(member, body, now, now_ms))
+                self._send_all(self._streams.hold(member, body, now_ms))
             case Interest():
                 self._send_all(self._streams.interest(member, body, now, now_ms))
             case Synced():
@@ -254,6 +263,8 @@ class Router:
                     self._waiting.append((member, body))
                 else:
                     self._send(member, Refused(request=body.request, code="ROUTING_ERROR", message="try again"))
+            case Reserved():
+                self._streams.reserved(body, now)
             case Release():
                 self._send_all(self._streams.release(member, body, now, now_ms))
             case Newest():
@@ -264,12 +275,23 @@ class Router:
                     self._bus.send_frame(member, picture)
             case BadFrame():
                 self._send_all(self._streams.bad_frame(body))
+            case Unreserve():
+                self._unreserve(member, body)
             case Query():
                 self._send(member, Answer(request=body.request, body=self._answer(body, now, now_ms)))
             case Bye():
                 self._gone(member, "ended")
             case Hello():
                 raise AssertionError("a greeting is no message of a greeted member")
+
+    def _unreserve(self, member: bytes, body: Unreserve) -> None:
+        found = self._streams.unreserve(body.stream)
+        if found is not None:
+            _log.info("an operator released the id of a stream", stream=body.stream, user=found.user)
+            for each in self._members.all():
+                if each.hello.kind == "gateway":
+                    self._send(each.id, Unreserved(stream=body.stream, term=found.term))
+        self._send(member, Answer(request=body.request, body=None if found is None else found.user))
 
     def _alert(self, member: bytes, body: RaiseAlert, now_ms: int) -> None:
         alert, now = body.alert, self._loop.time()
@@ -341,6 +363,8 @@ class Router:
                     (*row, self._pictures.find(row[0], (row[2], row[3])) is not None)
                     for row in self._book.of_id(query.id or "")
                 ]
+            case "reservations":
+                return self._streams.reservations(query.user, query.limit, now)
             case "streams":
                 return self._streams.rows(names, now_ms)
             case "stats":
@@ -348,6 +372,10 @@ class Router:
                 connections = sum(int(m.figures.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
                 self._figures.set("members", len(members))
                 self._figures.set("streams", len(self._streams))
+                self._figures.set("stream_reservations", self._streams.reserved_count)
+                self._figures.values["stream_reservations_evicted_total"] = self._streams.reserved_evicted
+                assert self._reservations is not None
+                self._figures.set("stream_reservations_unsaved", self._reservations.failing)
                 self._figures.set("alert_picture_bytes", self._pictures.bytes)
                 self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
                 assert self._bus is not None
@@ -410,6 +438,16 @@ class Router:
         self._alert_ids.prune(now)
         self._log_of_alerts.prune(now)
         self._pictures.prune(now)
+
+    def _save_reservations(self) -> None:
+        if self._reservations is None or not self._streams.changed or not self._reservations.ready(self._loop.time()):
+            return
+        now, now_ms, whole = self._loop.time(), _now_ms(), self._streams.changed_all
+        changes: list[Change] = [
+            (name, known and replace(known, ended_at=now_ms - (now - known.ended_at) * 1000))
+            for name, known in self._streams.take_changes()
+        ]
+        self._reservations.save(changes, now, whole=whole)
 
     def _decide_waiting(self) -> None:
         waiting, self._waiting = self._waiting or [], None

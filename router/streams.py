@@ -1,18 +1,21 @@
 """The registry of streams: claims and terms, interest, routes of frames. Pure: messages in, messages to members out.
 
 Rules
-- One holder per stream. A claim by the same user takes the stream over; by another user it is refused, also for
-  `OWNER_GRACE_S` after the camera went, so that a phone that lost its network finds its stream again.
+- One holder per stream. A claim by the same user takes the stream over; by another user it is refused, also while the
+  id is reserved for its user after the camera went (`common.reservations`).
 - Each claim gets a term, higher than all before it, across restarts too. What comes under a lower term is void.
 - `Hold` and `Interest` tell a state, not a change: telling them again changes nothing, and after a snapshot
   whatever was not told again is gone.
 - Frames are wanted from a holder only while somebody on another process wants them, at the highest rate of those.
+- A stream without a camera and without viewers is no more than its reservation: nothing here grows with the number of
+  streams that ended.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +36,7 @@ from common.messages import (
     Refused,
     Release,
     Report,
+    Reserved,
     Revoke,
     SendNewest,
     Status,
@@ -40,16 +44,21 @@ from common.messages import (
     TellCamera,
 )
 from common.pacing import Sampler
+from common.reservations import Reservation, Reservations
 
-#: How long a stream without a camera still belongs to its user.
-OWNER_GRACE_S: Final = 30.0
-#: How long a stream that nobody watches is remembered after its camera went, while there is room: its frame ids go on
+#: How long it is at least known whose a stream was, also when others may register its id before: its frame ids go on
 #: from there, and late alerts are still its user's.
 RETAIN_S: Final = 86_400.0
+#: How long an id that a user has published stays his, how many of one user and in all.
+RESERVED_S: Final = 604_800.0
+RESERVED_PER_USER: Final = 5_000
+RESERVED_MAX: Final = 100_000
 #: Frame ids left out when a stream moves to another process, whose predecessor may have sent more than it told.
 FRAME_ID_JUMP: Final = 1 << 16
 #: Most reasons that are kept apart for a stream.
 MAX_REASONS: Final = 16
+#: Ids whose owner changed that are told one by one to who keeps them.
+MAX_CHANGED: Final = 20_000
 #: Above this the ids of a stream begin again at 1: 2³² frames are not far.
 FRAME_ID_HIGH: Final = 2**32 - (1 << 24)
 
@@ -80,7 +89,6 @@ class Stream:
     fps: float = 0.0
     started_at: int = 0
     last_frame_at: int | None = None
-    ended_at: float = 0.0
     interests: dict[bytes, Interest] = field(default_factory=dict)
     bridges: dict[str, bytes] = field(default_factory=dict)
     confirmed: bool = False
@@ -106,13 +114,33 @@ class Streams:
     """All streams of one router's life. Terms begin above `epoch` × 2²⁰, so that they rise across restarts.
 
     While `syncing`, gateways of a former life may still tell what they hold: nothing is called offline until `settle`.
+    At most `max_streams` have a camera, as many more are waited for by viewers of their owners, and as many by others.
+    An id stays its user's for `reserved_s` seconds after its camera went.
     """
 
-    def __init__(self, epoch: int, *, max_streams: int, syncing: bool = False) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        *,
+        max_streams: int,
+        syncing: bool = False,
+        reserved_s: float = RESERVED_S,
+        reserved_per_user: int = RESERVED_PER_USER,
+        reserved_max: int = RESERVED_MAX,
+    ) -> None:
         self._syncing = syncing
         self._next_term = epoch << 20
         self._max_streams = max_streams
+        self._reserved_s = reserved_s
+        #: Of streams without a camera. Claims of others are refused for `reserved_s`.
+        self._reservations = Reservations(
+            keep_s=max(reserved_s, RETAIN_S), per_user=reserved_per_user, total=reserved_max
+        )
+        #: Stream ids whose owner changed, came or went since `take_changes`; None: too many, all are to be written.
+        self._changed: dict[str, None] | None = {}
+        #: Streams with a camera, and those that are waited for.
         self._streams: dict[str, Stream] = {}
+        self._held_count = 0
         self._waited_for: set[str] = set()
         self._held: dict[bytes, set[str]] = {}
         self._wanted: dict[bytes, set[str]] = {}
@@ -135,18 +163,19 @@ class Streams:
 
     def claim(self, member: bytes, claim: Claim, now: float, now_ms: int) -> list[Send]:
         """A camera wants the stream: `Granted`, with a `Revoke` for whom it takes over, or `Refused`."""
-        stream = self._find_or_make(claim.stream, now)
+        stream = self._streams.get(claim.stream)
+        owner = self._claimed_by(claim.stream, stream, now)
+        if owner is not None and owner != claim.user:
+            return [_refuse(member, claim, "UNAUTHORIZED", "this stream belongs to another user")]
+        stream = self._find_or_make(claim.stream, stream)
         if stream is None:
             return [
                 _refuse(member, claim, "ROUTING_ERROR", f"{self._max_streams} streams are known, which is the most")
             ]
-        owned = stream.holder is not None or now - stream.ended_at < OWNER_GRACE_S
-        if owned and stream.user is not None and stream.user != claim.user:
-            return [_refuse(member, claim, "UNAUTHORIZED", "this stream belongs to another user")]
         sends: list[Send] = []
         if stream.holder is not None:
             sends.append(Send(stream.holder, Revoke(stream=stream.id, term=stream.term)))
-            self._held[stream.holder].discard(stream.id)
+            _discard(self._held, stream.holder, stream.id)
         last = max(stream.frame_id, claim.floor)
         # Only a `Release` told the last id: who is taken over, or was lost, may have sent frames and told of none.
         untold = stream.holder is not None or (stream.term > 0 and stream.last_holder is None)
@@ -167,9 +196,12 @@ class Streams:
         )
         return sends
 
-    def hold(self, member: bytes, hold: Hold, now: float, now_ms: int) -> list[Send]:
+    def hold(self, member: bytes, hold: Hold, now_ms: int) -> list[Send]:
         """A gateway tells the state of a stream that it holds."""
-        stream = self._find_or_make(hold.stream, now)
+        stream = self._streams.get(hold.stream)
+        reserved = self._reservations.get(hold.stream)
+        if reserved is None or hold.term >= reserved.term:
+            stream = self._find_or_make(hold.stream, stream)
         if (
             stream is None
             or hold.term < stream.term
@@ -180,8 +212,9 @@ class Streams:
         sends: list[Send] = []
         if stream.holder is not None and stream.holder != member:  # only a higher term comes so far
             sends.append(Send(stream.holder, Revoke(stream=stream.id, term=stream.term)))
-            self._held[stream.holder].discard(stream.id)
+            _discard(self._held, stream.holder, stream.id)
         self._next_term = max(self._next_term, hold.term)
+        before = stream.user
         stream.user, stream.organizations = hold.user, hold.organizations
         stream.term, stream.status = hold.term, hold.status
         stream.producing, stream.wants_alerts = hold.producing, hold.wants_alerts
@@ -192,6 +225,8 @@ class Streams:
         if stream.holder != member:
             stream.forward = None
             self._set_holder(stream, member)
+        elif stream.user != before:
+            self._mark(stream.id)
         return sends + self._announce(stream, now_ms) + self._reroute(stream)
 
     def report(self, member: bytes, report: Report) -> None:
@@ -212,9 +247,7 @@ class Streams:
         if stream is None or stream.holder != member or stream.term != release.term:
             return []
         stream.frame_id = max(stream.frame_id, release.frame_id)
-        sends = self._end(stream, now, now_ms)
-        stream.last_holder = member
-        return sends
+        return self._end(stream, now, now_ms, told_by=member)
 
     def bad_frame(self, bad: BadFrame) -> list[Send]:
         """Somebody could not decode a frame: the camera is told once per term."""
@@ -231,15 +264,17 @@ class Streams:
         again = self._told(member, 1, interest.stream)
         if not interest.viewers and not interest.alert_viewers:
             return self._drop_interest(member, interest.stream)
-        stream = self._find_or_make(interest.stream, now, waited_for=interest.user is None)
+        stream = self._streams.get(interest.stream) or self._wait_for(interest)
         if stream is None:
             return []
         new = again or member not in stream.interests
         stream.interests[member] = interest
         stream.frame_id = max(stream.frame_id, interest.floor)
         self._wanted.setdefault(member, set()).add(stream.id)
-        if stream.user is None:
+        if stream.user is None and interest.user is not None:  # a former router said so
             stream.user, stream.organizations = interest.user, interest.organizations
+            self._waited_for.discard(stream.id)
+            self._reserve(stream, now)
         known = stream.holder is not None or not self._syncing
         sends = [Send(member, _status(stream, now_ms))] if new and known and stream.holder != member else []
         return sends + self._reroute(stream)
@@ -266,6 +301,16 @@ class Streams:
                 organizations=stream.organizations,
                 term=stream.term,
             )
+        reserved = self._reservations.get(name)
+        if reserved is not None:
+            return Found(
+                request=request,
+                stream=name,
+                status="offline",
+                user=reserved.user,
+                organizations=reserved.organizations,
+                term=reserved.term,
+            )
         if len(self._waited_for) >= self._max_streams:
             text = f"{self._max_streams} streams are waited for, which is the most"
             return Refused(request=request, code="ROUTING_ERROR", message=text)
@@ -273,8 +318,8 @@ class Streams:
 
     def owner(self, name: str) -> str | None:
         """Whose a stream is, or was last."""
-        stream = self._streams.get(name)
-        return stream.user if stream is not None else None
+        known = self._streams.get(name) or self._reservations.get(name)
+        return known.user if known is not None else None
 
     def newest(self, member: bytes, name: str) -> list[Send]:
         """Ask the holder for its newest frame, for one member."""
@@ -333,12 +378,93 @@ class Streams:
             sends += self._reroute(self._streams[name])
         return sends
 
+    # ── reservations ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def reserved_count(self) -> int:
+        """How many ids without a camera are known to be somebody's."""
+        return len(self._reservations)
+
+    @property
+    def reserved_evicted(self) -> int:
+        """Reservations that gave way to others before their time."""
+        return self._reservations.evicted
+
     def prune(self, now: float) -> None:
-        """Forget streams that ended long ago and that nobody waits for."""
-        for stream in list(self._streams.values()):
-            if stream.holder is None and not stream.interests and now - stream.ended_at > RETAIN_S:
-                del self._streams[stream.id]
-                self._waited_for.discard(stream.id)
+        """Forget whose the streams were that ended long ago. Costs only what it forgets."""
+        for name in self._reservations.prune(now):
+            self._mark(name)
+
+    def reserved(self, told: Reserved, now: float) -> None:
+        """A gateway of a former router's life tells whose the streams were whose cameras went from it."""
+        for name, user, organizations, term, frame_id, ago_s in told.rows:
+            stream, known = self._streams.get(name), self._reservations.get(name)
+            last_term = max(stream.term if stream is not None else 0, known.term if known is not None else 0)
+            if (stream is not None and stream.holder is not None) or last_term >= term:
+                continue
+            self.restore(name, Reservation(user, organizations, term, frame_id, now - ago_s))
+
+    def restore(self, name: str, reservation: Reservation) -> None:
+        """A reservation of a former router's life. What is known of the stream in this one is kept."""
+        stream = self._streams.get(name)
+        if stream is None or stream.holder is None:
+            if stream is not None and stream.term < reservation.term:
+                stream.user, stream.organizations = reservation.user, reservation.organizations
+                stream.term, stream.frame_id = reservation.term, max(stream.frame_id, reservation.frame_id)
+                self._waited_for.discard(name)
+            self._put_reservation(name, reservation)
+
+    def unreserve(self, name: str) -> Reservation | None:
+        """Let anybody register an id whose camera is gone; what was known of it, None when it is not reserved."""
+        found = self._reservations.take(name)
+        if found is not None:
+            self._mark(name)
+        return found
+
+    def reservations(self, user: str | None, limit: int, now: float) -> list[tuple[str, str, float]]:
+        """Reserved ids, of one user or of all, oldest first: rows of (id, user, seconds that are left)."""
+        names = (name for name, _ in self._reservations.items()) if user is None else self._reservations.of_user(user)
+        rows: list[tuple[str, str, float]] = []
+        for name in names:
+            found = self._reservations.get(name)
+            if found is not None and (left_s := self._reserved_s - (now - found.ended_at)) > 0:
+                rows.append((name, found.user, left_s))
+            if len(rows) >= limit:
+                break
+        return rows
+
+    def take_changes(self) -> Iterator[tuple[str, Reservation | None]]:
+        """Whose ids changed since this was last called, for who keeps them across restarts; None: it is nobody's.
+
+        One with a camera is as if its camera went never: `ended_at` is infinite. `changed_all` says when there were too
+        many to be told one by one: whatever is not among them then is nobody's.
+        """
+        changed, self._changed = self._changed, {}
+        if changed is None:
+            names = [*self._streams, *(name for name, _ in self._reservations.items())]
+            changed = dict.fromkeys(names)
+        for name in changed:
+            yield name, self._kept(name)
+
+    @property
+    def changed_all(self) -> bool:
+        """Whether too many ids changed since `take_changes` to be told one by one."""
+        return self._changed is None
+
+    @property
+    def changed(self) -> bool:
+        """Whether any id changed since `take_changes`."""
+        return self._changed is None or bool(self._changed)
+
+    def change_all(self) -> None:
+        """What `take_changes` told was not kept: tell everything next time."""
+        self._changed = None
+
+    def _kept(self, name: str) -> Reservation | None:
+        stream = self._streams.get(name)
+        if stream is not None and stream.holder is not None and stream.user is not None:
+            return Reservation(stream.user, stream.organizations, stream.term, stream.frame_id, math.inf)
+        return self._reservations.get(name)
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -391,54 +517,85 @@ class Streams:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _find_or_make(self, name: str, now: float, *, waited_for: bool = False) -> Stream | None:
-        """The stream; None when there are too many: of those with a user, or of those that are only waited for."""
-        stream = self._streams.get(name)
-        if stream is not None and (waited_for or name not in self._waited_for):
-            return stream
-        if waited_for:
+    def _claimed_by(self, name: str, stream: Stream | None, now: float) -> str | None:
+        """The one user who may register the stream now; None: anybody may."""
+        if stream is not None and stream.holder is not None:
+            return stream.user
+        reserved = self._reservations.get(name)
+        return reserved.user if reserved is not None and now - reserved.ended_at < self._reserved_s else None
+
+    def _find_or_make(self, name: str, stream: Stream | None) -> Stream | None:
+        """The stream, which gets a camera; None when too many have one. It is reserved no more, but held."""
+        if stream is None or stream.holder is None:
+            if self._held_count >= self._max_streams:
+                return None
+            reserved = self._reservations.take(name)
+            if stream is None:
+                stream = self._streams[name] = Stream(name)
+                _recall(stream, reserved)
+            self._waited_for.discard(name)
+        return stream
+
+    def _wait_for(self, interest: Interest) -> Stream | None:
+        """A stream that has no camera and is waited for; None when too many are."""
+        name = interest.stream
+        reserved = self._reservations.get(name)
+        if reserved is None and interest.user is None:
             if len(self._waited_for) >= self._max_streams:
                 return None
             self._waited_for.add(name)
-        else:
-            if len(self._streams) - len(self._waited_for) >= self._max_streams and not self._evict_one():
-                return None
-            self._waited_for.discard(name)
-        if stream is None:
-            stream = self._streams[name] = Stream(name, ended_at=now - OWNER_GRACE_S)
+        elif len(self._streams) - self._held_count - len(self._waited_for) >= self._max_streams:
+            return None
+        stream = self._streams[name] = Stream(name)
+        _recall(stream, reserved)
         return stream
 
-    def _evict_one(self) -> bool:
-        idle = [
-            s for s in self._streams.values()
-            if s.holder is None and not s.interests and s.id not in self._waited_for
-        ]  # fmt: skip
-        if not idle:
-            return False
-        del self._streams[min(idle, key=lambda s: s.ended_at).id]
-        return True
-
     def _forget_if_empty(self, stream: Stream) -> None:
-        if stream.user is None and stream.holder is None and not stream.interests:
+        if stream.holder is None and not stream.interests:
             self._streams.pop(stream.id, None)
             self._waited_for.discard(stream.id)
 
     def _set_holder(self, stream: Stream, member: bytes) -> None:
+        if stream.holder is None:
+            self._held_count += 1
         stream.holder = stream.last_holder = member
         self._held.setdefault(member, set()).add(stream.id)
+        self._mark(stream.id)
 
-    def _end(self, stream: Stream, now: float, now_ms: int) -> list[Send]:
+    def _end(self, stream: Stream, now: float, now_ms: int, *, told_by: bytes | None = None) -> list[Send]:
         # Without its `Release` nobody knows its last frame id: even the same holder's next claim has to jump.
-        stream.last_holder = None
+        stream.last_holder = told_by
         if stream.holder is not None:
-            self._held.get(stream.holder, set()).discard(stream.id)
-        stream.holder, stream.status, stream.ended_at = None, "offline", now
+            _discard(self._held, stream.holder, stream.id)
+            self._held_count -= 1
+        stream.holder, stream.status = None, "offline"
         stream.producing = stream.wants_alerts = False
         stream.fps, stream.forward, stream.routes, stream.bridges = 0.0, None, [], {}
-        return self._announce(stream, now_ms)
+        self._reserve(stream, now)
+        sends = self._announce(stream, now_ms)
+        self._forget_if_empty(stream)
+        return sends
+
+    def _reserve(self, stream: Stream, now: float) -> None:
+        if stream.user is not None:
+            self._put_reservation(
+                stream.id,
+                Reservation(stream.user, stream.organizations, stream.term, stream.frame_id, now, stream.last_holder),
+            )
+
+    def _put_reservation(self, name: str, reservation: Reservation) -> None:
+        for gone in self._reservations.put(name, reservation):
+            self._mark(gone)
+        self._mark(name)
+
+    def _mark(self, name: str) -> None:
+        if self._changed is not None:
+            self._changed[name] = None
+            if len(self._changed) > MAX_CHANGED:
+                self._changed = None
 
     def _drop_interest(self, member: bytes, name: str) -> list[Send]:
-        self._wanted.get(member, set()).discard(name)
+        _discard(self._wanted, member, name)
         stream = self._streams.get(name)
         if stream is None or stream.interests.pop(member, None) is None:
             return []
@@ -515,6 +672,22 @@ def assign(stream: str, bridges: Iterable[Bridge]) -> list[Bridge]:
         if bridge.group not in best or weight > best[bridge.group][0]:
             best[bridge.group] = (weight, bridge)
     return [bridge for _, bridge in best.values()]
+
+
+def _recall(stream: Stream, reserved: Reservation | None) -> None:
+    """Take up in a stream what is known of its former cameras."""
+    if reserved is not None:
+        stream.user, stream.organizations = reserved.user, reserved.organizations
+        stream.term, stream.frame_id, stream.last_holder = reserved.term, reserved.frame_id, reserved.last_holder
+
+
+def _discard(index: dict[bytes, set[str]], member: bytes, name: str) -> None:
+    """Take a name out of a member's; a member without any is not kept."""
+    names = index.get(member)
+    if names is not None:
+        names.discard(name)
+        if not names:
+            del index[member]
 
 
 def _status(stream: Stream, now_ms: int) -> Status:

@@ -26,6 +26,7 @@ from common.messages import (
     Status,
     StreamStatus,
     TellCamera,
+    Unreserved,
     decode_frame,
 )
 from common.settings import Settings
@@ -1489,3 +1490,46 @@ def test_flowing_or_not_every_frame_is_sent_once_in_order_or_waits_or_is_counted
         numbers = [read(wire)["frameId"] for wire in viewer.got]
         assert numbers == sorted(set(numbers))
         assert sent == len(numbers) + (viewer.subscription.slot is not None) + sum(viewer.skipped.values())
+
+
+# ── cameras that went ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def published(hub: Hub, stream: str, user: str, term: int) -> Publication:
+    return hub.publish(
+        stream, Owner(user), Phone(), term=term, first_frame_id=1, producing=True, wants_alerts=False, now=0.0,
+        now_ms=START_MS,
+    )  # fmt: skip
+
+
+def gone(hub: Hub, now_ms: int = START_MS) -> dict[str, tuple[str, int]]:
+    return {row[0]: (row[1], row[3]) for told in hub.gone(now_ms) for row in told.rows}
+
+
+def test_whose_the_streams_were_whose_cameras_went_from_here_is_kept_for_the_next_router() -> None:
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    for name, user, term in (("a", "ann", 1), ("b", "bob", 2), ("c", "cy", 3)):
+        hub.release(published(hub, name, user, term), START_MS)
+    assert gone(hub) == {"a": ("ann", 1), "b": ("bob", 2), "c": ("cy", 3)}
+    published(hub, "a", "ann", 4)  # it is told as a `Hold` now
+    hub.unreserved(Unreserved(stream="b", term=2))
+    hub.unreserved(Unreserved(stream="c", term=2))  # of a camera before this one
+    assert gone(hub) == {"c": ("cy", 3)}
+    hub.tick(0.0, START_MS + 604_801_000)
+    assert gone(hub) == {}
+
+
+def test_a_stream_that_was_taken_over_elsewhere_is_told_by_who_has_it() -> None:
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    published(hub, "a", "ann", 1)
+    hub.revoke("a", 2)
+    assert gone(hub) == {}
+
+
+def test_very_many_cameras_that_went_are_told_in_pieces_and_are_bounded() -> None:
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None, gone_per_user=1200)
+    for number in range(1500):
+        hub.release(published(hub, f"s{number}", "ann", number + 1), START_MS)
+    told = list(hub.gone(START_MS + 2000))
+    assert [len(each.rows) for each in told] == [500, 500, 200]
+    assert {row[5] for each in told for row in each.rows} == {2.0}

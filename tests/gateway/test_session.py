@@ -17,7 +17,6 @@ from common.errors import CloseCode, ErrorCode
 from common.settings import Settings
 from gateway.access import Access, Owner
 from gateway.first_message import MAX_AUTH_BYTES
-from gateway.rooms import new_stream_id
 from gateway.session import (
     Acknowledged,
     AskClaim,
@@ -36,6 +35,7 @@ from gateway.session import (
     Verify,
     Waiting,
 )
+from gateway.stream_ids import KEY_BYTES, StreamIds
 from identity import Identity
 from tests.kit.playbook import (
     ANN,
@@ -287,13 +287,13 @@ def test_a_camera_that_names_no_stream_gets_one() -> None:
 
 
 def test_old_clients_can_cut_a_made_id_out_of_the_text() -> None:
-    made = [new_stream_id() for _ in range(200)]
-    assert len(set(made)) == len(made)
-    for name in made:
-        session = Session(
-            camera().path, Settings(), Access(Settings()), now=0.0, new_stream_id=lambda name=name: name, identity=ANN
-        )
-        session.text(b'{"type":"register"}', 0.0, START_MS)
+    ids, made = StreamIds(bytes(KEY_BYTES)), set()
+    for _ in range(200):
+        session = Session(camera().path, Settings(), Access(Settings()), now=0.0, stream_ids=ids, identity=ANN)
+        (asked,) = session.text(b'{"type":"register"}', 0.0, START_MS)
+        assert isinstance(asked, AskClaim)
+        name = asked.stream
+        made.add(name)
         reply, _ = session.granted(1, 1, START_MS)
         assert isinstance(reply, Reply)
         told = read(reply.wire)
@@ -301,6 +301,18 @@ def test_old_clients_can_cut_a_made_id_out_of_the_text() -> None:
         assert found is not None
         assert found[1] == told["streamId"] == name
         assert told["message"] == f"Registration successful. Stream ID: {name}"
+    assert len(made) == 200
+
+
+def test_an_id_that_was_made_for_another_user_is_refused_before_the_router_is_asked() -> None:
+    ids = StreamIds(bytes(KEY_BYTES))
+    for user, expected in (("ann", AskClaim), ("bob", Reply)):
+        register = b'{"type":"register","streamId":"%b"}' % ids.new(user, START_MS).encode()
+        session = Session(camera().path, Settings(), Access(Settings()), now=0.0, stream_ids=ids, identity=ANN)
+        (answer,) = session.text(register, 0.0, START_MS)
+        assert isinstance(answer, expected)
+    assert isinstance(answer, Reply)
+    assert read(answer.wire)["code"] == "UNAUTHORIZED"
 
 
 def test_produces_and_consumes_may_be_left_out() -> None:

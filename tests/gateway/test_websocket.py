@@ -20,6 +20,7 @@ from gateway.hub import Hub
 from gateway.limits import Connections
 from gateway.rooms import Rooms
 from gateway.session import Path, Session
+from gateway.stream_ids import KEY_BYTES, StreamIds
 from gateway.websocket import WebSocket
 
 HEAD = (
@@ -63,12 +64,15 @@ def opened() -> tuple[WebSocket, Wire]:
     tasks = SimpleNamespace(start=lambda *_: None)
     sockets: set[WebSocket] = set()
     hub = Hub(woken=lambda: None, to_bus=lambda _: None)
-    parts: list[Any] = [settings, Figures(), tasks, None, Access(settings), sockets, Connections(settings), hub, None]
+    ids = StreamIds(bytes(KEY_BYTES))
+    parts: list[Any] = [
+        settings, Figures(), tasks, None, Access(settings), sockets, Connections(settings), hub, None, ids,
+    ]  # fmt: skip
     rooms = Rooms(*parts)
     wire = Wire()
     socket = WebSocket(rooms, rooms.connections.opened("127.0.0.1"))
     socket.connection_made(cast("asyncio.BaseTransport", wire))
-    session = Session(Path.SUBSCRIBE, settings, rooms.access, now=0.0, new_stream_id=lambda: "x")
+    session = Session(Path.SUBSCRIBE, settings, rooms.access, now=0.0, stream_ids=ids)
     socket._conversation = Conversation(rooms, socket, session)
     socket._protocol.receive_data(HEAD)
     (request,) = socket._protocol.events_received()

@@ -17,6 +17,7 @@ compared as decoded JSON without their timestamp, which must be the time of the 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any, Final
@@ -33,6 +34,7 @@ from gateway.access import Access, Owner
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.session import Close, Command, Ignored, Path, Reply, Session, Watch
+from gateway.stream_ids import KEY_BYTES, StreamIds
 from identity import Identity
 
 START_MS: Final = 1_729_943_200_000
@@ -132,15 +134,26 @@ def viewer(
     return _session(Path.SUBSCRIBE, identity, settings, ignored)
 
 
+class NumberedIds(StreamIds):
+    """Makes ids that a test can foretell."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key)
+        self._numbers = itertools.count(1)
+
+    def new(self, user: str, now_ms: int) -> str:
+        del user
+        return f"stream_{now_ms}_made{next(self._numbers)}"
+
+
 def _session(path: Path, identity: Identity | None, settings: Settings | None, ignored: Ignored | None) -> Session:
-    numbers = iter(range(1, 1000))
     settings = settings or Settings()
     return Session(
         path,
         settings,
         Access(settings),
         now=0.0,
-        new_stream_id=lambda: f"stream_{START_MS}_made{next(numbers)}",
+        stream_ids=NumberedIds(bytes(KEY_BYTES)),
         identity=identity,
         ignored=ignored,
     )

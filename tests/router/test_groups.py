@@ -33,7 +33,9 @@ from common.messages import (
     RaiseAlert,
     Release,
     Report,
+    Reserved,
     Synced,
+    Unreserve,
     decode_from_member,
     encode,
 )
@@ -128,7 +130,8 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
     kinds = {type(body) for body in said} | {Hello}
     refused = (
         Claim(request=1, stream="cam", user="ann"), Release(stream="cam", term=1), Lookup(request=1, stream="cam"),
-        Newest(stream="cam"), Query(request=1, what="stats"), Report(rows=[]),
+        Newest(stream="cam"), Query(request=1, what="stats"), Report(rows=[]), Reserved(rows=[]),
+        Unreserve(request=1, stream="cam"),
         Interest(stream="cam", viewers=1, alert_viewers=1), Picture(stream="cam", term=1, frame_id=1),
         Hold(
             stream="cam", user="ann", term=1, status="online", producing=False, wants_alerts=False, frame_id=0,

@@ -45,6 +45,8 @@ ANY_GATEWAY = st.sampled_from(["g1", "g1", "g2", "g2", "g3"])
 TROUBLES = (*["hole"] * 6, "silence", "death", "restart")
 WAITS = st.sampled_from([True, True, False])
 USERS = ("ann", "ann", "ann", "bob")
+#: Short, so that users follow each other.
+RESERVED_S = 30.0
 BRIDGES = {"m1": "day", "m2": "day", "m3": "night"}
 
 
@@ -176,7 +178,7 @@ class Histories(RuleBasedStateMachine):
     def start(self) -> None:
         self.now = 1000.0
         self.epoch = 5
-        self.streams = Streams(self.epoch, max_streams=100)
+        self.streams = Streams(self.epoch, max_streams=100, reserved_s=RESERVED_S)
         self.gateways = {name: Gateway(name.encode().ljust(8)) for name in GATEWAYS}
         self.bridges: dict[bytes, Bridge] = {}
         self.waiting: list[tuple[bytes, Claim]] | None = None
@@ -186,6 +188,8 @@ class Histories(RuleBasedStateMachine):
         self.terms: dict[str, int] = {}
         self.told_ids: dict[str, int] = {}
         self.sent_ids: dict[str, int] = {}
+        #: Who had the stream last, and when it was last seen to be his.
+        self.had: dict[str, tuple[str, float]] = {}
         self.all_arrives()
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +208,8 @@ class Histories(RuleBasedStateMachine):
                 self.gateways[name] = Gateway(f"{name}.{self.names}".encode().ljust(8))
             case _:
                 self.epoch += 1
-                self.streams = Streams(self.epoch, max_streams=100, syncing=True)
+                self.streams = Streams(self.epoch, max_streams=100, syncing=True, reserved_s=RESERVED_S)
+                self.had.clear()
                 self.waiting = []
                 self.bridges.clear()
                 self.told_ids.clear()
@@ -385,7 +390,7 @@ class Histories(RuleBasedStateMachine):
             case Claim():
                 sends = self.claim(gateway.id, message)
             case Hold():
-                sends = known.hold(gateway.id, message, now, NOW_MS)
+                sends = known.hold(gateway.id, message, NOW_MS)
                 if not any(send.member == gateway.id and isinstance(send.body, Revoke) for send in sends):
                     self.tell_id(message.stream, message.frame_id)
             case Interest():
@@ -410,6 +415,9 @@ class Histories(RuleBasedStateMachine):
     def claim(self, member: bytes, claim: Claim) -> list[Send]:
         self.forget_what_the_registry_forgot()
         sends = self.streams.claim(member, claim, self.now, NOW_MS)
+        if isinstance(sends[-1].body, Granted) and claim.stream in self.had:
+            user, seen_at = self.had[claim.stream]
+            assert user == claim.user or self.now - seen_at >= RESERVED_S
         assert all(send.body.first_frame_id > claim.floor for send in sends if isinstance(send.body, Granted))
         return sends
 
@@ -422,7 +430,7 @@ class Histories(RuleBasedStateMachine):
 
     def forget_what_the_registry_forgot(self) -> None:
         for stream in NAMES:
-            if self.streams.get(stream) is None:
+            if self.streams.get(stream) is None and self.streams.owner(stream) is None:
                 self.told_ids.pop(stream, None)
                 self.sent_ids.pop(stream, None)
                 self.terms.pop(f"{self.epoch} {stream}", None)
@@ -447,6 +455,18 @@ class Histories(RuleBasedStateMachine):
         wanted = {(member, name) for member, names in self.streams._wanted.items() for name in names}
         known = [s for name in NAMES if (s := self.streams.get(name)) is not None]
         assert wanted == {(member, s.id) for s in known for member in s.interests}
+
+    @invariant()
+    def what_is_neither_held_nor_waited_for_is_a_reservation(self) -> None:
+        known = [s for name in NAMES if (s := self.streams.get(name)) is not None]
+        assert len(self.streams) == len(known)
+        assert all(s.holder is not None or s.interests for s in known)
+        assert self.streams._held_count == sum(s.holder is not None for s in known)
+        assert self.streams._waited_for == {s.id for s in known if s.holder is None and s.user is None}
+        for name, reserved in self.streams._reservations.items():
+            stream = self.streams.get(name)
+            assert stream is None or (stream.holder is None and stream.user == reserved.user)
+        self.had |= {s.id: (s.user, self.now) for s in known if s.holder is not None and s.user is not None}
 
     @invariant()
     def terms_never_fall(self) -> None:
@@ -574,4 +594,5 @@ def test_in_a_long_history_the_registry_is_right_and_becomes_whole_again(seed: i
         happens[what](one(*GATEWAYS), one("x", "x", "x", "y"), one(*[True] * 9, False))
         room.one_member_holds_a_stream_and_the_index_says_the_same()
         room.terms_never_fall()
+        room.what_is_neither_held_nor_waited_for_is_a_reservation()
         room.nothing_is_left_of_members_that_are_gone()

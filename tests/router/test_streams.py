@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from typing import Any
 
 import pytest
 
+from common.largest import OUTDATED_SPARE
 from common.messages import (
     EVERYBODY,
     BadFrame,
@@ -20,17 +23,19 @@ from common.messages import (
     Refused,
     Release,
     Report,
+    Reserved,
     Revoke,
     SendNewest,
     Status,
     TellCamera,
 )
+from common.reservations import Reservation
 from router.streams import (
     FRAME_ID_HIGH,
     FRAME_ID_JUMP,
+    MAX_CHANGED,
     MAX_REASONS,
-    OWNER_GRACE_S,
-    RETAIN_S,
+    RESERVED_S,
     Bridge,
     Send,
     Streams,
@@ -46,8 +51,8 @@ A, B, C, M, N = (letter * 8 for letter in (b"a", b"b", b"c", b"m", b"n"))
 class Room:
     """A registry with a clock that stands until it is moved."""
 
-    def __init__(self, epoch: int = EPOCH, max_streams: int = 100, *, syncing: bool = False) -> None:
-        self.streams = Streams(epoch, max_streams=max_streams, syncing=syncing)
+    def __init__(self, epoch: int = EPOCH, max_streams: int = 100, *, syncing: bool = False, **reserved: float) -> None:
+        self.streams = Streams(epoch, max_streams=max_streams, syncing=syncing, **reserved)  # type: ignore[arg-type]
         self.now = 1000.0
 
     def claim(self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0) -> list[Send]:
@@ -65,7 +70,7 @@ class Room:
             "user": "ann", "status": "streaming", "producing": True, "wants_alerts": False, "frame_id": 0,
             "total_frames": 0, "fps": 0.0, "started_at": NOW_MS,
         }  # fmt: skip
-        return self.streams.hold(member, Hold(stream=stream, term=term, **fields | changes), self.now, NOW_MS)
+        return self.streams.hold(member, Hold(stream=stream, term=term, **fields | changes), NOW_MS)
 
     def publish(self, member: bytes, user: str = "ann", stream: str = "cam", **changes: Any) -> int:
         """Claim and hold; the term."""
@@ -160,7 +165,7 @@ def test_another_user_is_refused_while_the_camera_is_there(room: Room) -> None:
 def test_another_user_is_refused_until_the_owners_grace_is_over(room: Room) -> None:
     term = room.publish(A)
     room.release(A, term)
-    room.now += OWNER_GRACE_S - 0.1
+    room.now += RESERVED_S - 0.1
     assert refusal(room.claim(B, user="bob")) == "UNAUTHORIZED"
     room.now += 0.2
     assert room.granted(B, user="bob").term == term + 1
@@ -169,7 +174,7 @@ def test_another_user_is_refused_until_the_owners_grace_is_over(room: Room) -> N
 def test_refusals_do_not_prolong_the_grace(room: Room) -> None:
     room.release(A, room.publish(A))
     for _ in range(10):
-        room.now += OWNER_GRACE_S / 9
+        room.now += RESERVED_S / 9
         sends = room.claim(B, user="bob")
     assert isinstance(sends[-1].body, Granted)
 
@@ -182,7 +187,7 @@ def test_the_owner_comes_back_within_the_grace_and_the_ids_go_on(room: Room) -> 
 
 def test_the_owner_comes_back_after_the_grace_too_and_the_ids_go_on(room: Room) -> None:
     room.release(A, room.publish(A), frame_id=41)
-    room.now += OWNER_GRACE_S * 2
+    room.now += RESERVED_S * 2
     assert room.granted(A).first_frame_id == 42
 
 
@@ -254,16 +259,14 @@ def test_a_claim_past_the_most_streams_is_refused_for_now() -> None:
     assert len(room.streams) == 2
 
 
-def test_past_the_most_streams_the_longest_ended_one_is_forgotten() -> None:
-    room = Room(max_streams=3)
-    for stream in "xyz":
-        room.now += 1
-        room.release(A, room.publish(A, stream=stream), stream=stream)
-    room.now += 1
-    room.release(A, room.publish(A, stream="x"), stream="x")
-    room.granted(A, stream="new")
-    assert room.streams.get("y") is None
-    assert len(room.streams) == 3
+def test_streams_that_ended_take_no_place_of_cameras() -> None:
+    room = Room(max_streams=2)
+    for number in range(10):
+        room.release(A, room.publish(A, stream=f"s{number}"), stream=f"s{number}")
+    assert len(room.streams) == 0
+    room.publish(A, stream="x")
+    room.publish(A, stream="y")
+    assert refusal(room.claim(A, stream="z")) == "ROUTING_ERROR"
 
 
 def test_past_the_most_streams_interest_in_unknown_ones_is_refused_at_the_look_up_and_not_kept() -> None:
@@ -461,7 +464,7 @@ def test_whom_the_stream_was_taken_from_is_told_the_status_of_the_new_one(room: 
 def test_a_new_owner_is_told_to_all_who_are_interested(room: Room) -> None:
     room.interest(B)
     room.release(A, room.publish(A))
-    room.now += OWNER_GRACE_S + 1
+    room.now += RESERVED_S + 1
     term = room.granted(A, user="bob").term
     assert Send(B, status("streaming", term, "bob")) in room.hold(A, term, user="bob")
 
@@ -480,7 +483,7 @@ def test_whose_a_stream_was_last_is_known_until_it_is_forgotten(room: Room) -> N
     assert room.streams.owner("cam") == "ann"
     room.release(A, term)
     assert room.streams.owner("cam") == "ann"
-    room.now += RETAIN_S + 1
+    room.now += RESERVED_S + 1
     room.streams.prune(room.now)
     assert room.streams.owner("cam") is None
 
@@ -490,8 +493,8 @@ def test_a_new_router_learns_whose_a_stream_is_from_those_who_watch_it(room: Roo
     assert room.streams.owner("cam") == "ann"
     room.interest(C, user="bob")
     assert room.streams.owner("cam") == "ann"
-    assert room.granted(A, user="bob").first_frame_id == 1
-    assert room.streams.owner("cam") == "bob"
+    assert refusal(room.claim(A, user="bob")) == "UNAUTHORIZED"
+    assert room.granted(A).first_frame_id == 1
 
 
 def test_while_gateways_of_a_former_life_still_tell_nothing_is_called_offline() -> None:
@@ -796,11 +799,11 @@ def test_a_member_that_is_gone_leaves_nothing_and_is_told_nothing(room: Room) ->
 
 def test_a_stream_that_ended_is_remembered_for_a_while_and_then_forgotten(room: Room) -> None:
     room.release(A, room.publish(A), frame_id=10)
-    room.now += RETAIN_S
+    room.now += RESERVED_S
     room.streams.prune(room.now)
     assert room.granted(A).first_frame_id == 11
     room.release(A, FIRST + 1)
-    room.now += RETAIN_S + 1
+    room.now += RESERVED_S + 1
     room.streams.prune(room.now)
     assert len(room.streams) == 0
     assert room.granted(A).first_frame_id == 1
@@ -809,7 +812,7 @@ def test_a_stream_that_ended_is_remembered_for_a_while_and_then_forgotten(room: 
 def test_a_stream_with_a_camera_or_a_viewer_is_not_forgotten(room: Room) -> None:
     room.publish(A, stream="held")
     room.interest(B, stream="watched")
-    room.now += RETAIN_S * 10
+    room.now += RESERVED_S * 10
     room.streams.prune(room.now)
     assert len(room.streams) == 2
     room.interest(B, stream="watched", viewers=0)
@@ -933,8 +936,215 @@ def test_a_new_router_learns_them_from_who_watches(room: Room) -> None:
 def test_another_user_brings_his_own(room: Room) -> None:
     term = room.publish(A, organizations=("acme",))
     room.release(A, term)
-    room.now += 60
+    room.now += RESERVED_S
     room.publish(B, user="bob")
     found = room.streams.found(9, "cam")
     assert isinstance(found, Found)
     assert (found.user, found.organizations) == ("bob", ())
+
+
+# ── reservations ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_restored_reservation_keeps_the_id_for_its_user_and_the_frame_ids_rising(room: Room) -> None:
+    room.streams.restore("cam", Reservation("ann", ("acme",), 7, 41, room.now - 10))
+    assert room.streams.owner("cam") == "ann"
+    assert room.streams.found(1, "cam") == Found(
+        request=1, stream="cam", status="offline", user="ann", organizations=("acme",), term=7
+    )
+    assert refusal(room.claim(A, user="bob")) == "UNAUTHORIZED"
+    assert room.granted(A).first_frame_id == 42 + FRAME_ID_JUMP
+
+
+def test_a_restored_reservation_ends_as_if_there_had_been_no_restart(room: Room) -> None:
+    room.streams.restore("cam", Reservation("ann", (), 7, 41, room.now - RESERVED_S + 1))
+    assert refusal(room.claim(A, user="bob")) == "UNAUTHORIZED"
+    room.now += 1
+    room.granted(A, user="bob")
+
+
+def test_a_hold_of_a_former_life_is_stronger_than_what_was_restored_unless_its_term_is_lower(room: Room) -> None:
+    room.streams.restore("cam", Reservation("ann", (), FIRST + 5, 41, room.now))
+    assert room.hold(A, FIRST + 4) == [Send(A, Revoke(stream="cam", term=FIRST + 4))]
+    assert room.streams.owner("cam") == "ann"
+    room.hold(A, FIRST + 5, user="bob")
+    assert room.holder() == A
+    assert room.streams.reserved_count == 0
+
+
+def test_gateways_of_a_former_life_tell_whose_the_streams_were(room: Room) -> None:
+    room.interest(B, stream="watched")
+    rows = [(name, "ann", ("acme",), 7, 41, 5.0) for name in ("door", "watched")]
+    room.streams.reserved(Reserved(rows=rows), room.now)
+    for name in ("door", "watched"):
+        assert refusal(room.claim(A, user="bob", stream=name)) == "UNAUTHORIZED"
+        assert room.streams.found(1, name).user == "ann"
+        assert room.granted(A, stream=name).first_frame_id == 42 + FRAME_ID_JUMP
+
+
+def test_of_two_gateways_that_tell_the_later_term_counts_and_a_camera_always(room: Room) -> None:
+    for term, user in ((8, "bob"), (7, "ann")):
+        room.streams.reserved(Reserved(rows=[("cam", user, (), term, 1, 0.0)]), room.now)
+    assert room.streams.owner("cam") == "bob"
+    room.publish(A, stream="live")
+    room.streams.reserved(Reserved(rows=[("live", "eve", (), FIRST + 100, 1, 0.0)]), room.now)
+    assert room.streams.owner("live") == "ann"
+
+
+def test_a_stream_that_was_only_waited_for_or_refused_is_reserved_for_nobody(room: Room) -> None:
+    room.interest(B, stream="waited")
+    room.interest(B, stream="waited", viewers=0)
+    room.publish(A, stream="cam")
+    room.claim(B, user="bob", stream="cam")
+    assert room.streams.reserved_count == 0
+    assert room.streams.owner("waited") is None
+
+
+def test_what_an_operator_released_is_for_anybody_although_its_viewers_still_wait(room: Room) -> None:
+    room.interest(B, user="ann")
+    room.release(A, room.publish(A))
+    assert room.streams.unreserve("cam") is not None
+    room.interest(B, viewers=2, user="ann")
+    assert room.streams.unreserve("cam") is None
+    room.granted(C, user="bob")
+
+
+def test_a_stream_with_a_camera_cannot_be_released(room: Room) -> None:
+    room.publish(A)
+    assert room.streams.unreserve("cam") is None
+
+
+def test_without_a_reservation_the_next_user_may_come_at_once_but_it_stays_known_whose_it_was() -> None:
+    room = Room(reserved_s=0)
+    room.release(A, room.publish(A))
+    assert room.streams.owner("cam") == "ann"
+    assert room.streams.reservations(None, 10, room.now) == []
+    room.granted(B, user="bob")
+
+
+def test_whoever_squats_ids_loses_his_own_and_nobody_elses() -> None:
+    room = Room(reserved_per_user=20, reserved_max=30)
+    room.release(A, room.publish(A, stream="door"), stream="door")
+    for user in ("eve", "mallory"):
+        for number in range(100):
+            name = f"{user}{number}"
+            room.release(A, room.publish(A, stream=name, user=user), stream=name)
+    assert room.streams.owner("door") == "ann"
+    assert room.streams.reserved_count == 30
+    assert room.streams.reserved_evicted == 201 - 30
+
+
+def test_the_reservations_can_be_read(room: Room) -> None:
+    for name, user in (("a", "ann"), ("b", "bob"), ("c", "ann")):
+        room.release(A, room.publish(A, stream=name, user=user), stream=name)
+    room.now += 10
+    left_s = RESERVED_S - 10
+    assert room.streams.reservations(None, 2, room.now) == [("a", "ann", left_s), ("b", "bob", left_s)]
+    assert room.streams.reservations("ann", 10, room.now) == [("a", "ann", left_s), ("c", "ann", left_s)]
+    assert room.streams.reservations("eve", 10, room.now) == []
+
+
+def test_what_changed_is_told_to_who_keeps_it_across_restarts(room: Room) -> None:
+    def taken() -> dict[str, tuple[str, float] | None]:
+        return {name: kept and (kept.user, kept.ended_at) for name, kept in room.streams.take_changes()}
+
+    term = room.publish(A)
+    assert taken() == {"cam": ("ann", math.inf)}
+    assert not room.streams.changed
+    room.release(A, term)
+    assert taken() == {"cam": ("ann", room.now)}
+    room.streams.unreserve("cam")
+    assert taken() == {"cam": None}
+    room.release(A, room.publish(A, stream="old"), stream="old")
+    assert set(taken()) == {"old"}
+    room.now += RESERVED_S + 1
+    room.streams.prune(room.now)
+    assert taken() == {"old": None}
+
+
+def test_what_changed_is_bounded_and_is_then_told_as_a_whole(room: Room) -> None:
+    room.publish(A, stream="live")
+    room.release(A, room.publish(A, stream="gone"), stream="gone")
+    for number in range(MAX_CHANGED):
+        name = f"s{number}"
+        room.release(A, room.publish(A, stream=name, user=f"u{number}"), stream=name)
+        room.streams.unreserve(name)
+    assert room.streams.changed_all
+    assert {name for name, _ in room.streams.take_changes()} == {"live", "gone"}
+    assert not room.streams.changed
+    room.streams.change_all()
+    assert {name for name, _ in room.streams.take_changes()} == {"live", "gone"}
+
+
+# ── nothing grows ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def entries(value: object, seen: set[int] | None = None) -> int:
+    """Entries of all maps, sets and lists that an object of ours holds."""
+    seen = set() if seen is None else seen
+    if id(value) in seen or isinstance(value, str | bytes | int | float | None):
+        return 0
+    seen.add(id(value))
+    if isinstance(value, dict):
+        return len(value) + sum(entries(each, seen) for pair in value.items() for each in pair)
+    if isinstance(value, list | tuple | set | frozenset):
+        return len(value) + sum(entries(each, seen) for each in value)
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    names = [*slots, *getattr(value, "__dict__", {})]
+    return sum(entries(getattr(value, name, None), seen) for name in names)
+
+
+def test_after_very_many_streams_nothing_is_left_but_what_is_bounded() -> None:
+    room = Room(reserved_per_user=50, reserved_max=100)
+    room.publish(M, stream="live")
+    room.interest(N, stream="live")
+    before = entries(room.streams)
+    for number in range(15_000):
+        name, user, member = f"s{number}", f"u{number % 1700}", (A, B)[number % 2]
+        if number % 3 == 0:
+            room.interest(C, stream=name)
+        term = room.granted(member, user, name).term
+        room.hold(member, term, name, user=user)
+        if number % 5 == 0:
+            room.claim(member, user, name)  # a take-over, and its grant is lost
+            room.gone(member)
+        else:
+            room.release(member, term, stream=name)
+        if number % 3 == 0:
+            room.interest(C, stream=name, viewers=0)
+        room.claim(B, user="mallory", stream="live")
+        if number % 1000 == 0:
+            list(room.streams.take_changes())
+    list(room.streams.take_changes())
+    room.now += RESERVED_S + 1
+    room.streams.prune(room.now)
+    list(room.streams.take_changes())
+    assert entries(room.streams) <= before + OUTDATED_SPARE * 5  # an entry of a heap is a tuple of three
+    assert len(room.streams) == 1
+
+
+def test_a_registration_touches_the_same_number_of_entries_however_many_streams_ended() -> None:
+    """Counted in calls of Python, which do not depend on the machine."""
+
+    def calls(ended: int) -> int:
+        room = Room(reserved_per_user=10_000)
+        for number in range(ended):
+            name = f"s{number}"
+            room.release(A, room.publish(A, stream=name, user=f"u{number % 100}"), stream=name)
+        count = 0
+
+        def seen(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(seen)
+        try:
+            term = room.publish(A, stream="new")
+            room.release(A, term, stream="new")
+            room.streams.found(1, "other")
+            room.streams.prune(room.now)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(10) == calls(3000)

@@ -1,0 +1,104 @@
+"""Whose the stream ids are whose camera is gone: bounded per user and in total. Pure; `now` in seconds.
+
+Past the bound of a user his oldest reservation gives way; past the bound of all, the oldest of the user who has the
+most. So nobody can take a reservation from somebody who has fewer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from common.largest import Largest
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is known of a stream without a camera.
+
+    `term` and `frame_id` are the last ones of its cameras, `last_holder` the member whose `Release` told them (None:
+    nobody told them), `ended_at` when the camera went, in seconds of the caller's clock.
+    """
+
+    user: str
+    organizations: tuple[str, ...]
+    term: int
+    frame_id: int
+    ended_at: float
+    last_holder: bytes | None = None
+
+
+class Reservations:
+    """Reservations by stream id, each kept for `keep_s` after its camera went, at most."""
+
+    def __init__(self, *, keep_s: float, per_user: int, total: int) -> None:
+        self._keep_s = keep_s
+        self._per_user = per_user
+        self._total = total
+        #: By stream id, in the order in which they came.
+        self._all: OrderedDict[str, Reservation] = OrderedDict()
+        self._of_user: dict[str, OrderedDict[str, None]] = {}
+        self._counts: Largest[str] = Largest()
+        #: Reservations that gave way to others before their time.
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def users(self) -> int:
+        """How many users have one."""
+        return len(self._of_user)
+
+    def get(self, stream: str) -> Reservation | None:
+        """The reservation of a stream id."""
+        return self._all.get(stream)
+
+    def items(self) -> Iterator[tuple[str, Reservation]]:
+        """Every stream id and its reservation, in the order in which they came."""
+        return iter(self._all.items())
+
+    def of_user(self, user: str) -> list[str]:
+        """The stream ids of one user, oldest first."""
+        return list(self._of_user.get(user, ()))
+
+    def put(self, stream: str, reservation: Reservation) -> list[str]:
+        """Keep a reservation in the place of an earlier one. Returns the ids whose reservation gave way."""
+        self.take(stream)
+        user = reservation.user
+        self._all[stream] = reservation
+        self._of_user.setdefault(user, OrderedDict())[stream] = None
+        self._counts.add(user, 1)
+        gone: list[str] = []
+        while self._counts.size(user) > self._per_user:
+            gone.append(self._drop_oldest(user))
+        while len(self._all) > self._total and (most := self._counts.largest()) is not None:
+            gone.append(self._drop_oldest(most))
+        self.evicted += len(gone)
+        return gone
+
+    def take(self, stream: str) -> Reservation | None:
+        """Remove the reservation of a stream id and return it."""
+        found = self._all.pop(stream, None)
+        if found is not None:
+            ids = self._of_user[found.user]
+            del ids[stream]
+            if not ids:
+                del self._of_user[found.user]
+            self._counts.add(found.user, -1)
+        return found
+
+    def prune(self, now: float) -> list[str]:
+        """Forget what is too old. Returns the forgotten ids."""
+        gone: list[str] = []
+        while self._all and now - next(iter(self._all.values())).ended_at > self._keep_s:
+            stream = next(iter(self._all))
+            self.take(stream)
+            gone.append(stream)
+        return gone
+
+    def _drop_oldest(self, user: str) -> str:
+        stream = next(iter(self._of_user[user]))
+        self.take(stream)
+        return stream

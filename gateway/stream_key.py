@@ -1,0 +1,68 @@
+"""The key of the stream ids that the gateways of one home make (`gateway.stream_ids`): a file there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from common import log
+from gateway.stream_ids import KEY_BYTES
+
+KEY_FILE: Final = "stream.key"
+
+_log = log.get("gateway.stream_key")
+
+
+def stream_key(home: Path) -> bytes:
+    """The key of this home, made by the first gateway that asks for it.
+
+    Where the file can be neither read nor written it is a key of this process alone, and that is logged: ids that
+    other gateways made are then only reserved.
+    """
+    path = home / KEY_FILE
+    try:
+        key = _read(path)
+        if key is None:
+            _make(path)
+            key = _read(path)
+        if key is None:
+            raise OSError(0, f"it is not there, or has not {KEY_BYTES} bytes: remove it", str(path))
+    except OSError as exc:
+        _log.warning(
+            "the key of stream ids cannot be used, this gateway makes one of its own", file=str(path),
+            reason=exc.strerror,
+        )  # fmt: skip
+        return secrets.token_bytes(KEY_BYTES)
+    return key
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        key = os.read(fd, KEY_BYTES + 1)
+    finally:
+        os.close(fd)
+    return key if len(key) == KEY_BYTES else None
+
+
+def _make(path: Path) -> None:
+    """Put a whole key in place, unless another gateway was faster."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(fresh, flags, 0o600)
+        try:
+            os.write(fd, secrets.token_bytes(KEY_BYTES))
+        finally:
+            os.close(fd)
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink()

@@ -1,0 +1,65 @@
+"""The number of a router's life, above those of all former ones of its home; a file there remembers it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from common import log
+
+EPOCH_FILE: Final = "epoch"
+#: No clock of use shows a later time in ms (the year 2109); terms are built on the epoch and have 63 bits.
+MAX_EPOCH: Final = 2**42
+MAX_FILE_CHARS: Final = 64
+
+_log = log.get("router")
+
+
+def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:
+    """A number above every former router's of this home, and whether there may have been one.
+
+    It is the clock's time in ms, or one more than the former epoch. Where the file cannot be read or written the clock
+    alone decides, which is good as long as it does not go back by more than the former router lived; that is logged.
+    """
+    path = home / EPOCH_FILE
+    former, may_be_former = _read(path)
+    epoch = max(now_ms, former + 1)
+    try:
+        _write(path, f"{epoch}\n")
+    except OSError as exc:
+        may_be_former = True  # nor could a former router leave a trace
+        _log.warning(
+            "the epoch cannot be written, the next router's is taken from the clock", file=str(path),
+            reason=exc.strerror, epoch=epoch,
+        )  # fmt: skip
+    return epoch, may_be_former
+
+
+def _read(path: Path) -> tuple[int, bool]:
+    try:
+        with path.open(encoding="ascii") as file:
+            text = file.read(MAX_FILE_CHARS)
+        former = int(text)
+        if not 0 < former < MAX_EPOCH:
+            raise ValueError(former)
+    except FileNotFoundError:
+        return 0, False
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else f"expected a number below {MAX_EPOCH}"
+        _log.warning("the epoch of the former router cannot be read, it is taken from the clock", file=str(path),
+                     reason=reason)  # fmt: skip
+        return 0, True
+    return former, True
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file at once."""
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise

@@ -1,0 +1,217 @@
+"""Reservations across the router's restarts: a small SQLite file in ``WATCHOUT_HOME``, written by a thread of its own.
+
+The file is a help, not a need: without it the router learns from the gateways whose the streams were. So whatever is
+wrong with the disk or the file is logged, by the file's name, and the router goes on; what could not be written is
+tried again. A file that cannot be read is put aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from common import log
+from common.alerts import STREAM_ID
+from common.reservations import Reservation
+
+RESERVATIONS_FILE: Final = "reservations.db"
+#: A failed write is tried again after this, and after twice the time each further time, up to the other.
+FIRST_RETRY_S: Final = 1.0
+LONGEST_RETRY_S: Final = 30.0
+#: Most bytes of the file: far more than all reservations need.
+MAX_FILE_BYTES: Final = 256 << 20
+PAGE_BYTES: Final = 4096
+MAX_TEXT_CHARS: Final = 1024
+MAX_ORGANIZATIONS: Final = 1000
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS reservation (
+  stream TEXT PRIMARY KEY, user TEXT NOT NULL, organizations TEXT NOT NULL, term INTEGER NOT NULL,
+  frame_id INTEGER NOT NULL, ended_ms INTEGER
+) WITHOUT ROWID, STRICT
+"""
+
+_log = log.get("router.reservations")
+
+#: A stream id and what is known of it; None: nothing any more. `ended_at` in ms since the epoch; infinite: it has a
+#: camera.
+Change = tuple[str, Reservation | None]
+
+
+class ReservationFile:
+    """The reservations of one home. `load` comes first; `save` never waits."""
+
+    def __init__(self, home: Path, *, failed: Callable[[], None]) -> None:
+        self._path = home / RESERVATIONS_FILE
+        #: Called when changes could not be written: all are to be told again.
+        self._failed = failed
+        self._thread = ThreadPoolExecutor(1, "reservations")
+        self._db: sqlite3.Connection | None = None
+        self._writing: asyncio.Future[str | None] | None = None
+        self._again_at = float("-inf")
+        self._pause_s = FIRST_RETRY_S
+        self._closed = False
+        #: Whether the last write failed.
+        self.failing = False
+
+    def load(self, now_ms: int) -> list[tuple[str, Reservation]]:
+        """What a former router wrote, oldest first; nothing when the file is not there or cannot be used.
+
+        `ended_at` is in ms. A stream that had a camera is taken as one whose camera went now.
+        """
+        try:
+            return list(self._read(now_ms))
+        except sqlite3.DatabaseError as exc:
+            self._close()
+            aside = self._path.with_suffix(".bad")
+            if not isinstance(exc, sqlite3.OperationalError):
+                with contextlib.suppress(OSError):
+                    self._path.replace(aside)
+            _log.error(
+                "the file of reserved stream ids cannot be used, its reservations are lost", file=str(self._path),
+                reason=str(exc), put_aside=str(aside) if aside.exists() else None,
+            )  # fmt: skip
+            return []
+
+    def ready(self, now: float) -> bool:
+        """Whether `save` may be called: nothing is being written, and the disk had its pause after a failure."""
+        return (self._writing is None or self._writing.done()) and now >= self._again_at
+
+    def save(self, changes: list[Change], now: float, *, whole: bool) -> None:
+        """Write changes, in a thread. With `whole` they are everything that there is."""
+        loop = asyncio.get_running_loop()
+        self._writing = loop.run_in_executor(self._thread, self._write, changes, whole)
+        self._writing.add_done_callback(lambda done: self._written(done, now))
+
+    async def wait(self) -> None:
+        """Wait for what is being written."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def close(self) -> None:
+        """Wait for what is being written, and close the file. Only the first call counts."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.wait()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            # No link is followed, and the file is for nobody else.
+            flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            try:
+                os.close(os.open(self._path, flags, 0o600))
+            except OSError as exc:
+                raise sqlite3.OperationalError(exc.strerror or str(exc)) from None
+            # One thread at a time uses it: `load` before the first `save`, which is in the one thread of its own.
+            db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+            try:
+                db.execute("PRAGMA locking_mode=EXCLUSIVE")
+                db.execute("PRAGMA journal_mode=TRUNCATE")
+                db.execute("PRAGMA synchronous=NORMAL")
+                db.execute(f"PRAGMA max_page_count={MAX_FILE_BYTES // PAGE_BYTES}")
+                db.execute(_SCHEMA)
+            except sqlite3.Error:
+                db.close()
+                raise
+            self._db = db
+        return self._db
+
+    def _read(self, now_ms: int) -> Iterator[tuple[str, Reservation]]:
+        db = self._open()
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        bad = 0
+        rows = db.execute(
+            "SELECT stream, user, organizations, term, frame_id, ended_ms FROM reservation"
+            " ORDER BY coalesce(ended_ms, 9223372036854775807)"
+        )
+        for row in rows:
+            reservation = _reservation(row, now_ms)
+            if reservation is not None:
+                yield row[0], reservation
+            else:
+                bad += 1
+        if bad:
+            _log.warning("reserved stream ids that cannot be read are passed over", file=str(self._path), count=bad)
+
+    def _write(self, changes: list[Change], whole: bool) -> str | None:
+        """Why it failed, None when it did not."""
+        try:
+            db = self._open()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                if whole:
+                    db.execute("DELETE FROM reservation")
+                db.executemany("DELETE FROM reservation WHERE stream = ?", ((n,) for n, r in changes if r is None))
+                db.executemany(
+                    "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?, ?, ?, ?)",
+                    ((name, *_row(reservation)) for name, reservation in changes if reservation is not None),
+                )
+                db.execute("COMMIT")
+            except sqlite3.Error:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as exc:
+            self._close()  # the disk may have been changed below it
+            return str(exc)
+        return None
+
+    def _close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
+    # ── in the loop ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _written(self, done: asyncio.Future[str | None], began: float) -> None:
+        reason = "cancelled" if done.cancelled() else str(done.exception()) if done.exception() else done.result()
+        if reason is None:
+            if self.failing:
+                _log.info("reserved stream ids are written again", file=str(self._path))
+            self.failing, self._pause_s = False, FIRST_RETRY_S
+            return
+        self._again_at = began + self._pause_s
+        self._pause_s = min(self._pause_s * 2, LONGEST_RETRY_S)
+        if not self.failing:
+            _log.error(
+                "reserved stream ids cannot be written, a restart of this machine would forget the latest; it is tried "
+                "again", file=str(self._path), reason=reason,
+            )  # fmt: skip
+        self.failing = True
+        self._failed()
+
+
+def _row(r: Reservation) -> tuple[str, str, int, int, int | None]:
+    ended_ms = None if math.isinf(r.ended_at) else int(r.ended_at)
+    return r.user, msgspec.json.encode(r.organizations).decode(), r.term, r.frame_id, ended_ms
+
+
+def _reservation(row: tuple[str, str, str, int, int, int | None], now_ms: int) -> Reservation | None:
+    """A row of the file, None when it is none that was written here."""
+    stream, user, organizations, term, frame_id, ended_ms = row
+    try:
+        names = msgspec.json.decode(organizations, type=tuple[str, ...])
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    texts_fit = STREAM_ID.match(stream) and all(len(text) <= MAX_TEXT_CHARS for text in (user, *names))
+    numbers_fit = 0 <= term < 2**63 and 0 <= frame_id < 2**32 and (ended_ms is None or ended_ms >= 0)
+    if not texts_fit or not numbers_fit or len(names) > MAX_ORGANIZATIONS:
+        return None
+    return Reservation(user, names, term, frame_id, min(now_ms, ended_ms) if ended_ms is not None else now_ms)
