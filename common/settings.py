@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from common import globs, origins
+from common.database_url import UrlFault
+from common.database_url import parse as parse_database_url
 from common.errors import SettingsError
 
 GROUPS: Final = ("Where", "Identity and rights", "Limits", "ML service", "Alerts", "Logs and process")
@@ -110,17 +112,16 @@ def _shared_secret(raw: str) -> str:
 
 
 def _database_url(raw: str) -> str:
-    expected = "postgres://… , postgresql://… or sqlite:/path/to/file.db"
+    scheme, _, rest = raw.partition(":")
+    if scheme == "sqlite":
+        if not rest.strip("/"):
+            raise _Fault("sqlite:/path/to/file.db")
+        return raw
     try:
-        parts = urlsplit(raw)
-        _ = parts.port
-    except ValueError:
-        raise _Fault(expected) from None
-    if parts.scheme in ("postgres", "postgresql") and (parts.netloc or parts.query):
-        return raw
-    if parts.scheme == "sqlite" and raw.removeprefix("sqlite:").strip("/"):
-        return raw
-    raise _Fault(expected)
+        parse_database_url(raw)
+    except UrlFault as fault:
+        raise _Fault(f"{fault} (or sqlite:/path/to/file.db)" if "://" in str(fault) else str(fault)) from None
+    return raw
 
 
 def _ml_service_url(raw: str) -> str:
@@ -447,7 +448,8 @@ class Settings:
     )  # fmt: skip
     database_url: str | None = _setting(
         "DATABASE_URL", _database_url, None, group="Identity and rights", expects="URL", secret=True,
-        help="Better Auth's database: `postgres://user:password@host/name`, or `sqlite:/path/file.db`. Without it "
+        help="Better Auth's database: `postgres://user:password@host/name`, as providers, Prisma and libpq write it "
+        "(docs/better-auth.md has the options), or `sqlite:/path/file.db`. Without it "
         "an embedded SQLite file `sessions.db` in `WATCHOUT_HOME`, with Better Auth's schema.",
     )  # fmt: skip
     store_timeout_s: float = _setting(

@@ -31,6 +31,7 @@ from yarl import URL
 
 from common import curve, embedded_store
 from common.bus import CONTROL
+from common.database_url import parse
 from common.errors import CurveFault, RouterUnavailable, StartError, StoreUnavailable
 from common.home import is_ours
 from common.messages import Answer, Query
@@ -41,6 +42,7 @@ from ctl.environment import Failure, edge_url
 from ctl.findings import Finding, ok, place, warning, wrong
 from identity import open_store
 from identity.authenticator import methods
+from identity.connecting import Connector
 from identity.endpoint import Answer as HttpAnswer
 from identity.endpoint import Endpoint, EndpointFault
 from identity.introspection import Introspection
@@ -161,12 +163,7 @@ async def server(settings: Settings) -> list[Finding]:
         return [ok("clock", "The session store is a file: its sessions expire by this machine's clock.")]
     try:
         async with asyncio.timeout(ASK_S):
-            connection = await asyncpg.connect(
-                url,
-                timeout=ASK_S,
-                statement_cache_size=0,
-                server_settings={"application_name": "watchout-doctor"},
-            )
+            connection = await Connector(parse(url), timeout_s=ASK_S).connect("watchout-doctor")
     except Exception:  # a server that is something else makes the driver raise nearly anything
         return []
     try:

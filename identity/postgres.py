@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Final
 import asyncpg
 
 from common import log
-from common.errors import StoreUnavailable
+from common.database_url import UrlFault, parse
+from common.errors import StartError, StoreUnavailable
+from identity.connecting import Connector, passed_over
 from identity.listen import Listener
 from identity.schema import POSTGRES, Column, Dialect, Found, Layout, quoted
 from identity.store import CannotRedeem, Choose, Store
@@ -38,6 +40,14 @@ from unnest($1::text[], $2::text[]) as t(name, identifier)
 join pg_class c on c.oid = to_regclass(t.identifier)
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 order by t.name, a.attnum
+"""
+
+#: In which schema of a search path each table is: the first that has it, or else the first.
+_SCHEMAS: Final = """
+select t.name, coalesce((
+  select s.schema from unnest($3::text[]) with ordinality s(schema, n)
+  where to_regclass(format('%I.%I', s.schema, t.bare)) is not null order by s.n limit 1), ($3::text[])[1])
+from unnest($1::text[], $2::text[]) as t(name, bare)
 """
 
 #: The zone is only there to be refused when the server does not know it.
@@ -68,7 +78,8 @@ class PostgresStore(Store):
 
     def __init__(self, url: str, layout: Layout | None = None, *, timeout_s: float, connections: int) -> None:
         super().__init__(layout or Layout(), timeout_s, connections)
-        self._url = url
+        self._url = parse(url)
+        self._connector = Connector(self._url, timeout_s=timeout_s)
         self._connections = connections
         self._pool: Any = None
 
@@ -78,23 +89,37 @@ class PostgresStore(Store):
         `on_change(session_id, user_id)` is called for each change, with None for what did not change, and with twice
         None when anything may have: after each connecting, and when changes came faster than they were taken.
         """
+        if self._url.transaction_pooler:
+            _log.warning(
+                "REVOCATION_CHANNEL through a transaction pooler (port 6543, pgbouncer=true): notifications get lost, "
+                "sign-outs are seen at the next re-check; use the direct URL",
+                channel=channel,
+            )
 
         async def connect() -> Any:
-            return await asyncpg.connect(self._url, timeout=self._timeout_s, **_options("watchout-listen"))
+            return await self._connector.connect("watchout-listen")
 
         await Listener(connect, channel, on_change, timeout_s=self._timeout_s, words=self._words).run()
 
     async def _prepare(self) -> None:
+        try:
+            await asyncio.to_thread(self._connector.check)
+        except UrlFault as fault:
+            raise StartError(f"DATABASE_URL cannot be used: expected {fault}") from None
+        for event, options in passed_over(self._url):
+            _log.warning(event, options=options)
         self._pool = await asyncpg.create_pool(
-            self._url,
+            connect=self._connect,
             min_size=0,
             max_size=self._connections,
             max_inactive_connection_lifetime=MAX_REST_S,
-            timeout=self._timeout_s,
             # A look-up leaves nothing behind; the default would send four more statements after each.
             reset=_leave_as_it_is,
-            **_options("watchout-gateway"),
         )
+
+    async def _connect(self, *_: object, **of_pool: Any) -> Any:
+        """What the pool calls, with a URL that it does not have."""
+        return await self._connector.connect("watchout-gateway", **of_pool)
 
     async def _release(self) -> None:
         pool, self._pool = self._pool, None
@@ -150,7 +175,8 @@ class PostgresStore(Store):
         return rows
 
     async def _found(self, connection: Any) -> Found:
-        tables = self._layout.tables()
+        names = await self._names(connection)
+        tables = self._layout.tables() | names
         version, role, _ = await connection.fetchrow(_SERVER, self._layout.naive_timezone or "UTC")
         rows = await connection.fetch(_COLUMNS, list(tables), [quoted(name) for name in tables.values()])
         return Found(
@@ -158,7 +184,20 @@ class PostgresStore(Store):
             version=version,
             role=role,
             may_delete=any(row[0] == "verification" and row[5] for row in rows),
+            names=names,
         )
+
+    async def _names(self, connection: Any) -> dict[str, str]:
+        """The tables that have no schema in the settings with the one in which the URL's search path has them."""
+        bare = {table: name for table, name in self._layout.tables().items() if "." not in name}
+        if not self._url.search_path or not bare:
+            return {}
+        path = list(self._url.search_path)
+        if "$user" in path:
+            role = await connection.fetchval("select current_user::text")
+            path = [role if schema == "$user" else schema for schema in path]
+        rows = await connection.fetch(_SCHEMAS, list(bare), list(bare.values()), path)
+        return {table: f"{schema}.{bare[table]}" for table, schema in rows}
 
     def _words(self, exc: Exception) -> str:
         """Why there is no connection. The server has not seen a token then, so its words may be repeated."""
@@ -167,11 +206,6 @@ class PostgresStore(Store):
         if isinstance(exc, OSError):
             return f"PostgreSQL cannot be reached: {exc.strerror or type(exc).__name__}"
         return f"PostgreSQL cannot be asked: {type(exc).__name__}"
-
-
-def _options(application_name: str) -> dict[str, Any]:
-    # No named statements: PgBouncer hands each transaction to another server connection, which does not know them.
-    return {"statement_cache_size": 0, "server_settings": {"application_name": application_name}}
 
 
 def _terminate(connection: Any) -> None:

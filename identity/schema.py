@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from identity.caller import Identity, Organizations
@@ -83,6 +83,17 @@ class Layout:
         names = {"session": self.session, "user": self.user, "verification": self.verification}
         return names | ({"member": self.member} if self.organizations else {})
 
+    def named(self, names: Mapping[str, str]) -> Layout:
+        """The same with other names for some of the tables."""
+        here = self.tables() | {"member": self.member} | dict(names)
+        return replace(
+            self,
+            session=here["session"],
+            user=here["user"],
+            member=here["member"],
+            verification=here["verification"],
+        )
+
 
 def quoted(name: str) -> str:
     """A table's name, or ``schema.table``, as SQL has it."""
@@ -123,12 +134,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the database has of the tables in the layout; `role` is who we are in it, `may_delete` from verification."""
+    """What the database has of the tables in the layout; `role` is who we are in it, `may_delete` from verification.
+
+    `names` are those of tables that are called otherwise than in the layout: with the schema in which they were found.
+    """
 
     columns: tuple[Column, ...]
     version: str = ""
     role: str = ""
     may_delete: bool = True
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +291,7 @@ class _Table:
 
 def make_plan(found: Found, layout: Layout, dialect: Dialect) -> Plan | Refusal:
     """The statements for this database, or why there are none."""
+    layout = layout.named(found.names)
     tables = {table: _Table(found, layout, table) for table in layout.tables()}
     try:
         for table in ("session", "user"):

@@ -945,12 +945,6 @@ async def test_a_database_that_is_not_there_is_unavailable(postgres: Postgres) -
         assert "does not exist" in await refusal(store)
 
 
-@pytest.mark.parametrize("query", ["sslmode=nonsense", "schema=public", "sslmode=verify-full&sslrootcert=/nowhere"])
-async def test_a_url_with_options_that_cannot_be_is_unavailable(postgres: Postgres, query: str) -> None:
-    async with opened(f"{postgres.url()}?{query}") as store:
-        assert postgres.password not in await refusal(store)
-
-
 @pytest.mark.parametrize(
     "says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 1000, b"R\0\0\0\x08\0\0\0\0E" + b"\xff" * 50]
 )

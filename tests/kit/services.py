@@ -64,10 +64,14 @@ def missing(reason: str) -> NoReturn:
 
 
 class Postgres:
-    """A PostgreSQL server of our own, with a password, in a time zone that is not UTC."""
+    """A PostgreSQL server of our own, with a password, in a time zone that is not UTC.
 
-    def __init__(self, major: str) -> None:
+    `options` are settings of the server. The major version "system" is the machine's own, which speaks TLS.
+    """
+
+    def __init__(self, major: str, **options: object) -> None:
         self.major = major
+        self._options = options
         self.password = secrets.token_hex(8)
         self._directory = Path(tempfile.mkdtemp(prefix="watchout-pg-"))
         self._log = self._directory / "log"
@@ -102,6 +106,21 @@ class Postgres:
                 self._port = port
                 return
         raise RuntimeError(f"PostgreSQL {self.major} did not start:\n{self._log.read_text()[-2000:]}")
+
+    @property
+    def directory(self) -> Path:
+        """Where it keeps its data, `data`, and may have its sockets and certificates."""
+        return self._directory
+
+    def give(self, path: Path) -> None:
+        """Let a file belong to the user of the server."""
+        if self._as:
+            os.chown(path, self._as["user"], self._as["group"])
+        path.chmod(0o600)
+
+    def reload(self) -> None:
+        """Read pg_hba.conf and the files of TLS again."""
+        self.run_sql(self.url(), "select pg_reload_conf()")
 
     def stop(self) -> None:
         """Stop as `pg_ctl stop -m fast` does: connections are closed."""
@@ -143,6 +162,11 @@ class Postgres:
         return [_STATEMENT.split(line)[-1].strip() for line in lines if _STATEMENT.search(line)]
 
     def _find_programs(self) -> Path:
+        if self.major == "system":
+            found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+            if not found:
+                missing("no PostgreSQL that speaks TLS: Debian's package postgresql is not installed")
+            return found[-1].parent
         wheel, module, folder = POSTGRES_WHEELS[self.major]
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
@@ -185,7 +209,7 @@ class Postgres:
             "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "TimeZone": "Asia/Kolkata",
             "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "16MB",
             "max_connections": 100, "log_statement": "none",
-        }  # fmt: skip
+        } | self._options  # fmt: skip
         command = [str(self._bin / "postgres"), "-D", str(self._directory / "data")]
         command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         with self._log.open("wb") as log:

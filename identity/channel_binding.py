@@ -1,0 +1,128 @@
+"""Channel binding, which asyncpg does not speak: who holds the certificate is made to prove that he knows the password.
+
+`prove` signs in once by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677; ``tls-server-end-point``, RFC 5929) and returns the
+certificate under which the server proved itself. Connections that then accept this certificate alone are as bound.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from contextlib import suppress
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+MECHANISM: Final = "SCRAM-SHA-256-PLUS"
+_PROTOCOL: Final = 3 << 16
+_SSL_REQUEST: Final = 80877103
+#: Largest message of the server while it signs us in.
+_MAX_BYTES: Final = 64 << 10
+_SASL, _SASL_CONTINUE, _SASL_FINAL = 10, 11, 12
+
+
+class NotBound(Exception):
+    """The server did not prove itself; the text says how, and holds no secret."""
+
+
+def end_point(certificate: bytes) -> bytes:
+    """The binding data of a certificate in DER: its hash by its own signature's algorithm, SHA-256 for older ones."""
+    algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
+    if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
+        algorithm = hashes.SHA256()
+    digest = hashes.Hash(algorithm)
+    digest.update(certificate)
+    return digest.finalize()
+
+
+def prove(
+    address: str,
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    server_name: str,
+    user: str,
+    password: str,
+    database: str,
+    direct: bool,
+    timeout_s: float,
+) -> bytes:
+    """Sign in, leave, and return the server's certificate in DER. Blocks; each read and write for `timeout_s` at most.
+
+    Raises `NotBound` where the server does not prove itself, and OSError where there is no connection.
+    """
+    with socket.create_connection((address, port), timeout=timeout_s) as plain:
+        if not direct:
+            plain.sendall(struct.pack("!ii", 8, _SSL_REQUEST))
+            if plain.recv(1) != b"S":
+                raise NotBound("the server offers no TLS")
+        with context.wrap_socket(plain, server_hostname=server_name) as secure:
+            certificate = secure.getpeercert(binary_form=True)
+            if certificate is None:
+                raise NotBound("the server shows no certificate")
+            _sign_in(secure, user, password, database, certificate)
+            with suppress(OSError):
+                secure.sendall(b"X" + struct.pack("!i", 4))
+            return certificate
+
+
+def _sign_in(server: ssl.SSLSocket, user: str, password: str, database: str, certificate: bytes) -> None:
+    from scramp import ScramClient, ScramException  # only those with channel_binding=require need it
+
+    fields = b"".join(word.encode() + b"\0" for word in ("user", user, "database", database))
+    body = struct.pack("!i", _PROTOCOL) + fields + b"\0"
+    server.sendall(struct.pack("!i", len(body) + 4) + body)
+    kind, said = _authentication(server)
+    offered = said.decode("ascii", "replace").split("\0") if kind == _SASL else []
+    if MECHANISM not in offered:
+        raise NotBound(f"the server offers no {MECHANISM} (a pooler in between, or a password that is not SCRAM's)")
+    try:
+        client = ScramClient([MECHANISM], user, password, ("tls-server-end-point", end_point(certificate)))
+    except ScramException:
+        raise NotBound("the password has characters that SASLprep (RFC 4013) does not allow") from None
+    first = client.get_client_first().encode()
+    _send(server, MECHANISM.encode() + b"\0" + struct.pack("!i", len(first)) + first)
+    try:
+        client.set_server_first(_expected(server, _SASL_CONTINUE))
+        _send(server, client.get_client_final().encode())
+        client.set_server_final(_expected(server, _SASL_FINAL))
+    except ScramException:
+        raise NotBound("the server does not prove that it knows the password") from None
+
+
+def _send(server: ssl.SSLSocket, body: bytes) -> None:
+    server.sendall(b"p" + struct.pack("!i", len(body) + 4) + body)
+
+
+def _expected(server: ssl.SSLSocket, kind: int) -> str:
+    came, said = _authentication(server)
+    if came != kind:
+        raise NotBound("the server signs us in without channel binding")
+    return said.decode("utf-8", "replace")
+
+
+def _authentication(server: ssl.SSLSocket) -> tuple[int, bytes]:
+    """The next authentication message: its kind and its body."""
+    head = _read(server, 5)
+    length = int.from_bytes(head[1:]) - 4
+    if not 0 <= length <= _MAX_BYTES:
+        raise NotBound("what answers is no PostgreSQL")
+    body = _read(server, length)
+    if head[:1] == b"E":
+        fields = {field[:1]: field[1:].decode("utf-8", "replace") for field in body.split(b"\0") if field}
+        raise NotBound(f"the server refuses: {fields.get(b'M', 'it does not say why')}")
+    if head[:1] != b"R" or length < 4:
+        raise NotBound("what answers is no PostgreSQL")
+    return int.from_bytes(body[:4]), body[4:]
+
+
+def _read(server: ssl.SSLSocket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        part = server.recv(count - len(found))
+        if not part:
+            raise ConnectionError("the server closed the connection")
+        found += part
+    return found
