@@ -294,7 +294,6 @@ class _Http:
         if not self._rooms.access.may_view(_still_in(caller), owner):
             self._rooms.figures.count("unauthorized_total")
             raise _no_such_stream()
-        self._rooms.link.picture_wanted(stream, now_ms())
         if frame is None:
             raise HttpError(404, "NOT_FOUND", "there is no frame of this stream")
         try:

@@ -241,6 +241,7 @@ class RouterLink:
 
         Raises `RouterUnavailable`.
         """
+        self.picture_wanted(stream, time.time_ns() // 1_000_000)
         if self.hub.publication(stream) is not None:
             return self.hub.newest(stream)
         if word.status == "offline":
