@@ -20,7 +20,7 @@ from gateway.http import JsonRequestHandler, make_app
 from gateway.hub import Hub
 from gateway.limits import Connections
 from gateway.link import RouterLink
-from gateway.listener import HttpConnection, Listener, open_sockets
+from gateway.listener import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
 from gateway.revalidation import Revalidation
 from gateway.rooms import Rooms, now_ms
 from gateway.roster import Roster
@@ -97,6 +97,7 @@ class Gateway:
         def make_http() -> HttpConnection:
             handler = JsonRequestHandler(
                 server, loop=loop, keepalive_timeout=KEEPALIVE_S,
+                max_field_size=MAX_COOKIE_BYTES,  # `check_fields` bounds all others
                 auto_decompress=False,  # nobody sends compressed bodies but who means harm
             )  # fmt: skip
             handler.access_logger = None  # nor is there an access log: a query may hold a token

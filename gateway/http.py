@@ -22,13 +22,15 @@ from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
 from gateway import origins
 from gateway.access import Owner, Right
+from gateway.bare_http import SERVER
 from gateway.caller import Caller
 from gateway.conditional import entity_tag, not_modified
 from gateway.figures import Stats, render_metrics
+from gateway.handshake import is_upgrade
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.link import AlertFrame
-from gateway.listener import HeadFault, HttpConnection, Listener, check_fields, is_upgrade
+from gateway.listener import HeadFault, HttpConnection, Listener, check_fields
 from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
@@ -96,10 +98,12 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
         if is_idle:
             self.force_close()
 
-    def detach(self) -> None:
-        """Let go of the connection without closing it."""
+    def detach(self) -> bytes:
+        """Let go of the connection without closing it; return what came after the last request."""
+        rest, self._message_tail = self._message_tail, b""
         self.transport = None
         self.connection_lost(None)
+        return rest
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say nothing of a body that could not be read: anybody can send one."""
@@ -122,6 +126,7 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
         else:
             error = HttpError(status, "BAD_REQUEST", "not a request that can be read")
         response = error.response()
+        response.headers["Server"] = SERVER  # the signal that sets it is for requests that could be read
         response.force_close()
         return response
 
@@ -130,6 +135,7 @@ def make_app(rooms: Rooms) -> web.Application:
     """All HTTP paths."""
     http = _Http(rooms)
     app = web.Application(middlewares=[_keep_or_close, _errors, http.check], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(http.name_server)
     app.on_response_prepare.append(http.allow_origin)
     app.router.add_get("/", http.help)
     app.router.add_get("/health", http.health)
@@ -179,7 +185,9 @@ async def _errors(
         text = f"{request.method[:20]} is not allowed here, expected {allow}"
         return HttpError(405, "METHOD_NOT_ALLOWED", text, {"Allow": allow}).response()
     except web.HTTPNotFound:
-        return HttpError(404, "NOT_FOUND", "there is no such path, see GET /").response()
+        meant = request.path.rstrip("/")
+        text = f"there is no slash at the end of {meant}" if meant in set(Path) else "there is no such path, see GET /"
+        return HttpError(404, "NOT_FOUND", text).response()
     except web.HTTPRequestEntityTooLarge:
         return HttpError(413, "TOO_LARGE", _TOO_LARGE).response()
     except web.HTTPException as error:
@@ -227,6 +235,10 @@ class _Http:
                 raise HttpError(403, "ORIGIN_NOT_ALLOWED", "a page of this origin may not ask here", {"Vary": "Origin"})
             return web.Response(status=204, headers=headers)
         return await handler(request)
+
+    async def name_server(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """Say what answers, without versions."""
+        response.headers["Server"] = SERVER
 
     async def allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
         """Let pages of allowed origins read the answer, errors too. Only services bring alerts, and those read all."""
@@ -424,9 +436,11 @@ class _Http:
         if is_upgrade(head) and listener is not None:
             listener.upgrade(head)
             raise asyncio.CancelledError  # the connection is no longer aiohttp's: there is nobody to answer
-        raise HttpError(
-            426, "UPGRADE_REQUIRED", "this path is for WebSockets", {"Upgrade": "websocket", "Connection": "Upgrade"}
+        text = (
+            "this path is for WebSockets: no `Upgrade: websocket` came over HTTP/1.1; a proxy in between may have "
+            "dropped it"
         )
+        raise HttpError(426, "UPGRADE_REQUIRED", text, {"Upgrade": "websocket", "Connection": "Upgrade"})
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 

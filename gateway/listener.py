@@ -11,7 +11,6 @@ import abc
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import re
 import socket
@@ -26,10 +25,11 @@ from common import log
 from common.errors import StartError
 from common.home import open_file
 from gateway.addresses import client_address, is_trusted, limit_key
+from gateway.bare_http import error_answer
+from gateway.handshake import is_upgrade, values_of
 from gateway.limits import Place
 from gateway.origins import cors_headers
 from gateway.rooms import Rooms
-from gateway.session import Path
 from gateway.tls import SHUTDOWN_S, Certificate
 from gateway.websocket import WebSocket
 
@@ -37,6 +37,8 @@ from gateway.websocket import WebSocket
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 100
+#: Most bytes of its cookies together, which do not count for those: a browser sends what other apps of the host set.
+MAX_COOKIE_BYTES: Final = 64 * 1024
 BACKLOG: Final = 1024
 #: A client that reads nothing of its HTTP answer for so long is cut off.
 STALLED_S: Final = 10.0
@@ -45,8 +47,6 @@ STRANGER_KEEPALIVE_S: Final = 5.0
 #: A refused connection is read for so long, unheard: with unread bytes the kernel would take the answer back.
 LINGER_S: Final = 1.0
 
-_UPGRADE_LINE: Final = re.compile(rb"GET (%b)(?:\?[^ \r\n]*)? HTTP/1\.1\r\n" % b"|".join(p.encode() for p in Path))
-_UPGRADE_HEADER: Final = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _REQUEST_LINE: Final = re.compile(rb"%b{1,32} [\x21-\x7e]+ HTTP/1\.([01])" % _TOKEN)
 _FIELD: Final = re.compile(rb"(%b+):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
@@ -79,19 +79,13 @@ _FAULTS: Final = {
 }
 
 
-def is_upgrade(head: bytes) -> bool:
-    """Whether a request's head asks for a WebSocket on one of our paths."""
-    return _UPGRADE_LINE.match(head) is not None and _UPGRADE_HEADER.search(head) is not None
-
-
 def check_head(head: bytes) -> None:
     """Check a whole head, with its empty line, by the grammar of RFC 9112. Raises `HeadFault`.
 
     Stricter than the RFC allows a server to be where parsers differ: no bare CR or LF, no folded lines, no space
     before a colon, no control characters. One Host header (section 3.2), which only HTTP/1.0 may leave out.
     """
-    if len(head) > MAX_HEAD_BYTES:
-        raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    check_size(head)
     line, *lines = head[:-4].split(b"\r\n")
     if len(line) > MAX_LINE_BYTES:
         raise HeadFault(HTTPStatus.REQUEST_URI_TOO_LONG)
@@ -99,7 +93,7 @@ def check_head(head: bytes) -> None:
         raise HeadFault
     fields: list[tuple[bytes, bytes]] = []
     for each in lines[: MAX_HEADERS + 1]:
-        if len(each) > MAX_LINE_BYTES:
+        if len(each) > MAX_LINE_BYTES and not _is_cookie(each):
             raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if (field := _FIELD.fullmatch(each)) is None:
             raise HeadFault
@@ -107,19 +101,31 @@ def check_head(head: bytes) -> None:
     check_fields(fields, host_needed=request[1] == b"1")
 
 
+def check_size(head: bytes) -> None:
+    """Check that what has come of a head is not too much, however it ends. Raises `HeadFault`."""
+    if len(head) <= MAX_HEAD_BYTES:
+        return
+    cookies = sum(len(line) for line in head.split(b"\r\n")[1:] if _is_cookie(line))
+    if len(head) - cookies > MAX_HEAD_BYTES or cookies > MAX_COOKIE_BYTES:
+        raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+
+def _is_cookie(line: bytes) -> bool:
+    return line[:7].lower() == b"cookie:"
+
+
 def check_fields(fields: Sequence[tuple[bytes, bytes]], *, host_needed: bool) -> None:
     """What of `check_head` is not about lines, for a request that was read elsewhere. Raises `HeadFault`."""
-    if len(fields) > MAX_HEADERS or sum(len(name) + len(value) for name, value in fields) > MAX_HEAD_BYTES:
+    sizes = [(name.lower() == b"cookie", len(name) + len(value)) for name, value in fields]
+    cookies, others = (sum(size for is_cookie, size in sizes if is_cookie is which) for which in (True, False))
+    longest = max((size for is_cookie, size in sizes if not is_cookie), default=0)
+    if (
+        len(fields) > MAX_HEADERS or others > MAX_HEAD_BYTES or longest > MAX_LINE_BYTES or cookies > MAX_COOKIE_BYTES
+    ):  # fmt: skip
         raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     hosts = [value.strip() for name, value in fields if name.lower() == b"host"]
     if len(hosts) > 1 or (host_needed and not hosts) or not all(_HOST.fullmatch(host) for host in hosts):
         raise HeadFault
-
-
-def values_of(head: bytes, name: str) -> list[str]:
-    """The values of a header in a whole head, one per line."""
-    found = re.findall(rb"\r\n%b:([^\r\n]*)" % re.escape(name.encode()), head, re.IGNORECASE)
-    return [value.decode("latin-1").strip(" \t") for value in found]
 
 
 class HttpConnection(asyncio.Protocol):
@@ -130,8 +136,8 @@ class HttpConnection(asyncio.Protocol):
         """Finish the answer that is under way, if any, and close the connection."""
 
     @abc.abstractmethod
-    def detach(self) -> None:
-        """Let go of the connection without closing it."""
+    def detach(self) -> bytes:
+        """Let go of the connection without closing it; return what came after the last request."""
 
 
 class Listener(asyncio.Protocol):
@@ -238,10 +244,10 @@ class Listener(asyncio.Protocol):
             if end >= 4:
                 check_head(self._buffer[:end])
                 self._head_came(end)
-            elif len(self._buffer) > MAX_HEAD_BYTES:
-                raise HeadFault(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             elif not _BEGINNING.match(self._buffer):
                 raise HeadFault
+            else:
+                check_size(self._buffer)
         except HeadFault as fault:
             self._refuse(fault.status, fault.code, str(fault))
 
@@ -295,10 +301,10 @@ class Listener(asyncio.Protocol):
     def upgrade(self, head: bytes) -> None:
         """A later request of this connection, which aiohttp has read, is an upgrade: it is a WebSocket from now on."""
         if self._http is not None:
-            self._http.detach()
+            rest = self._http.detach()
             self._http = None
             self._place.doubted()
-            self._become_websocket(head, b"")
+            self._become_websocket(head, rest)
 
     def _become_websocket(self, head: bytes, rest: bytes) -> None:
         websocket = WebSocket(self._rooms, self._place)
@@ -315,16 +321,7 @@ class Listener(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._buffer, self._refused = b"", True
-        body = json.dumps({"error": {"code": code, "message": text}}).encode()
-        lines = [
-            f"HTTP/1.1 {status} {status.phrase}",
-            "Content-Type: application/json; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Cache-Control: no-store",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in (headers or {}).items()),
-        ]
-        self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self._transport.write(error_answer(status, code, text, headers))
         if self._transport.can_write_eof():
             with contextlib.suppress(OSError):  # the peer was faster
                 self._transport.write_eof()

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 from collections import deque
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, cast
-from urllib.parse import urlsplit
 
-from websockets.exceptions import InvalidHeaderValue
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from common import log
 from common.errors import CloseCode
 from common.frames import Frame, FrameFault
 from gateway import wire
+from gateway.bare_http import SERVER, error_answer
 from gateway.conversation import Conversation
 from gateway.deflate import EXTENSIONS
+from gateway.handshake import HandshakeFault, one_form, path_and_query
 from gateway.intake import Intake
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from gateway.limits import Place
 from gateway.rooms import Rooms, now_ms
-from gateway.session import Path, Session
+from gateway.session import Session
 from gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
+from identity.credentials import SECURE_PREFIX
 
 #: Above this many bytes that the kernel did not take, frames wait in their slots. Not 0: asyncio's TLS takes an empty
 #: buffer for a full one then.
@@ -84,7 +86,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._full = place.full
         self._loop = asyncio.get_running_loop()
         max_bytes = min(STRANGER_BYTES, rooms.settings.max_message_bytes)
-        self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes)
+        self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes, select_subprotocol=_first)
         self._lanes = Lanes(rooms.settings, self._encode_late)
         self._transport: asyncio.Transport
         self._conversation: Conversation | None = None
@@ -118,7 +120,12 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def head_received(self, head: bytes) -> None:
         """The head of the handshake, which the listener has read."""
-        self._protocol.receive_data(head)
+        name = self._rooms.settings.session_cookie
+        try:
+            self._protocol.receive_data(one_form(head, (name, SECURE_PREFIX + name)))
+        except HandshakeFault as fault:
+            self._refuse(fault.status, fault.code, str(fault))
+            return
         self._pump()
 
     def more_received(self, data: bytes) -> None:
@@ -268,17 +275,16 @@ class WebSocket(asyncio.BufferedProtocol):
 
     async def _handshake(self, request: Request) -> None:
         now = self._loop.time()
-        url = urlsplit(request.path)
+        path, query = path_and_query(request.path)
         response = self._protocol.accept(request)
-        if response.status_code != 101:
-            failed = self._protocol.handshake_exc
-            other_version = isinstance(failed, InvalidHeaderValue) and failed.name == "Sec-WebSocket-Version"
-            self._refuse(426 if other_version else response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse(response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
             return
+        response.headers["Server"] = SERVER
         signed_in = SignedIn()
         if self._full is None:
             try:
-                signed_in = await sign_in(self._rooms, self._sender(request, url.query), handshake=True)
+                signed_in = await sign_in(self._rooms, self._sender(request, query), handshake=True)
             except ValueError as error:
                 self._refuse(400, "BAD_REQUEST", str(error))
                 return
@@ -290,7 +296,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._protocol.send_response(response)
         self._flush()
         session = Session(
-            Path(url.path),
+            path,
             self._rooms.settings,
             self._rooms.access,
             now=now,
@@ -315,19 +321,12 @@ class WebSocket(asyncio.BufferedProtocol):
         if self.closing:
             return
         self.closing = True
-        body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            "Content-Type: application/json; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-            "Sec-WebSocket-Version: 13",  # RFC 6455 section 4.4
-        ]
+        headers = {"Sec-WebSocket-Version": "13"}  # RFC 6455 section 4.4
         if status == HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110 section 15.5.22
-            lines += ["Upgrade: websocket", "Connection: Upgrade"]
+            headers |= {"Upgrade": "websocket", "Connection": "Upgrade, close"}
         if status == HTTPStatus.UNAUTHORIZED:
-            lines.append("WWW-Authenticate: Bearer")
-        self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+            headers["WWW-Authenticate"] = "Bearer"
+        self._transport.write(error_answer(status, code, message, headers))
         self._write_eof()  # not closed at once: unread bytes would make the kernel drop the answer
         self._expect_close()
 
@@ -602,6 +601,11 @@ class WebSocket(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """End now."""
         self._transport.abort()
+
+
+def _first(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The subprotocol for a client: none means anything here, and browsers fail a handshake without one of theirs."""
+    return offered[0] if offered else None
 
 
 def bound_the_kernel(raw: socket.socket) -> None:

@@ -160,7 +160,8 @@ async def test_a_request_without_an_origin_uses_the_cookie_only_where_the_browse
 
 #: Cookies that sign nobody in, wherever they come from.
 BAD_COOKIES = [
-    "", ".", "x", "%", "%zz", "%00", "%ff", "x" * 4000, "x" * 8000, "\xff\xfe", '"', '"x', "a=b=c",
+    "", ".", "x", "%", "%zz", "%00", "%ff", "x" * 4000, "x" * 8000, "x" * 15_000, "x" * 60_000, "\xff\xfe", '"', '"x',
+    "a=b=c",
     "eyJhbGciOiJIUzI1NiJ9.e30.x", "x; better-auth.session_token=y", "=", ";;;", "\t", "x" * 32 + "." + "A" * 43 + "=",
 ]  # fmt: skip
 
@@ -182,6 +183,67 @@ async def test_no_cookie_keeps_anybody_out(listed, clients, value):
             assert (await bare.answer()).status == status
             await bare.leave()
         await raw.leave()
+
+
+@pytest.mark.parametrize("size", [7000, 15_000, 60_000])
+async def test_the_session_counts_among_however_many_cookies_of_other_apps(listed, clients, size):
+    line = cookie(listed.token()).replace("Cookie: ", f"Cookie: a={'x' * size}; ") + "; b=c"
+    raw = await clients.raw(listed.url)
+    await raw.upgrade(SUBSCRIBE, line, f"Origin: {APP}")
+    await raw.send(web_socket_frame(TEXT, b'{"type":"subscribe","streamId":"x"}'))
+    assert (await raw.json("success"))["event"] == "subscribed"
+    for _ in range(2):
+        again = await clients.raw(listed.url)
+        await again.send(again.head("/streams", line, f"Origin: {APP}"))
+        assert (await again.answer()).status == 200
+        await again.send(again.upgrade_head(SUBSCRIBE, line, f"Origin: {APP}"))  # on the connection of another request
+        assert (await again.answer()).status == 101
+
+
+@pytest.mark.parametrize("path", ["/health/live", SUBSCRIBE])
+async def test_cookies_without_end_are_431(listed, clients, path):
+    raw = await clients.raw(listed.url)
+    with contextlib.suppress(ConnectionError):
+        await raw.send(raw.upgrade_head(path, *[f"Cookie: {'x' * 8000}"] * 20))
+    answer = await raw.answer()
+    assert (answer.status, answer.error) == (431, "TOO_LARGE")
+
+
+NAMELESS = {
+    "the listener": b"GARBAGE\r\n\r\n",
+    "a head that is too long": b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    "no handshake": b"GET /streams/subscribe HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+    "a wrong token": (
+        b"GET /streams/subscribe?token=x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ),
+    "a socket": (
+        b"GET /streams/subscribe HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ),
+    "no path": b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a wrong method": b"DELETE /streams HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a body that is none": b"POST /alerts HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+    "no chunk": b"POST /alerts HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an expectation": b"GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n",
+    "a preflight": (
+        b"OPTIONS /streams HTTP/1.1\r\nHost: a\r\nOrigin: null\r\nAccess-Control-Request-Method: GET\r\n\r\n"
+    ),
+    "help": b"GET / HTTP/1.0\r\n\r\n",
+    "health": b"HEAD /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("which", NAMELESS)
+async def test_every_answer_names_the_server_and_no_version_of_anything(listed, clients, which):
+    raw = await clients.raw(listed.url)
+    with contextlib.suppress(ConnectionError):
+        await raw.send(NAMELESS[which])
+    async with asyncio.timeout(10):
+        head = (await raw.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
+    assert [line for line in head if line.startswith("server:")] == ["server: watchout"]
+    said = "\n".join(head)
+    assert not any(word in said for word in ("python", "aiohttp", "websockets/", "x-powered-by", "via:"))
 
 
 async def test_a_cookie_of_a_listed_page_opens_an_authenticated_socket(listed, clients):

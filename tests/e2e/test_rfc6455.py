@@ -834,9 +834,16 @@ VERSION: Final = "Sec-WebSocket-Version: 13"
 UPGRADE: Final = ("Upgrade: websocket", "Connection: Upgrade")
 
 
-async def shaken(clients: Clients, url: str, *lines: str, method: str = "GET", version: str = "HTTP/1.1") -> Any:
+async def shaken(
+    clients: Clients, url: str, *lines: str, method: str = "GET", version: str = "HTTP/1.1", target: str = SUBSCRIBE,
+    later: bool = False,
+) -> Any:  # fmt: skip
+    """The answer to a handshake, on a new connection or on one that has served another request."""
     raw = await clients.raw(url)
-    await raw.send(raw.head(SUBSCRIBE, *lines, method=method, version=version))
+    if later:
+        await raw.send(raw.head("/health/live"))
+        assert (await raw.answer()).status == 200
+    await raw.send(raw.head(target, *lines, method=method, version=version))
     return await raw.answer()
 
 
@@ -859,12 +866,74 @@ async def test_the_handshake_is_answered_with_the_accept_of_the_standards_exampl
         ("Upgrade:websocket", "Connection:Upgrade", KEY, VERSION),
         ("Upgrade: websocket ", "Connection: Upgrade ", KEY + " ", VERSION + " "),
         (*UPGRADE, KEY, VERSION, "Cookie: a=b", "X-Anything: \u00e4"),
+        ("Upgrade: websocket, h2c", "Connection: Upgrade, HTTP2-Settings", KEY, VERSION),
+        ("Upgrade: h2c", "Upgrade: websocket", "Connection: keep-alive", "Connection: upgrade", KEY, VERSION),
+        ("Upgrade:\twebsocket\t", "Connection: ,\tUpgrade ,", KEY, VERSION, "Content-Length: 0"),
+        (*UPGRADE, KEY, VERSION, "Sec-WebSocket-Protocol:"),
+        (*UPGRADE, KEY, VERSION, "Sec-WebSocket-Extensions: x-webkit-deflate-frame, foo; bar"),
     ],
 )  # fmt: skip
-async def test_handshakes_of_any_spelling_are_accepted(url, clients, lines):
-    answer = await shaken(clients, url, *lines)
+@pytest.mark.parametrize("later", [False, True], ids=["first request", "later request"])
+async def test_handshakes_of_any_spelling_are_accepted(url, clients, lines, later):
+    answer = await shaken(clients, url, *lines, later=later)
     assert answer.status == 101
     assert "sec-websocket-protocol" not in answer.headers
+    assert answer.headers["server"] == "watchout"
+
+
+TARGETS: Final = [
+    "/streams/subscribe?", "/streams/%73ubscribe", "/%73treams/%73%75bscribe?x=1", "http://HOST/streams/subscribe",
+    "HTTP://HOST/streams/subscribe?x=1", "http://another.example:1/streams/subscribe", "ws://HOST/streams/%73ubscribe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("later", [False, True], ids=["first request", "later request"])
+async def test_targets_of_any_form_are_understood(url, token, clients, target, later):
+    target = target.replace("HOST", url.removeprefix("http://"))
+    answer = await shaken(clients, url, *UPGRADE, KEY, VERSION, target=target, later=later)
+    assert answer.status == 101
+    named = f"{target}{'&' if '?' in target else '?'}token={token}"
+    raw = await clients.raw(url)
+    await raw.upgrade(named)
+    await raw.sign_in(token)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/streams/subscribe/", 404), ("//streams/subscribe", 404), ("/streams/Subscribe", 404),
+        ("/streams%2Fsubscribe", 404), ("/x/../streams/subscribe", 404), ("ftp://a/streams/subscribe", 426),
+    ],
+)  # fmt: skip
+async def test_other_targets_are_no_websocket(url, clients, target, status):
+    answer = await shaken(clients, url, *UPGRADE, KEY, VERSION, target=target)
+    assert (answer.status, bool(answer.error)) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "first"),
+    [
+        (["chat"], "chat"), (["chat, superchat"], "chat"), (["chat", "superchat"], "chat"), (["", ", b, a"], "b"),
+        (["bearer, abc.def-_~"], "bearer"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("later", [False, True], ids=["first request", "later request"])
+async def test_the_first_subprotocol_that_is_offered_is_chosen(url, clients, lines, first, later):
+    offers = [f"Sec-WebSocket-Protocol: {line}" for line in lines]
+    answer = await shaken(clients, url, *UPGRADE, KEY, VERSION, *offers, later=later)
+    assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, first)
+
+
+async def test_messages_that_come_with_a_later_upgrade_are_heard_after_it(url, token, clients):
+    raw = await clients.raw(url)
+    await raw.send(raw.head("/health/live"))
+    assert (await raw.answer()).status == 200
+    auth = web_socket_frame(TEXT, json.dumps({"type": "auth", "token": token}).encode())
+    subscribe = web_socket_frame(TEXT, b'{"type":"subscribe","streamId":"x"}')
+    await raw.send(raw.upgrade_head(SUBSCRIBE) + auth + subscribe)
+    assert (await raw.answer()).status == 101
+    assert [(await raw.json("success"))["event"] for _ in range(2)] == ["authenticated", "subscribed"]
 
 
 REFUSED: Final = {
@@ -880,7 +949,8 @@ REFUSED: Final = {
     "another Connection": (UPGRADE[0], "Connection: keep-alive", KEY, VERSION),
     "no Upgrade": (UPGRADE[1], KEY, VERSION),
     "another Upgrade": ("Upgrade: h2c", UPGRADE[1], KEY, VERSION),
-    "two Upgrades": ("Upgrade: h2c, websocket", UPGRADE[1], KEY, VERSION),
+    "a body": (*UPGRADE, KEY, VERSION, "Content-Length: 5"),
+    "a subprotocol that is no token": (*UPGRADE, KEY, VERSION, "Sec-WebSocket-Protocol: a b"),
     "a folded header": (*UPGRADE, KEY, VERSION, "X-Folded: a\r\n b"),
     "a header without a name": (*UPGRADE, KEY, VERSION, ": a"),
     "a space before the colon": (*UPGRADE, KEY, VERSION, "X-Space : a"),
@@ -893,6 +963,7 @@ async def test_a_handshake_that_lacks_something_is_a_4xx(url, clients, lines):
     answer = await shaken(clients, url, *lines)
     assert 400 <= answer.status < 500
     assert answer.error
+    assert answer.headers["server"] == "watchout"
     assert (await http(f"{url}/health/live")).status == 200
 
 

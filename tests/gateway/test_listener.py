@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.listener import MAX_HEAD_BYTES, MAX_HEADERS, MAX_LINE_BYTES, HeadFault, check_head, is_upgrade, values_of
+from gateway.handshake import is_upgrade, values_of
+from gateway.listener import (
+    MAX_COOKIE_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_LINE_BYTES,
+    HeadFault,
+    check_fields,
+    check_head,
+)
 
 
 def head(line: str = "GET /streams/register HTTP/1.1", *headers: str) -> bytes:
@@ -24,6 +33,14 @@ def head(line: str = "GET /streams/register HTTP/1.1", *headers: str) -> bytes:
         "GET /streams/register? HTTP/1.1",
         "GET /streams/subscribe?token=a.b%3D%3D HTTP/1.1",
         "GET /streams/subscribe?token=a&x=/streams/other?y HTTP/1.1",
+        "GET http://localhost/streams/register HTTP/1.1",
+        "GET HTTP://Localhost:3000/streams/register?token=a HTTP/1.1",
+        "GET https://[::1]:3000/streams/register? HTTP/1.1",
+        "GET ws://localhost/streams/subscribe HTTP/1.1",
+        "GET wss://other.example/streams/subscribe HTTP/1.1",
+        "GET /streams/%72egister HTTP/1.1",
+        "GET /%73treams/%72%65gister?x=%20 HTTP/1.1",
+        "GET http://localhost/streams/%72egister HTTP/1.1",
     ],
 )
 def test_these_lines_ask_for_a_websocket(line: str) -> None:
@@ -50,7 +67,22 @@ def test_these_lines_ask_for_a_websocket(line: str) -> None:
         "GET /streams/register?a b HTTP/1.1",
         "GET //streams/register HTTP/1.1",
         "GET /x/../streams/register HTTP/1.1",
-        "GET http://localhost/streams/register HTTP/1.1",
+        "GET ftp://localhost/streams/register HTTP/1.1",
+        "GET http://user@localhost/streams/register HTTP/1.1",
+        "GET http:///streams/register HTTP/1.1",
+        "GET http:/streams/register HTTP/1.1",
+        "GET //localhost/streams/register HTTP/1.1",
+        "GET localhost/streams/register HTTP/1.1",
+        "GET streams/register HTTP/1.1",
+        "GET http://localhost HTTP/1.1",
+        "GET http://localhost?/streams/register HTTP/1.1",
+        "GET http://localhost\\@evil.com/streams/register HTTP/1.1",
+        "GET /streams%2Fregister HTTP/1.1",
+        "GET /streams/%52egister HTTP/1.1",
+        "GET /streams/%2572egister HTTP/1.1",
+        "GET /streams/%7Zegister HTTP/1.1",
+        "GET /streams/register%3F HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
         "GET /streams HTTP/1.1",
         "GET / HTTP/1.1",
         "GET /health HTTP/1.1",
@@ -69,6 +101,10 @@ def test_these_lines_ask_for_no_websocket(line: str) -> None:
         "UPGRADE: WebSocket",
         "Upgrade:websocket",
         "Upgrade: \t websocket \t",
+        "Upgrade: websocket, h2c",
+        "Upgrade: h2c,WebSocket",
+        "Upgrade: ,, websocket ,",
+        "Upgrade: h2c\r\nUpgrade: websocket",
     ],
 )
 def test_the_upgrade_header_is_read_without_case_and_space(field: str) -> None:
@@ -82,6 +118,9 @@ def test_the_upgrade_header_is_read_without_case_and_space(field: str) -> None:
         ("Host: localhost",),
         ("Upgrade: h2c",),
         ("Upgrade: websocketx",),
+        ("Upgrade: websocket h2c",),
+        ("Upgrade: websocket/13",),
+        ("Upgrade: web, socket",),
         ("X-Upgrade: websocket",),
         ("Connection: Upgrade, websocket",),
         ("X: a Upgrade: websocket",),
@@ -120,6 +159,8 @@ HOST = b"Host: localhost"
         request(HOST, *[b"X: y"] * (MAX_HEADERS - 1)), request(line=b"GET / HTTP/1.0"),
         request(HOST, line=b"OPTIONS * HTTP/1.1"), request(HOST, line=b"GET http://localhost/ HTTP/1.1"),
         request(HOST, b"X: " + b"y" * (MAX_LINE_BYTES - 3)),
+        request(HOST, b"Cookie: " + b"y" * (MAX_COOKIE_BYTES - 8)),
+        request(HOST, b"X: " + b"y" * 8000, *[b"cookie:" + b"y" * 8000] * 8),
     ],
 )  # fmt: skip
 def test_these_heads_are_in_order(whole: bytes) -> None:
@@ -157,6 +198,10 @@ def test_these_are_bad_requests(whole: bytes) -> None:
         (request(HOST, *[b"X: y"] * MAX_HEADERS), 431),
         (request(HOST, *[b"no colon"] * 1000), 400),
         (request(HOST, *[b"X: " + b"y" * 4000] * 5), 431),
+        (request(HOST, b"Cookie: " + b"y" * MAX_COOKIE_BYTES), 431),
+        (request(HOST, *[b"Cookie: " + b"y" * 8000] * 9), 431),
+        (request(HOST, b"Cookie: " + b"y" * 60_000, b"X: " + b"y" * MAX_LINE_BYTES), 431),
+        (request(HOST, b"XCookie: " + b"y" * 10_000), 431),
         (request(HOST, b"X: " + b"y" * (MAX_LINE_BYTES - 2)), 431),
         (request(HOST, b"X: " + b"y" * MAX_HEAD_BYTES), 431),
         (request(HOST, line=b"GET /" + b"a" * MAX_LINE_BYTES + b" HTTP/1.1"), 414),
@@ -179,3 +224,11 @@ def test_the_values_of_a_header_are_found_line_by_line() -> None:
     assert values_of(whole, "x-forwarded-for") == ["a, b", "c"]
     assert values_of(whole, "y") == []
     assert values_of(request(b"X-Y: a", b"XzY: b"), "x-y") == ["a"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Cookie", "cookie", "X"]), st.integers(0, 20_000)), max_size=8))
+def test_a_head_that_was_read_elsewhere_has_the_same_bounds(fields: list[tuple[str, int]]) -> None:
+    pairs = [(name.encode(), b"y" * size) for name, size in fields]
+    with contextlib.suppress(HeadFault):
+        check_head(request(HOST, *(name + b": " + value for name, value in pairs)))
+        check_fields([(b"Host", b"localhost"), *pairs], host_needed=True)
