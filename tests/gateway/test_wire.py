@@ -681,5 +681,5 @@ def test_a_text_message_is_the_same_from_c_and_from_python(size: int, frame_id: 
 @pytest.mark.parametrize("length", [0, 60, 70, 120, 200, 70_000])
 def test_an_error_is_known_by_its_bytes_whatever_its_length(length: int) -> None:
     assert wire.is_error(wire.error(ErrorCode.INVALID_MESSAGE, "x" * length, 1))
-    assert not wire.is_error(wire.success("x" * length, 1))
+    assert not wire.is_error(wire.success("x" * length, "registered", 1))
     assert not wire.is_error(wire.text_message(b""))
