@@ -47,8 +47,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
-	  echo "again, alone on the machine, what failed beside others (a few at most):"; \
-	  $(BIN)/python tests/kit/few_failed.py && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+	  echo "which of them are flaky:"; $(BIN)/python tests/kit/flaky.py; }
 
 # The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
 sanitize: $(VENV)/.dev

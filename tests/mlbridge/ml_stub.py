@@ -16,7 +16,8 @@ ALERT = {"severity": "high", "message": "a person"}
 class MlStub:
     """One server on a free port. `requests` holds the bodies that came; `port` stays over `stop` and `start`."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.mode = "none"
         self.answer: Any = {"alert": ALERT}
         #: Headers of answers with a status, and seconds that every answer takes.
@@ -39,14 +40,14 @@ class MlStub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def start(self) -> None:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
 

@@ -1,0 +1,71 @@
+"""A process that lives and whose event loop does not: it is noticed by heartbeats that the loop itself sends."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.kit.clients import Clients, eventually, http
+from tests.kit.processes import BIN, REPOSITORY, Process, Watchout, poll
+
+pytestmark = pytest.mark.e2e
+BLOCK_S = 6.0
+COMES_S = 30.0
+
+
+def start(started: Watchout, name: str) -> Process:
+    command = [str(BIN / "python"), str(REPOSITORY / "tests/kit/blocked.py"), name]
+    return started.run(name, command, {"BLOCK_S": str(BLOCK_S), "PYTHONPATH": str(REPOSITORY)})
+
+
+async def health(started: Watchout) -> int:
+    try:
+        return (await http(f"{started.url}/health")).status
+    except OSError:
+        return 0
+
+
+async def test_a_router_whose_loop_is_blocked_is_noticed_and_frames_flow_on(watchout, clients: Clients):
+    started = watchout(start=False)
+    router = start(started, "router")
+    started.start("gateway")
+    started.wait_ready()
+    camera = await clients.camera(started.url, started.token())
+    viewer = await clients.viewer(started.url, started.token())
+    await camera.register("cam")
+    await viewer.subscribe("cam")
+    async with camera.streaming(fps=10):
+        await eventually(lambda: len(viewer.frames) > 5, COMES_S)
+        router.send_signal(signal.SIGUSR1)
+
+        async def is_unhealthy() -> bool:
+            return await health(started) == 503
+
+        await eventually(is_unhealthy, COMES_S, "/health says that the router is away")
+        count = len(viewer.frames)
+        await eventually(lambda: len(viewer.frames) > count + 5, COMES_S)
+
+        async def is_healthy() -> bool:
+            return await health(started) == 200
+
+        await eventually(is_healthy, COMES_S, "all is well when the loop runs again")
+        await (await clients.camera(started.url, started.token())).register("new")
+    assert viewer.frame_ids == sorted(set(viewer.frame_ids))
+    assert camera.open
+    assert viewer.open
+
+
+async def test_a_bridge_whose_loop_is_blocked_is_noticed_and_comes_back(watchout, clients: Clients):
+    started = watchout(start=False)
+    router = started.start("router")
+    started.start("gateway")
+    bridge = start(started, "mlbridge")
+    started.wait_ready()
+    bridge.send_signal(signal.SIGUSR1)
+    poll(lambda: _bridges(router.output, "member gone") == 1, COMES_S, "the router takes the bridge for gone")
+    poll(lambda: _bridges(router.output, "member greeted") == 2, COMES_S, "the bridge greets again")
+
+
+def _bridges(output: str, event: str) -> int:
+    return sum(event in line and "mlbridge" in line for line in output.splitlines())

@@ -1,0 +1,47 @@
+"""A memory limit of the kernel for some processes (a memory cgroup, version 1 or 2). Needs root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.kit.services import missing
+
+_V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+
+
+class Group:
+    """Processes that share a limit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, pid: int) -> None:
+        """Put a process under the limit, with all that it allocates from now on."""
+        (self._path / "cgroup.procs").write_text(str(pid))
+
+
+@contextlib.contextmanager
+def limited(limit_bytes: int) -> Iterator[Group]:
+    """A group whose processes may have so many bytes together; past it the kernel kills one of them."""
+    is_v1 = (_V1 / "memory.limit_in_bytes").exists() or (_V1 / "cgroup.procs").exists()
+    path = (_V1 if is_v1 else _V2) / f"watchout-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        missing(f"no memory cgroup can be made here ({error.strerror}); it takes root")
+    try:
+        limit = path / ("memory.limit_in_bytes" if is_v1 else "memory.max")
+        if not limit.exists():
+            missing("the memory controller of cgroup v2 is not handed down here (cgroup.subtree_control)")
+        limit.write_text(str(limit_bytes))
+        swap = path / ("memory.memsw.limit_in_bytes" if is_v1 else "memory.swap.max")
+        if swap.exists():
+            with contextlib.suppress(OSError):  # without swap accounting
+                swap.write_text(str(limit_bytes) if is_v1 else "0")
+        yield Group(path)
+    finally:
+        with contextlib.suppress(OSError):  # a process of it is still ending
+            path.rmdir()
