@@ -57,13 +57,13 @@ class Endpoints:
         """
         serving = self._serving()
         if serving is None:
-            for number, endpoint in enumerate(self.each):
-                if endpoint.breaker.allows(now):
+            for number in range(len(self.each)):
+                if self._may_probe(number, now):
                     return [self._take(number, now)]
             return []
         if not self._has_room(serving):
             return []
-        probes = [self._take(number, now) for number in range(serving) if self.each[number].breaker.allows(now)]
+        probes = [self._take(number, now) for number in range(serving) if self._may_probe(number, now)]
         return [*probes, self._take(serving, now)]
 
     def opens_at(self) -> float | None:
@@ -71,7 +71,11 @@ class Endpoints:
         serving = self._serving()
         if serving is not None:
             return -math.inf if self._has_room(serving) else None
-        times = [at for endpoint in self.each if (at := endpoint.breaker.next_at()) is not None]
+        times = [
+            at
+            for number, endpoint in enumerate(self.each)
+            if (at := endpoint.breaker.next_at()) is not None and self._has_room(number)
+        ]
         return min(times, default=None)
 
     def answered(self, turn: Turn, now: float) -> None:
@@ -93,6 +97,14 @@ class Endpoints:
             if endpoint.breaker.state is BreakerState.CLOSED:
                 return number
         return None
+
+    def _may_probe(self, number: int, now: float) -> bool:
+        """Whether a probe may go there.
+
+        Requests sent before the breaker opened may still be under way; a probe needs room beside them like any other
+        request. They end by their deadline at the latest.
+        """
+        return self.each[number].breaker.allows(now) and self._has_room(number)
 
     def _has_room(self, number: int) -> bool:
         endpoint = self.each[number]

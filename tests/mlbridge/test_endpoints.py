@@ -135,3 +135,22 @@ def test_a_service_that_wants_time_is_left_alone_for_it() -> None:
     simulation.run(130.0)
     assert 5 <= len([at for at in service.asked if 50 <= at < 100]) <= 5 + 4
     assert next(at for at, _, _ in simulation.answers if at >= 100) < 111.0
+
+
+def test_a_probe_needs_room_beside_what_is_still_under_way() -> None:
+    endpoints = make(number=1, bound=2)
+    (first,), (second,) = endpoints.begin(0.0), endpoints.begin(0.0)
+    endpoints.failed(first, 0.1, retry_after_s=1.0)  # the limit falls to 1, which `second` takes up
+    assert endpoints.each[0].limiter.limit == 1
+    assert endpoints.begin(5.0) == []
+    assert endpoints.opens_at() is None, "only after an answer or a failure"
+    endpoints.failed(second, 5.0)
+    (probe,) = endpoints.begin(5.0)
+    assert probe.probe
+
+
+def test_a_probe_of_the_preferred_service_needs_room_there_too() -> None:
+    endpoints = make(number=2, bound=2)
+    (first,), (_,) = endpoints.begin(0.0), endpoints.begin(0.0)
+    endpoints.failed(first, 0.1, retry_after_s=1.0)
+    assert numbers(endpoints.begin(5.0)) == [1]

@@ -455,7 +455,7 @@ class History:
             del self._newest_sent[forgotten]
 
 
-@settings(max_examples=300)
+@settings(max_examples=1000)
 @given(
     steps=STEPS,
     in_flight=st.integers(1, 6),
