@@ -26,7 +26,7 @@ from mlbridge.cooldown import Cooldown
 from mlbridge.endpoints import Endpoints
 from mlbridge.feed import Feed
 from mlbridge.scheduler import Scheduler
-from mlbridge.targets import Heard, Target, TargetFailure, TargetTimeout, open_target
+from mlbridge.targets import Heard, Target, TargetFailure, TargetTimeout, UnusableMessage, open_target
 
 #: Frames of which it is remembered when they were shown, for alerts that come by themselves.
 MAX_REMEMBERED: Final = 10_000
@@ -76,7 +76,7 @@ class Witness:
 
         await self._target.open(hear)
 
-    async def show(self, frame: Frame) -> list[object]:
+    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Show it to the target behind; whatever comes of it is written down."""
         started = time.perf_counter()
         at_s = self.places.pop(frame.frame_id, self._at_s)
@@ -90,7 +90,7 @@ class Witness:
             self.record.shown(Look(frame.frame_id, at_s, latency_ms, outcome, reason))
 
         try:
-            values = await self._target.show(frame)
+            values = await self._target.show(frame, apart=apart)
         except asyncio.CancelledError:
             look(Outcome.TIMEOUT, f"no answer within {self._timeout_s:g} s")
             raise
@@ -116,6 +116,10 @@ class Witness:
         await self._target.close()
 
     def _said(self, values: list[object], frame: Frame | None) -> None:
+        for fault in values:
+            if isinstance(fault, UnusableMessage):
+                self._refuse(fault, None)
+        values = [value for value in values if not isinstance(value, UnusableMessage)]
         read = read_alerts(values, frame, now_ms=now_ms())
         for alert, *_ in read.alerts:
             at_s, after_ms = self._place(alert)

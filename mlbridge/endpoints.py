@@ -92,6 +92,16 @@ class Endpoints:
         endpoint.limiter.failed(turn.sent_at, now)
         endpoint.breaker.failed(turn.sent_at, now, probe=turn.probe, retry_after_s=retry_after_s)
 
+    def refused(self, turn: Turn, now: float) -> None:
+        """It failed for what its frame is, or because of another frame: the endpoint is there, and no slower for it.
+
+        Its latency tells nothing, as a refusal may take less than a look. As a probe it shows that somebody answers.
+        """
+        endpoint = self.each[turn.endpoint]
+        endpoint.in_flight -= 1
+        if turn.probe:
+            endpoint.breaker.answered(now, probe=True)
+
     def _serving(self) -> int | None:
         for number, endpoint in enumerate(self.each):
             if endpoint.breaker.state is BreakerState.CLOSED:

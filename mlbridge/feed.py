@@ -20,8 +20,9 @@ from common.metrics import Figures
 from common.service import Tasks
 from common.supervisor import Alarm, Periodic
 from mlbridge.looks import Covered, Latencies
+from mlbridge.refusals import TOLD_EVERY_S, Blame, Telling
 from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
-from mlbridge.targets import Target, TargetFailure, TargetTimeout
+from mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, UnusableMessage
 
 #: Weight of the newest request in the smoothed latency.
 LATENCY_WEIGHT: Final = 0.2
@@ -107,7 +108,8 @@ class Outage:
 class Feed:
     """Feeds the endpoints of one ML service. `frame_came` takes frames as the bus brings them.
 
-    `targets` are in the order of the scheduler's endpoints. `sent` is told each frame that goes out.
+    `targets` are in the order of the scheduler's endpoints. `sent` is told each frame that goes out. `scrub` takes
+    secrets out of a text that came from the service, which may echo what it was sent.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Feed:
         report: Callable[[BadFrame | Coverage], bool],
         max_age_s: float,
         sent: Callable[[Frame], None] | None = None,
+        scrub: Callable[[str], str] = str,
     ) -> None:
         self._targets = targets
         self._scheduler = scheduler
@@ -130,6 +133,7 @@ class Feed:
         self._report = report
         self._max_age_s = max_age_s
         self._sent = sent
+        self._scrub = scrub
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         self._requests: dict[int, tuple[asyncio.Task[None], int]] = {}
@@ -138,6 +142,11 @@ class Feed:
         self._idle.set()
         self._closed = False
         self._outages = [Outage() for _ in targets]
+        self._telling = Telling()
+        self._refused_all_at = -math.inf
+        self._backed_off: list[str] = []
+        self._unusable_at = -math.inf
+        self._unusable = 0
         self._latencies = Latencies()
         self._standstill = Standstill(self._loop.time())
         self._watches: Periodic | None = None
@@ -151,7 +160,7 @@ class Feed:
     async def open(self) -> None:
         """Prepare the targets."""
         for target in self._targets:
-            await target.open(lambda values: self._said(values, None))
+            await target.open(self._came_by_itself)
         self._watches = supervisor.current().every(WATCH_EVERY_S, self._watch, "coverage", first_s=0)
 
     def frame_came(self, data: bytes) -> None:
@@ -192,6 +201,10 @@ class Feed:
             ("ml_frames_too_old_total", counts.too_old),
             ("ml_frames_away_total", counts.away),
             ("ml_frames_over_bytes_total", counts.over_bytes),
+            ("ml_frames_backed_off_total", counts.backed_off),
+            ("ml_refusals_total", counts.refused),
+            ("ml_streams_refused", len(self._backed_off)),
+            ("ml_in_flight_bytes", scheduler.in_flight_bytes),
             ("ml_frames_forgotten_total", counts.forgotten),
             ("ml_frames_waiting", scheduler.waiting),
             ("ml_answers_late_total", counts.late),
@@ -250,18 +263,52 @@ class Feed:
             if rows or self._told_rows:
                 self._report(Coverage(rows=rows))
             self._told_rows = len(rows)
+            self._watch_refusals(now)
+
+    def _watch_refusals(self, now: float) -> None:
+        self._backed_off = self._scheduler.backed_off(now)
+        refused = len(self._backed_off)
+        if refused and refused == self._covered.streams and now - self._refused_all_at >= TOLD_EVERY_S:
+            self._refused_all_at = now
+            service = self._targets[self._scheduler.endpoints.in_use].shown_as
+            _log.warning(
+                "the ML service refuses the frames of every stream: it takes other frames than it is shown",
+                service=service, streams=refused,
+            )  # fmt: skip
+
+    def _came_by_itself(self, values: list[object]) -> None:
+        """What a target heard that belongs to no frame under way."""
+        for fault in values:
+            if isinstance(fault, UnusableMessage):
+                self._count_unusable(fault)
+        said = [value for value in values if not isinstance(value, UnusableMessage)]
+        if said:
+            self._said(said, None)
+
+    def _count_unusable(self, reason: str) -> None:
+        self._figures.count("ml_answers_unusable_total")
+        self._unusable += 1
+        now = self._loop.time()
+        if now - self._unusable_at >= TOLD_EVERY_S:
+            self._unusable_at = now
+            service = self._targets[self._scheduler.endpoints.in_use].shown_as
+            _log.warning(
+                "the ML service answers what is no answer; such frames do not count as looked at",
+                service=service, came=self._scrub(reason)[:300], answers=self._unusable,
+            )  # fmt: skip
+            self._unusable = 0
 
     def _turn(self) -> None:
         for command in self._scheduler.due(self._loop.time()):
             match command:
                 case SendFrame():
                     self._start(command)
-                case GiveUp(ticket):
+                case GiveUp(ticket, stream, blame):
                     under_way = self._requests.pop(ticket, None)
                     if under_way is not None:
                         task, endpoint = under_way
                         task.cancel()
-                        self._count_failure(endpoint, "no answer before the deadline", timeout=True)
+                        self._count_failure(endpoint, stream, "no answer before the deadline", blame, timeout=True)
         in_use = self._scheduler.endpoints.in_use
         if in_use != self._in_use:
             self._in_use = in_use
@@ -286,19 +333,14 @@ class Feed:
     async def _ask(self, command: SendFrame[Frame]) -> None:
         started = time.perf_counter()  # the loop's own clock counts milliseconds
         try:
-            values = await self._targets[command.endpoint].show(command.frame)
+            values = await self._targets[command.endpoint].show(command.frame, apart=command.apart)
         except AlertFault as fault:
             if self._answered(command, started):
                 self._refused(str(fault))
         except TargetFailure as failure:
-            self._failed(
-                command,
-                str(failure),
-                timeout=isinstance(failure, TargetTimeout),
-                retry_after_s=failure.retry_after_s,
-            )
+            self._failed(command, failure)
         except Exception as exc:
-            self._failed(command, f"unexpected {type(exc).__name__}: {exc}", timeout=False)
+            self._failed(command, TargetFailure(f"unexpected {type(exc).__name__}: {exc}", blame=Blame.UNSURE))
         else:
             age_s = self._loop.time() - command.came_at
             if self._answered(command, started):
@@ -329,17 +371,39 @@ class Feed:
         )
         return True
 
-    def _failed(
-        self, command: SendFrame[Frame], reason: str, *, timeout: bool, retry_after_s: float | None = None
-    ) -> None:
-        if self._scheduler.failed(command.ticket, self._loop.time(), retry_after_s):
-            self._requests.pop(command.ticket, None)
-            self._count_failure(command.endpoint, reason, timeout=timeout)
+    def _failed(self, command: SendFrame[Frame], failure: TargetFailure) -> None:
+        blame = self._scheduler.failed(command.ticket, self._loop.time(), failure.retry_after_s, failure.blame)
+        if blame is None:
+            return
+        self._requests.pop(command.ticket, None)
+        is_timeout = isinstance(failure, TargetTimeout)
+        is_unusable = isinstance(failure, UnusableAnswer)
+        if isinstance(failure, UnusableAnswer) and not failure.counted:
+            self._count_unusable(str(failure))
+        self._count_failure(
+            command.endpoint, command.stream, str(failure), blame, timeout=is_timeout, unusable=is_unusable
+        )
 
-    def _count_failure(self, endpoint: int, reason: str, *, timeout: bool) -> None:
-        self._figures.count("ml_failures_total")
+    def _count_failure(
+        self, endpoint: int, stream: str, reason: str, blame: Blame, *, timeout: bool, unusable: bool = False
+    ) -> None:
+        """Count a failed request, and tell it: of a stream by its name, of the service once an outage."""
+        now = self._loop.time()
+        service = self._targets[endpoint].shown_as
+        reason = self._scrub(reason)[:200]
         if timeout:
             self._figures.count("ml_timeouts_total")
-        if self._outages[endpoint].failed(self._loop.time()):
-            service = self._targets[endpoint].shown_as
-            _log.warning("the ML service fails, video goes on", service=service, reason=reason[:200])
+        if blame is Blame.FRAME:
+            refused = self._telling.refused(stream, now)
+            if refused is not None:
+                _log.warning(
+                    "the ML service refuses the frames of a stream, which is shown less often",
+                    stream=stream, service=service, reason=reason, refused=refused,
+                    streams_not_named=self._telling.unnamed or None,
+                )  # fmt: skip
+                self._telling.unnamed = 0
+            return
+        if not unusable:
+            self._figures.count("ml_failures_total")
+        if blame is Blame.SERVICE and self._outages[endpoint].failed(now):
+            _log.warning("the ML service fails, video goes on", service=service, reason=reason)

@@ -2,7 +2,8 @@
 
 Per stream there is one slot (the newest frame wins), at most one request under way, and a rate. Over the streams there
 are fair turns: the stream that was served longest ago goes first. A frame that is too old is not sent, a request has a
-deadline. How many requests may be under way, and where, `endpoints` says.
+deadline. How many requests may be under way, and where, `endpoints` says. A stream whose frames the service refuses is
+backed off (`refusals`): all such streams together get a small share of the turns, one request at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, Generic, TypeVar
 from common.pacing import Sampler
 from mlbridge.endpoints import Endpoints, Turn
 from mlbridge.looks import Coverage
+from mlbridge.refusals import LONGEST_RETRY_GAP_S, RETRY_SHARE, STRIKES, Blame, LastAnswers, Trouble
 
 #: A stream of which nothing came for so long is forgotten, and its waiting frame with it.
 FORGET_AFTER_S: Final = 60.0
@@ -23,6 +25,8 @@ FORGET_AFTER_S: Final = 60.0
 TOLD_FOR_S: Final = 10.0
 #: Frames that wait may hold so many bytes together; past it the one that waits longest is dropped.
 MAX_WAITING_BYTES: Final = 256 << 20
+#: Frames under way may have so many bytes together; a larger one goes alone.
+MAX_IN_FLIGHT_BYTES: Final = 64 << 20
 
 F = TypeVar("F")
 
@@ -35,7 +39,8 @@ class SendFrame(Generic[F]):
     """Show this frame to the endpoint of this number; its answer counts until `deadline`.
 
     `came_at` is when the frame came to the bridge. With `copy` the frame goes to another endpoint as well, and only
-    whether it is answered is of interest.
+    whether it is answered is of interest. With `apart` a frame of this stream failed before: it must share no
+    connection and no request with others, so that none of them fails with it.
     """
 
     ticket: int
@@ -45,6 +50,7 @@ class SendFrame(Generic[F]):
     came_at: float
     endpoint: int = 0
     copy: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class GiveUp:
 
     ticket: int
     stream: str
+    blame: Blame = Blame.SERVICE
 
 
 Command = SendFrame[F] | GiveUp
@@ -80,9 +87,10 @@ class Counts:
     """Every offered frame is counted once: ``offered == sent + not_sent`` + those that wait.
 
     Why a frame was not sent: `replaced`: a newer one of its stream was there first. `too_old`: it was past the age
-    limit before its turn. `away`: one of these two while no endpoint was to be had. `over_bytes`: it waited longest
-    when too many bytes waited. `forgotten`: its stream was, or the bridge ended. `copies`: sent beside, to try an
-    endpoint. `late`: answers after their deadline.
+    limit before its turn. `away`: one of these two while no endpoint was to be had. `backed_off`: one of these two
+    while its stream was backed off. `over_bytes`: it waited longest when too many bytes waited. `forgotten`: its stream
+    was, or the bridge ended. `copies`: sent beside, to try an endpoint. `late`: answers after their deadline.
+    `refused`: sent, and refused by the service for what they are.
     """
 
     offered: int = 0
@@ -90,21 +98,23 @@ class Counts:
     replaced: int = 0
     too_old: int = 0
     away: int = 0
+    backed_off: int = 0
     over_bytes: int = 0
     forgotten: int = 0
     copies: int = 0
     late: int = 0
+    refused: int = 0
 
     @property
     def not_sent(self) -> int:
         """Frames that were let go."""
-        return self.replaced + self.too_old + self.away + self.over_bytes + self.forgotten
+        return self.replaced + self.too_old + self.away + self.backed_off + self.over_bytes + self.forgotten
 
 
 class _Stream:
     """What is known of one stream. `turn` is the number of its last turn, `queued` its place among those that wait."""
 
-    __slots__ = ("coverage", "flying", "order", "queued", "sampler", "seen_at", "turn")
+    __slots__ = ("coverage", "flying", "order", "queued", "sampler", "seen_at", "trouble", "turn")
 
     def __init__(self, max_fps: float, turn: int, now: float) -> None:
         self.sampler = Sampler(max_fps)
@@ -114,6 +124,7 @@ class _Stream:
         self.seen_at = now
         self.flying = False
         self.queued: _Place | None = None
+        self.trouble = Trouble()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -131,10 +142,14 @@ class _Waiting(Generic[F]):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    """`retry`: its stream was backed off when it was sent."""
+
     stream: str
     deadline: float
     turn: Turn
     copy: bool
+    size_bytes: int
+    retry: bool
 
 
 class Scheduler(Generic[F]):
@@ -149,6 +164,7 @@ class Scheduler(Generic[F]):
         timeout_s: float,
         max_streams: int,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
+        max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
     ) -> None:
         self.counts = Counts()
         self.endpoints = endpoints
@@ -158,13 +174,19 @@ class Scheduler(Generic[F]):
         most_in_flight = sum(endpoint.limiter.bound for endpoint in endpoints.each)
         self._max_streams = max(max_streams, most_in_flight + 1)  # so that there is always one that can be let go
         self._max_waiting_bytes = max_waiting_bytes
+        self._max_in_flight_bytes = max_in_flight_bytes
         self._streams: dict[str, _Stream] = {}  # the one not seen for longest is first
         self._waiting: dict[str, _Waiting[F]] = {}  # the frame that waits longest is first
         self._waiting_bytes = 0
         self._latest_came_at = -math.inf
         self._ready: list[_Place] = []  # by turn: may go now
         self._later: list[_Place] = []  # by time: may go then
+        self._retries: list[_Place] = []  # of streams that are backed off, by time: may go now
+        self._retry_under_way = False
+        self._retry_from = -math.inf  # no retry before, so that all of them have no more than their share
+        self._last_answers = [LastAnswers() for _ in endpoints.each]
         self._requests: dict[int, _Request] = {}  # by deadline, as all have the same timeout
+        self._in_flight_bytes = 0
         self._turns = 0
         self._tickets = 0
 
@@ -182,6 +204,11 @@ class Scheduler(Generic[F]):
     def waiting_bytes(self) -> int:
         """Their bytes."""
         return self._waiting_bytes
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes of the frames under way."""
+        return self._in_flight_bytes
 
     @property
     def streams(self) -> int:
@@ -205,10 +232,10 @@ class Scheduler(Generic[F]):
             self.counts.too_old += 1
             return Offered.TOO_OLD
         verdict = Offered.WAITS
+        if known.trouble.offered(size_bytes):
+            self._unqueue(known)
         if self._take(stream) is not None:
-            if self.endpoints.away:
-                self.counts.away += 1
-            else:
+            if not self._count_excused(known):
                 self.counts.replaced += 1
             verdict = Offered.REPLACED_ONE
         self._waiting[stream] = _Waiting(frame, size_bytes, came_at)
@@ -229,16 +256,23 @@ class Scheduler(Generic[F]):
         self.endpoints.answered(request.turn, now)
         if request.copy:
             return Answered.COPY
-        self._streams[request.stream].coverage.looked(now)
+        self._last_answers[request.turn.endpoint].add(request.stream, now)
+        known = self._streams[request.stream]
+        known.trouble.clear()
+        known.coverage.looked(now)
+        self._land(request, now)
         return Answered.COUNTS
 
-    def failed(self, ticket: int, now: float, retry_after_s: float | None = None) -> bool:
-        """The request failed; whether it had not been given up before. `retry_after_s`: when the service wants more."""
+    def failed(
+        self, ticket: int, now: float, retry_after_s: float | None = None, blame: Blame = Blame.SERVICE
+    ) -> Blame | None:
+        """The request failed; whose fault that is in the end, None: it had been given up before.
+
+        `retry_after_s`: when the service wants to be asked again. `blame` is what the failure by itself says of whose
+        fault it is.
+        """
         request = self._end(ticket, now)
-        if request is None:
-            return False
-        self.endpoints.failed(request.turn, now, retry_after_s)
-        return True
+        return None if request is None else self._fail(request, now, retry_after_s, blame)
 
     def due(self, now: float) -> list[Command[F]]:
         """What is to be done now."""
@@ -248,15 +282,16 @@ class Scheduler(Generic[F]):
             if request.deadline > now:
                 break
             self._free(ticket, now)
-            self.endpoints.failed(request.turn, now)
-            commands.append(GiveUp(ticket, request.stream))
+            commands.append(GiveUp(ticket, request.stream, self._fail(request, now, None, Blame.UNSURE)))
         self._forget_unseen(now)
         self._let_go_of_old(now)
         while self._later and self._later[0].key <= now:
             stream = self._later.pop(0).stream
             self._queue(stream, self._streams[stream], now)
-        while self._ready and (turns := self.endpoints.begin(now)):
-            commands += self._send(self._ready.pop(0).stream, turns, now)
+        while (place := self._next(now)) is not None and (turns := self.endpoints.begin(now)):
+            known = self._streams[place.stream]
+            self._unqueue(known)
+            commands += self._send(place.stream, known, turns, now)
         return commands
 
     def next_at(self) -> float | None:
@@ -268,8 +303,10 @@ class Scheduler(Generic[F]):
             times.append(self._old_at())
             opens_at = self.endpoints.opens_at()
             if opens_at is not None:
-                if self._ready:
+                if any(map(self._fits, self._ready)):
                     times.append(opens_at)
+                if self._retries and not self._retry_under_way and self._fits(self._retries[0]):
+                    times.append(max(self._retry_from, opens_at))
                 if self._later:
                     times.append(max(self._later[0].key, opens_at))
         if self._streams:
@@ -285,33 +322,62 @@ class Scheduler(Generic[F]):
             found.append((stream, known.coverage.share(now)))
         return found
 
+    def backed_off(self, now: float) -> list[str]:
+        """The streams of `coverage` that are backed off."""
+        return [
+            stream
+            for stream, known in self._streams.items()
+            if known.seen_at >= now - TOLD_FOR_S and known.trouble.retry_at is not None
+        ]
+
     def clear(self) -> None:
         """Let go of all that waits; requests under way go on."""
         for stream in list(self._waiting):
             self._let_go(stream)
             self.counts.forgotten += 1
 
-    def _send(self, stream: str, turns: list[Turn], now: float) -> list[Command[F]]:
-        known = self._streams[stream]
-        known.queued = None
+    def _next(self, now: float) -> _Place | None:
+        """Whose turn it is, if there is room for it; None: nobody's."""
+        ready = next((place for place in self._ready if self._fits(place)), None)
+        if not self._retries or self._retry_under_way or not self._fits(self._retries[0]):
+            return ready
+        # Retries have their share; beyond it they get what nobody else wants. A stream that is served probes better.
+        if ready is None and not self._requests:
+            return self._retries[0]
+        return self._retries[0] if now >= self._retry_from and not (ready and self.endpoints.away) else ready
+
+    def _fits(self, place: _Place) -> bool:
+        """Whether its frame may be under way beside those that are."""
+        size_bytes = self._waiting[place.stream].size_bytes
+        return not self._requests or self._in_flight_bytes + size_bytes <= self._max_in_flight_bytes
+
+    def _send(self, stream: str, known: _Stream, turns: list[Turn], now: float) -> list[Command[F]]:
         known.flying = True
         known.turn = self._next_turn()
         known.sampler.take(now)
         taken = self._take(stream)
         assert taken is not None, "a stream is queued only while a frame of it waits"
         self.counts.sent += 1
+        retry = known.trouble.retry_at is not None
+        self._retry_under_way = self._retry_under_way or retry
         deadline = now + self._timeout_s
         commands: list[Command[F]] = []
         for turn in turns:
             copy = turn is not turns[-1]
             self.counts.copies += copy
             self._tickets += 1
-            self._requests[self._tickets] = _Request(stream, deadline, turn, copy)
-            commands.append(SendFrame(self._tickets, stream, taken.frame, deadline, taken.came_at, turn.endpoint, copy))
+            self._in_flight_bytes += taken.size_bytes
+            self._requests[self._tickets] = _Request(stream, deadline, turn, copy, taken.size_bytes, retry and not copy)
+            commands.append(
+                SendFrame(
+                    self._tickets, stream, taken.frame, deadline, taken.came_at, turn.endpoint, copy,
+                    apart=not known.trouble.is_clear,
+                )
+            )  # fmt: skip
         return commands
 
     def _end(self, ticket: int, now: float) -> _Request | None:
-        """Free a request that ended by itself; past its deadline it is left to `due`, which gives it up."""
+        """Take out a request that ended by itself; past its deadline it is left to `due`, which gives it up."""
         request = self._requests.get(ticket)
         if request is None or now >= request.deadline:
             return None
@@ -320,8 +386,39 @@ class Scheduler(Generic[F]):
 
     def _free(self, ticket: int, now: float) -> None:
         request = self._requests.pop(ticket)
-        if request.copy:
-            return
+        self._in_flight_bytes -= request.size_bytes
+        if request.retry:
+            self._retry_under_way = False
+            took_s = now - request.turn.sent_at
+            self._retry_from = now + min(LONGEST_RETRY_GAP_S, took_s * (1 / RETRY_SHARE - 1))
+
+    def _fail(self, request: _Request, now: float, retry_after_s: float | None, blame: Blame) -> Blame:
+        """Judge a request that is taken out, and let its stream go on; whose fault it is."""
+        blame = self._judge(request, now, blame)
+        if blame is Blame.SERVICE:
+            self.endpoints.failed(request.turn, now, retry_after_s)
+        else:
+            self.endpoints.refused(request.turn, now)
+        if not request.copy:
+            if blame is Blame.FRAME:
+                self.counts.refused += 1
+                self._streams[request.stream].trouble.refuse(request.size_bytes, now)
+            self._land(request, now)
+        return blame
+
+    def _judge(self, request: _Request, now: float, blame: Blame) -> Blame:
+        if blame is Blame.OTHER:  # a probe that tells nothing has to be made again
+            return Blame.SERVICE if request.turn.probe else blame
+        if blame is not Blame.UNSURE or request.copy:
+            return Blame.SERVICE if blame is Blame.UNSURE else blame
+        trouble = self._streams[request.stream].trouble
+        trouble.strike(now)
+        others_at = self._last_answers[request.turn.endpoint].but(request.stream)
+        is_own = trouble.strikes >= STRIKES and others_at >= trouble.struck_at and not request.turn.probe
+        return Blame.FRAME if is_own else Blame.SERVICE
+
+    def _land(self, request: _Request, now: float) -> None:
+        """The stream of a request, not a copy, may have its next turn."""
         known = self._streams[request.stream]
         known.flying = False
         if request.stream in self._waiting:
@@ -333,11 +430,20 @@ class Scheduler(Generic[F]):
 
     def _let_go_of_old(self, now: float) -> None:
         while self._waiting and self._old_at() <= now:
-            self._let_go(next(iter(self._waiting)))
-            if self.endpoints.away:
-                self.counts.away += 1
-            else:
+            stream = next(iter(self._waiting))
+            self._let_go(stream)
+            if not self._count_excused(self._streams[stream]):
                 self.counts.too_old += 1
+
+    def _count_excused(self, known: _Stream) -> bool:
+        """Count a frame that could not be sent whatever the service's speed; False: that is not why."""
+        if self.endpoints.away:
+            self.counts.away += 1
+        elif known.trouble.retry_at is not None:
+            self.counts.backed_off += 1
+        else:
+            return False
+        return True
 
     def _next_turn(self) -> int:
         self._turns += 1
@@ -382,18 +488,28 @@ class Scheduler(Generic[F]):
         """Take the frame that waits out of its slot and its queue; whether there was one. Its turn stays."""
         if self._take(stream) is None:
             return False
-        known = self._streams[stream]
-        if known.queued is not None:
-            for queue in (self._ready, self._later):
-                at = bisect.bisect_left(queue, known.queued)
-                if at < len(queue) and queue[at] == known.queued:
-                    del queue[at]
-                    break
-            known.queued = None
+        self._unqueue(self._streams[stream])
         return True
+
+    def _unqueue(self, known: _Stream) -> None:
+        if known.queued is None:
+            return
+        for queue in (self._ready, self._later, self._retries):
+            at = bisect.bisect_left(queue, known.queued)
+            if at < len(queue) and queue[at] == known.queued:
+                del queue[at]
+                break
+        known.queued = None
 
     def _queue(self, stream: str, known: _Stream, now: float) -> None:
         at = known.sampler.due_at()
+        retry_at = known.trouble.retry_at
+        if retry_at is not None and max(at, retry_at) <= now:
+            known.queued = _Place(retry_at, stream)
+            bisect.insort(self._retries, known.queued)
+            return
+        if retry_at is not None:
+            at = max(at, retry_at)
         if at <= now:
             known.queued = _Place(known.turn, stream)
             bisect.insort(self._ready, known.queued)

@@ -13,25 +13,58 @@ from urllib.parse import urlsplit
 from common.errors import StartError, WatchoutError
 from common.frames import Frame
 from common.settings import ML_SCHEMES, Settings
+from mlbridge.refusals import Blame
 from mlbridge.targets.tls import ClientTls
 
 #: Takes alerts, decoded but not checked, that came without belonging to a frame the target knows.
+#: An `UnusableMessage` among them stands for a message that is none.
 Heard = Callable[[list[object]], None]
+
+
+class UnusableMessage(str):
+    """Says what came in place of alerts, with its beginning, and what was expected."""
+
+    __slots__ = ()
 
 
 class TargetFailure(WatchoutError):
     """The service did not take or answer a frame: count it, pause, go on with a newer one.
 
-    `retry_after_s`: after how many seconds it wants to be asked again, if it said so; bounded.
+    `retry_after_s`: after how many seconds it wants to be asked again, if it said so; bounded. `blame`: whose fault it
+    is, as far as the failure by itself tells.
     """
 
-    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float | None = None, blame: Blame = Blame.SERVICE) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.blame = blame
 
 
 class TargetTimeout(TargetFailure):
     """It took longer than its deadline."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, blame=Blame.UNSURE)
+
+
+class UnusableAnswer(TargetFailure):
+    """The service answered, and not in the form of an answer: count it apart; the frame was not looked at.
+
+    The text says what came, with its beginning, and what was expected. `key`: stream and frame id that it names.
+    `counted`: it was given to `Heard` before.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        blame: Blame = Blame.UNSURE,
+        key: tuple[str, int] | None = None,
+        counted: bool = False,
+    ) -> None:
+        super().__init__(reason, blame=blame)
+        self.key = key
+        self.counted = counted
 
 
 class Target(Protocol):
@@ -44,8 +77,10 @@ class Target(Protocol):
     async def open(self, heard: Heard) -> None:
         """Prepare; must not fail or wait because the service is away: it may come later."""
 
-    async def show(self, frame: Frame) -> list[object]:
+    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Show one frame; the alerts of its answer, decoded but not checked.
+
+        `apart`: the frame may be one that ends its connection or spoils its request: others must not fail with it.
 
         Returns when the service is done with the frame as far as one can know, so that the frames under way are
         bounded; a kind that cannot know bounds them by its transport. The deadline is its caller's, who cancels it when

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Final
 
 from common.alerts import AlertFault
 from common.frames import Frame
-from mlbridge.targets import Heard, TargetFailure
-from mlbridge.targets.codec import Key, key_of, read_push
+from mlbridge.refusals import Blame
+from mlbridge.targets import Heard, TargetFailure, UnusableAnswer, UnusableMessage
+from mlbridge.targets.codec import Key, Nonsense, key_of, read_push
 
 #: Frames that are remembered after they were shown, so that a late answer is known for what it is.
 MAX_RECENT: Final = 1_024
+
+#: Whoever was shown a frame so long before the connection ended may have ended it, seconds; most frames looked back at.
+SUSPECT_S: Final = 1.0
+MAX_PACED: Final = 64
 
 #: How long the first frames of a connection wait to learn whether the service answers each, seconds.
 LEARN_S: Final = 0.5
@@ -32,6 +37,11 @@ class Answers:
         self._heard = heard
         self._under_way: dict[Key, Answer] = {}
         self._recent: OrderedDict[Key, None] = OrderedDict()
+        self._sizes: dict[Key, int] = {}
+        self._unusable: UnusableAnswer | None = None
+        self._paced: deque[tuple[float, str]] = deque(maxlen=MAX_PACED)
+        #: Streams with a frame that was not answered before the connection ended, and may have ended it.
+        self.suspects: set[str] = set()
         self.answers_each: bool | None = None
         self.came_at = 0.0
 
@@ -40,27 +50,44 @@ class Answers:
         answer: Answer = asyncio.get_running_loop().create_future()
         key = key_of(frame)
         self._under_way[key] = answer
+        self._sizes[key] = frame.size_bytes
         self._recent[key] = None
         if len(self._recent) > MAX_RECENT:
             self._recent.popitem(last=False)
         return answer
 
-    async def wait(self, answer: Answer) -> list[object]:
+    async def wait(self, answer: Answer, stream: str) -> list[object]:
         """After the frame was given to the service: its alerts where it answers each frame, or has answered this one.
 
-        None of a service that does not: its alerts go to `heard`. Raises `TargetFailure` when the connection is lost.
+        None of a service that does not: its alerts go to `heard`. Raises `TargetFailure` when the connection is lost,
+        and `UnusableAnswer` when the service says nothing but what is no answer.
         """
         if self.answers_each is None and not answer.done():
             await asyncio.wait((answer,), timeout=LEARN_S)
             if not answer.done() and self.answers_each is None:
                 self.answers_each = False
-        return await answer if answer.done() or self.answers_each else []
+        if answer.done() or self.answers_each:
+            return await answer
+        self.paced(stream)
+        return []
+
+    def paced(self, stream: str) -> None:
+        """A frame of this stream was given to a service that need not answer it.
+
+        Raises `UnusableAnswer` for a message that came before and belongs to no frame: it stands for one of those that
+        were shown.
+        """
+        self._paced.append((asyncio.get_running_loop().time(), stream))
+        unusable, self._unusable = self._unusable, None
+        if unusable is not None:
+            raise unusable
 
     def forget(self, frame: Frame, answer: Answer) -> None:
         """Wait for it no longer."""
         key = key_of(frame)
         if self._under_way.get(key) is answer:
             del self._under_way[key]
+            self._sizes.pop(key, None)
         if not answer.cancel() and not answer.cancelled():
             answer.exception()  # known by now, or of no interest
 
@@ -69,10 +96,14 @@ class Answers:
         self.came_at = asyncio.get_running_loop().time()
         try:
             parts = read_push(message)
+        except UnusableAnswer as fault:
+            self._came_unusable(fault)
+            return
         except AlertFault as fault:
             # What is no alert is refused, counted and told by whoever checks alerts.
             self._heard([str(fault)])
             return
+        self._unusable = None
         for said in parts:
             answer = None if said.key is None else self._under_way.pop(said.key, None)
             if said.answers and said.key in self._recent:
@@ -85,6 +116,10 @@ class Answers:
     def replied(self, message: object, key: Key) -> None:
         """An answer that came on a way of its own, and so is one to this frame, whatever it names."""
         stream, number = key
+        if message is not None and not isinstance(message, dict | list):
+            reason = message.reason if isinstance(message, Nonsense) else f"{message!r:.100}, expected an object"
+            self._came_unusable(UnusableAnswer(reason, key=key))
+            return
         if message is None or (isinstance(message, dict) and "severity" not in message):
             message = {"streamId": stream, "frameId": number, **(message or {})}
         elif isinstance(message, dict):
@@ -109,10 +144,31 @@ class Answers:
         if answer is not None and not answer.done():
             answer.set_exception(failure)
 
-    def lost(self, reason: str) -> None:
-        """The connection ended: nothing under way will be answered, and the next one may be another service."""
-        for answer in self._under_way.values():
+    def lost(self, reason: str, *, too_large: bool = False) -> None:
+        """The connection ended: nothing under way will be answered, and the next one may be another service.
+
+        `too_large`: because a frame was larger than the service takes, which then is the largest one under way.
+        """
+        largest = max(self._under_way, key=lambda key: self._sizes.get(key, 0), default=None) if too_large else None
+        for key, answer in self._under_way.items():
+            blame = Blame.UNSURE if largest is None else Blame.FRAME if key == largest else Blame.OTHER
             if not answer.done():
-                answer.set_exception(TargetFailure(reason))
+                answer.set_exception(TargetFailure(reason, blame=blame))
+        if largest is None:
+            since = asyncio.get_running_loop().time() - SUSPECT_S
+            self.suspects = {stream for at, stream in self._paced if at >= since}
         self._under_way.clear()
+        self._sizes.clear()
+        self._paced.clear()
         self.answers_each = None
+
+    def _came_unusable(self, fault: UnusableAnswer) -> None:
+        answer = None if fault.key is None else self._under_way.pop(fault.key, None)
+        if fault.key is not None and fault.key in self._recent:
+            self.answers_each = True
+        if answer is not None and not answer.done():
+            answer.set_exception(fault)
+        else:
+            self._heard([UnusableMessage(fault)])
+            if not self.answers_each:  # it is of no frame in particular: the next one that gets no answer stands for it
+                self._unusable = UnusableAnswer(str(fault), blame=Blame.SERVICE, counted=True)

@@ -29,10 +29,13 @@ class Batches:
         self._gathered: list[tuple[Frame, asyncio.Future[list[object]]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def show(self, frame: Frame) -> list[object]:
-        """The alerts of one frame. Raises what its outcome is."""
+    async def show(self, frame: Frame, *, alone: bool = False) -> list[object]:
+        """The alerts of one frame, in a batch of its own when `alone`. Raises what its outcome is."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[object]] = loop.create_future()
+        if alone:
+            self._start([(frame, done)])
+            return await done
         self._gathered.append((frame, done))
         if len(self._gathered) >= self._most:
             self._go()
@@ -55,17 +58,20 @@ class Batches:
         batch = [(frame, done) for frame, done in self._gathered if not done.done()]
         self._gathered = []
         if batch:
-            task = self._tasks.start(self._run(batch), "ml batch")
-            still = len(batch)
+            self._start(batch)
 
-            def one_less(_: asyncio.Future[list[object]]) -> None:
-                nonlocal still
-                still -= 1
-                if not still:
-                    task.cancel()  # nobody waits for it any more
+    def _start(self, batch: list[tuple[Frame, asyncio.Future[list[object]]]]) -> None:
+        task = self._tasks.start(self._run(batch), "ml batch")
+        still = len(batch)
 
-            for _, done in batch:
-                done.add_done_callback(one_less)
+        def one_less(_: asyncio.Future[list[object]]) -> None:
+            nonlocal still
+            still -= 1
+            if not still:
+                task.cancel()  # nobody waits for it any more
+
+        for _, done in batch:
+            done.add_done_callback(one_less)
 
     async def _run(self, batch: list[tuple[Frame, asyncio.Future[list[object]]]]) -> None:
         outcomes: list[Outcome]

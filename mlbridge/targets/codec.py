@@ -1,12 +1,14 @@
 """What goes to an ML service and what comes back, as bytes (docs/protocol.md, "The ML side"). Pure.
 
-Nothing that a service writes raises here but `AlertFault`: bytes that are no message are `Nonsense`.
+Nothing that a service writes raises here but `AlertFault` and `UnusableAnswer`: bytes that are no message are
+`Nonsense`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -16,11 +18,16 @@ import msgspec
 
 from common.alerts import MAX_ALERTS, AlertFault, split_answer, split_push
 from common.frames import Frame
+from mlbridge.targets import UnusableAnswer
 
 #: Largest message of a service: an answer, or alerts that it sends by itself.
 MAX_ANSWER_BYTES: Final = 1 << 20
 #: Longest ``Retry-After`` that is believed, seconds.
 MAX_RETRY_AFTER_S: Final = 300.0
+#: So many characters of an answer that cannot be used are told.
+MAX_SHOWN: Final = 120
+#: What an answer without alerts may hold: the frame that it answers.
+_NAMES: Final = frozenset(("streamId", "frameId", "timestamp"))
 #: Deepest nesting of a MessagePack message; JSON has the decoder's own bound.
 MAX_DEPTH: Final = 64
 
@@ -30,6 +37,8 @@ Key = tuple[str, int]
 _json: Final = msgspec.json.Decoder()
 _msgpack: Final = msgspec.msgpack.Decoder()
 _packer: Final = msgspec.msgpack.Encoder()
+_short: Final = reprlib.Repr()
+_short.maxstring = _short.maxother = MAX_SHOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ def read_json(data: bytes | str) -> object:
     try:
         value: object = json.loads(data)
     except (ValueError, RecursionError):
-        return Nonsense(f"{len(data)} bytes that are no JSON")
+        return Nonsense(f"{len(data)} bytes that are no JSON: {beginning(data)}" if data else "an empty text, no JSON")
     return value
 
 
@@ -133,39 +142,83 @@ def read_msgpack(data: bytes) -> object:
     try:
         value: object = _msgpack.decode(data)
     except (ValueError, RecursionError, TypeError):
-        return Nonsense(f"{len(data)} bytes that are no MessagePack")
+        shown = f": {beginning(data)}" if data else ""
+        return Nonsense(f"{len(data)} bytes that are no MessagePack{shown}")
     if not _is_plain(value, MAX_DEPTH):
         return Nonsense(f"MessagePack with what JSON has not (bytes, keys that are no text), or {MAX_DEPTH} deep")
     return value
+
+
+def beginning(data: bytes | str) -> str:
+    """The beginning of what came, on one line, fit for a log: at most `MAX_SHOWN` characters in quotes."""
+    start = data[: 4 * MAX_SHOWN]
+    text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    cut = len(plain) > MAX_SHOWN or len(data) > len(start)
+    return f"'{plain[:MAX_SHOWN]}{'…' if cut else ''}'"
+
+
+def read_answer(value: object) -> list[object]:
+    """The alerts of a decoded answer to one frame: an object with ``alert`` or ``alerts``, or an empty one.
+
+    One that holds nothing but the names of its frame has no alerts either. Raises `UnusableAnswer` for anything else,
+    such as an object with ``error`` or predictions and no alerts, and `AlertFault` for alerts that are no list, or too
+    many.
+    """
+    if isinstance(value, Nonsense):
+        raise UnusableAnswer(value.reason)
+    if not isinstance(value, dict):
+        raise UnusableAnswer(f"{_brief(value)}, expected an object with alert or alerts")
+    alerts = split_answer(value)
+    if not alerts and value.get("error"):
+        raise UnusableAnswer(f"an error: {_brief(value['error'])}", key=_key(value))
+    if not alerts and not value.keys() & {"alert", "alerts"} and not value.keys() <= _NAMES:
+        raise UnusableAnswer(f"an object without alert or alerts: {_brief(value)}", key=_key(value))
+    return alerts
 
 
 def read_push(value: object) -> list[Said]:
     """What a message says that came by itself: an alert, a list of alerts, or an answer that names its frame.
 
     An answer is an object with ``streamId`` and ``frameId`` and, where there are any, ``alert`` or ``alerts``: the
-    service is done with that frame. Raises `AlertFault` for a message that is none of them.
+    service is done with that frame. Raises `UnusableAnswer` for a message that is none of them, and `AlertFault` for
+    alerts that are no list, or too many.
     """
-    if isinstance(value, Nonsense):
-        raise AlertFault(value.reason)
     if isinstance(value, dict) and "severity" not in value:
+        alerts = read_answer(value)
         key = _key(value)
-        if not value or key is not None or "alert" in value or "alerts" in value:
-            return [Said(key, _named(split_answer(value), value), answers=True)]
+        if value and key is None and value.keys() <= _NAMES:
+            raise UnusableAnswer(f"an object that names no frame: {_brief(value)}")
+        return [Said(key, _named(alerts, value), answers=True)]
+    if isinstance(value, list):
+        if value and not any(isinstance(alert, dict) and "severity" in alert for alert in value):
+            raise UnusableAnswer(f"a list without an alert: {_brief(value)}")
+    elif not isinstance(value, dict):
+        reason = value.reason if isinstance(value, Nonsense) else f"{_brief(value)}, expected an object or a list"
+        raise UnusableAnswer(reason)
     return [Said(_key(alert), [alert], answers=False) for alert in split_push(value)]
 
 
-def split_batch(value: object, keys: Sequence[Key]) -> tuple[list[list[object] | str], list[object]]:
-    """The answer to a batch: for each frame its alerts, or the service's word why it failed; and alerts of no frame.
+#: What became of one frame of a batch: its alerts, or why they cannot be had.
+OfBatch = list[object] | UnusableAnswer | AlertFault
+
+
+def split_batch(value: object, keys: Sequence[Key]) -> tuple[list[OfBatch], list[object]]:
+    """The answer to a batch: for each frame its alerts, or what is wrong with its answer; and alerts of no frame.
 
     Either one answer per frame in the frames' order (``{"answers":[…]}`` or a bare list), in which
     ``{"error":"…"}`` is a failure of that frame alone; or ``{"alerts":[…]}`` whose alerts name their frames.
-    Raises `AlertFault` when the answers are not as many as the frames.
+    Raises `UnusableAnswer` when it is neither, or the answers are not as many as the frames.
     """
     answers = value.get("answers") if isinstance(value, dict) else value
+    if isinstance(value, dict) and "answers" in value and not isinstance(answers, list):
+        raise UnusableAnswer(f"answers is {_brief(answers)}, expected a list")
     if isinstance(answers, list):
         if len(answers) != len(keys):
-            raise AlertFault(f"{len(answers)} answers to {len(keys)} frames, expected one for each")
+            raise UnusableAnswer(f"{len(answers)} answers to {len(keys)} frames, expected one for each")
         return [_one_of_batch(answer) for answer in answers], []
+    if not (isinstance(value, dict) and (_batch_alerts(value) or value.keys() <= {"alert", "alerts"})):
+        read_answer(value)
     found: list[list[object]] = [[] for _ in keys]
     strangers: list[object] = []
     for alert in _bounded(_batch_alerts(value), MAX_ALERTS * len(keys)):
@@ -224,7 +277,7 @@ def _batch_alerts(value: object) -> list[object]:
         return []
     one, many = value.get("alert"), value.get("alerts")
     if many is not None and not isinstance(many, list):
-        raise AlertFault(f"alerts is {type(many).__name__}, expected a list")
+        raise AlertFault(f"alerts is {_brief(many)}, expected a list")
     return ([] if one is None else [one]) + (many or [])
 
 
@@ -239,13 +292,16 @@ def _place(alert: object, keys: Sequence[Key]) -> int | None:
     return places[0] if len(places) == 1 else None
 
 
-def _one_of_batch(answer: object) -> list[object] | str:
-    if isinstance(answer, dict) and answer.get("error") is not None:
-        return f"it failed: {str(answer['error'])[:200]}"
+def _one_of_batch(answer: object) -> OfBatch:
     try:
-        return split_answer(answer)
-    except AlertFault as fault:
-        return str(fault)
+        return [] if answer is None else read_answer(answer)
+    except (UnusableAnswer, AlertFault) as fault:
+        return fault
+
+
+def _brief(value: object) -> str:
+    """A decoded value in few characters, whatever its size."""
+    return beginning(_short.repr(value))
 
 
 def _bounded(alerts: list[object], most: int) -> list[object]:

@@ -18,18 +18,19 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from common.alerts import AlertFault, split_answer
+from common.alerts import AlertFault
 from common.frames import Frame
+from mlbridge.refusals import Blame
 from mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from mlbridge.targets.batch import Batches, Outcome
 from mlbridge.targets.codec import (
     MAX_ANSWER_BYTES,
-    Nonsense,
     frame_headers,
     json_batch,
     json_body,
     key_of,
     multipart_batch,
+    read_answer,
     read_json,
     read_retry_after,
     split_batch,
@@ -40,10 +41,14 @@ from mlbridge.targets.codec import (
 KEEPALIVE_S: Final = 4.0
 #: aiohttp wants larger bodies as a file.
 MAX_PLAIN_BODY_BYTES: Final = 1 << 20
-#: With these a service refuses a batch for what is in it: its halves are tried alone.
-REFUSALS: Final = (400, 413, 415, 422)
+#: 4xx that speak of the service, or of what its operator has to mend: credentials, method, protocol, rate.
+OF_SERVICE: Final = frozenset((401, 402, 405, 407, 411, 414, 417, 421, 425, 426, 428, 429, 431))
+#: 4xx that may be either's: a path that is not there, or a stream that the service does not know.
+UNSURE: Final = frozenset((403, 404, 408, 410))
 #: With these it says when to come again.
 LATER: Final = (429, 503)
+#: With these it says that there is nothing to say now, whatever the body.
+NO_ANSWER: Final = (202, 204, 205)
 
 
 class HttpTarget:
@@ -104,14 +109,14 @@ class HttpTarget:
         if self._batch > 1:
             self._batches = Batches(self._ask_all, most=self._batch)
 
-    async def show(self, frame: Frame) -> list[object]:
+    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Post the frame, alone or with others, and read the answer."""
         if self._batches is not None:
-            return await self._batches.show(frame)
+            return await self._batches.show(frame, alone=apart)
         if not self._raw:
-            return split_answer(_plain(await self._post(json_body(frame), None)))
+            return read_answer(await self._post(json_body(frame), None))
         headers = {**frame_headers(frame), "Content-Type": frame.codec.content_type}
-        return split_answer(_plain(await self._post(frame.picture, headers)))
+        return read_answer(await self._post(frame.picture, headers))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -124,18 +129,18 @@ class HttpTarget:
         """Post a batch. One that is refused for what is in it is asked again in halves: one frame spoils no other."""
         body, headers = self._batch_body(frames)
         try:
-            found, strangers = split_batch(_plain(await self._post(body, headers)), [key_of(frame) for frame in frames])
-        except _Refused as failure:
-            if len(frames) == 1:
-                return [failure]
+            found, strangers = split_batch(await self._post(body, headers), [key_of(frame) for frame in frames])
+        except TargetFailure as failure:
+            if failure.blame is not Blame.FRAME or len(frames) == 1:
+                return [failure] * len(frames)
             middle = len(frames) // 2
             halves = await asyncio.gather(self._ask_all(frames[:middle]), self._ask_all(frames[middle:]))
             return [*halves[0], *halves[1]]
-        except (TargetFailure, AlertFault) as failure:
+        except AlertFault as failure:
             return [failure] * len(frames)
         if strangers:
             self._heard(strangers)
-        return [TargetFailure(outcome) if isinstance(outcome, str) else outcome for outcome in found]
+        return [*found]
 
     def _batch_body(self, frames: Sequence[Frame]) -> tuple[bytes, dict[str, str] | None]:
         if self._raw:
@@ -143,7 +148,8 @@ class HttpTarget:
             return multipart_batch(frames, self._boundary), {"Content-Type": kind}
         return json_batch(frames), None
 
-    async def _post(self, body: bytes, headers: dict[str, str] | None) -> bytes:
+    async def _post(self, body: bytes, headers: dict[str, str] | None) -> object:
+        """Post it; the answer decoded, `codec.Nonsense` for one that cannot be."""
         assert self._session is not None, "open comes first"
         try:
             async with self._session.post(
@@ -154,21 +160,29 @@ class HttpTarget:
             ) as response:
                 if not 200 <= response.status < 300:
                     raise _failure(response.status, response.headers)
-                return await _read(response)
+                answer = await _read(response)
+                return {} if not answer and response.status in NO_ANSWER else read_json(answer)
         except TimeoutError:
             raise TargetTimeout(f"no whole answer within {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as exc:
             raise TargetFailure(_reason(exc)) from None
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise TargetFailure(_reason(exc), blame=Blame.UNSURE) from None
 
 
-class _Refused(TargetFailure):
-    """The service does not take what is in the request."""
+def blame_of(status: int) -> Blame:
+    """Whose fault an answer of this status is that is none of 2xx (RFC 9110 section 15; unknown 4xx count as 400)."""
+    if 400 <= status < 500 and status not in OF_SERVICE:
+        return Blame.UNSURE if status in UNSURE else Blame.FRAME
+    return Blame.UNSURE if status >= 500 else Blame.SERVICE
 
 
 def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> TargetFailure:
-    failure = (_Refused if status in REFUSALS else TargetFailure)(f"it answered with status {status}")
+    failure = TargetFailure(f"it answered with status {status}", blame=blame_of(status))
     if status in LATER:
         failure.retry_after_s = read_retry_after(headers.get("Retry-After"), time.time())
+        if failure.retry_after_s is not None:
+            failure.blame = Blame.SERVICE
     return failure
 
 
@@ -176,20 +190,16 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     announced = response.content_length
     if announced is not None:
         if announced > MAX_ANSWER_BYTES:
-            raise TargetFailure(f"its answer has {announced} bytes, expected at most {MAX_ANSWER_BYTES}")
+            raise TargetFailure(
+                f"its answer has {announced} bytes, expected at most {MAX_ANSWER_BYTES}", blame=Blame.UNSURE
+            )
         return await response.content.read()
     answer = bytearray()
     async for chunk in response.content.iter_any():
         answer += chunk
         if len(answer) > MAX_ANSWER_BYTES:
-            raise TargetFailure(f"its answer has over {MAX_ANSWER_BYTES} bytes")
+            raise TargetFailure(f"its answer has over {MAX_ANSWER_BYTES} bytes", blame=Blame.UNSURE)
     return bytes(answer)
-
-
-def _plain(answer: bytes) -> object:
-    """The answer as JSON, None when it is none: that is no alert."""
-    value = read_json(answer)
-    return None if isinstance(value, Nonsense) else value
 
 
 def _unheard(_: list[object]) -> None:

@@ -32,7 +32,7 @@ class Lasting(Generic[C]):
         connect: Callable[[], AbstractAsyncContextManager[C]],
         serve: Callable[[C], Awaitable[None]],
         *,
-        lost: Callable[[str], None],
+        lost: Callable[[str, BaseException | None], None],
         reason: Callable[[BaseException], str],
     ) -> None:
         self._connect = connect
@@ -67,6 +67,7 @@ class Lasting(Generic[C]):
         loop = asyncio.get_running_loop()
         while True:
             stood_at = None
+            failure: BaseException | None = None
             try:
                 async with _opened(self._connect()) as connection:
                     self._connection = connection
@@ -75,11 +76,12 @@ class Lasting(Generic[C]):
                     await self._serve(connection)
                     self._why = "it closed the connection"
             except Exception as exc:  # whatever a library raises: it is told with the next frame, and tried again
+                failure = exc
                 self._why = self._reason(exc)
             finally:
                 self._connection = None
                 self._stands.clear()
-                self._lost(f"the connection was lost: {self._why}")
+                self._lost(f"the connection was lost: {self._why}", failure)
             if stood_at is not None and loop.time() - stood_at > 10 * MAX_PAUSE_S:
                 pause_s = MIN_PAUSE_S
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))

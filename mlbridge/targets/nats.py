@@ -20,9 +20,10 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from common.frames import Frame
+from mlbridge.refusals import Blame
 from mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from mlbridge.targets.address import Channels, without_credentials
-from mlbridge.targets.answers import MAX_RECENT, Answers
+from mlbridge.targets.answers import MAX_RECENT, Answer, Answers
 from mlbridge.targets.codec import MAX_ANSWER_BYTES, Key, Nonsense, key_of, packed_body, read_msgpack
 from mlbridge.targets.lasting import OPEN_S, Lasting
 
@@ -33,6 +34,8 @@ PENDING_BYTES: Final = 8 << 20
 WRITE_BYTES: Final = 2 << 20
 #: How often the server is asked whether it lives; the second question without an answer ends the connection, seconds.
 PING_S: Final = 5
+#: How long a frame waits to be told why its connection ended, seconds.
+WHY_S: Final = 1.0
 #: The status of a reply that says that nobody subscribes (ADR-4).
 NO_RESPONDERS: Final = "503"
 
@@ -57,10 +60,14 @@ class NatsTarget:
     async def open(self, heard: Heard) -> None:
         """Begin to connect."""
         self._answers = Answers(heard)
-        self._lasting = Lasting(self._connect, _ended, lost=self._answers.lost, reason=_reason)
+        self._lasting = Lasting(self._connect, _ended, lost=self._lost, reason=_reason)
 
-    async def show(self, frame: Frame) -> list[object]:
-        """Publish the frame, and wait until the server has it, or the service has answered it if it does that."""
+    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
+        """Publish the frame, and wait until the server has it, or the service has answered it if it does that.
+
+        The server says how large a message may be, so that no frame takes the connection with it: none goes `apart`.
+        """
+        del apart
         assert self._lasting is not None, "open comes first"
         body = packed_body(frame)
         try:
@@ -68,7 +75,7 @@ class NatsTarget:
         except TimeoutError:
             raise TargetTimeout(f"no answer within {self._timeout_s:g} s") from None
         except (NatsError, OSError) as exc:
-            raise TargetFailure(_reason(exc)) from None
+            raise TargetFailure(_reason(exc), blame=Blame.UNSURE) from None
 
     async def close(self) -> None:
         """End the connection."""
@@ -79,7 +86,8 @@ class NatsTarget:
         client, answers = connection.client, self._answers
         if len(body) > client.max_payload:
             raise TargetFailure(
-                f"a frame of {len(body)} bytes; the server's max_payload is {client.max_payload}, see its settings"
+                f"a frame of {len(body)} bytes; the server's max_payload is {client.max_payload}, see its settings",
+                blame=Blame.FRAME,
             )
         answer = answers.expect(frame)
         reply = connection.expect(frame)
@@ -90,15 +98,23 @@ class NatsTarget:
             if answers.answers_each:
                 flushed = True
                 return await answer
-            await client.flush(timeout=max(1, round(self._timeout_s)))
+            await _flushed(client, max(1, round(self._timeout_s)), answer)
             flushed = True
-            return await answers.wait(answer)
+            return await answers.wait(answer, frame.stream_id)
+        except NatsError as exc:
+            await asyncio.wait((answer,), timeout=WHY_S)  # the end of the connection says whose fault it was
+            if answer.done() and not answer.cancelled() and (why := answer.exception()) is not None:
+                raise why from None
+            raise TargetFailure(_reason(exc), blame=Blame.UNSURE) from None
         except asyncio.CancelledError:
             if answers.missed(began) and not flushed:
                 connection.ended.set()  # what waits in it is stale by now
             raise
         finally:
             answers.forget(frame, answer)
+
+    def _lost(self, reason: str, exc: BaseException | None) -> None:
+        self._answers.lost(reason, too_large="maximum payload" in str(exc).lower())
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[_Connection]:
@@ -175,6 +191,19 @@ class _Connection:
 
 async def _ended(connection: _Connection) -> None:
     await connection.ended.wait()
+    if (error := connection.client.last_error) is not None:
+        raise error
+
+
+async def _flushed(client: Client, timeout_s: int, answer: Answer) -> None:
+    """Wait until the server has all that was published, or the answer is there: also that the connection was lost."""
+    flush = asyncio.ensure_future(client.flush(timeout=timeout_s))
+    try:
+        await asyncio.wait((flush, answer), return_when=asyncio.FIRST_COMPLETED)
+        if flush.done():
+            flush.result()
+    finally:
+        flush.cancel()
 
 
 def _read(message: Msg) -> object:

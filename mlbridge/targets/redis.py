@@ -19,9 +19,18 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from common.frames import Frame
+from mlbridge.refusals import Blame
 from mlbridge.targets import Heard, TargetFailure
 from mlbridge.targets.address import Channels, without_credentials
 from mlbridge.targets.answers import Answers
@@ -71,17 +80,21 @@ class RedisTarget(ABC, Generic[C]):
         """Begin to listen for alerts."""
         self.answers = Answers(heard)
         self._client = self.make_client(self._connections, self._timeout_s)
-        self._lasting = Lasting(self.connected, self.serve, lost=self.answers.lost, reason=_reason)
+        self._lasting = Lasting(self.connected, self.serve, lost=self._lost, reason=_reason)
 
-    async def show(self, frame: Frame) -> list[object]:
-        """Give the frame to the server, while alerts can be heard."""
+    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
+        """Give the frame to the server, while alerts can be heard.
+
+        A command has its connection to itself, so that every frame is `apart`.
+        """
+        del apart
         assert self._client is not None, "open comes first"
         assert self._lasting is not None
+        await self._lasting.get()
         try:
-            await self._lasting.get()
             return await self.send(self._client, frame)
         except (RedisError, OSError) as exc:
-            raise TargetFailure(_reason(exc)) from None
+            raise TargetFailure(_reason(exc), blame=_blame(exc)) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -89,6 +102,9 @@ class RedisTarget(ABC, Generic[C]):
             await self._lasting.close()
         if self._client is not None:
             await self._client.aclose()
+
+    def _lost(self, reason: str, _: BaseException | None) -> None:
+        self.answers.lost(reason)
 
     @abstractmethod
     def connected(self) -> AbstractAsyncContextManager[C]:
@@ -174,7 +190,7 @@ class RedisPubSubTarget(RedisTarget[PubSub]):
         try:
             if not await client.publish(self.channels.frames, body):
                 raise TargetFailure(f"nobody subscribes to {self.channels.frames}")
-            return await self.answers.wait(answer)
+            return await self.answers.wait(answer, frame.stream_id)
         except asyncio.CancelledError:
             self.answers.missed(began)
             raise
@@ -184,6 +200,20 @@ class RedisPubSubTarget(RedisTarget[PubSub]):
 
 def _unheard(_: list[object]) -> None:
     """Nobody listens before `open`."""
+
+
+def _blame(exc: Exception) -> Blame:
+    """Whose fault it is that a command failed while the connection for alerts stands.
+
+    The server answers a text over its ``proto-max-bulk-len`` with a protocol error, or closes the connection without
+    a word, as it does over its ``client-query-buffer-limit``; without memory (``maxmemory``) it may take smaller ones.
+    """
+    match exc:
+        case AuthenticationError() | NoPermissionError() | ReadOnlyError() | BusyLoadingError() | TimeoutError():
+            return Blame.SERVICE
+        case ResponseError() if "bulk length" in str(exc):
+            return Blame.FRAME
+    return Blame.UNSURE
 
 
 def _reason(exc: BaseException) -> str:

@@ -79,6 +79,7 @@ class RedisStreamsTarget(RedisTarget[Redis]):
             "frame": frame.picture,
         }
         await client.xadd(self.channels.frames, fields, maxlen=MAX_FRAMES, approximate=True)
+        self.answers.paced(frame.stream_id)
         return []
 
     async def _take(self, client: Redis, entries: list[tuple[bytes, dict[bytes, bytes] | None]]) -> None:

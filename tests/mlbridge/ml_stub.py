@@ -88,6 +88,8 @@ class MlStub:
                 return web.Response(text=self.answer, content_type="application/json")
             case "status":
                 return web.json_response({"alert": ALERT}, status=self.answer, headers=self.answer_headers)
+            case "bare":
+                return web.Response(status=self.answer)
             case "hang":
                 await self.released.wait()
                 return web.json_response({"alert": ALERT})

@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 
 from common.alerts import AlertFault
 from common.frames import Frame
-from mlbridge.targets import address
+from mlbridge.targets import UnusableAnswer, address
 from mlbridge.targets.codec import (
     MAX_RETRY_AFTER_S,
+    MAX_SHOWN,
     Nonsense,
     Said,
+    beginning,
     json_batch,
     json_body,
     multipart_batch,
     packed_body,
+    read_answer,
     read_json,
     read_msgpack,
     read_push,
@@ -134,20 +137,80 @@ def test_what_is_written_is_read(read: Any) -> None:
         ({"streamId": "s", "frameId": 1, "alert": {**ALERT, "streamId": "t"}},
          [Said(("s", 1), [{**ALERT, "streamId": "t"}], answers=True)]),
         ({"alert": ALERT}, [Said(None, [ALERT], answers=True)]),
-        ({"streamId": "s", "frameId": True}, [Said(None, [{"streamId": "s", "frameId": True}], answers=False)]),
-        ({"detections": 3}, [Said(None, [{"detections": 3}], answers=False)]),
-        ("alert", [Said(None, ["alert"], answers=False)]),
-        (None, [Said(None, [None], answers=False)]),
+        ([7, ALERT], [Said(None, [7], answers=False), Said(None, [ALERT], answers=False)]),
+        ({"severity": 7}, [Said(None, [{"severity": 7}], answers=False)]),
     ],
 )  # fmt: skip
 def test_a_message_is_an_answer_an_alert_or_several(message: object, said: list[Said]) -> None:
     assert read_push(message) == said
 
 
-@pytest.mark.parametrize("message", [Nonsense("7 bytes"), [ALERT] * 101, {"alerts": {}}, {"alerts": [ALERT] * 101}])
+@pytest.mark.parametrize("message", [[ALERT] * 101, {"alerts": {}}, {"alerts": [ALERT] * 101}])
 def test_a_message_that_is_none_of_them_is_a_fault(message: object) -> None:
     with pytest.raises(AlertFault):
         read_push(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        (Nonsense("7 bytes"), None), ({"streamId": "s", "frameId": True}, None), ({"detections": 3}, None),
+        ("alert", None), (None, None), (7.5, None), (True, None), ([1, 2], None), ([{"label": "cat"}], None),
+        ({"streamId": "s", "frameId": 1, "error": "too large"}, ("s", 1)),
+        ({"streamId": "s", "frameId": 1, "alerts": [], "error": {"code": 7}}, ("s", 1)),
+        ({"streamId": "s", "frameId": 1, "detections": []}, ("s", 1)),
+    ],
+)  # fmt: skip
+def test_a_message_in_no_form_of_an_answer_is_unusable_and_may_name_its_frame(
+    message: object, key: tuple[str, int] | None
+) -> None:
+    with pytest.raises(UnusableAnswer) as raised:
+        read_push(message)
+    assert raised.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("answer", "alerts"),
+    [
+        ({}, []), ({"alert": None}, []), ({"alerts": []}, []), ({"alerts": None, "model": "v2"}, []),
+        ({"streamId": "s", "frameId": 1, "timestamp": 7}, []), ({"alert": ALERT, "error": "half of it"}, [ALERT]),
+        ({"alert": ALERT, "detections": [1]}, [ALERT]), ({"alert": 7}, [7]), ({"alerts": [], "error": None}, []),
+    ],
+)  # fmt: skip
+def test_an_answer_has_alerts_or_none(answer: object, alerts: list[object]) -> None:
+    assert read_answer(answer) == alerts
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Nonsense("<html>"), None, [], [ALERT], "no", 7, True, ALERT, {"error": "boom"}, {"error": "boom", "alerts": []},
+        {"detections": [{"label": "cat", "score": 0.9}]}, {"predictions": []}, {"status": "ok"},
+        {"detail": "Not found"},
+    ],
+)  # fmt: skip
+def test_an_answer_in_another_form_is_unusable(answer: object) -> None:
+    with pytest.raises(UnusableAnswer):
+        read_answer(answer)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"<!doctype html>\r\n<title>Login</title>", "'<!doctype html> <title>Login</title>'"),
+        (b"\x1b[31mred\x00", "'[31mred'"), (b"\x1f\x8b\x08", "'�'"), ("ü" * 500, "'" + "ü" * MAX_SHOWN + "…'"),
+        (b"\xe2\x80\xaetxt.exe", "'txt.exe'"),
+    ],
+)  # fmt: skip
+def test_the_beginning_of_what_came_is_one_short_line_without_control_characters(data: bytes, shown: str) -> None:
+    assert beginning(data) == shown
+
+
+@given(st.binary(max_size=2000))
+def test_whatever_came_its_beginning_is_printable_and_bounded(data: bytes) -> None:
+    shown = beginning(data)
+    assert shown.isprintable()
+    assert len(shown) <= MAX_SHOWN + 3
 
 
 KEYS = [("a", 1), ("b", 2), ("b", 3)]
@@ -155,21 +218,23 @@ KEYS = [("a", 1), ("b", 2), ("b", 3)]
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_the_answers_of_a_batch_stand_in_the_order_of_its_frames(wrapped: bool) -> None:
-    answers: list[object] = [{"alert": ALERT}, {"error": "too dark", "alert": ALERT}, None]
+    answers: list[object] = [{"alert": ALERT}, {"error": "too dark"}, None]
     found, strangers = split_batch({"answers": answers} if wrapped else answers, KEYS)
-    assert (found, strangers) == ([[ALERT], "it failed: too dark", []], [])
+    assert (found[0], found[2], strangers) == ([ALERT], [], [])
+    assert isinstance(found[1], UnusableAnswer)
+    assert "too dark" in str(found[1])
 
 
 def test_an_answer_of_a_batch_that_is_a_fault_is_one_of_its_frame_alone() -> None:
     found, _ = split_batch([{"alerts": "x"}, {"alerts": [ALERT] * 101}, {"alert": ALERT}], KEYS)
-    assert isinstance(found[0], str)
-    assert isinstance(found[1], str)
+    assert isinstance(found[0], AlertFault)
+    assert isinstance(found[1], AlertFault)
     assert found[2] == [ALERT]
 
 
 @pytest.mark.parametrize("answers", [[], [{}], [{}] * 4])
 def test_answers_that_are_not_as_many_as_the_frames_are_a_fault(answers: list[object]) -> None:
-    with pytest.raises(AlertFault, match="3 frames"):
+    with pytest.raises(UnusableAnswer, match="3 frames"):
         split_batch({"answers": answers}, KEYS)
 
 
@@ -182,9 +247,15 @@ def test_alerts_of_a_batch_go_to_the_frame_that_they_name() -> None:
     assert split_batch({"alert": ALERT}, KEYS[:1]) == ([[ALERT]], [])
 
 
-@pytest.mark.parametrize("value", [None, {}, {"x": 1}, "x", 7, {"alerts": None}])
+@pytest.mark.parametrize("value", [{}, {"alerts": None}, {"alerts": [], "model": "v2"}, [None, {}, {"alert": None}]])
 def test_a_batch_without_alerts_has_none(value: object) -> None:
     assert split_batch(value, KEYS) == ([[], [], []], [])
+
+
+@pytest.mark.parametrize("value", [None, {"x": 1}, "x", 7, {"answers": {}}, {"answers": None}, {"error": "boom"}])
+def test_a_batch_that_is_answered_in_another_form_is_unusable(value: object) -> None:
+    with pytest.raises(UnusableAnswer):
+        split_batch(value, KEYS)
 
 
 @given(
@@ -199,7 +270,7 @@ def test_a_batch_without_alerts_has_none(value: object) -> None:
 def test_whatever_a_batch_is_answered_each_frame_gets_its_part(value: object) -> None:
     try:
         found, _ = split_batch(value, KEYS)
-    except AlertFault:
+    except (AlertFault, UnusableAnswer):
         return
     assert len(found) == len(KEYS)
 

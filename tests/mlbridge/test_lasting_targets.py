@@ -20,7 +20,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from common.frames import Frame
 from common.settings import Settings
-from mlbridge.targets import Target, TargetFailure, open_target
+from mlbridge.targets import Target, TargetFailure, UnusableMessage, open_target
 from mlbridge.targets.redis_streams import MAX_FRAMES
 from tests.kit.brokers import Broker
 from tests.kit.ports import free_port
@@ -363,7 +363,7 @@ async def test_over_redis_alerts_come_by_themselves_and_nonsense_is_told(redis: 
             await redis.publish("other", data)
         await until(lambda: len(heard) == 3, WAIT_S)
         assert heard[0] == {**ALERT, "streamId": "s"}
-        assert all(isinstance(one, str) for one in heard[1:])  # refused as what it is: no alert
+        assert all(isinstance(one, UnusableMessage) for one in heard[1:])
 
 
 async def test_over_redis_a_message_that_is_too_long_is_not_read(redis: Redis, redis_server: Broker) -> None:
@@ -513,7 +513,7 @@ async def test_over_nats_alerts_come_by_themselves_to_one_bridge_of_a_group(nats
         await client.publish("ml-alerts", b"\xc1nonsense")
         await client.publish("ml-alerts", msgpack.packb(b"bytes"))
         await until(lambda: len(heard_1) + len(heard_2) == 22 == len(heard_3), WAIT_S)
-        assert sum(isinstance(one, str) for one in heard_3) == 2
+        assert sum(isinstance(one, UnusableMessage) for one in heard_3) == 2
 
 
 async def test_over_nats_a_frame_above_max_payload_fails_alone_and_says_so(nats_server: Broker) -> None:
@@ -597,7 +597,7 @@ async def test_over_zeromq_frames_are_pushed_and_alerts_pulled() -> None:
             await asyncio.wait_for(alerts.send(data), WAIT_S)
         await until(lambda: len(heard) == 2, WAIT_S)
         assert heard[0] == {**ALERT, "streamId": "s", "frameId": 7}
-        assert isinstance(heard[1], str)
+        assert isinstance(heard[1], UnusableMessage)
 
 
 async def test_over_zeromq_a_message_over_a_mebibyte_is_not_read() -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
 from mlbridge.endpoints import Endpoints
+from mlbridge.refusals import FIRST_PAUSE_S as FIRST_PAUSE_OF_A_STREAM_S
+from mlbridge.refusals import Blame
 from mlbridge.scheduler import (
     FORGET_AFTER_S,
     TOLD_FOR_S,
@@ -29,6 +31,7 @@ def make(
     max_streams: int = 100,
     max_waiting_bytes: int = 1 << 20,
     endpoints: int = 1,
+    max_in_flight_bytes: int = 1 << 20,
 ) -> Scheduler[str]:
     return Scheduler(
         Endpoints(endpoints, in_flight, chance=lambda: 0.0),
@@ -37,6 +40,7 @@ def make(
         timeout_s=timeout_s,
         max_streams=max_streams,
         max_waiting_bytes=max_waiting_bytes,
+        max_in_flight_bytes=max_in_flight_bytes,
     )
 
 
@@ -367,12 +371,31 @@ def test_clear_lets_go_of_what_waits_and_not_of_what_is_under_way() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["offer", "offer", "offer", "old", "answer", "fail", "later", "wait", "jump", "clear"]),
+        st.sampled_from(
+            [
+                "offer",
+                "offer",
+                "offer",
+                "old",
+                "answer",
+                "fail",
+                "later",
+                "refuse",
+                "unsure",
+                "other",
+                "wait",
+                "jump",
+                "clear",
+            ]
+        ),
         st.integers(0, 7),
         st.floats(0.0, 2.0),
     ),
     max_size=120,
 )
+
+
+BLAMES = {"refuse": Blame.FRAME, "unsure": Blame.UNSURE, "other": Blame.OTHER}
 
 
 class History:
@@ -389,12 +412,13 @@ class History:
         self._number = 0
         self._came: dict[tuple[str, str], float] = {}
         self._newest_sent: dict[str, int] = {}
+        self._refused_until: dict[str, float] = {}
 
     def offer(self, which: int, back: int) -> None:
         self._number += 1
         stream, order = f"s{which}", max(0, self._number - back)
         self._came[stream, str(order)] = self.now
-        self.scheduler.offer(stream, (0, order), str(order), 1 + which, self.now)
+        self.scheduler.offer(stream, (0, order), str(order), 1 + which, self.now)  # each stream of one size
 
     def end(self, which: int, what: str, length: float) -> None:
         command = self.flying.pop(list(self.flying)[which % len(self.flying)])
@@ -402,7 +426,10 @@ class History:
             expected = Answered.COPY if command.copy else Answered.COUNTS
             assert self.scheduler.answered(command.ticket, self.now) is expected
         else:
-            assert self.scheduler.failed(command.ticket, self.now, length if what == "later" else None)
+            later = length if what == "later" else None
+            assert self.scheduler.failed(command.ticket, self.now, later, BLAMES.get(what, Blame.SERVICE))
+            if what == "refuse" and not command.copy:
+                self._refused_until[command.stream] = self.now + FIRST_PAUSE_OF_A_STREAM_S
 
     def obey(self) -> None:
         self._forget()
@@ -420,6 +447,7 @@ class History:
             assert command.stream not in self._streams_flying(), "two of one stream"
             assert int(command.frame) > self._newest_sent.get(command.stream, -1), "an older frame after a newer one"
             self._newest_sent[command.stream] = int(command.frame)
+            assert self.now >= self._refused_until.pop(command.stream, 0.0), "a stream that is backed off"
         assert self.now - self._came[command.stream, command.frame] < self._max_age_s, "a frame older than the limit"
         limit = self.scheduler.endpoints.each[command.endpoint].limiter.limit
         before = self._at_endpoint(command.endpoint)
@@ -430,6 +458,8 @@ class History:
         scheduler, now = self.scheduler, self.now
         assert all(command.deadline > now for command in self.flying.values())
         assert scheduler.in_flight == len(self.flying)
+        assert scheduler.in_flight_bytes == sum(1 + int(command.stream[1:]) for command in self.flying.values())
+        assert sum(request.retry for request in scheduler._requests.values()) <= 1
         for which, endpoint in enumerate(scheduler.endpoints.each):
             assert endpoint.in_flight == self._at_endpoint(which) <= self._in_flight
         counts = scheduler.counts
@@ -440,7 +470,7 @@ class History:
         at = scheduler.next_at()
         assert at is None or at > now, "due has done all there is to do"
         assert at is not None or not scheduler.streams
-        queued = sorted(place.stream for place in [*scheduler._ready, *scheduler._later])
+        queued = sorted(place.stream for place in [*scheduler._ready, *scheduler._later, *scheduler._retries])
         assert queued == sorted(scheduler._waiting.keys() - self._streams_flying())
         assert all(0 <= share <= 1 for _, share in scheduler.coverage(now))
 
@@ -453,6 +483,8 @@ class History:
     def _forget(self) -> None:
         for forgotten in self._newest_sent.keys() - self.scheduler._streams.keys():
             del self._newest_sent[forgotten]
+        for forgotten in self._refused_until.keys() - self.scheduler._streams.keys():
+            del self._refused_until[forgotten]
 
 
 @settings(max_examples=1000)
@@ -476,7 +508,7 @@ def test_whatever_happens_the_rules_hold(
         match what:
             case "offer" | "old":
                 history.offer(which, 0 if what == "offer" else 3)
-            case "answer" | "fail" | "later" if history.flying:
+            case "answer" | "fail" | "later" | "refuse" | "unsure" | "other" if history.flying:
                 history.end(which, what, length)
             case "answer" if history.given_up:
                 given_up = history.given_up[which % len(history.given_up)]

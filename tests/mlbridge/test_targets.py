@@ -13,8 +13,9 @@ import pytest
 from common.alerts import AlertFault
 from common.frames import Frame
 from common.settings import Settings
-from mlbridge.targets import TargetFailure, TargetTimeout, open_target
-from mlbridge.targets.http import HttpTarget
+from mlbridge.refusals import Blame
+from mlbridge.targets import TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from mlbridge.targets.http import HttpTarget, blame_of
 from tests.mlbridge.ml_stub import ALERT, MlStub
 
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
@@ -104,12 +105,7 @@ async def test_no_proxy_of_the_environment_is_used(
         ({"alert": ALERT, "alerts": [{"x": 1}]}, [ALERT, {"x": 1}]),
         ({"alert": 7}, [7]),
         ({}, []),
-        ([], []),
-        ([ALERT], []),
-        (None, []),
-        ("alert", []),
         ({"alert": None, "alerts": None}, []),
-        ({"detections": [1, 2]}, []),
     ],
 )
 async def test_the_alerts_of_an_answer_are_found(
@@ -120,9 +116,45 @@ async def test_the_alerts_of_an_answer_are_found(
 
 
 @pytest.mark.parametrize("text", ["", "no json", '{"alert":', "[" * 100_000, "\x00", '{"a":' * 50_000, "9" * 5000])
-async def test_an_answer_that_is_no_json_brings_no_alert(stub: MlStub, target: HttpTarget, text: str) -> None:
+async def test_an_answer_that_is_no_json_is_unusable(stub: MlStub, target: HttpTarget, text: str) -> None:
     stub.mode, stub.answer = "text", text
+    with pytest.raises(UnusableAnswer):
+        await target.show(FRAME)
+
+
+@pytest.mark.parametrize("answer", [[], [ALERT], None, "alert", 7, ALERT, {"detections": [1]}, {"error": "boom"}])
+async def test_json_in_another_form_is_unusable(stub: MlStub, target: HttpTarget, answer: object) -> None:
+    stub.mode, stub.answer = "answer", answer
+    with pytest.raises(UnusableAnswer) as raised:
+        await target.show(FRAME)
+    assert raised.value.blame is Blame.UNSURE
+
+
+@pytest.mark.parametrize("status", [202, 204, 205])
+async def test_a_status_that_says_that_there_is_no_answer_needs_none(
+    stub: MlStub, target: HttpTarget, status: int
+) -> None:
+    stub.mode, stub.answer = "bare", status
     assert await target.show(FRAME) == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "blame"),
+    [
+        ((400, 406, 409, 412, 413, 415, 416, 418, 422, 423, 424, 451, 460, 499), Blame.FRAME),
+        ((401, 402, 405, 407, 411, 421, 425, 426, 428, 429, 431, 100, 300, 302, 307), Blame.SERVICE),
+        ((403, 404, 408, 410, 500, 501, 502, 503, 504, 520, 599), Blame.UNSURE),
+    ],
+)
+def test_a_status_says_whose_fault_it_is(statuses: tuple[int, ...], blame: Blame) -> None:
+    assert {status: blame_of(status) for status in statuses} == dict.fromkeys(statuses, blame)
+
+
+async def test_a_service_that_asks_for_time_is_not_ill_for_one_frame(stub: MlStub, target: HttpTarget) -> None:
+    stub.mode, stub.answer, stub.answer_headers = "status", 503, {"Retry-After": "7"}
+    with pytest.raises(TargetFailure) as raised:
+        await target.show(FRAME)
+    assert (raised.value.blame, raised.value.retry_after_s) == (Blame.SERVICE, 7.0)
 
 
 async def test_nan_is_seen_so_that_it_can_be_refused(stub: MlStub, target: HttpTarget) -> None:
@@ -172,7 +204,8 @@ async def test_an_answer_over_a_mebibyte_is_a_failure(stub: MlStub, target: Http
 
 async def test_a_compressed_answer_is_not_unpacked(stub: MlStub, target: HttpTarget) -> None:
     stub.mode = "gzip"
-    assert await target.show(FRAME) == []
+    with pytest.raises(UnusableAnswer):
+        await target.show(FRAME)
     assert stub.headers[0]["Accept-Encoding"] == "identity"
 
 

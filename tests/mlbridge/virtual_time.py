@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mlbridge.endpoints import Endpoints
+from mlbridge.refusals import Blame
 from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
 
 
@@ -25,6 +26,9 @@ class VirtualService:
     work_s: Callable[[float], float]
     fails: Callable[[float], float | None] = lambda now: None
     retry_after_s: float | None = None
+    #: Streams whose frames it refuses, after the time of a look, and how that looks to the bridge.
+    refuses: frozenset[str] = frozenset()
+    refusal: Blame = Blame.FRAME
     free_at: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
 
@@ -132,7 +136,9 @@ class Simulation:
             return
 
         def end() -> None:
-            if not answered:
+            if answered and command.stream in service.refuses:
+                self.scheduler.failed(command.ticket, self.now, None, service.refusal)
+            elif not answered:
                 self.scheduler.failed(command.ticket, self.now, service.retry_after_s)
             elif self.scheduler.answered(command.ticket, self.now) is Answered.COUNTS:
                 self.answers.append((self.now, command.stream, self.now - command.frame))
