@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from common.alerts import MAX_ALERTS, AlertFault, check_draft, split_answer
+from common.alerts import MAX_ALERTS, AlertFault, check_draft
 from common.frames import Frame
 from ctl.findings import Finding, ok, warning, wrong
 from ctl.ml_report import quantile
 from ctl.terminal import counted, printable, size
+from mlbridge.targets import UnusableAnswer
+from mlbridge.targets.codec import beginning, read_answer
 
 #: In which the checks are shown.
 CHECKS: Final = (
@@ -77,6 +79,21 @@ class Came:
         return not self.fault and (self.status is None or 200 <= self.status < 300)
 
     @property
+    def unusable(self) -> str:
+        """Why an answer over HTTP is in no form of one; empty: it is."""
+        if not self.accepted or self.status is None:
+            return ""
+        if not self.is_json:
+            return f"no JSON: {beginning(self.body)}"
+        try:
+            read_answer(self.decoded)
+        except UnusableAnswer as fault:
+            return str(fault)
+        except AlertFault:
+            pass  # told with the alerts
+        return ""
+
+    @property
     def says(self) -> str:
         """What came, in a few words."""
         if self.fault:
@@ -108,29 +125,26 @@ def _remedy_of(came: Came) -> str:
 
 def of_json(came: Came) -> Finding:
     """Whether an answer of 2xx over HTTP is read as the service means it."""
-    text = printable(came.body[:_SHOWN].decode("utf-8", "replace"))
-    if came.body and not came.is_json:
-        return wrong("json", f"The answer is no JSON: {text!r}.", "Answer with {} when there is no alert.")
-    if isinstance(came.decoded, list):
-        return wrong(
-            "json", "The answer is a list, which is read as no alert, expected an object.",
-            'Answer {"alerts":[…]}.',
-        )  # fmt: skip
-    if isinstance(came.decoded, dict) and "severity" in came.decoded:
-        return wrong(
-            "json", "The answer is itself an alert, which is read as no alert, expected an object around it.",
-            'Answer {"alert":{…}}.',
-        )  # fmt: skip
-    if not isinstance(came.decoded, dict):
-        return warning(
-            "json", f"The answer is {text!r}, which is read as no alert.", "Answer with {} when there is no alert."
-        )
-    if came.content_type != "application/json":
+    if came.unusable:
+        what = f"no answer: {came.unusable}"
+        remedy = "Answer with {} when there is no alert, and a status that is not 2xx for what failed."
+        if not came.is_json:
+            what = came.unusable
+        elif isinstance(came.decoded, list):
+            what = "a list, expected an object"
+            remedy = 'Answer {"alerts":[…]}.'
+        elif isinstance(came.decoded, dict) and "severity" in came.decoded:
+            what = "itself an alert, expected an object around it"
+            remedy = 'Answer {"alert":{…}}.'
+        elif isinstance(came.decoded, dict) and not came.decoded.get("error"):
+            remedy = 'Add "alerts":[…], empty when there are none: what your model found is for you to judge.'
+        return wrong("json", f"The answer is {what}. Such frames do not count as looked at.", remedy)
+    if came.body and came.content_type != "application/json":
         return warning(
             "json", f"The answer is a JSON object, its Content-Type is {printable(came.content_type)!r}.",
             "Send application/json: proxies and logs believe it.",
         )  # fmt: skip
-    return ok("json", "The answer is a JSON object.")
+    return ok("json", "The answer is a JSON object." if came.body else f"Status {came.status} means no alert.")
 
 
 def of_alerts(cames: Sequence[Came], *, heard: Sequence[object], pictures: int) -> list[Finding]:
@@ -353,14 +367,6 @@ def of_load(load: Load, *, is_http: bool, ml_fps: float, max_age_s: float, timeo
         )
     streams = int(rate / ml_fps)
     return ok("load", f"{text}; enough for {counted(streams, 'stream')} at ML_FPS={ml_fps:g}.", **facts)
-
-
-def alerts_in(decoded: object) -> tuple[tuple[object, ...], str]:
-    """The alerts of a decoded answer, or why it is refused."""
-    try:
-        return tuple(split_answer(decoded)), ""
-    except AlertFault as fault:
-        return (), str(fault)
 
 
 def _with_frames(cames: Iterable[Came], heard: Iterable[object]) -> list[tuple[Frame | None, object]]:

@@ -29,8 +29,9 @@ from ctl.findings import SCRUBBED_CHARACTERS, Finding, ok, place, scrubbed, secr
 from ctl.ml_conformance import Came, Load
 from ctl.ml_pictures import GARBAGE, SAMPLE, TRUNCATED, padded
 from ctl.ml_trial import now_ms
-from mlbridge.targets import Target, TargetFailure, TargetTimeout, open_target
-from mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_json
+from mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_answer, read_json
+from mlbridge.targets.http import NO_ANSWER
 from mlbridge.targets.tls import ClientTls
 
 #: How long a service may take to be there.
@@ -141,7 +142,8 @@ class Examination:
         shown = [await self._show(picture) for picture in self._pictures]
         cames += shown
         if self._is_http:
-            findings += [conformance.of_json(first), conformance.of_keep_alive(cames)]
+            unusable = next((came for came in cames if came.unusable), first)
+            findings += [conformance.of_json(unusable), conformance.of_keep_alive(cames)]
             findings.append(conformance.of_unknown_field(await self._show(SAMPLE, unknown_field=True)))
         pair: list[Came] = []
         for picture in (SAMPLE, *self._pictures[-1:]):
@@ -268,11 +270,16 @@ async def _with_body(came: Came, response: aiohttp.ClientResponse) -> Came:
 
 
 def _decoded(came: Came) -> Came:
+    if not came.body and came.status in NO_ANSWER:
+        return replace(came, decoded={})
     decoded = read_json(came.body)
-    if isinstance(decoded, Nonsense):
-        return replace(came, is_json=False)
-    values, fault = conformance.alerts_in(decoded)
-    return replace(came, decoded=decoded, values=values, alert_fault=fault)
+    came = replace(came, decoded=decoded, is_json=not isinstance(decoded, Nonsense))
+    try:
+        return replace(came, values=tuple(read_answer(decoded)))
+    except UnusableAnswer:
+        return came  # it knows by itself
+    except AlertFault as fault:
+        return replace(came, alert_fault=str(fault))
 
 
 def _reason(exc: Exception) -> str:
@@ -332,6 +339,9 @@ class _Targeted:
                 came = replace(came, values=tuple(await self._target.show(frame)))
         except (TimeoutError, TargetTimeout):
             came = replace(came, fault=f"no answer within {self._timeout_s:g} s", late=True)
+        except UnusableAnswer as unusable:
+            if not unusable.counted:  # else it was heard, and belongs to no frame in particular
+                came = replace(came, alert_fault=str(unusable))
         except TargetFailure as failure:
             came = replace(came, fault=str(failure))
         except AlertFault as fault:

@@ -102,7 +102,18 @@ def test_an_alert_that_comes_by_itself_must_name_its_stream() -> None:
 
 @pytest.mark.parametrize(
     ("decoded", "level"),
-    [({}, "ok"), ({"alert": GOOD}, "ok"), ([GOOD], "wrong"), (GOOD, "wrong"), ("none", "warning"), (None, "warning")],
+    [
+        ({}, "ok"),
+        ({"alert": GOOD}, "ok"),
+        ({"alerts": []}, "ok"),
+        ([GOOD], "wrong"),
+        (GOOD, "wrong"),
+        ("none", "wrong"),
+        (None, "wrong"),
+        ({"detections": []}, "wrong"),
+        ({"error": "boom"}, "wrong"),
+        ({"status": "ok"}, "wrong"),
+    ],
 )
 def test_an_answer_that_is_not_read_as_meant_is_told(decoded: object, level: str) -> None:
     assert conformance.of_json(came(decoded=decoded, body=b"x")).level == level
