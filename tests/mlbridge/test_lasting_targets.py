@@ -274,7 +274,7 @@ async def test_a_connection_that_is_not_read_is_given_up_with_all_that_waits_in_
         for number in range(3):
             with pytest.raises((TimeoutError, TargetFailure)):
                 async with asyncio.timeout(0.5):
-                    await target.show(frame(number, picture=bytes(1 << 20)))
+                    await target.show(frame(number, picture=PICTURE[:3] + bytes(1 << 20)))
         await until(lambda: len(came) >= 2, WAIT_S)
     server.close()
 
@@ -523,7 +523,7 @@ async def test_over_nats_a_frame_above_max_payload_fails_alone_and_says_so(nats_
     async with opened(nats_server.url) as (target, _), nats_service(nats_server.url, respond):
         assert await shown(target, frame(1)) == []
         with pytest.raises(TargetFailure, match="max_payload is 1048576"):
-            await target.show(frame(2, picture=bytes(2 << 20)))
+            await target.show(frame(2, picture=PICTURE[:3] + bytes(2 << 20)))
         assert await target.show(frame(3)) == []
 
 
@@ -616,7 +616,7 @@ async def test_over_zeromq_what_waits_for_a_service_that_reads_nothing_is_bounde
         await shown(target, frame(0))
         with pytest.raises(TargetFailure, match="reads no frames"):  # noqa: PT012 - one of many fails
             for number in range(1, 1000):
-                await target.show(frame(number, picture=bytes(500_000)))
+                await target.show(frame(number, picture=PICTURE[:3] + bytes(500_000)))
         assert number < 40
         async with asyncio.timeout(WAIT_S):
             while msgpack.unpackb(await frames.recv())["frameId"] != 2000:
