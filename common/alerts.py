@@ -16,6 +16,8 @@ STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 ALERT_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_METADATA_DEPTH: Final = 32
+#: Values in it, those that hold others among them: each costs far more in memory and time than its bytes.
+MAX_METADATA_VALUES: Final = 1024
 #: Most alerts in one answer of an ML service or one ``POST /alerts``.
 MAX_ALERTS: Final = 100
 
@@ -81,7 +83,7 @@ def check_draft(value: object) -> AlertDraft:
             size = len(msgspec.json.encode(draft.metadata))
             if size > MAX_METADATA_BYTES:
                 raise AlertFault(f"metadata has {size} bytes as JSON, expected at most {MAX_METADATA_BYTES}")
-            _check_value(draft.metadata, MAX_METADATA_DEPTH)
+            _check_value(draft.metadata, MAX_METADATA_DEPTH, [MAX_METADATA_VALUES])
         draft.message.encode()
     except msgspec.ValidationError as exc:
         raise AlertFault(str(exc)) from None
@@ -142,8 +144,14 @@ def _bounded(found: list[object]) -> list[object]:
     return found
 
 
-def _check_value(value: object, depth: int) -> None:
-    """What JSON has and MessagePack cannot carry is a fault here, so that no alert gets stuck on the bus."""
+def _check_value(value: object, depth: int, left: list[int]) -> None:
+    """What JSON has and MessagePack cannot carry is a fault here, so that no alert gets stuck on the bus.
+
+    `left` holds how many values there may still be.
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        raise AlertFault(f"metadata has more than {MAX_METADATA_VALUES} values, expected at most so many")
     if isinstance(value, float) and not math.isfinite(value):
         raise AlertFault("metadata holds a number that is not finite")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
@@ -154,7 +162,7 @@ def _check_value(value: object, depth: int) -> None:
         if not depth:
             raise AlertFault(f"metadata is nested more than {MAX_METADATA_DEPTH} deep")
         for inner in value.values() if isinstance(value, dict) else value:
-            _check_value(inner, depth - 1)
+            _check_value(inner, depth - 1, left)
 
 
 def _kind(value: object) -> str:

@@ -700,6 +700,16 @@ class Settings:
         "BYTE_RATE", _number(1024, 1e10), float(64 << 20), group="Limits", expects="bytes per s",
         help="Bytes that one socket may send; two seconds' worth may come at once.",
     )  # fmt: skip
+    alert_rate: float = _setting(
+        "ALERT_RATE", _number(0.1, 1e6), 20.0, group="Limits", expects="alerts per s",
+        help="Alerts that the cameras of one user may raise at one gateway process; two seconds' worth may come at "
+        "once. Over it they are dropped with `RATE_LIMITED`.",
+    )  # fmt: skip
+    service_alert_rate: float = _setting(
+        "SERVICE_ALERT_RATE", _number(50, 1e6), 1_000.0, group="Limits", expects="alerts per s",
+        help="Alerts that `POST /alerts` takes at one gateway process; two seconds' worth may come at once. Over it "
+        "the answer is 429 with `Retry-After`, and none of the request is taken.",
+    )  # fmt: skip
     abuse_limit: int = _setting(
         "ABUSE_LIMIT", _whole(1, 1_000_000), 100, group="Limits", expects="errors",
         help="`INVALID_MESSAGE` and `RATE_LIMITED` errors that a socket may earn at once; one is forgiven per "
@@ -720,6 +730,11 @@ class Settings:
     recent_alerts_minutes: float = _setting(
         "RECENT_ALERTS_MINUTES", _number(0.01, 1440), 60.0, group="Limits", expects="0.01–1440 min",
         help="How long it keeps them.",
+    )  # fmt: skip
+    recent_alert_bytes: int = _setting(
+        "RECENT_ALERT_BYTES", _whole(1024, 16 << 30), 32 << 20, group="Limits", expects="bytes",
+        help="Most bytes of them, half of it of one user and a quarter of one stream at most; the user with the most "
+        "bytes loses his oldest.",
     )  # fmt: skip
     demand_fps: float = _setting(
         "DEMAND_FPS", _number(0.1, 1000), 30.0, group="Limits", expects="frames per s",

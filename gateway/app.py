@@ -18,7 +18,7 @@ from common.supervisor import Periodic
 from gateway.access import Access
 from gateway.http import JsonRequestHandler, make_app
 from gateway.hub import Hub
-from gateway.limits import Connections
+from gateway.limits import AlertRates, Connections
 from gateway.link import RouterLink
 from gateway.listener import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
 from gateway.revalidation import Revalidation
@@ -69,6 +69,8 @@ class Gateway:
             hub,
             self._link,
             StreamIds(stream_key(settings.home)),
+            AlertRates(settings.alert_rate),
+            AlertRates(settings.service_alert_rate),
         )
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []

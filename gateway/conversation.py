@@ -204,7 +204,7 @@ class Conversation:
                 case ChangeOwner():
                     self._change_owner(command)
                 case SendAlert():
-                    self._rooms.tasks.start(self._alert(command), "camera alert")
+                    self._send_alert(command)
                 case Watch():
                     self._watch(command)
                 case Unwatch():
@@ -372,6 +372,14 @@ class Conversation:
     def _let_strangers_go(self, stream: str, owner: Owner) -> None:
         for _, viewer in self._rooms.access.strangers(self._rooms.hub.viewers_of(stream), owner):
             viewer.right_lost(stream)
+
+    def _send_alert(self, command: SendAlert) -> None:
+        now, identity = self._loop.time(), self.session.identity
+        if identity is not None and self._rooms.alert_rates.take(identity.user_id, now):
+            self._rooms.tasks.start(self._alert(command), "camera alert")
+        else:
+            self._rooms.figures.count("alerts_over_rate_total")
+            self.run(self.session.alerts_over_rate(now, now_ms()))
 
     async def _alert(self, command: SendAlert) -> None:
         try:

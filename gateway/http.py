@@ -8,7 +8,7 @@ import hmac
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -406,7 +406,7 @@ class _Http:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise HttpError(400, "INVALID_MESSAGE", f"the body is not JSON: {error}") from None
         try:
-            drafts = [alerts.check_draft(item) for item in alerts.split_push(value)]
+            drafts = [alerts.check_draft(item) async for item in _unhurried(alerts.split_push(value))]
             ids = _alert_ids(signed, len(drafts) if isinstance(value, list) else None)
             found = [
                 alerts.complete(draft, alert_id=new_id, timestamp=now_ms())
@@ -415,6 +415,11 @@ class _Http:
         except AlertFault as fault:
             self._rooms.figures.count("alerts_refused_total")
             raise HttpError(400, "INVALID_MESSAGE", f"not one alert was taken: {fault}") from None
+        if found and not self._rooms.service_alert_rate.take("", asyncio.get_running_loop().time(), len(found)):
+            self._rooms.figures.count("alerts_over_rate_total", len(found))
+            rate, wait_s = self._rooms.settings.service_alert_rate, self._rooms.service_alert_rate.wait_s(len(found))
+            text = f"more than {rate:g} alerts per second came here, send them again after {wait_s:.1f} s"
+            raise HttpError(429, "RATE_LIMITED", text, {"Retry-After": str(math.ceil(wait_s))})
         taken: list[dict[str, Any]] = []
         for alert in found:
             try:
@@ -673,6 +678,14 @@ def _alert_ids(signed: Signed | None, count: int | None) -> list[str]:
     if signed is None:
         return [uuid.uuid4().hex for _ in range(1 if count is None else count)]
     return [alert_id(signed.id, None)] if count is None else [alert_id(signed.id, number) for number in range(count)]
+
+
+async def _unhurried(items: list[object]) -> AsyncIterator[object]:
+    """Each item, with a turn for others in between: many together may take long to check."""
+    for number, item in enumerate(items):
+        if number:
+            await asyncio.sleep(0)
+        yield item
 
 
 def _only(request: web.Request, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,6 +65,45 @@ class Allowance:
     def strike(self, now: float) -> bool:
         """Count an error that the client earned; False when it was one too many."""
         return self._strikes.take(now)
+
+
+class AlertRates:
+    """How many alerts each sender may bring to this gateway, over all his sockets and requests.
+
+    A sender who has his whole burst again is not remembered, so there are no more than brought one lately.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._burst = max(1.0, rate * BURST_S)
+        #: By sender, in the order in which they last brought one.
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._used_at: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, sender: str, now: float, count: int = 1) -> bool:
+        """Whether so many alerts are within the rate; they then count. More than a burst at once never are."""
+        self._forget(now)
+        bucket = self._buckets.get(sender)
+        if bucket is None:
+            bucket = self._buckets[sender] = TokenBucket(self._rate, self._burst, now)
+        self._buckets.move_to_end(sender)
+        self._used_at[sender] = now
+        return bucket.take(now, count)
+
+    def wait_s(self, count: int = 1) -> float:
+        """After how long a sender who brought too many has room for so many again, at most."""
+        return min(float(count), self._burst) / self._rate
+
+    def _forget(self, now: float) -> None:
+        full_after_s = self._burst / self._rate
+        while self._buckets:
+            sender = next(iter(self._buckets))
+            if now - self._used_at[sender] < full_after_s:
+                return
+            del self._buckets[sender], self._used_at[sender]
 
 
 @dataclass(frozen=True, slots=True)

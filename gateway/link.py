@@ -213,7 +213,7 @@ class RouterLink:
     async def alerts(self, stream: str, *, since: int = 0, limit: int = 1000) -> list[KeptAlert]:
         """Recent alerts of a stream, oldest first. Raises `RouterUnavailable`."""
         rows = await self.ask("alerts", stream=stream, since=since, limit=limit)
-        return [KeptAlert(alert_id, owner, text.encode(), at) for alert_id, owner, text, at in rows]
+        return [KeptAlert(alert_id, owner, text, at) for alert_id, owner, text, at in rows]
 
     async def alert_frames(self, alert_id: str) -> list[AlertFrame]:
         """The frames that recent alerts of this id speak of, one of each stream. Raises `RouterUnavailable`."""

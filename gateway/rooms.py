@@ -15,7 +15,7 @@ from gateway.access import Access
 from gateway.hub import Hub
 from gateway.intake import SCRATCH_BYTES
 from gateway.lanes import Subscription
-from gateway.limits import Connections
+from gateway.limits import AlertRates, Connections
 from gateway.link import RouterLink
 from gateway.roster import Roster
 from gateway.stream_ids import StreamIds
@@ -48,6 +48,9 @@ class Rooms:
     hub: Hub
     link: RouterLink
     stream_ids: StreamIds
+    #: Alerts of cameras, by user; and of `POST /alerts`, all services together.
+    alert_rates: AlertRates
+    service_alert_rate: AlertRates
     #: Where bytes are read into, of one socket after another.
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH_BYTES)))
     sockets: set[WebSocket] = field(default_factory=set)

@@ -389,6 +389,10 @@ class Session:
         """An alert could not be handed on, or recent ones not be had; what is asked meanwhile goes on."""
         return self._error(ErrorCode.ROUTING_ERROR, message, now, now_ms)
 
+    def alerts_over_rate(self, now: float, now_ms: int) -> list[Command]:
+        """An alert was more than this client's user may bring to this gateway, over all his sockets: it is dropped."""
+        return [] if self._closed else self._rate_limited("alerts", now, now_ms)
+
     # ── from elsewhere ───────────────────────────────────────────────────────────────────────────────────────────
 
     def auth_timeout(self, now_ms: int) -> list[Command]:
@@ -588,6 +592,7 @@ class Session:
         rates = {
             "messages": f"{self._settings.message_rate:g} messages per second",
             "bytes": f"{self._settings.byte_rate:g} bytes per second",
+            "alerts": f"{self._settings.alert_rate:g} alerts per second, which is the most of one user",
         }
         text = f"this socket sent more than {rates[broken]}; what is over is dropped"
         return [Reply(wire.error(ErrorCode.RATE_LIMITED, text, now_ms))]

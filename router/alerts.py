@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Final
+
+import msgspec
 
 from common.alerts import Alert
+from router.shelves import Shelved, Shelves
 
 #: Most bytes of JSON in one answer.
 MAX_ANSWER_BYTES: Final = 8 << 20
@@ -17,88 +20,15 @@ MAX_ANSWER_BYTES: Final = 8 << 20
 KNOWN_S: Final = 900.0
 #: Most ids that are known.
 MAX_KNOWN: Final = 65_536
+#: Recent alerts take so many bytes at most; one user's and one stream's have this part of them.
+MAX_RECENT_BYTES: Final = 32 << 20
+USER_SHARE: Final = 0.5
+STREAM_SHARE: Final = 0.25
+#: What an alert that is kept costs beside its JSON, about.
+ALERT_COST_BYTES: Final = 1000
 #: Most alerts that gateways which missed some are told again, and most bytes of them.
 MAX_LOGGED: Final = 20_000
-MAX_LOGGED_BYTES: Final = 16 << 20
-
-_V = TypeVar("_V")
-
-
-class _Shelves(Generic[_V]):
-    """Values by stream and id, oldest first. `keep` is in the unit of every `now`.
-
-    When there are more than `limit` the stream with the most loses its oldest, so that a noisy camera forgets its own.
-    """
-
-    def __init__(self, *, limit: int, keep: float) -> None:
-        self._limit = limit
-        self._keep = keep
-        self._streams: dict[str, OrderedDict[str, tuple[float, _V]]] = {}
-        self._ids: dict[str, dict[str, None]] = {}
-        #: Streams by how many values they have, and the highest of these numbers.
-        self._by_size: dict[int, dict[str, None]] = {}
-        self._longest = 0
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def streams(self) -> Iterable[str]:
-        return self._streams
-
-    def of(self, stream: str) -> OrderedDict[str, tuple[float, _V]]:
-        """Id → when it came, the value."""
-        return self._streams.get(stream, OrderedDict())
-
-    def holders(self, id: str) -> Iterable[str]:
-        """The streams that have a value of this id."""
-        return self._ids.get(id, ())
-
-    def add(self, stream: str, id: str, value: _V, now: float) -> bool:
-        """Keep a value; False when there is one of this id."""
-        self._prune_stream(stream, now)
-        shelf = self._streams.setdefault(stream, OrderedDict())
-        if id in shelf:
-            return False
-        shelf[id] = (now, value)
-        self._ids.setdefault(id, {})[stream] = None
-        self._resized(stream, len(shelf) - 1, len(shelf))
-        while self._count > self._limit:
-            self._drop_oldest(next(iter(self._by_size[self._longest])))
-        return True
-
-    def prune(self, now: float) -> None:
-        """Forget what is too old."""
-        for stream in list(self._streams):
-            self._prune_stream(stream, now)
-
-    def _prune_stream(self, stream: str, now: float) -> None:
-        while (shelf := self._streams.get(stream)) is not None:
-            came, _ = next(iter(shelf.values()))
-            if now - came <= self._keep:
-                return
-            self._drop_oldest(stream)
-
-    def _drop_oldest(self, stream: str) -> None:
-        shelf = self._streams[stream]
-        name, _ = shelf.popitem(last=False)
-        del self._ids[name][stream]
-        if not self._ids[name]:
-            del self._ids[name]
-        self._resized(stream, len(shelf) + 1, len(shelf))
-        if not shelf:
-            del self._streams[stream]
-
-    def _resized(self, stream: str, old: int, new: int) -> None:
-        self._count += new - old
-        if old:
-            del self._by_size[old][stream]
-            if not self._by_size[old]:
-                del self._by_size[old]
-        if new:
-            self._by_size.setdefault(new, {})[stream] = None
-        if new > self._longest or self._longest not in self._by_size:
-            self._longest = new
+MAX_LOGGED_BYTES: Final = 32 << 20
 
 
 class AlertIds:
@@ -109,7 +39,7 @@ class AlertIds:
     """
 
     def __init__(self, *, limit: int = MAX_KNOWN, keep_s: float = KNOWN_S) -> None:
-        self._shelves: _Shelves[None] = _Shelves(limit=limit, keep=keep_s)
+        self._shelves: Shelves[None] = Shelves(limit=limit, keep=keep_s)
 
     def __len__(self) -> int:
         return len(self._shelves)
@@ -123,22 +53,56 @@ class AlertIds:
         self._shelves.prune(now)
 
 
-class AlertBook:
-    """The alerts of the last minutes, by stream, oldest first. `now_ms` since the epoch."""
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """An alert as the edge protocol sends it, its own time, its frame's id (0: none) and that frame's term."""
 
-    def __init__(self, *, limit: int, minutes: float) -> None:
-        #: Whose the stream was when the alert came, the alert, the term of its frame.
-        self._shelves: _Shelves[tuple[str | None, Alert, int]] = _Shelves(limit=limit, keep=minutes * 60_000)
+    json: bytes
+    timestamp: int
+    frame_id: int
+    term: int
+
+
+class AlertBook:
+    """The alerts of the last minutes, by stream, oldest first, as JSON. `now_ms` since the epoch.
+
+    At most `limit` of them, and `max_bytes`, of which one user has `USER_SHARE` and one stream `STREAM_SHARE`.
+    """
+
+    def __init__(self, *, limit: int, minutes: float, max_bytes: int = MAX_RECENT_BYTES) -> None:
+        self._shelves: Shelves[_Recent] = Shelves(
+            limit=limit,
+            keep=minutes * 60_000,
+            stream_bytes=int(max_bytes * STREAM_SHARE),
+            user_bytes=int(max_bytes * USER_SHARE),
+            total_bytes=max_bytes,
+        )
 
     def __len__(self) -> int:
         return len(self._shelves)
 
-    def accept(self, alert: Alert, now_ms: int, *, owner: str | None = None, term: int = 0) -> bool:
+    @property
+    def size_bytes(self) -> int:
+        """What the alerts that are kept take."""
+        return self._shelves.bytes
+
+    @property
+    def evicted(self) -> int:
+        """Alerts that gave way to others before their time."""
+        return self._shelves.evicted
+
+    def accept(
+        self, alert: Alert, now_ms: int, *, owner: str | None = None, term: int = 0, json: bytes | None = None
+    ) -> bool:
         """Keep an alert of a stream that is now `owner`'s. `term` is that of the frame it speaks of, 0: of none.
 
-        False when its stream already has one of this id: nobody is to get it again.
+        False when its stream already has one of this id: nobody is to get it again. `json`: the alert, where the
+        caller has it at hand.
         """
-        return self._shelves.add(alert.stream_id, alert.id, (owner, alert, term), now_ms)
+        body = alert.to_json() if json is None else json
+        recent = _Recent(body, alert.timestamp, alert.frame_id or 0, term)
+        size_bytes = len(body) + ALERT_COST_BYTES
+        return self._shelves.add(alert.stream_id, alert.id, recent, now_ms, user=owner, size_bytes=size_bytes)
 
     def prune(self, now_ms: int) -> None:
         """Forget what is too old."""
@@ -151,41 +115,47 @@ class AlertBook:
         """
         rows = []
         for stream in self._shelves.holders(id):
-            _, (owner, alert, term) = self._shelves.of(stream)[id]
-            rows.append((stream, owner, term, alert.frame_id or 0))
+            kept = self._shelves.of(stream)[id]
+            rows.append((stream, kept.user, kept.value.term, kept.value.frame_id))
         return rows
 
-    def recent(self, stream: str | None, *, since: int, limit: int) -> list[tuple[str, str | None, str, int]]:
+    def recent(self, stream: str | None, *, since: int, limit: int) -> list[tuple[str, str | None, bytes, int]]:
         """Of one stream or of all: the newest `limit` alerts that carry a time of, or arrived at, `since` or later.
 
         Rows of (id, owner, JSON, when it arrived), oldest first. Both times count, because an alert carries the time of
         its frame and arrives later.
         """
-        streams = self._shelves.streams() if stream is None else [stream]
-        rows = [row for each in streams for row in reversed(self._shelves.of(each).values())]
-        if stream is None:
-            rows.sort(key=lambda row: row[0], reverse=True)
-        found: list[tuple[str, str | None, str, int]] = []
+        found: list[tuple[str, str | None, bytes, int]] = []
         size = 0
-        for arrived, (owner, alert, _) in rows:
+        for name, kept in self._newest_first(stream):
             if len(found) >= limit or size > MAX_ANSWER_BYTES:
                 break
-            if max(arrived, alert.timestamp) >= since:
-                text = alert.to_json().decode()
-                found.append((alert.id, owner, text, int(arrived)))
-                size += len(text)
+            if max(kept.came, kept.value.timestamp) >= since:
+                found.append((name, kept.user, kept.value.json, int(kept.came)))
+                size += len(kept.value.json)
         found.reverse()
         return found
+
+    def _newest_first(self, stream: str | None) -> Iterator[tuple[str, Shelved[_Recent]]]:
+        if stream is not None:
+            yield from reversed(self._shelves.of(stream).items())
+        else:
+            yield from ((name, kept) for (_, name), kept in self._shelves.newest_first())
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An accepted alert: its number in this router's life, and when it was first accepted, in ms."""
+    """An accepted alert as JSON: its number in this router's life, and when it was first accepted, in ms."""
 
     number: int
     at: int
-    alert: Alert
-    size_bytes: int
+    stream_id: str
+    json: bytes
+
+    @property
+    def alert(self) -> Alert:
+        """The alert, made anew of its JSON."""
+        return msgspec.json.decode(self.json, type=Alert)
 
 
 class AlertLog:
@@ -207,11 +177,11 @@ class AlertLog:
     def __len__(self) -> int:
         return len(self._logged)
 
-    def add(self, alert: Alert, at: int, size_bytes: int, now: float) -> int:
-        """An alert was accepted; its number."""
+    def add(self, alert: Alert, json: bytes, at: int, now: float) -> int:
+        """An alert was accepted, which as JSON is `json`; its number."""
         self.last += 1
-        self._logged.append((now, Logged(self.last, at, alert, size_bytes)))
-        self.bytes += size_bytes
+        self._logged.append((now, Logged(self.last, at, alert.stream_id, json)))
+        self.bytes += len(json) + ALERT_COST_BYTES
         while len(self._logged) > self._max_alerts or (self.bytes > self._max_bytes and len(self._logged) > 1):
             self._pop()
         return self.last
@@ -229,4 +199,4 @@ class AlertLog:
             self._pop()
 
     def _pop(self) -> None:
-        self.bytes -= self._logged.popleft()[1].size_bytes
+        self.bytes -= len(self._logged.popleft()[1].json) + ALERT_COST_BYTES

@@ -85,7 +85,11 @@ class Router:
         self._settings = settings
         self._figures = Figures()
         self._alert_ids = AlertIds()
-        self._book = AlertBook(limit=settings.recent_alerts, minutes=settings.recent_alerts_minutes)
+        self._book = AlertBook(
+            limit=settings.recent_alerts,
+            minutes=settings.recent_alerts_minutes,
+            max_bytes=settings.recent_alert_bytes,
+        )
         self._log_of_alerts = AlertLog()
         #: Gateways that greeted and are not told live alerts yet: the number of the last that they were told, None
         #: before they said it.
@@ -297,13 +301,14 @@ class Router:
         alert, now = body.alert, self._loop.time()
         again = body.accepted_at is not None
         at = now_ms if body.accepted_at is None else min(body.accepted_at, now_ms)
-        fresh = self._alert_ids.first(alert.stream_id, alert.id, now) and self._book.accept(
-            alert, at, owner=self._streams.owner(alert.stream_id), term=body.term
-        )
+        fresh = self._alert_ids.first(alert.stream_id, alert.id, now)
+        if fresh:
+            json, owner = alert.to_json(), self._streams.owner(alert.stream_id)
+            fresh = self._book.accept(alert, at, owner=owner, term=body.term, json=json)
         receivers = 0
         if fresh:
             self._figures.count("alerts_total")
-            number = self._log_of_alerts.add(alert, at, len(alert.to_json()), now)
+            number = self._log_of_alerts.add(alert, json, at, now)
             members, receivers = self._streams.alert_receivers(alert.stream_id)
             for receiver in members:
                 if receiver not in self._behind:
@@ -324,7 +329,7 @@ class Router:
             del self._behind[member]
             return
         for logged in missed:
-            if member in self._streams.alert_receivers(logged.alert.stream_id)[0]:
+            if member in self._streams.alert_receivers(logged.stream_id)[0]:
                 self._figures.count("alerts_told_again_total")
                 self._send(member, Notify(alert=logged.alert, number=logged.number, at=logged.at))
         self._behind[member] = missed[-1].number
@@ -377,6 +382,8 @@ class Router:
                 assert self._reservations is not None
                 self._figures.set("stream_reservations_unsaved", self._reservations.failing)
                 self._figures.set("alert_picture_bytes", self._pictures.bytes)
+                self._figures.set("recent_alert_bytes", self._book.size_bytes)
+                self._figures.values["recent_alerts_evicted_total"] = self._book.evicted
                 self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
                 assert self._bus is not None
                 self._figures.values["frames_routed_total"] = self._bus.frames_sent

@@ -15,6 +15,7 @@ from common.alerts import (
     MAX_ALERTS,
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
+    MAX_METADATA_VALUES,
     Alert,
     AlertDraft,
     AlertFault,
@@ -309,3 +310,14 @@ def test_any_answer_is_a_bounded_list_or_a_fault(value: object) -> None:
     for split in (split_answer, split_push):
         with contextlib.suppress(AlertFault):
             assert len(split(value)) <= MAX_ALERTS
+
+
+def test_values_in_metadata_are_counted_because_each_costs_more_than_its_bytes() -> None:
+    def drafted(values: int) -> AlertDraft:
+        return check_draft({"severity": "low", "message": "x", "metadata": {"a": [{}] * (values - 2)}})
+
+    drafted(MAX_METADATA_VALUES)
+    with pytest.raises(AlertFault, match=f"more than {MAX_METADATA_VALUES} values"):
+        drafted(MAX_METADATA_VALUES + 1)
+    with pytest.raises(AlertFault, match="values"):
+        check_draft({"severity": "low", "message": "x", "metadata": {"a": [{}] * 5400}})

@@ -14,6 +14,7 @@ from gateway.limits import (
     MAX_REFUSED,
     MAX_REFUSED_PER_ADDRESS,
     SAY_EVERY_S,
+    AlertRates,
     Allowance,
     Connections,
     Full,
@@ -383,3 +384,40 @@ def test_a_user_who_left_is_forgotten(steps: list[tuple[str, bool]]) -> None:
         connections.left(who)
     assert connections.joined_total == 0
     assert not connections._users
+
+
+# ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_users_alerts_are_bounded_over_all_his_sockets_and_nobody_elses() -> None:
+    rates = AlertRates(5.0)
+    assert [rates.take("ann", 0.0) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert rates.take("bob", 0.0)
+    assert [rates.take("ann", 0.4) for _ in range(3)] == [True, True, False]
+
+
+def test_a_rate_below_one_in_two_seconds_allows_one() -> None:
+    rates = AlertRates(0.1)
+    assert [rates.take("ann", now) for now in (0.0, 9.0, 10.1)] == [True, False, True]
+
+
+def test_many_alerts_together_are_taken_or_not_and_it_is_said_when_there_is_room() -> None:
+    rates = AlertRates(50.0)
+    assert rates.take("", 0.0, 60)
+    assert not rates.take("", 0.0, 60)
+    assert rates.take("", 0.0, 40)
+    assert rates.wait_s(60) == 1.2
+    assert rates.take("", 1.2, 60)
+
+
+def test_who_has_his_whole_burst_again_is_forgotten_and_gains_nothing_by_it() -> None:
+    rates = AlertRates(5.0)
+    for number in range(1000):
+        rates.take(f"user{number}", number / 1000)
+    for _ in range(10):
+        rates.take("ann", 1.0)
+    assert not rates.take("ann", 1.1)
+    rates.take("bob", 3.05)
+    assert len(rates) == 2
+    rates.take("bob", 3.2)
+    assert len(rates) == 1

@@ -66,7 +66,7 @@ def opened() -> tuple[WebSocket, Wire]:
     hub = Hub(woken=lambda: None, to_bus=lambda _: None)
     ids = StreamIds(bytes(KEY_BYTES))
     parts: list[Any] = [
-        settings, Figures(), tasks, None, Access(settings), sockets, Connections(settings), hub, None, ids,
+        settings, Figures(), tasks, None, Access(settings), sockets, Connections(settings), hub, None, ids, None, None,
     ]  # fmt: skip
     rooms = Rooms(*parts)
     wire = Wire()

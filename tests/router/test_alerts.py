@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.alerts import MAX_METADATA_BYTES, Alert
-from router.alerts import KNOWN_S, MAX_ANSWER_BYTES, MAX_KNOWN, AlertBook, AlertIds, AlertLog
+from router.alerts import (
+    ALERT_COST_BYTES,
+    KNOWN_S,
+    MAX_ANSWER_BYTES,
+    MAX_KNOWN,
+    AlertBook,
+    AlertIds,
+    AlertLog,
+)
+from router.shelves import Shelves
 
 
 def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) -> Alert:
-    return Alert(id=name, stream_id=stream, severity="high", message="fire", timestamp=timestamp, **more)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"severity": "high", "message": "fire", "timestamp": timestamp, **more}
+    return Alert(id=name, stream_id=stream, **fields)
 
 
 def names(book: AlertBook, stream: str | None = None, since: int = 0, limit: int = 1000) -> list[str]:
@@ -114,7 +126,7 @@ def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: AlertBoo
 
 
 def test_an_answer_is_bounded_in_bytes() -> None:
-    book = AlertBook(limit=1000, minutes=60)
+    book = AlertBook(limit=1000, minutes=60, max_bytes=1 << 30)
     large = {"x": "y" * (MAX_METADATA_BYTES - 10)}
     for number in range(1000):
         book.accept(alert(str(number), metadata=large), 0)
@@ -247,13 +259,20 @@ def test_a_row_says_when_the_alert_arrived(book: AlertBook) -> None:
     assert [arrived for _, _, _, arrived in book.recent("cam-1", since=0, limit=9)] == [70]
 
 
+def add(log: AlertLog, name: str, at: int = 0, size_bytes: int = 10, now: float = 0.0) -> int:
+    """An alert whose JSON has about so many bytes, with what it costs beside it."""
+    one = alert(name)
+    one = alert(name, message="x" * max(1, size_bytes - ALERT_COST_BYTES - len(one.to_json()) + len(one.message)))
+    return log.add(one, one.to_json(), at, now)
+
+
 def logged(log: AlertLog, after: int, limit: int = 100) -> list[tuple[int, str]]:
     return [(each.number, each.alert.id) for each in log.after(after, limit)]
 
 
 def test_the_log_gives_what_came_after_a_number_in_order_and_so_many() -> None:
     log = AlertLog()
-    assert [log.add(alert(name), 9, 10, 0) for name in "abcd"] == [1, 2, 3, 4]
+    assert [add(log, name, 9) for name in "abcd"] == [1, 2, 3, 4]
     assert logged(log, 0) == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
     assert logged(log, 2) == [(3, "c"), (4, "d")]
     assert logged(log, 1, limit=2) == [(2, "b"), (3, "c")]
@@ -263,27 +282,112 @@ def test_the_log_gives_what_came_after_a_number_in_order_and_so_many() -> None:
 
 def test_the_log_is_bounded_in_number_bytes_and_age_and_says_what_is_left() -> None:
     few = AlertLog(max_alerts=2)
-    small = AlertLog(max_bytes=25)
+    small = AlertLog(max_bytes=5000)
     brief = AlertLog(keep_s=10)
     for number, name in enumerate("abc"):
         for log in (few, small, brief):
-            log.add(alert(name), 0, 10, 5.0 * number)
+            add(log, name, size_bytes=2000, now=5.0 * number)
     assert logged(few, 0) == logged(small, 0) == [(2, "b"), (3, "c")]
-    assert small.bytes == 20
+    assert small.bytes == 4000
     brief.prune(15)
     assert logged(brief, 0) == [(2, "b"), (3, "c")]
     brief.prune(100)
     assert logged(brief, 0) == []
     assert brief.bytes == 0
-    assert brief.add(alert("d"), 0, 10, 100) == 4
+    assert add(brief, "d", now=100) == 4
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(0, 50))
 def test_the_log_never_leaves_out_one_in_the_middle(sizes: list[int], after: int) -> None:
-    log = AlertLog(max_alerts=10, max_bytes=200)
+    log = AlertLog(max_alerts=10, max_bytes=20_000)
     for number, size in enumerate(sizes):
-        log.add(alert(str(number)), 0, size, 0)
+        add(log, str(number), size_bytes=2000 + 100 * size)
     numbers = [each.number for each in log.after(after, 1000)]
     assert numbers == list(range(len(sizes) - len(numbers) + 1, len(sizes) + 1))
     assert len(log) <= 10
-    assert log.bytes <= 200
+    assert log.bytes <= 20_000
+
+
+def test_a_logged_alert_is_the_one_that_came() -> None:
+    log, told = AlertLog(), alert("a", metadata={"x": [1, {"y": None}]}, frame_id=7)
+    log.add(told, told.to_json(), 0, 0)
+    assert log.after(0, 1)[0].alert == told
+
+
+# ── bounds in bytes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def heavy(name: str, stream: str = "cam-1") -> Alert:
+    """One that takes 10 000 bytes."""
+    one = alert(name, stream, message="x")
+    return alert(name, stream, message="x" * (10_001 - ALERT_COST_BYTES - len(one.to_json())))
+
+
+def heavy_book(alerts: int) -> AlertBook:
+    """With room for so many of them."""
+    return AlertBook(limit=100_000, minutes=60, max_bytes=alerts * 10_000)
+
+
+def test_a_stream_has_a_quarter_of_the_bytes_and_loses_its_oldest() -> None:
+    book = heavy_book(16)
+    for number in range(10):
+        book.accept(heavy(str(number)), number, owner="ann")
+    assert names(book, "cam-1") == ["6", "7", "8", "9"]
+    assert (book.size_bytes, book.evicted) == (40_000, 6)
+
+
+def test_a_user_has_half_of_the_bytes_and_loses_his_oldest_whichever_stream_has_it() -> None:
+    book = heavy_book(16)
+    book.accept(heavy("bobs", "bobs"), 0, owner="bob")
+    for number in range(12):
+        book.accept(heavy(str(number), f"cam-{number % 6}"), number, owner="ann")
+    assert sorted(names(book), key=str) == ["10", "11", "4", "5", "6", "7", "8", "9", "bobs"]
+
+
+def test_past_the_bytes_of_all_whoever_has_the_most_gives_way() -> None:
+    book = heavy_book(16)
+    book.accept(heavy("quiet", "quiet"), 0, owner="cy")
+    for number in range(60):
+        user = ("ann", "bob", "eve")[number % 3]
+        book.accept(heavy(str(number), f"{user}{number % 7}"), number, owner=user)
+    assert names(book, "quiet") == ["quiet"]
+    assert book.size_bytes == 160_000
+    counts = Counter(owner for _, owner, _, _ in book.recent(None, since=0, limit=1000))
+    assert counts["cy"] == 1
+    assert max(counts.values()) == 5
+
+
+def test_one_alert_has_always_room() -> None:
+    book = AlertBook(limit=10, minutes=60, max_bytes=100)
+    for name in "ab":
+        assert book.accept(alert(name), 0, owner="ann")
+        assert names(book) == [name]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz"), st.sampled_from("uvw"), st.integers(1, 40),
+                  st.integers(0, 9)),
+        max_size=80,
+    )
+)  # fmt: skip
+def test_shelves_hold_their_bounds_and_their_indexes_agree(steps: list[tuple[str, str, str, int, int]]) -> None:
+    shelves: Shelves[None] = Shelves(limit=12, keep=50, stream_bytes=60, user_bytes=80, total_bytes=120)
+    now = 0
+    for name, stream, user, size, gap in steps:
+        now += gap
+        shelves.add(stream, name, None, now, user=user, size_bytes=size)
+        kept = [(key, each) for key, each in shelves.newest_first()]
+        assert len(kept) == len(shelves) <= 12
+        assert all(now - each.came <= 50 for _, each in kept)
+        assert sum(each.size_bytes for _, each in kept) == shelves.bytes <= 120
+        for index, bound in ((lambda key, _: key[0], 60), (lambda _, each: each.user, 80)):
+            sums: Counter[Any] = Counter()
+            for key, each in kept:
+                sums[index(key, each)] += each.size_bytes  # type: ignore[no-untyped-call]
+            assert all(size <= bound for size in sums.values())
+        assert {(s, n) for s in "xyz" for n in shelves.of(s)} == {key for key, _ in kept}
+        assert {(s, n) for n in "abcdef" for s in shelves.holders(n)} == {key for key, _ in kept}
+    shelves.prune(now + 51)
+    maps = (shelves._all, shelves._streams, shelves._of_user, shelves._ids, shelves._counts, shelves._bytes_of_user)
+    assert [len(each) for each in maps] == [0] * 6
