@@ -35,8 +35,8 @@ _ALERT_FIELDS: Final = {
     "frameId": "The frame that it is about, without a decimal point; left out or null: the one that it answers.",
     "id": "Makes the alert one: the same id again for a stream has no second effect. Left out or null: made from "
     "stream, frame and content.",
-    "metadata": f"Anything else; at most {MAX_METADATA_BYTES} bytes as JSON, {MAX_METADATA_VALUES} values, nested at most "
-    f"{MAX_METADATA_DEPTH} deep, "
+    "metadata": f"Anything else; at most {MAX_METADATA_BYTES} bytes as JSON, {MAX_METADATA_VALUES} values, nested at "
+    f"most {MAX_METADATA_DEPTH} deep, "
     "whole numbers of at most 64 bits. Known to viewers: confidence (0 to 1), location ({x, y}, 0 to 1 from the left "
     "and the top), objectType (also the kind by which repeated alerts are held back).",
 }
