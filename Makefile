@@ -12,7 +12,7 @@ FOOTAGE ?= test
 WORKERS ?= 3
 ML_PORT ?= 8500
 
-.PHONY: run dev demo test sanitize lint types format docs bench bench-quick bench-targets clean
+.PHONY: run dev demo test mutants sanitize lint types format docs bench bench-quick bench-targets clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -48,6 +48,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
 	  echo "which of them are flaky:"; $(BIN)/python tests/kit/flaky.py; }
+
+# Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.mutation --write $(ARGS)
 
 # The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
 sanitize: $(VENV)/.dev

@@ -1,0 +1,99 @@
+"""The rules that matter, and the tests that hold them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutation.model import Mutation
+
+MUTATIONS: Final = (
+    # ── who may see what ─────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="frame-rights",
+        rule="the right to a picture is judged again after it was awaited",
+        file="gateway/http.py",
+        before="if not self._rooms.access.may_view(_still_in(caller), owner):",
+        after="if False:",
+        unit=(
+            "tests/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
+        ),
+        e2e=("tests/e2e/test_pictures.py::test_a_stream_that_changes_hands_while_its_frame_is_awaited_is_not_shown",),
+    ),
+    Mutation(
+        name="alert-picture-rights",
+        rule="the right to an alert's picture is judged again after it was awaited",
+        file="gateway/http.py",
+        before="if not self._rooms.access.may_view_kept(_still_in(caller), kept.owner, owner):",
+        after="if False:",
+        unit=(
+            "tests/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
+        ),
+        e2e=("tests/e2e/test_pictures.py::test_a_session_that_ends_while_a_picture_is_awaited_is_shown_nothing",),
+    ),
+    Mutation(
+        name="stream-owner",
+        rule="a stream of another user cannot be registered",
+        file="router/streams.py",
+        before="        if owner is not None and owner != claim.user:\n",
+        after="        if False:\n",
+        unit=("tests/router/test_streams.py::test_another_user_is_refused_while_the_camera_is_there",),
+        e2e=("tests/e2e/test_faults.py::test_another_users_stream_is_unauthorized_on_the_other_gateway_too",),
+    ),
+    Mutation(
+        name="origin-list",
+        rule="a cookie counts only from a page of the list or of the gateway itself",
+        file="gateway/origins.py",
+        before="return page is not None and (_is_listed(page, allowed_origins) or is_own(page, hosts, secure=secure))",
+        after="return page is not None",
+        unit=("tests/gateway/test_origins.py::test_what_only_looks_like_one_is_not",),
+        e2e=("tests/e2e/test_browser.py::test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out",),
+    ),
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="term-at-router",
+        rule="the router drops frames of a camera that was taken over",
+        file="router/streams.py",
+        before="hold.term < stream.term",
+        after="False",
+        unit=("tests/router/test_streams.py::test_a_hold_under_an_older_term_is_revoked",),
+        e2e=("tests/e2e/test_faults.py::test_a_gateway_that_hung_while_its_camera_moved_sends_nothing_old",),
+    ),
+    Mutation(
+        name="alerts-overtake",
+        rule="alerts overtake frames that wait",
+        file="gateway/lanes.py",
+        before="        if self._messages:\n            wire = self._messages.popleft()",
+        after="        if self._messages and not self._slots:\n            wire = self._messages.popleft()",
+        unit=("tests/gateway/test_lanes.py::test_messages_keep_their_order_and_go_ahead_of_frames",),
+        e2e=("tests/e2e/test_slow_viewers.py",),
+    ),
+    Mutation(
+        name="newest-wins",
+        rule="a newer frame replaces the one that waits",
+        file="gateway/lanes.py",
+        before="        subscription.slot = frame\n        if self._slots is None:",
+        after="        subscription.slot = subscription.slot or frame\n        if self._slots is None:",
+        unit=("tests/gateway/test_lanes.py::test_of_the_frames_that_wait_the_newest_wins",),
+        e2e=("tests/e2e/test_slow_viewers.py",),
+    ),
+    # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="raise-again",
+        rule="a bridge raises what a router accepted just before it was killed again to the next one",
+        file="mlbridge/outbox.py",
+        before="        again = self._accepted.take_other(self._router.epoch)\n",
+        after="        again = self._accepted.take_other(self._router.epoch)[:0]\n",
+        unit=("tests/mlbridge/test_outbox.py",),
+        e2e=("tests/e2e/test_alerts_once.py",),
+    ),
+    # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="curve-allow-list",
+        rule="a bridge whose key is not allowed is not let in",
+        file="common/curve.py",
+        before="        return self._keys.get(key)\n",
+        after='        return self._keys.get(key) or "anybody"\n',
+        unit=("tests/common/test_curve.py",),
+        e2e=("tests/e2e/test_remote_bridges.py::test_wrong_keys_get_nothing_and_are_named_in_both_logs",),
+    ),
+)
