@@ -12,7 +12,7 @@ FOOTAGE ?= test
 WORKERS ?= 3
 ML_PORT ?= 8500
 
-.PHONY: run dev demo test mutants sanitize lint types format docs bench bench-quick bench-targets clean
+.PHONY: run dev demo test test-mjpeg-long mutants sanitize lint types format docs bench bench-quick bench-targets clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -52,6 +52,10 @@ test: $(VENV)/.dev
 # Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.
 mutants: $(VENV)/.dev
 	$(BIN)/python -m tests.mutation --write $(ARGS)
+
+# Every reader of moving pictures behind proxies with their own time-outs, about two minutes.
+test-mjpeg-long: $(VENV)/.dev
+	MJPEG_DEFAULT_TIME_OUTS=1 $(BIN)/python -m pytest $(ARGS) tests/e2e/test_mjpeg_readers.py
 
 # The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
 sanitize: $(VENV)/.dev

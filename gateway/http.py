@@ -32,6 +32,7 @@ from gateway.lanes import Subscription
 from gateway.link import AlertFrame
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields
 from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
+from gateway.parts import Taste
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
 from gateway.shared_question import SharedQuestion
@@ -328,7 +329,9 @@ class _Http:
         if (full := rooms.connections.joined(viewer.user_id)) is not None:
             raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", _RETRY)
         try:
-            watching = Mjpeg(rooms, subscription)
+            listener = _listener(request)
+            taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
+            watching = Mjpeg(rooms, subscription, taste, None if listener is None else listener.sending)
             if rooms.hub.watch(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
                 rooms.link.ask_newest(stream)
             return await watching.serve(request)

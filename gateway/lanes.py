@@ -50,6 +50,8 @@ class Skip(enum.StrEnum):
     GONE = "gone"
     #: It cannot be had in this format.
     UNDECODABLE = "undecodable"
+    #: The reader takes no pictures of its codec.
+    CODEC = "codec"
 
     @property
     def figure(self) -> str:

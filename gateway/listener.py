@@ -14,8 +14,6 @@ import fcntl
 import os
 import re
 import socket
-import struct
-import termios
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path as FilePath
@@ -30,6 +28,7 @@ from gateway.handshake import is_upgrade, values_of
 from gateway.limits import Place
 from gateway.origins import cors_headers
 from gateway.rooms import Rooms
+from gateway.sending import Sending
 from gateway.tls import SHUTDOWN_S, Certificate
 from gateway.websocket import WebSocket
 
@@ -40,8 +39,6 @@ MAX_HEADERS: Final = 100
 #: Most bytes of its cookies together, which do not count for those: a browser sends what other apps of the host set.
 MAX_COOKIE_BYTES: Final = 64 * 1024
 BACKLOG: Final = 1024
-#: A client that reads nothing of its HTTP answer for so long is cut off.
-STALLED_S: Final = 10.0
 #: A stranger's HTTP connection without a request is closed after this; that of somebody known is kept for longer.
 STRANGER_KEEPALIVE_S: Final = 5.0
 #: A refused connection is read for so long, unheard: with unread bytes the kernel would take the answer back.
@@ -149,7 +146,7 @@ class Listener(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_certificate", "_deadline", "_http", "_idle", "_lost", "_make_http", "_peer", "_place", "_proxied",
-        "_refused", "_rooms", "_shaking", "_transport",
+        "_refused", "_rooms", "_shaking", "_transport", "sending",
     )  # fmt: skip
 
     def __init__(
@@ -166,6 +163,8 @@ class Listener(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         #: Ends a stranger's connection on which no request comes any more.
         self._idle: asyncio.TimerHandle | None = None
+        #: What aiohttp sends, once this connection is HTTP.
+        self.sending: Sending | None = None
         self._proxied = self._shaking = self._refused = self._lost = False
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
@@ -270,6 +269,7 @@ class Listener(asyncio.Protocol):
             text = f"too many connections {self._place.full.what}"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", text, {"Retry-After": "1", **headers})
         else:
+            self.sending = Sending(self._transport)
             self._http = self._make_http()
             self._http.connection_made(self._transport)
             self._http.data_received(came)
@@ -303,6 +303,7 @@ class Listener(asyncio.Protocol):
         if self._http is not None:
             rest = self._http.detach()
             self._http = None
+            self._end_sending()
             self._place.doubted()
             self._become_websocket(head, rest)
 
@@ -339,27 +340,15 @@ class Listener(asyncio.Protocol):
         """The kernel takes no more for now."""
         if self._http is not None:
             self._http.pause_writing()
-            self._look_for_progress(_unread_bytes(self._transport))
-
-    def _look_for_progress(self, unread: int) -> None:
-        """Cut the client off when it has read nothing at all in a while; a slow one may take its time."""
-
-        def look() -> None:
-            now_unread = _unread_bytes(self._transport)
-            if now_unread < unread:
-                self._look_for_progress(now_unread)
-            else:
-                self._transport.abort()
-
-        self._deadline = asyncio.get_running_loop().call_later(STALLED_S, look)
+        if self.sending is not None:
+            self.sending.pause()
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
         if self._http is not None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
             self._http.resume_writing()
+        if self.sending is not None:
+            self.sending.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -368,8 +357,14 @@ class Listener(asyncio.Protocol):
             self._http.connection_lost(exc)
             self._http = None
 
+    def _end_sending(self) -> None:
+        if self.sending is not None:
+            self.sending.lost()
+            self.sending = None
+
     def _gone(self) -> None:
         self._lost = True
+        self._end_sending()
         for timer in (self._deadline, self._idle):
             if timer is not None:
                 timer.cancel()
@@ -386,18 +381,6 @@ def _hand_on(data: bytes, protocol: asyncio.BaseProtocol) -> None:
         buffer[:size] = data[:size]
         receiver.buffer_updated(size)
         data = data[size:]
-
-
-def _unread_bytes(transport: asyncio.Transport) -> int:
-    """Bytes for the peer that are here or in the kernel, as far as the kernel tells (tcp(7) SIOCOUTQ)."""
-    raw, here = transport.get_extra_info("socket"), transport.get_write_buffer_size()
-    if raw is None or raw.fileno() < 0:
-        return here
-    try:
-        (kernel,) = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))
-    except OSError:
-        return here
-    return here + int(kernel)
 
 
 def open_sockets(host: str, port: int, home: FilePath) -> tuple[list[socket.socket], int]:

@@ -1,7 +1,8 @@
 """A stream as ``multipart/x-mixed-replace``: what a browser's ``img`` shows as a moving picture, over plain HTTP.
 
 A viewer like any other, but with one lane: the newest picture waits, those that it replaces are skipped. It ends when
-the session behind it does, when its right is lost, or when the reader is gone.
+the session behind it does, when its right is lost, or when the reader is gone. While the camera is silent the newest
+picture comes again now and then, so that browsers show it, proxies go on, and a reader that vanished is noticed.
 """
 
 from __future__ import annotations
@@ -13,30 +14,32 @@ from typing import Final
 
 from aiohttp import web
 
-from common.frames import Frame, FrameFault
+from common.frames import Frame
 from gateway.lanes import Skip, Subscription
+from gateway.parts import BOUNDARY, FIRST_BOUNDARY, PART_END, WAITING_LINE, Silence, Taste, part_head
 from gateway.rooms import Rooms, now_ms
+from gateway.sending import Sending
 from gateway.websocket import bound_the_kernel
 from identity import Identity
 
-BOUNDARY: Final = "watchout-frame"
 MJPEG_HEADERS: Final = {
     "Content-Type": f"multipart/x-mixed-replace; boundary={BOUNDARY}",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Accel-Buffering": "no",  # nginx would hold pictures back
 }
-#: While no picture comes it is looked this often whether the reader is still there, in seconds.
-LOOK_EVERY_S: Final = 1.0
 
 
 class Mjpeg:
     """One response; a `hub.Viewer`, and a member of the roster."""
 
-    def __init__(self, rooms: Rooms, subscription: Subscription) -> None:
+    def __init__(self, rooms: Rooms, subscription: Subscription, taste: Taste, sending: Sending | None) -> None:
         self._rooms = rooms
         self._subscription = subscription
+        self._taste = taste
+        self._sending = sending
         self._newest: Frame | None = None
+        self._shown: Frame | None = None
         self._news = asyncio.Event()
         self._ended = False
         self._writing: asyncio.Transport | None = None
@@ -51,7 +54,9 @@ class Mjpeg:
             with contextlib.suppress(ConnectionError):  # the reader went
                 await response.prepare(request)
                 _bound_the_kernel(request)
-                await response.write(f"--{BOUNDARY}\r\n".encode())
+                if self._sending is not None:
+                    self._sending.stream(self._rooms.settings.idle_timeout_s, self._news.set)
+                await response.write(FIRST_BOUNDARY)
                 await self._send_all(request, response)
                 await response.write_eof()
         finally:
@@ -64,44 +69,51 @@ class Mjpeg:
         return response
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:
+        loop = asyncio.get_running_loop()
+        silence = Silence(loop.time())
         while not self._ended and request.transport is not None and not request.transport.is_closing():
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(silence.until):
                     await self._news.wait()
-            except TimeoutError:
-                continue
             self._news.clear()
-            frame, self._newest = self._newest, None  # none when it has ended
-            if frame is not None and (part := self._part(frame)) is not None:
+            frame, self._newest = self._newest, None  # none when it has ended, or nothing came
+            self._writing = request.transport
+            if frame is not None:
+                self._shown = frame
                 self._rooms.hub.frames_out += 1
-                self._rooms.hub.frame_bytes_out += len(part)
-                self._writing = request.transport
-                await response.write(part)  # waits while the reader does not read
-                self._writing = None
+                self._rooms.hub.frame_bytes_out += await self._send_part(frame, response)
+                silence.new_part(loop.time())
+            elif loop.time() < silence.until or self._ended:
+                pass
+            elif self._shown is not None:
+                self._rooms.figures.count("mjpeg_parts_repeated_total")
+                await self._send_part(self._shown, response)
+                silence.same_part(loop.time())
+            elif silence.waiting_line(loop.time()):
+                await response.write(WAITING_LINE)
+            else:
+                return
+            self._writing = None
 
-    def _part(self, frame: Frame) -> bytes | None:
-        try:
-            picture, codec = frame.picture, frame.codec
-        except FrameFault as fault:
-            self._subscription.skip(Skip.UNDECODABLE)
-            self._rooms.figures.count("frames_undecodable_total")
-            self._rooms.link.undecodable(frame, str(fault), now_ms())
-            return None
-        # The next boundary follows at once: browsers show a part when they have seen its end.
-        head = (
-            f"Content-Type: {codec.content_type}\r\nContent-Length: {len(picture)}\r\n"
-            f"X-Frame-Id: {frame.frame_id}\r\nX-Frame-Time: {frame.timestamp}\r\n\r\n"
-        )
-        return b"".join((head.encode(), picture, f"\r\n--{BOUNDARY}\r\n".encode()))
+    async def _send_part(self, frame: Frame, response: web.StreamResponse) -> int:
+        """Send the picture of a frame as a part; waits while the reader does not read. Returns its bytes."""
+        head, picture = part_head(frame), frame.picture
+        await response.write(head)
+        await response.write(picture)  # by itself: it is shared with all who show this frame
+        await response.write(PART_END)
+        if self._sending is not None:
+            await self._sending.taken()
+        return len(head) + len(picture) + len(PART_END)
 
     # ── hub.Viewer ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame of the stream: it waits until the one before is written."""
         if not frame.is_picture:  # it replaces no picture that waits
-            subscription.skip(Skip.UNDECODABLE)
-            self._rooms.figures.count("frames_undecodable_total")
-            self._rooms.link.undecodable(frame, frame.fault, now_ms())
+            self._cannot_show(frame, frame.fault)
+            return
+        if not self._taste.takes(frame.codec):
+            subscription.skip(Skip.CODEC)
             return
         waiting = subscription.last_frame_id if self._newest is None else self._newest.frame_id
         if frame.frame_id <= waiting:
@@ -110,11 +122,19 @@ class Mjpeg:
         if subscription.sampler is not None and not subscription.sampler.take(now):
             subscription.skip(Skip.RATE)
             return
+        if not self._taste.can_show(frame):
+            self._cannot_show(frame, f"this {frame.codec.name} is broken: its head does not say a size to be shown in")
+            return
         if self._newest is not None:
             subscription.skip(Skip.SLOW)
         subscription.sent(frame, now)
         self._newest = frame
         self._news.set()
+
+    def _cannot_show(self, frame: Frame, fault: str) -> None:
+        self._subscription.skip(Skip.UNDECODABLE)
+        self._rooms.figures.count("frames_undecodable_total")
+        self._rooms.link.undecodable(frame, fault, now_ms())
 
     def message(self, message: bytes) -> None:
         """Status is not for pictures: who waits for a camera waits."""
@@ -144,6 +164,7 @@ class Mjpeg:
     def end(self) -> None:
         """Send nothing more: a right is lost, or the gateway ends."""
         self._ended = True
+        self._shown = None
         if self._newest is not None:
             self._newest = None
             self._subscription.skip(Skip.GONE)
