@@ -266,8 +266,21 @@ class Frame:
     @property
     def size_bytes(self) -> int:
         """Bytes that this frame holds in memory, finished messages included."""
-        held = (self._holder, self._picture, self.binary_wire)  # the JSON message, once made, is the holder or in it
-        return sum(len(part) for part in held if part is not None)
+        text, picture, binary = self._holder, self._picture, self.binary_wire  # the JSON message is the text's holder
+        size = 0 if text is None else len(text)
+        if picture is not None:
+            size += len(picture)
+        return size if binary is None else size + len(binary)
+
+    def compact(self) -> None:
+        """Let go of every form but the one that the camera sent; the others are made again when they are asked for."""
+        if self._sent_as_text:
+            self._picture = self.binary_wire = None
+            return
+        self._holder = self.json_wire = None
+        self._begin = self._end = 0
+        if self._picture is not None:
+            self.binary_wire = None
 
     def to_json(self) -> bytes:
         """The frame as a JSON message of the edge protocol."""

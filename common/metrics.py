@@ -45,6 +45,8 @@ FIGURES: Final[dict[str, str]] = {
     "frames_skipped_undecodable_total": "Frames not sent because they cannot be had in the viewer's format.",
     "frames_skipped_codec_total": "Frames not sent as parts of a moving picture because the reader takes other codecs.",
     "mjpeg_parts_repeated_total": "Parts of moving pictures that were sent again while their camera was silent.",
+    "newest_frame_bytes": "Bytes that the newest frames of all streams hold.",
+    "newest_frames_evicted_total": "Newest frames that gave way to others, so that their stream shows none.",
     "frames_undecodable_total": "Frames that could not be decoded where they had to be.",
     "frames_old_term_total": "Frames dropped because the stream had been taken over.",
     "frames_to_bus_total": "Frames pushed to the router.",

@@ -700,6 +700,12 @@ class Settings:
         "BYTE_RATE", _number(1024, 1e10), float(64 << 20), group="Limits", expects="bytes per s",
         help="Bytes that one socket may send; two seconds' worth may come at once.",
     )  # fmt: skip
+    newest_frame_bytes: int = _setting(
+        "NEWEST_FRAME_BYTES", _whole(0, 16 << 30), 128 << 20, group="Limits", expects="bytes",
+        help="Most bytes that the newest frames of all streams hold in one gateway process, or one frame that is "
+        "larger. The one that came first gives way: until its camera sends again, `lastFrame` shows nothing and "
+        "`frame.jpg` is 404.",
+    )  # fmt: skip
     alert_rate: float = _setting(
         "ALERT_RATE", _number(0.1, 1e6), 20.0, group="Limits", expects="alerts per s",
         help="Alerts that the cameras of one user may raise at one gateway process; two seconds' worth may come at "

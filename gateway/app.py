@@ -55,6 +55,7 @@ class Gateway:
             woken=self._link.woken,
             to_bus=self._link.frame_to_bus,
             unlimited_fps=settings.demand_fps,
+            newest_bytes=settings.newest_frame_bytes,
             gone_kept_s=settings.stream_reserved_s,
             gone_per_user=settings.stream_reserved_per_user,
         )

@@ -35,6 +35,7 @@ from gateway import wire
 from gateway.access import Owner
 from gateway.demand import Demand, Wanted, wanted
 from gateway.lanes import Skip, Subscription
+from gateway.newest import NewestBytes
 
 #: A camera that sent no frame for so long is `online`, no more `streaming`.
 IDLE_AFTER_S: Final = 5.0
@@ -54,6 +55,8 @@ ALERTS_SEEN: Final = 65_536
 GONE_KEPT_S: Final = 604_800.0
 GONE_PER_USER: Final = 5_000
 GONE_KEPT: Final = 20_000
+#: The newest frames of all streams hold so many bytes together.
+NEWEST_BYTES: Final = 128 << 20
 #: Live alerts that wait for a viewer while those that are kept are fetched for it.
 ALERTS_HELD: Final = 256
 
@@ -157,6 +160,7 @@ class Hub:
         unlimited_fps: float = 30.0,
         gone_kept_s: float = GONE_KEPT_S,
         gone_per_user: int = GONE_PER_USER,
+        newest_bytes: int = NEWEST_BYTES,
     ) -> None:
         self._streams: dict[str, Stream] = {}
         self._publications: dict[str, Publication] = {}
@@ -168,6 +172,9 @@ class Hub:
         self._closed_before: dict[str, Word] = {}
         #: Whose the streams are whose cameras went from here; seconds since the epoch.
         self._gone = Reservations(keep_s=gone_kept_s, per_user=gone_per_user, total=GONE_KEPT)
+        self.newest_bytes = NewestBytes(newest_bytes)
+        #: Streams whose newest frame may hold more since it was handed out.
+        self._read: set[str] = set()
         self._turn_at = float("-inf")
         self._changed_holds: set[str] = set()
         self._changed_interest: set[str] = set()
@@ -203,7 +210,7 @@ class Hub:
             now_ms, now, demand=Demand() if wants_demand else None,
         )  # fmt: skip
         if stream.owner is None or stream.owner.user_id != owner.user_id:
-            stream.newest = stream.last_bad = None
+            self._forget_newest(stream)
         stream.publication = self._publications[stream_id] = publication
         stream.term, stream.owner = term, owner
         if old is not None:
@@ -330,6 +337,7 @@ class Hub:
         if not subscription.video or subscription not in stream.viewers:  # a full lane makes it leave at once
             return False
         if subscription.last_frame and stream.newest is not None:
+            self._read.add(stream.id)
             viewer.frame(subscription, stream.newest, now)
         return subscription.last_frame and stream.newest is None and stream.publication is None
 
@@ -397,7 +405,10 @@ class Hub:
     def newest(self, stream_id: str) -> Frame | None:
         """The newest frame of a stream that this gateway has and that is a picture."""
         stream = self._streams.get(stream_id)
-        return stream.newest if stream is not None else None
+        if stream is None or stream.newest is None:
+            return None
+        self._read.add(stream_id)
+        return stream.newest
 
     def viewers_of(self, stream_id: str) -> list[tuple[Subscription, Viewer]]:
         """Everybody here who is subscribed to a stream."""
@@ -437,7 +448,7 @@ class Hub:
         stream.term = max(stream.term, told.term)
         if owner is not None:
             if stream.owner is None or stream.owner.user_id != owner.user_id:
-                stream.newest = stream.last_bad = None
+                self._forget_newest(stream)
             stream.owner = owner
         self._set_status(stream, told.status, now_ms)
         early, stream.early = stream.early, None
@@ -574,6 +585,7 @@ class Hub:
                     self._moved.add(stream.id)
                     self._set_status(stream, "online", now_ms)
                     self._touch(self._changed_holds, stream.id)
+        self._weigh_newest()
 
     def counts(self) -> dict[str, int]:
         """Figures: cameras and subscriptions here."""
@@ -663,6 +675,29 @@ class Hub:
                 subscription.skip(Skip.OLD)
         for subscription, viewer in asked:
             viewer.frame(subscription, frame, now)
+        # Now all is made of it that its viewers here need.
+        if stream.newest is frame and (gone := self.newest_bytes.came(stream.id, frame.size_bytes)):
+            self._let_go(gone)
+
+    def _let_go(self, streams: Iterable[str]) -> None:
+        """The newest frames of these streams give way to others."""
+        for name in streams:
+            if (stream := self._streams.get(name)) is not None:
+                stream.newest = None
+
+    def _forget_newest(self, stream: Stream) -> None:
+        stream.newest = stream.last_bad = None
+        self.newest_bytes.drop(stream.id)
+
+    def _weigh_newest(self) -> None:
+        """Bring the sizes of newest frames up to date that were handed out. A quiet stream's is let go of copies."""
+        read, self._read = self._read, set()
+        for name in read:
+            stream = self._streams.get(name)
+            if stream is not None and stream.newest is not None:
+                if stream.status != "streaming":
+                    stream.newest.compact()
+                self._let_go(self.newest_bytes.grew(name, stream.newest.size_bytes))
 
     def _pour(self, encoded: bytes, flowing: dict[Subscription, Write]) -> None:
         writes = list(flowing.values())  # who is full now leaves meanwhile
@@ -675,8 +710,10 @@ class Hub:
         if stream.status == status:
             return
         stream.status = status
+        if stream.newest is not None:
+            self._read.add(stream.id)
         if status == "offline":
-            stream.newest = stream.last_bad = None  # whose the stream is next is open: nobody else may get this frame
+            self._forget_newest(stream)  # whose the stream is next is open: nobody else may get this frame
         message = wire.status(stream.id, status, now_ms)
         for viewer in list(stream.viewers.values()):
             viewer.message(message)
@@ -717,7 +754,8 @@ class Hub:
         self._forget_ids(self._streams[publication.stream])
 
     def _forget_ids(self, stream: Stream) -> None:
-        stream.last_frame_id, stream.newest, stream.last_bad = 0, None, None
+        stream.last_frame_id = 0
+        self._forget_newest(stream)
         for subscription in stream.viewers:
             subscription.begin_again()
 
@@ -729,6 +767,7 @@ class Hub:
 
     def _close_if_empty(self, stream: Stream) -> None:
         if stream.publication is None and not stream.viewers and self._streams.pop(stream.id, None) is not None:
+            self._forget_newest(stream)
             self._closed[stream.id] = Word(stream.status, stream.owner, stream.term)
             if len(self._closed) > CLOSED_KEPT:
                 del self._closed[next(iter(self._closed))]

@@ -365,6 +365,8 @@ class RouterLink:
         self._figures.values["frame_bytes_out_total"] = self.hub.frame_bytes_out
         self._figures.values["alerts_out_total"] = self.hub.alerts_out
         self._figures.values["frames_old_term_total"] = self.hub.old_term_frames
+        self._figures.values["newest_frame_bytes"] = self.hub.newest_bytes.total
+        self._figures.values["newest_frames_evicted_total"] = self.hub.newest_bytes.evicted
         self._figures.values["frames_to_bus_total"] = self.link.frames_sent
         self._figures.values["frames_skipped_bus_total"] = self.link.frames_skipped
         figures = self._figures.read()
