@@ -384,7 +384,7 @@ class Envelope(Generic[M]):
 
 def encode(epoch: int, seq: int, body: Message) -> bytes:
     """The msgpack array ``[version, epoch, seq, body]``. Raises `BusError` when it is over `MAX_CONTROL_BYTES`."""
-    data: bytes = msgpack.packb([VERSION, epoch, seq, msgspec.to_builtins(body)])
+    data: bytes = msgpack.packb([VERSION, epoch, seq, msgspec.to_builtins(body, builtin_types=(bytes,))])
     if len(data) > MAX_CONTROL_BYTES:
         raise BusError(f"{type(body).__name__} has {len(data)} bytes, expected at most {MAX_CONTROL_BYTES}")
     return data

@@ -144,6 +144,12 @@ def test_what_a_member_says_arrives_as_it_was_said(message: FromMember) -> None:
     assert decode_from_member(encode(5, 3, message)) == Envelope(5, 3, message)
 
 
+def test_bytes_in_an_answer_arrive_as_bytes() -> None:
+    answer = Answer(request=1, body=[("a1", None, b'{"message":"\xc3\xa9"}', 7)])
+    (row,) = decode_from_router(encode(5, 3, answer)).body.body  # type: ignore[union-attr]
+    assert list(row) == ["a1", None, b'{"message":"\xc3\xa9"}', 7]
+
+
 @pytest.mark.parametrize("message", FROM_ROUTER, ids=name)
 def test_what_the_router_says_arrives_as_it_was_said(message: FromRouter) -> None:
     assert decode_from_router(encode(5, 3, message)) == Envelope(5, 3, message)
