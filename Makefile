@@ -5,14 +5,17 @@ PYTHON ?= python3
 VENV ?= .venv
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := $(VENV)/bin
-# exec: a signal to make then reaches honcho, which ends its processes in order.
-HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" $(DEMO_ENV) honcho
+# exec: a signal to make then reaches honcho, which ends its processes in order. $PPID is make itself: what honcho starts
+# ends when make is killed.
+HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" WATCHOUT_STARTER=$$PPID $(DEMO_ENV) honcho
 FOOTAGE ?= test
 # Most tests wait for something: a few run beside each other, each file in one process.
 WORKERS ?= 3
 ML_PORT ?= 8500
+DEMO_PORT ?= 3030
+DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo test test-mjpeg-long mutants sanitize lint types format docs bench bench-quick bench-targets clean
+.PHONY: run dev demo demo-ports test test-mjpeg-long mutants sanitize lint types format docs bench bench-quick bench-targets clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -23,9 +26,12 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e .
 	@touch $@
 
-$(VENV)/.demo: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install -q -e '.[demo]'
-	@touch $@ $(VENV)/.run
+# Only what the demo needs beside: watchout itself is not installed anew under a `make run` that uses it.
+$(VENV)/.demo: $(VENV)/.run
+	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*(each for name in ("media", "demo") for each in extras[name] if "watchout[" not in each), sep="\n")' > $(VENV)/demo.txt
+	$(BIN)/python -m pip install -q -r $(VENV)/demo.txt
+	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[dev]'
@@ -40,10 +46,16 @@ dev: $(VENV)/.dev
 	@if token=$$($(BIN)/watchout-ctl token); then echo "token: $$token"; fi
 	$(HONCHO) -f Procfile.dev start
 
-# With an environment of its own: what .env says of the database and the ML service is not for the demo.
-demo: DEMO_ENV = DATABASE_URL= WATCHOUT_TOKEN= ML_SERVICE_URL=http://127.0.0.1:$(ML_PORT) ML_PORT=$(ML_PORT) FOOTAGE='$(FOOTAGE)'
-demo: $(VENV)/.demo
+# With an environment, a home and a port of its own: it runs beside a `make run`, and what .env says of the database and
+# the ML service is not for it. Taken ports are told before anything is installed.
+demo: DEMO_ENV = DATABASE_URL= WATCHOUT_TOKEN= WATCHOUT_HOME='$(DEMO_HOME)' WATCHOUT_PORT=$(DEMO_PORT) WATCHOUT_HOST= TLS_CERT= TLS_KEY= \
+  ML_SERVICE_URL=http://127.0.0.1:$(ML_PORT) ML_FALLBACK_URL= ML_PORT=$(ML_PORT) FOOTAGE='$(FOOTAGE)'
+demo: demo-ports $(VENV)/.demo
+	@echo "the demo serves http://localhost:$(DEMO_PORT), with its home in $(DEMO_HOME)"
 	$(HONCHO) -e /dev/null -f Procfile.demo start
+
+demo-ports:
+	@$(PYTHON) common/port_holder.py DEMO_PORT=$(DEMO_PORT) ML_PORT=$(ML_PORT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
@@ -95,4 +107,4 @@ bench-quick: $(VENV)/.dev
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 clean:
-	rm -rf $(VENV) .watchout .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .watchout .watchout-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

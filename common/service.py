@@ -21,6 +21,7 @@ import uvloop
 from common import log
 from common.errors import SettingsError, StartError
 from common.home import prepare_home
+from common.kept import Kept
 from common.misspelled import honcho_port_note, notes
 from common.process_name import claim_name, wanted_name
 from common.settings import Settings, load
@@ -29,6 +30,8 @@ _log = log.get("common.service")
 
 #: A drain may take this much longer than `DRAIN_S`, and closing everything as long again.
 STOP_TIMEOUT_S: Final = 0.7
+#: A thread that is still there at the end gets so long.
+THREAD_END_S: Final = 0.2
 #: Log lines that wait when a second signal comes get so long.
 LAST_WORDS_S: Final = 0.2
 
@@ -97,6 +100,7 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         format=settings.log_format,
         process=wanted_name(settings, name),
     )
+    kept = Kept()
     factory = uvloop.new_event_loop if settings.loop == "uvloop" else asyncio.new_event_loop
     try:
         prepare_home(settings.home)
@@ -104,11 +108,15 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         log.rename(settings.process_name)
         _tell_of_environment(name)
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_live(name, build, settings))
+            runner.run(_live(name, build, settings, kept))
     except StartError as error:
         _log.error(f"{name} cannot start", reason=str(error))
         raise SystemExit(1) from None
-    stuck = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    kept.exits(0)
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in others:
+        thread.join(THREAD_END_S)  # one that was told to end may be just about to
+    stuck = [thread.name for thread in others if thread.is_alive()]
     if stuck:
         _log.warning(f"{name} left threads behind", threads=", ".join(stuck))
         log.close()
@@ -137,18 +145,29 @@ def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
     _log.error("a callback failed", what=context.get("message"), exc_info=context.get("exception"))
 
 
-async def _live(name: str, build: Callable[[Settings], Process], settings: Settings) -> None:
+def end_signals() -> tuple[signal.Signals, ...]:
+    """Signals that let this process drain and end. SIGHUP is none where it is ignored from the start, as by nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT) if ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+async def _live(name: str, build: Callable[[Settings], Process], settings: Settings, kept: Kept) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    signals = 0
+
     def end() -> None:
-        if told.is_set():  # the second signal does not wait
+        nonlocal signals
+        signals += 1
+        if signals > 1:  # the second signal does not wait; a keeper's word counts as none
             log.close(LAST_WORDS_S)
             os._exit(1)
         told.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in end_signals():
         loop.add_signal_handler(number, end)
+    kept.attach(told.set)
     loop.set_exception_handler(_callback_failed)
     process = build(settings)
     try:
@@ -158,6 +177,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
             raise StartError(f"{error.strerror or error} ({error.filename or 'no file'})") from None
         _calm_the_collector()
         _log.info(f"{name} ready", pid=os.getpid())
+        kept.ready()
         await told.wait()
         _log.info(f"{name} drains")
         try:
@@ -166,6 +186,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
         except TimeoutError:
             _log.warning(f"{name} drain cut off", after_s=settings.drain_s + STOP_TIMEOUT_S)
     finally:
+        kept.detach()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.stop()

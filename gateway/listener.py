@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -22,6 +23,7 @@ from typing import Final, cast
 from common import log
 from common.errors import StartError
 from common.home import open_file
+from common.port_holder import holder_of
 from gateway.addresses import client_address, is_trusted, limit_key
 from gateway.bare_http import error_answer
 from gateway.handshake import is_upgrade, values_of
@@ -469,7 +471,20 @@ def _probe(family: socket.AddressFamily, address: tuple[str, int], port: int) ->
         try:
             probe.bind(address)
         except OSError as error:
-            raise StartError(
-                f"port {port} cannot be had ({error.strerror}); another program listens there, or a watchout with "
-                "another WATCHOUT_HOME. Set WATCHOUT_PORT to a free one"
-            ) from None
+            raise StartError(_taken(port, error)) from None
+
+
+def _taken(port: int, error: OSError) -> str:
+    """Why the port cannot be had, and whose it is if that can be seen."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"port {port} cannot be had ({error.strerror}): ports below 1024 need CAP_NET_BIND_SERVICE. Set "
+            "WATCHOUT_PORT to a higher one"
+        )
+    if error.errno != errno.EADDRINUSE:
+        return f"port {port} cannot be had ({error.strerror}). Set WATCHOUT_HOST to an address of this machine"
+    if whose := holder_of(port):
+        who = f"{whose} listens there, and is no gateway of this WATCHOUT_HOME"
+    else:
+        who = "another program listens there, or a watchout with another WATCHOUT_HOME"
+    return f"port {port} cannot be had ({error.strerror}); {who}. Set WATCHOUT_PORT to a free one"

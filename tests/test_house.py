@@ -19,6 +19,7 @@ PURE = (
     "common/errors.py",
     "common/frames.py",
     "common/globs.py",
+    "common/keeping.py",
     "common/membership.py",
     "common/messages.py",
     "common/misspelled.py",

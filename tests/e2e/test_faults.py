@@ -134,6 +134,7 @@ def honcho(started: Watchout, *arguments: str) -> Process:
     shutil.copy(REPOSITORY / "Procfile", started.directory / "Procfile")
     process = started.run("honcho", [str(BIN / "honcho"), "start", *arguments])
     started.wait_ready()
+    process.wait_for_output("joined the router")
     return process
 
 

@@ -1,0 +1,289 @@
+"""honcho and make as people start and end them: in a terminal, behind a pipe, and by kill -9 of whatever there is.
+
+However it ends no process is left, and the next start works: all ways share a home and a port, and each begins with a
+start. Processes are found by a variable of their environment, so that an orphan is found too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import psutil
+import pytest
+
+from tests.kit.processes import BIN, REPOSITORY, Watchout, poll, running
+
+pytestmark = pytest.mark.e2e
+
+MARK: Final = "MARK_OF_THIS_TEST"
+#: Longest until nothing is left: a look at the starter each second, a drain, and a slow machine.
+GONE_S: Final = 25.0
+MAKE: Final = f"make -s -o {BIN.parent}/.run VENV={BIN.parent} run"
+HONCHO: Final = f"{BIN}/honcho -e {os.devnull} start"
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    """All processes that live and came of the start with this mark, by whichever way."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE and process.cmdline():
+                found.append(process)
+    return found
+
+
+class Started:
+    """Something that was started in a terminal of its own."""
+
+    def __init__(self, watchout: Watchout, command: str, cwd: Path) -> None:
+        self.mark = f"{watchout.home}-{time.monotonic_ns()}"
+        self.watchout = watchout
+        environ = {**watchout.environ, MARK: self.mark}
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            os.chdir(cwd)
+            os.execve("/bin/sh", ["sh", "-c", command], environ)
+
+    def marked(self) -> list[psutil.Process]:
+        return processes_of(self.mark)
+
+    def one(self, *words: str) -> psutil.Process:
+        """The one process whose command line has a word that ends so."""
+        found = [
+            process for process in self.marked()
+            if all(any(part.endswith(word) for part in process.cmdline()) for word in words)
+        ]  # fmt: skip
+        found.sort(key=lambda process: process.create_time())
+        assert found, [process.cmdline() for process in self.marked()]
+        return found[0]
+
+    def wait_ready(self) -> None:
+        self.watchout.wait_ready()
+
+    def press(self, key: bytes) -> None:
+        os.write(self.terminal, key)
+
+    def hang_up(self) -> None:
+        """Close the terminal's other end, as a lost ssh connection does."""
+        os.close(self.terminal)
+        self.terminal = -1
+
+    def wait_gone(self) -> None:
+        # What was printed is read, or a full terminal would hold it up.
+        def gone() -> bool:
+            if self.terminal >= 0:
+                with contextlib.suppress(OSError):
+                    os.set_blocking(self.terminal, False)
+                    while os.read(self.terminal, 65536):
+                        pass
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            return not self.marked()
+
+        try:
+            poll(gone, GONE_S, "a process is left")
+        except AssertionError:
+            left = [(p.pid, p.ppid(), p.status(), p.cmdline()) for p in self.marked()]
+            raise AssertionError(f"left behind: {left}") from None
+
+    def close(self) -> None:
+        for process in self.marked():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if self.terminal >= 0:
+            os.close(self.terminal)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Watchout]:
+    """The home and the port that all starts of this module share."""
+    with running(start=False) as watchout:
+        shutil.copy(REPOSITORY / "Procfile", watchout.directory / "Procfile")
+        watchout.environ.pop("SERVICE_TOKEN", None)
+        yield watchout
+
+
+@pytest.fixture
+def start(place: Watchout) -> Iterator[Callable[..., Started]]:
+    with contextlib.ExitStack() as stack:
+
+        def begin(command: str, cwd: Path | None = None) -> Started:
+            started = Started(place, command, place.directory if cwd is None else cwd)
+            stack.callback(started.close)
+            return started
+
+        yield begin
+
+
+def honcho_of(started: Started) -> psutil.Process:
+    return started.one("honcho")
+
+
+def press_ctrl_c(started: Started) -> None:
+    started.press(b"\x03")
+
+
+def hang_up(started: Started) -> None:
+    started.hang_up()
+
+
+def kill_honcho(started: Started) -> None:
+    honcho_of(started).kill()
+
+
+def kill_make(started: Started) -> None:
+    started.one("make").kill()
+
+
+def terminate_honcho(started: Started) -> None:
+    honcho_of(started).terminate()
+
+
+def nothing(_: Started) -> None:
+    """It ends by itself: the reader of its output has read enough."""
+
+
+WAYS: Final = {
+    "honcho, Ctrl-C": (HONCHO, None, press_ctrl_c),
+    "honcho, Ctrl-C behind a pipe": (f"{HONCHO} 2>&1 | tee log", None, press_ctrl_c),
+    "honcho, closed terminal": (f"exec {HONCHO}", None, hang_up),
+    "honcho, closed terminal behind a pipe": (f"{HONCHO} 2>&1 | tee log", None, hang_up),
+    "honcho, SIGHUP ignored, closed terminal": (f"trap '' HUP; exec {HONCHO}", None, hang_up),
+    "honcho, reader gone": (f"{HONCHO} | head -n 12", None, nothing),
+    "honcho, kill -9": (f"exec {HONCHO}", None, kill_honcho),
+    "honcho, SIGTERM": (f"exec {HONCHO}", None, terminate_honcho),
+    "make, Ctrl-C": (MAKE, REPOSITORY, press_ctrl_c),
+    "make, Ctrl-C behind a pipe": (f"{MAKE} 2>&1 | tee {{directory}}/log", REPOSITORY, press_ctrl_c),
+    "make, closed terminal": (MAKE, REPOSITORY, hang_up),
+    "make, kill -9 of make": (f"trap '' HUP; exec {MAKE} > {{directory}}/log 2>&1", REPOSITORY, kill_make),
+    "make, kill -9 of honcho": (f"exec {MAKE}", REPOSITORY, kill_honcho),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_however_it_ends_no_process_is_left_and_the_next_start_works(way: str, place, start) -> None:
+    command, cwd, end = WAYS[way]
+    started = start(command.replace("{directory}", str(place.directory)), cwd)
+    if end is nothing:
+        poll(lambda: place.get("/health/live")[0] == 200, 30, "the gateway does not answer")
+    else:
+        started.wait_ready()
+        assert len([p for p in started.marked() if any("watchout-keep" in part for part in p.cmdline())]) == 3
+    end(started)
+    started.wait_gone()
+
+
+def test_a_process_that_was_started_by_hand_outlives_its_starter(place, start) -> None:
+    started = start(
+        f"nohup {BIN}/watchout-router >/dev/null 2>&1 & setsid {BIN}/watchout-gateway >/dev/null 2>&1 & wait"
+    )
+    started.wait_ready()
+    shell = psutil.Process(started.pid)
+    started.hang_up()
+    shell.kill()
+    os.waitpid(started.pid, 0)
+    router, gateway = started.one("watchout-router"), started.one("watchout-gateway")
+    # SIGHUP is for nobody who was started by nohup; it drains any other.
+    router.send_signal(signal.SIGHUP)
+    poll(lambda: place.get("/health")[0] == 200, 5, "not healthy")
+    gateway.send_signal(signal.SIGHUP)
+    poll(lambda: not gateway.is_running() or gateway.status() == "zombie", 10, "SIGHUP did not end the gateway")
+    assert router.is_running()
+    router.send_signal(signal.SIGTERM)
+    started.wait_gone()
+
+
+def serving(mark: str, kind: str) -> int:
+    """Process id of the one process of this kind; 0 while there is none, or more than one."""
+    found = [p.pid for p in processes_of(mark) if any(part.endswith(f"/watchout-{kind}") for part in p.cmdline())]
+    return found[0] if len(found) == 1 else 0
+
+
+def test_whichever_process_is_killed_the_others_go_on_and_it_is_back(watchout) -> None:
+    started = watchout(start=False)
+    shutil.copy(REPOSITORY / "Procfile", started.directory / "Procfile")
+    mark = str(started.home)
+    honcho = started.run("honcho", [str(BIN / "honcho"), "start"], {MARK: mark})
+    kinds = ("router", "gateway", "mlbridge")
+    poll(lambda: started.get("/health")[0] == 200 and "joined the router" in honcho.output, 30, "not healthy")
+
+    def kill(kind: str) -> None:
+        before = {each: serving(mark, each) for each in kinds}
+        os.kill(before[kind], signal.SIGKILL)
+        poll(lambda: serving(mark, kind) not in (0, before[kind]), 20, f"{kind} did not come back")
+        poll(lambda: started.get("/health")[0] == 200, 20, "not healthy")
+        assert {each for each in kinds if before[each] != serving(mark, each)} == {kind}
+        assert f"{kind} ended by SIGKILL and is started again" in honcho.output
+
+    def kill_its_keeper(kind: str, number: int) -> None:
+        """Whose process id honcho prints; then the process again, which the next keeper starts."""
+        (keeper,) = re.findall(rf"{kind}\.1 started \(pid=(\d+)\)", honcho.output)
+        lives = serving(mark, kind)
+        poll(lambda: honcho.output.count(" ready") >= 2 * number + 2, 20, f"{kind} is not ready")
+        os.kill(int(keeper), signal.SIGKILL)
+        poll(lambda: honcho.output.count("another one took over") == number, 20, "no other keeper")
+        assert serving(mark, kind) == lives
+        os.kill(lives, signal.SIGKILL)
+        poll(lambda: serving(mark, kind) not in (0, lives), 20, f"{kind} did not come back")
+        poll(lambda: honcho.output.count(" ready") >= 2 * number + 3, 20, f"{kind} is not ready")
+
+    for number, kind in enumerate(kinds, 1):
+        kill(kind)
+        kill_its_keeper(kind, number)
+    poll(lambda: started.get("/health")[0] == 200, 20, "not healthy")
+    honcho.send_signal(signal.SIGTERM)
+    honcho.wait(15)
+    poll(lambda: not processes_of(mark), 10, "a process is left")
+
+
+def test_wrong_settings_end_at_once(watchout) -> None:
+    started = watchout(start=False)
+    shutil.copy(REPOSITORY / "Procfile", started.directory / "Procfile")
+    honcho = started.run("honcho", [str(BIN / "honcho"), "start"], {"ML_FPS": "many"})
+    assert honcho.wait(15) == 2
+    assert "ML_FPS is 'many'" in honcho.output
+    assert "started again" not in honcho.output
+
+
+def test_a_taken_port_ends_the_start_and_says_whose_it_is(watchout) -> None:
+    started = watchout(start=False)
+    shutil.copy(REPOSITORY / "Procfile", started.directory / "Procfile")
+    other = started.run("other", [str(BIN / "python"), "-m", "http.server", str(started.port), "--bind", "127.0.0.1"])
+    poll(
+        lambda: started.get("/health/live")[0] in (404, 0) and "Serving" in other.output, 10, "no server"
+    ) if 0 else None
+    poll(lambda: bool(psutil.Process(other.pid).net_connections("tcp")), 10, "no server")
+    honcho = started.run("honcho", [str(BIN / "honcho"), "start"])
+    assert honcho.wait(20) == 1
+    assert f"process {other.pid} (http.server) listens there" in honcho.output
+    assert "gateway could not start, and is not tried again" in honcho.output
+    other.kill()
+
+
+def test_the_demo_says_whose_port_is_taken_before_anything_is_installed(watchout, tmp_path: Path) -> None:
+    started = watchout(start=False)
+    other = started.run("other", [str(BIN / "python"), "-m", "http.server", str(started.port), "--bind", "127.0.0.1"])
+    poll(lambda: bool(psutil.Process(other.pid).net_connections("tcp")), 10, "no server")
+    done = subprocess.run(
+        ["make", "-s", "demo", f"VENV={tmp_path}/venv", f"ML_PORT={started.port}"],
+        cwd=REPOSITORY, env=started.environ, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode
+    assert (
+        f"port {started.port} is taken by process {other.pid} (http.server): set ML_PORT to a free one" in done.stderr
+    )
+    assert not (tmp_path / "venv").exists()
+    other.kill()
