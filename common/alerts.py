@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -22,6 +22,8 @@ MAX_METADATA_VALUES: Final = 1024
 MAX_ALERTS: Final = 100
 
 Severity = Literal["low", "medium", "high", "critical"]
+#: From the least on.
+SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 StreamId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}\Z")]
 AlertId = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,128}\Z")]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]

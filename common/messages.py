@@ -7,13 +7,14 @@ many and large. Nothing here knows sockets.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args
 
 import msgpack
 import msgspec
 
-from common.alerts import Alert, AlertId, FrameId, Milliseconds, StreamId
+from common.alerts import Alert, AlertId, FrameId, Milliseconds, Severity, StreamId
 from common.codecs import LAST_NUMBER, LAST_VALUE
 from common.errors import BusError
 from common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, PATTERN
@@ -217,6 +218,30 @@ class Unreserve(Message, frozen=True):
     stream: StreamId
 
 
+class Reach(msgspec.Struct, frozen=True):
+    """Whose alerts a caller may have, whatever the stream.
+
+    `own`: those of his own streams. `organizations`: those of streams whose owner is in one of these. `everybodys`:
+    those of every owner. `nobodys`: those of streams that nobody was known to own when they came.
+    """
+
+    user: Text
+    own: bool = False
+    organizations: Organizations = ()
+    everybodys: bool = False
+    nobodys: bool = False
+
+    def has(self, alert_owner: str | None, organizations: Iterable[str]) -> bool:
+        """Whether an alert is among them. `organizations` are those of its owner, none when the stream is another's."""
+        if alert_owner is None:
+            return self.nobodys
+        if self.everybodys:
+            return True
+        if alert_owner == self.user:
+            return self.own
+        return not frozenset(organizations).isdisjoint(self.organizations)
+
+
 class Query(Message, frozen=True):
     """A question of an operator or of an HTTP client; `Answer` answers."""
 
@@ -227,6 +252,9 @@ class Query(Message, frozen=True):
     user: Text | None = None
     since: Milliseconds = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    #: Of alerts: of at least this severity, and with no stream named, those within this reach.
+    severity: Severity = "low"
+    reach: Reach | None = None
 
 
 class Bye(Message, frozen=True):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from common.messages import Reach
 from common.settings import Settings
 from gateway.lanes import Subscription
 from identity import Identity
@@ -113,6 +114,18 @@ class Access:
         if alert_owner is not None and (owner is None or owner.user_id != alert_owner):
             owner = Owner(alert_owner)
         return self.may_hear(caller, owner if alert_owner is not None else None)
+
+    def reach(self, caller: Identity) -> Reach:
+        """Whose kept alerts the caller may have. It may be too much; `may_hear_kept` says exactly."""
+        own = Right.ALERTS in self._of_roles(caller.roles)
+        members_of = [name for name, roles in caller.organizations.items() if Right.ALERTS in self._of_roles(roles)]
+        return Reach(
+            user=caller.user_id,
+            own=own,
+            organizations=tuple(sorted(members_of)) if self._policy is organization else (),
+            everybodys=own and self._policy is authenticated,
+            nobodys=Right.ALERTS in self.rights(caller, None),
+        )
 
     def may_view_kept(self, caller: Identity, kept_owner: str | None, owner: Owner | None) -> bool:
         """Whether the caller may see a picture that is kept: it belongs to whose the stream was, as an alert does.

@@ -20,8 +20,9 @@ from common import alerts, log, supervisor
 from common.alerts import ALERT_ID, STREAM_ID, AlertFault
 from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
-from gateway import origins
+from gateway import origins, queries
 from gateway.access import Owner, Right
+from gateway.answers import HttpError, json_response
 from gateway.bare_http import SERVER
 from gateway.caller import Caller
 from gateway.conditional import entity_tag, not_modified
@@ -33,6 +34,7 @@ from gateway.link import AlertFrame
 from gateway.listener import HeadFault, HttpConnection, Listener, check_fields
 from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
 from gateway.parts import Taste
+from gateway.queries import AlertQuery
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
 from gateway.shared_question import SharedQuestion
@@ -45,6 +47,8 @@ MAX_BODY_BYTES: Final = 2 << 20
 BODY_TIMEOUT_S: Final = 10.0
 #: Bytes of all bodies together that are held before their signature could be checked.
 MAX_UNVERIFIED_BYTES: Final = 64 << 20
+#: Questions for recent alerts that are under way at once, each with an answer of up to 8 MiB.
+MAX_FETCHING: Final = 8
 #: How long `/health` waits for each of its answers.
 HEALTH_TIMEOUT_S: Final = 1.0
 
@@ -70,21 +74,6 @@ Sign in with "Authorization: Bearer <session token>"; on a WebSocket also with a
 """
 
 _log = log.get("gateway.http")
-
-
-class HttpError(Exception):
-    """An answer with an error body."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers
-        super().__init__(message)
-
-    def response(self) -> web.Response:
-        """The error as the edge protocol has it."""
-        return _json({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
 
 
 class JsonRequestHandler(web.RequestHandler, HttpConnection):
@@ -208,6 +197,7 @@ class _Http:
         self._metrics = SharedQuestion(self._ask_metrics, rooms.tasks)
         self._replays = Replays()
         self._unverified_bytes = 0
+        self._fetching = asyncio.Semaphore(MAX_FETCHING)
 
     @web.middleware
     async def check(
@@ -251,7 +241,7 @@ class _Http:
         return web.Response(text=HELP)
 
     async def live(self, _request: web.Request) -> web.Response:
-        return _json({"status": "live"})
+        return json_response({"status": "live"})
 
     async def health(self, request: web.Request) -> web.Response:
         reason, stats = await self._look()
@@ -264,14 +254,14 @@ class _Http:
         if stats is not None and self._may_see_stats(request):
             body["stats"] = msgspec.Raw(stats.page)
             body["metrics"] = msgspec.Raw(stats.streams)
-        return _json(body, 200 if reason is None else 503)
+        return json_response(body, 200 if reason is None else 503)
 
     async def stats(self, request: web.Request) -> web.Response:
         self._must_see_stats(request)
         stats = await self._ask_stats()
         if stats is None:
             raise RouterUnavailable("no stats")
-        return _json(msgspec.Raw(stats.page))
+        return json_response(msgspec.Raw(stats.page))
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._must_see_stats(request)
@@ -294,7 +284,7 @@ class _Http:
             for row in rows
             if self._rooms.access.may_hear(viewer, Owner(row["userId"], frozenset(row["organizations"])))
         ]
-        return _json({"streams": found})
+        return json_response({"streams": found})
 
     async def frame(self, request: web.Request) -> web.Response:
         viewer, stream, word = await self._viewable(request, request.match_info["id"], Right.VIEW)
@@ -318,7 +308,7 @@ class _Http:
         return _picture(request, frame, picture, codec.content_type)
 
     async def mjpeg(self, request: web.Request) -> web.StreamResponse:
-        max_fps = _number(request, "fps", 0.01, 1000)
+        max_fps = queries.number(request, "fps", 0.01, 1000)
         viewer, stream, word = await self._viewable(request, request.match_info["id"], Right.VIEW)
         if word.owner is None:
             raise _no_such_stream()
@@ -339,27 +329,58 @@ class _Http:
             rooms.connections.left(viewer.user_id)
 
     async def recent_alerts(self, request: web.Request) -> web.Response:
-        viewer, stream, word = await self._viewable(request, request.query.get("streamId", ""), Right.ALERTS, code=400)
-        owner = word.owner
-        since = _whole(request, "since", 0, 2**53 - 1, 0)
-        limit = _whole(request, "limit", 1, 1000, 100)
-        kept = await self._kept_for(viewer, stream, owner, since, limit)
-        # A camera that went long ago may have left alerts of its user.
-        if owner is None and not kept and not await self._kept_for(viewer, stream, owner, 0, 1000):
-            raise _no_such_stream()
+        viewer = await self._viewer(request)
+        query = AlertQuery.of(request)
+        found = await (self._alerts_of_all(viewer, query) if query.stream is None else self._alerts_of(viewer, query))
+        if query.newest_first:
+            found.reverse()
         return web.Response(
-            body=b'{"alerts":[' + b",".join(kept) + b"]}",
+            body=b'{"alerts":[' + b",".join(found) + b"]}",
             headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"},
         )
 
-    async def _kept_for(
-        self, viewer: Identity, stream: str, owner: Owner | None, since: int, limit: int
-    ) -> list[bytes]:
+    async def _alerts_of_all(self, viewer: Identity, query: AlertQuery) -> list[bytes]:
+        """Alerts of all streams that the caller may have, oldest first."""
+        link, access = self._rooms.link, self._rooms.access
+        with self._waiting(viewer) as caller:
+            async with self._turn_of(viewer):
+                kept = await link.alerts(
+                    None, since=query.since, limit=query.limit, severity=query.severity, reach=access.reach(viewer)
+                )
+        viewer = _still_in(caller)
         return [
             alert.json
-            for alert in await self._rooms.link.alerts(stream, since=since, limit=limit)
-            if self._rooms.access.may_hear_kept(viewer, alert.owner, owner)
+            for alert in kept
+            if access.may_hear_kept(
+                viewer, alert.owner, None if alert.owner is None else Owner(alert.owner, frozenset(alert.organizations))
+            )
         ]
+
+    async def _alerts_of(self, viewer: Identity, query: AlertQuery) -> list[bytes]:
+        """Alerts of one stream, oldest first."""
+        link, access, stream = self._rooms.link, self._rooms.access, query.stream
+        assert stream is not None
+        with self._waiting(viewer) as caller:
+            async with self._turn_of(viewer):
+                kept = await link.alerts(stream, since=query.since, limit=query.limit, severity=query.severity)
+                owner = (await link.find(stream)).owner
+                others = kept
+                if owner is None and not kept:  # a camera that went long ago may have left alerts of its user
+                    others = await link.alerts(stream)
+                    owner = (await link.find(stream)).owner
+        viewer = _still_in(caller)  # rights are judged after the last wait
+        if not access.may_hear(viewer, owner):
+            self._rooms.figures.count("unauthorized_total")
+            raise _no_such_stream()
+        if owner is None and not any(access.may_hear_kept(viewer, alert.owner, owner) for alert in others):
+            raise _no_such_stream()
+        return [alert.json for alert in kept if access.may_hear_kept(viewer, alert.owner, owner)]
+
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, viewer: Identity) -> AsyncIterator[None]:
+        """A turn to hold what the router keeps of alerts: few at once, and few of one user."""
+        async with self._rooms.replaying_of(viewer.user_id), self._fetching:
+            yield
 
     async def alert_frame(self, request: web.Request) -> web.Response:
         viewer = await self._viewer(request)
@@ -403,7 +424,7 @@ class _Http:
             _is_known(request)
             if known is not None:
                 again = [{"id": each, "duplicate": True, "receivers": 0} for each in known]
-                return _json({"accepted": again}, 202)
+                return json_response({"accepted": again}, 202)
         try:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -429,11 +450,11 @@ class _Http:
                 accepted = await self._rooms.link.raise_alert(alert)
             except RouterUnavailable:
                 late = {"code": "ROUTING_ERROR", "message": "the router did not answer in time: send the others again"}
-                return _json({"accepted": taken, "error": late}, 503, _RETRY)
+                return json_response({"accepted": taken, "error": late}, 503, _RETRY)
             taken.append({"id": accepted.id, "duplicate": accepted.duplicate, "receivers": accepted.receivers})
         if signed is not None:  # only now: what the router did not take must be processed when it comes again
             self._replays.accept(signed.id, [each["id"] for each in taken], asyncio.get_running_loop().time())
-        return _json({"accepted": taken}, 202)
+        return json_response({"accepted": taken}, 202)
 
     async def upgrade(self, request: web.Request) -> web.Response:
         """Only what is no upgrade comes here, or an upgrade on a connection that served other requests before."""
@@ -704,33 +725,3 @@ def _same(came: str | None, token: str) -> bool:
 def _bearer(request: web.Request) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
-
-
-def _whole(request: web.Request, name: str, low: int, high: int, default: int) -> int:
-    raw = request.query.get(name, "")
-    if not raw:
-        return default
-    if not raw.isascii() or not raw.isdigit() or len(raw) > 16 or not low <= int(raw) <= high:
-        raise HttpError(400, "INVALID_MESSAGE", f"{name} is a whole number from {low} to {high}, got {raw[:40]!a}")
-    return int(raw)
-
-
-def _number(request: web.Request, name: str, low: float, high: float) -> float | None:
-    raw = request.query.get(name, "")
-    if not raw:
-        return None
-    try:
-        value = float(raw)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise HttpError(400, "INVALID_MESSAGE", f"{name} is a number from {low:g} to {high:g}, got {raw[:40]!a}")
-    return value
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(body),
-        status=status,
-        headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
-    )

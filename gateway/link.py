@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from common import log, supervisor
 from common.accepted import AcceptedAlerts, Raised
-from common.alerts import Alert
+from common.alerts import Alert, Severity
 from common.errors import BusError, RouterUnavailable
 from common.frames import Frame
 from common.link import Link, Reply
@@ -33,6 +33,7 @@ from common.messages import (
     Picture,
     Query,
     RaiseAlert,
+    Reach,
     Refused,
     Release,
     Revoke,
@@ -73,6 +74,8 @@ class KeptAlert:
     json: bytes
     #: When the router first had it, in ms.
     at: int = 0
+    #: The owner's organizations, where the stream is still his.
+    organizations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +202,29 @@ class RouterLink:
         self._accepted.add(raised, epoch, self._loop.time())
         return reply
 
-    async def ask(self, what: Any, *, stream: str | None = None, since: int = 0, limit: int = 1000) -> Any:
+    async def ask(self, what: Any, **more: Any) -> Any:
         """The body of the router's answer to a question. Raises `RouterUnavailable`."""
         # What is counted here must be in the answer: the router takes messages in order.
         self._flush()
         self._send_reports()
         self.link.send_heartbeat()
-        reply = await self.link.request(lambda n: Query(request=n, what=what, stream=stream, since=since, limit=limit))
+        reply = await self.link.request(lambda n: Query(request=n, what=what, **more))
         if not isinstance(reply, Answer):
             raise _unexpected(reply)
         return reply.body
 
-    async def alerts(self, stream: str, *, since: int = 0, limit: int = 1000) -> list[KeptAlert]:
-        """Recent alerts of a stream, oldest first. Raises `RouterUnavailable`."""
-        rows = await self.ask("alerts", stream=stream, since=since, limit=limit)
-        return [KeptAlert(alert_id, owner, text, at) for alert_id, owner, text, at in rows]
+    async def alerts(
+        self,
+        stream: str | None,
+        *,
+        since: int = 0,
+        limit: int = 1000,
+        severity: Severity = "low",
+        reach: Reach | None = None,
+    ) -> list[KeptAlert]:
+        """Recent alerts of a stream, or of all within `reach`, oldest first. Raises `RouterUnavailable`."""
+        rows = await self.ask("alerts", stream=stream, since=since, limit=limit, severity=severity, reach=reach)
+        return [KeptAlert(alert_id, owner, text, at, tuple(names)) for alert_id, owner, text, at, names in rows]
 
     async def alert_frames(self, alert_id: str) -> list[AlertFrame]:
         """The frames that recent alerts of this id speak of, one of each stream. Raises `RouterUnavailable`."""

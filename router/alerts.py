@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import msgspec
 
-from common.alerts import Alert
+from common.alerts import SEVERITIES, Alert, Severity
 from router.shelves import Shelved, Shelves
 
 #: Most bytes of JSON in one answer.
@@ -55,12 +55,16 @@ class AlertIds:
 
 @dataclass(frozen=True, slots=True)
 class _Recent:
-    """An alert as the edge protocol sends it, its own time, its frame's id (0: none) and that frame's term."""
+    """An alert as the edge protocol sends it, its own time, its frame's id (0: none) and that frame's term.
+
+    `severity` counts from 0, the least.
+    """
 
     json: bytes
     timestamp: int
     frame_id: int
     term: int
+    severity: int
 
 
 class AlertBook:
@@ -100,7 +104,7 @@ class AlertBook:
         caller has it at hand.
         """
         body = alert.to_json() if json is None else json
-        recent = _Recent(body, alert.timestamp, alert.frame_id or 0, term)
+        recent = _Recent(body, alert.timestamp, alert.frame_id or 0, term, SEVERITIES.index(alert.severity))
         size_bytes = len(body) + ALERT_COST_BYTES
         return self._shelves.add(alert.stream_id, alert.id, recent, now_ms, user=owner, size_bytes=size_bytes)
 
@@ -119,28 +123,38 @@ class AlertBook:
             rows.append((stream, kept.user, kept.value.term, kept.value.frame_id))
         return rows
 
-    def recent(self, stream: str | None, *, since: int, limit: int) -> list[tuple[str, str | None, bytes, int]]:
+    def recent(
+        self,
+        stream: str | None,
+        *,
+        since: int,
+        limit: int,
+        severity: Severity = "low",
+        wanted: Callable[[str, str | None], bool] = lambda _stream, _owner: True,
+    ) -> list[tuple[str, str | None, bytes, int, str]]:
         """Of one stream or of all: the newest `limit` alerts that carry a time of, or arrived at, `since` or later.
 
-        Rows of (id, owner, JSON, when it arrived), oldest first. Both times count, because an alert carries the time of
-        its frame and arrives later.
+        Only those of at least this severity, of streams and owners that are `wanted`. Rows of (id, owner, JSON, when it
+        arrived, stream), oldest first. Both times count, because an alert carries the time of its frame and arrives
+        later.
         """
-        found: list[tuple[str, str | None, bytes, int]] = []
-        size = 0
-        for name, kept in self._newest_first(stream):
+        found: list[tuple[str, str | None, bytes, int, str]] = []
+        size, least = 0, SEVERITIES.index(severity)
+        for name, alert_id, kept in self._newest_first(stream):
             if len(found) >= limit or size > MAX_ANSWER_BYTES:
                 break
-            if max(kept.came, kept.value.timestamp) >= since:
-                found.append((name, kept.user, kept.value.json, int(kept.came)))
-                size += len(kept.value.json)
+            recent = kept.value
+            if max(kept.came, recent.timestamp) >= since and recent.severity >= least and wanted(name, kept.user):
+                found.append((alert_id, kept.user, recent.json, int(kept.came), name))
+                size += len(recent.json)
         found.reverse()
         return found
 
-    def _newest_first(self, stream: str | None) -> Iterator[tuple[str, Shelved[_Recent]]]:
+    def _newest_first(self, stream: str | None) -> Iterator[tuple[str, str, Shelved[_Recent]]]:
         if stream is not None:
-            yield from reversed(self._shelves.of(stream).items())
+            yield from ((stream, alert_id, kept) for alert_id, kept in reversed(self._shelves.of(stream).items()))
         else:
-            yield from ((name, kept) for (_, name), kept in self._shelves.newest_first())
+            yield from ((name, alert_id, kept) for (name, alert_id), kept in self._shelves.newest_first())
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,11 +358,26 @@ class Router:
             self._warned = now
             _log.warning(what, member=member.hex() or None, error=str(error))
 
+    def _recent_alerts(self, query: Query) -> list[tuple[str, str | None, bytes, int, tuple[str, ...]]]:
+        """Rows of (id, owner, JSON, when it arrived, the owner's organizations where the stream is still his)."""
+        reach = query.reach
+
+        def wanted(stream: str, owner: str | None) -> bool:
+            return reach is None or reach.has(owner, self._streams.organizations_of(stream, owner))
+
+        rows = self._book.recent(
+            query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted
+        )
+        return [
+            (alert_id, owner, json, at, self._streams.organizations_of(stream, owner))
+            for alert_id, owner, json, at, stream in rows
+        ]
+
     def _answer(self, query: Query, now: float, now_ms: int) -> Any:
         names = {m.id: m.hello.name for m in self._members.all()}
         match query.what:
             case "alerts":
-                return self._book.recent(query.stream, since=query.since, limit=query.limit)
+                return self._recent_alerts(query)
             case "alert":
                 return [
                     (*row, self._pictures.find(row[0], (row[2], row[3])) is not None)

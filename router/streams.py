@@ -321,6 +321,11 @@ class Streams:
         known = self._streams.get(name) or self._reservations.get(name)
         return known.user if known is not None else None
 
+    def organizations_of(self, name: str, owner: str | None) -> tuple[str, ...]:
+        """The organizations of a stream, as far as they are known and the stream is still this owner's."""
+        known = self._streams.get(name) or self._reservations.get(name)
+        return known.organizations if known is not None and known.user == owner else ()
+
     def newest(self, member: bytes, name: str) -> list[Send]:
         """Ask the holder for its newest frame, for one member."""
         stream = self._streams.get(name)

@@ -439,7 +439,7 @@ async def test_recent_alerts_are_kept_newest_last_and_chosen_by_time_and_number(
     }  # fmt: skip
     for query in ("&since=x", "&since=-1", "&limit=0", "&limit=x"):
         assert (await http(f"{url}/alerts?streamId={stream}{query}", token=alice)).status == 400
-    for bad in ("", "streamId=", "streamId=a%20b", "streamId=" + "x" * 129):
+    for bad in ("streamId=", "streamId=a%20b", "streamId=" + "x" * 129):
         answer = await http(f"{url}/alerts?{bad}", token=alice)
         assert (answer.status, bool(answer.error)) == (400, True)
 

@@ -30,8 +30,8 @@ def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) 
 
 def names(book: AlertBook, stream: str | None = None, since: int = 0, limit: int = 1000) -> list[str]:
     rows = book.recent(stream, since=since, limit=limit)
-    assert [name for name, _, _, _ in rows] == [json.loads(text)["id"] for _, _, text, _ in rows]
-    return [name for name, _, _, _ in rows]
+    assert [name for name, *_ in rows] == [json.loads(row[2])["id"] for row in rows]
+    return [name for name, *_ in rows]
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: AlertBoo
     book.accept(alert("a"), 0, owner="ann")
     book.accept(alert("b"), 0, owner="bob")
     book.accept(alert("c"), 0)
-    assert [owner for _, owner, _, _ in book.recent("cam-1", since=0, limit=10)] == ["ann", "bob", None]
+    assert [owner for _, owner, *_ in book.recent("cam-1", since=0, limit=10)] == ["ann", "bob", None]
 
 
 def test_an_answer_is_bounded_in_bytes() -> None:
@@ -131,7 +131,7 @@ def test_an_answer_is_bounded_in_bytes() -> None:
     for number in range(1000):
         book.accept(alert(str(number), metadata=large), 0)
     found = book.recent(None, since=0, limit=1000)
-    assert sum(len(text) for _, _, text, _ in found) <= MAX_ANSWER_BYTES + len(found[0][2])
+    assert sum(len(row[2]) for row in found) <= MAX_ANSWER_BYTES + len(found[0][2])
     assert found[-1][0] == "999"
     assert len(found) > 400
 
@@ -256,7 +256,7 @@ def test_an_alert_that_is_forgotten_is_not_found_by_its_id(book: AlertBook) -> N
 
 def test_a_row_says_when_the_alert_arrived(book: AlertBook) -> None:
     book.accept(alert("a"), 70)
-    assert [arrived for _, _, _, arrived in book.recent("cam-1", since=0, limit=9)] == [70]
+    assert [arrived for _, _, _, arrived, _ in book.recent("cam-1", since=0, limit=9)] == [70]
 
 
 def add(log: AlertLog, name: str, at: int = 0, size_bytes: int = 10, now: float = 0.0) -> int:
@@ -352,7 +352,7 @@ def test_past_the_bytes_of_all_whoever_has_the_most_gives_way() -> None:
         book.accept(heavy(str(number), f"{user}{number % 7}"), number, owner=user)
     assert names(book, "quiet") == ["quiet"]
     assert book.size_bytes == 160_000
-    counts = Counter(owner for _, owner, _, _ in book.recent(None, since=0, limit=1000))
+    counts = Counter(owner for _, owner, *_ in book.recent(None, since=0, limit=1000))
     assert counts["cy"] == 1
     assert max(counts.values()) == 5
 
@@ -391,3 +391,22 @@ def test_shelves_hold_their_bounds_and_their_indexes_agree(steps: list[tuple[str
     shelves.prune(now + 51)
     maps = (shelves._all, shelves._streams, shelves._of_user, shelves._ids, shelves._counts, shelves._bytes_of_user)
     assert [len(each) for each in maps] == [0] * 6
+
+
+def test_alerts_are_chosen_by_the_least_severity_and_by_whose_they_are_before_they_are_counted() -> None:
+    book = AlertBook(limit=100, minutes=1)
+    severities = ["low", "medium", "high", "critical"]
+    for number in range(12):
+        one = alert(f"a{number}", f"cam-{number % 3}", number, severity=severities[number % 4])
+        assert book.accept(one, number, owner=f"user-{number % 2}")
+
+    def found(**wanted: Any) -> list[str]:
+        return [row[0] for row in book.recent(None, since=0, **wanted)]
+
+    assert found(limit=1000) == [f"a{number}" for number in range(12)]
+    assert found(limit=1000, severity="high") == ["a2", "a3", "a6", "a7", "a10", "a11"]
+    assert found(limit=2, severity="critical") == ["a7", "a11"]
+    assert found(limit=2, wanted=lambda stream, _: stream == "cam-1") == ["a7", "a10"]
+    assert found(limit=2, severity="high", wanted=lambda _, owner: owner == "user-1") == ["a7", "a11"]
+    rows = book.recent("cam-1", since=5, limit=10, severity="medium")
+    assert [(row[0], row[1], row[4]) for row in rows] == [("a7", "user-1", "cam-1"), ("a10", "user-0", "cam-1")]
