@@ -81,7 +81,9 @@ class RouterUnavailable(WatchoutError):
 
 
 class StoreUnavailable(WatchoutError):
-    """The session store cannot be asked now."""
+    """The session store cannot be asked now. `public` is what strangers may read of it, in `/health`."""
+
+    public = "the session store is unreachable"
 
 
 class ClientError(WatchoutError):

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from common.database_url import DatabaseUrl
 from common.settings import SOCKET_NAME_BYTES, SOCKET_PATH_BYTES
 from ctl.findings import Finding, ok, warning, wrong
 from ctl.stats_view import duration
@@ -162,6 +163,7 @@ _SLOTS: Final = "Raise max_connections of PostgreSQL, or lower STORE_CONNECTIONS
 
 #: What helps, by what the store's reason has in it; the first that fits.
 _STORE_REMEDIES: Final = (
+    ("row level security", ""),
     ("GRANT ", ""),
     ("ALTER TABLE ", ""),
     ("password authentication failed", "Set user and password in DATABASE_URL."),
@@ -169,6 +171,7 @@ _STORE_REMEDIES: Final = (
     ("too many", _SLOTS),
     ("connection slots", _SLOTS),
     ("does not exist", "Set user and database in DATABASE_URL."),
+    ("sslmode=", "See the options of the URL in docs/better-auth.md."),
     ("cannot be reached", "Start PostgreSQL, or set host and port in DATABASE_URL."),
     ("no answer within", f"{_BUSY} STORE_TIMEOUT_S bounds the wait."),
     ("migrations have not run", "Run them (npx @better-auth/cli migrate), or name the tables."),
@@ -183,7 +186,8 @@ _STORE_REMEDIES: Final = (
 def store_failed(where: str, reason: str) -> Finding:
     """The store at `where` cannot be asked, for the reason that it gives."""
     remedy = next((remedy for words, remedy in _STORE_REMEDIES if words in reason), "")
-    end = "" if "GRANT " in reason or "ALTER TABLE " in reason else "."  # SQL at the end is there to be copied
+    has_sql = any(words in reason for words in ("GRANT ", "ALTER TABLE ", "ALTER ROLE "))
+    end = "" if has_sql else "."  # SQL at the end is there to be copied
     return wrong("store", f"The session store{where} cannot be asked, so nobody can sign in: {reason}{end}", remedy)
 
 
@@ -220,12 +224,33 @@ def of_store(kind: str, where: str, plan: Plan, latency_ms: float) -> Iterator[F
         yield ok("schema", f"One-time tickets (?ticket=) are taken from {facts.get('tickets')}.")
 
 
+def of_url(url: DatabaseUrl, *, channel: str | None) -> Iterator[Finding]:
+    """What of the options of `DATABASE_URL` is not done; `channel` is `REVOCATION_CHANNEL`."""
+    if url.unknown:
+        yield warning(
+            "store",
+            f"DATABASE_URL has options that are not known here and not sent to the server: {', '.join(url.unknown)}.",
+            "Leave them out; docs/better-auth.md has those that are known.",
+            options=list(url.unknown),
+        )
+    if url.passed_over:
+        text = f"Options of DATABASE_URL that change nothing here: {', '.join(url.passed_over)}."
+        yield ok("store", text, options=list(url.passed_over))
+    if channel is not None and url.transaction_pooler:
+        yield warning(
+            "store",
+            "REVOCATION_CHANNEL is set, but DATABASE_URL leads through a transaction pooler (port 6543, "
+            "pgbouncer=true), which loses notifications: sign-outs are seen at the next re-check.",
+            "Set DATABASE_URL to the direct address.",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """What a PostgreSQL server says of our role, itself and its clock.
 
-    `trigger`: one speaks on `REVOCATION_CHANNEL`; None: nobody wants one. `offset_s` is positive where our clock is
-    ahead, and may be off by `uncertainty_s`.
+    `trigger`: one speaks on `REVOCATION_CHANNEL`; None: nobody wants one. `read_only`: it takes no writing from us,
+    though it is no replica. `offset_s` is positive where our clock is ahead, and may be off by `uncertainty_s`.
     """
 
     superuser: bool
@@ -233,6 +258,7 @@ class Server:
     trigger: bool | None
     offset_s: float
     uncertainty_s: float
+    read_only: bool = False
 
 
 def of_server(server: Server) -> Iterator[Finding]:
@@ -248,6 +274,13 @@ def of_server(server: Server) -> Iterator[Finding]:
             "store",
             "DATABASE_URL is a read replica: sign-outs are seen as late as it lags, and tickets cannot be used up.",
             "Set it to the primary.",
+        )
+    elif server.read_only:
+        yield warning(
+            "store",
+            "PostgreSQL is read-only for us (default_transaction_read_only): tickets (?ticket=) are AUTH_UNAVAILABLE. "
+            "Providers do so when the disk is full.",
+            "Make room at the provider, or ALTER ROLE … SET default_transaction_read_only = off.",
         )
     if server.trigger is False:
         yield warning(

@@ -63,6 +63,7 @@ MAX_HEALTH_BYTES: Final = 256 << 10
 #: One look at the server; the last column is null where no channel is asked for.
 _SERVER: Final = """
 select (select rolsuper from pg_roles where rolname = current_user), pg_is_in_recovery(),
+  current_setting('default_transaction_read_only') = 'on',
   case when $2 <> '' then exists (
     select from pg_trigger t join pg_proc p on p.oid = t.tgfoid
     where t.tgrelid = to_regclass($1) and not t.tgisinternal and t.tgenabled <> 'D'
@@ -129,14 +130,15 @@ async def store(settings: Settings) -> list[Finding]:
     is_file = url.startswith("sqlite:")
     at = url.removeprefix("sqlite:") if is_file else place(url, 5432)
     where = f" at {at}" if at else ""
+    said = [] if is_file else list(checks.of_url(parse(url), channel=settings.revocation_channel))
     found = open_store(asked)
     assert isinstance(found, Store), "each of them is one"
     try:
-        return await _asked(found, "SQLite" if is_file else "PostgreSQL", where)
+        return [*await _asked(found, "SQLite" if is_file else "PostgreSQL", where), *said]
     except StartError as exc:
-        return [checks.store_failed(where, str(exc).removeprefix("the session store cannot be used: "))]
+        return [checks.store_failed(where, str(exc).removeprefix("the session store cannot be used: ")), *said]
     except StoreUnavailable as exc:
-        return [checks.store_failed(where, str(exc))]
+        return [checks.store_failed(where, str(exc)), *said]
     finally:
         await found.close()
 
@@ -180,7 +182,7 @@ async def _server(connection: Any, settings: Settings) -> checks.Server:
     looks: list[tuple[float, float]] = []
     async with connection.transaction(readonly=True):
         names = [quoted(settings.session_table), settings.revocation_channel or ""]
-        superuser, replica, trigger = await connection.fetchrow(_SERVER, *names)
+        superuser, replica, read_only, trigger = await connection.fetchrow(_SERVER, *names)
         for _ in range(CLOCK_LOOKS):
             before_s = time.time()
             theirs_s = await connection.fetchval(_CLOCK)
@@ -190,6 +192,7 @@ async def _server(connection: Any, settings: Settings) -> checks.Server:
     return checks.Server(
         superuser=bool(superuser),
         replica=replica,
+        read_only=read_only,
         trigger=trigger,
         offset_s=offset_s,
         uncertainty_s=uncertainty_s,

@@ -621,8 +621,10 @@ class _Http:
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 await self._rooms.authenticator.check()
-        except (StoreUnavailable, TimeoutError):
-            return "the session store is unreachable", stats
+        except StoreUnavailable as exc:
+            return exc.public, stats
+        except TimeoutError:
+            return StoreUnavailable.public, stats
         return None, stats
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
@@ -17,9 +19,10 @@ from common import log
 from common.database_url import UrlFault, parse
 from common.errors import StartError, StoreUnavailable
 from identity.connecting import Connector, passed_over
+from identity.continuity import Evidence, Place, State
 from identity.listen import Listener
-from identity.schema import POSTGRES, Column, Dialect, Found, Layout, quoted
-from identity.store import CannotRedeem, Choose, Store
+from identity.schema import POSTGRES, Column, Dialect, Found, Hidden, Layout, Plan, Statement, literal, quoted
+from identity.store import CannotRedeem, ChangedStore, Choose, Store
 
 _log = log.get("identity")
 
@@ -50,8 +53,67 @@ select t.name, coalesce((
 from unnest($1::text[], $2::text[]) as t(name, bare)
 """
 
+#: Every table that is read, also those beneath views, each with the role that reads it: a view is read by its owner.
+#: Row level security then is in force as PostgreSQL itself says (`check_enable_rls`), and open to the role where a
+#: permissive policy lets it see every row and no restrictive one says otherwise.
+_BENEATH: Final = """
+with recursive tables(name, oid, reader) as (
+  select t.name, to_regclass(t.identifier)::oid, (select oid from pg_roles where rolname = current_user)
+  from unnest($1::text[], $2::text[]) as t(name, identifier)
+  union
+  select t.name, d.refobjid, case when exists (
+    select from unnest(c.reloptions) o(said) where o.said ~* '^security_invoker=(true|on|1|yes)$'
+  ) then t.reader else c.relowner end
+  from tables t join pg_class c on c.oid = t.oid and c.relkind = 'v'
+  join pg_rewrite w on w.ev_class = c.oid
+  join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+    and d.refclassid = 'pg_class'::regclass and d.refobjid <> c.oid
+)
+select t.name, c.oid::text, c.relkind::text, format('%I.%I', n.nspname, c.relname), r.rolname::text,
+  c.relrowsecurity and not r.rolsuper and not r.rolbypassrls
+    and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))
+    and not (p.selects and (p.deletes or t.name <> 'verification') and p.restrictive = '{}'),
+  p.restrictive, c.oid = to_regclass(i.identifier)
+from tables t join pg_class c on c.oid = t.oid join pg_namespace n on n.oid = c.relnamespace
+join pg_roles r on r.oid = t.reader
+join unnest($1::text[], $2::text[]) as i(name, identifier) on i.name = t.name
+cross join lateral (
+  select coalesce(bool_or(p.permissive and p.cmd in ('r', '*') and p.expression = 'true'), false) as selects,
+    coalesce(bool_or(p.permissive and p.cmd in ('d', '*') and p.expression = 'true'), false) as deletes,
+    coalesce(array_agg(p.name) filter (where not p.permissive and p.expression <> 'true'
+      and (p.cmd in ('r', '*') or (p.cmd = 'd' and t.name = 'verification'))), '{}') as restrictive
+  from (
+    select polname::text as name, polpermissive as permissive, polcmd::text as cmd,
+      pg_get_expr(polqual, polrelid) as expression
+    from pg_policy where polrelid = c.oid and (0 = any(polroles) or exists (
+      select from unnest(polroles) m(oid) where pg_has_role(r.oid, m.oid, 'usage')))
+  ) p
+) p
+"""
+
 #: The zone is only there to be refused when the server does not know it.
-_SERVER: Final = "select current_setting('server_version'), current_user::text, now() at time zone $1::text"
+_SERVER: Final = """
+select current_setting('server_version'), current_user::text,
+  case when has_function_privilege('pg_control_system()', 'execute')
+    then (select system_identifier::text from pg_control_system()) else '' end,
+  (select oid::text from pg_database where datname = current_database()),
+  pg_is_in_recovery(), now() at time zone $1::text
+"""
+
+#: What changes when other rows may be seen than before, by whatever cause but a statement on the rows themselves: the
+#: server's start, the tables, their files (TRUNCATE, a change of type), views, policies, and what they do to our role.
+#: It is read in the statement of the look-up itself, under its locks. `{tables}` are oids.
+_MARK: Final = """
+select concat_ws(' ', extract(epoch from pg_postmaster_start_time()), pg_is_in_recovery(), d.oid,
+  (select string_agg(concat_ws(':', c.oid, c.relkind, c.relfilenode, c.relrowsecurity, c.relforcerowsecurity,
+    row_security_active(c.oid)), ' ' order by c.oid) from pg_class c where c.oid in ({tables})),
+  (select string_agg(concat_ws(':', w.oid, w.xmin::text), ' ' order by w.oid)
+    from pg_rewrite w where w.ev_class in ({tables})),
+  (select string_agg(concat_ws(':', p.oid, p.xmin::text), ' ' order by p.oid)
+    from pg_policy p where p.polrelid in ({tables}))) as mark,
+  extract(epoch from clock_timestamp())::float8 as clock
+from pg_database d where d.datname = current_database()
+"""
 
 READ_ONLY: Final = (
     "the database is read-only for us (a standby, default_transaction_read_only, or a full disk at the provider): a "
@@ -150,18 +212,40 @@ class PostgresStore(Store):
         raise StoreUnavailable("PostgreSQL closes every connection")
 
     async def _run_on(self, connection: Any, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        for _ in range(2):
+            plan = await self._plan_on(connection)
+            statement = choose(plan)
+            mark, clock_s, rows = await self._fetched(connection, statement, keys)
+            if mark == plan.state.mark:
+                break
+            # Something else is read than what the statement was made for.
+            self._detection.forget()
+            if statement.writes and rows:
+                return rows  # used up, and good
+        else:
+            raise StoreUnavailable("the tables change while they are read")
+        await self._trust(plan.state, functools.partial(_look, connection, plan))
+        if statement is not plan.members and (len(rows) < len(keys) or not keys):
+            self._believe_clock(clock_s)
+        return rows
+
+    async def _plan_on(self, connection: Any) -> Plan:
         try:
-            plan = await self._planned(lambda: self._found(connection))
+            return await self._planned(lambda: self._found(connection))
         except asyncpg.PostgresError as exc:
             if isinstance(exc, _LOST):
                 raise
             # The server has seen no key yet, so its words may be repeated.
             raise StoreUnavailable(f"PostgreSQL refused to say what it has: {exc}") from None
-        statement = choose(plan)
+
+    async def _fetched(
+        self, connection: Any, statement: Statement, keys: Sequence[str]
+    ) -> tuple[str, float, list[Any]]:
+        """The mark and the clock of the answer, and its rows."""
         try:
             # One statement is a transaction of its own. The driver sends Parse and Bind without a Sync between them,
             # so PgBouncer's transaction mode keeps them together.
-            rows: list[Any] = await connection.fetch(statement.sql, [key for key in keys if statement.form.fits(key)])
+            found = await connection.fetch(statement.sql, [key for key in keys if statement.form.fits(key)])
         except asyncpg.PostgresError as exc:
             if isinstance(exc, _LOST):
                 raise
@@ -172,19 +256,37 @@ class PostgresStore(Store):
             refused = f"PostgreSQL refused the look-up: {type(exc).__name__} {exc.sqlstate}"
             # Sessions may be readable while tickets cannot be deleted (a right taken away, a full disk).
             raise (CannotRedeem if statement.writes else StoreUnavailable)(refused) from None
-        return rows
+        mark, clock_s = found[0][:2]
+        return mark, clock_s, [row[2:] for row in found if row[2] is not None]
+
+    def _believe_clock(self, server_s: float) -> None:
+        reason = self._continuity.clock(server_s, time.time(), asyncio.get_running_loop().time())
+        if reason is not None:
+            raise ChangedStore(reason)
 
     async def _found(self, connection: Any) -> Found:
         names = await self._names(connection)
         tables = self._layout.tables() | names
-        version, role, _ = await connection.fetchrow(_SERVER, self._layout.naive_timezone or "UTC")
-        rows = await connection.fetch(_COLUMNS, list(tables), [quoted(name) for name in tables.values()])
+        identifiers = [quoted(name) for name in tables.values()]
+        version, role, cluster, database, standby, _ = await connection.fetchrow(
+            _SERVER, self._layout.naive_timezone or "UTC"
+        )
+        beneath = await connection.fetch(_BENEATH, list(tables), identifiers)
+        kinds = sorted(f"{row[0]}:{row[1]}:{row[2]}" for row in beneath if row[7] and row[0] != "verification")
+        oids = [f"to_regclass({literal(name)})" for name in identifiers] + [row[1] for row in beneath if not row[7]]
+        mark = _MARK.replace("{tables}", ", ".join(dict.fromkeys(oids)))
+        place = Place(cluster, database, " ".join(kinds))
+        state = State(place, (await connection.fetchrow(mark))[0], standby)
+        rows = await connection.fetch(_COLUMNS, list(tables), identifiers)
         return Found(
             columns=tuple(Column(*row[:5]) for row in rows),
             version=version,
             role=role,
             may_delete=any(row[0] == "verification" and row[5] for row in rows),
             names=names,
+            hidden=tuple(Hidden(row[0], row[3], row[4], tuple(row[6])) for row in beneath if row[5]),
+            mark=mark,
+            state=state,
         )
 
     async def _names(self, connection: Any) -> dict[str, str]:
@@ -206,6 +308,14 @@ class PostgresStore(Store):
         if isinstance(exc, OSError):
             return f"PostgreSQL cannot be reached: {exc.strerror or type(exc).__name__}"
         return f"PostgreSQL cannot be asked: {type(exc).__name__}"
+
+
+async def _look(connection: Any, plan: Plan, session_ids: Sequence[str]) -> Evidence:
+    """What this store shows of sessions, and of these that were live."""
+    fitting = [each for each in session_ids if plan.by_session.form.fits(each)]
+    rows = await connection.fetch(plan.by_session.sql, fitting)
+    seen = sum(row[2] is not None for row in rows)
+    return Evidence(await connection.fetchval(plan.any_live), len(session_ids), seen)
 
 
 def _terminate(connection: Any) -> None:

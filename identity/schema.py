@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from identity.caller import Identity, Organizations
+from identity.continuity import NO_STATE, State
 from identity.credentials import TOKEN
 
 #: A NUL or a lone surrogate would make a driver raise instead of finding nothing.
@@ -104,7 +105,8 @@ def _quoted(part: str) -> str:
     return '"' + part.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as SQL has it."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -132,11 +134,39 @@ class Column:
         return self.name.lower().replace("_", "")
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A table whose rows a policy may hide; `table` says what it is to us, `relation` is the one with the policies.
+
+    `role` is who reads it: we, or the owner of a view. `restrictive` are policies that no other one lifts.
+    """
+
+    table: str
+    relation: str
+    role: str
+    restrictive: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, with the statements that mend it at the end."""
+        why = f"row level security may hide rows of {self.relation} from the role {_quoted(self.role)}"
+        if self.restrictive:
+            names = ", ".join(map(_quoted, self.restrictive))
+            return f"{why} (restrictive policies {names}): ALTER ROLE {_quoted(self.role)} BYPASSRLS"
+        which = "" if self.table == "verification" else "FOR SELECT "
+        return (
+            f"{why}, so that what is not seen may be there: ALTER ROLE {_quoted(self.role)} BYPASSRLS, or CREATE "
+            f"POLICY watchout ON {self.relation} {which}TO {_quoted(self.role)} USING (true)"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What the database has of the tables in the layout; `role` is who we are in it, `may_delete` from verification.
 
     `names` are those of tables that are called otherwise than in the layout: with the schema in which they were found.
+    `hidden` are the tables of which row level security may hide rows. `mark` is SQL that gives one row, that of
+    `state.mark` and of the server's clock, which then stand in front of each row of an answer; empty: neither.
     """
 
     columns: tuple[Column, ...]
@@ -144,6 +174,9 @@ class Found:
     role: str = ""
     may_delete: bool = True
     names: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[Hidden, ...] = ()
+    mark: str = ""
+    state: State = NO_STATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +196,12 @@ class Statement:
 class Refusal:
     """Why something cannot be done with this database, and what would help.
 
-    `final`: no migration and no grant will, only other settings or a repair.
+    `final`: no migration and no grant will, only other settings or a repair. `hidden`: rows may be hidden from us.
     """
 
     reason: str
     final: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +210,15 @@ class Plan:
 
     `by_token`, `by_session` and `redeem` give rows for `read_identity`, `members` rows of user id and organizations.
     `redeem` takes identifiers of tickets, and removes those whose session it found: with it or not at all.
+    `any_live` says without a parameter whether any session is live.
     """
 
     by_token: Statement
     by_session: Statement
     members: Statement | None
     redeem: Statement | Refusal
+    any_live: str = ""
+    state: State = field(default=NO_STATE, compare=False)
     facts: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -300,7 +337,10 @@ def make_plan(found: Found, layout: Layout, dialect: Dialect) -> Plan | Refusal:
                     f"there is no table {quoted(tables[table].name)} here: Better Auth's migrations have not run yet, "
                     "it keeps sessions elsewhere, or under another name (SESSION_TABLE, USER_TABLE)"
                 )
-        members = _members(tables["member"], dialect) if layout.organizations else None
+        for hidden in found.hidden:
+            if hidden.table != "verification":
+                return Refusal(hidden.reason, hidden=True)
+        members = _members(tables["member"], dialect, found.mark) if layout.organizations else None
         return _sessions(found, tables, members, dialect)
     except _Refused as refused:
         return refused.refusal
@@ -315,7 +355,15 @@ class _Members:
     joined: str
 
 
-def _members(table: _Table, dialect: Dialect) -> _Members:
+def _marked(sql: str, mark: str, ctes: str = "") -> str:
+    """The statement with the mark in front of each row, and one row with nothing else where there would be none."""
+    if not mark:
+        return f"with {ctes} {sql}" if ctes else sql
+    before = f"{ctes}, " if ctes else ""
+    return f"with {before}answer as ({sql}) select m.*, answer.* from ({mark}) m left join answer on true"  # noqa: S608
+
+
+def _members(table: _Table, dialect: Dialect, mark: str) -> _Members:
     if not table.columns:
         raise _Refused(
             f"STREAM_ACCESS is organization, but there is no table {quoted(table.name)} here: Better Auth's "
@@ -329,7 +377,10 @@ def _members(table: _Table, dialect: Dialect) -> _Members:
     rows = f"{pairs} from {quoted(table.name)} m where"
     return _Members(
         user,
-        Statement(f"select {dialect.text(user)}, {rows} {dialect.among(user)} group by {user.sql}", dialect.form(user)),
+        Statement(
+            _marked(f"select {dialect.text(user)}, {rows} {dialect.among(user)} group by {user.sql}", mark),
+            dialect.form(user),
+        ),
         f"left join (select {user.sql} as member, {pairs} as organizations from {quoted(table.name)} m "  # noqa: S608
         f"where {user.sql} in (select live.member from live) group by {user.sql}) o on o.member = live.member",
     )
@@ -348,6 +399,12 @@ class _LookUp:
     token: Column
     members: _Members | None
     dialect: Dialect
+    mark: str
+
+    @property
+    def any(self) -> str:
+        """Whether there is any live one."""
+        return f"select exists (select 1 from {self.tables} where {self.live})"  # noqa: S608
 
     def by(self, key: Column, form: Form) -> Statement:
         """By a column of the session table."""
@@ -378,13 +435,13 @@ class _LookUp:
         return f"{self.dialect.text(key)} as key, {self.columns}"
 
     def _statement(self, sql: str, form: Form, *, writes: bool = False, then: str | None = None) -> Statement:
-        if self.members is not None:
-            sql = (
-                f"with live as materialized ({sql}) "  # noqa: S608
-                "select live.key, live.user_id, live.session_id, live.ends, "
-                f"live.roles, o.organizations from live {self.members.joined}"
-            )
-        return Statement(sql, form, writes, then)
+        if self.members is None:
+            return Statement(_marked(sql, self.mark), form, writes, then)
+        rows = (
+            "select live.key, live.user_id, live.session_id, live.ends, "  # noqa: S608
+            f"live.roles, o.organizations from live {self.members.joined}"
+        )
+        return Statement(_marked(rows, self.mark, f"live as materialized ({sql})"), form, writes, then)
 
 
 def _sessions(found: Found, tables: Mapping[str, _Table], members: _Members | None, dialect: Dialect) -> Plan:
@@ -415,6 +472,7 @@ def _sessions(found: Found, tables: Mapping[str, _Table], members: _Members | No
         token=token,
         members=members,
         dialect=dialect,
+        mark=found.mark,
     )
     redeem = _redeem(found, tables["verification"], look_up)
     id_form = dialect.form(session_id)
@@ -423,6 +481,8 @@ def _sessions(found: Found, tables: Mapping[str, _Table], members: _Members | No
         by_session=look_up.by(session_id, id_form),
         members=None if members is None else members.statement,
         redeem=redeem,
+        any_live=look_up.any,
+        state=found.state,
         facts={
             "version": found.version,
             "session": session.name,
@@ -462,6 +522,9 @@ def _redeem(found: Found, table: _Table, look_up: _LookUp) -> Statement | Refusa
         identifier, value = table.needed("identifier"), table.needed("value")
         expires = table.needed("expiresAt", "expires_at")
         table.check_grants(delete=not found.may_delete)
+        for hidden in found.hidden:
+            if hidden.table == "verification":
+                return Refusal(hidden.reason, hidden=True)
         unexpired = f"{look_up.dialect.moment(expires, table)} > {look_up.dialect.now}"
         return look_up.by_ticket(quoted(table.name), identifier, value, unexpired)
     except _Refused as refused:
@@ -490,7 +553,7 @@ def _postgres_zone(column: Column, table: _Table) -> str | None:
 
 def _postgres_moment(column: Column, table: _Table) -> str:
     zone = _postgres_zone(column, table)
-    return column.sql if zone is None else f"({column.sql} at time zone {_literal(zone)})"
+    return column.sql if zone is None else f"({column.sql} at time zone {literal(zone)})"
 
 
 def _postgres_form(column: Column) -> Form:

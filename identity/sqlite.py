@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from urllib.parse import quote
 import aiosqlite
 
 from common import log
-from identity.schema import SQLITE, Column, Dialect, Found, Layout
+from identity.continuity import Evidence, Place, State
+from identity.schema import SQLITE, Column, Dialect, Found, Layout, Plan
 from identity.store import CannotRedeem, Choose, Store
 
 _log = log.get("identity")
@@ -65,12 +67,19 @@ class SqliteStore(Store):
     async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
         connection = await self._connected()
         try:
+            ((version,),) = await connection.execute_fetchall("pragma schema_version")
+            if (plan := self.plan) is not None and plan.state.mark != str(version):
+                self._detection.forget()
             plan = await self._planned(lambda: self._found(connection))
             statement = choose(plan)
             parameter = json.dumps([key for key in keys if statement.form.fits(key)])
             if statement.then is not None:
-                return await asyncio.to_thread(self._write, statement.sql, parameter, statement.then)
-            return list(await connection.execute_fetchall(statement.sql, (parameter,)))
+                rows = await asyncio.to_thread(self._write, statement.sql, parameter, statement.then)
+            else:
+                rows = list(await connection.execute_fetchall(statement.sql, (parameter,)))
+            if not (rows and statement.writes):
+                await self._trust(plan.state, functools.partial(_look, connection, plan))
+            return rows
         except sqlite3.Error:
             self._detection.forget()
             await self._drop()
@@ -99,7 +108,10 @@ class SqliteStore(Store):
             schema, _, bare = name.rpartition(".")
             rows = await connection.execute_fetchall(_COLUMNS, (bare, schema or "main"))
             columns += [Column(table, row[0], row[1], indexed=bool(row[2])) for row in rows]
-        return Found(columns=tuple(columns), version=sqlite3.sqlite_version)
+        ((version,),) = await connection.execute_fetchall("pragma schema_version")
+        place = Place("", "{}:{}".format(*self._file) if self._file is not None else "", "")
+        state = State(place, str(version))
+        return Found(columns=tuple(columns), version=sqlite3.sqlite_version, state=state)
 
     def _words(self, exc: Exception) -> str:
         if isinstance(exc, OSError):
@@ -149,6 +161,14 @@ class SqliteStore(Store):
             await (await opening).close()
         except (sqlite3.Error, ValueError) as exc:
             _log.debug("session store could not be closed in order", error=type(exc).__name__)
+
+
+async def _look(connection: aiosqlite.Connection, plan: Plan, session_ids: Sequence[str]) -> Evidence:
+    """What this file shows of sessions, and of these that were live."""
+    fitting = json.dumps([each for each in session_ids if plan.by_session.form.fits(each)])
+    seen = len(list(await connection.execute_fetchall(plan.by_session.sql, (fitting,))))
+    ((any_live,),) = await connection.execute_fetchall(plan.any_live)
+    return Evidence(bool(any_live), len(session_ids), seen)
 
 
 def _status(path: Path) -> tuple[int, int]:

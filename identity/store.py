@@ -15,6 +15,7 @@ from common import log
 from common.errors import StartError, StoreUnavailable
 from identity.batches import Batches
 from identity.caller import Identity, Organizations
+from identity.continuity import Continuity, Evidence, State
 from identity.endpoint import Outage
 from identity.schema import (
     Detection,
@@ -40,11 +41,26 @@ MAX_KEYS: Final = 1000
 #: Queries of one lane that are under way or wait for a connection.
 MAX_QUERIES: Final = 4096
 
+#: How often a ticket that cannot be used up makes us look whether it can be by now.
+TICKETS_AGAIN_S: Final = 1.0
+
 Choose = Callable[[Plan], Statement]
 
 
 class UnusableStore(StoreUnavailable):
     """The database can never be used with these settings."""
+
+
+class HiddenRows(StoreUnavailable):
+    """Row level security hides rows from us, so that what is missing may be there."""
+
+    public = "row level security hides the sessions from the gateway"
+
+
+class ChangedStore(StoreUnavailable):
+    """What answers is not the store that it was, so that what is missing may be in the other one."""
+
+    public = "the session store is not the one that it was"
 
 
 class CannotRedeem(StoreUnavailable):
@@ -67,6 +83,8 @@ class Store(abc.ABC):
         self._outage = Outage()
         self._tickets = Batches(self._use_up, workers=1, timeout_s=timeout_s)
         self._no_tickets = ""
+        self._look_again_at = 0.0
+        self._continuity = Continuity()
 
     @property
     def plan(self) -> Plan | None:
@@ -87,11 +105,17 @@ class Store(abc.ABC):
 
     async def find(self, tokens: Iterable[str]) -> dict[str, Identity]:
         """See `SessionStore.find`."""
-        return await self._identities(Lane.LOOKUP, lambda plan: plan.by_token, Form.TOKEN, tokens)
+        found = await self._identities(Lane.LOOKUP, lambda plan: plan.by_token, Form.TOKEN, tokens)
+        self._continuity.remember(found.values())
+        return found
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
         """See `SessionStore.live`. It waits for no `find` and no `redeem` where there are two connections."""
-        return await self._identities(Lane.RECHECK, lambda plan: plan.by_session, Form.TEXT, session_ids)
+        asked = list(session_ids)
+        found = await self._identities(Lane.RECHECK, lambda plan: plan.by_session, Form.TEXT, asked)
+        self._continuity.ended(asked, found)
+        self._continuity.remember(found.values())
+        return found
 
     async def organizations(self, user_ids: Iterable[str]) -> dict[str, Organizations]:
         """See `SessionStore.organizations`."""
@@ -146,6 +170,9 @@ class Store(abc.ABC):
             if self._no_tickets != str(exc):
                 self._no_tickets = str(exc)
                 _log.warning("tickets cannot be honoured", reason=self._no_tickets)
+            if (now := asyncio.get_running_loop().time()) >= self._look_again_at:
+                self._look_again_at = now + TICKETS_AGAIN_S
+                self._detection.forget()
             raise
         self._no_tickets = ""
         return {ticket_of[key]: [identity] for key, identity in map(read_identity, rows) if key in ticket_of}
@@ -207,12 +234,23 @@ class Store(abc.ABC):
             return plan
         made = make_plan(await find(), self._layout, self.dialect)
         if isinstance(made, Refusal):
-            raise (UnusableStore if made.final else StoreUnavailable)(made.reason)
+            raise (UnusableStore if made.final else HiddenRows if made.hidden else StoreUnavailable)(made.reason)
         if self._detection.found(made, loop.time()):
             _log.info("session store found", store=self.kind, **made.facts)
             for warning in made.warnings:
                 _log.warning("session store is slow", reason=warning)
         return made
+
+    async def _trust(self, state: State, look: Callable[[Sequence[str]], Awaitable[Evidence]]) -> None:
+        """Raise `ChangedStore` when answers of this state are not to be believed; `look` gathers the evidence."""
+        if self._continuity.accepts(state):
+            return
+        now = asyncio.get_running_loop().time()
+        reason = self._continuity.held(state, now)
+        if reason is None:
+            reason = self._continuity.judge(state, await look(self._continuity.look_for()), now)
+        if reason is not None:
+            raise ChangedStore(reason)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

@@ -153,6 +153,7 @@ SERVER = Server(superuser=False, replica=False, trigger=None, offset_s=0.0, unce
     [
         (replace(SERVER, superuser=True), WARNING, "superuser"),
         (replace(SERVER, replica=True), WARNING, "read replica"),
+        (replace(SERVER, read_only=True), WARNING, "read-only"),
         (replace(SERVER, trigger=False), WARNING, "no trigger"),
         (replace(SERVER, trigger=True), OK, "is there"),
     ],

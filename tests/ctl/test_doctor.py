@@ -428,6 +428,38 @@ async def test_a_naive_schema_is_wrong_and_the_remedy_is_said(
 
 
 @pytest.mark.real
+async def test_row_level_security_is_wrong_with_the_statement_that_mends_it(
+    doctor: Doctor, postgres: Postgres, postgres_url: str
+) -> None:
+    hide = "alter table session enable row level security;"
+    postgres.run_sql(postgres_url, SCHEMA + hide)
+    url = role(postgres, postgres_url, 'grant select on session, "user" to %;')
+    ended = await doctor(DATABASE_URL=url)
+    assert ended.code == 1
+    said = line(ended, "store", "wrong", "row level security")
+    policy = re.search(r"CREATE POLICY .*$", said)
+    assert policy is not None
+    postgres.run_sql(postgres_url, policy[0])
+    ended = await doctor(DATABASE_URL=url)
+    assert ended.code == 0
+
+
+@pytest.mark.real
+async def test_options_of_the_url_and_a_read_only_database_are_told(
+    doctor: Doctor, postgres: Postgres, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres.run_sql(postgres_url, SCHEMA + f"alter database {name} set default_transaction_read_only = on")
+    ended = await doctor(DATABASE_URL=f"{postgres_url}?pgbouncer=true&something_new=1", REVOCATION_CHANNEL="watchout")
+    assert "something_new" in line(ended, "store", "warning", "not known here")
+    assert line(ended, "store", "ok", "change nothing here: pgbouncer")
+    assert line(ended, "store", "warning", "transaction pooler")
+    assert line(ended, "store", "warning", "read-only")
+    ended = await doctor(DATABASE_URL=f"{postgres_url}?sslmode=require")
+    assert line(ended, "store", "wrong", "sslmode=require")
+
+
+@pytest.mark.real
 async def test_missing_rights_come_with_their_grants(doctor: Doctor, postgres: Postgres, postgres_url: str) -> None:
     postgres.run_sql(postgres_url, SCHEMA + VERIFICATION)
     url = role(postgres, postgres_url, 'grant select (id, token, "userId") on session to %;')

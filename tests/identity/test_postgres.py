@@ -337,14 +337,14 @@ async def test_thousands_are_asked_for_a_thousand_at_a_time(own_postgres: Postgr
     own_postgres.log_statements(url)
     async with opened(url) as store:
         ids, tokens = [f"s{i}" for i in range(5000)], [str(i).rjust(32, "x") for i in range(5000)]
-        asked = len([s for s in own_postgres.statements() if s.startswith("select s.")])
+        asked = len([s for s in own_postgres.statements() if s.startswith("with answer as (select s.")])
         live = await store.live(ids)
         assert set(live) == {f"s{i}" for i in range(1, 2501)}
         found = await store.find(tokens)
         assert {identity.session_id for identity in found.values()} == set(live)
         assert await store.organizations(["u1"]) == {}
         assert await store.find([]) == await store.live([]) == {}
-    assert len([s for s in own_postgres.statements() if s.startswith("select s.")]) - asked == 10
+    assert len([s for s in own_postgres.statements() if s.startswith("with answer as (select s.")]) - asked == 10
 
 
 async def test_each_caller_has_the_organizations_and_roles_of_the_user(database: Database) -> None:
@@ -411,7 +411,11 @@ async def test_a_batch_reads_no_table_once_per_row(each_postgres: Postgres, inde
                     text = await connection.fetchval(
                         f"explain (analyze, format json) {statement.sql}", [key.format(i) for i in range(1, keys + 1)]
                     )
-                    scans = [node for node in nodes(json.loads(text)[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
+                    scans = [
+                        node
+                        for node in nodes(json.loads(text)[0]["Plan"])
+                        if node["Node Type"] == "Seq Scan" and not node["Relation Name"].startswith("pg_")
+                    ]
                     assert {node["Actual Loops"] for node in scans} <= {0, 1}
                     if keys == 1:
                         assert {node["Relation Name"] for node in scans} <= (
@@ -562,7 +566,7 @@ async def test_a_flood_of_made_up_tickets_costs_few_queries_and_a_good_one_gets_
         tickets = [*made_up[:1500], TICKET, *made_up[1500:]]
         found = await asyncio.gather(*[store.redeem(ticket) for ticket in tickets])
         assert [who(identity) for identity in found] == [ALICE if ticket == TICKET else None for ticket in tickets]
-    assert len([s for s in own_postgres.statements() if s.startswith("delete ")]) == 4
+    assert len([s for s in own_postgres.statements() if s.startswith("with answer as (delete ")]) == 4
 
 
 @pytest.mark.parametrize("connections", [2, 5])

@@ -191,14 +191,40 @@ async def test_a_missing_file_is_unavailable_until_it_is_there(tmp_path: Path, o
     assert await verify(store, mint_token(path)) is not None
 
 
-async def test_a_replaced_file_is_the_one_that_counts(path: Path, opened: Opened) -> None:
-    store, old = await opened(path), mint_token(path)
-    assert await verify(store, old) is not None
+def remove(path: Path) -> None:
     for name in ("sessions.db", "sessions.db-wal", "sessions.db-shm"):
         path.with_name(name).unlink(missing_ok=True)
+
+
+async def test_a_replaced_file_is_the_one_that_counts(path: Path, opened: Opened) -> None:
+    store = await opened(path)
+    old = mint_token(path)
+    await store.check()
+    remove(path)
     await refusal(store, old)
     new = mint_token(path)
     assert await verify(store, new) is not None
+    assert await verify(store, old) is None
+
+
+async def test_a_replaced_file_without_the_sessions_that_were_live_is_no_verdict(path: Path, opened: Opened) -> None:
+    store, old = await opened(path), mint_token(path)
+    identity = await verify(store, old)
+    assert identity is not None
+    assert identity.session_id is not None
+    kept = path.with_name("kept.db")
+    with contextlib.closing(sqlite3.connect(path)) as source:
+        source.execute("vacuum into ?", (str(kept),))
+    remove(path)
+    ensure(path)
+    with pytest.raises(StoreUnavailable, match="another database"):
+        await store.live([identity.session_id])
+    await refusal(store)
+    remove(path)
+    shutil.copyfile(kept, path)
+    assert set(await store.live([identity.session_id])) == {identity.session_id}
+    run(path, 'delete from "session"')
+    assert await store.live([identity.session_id]) == {}
     assert await verify(store, old) is None
 
 
@@ -226,7 +252,6 @@ async def test_columns_that_change_under_a_running_store_are_found_again(path: P
     store, token = await opened(path), mint_token(path)
     assert await verify(store, token) is not None
     run(path, 'alter table "session" rename column "expiresAt" to "expires_at"')
-    await refusal(store)
     assert await verify(store, token) is not None
 
 

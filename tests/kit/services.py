@@ -69,10 +69,10 @@ class Postgres:
     `options` are settings of the server. The major version "system" is the machine's own, which speaks TLS.
     """
 
-    def __init__(self, major: str, **options: object) -> None:
+    def __init__(self, major: str, *, password: str | None = None, **options: object) -> None:
         self.major = major
         self._options = options
-        self.password = secrets.token_hex(8)
+        self.password = password or secrets.token_hex(8)
         self._directory = Path(tempfile.mkdtemp(prefix="watchout-pg-"))
         self._log = self._directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,6 +106,11 @@ class Postgres:
                 self._port = port
                 return
         raise RuntimeError(f"PostgreSQL {self.major} did not start:\n{self._log.read_text()[-2000:]}")
+
+    def start_at(self, port: int) -> None:
+        """Start on this port."""
+        self._port = port
+        self.start()
 
     @property
     def directory(self) -> Path:
