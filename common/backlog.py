@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
@@ -23,7 +24,7 @@ class Backlog(Generic[F]):
 
     def __init__(self, max_bytes: int = MAX_BACKLOG_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._slots: dict[Hashable, tuple[F, int]] = {}
+        self._slots: OrderedDict[Hashable, tuple[F, int]] = OrderedDict()
         self.bytes = 0
         self.replaced = 0
         self.dropped = 0
@@ -42,7 +43,7 @@ class Backlog(Generic[F]):
         while self.bytes > self._max_bytes and len(self._slots) > 1:
             first = next(iter(self._slots))
             if first == key:  # its turn is next, but it is the newest of all: the one behind it gives way
-                self._slots[key] = self._slots.pop(key)
+                self._slots.move_to_end(key)
                 first = next(iter(self._slots))
             self.bytes -= self._slots.pop(first)[1]
             self.dropped += 1

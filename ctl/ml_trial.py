@@ -10,6 +10,7 @@ import contextlib
 import math
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -57,7 +58,9 @@ class Witness:
         self._timeout_s = settings.ml_timeout_s
         self._told = told
         self._refused = refused
-        self._shown: dict[int, tuple[float, float]] = {}  # frame id → place in the footage, when it was shown
+        self._shown: OrderedDict[int, tuple[float, float]] = (
+            OrderedDict()
+        )  # frame id → place in the footage, when it was shown
         self._under_way: set[asyncio.Task[object]] = set()
         self._at_s = 0.0
         self.places: dict[int, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
@@ -127,7 +128,7 @@ class Watcher:
         self._screen = Screen()
         self._rate = RateMeter()
         self._last_id: int | None = None
-        self._seen_alerts: dict[str, None] = {}
+        self._seen_alerts: OrderedDict[str, None] = OrderedDict()
         self._subscribed = False
         self._looked_around = False
 

@@ -195,6 +195,7 @@ class _Http:
         self._looking: asyncio.Task[tuple[str | None, Stats | None]] | None = None
         self._stats = SharedQuestion(self._ask_router, rooms.tasks)
         self._metrics = SharedQuestion(self._ask_metrics, rooms.tasks)
+        self._rows = SharedQuestion(self._ask_rows, rooms.tasks)
         self._replays = Replays()
         self._unverified_bytes = 0
         self._fetching = asyncio.Semaphore(MAX_FETCHING)
@@ -270,7 +271,9 @@ class _Http:
 
     async def streams(self, request: web.Request) -> web.Response:
         viewer = await self._viewer(request)
-        rows = await self._rooms.link.ask("streams")
+        rows = await self._rows.answer()
+        if rows is None:
+            raise RouterUnavailable("no streams")
         found = [
             {
                 "id": row["streamId"],
@@ -588,6 +591,12 @@ class _Http:
     async def _ask_router(self) -> Stats | None:
         try:
             return Stats.of(await self._rooms.link.ask("stats"))
+        except RouterUnavailable:
+            return None
+
+    async def _ask_rows(self) -> list[dict[str, Any]] | None:
+        try:
+            return list(await self._rooms.link.ask("streams"))
         except RouterUnavailable:
             return None
 

@@ -7,6 +7,7 @@ then tells is the state, not the change. `now` in seconds, `now_ms` since the ep
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -142,6 +143,9 @@ class Stream:
     told_bad_term: int = -1
     publication: Publication | None = None
     viewers: dict[Subscription, Viewer] = field(default_factory=dict)
+    #: How many of them want alerts; and at which rates those who want frames want them (None: all), how many each.
+    alert_viewers: int = 0
+    rates: Counter[float | None] = field(default_factory=Counter)
     #: Of those the ones that want frames: each is in one of the three below as well.
     video: dict[Subscription, Viewer] = field(default_factory=dict)
     asked: dict[Subscription, Viewer] = field(default_factory=dict)
@@ -168,8 +172,8 @@ class Hub:
         self._to_bus = to_bus
         self._unlimited_fps = unlimited_fps
         self._changed_demand: set[str] = set()
-        self._closed: dict[str, Word] = {}
-        self._closed_before: dict[str, Word] = {}
+        self._closed: OrderedDict[str, Word] = OrderedDict()
+        self._closed_before: OrderedDict[str, Word] = OrderedDict()
         #: Whose the streams are whose cameras went from here; seconds since the epoch.
         self._gone = Reservations(keep_s=gone_kept_s, per_user=gone_per_user, total=GONE_KEPT)
         self.newest_bytes = NewestBytes(newest_bytes)
@@ -180,8 +184,9 @@ class Hub:
         self._changed_interest: set[str] = set()
         self._moved: set[str] = set()
         self._released: list[Release] = []
-        self._alerts_seen: dict[tuple[str, str], None] = {}
+        self._alerts_seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._missed: dict[tuple[str, str], int] = {}
+        self._video_viewers = self._alert_viewers = 0
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
         self.frames_out = self.frame_bytes_out = 0
 
@@ -332,6 +337,7 @@ class Hub:
         subscription.began_ms = now_ms
         if subscription.video:
             stream.video[subscription] = stream.asked[subscription] = viewer
+        self._count_viewer(stream, subscription, 1)
         self._touch(self._changed_interest, stream.id)
         viewer.message(wire.status(stream.id, stream.status, now_ms))
         if not subscription.video or subscription not in stream.viewers:  # a full lane makes it leave at once
@@ -348,6 +354,7 @@ class Hub:
             return
         for table in (stream.video, stream.asked, stream.flowing_json, stream.flowing_binary):
             table.pop(subscription, None)
+        self._count_viewer(stream, subscription, -1)
         self._touch(self._changed_interest, stream.id)
         self._close_if_empty(stream)
 
@@ -485,7 +492,7 @@ class Hub:
             return
         self._alerts_seen[seen] = None
         if len(self._alerts_seen) > ALERTS_SEEN:
-            del self._alerts_seen[next(iter(self._alerts_seen))]
+            self._alerts_seen.popitem(last=False)
         message = wire.text_message(alert.to_json())
         for subscription, viewer in list(stream.viewers.items()):
             if not subscription.alerts:
@@ -576,7 +583,7 @@ class Hub:
         """Cameras that went quiet are `online`. Call it every second or so."""
         if now - self._turn_at >= CLOSED_KEPT_S:
             self._turn_at = now
-            self._closed_before, self._closed = self._closed, {}
+            self._closed_before, self._closed = self._closed, OrderedDict()
             self._gone.prune(now_ms / 1000)
         for publication in self._publications.values():
             if now - publication.last_frame_s > IDLE_AFTER_S:
@@ -589,12 +596,8 @@ class Hub:
 
     def counts(self) -> dict[str, int]:
         """Figures: cameras and subscriptions here."""
-        video = alerts = 0
-        for stream in self._streams.values():
-            video += len(stream.video)
-            alerts += sum(s.alerts for s in stream.viewers)
-        alerts += sum(p.wants_alerts for p in self._publications.values())
-        return {"cameras": len(self._publications), "video_viewers": video, "alert_viewers": alerts}
+        alerts = self._alert_viewers + sum(p.wants_alerts for p in self._publications.values())
+        return {"cameras": len(self._publications), "video_viewers": self._video_viewers, "alert_viewers": alerts}
 
     def undecodable(self, frame: Frame, reason: str, now_ms: int) -> BadFrame | None:
         """A frame was wanted as a picture here and is none: its camera is told once, unless it said itself that its
@@ -649,11 +652,11 @@ class Hub:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _wanted(self, publication: Publication) -> Wanted:
-        video = self._streams[publication.stream].video
-        rates = [subscription.max_fps for subscription in video]
+        stream = self._streams[publication.stream]
+        rates = list(stream.rates)
         if publication.bus is not None:
             rates.append(publication.bus_fps)
-        return wanted(len(video) + publication.viewers_elsewhere, rates, self._unlimited_fps)
+        return wanted(len(stream.video) + publication.viewers_elsewhere, rates, self._unlimited_fps)
 
     def _deliver(self, stream: Stream, frame: Frame, now: float) -> None:
         asked = list(stream.asked.items())  # before the others are written to: who is full then comes among them
@@ -742,12 +745,23 @@ class Hub:
         return Interest(
             stream=stream_id,
             viewers=len(stream.video),
-            alert_viewers=sum(s.alerts for s in stream.viewers),
-            max_fps=_top_rate(s.max_fps for s in stream.video),
+            alert_viewers=stream.alert_viewers,
+            max_fps=_top_rate(stream.rates),
             floor=stream.last_frame_id,
             user=stream.owner.user_id if stream.owner is not None else None,
             organizations=tuple(sorted(stream.owner.organizations)) if stream.owner is not None else (),
         )
+
+    def _count_viewer(self, stream: Stream, subscription: Subscription, change: int) -> None:
+        """A viewer comes (1) or goes (-1). Counted here, so that nobody has to go through all of them."""
+        if subscription.alerts:
+            stream.alert_viewers += change
+            self._alert_viewers += change
+        if subscription.video:
+            self._video_viewers += change
+            stream.rates[subscription.max_fps] += change
+            if not stream.rates[subscription.max_fps]:
+                del stream.rates[subscription.max_fps]
 
     def _begin_again(self, publication: Publication) -> None:
         publication.next_frame_id = 1
@@ -770,7 +784,7 @@ class Hub:
             self._forget_newest(stream)
             self._closed[stream.id] = Word(stream.status, stream.owner, stream.term)
             if len(self._closed) > CLOSED_KEPT:
-                del self._closed[next(iter(self._closed))]
+                self._closed.popitem(last=False)
 
     def _touch(self, changed: set[str], stream_id: str) -> None:
         changed.add(stream_id)
@@ -779,6 +793,5 @@ class Hub:
         self._woken()
 
 
-def _top_rate(rates: Iterable[float | None]) -> float | None:
-    found = list(rates)
-    return None if None in found else max((r for r in found if r is not None), default=None)
+def _top_rate(rates: Counter[float | None]) -> float | None:
+    return None if None in rates else max((r for r in rates if r is not None), default=None)

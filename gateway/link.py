@@ -204,10 +204,11 @@ class RouterLink:
 
     async def ask(self, what: Any, **more: Any) -> Any:
         """The body of the router's answer to a question. Raises `RouterUnavailable`."""
-        # What is counted here must be in the answer: the router takes messages in order.
-        self._flush()
-        self._send_reports()
-        self.link.send_heartbeat()
+        if what in ("stats", "streams"):
+            # What is counted here must be in the answer: the router takes messages in order.
+            self._flush()
+            self._send_reports()
+            self.link.send_heartbeat()
         reply = await self.link.request(lambda n: Query(request=n, what=what, **more))
         if not isinstance(reply, Answer):
             raise _unexpected(reply)

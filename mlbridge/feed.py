@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -154,7 +155,7 @@ class Feed:
         self._covered_at = -math.inf
         self._told_rows = 0
         self._in_use = 0
-        self._bad_streams: dict[str, None] = {}
+        self._bad_streams: OrderedDict[str, None] = OrderedDict()
         self.bad_messages = 0
 
     async def open(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import enum
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -175,8 +176,8 @@ class Scheduler(Generic[F]):
         self._max_streams = max(max_streams, most_in_flight + 1)  # so that there is always one that can be let go
         self._max_waiting_bytes = max_waiting_bytes
         self._max_in_flight_bytes = max_in_flight_bytes
-        self._streams: dict[str, _Stream] = {}  # the one not seen for longest is first
-        self._waiting: dict[str, _Waiting[F]] = {}  # the frame that waits longest is first
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()  # the one not seen for longest is first
+        self._waiting: OrderedDict[str, _Waiting[F]] = OrderedDict()  # the frame that waits longest is first
         self._waiting_bytes = 0
         self._latest_came_at = -math.inf
         self._ready: list[_Place] = []  # by turn: may go now
@@ -185,7 +186,7 @@ class Scheduler(Generic[F]):
         self._retry_under_way = False
         self._retry_from = -math.inf  # no retry before, so that all of them have no more than their share
         self._last_answers = [LastAnswers() for _ in endpoints.each]
-        self._requests: dict[int, _Request] = {}  # by deadline, as all have the same timeout
+        self._requests: OrderedDict[int, _Request] = OrderedDict()  # by deadline, as all have the same timeout
         self._in_flight_bytes = 0
         self._turns = 0
         self._tickets = 0

@@ -388,7 +388,7 @@ class Router:
             case "streams":
                 return self._streams.rows(names, now_ms)
             case "stats":
-                members = self._members.all()
+                members, coverage = self._members.all(), self._members.coverage()
                 connections = sum(int(m.figures.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
                 self._figures.set("members", len(members))
                 self._figures.set("streams", len(self._streams))
@@ -429,8 +429,7 @@ class Router:
                         for m in members
                     ],
                     "streams": [
-                        {**row, "coverage": self._members.coverage(row["streamId"])}
-                        for row in self._streams.rows(names, now_ms)
+                        {**row, "coverage": coverage.get(row["streamId"])} for row in self._streams.rows(names, now_ms)
                     ],
                     "webhook": None if self._outlet is None else self._outlet.report(),
                     "totals": {**self._streams.totals(), "connections": connections},

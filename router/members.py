@@ -81,9 +81,13 @@ class Members:
         known.heard_at = now
         return Verdict.TAKE
 
-    def coverage(self, stream: str) -> float | None:
-        """How well a stream is looked at, by the bridge that looks least; None: no bridge told of it."""
-        return min((m.coverage[stream] for m in self._members.values() if stream in m.coverage), default=None)
+    def coverage(self) -> dict[str, float]:
+        """How well each stream is looked at, by the bridge that looks least; not of those that no bridge told of."""
+        least: dict[str, float] = {}
+        for member in self._members.values():
+            for stream, share in member.coverage.items():
+                least[stream] = min(share, least.get(stream, 1.0))
+        return least
 
     def remove(self, member: bytes) -> Member | None:
         """Forget a member that ended or was lost."""

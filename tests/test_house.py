@@ -121,6 +121,14 @@ def test_a_pure_room_has_no_socket_clock_or_random(name: str) -> None:
     assert not {module.split(".")[0] for module in imports_of(ROOT / name)} & EDGES
 
 
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_what_loses_its_oldest_is_an_ordered_dict(path: Path) -> None:
+    """The first entry of a plain dict is found by passing over all that were deleted in front of it."""
+    text = path.read_text()
+    taken = set(re.findall(r"next\(iter\(self\.(_\w+)(?:\.(?:values|items)\(\))?\)\)", text))
+    assert {name for name in taken if not re.search(rf"self\.{name}: OrderedDict\[", text)} == set()
+
+
 def test_every_room_stands_in_the_plan() -> None:
     plan = (ROOT / "docs/architecture.md").read_text()
     missing = [relative(p) for p in MODULES if p.stem not in ("__init__", "app") and p.stem not in plan]

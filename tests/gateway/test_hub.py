@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -1533,3 +1534,65 @@ def test_very_many_cameras_that_went_are_told_in_pieces_and_are_bounded() -> Non
     told = list(hub.gone(START_MS + 2000))
     assert [len(each.rows) for each in told] == [500, 500, 200]
     assert {row[5] for each in told for row in each.rows} == {2.0}
+
+
+def test_counts_and_rates_are_those_of_who_is_here_whoever_came_and_went() -> None:
+    """Kept as viewers come and go, so that nothing has to go through all of them."""
+    chance = random.Random(7)
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    here: list[Screen] = []
+    for _ in range(600):
+        if here and chance.random() < 0.45:
+            here.pop(chance.randrange(len(here))).leave()
+        else:
+            screen = Screen(hub)
+            screen.watch(
+                chance.choice("ab"), video=chance.random() < 0.7, alerts=chance.random() < 0.6,
+                max_fps=chance.choice([None, 1.0, 5.0, 25.0]),
+            )  # fmt: skip
+            here.append(screen)
+        wishes = [wish for screen in here for wish in screen.wishes]
+        counts = hub.counts()
+        assert counts["video_viewers"] == sum(wish.video for wish in wishes)
+        assert counts["alert_viewers"] == sum(wish.alerts for wish in wishes)
+        told = {told.stream: told for told in hub.changes(0.0) if isinstance(told, Interest)}
+        for name, interest in told.items():
+            of_stream = [wish for wish in wishes if wish.stream == name]
+            rates = [wish.max_fps for wish in of_stream if wish.video]
+            assert interest.viewers == len(rates)
+            assert interest.alert_viewers == sum(wish.alerts for wish in of_stream)
+            assert interest.max_fps == (None if None in rates else max((r for r in rates if r), default=None))
+    for screen in here:
+        screen.leave()
+    assert hub.counts() == {"cameras": 0, "video_viewers": 0, "alert_viewers": 0}
+
+
+def test_of_ten_thousand_streams_that_came_and_went_nothing_is_left_but_what_is_bounded() -> None:
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None, gone_per_user=50)
+    for number in range(10_000):
+        name = f"s{number}"
+        screen = Screen(hub)
+        screen.watch(name)
+        publication = published(hub, name, f"u{number % 300}", number + 1)
+        hub.frame(publication, text=b'"/9j/4AAQ"', picture=None, codec=None, timestamp=1, now=1.0, now_ms=START_MS)
+        hub.alert(Alert(id="a", stream_id=name, severity="low", message="x", timestamp=1))
+        hub.newest(name)
+        hub.release(publication, START_MS)
+        screen.leave()
+        if number % 100 == 0:
+            list(hub.changes(0.0))
+            list(hub.reports(0.0, 100))
+            hub.tick(float(number), START_MS)
+            hub.tell_demand(float(number), START_MS)
+    for now in (20_000.0, 20_020.0, 20_040.0):
+        list(hub.changes(now))
+        list(hub.reports(now, 100))
+        hub.tell_demand(now, START_MS)
+        hub.tick(now, START_MS + 605_000_000)
+    left = {
+        name: len(value)
+        for name, value in vars(hub).items()
+        if hasattr(value, "__len__") and len(value) and name != "_alerts_seen"
+    }
+    assert left == {}
+    assert len(hub._alerts_seen) == 10_000

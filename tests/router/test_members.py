@@ -139,12 +139,12 @@ def test_the_routers_own_words_are_numbered_per_member(members: Members) -> None
 
 
 def test_a_stream_is_covered_as_the_bridge_says_that_looks_least(members: Members) -> None:
-    assert members.coverage("cam") is None
+    assert members.coverage() == {}
     members.receive(B, says(0, HELLO), 10.0)
     for member, share in ((A, 0.5), (B, 0.25)):
         known = members.get(member)
         assert known is not None
         known.coverage = {"cam": share, "other": 1.0}
-    assert members.coverage("cam") == 0.25
+    assert members.coverage() == {"cam": 0.25, "other": 1.0}
     members.remove(B)
-    assert members.coverage("cam") == 0.5
+    assert members.coverage() == {"cam": 0.5, "other": 1.0}
