@@ -5,30 +5,19 @@ Headless Chromium is driven over its DevTools protocol. The page's script is wri
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import itertools
 import json
-import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
-from aiohttp import web
-from websockets.asyncio.client import ClientConnection, connect
 
+from tests.kit.browser import Tab, opened, served
 from tests.kit.clients import JPEG, base64_of, eventually, http, new_name
-from tests.kit.processes import SERVICE_TOKEN, Process, clean_environ, poll, running
-from tests.kit.services import missing
+from tests.kit.processes import SERVICE_TOKEN, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
-
-PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
-START_S: Final = 60.0
-SCRIPT_S: Final = 20.0
 
 PAGE: Final = """<!doctype html><meta charset="utf-8"><title>watchout</title><canvas width="64" height="48"></canvas>
 <script>
@@ -132,101 +121,10 @@ async function look(frame) {
 """
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[str]:
-    """A browser that runs; the URL of its DevTools."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        missing(f"no browser: none of {', '.join(PROGRAMS)} is on the PATH")
-    directory = Path(tempfile.mkdtemp(prefix="wo-browser-"))
-    command = [
-        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--no-proxy-server", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-        "--remote-debugging-port=0", f"--user-data-dir={directory / 'profile'}", "about:blank",
-    ]  # fmt: skip
-    environ = {**clean_environ(), "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
-    browser = Process("browser", command, environ, directory / "output", directory)
-    told = directory / "profile" / "DevToolsActivePort"
-    try:
-        poll(lambda: (told.exists() and told.read_text().count("\n")) or not browser.running, START_S, "no DevTools")
-        assert browser.running, f"the browser ended:\n{browser.output[-2000:]}"
-        port, path = told.read_text().split("\n")[:2]
-        yield f"ws://127.0.0.1:{port}{path}"
-    finally:
-        browser.end()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-class Tab:
-    """One tab with the page; runs its functions."""
-
-    def __init__(self, devtools: ClientConnection) -> None:
-        self._devtools = devtools
-        self._numbers = itertools.count(1)
-        self._session: dict[str, str] = {}
-
-    async def open(self, url: str) -> None:
-        target = await self._call("Target.createTarget", url="about:blank")
-        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._target = target["targetId"]
-        self._session = {"sessionId": attached["sessionId"]}
-        await self._call("Page.enable")
-        await self.go(url)
-        assert await self.run("typeof camera === 'function'")
-
-    async def go(self, url: str) -> None:
-        """Show another page in this tab."""
-        await self._call("Page.navigate", url=url)
-        await self.run(
-            "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))"
-        )
-
-    async def close(self) -> None:
-        self._session = {}
-        await self._call("Target.closeTarget", targetId=self._target)
-
-    async def run(self, script: str) -> Any:
-        """What an expression, or the promise that it gives, comes to."""
-        answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
-
-    async def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function of the page."""
-        return await self.run(f"{function}({', '.join(map(json.dumps, arguments))})")
-
-    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters, **self._session}
-        async with asyncio.timeout(SCRIPT_S):
-            await self._devtools.send(json.dumps(message))
-            while (answer := json.loads(await self._devtools.recv())).get("id") != number:
-                pass
-        assert "error" not in answer, (method, answer)
-        return dict(answer["result"])
-
-
-@contextlib.asynccontextmanager
-async def served() -> AsyncIterator[str]:
-    """The URL of the page, on an origin of its own."""
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    await runner.cleanup()
-
-
 @pytest.fixture
 async def page() -> AsyncIterator[str]:
     """The URL of the page, on an origin that is not the gateway's."""
-    async with served() as url:
+    async with served(PAGE) as url:
         yield url
 
 
@@ -234,14 +132,7 @@ async def page() -> AsyncIterator[str]:
 async def tabs(chromium: str, page: str) -> AsyncIterator[list[Tab]]:
     """Two tabs with the page."""
     async with contextlib.AsyncExitStack() as stack:
-        opened = []
-        for _ in range(2):
-            devtools = await stack.enter_async_context(connect(chromium, max_size=None, proxy=None))
-            tab = Tab(devtools)
-            await tab.open(page)
-            stack.push_async_callback(tab.close)
-            opened.append(tab)
-        yield opened
+        yield [await stack.enter_async_context(opened(chromium, page)) for _ in range(2)]
 
 
 @pytest.fixture
@@ -394,7 +285,7 @@ async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
         seen = f"fetch({json.dumps(picture)}, {{credentials: 'include'}}).then((a) => a.headers.get('X-Frame-Id'))"
         assert await tab.run(seen) == answer.headers["x-frame-id"]
 
-        async with served() as elsewhere:  # the same browser with the same cookie, in another page
+        async with served(PAGE) as elsewhere:  # the same browser with the same cookie, in another page
             await evil.go(elsewhere)
             await evil.run(
                 f"(window.foreign = new Client({json.dumps(started.url)}, '/streams/subscribe', null, 'cookie')).opened"

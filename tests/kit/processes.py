@@ -58,6 +58,7 @@ class Process:
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], output: Path, cwd: Path) -> None:
         self.name = name
+        self.cwd = cwd
         self._output = output
         with output.open("wb") as file:
             self._popen = subprocess.Popen(

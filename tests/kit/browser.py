@@ -1,0 +1,140 @@
+"""A real browser: headless Chromium, driven over its DevTools protocol, without the network but for 127.0.0.1."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.kit.processes import Process, clean_environ, poll
+from tests.kit.services import missing
+
+PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
+START_S: Final = 60.0
+SCRIPT_S: Final = 20.0
+
+
+@pytest.fixture(scope="module")
+def browser_process() -> Iterator[Process]:
+    """A browser that runs."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        missing(f"no browser: none of {', '.join(PROGRAMS)} is on the PATH")
+    directory = Path(tempfile.mkdtemp(prefix="wo-browser-"))
+    command = [
+        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--no-proxy-server", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--remote-debugging-port=0", f"--user-data-dir={directory / 'profile'}", "about:blank",
+    ]  # fmt: skip
+    environ = {**clean_environ(), "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
+    browser = Process("browser", command, environ, directory / "output", directory)
+    told = directory / "profile" / "DevToolsActivePort"
+    try:
+        poll(lambda: (told.exists() and told.read_text().count("\n")) or not browser.running, START_S, "no DevTools")
+        assert browser.running, f"the browser ended:\n{browser.output[-2000:]}"
+        yield browser
+    finally:
+        browser.end()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def chromium(browser_process: Process) -> str:
+    """The URL of a running browser's DevTools."""
+    told = browser_process.cwd / "profile" / "DevToolsActivePort"
+    port, path = told.read_text().split("\n")[:2]
+    return f"ws://127.0.0.1:{port}{path}"
+
+
+class Tab:
+    """One tab with the page; runs its functions."""
+
+    def __init__(self, devtools: ClientConnection) -> None:
+        self._devtools = devtools
+        self._numbers = itertools.count(1)
+        self._session: dict[str, str] = {}
+
+    async def open(self, url: str) -> None:
+        target = await self._call("Target.createTarget", url="about:blank")
+        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._target = target["targetId"]
+        self._session = {"sessionId": attached["sessionId"]}
+        await self._call("Page.enable")
+        await self.go(url)
+
+    async def go(self, url: str) -> None:
+        """Show another page in this tab."""
+        await self._call("Page.navigate", url=url)
+        await self.run(
+            "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+        )
+
+    async def close(self) -> None:
+        self._session = {}
+        await self._call("Target.closeTarget", targetId=self._target)
+
+    async def run(self, script: str) -> Any:
+        """What an expression, or the promise that it gives, comes to."""
+        answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the page."""
+        return await self.run(f"{function}({', '.join(map(json.dumps, arguments))})")
+
+    async def tidy_up(self) -> None:
+        """Let the page give back what it does not use any more."""
+        await self._call("HeapProfiler.collectGarbage")
+        await self._call("Memory.simulatePressureNotification", level="critical")
+
+    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters, **self._session}
+        async with asyncio.timeout(SCRIPT_S):
+            await self._devtools.send(json.dumps(message))
+            while (answer := json.loads(await self._devtools.recv())).get("id") != number:
+                pass
+        assert "error" not in answer, (method, answer)
+        return dict(answer["result"])
+
+
+@contextlib.asynccontextmanager
+async def opened(devtools: str, url: str) -> AsyncIterator[Tab]:
+    """A tab that shows this page; `devtools` is what the fixture `chromium` gives."""
+    async with connect(devtools, max_size=None, proxy=None) as connection:
+        tab = Tab(connection)
+        await tab.open(url)
+        try:
+            yield tab
+        finally:
+            await tab.close()
+
+
+@contextlib.asynccontextmanager
+async def served(page: str | Callable[[], str]) -> AsyncIterator[str]:
+    """The URL of a page, on an origin of its own; its text may be made when it is asked for."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=page if isinstance(page, str) else page(), content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
