@@ -164,7 +164,7 @@ class Periodic:
         self.succeeded_at = self._loop.time()
         self._interval_was_s = interval_s if isinstance(interval_s, float | int) else 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Future[None] | None = None
         self._cancelled = False
 
     def begin(self, first_s: float | None) -> None:
@@ -211,20 +211,15 @@ class Periodic:
         if awaited is None:
             self._ended(began, None)
         else:
-            self._task = self._loop.create_task(self._await(awaited, began), name=self.name)
+            self._task = asyncio.ensure_future(awaited)
+            self._task.add_done_callback(lambda task: self._done(task, began))
 
-    async def _await(self, awaited: Awaitable[None], began: float) -> None:
-        error: BaseException | None = None
-        try:
-            await awaited
-        except asyncio.CancelledError as raised:
-            if self._cancelled or _is_told_to_end():
-                raise
-            error = raised
-        except Exception as raised:
-            error = raised
+    def _done(self, task: asyncio.Future[None], began: float) -> None:
         self._task = None
-        self._ended(began, error)
+        if not task.cancelled():
+            self._ended(began, task.exception())
+        elif not self._cancelled and not (isinstance(task, asyncio.Task) and task.cancelling()):
+            self._ended(began, asyncio.CancelledError("from within"))
 
     def _ended(self, began: float, error: BaseException | None) -> None:
         if error is None:

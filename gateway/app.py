@@ -39,6 +39,8 @@ HTTP_SHUTDOWN_S: Final = 0.2
 LOOK_EVERY_S: Final = 0.01
 #: An HTTP connection without a request is closed after this.
 KEEPALIVE_S: Final = 30.0
+#: A body that nobody wants is read, unheard, for so long, so that the kernel does not take the answer back.
+LINGER_S: Final = 1.0
 
 _log = log.get("gateway")
 
@@ -100,6 +102,7 @@ class Gateway:
         def make_http() -> HttpConnection:
             handler = JsonRequestHandler(
                 server, loop=loop, keepalive_timeout=KEEPALIVE_S,
+                lingering_time=LINGER_S,
                 max_field_size=MAX_COOKIE_BYTES,  # `check_fields` bounds all others
                 auto_decompress=False,  # nobody sends compressed bodies but who means harm
             )  # fmt: skip

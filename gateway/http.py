@@ -170,18 +170,24 @@ async def _errors(
         return HttpError(503, "ROUTING_ERROR", "the router did not answer in time, try again", _RETRY).response()
     except StoreUnavailable:
         return HttpError(503, "AUTH_UNAVAILABLE", "sessions cannot be checked now, try again", _RETRY).response()
-    except web.HTTPMethodNotAllowed as error:
-        allow = ", ".join(sorted(error.allowed_methods))
-        text = f"{request.method[:20]} is not allowed here, expected {allow}"
-        return HttpError(405, "METHOD_NOT_ALLOWED", text, {"Allow": allow}).response()
-    except web.HTTPNotFound:
-        meant = request.path.rstrip("/")
-        text = f"there is no slash at the end of {meant}" if meant in set(Path) else "there is no such path, see GET /"
-        return HttpError(404, "NOT_FOUND", text).response()
-    except web.HTTPRequestEntityTooLarge:
-        return HttpError(413, "TOO_LARGE", _TOO_LARGE).response()
     except web.HTTPException as error:
-        return HttpError(error.status, "BAD_REQUEST", error.reason).response()
+        error.__traceback__ = None  # the request keeps the exception, whose frames would keep the request
+        return _of_aiohttp(request, error).response()
+
+
+def _of_aiohttp(request: web.Request, error: web.HTTPException) -> HttpError:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allow = ", ".join(sorted(error.allowed_methods))
+            text = f"{request.method[:20]} is not allowed here, expected {allow}"
+            return HttpError(405, "METHOD_NOT_ALLOWED", text, {"Allow": allow})
+        case web.HTTPNotFound():
+            meant = request.path.rstrip("/")
+            slash = f"there is no slash at the end of {meant}"
+            return HttpError(404, "NOT_FOUND", slash if meant in set(Path) else "there is no such path, see GET /")
+        case web.HTTPRequestEntityTooLarge():
+            return HttpError(413, "TOO_LARGE", _TOO_LARGE)
+    return HttpError(error.status, "BAD_REQUEST", error.reason)
 
 
 _RETRY: Final = {"Retry-After": "1"}

@@ -100,6 +100,12 @@ class Intake:
             self._data = memoryview(bytes(self._data[self._pos : self._end]))
             self._pos, self._end = 0, len(self._data)
 
+    def close(self) -> None:
+        """No more bytes come: let go of what is held."""
+        self._data = self._partial = None
+        self._header = b""
+        self._got = self._need = self._left = 0
+
     def plain(
         self, count: int, head: bytes, json_head: bytes, name: bytes, frame_id: int, now_ms: int
     ) -> plain.Taken | None:

@@ -255,6 +255,12 @@ class Lanes:
         if self._slots is not None:
             self._slots.pop(subscription, None)
 
+    def close(self) -> None:
+        """The socket is gone: nothing waits any more, and nothing leads back to it."""
+        self._encode = _nothing
+        self._messages = self._slots = None
+        self._bytes = 0
+
     @property
     def waiting(self) -> tuple[int, int]:
         """Messages and frames that wait."""
@@ -266,3 +272,8 @@ class Lanes:
         if self._slots is None:
             self._slots = {}
         self._slots[subscription] = None
+
+
+def _nothing(subscription: Subscription, frame: Frame) -> bytes | None:  # noqa: ARG001 - the signature of an encoder
+    """No frame is encoded for a socket that is gone."""
+    return None

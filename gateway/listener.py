@@ -27,6 +27,7 @@ from common.port_holder import holder_of
 from gateway.addresses import client_address, is_trusted, limit_key
 from gateway.bare_http import error_answer
 from gateway.handshake import is_upgrade, values_of
+from gateway.gone import GONE
 from gateway.limits import Place
 from gateway.origins import cors_headers
 from gateway.rooms import Rooms
@@ -358,6 +359,7 @@ class Listener(asyncio.Protocol):
         if self._http is not None:
             self._http.connection_lost(exc)
             self._http = None
+        self._transport = GONE
 
     def _end_sending(self) -> None:
         if self.sending is not None:

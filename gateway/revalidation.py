@@ -71,7 +71,7 @@ class Revalidation:
 
     def _round_of(self, look: Callable[[float], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
         loop, recheck_s = asyncio.get_running_loop(), self._settings.recheck_s
-        return lambda: self._guarded(look(loop.time() + recheck_s))
+        return lambda: self._guarded(look, loop.time() + recheck_s)
 
     async def watch_changes(self) -> None:
         """Look at once at those who `changed`, for ever."""
@@ -80,12 +80,12 @@ class Revalidation:
             self._woken.clear()
             changed, self._changed = self._changed, set()
             everybody, self._all = self._all, False
-            await self._guarded(self._look_up(self._roster.sessions() if everybody else list(changed)))
+            await self._guarded(self._look_up, self._roster.sessions() if everybody else list(changed))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         """That the store is away is said where it is noticed, and is no failure of the round."""
         try:
-            await work
+            await work(*arguments)
         except StoreUnavailable:
             self._figures.count("revalidation_failed_total")
 
@@ -130,7 +130,7 @@ class Revalidation:
 
         async def guarded(member: Member, token: str) -> None:
             with guarding("introspection of a token"):
-                await self._guarded(one(member, token))
+                await self._guarded(one, member, token)
 
         await asyncio.gather(*(guarded(member, token) for member, token in tokens))
 

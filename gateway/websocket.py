@@ -29,6 +29,7 @@ from gateway.bare_http import SERVER, error_answer
 from gateway.conversation import Conversation
 from gateway.deflate import EXTENSIONS
 from gateway.handshake import HandshakeFault, one_form, path_and_query
+from gateway.gone import GONE
 from gateway.intake import Intake
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from gateway.limits import Place
@@ -235,6 +236,22 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._conversation is not None:
             self._conversation.gone()
         self._inbox = self._assembling = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the circles of references around this socket, so that its memory is free now and not at a garbage
+        collection: the conversation, the lanes and a TLS transport point back here, and the protocol's generator at
+        the protocol.
+        """
+        protocol = self._protocol
+        protocol.parser.close()
+        for error in (protocol.parser_exc, protocol.handshake_exc):
+            if error is not None:
+                error.__traceback__ = error.__context__ = error.__cause__ = None
+        self._lanes.close()
+        self._intake.close()
+        self._conversation = None
+        self._transport = GONE
 
     # ── handshake ────────────────────────────────────────────────────────────────────────────────────────────────
 
