@@ -26,8 +26,8 @@ from common.home import open_file
 from common.port_holder import holder_of
 from gateway.addresses import client_address, is_trusted, limit_key
 from gateway.bare_http import error_answer
-from gateway.handshake import is_upgrade, values_of
 from gateway.gone import GONE
+from gateway.handshake import is_upgrade, values_of
 from gateway.limits import Place
 from gateway.origins import cors_headers
 from gateway.rooms import Rooms

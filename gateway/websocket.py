@@ -28,8 +28,8 @@ from gateway import wire
 from gateway.bare_http import SERVER, error_answer
 from gateway.conversation import Conversation
 from gateway.deflate import EXTENSIONS
-from gateway.handshake import HandshakeFault, one_form, path_and_query
 from gateway.gone import GONE
+from gateway.handshake import HandshakeFault, one_form, path_and_query
 from gateway.intake import Intake
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from gateway.limits import Place
@@ -245,6 +245,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """
         protocol = self._protocol
         protocol.parser.close()
+        vars(protocol).pop("select_subprotocol", None)  # a bound method of its own
         for error in (protocol.parser_exc, protocol.handshake_exc):
             if error is not None:
                 error.__traceback__ = error.__context__ = error.__cause__ = None

@@ -334,6 +334,8 @@ async def faults_of(ends: list[Callable[[Here], Awaitable[Any]]], tls: tuple[Pat
                 await leaves_nothing(here, end, 10 if end in (taken_over, abusive) else ENDS)
             except AssertionError as error:
                 faults.append(f"{end.__name__}: {str(error)[:300]}")
+                if len(faults) > 2:
+                    break
     return faults
 
 
