@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-DEFAULT_PORT: Final = 5432
+from common.ports import DEFAULT_PORTS
+
+DEFAULT_PORT: Final = DEFAULT_PORTS["postgresql"]
 #: Most hosts of one URL.
 MAX_HOSTS: Final = 32
 

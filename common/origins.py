@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 
 import yarl
 
+from common import ports
+
 #: Longest origin that is parsed: a host name has at most 253 characters (RFC 1035 section 2.3.4).
 MAX_ORIGIN: Final = 280
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {scheme: ports.DEFAULT_PORTS[scheme] for scheme in ("http", "https")}
 
 _AUTHORITY: Final = r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 _ORIGIN: Final = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_AUTHORITY}", re.IGNORECASE | re.ASCII)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from common import globs, origins
+from common import globs, ml_url, origins
 from common.database_url import UrlFault
 from common.database_url import parse as parse_database_url
 from common.errors import SettingsError
@@ -36,10 +36,6 @@ AUTH_METHODS: Final = ("session", "jwt", "introspection")
 RIGHTS: Final = ("publish", "view", "alerts")
 
 
-#: What the URL of an ML service may begin with.
-ML_SCHEMES: Final = ("http", "https", "ws", "wss", "redis", "rediss", "nats", "tls", "tcp")
-#: A channel, stream or subject: one without wildcards.
-_CHANNEL: Final = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.:-]{1,128}(?<!\.)")
 #: Headers of a request to an ML service that are not for a setting to give.
 _OWN_HEADERS: Final = frozenset(
     ("connection", "content-encoding", "content-length", "content-type", "host", "keep-alive", "te", "trailer",
@@ -48,7 +44,11 @@ _OWN_HEADERS: Final = frozenset(
 
 
 class _Fault(Exception):
-    """What a value should have been; `load` adds the name and what came."""
+    """What a value should have been; `load` adds the name, and what came unless `came` is what may be shown of it."""
+
+    def __init__(self, expected: str, came: str | None = None) -> None:
+        super().__init__(expected)
+        self.came = came
 
 
 #: Value that Kubernetes gives to `X_PORT` for a Service named `x`.
@@ -125,27 +125,10 @@ def _database_url(raw: str) -> str:
 
 
 def _ml_service_url(raw: str) -> str:
-    expected = "http(s)://host[:port][/path], ws(s)://…, redis(s)://…, nats://…, tls://… (NATS) or tcp://host:port"
     try:
-        parts = urlsplit(raw)
-        port = parts.port
-        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-    except ValueError:
-        raise _Fault(expected) from None
-    if parts.scheme not in ML_SCHEMES or not parts.hostname or port == 0 or any(c.isspace() for c in raw):
-        raise _Fault(expected)
-    match parts.scheme:
-        case "redis" | "rediss" | "nats" | "tls":
-            if parts.fragment or not re.fullmatch(r"/?" if parts.scheme in ("nats", "tls") else r"(/\d*)?", parts.path):
-                raise _Fault("redis://host[:port][/number of the database], nats://host[:port]")
-            if not options.keys() <= {"frames", "alerts"} or not all(map(_CHANNEL.fullmatch, options.values())):
-                raise _Fault("no options but frames and alerts, each 1 to 128 of A-Z a-z 0-9 _ . : -")
-        case "tcp":
-            alerts = options.get("alerts", "1")
-            plain = not parts.fragment and not parts.path and parts.username is None and options.keys() <= {"alerts"}
-            if not plain or port in (None, 65535) or not re.fullmatch(r"[1-9]\d{0,4}", alerts) or int(alerts) > 65535:
-                raise _Fault("tcp://host:port, or tcp://host:port?alerts=port")
-    return raw.rstrip("/") if parts.scheme in ("http", "https") else raw
+        return ml_url.check(raw)
+    except ml_url.MlUrlFault as fault:
+        raise _Fault(fault.expected, fault.came) from None
 
 
 def _ml_headers(raw: str) -> tuple[tuple[str, str], ...]:
@@ -749,8 +732,8 @@ class Settings:
     ml_service_url: str | None = _setting(
         "ML_SERVICE_URL", _ml_service_url, None, group="ML service", expects="URL", secret=True,
         help="Where mlbridge sends frames: `http(s)://host` is asked with `POST /analyze`; `ws(s)://host/path`; "
-        "`redis(s)://host`, `nats://host` (options `?frames=NAME&alerts=NAME`); `tcp://host:port` (ZeroMQ, option "
-        "`?alerts=PORT`). Not set: mlbridge waits.",
+        "`redis(s)://host`, `redis(s)+sentinel://host/name`, `nats://host`, `tls://host` (NATS) (options "
+        "`?frames=NAME&alerts=NAME`); `tcp://host:port` (ZeroMQ, option `?alerts=PORT`). Not set: mlbridge waits.",
     )  # fmt: skip
     ml_http_format: str = _setting(
         "ML_HTTP_FORMAT", _one_of("json", "raw"), "json", group="ML service", expects="json, raw",
@@ -904,7 +887,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         try:
             values[name] = spec.parse(raw)
         except _Fault as fault:
-            came = "a value that is not shown" if spec.secret else repr(raw[:80])
+            came = fault.came or ("a value that is not shown" if spec.secret else repr(raw[:80]))
             faults.append(f"{env} is {came}, expected {fault}")
     if faults:
         raise SettingsError(faults)

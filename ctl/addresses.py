@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
+from common import ports
+
 #: Scheme → the port that it means.
-DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+DEFAULT_PORTS: Final = {scheme: ports.DEFAULT_PORTS[scheme] for scheme in ("rtsp", "rtsps", "http", "https")}
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?\Z")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from common.ports import DEFAULT_PORTS
 from common.settings import table
 from ctl.terminal import counted, printable
 
@@ -115,7 +116,7 @@ def place(url: str, default_port: int | None = None) -> str:
     """Host and port of a URL; empty where it is not certain that this is no part of a password."""
     try:
         parts = urlsplit(url)
-        port = parts.port or default_port or {"http": 80, "https": 443}.get(parts.scheme)
+        port = parts.port or default_port or DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return ""
     if not parts.hostname or url.count("@") != parts.netloc.count("@") or url.count("@") > 1:

@@ -22,6 +22,7 @@ from yarl import URL
 
 from common.alerts import AlertFault
 from common.frames import Frame
+from common.reach import reach
 from common.settings import Settings
 from ctl import ml_conformance as conformance
 from ctl.environment import Failure
@@ -53,17 +54,6 @@ RECONNECT_S: Final = 0.5
 LINGER_S: Final = 2.0
 STREAM: Final = "check-1"
 OTHER_STREAM: Final = "check-2"
-
-_PORTS: Final = {
-    "http": 80,
-    "ws": 80,
-    "https": 443,
-    "wss": 443,
-    "redis": 6379,
-    "rediss": 6379,
-    "nats": 4222,
-    "tls": 4222,
-}
 
 
 class Asking(Protocol):
@@ -97,21 +87,13 @@ async def examine(settings: Settings, pictures: Sequence[bytes], *, load_s: floa
 
 
 async def _reach(url: str) -> Finding:
-    parts = urlsplit(url)
     at = place(url) or "the service"
-    port = parts.port or _PORTS.get(parts.scheme)
-    if port is None:
-        return wrong("reachable", f"The URL of {at} names no port.", "Write it as tcp://host:port.")
-    try:
-        async with asyncio.timeout(REACH_S):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-            writer.transport.abort()
-    except TimeoutError:
-        reason = f"no connection within {REACH_S:g} s"
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-    else:
+    reached = await reach(url, REACH_S)
+    if not reached.fault:
         return ok("reachable", f"{at} takes connections.")
+    if reached.connected:
+        return wrong("reachable", f"{at}: {reached.fault}.", "Write the URL as it says.")
+    reason = reached.fault
     remedy = "Start it; one in a container must listen on 0.0.0.0 and publish its port."
     return wrong("reachable", f"{at} cannot be reached: {reason}.", remedy)
 

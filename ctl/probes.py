@@ -35,6 +35,7 @@ from common.database_url import parse
 from common.errors import CurveFault, RouterUnavailable, StartError, StoreUnavailable
 from common.home import is_ours
 from common.messages import Answer, Query
+from common.reach import reach
 from common.settings import Settings
 from ctl import checks
 from ctl.bus_client import joined
@@ -555,18 +556,13 @@ async def ml_service(settings: Settings) -> list[Finding]:
     url = settings.ml_service_url
     if url is None:
         return [ok("ml", "ML_SERVICE_URL is not set: nobody looks at the pictures.")]
-    parts = urlsplit(url)
     at = place(url)
     where = f"ML_SERVICE_URL{f' at {at}' if at else ''}"
-    try:
-        async with asyncio.timeout(ASK_S):
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-            writer.transport.abort()
-    except TimeoutError:
-        reason = f"no connection within {ASK_S:g} s"
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-    else:
+    reached = await reach(url, ASK_S)
+    if not reached.fault:
         return [ok("ml", f"{where} takes connections.")]
-    return [warning("ml", f"{where} cannot be reached: {reason}. Frames flow, but no alerts come.", "Start it.")]
+    if reached.connected:
+        text = f"{where} does not fit the service: {reached.fault}. Frames flow, but no alerts come."
+        return [wrong("ml", text, "Write ML_SERVICE_URL as it says.")]
+    text = f"{where} cannot be reached: {reached.fault}. Frames flow, but no alerts come."
+    return [warning("ml", text, "Start it.")]

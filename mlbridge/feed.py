@@ -75,7 +75,8 @@ class Standstill:
 class Outage:
     """When the ML service's health is worth a line: once when it fails, once when it is back. Pure; `now` in seconds.
 
-    A service that fails only now and then gets a line every `QUIET_S` at most; its failures are in the figures.
+    A service that fails only now and then gets a line every `QUIET_S` at most, and so does one that fails for another
+    reason than before; its failures are in the figures.
     """
 
     QUIET_S: Final = 10.0
@@ -86,14 +87,18 @@ class Outage:
         self._since = 0.0
         self._told = False
         self._told_at = float("-inf")
+        self._told_reason = ""
 
-    def failed(self, now: float) -> bool:
+    def failed(self, now: float, reason: str = "") -> bool:
         """Whether this failure is to be told."""
         if not self._row:
             self._since = now
         self._row += 1
-        if self._told or (self._row < self.SURE_AFTER and now - self._told_at < self.QUIET_S):
+        if self._told and (reason == self._told_reason or now - self._told_at < self.QUIET_S):
             return False
+        if not self._told and self._row < self.SURE_AFTER and now - self._told_at < self.QUIET_S:
+            return False
+        self._told_reason = reason
         self._told = True
         self._told_at = now
         return True
@@ -406,5 +411,5 @@ class Feed:
             return
         if not unusable:
             self._figures.count("ml_failures_total")
-        if blame is Blame.SERVICE and self._outages[endpoint].failed(now):
+        if blame is Blame.SERVICE and self._outages[endpoint].failed(now, reason):
             _log.warning("the ML service fails, video goes on", service=service, reason=reason)

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from common.errors import StartError, WatchoutError
 from common.frames import Frame
-from common.settings import ML_SCHEMES, Settings
+from common.ml_url import SCHEMES
+from common.settings import Settings
 from mlbridge.refusals import Blame
 from mlbridge.targets.tls import ClientTls
 
@@ -126,11 +127,11 @@ def open_target(settings: Settings, url: str | None = None) -> Target | None:
                     headers=dict(settings.ml_headers),
                     tls=tls.context() if scheme == "wss" else None,
                 )
-            case "redis" | "rediss" if settings.ml_redis_mode == "streams":
+            case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" if settings.ml_redis_mode == "streams":
                 from mlbridge.targets.redis_streams import RedisStreamsTarget
 
                 return RedisStreamsTarget(url, timeout_s=timeout_s, connections=connections, tls=tls, group=group)
-            case "redis" | "rediss":
+            case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel":
                 from mlbridge.targets.redis import RedisPubSubTarget
 
                 return RedisPubSubTarget(url, timeout_s=timeout_s, connections=connections, tls=tls)
@@ -149,4 +150,4 @@ def open_target(settings: Settings, url: str | None = None) -> Target | None:
             f"ML_SERVICE_URL begins with {scheme}://, which needs the package {missing.name}: "
             f"pip install 'watchout[{extra}]'"
         ) from None
-    raise StartError(f"ML_SERVICE_URL begins with {scheme}://, expected one of {', '.join(ML_SCHEMES)}")
+    raise StartError(f"ML_SERVICE_URL begins with {scheme}://, expected one of {', '.join(SCHEMES)}")

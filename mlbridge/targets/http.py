@@ -20,6 +20,7 @@ from yarl import URL
 
 from common.alerts import AlertFault
 from common.frames import Frame
+from common.reach import SchemeHint
 from mlbridge.refusals import Blame
 from mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from mlbridge.targets.batch import Batches, Outcome
@@ -84,6 +85,8 @@ class HttpTarget:
             **(headers or {}),
         }
         self._tls = tls
+        self._hint = SchemeHint(url)
+        self._answered = False
         self._session: aiohttp.ClientSession | None = None
         self._batches: Batches | None = None
         self._heard: Heard = _unheard
@@ -158,6 +161,7 @@ class HttpTarget:
                 headers=headers,
                 allow_redirects=False,
             ) as response:
+                self._answered = True
                 if not 200 <= response.status < 300:
                     raise _failure(response.status, response.headers)
                 answer = await _read(response)
@@ -165,9 +169,13 @@ class HttpTarget:
         except TimeoutError:
             raise TargetTimeout(f"no whole answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as exc:
-            raise TargetFailure(_reason(exc)) from None
+            raise TargetFailure(await self._hinted(_reason(exc))) from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            raise TargetFailure(_reason(exc), blame=Blame.UNSURE) from None
+            raise TargetFailure(await self._hinted(_reason(exc)), blame=Blame.UNSURE) from None
+
+    async def _hinted(self, reason: str) -> str:
+        """The reason, with the scheme that is expected where it may be another: nothing has been answered so far."""
+        return reason if self._answered else await self._hint.added_to(reason)
 
 
 def blame_of(status: int) -> Blame:

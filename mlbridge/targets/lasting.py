@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, TypeVar
 
-from common import supervisor
+from common import log, supervisor
+from common.reach import SchemeHint
 from mlbridge.targets import TargetFailure
+from mlbridge.targets.address import without_credentials
 
 #: Pause before the first new try, seconds; it doubles up to `MAX_PAUSE_S`, and each is spread over half to all of it.
 MIN_PAUSE_S: Final = 0.05
@@ -21,11 +23,20 @@ CLOSE_S: Final = 1.5
 #: How long a frame waits for a connection, or for room in it: it must not get old there.
 PATIENCE_S: Final = 0.5
 
+#: What keeps the first connection from coming about is logged so often at most, seconds.
+TOLD_EVERY_S: Final = 60.0
+
+_log = log.get("mlbridge.lasting")
+
 C = TypeVar("C")
 
 
 class Lasting(Generic[C]):
-    """Keeps one connection of a kind. `connect` gives it, `serve` reads it and returns or raises at its end."""
+    """Keeps one connection of a kind. `connect` gives it, `serve` reads it and returns or raises at its end.
+
+    `url`: where it leads. Until the first connection stands, the reason is logged, with the scheme that is expected
+    where the URL has another.
+    """
 
     def __init__(
         self,
@@ -34,11 +45,16 @@ class Lasting(Generic[C]):
         *,
         lost: Callable[[str, BaseException | None], None],
         reason: Callable[[BaseException], str],
+        url: str,
     ) -> None:
         self._connect = connect
         self._serve = serve
         self._lost = lost
         self._reason = reason
+        self._url = url
+        self._hint = SchemeHint(url)
+        self._stood = False
+        self._told: tuple[str, float] = "", float("-inf")
         self._connection: C | None = None
         self._stands = asyncio.Event()
         self._why = "not connected yet"
@@ -73,6 +89,7 @@ class Lasting(Generic[C]):
                     self._connection = connection
                     self._stands.set()
                     stood_at = loop.time()
+                    self._stood = True
                     await self._serve(connection)
                     self._why = "it closed the connection"
             except Exception as exc:  # whatever a library raises: it is told with the next frame, and tried again
@@ -82,10 +99,20 @@ class Lasting(Generic[C]):
                 self._connection = None
                 self._stands.clear()
                 self._lost(f"the connection was lost: {self._why}", failure)
+            if failure is not None and not self._stood:
+                self._why = await self._hint.added_to(self._why)
+                self._tell_why(loop.time())
             if stood_at is not None and loop.time() - stood_at > 10 * MAX_PAUSE_S:
                 pause_s = MIN_PAUSE_S
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+    def _tell_why(self, now: float) -> None:
+        told, told_at = self._told
+        if self._why == told or now - told_at < TOLD_EVERY_S:
+            return
+        self._told = self._why, now
+        _log.warning("no connection to the ML service yet", service=without_credentials(self._url), reason=self._why)
 
 
 class _opened(Generic[C]):  # noqa: N801 - used as a word

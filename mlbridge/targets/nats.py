@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from common.frames import Frame
+from common.ports import DEFAULT_PORTS
 from mlbridge.refusals import Blame
 from mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from mlbridge.targets.address import Channels, without_credentials
@@ -36,6 +36,8 @@ WRITE_BYTES: Final = 2 << 20
 PING_S: Final = 5
 #: How long a frame waits to be told why its connection ended, seconds.
 WHY_S: Final = 1.0
+#: Longer than a connection lives whose server does not answer (`PING_S`), seconds.
+FLUSH_S: Final = 60
 #: The status of a reply that says that nobody subscribes (ADR-4).
 NO_RESPONDERS: Final = "503"
 
@@ -60,7 +62,7 @@ class NatsTarget:
     async def open(self, heard: Heard) -> None:
         """Begin to connect."""
         self._answers = Answers(heard)
-        self._lasting = Lasting(self._connect, _ended, lost=self._lost, reason=_reason)
+        self._lasting = Lasting(self._connect, _ended, lost=self._lost, reason=_reason, url=self._url)
 
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Publish the frame, and wait until the server has it, or the service has answered it if it does that.
@@ -98,7 +100,7 @@ class NatsTarget:
             if answers.answers_each:
                 flushed = True
                 return await answer
-            await _flushed(client, max(1, round(self._timeout_s)), answer)
+            await connection.flushed(answer)
             flushed = True
             return await answers.wait(answer, frame.stream_id)
         except NatsError as exc:
@@ -127,23 +129,24 @@ class NatsTarget:
             """What ends the connection is heard of by `closed`."""
 
         parts = urlsplit(self._url)
-        client = await nats.connect(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
-            name="watchout-mlbridge",
-            user=unquote(parts.username) if parts.username and parts.password is not None else None,
-            password=unquote(parts.password) if parts.password is not None else None,
-            token=unquote(parts.username) if parts.username and parts.password is None else None,
-            tls=self._tls,
-            allow_reconnect=False,
-            connect_timeout=int(OPEN_S),
-            ping_interval=PING_S,
-            max_outstanding_pings=2,
-            pending_size=WRITE_BYTES,
-            error_cb=failed,
-            closed_cb=closed,
-            disconnected_cb=closed,
-        )
+        client = _TlsClient() if parts.scheme == "tls" else Client()
         try:
+            await client.connect(
+                f"{parts.scheme}://{_host(parts.hostname or '')}:{parts.port or DEFAULT_PORTS[parts.scheme]}",
+                name="watchout-mlbridge",
+                user=unquote(parts.username) if parts.username and parts.password is not None else None,
+                password=unquote(parts.password) if parts.password is not None else None,
+                token=unquote(parts.username) if parts.username and parts.password is None else None,
+                tls=self._tls,
+                allow_reconnect=False,
+                connect_timeout=int(OPEN_S),
+                ping_interval=PING_S,
+                max_outstanding_pings=2,
+                pending_size=WRITE_BYTES,
+                error_cb=failed,
+                closed_cb=closed,
+                disconnected_cb=closed,
+            )
             connection = _Connection(client, ended, self._answers)
             limits: dict[str, Any] = {"pending_msgs_limit": PENDING_MESSAGES, "pending_bytes_limit": PENDING_BYTES}
             await client.subscribe(self._channels.alerts, queue=self._queue, cb=connection.heard, **limits)
@@ -152,6 +155,15 @@ class NatsTarget:
             yield connection
         finally:
             await client.close()
+
+
+class _TlsClient(Client):
+    """A client that sends nothing, credentials least of all, to a server that does not begin TLS."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and not info.get("tls_required"):
+            raise NatsError("the server does not begin TLS")
+        await super()._process_info(info, initial_connection)
 
 
 class _Connection:
@@ -163,7 +175,25 @@ class _Connection:
         self.inbox = client.new_inbox()
         self._answers = answers
         self._keys: OrderedDict[str, Key] = OrderedDict()
+        self._flushes: set[asyncio.Future[None]] = set()
         self._number = 0
+
+    async def flushed(self, answer: Answer) -> None:
+        """Wait until the server has all that was published, or the answer is there: also that the connection was lost.
+
+        The flush itself goes on when its caller does not: a pong for one that was cancelled would end the connection.
+        """
+        flush = asyncio.ensure_future(self.client.flush(timeout=FLUSH_S))
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flush_ended)
+        await asyncio.wait((flush, answer), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            flush.result()
+
+    def _flush_ended(self, flush: asyncio.Future[None]) -> None:
+        self._flushes.discard(flush)
+        if not flush.cancelled():
+            flush.exception()  # so that asyncio does not log it as never retrieved
 
     def expect(self, frame: Frame) -> str:
         """The subject for the answer to this frame."""
@@ -195,21 +225,14 @@ async def _ended(connection: _Connection) -> None:
         raise error
 
 
-async def _flushed(client: Client, timeout_s: int, answer: Answer) -> None:
-    """Wait until the server has all that was published, or the answer is there: also that the connection was lost."""
-    flush = asyncio.ensure_future(client.flush(timeout=timeout_s))
-    try:
-        await asyncio.wait((flush, answer), return_when=asyncio.FIRST_COMPLETED)
-        if flush.done():
-            flush.result()
-    finally:
-        flush.cancel()
-
-
 def _read(message: Msg) -> object:
     if len(message.data) > MAX_ANSWER_BYTES:
         return Nonsense(f"a message of {len(message.data)} bytes, expected at most {MAX_ANSWER_BYTES}")
     return read_msgpack(message.data)
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
 
 
 def _unheard(_: list[object]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -18,18 +19,24 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     InvalidResponse,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.frames import Frame
+from common.ml_url import sentinels_of
+from common.ports import DEFAULT_PORTS
 from mlbridge.refusals import Blame
 from mlbridge.targets import Heard, TargetFailure
 from mlbridge.targets.address import Channels, without_credentials
@@ -58,6 +65,17 @@ class _BoundedParser(_AsyncRESP2Parser):
         return await super()._read(length)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One Redis, and how to sign in to it."""
+
+    host: str
+    port: int
+    database: int
+    username: str | None
+    password: str | None
+
+
 class RedisTarget(ABC, Generic[C]):
     """What both ways of using a server share. A subclass says how alerts are read and what becomes of a frame."""
 
@@ -67,6 +85,7 @@ class RedisTarget(ABC, Generic[C]):
         self._connections = connections
         self._tls = tls
         self._client: Redis | None = None
+        self._at: Server | None = None
         self._lasting: Lasting[C] | None = None
         self.channels = Channels.of(url)
         self.answers = Answers(_unheard)
@@ -79,8 +98,7 @@ class RedisTarget(ABC, Generic[C]):
     async def open(self, heard: Heard) -> None:
         """Begin to listen for alerts."""
         self.answers = Answers(heard)
-        self._client = self.make_client(self._connections, self._timeout_s)
-        self._lasting = Lasting(self.connected, self.serve, lost=self._lost, reason=_reason)
+        self._lasting = Lasting(self._connect, self.serve, lost=self._lost, reason=_reason, url=self._url)
 
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Give the frame to the server, while alerts can be heard.
@@ -88,9 +106,9 @@ class RedisTarget(ABC, Generic[C]):
         A command has its connection to itself, so that every frame is `apart`.
         """
         del apart
-        assert self._client is not None, "open comes first"
-        assert self._lasting is not None
+        assert self._lasting is not None, "open comes first"
         await self._lasting.get()
+        assert self._client is not None, "there is a connection"
         try:
             return await self.send(self._client, frame)
         except (RedisError, OSError) as exc:
@@ -100,8 +118,6 @@ class RedisTarget(ABC, Generic[C]):
         """Close all connections."""
         if self._lasting is not None:
             await self._lasting.close()
-        if self._client is not None:
-            await self._client.aclose()
 
     def _lost(self, reason: str, _: BaseException | None) -> None:
         self.answers.lost(reason)
@@ -118,27 +134,66 @@ class RedisTarget(ABC, Generic[C]):
     async def send(self, client: Redis, frame: Frame) -> list[object]:
         """Give one frame to the server; the alerts of the answer, if that is known."""
 
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[C]:
+        """Connected to the server, or to the one that is master now; frames go where alerts come from."""
+        self._at = await self._master()
+        self._client = client = self.make_client(self._connections, self._timeout_s)
+        try:
+            async with self.connected() as connection:
+                yield connection
+        finally:
+            await client.aclose()
+
+    async def _master(self) -> Server:
+        """Where the server is: as the URL says, or its sentinels."""
+        parts = urlsplit(self._url)
+        if not parts.scheme.endswith("+sentinel"):
+            path = parts.path.strip("/")
+            return Server(
+                parts.hostname or "127.0.0.1",
+                parts.port or DEFAULT_PORTS[parts.scheme],
+                int(path or 0),
+                unquote(parts.username) if parts.username else None,
+                unquote(parts.password) if parts.password else None,
+            )
+        url = sentinels_of(self._url)
+        options = {"socket_timeout": PATIENCE_S * 2, "socket_connect_timeout": PATIENCE_S * 2, **self._tls_options()}
+        if self._tls_options():
+            options["ssl"] = True
+        sentinel: Any = Sentinel(list(url.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        try:
+            host, port = await sentinel.discover_master(url.name)
+        finally:
+            for one in sentinel.sentinels:
+                await one.aclose()
+        return Server(str(host), int(port), url.database, url.username, url.password)
+
+    def _tls_options(self) -> dict[str, Any]:
+        if not self._url.startswith("rediss"):
+            return {}
+        return {
+            "ssl_ca_certs": None if self._tls.ca is None else str(self._tls.ca),
+            "ssl_certfile": None if self._tls.cert is None else str(self._tls.cert),
+            "ssl_keyfile": None if self._tls.cert is None else str(self._tls.key or self._tls.cert),
+            "ssl_check_hostname": True,
+        }
+
     def make_client(self, connections: int, timeout_s: float) -> Redis:
         """A client with so many connections at most; each answer of the server has `timeout_s`."""
-        parts = urlsplit(self._url)
-        tls: dict[str, Any] = {}
-        if parts.scheme == "rediss":
-            tls = {
-                "ssl_ca_certs": None if self._tls.ca is None else str(self._tls.ca),
-                "ssl_certfile": None if self._tls.cert is None else str(self._tls.cert),
-                "ssl_keyfile": None if self._tls.cert is None else str(self._tls.key or self._tls.cert),
-                "ssl_check_hostname": True,
-            }
+        assert self._at is not None, "only while it is connected"
+        tls = self._tls_options()
+        at = self._at
         return Redis.from_pool(
             BlockingConnectionPool(
                 connection_class=SSLConnection if tls else Connection,
                 max_connections=connections,
                 timeout=PATIENCE_S,
-                host=parts.hostname or "127.0.0.1",
-                port=parts.port or 6379,
-                db=int(parts.path.strip("/") or 0),
-                username=unquote(parts.username) if parts.username else None,
-                password=unquote(parts.password) if parts.password else None,
+                host=at.host,
+                port=at.port,
+                db=at.database,
+                username=at.username,
+                password=at.password,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=OPEN_S,
                 socket_keepalive=True,
@@ -217,6 +272,24 @@ def _blame(exc: Exception) -> Blame:
 
 
 def _reason(exc: BaseException) -> str:
-    if isinstance(exc, TimeoutError):
-        return "the server does not answer"
+    text = str(exc)[:150]
+    match exc:
+        case MasterNotFoundError():
+            return "its sentinels do not know the master of this name, or none of them answers"
+        case NoPermissionError():
+            return f"its user may not do that ({text})"
+        case AuthenticationError():
+            return f"it lets nobody in with this user and password ({text}): redis://user:password@host"
+        case ReadOnlyError():
+            return "it is a replica: the URL has to lead to the master, or use redis+sentinel://"
+        case ResponseError() if text.startswith(("MOVED", "CLUSTERDOWN", "CROSSSLOT")):
+            return "it is a Redis Cluster, whose streams are not supported: use ML_REDIS_MODE=pubsub"
+        case ResponseError() if "DB index" in text:
+            return f"it has no database of the number in the URL ({text})"
+        case RedisConnectionError() if "protected mode" in text:
+            return "it is in protected mode, and takes connections from its own machine only: set a password there"
+        case OutOfMemoryError():
+            return "it has no memory left (maxmemory with noeviction)"
+        case TimeoutError() | RedisTimeoutError():
+            return "the server does not answer"
     return f"{type(exc).__name__}: {str(exc)[:150]}"

@@ -69,7 +69,7 @@ class WebSocketTarget:
         """Begin to connect."""
         self._heard = heard
         self._answers = Answers(heard)
-        self._lasting = Lasting(self._connect, self._serve, lost=self._lost, reason=_reason)
+        self._lasting = Lasting(self._connect, self._serve, lost=self._lost, reason=_reason, url=self._url)
 
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Send the frame; its alerts when they come before the service is done with it.

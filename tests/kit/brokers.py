@@ -45,6 +45,11 @@ class Broker:
     def start(self) -> None:
         """Start, and wait until it accepts connections."""
         command = [*_command(self.kind, self.port, self._folder), *self._options]
+        if self.kind == "sentinel":  # its options are lines of the file that it rewrites itself
+            lines = (f"port {self.port}", "bind 127.0.0.1", f"dir {self._folder}", *self._options)
+            conf = self._folder / "sentinel.conf"
+            conf.write_text("\n".join(lines) + "\n")
+            command = [_command("valkey", self.port, self._folder)[0], str(conf), "--sentinel"]
         self._process = subprocess.Popen(["sh", "-c", _UNTIL_STDIN_CLOSES, "sh", *command], stdin=subprocess.PIPE)
         until = time.monotonic() + READY_S
         while time.monotonic() < until:
@@ -72,6 +77,8 @@ class Broker:
 
 
 def _command(kind: str, port: int, folder: Path) -> list[str]:
+    if kind == "sentinel":
+        kind = "valkey"
     if kind == "nats":
         program = Path(sysconfig.get_path("scripts")) / "nats-server"
         if not program.is_file():
@@ -94,7 +101,7 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def start_broker() -> Iterator[Callable[..., Broker]]:
-    """Start a server of a kind: ``nats``, ``redis`` or ``valkey``."""
+    """Start a server of a kind: ``nats``, ``redis``, ``valkey`` or ``sentinel``, the latter with lines of its file."""
     brokers: list[Broker] = []
 
     def start(kind: str, **options: tuple[str, ...]) -> Broker:

@@ -633,3 +633,88 @@ async def test_over_zeromq_a_service_that_is_away_is_a_failure_and_found_when_it
             async with zmq_service(port) as (frames, _):
                 await shown(target, frame(number))
                 assert msgpack.unpackb(await asyncio.wait_for(frames.recv(), WAIT_S))["frameId"] == number
+
+
+# ── Sentinel ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("mode", ["pubsub", "streams"])
+async def test_behind_sentinel_frames_and_alerts_go_to_the_master_and_follow_a_failover(
+    start_broker: Callable[..., Broker], mode: str
+) -> None:
+    first = start_broker("valkey")
+    second = start_broker("valkey", options=("--replicaof", "127.0.0.1", str(first.port)))
+    sentinel = start_broker(
+        "sentinel",
+        options=(
+            f"sentinel monitor main 127.0.0.1 {first.port} 1",
+            "sentinel down-after-milliseconds main 500",
+            "sentinel failover-timeout main 5000",
+        ),
+    )
+    dead = free_port()
+    url = f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{sentinel.port}/main/1"
+    async with opened(url, ml_redis_mode=mode) as (target, heard), Redis(port=sentinel.port) as asked:
+
+        async def works_on(broker: Broker, number: int) -> None:
+            heard.clear()
+            async with Redis(port=broker.port, db=1) as client, contextlib.AsyncExitStack() as stack:
+                if mode == "pubsub":
+                    frames = await stack.enter_async_context(subscriber(client, lambda _: asyncio.sleep(0)))
+                assert await shown(target, frame(number)) == []
+                if mode == "pubsub":
+                    await client.publish("ml-alerts", json.dumps({**ALERT, "streamId": "s"}))
+                    await until(lambda: frames, WAIT_S)
+                else:
+                    await client.xadd("ml-alerts", {"alert": json.dumps({**ALERT, "streamId": "s"})})
+                    assert await client.xlen("video-frames") >= 1
+                await until(lambda: heard, WAIT_S)
+
+        await works_on(first, 1)
+        async with asyncio.timeout(WAIT_S):
+            while (await asked.execute_command("SENTINEL", "MASTER", "main"))[b"num-slaves"] != b"1":
+                await asyncio.sleep(0.1)
+        first.stop()
+        async with asyncio.timeout(2 * WAIT_S):
+            while True:
+                async with Redis(port=second.port) as client:
+                    if (await client.role())[0] == b"master":
+                        break
+                await asyncio.sleep(0.1)
+        await works_on(second, 2)
+
+
+async def test_a_master_that_the_sentinels_do_not_know_is_named(start_broker: Callable[..., Broker]) -> None:
+    sentinel = start_broker("sentinel")
+    async with opened(f"redis+sentinel://:hunter2@127.0.0.1:{sentinel.port}/nobody") as (target, _):
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with pytest.raises(TargetFailure) as raised:
+                    await target.show(frame())
+                if "master of this name" in str(raised.value):
+                    break
+                await asyncio.sleep(0.05)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "credentials", "says"),
+    [
+        (("--requirepass", "secret-7"), "", "lets nobody in"),
+        (("--requirepass", "secret-7"), ":wrong-8@", "lets nobody in"),
+        ((), "", "no database of the number"),
+    ],
+)
+async def test_what_redis_refuses_is_said_in_one_clear_line(
+    start_broker: Callable[..., Broker], options: tuple[str, ...], credentials: str, says: str
+) -> None:
+    broker = start_broker("valkey", options=options)
+    async with opened(f"redis://{credentials}127.0.0.1:{broker.port}/99") as (target, _):
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with pytest.raises(TargetFailure) as raised:
+                    await target.show(frame())
+                if says in str(raised.value):
+                    break
+                await asyncio.sleep(0.05)
+    assert "wrong-8" not in str(raised.value)
