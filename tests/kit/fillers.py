@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.kit.clients import Clients, RawSocket, Viewer
-from tests.kit.processes import Watchout
+from common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
+from tests.kit.clients import JPEG, Clients, RawSocket, Viewer, http, new_name
+from tests.kit.processes import SERVICE_TOKEN, Watchout
 
 PAGE: Final = Path(__file__).parents[2] / "docs/security.md"
 #: Columns of the table.
@@ -87,3 +88,39 @@ async def fill_waits(scene: Scene) -> None:
             await viewer.send("subscribe", streamId=f"nobody-{number}-{stream}", consumes=["video-frame", "alert"])
 
     await asyncio.gather(*(one(number) for number in range(10)))
+
+
+@filler("reservations")
+async def fill_reservations(scene: Scene) -> None:
+    async def one(user: str) -> None:
+        for _ in range(20):
+            camera = await scene.clients.camera(scene.watchout.url, scene.token(user))
+            await camera.register(new_name())
+            await camera.leave()
+
+    await asyncio.gather(*(one(f"user{number % 4}") for number in range(12)))
+
+
+@filler("recent alerts")
+async def fill_recent_alerts(scene: Scene) -> None:
+    nasty = {"a": [{}] * (MAX_METADATA_VALUES - 3), "b": "x" * (MAX_METADATA_BYTES - 4000)}
+
+    async def one(number: int) -> None:
+        camera = await scene.clients.camera(scene.watchout.url, scene.token(f"user{number % 4}"))
+        await camera.register(new_name(), produces=["alert"], consumes=["alert"])
+        for _ in range(60):
+            await camera.send("alert", severity="low", message="x", metadata=nasty)
+
+    async def push(number: int) -> None:
+        many = [{"streamId": f"nobody-{number}", "severity": "low", "message": "x", "metadata": nasty}] * 80
+        await http(f"{scene.watchout.url}/alerts", method="POST", token=SERVICE_TOKEN, body=many)
+
+    await asyncio.gather(*(one(number) for number in range(12)), *(push(number) for number in range(10)))
+
+
+@filler("newest frames")
+async def fill_newest_frames(scene: Scene) -> None:
+    for number in range(60):
+        camera = await scene.clients.camera(scene.watchout.url, scene.token(f"user{number % 4}"))
+        await camera.register(new_name())
+        await camera.show_binary(JPEG + bytes(6 << 20))
