@@ -520,8 +520,8 @@ class Settings:
     )  # fmt: skip
     jwt_secret: str | None = _setting(
         "JWT_SECRET", _shared_secret, None, group="Identity and rights", expects="≥ 8 characters", secret=True,
-        help="Secret of JWTs signed with HS256, HS384 or HS512. At most one of `JWT_SECRET`, `JWT_PUBLIC_KEY` and "
-        "`JWT_JWKS_URL`.",
+        help="Secret of JWTs signed with HS256, HS384 or HS512. `JWT_PUBLIC_KEY` and `JWT_JWKS_URL` may be set beside "
+        "it: each is for tokens of its own algorithms only.",
     )  # fmt: skip
     jwt_public_key: str | None = _setting(
         "JWT_PUBLIC_KEY", _public_key, None, group="Identity and rights", expects="PEM or path",
@@ -529,8 +529,8 @@ class Settings:
     )  # fmt: skip
     jwt_jwks_url: str | None = _setting(
         "JWT_JWKS_URL", _http_url, None, group="Identity and rights", expects="URL", secret=True,
-        help="Where the issuer publishes its keys; Better Auth's jwt plugin does so at `/api/auth/jwks`. Needs "
-        "`JWT_ISSUER` or `JWT_AUDIENCE`.",
+        help="Where the issuer publishes its keys; Better Auth's jwt plugin does so at `/api/auth/jwks`. Set "
+        "`JWT_ISSUER` with it: the same keys may sign what is meant for others.",
     )  # fmt: skip
     jwt_issuer: str | None = _setting(
         "JWT_ISSUER", _text, None, group="Identity and rights", expects="text", help="`iss` that a JWT must have."
@@ -548,18 +548,27 @@ class Settings:
         "JWT_REQUIRE_SESSION", _flag, False, group="Identity and rights", expects="true, false",
         help="Refuse JWTs without that claim: they would be good until they expire, whatever happens to the session.",
     )  # fmt: skip
+    jwt_max_age_s: float = _setting(
+        "JWT_MAX_AGE_S", _number(0, 31_536_000), 3600.0, group="Identity and rights", expects="0–31536000 s",
+        help="How long after its `iat` a JWT without `exp` is good. One with neither is refused; 0: so is one without "
+        "`exp`.",
+    )  # fmt: skip
     jwt_leeway_s: float = _setting(
         "JWT_LEEWAY_S", _number(0, 300), 0.0, group="Identity and rights", expects="0–300 s",
         help="How far the issuer's clock may be off, for `exp` and `nbf`.",
     )  # fmt: skip
     introspection_url: str | None = _setting(
         "INTROSPECTION_URL", _http_url, None, group="Identity and rights", expects="URL", secret=True,
-        help="Endpoint that says who a token is: RFC 7662 (`active`, `sub`, `exp`), plain claims, or Better Auth's "
-        "`get-session`.",
+        help="Endpoint that says who a token is: RFC 7662 (`active`, `sub`, `exp`), plain claims, Better Auth's "
+        "`get-session`, or such an answer under `claims` or `data`.",
     )  # fmt: skip
     introspection_method: str = _setting(
         "INTROSPECTION_METHOD", _one_of("post", "get"), "post", group="Identity and rights", expects="POST, GET",
-        help="How it is asked: the token in a form, or in the query.",
+        help="How it is asked: the token in the body, or in the query.",
+    )  # fmt: skip
+    introspection_body: str = _setting(
+        "INTROSPECTION_BODY", _one_of("form", "json"), "form", group="Identity and rights", expects="form, json",
+        help="Body of a `POST`: a form (RFC 7662), or a JSON object.",
     )  # fmt: skip
     introspection_token_param: str = _setting(
         "INTROSPECTION_TOKEN_PARAM", _token_name, "token", group="Identity and rights", expects="name",
@@ -902,13 +911,6 @@ def _together(s: Settings) -> list[str]:
     faults: list[str] = []
     keys = {"JWT_SECRET": s.jwt_secret, "JWT_PUBLIC_KEY": s.jwt_public_key, "JWT_JWKS_URL": s.jwt_jwks_url}
     given = [name for name, value in keys.items() if value is not None]
-    if len(given) > 1:
-        faults.append(f"{' and '.join(given)} are set, expected one of them: a JWT has one way to be verified")
-    if s.jwt_jwks_url is not None and s.jwt_issuer is None and s.jwt_audience is None:
-        faults.append(
-            "JWT_JWKS_URL is set without JWT_ISSUER and JWT_AUDIENCE, expected one at least: the same keys also sign "
-            "what is meant for others"
-        )
     if "jwt" in s.auth_methods and not given:
         faults.append("AUTH_METHODS has jwt, expected JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL with it")
     if "introspection" in s.auth_methods and s.introspection_url is None:

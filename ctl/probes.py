@@ -207,19 +207,22 @@ async def keys(settings: Settings) -> list[Finding]:
     """The key of JWTs, or the issuer's published keys."""
     if "jwt" not in methods(settings):
         return [ok("keys", "No JWT is accepted: no JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL is in use.")]
-    if settings.jwt_jwks_url is not None:
-        return await _published(settings.jwt_jwks_url)
-    verifier = JwtVerifier(settings)
+    found = [] if settings.jwt_jwks_url is None else await _published(settings.jwt_jwks_url)
+    if settings.jwt_public_key is None and settings.jwt_secret is None:
+        return found
+    verifier = JwtVerifier(replace(settings, jwt_jwks_url=None))
     try:
         await verifier.open()
     except StartError as exc:
-        return [wrong("keys", f"{exc}.", "Every gateway refuses to start with it: set the right one.")]
+        return [*found, wrong("keys", f"{exc}.", "Every gateway refuses to start with it: set the right one.")]
     finally:
         await verifier.close()
     if settings.jwt_public_key is not None:
         algorithms = " ".join(sorted(pem_key(settings.jwt_public_key).algorithms))
-        return [ok("keys", f"JWT_PUBLIC_KEY can be used ({algorithms}).")]
-    return [ok("keys", "JWT_SECRET can be used (HS256 HS384 HS512).")]
+        found.append(ok("keys", f"JWT_PUBLIC_KEY can be used ({algorithms})."))
+    if settings.jwt_secret is not None:
+        found.append(ok("keys", "JWT_SECRET can be used (HS256 HS384 HS512)."))
+    return found
 
 
 async def _published(url: str) -> list[Finding]:

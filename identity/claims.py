@@ -30,6 +30,19 @@ MAX_ROLES: Final = 100
 SESSION_CACHE_TYPE: Final = "better-auth.session-cache+jwt"
 SESSION_CACHE_AUDIENCE: Final = "better-auth:session-cache"
 
+#: Where the user's id stands, in the order in which it is looked for; then in an object ``user``.
+SUBJECTS: Final = ("sub", "userId", "user_id", "uid")
+#: When a token ends, in an introspection's answer.
+_ENDS: Final = ("exp", "expiresAt", "expires_at", "expires")
+#: Objects of an answer in which it may say these things, besides the answer itself.
+_PARTS: Final = ("claims", "data", "session", "user")
+#: What an answer may call it that a token is good.
+_VERDICTS: Final = ("active", "valid", "authenticated", "success")
+#: A date above this is in milliseconds: as seconds it would be in the year 5138.
+_MILLISECONDS: Final = 1e11
+#: The clock of who made a token may be ahead by so much.
+_AHEAD_S: Final = 60.0
+
 #: RFC 7515 section 7.1: base64url without padding.
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 #: What may be sent to an endpoint: nothing that ends a header line or a field.
@@ -62,12 +75,15 @@ class JwtPolicy:
     audience: str | None = None
     session_claim: str | None = None
     leeway_s: float = 0.0
+    max_age_s: float = 0.0
 
     @classmethod
-    def of(cls, settings: Settings) -> JwtPolicy:
-        """With a JWKS address the audience is the issuer unless said otherwise, as Better Auth has it."""
+    def of(cls, settings: Settings, *, published: bool | None = None) -> JwtPolicy:
+        """For tokens of the issuer's published keys the audience is the issuer unless said otherwise, as Better Auth
+        has it. `published`: it is for them; None: where there is a JWKS address.
+        """
         audience = settings.jwt_audience
-        if audience is None and settings.jwt_jwks_url is not None:
+        if audience is None and (settings.jwt_jwks_url is not None if published is None else published):
             audience = settings.jwt_issuer
         claim = settings.jwt_session_claim
         return cls(
@@ -75,6 +91,7 @@ class JwtPolicy:
             audience=audience,
             session_claim=None if claim.lower() == "none" else claim,
             leeway_s=settings.jwt_leeway_s,
+            max_age_s=settings.jwt_max_age_s,
         )
 
 
@@ -107,6 +124,11 @@ def looks_like_jwt(token: str) -> bool:
     return True
 
 
+def is_symmetric(token: str) -> bool:
+    """Whether a JWT says that a shared secret signed it (HS256, HS384, HS512). Raises `Refused` for what is none."""
+    return str(_header(_split(token)[0])["alg"]).startswith("HS")
+
+
 def well_formed(token: str) -> bool:
     """Whether an opaque token may be shown to an endpoint: printable ASCII without spaces, up to 8 KiB."""
     return _OPAQUE.fullmatch(token) is not None
@@ -131,10 +153,11 @@ def read_jwt(token: str, policy: JwtPolicy, now: float) -> SignedJwt:
 
 
 def read_introspection(body: bytes, now: float) -> Claims:
-    """Who a token is by an endpoint's answer: RFC 7662, plain claims, or Better Auth's ``get-session``.
+    """Who a token is by an endpoint's answer: RFC 7662, plain claims, Better Auth's ``get-session``, or such in parts.
 
-    Claims from here have no session id: there is no row of ours behind it. Raises `Refused` when it is nobody, and
-    `Unreadable`.
+    The claims stand in the answer itself, or in objects `claims`, `data`, `session` and `user` of it, or of its
+    `claims` or `data`. The earliest end counts. They have no session id: there is no row of ours behind it.
+    Raises `Refused` when it is nobody, and `Unreadable`.
     """
     try:
         answer = msgspec.json.decode(body)
@@ -144,39 +167,83 @@ def read_introspection(body: bytes, now: float) -> Claims:
         raise Refused("the endpoint knows nobody by it")
     if not isinstance(answer, dict):
         raise Unreadable("its answer is neither an object nor null")
-    if answer.get("active", True) is not True:
-        raise Refused("the endpoint says that it is not active")
-    session = answer.get("session")
-    if "active" not in answer and isinstance(session, dict):
-        return _of_better_auth(session, answer.get("user"), now)
-    names = ("sub", "user_id", "userId", "username" if "active" in answer else "id")
-    expires_at = math.inf if answer.get("exp") is None else _answered(_number, answer["exp"], "exp")
-    return _introspected(_first(answer, names), expires_at, answer, now)
-
-
-def _of_better_auth(session: dict[str, Any], user: object, now: float) -> Claims:
-    owner = user if isinstance(user, dict) else {}
-    user_id = _first(session, ("userId", "user_id"))
-    if owner.get("id", user_id) != user_id:
-        raise Refused("its session is another user's")
-    at = _first(session, ("expiresAt", "expires_at"))
-    expires_at = math.inf if at is None else _answered(_date, at, "expiresAt")
-    return _introspected(user_id, expires_at, owner, now)
-
-
-def _introspected(user_id: object, expires_at: float, about: dict[str, Any], now: float) -> Claims:
+    if "session" in answer and answer["session"] is None:
+        raise Refused("the endpoint knows no session by it")
+    parts = _parts(answer)
+    for _, part in parts:
+        for name in _VERDICTS:
+            if name in part and not _is_true(part[name]):
+                raise Refused("the endpoint says that it is not active")
+    ends = [_answered(part[name], name) for kind, part in parts if kind != "user" for name in _ENDS
+            if part.get(name) is not None]  # fmt: skip
+    lives = [
+        _answered_number(part["expires_in"], "expires_in") for _, part in parts if part.get("expires_in") is not None
+    ]
+    expires_at = min([*ends, *(now + life for life in lives)], default=math.inf)
+    user_id = _introspected_user(parts)
     if now >= expires_at:
         raise Refused("it has expired")
-    _check_not_banned(about, now)
-    return Claims(_name(user_id, "the user's id"), expires_at, None, _roles(about))
+    roles: frozenset[str] = frozenset()
+    for kind, part in parts:
+        _check_not_banned(part, now)
+        roles |= _roles(part) if kind != "session" else frozenset()
+    if len(roles) > MAX_ROLES:
+        raise Refused(f"it has over {MAX_ROLES} roles")
+    return Claims(_name(user_id, "the user's id"), expires_at, None, roles)
 
 
-def _answered(read: Any, value: object, name: str) -> float:
+def _parts(answer: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The answer, and the objects in it that say something of the token, each with its name.
+
+    Where the answer itself says whose the token is, `claims` and `data` are whatever else the endpoint keeps of him.
+    """
+    found = [("", answer)]
+    for kind in _PARTS if _first(answer, SUBJECTS) is None else ("session", "user"):
+        if isinstance(part := answer.get(kind), dict):
+            found.append((kind, part))
+            if kind in ("claims", "data"):
+                found += [(name, each) for name in _PARTS if isinstance(each := part.get(name), dict)]
+    return found
+
+
+def _introspected_user(parts: list[tuple[str, dict[str, Any]]]) -> object:
+    """The user's id. An ``id`` is the user's only where the object is not a session, and nothing says it better."""
+    named = [_first(part, SUBJECTS) for _, part in parts]
+    users = [_first(part, ("id", *SUBJECTS)) for kind, part in parts if kind == "user"]
+    owners = [_first(part, ("userId", "user_id")) for kind, part in parts if kind == "session"]
+    said = [each for each in (*owners, *users) if each is not None]
+    if owners and len({str(each) for each in said}) > 1:
+        raise Refused("its session is another user's")
+    others = [_first(part, ("id",)) for kind, part in parts if kind != "session"]
+    others += [_first(parts[0][1], ("username",))] if "active" in parts[0][1] else []
+    return next((each for each in (*named, *users, *others) if each is not None), None)
+
+
+def _is_true(value: object) -> bool:
+    return value is True or (isinstance(value, str) and value.strip().lower() == "true")
+
+
+def _answered(value: object, name: str) -> float:
+    """A date of an answer: a number or text of one, in seconds or milliseconds, or ISO 8601 with its zone."""
     try:
-        moment: float = read(value)
+        try:
+            return _moment(_number(float(value) if isinstance(value, str) else value))
+        except ValueError:  # also of a text that is no number
+            return _date(value)
     except ValueError:
         raise Unreadable(f"its answer has an {name} that is no date") from None
-    return moment
+
+
+def _answered_number(value: object, name: str) -> float:
+    try:
+        return _number(value)
+    except ValueError:
+        raise Unreadable(f"its answer has an {name} that is no number") from None
+
+
+def _moment(number: float) -> float:
+    """Seconds since the epoch, out of seconds or milliseconds."""
+    return number / 1000 if number > _MILLISECONDS else number
 
 
 def _claims(payload: dict[str, Any], policy: JwtPolicy, now: float) -> Claims:
@@ -190,7 +257,7 @@ def _claims(payload: dict[str, Any], policy: JwtPolicy, now: float) -> Claims:
         raise Refused("its iss is not JWT_ISSUER")
     if policy.audience is not None and policy.audience not in listed:
         raise Refused("its aud is not the one expected")
-    expires_at = _claimed(payload, "exp") + policy.leeway_s
+    expires_at = _end(payload, policy, now) + policy.leeway_s
     if now >= expires_at:
         raise Refused("it has expired")
     if "nbf" in payload and now + policy.leeway_s < _claimed(payload, "nbf"):
@@ -198,16 +265,34 @@ def _claims(payload: dict[str, Any], policy: JwtPolicy, now: float) -> Claims:
     _check_not_banned(payload, now)
     session = payload.get(policy.session_claim) if policy.session_claim is not None else None
     return Claims(
-        user_id=_name(payload.get("sub"), "its sub"),
+        user_id=_name(_subject(payload), "its sub"),
         expires_at=expires_at,
         session_id=None if session is None else _name(session, "its session"),
         roles=_roles(payload),
     )
 
 
+def _end(payload: dict[str, Any], policy: JwtPolicy, now: float) -> float:
+    """When a JWT ends: at its `exp`, or by the policy a while after its `iat`."""
+    if "exp" in payload or "iat" not in payload or not policy.max_age_s:
+        return _claimed(payload, "exp")
+    made_at = _claimed(payload, "iat")
+    if made_at > now + max(policy.leeway_s, _AHEAD_S):
+        raise Refused("its iat is in the future")
+    return made_at + policy.max_age_s
+
+
+def _subject(payload: dict[str, Any]) -> object:
+    """The user's id: the first claim of the usual ones, or the id in an object `user`."""
+    user = payload.get("user")
+    nested = user.get("id") if isinstance(user, dict) else None
+    found = (*(payload.get(name) for name in SUBJECTS), nested, payload.get("id"))
+    return next((each for each in found if each is not None), None)
+
+
 def _claimed(payload: dict[str, Any], name: str) -> float:
     try:
-        return _number(payload.get(name))
+        return _moment(_number(payload.get(name)))
     except ValueError:
         raise Refused(f"its {name} is not a number") from None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlencode
 
+import msgspec
 from yarl import URL
 
 from common import log
@@ -55,6 +56,7 @@ class Introspection:
         self._url = URL(settings.introspection_url)
         self._method = settings.introspection_method.upper()
         self._parameter = settings.introspection_token_param
+        self._json = settings.introspection_body == "json"
         self._bearer = settings.introspection_token_in == "bearer"  # noqa: S105 - the name of a place
         self._proof: dict[str, str] = {}
         if settings.introspection_auth_header_value is not None:
@@ -138,8 +140,8 @@ class Introspection:
         if self._bearer:
             headers["Authorization"] = f"Bearer {token}"
         if self._method == "POST":
-            body = urlencode(fields).encode("ascii")
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = msgspec.json.encode(fields) if self._json else urlencode(fields).encode("ascii")
+            headers["Content-Type"] = "application/json" if self._json else "application/x-www-form-urlencoded"
         else:
             url = url.update_query(fields)
         return await endpoint.ask(self._method, url, headers=headers, body=body)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from common import log
 from common.errors import StartError, StoreUnavailable
 from common.settings import Settings
-from identity.claims import Claims, JwtPolicy, Refused, looks_like_jwt, read_jwt
+from identity.claims import Claims, JwtPolicy, Refused, is_symmetric, looks_like_jwt, read_jwt
 from identity.jwks import IssuerKeys
 from identity.keys import Key, KeyFault, pem_key, secret_key
 
@@ -21,8 +21,9 @@ _log = log.get("identity")
 
 
 class JwtVerifier:
-    """Who a JWT's bearer is, by `JWT_SECRET`, `JWT_PUBLIC_KEY` or `JWT_JWKS_URL`.
+    """Who a JWT's bearer is, by `JWT_SECRET`, `JWT_PUBLIC_KEY` and `JWT_JWKS_URL`, as many of them as are set.
 
+    A token that names HS256, HS384 or HS512 is looked at with the secret alone, and any other with public keys alone.
     `now` gives seconds since the epoch, `clock` is monotonic, in s.
     """
 
@@ -34,21 +35,28 @@ class JwtVerifier:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._policy = JwtPolicy.of(settings)
+        self._policy = JwtPolicy.of(settings, published=False)
+        self._published_policy = JwtPolicy.of(settings, published=True)
         self._now = now
-        self._fixed: tuple[Key, ...] | None = None
+        self._secret: Key | None = None
+        self._public: Key | None = None
+        self._is_open = False
         self._issuer = None if settings.jwt_jwks_url is None else IssuerKeys(settings.jwt_jwks_url, clock=clock)
 
     async def open(self) -> None:
-        """Read the key. Raises `StartError` when it is none that can be used, or none is set."""
+        """Read the keys. Raises `StartError` when one cannot be used, or none is set."""
+        settings = self._settings
+        if settings.jwt_public_key is not None:
+            self._public = _usable("JWT_PUBLIC_KEY", pem_key, settings.jwt_public_key)
+        if settings.jwt_secret is not None:
+            self._secret = _usable("JWT_SECRET", secret_key, settings.jwt_secret)
         if self._issuer is not None:
             await self._issuer.open()
-        elif self._settings.jwt_public_key is not None:
-            self._fixed = (_usable("JWT_PUBLIC_KEY", pem_key, self._settings.jwt_public_key),)
-        elif self._settings.jwt_secret is not None:
-            self._fixed = (_usable("JWT_SECRET", secret_key, self._settings.jwt_secret),)
-        else:
+        elif self._public is None and self._secret is None:
             raise StartError("JWTs cannot be verified: neither JWT_SECRET, JWT_PUBLIC_KEY nor JWT_JWKS_URL is set")
+        if settings.jwt_jwks_url is not None and settings.jwt_issuer is None and settings.jwt_audience is None:
+            _log.warning("JWTs of the issuer's keys are taken whomever they are for: set JWT_ISSUER or JWT_AUDIENCE")
+        self._is_open = True
 
     async def verify(self, token: str) -> Claims | None:
         """The bearer's claims; None for whatever is not a JWT that is good now.
@@ -56,31 +64,43 @@ class JwtVerifier:
         Raises `StoreUnavailable` when the issuer's keys cannot be had.
         """
         try:
-            unproven = read_jwt(token, self._policy, self._now())
-            return unproven.proven(await self._keys(unproven.kid))
+            if is_symmetric(token):
+                return read_jwt(token, self._policy, self._now()).proven(self._held(self._secret))
+            return await self._verify_public(token)
         except Refused as refused:
             _log.debug("JWT refused", reason=str(refused))
             return None
+
+    async def _verify_public(self, token: str) -> Claims:
+        """Proven by the key of the settings, or else by the issuer's."""
+        fixed = self._held(self._public)
+        if fixed or self._issuer is None:
+            try:
+                return read_jwt(token, self._policy, self._now()).proven(fixed)
+            except Refused:
+                if self._issuer is None:
+                    raise
+        assert self._issuer is not None, "else it was refused above"
+        unproven = read_jwt(token, self._published_policy, self._now())
+        return unproven.proven(await self._issuer.find(unproven.kid))
 
     async def check(self) -> None:
         """Raise `StoreUnavailable` when there is no key to verify with."""
         if self._issuer is not None:
             await self._issuer.check()
         else:
-            await self._keys(None)
+            self._held(None)
 
     async def close(self) -> None:
         """Let go of connections; whoever asks afterwards gets `StoreUnavailable`, unless the keys are known."""
-        self._fixed = None
+        self._is_open = False
         if self._issuer is not None:
             await self._issuer.close()
 
-    async def _keys(self, kid: str | None) -> tuple[Key, ...]:
-        if self._issuer is not None:
-            return await self._issuer.find(kid)
-        if self._fixed is None:
+    def _held(self, key: Key | None) -> tuple[Key, ...]:
+        if not self._is_open and self._issuer is None:
             raise StoreUnavailable("JWTs are not verified any more")
-        return self._fixed
+        return () if key is None else (key,)
 
 
 def _usable(name: str, read: Callable[[str], Key], text: str) -> Key:

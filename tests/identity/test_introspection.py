@@ -67,6 +67,28 @@ def read(answer: object) -> Claims:
         ({"user_id": "u1", "roles": ["camera"]}, Claims("u1", roles=frozenset({"camera"}))),
         ({"id": "u1", "sid": "s1"}, Claims("u1")),
         ({"sub": "u1", "session": "s1"}, Claims("u1")),
+        ({"active": "true", "sub": "u1"}, Claims("u1")),
+        ({"active": True, "uid": "u1"}, Claims("u1")),
+        ({"active": True, "id": "u1"}, Claims("u1")),
+        ({"user": {"id": "u1"}}, Claims("u1")),
+        ({"active": True, "user": {"uid": "u1", "role": "a"}}, Claims("u1", roles=frozenset("a"))),
+        # in parts
+        ({"active": True, "claims": {"sub": "u1", "exp": NOW + 9}}, Claims("u1", NOW + 9)),
+        ({"claims": {"userId": "u1", "roles": ["a"]}}, Claims("u1", roles=frozenset("a"))),
+        ({"success": True, "data": {"userId": 7, "expiresAt": LATER}}, Claims("7", NOW + 1.5)),
+        ({"data": {"id": "u1"}}, Claims("u1")),
+        ({"data": {"user": {"id": "u1"}}}, Claims("u1")),
+        ({"data": {"session": {"userId": "u1", "expiresAt": LATER}, "user": {"id": "u1"}}}, Claims("u1", NOW + 1.5)),
+        ({"session": {"id": "s1"}, "user": {"id": "u1"}}, Claims("u1")),
+        # every form of a date
+        ({"sub": "u1", "exp": (NOW + 9) * 1000}, Claims("u1", NOW + 9)),
+        ({"sub": "u1", "exp": str(int(NOW) + 9)}, Claims("u1", int(NOW) + 9)),
+        ({"sub": "u1", "expires_at": LATER}, Claims("u1", NOW + 1.5)),
+        ({"sub": "u1", "expires": NOW + 9, "exp": NOW + 5}, Claims("u1", NOW + 5)),
+        ({"sub": "u1", "expires_in": 9}, Claims("u1", NOW + 9)),
+        ({"session": {"userId": "u1", "expiresAt": NOW + 9}}, Claims("u1", NOW + 9)),
+        # what else an endpoint keeps of a user says nothing of rights, nor of the token
+        ({"sub": "u1", "data": {"sub": "u2", "role": "admin", "exp": "soon"}}, Claims("u1")),
         # Better Auth's get-session
         ({"session": {"id": "s1", "userId": "u1", "expiresAt": LATER}, "user": {"id": "u1"}}, Claims("u1", NOW + 1.5)),
         ({"session": {"id": "s1", "userId": "u1", "expiresAt": (NOW + 9) * 1000}}, Claims("u1", NOW + 9)),
@@ -88,9 +110,18 @@ def test_answers_that_are_somebody(answer: object, claims: Claims) -> None:
         {},
         {"active": False},
         {"active": False, "sub": "u1"},
-        *[{"active": odd, "sub": "u1"} for odd in (None, 1, "true", "false", [], {})],
+        *[{"active": odd, "sub": "u1"} for odd in (None, 1, "false", "yes", [], {})],
+        *[{name: False, "sub": "u1"} for name in ("valid", "authenticated", "success")],
+        {"data": {"active": False, "sub": "u1"}},
+        {"claims": {"sub": "u1", "exp": NOW - 1}},
+        {"data": {"session": {"userId": "u1", "expiresAt": EARLIER}}},
+        {"sub": "u1", "exp": NOW + 9, "expires_at": NOW - 9},
+        {"sub": "u1", "exp": (NOW - 1) * 1000},
+        {"sub": "u1", "expires_in": 0},
+        {"data": None, "error": {"status": 401}},
+        {"data": {"session": {"userId": "u1"}, "user": {"id": "u2"}}},
+        {"claims": {"sub": "u1", "banned": True}},
         {"active": True},
-        {"active": True, "id": "u1"},
         {"active": True, "client_id": "machine"},
         {"active": True, "sub": "u1", "exp": NOW},
         {"active": True, "sub": "u1", "exp": 0},
@@ -104,7 +135,6 @@ def test_answers_that_are_somebody(answer: object, claims: Claims) -> None:
         {"sub": "u1", "roles": [str(i) for i in range(MAX_ROLES + 1)]},
         {"session": None, "user": None},
         {"session": None, "user": {"id": "u1"}},
-        {"session": {"id": "s1"}, "user": {"id": "u1"}},
         {"session": {"userId": "u1", "expiresAt": EARLIER}, "user": {"id": "u1"}},
         {"session": {"userId": "u1", "expiresAt": LATER}, "user": {"id": "u2"}},
         {"session": {"userId": "u1", "expiresAt": LATER}, "user": {"id": "u1", "banned": True}},
@@ -123,7 +153,7 @@ def test_answers_that_are_nobody(answer: object) -> None:
     [
         b"", b"<html>", b"u1", b"\xff", b"{", b"[" * 60_000, b'{"sub":"u1","exp":NaN}', b'{"sub":"u1"} x',
         [], "u1", 7, True, False,
-        *[{"sub": "u1", "exp": odd} for odd in ("1900000000", True, [NOW], {}, 10**400)],
+        *[{"sub": "u1", "exp": odd} for odd in ("soon", "", "nan", True, [NOW], {}, 10**400)],
         *[
             {"session": {"userId": "u1", "expiresAt": odd}}
             for odd in ("", "soon", "2999-01-01T00:00:00", True, [], {}, "99999-01-01T00:00:00Z")
@@ -209,7 +239,10 @@ class Endpoint:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        form = dict(await request.post()) if request.method == "POST" else None
+        form = None
+        if request.method == "POST":
+            is_json = request.content_type == "application/json"
+            form = dict(await request.json() if is_json else await request.post())
         self.asked.append(
             {
                 "method": request.method,
@@ -272,6 +305,8 @@ BEARER = {"INTROSPECTION_TOKEN_IN": "bearer"}
 ASKED = {"path": "/who", "query": {"tenant": "a+b"}, "form": None, "type": None, "bearer": None, "proof": None}
 GOT = ASKED | {"method": "GET"}
 POSTED = ASKED | {"method": "POST", "type": "application/x-www-form-urlencoded"}
+JSON_BODY = {"INTROSPECTION_BODY": "json"}
+SAID = POSTED | {"type": "application/json"}
 WITH_PROOF = {"INTROSPECTION_AUTH_HEADER_NAME": "X-Proof", "INTROSPECTION_AUTH_HEADER_VALUE": PROOF}
 
 
@@ -279,6 +314,9 @@ WITH_PROOF = {"INTROSPECTION_AUTH_HEADER_NAME": "X-Proof", "INTROSPECTION_AUTH_H
     ("environ", "asked"),
     [
         ({}, POSTED | {"form": {"token": TOKEN}}),
+        (JSON_BODY, SAID | {"form": {"token": TOKEN}}),
+        (JSON_BODY | {"INTROSPECTION_TOKEN_PARAM": "t"}, SAID | {"form": {"t": TOKEN}}),
+        (JSON_BODY | BEARER, SAID | {"form": {}, "bearer": f"Bearer {TOKEN}"}),
         ({"INTROSPECTION_TOKEN_PARAM": "t"}, POSTED | {"form": {"t": TOKEN}}),
         (GET, GOT | {"query": {"tenant": "a+b", "token": TOKEN}}),
         (GET | {"INTROSPECTION_TOKEN_PARAM": "tenant"}, GOT | {"query": {"tenant": TOKEN}}),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gc
 import gzip
+import hmac
 import http.client
 import itertools
 import json
@@ -26,7 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -566,6 +568,38 @@ async def test_an_issuer_that_takes_back_all_keys_is_obeyed(
     ]
     assert await verifier.verify(issuer.token()) is None
     await verifier.check()
+
+
+async def test_the_issuers_keys_alone_are_enough(issuer: Issuer, clock: Clock) -> None:
+    with capture_logs() as lines:
+        async with opened(issuer.url, clock, JWT_ISSUER="") as verifier:
+            assert await verifier.verify(issuer.token()) is not None
+    assert any("JWT_ISSUER" in line["event"] for line in lines)
+
+
+async def test_a_secret_beside_the_issuers_keys_is_for_its_own_tokens_only(issuer: Issuer, clock: Clock) -> None:
+    secret = "a-canary-secret-of-32-characters"
+    good = {"sub": "u1", "iss": "me", "exp": time.time() + 60}
+    async with opened(issuer.url, clock, JWT_SECRET=secret) as verifier:
+        assert await verifier.verify(jwt.encode(good, secret, "HS256")) is not None  # its aud nobody asked for
+        assert issuer.fetches == 0
+        assert await verifier.verify(issuer.token()) is not None
+        assert issuer.fetches == 1
+        public = issuer.keys["k1"].public_key()
+        for known_to_all in (
+            public.public_bytes(Encoding.Raw, PublicFormat.Raw),
+            public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        ):
+            head, body = jwt.encode(good, secret, "HS256", headers={"kid": "k1"}).split(".")[:2]
+            mac = hmac.digest(known_to_all, f"{head}.{body}".encode(), "sha256")
+            forged = f"{head}.{body}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+            assert await verifier.verify(forged) is None
+        assert issuer.fetches == 1
+        await issuer.stop()
+        clock.now += 2 * 86_400
+        assert await verifier.verify(jwt.encode(good, secret, "HS256")) is not None
+        with pytest.raises(StoreUnavailable):
+            await verifier.verify(issuer.token())
 
 
 async def test_callers_that_leave_do_not_take_the_fetch_along(

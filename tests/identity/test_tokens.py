@@ -402,6 +402,46 @@ def test_a_token_without_an_end_is_refused() -> None:
         assert refusal(signed(text)) == "a segment is not a JSON object"
 
 
+def test_a_token_without_exp_ends_a_while_after_its_iat() -> None:
+    policy = JwtPolicy(max_age_s=100, leeway_s=5)
+    assert verified(signed({"sub": "u1", "iat": NOW - 50}), policy=policy).expires_at == NOW + 55
+    assert verified(signed({"sub": "u1", "iat": (NOW - 50) * 1000}), policy=policy).expires_at == NOW + 55
+    assert verified(signed({"sub": "u1", "iat": NOW - 50, "exp": NOW + 9000}), policy=policy).expires_at == NOW + 9005
+    assert refusal(signed({"sub": "u1", "iat": NOW - 105}), policy=policy) == "it has expired"
+    assert refusal(signed({"sub": "u1", "iat": NOW + 61}), policy=policy) == "its iat is in the future"
+    assert refusal(signed({"sub": "u1", "iat": "now"}), policy=policy) == "its iat is not a number"
+    assert refusal(signed({"sub": "u1"}), policy=policy) == "its exp is not a number"
+    assert refusal(signed({"sub": "u1", "iat": NOW, "exp": None}), policy=policy) == "its exp is not a number"
+    assert refusal(signed({"sub": "u1", "iat": NOW})) == "its exp is not a number"
+
+
+def test_dates_in_milliseconds_are_no_far_future() -> None:
+    assert verified(signed(GOOD | {"exp": (NOW + 60) * 1000})).expires_at == NOW + 60
+    assert refusal(signed(GOOD | {"exp": (NOW - 60) * 1000})) == "it has expired"
+
+
+@pytest.mark.parametrize(
+    ("claims", "user_id"),
+    [
+        ({"userId": "u1"}, "u1"),
+        ({"user_id": 7}, "7"),
+        ({"uid": "u1"}, "u1"),
+        ({"user": {"id": "u1"}}, "u1"),
+        ({"id": "u1"}, "u1"),
+        ({"sub": "u1", "userId": "u2", "user": {"id": "u3"}}, "u1"),
+        ({"sub": None, "uid": "u2"}, "u2"),
+        ({"user": {"id": "u1"}, "id": "token-7"}, "u1"),
+    ],
+)
+def test_the_user_is_where_issuers_put_it(claims: dict[str, Any], user_id: str) -> None:
+    assert verified(signed(claims | {"exp": NOW + 60})).user_id == user_id
+
+
+@pytest.mark.parametrize("claims", [{"user": "u1"}, {"user": {"id": None}}, {"sub": ["u1"], "uid": "u2"}, {"uid": ""}])
+def test_nobody_is_guessed(claims: dict[str, Any]) -> None:
+    assert refusal(signed(claims | {"exp": NOW + 60})).startswith("its sub is not printable")
+
+
 @pytest.mark.parametrize(("sub", "user_id"), [("u1", "u1"), (7, "7"), (0, "0"), ("é ü", "é ü"), ("x" * 255, "x" * 255)])
 def test_a_user_id_is_text_or_a_whole_number(sub: object, user_id: str) -> None:
     assert verified(signed(GOOD | {"sub": sub})).user_id == user_id
@@ -599,6 +639,18 @@ async def test_a_secret_verifies_what_it_signed() -> None:
             assert await verifier.verify(token) is None
 
 
+async def test_each_kind_of_key_proves_its_own_tokens_beside_the_others() -> None:
+    """A public key is known to everybody: what it says as a secret must not count."""
+    async with opened(JWT_SECRET=SECRET, JWT_PUBLIC_KEY=pem("rsa")) as verifier:
+        assert await verifier.verify(signed(lasting())) is not None
+        assert await verifier.verify(signed(lasting(), "rsa", "RS256")) is not None
+        for forged in (pem("rsa"), pem("rsa").strip(), "", "x" * 32):
+            head, body = signed(lasting()).split(".")[:2]
+            mac = hmac.digest(forged.encode(), f"{head}.{body}".encode(), hashlib.sha256)
+            assert await verifier.verify(f"{head}.{body}.{segment(mac)}") is None
+        assert await verifier.verify(signed(lasting(), "p256", "ES256")) is None
+
+
 async def test_what_pyjwt_makes_is_taken() -> None:
     async with opened(JWT_SECRET=SECRET) as verifier:
         assert await verifier.verify(jwt.encode(lasting(), SECRET, "HS512")) is not None
@@ -663,10 +715,10 @@ def test_the_policy_is_what_the_settings_say() -> None:
     def of(**environ: str) -> JwtPolicy:
         return JwtPolicy.of(load(environ))
 
-    assert of(JWT_SECRET=SECRET, JWT_ISSUER="me") == JwtPolicy(issuer="me", session_claim="sid")
+    assert of(JWT_SECRET=SECRET, JWT_ISSUER="me") == JwtPolicy(issuer="me", session_claim="sid", max_age_s=3600)
     remote = {"JWT_JWKS_URL": "http://127.0.0.1/jwks"}
-    assert of(**remote, JWT_ISSUER="me") == JwtPolicy(issuer="me", audience="me", session_claim="sid")
-    assert of(**remote, JWT_AUDIENCE="us") == JwtPolicy(audience="us", session_claim="sid")
+    assert of(**remote, JWT_ISSUER="me") == JwtPolicy(issuer="me", audience="me", session_claim="sid", max_age_s=3600)
+    assert of(**remote, JWT_AUDIENCE="us") == JwtPolicy(audience="us", session_claim="sid", max_age_s=3600)
     assert of(**remote, JWT_ISSUER="me", JWT_AUDIENCE="us").audience == "us"
     assert of(JWT_SESSION_CLAIM="None").session_claim is None
     assert of(JWT_LEEWAY_S="5").leeway_s == 5
