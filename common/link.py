@@ -95,7 +95,7 @@ class Link:
         self._asking = 0
         self._ready = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._over = False
         self._bad_messages = 0
         #: The router's epoch and the number of the last alert that came.
         self._alerts_heard = (0, 0)
@@ -123,7 +123,7 @@ class Link:
     @property
     def live(self) -> bool:
         """Whether the router knows this member now."""
-        return self._membership.state is BondState.LIVE
+        return not self._over and self._membership.state is BondState.LIVE
 
     @property
     def bad_messages(self) -> int:
@@ -220,6 +220,8 @@ class Link:
         if self._telling is not None:
             self._telling.cancel()
         self.send(Bye())
+        self._over = True  # whoever still asks is told that the router is away
+        self._ready.clear()
         self._fail_pending()
         self._bus.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import math
 import time
@@ -22,8 +23,9 @@ from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
 from gateway import origins, queries
 from gateway.access import Owner, Right
-from gateway.answers import HttpError, json_response
+from gateway.answers import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
 from gateway.bare_http import SERVER
+from gateway.budget import Budget
 from gateway.caller import Caller
 from gateway.conditional import entity_tag, not_modified
 from gateway.figures import Stats, render_metrics
@@ -31,9 +33,10 @@ from gateway.handshake import is_upgrade
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.link import AlertFrame
-from gateway.listener import HeadFault, HttpConnection, Listener, check_fields
+from gateway.listener import HeadFault, HttpConnection, check_fields
 from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
 from gateway.parts import Taste
+from gateway.progress import Progress
 from gateway.queries import AlertQuery
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Path
@@ -44,11 +47,13 @@ from identity import Identity
 
 #: Most bytes of a body: a list of alerts.
 MAX_BODY_BYTES: Final = 2 << 20
-BODY_TIMEOUT_S: Final = 10.0
-#: Bytes of all bodies together that are held before their signature could be checked.
-MAX_UNVERIFIED_BYTES: Final = 64 << 20
+#: A body of which nothing more comes for so long is given up.
+BODY_STALLED_S: Final = 10.0
+#: Bytes of bodies that are held before their signature could be checked: of one address, and of all; and of services.
+MAX_ADDRESS_BODIES_BYTES: Final = 4 << 20
+MAX_BODIES_BYTES: Final = 64 << 20
 #: Questions for recent alerts that are under way at once, each with an answer of up to 8 MiB.
-MAX_FETCHING: Final = 8
+MAX_FETCHING: Final = 4
 #: How long `/health` waits for each of its answers.
 HEALTH_TIMEOUT_S: Final = 1.0
 
@@ -124,7 +129,10 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
 def make_app(rooms: Rooms) -> web.Application:
     """All HTTP paths."""
     http = _Http(rooms)
-    app = web.Application(middlewares=[_keep_or_close, _errors, http.check], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[AnswerSender(rooms.figures).send, _keep_or_close, _errors, http.check],
+        client_max_size=MAX_BODY_BYTES,
+    )
     app.on_response_prepare.append(http.name_server)
     app.on_response_prepare.append(http.allow_origin)
     app.router.add_get("/", http.help)
@@ -148,7 +156,7 @@ async def _keep_or_close(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Tell the listener when its connection is at work; strangers' connections are not kept while they are many."""
-    listener = _listener(request)
+    listener = listener_of(request)
     if listener is None:
         return await handler(request)
     listener.asked()
@@ -203,7 +211,8 @@ class _Http:
         self._metrics = SharedQuestion(self._ask_metrics, rooms.tasks)
         self._rows = SharedQuestion(self._ask_rows, rooms.tasks)
         self._replays = Replays()
-        self._unverified_bytes = 0
+        self._bodies = Budget(MAX_ADDRESS_BODIES_BYTES, MAX_BODIES_BYTES)
+        self._service_bodies = Budget(MAX_BODIES_BYTES, MAX_BODIES_BYTES)
         self._fetching = asyncio.Semaphore(MAX_FETCHING)
 
     @web.middleware
@@ -328,7 +337,7 @@ class _Http:
         if (full := rooms.connections.joined(viewer.user_id)) is not None:
             raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", _RETRY)
         try:
-            listener = _listener(request)
+            listener = listener_of(request)
             taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
             watching = Mjpeg(rooms, subscription, taste, None if listener is None else listener.sending)
             if rooms.hub.watch(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
@@ -470,7 +479,7 @@ class _Http:
         first = f"GET {request.raw_path} HTTP/{request.version.major}.{request.version.minor}"
         lines = [b"%b: %b" % header for header in request.raw_headers]
         head = b"\r\n".join([first.encode("latin-1", "replace"), *lines, b"", b""])
-        listener = _listener(request)
+        listener = listener_of(request)
         if is_upgrade(head) and listener is not None:
             listener.upgrade(head)
             raise asyncio.CancelledError  # the connection is no longer aiohttp's: there is nobody to answer
@@ -516,29 +525,35 @@ class _Http:
         return HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token or a valid signature", _CHALLENGE)
 
     async def _read_body(self, request: web.Request, *, verified: bool) -> bytes:
-        body, counted = bytearray(), 0
+        """The body of a request; it may be slow, as long as it comes. Raises `HttpError`."""
+        if "Content-Encoding" in request.headers:
+            raise HttpError(415, "INVALID_MESSAGE", "the body must not be compressed")
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
+        budget, key = (self._service_bodies, "service") if verified else (self._bodies, address_of(request))
+        share = budget.open(key, functools.partial(_cut_off, request))
+        body, chunks, loop = bytearray(), request.content.iter_any(), asyncio.get_running_loop()
+        progress = Progress(BODY_STALLED_S, 0, loop.time())
         try:
-            if "Content-Encoding" in request.headers:
-                raise HttpError(415, "INVALID_MESSAGE", "the body must not be compressed")
-            if (request.content_length or 0) > MAX_BODY_BYTES:
-                raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if not verified:
-                        counted += len(chunk)
-                        self._unverified_bytes += len(chunk)
-                    if len(body) > MAX_BODY_BYTES:
-                        raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
-                    if self._unverified_bytes > MAX_UNVERIFIED_BYTES and not verified:
-                        raise HttpError(503, "OVERLOADED", "too much is to be verified now, try again", _RETRY)
+            while True:
+                async with asyncio.timeout(BODY_STALLED_S):
+                    chunk = await anext(chunks, b"")
+                if not chunk:
+                    return bytes(body)
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
+                if not share.grow(len(chunk)):
+                    raise HttpError(503, "OVERLOADED", "too many bodies are under way now, try again", _RETRY)
+                if not progress.goes_on(len(body), loop.time(), waiting=True):
+                    raise TimeoutError
         except TimeoutError:
-            raise HttpError(408, "TIMEOUT", f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+            text = f"nothing more of the body came within {BODY_STALLED_S:g} s, or less than 1 kB/s over two minutes"
+            raise HttpError(408, "TIMEOUT", text) from None
         except (web.RequestPayloadError, ConnectionError):
             raise HttpError(400, "BAD_REQUEST", "the body cannot be read") from None
         finally:
-            self._unverified_bytes -= counted
-        return bytes(body)
+            share.release()
 
     async def _viewer(self, request: web.Request) -> Identity:
         try:
@@ -555,6 +570,7 @@ class _Http:
             text = f"sign in with Authorization: Bearer <session token>{why}"
             raise HttpError(401, "AUTH_REQUIRED", text, _CHALLENGE)
         _is_known(request)
+        request[HOLDER] = f"user {signed_in.identity.user_id}"
         return signed_in.identity
 
     @contextlib.contextmanager
@@ -643,11 +659,6 @@ class _Http:
         return None, stats
 
 
-def _listener(request: web.Request) -> Listener | None:
-    protocol = request.transport.get_protocol() if request.transport is not None else None
-    return protocol if isinstance(protocol, Listener) else None
-
-
 def _sender(request: web.Request) -> Sender:
     """Who sends a request, as `gateway.sign_in` wants it."""
     peer = request.transport and request.transport.get_extra_info("peername")
@@ -660,9 +671,14 @@ def _sender(request: web.Request) -> Sender:
     return Sender(values, request.rel_url.raw_query_string, str(peer[0]) if peer else "", request.secure)
 
 
+def _cut_off(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
 def _is_known(request: web.Request) -> None:
     """Who sent this has shown who he is: his connection is no stranger's any more."""
-    if (listener := _listener(request)) is not None:
+    if (listener := listener_of(request)) is not None:
         listener.authenticated()
 
 

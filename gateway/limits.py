@@ -134,6 +134,11 @@ class Place:
         return self.full is not None and self._connections.swamped(self._key)
 
     @property
+    def key(self) -> str | None:
+        """The address that it counts under; None while that is not known."""
+        return self._key
+
+    @property
     def is_stranger(self) -> bool:
         """Whether nobody knows yet who this is."""
         return self._is_stranger

@@ -277,6 +277,11 @@ class Listener(asyncio.Protocol):
             self._http.connection_made(self._transport)
             self._http.data_received(came)
 
+    @property
+    def address(self) -> str | None:
+        """The key by which limits know the client's address."""
+        return self._place.key
+
     def asked(self) -> None:
         """A request was read."""
         if self._idle is not None:

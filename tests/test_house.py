@@ -41,6 +41,7 @@ PURE = (
     "ctl/ml_report.py",
     "gateway/access.py",
     "gateway/addresses.py",
+    "gateway/budget.py",
     "gateway/caller.py",
     "gateway/conditional.py",
     "gateway/deflate.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +125,61 @@ async def fill_newest_frames(scene: Scene) -> None:
         camera = await scene.clients.camera(scene.watchout.url, scene.token(f"user{number % 4}"))
         await camera.register(new_name())
         await camera.show_binary(JPEG + bytes(6 << 20))
+
+
+@filler("answers")
+async def fill_answers(scene: Scene) -> None:
+    """Many readers of recent alerts, of pictures and of open pages, which read nothing."""
+    url, token = scene.watchout.url, scene.token("mallory")
+    camera = await scene.clients.camera(url, token)
+    stream = await camera.register()
+    for number in range(20):
+        metadata = {"x": "y" * 16_000}
+        alerts = [{"streamId": stream, "severity": "low", "message": str(number), "metadata": metadata}] * 25
+        assert (await http(f"{url}/alerts", method="POST", token=SERVICE_TOKEN, body=alerts)).status == 202
+    await camera.show_binary(JPEG + bytes(4 << 20))
+    bearer = f"Authorization: Bearer {token}"
+
+    async def one(path: str, *headers: str) -> None:
+        raw = await scene.clients.raw(url, local_addr=(STRANGE_ADDRESS, 0), limit=1024)
+        await raw.send(raw.head(path, *headers) * 20)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            await asyncio.wait_for(raw.reader.readline(), 10)
+
+    wanted = [
+        one("/alerts?limit=1000", bearer),
+        one(f"/streams/{stream}/frame.jpg", bearer),
+        one("/metrics"),
+        one("/stats"),
+    ]
+    await asyncio.gather(*wanted, *(one(f"/alerts?limit=1000&streamId={stream}", bearer) for _ in range(100)))
+
+
+@filler("moving-pictures")
+async def fill_moving_pictures(scene: Scene) -> None:
+    """Readers of large moving pictures, which read nothing."""
+    url, token = scene.watchout.url, scene.token("mallory")
+    camera = await scene.clients.camera(url, token)
+    stream = await camera.register()
+    for _ in range(20):
+        raw = await scene.clients.raw(url, local_addr=(STRANGE_ADDRESS, 0), limit=1024)
+        await raw.send(raw.head(f"/streams/{stream}/mjpeg", f"Authorization: Bearer {token}"))
+        await asyncio.wait_for(raw.reader.readline(), 10)
+    for number in range(10):
+        await camera.show_binary(JPEG + bytes([number]) * (2 << 20))
+
+
+@filler("bodies")
+async def fill_bodies(scene: Scene) -> None:
+    """Bodies of a stranger with made-up signatures, which never end."""
+
+    async def one(number: int) -> None:
+        raw = await scene.raw()
+        head = raw.head(
+            "/alerts", "Content-Length: 2000000", f"webhook-id: {number}", f"webhook-timestamp: {int(time.time())}",
+            "webhook-signature: v1,AAAA", method="POST",
+        )  # fmt: skip
+        with contextlib.suppress(OSError):
+            await raw.send(head + bytes(1_900_000))
+
+    await asyncio.gather(*(one(number) for number in range(100)))
