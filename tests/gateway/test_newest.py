@@ -51,6 +51,13 @@ def test_the_bound_holds_and_the_one_that_came_first_gives_way(most: int, steps:
         assert len(newest) == len(model)
 
 
+def test_a_stream_that_sends_again_is_behind_the_others() -> None:
+    newest = NewestBytes(30)
+    for stream in "aba":
+        assert newest.came(stream, 10) == []
+    assert newest.came("c", 20) == ["b"]
+
+
 def made_hub(newest_bytes: int) -> Hub:
     return Hub(woken=lambda: None, to_bus=lambda _: None, newest_bytes=newest_bytes)
 

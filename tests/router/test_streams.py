@@ -966,7 +966,8 @@ def test_a_restored_reservation_ends_as_if_there_had_been_no_restart(room: Room)
 def test_a_hold_of_a_former_life_is_stronger_than_what_was_restored_unless_its_term_is_lower(room: Room) -> None:
     room.streams.restore("cam", Reservation("ann", (), FIRST + 5, 41, room.now))
     assert room.hold(A, FIRST + 4) == [Send(A, Revoke(stream="cam", term=FIRST + 4))]
-    assert room.streams.owner("cam") == "ann"
+    assert (room.streams.owner("cam"), len(room.streams)) == ("ann", 0)
+    assert refusal(room.claim(B, user="bob")) == "UNAUTHORIZED"
     room.hold(A, FIRST + 5, user="bob")
     assert room.holder() == A
     assert room.streams.reserved_count == 0
