@@ -19,7 +19,7 @@ import pybase64
 from common.alerts import STREAM_ID
 from common.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
 from common.jsontext import JsonFault, read_json
-from common.messages import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
+from common.messages import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
 
 #: magic, version, kind, flags, frame id, timestamp, codec, length of the stream id
 _BINARY: Final = struct.Struct(">BBBBIQBB")
@@ -38,7 +38,7 @@ _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
 #: See `Frame.json_message`.
-MakeMessage = Callable[[bytes, int, int, bytes, int, int], bytes]
+MakeMessage = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
 
 
 class FrameFault(ValueError):
@@ -114,7 +114,7 @@ class Frame:
 
     __slots__ = (
         "_begin", "_claimed", "_codec", "_end", "_fault", "_holder", "_is_base64", "_picture", "_picture_at",
-        "_sent_as_text", "binary_wire", "frame_id", "json_wire", "stream_id", "term", "timestamp",
+        "_sent_as_text", "binary_wire", "frame_id", "json_wire", "more", "stream_id", "term", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -129,9 +129,11 @@ class Frame:
         picture: bytes | None = None,
         codec: Codec | None = None,
         is_base64: bool = False,
+        more: bytes = b"",
     ) -> None:
         """`codec`: what the camera said of its `picture`. `is_base64`: `text` is known to be base64 in its usual form,
-        with or without a ``data:`` prefix, so that its first characters are enough to tell the codec.
+        with or without a ``data:`` prefix, so that its first characters are enough to tell the codec. `more`: fields of
+        the camera's JSON message that are passed on, as JSON members with a comma before each.
         """
         if (text is None) is (picture is None):
             raise ValueError("a frame is made of either text or picture")
@@ -139,6 +141,7 @@ class Frame:
         self.frame_id = frame_id
         self.timestamp = timestamp
         self.term = term
+        self.more = more
         self.json_wire: bytes | None = None
         self.binary_wire: bytes | None = None
         self._sent_as_text = text is not None
@@ -154,7 +157,16 @@ class Frame:
 
     @classmethod
     def of_message(
-        cls, stream_id: str, frame_id: int, timestamp: int, term: int, message: bytes, begin: int, end: int, codec: int
+        cls,
+        stream_id: str,
+        frame_id: int,
+        timestamp: int,
+        term: int,
+        message: bytes,
+        begin: int,
+        end: int,
+        codec: int,
+        more: bytes = b"",
     ) -> Frame:
         """The frame in a finished message: the base64 between its quotes (`codec` -1), or the picture at its end."""
         frame = cls.__new__(cls)
@@ -162,6 +174,7 @@ class Frame:
         frame.frame_id = frame_id
         frame.timestamp = timestamp
         frame.term = term
+        frame.more = more
         frame._picture = frame._fault = frame._codec = None
         frame._picture_at = begin
         if codec < 0:
@@ -242,7 +255,7 @@ class Frame:
         return memoryview(holder)[begin:end]
 
     def json_message(self, make: MakeMessage) -> bytes:
-        """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end)``; kept from now on.
+        """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end, more)``; kept.
 
         `text` is then held as a part of it, and not a second time.
         """
@@ -250,7 +263,7 @@ class Frame:
         if holder is None:
             holder, begin, end = self.held_text()
         head = json_head(self.stream_id)
-        self.json_wire = wire = make(head, self.frame_id, self.timestamp, holder, begin + 1, end - 1)
+        self.json_wire = wire = make(head, self.frame_id, self.timestamp, holder, begin + 1, end - 1, self.more)
         self._holder = wire
         self._end = last = len(wire) - 1
         self._begin = last - (end - begin)
@@ -267,7 +280,7 @@ class Frame:
     def size_bytes(self) -> int:
         """Bytes that this frame holds in memory, finished messages included."""
         text, picture, binary = self._holder, self._picture, self.binary_wire  # the JSON message is the text's holder
-        size = 0 if text is None else len(text)
+        size = len(self.more) + (0 if text is None else len(text))
         if picture is not None:
             size += len(picture)
         return size if binary is None else size + len(binary)
@@ -284,7 +297,9 @@ class Frame:
 
     def to_json(self) -> bytes:
         """The frame as a JSON message of the edge protocol."""
-        head = b'%b%d,"timestamp":%d,"data":' % (json_head(self.stream_id), self.frame_id, self.timestamp)
+        head = b'%b%d,"timestamp":%d%b,"data":' % (
+            json_head(self.stream_id), self.frame_id, self.timestamp, self.more,
+        )  # fmt: skip
         return b"".join((head, self.text, b"}"))
 
     def binary_parts(self) -> tuple[bytes, bytes]:
@@ -317,11 +332,14 @@ class Frame:
         """
         payload: bytes | memoryview
         if self._sent_as_text:
-            form, codec, payload = FORM_JSON_TEXT, self.codec.value, self.text
+            form = FORM_JSON_FIELDS if self.more else FORM_JSON_TEXT
+            codec, payload = self.codec.value, self.text
         else:
             said = self._claimed or Codec(self.codec.number)
             form, codec, payload = FORM_PICTURE, said.number, self._sent_picture()
-        return BusFrame(self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to).parts()
+        return BusFrame(
+            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more
+        ).parts()
 
     def _look(self) -> Codec:
         if self._picture is not None:
@@ -354,8 +372,8 @@ class Frame:
     def from_bus(cls, frame: BusFrame) -> Frame:
         """The frame that another process pushed."""
         name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
-        if frame.form == FORM_JSON_TEXT:
-            made = cls(name, number, at, term=term, text=bytes(frame.payload))  # no copy
+        if frame.form != FORM_PICTURE:
+            made = cls(name, number, at, term=term, text=bytes(frame.payload), more=frame.more)  # no copy
             made._codec = Codec(frame.codec)
             return made
         return cls(name, number, at, term=term, picture=bytes(frame.payload), codec=Codec(frame.codec))  # no copy

@@ -1,4 +1,4 @@
-"""The one reader of JSON that comes from outside: it takes what `JSON.parse` of browsers takes. Pure.
+"""The one reader of JSON that comes from outside: it takes what `JSON.parse` of browsers takes; and its writer. Pure.
 
 That is RFC 8259 with lone surrogate escapes; without NaN, comments, trailing commas or a byte order mark. Of a repeated
 key the last value counts. What is nested too deeply is refused.
@@ -7,6 +7,8 @@ key the last value counts. What is nested too deeply is refused.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -14,7 +16,10 @@ import msgspec
 #: Longest whole number that is read exactly; a longer one is read as a number with a fraction is.
 MAX_DIGITS: Final = 400
 
+_WHITE_SPACE: Final = re.compile(r"[ \t\n\r]*")
+
 _fast: Final = msgspec.json.Decoder()
+_fast_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JsonFault(ValueError):
@@ -31,6 +36,80 @@ def read_json(data: bytes | bytearray | memoryview | str) -> Any:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass
     return _decode(text if isinstance(text, str) else text.decode("utf-8"))
+
+
+def read_members(data: bytes) -> dict[str, memoryview]:
+    """The members of a JSON object, each value as the text that it is, in their order; of a repeated key the last one.
+
+    Raises as `read_json` does, and `JsonFault` for what is no object.
+    """
+    if not data.isascii():
+        data.decode("utf-8")
+    try:
+        return {key: memoryview(value) for key, value in _fast_members.decode(data).items()}
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
+    return {key: memoryview(value.encode()) for key, value in _walk(data.decode("utf-8"))}
+
+
+def _walk(text: str) -> Iterator[tuple[str, str]]:
+    """The members of an object one after another, as `read_members` gives them."""
+    at, end = _skip(text, 0), len(text)
+    if text[at : at + 1] != "{":
+        raise JsonFault(f"expected an object at character {at}")
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == "}":
+        at, more = at + 1, False
+    else:
+        more = True
+    while more:
+        if text[at : at + 1] != '"':
+            raise JsonFault(f"expected a key in double quotes at character {at}")
+        key, at = _scan(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise JsonFault(f"expected a colon at character {at}")
+        begin = _skip(text, at + 1)
+        _, at = _scan(text, begin)
+        yield key, text[begin:at]
+        at = _skip(text, at)
+        if text[at : at + 1] not in (",", "}"):
+            raise JsonFault(f"expected a comma or a closing brace at character {at}")
+        more = text[at] == ","
+        at = _skip(text, at + 1) if more else at + 1
+    if _skip(text, at) != end:
+        raise JsonFault(f"more after the end of the object at character {at}")
+
+
+def _scan(text: str, at: int) -> tuple[Any, int]:
+    try:
+        return _decoder.raw_decode(text, at)
+    except RecursionError:
+        raise JsonFault("nested too deeply") from None
+    except ValueError as fault:
+        raise JsonFault(str(fault)) from None
+
+
+def _skip(text: str, at: int) -> int:
+    """Where what follows the white space begins."""
+    found = _WHITE_SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def write_json(value: Any, *, in_order: bool = False) -> bytes:
+    """A value that `read_json` gave as JSON again, lone surrogates and long whole numbers included.
+
+    `in_order`: the keys of objects are sorted. Raises `ValueError` for what JSON has not.
+    """
+    try:
+        return msgspec.json.encode(value, order="sorted" if in_order else None)
+    except (UnicodeError, OverflowError, TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False, sort_keys=in_order).encode("ascii")
+    except (TypeError, RecursionError) as fault:
+        raise ValueError(f"cannot be written as JSON: {type(fault).__name__}") from None
 
 
 def _decode(text: str) -> Any:

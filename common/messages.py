@@ -412,7 +412,8 @@ class Envelope(Generic[M]):
 
 def encode(epoch: int, seq: int, body: Message) -> bytes:
     """The msgpack array ``[version, epoch, seq, body]``. Raises `BusError` when it is over `MAX_CONTROL_BYTES`."""
-    data: bytes = msgpack.packb([VERSION, epoch, seq, msgspec.to_builtins(body, builtin_types=(bytes,))])
+    plain = msgspec.to_builtins(body, builtin_types=(bytes,), enc_hook=_write)
+    data: bytes = msgpack.packb([VERSION, epoch, seq, plain])
     if len(data) > MAX_CONTROL_BYTES:
         raise BusError(f"{type(body).__name__} has {len(data)} bytes, expected at most {MAX_CONTROL_BYTES}")
     return data
@@ -428,6 +429,19 @@ def decode_from_router(data: bytes) -> Envelope[FromRouter]:
     """What a member receives. Raises `BusError`."""
     epoch, seq, body = _open(data)
     return Envelope(epoch, seq, _convert(body, FromRouter))
+
+
+def _write(value: object) -> bytes:
+    """An alert crosses the bus as the JSON that it is."""
+    if isinstance(value, Alert):
+        return value.json
+    raise NotImplementedError(type(value).__name__)
+
+
+def _read(kind: type, value: object) -> Alert:
+    if kind is not Alert or not isinstance(value, bytes):
+        raise ValueError(f"an alert is bytes, got {type(value).__name__}")
+    return Alert.from_json(value)
 
 
 def _open(data: bytes) -> tuple[int, int, object]:
@@ -447,7 +461,7 @@ def _open(data: bytes) -> tuple[int, int, object]:
 
 def _convert(body: object, kind: Any) -> Any:
     try:
-        return msgspec.convert(body, kind)
+        return msgspec.convert(body, kind, dec_hook=_read)
     except (msgspec.ValidationError, RecursionError) as exc:
         raise BusError(str(exc)) from None
 
@@ -477,6 +491,8 @@ MAX_FRAME_HEAD_BYTES: Final = _FRAME.size + 255
 FRAME_MAGIC: Final = 0x46
 FORM_JSON_TEXT: Final = 0
 FORM_PICTURE: Final = 1
+FORM_JSON_FIELDS: Final = 2
+_FIELDS_SIZE: Final = struct.Struct(">I")
 EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
 #: Stands for a receiver in the picture of an alert, which is for nobody's screen: from a bridge to the router, which
 #: keeps it, and from there to the gateway that asked. No member has this id: none begins with a zero.
@@ -487,7 +503,8 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame between processes. `payload` is what the camera sent, in the form that it sent.
 
     `form` `FORM_JSON_TEXT`: a JSON string token, quotes included, and the codec that the picture in it has, 0 when it
-    holds none; `FORM_PICTURE`: the encoded picture, and the codec that the camera said.
+    holds none; `FORM_PICTURE`: the encoded picture, and the codec that the camera said; `FORM_JSON_FIELDS`: as the
+    first, and before it `more`, the camera's other fields as JSON members with a comma before each, and their size.
     `to`: all zero for everybody with interest, or the one member that asked, or `FOR_ALERT`.
     """
 
@@ -499,6 +516,7 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
     codec: int
     payload: bytes | memoryview
     to: bytes = EVERYBODY
+    more: bytes = b""
 
     def parts(self) -> tuple[bytes, bytes | memoryview]:
         """Header and payload; one behind the other they are the frame."""
@@ -506,6 +524,8 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
         head = _FRAME.pack(
             FRAME_MAGIC, VERSION, self.form, self.codec, self.frame_id, self.timestamp, self.term, self.to, len(name)
         )
+        if self.form == FORM_JSON_FIELDS:
+            name += _FIELDS_SIZE.pack(len(self.more)) + self.more
         return head + name, self.payload
 
     def encode(self) -> bytes:
@@ -534,9 +554,9 @@ def read_frame_head(data: bytes) -> FrameHead:
     magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data)
     if magic != FRAME_MAGIC or version != VERSION:
         raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
-    most = LAST_VALUE if form == FORM_JSON_TEXT else LAST_NUMBER
-    if form not in (FORM_JSON_TEXT, FORM_PICTURE) or codec > most:
-        raise BusError(f"frame with form {form} and codec {codec}, expected 0–1 and 0–{most}")
+    most = LAST_NUMBER if form == FORM_PICTURE else LAST_VALUE
+    if form > FORM_JSON_FIELDS or codec > most:
+        raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_JSON_FIELDS} and 0–{most}")
     name = data[at : at + length]
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
@@ -546,5 +566,13 @@ def read_frame_head(data: bytes) -> FrameHead:
 def decode_frame(data: bytes) -> BusFrame:
     """A whole frame; its payload is a view of `data`, and not copied. Raises `BusError`."""
     head = read_frame_head(data)
-    payload = memoryview(data)[head.payload_at :]
-    return BusFrame(head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to)
+    at, more = head.payload_at, b""
+    if head.form == FORM_JSON_FIELDS:
+        begin = at + _FIELDS_SIZE.size
+        if len(data) < begin or len(data) < (at := begin + _FIELDS_SIZE.unpack_from(data, at)[0]):
+            raise BusError(f"frame of {len(data)} bytes ends within the camera's other fields")
+        more = data[begin:at]
+    payload = memoryview(data)[at:]
+    return BusFrame(
+        head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to, more
+    )

@@ -13,7 +13,7 @@ from common.alerts import (
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
     MAX_METADATA_VALUES,
-    AlertDraft,
+    AlertFields,
     FrameId,
     Milliseconds,
     StreamId,
@@ -63,7 +63,7 @@ class FrameBody(msgspec.Struct, frozen=True, rename="camel"):
 
 def alert_schema() -> dict[str, Any]:
     """What `common.alerts.check_draft` accepts, but for the bounds of metadata, which JSON Schema cannot say."""
-    schema = _whole(AlertDraft, "alert", "An alert, as an ML service sends it.")
+    schema = _whole(AlertFields, "alert", "An alert, as an ML service sends it.")
     for name, field in schema["properties"].items():
         field["description"] = _ALERT_FIELDS[name]
     return schema

@@ -2,11 +2,10 @@ def take(
     data: memoryview,
     count: int,
     max_bytes: int,
-    head: bytes,
     json_head: bytes,
     name: bytes,
     frame_id: int,
     now_ms: int,
     /,
-) -> tuple[bytes, int, int, int, int, int] | None: ...
-def message(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int, /) -> bytes: ...
+) -> tuple[bytes, int, int, int, int, int, bytes] | None: ...
+def message(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int, more: bytes, /) -> bytes: ...

@@ -26,6 +26,7 @@ from gateway.session import (
     AskClaim,
     AskOwner,
     ChangeOwner,
+    ChangePublication,
     Close,
     Command,
     Publish,
@@ -113,18 +114,18 @@ class Conversation:
         False: they are still to be looked at.
         """
         session = self.session
-        if (head := session.plain_head) is None:
+        if not session.may_send_plain:
             return False
         clock_ms = time.time_ns() // 1_000_000
-        taken = intake.plain(count, head, publication.json_head, publication.name, publication.next_frame_id, clock_ms)
+        taken = intake.plain(count, publication.json_head, publication.name, publication.next_frame_id, clock_ms)
         if taken is None:
             return False
-        message, begin, end, timestamp, codec, size_bytes = taken
+        message, begin, end, timestamp, codec, size_bytes, more = taken
         self._rooms.figures.values["messages_in_total"] += 1
         if (commands := session.plain(size_bytes, now, clock_ms)) is not None:
             self.run(commands)
         else:
-            self._rooms.hub.plain_frame(publication, message, begin, end, timestamp, codec, now, clock_ms)
+            self._rooms.hub.plain_frame(publication, message, begin, end, timestamp, codec, more, now, clock_ms)
         return True
 
     def _heard(self, commands: list[Command], now: float, clock_ms: int) -> None:
@@ -197,7 +198,7 @@ class Conversation:
                     self._close(command)
                 case Verify() | AskClaim() | AskOwner():
                     self._ask(command)
-                case Publish():
+                case Publish() | ChangePublication():
                     self._publish(command)
                 case Unpublish():
                     self._unpublish()
@@ -222,6 +223,8 @@ class Conversation:
                 span=command.span,
                 picture=command.picture,
                 codec=command.codec,
+                is_base64=command.is_base64,
+                more=command.more,
                 timestamp=command.timestamp,
                 now=now,
                 now_ms=clock_ms,
@@ -343,7 +346,10 @@ class Conversation:
         self.run(commands)
         self._socket.resume()
 
-    def _publish(self, command: Publish) -> None:
+    def _publish(self, command: Publish | ChangePublication) -> None:
+        if isinstance(command, ChangePublication):
+            self._change_publication(command)
+            return
         hub = self._rooms.hub
         self._let_strangers_go(command.stream, command.owner)
         self.publication = hub.publish(
@@ -355,9 +361,22 @@ class Conversation:
             producing=command.producing,
             wants_alerts=command.wants_alerts,
             wants_demand=command.wants_demand,
+            wants_status=command.wants_status,
             now=self._loop.time(),
             now_ms=now_ms(),
         )
+
+    def _change_publication(self, command: ChangePublication) -> None:
+        if self.publication is not None:
+            self._rooms.hub.change_publication(
+                self.publication,
+                producing=command.producing,
+                wants_alerts=command.wants_alerts,
+                wants_demand=command.wants_demand,
+                wants_status=command.wants_status,
+                now=self._loop.time(),
+                now_ms=now_ms(),
+            )
 
     def _unpublish(self) -> None:
         if self.publication is not None:

@@ -21,6 +21,7 @@ from common import alerts, log, supervisor
 from common.alerts import ALERT_ID, STREAM_ID, AlertFault
 from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from common.frames import Frame, FrameFault
+from common.jsontext import JsonFault, read_json
 from gateway import origins, queries
 from gateway.access import Owner, Right
 from gateway.answers import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
@@ -444,8 +445,8 @@ class _Http:
                 again = [{"id": each, "duplicate": True, "receivers": 0} for each in known]
                 return json_response({"accepted": again}, 202)
         try:
-            value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            value = read_json(body)
+        except (JsonFault, UnicodeDecodeError) as error:
             raise HttpError(400, "INVALID_MESSAGE", f"the body is not JSON: {error}") from None
         try:
             drafts = [alerts.check_draft(item) async for item in _unhurried(alerts.split_push(value))]

@@ -108,6 +108,7 @@ class Publication:
     bus_fps: float | None = None
     viewers_elsewhere: int = 0
     demand: Demand | None = None
+    wants_status: bool = False
     told_undecodable: bool = False
     #: The stream's name as its frames bear it, and how each of them begins in JSON.
     name: bytes = field(init=False)
@@ -203,6 +204,7 @@ class Hub:
         producing: bool,
         wants_alerts: bool,
         wants_demand: bool = False,
+        wants_status: bool = False,
         now: float,
         now_ms: int,
     ) -> Publication:
@@ -212,7 +214,7 @@ class Hub:
         old = stream.publication
         publication = Publication(
             stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), camera, producing, wants_alerts,
-            now_ms, now, demand=Demand() if wants_demand else None,
+            now_ms, now, demand=Demand() if wants_demand else None, wants_status=wants_status,
         )  # fmt: skip
         if stream.owner is None or stream.owner.user_id != owner.user_id:
             self._forget_newest(stream)
@@ -220,10 +222,36 @@ class Hub:
         stream.term, stream.owner = term, owner
         if old is not None:
             old.camera.taken_over(stream_id)
-        self._set_status(stream, "streaming" if producing else "online", now_ms)
-        self._touch(self._changed_holds, stream_id)
-        self._changed_demand.add(stream_id)
+        self._registered(stream, publication, now_ms)
         return publication
+
+    def change_publication(
+        self,
+        publication: Publication,
+        *,
+        producing: bool,
+        wants_alerts: bool,
+        wants_demand: bool,
+        wants_status: bool,
+        now: float,
+        now_ms: int,
+    ) -> None:
+        """A camera registered its stream again: what it sends and wants now; its term and frame ids go on."""
+        if self._publications.get(publication.stream) is not publication:
+            return
+        publication.producing, publication.wants_alerts = producing, wants_alerts
+        publication.demand, publication.wants_status = Demand() if wants_demand else None, wants_status
+        publication.last_frame_s, publication.told_undecodable = now, False
+        self._registered(self._streams[publication.stream], publication, now_ms)
+
+    def _registered(self, stream: Stream, publication: Publication, now_ms: int) -> None:
+        status: StreamStatus = "streaming" if publication.producing else "online"
+        if stream.status != status:
+            self._set_status(stream, status, now_ms)
+        elif publication.wants_status:  # viewers know it
+            publication.camera.message(wire.status(stream.id, status, now_ms))
+        self._touch(self._changed_holds, stream.id)
+        self._changed_demand.add(stream.id)
 
     def frame(
         self,
@@ -233,27 +261,32 @@ class Hub:
         span: tuple[int, int] | None = None,
         picture: bytes | None,
         codec: Codec | None,
+        is_base64: bool = False,
+        more: bytes = b"",
         timestamp: int,
         now: float,
         now_ms: int,
     ) -> None:
-        """A frame of a camera here: number it, give it to everybody. `span`: its JSON string token in `text`."""
+        """A frame of a camera here: number it, give it to everybody. `span`: its JSON string token in `text`.
+
+        `is_base64` and `more`: see `common.frames.Frame`.
+        """
         if publication.next_frame_id > MAX_FRAME_ID:
             self._begin_again(publication)
         frame = Frame(
             publication.stream, publication.next_frame_id, timestamp,
-            term=publication.term, text=text, span=span, picture=picture, codec=codec,
+            term=publication.term, text=text, span=span, picture=picture, codec=codec, is_base64=is_base64, more=more,
         )  # fmt: skip
         size = span[1] - span[0] if span is not None else len(text if text is not None else picture or b"")
         self._came(publication, frame, size, now, now_ms)
 
     def plain_frame(
-        self, publication: Publication, message: bytes, begin: int, end: int, timestamp: int, codec: int, now: float,
-        now_ms: int,
+        self, publication: Publication, message: bytes, begin: int, end: int, timestamp: int, codec: int, more: bytes,
+        now: float, now_ms: int,
     ) -> None:  # fmt: skip
         """A frame of a camera here, of which its viewers' message bears the next number already: see `plain.Taken`."""
         frame = Frame.of_message(
-            publication.stream, publication.next_frame_id, timestamp, publication.term, message, begin, end, codec
+            publication.stream, publication.next_frame_id, timestamp, publication.term, message, begin, end, codec, more
         )
         self._came(publication, frame, end - begin, now, now_ms)
 
@@ -720,6 +753,8 @@ class Hub:
         message = wire.status(stream.id, status, now_ms)
         for viewer in list(stream.viewers.values()):
             viewer.message(message)
+        if stream.publication is not None and stream.publication.wants_status:
+            stream.publication.camera.message(message)
 
     def _hold(self, stream_id: str, now: float) -> Hold:
         p = self._publications[stream_id]

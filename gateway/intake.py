@@ -106,9 +106,7 @@ class Intake:
         self._header = b""
         self._got = self._need = self._left = 0
 
-    def plain(
-        self, count: int, head: bytes, json_head: bytes, name: bytes, frame_id: int, now_ms: int
-    ) -> plain.Taken | None:
+    def plain(self, count: int, json_head: bytes, name: bytes, frame_id: int, now_ms: int) -> plain.Taken | None:
         """So many bytes were written into `buffer`; they are, or complete, just one plain frame: see `plain.Take`.
 
         None: ask `whole`.
@@ -125,11 +123,11 @@ class Intake:
             return None
         partial = self._partial
         if partial is None:
-            return plain.take(self._scratch, count, self.max_bytes, head, json_head, name, frame_id, now_ms)
+            return plain.take(self._scratch, count, self.max_bytes, json_head, name, frame_id, now_ms)
         if self._got == self._need or self._got + count != self._need:
             return None
         whole = memoryview(partial)
-        found = plain.take(whole, self._need, self.max_bytes, head, json_head, name, frame_id, now_ms)
+        found = plain.take(whole, self._need, self.max_bytes, json_head, name, frame_id, now_ms)
         if found is not None:
             self._partial = None
         return found

@@ -13,7 +13,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from common.alerts import AlertDraft, AlertFault, check_draft
+from common.alerts import AlertDraft
 from common.codecs import Codec
 from common.errors import ClientError, CloseCode, ErrorCode
 from common.frames import FrameFault, parse_binary
@@ -90,6 +90,17 @@ class Publish:
     producing: bool
     wants_alerts: bool
     wants_demand: bool = False
+    wants_status: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePublication:
+    """The camera registered its stream again, with other wishes perhaps; its term and frame ids go on."""
+
+    producing: bool
+    wants_alerts: bool
+    wants_demand: bool
+    wants_status: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,8 @@ class SendFrame(msgspec.Struct, frozen=True, gc=False):
     codec: Codec | None
     timestamp: int
     span: tuple[int, int] | None = None
+    is_base64: bool = False
+    more: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +165,7 @@ class Acknowledged:
 
 Command = (
     Reply | Close | Verify | AskClaim | Publish | Unpublish | ChangeOwner | SendFrame | SendAlert | AskOwner | Watch
-    | Unwatch | Acknowledged
+    | Unwatch | Acknowledged | ChangePublication
 )  # fmt: skip
 
 
@@ -175,7 +188,6 @@ class Registered:
     stream: str
     producing: bool
     may_alert: bool
-    wants_alerts: bool
 
 
 class Session:
@@ -186,7 +198,7 @@ class Session:
 
     __slots__ = (
         "_access", "_allowance", "_asked", "_auth_came", "_closed", "_frames", "_ignored", "_settings", "_stream_ids",
-        "_subscriptions", "identity", "path", "plain_head", "registered", "unauthorized", "waiting",
+        "_subscriptions", "identity", "may_send_plain", "path", "registered", "unauthorized", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -206,8 +218,8 @@ class Session:
         #: How often this client asked for what it has no right to.
         self.unauthorized = 0
         self.waiting: Waiting | None = None
-        #: While this client may send frames: how those in text begin, empty as long as it has not shown it.
-        self.plain_head: bytes | None = None
+        #: Whether frames of this client may be taken without a look at its conversation: see `plain`.
+        self.may_send_plain = False
         self._settings = settings
         self._access = access
         self._stream_ids = stream_ids
@@ -238,8 +250,8 @@ class Session:
                 stream, timestamp = plain.stream_id, plain.timestamp
                 if not self.registered.producing or (stream is not None and stream != self.registered.stream):
                     self._check_frame(stream)
-                self.plain_head = self._frames.head or b""
-                return [SendFrame(data, None, None, now_ms if timestamp is None else timestamp, plain.span)]
+                at = now_ms if timestamp is None else timestamp
+                return [SendFrame(data, None, None, at, plain.span, is_base64=True)]
             return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
             return self._error(error.code, error.message, now, now_ms)
@@ -247,7 +259,7 @@ class Session:
             return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
 
     def plain(self, size_bytes: int, now: float, now_ms: int) -> list[Command] | None:
-        """A plain frame came (`gateway.plain`) while `plain_head` was not None.
+        """A plain frame came (`gateway.plain`) while `may_send_plain` was set.
 
         None: it goes on, as a `SendFrame` would.
         """
@@ -272,8 +284,6 @@ class Session:
             self._check_frame(frame.stream_id)
         except ClientError as error:
             return self._error(error.code, error.message, now, now_ms)
-        if self.plain_head is None:
-            self.plain_head = b""
         timestamp = now_ms if frame.timestamp is None else frame.timestamp
         return [SendFrame(None, frame.picture, frame.codec, timestamp)]
 
@@ -317,26 +327,13 @@ class Session:
         asked, self._asked = self._asked, None
         if self._closed or self.identity is None or not isinstance(asked, wire.Register) or asked.stream_id is None:
             return []
-        produces, consumes = asked.produces or [], asked.consumes or []
-        self.registered = Registered(
-            asked.stream_id,
-            producing="video-frame" in produces,
-            may_alert="alert" in produces,
-            wants_alerts="alert" in consumes,
-        )
-        publish = Publish(
-            asked.stream_id,
-            _owner(self.identity),
-            term,
-            first_frame_id,
-            self.registered.producing,
-            self.registered.wants_alerts,
-            "demand" in consumes,
-        )
+        let_go: list[Command] = [Unpublish()] if self.registered is not None else []
+        self._registers(asked.stream_id, asked)
+        wishes = _wishes(asked)
+        publish = Publish(asked.stream_id, _owner(self.identity), term, first_frame_id, *wishes)
         if not self._access.may_publish(self.identity):  # the right went while the router was asked
-            return [publish, *self._unpublish(now_ms)]
-        text = f"Registration successful. Stream ID: {asked.stream_id}"
-        return [Reply(wire.success(text, "registered", now_ms, asked.stream_id)), publish]
+            return [*let_go, publish, *self._unpublish(now_ms)]
+        return [*let_go, self._success_of_register(asked.stream_id, now_ms), publish]
 
     def refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
         """The router refused what was asked of it."""
@@ -410,7 +407,7 @@ class Session:
         """Another socket has the camera's stream now."""
         if self.registered is None or self.registered.stream != stream:
             return []
-        self.registered = self.plain_head = None
+        self.registered, self.may_send_plain = None, False
         return self._say_and_close(
             ErrorCode.STREAM_TAKEN_OVER, f"another socket registered {stream}", CloseCode.TAKEN_OVER, now_ms
         )
@@ -488,7 +485,7 @@ class Session:
             case wire.VideoFrame():
                 self._check_frame(message.stream_id)
                 timestamp = now_ms if message.timestamp is None else int(message.timestamp)
-                return [SendFrame(bytes(message.data), None, None, timestamp)]
+                return [SendFrame(message.data, None, None, timestamp, more=message.more)]
             case wire.Ack():
                 self._must_be(Path.SUBSCRIBE, "ack")
                 subscription = self._subscriptions.get(message.stream_id)
@@ -505,7 +502,8 @@ class Session:
             case wire.Unsubscribe():
                 self._must_be(Path.SUBSCRIBE, "unsubscribe")
                 former = self._subscriptions.pop(message.stream_id, None)
-                return [Unwatch(former)] if former is not None else []
+                done = Reply(wire.success("Unsubscription successful", "unsubscribed", now_ms, message.stream_id))
+                return [Unwatch(former), done] if former is not None else [done]
             case wire.CameraAlert():
                 return self._alert(message)
             case _:
@@ -516,11 +514,10 @@ class Session:
         assert self.identity is not None
         if not self._access.may_publish(self.identity):
             raise ClientError(ErrorCode.UNAUTHORIZED, "you may not publish streams")
-        if self.registered is not None:
-            raise ClientError(
-                ErrorCode.INVALID_MESSAGE,
-                f"this socket has registered {self.registered.stream}; open another socket for another stream",
-            )
+        if self.registered is not None and message.stream_id in (None, self.registered.stream):
+            stream = self.registered.stream
+            self._registers(stream, message)
+            return [self._success_of_register(stream, now_ms), ChangePublication(*_wishes(message))]
         if message.stream_id is None:
             new_id = self._stream_ids.new(self.identity.user_id, now_ms)
             message = msgspec.structs.replace(message, stream_id=new_id)
@@ -531,6 +528,16 @@ class Session:
         self.waiting = Waiting.CLAIM
         producing = "video-frame" in (message.produces or [])
         return [AskClaim(message.stream_id, _owner(self.identity), producing)]
+
+    def _registers(self, stream: str, message: wire.Register) -> None:
+        """From now on this socket has what this message says, in the place of what it had."""
+        produces = message.produces or []
+        self.registered = Registered(stream, producing="video-frame" in produces, may_alert="alert" in produces)
+        self.may_send_plain = self.registered.producing
+        self._frames = wire.PlainFrames()
+
+    def _success_of_register(self, stream: str, now_ms: int) -> Reply:
+        return Reply(wire.success(f"Registration successful. Stream ID: {stream}", "registered", now_ms, stream))
 
     def _subscribe(self, message: wire.Subscribe) -> list[Command]:
         self._must_be(Path.SUBSCRIBE, "subscribe")
@@ -544,26 +551,14 @@ class Session:
     def _alert(self, message: wire.CameraAlert) -> list[Command]:
         self._must_be(Path.REGISTER, "alert")
         registered = self.registered
-        if registered is None or message.stream_id not in (None, registered.stream):
+        if registered is None or message.draft.stream_id not in (None, registered.stream):
             raise ClientError(ErrorCode.UNAUTHORIZED, "an alert is for the stream that this socket registered")
         if not registered.may_alert:
             raise ClientError(ErrorCode.UNAUTHORIZED, 'register with "alert" in `produces` to send alerts')
-        fields = {
-            "severity": message.severity,
-            "message": message.message,
-            "timestamp": None if message.timestamp is None else int(message.timestamp),
-            "frameId": message.frame_id,
-            "id": message.id,
-            "metadata": message.metadata,
-        }
-        try:
-            draft = check_draft({key: value for key, value in fields.items() if value is not None})
-        except AlertFault as fault:
-            raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
-        return [SendAlert(draft, registered.stream)]
+        return [SendAlert(message.draft, registered.stream)]
 
     def _unpublish(self, now_ms: int) -> list[Command]:
-        self.registered = self.plain_head = None
+        self.registered, self.may_send_plain = None, False
         return [Unpublish(), Reply(wire.error(ErrorCode.UNAUTHORIZED, "you may not publish streams any more", now_ms))]
 
     def _check_frame(self, stream_id: str | None) -> None:
@@ -620,7 +615,7 @@ class Session:
         if self._closed:
             return []
         self._closed = True
-        self.plain_head = None
+        self.may_send_plain = False
         return [Close(code, reason)]
 
 
@@ -628,7 +623,16 @@ _JSON_AS_BINARY: Final = (
     "JSON came as a binary message (opcode 2), it is sent as a text message (opcode 1); a binary message is a frame"
 )
 _STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
+#: Who consumes any of these of a stream gets its status too.
+_CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
 _VIEWERS: Final = frozenset({Right.VIEW, Right.ALERTS})
+
+
+def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool]:
+    """What a registration says: whether it produces frames, and wants alerts, `demand`, and status."""
+    consumes = set(message.consumes or [])
+    producing = "video-frame" in (message.produces or [])
+    return producing, "alert" in consumes, "demand" in consumes, bool(consumes & _CONSUMABLE)
 
 
 def _owner(identity: Identity) -> Owner:

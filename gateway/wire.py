@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import pybase64
 
-from common.alerts import AlertId, FrameId, Milliseconds, Severity, StreamId
+from common.alerts import AlertDraft, AlertFault, FrameId, Milliseconds, StreamId, check_draft, whole, whole_ms
 from common.errors import ClientError, ErrorCode
 from common.frames import Frame, payload_at
+from common.jsontext import JsonFault, read_json, read_members, write_json
 from gateway import plain
 
 Format = Literal["json", "binary"]
@@ -51,11 +52,15 @@ class Register(ClientMessage, frozen=True, tag="register"):
 
 
 class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
-    """A frame as JSON. `data` is the JSON string token, not decoded."""
+    """A frame as JSON. `data` is the JSON string token, not decoded.
 
-    data: msgspec.Raw
+    `more`: the fields that the protocol does not name, as they came, each with a comma before it.
+    """
+
     stream_id: StreamId | None = None
     timestamp: ClientTime | None = None
+    data: bytes = b""
+    more: bytes = b""
 
 
 class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
@@ -87,19 +92,25 @@ class Ack(ClientMessage, frozen=True, tag="ack"):
 class CameraAlert(ClientMessage, frozen=True, tag="alert"):
     """A camera's panic button."""
 
-    severity: Severity
-    message: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
-    stream_id: StreamId | None = None
-    timestamp: ClientTime | None = None
-    frame_id: FrameId | None = None
-    id: AlertId | None = None
-    metadata: dict[str, Any] | None = None
+    draft: AlertDraft
 
 
 AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | CameraAlert
 KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "alert")
 
-_decoder: Final = msgspec.json.Decoder(AnyClientMessage)
+#: Longest value of a field that is read, in bytes of JSON; and longest alert.
+MAX_VALUE_BYTES: Final = 64 * 1024
+MAX_ALERT_BYTES: Final = 128 * 1024
+#: The fields of each type of message that are read; those of a frame are apart.
+_FIELDS: Final = {
+    struct.__struct_config__.tag: frozenset(field.encode_name for field in msgspec.structs.fields(struct))
+    for struct in (Auth, Register, Subscribe, Unsubscribe, Ack)
+}
+_FRAME_FIELDS: Final = ("streamId", "timestamp")
+#: In a frame these are the protocol's, or the server's to say.
+_NAMED_IN_FRAMES: Final = frozenset({"type", "streamId", "data", "timestamp", "frameId"})
+_QUOTE: Final = ord('"')
+_TIMES: Final = frozenset({"timestamp", "alertsSince"})
 
 
 def parse_text(data: bytes) -> AnyClientMessage:
@@ -108,15 +119,62 @@ def parse_text(data: bytes) -> AnyClientMessage:
     Raises `UnicodeDecodeError` for what is not UTF-8 (the socket is then closed with 1007), and `ClientError` with
     `INVALID_MESSAGE` or `UNKNOWN_MESSAGE_TYPE` for what is no message.
     """
-    if not data.isascii():
-        data.decode("utf-8")
     try:
-        message: AnyClientMessage = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _explain(data, error) from None
-    if type(message) is VideoFrame and memoryview(message.data)[0] != 0x22:
+        members = read_members(data)
+        kind = _read("type", members["type"])
+        if kind == "video-frame":
+            return _frame(members)
+        if kind == "alert":
+            return _alert(data)
+        found = {name: _read(name, members[name]) for name in _FIELDS[kind] if name in members}
+        message: AnyClientMessage = _convert({**found, "type": kind}, AnyClientMessage)
+        return message
+    except (JsonFault, KeyError, TypeError):
+        raise _explain(data) from None
+
+
+def _read(name: str, value: memoryview) -> Any:
+    """The value of a field. Numbers may be written in any form that JSON has; of a time the fraction is dropped."""
+    if len(value) > MAX_VALUE_BYTES:
+        text = f"`{name}` has {len(value)} bytes, expected at most {MAX_VALUE_BYTES}"
+        raise ClientError(ErrorCode.INVALID_MESSAGE, text)
+    found = read_json(value)
+    return whole_ms(found) if name in _TIMES else whole(found) if name != "maxFps" else found
+
+
+def _frame(members: dict[str, memoryview]) -> VideoFrame:
+    fields: dict[str, Any] = {name: _read(name, members[name]) for name in _FRAME_FIELDS if name in members}
+    data = members.get("data")
+    if data is None:
+        raise ClientError(ErrorCode.INVALID_MESSAGE, "Object missing required field `data`")
+    if data[0] != _QUOTE:
         raise ClientError(ErrorCode.INVALID_MESSAGE, "Expected `str` - at `$.data`")
-    return message
+    more = b"".join(
+        b",%b:%b" % (write_json(name), bytes(value)) for name, value in members.items() if name not in _NAMED_IN_FRAMES
+    )
+    fields |= {"type": "video-frame", "data": bytes(data), "more": more}
+    frame: VideoFrame = _convert(fields, VideoFrame)
+    return frame
+
+
+def _alert(data: bytes) -> CameraAlert:
+    if len(data) > MAX_ALERT_BYTES:
+        text = f"an alert of {len(data)} bytes, expected at most {MAX_ALERT_BYTES}"
+        raise ClientError(ErrorCode.INVALID_MESSAGE, text)
+    try:
+        return CameraAlert(draft=check_draft(read_json(data)))
+    except AlertFault as fault:
+        raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
+
+
+def _convert(value: dict[str, Any], kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ClientError(ErrorCode.INVALID_MESSAGE, str(error)) from None
+    except UnicodeError:
+        text = "a name holds a lone surrogate, expected text in UTF-8"
+        raise ClientError(ErrorCode.INVALID_MESSAGE, text) from None
 
 
 class PlainFrame(msgspec.Struct, frozen=True, gc=False):
@@ -143,6 +201,8 @@ _ZERO: Final = ord("0")
 
 class PlainFrames:
     """Reads the ``video-frame`` messages of one client that have a plain envelope, without a parse.
+
+    This is for messages that `gateway.plain` does not see: compressed ones, and where it was not built.
 
     That is: `type` first, known fields, plain numbers, base64 without escapes or white space; nearly all frames are so.
     The text is not parsed as JSON but decoded as base64, which shows as well that nothing else is in it, in a third of
@@ -194,25 +254,20 @@ def _is_base64(data: bytes, begin: int, end: int) -> bool:
         return False
 
 
-def _explain(data: bytes, error: Exception) -> ClientError:
+def _explain(data: bytes) -> ClientError:
     """Why `data` is no message; only run when it is none, so it may be slow."""
     try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as fault:
-        reason = "nested too deeply" if isinstance(fault, RecursionError) else str(fault)
-        return ClientError(ErrorCode.INVALID_MESSAGE, f"not JSON: {reason}")
+        value = read_json(data)
+    except JsonFault as fault:
+        return ClientError(ErrorCode.INVALID_MESSAGE, f"not JSON: {fault}")
     if not isinstance(value, dict):
         return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a JSON object, got {type(value).__name__}")
     kind = value.get("type")
     if not isinstance(kind, str):
         came = "none" if "type" not in value else type(kind).__name__
         return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a text in `type`, got {came}")
-    if kind not in KNOWN_TYPES:
-        expected = ", ".join(KNOWN_TYPES)
-        return ClientError(
-            ErrorCode.UNKNOWN_MESSAGE_TYPE, f"type {kind[:40]!a} is not known, expected one of {expected}"
-        )
-    return ClientError(ErrorCode.INVALID_MESSAGE, str(error))
+    expected = ", ".join(KNOWN_TYPES)
+    return ClientError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"type {kind[:40]!a} is not known, expected one of {expected}")
 
 
 def frame_header(opcode: int, length: int) -> bytes:
@@ -229,9 +284,11 @@ def text_message(payload: bytes) -> bytes:
     return frame_header(OPCODE_TEXT, len(payload)) + payload
 
 
-def _message_of_text(head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int) -> bytes:
-    """What `plain.message` does, in Python."""
-    start = b'%b%d,"timestamp":%d,"data":"' % (head, frame_id, timestamp)
+def _message_of_text(
+    head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int, more: bytes = b""
+) -> bytes:
+    """What `plain.message` does, in Python; `more`: further members, each with a comma before it."""
+    start = b'%b%d,"timestamp":%d%b,"data":"' % (head, frame_id, timestamp, more)
     size = len(start) + end - begin + 2
     return b"".join((frame_header(OPCODE_TEXT, size), start, memoryview(text)[begin:end], b'"}'))
 
@@ -262,7 +319,7 @@ def success(message: str, event: Event, now_ms: int, stream_id: str | None = Non
     if stream_id is not None:
         body["streamId"] = stream_id
     body["timestamp"] = now_ms
-    return text_message(msgspec.json.encode(body))
+    return text_message(write_json(body))
 
 
 def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = None) -> bytes:
@@ -271,7 +328,7 @@ def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = No
     if stream_id is not None:
         body["streamId"] = stream_id
     body["timestamp"] = now_ms
-    return text_message(msgspec.json.encode(body))
+    return text_message(write_json(body))
 
 
 _ERROR: Final = b'{"type":"error"'

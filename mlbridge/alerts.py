@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from common.accepted import Raised
 from common.alerts import Alert, AlertFault, check_draft, complete
 from common.errors import BusError
 from common.frames import Frame
+from common.jsontext import write_json
 from common.messages import RaiseAlert, decode_from_member, encode
 
 #: Alerts that may wait for the router; past it, or past the bytes, the oldest is dropped.
@@ -47,7 +46,7 @@ def read_alerts(values: Iterable[object], frame: Frame | None, *, now_ms: int) -
                 frame_id=None if frame is None else frame.frame_id,
             )
             if draft.id is None:
-                alert = msgspec.structs.replace(alert, id=content_id(alert))
+                alert = alert.changed(id=content_id(alert))
             read.alerts.append((alert, _bus_bytes(alert)))
         except AlertFault as fault:
             read.refused.append(str(fault))
@@ -59,13 +58,13 @@ def content_id(alert: Alert) -> str:
 
     So an answer that comes twice, also through another bridge or after a restart, has the same id both times.
     """
-    content = msgspec.json.encode(msgspec.structs.replace(alert, id=_NO_ID), order="sorted")
+    content = write_json(alert.body() | {"id": _NO_ID}, in_order=True)
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def mark_stale(alert: Alert, age_ms: int) -> Alert:
     """The alert, saying that the frame it speaks of was so old when the answer came."""
-    return msgspec.structs.replace(alert, metadata={**(alert.metadata or {}), "ageMs": age_ms, "stale": True})
+    return alert.changed(metadata={**(alert.metadata or {}), "ageMs": age_ms, "stale": True})
 
 
 def _bus_bytes(alert: Alert) -> int:

@@ -13,8 +13,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, get_args
 
-import msgspec
-
 from common.alerts import Alert, Severity
 
 #: Kinds, over all streams, whose pause is remembered; past it the one told longest ago is forgotten.
@@ -82,7 +80,7 @@ class Cooldown:
             self._pauses.popitem(last=False)
         if not untold:
             return alert
-        return msgspec.structs.replace(alert, metadata={**(alert.metadata or {}), "suppressed": untold})
+        return alert.changed(metadata={**(alert.metadata or {}), "suppressed": untold})
 
     def _first(self, alert: Alert, now: float) -> bool:
         key = alert.stream_id, alert.id

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from common.alerts import SEVERITIES, Alert, Severity
 from router.shelves import Shelved, Shelves
 
@@ -169,7 +167,7 @@ class Logged:
     @property
     def alert(self) -> Alert:
         """The alert, made anew of its JSON."""
-        return msgspec.json.decode(self.json, type=Alert)
+        return Alert.from_json(self.json)
 
 
 class AlertLog:

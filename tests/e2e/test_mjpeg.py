@@ -175,15 +175,15 @@ async def test_a_reader_that_is_gone_is_no_viewer_any_more(plain_watchout, token
 async def test_a_camera_that_asks_is_told_of_this_viewer_too(plain_watchout, token, clients):
     camera = await clients.camera(plain_watchout.url, token)
     stream = await camera.register(consumes=["demand"])
-    assert (await camera.expect("demand", viewers=0, fps=0))["streamId"] == stream
+    assert (await camera.find("demand", viewers=0, fps=0))["streamId"] == stream
     async with watching(clients, plain_watchout, stream, token, "?fps=4"):
-        await camera.expect("demand", viewers=1, fps=4)
+        await camera.find("demand", viewers=1, fps=4)
         viewer = await clients.viewer(plain_watchout.url, token)
         await viewer.subscribe(stream)
-        await camera.expect("demand", viewers=2, fps=30)
+        await camera.find("demand", viewers=2, fps=30)
         await viewer.leave()
-        await camera.expect("demand", viewers=1, fps=4)
-    await camera.expect("demand", viewers=0, fps=0)
+        await camera.find("demand", viewers=1, fps=4)
+    await camera.find("demand", viewers=0, fps=0)
 
 
 async def test_with_the_session_the_pictures_end(plain_watchout, clients):
@@ -267,7 +267,7 @@ async def test_a_viewer_on_another_gateway_sees_it_and_is_counted_for_the_camera
     token = started.token()
     camera = await clients.camera(started.url, token)
     stream = await camera.register(consumes=["demand"])
-    await camera.expect("demand", viewers=0, fps=0)
+    await camera.find("demand", viewers=0, fps=0)
     async with contextlib.AsyncExitStack() as stack, camera.streaming(fps=10):
         for number in range(1, 9):  # the kernel puts some of them on the other gateway
             screen = await stack.enter_async_context(watching(clients, started, stream, token, "?fps=2"))

@@ -262,8 +262,8 @@ def test_a_plain_frame_is_taken_in_one_pass_however_it_was_cut(size: int, cuts: 
             buffer = intake.buffer()
             part, piece = piece[: len(buffer)], piece[len(buffer) :]
             buffer[: len(part)] = part
-            if (plainly := intake.plain(len(part), head, b"", b"", 1, 1)) is not None:
-                held, begin, end, timestamp, codec, size_bytes = plainly
+            if (plainly := intake.plain(len(part), b"", b"", 1, 1)) is not None:
+                held, begin, end, timestamp, codec, size_bytes, _ = plainly
                 assert (held[begin:end], timestamp, codec) == (text, 5, plain.TEXT)
                 assert size_bytes == len(head + text) + len('","timestamp":5}')
                 found.append("in one pass")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import struct
 
@@ -11,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.codecs import Codec
-from common.frames import Frame, FrameFault, json_head, parse_binary
+from common.errors import ClientError
+from common.frames import Frame, FrameFault, decode_text, json_head, parse_binary
 from gateway import plain
 from gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 
@@ -41,58 +43,258 @@ def frame(payload: bytes, first: int = 0x81, *, key: bytes = KEY, stretch: int =
 KNOWN = (b'{"as viewers get it ":', b"cam-1", 2**32 - 2, 1_700_000_000_000)
 
 
-def taken(data: bytes, *, head: bytes = HEAD, max_bytes: int = MAX, count: int | None = None, known=KNOWN):
+def taken(data: bytes, *, max_bytes: int = MAX, count: int | None = None, known=KNOWN):
     # Exactly as long as the data, so that AddressSanitizer finds what reads beyond it (`make sanitize`).
-    return take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, head, *known)
+    return take(memoryview(bytearray(data)), len(data) if count is None else count, max_bytes, *known)
 
 
+WHITE = st.sampled_from(["", "", "", " ", "\n", "\t \r\n"])
+ODD = [
+    "NaN",
+    "01",
+    "1.",
+    ".5",
+    "-",
+    "+1",
+    "1e",
+    "tru",
+    "nulll",
+    "'a'",
+    '"\\x"',
+    '"\\u12"',
+    '"\t"',
+    '"a',
+    "[1,]",
+    "[,]",
+    "{}}",
+    '{"a"}',
+    '{"a":1,}',
+    "[[[[",
+    "[" * 17 + "]" * 17,
+    "",
+    "\x7f",
+    "{1:2}",
+    "[1 2]",
+    '"\x00"',
+]
+GOOD_VALUES = [
+    "0",
+    "-0",
+    "1.50",
+    "1e3",
+    "-2E-7",
+    "1" * 40,
+    "1e999",
+    "true",
+    "false",
+    "null",
+    '""',
+    '"a b"',
+    '"\\ud83d"',
+    '"\\\\\\""',
+    '"\\u00e9"',
+    '"h\u00e9\U0001f600"',
+    "[]",
+    "{}",
+    '[ 1 , [2.50,{"a\\n":"}"}] ]',
+    '{"x":{"y":[0.5,null]},"x":1}',
+    '"' + "x" * 300 + '"',
+    '"\x7f"',
+]
 TEXTS = st.one_of(
-    st.binary(max_size=200).map(base64.b64encode),
-    st.binary(max_size=40),
-    st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.sampled_from(
-        [b"", b'","timestamp":7', b'AA","data":"AA', b"A\\nA", b"A\x7fA", b"A\x1fA", b"A\x80A", b'A"A', b"data:,x y"]
-    ),
-)
-TAILS = st.one_of(
-    st.integers(0, 10**16).map(lambda number: b'","timestamp":%d}' % number),
+    st.binary(max_size=200).map(lambda data: base64.b64encode(data).decode()),
+    st.text(max_size=20),
     st.sampled_from(
         [
-            b'","timestamp":%b}' % number
-            for number in (b"", b"00", b"01", b"-1", b"1.0", b"1e3", b"9" * 15, b"9" * 16, b" 1")
+            "/9j/",
+            "/9j/AA==",
+            "/9j/AA",
+            "/9j/A",
+            "data:image/jpeg;base64,/9j/",
+            "DATA:;BASE64,/9j/",
+            "data:image/jpeg; base64,/9j/",
+            "data:,/9j/",
+            "data/9j/",
+            "data:x;base64,",
+            "data:" + "x" * 250 + ";base64,/9j/",
+            "=",
+            "====",
+            "A===",
+            "AA=A",
+            "\\/9j\\/",
+            '/9j/","x":"/9j/',
+            "_9j_",
+            "/9j/\n",
         ]
-        + [b'"}', b'","timestamp":1} ', b'","timestamp":1', b'","timestamp": 1}', b'" ,"timestamp":1}', b"}", b""]
     ),
+)
+TIMES = st.one_of(
+    st.integers(0, 10**16).map(str),
+    st.sampled_from(
+        [
+            "0",
+            "00",
+            "-1",
+            "-0",
+            "1e3",
+            "1E+3",
+            "1.0",
+            "1729943200000.123",
+            "1729943200000.9999",
+            "9" * 13 + ".998",
+            "9" * 15,
+            "1.",
+            "null",
+            '"1"',
+            "true",
+            " 7 ",
+            "1.5e3",
+            "9" * 16,
+            "0.5",
+        ]
+    ),
+)
+MEMBERS = st.lists(
+    st.one_of(
+        st.tuples(st.just('"timestamp"'), TIMES),
+        st.tuples(
+            st.just('"streamId"'), st.sampled_from(['"cam-1"', '"cam-2"', '"cam\\u002d1"', "null", "5", '"cam-1'])
+        ),
+        st.tuples(
+            st.just('"type"'),
+            st.sampled_from(['"video-frame"', '"video-frame"', '"alert"', "1", '"video\\u002dframe"']),
+        ),
+        st.tuples(st.just('"frameId"'), st.sampled_from(["7", '"x"'])),
+        st.tuples(
+            st.sampled_from(
+                [
+                    '"width"',
+                    '"w h"',
+                    '"\u00fc"',
+                    '""',
+                    '"fram\\u0065Id"',
+                    '"da\\u0074a"',
+                    '"a\\n"',
+                    '"Type"',
+                    '"id"',
+                    "x",
+                    '"x',
+                ]
+            ),
+            st.sampled_from(GOOD_VALUES + ODD),
+        ),
+        st.tuples(st.sampled_from(['"a"', '"b"', '"c"']), st.sampled_from(GOOD_VALUES)),
+    ),
+    max_size=5,
 )
 
 
-@settings(max_examples=3000)
-@given(st.sampled_from([HEAD, HEAD, HEAD, HEAD[:-1], HEAD[1:], b"", b"}"]), TEXTS, TAILS, st.integers(0, 2))
-@example(HEAD, b"/9j/", b'","timestamp":0}', 0)
-def test_what_it_takes_is_what_the_full_parser_says_it_is(head: bytes, text: bytes, tail: bytes, stretch: int) -> None:
-    data = head + text + tail
-    found = taken(frame(data, stretch=stretch))
+def judged(data: bytes) -> VideoFrame | None:
+    """The frame that the full parser reads, which is the one to agree with."""
+    try:
+        parsed = parse_text(data)
+    except (ClientError, UnicodeDecodeError):
+        return None
+    return parsed if isinstance(parsed, VideoFrame) and parsed.stream_id in (None, "cam-1") else None
+
+
+@settings(max_examples=4000)
+@given(
+    MEMBERS,
+    TEXTS,
+    MEMBERS,
+    st.lists(WHITE, min_size=12, max_size=12),
+    st.booleans(),
+    st.sampled_from(["", "", "", ",", "}", "x"]),
+    st.integers(0, 2),
+    st.binary(min_size=4, max_size=4),
+)
+def test_what_it_takes_is_what_the_full_parser_says_it_is(
+    before: list[tuple[str, str]],
+    text: str,
+    after: list[tuple[str, str]],
+    white: list[str],
+    typed: bool,
+    end: str,
+    stretch: int,
+    key: bytes,
+) -> None:
+    first = [('"type"', '"video-frame"')] if typed else []
+    members = [*first, *before, ('"data"', f'"{text}"'), *after]
+    gaps = iter(white * 50)
+    inner = ",".join(f"{next(gaps)}{name}{next(gaps)}:{next(gaps)}{value}{next(gaps)}" for name, value in members)
+    data = f"{next(gaps)}{{{inner}}}{end}{next(gaps)}".encode("utf-8", "surrogatepass")
+    found, parsed = taken(frame(data, stretch=stretch, key=key)), judged(data)
     if found is None:
         return
-    wire, begin, end, timestamp, codec, size_bytes = found
-    assert (codec, size_bytes) == (plain.TEXT, len(data))
-    parsed = parse_text(data)
-    assert isinstance(parsed, VideoFrame)
-    assert (parsed.stream_id, parsed.timestamp) == ("cam-1", timestamp)
-    token = bytes(parsed.data)
-    assert wire[begin - 1 : end + 1] == token
-    json_head, _, frame_id, _ = KNOWN
-    body = b'%b%d,"timestamp":%d,"data":%b}' % (json_head, frame_id, timestamp, token)
+    assert parsed is not None
+    wire, begin, end_at, timestamp, codec, size_bytes, more = found
+    assert (codec, size_bytes, more) == (plain.TEXT, len(data), parsed.more)
+    json_head, _, frame_id, now_ms = KNOWN
+    assert timestamp == (now_ms if parsed.timestamp is None else parsed.timestamp)
+    assert wire[begin - 1 : end_at + 1] == parsed.data
+    assert decode_text(parsed.data)
+    body = b'%b%d,"timestamp":%d%b,"data":%b}' % (json_head, frame_id, timestamp, parsed.more, parsed.data)
     assert wire == frame_header(0x1, len(body)) + body
 
 
-@given(st.binary(max_size=3000), st.integers(0, 10**15 - 1), st.binary(min_size=4, max_size=4), st.integers(0, 2))
-def test_it_takes_the_frames_that_clients_send(picture: bytes, timestamp: int, key: bytes, stretch: int) -> None:
-    text = base64.b64encode(picture)
-    found = taken(frame(HEAD + text + b'","timestamp":%d}' % timestamp, key=key, stretch=stretch))
+@settings(max_examples=300)
+@given(
+    st.binary(min_size=1, max_size=9000),
+    st.integers(0, 10**15 - 1),
+    st.binary(min_size=4, max_size=4),
+    st.integers(0, 2),
+    st.permutations(["type", "streamId", "data", "timestamp", "width", "label", "bbox", "frameId"]),
+    st.booleans(),
+    st.sampled_from(["", "data:image/jpeg;base64,"]),
+)
+def test_it_takes_the_frames_that_clients_send(
+    picture: bytes, timestamp: int, key: bytes, stretch: int, order: list[str], spaced: bool, prefix: str
+) -> None:
+    text = base64.b64encode(picture).decode()
+    fields: dict[str, object] = {
+        "type": "video-frame",
+        "streamId": "cam-1",
+        "data": prefix + text,
+        "timestamp": timestamp,
+        "width": 640,
+        "label": "K\u00fcche \ud83d",
+        "bbox": [1, 2.5, {"a": None}],
+        "frameId": 99,
+    }
+    separators = None if spaced else (",", ":")
+    sent = json.dumps({name: fields[name] for name in order}, separators=separators).encode()
+    found = taken(frame(sent, key=key, stretch=stretch))
     assert found is not None
-    wire, begin, end, at, _, _ = found
-    assert (wire[begin:end], at) == (text, timestamp)
+    wire, begin, end, at, *_ = found
+    assert (wire[begin:end].decode(), at) == (prefix + text, timestamp)
+    got = json.loads(b'{"as viewers get it":0' + found[6] + b"}")
+    assert {name: got[name] for name in ("width", "label", "bbox")} == {
+        name: fields[name] for name in ("width", "label", "bbox")
+    }
+    assert "frameId" not in got
+
+
+@pytest.mark.parametrize("size", [0, 100, 3900, 4095, 4096, 4097, 5000, 20_000])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_long_envelope_is_taken_or_left_to_the_parser(size: int, before: bool) -> None:
+    note, data = ('"note":"%s"' % ("x" * size)), '"data":"%s"' % ("/9j/" * 500)
+    sent = f'{{"type":"video-frame",{note},{data}}}' if before else f'{{"type":"video-frame",{data},{note}}}'
+    found = taken(frame(sent.encode()))
+    assert (found is not None) is (size < 4000)
+    parsed = judged(sent.encode())
+    assert parsed is not None
+    assert found is None or found[6] == parsed.more
+
+
+@pytest.mark.parametrize("many", [1, 31, 32, 33, 200])
+def test_many_fields_are_taken_or_left_to_the_parser(many: int) -> None:
+    fields = ",".join(f'"f{number}":{number}' for number in range(many))
+    sent = b'{"type":"video-frame",%b,"data":"/9j/"}' % fields.encode()
+    assert (taken(frame(sent)) is not None) is (many <= 32)
+    parsed = judged(sent)
+    assert parsed is not None
+    assert parsed.more == b"," + fields.encode()
 
 
 GOOD = frame(HEAD + b"/9j/" * 5 + b'","timestamp":1729943200000}')
@@ -130,18 +332,30 @@ def test_it_takes_nothing_over_the_limit() -> None:
     assert taken(frame(data), max_bytes=len(data) - 1) is None
 
 
-@given(st.binary(max_size=60), st.integers(-5, 70), st.binary(max_size=60))
-def test_whatever_it_is_given_it_answers(data: bytes, count: int, head: bytes) -> None:
-    assert taken(data, count=count, head=head) is None or count <= len(data)
+@given(st.binary(max_size=60), st.integers(-5, 70))
+def test_whatever_it_is_given_it_answers(data: bytes, count: int) -> None:
+    assert taken(data, count=count) is None or count <= len(data)
+
+
+@settings(max_examples=1500)
+@given(st.binary(max_size=60), st.integers(0, 400), st.integers(0, 255))
+def test_a_message_that_is_spoilt_is_taken_as_the_parser_takes_it(rest: bytes, at: int, byte: int) -> None:
+    sent = bytearray(
+        b'{"type":"video-frame","a":"\\ud83d\xc3\xbc","b":[1.5e3,{"c":null}],"data":"/9j/","timestamp":1.5,"d":false}'
+        + rest
+    )
+    sent[at % len(sent)] = byte
+    found = taken(frame(bytes(sent)))
+    parsed = judged(bytes(sent))
+    assert found is None or (parsed is not None and found[6] == parsed.more)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        (), (b"", 0, 0, b""), (b"", 0, 0, "x", b"", b"", 1, 1), (b"", 0, 0, b"", "x", b"", 1, 1),
-        (b"", 0, 0, b"", b"", "x", 1, 1), (b"", "0", 0, b"", b"", b"", 1, 1), (3, 0, 0, b"", b"", b"", 1, 1),
-        (b"", 2**80, 0, b"", b"", b"", 1, 1), (b"", 0, 0, b"", b"", b"", -1, 1), (b"", 0, 0, b"", b"", b"", 1, 2**64),
-        (b"", 0, 0, b"", b"", b"x" * 129, 1, 1),
+        (), (b"", 0, 0, b""), (b"", 0, 0, "x", b"", 1, 1), (b"", 0, 0, b"", "x", 1, 1), (b"", "0", 0, b"", b"", 1, 1),
+        (3, 0, 0, b"", b"", 1, 1), (b"", 2**80, 0, b"", b"", 1, 1), (b"", 0, 0, b"", b"", -1, 1),
+        (b"", 0, 0, b"", b"", 1, 2**64), (b"", 0, 0, b"", b"x" * 129, 1, 1),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_an_error(arguments: tuple[object, ...]) -> None:
@@ -152,8 +366,10 @@ def test_arguments_that_do_not_fit_are_an_error(arguments: tuple[object, ...]) -
 @pytest.mark.parametrize(
     "arguments",
     [
-        (), (b"", 1, 1, b"ab", 0), ("", 1, 1, b"ab", 0, 1), (b"", -1, 1, b"ab", 0, 1), (b"", 1, 2**64, b"ab", 0, 1),
-        (b"", 1, 1, b"ab", -1, 1), (b"", 1, 1, b"ab", 0, 3), (b"", 1, 1, b"ab", 2, 1), (b"", 1, 1, b"ab", 0, 2**80),
+        (), (b"", 1, 1, b"ab", 0, 1), ("", 1, 1, b"ab", 0, 1, b""), (b"", -1, 1, b"ab", 0, 1, b""),
+        (b"", 1, 1, b"ab", 0, 1, ""),
+        (b"", 1, 2**64, b"ab", 0, 1, b""), (b"", 1, 1, b"ab", -1, 1, b""), (b"", 1, 1, b"ab", 0, 3, b""),
+        (b"", 1, 1, b"ab", 2, 1, b""), (b"", 1, 1, b"ab", 0, 2**80, b""),
     ],
 )  # fmt: skip
 def test_a_message_of_what_is_not_there_is_an_error(arguments: tuple[object, ...]) -> None:
@@ -161,10 +377,10 @@ def test_a_message_of_what_is_not_there_is_an_error(arguments: tuple[object, ...
         message(*arguments)  # type: ignore[arg-type]
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=200))
-def test_a_message_holds_its_numbers_and_text(frame_id: int, timestamp: int, text: bytes) -> None:
-    made = message(b"head", frame_id, timestamp, b"<" + text + b">", 1, 1 + len(text))
-    body = b'head%d,"timestamp":%d,"data":"%b"}' % (frame_id, timestamp, text)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=200), st.binary(max_size=100))
+def test_a_message_holds_its_numbers_and_text(frame_id: int, timestamp: int, text: bytes, more: bytes) -> None:
+    made = message(b"head", frame_id, timestamp, b"<" + text + b">", 1, 1 + len(text), more)
+    body = b'head%d,"timestamp":%d%b,"data":"%b"}' % (frame_id, timestamp, more, text)
     assert made == (bytes((0x81, len(body))) if len(body) < 126 else struct.pack("!BBH", 0x81, 126, len(body))) + body
 
 
@@ -194,7 +410,7 @@ def test_a_picture_is_taken_as_the_parser_takes_it_and_numbered_for_its_viewers(
         assert found is None
         return
     assert found is not None
-    wire, begin, end, at, as_codec, size_bytes = found
+    wire, begin, end, at, as_codec, size_bytes, _ = found
     now_ms = KNOWN[3]
     assert (at, as_codec, size_bytes) == (parsed.timestamp or now_ms, parsed.codec.value, len(data))
     assert wire[begin:] == wire[begin:end] == picture
@@ -231,10 +447,10 @@ def test_what_was_taken_is_its_viewers_message_and_holds_nothing_twice(stream: s
     else:
         same = Frame(stream, 2**32 - 1, timestamp, term=3, picture=picture, codec=codec)
         sent = frame(same.to_binary(), 0x82)
-    found = taken(sent, head=head, known=known)
+    found = taken(sent, known=known)
     assert found is not None
-    wire, begin, end, at, number, _ = found
-    made = Frame.of_message(stream, 2**32 - 1, at, 3, wire, begin, end, number)
+    wire, begin, end, at, number, _, more = found
+    made = Frame.of_message(stream, 2**32 - 1, at, 3, wire, begin, end, number, more)
     assert made.size_bytes == len(wire)
     assert frame_message(made, "json" if form == "text" else "binary") is wire
     assert made.to_bus() == same.to_bus()

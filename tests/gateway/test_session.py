@@ -22,6 +22,7 @@ from gateway.session import (
     AskClaim,
     AskOwner,
     ChangeOwner,
+    ChangePublication,
     Close,
     Command,
     Publish,
@@ -93,6 +94,7 @@ def _publishing(fields: dict[str, Any]) -> dict[str, bool]:
         "producing": "video-frame" in fields.get("produces", ["video-frame"]),
         "wants_alerts": "alert" in fields.get("consumes", []),
         "wants_demand": "demand" in fields.get("consumes", []),
+        "wants_status": bool(fields.get("consumes")),
     }
 
 
@@ -271,7 +273,7 @@ def test_too_many_connections_close_with_1013(identity: Any) -> None:
 def test_a_camera_registers_the_stream_that_it_names() -> None:
     talk = registered(clientType="mobile", consumes=["alert"])
     assert talk
-    assert talk.session.registered == Registered("door", producing=True, may_alert=False, wants_alerts=True)
+    assert talk.session.registered == Registered("door", producing=True, may_alert=False)
 
 
 def test_a_camera_that_names_no_stream_gets_one() -> None:
@@ -402,10 +404,69 @@ def text_frame(token: bytes, timestamp: int) -> TextFrame:
     return TextFrame(token, timestamp)
 
 
-def test_a_socket_registers_one_stream() -> None:
+AGAIN = success("Registration successful. Stream ID: door", streamId="door")
+
+
+@pytest.mark.parametrize("stream", [{}, {"streamId": "door"}, {"streamId": None}])
+def test_the_same_stream_registered_again_goes_on_with_other_wishes(stream: dict[str, Any]) -> None:
+    talk = registered()
+    assert (
+        talk
+        >> says(type="register", produces=["alert"], consumes=["alert", "demand"], **stream)
+        << AGAIN
+        << ChangePublication(producing=False, wants_alerts=True, wants_demand=True, wants_status=True)
+    )
+    assert talk.session.registered == Registered("door", producing=False, may_alert=True)
+    assert not talk.session.may_send_plain
+    assert (
+        talk
+        >> says(type="video-frame", data="AAAA")
+        << error("UNAUTHORIZED")
+        >> says(type="alert", severity="low", message="m")
+        << SendAlert(AlertDraft(severity="low", message="m"), "door")
+        >> says(type="register", produces=["video-frame"], **stream)
+        << AGAIN
+        << ChangePublication(producing=True, wants_alerts=False, wants_demand=False, wants_status=False)
+        >> says(type="video-frame", data="AAAA", timestamp=1)
+        << text_frame(b'"AAAA"', 1)
+    )
+
+
+def test_another_stream_registered_lets_go_of_the_first_once_it_is_granted() -> None:
+    talk = registered()
+    assert (
+        talk
+        >> says(type="video-frame", streamId="door", data="AAAA", timestamp=1)
+        << text_frame(b'"AAAA"', 1)
+        >> says(type="register", streamId="other", produces=["video-frame"], consumes=["alert"])
+        << AskClaim("other", Owner("ann"), producing=True)
+    )
+    assert talk.session.registered == Registered("door", producing=True, may_alert=False)
+    assert (
+        talk
+        >> router_grants(term=8, first_frame_id=4)
+        << Unpublish()
+        << success("Registration successful. Stream ID: other", streamId="other")
+        << Publish("other", Owner("ann"), 8, 4, producing=True, wants_alerts=True, wants_status=True)
+        >> says(type="video-frame", streamId="door", data="AAAA", timestamp=1)
+        << error("UNAUTHORIZED")
+        >> says(type="video-frame", streamId="other", data="AAAA", timestamp=1)
+        << text_frame(b'"AAAA"', 1)
+        >> another_socket_takes("door")
+        >> another_socket_takes("other")
+        << error("STREAM_TAKEN_OVER")
+        << closes(CloseCode.TAKEN_OVER)
+    )
+
+
+def test_a_registration_that_is_refused_leaves_the_one_that_was() -> None:
     assert (
         registered()
-        >> says(type="register", streamId="other")
+        >> says(type="register", streamId="other", produces=["video-frame"])
+        << AskClaim("other", Owner("ann"), producing=True)
+        >> router_refuses("UNAUTHORIZED")
+        << error("UNAUTHORIZED")
+        >> says(type="register", streamId="a b")
         << error("INVALID_MESSAGE")
         >> says(type="video-frame", data="AAAA", timestamp=1)
         << text_frame(b'"AAAA"', 1)
@@ -538,7 +599,9 @@ def test_a_camera_that_produces_alerts_may_raise_one_for_its_own_stream() -> Non
         >> says(type="alert", severity="high", message="help")
         << SendAlert(AlertDraft(severity="high", message="help"), "door")
         >> says(type="alert", streamId="door", severity="low", message="m", metadata={"x": 1}, timestamp=5.0, id="a1")
-        << SendAlert(AlertDraft(severity="low", message="m", metadata={"x": 1}, timestamp=5, id="a1"), "door")
+        << SendAlert(
+            AlertDraft(severity="low", message="m", metadata={"x": 1}, timestamp=5, id="a1", stream_id="door"), "door"
+        )
     )
 
 
@@ -568,7 +631,7 @@ def test_an_alert_that_does_not_fit_is_invalid() -> None:
         << error("INVALID_MESSAGE")
         >> says(type="alert", severity="low", message="m", metadata={"deep": json.loads("[" * 40 + "]" * 40)})
         << error("INVALID_MESSAGE")
-        >> says(type="alert", severity="low", message="m", metadata={"n": 2**64})
+        >> says(type="alert", severity="low", message="m", metadata={"n": [{}] * 5000})
         << error("INVALID_MESSAGE")
     )
 
@@ -720,8 +783,9 @@ def test_subscribing_again_in_vain_leaves_the_subscription_as_it_is() -> None:
 def test_unsubscribe_ends_the_subscription_once() -> None:
     talk = subscribed()
     (former,) = talk.session.subscriptions()
-    assert talk >> says(type="unsubscribe", streamId="door") << Unwatch(former)
-    assert talk >> says(type="unsubscribe", streamId="door") >> says(type="unsubscribe", streamId="never")
+    done = {"type": "success", "event": "unsubscribed", "message": "Unsubscription successful", "streamId": "door"}
+    assert talk >> says(type="unsubscribe", streamId="door") << Unwatch(former) << done
+    assert talk >> says(type="unsubscribe", streamId="door") << done
     assert talk.session.subscriptions() == []
 
 

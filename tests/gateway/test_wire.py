@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 
+from common.alerts import AlertDraft
 from common.codecs import Codec
 from common.errors import ClientError, ErrorCode
 from common.frames import Frame, FrameFault, decode_text
@@ -113,13 +114,16 @@ def test_alert_carries_everything_that_it_says() -> None:
         frameId=6,
         id="my-own",
     ) == wire.CameraAlert(
-        stream_id="door",
-        severity="critical",
-        message="fire",
-        metadata={"confidence": 0.9, "location": {"x": 1, "y": 2}},
-        timestamp=5,
-        frame_id=6,
-        id="my-own",
+        draft=AlertDraft(
+            stream_id="door",
+            severity="critical",
+            message="fire",
+            metadata={"confidence": 0.9, "location": {"x": 1, "y": 2}},
+            timestamp=5,
+            frame_id=6,
+            more={},
+            id="my-own",
+        )
     )
 
 
@@ -130,6 +134,10 @@ def test_unknown_fields_are_ignored(kind: str) -> None:
     if isinstance(plain, wire.VideoFrame):
         assert isinstance(more, wire.VideoFrame)
         assert bytes(plain.data) == bytes(more.data)
+        assert more.more == b',"future":{"deep": [1, null, "x"]},"":0,"also":[[]]' or b"future" in more.more
+    elif isinstance(plain, wire.CameraAlert):
+        assert isinstance(more, wire.CameraAlert)
+        assert more.draft.more == {"future": {"deep": [1, None, "x"]}, "": 0, "also": [[]]}
     else:
         assert plain == more
 
@@ -323,7 +331,9 @@ def test_of_a_field_given_twice_the_last_counts() -> None:
     assert bytes(message.data) == b'"b"'
 
 
-@pytest.mark.parametrize("data", [b'{"type":"video-frame","data":"b","data":5}', b'{"type":"auth","type":"register"}'])
+@pytest.mark.parametrize(
+    "data", [b'{"type":"video-frame","data":"b","data":5}', b'{"type":"auth","token":"t","token":5}']
+)
 def test_a_field_given_twice_opens_no_back_door(data: bytes) -> None:
     invalid(data)
 
@@ -342,16 +352,91 @@ def test_a_bare_nul_is_invalid_and_an_escaped_one_is_text() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        b'{"type":"%b"}',
-        b'{"type":"auth","token":"%b"}',
-        b'{"type":"video-frame","data":"%b"}',
-        b'{"type":"subscribe","streamId":"s","format":"%b"}',
-        b'{"type":"alert","severity":"low","message":"%b"}',
-        b'{"type":"alert","severity":"low","message":"m","metadata":{"%b":1}}',
+        b'{"type":"auth","token":"t","%b":"%b"}',
+        b'{"type":"register","clientType":"%b","deviceName":"%b"}',
+        b'{"type":"register","consumes":["%b"],"produces":["%b"]}',
+        b'{"type":"subscribe","streamId":"s","clientType":"%b","x":["%b"]}',
+        b'{"type":"unsubscribe","streamId":"s","%b":{"%b":1}}',
+        b'{"type":"ack","streamId":"s","frameId":1,"%b":"%b"}',
+        b'{"type":"alert","severity":"low","message":"%b","label":"%b"}',
+        b'{"type":"alert","severity":"low","message":"m","metadata":{"%b":"%b"}}',
+        b'{"type":"video-frame","data":"%b","note":"%b"}',
     ],
 )
-def test_a_lone_surrogate_is_invalid(frame: bytes, surrogate: bytes) -> None:
-    invalid(frame % surrogate)
+def test_a_lone_surrogate_is_taken_as_browsers_take_it(frame: bytes, surrogate: bytes) -> None:
+    message = parse_text(frame % (surrogate, surrogate))
+    if isinstance(message, wire.VideoFrame):
+        assert message.data == b'"%b"' % surrogate
+        assert message.more == b',"note":"%b"' % surrogate
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        rb'{"type":"register","streamId":"a\ud800"}', rb'{"type":"subscribe","streamId":"a\ud800"}',
+        rb'{"type":"video-frame","streamId":"a\ud800","data":""}',
+        rb'{"type":"subscribe","streamId":"s","format":"\ud800"}',
+        rb'{"type":"alert","severity":"\ud800","message":"m"}',
+        rb'{"type":"alert","severity":"low","message":"m","id":"\ud800"}',
+        rb'{"type":"alert","streamId":"\ud800","severity":"low","message":"m"}',
+    ],
+)  # fmt: skip
+def test_a_lone_surrogate_where_a_name_stands_is_invalid(data: bytes) -> None:
+    invalid(data)
+
+
+def test_a_lone_surrogate_as_type_is_a_type_that_is_not_known() -> None:
+    with pytest.raises(ClientError) as caught:
+        parse_text(rb'{"type":"\ud800"}')
+    assert caught.value.code is ErrorCode.UNKNOWN_MESSAGE_TYPE
+
+
+NUMBERS = [
+    ("1e3", 1000),
+    ("1E+3", 1000),
+    ("1000.0", 1000),
+    ("10000e-1", 1000),
+    ("-0", 0),
+    ("0.0", 0),
+    ("-0.0", 0),
+    ("0e5", 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [*NUMBERS, ("1729943200000.999", 1729943200000), ("1.7299432e12", 1729943200000)]
+)
+def test_a_time_may_be_written_as_any_number(text: str, value: int) -> None:
+    number = text.encode()
+    for data, of in (
+        (b'{"type":"video-frame","data":"","timestamp":%b}', lambda m: m.timestamp),
+        (b'{"type":"subscribe","streamId":"s","alertsSince":%b}', lambda m: m.alerts_since),
+        (b'{"type":"alert","severity":"low","message":"m","timestamp":%b}', lambda m: m.draft.timestamp),
+    ):
+        assert of(parse_text(data % number)) == value
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS)
+def test_a_whole_number_may_be_written_in_any_form(text: str, value: int) -> None:
+    number = text.encode()
+    assert parse_text(b'{"type":"ack","streamId":"s","frameId":%b}' % number) == wire.Ack(stream_id="s", frame_id=value)
+    alert = parse_text(b'{"type":"alert","severity":"low","message":"m","frameId":%b}' % number)
+    assert isinstance(alert, wire.CameraAlert)
+    assert alert.draft.frame_id == value
+    if value:
+        message = parse_text(b'{"type":"subscribe","streamId":"s","window":%b,"maxFps":%b}' % (number, number))
+        assert message == wire.Subscribe(stream_id="s", window=value, max_fps=value)
+
+
+def test_what_a_frame_brings_beside_its_own_fields_is_kept_as_it_came() -> None:
+    more = rb'"big":1234567890123456789012,"one":1.0,"n":{"a":[1e3, -0]},"e":"\u00fc\/","d":1,"id":"x"'
+    odd = rb'"width": 640,"\u0077\u00fc":null,"d":0,'
+    rest = b',"data":"/9j/","timestamp":5,"streamId":"s"}'
+    message = parse_text(b'{"frameId":7,"type":"video-frame",' + odd + more + rest)
+    assert isinstance(message, wire.VideoFrame)
+    kept = b',"width":640,"w\xc3\xbc":null,"d":1,' + more.replace(b'"d":1,', b"")
+    assert message.more == kept
+    assert (message.stream_id, message.timestamp, message.data) == ("s", 5, b'"/9j/"')
 
 
 def test_a_pair_of_surrogates_is_text() -> None:
