@@ -17,6 +17,9 @@ enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC 
 #define MAX_TIMESTAMP ((UINT64_C(1) << 53) - 1)
 #define MAX_FRAME_ID UINT64_C(0xffffffff)
 
+/* To be raised when `take` or `message` take or return something else: gateway/plain.py has the same number. */
+enum { INTERFACE = 2 };
+
 static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
 /* What stands before the text in a viewer's message has at most so many bytes beside the head: two numbers, the names. */
 enum { MOST_NUMBERS = 64 };
@@ -646,5 +649,10 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__plain(void)
 {
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
 }

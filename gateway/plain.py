@@ -20,6 +20,8 @@ Take = Callable[[memoryview, int, int, bytes, bytes, int, int], Taken | None]
 #: ``message(head, frame_id, timestamp, text, begin, end, more)``: the WebSocket message of a frame, of
 #: ``text[begin:end]``.
 Message = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
+#: Of `take` and `message` as they are described here: gateway/_plain.c has the same number.
+INTERFACE: Final = 2
 #: In the place of a codec.
 TEXT: Final = -1
 
@@ -31,4 +33,5 @@ try:
 except ImportError:
     pass
 else:
-    take, message = _plain.take, _plain.message
+    if getattr(_plain, "INTERFACE", 1) == INTERFACE:  # not one that an older source was built of
+        take, message = _plain.take, _plain.message
