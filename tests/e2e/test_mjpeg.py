@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import re
 import socket
 import sqlite3
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kit.clients import JPEG, PNG, RawSocket, base64_of, eventually, http, new_name
+from tests.kit.clients import JPEG, PNG, WEBP, RawSocket, base64_of, eventually, http, new_name
+from tests.kit.readers import Reader, can_vanish, gateway_figures
 
 pytestmark = pytest.mark.e2e
 
@@ -40,6 +42,7 @@ class Screen:
         self._raw = raw
         self._body = b""
         self._boundary = b""
+        self._last = 0
 
     async def begin(self) -> int:
         """Read the head of the answer; its status."""
@@ -59,21 +62,27 @@ class Screen:
             raise EOFError
         self._body += chunk[:-2]
 
-    async def part(self, timeout_s: float = 5.0) -> Part:
-        """The next picture."""
+    async def part(self, timeout_s: float = 5.0, *, again: bool = False) -> Part:
+        """The next new picture; with `again` also the one before, when it comes again in a silence."""
         async with asyncio.timeout(timeout_s):
-            while b"\r\n\r\n" not in self._body:
-                await self._more()
-            head, _, _ = self._body.partition(b"\r\n\r\n")
-            assert head.startswith(self._boundary), head[:80]
-            lines = [line.split(": ", 1) for line in head[len(self._boundary) :].decode().split("\r\n")]
-            headers = {name.lower(): value for name, value in lines}
-            begin, length = len(head) + 4, int(headers["content-length"])
-            while len(self._body) < begin + length + 2:
-                await self._more()
-            picture = self._body[begin : begin + length]
-            assert self._body[begin + length :].startswith(b"\r\n")
-            self._body = self._body[begin + length + 2 :]
+            while (part := await self._part()).frame_id == self._last and not again:
+                pass
+        self._last = part.frame_id
+        return part
+
+    async def _part(self) -> Part:
+        while b"\r\n\r\n" not in self._body:
+            await self._more()
+        head, _, _ = self._body.partition(b"\r\n\r\n")
+        assert head.startswith(self._boundary), head[:80]
+        lines = [line.split(": ", 1) for line in head[len(self._boundary) :].decode().split("\r\n")]
+        headers = {name.lower(): value for name, value in lines}
+        begin, length = len(head) + 4, int(headers["content-length"])
+        while len(self._body) < begin + length + 2:
+            await self._more()
+        picture = self._body[begin : begin + length]
+        assert self._body[begin + length :].startswith(b"\r\n")
+        self._body = self._body[begin + length + 2 :]
         return Part(headers, picture)
 
     async def over(self, timeout_s: float = 5.0) -> None:
@@ -313,3 +322,117 @@ async def test_what_is_no_picture_is_no_part_and_hides_no_picture(plain_watchout
     await late.subscribe(stream)
     assert (await late.frame())["frameId"] == last.frame_id
     assert await camera.rest() == [], "it is told once, and its socket stands"
+
+
+async def test_the_newest_picture_comes_again_when_the_camera_is_silent(plain_watchout, token, clients):
+    camera = await clients.camera(plain_watchout.url, token)
+    stream = await camera.register()
+    async with watching(clients, plain_watchout, stream, token) as screen:
+        await camera.show(timestamp=1001)
+        first = await screen.part()
+        began = time.monotonic()
+        again = await screen.part(again=True)
+        assert time.monotonic() - began > 0.9
+        assert (again.frame_id, again.picture, again.headers) == (1, JPEG, first.headers)
+        await camera.show(timestamp=1002)
+        assert (await screen.part()).frame_id == 2
+    assert (await gateway_figures(plain_watchout.url))["mjpeg_parts_repeated_total"] >= 1
+
+
+async def test_who_waits_for_a_first_picture_hears_that_the_connection_stands(plain_watchout, token, clients):
+    camera = await clients.camera(plain_watchout.url, token)
+    stream = await camera.register()
+    async with watching(clients, plain_watchout, stream, token) as screen:
+        waiting = asyncio.create_task(screen.part(timeout_s=30.0))
+
+        async def told() -> bool:
+            return b"X-Waiting: yes" in screen._body
+
+        await eventually(told, 20.0)
+        await camera.show()
+        assert (await waiting).headers["x-waiting"] == "yes"
+
+
+@pytest.mark.skipif(not can_vanish, reason="no filter on sockets")
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_reader_that_vanished_is_found(watchout, clients, streams):
+    started = watchout(environ={"IDLE_TIMEOUT_S": "4"})
+    token = started.token()
+    camera = await clients.camera(started.url, token)
+    stream = await camera.register()
+    await camera.show()
+    async with await Reader.connect(started.port) as reader, contextlib.AsyncExitStack() as stack:
+        await reader.get(f"/streams/{stream}/mjpeg", token)
+        await eventually(lambda: viewers(started, stream, token))
+        if streams:
+            await stack.enter_async_context(camera.streaming(fps=5))
+        reader.vanish()
+
+        async def nobody() -> bool:
+            return await viewers(started, stream, token) == 0
+
+        await eventually(nobody, 30.0)
+
+
+async def test_a_reader_that_is_there_and_only_rests_for_a_while_goes_on(watchout, clients):
+    started = watchout(environ={"IDLE_TIMEOUT_S": "20"})
+    token = started.token()
+    camera = await clients.camera(started.url, token)
+    stream = await camera.register()
+    picture = JPEG + bytes(1 << 20)
+    async with watching(clients, started, stream, token, tiny=True) as screen:
+        for _ in range(5):
+            await camera.show_binary(picture)
+        await asyncio.sleep(11.0)  # longer than who reads a still picture may rest
+        assert (await screen.part()).picture == picture
+        assert await viewers(started, stream, token) == 1
+
+
+async def test_a_reader_of_the_first_version_of_http_gets_the_parts_as_they_are(plain_watchout, token, clients):
+    camera = await clients.camera(plain_watchout.url, token)
+    stream = await camera.register()
+    await camera.show()
+    raw = await clients.raw(plain_watchout.url)
+    path = f"/streams/{stream}/mjpeg"
+    await raw.send(raw.head(path, f"Authorization: Bearer {token}", version="HTTP/1.0"))
+    async with asyncio.timeout(10):
+        head = (await raw.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert "chunked" not in head
+        boundary = re.search(r"boundary=(\S+)", head)
+        assert boundary is not None
+        assert await raw.reader.readline() == f"--{boundary[1]}\r\n".encode()
+        part = (await raw.reader.readuntil(b"\r\n\r\n")).decode()
+        assert f"Content-Length: {len(JPEG)}\r\n" in part
+        assert await raw.reader.readexactly(len(JPEG)) == JPEG
+
+
+def _encoded(kind: str) -> bytes:
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    image.new("RGB", (8, 8), "red").save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ((), (True, True, True, False, True, True)),
+        (("Accept: */*", "User-Agent: Lavf/61.7.100"), (False, False, False, False, False, True)),
+        (("Accept: image/png",), (False, False, False, False, True, False)),
+        (("Accept: image/avif,image/*",), (False, False, False, False, True, True)),
+    ],
+)
+async def test_a_reader_gets_the_pictures_that_it_takes(plain_watchout, token, clients, headers, taken):
+    camera = await clients.camera(plain_watchout.url, token)
+    stream = await camera.register()
+    raw = await clients.raw(plain_watchout.url)
+    await raw.send(raw.head(f"/streams/{stream}/mjpeg", f"Authorization: Bearer {token}", *headers))
+    screen = Screen(raw)
+    assert await screen.begin() == 200
+    pictures = (JPEG, PNG, WEBP, b"null", _encoded("PNG"), _encoded("JPEG"))
+    for number, (picture, takes) in enumerate(zip(pictures, taken, strict=True), 1):
+        await camera.show_binary(picture, codec=0)
+        await camera.rest()
+        if takes:
+            part = await screen.part()
+            assert (part.frame_id, part.picture) == (number, picture)
