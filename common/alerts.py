@@ -207,7 +207,7 @@ def whole(value: object) -> object:
 
 def _check_part(what: str, part: dict[str, Any]) -> None:
     """Whether a part of an alert that is passed on as it is can be, and is within its bounds. Raises `AlertFault`."""
-    _check_value(what, part, MAX_METADATA_DEPTH, [MAX_METADATA_VALUES])
+    _check_value(what, part)
     try:
         size = len(write_json(part))
     except ValueError:
@@ -265,20 +265,34 @@ def _bounded(found: list[object]) -> list[object]:
     return found
 
 
-def _check_value(what: str, value: object, depth: int, left: list[int]) -> None:
-    """Whether this is what JSON has. `left`: how many more values there may be, counted down."""
-    left[0] -= 1
-    if left[0] < 0:
-        raise AlertFault(f"{what} has more than {MAX_METADATA_VALUES} values, expected at most so many")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise AlertFault(f"{what} holds a number that is not finite")
-    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-        raise AlertFault(f"{what} holds a key that is not text")
-    if isinstance(value, dict | list):
-        if not depth:
-            raise AlertFault(f"{what} is nested more than {MAX_METADATA_DEPTH} deep")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_value(what, inner, depth - 1, left)
+def _check_value(what: str, part: dict[str, Any]) -> None:
+    """Whether this is what JSON has, and within the bounds. Raises `AlertFault`.
+
+    It goes by levels and types, because a sender may have this done for so many values, as often as his rate allows.
+    """
+    level: list[Any] = [part]
+    values = depth = 1
+    while level:
+        inner: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is dict or kind is list:
+                if depth > MAX_METADATA_DEPTH:
+                    raise AlertFault(f"{what} is nested more than {MAX_METADATA_DEPTH} deep")
+                if not value:
+                    continue
+                values += len(value)
+                if values > MAX_METADATA_VALUES:
+                    raise AlertFault(f"{what} has more than {MAX_METADATA_VALUES} values, expected at most so many")
+                if kind is list:
+                    inner += value
+                elif all(type(key) is str for key in value):
+                    inner += value.values()
+                else:
+                    raise AlertFault(f"{what} holds a key that is not text")
+            elif kind is float and not math.isfinite(value):
+                raise AlertFault(f"{what} holds a number that is not finite")
+        level, depth = inner, depth + 1
 
 
 def _kind(value: object) -> str:
