@@ -1,7 +1,5 @@
 """What every watchout process speaks: settings, bus messages, frame encodings, process life-cycle, logs.
 
-``gateway``, ``router``, ``mlbridge`` and ``ctl`` import from here; this package imports from none of them.
-Pure rooms (no socket, clock, log or random): ``settings``, ``errors``, ``messages``, ``frames``, ``alerts``,
-``membership``, ``pacing``, ``zmtp``, ``backlog``. Edge rooms: ``bus`` (the only import of zmq), ``frame_sockets``,
-``link``, ``service``, ``log``, ``metrics``, ``embedded_store``.
+``gateway``, ``router``, ``mlbridge``, ``identity`` and ``ctl`` import from here; this package imports none of them.
+Which module does what, and which are pure, stands in docs/architecture.md.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from common import log, supervisor
+from common import log, missing, supervisor
 from common.bus import MemberBus, new_member_id
 from common.errors import BusError, RouterUnavailable
 from common.membership import (
@@ -47,6 +48,9 @@ from common.remote_bus import RemoteMemberBus, RouterAddress
 
 #: Requests that may wait for the router at once; past it they fail at once.
 MAX_PENDING: Final = 10_000
+#: A router that is away for so long is said to be missing, and again after the other.
+MISSING_AFTER_S: Final = 2.0
+MISSING_AGAIN_S: Final = 60.0
 #: Messages of a snapshot between two turns of the loop.
 SNAPSHOT_TURN: Final = 200
 #: A snapshot that failed is told again after so long, in seconds.
@@ -55,6 +59,15 @@ SNAPSHOT_AGAIN_S: Final = 1.0
 Reply = Granted | Refused | Found | Accepted | Answer
 
 _log = log.get("common.link")
+
+
+def _why_missing(home: Path, router: RouterAddress | None) -> str:
+    if router is None:
+        return missing.no_router(home)
+    return (
+        f"the router at {router.url} cannot be reached: is it started with ROUTER_LISTEN, is its port reachable from "
+        "here, and is this bridge's key allowed there (`watchout-ctl keys list`)?"
+    )
 
 
 class Link:
@@ -99,6 +112,10 @@ class Link:
         self._bad_messages = 0
         #: The router's epoch and the number of the last alert that came.
         self._alerts_heard = (0, 0)
+        self._live_at = self._loop.time()
+        self._absence_told = False
+        self._tell_absence_at = self._live_at + MISSING_AFTER_S
+        self._why_missing = functools.partial(_why_missing, home, router)
         self._bus: MemberBus | RemoteMemberBus
         if router is None:
             self._bus = MemberBus(
@@ -242,7 +259,19 @@ class Link:
         self._run(self._membership.received(envelope, self._loop.time()))
 
     def _tick(self) -> None:
-        self._run(self._membership.tick(self._loop.time()))
+        now = self._loop.time()
+        self._run(self._membership.tick(now))
+        self._tell_of_absence(now)
+
+    def _tell_of_absence(self, now: float) -> None:
+        """Say which process is missing when the router is away for longer than a restart takes, and when it is back."""
+        if self.live:
+            if self._absence_told:
+                _log.info("the router is there", away_s=round(now - self._live_at, 1))
+            self._live_at, self._absence_told, self._tell_absence_at = now, False, now + MISSING_AFTER_S
+        elif now >= self._tell_absence_at:
+            self._absence_told, self._tell_absence_at = True, now + MISSING_AGAIN_S
+            _log.warning("the router is missing", reason=self._why_missing())
 
     def _run(self, actions: list[Action]) -> None:
         for action in actions:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from common import missing
 from common.link import Link
 from common.messages import FromRouter, Hello, Message
 from common.metrics import Figures
@@ -19,7 +20,7 @@ JOIN_TIMEOUT_S: Final = 1.8
 
 def nothing_runs(settings: Settings) -> Failure:
     """What to say when no router answers."""
-    return Failure(f"nothing is running on WATCHOUT_HOME={settings.home} (is `honcho start` up?)")
+    return Failure(missing.nothing_answers(settings.home))
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from common import log, supervisor
+from common.command import process_command
 from common.metrics import Figures
 from common.service import Tasks, run
 from common.settings import Settings
@@ -215,6 +216,14 @@ async def _all_gone(server: web.Server) -> None:
                 await asyncio.sleep(LOOK_EVERY_S)
 
 
+@process_command(
+    "gateway", ("WATCHOUT_PORT", "WATCHOUT_HOST", "WATCHOUT_HOME", "DATABASE_URL", "ALLOWED_ORIGINS", "STREAM_ACCESS",
+                "TLS_CERT", "LOG_LEVEL")
+)  # fmt: skip
 def main() -> None:
-    """Console script ``watchout-gateway``."""
+    """Serve phones and viewers: WebSocket and HTTP on one port.
+
+    It knows who each caller is, delivers the frames of its own cameras by itself, and joins the router of WATCHOUT_HOME
+    for everything else. Several may share the port.
+    """
     run("gateway", Gateway)

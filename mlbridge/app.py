@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from common import log, service
+from common.command import process_command
 from common.curve import load_pair
 from common.frames import Frame
 from common.link import Link
@@ -193,8 +194,7 @@ OPTIONS: Final = {
 }
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="watchout", prog_name="watchout-mlbridge")
+@process_command("mlbridge", ("ML_SERVICE_URL", "ML_FPS", "ML_STREAMS", "ML_GROUP", "WATCHOUT_HOME", "LOG_LEVEL"))
 @click.option("--streams", metavar="PATTERNS", help="Only streams that match, such as 'cam-*,door-?' (ML_STREAMS).")
 @click.option("--fps", metavar="N", help="Frames per second of each stream (ML_FPS).")
 @click.option("--group", metavar="NAME", help="Bridges of one group share the streams (ML_GROUP).")

@@ -1,5 +1,4 @@
-"""The router holds the truth about streams: who publishes what, who watches, which mlbridge looks at it, recent alerts.
+"""The router: who publishes and watches what, the way of frames between processes, and recent alerts.
 
-Pure rooms: ``streams`` (claims, terms, interest, routes), ``members`` (epochs, numbers, heartbeats), ``alerts`` (ids,
-order, recent ones). ``app`` wires them to the bus. It never looks into a picture and never touches a client.
+Which module does what, and which are pure, stands in docs/architecture.md. ``app`` joins them to the bus and the clock.
 """

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from common import log, supervisor
 from common.bus import RouterBus, is_remote
+from common.command import process_command
 from common.curve import AllowList, load_pair, server_file
 from common.errors import BusError, StartError
 from common.globs import Globs
@@ -525,6 +526,12 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@process_command(
+    "router", ("WATCHOUT_HOME", "ROUTER_LISTEN", "RECENT_ALERTS", "ALERT_WEBHOOK_URL", "LOG_LEVEL")
+)  # fmt: skip
 def main() -> None:
-    """Console script ``watchout-router``."""
+    """Join gateways and bridges: who publishes and watches what, and the way of frames and alerts between them.
+
+    One for each WATCHOUT_HOME. It opens no port, unless ROUTER_LISTEN lets bridges of other machines in.
+    """
     run("router", Router)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import BodyPartReader, web
-from watcher import Watcher
+from watcher import Watcher, fail_to_listen
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -61,7 +61,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500)
     options = parser.parse_args()
-    web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
+    try:
+        web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
+    except OSError as exc:
+        fail_to_listen(options.port, exc)
 
 
 if __name__ == "__main__":

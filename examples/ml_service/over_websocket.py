@@ -17,7 +17,7 @@ import argparse
 import asyncio
 import json
 
-from watcher import Watcher, run
+from watcher import Watcher, fail_to_listen, run
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
@@ -56,4 +56,7 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500)
     options = parser.parse_args()
-    run(main(options.host, options.port))
+    try:
+        run(main(options.host, options.port))
+    except OSError as exc:
+        fail_to_listen(options.port, exc)

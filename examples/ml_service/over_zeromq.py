@@ -18,7 +18,7 @@ import argparse
 import msgpack
 import zmq
 import zmq.asyncio
-from watcher import Watcher, run
+from watcher import Watcher, fail_to_listen, run
 
 MAX_MESSAGE_BYTES = 32 << 20
 
@@ -53,4 +53,7 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500)
     options = parser.parse_args()
-    run(main(options.host, options.port))
+    try:
+        run(main(options.host, options.port))
+    except zmq.ZMQError as exc:
+        fail_to_listen(options.port, exc)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from aiohttp import WSMsgType, web
 from detector import Detector
-from watcher import MAX_STREAMS, Watcher, read_object
+from watcher import MAX_STREAMS, Watcher, fail_to_listen, read_object
 
 __all__ = ["MAX_STREAMS", "Detector", "Service", "make_app", "read_frame"]
 
@@ -87,7 +87,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500)
     options = parser.parse_args()
-    web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
+    try:
+        web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
+    except OSError as exc:
+        fail_to_listen(options.port, exc)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import cv2
 import numpy as np
@@ -89,6 +89,14 @@ def read_object(body: object) -> tuple[str, np.ndarray, dict[str, Any]]:
         body["streamId"],
         decode(frame),
         {k: body[k] for k in ("timestamp", "frameId") if isinstance(body.get(k), int)},
+    )
+
+
+def fail_to_listen(port: int, exc: Exception) -> NoReturn:
+    """End with a sentence when the port cannot be had."""
+    raise SystemExit(
+        f"port {port} cannot be had ({getattr(exc, 'strerror', None) or exc}): another program listens there, see "
+        f"`ss -ltnp sport = :{port}` or `lsof -i :{port}`; give another one with --port"
     )
 
 

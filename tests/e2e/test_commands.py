@@ -1,0 +1,92 @@
+"""The commands of the processes: help and version, and what is said when one of them is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+
+import pytest
+
+from tests.kit.ports import free_port
+from tests.kit.processes import BIN, REPOSITORY, poll
+
+pytestmark = pytest.mark.e2e
+KINDS = ("router", "gateway", "mlbridge")
+
+
+def run(name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / name, *arguments], env={"PATH": "/usr/bin:/bin", "HOME": "/", **environ},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*(f"watchout-{kind}" for kind in KINDS), "watchout-ctl", "watchout-keep"])
+def test_help_and_version_start_nothing(name: str, tmp_path) -> None:
+    # Not even the settings have to be right.
+    environ = {"WATCHOUT_HOME": str(tmp_path / "home"), "WATCHOUT_PORT": "none"}
+    for option in ("--help", "-h"):
+        done = run(name, option, **environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: {name} ")
+        assert "--version" in done.stdout
+        assert name in ("watchout-ctl", "watchout-keep") or "docs/settings.md" in done.stdout
+    done = run(name, "--version", **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == f"{name}, version {importlib.metadata.version('watchout')}"
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("argument", ["--port", "--no-such-option", "start", "-x"])
+def test_what_is_not_known_starts_nothing(kind: str, argument: str, tmp_path) -> None:
+    done = run(f"watchout-{kind}", argument, WATCHOUT_HOME=str(tmp_path / "home"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Usage: watchout-{kind} ")
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("kind", ["gateway", "mlbridge"])
+def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kind: str, watchout) -> None:
+    started = watchout(start=False)
+    process = started.start(kind)
+    process.wait_for_output("the router is missing")
+    line = next(line for line in process.output.splitlines() if "the router is missing" in line)
+    assert f"no router runs on WATCHOUT_HOME={started.home}: start `watchout-router`" in line
+    if kind == "gateway":
+        said = run("watchout-ctl", "stats", WATCHOUT_HOME=str(started.home))
+        assert said.returncode == 1
+        assert f"no router runs on WATCHOUT_HOME={started.home}" in said.stderr
+        assert f"running are gateway (process {process.pid})" in said.stderr
+    router = started.start("router")
+    process.wait_for_output("the router is there")
+    router.pause()
+    poll(lambda: f"the router (process {router.pid}) of WATCHOUT_HOME" in process.output, 20, "not said that it hangs")
+    router.resume()
+
+
+def test_a_home_that_is_not_there_is_said(tmp_path) -> None:
+    said = run("watchout-ctl", "stats", "--home", str(tmp_path / "wrong"))
+    assert said.returncode == 1
+    assert "wrong, which is not there" in said.stderr
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["service.py", "over_http_raw.py", "over_http_batch.py", "over_websocket.py", "over_zeromq.py"]
+)
+def test_an_example_whose_port_is_taken_says_so_in_a_sentence(name: str) -> None:
+    import socket
+
+    pytest.importorskip("cv2")
+    with socket.socket() as other:
+        port = free_port()
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        done = subprocess.run(
+            [BIN / "python", REPOSITORY / "examples/ml_service" / name, "--port", str(port)],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"port {port} cannot be had" in done.stderr
