@@ -275,6 +275,28 @@ async def test_without_a_list_only_the_own_page_may_use_the_cookie(plain_watchou
 
 
 EXPOSED = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"
+
+
+async def test_only_a_trusted_proxy_says_what_the_gateways_own_origin_is(listed, clients):
+    page = "https://watch.example.com"
+    for said in (
+        ("X-Forwarded-Host: watch.example.com", "X-Forwarded-Proto: https"),
+        ("X-Forwarded-Host: gateway, watch.example.com",),
+    ):
+        await is_stranger(clients, listed.url, cookie(listed.token()), f"Origin: {page}", *said)
+    with running(environ={"TRUSTED_PROXIES": "127.0.0.1", "ALLOWED_ORIGINS": APP}) as started:
+        name, _, value = cookie(started.token()).partition(": ")
+        forwarded = {"X-Forwarded-Host": "watch.example.com", "X-Forwarded-Proto": "https", name: value}
+        for origin, status in ((page, 200), (APP, 200), ("http://watch.example.com", 401), ("https://evil.com", 401)):
+            answer = await http(f"{started.url}/streams", headers={**forwarded, "Origin": origin})
+            assert answer.status == status, origin
+        lines = [f"{key}: {text}" for key, text in forwarded.items()]
+        raw = await clients.raw(started.url)
+        await raw.upgrade(SUBSCRIBE, *lines, f"Origin: {page}")
+        await raw.send(web_socket_frame(TEXT, b'{"type":"subscribe","streamId":"x"}'))
+        assert (await raw.json("success"))["event"] == "subscribed"
+
+
 CORS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers")
 
 

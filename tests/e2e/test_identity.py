@@ -755,14 +755,17 @@ async def test_a_user_at_his_limit_is_counted_by_the_first_auth_and_not_by_a_coo
 ) -> None:
     with furnished(postgres, "1.7", {}, MAX_CONNECTIONS_PER_USER="2") as house:
         alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
-        for _ in range(2):
-            await is_in(await house.viewer_by_cookie(clients, alice))
-        moved = []
-        for _ in range(2):
-            viewer = await house.viewer_by_cookie(clients, alice)  # one too many, but she may be somebody else
+
+        async def moved_to_bob() -> Viewer:
+            viewer = await house.viewer_by_cookie(clients, alice)
             await viewer.send("auth", token=bob.token)
             await viewer.expect("success", event="authenticated")
-            moved.append(viewer)
+            return viewer
+
+        moved = [await moved_to_bob()]
+        for _ in range(2):  # that one is not hers any more
+            await is_in(await house.viewer_by_cookie(clients, alice))
+        moved.append(await moved_to_bob())  # one too many of her, but it may be somebody else's
         refused = await house.viewer_by_cookie(clients, alice)
         await refused.send("subscribe", streamId="x")
         await refused.expect("error", code="TOO_MANY_CONNECTIONS")

@@ -48,6 +48,57 @@ MUTATIONS: Final = (
         unit=("tests/gateway/test_origins.py::test_what_only_looks_like_one_is_not",),
         e2e=("tests/e2e/test_browser.py::test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out",),
     ),
+    Mutation(
+        name="origin-null",
+        rule="`Origin: null` is nobody's, in a handshake and over HTTP",
+        file="gateway/sign_in.py",
+        before="if _may(pages[0], sender, settings)",
+        after="if pages[0] == 'null' or _may(pages[0], sender, settings)",
+        unit=("tests/gateway/test_sign_in.py::test_the_origin_decides_where_there_is_one",),
+        e2e=("tests/e2e/test_edge.py::test_a_cookie_of_a_page_that_is_not_listed_is_ignored",),
+    ),
+    Mutation(
+        name="no-origin",
+        rule="over HTTP a cookie without an `Origin` counts only where the browser vouches for the page",
+        file="gateway/sign_in.py",
+        before="    if handshake:\n",
+        after="    if not handshake:\n        return None\n    if handshake:\n",
+        unit=("tests/gateway/test_sign_in.py::test_a_request_without_an_origin_needs_the_browsers_word_for_the_page",),
+        e2e=(
+            "tests/e2e/test_edge.py::test_a_request_without_an_origin_uses_the_cookie_only_where_the_browser_vouches_for_the_page",
+        ),
+    ),
+    Mutation(
+        name="own-origin",
+        rule="only a trusted proxy says under which name the client knows the gateway",
+        file="gateway/addresses.py",
+        before="    if is_trusted(peer, trusted):\n        if said",
+        after="    if True:\n        if said",
+        unit=(
+            "tests/gateway/test_addresses.py::test_a_trusted_proxy_says_under_which_name_the_client_came_and_nobody_else",
+        ),
+        e2e=("tests/e2e/test_edge.py::test_only_a_trusted_proxy_says_what_the_gateways_own_origin_is",),
+    ),
+    Mutation(
+        name="first-auth",
+        rule="the first auth message is answered like a first one also after a sign-in at the upgrade",
+        file="gateway/session.py",
+        before="        if self._auth_came:\n",
+        after="        if True:\n",
+        unit=(
+            "tests/gateway/test_first_auth.py::test_the_first_auth_of_who_signed_in_at_the_upgrade_is_answered_like_a_first_one",
+        ),
+        e2e=("tests/e2e/test_readme_client.py::test_the_client_of_readme_shows_pictures_that_move",),
+    ),
+    Mutation(
+        name="former-identity",
+        rule="nothing of the former identity stays with a socket that the first auth moves",
+        file="gateway/conversation.py",
+        before="                self._leave_identity()  # the end",
+        after="                # the end",
+        unit=("tests/gateway/test_first_auth_moves.py::test_while_the_token_is_looked_up_the_socket_is_nobodys",),
+        e2e=("tests/e2e/test_identity.py::test_a_user_at_his_limit_is_counted_by_the_first_auth_and_not_by_a_cookie",),
+    ),
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="term-at-router",
