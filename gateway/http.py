@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 from aiohttp import HttpVersion11, web
-from yarl import URL
 
 from common import alerts, log, supervisor
 from common.alerts import ALERT_ID, STREAM_ID, AlertFault
@@ -30,7 +29,7 @@ from gateway.budget import Budget
 from gateway.caller import Caller
 from gateway.conditional import entity_tag, not_modified
 from gateway.figures import Stats, render_metrics
-from gateway.handshake import is_upgrade
+from gateway.handshake import is_upgrade, read_target
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.link import AlertFrame
@@ -665,8 +664,8 @@ def _sender(request: web.Request) -> Sender:
     peer = request.transport and request.transport.get_extra_info("peername")
 
     def values(name: str) -> Sequence[str]:
-        if name == "Host" and "://" in request.raw_path:  # the target's host counts (RFC 9112 section 3.2.2)
-            return [URL(request.raw_path).authority]
+        if name == "Host" and (target := read_target(request.raw_path)) is not None and target.host is not None:
+            return [target.host]  # it counts, and not the header (RFC 9112 section 3.2.2)
         return request.headers.getall(name, ())
 
     return Sender(values, request.rel_url.raw_query_string, str(peer[0]) if peer else "", request.secure)

@@ -254,6 +254,10 @@ async def test_a_browser_sees_1012_when_the_gateway_ends(tabs):
         assert await gateway.ended() == 0
 
 
+async def newest_of(picture: str, token: str, frame_id: int) -> bool:
+    return (await http(picture, token=token)).headers.get("x-frame-id") == str(frame_id)
+
+
 async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
     tabs, page, postgres_url, start_better_auth, clients
 ):
@@ -286,7 +290,19 @@ async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
         assert await tab.run(seen) == answer.headers["x-frame-id"]
 
         async with served(PAGE) as elsewhere:  # the same browser with the same cookie, in another page
+            loads = """(source, policy) => new Promise((done) => {
+                const picture = Object.assign(new Image(), { referrerPolicy: policy });
+                picture.onload = () => done("shown"), picture.onerror = () => done("not shown"), picture.src = source;
+            })"""
+            await camera.show(await tab.run("draw('red').toDataURL('image/jpeg')"))
+            await eventually(lambda: newest_of(picture, signed_up["token"], 2))
+            for policy, shown in (("", "shown"), ("no-referrer", "not shown")):  # nobody vouches for a page that hides
+                source = json.dumps(f"{picture}?listed={policy}")
+                assert await tab.run(f"({loads})({source}, {json.dumps(policy)})") == shown
             await evil.go(elsewhere)
+            for policy in ("", "no-referrer", "unsafe-url", "origin"):
+                source = json.dumps(f"{picture}?foreign={policy}")
+                assert await evil.run(f"({loads})({source}, {json.dumps(policy)})") == "not shown"
             await evil.run(
                 f"(window.foreign = new Client({json.dumps(started.url)}, '/streams/subscribe', null, 'cookie')).opened"
             )

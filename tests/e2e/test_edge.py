@@ -119,6 +119,23 @@ async def test_a_cookie_of_such_a_page_reads_nothing_over_http_and_a_token_besid
     assert (await http(f"{listed.url}/streams?token={token}", headers=headers)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("target", "own"),
+    [
+        ("/streams", "HOST"), ("/streams?x=http://evil.com/", "HOST"), ("http://HOST/streams", "HOST"),
+        ("http://watch.example.com/streams?x=y", "watch.example.com"),
+        ("http://watch.example.com:80/streams", "watch.example.com"),
+    ],
+)  # fmt: skip
+async def test_the_own_origin_is_that_of_the_target_where_it_has_one(listed, clients, target, own):
+    host = listed.url.removeprefix("http://")
+    target, own = target.replace("HOST", host), own.replace("HOST", host)
+    for origin, status in ((own, 200), ("evil.com", 401)):
+        raw = await clients.raw(listed.url)
+        await raw.send(raw.head(target, f"Origin: http://{origin}", cookie(listed.token())))
+        assert (await raw.answer()).status == status
+
+
 async def test_two_origins_are_no_handshake(listed, clients):
     answer = await shake_hands(clients, listed.url, f"Origin: {APP}", f"Origin: {APP}")
     assert answer.status == 400  # RFC 6454 section 7.3
