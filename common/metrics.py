@@ -81,6 +81,8 @@ FIGURES: Final[dict[str, str]] = {
     "auth_refused_total": "Tokens that were refused.",
     "auth_unavailable_total": "Look-ups for which the session store could not be asked.",
     "closed_slow_total": "Viewers closed because their alert lane was full.",
+    "closed_unfinished_total": "Connections closed because too much was unfinished, and they held the most of it.",
+    "unfinished_bytes": "Bytes of heads and messages that clients have begun and not finished.",
     "closed_abuse_total": "Sockets closed for repeated abuse.",
     "closed_idle_total": "Sockets closed because nothing came from them.",
     "router_lost_total": "Times that the router was lost.",

@@ -637,7 +637,16 @@ class Settings:
     )  # fmt: skip
     max_message_bytes: int = _setting(
         "MAX_MESSAGE_BYTES", _whole(1024, 256 << 20), 16 << 20, group="Limits", expects="bytes",
-        help="Largest WebSocket message; over it a socket closes with 1009. Before authentication 1 MiB at most.",
+        help="Largest WebSocket message; over it a socket closes with 1009. Before authentication 64 KiB at most.",
+    )  # fmt: skip
+    unfinished_bytes: int = _setting(
+        "UNFINISHED_BYTES", _whole(1 << 20, 64 << 30), 96 << 20, group="Limits", expects="bytes",
+        help="Most bytes of messages that signed-in clients of one gateway process have begun, not finished; past it "
+        "the largest is closed with 1013, to come back. All strangers together have 12 MiB.",
+    )  # fmt: skip
+    unfinished_bytes_per_user: int = _setting(
+        "UNFINISHED_BYTES_PER_USER", _whole(65536, 64 << 30), 32 << 20, group="Limits", expects="bytes",
+        help="The same of one user. One message of `MAX_MESSAGE_BYTES` is never too much.",
     )  # fmt: skip
     max_connections: int = _setting(
         "MAX_CONNECTIONS", _whole(1, 1_000_000), 20_000, group="Limits", expects="connections",

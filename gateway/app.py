@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from common import log, supervisor
+from common import log, memory, supervisor
 from common.command import process_command
 from common.metrics import Figures
 from common.service import Tasks, run
@@ -34,6 +34,9 @@ from identity import make_authenticator
 TICK_S: Final = 1.0
 #: Sockets are swept for silence this often.
 SWEEP_EVERY_S: Final = 5.0
+#: Memory is given back so often, in seconds, when so many connections are gone that it is worth it.
+GIVE_BACK_EVERY_S: Final = 5.0
+WORTH_GIVING_BACK: Final = 20
 #: HTTP requests that are not answered by then are cut off when the gateway ends.
 HTTP_SHUTDOWN_S: Final = 0.2
 #: It is looked this often whether they are gone.
@@ -172,6 +175,7 @@ class Gateway:
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
             every(TICK_S, lambda: hub.tell_demand(loop.time(), now_ms()), "demand"),
             every(TICK_S, self._count_connections, "counts of connections"),
+            every(GIVE_BACK_EVERY_S, self._give_back_memory, "memory to give back"),
             every(min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8), self._sweep, "sweep of sockets"),
         ]
         if certificate is not None:
@@ -181,6 +185,14 @@ class Gateway:
     def _count_connections(self) -> None:
         self._rooms.figures.set("connections", self._rooms.connections.total)
         self._rooms.figures.set("strangers", self._rooms.connections.strangers)
+        self._rooms.figures.set("unfinished_bytes", self._rooms.unfinished.bytes)
+
+    def _give_back_memory(self) -> None:
+        """After a crowd has gone: what it had is free here, but not for anybody else yet."""
+        connections = self._rooms.connections
+        if connections.peak - connections.total >= WORTH_GIVING_BACK:
+            memory.give_back()
+            connections.peak = connections.total
 
     def _sweep(self) -> None:
         now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding

@@ -22,6 +22,8 @@ except ImportError:  # an installation without its C part
 SCRATCH_BYTES: Final = 256 * 1024
 #: A frame that is on its way has memory for this many bytes at first; it grows as the bytes come.
 FIRST_BYTES: Final = 256 * 1024
+#: Bytes that are read of a stranger at once, and may have to be kept while an answer is awaited.
+STRANGER_READ_BYTES: Final = 16 * 1024
 
 _FIN: Final = 0x80
 _WHOLE: Final = {_FIN | int(opcode): opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
@@ -72,7 +74,7 @@ class Intake:
         """Where the next bytes are to be written; not empty."""
         partial, got = self._partial, self._got
         if partial is None or got == self._need:
-            return self._scratch
+            return self._scratch if self.trusted else self._scratch[:STRANGER_READ_BYTES]
         if got == len(partial):
             self._partial = bytearray(min(self._need, 2 * got))  # a new one: the loop may still hold a view of the old
             self._partial[:got] = partial
@@ -169,6 +171,12 @@ class Intake:
     def waiting(self) -> bool:
         """Whether there are bytes that `next` has not looked at."""
         return self._data is not None or (self._partial is not None and self._got == self._need)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept here for this client alone."""
+        kept = self._end - self._pos if self._data is not None else 0
+        return kept + len(self._partial or b"") + len(self._header)
 
     @property
     def unfinished(self) -> bool:

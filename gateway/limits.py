@@ -212,6 +212,8 @@ class Connections:
         self._users: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
         self.joined_total = 0
+        #: Most connections since somebody set it back.
+        self.peak = 0
 
     @property
     def total(self) -> int:
@@ -227,6 +229,7 @@ class Connections:
         """Count a connection; None: its address is not known yet, and `Place.came_from` follows."""
         place = Place(self, key)
         place._take()
+        self.peak = max(self.peak, self.total)
         return place
 
     def joined(self, user: str) -> Full | None:

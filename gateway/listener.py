@@ -33,6 +33,7 @@ from gateway.origins import cors_headers
 from gateway.rooms import Rooms
 from gateway.sending import Sending
 from gateway.tls import SHUTDOWN_S, Certificate
+from gateway.unfinished import FREE_BYTES
 from gateway.websocket import WebSocket
 
 #: Most bytes of a request's head, of one line of it, and most header lines.
@@ -250,6 +251,8 @@ class Listener(asyncio.Protocol):
                 raise HeadFault
             else:
                 check_size(self._buffer)
+                if len(self._buffer) > FREE_BYTES:
+                    self._rooms.unfinished.hold(self, None, len(self._buffer))
         except HeadFault as fault:
             self._refuse(fault.status, fault.code, str(fault))
 
@@ -259,6 +262,7 @@ class Listener(asyncio.Protocol):
             self._deadline = None
         settings = self._rooms.settings
         came, self._buffer = self._buffer, b""
+        self._rooms.unfinished.release(self)
         head = came[:end]
         forwarded = values_of(head, "x-forwarded-for")
         self._place.came_from(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
@@ -281,6 +285,11 @@ class Listener(asyncio.Protocol):
     def address(self) -> str | None:
         """The key by which limits know the client's address."""
         return self._place.key
+
+    def give_way(self) -> None:
+        """Too many heads are unfinished, and this one is the largest."""
+        self._buffer, self._refused = b"", True
+        self._transport.abort()
 
     def asked(self) -> None:
         """A request was read."""
@@ -378,6 +387,7 @@ class Listener(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._deadline = self._idle = None
+        self._rooms.unfinished.release(self)
         self._place.closed()
 
 

@@ -19,6 +19,7 @@ from gateway.limits import AlertRates, Connections
 from gateway.link import RouterLink
 from gateway.roster import Roster
 from gateway.stream_ids import StreamIds
+from gateway.unfinished import Unfinished
 from identity import Authenticator
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ class Rooms:
     replaying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYING))
     _replaying_of: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    #: What clients have begun and not finished.
+    unfinished: Unfinished = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unfinished = Unfinished(self.settings, self.figures)
 
     def replaying_of(self, user: str) -> asyncio.Semaphore:
         """The turns of one user's replays; there while somebody has or awaits one."""

@@ -36,6 +36,7 @@ from gateway.limits import Place
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Session
 from gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
+from gateway.unfinished import FREE_BYTES
 from identity.credentials import SECURE_PREFIX
 
 #: Above this many bytes that the kernel did not take, frames wait in their slots. Not 0: asyncio's TLS takes an empty
@@ -48,7 +49,9 @@ NOTSENT_LOWAT_BYTES: Final = 8 * 1024
 #: needs). What is on its way to a healthy viewer far away has to fit: 20 Mbit/s over 200 ms.
 SEND_BUFFER_BYTES: Final = 512 * 1024
 #: Largest message of a client that has not authenticated.
-STRANGER_BYTES: Final = 1 << 20
+STRANGER_BYTES: Final = 64 * 1024
+#: What zlib keeps of an unfinished compressed message, with a window of 32 KiB.
+INFLATER_BYTES: Final = 44 * 1024
 #: Bytes that the protocol gets at once: of a stranger, and of somebody known, from whom they are compressed mostly and
 #: may be a thousand times as long as they look; and for how long in one turn of the loop, in seconds.
 STRANGER_PIECE_BYTES: Final = 512
@@ -75,10 +78,35 @@ class WebSocket(asyncio.BufferedProtocol):
     """One client's socket, from the handshake on. `place` is what it takes of the limits of connections."""
 
     __slots__ = (
-        "_aborter", "_assembling", "_assembling_opcode", "_assembling_since", "_conversation", "_drained",
-        "_feed_due", "_fragments", "_full", "_heard_eof", "_inbox", "_intake", "_lanes", "_late_pong", "_loop", "_lost",
-        "_partial_since", "_pinged_at", "_place", "_protocol", "_rooms", "_shaking", "_transport", "_window_timer",
-        "_wrote_eof", "closing", "heard_at",
+        "_aborter",
+        "_assembling",
+        "_assembling_opcode",
+        "_assembling_since",
+        "_conversation",
+        "_deaf",
+        "_drained",
+        "_feed_due",
+        "_fragments",
+        "_full",
+        "_heard_eof",
+        "_held",
+        "_inbox",
+        "_intake",
+        "_lanes",
+        "_late_pong",
+        "_loop",
+        "_lost",
+        "_partial_since",
+        "_pinged_at",
+        "_place",
+        "_protocol",
+        "_rooms",
+        "_shaking",
+        "_transport",
+        "_window_timer",
+        "_wrote_eof",
+        "closing",
+        "heard_at",
     )  # fmt: skip
 
     def __init__(self, rooms: Rooms, place: Place) -> None:
@@ -101,6 +129,10 @@ class WebSocket(asyncio.BufferedProtocol):
         #: From now on nothing is written but what ends the connection.
         self.closing = False
         self._lost = self._heard_eof = self._wrote_eof = self._shaking = False
+        #: Had too much unfinished: what comes is not looked at.
+        self._deaf = False
+        #: Bytes that count against `rooms.unfinished`.
+        self._held = 0
         self._intake = Intake(rooms.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES)
         self._feed_due = False
         self._late_pong = b""
@@ -142,7 +174,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         self.heard_at = self._loop.time()
-        if self._wrote_eof:
+        if self._wrote_eof or self._deaf:
             return
         intake, conversation = self._intake, self._conversation
         if (
@@ -159,6 +191,30 @@ class WebSocket(asyncio.BufferedProtocol):
             intake.keep()
         else:
             self._feed()
+        if self._held or intake.unfinished or intake.waiting or self._assembling is not None:
+            self._account()
+
+    def _account(self) -> None:
+        """Count what this client has begun and not finished; somebody who has too much gives way."""
+        held = self._intake.held_bytes + len(self._protocol.reader.buffer) + sum(len(d) for _, d in self._inbox or ())
+        if self._assembling is not None:
+            held += len(self._assembling) + (INFLATER_BYTES if self._protocol.extensions else 0)
+        held = held if held > FREE_BYTES and not self._lost else 0
+        if held != self._held:
+            self._held = held
+            identity = self._conversation.session.identity if self._conversation is not None else None
+            self._rooms.unfinished.hold(self, None if identity is None else identity.user_id, held)
+
+    def give_way(self) -> None:
+        """Too much is unfinished, and this client has the most of it: let go of that, and let it come back."""
+        self._held = 0
+        self.close(CloseCode.TRY_LATER, "too much is unfinished here, try again")
+        self._deaf = True
+        self._assembling = self._inbox = None
+        self._intake.close()
+        self._protocol.parser.close()
+        self._protocol.reader.buffer.clear()
+        self._protocol.extensions = []
 
     def _feed(self) -> None:
         """Hand on what came, for a while: frames of six bytes, or compressed ones, may cost more than they look."""
@@ -176,14 +232,19 @@ class WebSocket(asyncio.BufferedProtocol):
             if intake.waiting:
                 now = self._loop.time()
                 until = until or now + TURN_S
-                if self._inbox or now > until:
+                waits = self._inbox or self._awaits()
+                if waits or now > until:
                     intake.keep()
                     self.hold()
-                    if not self._inbox:
+                    if not waits:
                         self._feed_soon()
                     return
         if intake.unfinished and self._partial_since is None:
             self._partial_since = self.heard_at
+
+    def _awaits(self) -> bool:
+        """Whether an answer is awaited, after which the client may be trusted with more."""
+        return self._conversation is not None and self._conversation.session.waiting is not None
 
     def _feed_soon(self) -> None:
         if not self._feed_due:
@@ -192,14 +253,16 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _fed(self) -> None:
         self._feed_due = False
-        if not self._lost and not self._heard_eof:
+        if not self._lost and not self._heard_eof and not self._deaf:
             self._feed()
             self.resume()
+            if self._held or self._intake.unfinished:
+                self._account()
 
     def eof_received(self) -> bool:
         """The peer will send no more."""
         self._ending()  # before the protocol's own end of stream: nothing may be written after it
-        if self._conversation is not None:
+        if self._conversation is not None and not self._deaf:
             self._heard_eof = True
             self._protocol.receive_eof()
             self._pump()
@@ -229,6 +292,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._rooms.draining and not self._rooms.sockets:
             self._rooms.all_gone.set()
         self._place.closed()
+        self._rooms.unfinished.release(self)
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
@@ -551,7 +615,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def _ending(self) -> None:
         if not self.closing:
             self.closing = True
-            self._inbox = None
+            self._inbox = self._assembling = None
             self._tell_drained()
             if self._conversation is not None:
                 self._conversation.leave()

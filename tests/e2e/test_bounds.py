@@ -7,6 +7,8 @@ on meanwhile: frames flow, and neither is disconnected.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import resource
 import time
 from typing import Any
@@ -15,8 +17,8 @@ import psutil
 import pytest
 
 from common.metrics import FIGURES
-from tests.kit.clients import eventually
-from tests.kit.fillers import FILLERS, Scene, rows
+from tests.kit.clients import JPEG, TEXT, base64_of, eventually, web_socket_frame
+from tests.kit.fillers import FILLERS, Scene, compressed_fragment, rows, unfinished
 
 #: Memory that a process may have beside what it has when it is ready: past it an allocation fails.
 HEADROOM_BYTES = 192 << 20
@@ -71,3 +73,65 @@ def _limit(pid: int) -> None:
     info = psutil.Process(pid).memory_info()
     most = info.data + HEADROOM_BYTES
     resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
+
+
+def _resident(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+@pytest.mark.parametrize(("sockets", "path", "size_bytes"), [(400, "subscribe", 1 << 20), (400, "subscribe", 60_000)])
+async def test_strangers_with_unfinished_fragments_cost_little_and_nothing_when_they_are_gone(
+    sockets: int, path: str, size_bytes: int, watchout: Any, clients: Any
+) -> None:
+    started = watchout()
+    pid, scene = started.one("gateway").pid, Scene(started, clients)
+    token = started.token("alice")
+    camera, viewer = await clients.camera(started.url, token), await clients.viewer(started.url, token)
+    await viewer.subscribe(await camera.register("bystander"))
+    async with camera.streaming(fps=FPS):
+        await viewer.frame()
+        before = _resident(pid)
+        await unfinished(scene, f"/streams/{path}", compressed_fragment(size_bytes), sockets)
+        assert _resident(pid) - before < 60 << 20
+        await clients.leave_raw()
+        await eventually(lambda: _resident(pid) - before < 10 << 20, 20)
+        seen = len(viewer.frames)
+        await eventually(lambda: len(viewer.frames) > seen + 3)
+    assert camera.open
+    assert viewer.open
+
+
+async def test_signed_in_ones_with_unfinished_messages_are_bounded_and_told_to_come_back(
+    watchout: Any, clients: Any
+) -> None:
+    started = watchout()
+    pid, scene = started.one("gateway").pid, Scene(started, clients)
+    before = _resident(pid)
+    path = f"/streams/register?token={started.token('mallory')}"
+    codes = await unfinished(scene, path, compressed_fragment(15 << 20), 40)
+    assert _resident(pid) - before < 160 << 20  # inflated and held they would be 600 MiB and more
+    assert set(codes) <= {None, 1013}
+    assert codes.count(1013) > 10  # others had their pong first, and are told as well
+    status, page = await asyncio.to_thread(started.text, "/metrics")
+    assert status == 200
+    (told,) = re.findall(r"^watchout_closed_unfinished_total\S* (\S+)", page, re.MULTILINE)
+    assert float(told) >= 38
+
+
+async def test_what_a_client_sends_together_with_its_token_is_taken_when_the_token_is_good(
+    watchout: Any, clients: Any
+) -> None:
+    """In one write: the token, the registration, and a frame that is larger than a stranger may send."""
+    started = watchout()
+    raw = await clients.raw(started.url)
+    await raw.upgrade("/streams/register")
+    said = [
+        {"type": "auth", "token": started.token("ann")},
+        {"type": "register", "streamId": "cam", "produces": ["video-frame"]},
+        {"type": "video-frame", "data": base64_of(JPEG + bytes(200_000))},
+        {"type": "nonsense"},
+    ]
+    await raw.send(b"".join(web_socket_frame(TEXT, json.dumps(each).encode()) for each in said))
+    assert (await raw.json("success"))["message"] == "Authentication successful"
+    assert (await raw.json("success"))["streamId"] == "cam"
+    assert (await raw.json("error"))["code"] == "UNKNOWN_MESSAGE_TYPE"

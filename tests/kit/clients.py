@@ -485,6 +485,12 @@ class Clients:
         self._sockets.append(socket)
         return socket
 
+    async def leave_raw(self) -> None:
+        """Let all raw sockets go."""
+        for socket in self._sockets:
+            await socket.leave()
+        self._sockets.clear()
+
     async def close(self) -> None:
         for client in self._clients:
             client.cut()

@@ -10,13 +10,26 @@ import asyncio
 import contextlib
 import re
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
-from tests.kit.clients import JPEG, Clients, RawSocket, Viewer, http, new_name
+from tests.kit.clients import (
+    BINARY,
+    CLOSE,
+    JPEG,
+    PING,
+    TEXT,
+    Clients,
+    RawSocket,
+    Viewer,
+    http,
+    new_name,
+    web_socket_frame,
+)
 from tests.kit.processes import SERVICE_TOKEN, Watchout
 
 PAGE: Final = Path(__file__).parents[2] / "docs/security.md"
@@ -79,6 +92,57 @@ async def fill_strangers(scene: Scene) -> None:
             await raw.upgrade("/streams/subscribe")
 
     await asyncio.gather(*(one() for _ in range(300)))
+
+
+def compressed_fragment(size_bytes: int) -> bytes:
+    """An unfinished message that inflates to so much (RFC 7692 section 7.2.1)."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = deflate.compress(b"a" * size_bytes) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return web_socket_frame(TEXT, data, fin=False, rsv=4)
+
+
+async def unfinished(
+    scene: Scene, path: str, data: bytes, sockets: int, *, local: str = STRANGE_ADDRESS
+) -> list[int | None]:
+    """Send this, and nothing more, from many sockets; the codes of those that were closed at once."""
+
+    async def one() -> int | None:
+        raw = await scene.clients.raw(scene.watchout.url, local_addr=(local, 0))
+        with contextlib.suppress(OSError, AssertionError, asyncio.IncompleteReadError, TimeoutError):
+            await raw.upgrade(path, "Sec-WebSocket-Extensions: permessage-deflate")
+            await raw.send(data)
+            await raw.send(web_socket_frame(PING))
+            frame = await raw.frame()
+            return int.from_bytes(frame.payload[:2], "big") if frame.opcode == CLOSE else None
+        return None
+
+    return [code for _ in range(sockets // 20) for code in await asyncio.gather(*(one() for _ in range(20)))]
+
+
+@filler("messages of strangers")
+async def fill_messages_of_strangers(scene: Scene) -> None:
+    await unfinished(scene, "/streams/subscribe", compressed_fragment(60_000), 200, local="127.0.0.3")
+    await unfinished(scene, "/streams/subscribe", compressed_fragment(1 << 20), 200, local="127.0.0.4")
+    await unfinished(scene, "/streams/subscribe", web_socket_frame(TEXT, bytes(60_000))[:-1], 200, local="127.0.0.5")
+
+
+@filler("heads")
+async def fill_heads(scene: Scene) -> None:
+    async def one(number: int) -> None:
+        raw = await scene.clients.raw(scene.watchout.url, local_addr=(f"127.0.1.{number % 8}", 0))
+        with contextlib.suppress(OSError):
+            await raw.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 8000 + b"\r\nY: " + b"y" * 8000)
+
+    await asyncio.gather(*(one(number) for number in range(800)))
+
+
+@filler("messages of users")
+async def fill_messages_of_users(scene: Scene) -> None:
+    bomb, half = compressed_fragment(15 << 20), web_socket_frame(BINARY, bytes(15 << 20))[: 12 << 20]
+    for user in range(4):
+        path = f"/streams/register?token={scene.token(f'mallory-{user}')}"
+        await unfinished(scene, path, bomb, 20)
+        await unfinished(scene, path, half, 20)
 
 
 @filler("waits")

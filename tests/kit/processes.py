@@ -242,6 +242,11 @@ class Watchout:
         except OSError:
             return 0, None
 
+    def text(self, path: str) -> tuple[int, str]:
+        """One request, blocking: the status and the body as it is."""
+        with _opener.open(self.url + path, timeout=5) as response:
+            return response.status, response.read().decode()
+
     def holder_of(self, client_port: int) -> int | None:
         """The id of the gateway that has the other end of a client's connection; None: the kernel knows none yet."""
         for process in self.processes:
