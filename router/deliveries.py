@@ -23,6 +23,8 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 #: A `Retry-After` is obeyed up to this.
 LONGEST_RETRY_AFTER_S: Final = 600.0
+#: So many that were given up may stand among those that wait, beside as many again as wait.
+SPARE: Final = 64
 #: Dead ones that are listed.
 MAX_LISTED: Final = 20
 
@@ -119,6 +121,7 @@ class Deliveries:
             oldest = next(iter(self._waiting.values()))
             self._leave(oldest)
             self._bury(oldest, "too many waited", now_ms)
+            self._forget_over()
 
     def due(self, now: float, now_ms: int) -> list[Delivery]:
         """The deliveries to be tried now; each ends with `taken`, `failed` or `refused_for_ever`."""
@@ -194,6 +197,15 @@ class Deliveries:
     def _limit(self) -> int:
         return 1 if self._failing else self._at_once
 
+    def _forget_over(self) -> None:
+        """Let go of those that were given up while they waited, once they are many: their turn may be far."""
+        most = 2 * len(self._waiting) + SPARE
+        if len(self._ready) > most:
+            self._ready = deque(each for each in self._ready if not each.over)
+        if len(self._later) > most:
+            self._later = [each for each in self._later if not each[2].over]
+            heapq.heapify(self._later)
+
     def _wait(self, delivery: Delivery) -> None:
         delivery.over = False
         self._waiting[id(delivery)] = delivery
@@ -206,6 +218,7 @@ class Deliveries:
 
     def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
         self.dead += 1
+        delivery.body = b""
         self.listed.append(Dead(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))
 
 

@@ -11,6 +11,7 @@ from router.deliveries import (
     LONGEST_PAUSE_S,
     LONGEST_RETRY_AFTER_S,
     MAX_LISTED,
+    SPARE,
     Deliveries,
     Delivery,
     retry_after_s,
@@ -201,3 +202,36 @@ def test_a_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | 
 def test_no_retry_after_raises(value: str) -> None:
     found = retry_after_s(value, NOW)
     assert found is None or found >= 0
+
+
+def test_while_the_receiver_wants_nothing_for_long_those_that_were_given_up_are_let_go_of() -> None:
+    found = make(max_waiting=100)
+    found.offer(new(), 0)
+    (first,) = found.due(0, 0)
+    found.failed(first, "503", 0, 0, retry_after_s=LONGEST_RETRY_AFTER_S)
+    offered = [new(number, size=1000) for number in range(1, 5000)]
+    for number, delivery in enumerate(offered):
+        found.offer(delivery, 0)
+        assert found.due(1, 0) == []
+        assert len(found._ready) + len(found._later) <= 2 * (2 * 100 + SPARE), number
+    assert (found.waiting, found.bytes) == (100, 100_000)
+    assert sum(len(each.body) for each in offered) == 100_000
+    assert found.dead == 4900
+    tried = found.due(LONGEST_RETRY_AFTER_S + 1, 0)
+    while tried:
+        for each in tried:
+            assert each.body
+            found.taken(each)
+        tried = found.due(LONGEST_RETRY_AFTER_S + 1, 0)
+    assert found.sent == 100
+    assert found.idle
+
+
+def test_a_retry_that_gave_way_does_not_stay_until_its_time() -> None:
+    found = make(max_waiting=10)
+    for number in range(2000):
+        found.offer(new(number), 0)
+        for delivery in found.due(0, 0):
+            found.failed(delivery, "no", 0, 0)
+    assert len(found._later) + len(found._ready) <= 2 * (2 * 10 + SPARE)
+    assert found.waiting == 10
