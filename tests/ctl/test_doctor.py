@@ -441,7 +441,8 @@ async def test_row_level_security_is_wrong_with_the_statement_that_mends_it(
     assert policy is not None
     postgres.run_sql(postgres_url, policy[0])
     ended = await doctor(DATABASE_URL=url)
-    assert ended.code == 0
+    assert lines(ended, "store", "wrong") == []
+    assert line(ended, "store", "ok", "answers")
 
 
 @pytest.mark.real
