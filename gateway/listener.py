@@ -149,7 +149,7 @@ class Listener(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_certificate", "_deadline", "_http", "_idle", "_lost", "_make_http", "_peer", "_place", "_proxied",
+        "_buffer", "_certificate", "_deadline", "_http", "_http_paused", "_idle", "_lost", "_make_http", "_peer", "_place", "_proxied",
         "_refused", "_rooms", "_shaking", "_transport", "sending",
     )  # fmt: skip
 
@@ -169,7 +169,7 @@ class Listener(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
         #: What aiohttp sends, once this connection is HTTP.
         self.sending: Sending | None = None
-        self._proxied = self._shaking = self._refused = self._lost = False
+        self._proxied = self._shaking = self._refused = self._lost = self._http_paused = False
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -356,13 +356,16 @@ class Listener(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The kernel takes no more for now."""
         if self._http is not None:
+            self._http_paused = True
             self._http.pause_writing()
         if self.sending is not None:
             self.sending.pause()
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
-        if self._http is not None:
+        # aiohttp takes it for a fault where it was not told to pause: the handshake of TLS came before it.
+        if self._http is not None and self._http_paused:
+            self._http_paused = False
             self._http.resume_writing()
         if self.sending is not None:
             self.sending.resume()
