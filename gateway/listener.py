@@ -149,8 +149,8 @@ class Listener(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_certificate", "_deadline", "_http", "_http_paused", "_idle", "_lost", "_make_http", "_peer", "_place", "_proxied",
-        "_refused", "_rooms", "_shaking", "_transport", "sending",
+        "_buffer", "_certificate", "_deadline", "_http", "_http_paused", "_idle", "_lost", "_make_http", "_peer",
+        "_place", "_proxied", "_refused", "_rooms", "_shaking", "_transport", "sending",
     )  # fmt: skip
 
     def __init__(
