@@ -241,6 +241,12 @@ class Reach(msgspec.Struct, frozen=True):
             return self.own
         return not frozenset(organizations).isdisjoint(self.organizations)
 
+    def owners(self) -> frozenset[str | None] | None:
+        """The owners whose alerts they all are, None among them for nobody's; None: any owner's may be."""
+        if self.everybodys or self.organizations:
+            return None
+        return frozenset([self.user] * self.own + [None] * self.nobodys)
+
 
 class Query(Message, frozen=True):
     """A question of an operator or of an HTTP client; `Answer` answers."""

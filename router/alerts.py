@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -11,6 +11,8 @@ from typing import Final
 from common.alerts import SEVERITIES, Alert, Severity
 from router.shelves import Shelved, Shelves
 
+#: Alerts that are looked at for one answer, at most: 20 ms of the router.
+MAX_LOOKED_AT: Final = 20_000
 #: Most bytes of JSON in one answer.
 MAX_ANSWER_BYTES: Final = 8 << 20
 #: An id is known for so long, in seconds: a signed request is good for ten minutes, and its body and the router's
@@ -129,16 +131,17 @@ class AlertBook:
         limit: int,
         severity: Severity = "low",
         wanted: Callable[[str, str | None], bool] = lambda _stream, _owner: True,
+        users: Collection[str | None] | None = None,
     ) -> list[tuple[str, str | None, bytes, int, str]]:
         """Of one stream or of all: the newest `limit` alerts that carry a time of, or arrived at, `since` or later.
 
         Only those of at least this severity, of streams and owners that are `wanted`. Rows of (id, owner, JSON, when it
         arrived, stream), oldest first. Both times count, because an alert carries the time of its frame and arrives
-        later.
+        later. Without a stream no more than the newest `MAX_LOOKED_AT` are looked at, of `users` where they are given.
         """
         found: list[tuple[str, str | None, bytes, int, str]] = []
         size, least = 0, SEVERITIES.index(severity)
-        for name, alert_id, kept in self._newest_first(stream):
+        for name, alert_id, kept in islice(self._newest_first(stream, users), MAX_LOOKED_AT):
             if len(found) >= limit or size > MAX_ANSWER_BYTES:
                 break
             recent = kept.value
@@ -148,11 +151,13 @@ class AlertBook:
         found.reverse()
         return found
 
-    def _newest_first(self, stream: str | None) -> Iterator[tuple[str, str, Shelved[_Recent]]]:
+    def _newest_first(
+        self, stream: str | None, users: Collection[str | None] | None
+    ) -> Iterator[tuple[str, str, Shelved[_Recent]]]:
         if stream is not None:
             yield from ((stream, alert_id, kept) for alert_id, kept in reversed(self._shelves.of(stream).items()))
         else:
-            yield from ((name, alert_id, kept) for (name, alert_id), kept in self._shelves.newest_first())
+            yield from ((name, alert_id, kept) for (name, alert_id), kept in self._shelves.newest_first(users))
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,8 +367,9 @@ class Router:
             return reach is None or reach.has(owner, self._streams.organizations_of(stream, owner))
 
         rows = self._book.recent(
-            query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted
-        )
+            query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,
+            users=None if reach is None else reach.owners(),
+        )  # fmt: skip
         return [
             (alert_id, owner, json, at, self._streams.organizations_of(stream, owner))
             for alert_id, owner, json, at, stream in rows

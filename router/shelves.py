@@ -6,9 +6,10 @@ stream that has the most values, or of the user that has the most bytes. So a no
 
 from __future__ import annotations
 
+import heapq
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -76,9 +77,14 @@ class Shelves(Generic[_V]):
         """What is kept of a stream by id, oldest first."""
         return self._streams.get(stream, OrderedDict())
 
-    def newest_first(self) -> Iterator[tuple[Key, Shelved[_V]]]:
-        """Everything that is kept, with its stream and id."""
-        return reversed(self._all.items())
+    def newest_first(self, users: Collection[str | None] | None = None) -> Iterator[tuple[Key, Shelved[_V]]]:
+        """Everything that is kept, with its stream and id; of these users alone, where they are given."""
+        if users is None:
+            return reversed(self._all.items())
+        return heapq.merge(*map(self._of_one_user, users), key=lambda entry: -entry[1].came)
+
+    def _of_one_user(self, user: str | None) -> Iterator[tuple[Key, Shelved[_V]]]:
+        return ((key, self._all[key]) for key in reversed(self._of_user.get(user, OrderedDict())))
 
     def holders(self, id: str) -> Iterable[str]:
         """The streams that have a value of this id."""

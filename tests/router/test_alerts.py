@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.alerts import MAX_METADATA_BYTES, Alert
+from common.messages import Reach
 from router.alerts import (
     ALERT_COST_BYTES,
     KNOWN_S,
     MAX_ANSWER_BYTES,
     MAX_KNOWN,
+    MAX_LOOKED_AT,
     AlertBook,
     AlertIds,
     AlertLog,
@@ -410,3 +412,28 @@ def test_alerts_are_chosen_by_the_least_severity_and_by_whose_they_are_before_th
     assert found(limit=2, severity="high", wanted=lambda _, owner: owner == "user-1") == ["a7", "a11"]
     rows = book.recent("cam-1", since=5, limit=10, severity="medium")
     assert [(row[0], row[1], row[4]) for row in rows] == [("a7", "user-1", "cam-1"), ("a10", "user-0", "cam-1")]
+
+
+def test_a_callers_own_alerts_are_found_without_a_look_at_others() -> None:
+    book = AlertBook(limit=100_000, minutes=60, max_bytes=1 << 30)
+    book.accept(alert("first", "mine"), 0, owner="ann")
+    for number in range(MAX_LOOKED_AT + 10):
+        book.accept(alert(str(number), f"s{number % 9}"), number, owner="bob")
+    book.accept(alert("nobodys", "free"), 50_000)
+    book.accept(alert("last", "mine"), 60_000, owner="ann")
+
+    def ids(users: set[str | None] | None) -> list[str]:
+        return [row[0] for row in book.recent(None, since=0, limit=10, users=users, wanted=lambda _, o: o != "bob")]
+
+    assert ids({"ann"}) == ["first", "last"]
+    assert ids({"ann", None}) == ["first", "nobodys", "last"]
+    assert ids(set()) == []
+    assert ids(None) == ["nobodys", "last"]  # the first is behind too many others
+
+
+def test_who_may_have_only_his_own_alerts_is_known_from_his_reach() -> None:
+    assert Reach(user="ann", own=True).owners() == {"ann"}
+    assert Reach(user="ann", own=True, nobodys=True).owners() == {"ann", None}
+    assert Reach(user="ann").owners() == set()
+    assert Reach(user="ann", organizations=("acme",)).owners() is None
+    assert Reach(user="ann", everybodys=True).owners() is None
