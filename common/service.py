@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Any, Final, Protocol
 
 import uvloop
 
-from common import log
+from common import log, supervisor
 from common.errors import SettingsError, StartError
 from common.home import prepare_home
 from common.kept import Kept
@@ -142,7 +143,12 @@ def _calm_the_collector() -> None:
 
 
 def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    _log.error("a callback failed", what=context.get("message"), exc_info=context.get("exception"))
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        # The loop accepts again in a second; until then it says so for each try, and sets as many timers.
+        supervisor.current().failed("accepting connections", error)
+    elif not (_loop.is_closed() or "_start_serving" in str(context.get("message"))):
+        _log.error("a callback failed", what=context.get("message"), exc_info=error)
 
 
 def end_signals() -> tuple[signal.Signals, ...]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from common import log, memory, supervisor
+from common import descriptors, log, memory, supervisor
 from common.command import process_command
 from common.metrics import Figures
 from common.service import Tasks, run
@@ -72,7 +72,7 @@ class Gateway:
             make_authenticator(settings),
             Access(settings),
             Roster(),
-            Connections(settings),
+            Connections(settings, descriptors.raise_limit()),
             hub,
             self._link,
             StreamIds(stream_key(settings.home)),
@@ -126,6 +126,12 @@ class Gateway:
                 supervisor.current().keep(
                     lambda: rooms.authenticator.listen(channel, revalidation.changed), "listen for revocations"
                 )
+            )
+        if rooms.connections.most < settings.max_connections:
+            _log.warning(
+                "few file descriptors: raise the limit (ulimit -n, LimitNOFILE) or lower MAX_CONNECTIONS",
+                connections=rooms.connections.most,
+                wanted=settings.max_connections,
             )
         _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
 

@@ -17,6 +17,11 @@ SAY_EVERY_S: Final = 1.0
 #: past that is cut off without a word.
 MAX_REFUSED: Final = 1024
 MAX_REFUSED_PER_ADDRESS: Final = 64
+#: File descriptors that are kept for everything but clients: the bus, the session store, files.
+RESERVED_DESCRIPTORS: Final = 48
+#: However few there are, so many connections are taken, and so many are told that they are too many.
+FEW_CONNECTIONS: Final = 8
+FEW_REFUSED: Final = 4
 #: Strangers are too many past this part of a limit.
 CROWDED: Final = 0.75
 
@@ -197,12 +202,19 @@ class Connections:
     """How many connections there are, by address and by user.
 
     Addresses are keys of `gateway.addresses.limit_key`. Who is over a limit is counted apart, until he is told and
-    gone: so one address that is over its own limit takes nothing from the others.
+    gone: so one address that is over its own limit takes nothing from the others. `descriptors`: how many files and
+    sockets the process may have open; None: enough.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, descriptors: int | None = None) -> None:
         self._settings = settings
-        self._most_strangers = max(1, settings.max_connections // 2)
+        self._most = settings.max_connections
+        self._most_refused = MAX_REFUSED
+        if descriptors is not None:
+            self._most_refused = max(FEW_REFUSED, min(MAX_REFUSED, descriptors // 16))
+            room = descriptors - RESERVED_DESCRIPTORS - self._most_refused
+            self._most = min(self._most, max(FEW_CONNECTIONS, room))
+        self._most_strangers = max(1, self._most // 2)
         self._taken = 0
         self._strangers = 0
         self._refused = 0
@@ -214,6 +226,11 @@ class Connections:
         self.joined_total = 0
         #: Most connections since somebody set it back.
         self.peak = 0
+
+    @property
+    def most(self) -> int:
+        """Most connections: `MAX_CONNECTIONS`, or what the descriptors allow."""
+        return self._most
 
     @property
     def total(self) -> int:
@@ -266,7 +283,7 @@ class Connections:
     def limit(self, key: str | None, *, stranger: bool) -> Full | None:
         """The limit that one more connection would break."""
         settings = self._settings
-        if self._taken >= settings.max_connections:
+        if self._taken >= self._most:
             return Full("on this gateway")
         if key is not None and self._by_address.get(key, 0) >= settings.max_connections_per_address:
             return Full("from this address")
@@ -281,7 +298,7 @@ class Connections:
     def crowded(self, key: str | None) -> bool:
         """Whether a limit that a stranger of this address may meet is nearly reached."""
         settings = self._settings
-        counts = [(self._taken, settings.max_connections), (self._strangers, self._most_strangers)]
+        counts = [(self._taken, self._most), (self._strangers, self._most_strangers)]
         if key is not None:
             counts += [
                 (self._by_address.get(key, 0), settings.max_connections_per_address),
@@ -292,7 +309,7 @@ class Connections:
     def swamped(self, key: str | None) -> bool:
         """Whether too many that are over a limit wait to be told, of this address or of all."""
         of_address = 0 if key is None else self._refused_by_address.get(key, 0)
-        return self._refused > MAX_REFUSED or of_address > MAX_REFUSED_PER_ADDRESS
+        return self._refused > self._most_refused or of_address > MAX_REFUSED_PER_ADDRESS
 
     def count(self, key: str | None, change: int, *, stranger: bool) -> None:
         """A connection within the limits comes (1) or goes (-1)."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from common.settings import Settings
+from common.settings import Settings, load
 from gateway.limits import (
     BURST_S,
     MAX_REFUSED,
@@ -421,3 +421,14 @@ def test_who_has_his_whole_burst_again_is_forgotten_and_gains_nothing_by_it() ->
     assert len(rates) == 2
     rates.take("bob", 3.2)
     assert len(rates) == 1
+
+
+def test_few_descriptors_leave_room_for_everything_but_clients() -> None:
+    for descriptors in (16, 64, 256, 1024, 65_536):
+        connections = Connections(load({"MAX_CONNECTIONS": "20000"}), descriptors)
+        assert 8 <= connections.most <= max(8, descriptors - 48)
+    assert Connections(load({"MAX_CONNECTIONS": "20000"}), 65_536).most == 20_000
+    few = Connections(load({"MAX_CONNECTIONS": "20000", "MAX_STRANGERS_PER_ADDRESS": "20000"}), 64)
+    places = [few.opened(str(number)) for number in range(40)]
+    assert sum(place.full is None for place in places) == few.most // 2  # strangers have half
+    assert sum(place.turned_away for place in places) >= 40 - few.most // 2 - 5

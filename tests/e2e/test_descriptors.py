@@ -1,0 +1,46 @@
+"""A process with few file descriptors: who is in stays, nothing spins, others are turned away, and it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.kit.clients import eventually
+from tests.kit.processes import BIN
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_with_64_file_descriptors_who_is_in_stays_and_it_recovers(loop: str, watchout: Any, clients: Any) -> None:
+    started = watchout(start=False, loop=loop, expected=("a task failed and goes on", "Traceback"))
+    for name in ("router", "gateway", "mlbridge"):
+        started.run(name, ["/bin/sh", "-c", f"ulimit -n 64; exec {BIN}/watchout-{name}"])
+    await asyncio.to_thread(started.wait_ready)
+    gateway = started.one("gateway")
+    assert "few file descriptors" in gateway.output
+    token = started.token()
+    camera, viewer = await clients.camera(started.url, token), await clients.viewer(started.url, token)
+    await viewer.subscribe(await camera.register("cam"))
+    async with camera.streaming(fps=20):
+        await viewer.frame()
+        for _ in range(120):
+            await clients.raw(started.url)
+        process, seen = psutil.Process(gateway.pid), len(viewer.frames)
+        before = sum(process.cpu_times()[:2])
+        await eventually(lambda: len(viewer.frames) > seen + 40, 20)  # two seconds, if nothing is slow
+        assert sum(process.cpu_times()[:2]) - before < 1.5
+        assert process.num_fds() <= 64
+        assert (await asyncio.to_thread(started.get, "/health"))[0] != 200
+        await clients.leave_raw()
+
+        async def healthy() -> bool:
+            return bool((await asyncio.to_thread(started.get, "/health"))[0] == 200)
+
+        await eventually(healthy, 20)
+        other = await clients.viewer(started.url, token)
+        await other.subscribe("cam")
+        await other.frame()
+    assert camera.open
+    assert viewer.open
