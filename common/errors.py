@@ -35,6 +35,7 @@ class ErrorCode(enum.StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"
     SLOW_CONSUMER = "SLOW_CONSUMER"
+    MESSAGE_TIMEOUT = "MESSAGE_TIMEOUT"
 
 
 class CloseCode(enum.IntEnum):
@@ -48,6 +49,7 @@ class CloseCode(enum.IntEnum):
     RESTART = 1012
     TRY_LATER = 1013
     SLOW_CONSUMER = 4400
+    MESSAGE_TIMEOUT = 4408
     SESSION_ENDED = 4500
     TAKEN_OVER = 4501
 

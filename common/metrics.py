@@ -85,6 +85,7 @@ FIGURES: Final[dict[str, str]] = {
     "unfinished_bytes": "Bytes of heads and messages that clients have begun and not finished.",
     "closed_abuse_total": "Sockets closed for repeated abuse.",
     "closed_idle_total": "Sockets closed because nothing came from them.",
+    "closed_stalled_total": "Sockets closed because a message did not come on (MESSAGE_TIMEOUT).",
     "router_lost_total": "Times that the router was lost.",
     "bus_bad_messages_total": "Bus messages that did not fit.",
     "remote_refused_total": "Connections to ROUTER_LISTEN that were refused: a key that is not allowed, or no CURVE.",

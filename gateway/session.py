@@ -23,6 +23,7 @@ from gateway.access import Access, Owner, Right
 from gateway.hub import Word
 from gateway.lanes import Subscription
 from gateway.limits import Allowance
+from gateway.progress import LEAST_BYTES_PER_S, OVER_S
 from gateway.stream_ids import StreamIds
 from identity import Identity, clean_token
 
@@ -449,6 +450,11 @@ class Session:
             "alerts and status wait for this socket"
         )
         return self._say_and_close(ErrorCode.SLOW_CONSUMER, why or full, CloseCode.SLOW_CONSUMER, now_ms)
+
+    def message_timeout(self, now_ms: int) -> list[Command]:
+        """A message that this client began does not come on."""
+        text = f"a message came slower than {LEAST_BYTES_PER_S} bytes/s over {OVER_S:g} s, or not at all: come back"
+        return self._say_and_close(ErrorCode.MESSAGE_TIMEOUT, text, CloseCode.MESSAGE_TIMEOUT, now_ms)
 
     def close(self, code: CloseCode, reason: str) -> list[Command]:
         """The gateway ends this socket."""

@@ -33,6 +33,7 @@ from gateway.handshake import HandshakeFault, one_form, path_and_query
 from gateway.intake import Intake
 from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
 from gateway.limits import Place
+from gateway.progress import OVER_S, Progress
 from gateway.rooms import Rooms, now_ms
 from gateway.session import Session
 from gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
@@ -61,8 +62,6 @@ TURN_S: Final = 0.005
 PONG_BYTE: Final = 0x8A
 #: After a close was sent, the peer has this long to answer it.
 CLOSE_TIMEOUT_S: Final = 3.0
-#: A message that is not whole after this long closes the socket.
-UNFINISHED_S: Final = 60.0
 #: Most fragments of one message (the flaw of CVE-2026-48779: a fragment costs more than its bytes).
 MAX_FRAGMENTS: Final = 131_072
 #: So many fragments count as one message for the rates.
@@ -81,7 +80,6 @@ class WebSocket(asyncio.BufferedProtocol):
         "_aborter",
         "_assembling",
         "_assembling_opcode",
-        "_assembling_since",
         "_conversation",
         "_deaf",
         "_drained",
@@ -96,13 +94,14 @@ class WebSocket(asyncio.BufferedProtocol):
         "_late_pong",
         "_loop",
         "_lost",
-        "_partial_since",
         "_pinged_at",
         "_place",
         "_protocol",
+        "_received",
         "_rooms",
         "_shaking",
         "_transport",
+        "_unfinished",
         "_window_timer",
         "_wrote_eof",
         "closing",
@@ -121,7 +120,6 @@ class WebSocket(asyncio.BufferedProtocol):
         self._conversation: Conversation | None = None
         self._assembling: bytearray | None = None
         self._assembling_opcode = Opcode.TEXT
-        self._assembling_since = 0.0
         self._fragments = 0
         self._inbox: deque[tuple[Opcode, bytes]] | None = None
         self._window_timer: asyncio.TimerHandle | None = None
@@ -136,7 +134,8 @@ class WebSocket(asyncio.BufferedProtocol):
         self._intake = Intake(rooms.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES)
         self._feed_due = False
         self._late_pong = b""
-        self._partial_since: float | None = None
+        self._unfinished: Progress | None = None
+        self._received = 0
         self._drained: asyncio.Future[None] | None = None
         self.heard_at = self._pinged_at = self._loop.time()
 
@@ -176,6 +175,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self.heard_at = self._loop.time()
         if self._wrote_eof or self._deaf:
             return
+        self._received += nbytes
         intake, conversation = self._intake, self._conversation
         if (
             conversation is not None
@@ -183,9 +183,9 @@ class WebSocket(asyncio.BufferedProtocol):
             and not self.closing
             and conversation.hear_plain(intake, nbytes, camera, self.heard_at)
         ):
-            self._partial_since = None
+            self._unfinished = None
         elif (whole := intake.whole(nbytes)) is not None:
-            self._partial_since = None
+            self._unfinished = None
             self._message(*whole)
         elif self._shaking or self._inbox or self._feed_due:  # bounded: reading is paused
             intake.keep()
@@ -225,7 +225,7 @@ class WebSocket(asyncio.BufferedProtocol):
                 self._protocol.receive_data(data)
                 self._pump()
             else:
-                self._partial_since = None
+                self._unfinished = None
                 self._message(opcode, data)
             if self._wrote_eof:
                 return
@@ -239,8 +239,11 @@ class WebSocket(asyncio.BufferedProtocol):
                     if not waits:
                         self._feed_soon()
                     return
-        if intake.unfinished and self._partial_since is None:
-            self._partial_since = self.heard_at
+        if intake.unfinished or self._assembling is not None:
+            if self._unfinished is None:
+                self._unfinished = Progress(OVER_S, self._received, self.heard_at)
+        else:
+            self._unfinished = None
 
     def _awaits(self) -> bool:
         """Whether an answer is awaited, after which the client may be trusted with more."""
@@ -326,8 +329,6 @@ class WebSocket(asyncio.BufferedProtocol):
             self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
-        if events:
-            self._partial_since = None
         for event in events:
             if isinstance(event, WebSocketFrame):
                 if event.opcode is Opcode.PING and self._protocol.writes:  # the pong stands where the ping stood
@@ -420,15 +421,17 @@ class WebSocket(asyncio.BufferedProtocol):
         opcode, conversation = event.opcode, self._conversation
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             if event.fin:
+                self._unfinished = None
                 self._message(opcode, bytes(event.data))
             else:
                 self._assembling = bytearray(event.data)
-                self._assembling_opcode, self._assembling_since = opcode, self.heard_at
+                self._assembling_opcode = opcode
                 self._fragments = 1
         elif opcode is Opcode.CONT:
             if self._assembling is not None:
                 self._continue(self._assembling, event)
         elif (opcode is Opcode.PING or opcode is Opcode.PONG) and conversation is not None:
+            self._received -= len(event.data)  # no progress of a message that it stands in
             conversation.ping(len(event.data))  # a pong that nobody asked for costs as much
 
     def _continue(self, assembling: bytearray, event: WebSocketFrame) -> None:
@@ -442,6 +445,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._conversation.ping(0)
         if event.fin:
             self._assembling = None
+            self._unfinished = None
             self._message(self._assembling_opcode, bytes(assembling))
 
     def _message(self, opcode: Opcode, data: bytes) -> None:
@@ -658,13 +662,16 @@ class WebSocket(asyncio.BufferedProtocol):
     def sweep(self, now: float) -> None:
         """Ping a quiet client, close one that is gone, move its counts into the figures."""
         idle_s = self._rooms.settings.idle_timeout_s
-        if now - self.heard_at > idle_s:
+        if (
+            self._unfinished is not None
+            and not self.closing
+            and not self._unfinished.goes_on(self._received, now, waiting=True)
+        ):
+            self._rooms.figures.count("closed_stalled_total")
+            self._timed_out()
+        elif now - self.heard_at > idle_s:
             self._rooms.figures.count("closed_idle_total")
             self._transport.abort()
-        elif (self._assembling is not None and now - self._assembling_since > UNFINISHED_S) or (
-            self._partial_since is not None and now - self._partial_since > UNFINISHED_S
-        ):
-            self.close(CloseCode.POLICY, "a message was not finished in time")
         elif (
             now - max(self.heard_at, self._pinged_at) > idle_s / 4 and self._protocol.state is OPEN and not self.closing
         ):
@@ -672,6 +679,12 @@ class WebSocket(asyncio.BufferedProtocol):
             self._transport.write(_PING)
         if self._conversation is not None:
             self._conversation.count_skipped()
+
+    def _timed_out(self) -> None:
+        if self._conversation is not None:
+            self._conversation.run(self._conversation.session.message_timeout(now_ms()))
+        else:
+            self._transport.abort()
 
     def end(self) -> None:
         """The gateway restarts: say so."""

@@ -13,6 +13,7 @@ import secrets
 import ssl
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -24,14 +25,17 @@ import pytest
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.clients import (
     CONTINUATION,
+    JPEG,
     PING,
     PONG,
     TEXT,
     Answer,
     Clients,
     RawSocket,
+    base64_of,
     eventually,
     http,
+    new_name,
     web_socket_frame,
 )
 from tests.kit.processes import SERVICE_TOKEN, Process, Watchout, poll, running
@@ -779,12 +783,17 @@ async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clie
     assert (await raw.frame()).opcode == PONG
 
 
-UNFINISHED = "import gateway.websocket\ngateway.websocket.UNFINISHED_S = 1.0"
+#: Progress is judged over a second, not two minutes, and at as many bytes a second.
+UNFINISHED = (
+    "import gateway.progress, gateway.websocket\n"
+    "gateway.progress.OVER_S = gateway.websocket.OVER_S = 1.5\n"
+    "gateway.progress.LEAST_BYTES_PER_S = 2000"
+)
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Watchout]:
-    """One in which a message must be whole after a second."""
+    """One in which a message must come on within a second and a half."""
     with running(environ={"IDLE_TIMEOUT_S": "4"}, start=False) as started:
         started.start("router")
         patched_gateway(started, UNFINISHED)
@@ -794,7 +803,7 @@ def impatient() -> Iterator[Watchout]:
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("dripping", [False, True])
-async def test_a_message_that_is_never_finished_is_closed_by_its_age(impatient, clients, compressed, dripping):
+async def test_a_message_that_does_not_come_on_is_ended_and_may_come_back(impatient, clients, compressed, dripping):
     raw = await clients.raw(impatient.url)
     headers = ("Sec-WebSocket-Extensions: permessage-deflate",) if compressed else ()
     await raw.upgrade(SUBSCRIBE, *headers)
@@ -803,20 +812,60 @@ async def test_a_message_that_is_never_finished_is_closed_by_its_age(impatient, 
     await raw.send(web_socket_frame(TEXT, piece, fin=False, rsv=rsv))
     closing = asyncio.get_running_loop().create_task(raw.close_code(8))
     while dripping and not closing.done():
-        await raw.send(web_socket_frame(CONTINUATION, piece, fin=False) + web_socket_frame(PONG, b""))
-        await asyncio.sleep(0.05)
-    assert await closing == 1008
+        await raw.send(web_socket_frame(CONTINUATION, piece, fin=False) + web_socket_frame(PONG, b"p" * 125))
+        await asyncio.sleep(0.1)
+    assert await closing == 4408
 
 
-async def test_a_frame_that_drips_is_closed_by_its_age(impatient, clients):
+@pytest.mark.parametrize("dripping", [False, True])
+async def test_a_frame_that_does_not_come_on_is_ended_and_the_reason_said(impatient, clients, dripping):
     raw = await clients.raw(impatient.url)
-    await raw.upgrade(SUBSCRIBE)
-    await raw.send(web_socket_frame(TEXT, b"x" * 1000)[:20])
-    closing = asyncio.get_running_loop().create_task(raw.close_code(8))
+    await raw.upgrade(f"{SUBSCRIBE}?token={impatient.token(new_name('alice'))}")
+    await raw.send(web_socket_frame(TEXT, b"x" * 10_000)[:20])
+    closing = asyncio.get_running_loop().create_task(raw.json("error"))
     while not closing.done():
-        await raw.send(b"y")
+        if dripping:
+            await raw.send(b"y")
         await asyncio.sleep(0.05)
-    assert await closing == 1008
+    assert (await closing)["code"] == "MESSAGE_TIMEOUT"
+    assert await raw.close_code() == 4408
+
+
+@pytest.mark.parametrize("form", ["whole", "in fragments", "compressed"])
+async def test_a_message_that_comes_on_may_take_as_long_as_it_takes(impatient, clients, form):
+    """Half a picture, a pause, and then a thin uplink: many times longer than the time over which it is judged."""
+    token = impatient.token(new_name("alice"))
+    camera, viewer = await clients.raw(impatient.url), await clients.viewer(impatient.url, token)
+    headers = ("Sec-WebSocket-Extensions: permessage-deflate",) if form == "compressed" else ()
+    await camera.upgrade(f"/streams/register?token={token}", *headers)
+    wish = {"type": "register", "streamId": (stream := new_name("cam")), "produces": ["video-frame"]}
+    await camera.send(web_socket_frame(TEXT, json.dumps(wish).encode()))
+    await camera.json("success")
+    await viewer.subscribe(stream)
+    text = base64_of(JPEG[:3] + bytes(range(256)) * 120)
+    message = json.dumps({"type": "video-frame", "data": text}).encode()
+    if form == "whole":
+        sent = web_socket_frame(TEXT, message)
+    elif form == "compressed":
+        deflate = zlib.compressobj(0, zlib.DEFLATED, -15)
+        packed = deflate.compress(message) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        sent = web_socket_frame(TEXT, packed[:-4], rsv=4)
+    else:
+        parts = [message[at : at + 700] for at in range(0, len(message), 700)]
+        sent = b"".join(
+            web_socket_frame(TEXT if n == 0 else CONTINUATION, part, fin=n == len(parts) - 1)
+            for n, part in enumerate(parts)
+        )
+    began = time.monotonic()
+    await camera.send(sent[: len(sent) // 2])
+    await asyncio.sleep(1.0)
+    for at in range(len(sent) // 2, len(sent), 500):
+        await camera.send(sent[at : at + 500])
+        await asyncio.sleep(0.08)
+    assert time.monotonic() - began > 3 * 1.0
+    assert (await viewer.frame())["data"] == text
+    await camera.send(web_socket_frame(TEXT, json.dumps({"type": "video-frame", "data": text}).encode()))
+    assert (await viewer.frame())["frameId"] == 2
 
 
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────
