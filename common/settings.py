@@ -670,6 +670,10 @@ class Settings:
         "MAX_SUBSCRIPTIONS", _whole(1, 100_000), 1_000, group="Limits", expects="streams",
         help="Most streams that one socket may subscribe to.",
     )  # fmt: skip
+    max_subscriptions_per_user: int = _setting(
+        "MAX_SUBSCRIPTIONS_PER_USER", _whole(1, 10_000_000), 20_000, group="Limits", expects="streams",
+        help="Most subscriptions of all sockets of one user on one gateway process.",
+    )  # fmt: skip
     max_waits_per_user: int = _setting(
         "MAX_WAITS_PER_USER", _whole(1, 1_000_000), 2_000, group="Limits", expects="streams",
         help="Most subscriptions of one user on one gateway process to streams that nobody owns yet.",

@@ -258,6 +258,9 @@ class Conversation:
     def _unwatch(self, subscription: Subscription) -> None:
         if self._replays is not None and (replay := self._replays.pop(subscription, None)) is not None:
             replay.cancel()
+        if subscription.counted:
+            subscription.counted = False
+            self._rooms.connections.unsubscribed(subscription.identity.user_id)
         if subscription.waits:
             subscription.waits = False
             self._rooms.connections.waits_no_more(subscription.identity.user_id)
@@ -332,7 +335,11 @@ class Conversation:
         try:
             word = await self._rooms.link.find(stream)
             user = self.session.identity.user_id if self.session.identity is not None else ""
-            if word.owner is None and not self._rooms.connections.may_wait(user):
+            if not self._rooms.connections.may_subscribe(user):
+                most = self._rooms.settings.max_subscriptions_per_user
+                text = f"there are {most} subscriptions, which is the most of one user"
+                commands = self.session.refused(ErrorCode.RATE_LIMITED, text, self._loop.time(), now_ms())
+            elif word.owner is None and not self._rooms.connections.may_wait(user):
                 text = (
                     f"{self._rooms.settings.max_waits_per_user} streams are waited for, which is the most of one user"
                 )
@@ -412,6 +419,8 @@ class Conversation:
 
     def _watch(self, command: Watch) -> None:
         subscription = command.subscription
+        subscription.counted = True
+        self._rooms.connections.subscribed(subscription.identity.user_id)
         if command.word.owner is None:
             subscription.waits = True
             self._rooms.connections.waits(subscription.identity.user_id)

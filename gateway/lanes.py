@@ -68,6 +68,7 @@ class Subscription:
     __slots__ = (
         "alerts",
         "began_ms",
+        "counted",
         "format",
         "held",
         "held_too_many",
@@ -114,6 +115,8 @@ class Subscription:
         self.unacked: deque[int] = deque()
         #: Nobody owned the stream when the subscription began.
         self.waits = False
+        #: It counts among its user's subscriptions.
+        self.counted = False
         self.slot: Frame | None = None
         #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
         self.held: dict[str, bytes] | None = None

@@ -223,6 +223,7 @@ class Connections:
         self._refused_by_address: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
+        self._subscriptions: Counter[str] = Counter()
         self.joined_total = 0
         #: Most connections since somebody set it back.
         self.peak = 0
@@ -265,6 +266,18 @@ class Connections:
         """An authenticated socket ended."""
         self.joined_total -= 1
         _add(self._users, user, -1)
+
+    def may_subscribe(self, user: str) -> bool:
+        """Whether the user may have one more subscription, over all of his sockets."""
+        return self._subscriptions.get(user, 0) < self._settings.max_subscriptions_per_user
+
+    def subscribed(self, user: str) -> None:
+        """A subscription begins."""
+        self._subscriptions[user] += 1
+
+    def unsubscribed(self, user: str) -> None:
+        """It ends."""
+        _add(self._subscriptions, user, -1)
 
     def may_wait(self, user: str) -> bool:
         """Whether the user may subscribe to one more stream that nobody owns yet."""

@@ -432,3 +432,14 @@ def test_few_descriptors_leave_room_for_everything_but_clients() -> None:
     places = [few.opened(str(number)) for number in range(40)]
     assert sum(place.full is None for place in places) == few.most // 2  # strangers have half
     assert sum(place.turned_away for place in places) >= 40 - few.most // 2 - 5
+
+
+def test_a_users_subscriptions_are_counted_over_all_sockets() -> None:
+    connections = Connections(load({"MAX_SUBSCRIPTIONS_PER_USER": "2"}))
+    for _ in range(2):
+        assert connections.may_subscribe("ann")
+        connections.subscribed("ann")
+    assert not connections.may_subscribe("ann")
+    assert connections.may_subscribe("bob")
+    connections.unsubscribed("ann")
+    assert connections.may_subscribe("ann")

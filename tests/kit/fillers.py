@@ -145,6 +145,73 @@ async def fill_messages_of_users(scene: Scene) -> None:
         await unfinished(scene, path, half, 20)
 
 
+@filler("subscriptions")
+async def fill_subscriptions(scene: Scene) -> None:
+    camera = await scene.clients.camera(scene.watchout.url, scene.token("mallory"))
+    streams = [f"own-{number}" for number in range(20)]
+    cameras = [camera, *[await scene.clients.camera(scene.watchout.url, scene.token("mallory")) for _ in streams[1:]]]
+    for each, stream in zip(cameras, streams, strict=True):
+        await each.register(stream)
+    refused = 0
+    for _ in range(20):
+        viewer = await scene.viewer("mallory")
+        for stream in streams:
+            await viewer.send("subscribe", streamId=stream, consumes=["video-frame", "alert"])
+        for _ in streams:
+            while (message := await viewer.next())["type"] not in ("success", "error"):
+                pass
+            refused += message["type"] == "error"
+    assert refused >= 100, "the bound of a user was not reached"
+
+
+@filler("floods")
+async def fill_floods(scene: Scene) -> None:
+    async def one(number: int) -> None:
+        raw = await scene.raw()
+        await raw.upgrade(f"/streams/subscribe?token={scene.token('mallory')}")
+        message = web_socket_frame(PING, b"p" * 100) if number % 2 else web_socket_frame(TEXT, b'{"type":"no"}')
+        with contextlib.suppress(OSError, TimeoutError):
+            for _ in range(20):
+                await raw.send(message * 500)
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(one(number) for number in range(10)))
+
+
+@filler("sockets")
+async def fill_sockets(scene: Scene) -> None:
+    token = scene.token("mallory")
+
+    async def one() -> None:
+        raw = await scene.raw()
+        with contextlib.suppress(OSError, AssertionError, asyncio.IncompleteReadError):
+            await raw.upgrade(f"/streams/subscribe?token={token}")
+
+    for _ in range(15):
+        await asyncio.gather(*(one() for _ in range(20)))
+
+
+@filler("tokens")
+async def fill_tokens(scene: Scene) -> None:
+    async def one(number: int) -> None:
+        raw = await scene.raw()
+        with contextlib.suppress(OSError, AssertionError, asyncio.IncompleteReadError):
+            await raw.upgrade("/streams/subscribe")
+            token = f"made-up-{number}-" + "x" * 4000
+            await raw.send(web_socket_frame(TEXT, b'{"type":"auth","token":"%s"}' % token.encode()) * 3)
+
+    await asyncio.gather(*(one(number) for number in range(190)))
+
+
+@filler("log lines")
+async def fill_log_lines(scene: Scene) -> None:
+    """Each is refused once by the log for want of rights, and reported in it."""
+    for number in range(60):
+        viewer = await scene.viewer(f"mallory-{number % 3}")
+        await viewer.send("subscribe", streamId="bystander", consumes=["video-frame"])
+        await viewer.expect("error", code="UNAUTHORIZED")
+
+
 @filler("waits")
 async def fill_waits(scene: Scene) -> None:
     async def one(number: int) -> None:
