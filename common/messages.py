@@ -38,6 +38,8 @@ Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 #: Why a frame was skipped: a word.
 Reason = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,16}\Z")]
+SettingName = Annotated[str, msgspec.Meta(max_length=64)]
+SettingText = Annotated[str, msgspec.Meta(max_length=256)]
 #: Organizations that a stream's owner belongs to, for the policy that lets their members watch.
 Organizations = Annotated[tuple[Text, ...], msgspec.Meta(max_length=1000)]
 
@@ -65,6 +67,9 @@ class Hello(Message, frozen=True):
     max_fps: Rate | None = None
     streams: Annotated[tuple[Glob, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
     attempt: Count = 0
+    #: Of the program, and the settings that differ from their defaults (`common.about`).
+    release: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    settings: Annotated[dict[SettingName, SettingText], msgspec.Meta(max_length=256)] = {}
 
 
 class Hold(Message, frozen=True):
@@ -252,7 +257,7 @@ class Query(Message, frozen=True):
     """A question of an operator or of an HTTP client; `Answer` answers."""
 
     request: Count
-    what: Literal["stats", "streams", "alerts", "alert", "reservations"]
+    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes"]
     stream: StreamId | None = None
     id: AlertId | None = None
     user: Text | None = None

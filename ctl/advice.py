@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -49,6 +49,31 @@ def of_sources(environ: Mapping[str, str], dotenv: Mapping[str, str], dotenv_mod
             f".env has mode {dotenv_mode & 0o777:04o}: everybody on this machine may read the secrets in it.",
             "chmod 600 .env",
         )
+
+
+def of_dotenv(text: str, read: Callable[[str], Mapping[str, str]]) -> Iterator[Finding]:
+    """Lines of .env that are read as something else than they say; `read` is honcho's parser. Names, never values."""
+    if text.startswith("\ufeff"):
+        yield _weak(".env begins with a byte order mark: its first line is not read.", "Save it as UTF-8 without one.")
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        name, equals, raw = line.partition("=")
+        name, raw = name.strip(), raw.strip()
+        if not equals or name.removeprefix("export ").strip() not in known_names():
+            continue
+        if name.startswith("export "):
+            yield _weak(f"Line {number} of .env begins with export: it is not read.", "Remove that word.")
+            continue
+        try:
+            found = read(line).get(name)
+        except ValueError:
+            found = None
+        if found is None and raw:
+            yield _weak(f"Line {number} of .env, {name}, is not read.", "Close its quotes.")
+        elif raw and not {"'", '"'} & set(raw) and found != raw:
+            yield _weak(
+                f"{name} in .env is read as something else than it says: # , spaces and backslashes have a meaning.",
+                "Put the value in single quotes.",
+            )
 
 
 def of_settings(s: Settings, ways: Sequence[str]) -> Iterator[Finding]:

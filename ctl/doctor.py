@@ -37,6 +37,7 @@ def _in_thread(look: Callable[[Settings], Sequence[Finding]]) -> Check:
 
 
 CHECKS: Final[Sequence[tuple[str, Check]]] = (
+    ("processes", probes.processes),
     ("home", _in_thread(probes.home)),
     ("store", probes.store),
     ("clock", probes.server),
@@ -49,7 +50,7 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
 )
 
 #: In which the findings are shown.
-ORDER: Final = ("settings", "home", "store", "schema", "clock", "keys", "tls", "ports", "bus", "ml")
+ORDER: Final = ("settings", "home", "processes", "store", "schema", "clock", "keys", "tls", "ports", "bus", "ml")
 
 
 @click.command("doctor", short_help="Check settings, store, clocks, keys and ports.")
@@ -71,6 +72,7 @@ def doctor(as_json: bool, home: str | None) -> int:
         return 2
     findings = [
         *advice.of_sources(given, dotenv, _mode(Path(".env"))),
+        *advice.of_dotenv(_dotenv_text(), parse),
         *advice.of_settings(settings, methods(settings)),
     ]
     codes: list[int] = []
@@ -126,6 +128,13 @@ def _dotenv() -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found
+
+
+def _dotenv_text() -> str:
+    try:
+        return Path(".env").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _mode(file: Path) -> int | None:

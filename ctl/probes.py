@@ -29,15 +29,15 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from common import curve, embedded_store
+from common import about, curve, embedded_store, process_name
 from common.bus import CONTROL
 from common.database_url import parse
-from common.errors import CurveFault, RouterUnavailable, StartError, StoreUnavailable
+from common.errors import CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
 from common.home import is_ours
 from common.messages import Answer, Query
 from common.reach import reach
-from common.settings import Settings
-from ctl import checks
+from common.settings import Settings, load
+from ctl import checks, running
 from ctl.bus_client import joined
 from ctl.environment import Failure, edge_url
 from ctl.findings import Finding, ok, place, warning, wrong
@@ -349,11 +349,59 @@ def _openssl(certificate: Path, key: Path) -> Iterator[Finding]:
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def processes(settings: Settings) -> list[Finding]:
+    """What the processes that run tell of themselves, over the bus."""
+    there = await asyncio.to_thread(process_name.running, settings.home)
+    silent = [running.nothing_runs(str(settings.home), there)]
+    if not await asyncio.to_thread((settings.home / CONTROL).exists):
+        return silent
+    asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
+    try:
+        async with joined(asked) as link:
+            reply = await link.request(lambda number: Query(request=number, what="processes"))
+    except (Failure, RouterUnavailable, OSError):
+        return silent
+    match reply:
+        case Answer(body=[*rows]):
+            found = [running.Running.of(row) for row in rows if isinstance(row, dict)]
+            return list(running.of_running(found, about.told(settings), about.version()))
+    text = "The router tells nothing of the processes: it is of another version."
+    return [warning("processes", text, "Restart all of watchout.")]
+
+
+async def _of_the_gateway(settings: Settings) -> Settings:
+    """These settings with the port, host and certificate that the running gateway told, where there is one."""
+    asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
+    if not await asyncio.to_thread((settings.home / CONTROL).exists):
+        return settings
+    try:
+        async with joined(asked) as link:
+            reply = await link.request(lambda number: Query(request=number, what="processes"))
+    except (Failure, RouterUnavailable, OSError):
+        return settings
+    match reply:
+        case Answer(body=[*rows]):
+            found = [running.Running.of(row) for row in rows if isinstance(row, dict)]
+            theirs = next((each.settings for each in found if each.kind == "gateway" and each.version), None)
+            if theirs is not None:
+                with contextlib.suppress(SettingsError):
+                    names = ("WATCHOUT_PORT", "WATCHOUT_HOST", "TLS_CERT", "TLS_KEY", "MAX_CONNECTIONS")
+                    told = load({name: theirs[name] for name in names if name in theirs})
+                    return replace(
+                        settings, port=told.port, host=told.host, tls_cert=told.tls_cert, tls_key=told.tls_key,
+                        max_connections=told.max_connections,
+                    )  # fmt: skip
+    return settings
+
+
 async def ports(settings: Settings) -> list[Finding]:
     """The gateway's port, the router, and what the kernel allows them."""
+    given, settings = settings, await _of_the_gateway(settings)
     port, router = await asyncio.gather(_port(settings), _router(settings))
+    own = [] if given.port == settings.port else [*checks.of_port(await _port(given), router=router.answers)]
     wants_bridge = settings.ml_service_url is not None
     return [
+        *own,
         *checks.of_port(port, router=router.answers),
         *checks.of_router(router, settings.home, gateway=port.gateway, wants_bridge=wants_bridge),
         _files(router.gateways, settings.max_connections),

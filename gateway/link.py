@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from common import log, supervisor
+from common import about, log, supervisor
 from common.accepted import AcceptedAlerts, Raised
 from common.alerts import Alert, Severity
 from common.errors import BusError, RouterUnavailable
@@ -114,7 +114,13 @@ class RouterLink:
         self.hub = hub
         self._loop = asyncio.get_running_loop()
         self.link = Link(
-            Hello(kind="gateway", name=self._name, pid=os.getpid()),
+            Hello(
+                kind="gateway",
+                name=self._name,
+                pid=os.getpid(),
+                release=about.version(),
+                settings=about.told(self._settings),
+            ),
             home=self._settings.home,
             max_message_bytes=self._settings.max_message_bytes,
             request_timeout_s=self._settings.router_timeout_s,

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from common import log, service
+from common import about, log, service
 from common.command import process_command
 from common.curve import load_pair
 from common.frames import Frame
@@ -55,6 +55,8 @@ class Bridge:
                 kind="mlbridge",
                 name=_name(settings),
                 pid=os.getpid(),
+                release=about.version(),
+                settings=about.told(settings),
                 group=settings.ml_group,
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,

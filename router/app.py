@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from common import log, supervisor
+from common import about, log, supervisor
 from common.bus import RouterBus, is_remote
 from common.command import process_command
 from common.curve import AllowList, load_pair, server_file
@@ -52,6 +52,7 @@ from common.messages import (
     read_frame_head,
 )
 from common.metrics import Figures
+from common.process_name import wanted_name
 from common.remote_bus import BothRouterBuses, RemoteRouterBus
 from common.service import run
 from common.settings import Settings
@@ -375,6 +376,32 @@ class Router:
             for alert_id, owner, json, at, stream in rows
         ]
 
+    def _processes(self, now: float) -> list[dict[str, Any]]:
+        """What each process told of itself; this one first."""
+        own = {
+            "name": wanted_name(self._settings, "router"),
+            "kind": "router",
+            "pid": os.getpid(),
+            "upS": round(now - self._started, 3),
+            "version": about.version(),
+            "settings": about.told(self._settings),
+            "remote": False,
+        }
+        members = [
+            {
+                "name": m.hello.name,
+                "kind": m.hello.kind,
+                "pid": m.hello.pid,
+                "upS": round(now - m.joined_at, 3),
+                "version": m.hello.release,
+                "settings": m.hello.settings,
+                "remote": is_remote(m.id),
+            }
+            for m in self._members.all()
+            if m.hello.kind != "ctl"
+        ]
+        return [own, *members]
+
     def _answer(self, query: Query, now: float, now_ms: int) -> Any:
         names = {m.id: m.hello.name for m in self._members.all()}
         match query.what:
@@ -389,6 +416,8 @@ class Router:
                 return self._streams.reservations(query.user, query.limit, now)
             case "streams":
                 return self._streams.rows(names, now_ms)
+            case "processes":
+                return self._processes(now)
             case "stats":
                 members, coverage = self._members.all(), self._members.coverage()
                 connections = sum(int(m.figures.get("sockets", 0)) for m in members if m.hello.kind == "gateway")

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PURE = (
+    "common/about.py",
     "common/accepted.py",
     "common/alerts.py",
     "common/backlog.py",
@@ -35,6 +36,7 @@ PURE = (
     "ctl/advice.py",
     "ctl/checks.py",
     "ctl/findings.py",
+    "ctl/running.py",
     "ctl/ml_conformance.py",
     "ctl/ml_drawing.py",
     "ctl/ml_pictures.py",

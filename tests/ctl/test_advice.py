@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from honcho.environ import parse
 
 from common.settings import load
-from ctl.advice import of_settings, of_sources
+from ctl.advice import of_dotenv, of_settings, of_sources
 from ctl.findings import Level
 from identity.authenticator import methods
 
@@ -118,3 +119,28 @@ def test_a_file_of_secrets_that_everybody_may_read_is_a_warning(mode: int | None
     found = list(of_sources({}, {}, mode))
     assert [finding.level for finding in found] == [Level.OK] + [Level.WARNING] * warned
     assert not warned or ".env has mode 0644" in found[1].says
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\ufeffWATCHOUT_PORT=4000\n", "byte order mark"),
+        ("export WATCHOUT_PORT=4000\n", "Line 1 of .env begins with export"),
+        ("DATABASE_URL=postgres://u:p#ss@h/db\n", "DATABASE_URL in .env is read as something else"),
+        ("ALLOWED_ORIGINS=https://a.example, https://b.example\n", "ALLOWED_ORIGINS in .env is read as something else"),
+        ("\nJWT_PUBLIC_KEY='-----BEGIN\n", "Line 2 of .env, JWT_PUBLIC_KEY, is not read"),
+    ],
+)
+def test_a_line_of_dotenv_that_is_read_otherwise_is_told(text: str, words: str) -> None:
+    (finding,) = of_dotenv(text, parse)
+    assert words in finding.sentence
+    assert "p#ss" not in finding.sentence
+
+
+def test_sound_lines_of_dotenv_need_no_advice() -> None:
+    text = (
+        "# a comment\r\nWATCHOUT_PORT=4000\r\n"
+        "DATABASE_URL='postgres://u:p#ss@h/db'\nexport OTHER=1\n\nLOG_LEVEL = info\n"
+        "BETTER_AUTH_SECRET=abc+/def==\nML_SERVICE_URL=http://127.0.0.1:8500/a?b=c&d=e\nSTATS_TOKEN=\n"
+    )
+    assert list(of_dotenv(text, parse)) == []

@@ -1,0 +1,93 @@
+"""What a process tells of itself over the bus: its version, since when it runs, and which settings it has. Pure.
+
+Only settings that differ from their defaults are told. Of a secret it is told that it is set, of a URL in one also
+where it leads: scheme, host and port, where it is certain that these are no part of a password.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from common.settings import Settings, load, table
+
+SET: Final = "set"
+MAX_TEXT: Final = 200
+#: Settings that differ between processes of one watchout by their nature.
+_OWN: Final = frozenset(("WATCHOUT_PROCESS_NAME",))
+#: What a far bridge has elsewhere than the router.
+_OF_A_PLACE: Final = frozenset(("WATCHOUT_HOME", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE"))
+_BRIDGE: Final = ("ML_", "LOG_", "ALERT_COOLDOWN_S", "MAX_MESSAGE_BYTES", "ROUTER_TIMEOUT_S", "DRAIN_S",
+                  "WATCHOUT_HOME", "WATCHOUT_LOOP", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY",
+                  "BRIDGE_KEY_FILE")  # fmt: skip
+_ROUTER: Final = ("RECENT_", "ALERT_", "ROUTER_LISTEN", "STREAM_RESERVED", "LOG_", "MAX_STREAMS", "MAX_MESSAGE_BYTES",
+                  "DRAIN_S", "WATCHOUT_HOME", "WATCHOUT_LOOP")  # fmt: skip
+_NOT_GATEWAY: Final = ("ML_", "ALERT_WEBHOOK_", "ALERT_COOLDOWN_S", "ROUTER_LISTEN", "ROUTER_ADDRESS",
+                       "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE")  # fmt: skip
+
+
+def version() -> str:
+    """The installed version of watchout."""
+    try:
+        return importlib.metadata.version("watchout")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def told(settings: Settings) -> dict[str, str]:
+    """The settings that differ from their defaults, by name: values of plain ones, of secrets that they are set."""
+    defaults = load({})
+    found = {}
+    for attribute, spec, _ in table():
+        value = getattr(settings, attribute)
+        if value != getattr(defaults, attribute) and spec.env not in _OWN:
+            found[spec.env] = _secret(value) if spec.secret else _text(value)[:MAX_TEXT]
+    return found
+
+
+def matters(kind: str, env: str) -> bool:
+    """Whether a process of this kind (``gateway`` …) does anything by this setting."""
+    if kind == "mlbridge":
+        return env.startswith(_BRIDGE)
+    return env.startswith(_ROUTER) if kind == "router" else not env.startswith(_NOT_GATEWAY)
+
+
+def differences(kind: str, theirs: Mapping[str, str], ours: Mapping[str, str], *, far: bool = False) -> list[str]:
+    """How a process's settings differ from others, a phrase for each; `far`: it runs on another machine."""
+    found = []
+    for env in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(env) == ours.get(env) or not matters(kind, env) or (far and env in _OF_A_PLACE):
+            continue
+        found.append(f"{env} is {_shown(theirs.get(env))} there and {_shown(ours.get(env))} here")
+    return found
+
+
+def _shown(text: str | None) -> str:
+    return "not set" if text is None else text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, tuple | list | frozenset | set):
+        return ",".join(sorted(map(str, value)) if isinstance(value, frozenset | set) else map(_text, value))
+    return str(value)
+
+
+def _secret(value: object) -> str:
+    """That it is set; of a URL also where it leads."""
+    if not isinstance(value, str) or "://" not in value:
+        return SET
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return SET
+    if not parts.hostname or value.count("@") != parts.netloc.count("@") or value.count("@") > 1:
+        return SET
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{SET} ({parts.scheme}://{host}{f':{port}' if port else ''})"[:MAX_TEXT]
