@@ -77,12 +77,18 @@ class Case:
     name: str
     make: Callable[[], Call]
     about: bytes = b""
+    #: The yardstick, where it is neither of these: the same function, with a plain frame.
+    plain: Callable[[], Call] | None = None
 
     @property
     def yardstick(self) -> str:
+        if self.plain is not None:
+            return "the same, a plain frame"
         return f"copy of {len(self.about):,} bytes".replace(",", " ") if self.about else "call of an empty function"
 
     def make_yardstick(self) -> Call:
+        if self.plain is not None:
+            return self.plain()
         about = self.about
         return (lambda: bytearray(about)) if about else (lambda: None)
 
@@ -114,9 +120,52 @@ def _masked(message: bytes) -> bytes:
 def _plain_take(message: bytes = MESSAGE) -> Call:
     assert plain.take is not None
     take, sent = plain.take, _masked(message)
-    scratch, known = memoryview(sent), (json_head("cam-1"), b"cam-1", 1, 1)
+    scratch, known = memoryview(sent), (json_head("door"), b"door", 1, 1)
     assert take(scratch, len(sent), 1 << 20, *known) is not None
     return lambda: take(scratch, len(sent), 1 << 20, *known)
+
+
+#: The same frame with fields that the protocol does not name, and as `json.dumps` of Python writes it.
+MORE_FIELDS: Final = b'"width":1280,"height":720,"rotation":90,"deviceId":"phone-7","location":{"lat":52.52,"lon":13.4}'
+FIELDS_MESSAGE: Final = b'{"type":"video-frame","streamId":"cam-1",%b,"data":%b,"timestamp":1790000000000,"seq":9}' % (
+    MORE_FIELDS, TOKEN,
+)  # fmt: skip
+PLAIN_MESSAGE: Final = b'{"type":"video-frame","streamId":"cam-1","data":%b,"timestamp":1790000000000}' % TOKEN
+SPACED_MESSAGE: Final = b'{"type": "video-frame", "streamId": "cam-1", "data": %b, "timestamp": 1790000000000}' % TOKEN
+
+
+def _hub_takes(message: bytes) -> Callable[[], Call]:
+    """All that a frame costs from the bytes of its socket to one viewer."""
+
+    def make() -> Call:
+        assert plain.take is not None
+        take, sent = plain.take, _masked(message)
+        hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+        publication = hub.publish(
+            "cam-1",
+            Owner("ann", frozenset()),
+            _Screen(),
+            term=1,
+            first_frame_id=1,
+            producing=True,
+            wants_alerts=False,
+            now=0.0,
+            now_ms=1,
+        )
+        scratch, moments = memoryview(sent), itertools.count(1)
+
+        def call() -> None:
+            moment = next(moments)
+            taken = take(
+                scratch, len(sent), 1 << 20, publication.json_head, publication.name, publication.next_frame_id, moment
+            )
+            assert taken is not None
+            made, begin, end, timestamp, codec, _, more = taken
+            hub.plain_frame(publication, made, begin, end, timestamp, codec, more, moment / 100, moment)
+
+        return call
+
+    return make
 
 
 def _parse_binary() -> Call:
@@ -253,6 +302,14 @@ CASES: Final = (
     Case("Intake.whole, a masked message of 44 kB", _intake, MESSAGE),
     Case("wire.PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
     *([Case("plain.take, a masked frame of 44 kB", _plain_take, MESSAGE)] if plain.take is not None else []),
+    *(
+        [
+            Case(f"plain.take and Hub.plain_frame, {what}", _hub_takes(message), plain=_hub_takes(PLAIN_MESSAGE))
+            for what, message in (("with other fields", FIELDS_MESSAGE), ("with spaces", SPACED_MESSAGE))
+        ]
+        if plain.take is not None
+        else []
+    ),
     Case("wire.parse_text, a frame of 44 kB", lambda: lambda: wire.parse_text(MESSAGE), MESSAGE),
     Case("frames.parse_binary, 33 kB", _parse_binary, PICTURE),
     Case("frames.decode_text, 44 kB", lambda: lambda: decode_text(TOKEN), TOKEN),
