@@ -143,7 +143,7 @@ class _Waiting(Generic[F]):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """`retry`: its stream was backed off when it was sent."""
+    """`retry`: its stream was backed off when it was sent. `trial`: its stream's last request had failed."""
 
     stream: str
     deadline: float
@@ -151,6 +151,7 @@ class _Request:
     copy: bool
     size_bytes: int
     retry: bool
+    trial: bool
 
 
 class Scheduler(Generic[F]):
@@ -184,6 +185,7 @@ class Scheduler(Generic[F]):
         self._later: list[_Place] = []  # by time: may go then
         self._retries: list[_Place] = []  # of streams that are backed off, by time: may go now
         self._retry_under_way = False
+        self._trials = 0  # under way, of streams whose last request failed, retries included
         self._retry_from = -math.inf  # no retry before, so that all of them have no more than their share
         self._last_answers = [LastAnswers() for _ in endpoints.each]
         self._requests: OrderedDict[int, _Request] = OrderedDict()  # by deadline, as all have the same timeout
@@ -304,7 +306,7 @@ class Scheduler(Generic[F]):
             times.append(self._old_at())
             opens_at = self.endpoints.opens_at()
             if opens_at is not None:
-                if any(map(self._fits, self._ready)):
+                if self._next_ready() is not None:
                     times.append(opens_at)
                 if self._retries and not self._retry_under_way and self._fits(self._retries[0]):
                     times.append(max(self._retry_from, opens_at))
@@ -339,13 +341,33 @@ class Scheduler(Generic[F]):
 
     def _next(self, now: float) -> _Place | None:
         """Whose turn it is, if there is room for it; None: nobody's."""
-        ready = next((place for place in self._ready if self._fits(place)), None)
+        ready = self._next_ready()
         if not self._retries or self._retry_under_way or not self._fits(self._retries[0]):
             return ready
         # Retries have their share; beyond it they get what nobody else wants. A stream that is served probes better.
         if ready is None and not self._requests:
             return self._retries[0]
         return self._retries[0] if now >= self._retry_from and not (ready and self.endpoints.away) else ready
+
+    def _next_ready(self) -> _Place | None:
+        """The one of those that may go now that was served longest ago.
+
+        Streams whose last request failed have half of the room, and are no probes while there is another to send: if
+        theirs are the frames that fail, the others go on meanwhile.
+        """
+        is_away = self.endpoints.away
+        room = max(1, self.endpoints.each[self.endpoints.in_use].limiter.limit // 2)
+        held_back: _Place | None = None
+        for place in self._ready:
+            if not self._fits(place):
+                continue
+            if self._streams[place.stream].trouble.is_clear:
+                return place
+            if held_back is None and (is_away or self._trials < room):
+                held_back = place
+                if not is_away:
+                    return place
+        return held_back
 
     def _fits(self, place: _Place) -> bool:
         """Whether its frame may be under way beside those that are."""
@@ -361,6 +383,8 @@ class Scheduler(Generic[F]):
         self.counts.sent += 1
         retry = known.trouble.retry_at is not None
         self._retry_under_way = self._retry_under_way or retry
+        trial = not known.trouble.is_clear
+        self._trials += trial
         deadline = now + self._timeout_s
         commands: list[Command[F]] = []
         for turn in turns:
@@ -368,11 +392,13 @@ class Scheduler(Generic[F]):
             self.counts.copies += copy
             self._tickets += 1
             self._in_flight_bytes += taken.size_bytes
-            self._requests[self._tickets] = _Request(stream, deadline, turn, copy, taken.size_bytes, retry and not copy)
+            self._requests[self._tickets] = _Request(
+                stream, deadline, turn, copy, taken.size_bytes, retry and not copy, trial and not copy
+            )
             commands.append(
                 SendFrame(
                     self._tickets, stream, taken.frame, deadline, taken.came_at, turn.endpoint, copy,
-                    apart=not known.trouble.is_clear,
+                    apart=trial,
                 )
             )  # fmt: skip
         return commands
@@ -388,6 +414,7 @@ class Scheduler(Generic[F]):
     def _free(self, ticket: int, now: float) -> None:
         request = self._requests.pop(ticket)
         self._in_flight_bytes -= request.size_bytes
+        self._trials -= request.trial
         if request.retry:
             self._retry_under_way = False
             took_s = now - request.turn.sent_at
@@ -414,9 +441,13 @@ class Scheduler(Generic[F]):
             return Blame.SERVICE if blame is Blame.UNSURE else blame
         trouble = self._streams[request.stream].trouble
         trouble.strike(now)
+        if request.turn.probe:
+            return Blame.SERVICE
         others_at = self._last_answers[request.turn.endpoint].but(request.stream)
-        is_own = trouble.strikes >= STRIKES and others_at >= trouble.struck_at and not request.turn.probe
-        return Blame.FRAME if is_own else Blame.SERVICE
+        if trouble.strikes >= STRIKES and others_at >= trouble.struck_at:
+            return Blame.FRAME
+        # One that was answered while this one was under way shows that the service works.
+        return Blame.UNSURE if others_at >= request.turn.sent_at else Blame.SERVICE
 
     def _land(self, request: _Request, now: float) -> None:
         """The stream of a request, not a copy, may have its next turn."""
