@@ -47,7 +47,7 @@ class Blame(enum.Enum):
 class Trouble:
     """The failures in a row of one stream. Not backed off at first."""
 
-    __slots__ = ("_least_bytes", "_refusals", "retry_at", "strikes", "struck_at")
+    __slots__ = ("_least_bytes", "_refusals", "is_proven", "retry_at", "strikes", "struck_at")
 
     def __init__(self) -> None:
         #: When a frame of the stream may be shown again; None: it is not backed off.
@@ -55,6 +55,8 @@ class Trouble:
         #: Failures in a row, and when the first of them was.
         self.strikes = 0
         self.struck_at = -math.inf
+        #: Whether a frame of it was ever answered.
+        self.is_proven = False
         self._refusals = 0
         self._least_bytes = 0
 
@@ -89,6 +91,7 @@ class Trouble:
 
     def clear(self) -> None:
         """A frame of it was answered."""
+        self.is_proven = True
         self.retry_at = None
         self.strikes = self._refusals = self._least_bytes = 0
         self.struck_at = -math.inf

@@ -352,8 +352,8 @@ class Scheduler(Generic[F]):
     def _next_ready(self) -> _Place | None:
         """The one of those that may go now that was served longest ago.
 
-        Streams whose last request failed have half of the room, and are no probes while there is another to send: if
-        theirs are the frames that fail, the others go on meanwhile.
+        Streams whose last request failed have half of the room. They are no probes while there is another to send, nor
+        are those of which none was answered yet: if theirs are the frames that fail, the others go on meanwhile.
         """
         is_away = self.endpoints.away
         room = max(1, self.endpoints.each[self.endpoints.in_use].limiter.limit // 2)
@@ -361,7 +361,8 @@ class Scheduler(Generic[F]):
         for place in self._ready:
             if not self._fits(place):
                 continue
-            if self._streams[place.stream].trouble.is_clear:
+            trouble = self._streams[place.stream].trouble
+            if trouble.is_clear and (trouble.is_proven or not is_away):
                 return place
             if held_back is None and (is_away or self._trials < room):
                 held_back = place
