@@ -40,8 +40,8 @@ BAD = [f"bad-{number}" for number in range(12)]
 FPS = 2.0
 LOOK_S = 0.15
 #: How long the bridge may take to learn whose fault it is, and how long the rates are then taken over, seconds.
-LEARN_S = 12.0
-MEASURE_S = 10.0
+LEARN_S = 8.0
+MEASURE_S = 5.0
 SMALL = b"\xff\xd8\xff" + bytes(2_000)
 LARGE = b"\xff\xd8\xff" + bytes(1_300_000)
 LIMIT = 1 << 20
