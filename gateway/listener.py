@@ -34,7 +34,7 @@ from gateway.rooms import Rooms
 from gateway.sending import Sending
 from gateway.tls import SHUTDOWN_S, Certificate
 from gateway.unfinished import FREE_BYTES
-from gateway.websocket import WebSocket
+from gateway.websocket import WebSocket, bound_the_kernel
 
 #: Most bytes of a request's head, of one line of it, and most header lines.
 MAX_HEAD_BYTES: Final = 16 * 1024
@@ -276,6 +276,9 @@ class Listener(asyncio.Protocol):
             text = f"too many connections {self._place.full.what}"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", text, {"Retry-After": "1", **headers})
         else:
+            raw = self._transport.get_extra_info("socket")
+            if raw is not None:
+                bound_the_kernel(raw)
             self.sending = Sending(self._transport)
             self._http = self._make_http()
             self._http.connection_made(self._transport)

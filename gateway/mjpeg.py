@@ -19,7 +19,6 @@ from gateway.lanes import Skip, Subscription
 from gateway.parts import BOUNDARY, FIRST_BOUNDARY, PART_END, WAITING_LINE, Silence, Taste, part_head
 from gateway.rooms import Rooms, now_ms
 from gateway.sending import Sending
-from gateway.websocket import bound_the_kernel
 from identity import Identity
 
 MJPEG_HEADERS: Final = {
@@ -53,7 +52,6 @@ class Mjpeg:
         try:
             with contextlib.suppress(ConnectionError):  # the reader went
                 await response.prepare(request)
-                _bound_the_kernel(request)
                 if self._sending is not None:
                     self._sending.stream(self._rooms.settings.idle_timeout_s, self._news.set)
                 await response.write(FIRST_BOUNDARY)
@@ -171,9 +169,3 @@ class Mjpeg:
         self._news.set()
         if self._writing is not None:  # what a slow reader has not read yet is not for it any more
             self._writing.abort()
-
-
-def _bound_the_kernel(request: web.Request) -> None:
-    raw = request.transport.get_extra_info("socket") if request.transport is not None else None
-    if raw is not None:
-        bound_the_kernel(raw)

@@ -28,7 +28,7 @@ NOISE: Final = random.Random(4).randbytes(2 * MIB)
 def picture(number: int, size: int) -> bytes:
     """What the frame of this number shows; of another number it is another."""
     start = number * 7919 % MIB
-    return number.to_bytes(4, "big")[-size:] + NOISE[start : start + size - 4] if size >= 4 else bytes([number % 256])
+    return (b"\xff\xd8\xff" + number.to_bytes(4, "big") + NOISE[start : start + size])[: max(size, 7)]
 
 
 class Show:
