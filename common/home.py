@@ -21,7 +21,18 @@ from common.errors import StartError
 LOCK: Final = "router.lock"
 #: What a home of watchout may hold, besides ``port-…`` and ``name-…``.
 OURS: Final = frozenset(
-    ("control", "frames.in", "frames.out", LOCK, "listen.lock", "epoch", "sessions.db", "curve", "reservations")
+    (
+        "control",
+        "frames.in",
+        "frames.out",
+        LOCK,
+        "listen.lock",
+        "epoch",
+        "sessions.db",
+        "curve",
+        "reservations.db",
+        "stream.key",
+    )
 )
 OUR_PREFIXES: Final = ("port-", "name-")
 #: A lock that somebody looks at for a moment (`who_holds`) is free again within this.
