@@ -123,17 +123,19 @@ async def test_signed_in_ones_with_unfinished_messages_are_bounded_and_told_to_c
 async def test_what_a_client_sends_together_with_its_token_is_taken_when_the_token_is_good(
     watchout: Any, clients: Any
 ) -> None:
-    """In one write: the token, the registration, and a frame that is larger than a stranger may send."""
+    """In one write: the token, a message larger than a stranger's may be, the registration, a large frame."""
     started = watchout()
     raw = await clients.raw(started.url)
     await raw.upgrade("/streams/register")
     said = [
         {"type": "auth", "token": started.token("ann")},
+        {"type": "greeting", "text": "x" * 200_000},
         {"type": "register", "streamId": "cam", "produces": ["video-frame"]},
         {"type": "video-frame", "data": base64_of(JPEG + bytes(200_000))},
         {"type": "nonsense"},
     ]
     await raw.send(b"".join(web_socket_frame(TEXT, json.dumps(each).encode()) for each in said))
     assert (await raw.json("success"))["message"] == "Authentication successful"
+    assert "greeting" in (await raw.json("error"))["message"]
     assert (await raw.json("success"))["streamId"] == "cam"
-    assert (await raw.json("error"))["code"] == "UNKNOWN_MESSAGE_TYPE"
+    assert "nonsense" in (await raw.json("error"))["message"]
