@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Final
 
 from common import log
+from common.errors import StartError
+from common.home import write_file
 
 EPOCH_FILE: Final = "epoch"
 #: No clock of use shows a later time in ms (the year 2109); terms are built on the epoch and have 63 bits.
@@ -26,12 +27,12 @@ def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:
     former, may_be_former = _read(path)
     epoch = max(now_ms, former + 1)
     try:
-        _write(path, f"{epoch}\n")
-    except OSError as exc:
+        write_file(path, f"{epoch}\n")
+    except StartError as exc:
         may_be_former = True  # nor could a former router leave a trace
         _log.warning(
             "the epoch cannot be written, the next router's is taken from the clock", file=str(path),
-            reason=exc.strerror, epoch=epoch,
+            reason=str(exc), epoch=epoch,
         )  # fmt: skip
     return epoch, may_be_former
 
@@ -51,15 +52,3 @@ def _read(path: Path) -> tuple[int, bool]:
                      reason=reason)  # fmt: skip
         return 0, True
     return former, True
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file at once."""
-    fresh = path.with_suffix(".new")
-    try:
-        fresh.write_text(text)
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
