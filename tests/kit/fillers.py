@@ -145,6 +145,20 @@ async def fill_messages_of_users(scene: Scene) -> None:
         await unfinished(scene, path, half, 20)
 
 
+@filler("viewers")
+async def fill_viewers(scene: Scene) -> None:
+    token = scene.token("mallory")
+    camera = await scene.clients.camera(scene.watchout.url, token)
+    stream = await camera.register()
+    wish = f'{{"type":"subscribe","streamId":"{stream}","consumes":["video-frame","alert"]}}'.encode()
+    for frame in range(40):
+        raw = await scene.raw()
+        await raw.upgrade(f"/streams/subscribe?token={token}")
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await raw.send(web_socket_frame(TEXT, wish))
+        await camera.show_binary(JPEG + bytes([frame]) * (2 << 20))
+
+
 @filler("subscriptions")
 async def fill_subscriptions(scene: Scene) -> None:
     camera = await scene.clients.camera(scene.watchout.url, scene.token("mallory"))
