@@ -17,6 +17,9 @@ from gateway.progress import Progress
 STALLED_S: Final = 10.0
 #: It is looked this often, in seconds, or four times within what is a stall.
 LOOK_EVERY_S: Final = 5.0
+#: Above this many bytes that the kernel did not take, the next answer waits. Not 0: TLS then takes an empty buffer for a
+#: full one, and says that it is free although nothing was said to be full.
+WRITE_HIGH_BYTES: Final = 1
 
 #: ``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (linux/tcp.h), since 4.1.
 _BYTES_ACKED: Final = struct.Struct("=120xQ")
@@ -40,7 +43,7 @@ class Sending:
         self._progress: Progress | None = None
         self._when_lost: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        transport.set_write_buffer_limits(0)
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     def stream(self, stalled_s: float, when_lost: Callable[[], object]) -> None:
         """The answer has no end: from now on its reader is looked at all the time, and may rest for so long.

@@ -1352,10 +1352,10 @@ async def test_however_many_ask_for_the_figures_the_router_is_asked_once_at_a_ti
 
 LATE_ANSWERS = """
 import asyncio, random
-import gateway.http
+import gateway.answers, gateway.http
 async def late(self, request):
     await asyncio.sleep(random.random())
-    return gateway.http._json({})
+    return gateway.answers.json_response({})
 gateway.http._Http.live = late
 """
 
