@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_identity import House, has_ended, is_in, start
+from tests.e2e.test_identity import House, has_ended, is_in, refused, start
 from tests.kit.clients import Client, Clients, eventually, http
 from tests.kit.processes import running
 from tests.kit.services import Postgres, SignedIn, running_better_auth
@@ -21,9 +21,11 @@ def house(postgres: Postgres) -> Iterator[House]:
     """A watchout that reads by a role that owns nothing."""
     url = postgres.create_database()
     role = f"reader_{url[-12:]}"
-    with running_better_auth(url, BA_PLUGINS="bearer") as app:
+    with running_better_auth(url, BA_PLUGINS="bearer,oneTimeToken") as app:
         postgres.run_sql(
-            url, f"create role {role} login password 'pw'; grant select on all tables in schema public to {role}"
+            url,
+            f"""create role {role} login password 'pw'; grant select on all tables in schema public to {role};
+            grant delete on verification to {role}""",
         )
         read_by = f"postgres://{role}:pw@{url.rpartition('@')[2]}"
         settings = {"DATABASE_URL": read_by, "BETTER_AUTH_SECRET": app.ready["secret"], "DRAIN_S": "0.1"}
@@ -99,6 +101,38 @@ async def test_sockets_stay_strangers_come_back_later_and_health_says_why(
     house.app.sign_out(alice.token)
     await has_ended(sockets[0])
     await is_in(sockets[1])
+
+
+async def connects_anew(house: House, role: str) -> None:
+    """The gateway's connections are ended: a role's settings count from the next one on."""
+    having = f"from pg_stat_activity where usename = '{role}'"
+    old = house.postgres.run_sql(house.database_url, f"select pid, pg_terminate_backend(pid) {having}")
+    pids = {line.partition("|")[0] for line in old.split()}
+
+    async def so() -> bool:
+        return not pids & set(house.postgres.run_sql(house.database_url, f"select pid {having}").split())
+
+    await eventually(so, 10, "connections that were ended are there")
+
+
+async def test_a_good_ticket_at_a_read_only_database_is_to_come_again(clients: Clients, house: House) -> None:
+    role = f"reader_{house.database_url[-12:]}"
+    alice = house.app.sign_up("alice")
+    ticket = house.app.one_time_token(alice.token)
+    path = f"/streams/subscribe?ticket={ticket}"
+    house.sql(f"alter role {role} set default_transaction_read_only = on")
+    await connects_anew(house, role)
+    try:
+        for _ in range(2):
+            comes = Client(await clients.connect(house.url, path))
+            assert (await comes.find("error", 10))["code"] == "AUTH_UNAVAILABLE"
+            assert await comes.closed() == 1013
+    finally:
+        house.sql(f"alter role {role} reset default_transaction_read_only")
+        await connects_anew(house, role)
+    await is_healthy(house)
+    await (await clients.connect(house.url, path)).close()
+    assert await refused(clients, house.url, path) == 401
 
 
 async def test_the_only_user_who_signs_out_is_out(clients: Clients, house: House) -> None:
