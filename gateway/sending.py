@@ -17,8 +17,8 @@ from gateway.progress import Progress
 STALLED_S: Final = 10.0
 #: It is looked this often, in seconds, or four times within what is a stall.
 LOOK_EVERY_S: Final = 5.0
-#: Above this many bytes that the kernel did not take, the next answer waits. Not 0: TLS then takes an empty buffer for a
-#: full one, and says that it is free although nothing was said to be full.
+#: Above this many bytes that the kernel did not take, the next answer waits. Not 0: TLS then takes an empty buffer for
+#: a full one, and says that it is free although nothing was said to be full.
 WRITE_HIGH_BYTES: Final = 1
 
 #: ``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (linux/tcp.h), since 4.1.
