@@ -115,9 +115,12 @@ def test_the_suite_is_whole() -> None:
 async def test_a_document_as_a_message_is_answered_with_an_error_and_the_socket_stays(url, token, clients, name):
     document = DOCUMENTS[name]
     for who, code in ((None, REQUIRED), (token, BAD)):
+        if who is None and len(document) > 60_000:  # over the limit of strangers, who are closed with 1009
+            continue
         raw = await opened(url, clients, who)
         if is_utf_8(document):
-            heard = await dialogue(raw, [*text(document), *text(again())])
+            # A stranger's `auth` would be answered by the session store, sooner or later than the ping behind it.
+            heard = await dialogue(raw, [*text(document), *text(document if who is None else again())])
             after = {REQUIRED, BAD} if who is None else {HI}
             assert heard.said[0] == code
             assert set(heard.said[1:]) <= after
