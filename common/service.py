@@ -17,8 +17,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-import uvloop
-
 from common import log, supervisor
 from common.errors import SettingsError, StartError
 from common.home import prepare_home
@@ -102,8 +100,8 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         process=wanted_name(settings, name),
     )
     kept = Kept()
-    factory = uvloop.new_event_loop if settings.loop == "uvloop" else asyncio.new_event_loop
     try:
+        factory = _loop_factory(settings)
         prepare_home(settings.home)
         settings = replace(settings, process_name=claim_name(settings.home, wanted_name(settings, name)))
         log.rename(settings.process_name)
@@ -123,6 +121,19 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         log.close()
         os._exit(0)  # the interpreter would wait for them for ever
     raise SystemExit(0)
+
+
+def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop. Raises `StartError` when uvloop is not installed."""
+    if settings.loop == "asyncio":
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError as exc:
+        raise StartError(
+            f"WATCHOUT_LOOP is uvloop, which cannot be loaded ({exc}): set WATCHOUT_LOOP=asyncio"
+        ) from None
+    return uvloop.new_event_loop
 
 
 def _tell_of_environment(name: str) -> None:

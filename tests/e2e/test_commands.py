@@ -90,3 +90,21 @@ def test_an_example_whose_port_is_taken_says_so_in_a_sentence(name: str) -> None
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"port {port} cannot be had" in done.stderr
+
+
+def test_a_machine_without_uvloop_gets_a_sentence_and_the_other_loop(tmp_path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError('no wheel for this machine')")
+    environ = {"PYTHONPATH": str(tmp_path), "WATCHOUT_HOME": str(tmp_path / "h")}
+    done = run("watchout-router", **environ)
+    assert done.returncode == 1
+    assert "WATCHOUT_LOOP is uvloop, which cannot be loaded (no wheel for this machine)" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    with subprocess.Popen(
+        [BIN / "watchout-router"], env={"PATH": "/usr/bin:/bin", "WATCHOUT_LOOP": "asyncio", **environ},
+        stdout=subprocess.PIPE, text=True,
+    ) as router:  # fmt: skip
+        assert router.stdout is not None
+        assert any("router ready" in line for line in router.stdout)
+        router.terminate()
+        router.stdout.read()
+    assert router.returncode == 0
