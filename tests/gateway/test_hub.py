@@ -900,6 +900,18 @@ def test_a_camera_here_is_told_once_that_its_frames_cannot_be_decoded(house: Hou
     assert [m["message"] for m in again.messages] == ["so says the router"]
 
 
+@pytest.mark.parametrize("wants", [True, False])
+def test_a_camera_that_wants_the_status_gets_each_once(house: House, wants: bool) -> None:
+    phone, owner = Phone(), Owner("ann")
+    publication = house.hub.publish(
+        "door", owner, phone, term=1, first_frame_id=1, producing=True, wants_alerts=False, wants_status=wants, now=0.0,
+        now_ms=ms(0),
+    )  # fmt: skip
+    house.hub.tick(6.0, ms(6))
+    house.frame(publication, 7.0)
+    assert [message["status"] for message in phone.messages] == ["streaming", "online", "streaming"] * wants
+
+
 BAD_TEXTS = (b'"null"', b'""', b'"?"', b'"AAAA"')
 GOOD_TEXT = b'"/9j/"'
 

@@ -421,6 +421,16 @@ def test_a_picture_is_taken_as_the_parser_takes_it_and_numbered_for_its_viewers(
         assert frame_message(made, "binary") == frame_message(same, "binary")
 
 
+def test_a_header_that_says_another_codec_than_the_bytes_is_set_right() -> None:
+    data = struct.pack(">BBBBIQBB", 0x57, 1, 1, 0, 0, 5, 2, 0) + b"\xff\xd8\xff"
+    found = taken(frame(data, 0x82))
+    assert found is not None
+    wire, begin, end, at, said, *_ = found
+    made = Frame.of_message("cam-1", 7, at, 0, wire, begin, end, said)
+    assert parse_binary(made.to_binary()).codec is Codec.JPEG
+    assert frame_message(made, "binary") != wire
+
+
 @pytest.mark.parametrize("count", range(30))
 def test_it_takes_no_part_of_a_picture(count: int) -> None:
     data = Frame("cam-1", 1, 1, picture=b"\xff\xd8\xffabcd", codec=Codec.JPEG).to_binary()
