@@ -508,7 +508,8 @@ class Session:
             case wire.Unsubscribe():
                 self._must_be(Path.SUBSCRIBE, "unsubscribe")
                 former = self._subscriptions.pop(message.stream_id, None)
-                return [Unwatch(former)] if former is not None else []
+                done = Reply(wire.success("Unsubscription successful", "unsubscribed", now_ms, message.stream_id))
+                return [Unwatch(former), done] if former is not None else [done]
             case wire.CameraAlert():
                 return self._alert(message)
             case _:

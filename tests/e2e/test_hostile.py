@@ -153,6 +153,7 @@ async def test_one_user_cannot_wait_for_so_many_streams_that_nobody_else_can(wat
     await second.subscribe(own)  # its own is no waiting
     await (await clients.viewer(started.url, alice)).subscribe("c")
     await first.send("unsubscribe", streamId="a")
+    await first.expect("success", event="unsubscribed", streamId="a")
     await second.subscribe("c")
     await first.send("subscribe", streamId="a", consumes=["alert"])
     await first.expect("error", code="RATE_LIMITED")

@@ -163,6 +163,14 @@ async def test_a_camera_that_consumes_anything_gets_the_status(url, alice, clien
     assert await quiet.rest() == []
 
 
+async def test_unsubscribe_is_answered(url, alice, clients):
+    viewer, name = await clients.viewer(url, alice), new_name("cam")
+    await viewer.subscribe(name)
+    for _ in range(2):
+        await viewer.send("unsubscribe", streamId=name)
+        await viewer.expect("success", event="unsubscribed", streamId=name)
+
+
 # ── what ML is asked ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

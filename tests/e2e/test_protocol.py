@@ -896,6 +896,7 @@ async def test_unknown_fields_are_ignored(url, alice, clients):
     assert frame["frameId"] == 1
     await viewer.send("ack", streamId=stream, frameId=1, **more)
     await viewer.send("unsubscribe", streamId=stream, **more)
+    await viewer.expect("success", event="unsubscribed", streamId=stream)
     assert await viewer.rest() == []
 
 

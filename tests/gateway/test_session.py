@@ -783,8 +783,9 @@ def test_subscribing_again_in_vain_leaves_the_subscription_as_it_is() -> None:
 def test_unsubscribe_ends_the_subscription_once() -> None:
     talk = subscribed()
     (former,) = talk.session.subscriptions()
-    assert talk >> says(type="unsubscribe", streamId="door") << Unwatch(former)
-    assert talk >> says(type="unsubscribe", streamId="door") >> says(type="unsubscribe", streamId="never")
+    done = {"type": "success", "event": "unsubscribed", "message": "Unsubscription successful", "streamId": "door"}
+    assert talk >> says(type="unsubscribe", streamId="door") << Unwatch(former) << done
+    assert talk >> says(type="unsubscribe", streamId="door") << done
     assert talk.session.subscriptions() == []
 
 
