@@ -76,14 +76,18 @@ sanitize: $(VENV)/.dev
 	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') gateway/_plain.c -o build/sanitized/_plain.so
 	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	  $(BIN)/python -c 'import sys, gateway, pytest; gateway.__path__.insert(0, "build/sanitized"); from gateway import _plain; \
+	  $(BIN)/python -c 'import sys, pytest, watchout.gateway as gateway; gateway.__path__.insert(0, "build/sanitized"); from watchout.gateway import _plain; \
 	  assert "sanitized" in _plain.__file__; sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/gateway/test_plain.py"]))'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# mypy finds the packages by folders of their import paths.
+ROOMS := common identity gateway router mlbridge ctl
 types: $(VENV)/.dev
+	@mkdir -p build/namespace/watchout
+	@for room in $(ROOMS); do ln -sfn ../../../$$room build/namespace/watchout/$$room; done
 	$(BIN)/mypy
 
 format: $(VENV)/.dev

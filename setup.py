@@ -4,6 +4,11 @@ from setuptools import Extension, setup
 
 setup(
     ext_modules=[
-        Extension("gateway._plain", ["gateway/_plain.c"], extra_compile_args=["-O3", "-Wall", "-Wextra"], optional=True)
+        Extension(
+            "watchout.gateway._plain",
+            ["gateway/_plain.c"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+            optional=True,
+        )
     ]
 )

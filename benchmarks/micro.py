@@ -28,16 +28,16 @@ import pybase64
 from websockets.speedups import apply_mask
 from websockets.version import version as websockets_version
 
-from common.frames import Frame, decode_text, json_head, parse_binary
-from common.messages import BusFrame, decode_frame
-from common.pacing import Sampler
-from common.settings import Settings
-from gateway import plain, wire
-from gateway.access import Owner
-from gateway.hub import Hub, Word
-from gateway.intake import SCRATCH_BYTES, Intake
-from gateway.lanes import Lanes, Subscription
-from identity import Identity
+from watchout.common.frames import Frame, decode_text, json_head, parse_binary
+from watchout.common.messages import BusFrame, decode_frame
+from watchout.common.pacing import Sampler
+from watchout.common.settings import Settings
+from watchout.gateway import plain, wire
+from watchout.gateway.access import Owner
+from watchout.gateway.hub import Hub, Word
+from watchout.gateway.intake import SCRATCH_BYTES, Intake
+from watchout.gateway.lanes import Lanes, Subscription
+from watchout.identity import Identity
 
 #: A picture of 33 000 bytes is 44 kB as base64.
 PICTURE: Final = b"\xff\xd8\xff\xe0" + random.Random(30).randbytes(32_996)

@@ -21,12 +21,12 @@ import click
 import uvloop
 
 from benchmarks.micro import Call, Case, duration, measure
-from common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
-from common.messages import Claim, Hold, Release
-from common.settings import Settings
-from router.streams import Streams
 from tests.kit.clients import Camera, Clients, Viewer, new_name
 from tests.kit.processes import Watchout, running
+from watchout.common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
+from watchout.common.messages import Claim, Hold, Release
+from watchout.common.settings import Settings
+from watchout.router.streams import Streams
 
 FEW: Final = 100
 MANY: Final = 100_000

@@ -35,12 +35,12 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.micro import PICTURE, TOKEN
 from benchmarks.systems import listening, process
-from common.frames import Frame
-from common.settings import load
-from mlbridge.targets import Target, open_target
-from mlbridge.targets.codec import frame_headers, json_body, packed_body
 from tests.kit.brokers import Broker
 from tests.kit.ports import free_port
+from watchout.common.frames import Frame
+from watchout.common.settings import load
+from watchout.mlbridge.targets import Target, open_target
+from watchout.mlbridge.targets.codec import frame_headers, json_body, packed_body
 
 ROOT: Final = Path(__file__).parent
 RESULTS: Final = ROOT / "results" / "targets.json"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from common.settings import Settings, load, table
+from watchout.common.settings import Settings, load, table
 
 SET: Final = "set"
 MAX_TEXT: Final = 200

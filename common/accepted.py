@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from common.alerts import Alert
+from watchout.common.alerts import Alert
 
 #: A message that a router queued went out within this, or its receiver was taken for gone and asks again: longer than
 #: `membership.MEMBER_LOST_AFTER_S` by a good deal.

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from common.jsontext import JsonFault, read_json, write_json
+from watchout.common.jsontext import JsonFault, read_json, write_json
 
 STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 ALERT_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")

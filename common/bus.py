@@ -21,10 +21,16 @@ from typing import Any, Final
 
 import zmq
 
-from common import frame_sockets, supervisor
-from common.errors import BusError, StartError
-from common.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
-from common.messages import FOR_ALERT, MAX_CONTROL_BYTES, MAX_FRAME_HEAD_BYTES, MEMBER_ID_BYTES, read_frame_head
+from watchout.common import frame_sockets, supervisor
+from watchout.common.errors import BusError, StartError
+from watchout.common.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
+from watchout.common.messages import (
+    FOR_ALERT,
+    MAX_CONTROL_BYTES,
+    MAX_FRAME_HEAD_BYTES,
+    MEMBER_ID_BYTES,
+    read_frame_head,
+)
 
 #: Control messages that may wait for one peer; a member whose queue is full is made to greet again.
 CONTROL_HWM: Final = 50_000

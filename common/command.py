@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from common.settings import table
+from watchout.common.settings import table
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

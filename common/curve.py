@@ -18,8 +18,8 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
-from common import log
-from common.errors import CurveFault
+from watchout.common import log
+from watchout.common.errors import CurveFault
 
 #: Below ``WATCHOUT_HOME``.
 DIRECTORY: Final = "curve"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from common.ports import DEFAULT_PORTS
+from watchout.common.ports import DEFAULT_PORTS
 
 DEFAULT_PORT: Final = DEFAULT_PORTS["postgresql"]
 #: Most hosts of one URL.

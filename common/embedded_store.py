@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from common.errors import StartError
-from common.home import check_file
+from watchout.common.errors import StartError
+from watchout.common.home import check_file
 
 FILE_NAME: Final = "sessions.db"
 DEFAULT_USER: Final = "watchout"

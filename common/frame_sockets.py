@@ -15,10 +15,10 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final, cast
 
-from common import log, supervisor
-from common.backlog import Backlog
-from common.errors import BusError, StartError
-from common.zmtp import Connection, message_head, subscription
+from watchout.common import log, supervisor
+from watchout.common.backlog import Backlog
+from watchout.common.errors import BusError, StartError
+from watchout.common.zmtp import Connection, message_head, subscription
 
 #: Bytes of frames that one connection takes beyond what the kernel has; one frame may go over it.
 WRITE_BYTES: Final = 256 << 10

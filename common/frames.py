@@ -16,10 +16,10 @@ from urllib.parse import unquote_to_bytes
 
 import pybase64
 
-from common.alerts import STREAM_ID
-from common.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
-from common.jsontext import JsonFault, read_json
-from common.messages import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
+from watchout.common.alerts import STREAM_ID
+from watchout.common.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
+from watchout.common.jsontext import JsonFault, read_json
+from watchout.common.messages import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
 
 #: magic, version, kind, flags, frame id, timestamp, codec, length of the stream id
 _BINARY: Final = struct.Struct(">BBBBIQBB")

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from common.errors import StartError
+from watchout.common.errors import StartError
 
 LOCK: Final = "router.lock"
 #: What a home of watchout may hold, besides ``port-…`` and ``name-…``.

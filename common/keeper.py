@@ -26,8 +26,8 @@ from typing import Any, Final
 
 import click
 
-from common import starter
-from common.keeping import END, EXIT, READY, STATE_VARIABLE, Again, Restarts
+from watchout.common import starter
+from watchout.common.keeping import END, EXIT, READY, STATE_VARIABLE, Again, Restarts
 
 OWN: Final = ("router", "gateway", "mlbridge")
 #: A process that was told to end has this long; honcho kills after 5 s.

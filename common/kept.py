@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from common import log
-from common.keeping import END, EXIT, READY, STATE_VARIABLE
+from watchout.common import log
+from watchout.common.keeping import END, EXIT, READY, STATE_VARIABLE
 
 _log = log.get("common.kept")
 
@@ -92,7 +92,7 @@ class Kept:
         try:
             self._helper = subprocess.Popen(
                 # -P: a folder called common where this was started is not ours.
-                [sys.executable, "-P", "-m", "common.keeper"],
+                [sys.executable, "-P", "-m", "watchout.common.keeper"],
                 env={**os.environ, STATE_VARIABLE: json.dumps(state)},
                 pass_fds=[theirs.fileno()],
             )

@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from common import log, missing, supervisor
-from common.bus import MemberBus, new_member_id
-from common.errors import BusError, RouterUnavailable
-from common.membership import (
+from watchout.common import log, missing, supervisor
+from watchout.common.bus import MemberBus, new_member_id
+from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.membership import (
     BEAT_EVERY_S,
     HELLO_EVERY_S,
     Action,
@@ -27,7 +27,7 @@ from common.membership import (
     SendHeartbeat,
     SendHello,
 )
-from common.messages import (
+from watchout.common.messages import (
     Accepted,
     Answer,
     Bye,
@@ -44,7 +44,7 @@ from common.messages import (
     decode_from_router,
     encode,
 )
-from common.remote_bus import RemoteMemberBus, RouterAddress
+from watchout.common.remote_bus import RemoteMemberBus, RouterAddress
 
 #: Requests that may wait for the router at once; past it they fail at once.
 MAX_PENDING: Final = 10_000

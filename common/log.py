@@ -23,7 +23,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from common.log_writer import LogWriter
+from watchout.common.log_writer import LogWriter
 
 MAX_VALUE: Final = 500
 #: An exception's text is cut in the middle.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from common.messages import Envelope, FromRouter, Rejoin, Welcome
+from watchout.common.messages import Envelope, FromRouter, Rejoin, Welcome
 
 HELLO_EVERY_S = 0.25
 #: A greeting that reached the router's queue and was not answered is followed by the next after twice the time, up to

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args
 import msgpack
 import msgspec
 
-from common.alerts import Alert, AlertId, FrameId, Milliseconds, Severity, StreamId
-from common.codecs import LAST_NUMBER, LAST_VALUE
-from common.errors import BusError
-from common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, PATTERN
+from watchout.common.alerts import Alert, AlertId, FrameId, Milliseconds, Severity, StreamId
+from watchout.common.codecs import LAST_NUMBER, LAST_VALUE
+from watchout.common.errors import BusError
+from watchout.common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, PATTERN
 
 VERSION: Final = 1
 #: A control message over this is refused on both sides. The largest is an `Answer` with every stream.

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from typing import Final
 
-from common import log, supervisor
+from watchout.common import log, supervisor
 
 FIGURES: Final[dict[str, str]] = {
     "uptime_seconds": "Seconds since the process started.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import process_name
-from common.home import LOCK, who_holds
+from watchout.common import process_name
+from watchout.common.home import LOCK, who_holds
 
 
 def no_router(home: Path) -> str:

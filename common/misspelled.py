@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from common.settings import is_service_link, table
+from watchout.common.settings import is_service_link, table
 
 #: Variables of ours that are no entry of the table of settings.
 MORE_SETTINGS: Final = ("PORT", "WATCHOUT_TOKEN")

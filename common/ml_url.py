@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from common.ports import DEFAULT_PORTS
+from watchout.common.ports import DEFAULT_PORTS
 
 #: What the URL of an ML service may begin with.
 SCHEMES: Final = (

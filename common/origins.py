@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import yarl
 
-from common import ports
+from watchout.common import ports
 
 #: Longest origin that is parsed: a host name has at most 253 characters (RFC 1035 section 2.3.4).
 MAX_ORIGIN: Final = 280

@@ -10,7 +10,7 @@ import re
 import struct
 from typing import Final
 
-from common.codecs import Codec
+from watchout.common.codecs import Codec
 
 #: More pixels than this no browser decodes.
 MAX_PIXELS: Final = 1 << 28

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from common.errors import StartError
-from common.home import lock_soon, open_file, who_holds, write_pid
-from common.settings import Settings
+from watchout.common.errors import StartError
+from watchout.common.home import lock_soon, open_file, who_holds, write_pid
+from watchout.common.settings import Settings
 
 FILE_PREFIX: Final = "name-"
 #: Processes of one name in one home.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from common.ml_url import addresses
+from watchout.common.ml_url import addresses
 
 #: Schemes, and those that say the same with TLS.
 WITH_TLS: Final = {

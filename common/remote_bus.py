@@ -22,8 +22,8 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from common import log, supervisor, window
-from common.bus import (
+from watchout.common import log, supervisor, window
+from watchout.common.bus import (
     CONTROL_HWM,
     FRAME_MARGIN_BYTES,
     LINGER_MS,
@@ -33,10 +33,10 @@ from common.bus import (
     send_parts,
     slot,
 )
-from common.curve import AllowList, Pair
-from common.errors import BusError, StartError
-from common.messages import FOR_ALERT, MAX_CONTROL_BYTES, MEMBER_ID_BYTES, read_frame_head
-from common.window import Lane, Parts, Receipt
+from watchout.common.curve import AllowList, Pair
+from watchout.common.errors import BusError, StartError
+from watchout.common.messages import FOR_ALERT, MAX_CONTROL_BYTES, MEMBER_ID_BYTES, read_frame_head
+from watchout.common.window import Lane, Parts, Receipt
 
 #: Stands behind a member's id in the routing id of its connection for frames.
 FRAMES: Final = b"f"

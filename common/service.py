@@ -17,13 +17,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from common import log, supervisor
-from common.errors import SettingsError, StartError
-from common.home import prepare_home
-from common.kept import Kept
-from common.misspelled import honcho_port_note, notes
-from common.process_name import claim_name, wanted_name
-from common.settings import Settings, load
+from watchout.common import log, supervisor
+from watchout.common.errors import SettingsError, StartError
+from watchout.common.home import prepare_home
+from watchout.common.kept import Kept
+from watchout.common.misspelled import honcho_port_note, notes
+from watchout.common.process_name import claim_name, wanted_name
+from watchout.common.settings import Settings, load
 
 _log = log.get("common.service")
 

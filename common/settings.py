@@ -17,10 +17,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from common import globs, ml_url, origins
-from common.database_url import UrlFault
-from common.database_url import parse as parse_database_url
-from common.errors import SettingsError
+from watchout.common import globs, ml_url, origins
+from watchout.common.database_url import UrlFault
+from watchout.common.database_url import parse as parse_database_url
+from watchout.common.errors import SettingsError
 
 GROUPS: Final = ("Where", "Identity and rights", "Limits", "ML service", "Alerts", "Logs and process")
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
-from common import log
+from watchout.common import log
 
 #: The same work is logged so often at most when it fails, in seconds.
 LOG_EVERY_S: Final = 60.0

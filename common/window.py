@@ -14,8 +14,8 @@ import struct
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from common.backlog import Backlog
-from common.errors import BusError
+from watchout.common.backlog import Backlog
+from watchout.common.errors import BusError
 
 #: Bytes of frames that are on their way to one peer at most, or one frame more than that.
 WINDOW_BYTES: Final = 512 << 10

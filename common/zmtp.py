@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from common.errors import BusError
+from watchout.common.errors import BusError
 
 #: Signature, version 3.0, mechanism, not the server of it, filler. A peer of version 3.1 speaks 3.0 with us.
 GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)

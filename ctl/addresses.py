@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-from common import ports
+from watchout.common import ports
 
 #: Scheme → the port that it means.
 DEFAULT_PORTS: Final = {scheme: ports.DEFAULT_PORTS[scheme] for scheme in ("rtsp", "rtsps", "http", "https")}

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from common.misspelled import known_names, near_misses, notes
-from common.settings import Settings
-from ctl.findings import Finding, is_local, ok, warning
-from ctl.terminal import printable
-from identity.claims import JwtPolicy
+from watchout.common.misspelled import known_names, near_misses, notes
+from watchout.common.settings import Settings
+from watchout.ctl.findings import Finding, is_local, ok, warning
+from watchout.ctl.terminal import printable
+from watchout.identity.claims import JwtPolicy
 
 #: A shorter secret can be guessed from one token that it signed (RFC 7518 section 3.2).
 SECRET_CHARACTERS: Final = 32

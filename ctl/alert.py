@@ -8,16 +8,16 @@ from typing import Any
 import click
 import msgspec
 
-from common.alerts import Alert, AlertFault, check_draft, complete
-from common.errors import RouterUnavailable
-from common.link import Link
-from common.messages import Accepted, Answer, Query, RaiseAlert, Refused
-from common.settings import Settings
-from ctl.bus_client import joined
-from ctl.client import now_ms
-from ctl.directory import ids_of, others_than
-from ctl.environment import Failure, home_option, read_environment, run, stream_id
-from ctl.terminal import counted, printable
+from watchout.common.alerts import Alert, AlertFault, check_draft, complete
+from watchout.common.errors import RouterUnavailable
+from watchout.common.link import Link
+from watchout.common.messages import Accepted, Answer, Query, RaiseAlert, Refused
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.client import now_ms
+from watchout.ctl.directory import ids_of, others_than
+from watchout.ctl.environment import Failure, home_option, read_environment, run, stream_id
+from watchout.ctl.terminal import counted, printable
 
 
 @click.command("alert", short_help="Send a test alert about a stream.")

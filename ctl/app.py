@@ -14,8 +14,8 @@ from typing import Final
 
 import click
 
-from common.errors import WatchoutError
-from ctl.environment import Failure, Interrupted
+from watchout.common.errors import WatchoutError
+from watchout.ctl.environment import Failure, Interrupted
 
 #: Each in a module of its name.
 COMMANDS: Final = ("token", "publish", "watch", "alert", "stats", "reservations", "doctor", "keys", "ml")
@@ -34,7 +34,7 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"ctl.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"watchout.ctl.{cmd_name}"), cmd_name)
         return command
 
 

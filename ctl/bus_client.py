@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from common import missing
-from common.link import Link
-from common.messages import FromRouter, Hello, Message
-from common.metrics import Figures
-from common.settings import Settings
-from ctl.environment import Failure
+from watchout.common import missing
+from watchout.common.link import Link
+from watchout.common.messages import FromRouter, Hello, Message
+from watchout.common.metrics import Figures
+from watchout.common.settings import Settings
+from watchout.ctl.environment import Failure
 
 #: A running router answers within a few heartbeats; past this there is none.
 JOIN_TIMEOUT_S: Final = 1.8

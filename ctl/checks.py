@@ -14,12 +14,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from common.database_url import DatabaseUrl
-from common.settings import SOCKET_NAME_BYTES, SOCKET_PATH_BYTES
-from ctl.findings import Finding, ok, warning, wrong
-from ctl.stats_view import duration
-from ctl.terminal import counted, printable, size
-from identity.schema import Plan, Refusal
+from watchout.common.database_url import DatabaseUrl
+from watchout.common.settings import SOCKET_NAME_BYTES, SOCKET_PATH_BYTES
+from watchout.ctl.findings import Finding, ok, warning, wrong
+from watchout.ctl.stats_view import duration
+from watchout.ctl.terminal import counted, printable, size
+from watchout.identity.schema import Plan, Refusal
 
 #: Clocks that differ by more make tokens end at the wrong time, and by much more refuse most of them.
 CLOCK_WARNING_S: Final = 2.0

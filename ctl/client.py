@@ -19,11 +19,11 @@ import pybase64
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
-from common.codecs import Codec
-from common.errors import CloseCode, ErrorCode
-from common.frames import Frame, FrameFault, parse_binary
-from ctl.environment import Failure
-from ctl.terminal import printable
+from watchout.common.codecs import Codec
+from watchout.common.errors import CloseCode, ErrorCode
+from watchout.common.frames import Frame, FrameFault, parse_binary
+from watchout.ctl.environment import Failure
+from watchout.ctl.terminal import printable
 
 OPEN_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 15.0

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ctl.terminal import printable
+from watchout.ctl.terminal import printable
 
 TIMEOUT_S: Final = 3.0
 #: Streams that a sentence names; the others are counted.

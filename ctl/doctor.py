@@ -16,12 +16,12 @@ from typing import Final
 import click
 from honcho.environ import parse
 
-from common.settings import Settings
-from ctl import advice, probes
-from ctl.environment import Failure, WrongSettings, home_option, read_environment, run
-from ctl.findings import Finding, Level, scrubbed, secrets_of, worst, wrong
-from ctl.findings_view import show
-from identity.authenticator import methods
+from watchout.common.settings import Settings
+from watchout.ctl import advice, probes
+from watchout.ctl.environment import Failure, WrongSettings, home_option, read_environment, run
+from watchout.ctl.findings import Finding, Level, scrubbed, secrets_of, worst, wrong
+from watchout.ctl.findings_view import show
+from watchout.identity.authenticator import methods
 
 #: One check may take so long; most answer in milliseconds, and those that wait for somebody have shorter deadlines.
 CHECK_S: Final = 10.0

@@ -20,11 +20,11 @@ import click
 import uvloop
 from honcho.environ import parse
 
-from common import embedded_store, log
-from common.alerts import STREAM_ID
-from common.errors import SettingsError
-from common.home import prepare_home
-from common.settings import Settings, load
+from watchout.common import embedded_store, log
+from watchout.common.alerts import STREAM_ID
+from watchout.common.errors import SettingsError
+from watchout.common.home import prepare_home
+from watchout.common.settings import Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 

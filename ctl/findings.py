@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from common.ports import DEFAULT_PORTS
-from common.settings import table
-from ctl.terminal import counted, printable
+from watchout.common.ports import DEFAULT_PORTS
+from watchout.common.settings import table
+from watchout.ctl.terminal import counted, printable
 
 #: Shorter secrets are not looked for in sentences: a common word that is taken out would be told by that.
 SCRUBBED_CHARACTERS: Final = 6

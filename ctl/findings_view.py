@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from ctl.findings import Finding, Level, summary, worst
+from watchout.ctl.findings import Finding, Level, summary, worst
 
 STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "bold red"}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from common import curve
-from common.curve import Pair
-from common.home import prepare_home
-from common.settings import Settings
-from ctl.environment import home_option, read_environment
+from watchout.common import curve
+from watchout.common.curve import Pair
+from watchout.common.home import prepare_home
+from watchout.common.settings import Settings
+from watchout.ctl.environment import home_option, read_environment
 
 
 @click.group("keys", short_help="Make, list, let in and remove keys of bridges on other machines.")

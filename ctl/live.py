@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.pacing import Sampler
-from ctl.addresses import CameraAddress
-from ctl.client import STEADY_S, backoff
-from ctl.decoding import Video, VideoFault, encode, fault_of
-from ctl.environment import Failure
-from ctl.pump import Notice, Pictures
+from watchout.common.pacing import Sampler
+from watchout.ctl.addresses import CameraAddress
+from watchout.ctl.client import STEADY_S, backoff
+from watchout.ctl.decoding import Video, VideoFault, encode, fault_of
+from watchout.ctl.environment import Failure
+from watchout.ctl.pump import Notice, Pictures
 
 #: A camera that sends nothing for so long is given up, and tried again.
 SILENT_S: Final = 10.0

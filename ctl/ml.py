@@ -16,16 +16,16 @@ import click
 import msgspec
 from rich.text import Text
 
-from common.codecs import KNOWN, sniff
-from common.frames import Frame
-from common.settings import Settings
-from ctl import environment as env
-from ctl.environment import Failure
-from ctl.terminal import STYLES, Screen, alert_line, counted, printable
+from watchout.common.codecs import KNOWN, sniff
+from watchout.common.frames import Frame
+from watchout.common.settings import Settings
+from watchout.ctl import environment as env
+from watchout.ctl.environment import Failure
+from watchout.ctl.terminal import STYLES, Screen, alert_line, counted, printable
 
 if TYPE_CHECKING:  # what the bridge needs is loaded only by the command that needs it
-    from ctl.ml_report import Replay, Told
-    from ctl.sources import Source
+    from watchout.ctl.ml_report import Replay, Told
+    from watchout.ctl.sources import Source
 
 #: How long is waited for alerts that come by themselves, after the last picture.
 LINGER_S: Final = 2.0
@@ -103,8 +103,8 @@ def _picture(name: str) -> bytes:
 async def _try(
     settings: Settings, pictures: list[tuple[str, bytes]], stream: str, as_json: bool, codes: list[int]
 ) -> None:
-    from ctl.ml_report import Outcome
-    from ctl.ml_trial import now_ms, witness
+    from watchout.ctl.ml_report import Outcome
+    from watchout.ctl.ml_trial import now_ms, witness
 
     screen = Screen()
     said: list[Text] = []  # comes before its picture's own line can be written
@@ -184,7 +184,7 @@ def replay(
         raise click.UsageError("--speed and --as-fast-as-possible are given, expected one of them")
     settings = _settings(url)
     second = None if shadow is None else _settings(shadow)
-    from ctl.sources import open_source
+    from watchout.ctl.sources import open_source
 
     rate = fps or settings.ml_fps
     source = open_source(video, fps=rate if fast else None)
@@ -222,7 +222,7 @@ class Playing:
         speed: float | None,
         quiet: bool,
     ) -> None:
-        from ctl.ml_trial import witness
+        from watchout.ctl.ml_trial import witness
 
         self.note = ""
         #: Of the footage, so far.
@@ -241,7 +241,7 @@ class Playing:
 
     async def run(self) -> None:
         """Play it to its end. Raises `Failure` when the footage cannot be read."""
-        from ctl.ml_trial import play_fast, play_paced
+        from watchout.ctl.ml_trial import play_fast, play_paced
 
         first, second = self._first, self._second
         if not self._quiet:
@@ -271,7 +271,7 @@ class Playing:
 
     def result(self, *, interrupted: bool = False) -> Replay:
         """What came of it."""
-        from ctl.ml_report import Replay
+        from watchout.ctl.ml_report import Replay
 
         return Replay(
             footage=self._source.name,
@@ -286,7 +286,7 @@ class Playing:
         )
 
     def _told(self, each: Told) -> None:
-        from ctl.ml_report import alert_text
+        from watchout.ctl.ml_report import alert_text
 
         if not self._quiet and each.told:
             self._screen.line(Text("ALERT ") + Text(alert_text(each), STYLES.get(each.alert.severity, "")))
@@ -296,7 +296,7 @@ class Playing:
             self._screen.line(Text(f"REFUSED {printable(reason)}", "bold red"))
 
     def _progress(self, number: int, at_s: float) -> None:
-        from ctl.ml_report import clock_of
+        from watchout.ctl.ml_report import clock_of
 
         assert self._source.fps is not None
         self.frames, self._length_s = number, number / self._source.fps
@@ -306,7 +306,7 @@ class Playing:
 
 
 def _publish(played: Replay, note: str, folder: Path | None, *, as_json: bool) -> None:
-    from ctl.ml_drawing import draw
+    from watchout.ctl.ml_drawing import draw
 
     body = msgspec.json.encode(played.body())
     text = played.text() + note
@@ -333,9 +333,9 @@ def check(url: str | None, pictures: Sequence[str], load_s: float, as_json: bool
 
     It ends with 0 when nothing is wrong, though there may be warnings, and with 1 when something is.
     """
-    from ctl.findings import Level, worst
-    from ctl.findings_view import show
-    from ctl.ml_probes import examine
+    from watchout.ctl.findings import Level, worst
+    from watchout.ctl.findings_view import show
+    from watchout.ctl.ml_probes import examine
 
     settings = _settings(url)
     read = [_picture(name) for name in pictures]

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from common.alerts import MAX_ALERTS, AlertFault, check_draft
-from common.frames import Frame
-from ctl.findings import Finding, ok, warning, wrong
-from ctl.ml_report import quantile
-from ctl.terminal import counted, printable, size
-from mlbridge.targets import UnusableAnswer
-from mlbridge.targets.codec import beginning, read_answer
+from watchout.common.alerts import MAX_ALERTS, AlertFault, check_draft
+from watchout.common.frames import Frame
+from watchout.ctl.findings import Finding, ok, warning, wrong
+from watchout.ctl.ml_report import quantile
+from watchout.ctl.terminal import counted, printable, size
+from watchout.mlbridge.targets import UnusableAnswer
+from watchout.mlbridge.targets.codec import beginning, read_answer
 
 #: In which the checks are shown.
 CHECKS: Final = (

@@ -6,8 +6,8 @@ import html
 import math
 from typing import Final, TypeVar
 
-from ctl.ml_report import BORDERS_MS, Outcome, Record, Replay, clock_of, histogram
-from ctl.terminal import printable
+from watchout.ctl.ml_report import BORDERS_MS, Outcome, Record, Replay, clock_of, histogram
+from watchout.ctl.terminal import printable
 
 T = TypeVar("T")
 

@@ -20,20 +20,20 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from common.alerts import AlertFault
-from common.frames import Frame
-from common.reach import reach
-from common.settings import Settings
-from ctl import ml_conformance as conformance
-from ctl.environment import Failure
-from ctl.findings import SCRUBBED_CHARACTERS, Finding, ok, place, scrubbed, secrets_of, warning, wrong
-from ctl.ml_conformance import Came, Load
-from ctl.ml_pictures import GARBAGE, SAMPLE, TRUNCATED, padded
-from ctl.ml_trial import now_ms
-from mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, open_target
-from mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_answer, read_json
-from mlbridge.targets.http import NO_ANSWER
-from mlbridge.targets.tls import ClientTls
+from watchout.common.alerts import AlertFault
+from watchout.common.frames import Frame
+from watchout.common.reach import reach
+from watchout.common.settings import Settings
+from watchout.ctl import ml_conformance as conformance
+from watchout.ctl.environment import Failure
+from watchout.ctl.findings import SCRUBBED_CHARACTERS, Finding, ok, place, scrubbed, secrets_of, warning, wrong
+from watchout.ctl.ml_conformance import Came, Load
+from watchout.ctl.ml_pictures import GARBAGE, SAMPLE, TRUNCATED, padded
+from watchout.ctl.ml_trial import now_ms
+from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_answer, read_json
+from watchout.mlbridge.targets.http import NO_ANSWER
+from watchout.mlbridge.targets.tls import ClientTls
 
 #: How long a service may take to be there.
 REACH_S: Final = 5.0

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from common.alerts import Alert
-from ctl.terminal import counted, printable
-from mlbridge.cooldown import Cooldown, kind_of
+from watchout.common.alerts import Alert
+from watchout.ctl.terminal import counted, printable
+from watchout.mlbridge.cooldown import Cooldown, kind_of
 
 #: Alerts, and refused ones, that are kept of a run; more are only counted.
 MAX_KEPT: Final = 10_000

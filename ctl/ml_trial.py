@@ -14,20 +14,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from common.alerts import Alert, AlertFault
-from common.frames import Frame
-from common.metrics import Figures
-from common.settings import Settings
-from ctl.environment import Failure
-from ctl.ml_report import Look, Outcome, Record, Told
-from ctl.pump import Pump
-from ctl.sources import Source
-from mlbridge.alerts import read_alerts
-from mlbridge.cooldown import Cooldown
-from mlbridge.endpoints import Endpoints
-from mlbridge.feed import Feed
-from mlbridge.scheduler import Scheduler
-from mlbridge.targets import Heard, Target, TargetFailure, TargetTimeout, UnusableMessage, open_target
+from watchout.common.alerts import Alert, AlertFault
+from watchout.common.frames import Frame
+from watchout.common.metrics import Figures
+from watchout.common.settings import Settings
+from watchout.ctl.environment import Failure
+from watchout.ctl.ml_report import Look, Outcome, Record, Told
+from watchout.ctl.pump import Pump
+from watchout.ctl.sources import Source
+from watchout.mlbridge.alerts import read_alerts
+from watchout.mlbridge.cooldown import Cooldown
+from watchout.mlbridge.endpoints import Endpoints
+from watchout.mlbridge.feed import Feed
+from watchout.mlbridge.scheduler import Scheduler
+from watchout.mlbridge.targets import Heard, Target, TargetFailure, TargetTimeout, UnusableMessage, open_target
 
 #: Frames of which it is remembered when they were shown, for alerts that come by themselves.
 MAX_REMEMBERED: Final = 10_000

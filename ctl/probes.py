@@ -29,29 +29,29 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from common import about, curve, embedded_store, process_name
-from common.bus import CONTROL
-from common.database_url import parse
-from common.errors import CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
-from common.home import is_ours
-from common.messages import Answer, Query
-from common.reach import reach
-from common.settings import Settings, load
-from ctl import checks, running
-from ctl.bus_client import joined
-from ctl.environment import Failure, edge_url
-from ctl.findings import Finding, ok, place, warning, wrong
-from identity import open_store
-from identity.authenticator import methods
-from identity.connecting import Connector
-from identity.endpoint import Answer as HttpAnswer
-from identity.endpoint import Endpoint, EndpointFault
-from identity.introspection import Introspection
-from identity.jwks import FETCH_TIMEOUT_S, MAX_ANSWER_BYTES
-from identity.keys import KeyFault, pem_key, read_jwks
-from identity.schema import quoted
-from identity.store import Store
-from identity.tokens import JwtVerifier
+from watchout.common import about, curve, embedded_store, process_name
+from watchout.common.bus import CONTROL
+from watchout.common.database_url import parse
+from watchout.common.errors import CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
+from watchout.common.home import is_ours
+from watchout.common.messages import Answer, Query
+from watchout.common.reach import reach
+from watchout.common.settings import Settings, load
+from watchout.ctl import checks, running
+from watchout.ctl.bus_client import joined
+from watchout.ctl.environment import Failure, edge_url
+from watchout.ctl.findings import Finding, ok, place, warning, wrong
+from watchout.identity import open_store
+from watchout.identity.authenticator import methods
+from watchout.identity.connecting import Connector
+from watchout.identity.endpoint import Answer as HttpAnswer
+from watchout.identity.endpoint import Endpoint, EndpointFault
+from watchout.identity.introspection import Introspection
+from watchout.identity.jwks import FETCH_TIMEOUT_S, MAX_ANSWER_BYTES
+from watchout.identity.keys import KeyFault, pem_key, read_jwks
+from watchout.identity.schema import quoted
+from watchout.identity.store import Store
+from watchout.identity.tokens import JwtVerifier
 
 #: Longest wait for one answer of anybody.
 ASK_S: Final = 3.0

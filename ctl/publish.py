@@ -11,14 +11,14 @@ from typing import Final
 
 import click
 
-from common.errors import ErrorCode
-from common.frames import Frame
-from common.pacing import RateMeter
-from ctl import environment as env
-from ctl.client import Connection, Edge, Message, encode_frame, keep_connected, now_ms
-from ctl.pump import Pump
-from ctl.sources import Source, open_source
-from ctl.terminal import Screen, alert_line, counted, printable, size
+from watchout.common.errors import ErrorCode
+from watchout.common.frames import Frame
+from watchout.common.pacing import RateMeter
+from watchout.ctl import environment as env
+from watchout.ctl.client import Connection, Edge, Message, encode_frame, keep_connected, now_ms
+from watchout.ctl.pump import Pump
+from watchout.ctl.sources import Source, open_source
+from watchout.ctl.terminal import Screen, alert_line, counted, printable, size
 
 #: How often a status line is printed where it cannot be refreshed.
 STATUS_EVERY_S: Final = 10.0

@@ -10,13 +10,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from common.alerts import STREAM_ID
-from common.errors import RouterUnavailable
-from common.messages import Answer, Message, Query, Refused, Unreserve
-from common.settings import Settings
-from ctl.bus_client import joined
-from ctl.environment import Failure, home_option, read_environment, run
-from ctl.terminal import printable
+from watchout.common.alerts import STREAM_ID
+from watchout.common.errors import RouterUnavailable
+from watchout.common.messages import Answer, Message, Query, Refused, Unreserve
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.environment import Failure, home_option, read_environment, run
+from watchout.ctl.terminal import printable
 
 #: The most that the router tells at once.
 MAX_ROWS: Final = 1000

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common import about
-from ctl.findings import Finding, ok, warning
-from ctl.stats_view import duration
-from ctl.terminal import printable
+from watchout.common import about
+from watchout.ctl.findings import Finding, ok, warning
+from watchout.ctl.stats_view import duration
+from watchout.ctl.terminal import printable
 
 KINDS = ("router", "gateway", "mlbridge")
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from common.codecs import Codec, sniff
-from ctl import addresses
-from ctl.addresses import AddressFault
-from ctl.decoding import MEDIA_HINT, Video, VideoFault, encode, fault_of, jpeg
-from ctl.environment import Failure
-from ctl.pump import Notice, Pictures
+from watchout.common.codecs import Codec, sniff
+from watchout.ctl import addresses
+from watchout.ctl.addresses import AddressFault
+from watchout.ctl.decoding import MEDIA_HINT, Video, VideoFault, encode, fault_of, jpeg
+from watchout.ctl.environment import Failure
+from watchout.ctl.pump import Notice, Pictures
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def open_source(
         except AddressFault as fault:
             raise Failure(f"the source cannot be used: {fault}") from None
         _need("av", "PIL")
-        from ctl.live import Camera, live
+        from watchout.ctl.live import Camera, live
 
         camera = Camera.at(address)
         return Source(camera.shown, None, lambda: live(camera, fps=fps, once=once, quality=quality))
@@ -75,7 +75,7 @@ def open_source(
         return Source(f"{text} ({len(files)} JPEGs)", fps or FOLDER_FPS, lambda: _files(files, loop))
     if path.is_char_device():
         _need("av", "PIL")
-        from ctl.live import Camera, live
+        from watchout.ctl.live import Camera, live
 
         device = Camera(text, str(path), device="v4l2")
         return Source(text, None, lambda: live(device, fps=fps, once=once, quality=quality))
@@ -99,7 +99,7 @@ def _is_jpeg(path: Path) -> bool:
 
 
 def _scene(fps: float, quality: int) -> Pictures:
-    from ctl.scene import Scene
+    from watchout.ctl.scene import Scene
 
     scene = Scene()
     number = 0

@@ -14,14 +14,14 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from common.errors import RouterUnavailable
-from common.link import Link
-from common.messages import Answer, Query, Refused
-from common.settings import Settings
-from ctl.bus_client import joined
-from ctl.environment import Failure, home_option, read_environment, run
-from ctl.stats_view import MAX_PROCESSES, render
-from ctl.terminal import printable
+from watchout.common.errors import RouterUnavailable
+from watchout.common.link import Link
+from watchout.common.messages import Answer, Query, Refused
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.environment import Failure, home_option, read_environment, run
+from watchout.ctl.stats_view import MAX_PROCESSES, render
+from watchout.ctl.terminal import printable
 
 DEFAULT_ROWS: Final = 20
 DEFAULT_EVERY_S: Final = 2.0

@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ctl.terminal import STATUS_STYLES, printable, size
+from watchout.ctl.terminal import STATUS_STYLES, printable, size
 
 #: Processes that are shown; a home with more has its figures in ``/metrics``.
 MAX_PROCESSES: Final = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ctl.environment import Failure, home_option, mint, read_environment
+from watchout.ctl.environment import Failure, home_option, mint, read_environment
 
 
 @click.command("token", short_help="Print a session token of the embedded store.")

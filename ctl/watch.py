@@ -13,12 +13,12 @@ import click
 import msgspec
 from rich.text import Text
 
-from common.codecs import Codec
-from common.frames import Frame, FrameFault
-from common.pacing import RateMeter
-from ctl.client import Connection, Edge, Message, keep_connected, now_ms
-from ctl.directory import others_than, viewable
-from ctl.environment import (
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame, FrameFault
+from watchout.common.pacing import RateMeter
+from watchout.ctl.client import Connection, Edge, Message, keep_connected, now_ms
+from watchout.ctl.directory import others_than, viewable
+from watchout.ctl.environment import (
     Failure,
     edge_options,
     edge_url,
@@ -28,7 +28,7 @@ from ctl.environment import (
     token_origin,
     token_source,
 )
-from ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
+from watchout.ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
 
 #: Alerts whose id is remembered, so that one that is replayed after a reconnect is shown once.
 REMEMBERED_ALERTS: Final = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import database_url, messages, schemas, settings
+from watchout.common import database_url, messages, schemas, settings
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- messages: generated, see docs/build.py -->", "<!-- end of messages -->"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from common.messages import Reach
-from common.settings import Settings
-from gateway.lanes import Subscription
-from identity import Identity
+from watchout.common.messages import Reach
+from watchout.common.settings import Settings
+from watchout.gateway.lanes import Subscription
+from watchout.identity import Identity
 
 #: Stands for every role that `ROLE_RIGHTS` does not name.
 ANY_ROLE: Final = "*"

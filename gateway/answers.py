@@ -8,9 +8,9 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from common.metrics import Figures
-from gateway.budget import Budget
-from gateway.listener import Listener
+from watchout.common.metrics import Figures
+from watchout.gateway.budget import Budget
+from watchout.gateway.listener import Listener
 
 #: Bytes of answers that wait for their readers: of one user or stranger's address (or one answer), and of all.
 MAX_HOLDER_BYTES: Final = 16 << 20

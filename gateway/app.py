@@ -10,26 +10,26 @@ from typing import Final
 
 from aiohttp import web
 
-from common import descriptors, log, memory, supervisor
-from common.command import process_command
-from common.metrics import Figures
-from common.service import Tasks, run
-from common.settings import Settings
-from common.supervisor import Periodic
-from gateway.access import Access
-from gateway.http import JsonRequestHandler, make_app
-from gateway.hub import Hub
-from gateway.limits import AlertRates, Connections
-from gateway.link import RouterLink
-from gateway.listener import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
-from gateway.revalidation import Revalidation
-from gateway.rooms import Rooms, now_ms
-from gateway.roster import Roster
-from gateway.stream_ids import StreamIds
-from gateway.stream_key import stream_key
-from gateway.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
-from gateway.tls import Certificate
-from identity import make_authenticator
+from watchout.common import descriptors, log, memory, supervisor
+from watchout.common.command import process_command
+from watchout.common.metrics import Figures
+from watchout.common.service import Tasks, run
+from watchout.common.settings import Settings
+from watchout.common.supervisor import Periodic
+from watchout.gateway.access import Access
+from watchout.gateway.http import JsonRequestHandler, make_app
+from watchout.gateway.hub import Hub
+from watchout.gateway.limits import AlertRates, Connections
+from watchout.gateway.link import RouterLink
+from watchout.gateway.listener import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
+from watchout.gateway.revalidation import Revalidation
+from watchout.gateway.rooms import Rooms, now_ms
+from watchout.gateway.roster import Roster
+from watchout.gateway.stream_ids import StreamIds
+from watchout.gateway.stream_key import stream_key
+from watchout.gateway.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
+from watchout.gateway.tls import Certificate
+from watchout.identity import make_authenticator
 
 TICK_S: Final = 1.0
 #: Sockets are swept for silence this often.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from identity import Identity
+from watchout.identity import Identity
 
 
 class Caller:

@@ -11,17 +11,17 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final, assert_never
 
-from common import alerts, log
-from common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
-from common.messages import Granted, Refused
-from gateway import wire
-from gateway.access import Owner
-from gateway.hub import Publication
-from gateway.intake import Intake
-from gateway.lanes import Skip, Subscription
-from gateway.link import KeptAlert
-from gateway.rooms import Rooms, now_ms
-from gateway.session import (
+from watchout.common import alerts, log
+from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
+from watchout.common.messages import Granted, Refused
+from watchout.gateway import wire
+from watchout.gateway.access import Owner
+from watchout.gateway.hub import Publication
+from watchout.gateway.intake import Intake
+from watchout.gateway.lanes import Skip, Subscription
+from watchout.gateway.link import KeptAlert
+from watchout.gateway.rooms import Rooms, now_ms
+from watchout.gateway.session import (
     Acknowledged,
     AskClaim,
     AskOwner,
@@ -40,10 +40,10 @@ from gateway.session import (
     Waiting,
     Watch,
 )
-from identity import Identity, Token
+from watchout.identity import Identity, Token
 
 if TYPE_CHECKING:
-    from gateway.websocket import WebSocket
+    from watchout.gateway.websocket import WebSocket
 
 ABUSE: Final = "repeated abuse"
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common.metrics import FIGURES, OF
+from watchout.common.metrics import FIGURES, OF
 
 
 def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:

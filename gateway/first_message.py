@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from common.errors import ClientError, ErrorCode
-from gateway import wire
-from identity import clean_token
+from watchout.common.errors import ClientError, ErrorCode
+from watchout.gateway import wire
+from watchout.identity import clean_token
 
 #: Longest text that is parsed before authentication, in bytes.
 MAX_AUTH_BYTES: Final = 16 * 1024

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import InvalidHeaderFormat
 from websockets.headers import parse_extension
 
-from gateway.session import Path
+from watchout.gateway.session import Path
 
 #: Longest line of a header that is handed on to the library, in bytes; its own limit is 8192.
 MAX_LINE_BYTES: Final = 8000

@@ -16,34 +16,34 @@ from typing import Any, Final
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from common import alerts, log, supervisor
-from common.alerts import ALERT_ID, STREAM_ID, AlertFault
-from common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
-from common.frames import Frame, FrameFault
-from common.jsontext import JsonFault, read_json
-from gateway import origins, queries
-from gateway.access import Owner, Right
-from gateway.answers import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
-from gateway.bare_http import SERVER
-from gateway.budget import Budget
-from gateway.caller import Caller
-from gateway.conditional import entity_tag, not_modified
-from gateway.figures import Stats, render_metrics
-from gateway.handshake import is_upgrade, read_target
-from gateway.hub import Word
-from gateway.lanes import Subscription
-from gateway.link import AlertFrame
-from gateway.listener import HeadFault, HttpConnection, check_fields
-from gateway.mjpeg import MJPEG_HEADERS, Mjpeg
-from gateway.parts import Taste
-from gateway.progress import Progress
-from gateway.queries import AlertQuery
-from gateway.rooms import Rooms, now_ms
-from gateway.session import Path
-from gateway.shared_question import SharedQuestion
-from gateway.sign_in import BAD_TOKEN, Sender, sign_in
-from gateway.webhooks import Replays, Signed, WebhookFault, alert_id, read_headers
-from identity import Identity
+from watchout.common import alerts, log, supervisor
+from watchout.common.alerts import ALERT_ID, STREAM_ID, AlertFault
+from watchout.common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
+from watchout.common.frames import Frame, FrameFault
+from watchout.common.jsontext import JsonFault, read_json
+from watchout.gateway import origins, queries
+from watchout.gateway.access import Owner, Right
+from watchout.gateway.answers import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
+from watchout.gateway.bare_http import SERVER
+from watchout.gateway.budget import Budget
+from watchout.gateway.caller import Caller
+from watchout.gateway.conditional import entity_tag, not_modified
+from watchout.gateway.figures import Stats, render_metrics
+from watchout.gateway.handshake import is_upgrade, read_target
+from watchout.gateway.hub import Word
+from watchout.gateway.lanes import Subscription
+from watchout.gateway.link import AlertFrame
+from watchout.gateway.listener import HeadFault, HttpConnection, check_fields
+from watchout.gateway.mjpeg import MJPEG_HEADERS, Mjpeg
+from watchout.gateway.parts import Taste
+from watchout.gateway.progress import Progress
+from watchout.gateway.queries import AlertQuery
+from watchout.gateway.rooms import Rooms, now_ms
+from watchout.gateway.session import Path
+from watchout.gateway.shared_question import SharedQuestion
+from watchout.gateway.sign_in import BAD_TOKEN, Sender, sign_in
+from watchout.gateway.webhooks import Replays, Signed, WebhookFault, alert_id, read_headers
+from watchout.identity import Identity
 
 #: Most bytes of a body: a list of alerts.
 MAX_BODY_BYTES: Final = 2 << 20

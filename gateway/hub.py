@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from common.alerts import Alert
-from common.codecs import Codec
-from common.errors import ErrorCode
-from common.frames import Frame, json_head
-from common.messages import (
+from watchout.common.alerts import Alert
+from watchout.common.codecs import Codec
+from watchout.common.errors import ErrorCode
+from watchout.common.frames import Frame, json_head
+from watchout.common.messages import (
     REPORT_CHUNK,
     BadFrame,
     Forward,
@@ -29,14 +29,14 @@ from common.messages import (
     TellCamera,
     Unreserved,
 )
-from common.messages import Status as BusStatus
-from common.pacing import RateMeter, Sampler
-from common.reservations import Reservation, Reservations
-from gateway import wire
-from gateway.access import Owner
-from gateway.demand import Demand, Wanted, wanted
-from gateway.lanes import Skip, Subscription
-from gateway.newest import NewestBytes
+from watchout.common.messages import Status as BusStatus
+from watchout.common.pacing import RateMeter, Sampler
+from watchout.common.reservations import Reservation, Reservations
+from watchout.gateway import wire
+from watchout.gateway.access import Owner
+from watchout.gateway.demand import Demand, Wanted, wanted
+from watchout.gateway.lanes import Skip, Subscription
+from watchout.gateway.newest import NewestBytes
 
 #: A camera that sent no frame for so long is `online`, no more `streaming`.
 IDLE_AFTER_S: Final = 5.0

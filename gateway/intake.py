@@ -11,7 +11,7 @@ from typing import Final
 
 from websockets.frames import Opcode
 
-from gateway import plain
+from watchout.gateway import plain
 
 try:
     from websockets.speedups import apply_mask

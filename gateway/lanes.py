@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from common.frames import Frame
-from common.pacing import Sampler
-from common.settings import Settings
-from gateway.wire import Format
-from identity import Identity
+from watchout.common.frames import Frame
+from watchout.common.pacing import Sampler
+from watchout.common.settings import Settings
+from watchout.gateway.wire import Format
+from watchout.identity import Identity
 
 #: A viewer that does not acknowledge still gets a frame this often, in seconds.
 UNACKED_EVERY_S: Final = 1.0

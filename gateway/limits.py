@@ -6,8 +6,8 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from common.pacing import TokenBucket
-from common.settings import Settings
+from watchout.common.pacing import TokenBucket
+from watchout.common.settings import Settings
 
 #: Seconds' worth of messages and bytes that may come at once.
 BURST_S: Final = 2.0

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from common import about, log, supervisor
-from common.accepted import AcceptedAlerts, Raised
-from common.alerts import Alert, Severity
-from common.errors import BusError, RouterUnavailable
-from common.frames import Frame
-from common.link import Link, Reply
-from common.messages import (
+from watchout.common import about, log, supervisor
+from watchout.common.accepted import AcceptedAlerts, Raised
+from watchout.common.alerts import Alert, Severity
+from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.frames import Frame
+from watchout.common.link import Link, Reply
+from watchout.common.messages import (
     FOR_ALERT,
     REPORT_CHUNK,
     Accepted,
@@ -43,11 +43,11 @@ from common.messages import (
     Unreserved,
     decode_frame,
 )
-from common.metrics import Figures
-from common.process_name import wanted_name
-from common.settings import Settings
-from gateway.access import Access, Owner
-from gateway.hub import Hub, Word
+from watchout.common.metrics import Figures
+from watchout.common.process_name import wanted_name
+from watchout.common.settings import Settings
+from watchout.gateway.access import Access, Owner
+from watchout.gateway.hub import Hub, Word
 
 #: Streams' moving figures go to the router this often, in seconds.
 REPORT_EVERY_S: Final = 1.0

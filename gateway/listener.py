@@ -20,21 +20,21 @@ from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Final, cast
 
-from common import log
-from common.errors import StartError
-from common.home import open_file
-from common.port_holder import holder_of
-from gateway.addresses import client_address, is_trusted, limit_key
-from gateway.bare_http import error_answer
-from gateway.gone import GONE
-from gateway.handshake import is_upgrade, values_of
-from gateway.limits import Place
-from gateway.origins import cors_headers
-from gateway.rooms import Rooms
-from gateway.sending import Sending
-from gateway.tls import SHUTDOWN_S, Certificate
-from gateway.unfinished import FREE_BYTES
-from gateway.websocket import WebSocket, bound_the_kernel
+from watchout.common import log
+from watchout.common.errors import StartError
+from watchout.common.home import open_file
+from watchout.common.port_holder import holder_of
+from watchout.gateway.addresses import client_address, is_trusted, limit_key
+from watchout.gateway.bare_http import error_answer
+from watchout.gateway.gone import GONE
+from watchout.gateway.handshake import is_upgrade, values_of
+from watchout.gateway.limits import Place
+from watchout.gateway.origins import cors_headers
+from watchout.gateway.rooms import Rooms
+from watchout.gateway.sending import Sending
+from watchout.gateway.tls import SHUTDOWN_S, Certificate
+from watchout.gateway.unfinished import FREE_BYTES
+from watchout.gateway.websocket import WebSocket, bound_the_kernel
 
 #: Most bytes of a request's head, of one line of it, and most header lines.
 MAX_HEAD_BYTES: Final = 16 * 1024

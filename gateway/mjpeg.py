@@ -14,12 +14,12 @@ from typing import Final
 
 from aiohttp import web
 
-from common.frames import Frame
-from gateway.lanes import Skip, Subscription
-from gateway.parts import BOUNDARY, FIRST_BOUNDARY, PART_END, WAITING_LINE, Silence, Taste, part_head
-from gateway.rooms import Rooms, now_ms
-from gateway.sending import Sending
-from identity import Identity
+from watchout.common.frames import Frame
+from watchout.gateway.lanes import Skip, Subscription
+from watchout.gateway.parts import BOUNDARY, FIRST_BOUNDARY, PART_END, WAITING_LINE, Silence, Taste, part_head
+from watchout.gateway.rooms import Rooms, now_ms
+from watchout.gateway.sending import Sending
+from watchout.identity import Identity
 
 MJPEG_HEADERS: Final = {
     "Content-Type": f"multipart/x-mixed-replace; boundary={BOUNDARY}",

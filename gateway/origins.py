@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from common.origins import Origin, of_host, parse
+from watchout.common.origins import Origin, of_host, parse
 
 #: What a page elsewhere may read of an answer, besides the body and what every page may (Fetch, "CORS-safelisted").
 EXPOSED: Final = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"

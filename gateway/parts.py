@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from common.codecs import Codec
-from common.frames import Frame
-from common.picture_size import picture_size
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame
+from watchout.common.picture_size import picture_size
 
 BOUNDARY: Final = "watchout-frame"
 FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()

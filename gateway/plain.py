@@ -29,7 +29,7 @@ take: Take | None = None
 message: Message | None = None
 
 try:
-    from gateway import _plain
+    from watchout.gateway import _plain
 except ImportError:
     pass
 else:

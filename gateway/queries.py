@@ -8,8 +8,8 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from common.alerts import SEVERITIES, STREAM_ID, Severity
-from gateway.answers import HttpError
+from watchout.common.alerts import SEVERITIES, STREAM_ID, Severity
+from watchout.gateway.answers import HttpError
 
 MAX_ALERTS: Final = 1000
 MAX_MS: Final = 2**53 - 1

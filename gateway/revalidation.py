@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from common import log, supervisor
-from common.errors import StoreUnavailable
-from common.metrics import Figures
-from common.settings import Settings
-from common.supervisor import Periodic
-from gateway.roster import Roster
-from identity import Authenticator, Identity
+from watchout.common import log, supervisor
+from watchout.common.errors import StoreUnavailable
+from watchout.common.metrics import Figures
+from watchout.common.settings import Settings
+from watchout.common.supervisor import Periodic
+from watchout.gateway.roster import Roster
+from watchout.identity import Authenticator, Identity
 
 #: Sessions, or users, of one query.
 BATCH: Final = 1000

@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from common.metrics import Figures
-from common.service import Tasks
-from common.settings import Settings
-from gateway.access import Access
-from gateway.hub import Hub
-from gateway.intake import SCRATCH_BYTES
-from gateway.lanes import Subscription
-from gateway.limits import AlertRates, Connections
-from gateway.link import RouterLink
-from gateway.roster import Roster
-from gateway.stream_ids import StreamIds
-from gateway.unfinished import Unfinished
-from identity import Authenticator
+from watchout.common.metrics import Figures
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.gateway.access import Access
+from watchout.gateway.hub import Hub
+from watchout.gateway.intake import SCRATCH_BYTES
+from watchout.gateway.lanes import Subscription
+from watchout.gateway.limits import AlertRates, Connections
+from watchout.gateway.link import RouterLink
+from watchout.gateway.roster import Roster
+from watchout.gateway.stream_ids import StreamIds
+from watchout.gateway.unfinished import Unfinished
+from watchout.identity import Authenticator
 
 if TYPE_CHECKING:
-    from gateway.caller import Caller
-    from gateway.conversation import Conversation
-    from gateway.mjpeg import Mjpeg
-    from gateway.websocket import WebSocket
+    from watchout.gateway.caller import Caller
+    from watchout.gateway.conversation import Conversation
+    from watchout.gateway.mjpeg import Mjpeg
+    from watchout.gateway.websocket import WebSocket
 
 
 #: Replays of recent alerts that are under way at once, each with what the router keeps of a stream in memory; and of

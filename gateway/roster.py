@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from identity import Identity, Organizations
+from watchout.identity import Identity, Organizations
 
 M = TypeVar("M", bound=Hashable)
 

@@ -11,7 +11,7 @@ import termios
 from collections.abc import Callable
 from typing import Final
 
-from gateway.progress import Progress
+from watchout.gateway.progress import Progress
 
 #: Who takes nothing at all of its answer for so long, in seconds, is cut off.
 STALLED_S: Final = 10.0

@@ -13,19 +13,19 @@ from typing import Final, assert_never
 
 import msgspec
 
-from common.alerts import AlertDraft
-from common.codecs import Codec
-from common.errors import ClientError, CloseCode, ErrorCode
-from common.frames import FrameFault, parse_binary
-from common.settings import Settings
-from gateway import first_message, wire
-from gateway.access import Access, Owner, Right
-from gateway.hub import Word
-from gateway.lanes import Subscription
-from gateway.limits import Allowance
-from gateway.progress import LEAST_BYTES_PER_S, OVER_S
-from gateway.stream_ids import StreamIds
-from identity import Identity, clean_token
+from watchout.common.alerts import AlertDraft
+from watchout.common.codecs import Codec
+from watchout.common.errors import ClientError, CloseCode, ErrorCode
+from watchout.common.frames import FrameFault, parse_binary
+from watchout.common.settings import Settings
+from watchout.gateway import first_message, wire
+from watchout.gateway.access import Access, Owner, Right
+from watchout.gateway.hub import Word
+from watchout.gateway.lanes import Subscription
+from watchout.gateway.limits import Allowance
+from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
+from watchout.gateway.stream_ids import StreamIds
+from watchout.identity import Identity, clean_token
 
 
 class Path(enum.StrEnum):

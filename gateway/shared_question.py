@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
-from common.service import Tasks
+from watchout.common.service import Tasks
 
 #: Between two times there is a rest, so many times as long as the last took, and at most so long.
 REST_RATIO: Final = 4

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from common.errors import ErrorCode, StoreUnavailable
-from common.origins import of_url
-from common.settings import Settings
-from gateway.addresses import forwarded_secure, own_hosts
-from gateway.origins import allowed
-from gateway.rooms import Rooms
-from gateway.session import Ignored
-from identity import Cookie, Credential, Identity, find_credential
+from watchout.common.errors import ErrorCode, StoreUnavailable
+from watchout.common.origins import of_url
+from watchout.common.settings import Settings
+from watchout.gateway.addresses import forwarded_secure, own_hosts
+from watchout.gateway.origins import allowed
+from watchout.gateway.rooms import Rooms
+from watchout.gateway.session import Ignored
+from watchout.identity import Cookie, Credential, Identity, find_credential
 
 #: What is told of a token that nobody knows.
 BAD_TOKEN: Final = "the token is not good, sign in again"  # noqa: S105 - a sentence

@@ -8,8 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from common import log
-from gateway.stream_ids import KEY_BYTES
+from watchout.common import log
+from watchout.gateway.stream_ids import KEY_BYTES
 
 KEY_FILE: Final = "stream.key"
 

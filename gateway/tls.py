@@ -10,9 +10,9 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from common import log
-from common.errors import StartError
-from common.settings import Settings
+from watchout.common import log
+from watchout.common.errors import StartError
+from watchout.common.settings import Settings
 
 #: How often the files are looked at, in seconds.
 LOOK_EVERY_S: Final = 60.0

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from common.budget import Budget
-from common.metrics import Figures
-from common.settings import Settings
+from watchout.common.budget import Budget
+from watchout.common.metrics import Figures
+from watchout.common.settings import Settings
 
 #: Unfinished heads and messages of all strangers together.
 STRANGERS_BYTES: Final = 12 << 20

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from common.webhooks import WEBHOOK_ID, digest
+from watchout.common.webhooks import WEBHOOK_ID, digest
 
 #: How far a signed time may be off, either way.
 TOLERANCE_S: Final = 300

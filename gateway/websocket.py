@@ -21,24 +21,24 @@ from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from common import log
-from common.errors import CloseCode
-from common.frames import Frame, FrameFault
-from gateway import wire
-from gateway.bare_http import SERVER, error_answer
-from gateway.conversation import Conversation
-from gateway.deflate import EXTENSIONS
-from gateway.gone import GONE
-from gateway.handshake import HandshakeFault, one_form, path_and_query
-from gateway.intake import Intake
-from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
-from gateway.limits import Place
-from gateway.progress import OVER_S, Progress
-from gateway.rooms import Rooms, now_ms
-from gateway.session import Session
-from gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
-from gateway.unfinished import FREE_BYTES
-from identity.credentials import SECURE_PREFIX
+from watchout.common import log
+from watchout.common.errors import CloseCode
+from watchout.common.frames import Frame, FrameFault
+from watchout.gateway import wire
+from watchout.gateway.bare_http import SERVER, error_answer
+from watchout.gateway.conversation import Conversation
+from watchout.gateway.deflate import EXTENSIONS
+from watchout.gateway.gone import GONE
+from watchout.gateway.handshake import HandshakeFault, one_form, path_and_query
+from watchout.gateway.intake import Intake
+from watchout.gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
+from watchout.gateway.limits import Place
+from watchout.gateway.progress import OVER_S, Progress
+from watchout.gateway.rooms import Rooms, now_ms
+from watchout.gateway.session import Session
+from watchout.gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
+from watchout.gateway.unfinished import FREE_BYTES
+from watchout.identity.credentials import SECURE_PREFIX
 
 #: Above this many bytes that the kernel did not take, frames wait in their slots. Not 0: asyncio's TLS takes an empty
 #: buffer for a full one then.

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import pybase64
 
-from common.alerts import AlertDraft, AlertFault, FrameId, Milliseconds, StreamId, check_draft, whole, whole_ms
-from common.errors import ClientError, ErrorCode
-from common.frames import Frame, payload_at
-from common.jsontext import JsonFault, read_json, read_members, write_json
-from gateway import plain
+from watchout.common.alerts import AlertDraft, AlertFault, FrameId, Milliseconds, StreamId, check_draft, whole, whole_ms
+from watchout.common.errors import ClientError, ErrorCode
+from watchout.common.frames import Frame, payload_at
+from watchout.common.jsontext import JsonFault, read_json, read_members, write_json
+from watchout.gateway import plain
 
 Format = Literal["json", "binary"]
 #: What a `success` is about.

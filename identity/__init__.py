@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import embedded_store
-from common.settings import Settings
-from identity.authenticator import Authenticator, methods
-from identity.caller import Identity, Organizations, SessionStore
-from identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
-from identity.introspection import Introspection
-from identity.postgres import PostgresStore
-from identity.schema import Layout
-from identity.sqlite import SqliteStore
-from identity.tokens import JwtVerifier
+from watchout.common import embedded_store
+from watchout.common.settings import Settings
+from watchout.identity.authenticator import Authenticator, methods
+from watchout.identity.caller import Identity, Organizations, SessionStore
+from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
+from watchout.identity.introspection import Introspection
+from watchout.identity.postgres import PostgresStore
+from watchout.identity.schema import Layout
+from watchout.identity.sqlite import SqliteStore
+from watchout.identity.tokens import JwtVerifier
 
 __all__ = [
     "Authenticator",

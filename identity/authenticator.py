@@ -14,15 +14,15 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
-from common.errors import StoreUnavailable
-from common.settings import Settings
-from identity.batches import Batches
-from identity.caller import Identity, Organizations, SessionStore
-from identity.credentials import Cookie, Credential, Ticket, Token, session_token
-from identity.introspection import Introspection
-from identity.memory import Memory
-from identity.postgres import PostgresStore
-from identity.tokens import Claims, JwtVerifier, looks_like_jwt
+from watchout.common.errors import StoreUnavailable
+from watchout.common.settings import Settings
+from watchout.identity.batches import Batches
+from watchout.identity.caller import Identity, Organizations, SessionStore
+from watchout.identity.credentials import Cookie, Credential, Ticket, Token, session_token
+from watchout.identity.introspection import Introspection
+from watchout.identity.memory import Memory
+from watchout.identity.postgres import PostgresStore
+from watchout.identity.tokens import Claims, JwtVerifier, looks_like_jwt
 
 #: Queries for tokens that are under way at once.
 LOOKUPS_AT_ONCE: Final = 2

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from common import log
-from common.errors import StoreUnavailable
+from watchout.common import log
+from watchout.common.errors import StoreUnavailable
 
 _log = log.get("identity")
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from common.settings import Settings
-from identity.keys import Key
+from watchout.common.settings import Settings
+from watchout.identity.keys import Key
 
 #: Longest token that is looked at.
 MAX_TOKEN_BYTES: Final = 8 << 10

@@ -19,9 +19,9 @@ from urllib.parse import quote, urlencode
 
 import asyncpg
 
-from common.database_url import DatabaseUrl, Host, Tls, UrlFault
-from common.errors import StoreUnavailable
-from identity.channel_binding import NotBound, prove
+from watchout.common.database_url import DatabaseUrl, Host, Tls, UrlFault
+from watchout.common.errors import StoreUnavailable
+from watchout.identity.channel_binding import NotBound, prove
 
 #: What an error says of which the words belong to TLS.
 _REJECTED: Final = "rejected SSL upgrade"

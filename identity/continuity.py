@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from identity.caller import Identity
+from watchout.identity.caller import Identity
 
 #: Sessions that are remembered to recognise the store by, and how many of them are looked for.
 REMEMBERED: Final = 256

@@ -15,11 +15,11 @@ from urllib.parse import urlencode
 import msgspec
 from yarl import URL
 
-from common import log
-from common.errors import StartError, StoreUnavailable
-from common.settings import Settings
-from identity.claims import Claims, Refused, Unreadable, read_introspection, well_formed
-from identity.endpoint import Answer, Endpoint, EndpointFault, Outage
+from watchout.common import log
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import Settings
+from watchout.identity.claims import Claims, Refused, Unreadable, read_introspection, well_formed
+from watchout.identity.endpoint import Answer, Endpoint, EndpointFault, Outage
 
 _log = log.get("identity")
 

@@ -13,10 +13,10 @@ from typing import Final, assert_never
 
 from yarl import URL
 
-from common import log
-from common.errors import StoreUnavailable
-from identity.endpoint import Endpoint, EndpointFault, Outage
-from identity.keys import Ask, Found, Key, KeyCache, KeyFault, read_jwks
+from watchout.common import log
+from watchout.common.errors import StoreUnavailable
+from watchout.identity.endpoint import Endpoint, EndpointFault, Outage
+from watchout.identity.keys import Ask, Found, Key, KeyCache, KeyFault, read_jwks
 
 _log = log.get("identity")
 

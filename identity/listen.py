@@ -15,8 +15,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NoReturn
 
-from common import log
-from common.errors import StoreUnavailable
+from watchout.common import log
+from watchout.common.errors import StoreUnavailable
 
 _log = log.get("identity")
 

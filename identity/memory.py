@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from identity.caller import Identity
+from watchout.identity.caller import Identity
 
 
 class Memory:

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Final
 
 import asyncpg
 
-from common import log
-from common.database_url import UrlFault, parse
-from common.errors import StartError, StoreUnavailable
-from identity.connecting import Connector, passed_over
-from identity.continuity import Evidence, Place, State
-from identity.listen import Listener
-from identity.schema import POSTGRES, Column, Dialect, Found, Hidden, Layout, Plan, Statement, literal, quoted
-from identity.store import CannotRedeem, ChangedStore, Choose, Store
+from watchout.common import log
+from watchout.common.database_url import UrlFault, parse
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.identity.connecting import Connector, passed_over
+from watchout.identity.continuity import Evidence, Place, State
+from watchout.identity.listen import Listener
+from watchout.identity.schema import POSTGRES, Column, Dialect, Found, Hidden, Layout, Plan, Statement, literal, quoted
+from watchout.identity.store import CannotRedeem, ChangedStore, Choose, Store
 
 _log = log.get("identity")
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from identity.caller import Identity, Organizations
-from identity.continuity import NO_STATE, State
-from identity.credentials import TOKEN
+from watchout.identity.caller import Identity, Organizations
+from watchout.identity.continuity import NO_STATE, State
+from watchout.identity.credentials import TOKEN
 
 #: A NUL or a lone surrogate would make a driver raise instead of finding nothing.
 _TEXT_ID: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,512}")

@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from common import log
-from identity.continuity import Evidence, Place, State
-from identity.schema import SQLITE, Column, Dialect, Found, Layout, Plan
-from identity.store import CannotRedeem, Choose, Store
+from watchout.common import log
+from watchout.identity.continuity import Evidence, Place, State
+from watchout.identity.schema import SQLITE, Column, Dialect, Found, Layout, Plan
+from watchout.identity.store import CannotRedeem, Choose, Store
 
 _log = log.get("identity")
 

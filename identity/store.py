@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from common import log
-from common.errors import StartError, StoreUnavailable
-from identity.batches import Batches
-from identity.caller import Identity, Organizations
-from identity.continuity import Continuity, Evidence, State
-from identity.endpoint import Outage
-from identity.schema import (
+from watchout.common import log
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.identity.batches import Batches
+from watchout.identity.caller import Identity, Organizations
+from watchout.identity.continuity import Continuity, Evidence, State
+from watchout.identity.endpoint import Outage
+from watchout.identity.schema import (
     Detection,
     Dialect,
     Form,
@@ -31,7 +31,7 @@ from identity.schema import (
     read_organizations,
     ticket_identifiers,
 )
-from identity.turns import Lane, Turns
+from watchout.identity.turns import Lane, Turns
 
 _log = log.get("identity")
 

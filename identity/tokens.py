@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from common import log
-from common.errors import StartError, StoreUnavailable
-from common.settings import Settings
-from identity.claims import Claims, JwtPolicy, Refused, is_symmetric, looks_like_jwt, read_jwt
-from identity.jwks import IssuerKeys
-from identity.keys import Key, KeyFault, pem_key, secret_key
+from watchout.common import log
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import Settings
+from watchout.identity.claims import Claims, JwtPolicy, Refused, is_symmetric, looks_like_jwt, read_jwt
+from watchout.identity.jwks import IssuerKeys
+from watchout.identity.keys import Key, KeyFault, pem_key, secret_key
 
 __all__ = ["Claims", "JwtVerifier", "looks_like_jwt"]
 

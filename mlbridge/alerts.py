@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from common.accepted import Raised
-from common.alerts import Alert, AlertFault, check_draft, complete
-from common.errors import BusError
-from common.frames import Frame
-from common.jsontext import write_json
-from common.messages import RaiseAlert, decode_from_member, encode
+from watchout.common.accepted import Raised
+from watchout.common.alerts import Alert, AlertFault, check_draft, complete
+from watchout.common.errors import BusError
+from watchout.common.frames import Frame
+from watchout.common.jsontext import write_json
+from watchout.common.messages import RaiseAlert, decode_from_member, encode
 
 #: Alerts that may wait for the router; past it, or past the bytes, the oldest is dropped.
 MAX_WAITING: Final = 1_000

@@ -12,22 +12,22 @@ from typing import Final
 
 import click
 
-from common import about, log, service
-from common.command import process_command
-from common.curve import load_pair
-from common.frames import Frame
-from common.link import Link
-from common.messages import FromRouter, Hello, Message
-from common.metrics import Figures
-from common.process_name import wanted_name
-from common.remote_bus import RouterAddress
-from common.settings import Settings
-from mlbridge.endpoints import Endpoints
-from mlbridge.feed import Feed
-from mlbridge.outbox import Outbox
-from mlbridge.ring import FrameRing
-from mlbridge.scheduler import Scheduler
-from mlbridge.targets import Target, open_target
+from watchout.common import about, log, service
+from watchout.common.command import process_command
+from watchout.common.curve import load_pair
+from watchout.common.frames import Frame
+from watchout.common.link import Link
+from watchout.common.messages import FromRouter, Hello, Message
+from watchout.common.metrics import Figures
+from watchout.common.process_name import wanted_name
+from watchout.common.remote_bus import RouterAddress
+from watchout.common.settings import Settings
+from watchout.mlbridge.endpoints import Endpoints
+from watchout.mlbridge.feed import Feed
+from watchout.mlbridge.outbox import Outbox
+from watchout.mlbridge.ring import FrameRing
+from watchout.mlbridge.scheduler import Scheduler
+from watchout.mlbridge.targets import Target, open_target
 
 #: Part of a drain that is kept for alerts, after the requests under way had theirs.
 ALERT_SHARE: Final = 0.25

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from common.alerts import Alert, Severity
+from watchout.common.alerts import Alert, Severity
 
 #: Kinds, over all streams, whose pause is remembered; past it the one told longest ago is forgotten.
 MAX_KINDS: Final = 20_000

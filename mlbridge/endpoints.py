@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mlbridge.breaker import Breaker, BreakerState
-from mlbridge.limiter import Limiter
+from watchout.mlbridge.breaker import Breaker, BreakerState
+from watchout.mlbridge.limiter import Limiter
 
 
 class Endpoint:

@@ -12,18 +12,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from common import log, supervisor
-from common.alerts import STREAM_ID, AlertFault
-from common.errors import BusError
-from common.frames import Frame, FrameFault
-from common.messages import MAX_COVERAGE_ROWS, BadFrame, Coverage, decode_frame
-from common.metrics import Figures
-from common.service import Tasks
-from common.supervisor import Alarm, Periodic
-from mlbridge.looks import Covered, Latencies
-from mlbridge.refusals import TOLD_EVERY_S, Blame, Telling
-from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
-from mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, UnusableMessage
+from watchout.common import log, supervisor
+from watchout.common.alerts import STREAM_ID, AlertFault
+from watchout.common.errors import BusError
+from watchout.common.frames import Frame, FrameFault
+from watchout.common.messages import MAX_COVERAGE_ROWS, BadFrame, Coverage, decode_frame
+from watchout.common.metrics import Figures
+from watchout.common.service import Tasks
+from watchout.common.supervisor import Alarm, Periodic
+from watchout.mlbridge.looks import Covered, Latencies
+from watchout.mlbridge.refusals import TOLD_EVERY_S, Blame, Telling
+from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
+from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, UnusableMessage
 
 #: Weight of the newest request in the smoothed latency.
 LATENCY_WEIGHT: Final = 0.2

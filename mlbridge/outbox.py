@@ -14,17 +14,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from common import log, supervisor
-from common.accepted import AcceptedAlerts, Raised
-from common.errors import ErrorCode, RouterUnavailable
-from common.frames import Frame
-from common.link import Reply
-from common.messages import FOR_ALERT, Accepted, Message, RaiseAlert, Refused
-from common.metrics import Figures
-from common.pacing import TokenBucket
-from mlbridge.alerts import AlertQueue, mark_stale, read_alerts
-from mlbridge.cooldown import Cooldown
-from mlbridge.ring import FrameRing
+from watchout.common import log, supervisor
+from watchout.common.accepted import AcceptedAlerts, Raised
+from watchout.common.errors import ErrorCode, RouterUnavailable
+from watchout.common.frames import Frame
+from watchout.common.link import Reply
+from watchout.common.messages import FOR_ALERT, Accepted, Message, RaiseAlert, Refused
+from watchout.common.metrics import Figures
+from watchout.common.pacing import TokenBucket
+from watchout.mlbridge.alerts import AlertQueue, mark_stale, read_alerts
+from watchout.mlbridge.cooldown import Cooldown
+from watchout.mlbridge.ring import FrameRing
 
 #: Pause after an attempt that the router did not answer.
 RETRY_S: Final = 0.1

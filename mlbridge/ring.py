@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from common.frames import Frame, FrameFault
-from common.shelf import Shelf
+from watchout.common.frames import Frame, FrameFault
+from watchout.common.shelf import Shelf
 
 #: Frames of alerts may hold this part of the bytes, the rest is for the turnover.
 KEPT_SHARE: Final = 0.5

@@ -15,10 +15,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from common.pacing import Sampler
-from mlbridge.endpoints import Endpoints, Turn
-from mlbridge.looks import Coverage
-from mlbridge.refusals import LONGEST_RETRY_GAP_S, RETRY_SHARE, STRIKES, Blame, LastAnswers, Trouble
+from watchout.common.pacing import Sampler
+from watchout.mlbridge.endpoints import Endpoints, Turn
+from watchout.mlbridge.looks import Coverage
+from watchout.mlbridge.refusals import LONGEST_RETRY_GAP_S, RETRY_SHARE, STRIKES, Blame, LastAnswers, Trouble
 
 #: A stream of which nothing came for so long is forgotten, and its waiting frame with it.
 FORGET_AFTER_S: Final = 60.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from common.alerts import SEVERITIES, Alert, Severity
-from router.shelves import Shelved, Shelves
+from watchout.common.alerts import SEVERITIES, Alert, Severity
+from watchout.router.shelves import Shelved, Shelves
 
 #: Alerts that are looked at for one answer, at most: 20 ms of the router.
 MAX_LOOKED_AT: Final = 20_000

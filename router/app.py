@@ -8,15 +8,15 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from common import about, log, supervisor
-from common.bus import RouterBus, is_remote
-from common.command import process_command
-from common.curve import AllowList, load_pair, server_file
-from common.errors import BusError, StartError
-from common.globs import Globs
-from common.home import lock_home
-from common.membership import BEAT_EVERY_S
-from common.messages import (
+from watchout.common import about, log, supervisor
+from watchout.common.bus import RouterBus, is_remote
+from watchout.common.command import process_command
+from watchout.common.curve import AllowList, load_pair, server_file
+from watchout.common.errors import BusError, StartError
+from watchout.common.globs import Globs
+from watchout.common.home import lock_home
+from watchout.common.membership import BEAT_EVERY_S
+from watchout.common.messages import (
     FOR_ALERT,
     Accepted,
     Answer,
@@ -51,19 +51,19 @@ from common.messages import (
     encode,
     read_frame_head,
 )
-from common.metrics import Figures
-from common.process_name import wanted_name
-from common.remote_bus import BothRouterBuses, RemoteRouterBus
-from common.service import run
-from common.settings import Settings
-from common.shelf import Shelf
-from common.supervisor import Periodic
-from router.alerts import AlertBook, AlertIds, AlertLog
-from router.epoch import next_epoch
-from router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
-from router.outlet import Outlet
-from router.reservation_file import Change, ReservationFile
-from router.streams import Bridge, Send, Streams
+from watchout.common.metrics import Figures
+from watchout.common.process_name import wanted_name
+from watchout.common.remote_bus import BothRouterBuses, RemoteRouterBus
+from watchout.common.service import run
+from watchout.common.settings import Settings
+from watchout.common.shelf import Shelf
+from watchout.common.supervisor import Periodic
+from watchout.router.alerts import AlertBook, AlertIds, AlertLog
+from watchout.router.epoch import next_epoch
+from watchout.router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
+from watchout.router.outlet import Outlet
+from watchout.router.reservation_file import Change, ReservationFile
+from watchout.router.streams import Bridge, Send, Streams
 
 #: After a start, gateways of a former life get this long to tell what they hold before a new claim is decided.
 SYNC_GRACE_S: Final = 1.0

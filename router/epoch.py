@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from common import log
-from common.errors import StartError
-from common.home import write_file
+from watchout.common import log
+from watchout.common.errors import StartError
+from watchout.common.home import write_file
 
 EPOCH_FILE: Final = "epoch"
 #: No clock of use shows a later time in ms (the year 2109); terms are built on the epoch and have 63 bits.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from common.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
-from common.messages import BadFrame, Bye, Coverage, Envelope, FromMember, Heartbeat, Hello, RaiseAlert, Synced
+from watchout.common.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
+from watchout.common.messages import BadFrame, Bye, Coverage, Envelope, FromMember, Heartbeat, Hello, RaiseAlert, Synced
 
 #: Most members at once; a further greeting is not answered.
 MAX_MEMBERS = 1000

@@ -17,16 +17,16 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from common import log
-from common.alerts import Alert
-from common.metrics import Figures
-from common.pacing import TokenBucket
-from common.service import Tasks
-from common.settings import Settings
-from common.supervisor import Alarm
-from common.webhooks import sign, webhook_id_of
-from router.deliveries import AT_ONCE, Deliveries, Delivery, retry_after_s
-from router.egress import is_public
+from watchout.common import log
+from watchout.common.alerts import Alert
+from watchout.common.metrics import Figures
+from watchout.common.pacing import TokenBucket
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.common.supervisor import Alarm
+from watchout.common.webhooks import sign, webhook_id_of
+from watchout.router.deliveries import AT_ONCE, Deliveries, Delivery, retry_after_s
+from watchout.router.egress import is_public
 
 #: An answer is read so far, so that its connection can be used again.
 MAX_ANSWER_BYTES: Final = 16 << 10

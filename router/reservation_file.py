@@ -19,9 +19,9 @@ from typing import Final
 
 import msgspec
 
-from common import log
-from common.alerts import STREAM_ID
-from common.reservations import Reservation
+from watchout.common import log
+from watchout.common.alerts import STREAM_ID
+from watchout.common.reservations import Reservation
 
 RESERVATIONS_FILE: Final = "reservations.db"
 #: A failed write is tried again after this, and after twice the time each further time, up to the other.

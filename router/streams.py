@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import msgspec
 
-from common.globs import Globs
-from common.messages import (
+from watchout.common.globs import Globs
+from watchout.common.messages import (
     EVERYBODY,
     BadFrame,
     Claim,
@@ -43,8 +43,8 @@ from common.messages import (
     StreamStatus,
     TellCamera,
 )
-from common.pacing import Sampler
-from common.reservations import Reservation, Reservations
+from watchout.common.pacing import Sampler
+from watchout.common.reservations import Reservation, Reservations
 
 #: How long it is at least known whose a stream was, also when others may register its id before: its frame ids go on
 #: from there, and late alerts are still its user's.

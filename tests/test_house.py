@@ -106,11 +106,17 @@ def test_a_module_says_what_its_role_is(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_imports_go_down_and_never_sideways(path: Path) -> None:
     own = relative(path).split("/")[0]
-    tops = {name.split(".")[0] for name in imports_of(path)} & set(PACKAGES)
+    tops = {name.split(".")[1] for name in imports_of(path) if name.startswith("watchout.")}
     below = {"common", "identity"} if own in ("gateway", "ctl") else {"common"}
     if relative(path).startswith("ctl/ml_"):
         below |= {"mlbridge"}  # a dry run shows pictures as the bridge does: docs/architecture.md says why
     assert tops <= {own} | below
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_every_import_of_ours_is_of_the_namespace(path: Path) -> None:
+    """A customer's own `common/` or `router/` must not be taken for ours."""
+    assert not {name.split(".")[0] for name in imports_of(path)} & set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
@@ -134,7 +140,7 @@ def test_what_loses_its_oldest_is_an_ordered_dict(path: Path) -> None:
 
 def test_every_room_stands_in_the_plan() -> None:
     plan = (ROOT / "docs/architecture.md").read_text()
-    missing = [relative(p) for p in MODULES if p.stem not in ("__init__", "app") and p.stem not in plan]
+    missing = [relative(p) for p in MODULES if p.stem not in ("__init__", "__main__", "app") and p.stem not in plan]
     assert [m for m in missing if not m.startswith(("ctl/", "mlbridge/targets/"))] == []
 
 
@@ -153,7 +159,7 @@ def test_the_bus_page_has_every_message_as_the_code_has_it() -> None:
 
 
 def test_the_settings_page_is_what_the_table_says() -> None:
-    from common import settings
+    from watchout.common import settings
 
     assert (ROOT / "docs/settings.md").read_text() == settings.render_markdown()
 
@@ -172,8 +178,8 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
 
 
 def test_every_setting_that_the_security_page_names_is_there() -> None:
-    from common import settings
-    from common.errors import ErrorCode
+    from watchout.common import settings
+    from watchout.common.errors import ErrorCode
 
     page = (ROOT / "docs/security.md").read_text().partition("<!-- credentials")[0]
     known = {spec.env for _, spec, _ in settings.table()} | {"DELETE", "LISTEN"} | {str(code) for code in ErrorCode}
@@ -237,8 +243,8 @@ def test_what_runs_again_and_again_runs_under_the_supervisor(path: Path) -> None
 
 def test_every_metric_that_is_declared_is_counted_and_every_one_that_is_counted_is_declared() -> None:
     """By the texts of the code: a declared name stands somewhere else than in its table, whole or made of a pattern."""
-    from common.metrics import FIGURES
-    from gateway.lanes import Skip
+    from watchout.common.metrics import FIGURES
+    from watchout.gateway.lanes import Skip
 
     counted: set[str] = {skip.figure for skip in Skip}
     used: set[str] = set(counted)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from common.errors import StartError, WatchoutError
-from common.frames import Frame
-from common.ml_url import SCHEMES
-from common.settings import Settings
-from mlbridge.refusals import Blame
-from mlbridge.targets.tls import ClientTls
+from watchout.common.errors import StartError, WatchoutError
+from watchout.common.frames import Frame
+from watchout.common.ml_url import SCHEMES
+from watchout.common.settings import Settings
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets.tls import ClientTls
 
 #: Takes alerts, decoded but not checked, that came without belonging to a frame the target knows.
 #: An `UnusableMessage` among them stands for a message that is none.
@@ -107,7 +107,7 @@ def open_target(settings: Settings, url: str | None = None) -> Target | None:
     try:  # a kind's library is loaded only where it is used
         match scheme:
             case "http" | "https":
-                from mlbridge.targets.http import HttpTarget
+                from watchout.mlbridge.targets.http import HttpTarget
 
                 return HttpTarget(
                     url,
@@ -119,7 +119,7 @@ def open_target(settings: Settings, url: str | None = None) -> Target | None:
                     tls=tls.context() if scheme == "https" else None,
                 )
             case "ws" | "wss":
-                from mlbridge.targets.websocket import WebSocketTarget
+                from watchout.mlbridge.targets.websocket import WebSocketTarget
 
                 return WebSocketTarget(
                     url,
@@ -128,20 +128,20 @@ def open_target(settings: Settings, url: str | None = None) -> Target | None:
                     tls=tls.context() if scheme == "wss" else None,
                 )
             case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" if settings.ml_redis_mode == "streams":
-                from mlbridge.targets.redis_streams import RedisStreamsTarget
+                from watchout.mlbridge.targets.redis_streams import RedisStreamsTarget
 
                 return RedisStreamsTarget(url, timeout_s=timeout_s, connections=connections, tls=tls, group=group)
             case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel":
-                from mlbridge.targets.redis import RedisPubSubTarget
+                from watchout.mlbridge.targets.redis import RedisPubSubTarget
 
                 return RedisPubSubTarget(url, timeout_s=timeout_s, connections=connections, tls=tls)
             case "nats" | "tls":
-                from mlbridge.targets.nats import NatsTarget
+                from watchout.mlbridge.targets.nats import NatsTarget
 
                 secure = scheme == "tls" or tls != ClientTls()
                 return NatsTarget(url, timeout_s=timeout_s, group=group, tls=tls.context() if secure else None)
             case "tcp":
-                from mlbridge.targets.zeromq import ZeroMqTarget
+                from watchout.mlbridge.targets.zeromq import ZeroMqTarget
 
                 return ZeroMqTarget(url)
     except ModuleNotFoundError as missing:

@@ -6,11 +6,11 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Final
 
-from common.alerts import AlertFault
-from common.frames import Frame
-from mlbridge.refusals import Blame
-from mlbridge.targets import Heard, TargetFailure, UnusableAnswer, UnusableMessage
-from mlbridge.targets.codec import Key, Nonsense, key_of, read_push
+from watchout.common.alerts import AlertFault
+from watchout.common.frames import Frame
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import Heard, TargetFailure, UnusableAnswer, UnusableMessage
+from watchout.mlbridge.targets.codec import Key, Nonsense, key_of, read_push
 
 #: Frames that are remembered after they were shown, so that a late answer is known for what it is.
 MAX_RECENT: Final = 1_024

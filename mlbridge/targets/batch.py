@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from common.frames import Frame
-from common.service import Tasks
-from mlbridge.targets import TargetFailure
+from watchout.common.frames import Frame
+from watchout.common.service import Tasks
+from watchout.mlbridge.targets import TargetFailure
 
 #: How long the first frame of a batch waits for others, seconds.
 WAIT_S: Final = 0.005

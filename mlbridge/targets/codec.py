@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
-from common.alerts import MAX_ALERTS, AlertFault, split_answer, split_push
-from common.frames import Frame
-from mlbridge.targets import UnusableAnswer
+from watchout.common.alerts import MAX_ALERTS, AlertFault, split_answer, split_push
+from watchout.common.frames import Frame
+from watchout.mlbridge.targets import UnusableAnswer
 
 #: Largest message of a service: an answer, or alerts that it sends by itself.
 MAX_ANSWER_BYTES: Final = 1 << 20

@@ -18,13 +18,13 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from common.alerts import AlertFault
-from common.frames import Frame
-from common.reach import SchemeHint
-from mlbridge.refusals import Blame
-from mlbridge.targets import Heard, TargetFailure, TargetTimeout
-from mlbridge.targets.batch import Batches, Outcome
-from mlbridge.targets.codec import (
+from watchout.common.alerts import AlertFault
+from watchout.common.frames import Frame
+from watchout.common.reach import SchemeHint
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from watchout.mlbridge.targets.batch import Batches, Outcome
+from watchout.mlbridge.targets.codec import (
     MAX_ANSWER_BYTES,
     frame_headers,
     json_batch,

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, TypeVar
 
-from common import log, supervisor
-from common.reach import SchemeHint
-from mlbridge.targets import TargetFailure
-from mlbridge.targets.address import without_credentials
+from watchout.common import log, supervisor
+from watchout.common.reach import SchemeHint
+from watchout.mlbridge.targets import TargetFailure
+from watchout.mlbridge.targets.address import without_credentials
 
 #: Pause before the first new try, seconds; it doubles up to `MAX_PAUSE_S`, and each is spread over half to all of it.
 MIN_PAUSE_S: Final = 0.05

@@ -18,14 +18,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from common.frames import Frame
-from common.ports import DEFAULT_PORTS
-from mlbridge.refusals import Blame
-from mlbridge.targets import Heard, TargetFailure, TargetTimeout
-from mlbridge.targets.address import Channels, without_credentials
-from mlbridge.targets.answers import MAX_RECENT, Answer, Answers
-from mlbridge.targets.codec import MAX_ANSWER_BYTES, Key, Nonsense, key_of, packed_body, read_msgpack
-from mlbridge.targets.lasting import OPEN_S, Lasting
+from watchout.common.frames import Frame
+from watchout.common.ports import DEFAULT_PORTS
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from watchout.mlbridge.targets.address import Channels, without_credentials
+from watchout.mlbridge.targets.answers import MAX_RECENT, Answer, Answers
+from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Key, Nonsense, key_of, packed_body, read_msgpack
+from watchout.mlbridge.targets.lasting import OPEN_S, Lasting
 
 #: Alerts that wait in this process.
 PENDING_MESSAGES: Final = 1_000

@@ -34,16 +34,16 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common.frames import Frame
-from common.ml_url import sentinels_of
-from common.ports import DEFAULT_PORTS
-from mlbridge.refusals import Blame
-from mlbridge.targets import Heard, TargetFailure
-from mlbridge.targets.address import Channels, without_credentials
-from mlbridge.targets.answers import Answers
-from mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
-from mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
-from mlbridge.targets.tls import ClientTls
+from watchout.common.frames import Frame
+from watchout.common.ml_url import sentinels_of
+from watchout.common.ports import DEFAULT_PORTS
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import Heard, TargetFailure
+from watchout.mlbridge.targets.address import Channels, without_credentials
+from watchout.mlbridge.targets.answers import Answers
+from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
+from watchout.mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
+from watchout.mlbridge.targets.tls import ClientTls
 
 #: When nothing comes for so long the server is asked whether it lives, and has `DEAD_S` to say so, seconds.
 QUIET_S: Final = 2.0

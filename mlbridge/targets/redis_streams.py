@@ -15,10 +15,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from common.frames import Frame
-from mlbridge.targets.codec import Nonsense, read_json
-from mlbridge.targets.redis import DEAD_S, QUIET_S, RedisTarget
-from mlbridge.targets.tls import ClientTls
+from watchout.common.frames import Frame
+from watchout.mlbridge.targets.codec import Nonsense, read_json
+from watchout.mlbridge.targets.redis import DEAD_S, QUIET_S, RedisTarget
+from watchout.mlbridge.targets.tls import ClientTls
 
 #: Frames that wait in their stream; Redis may keep a few more (``MAXLEN ~``).
 MAX_FRAMES: Final = 256

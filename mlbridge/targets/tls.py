@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import StartError
+from watchout.common.errors import StartError
 
 
 @dataclass(frozen=True, slots=True)

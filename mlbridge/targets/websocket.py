@@ -15,15 +15,15 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from common.errors import CloseCode
-from common.frames import Frame
-from common.service import Tasks
-from mlbridge.refusals import Blame
-from mlbridge.targets import Heard, TargetFailure
-from mlbridge.targets.address import without_credentials
-from mlbridge.targets.answers import Answer, Answers
-from mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
-from mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
+from watchout.common.errors import CloseCode
+from watchout.common.frames import Frame
+from watchout.common.service import Tasks
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import Heard, TargetFailure
+from watchout.mlbridge.targets.address import without_credentials
+from watchout.mlbridge.targets.answers import Answer, Answers
+from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
+from watchout.mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
 
 #: A connection on which nothing comes for so long is asked whether it lives, and given `DEAD_S` to say so, seconds.
 QUIET_S: Final = 5.0

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from benchmarks import micro
 from benchmarks.micro import CASES, Case, Micro
-from common.frames import Frame
-from gateway import wire
+from watchout.common.frames import Frame
+from watchout.gateway import wire
 
 BRIEFLY = ["--rounds", "2", "--slice", "0.0001"]
 

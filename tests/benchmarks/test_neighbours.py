@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from benchmarks import neighbours
-from common.alerts import MAX_METADATA_BYTES, check_draft
+from watchout.common.alerts import MAX_METADATA_BYTES, check_draft
 
 
 def test_the_metadata_are_as_nasty_as_is_allowed_and_no_nastier() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import targets
-from common.settings import load
-from mlbridge.targets import open_target
+from watchout.common.settings import load
+from watchout.mlbridge.targets import open_target
 
 ROW = targets.Row("NATS", "nats-py", (900.0, 800.0, 950.0), (1000.0, 900.0, 1100.0), (0.9, 0.8, 1.0))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.accepted import AcceptedAlerts, Raised
-from common.alerts import Alert
+from watchout.common.accepted import AcceptedAlerts, Raised
+from watchout.common.alerts import Alert
 
 
 def raised(number: int, size_bytes: int = 10) -> Raised:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.alerts import (
+from watchout.common.alerts import (
     MAX_ALERTS,
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
@@ -24,8 +24,8 @@ from common.alerts import (
     split_answer,
     split_push,
 )
-from common.jsontext import read_json
-from common.messages import Notify, decode_from_router, encode
+from watchout.common.jsontext import read_json
+from watchout.common.messages import Notify, decode_from_router, encode
 
 LEAST = {"severity": "high", "message": "fire"}
 FULL = {

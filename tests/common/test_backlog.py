@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.backlog import Backlog
+from watchout.common.backlog import Backlog
 
 
 def test_the_newest_of_a_stream_waits_and_keeps_the_turn_of_the_older() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.codecs import JPEG_BASE64, Codec, sniff, sniff_base64
+from watchout.common.codecs import JPEG_BASE64, Codec, sniff, sniff_base64
 
 
 def ftyp(major: bytes, *others: bytes) -> bytes:

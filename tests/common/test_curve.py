@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common import curve
-from common.curve import AllowList, CurveFault, Pair
+from watchout.common import curve
+from watchout.common.curve import AllowList, CurveFault, Pair
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import database_url
-from common.database_url import OPTIONS, Host, UrlFault, Verdict, parse
-from common.errors import SettingsError
-from common.settings import load
+from watchout.common import database_url
+from watchout.common.database_url import OPTIONS, Host, UrlFault, Verdict, parse
+from watchout.common.errors import SettingsError
+from watchout.common.settings import load
 
 DOCS = Path(__file__).parents[2] / "docs"
 

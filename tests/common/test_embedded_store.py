@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from common.embedded_store import DAY_S, SCHEMA, ensure, mint_token
-from common.errors import StartError
+from watchout.common.embedded_store import DAY_S, SCHEMA, ensure, mint_token
+from watchout.common.errors import StartError
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_empty_file_left_by_a_start_that_was_killed_is_completed(path: Path) 
 
 def test_many_processes_may_make_the_file_at_once(path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from common.embedded_store import mint_token; "
+        "import sys; from pathlib import Path; from watchout.common.embedded_store import mint_token; "
         "sys.stdin.read(); print(mint_token(Path(sys.argv[1])))"
     )
     processes = [
@@ -210,7 +210,7 @@ def test_somebody_elses_database_is_left_as_it_is(path: Path) -> None:
 def test_a_writer_that_takes_its_time_is_waited_for(path: Path) -> None:
     ensure(path)
     code = (
-        "import sys; from pathlib import Path; from common.embedded_store import ensure, mint_token; "
+        "import sys; from pathlib import Path; from watchout.common.embedded_store import ensure, mint_token; "
         "ensure(Path(sys.argv[1])); print(flush=True); print(mint_token(Path(sys.argv[1])))"
     )
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -17,10 +17,10 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import frame_sockets
-from common.errors import StartError
-from common.frame_sockets import KERNEL_BYTES, WRITE_BYTES, Outlet, Parts, Pub
-from common.zmtp import GREETING, command, message_head, ready
+from watchout.common import frame_sockets
+from watchout.common.errors import StartError
+from watchout.common.frame_sockets import KERNEL_BYTES, WRITE_BYTES, Outlet, Parts, Pub
+from watchout.common.zmtp import GREETING, command, message_head, ready
 
 WAIT_S = 20.0
 MAX_BYTES = 17 << 20

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common import frames
-from common.codecs import Codec, sniff
-from common.frames import BinaryFrame, Frame, FrameFault, decode_text, parse_binary
-from common.messages import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame, decode_frame
+from watchout.common import frames
+from watchout.common.codecs import Codec, sniff
+from watchout.common.frames import BinaryFrame, Frame, FrameFault, decode_text, parse_binary
+from watchout.common.messages import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame, decode_frame
 
 JPEG = b"\xff\xd8\xff\xe0 not much of a picture"
 PNG = b"\x89PNG\r\n\x1a\n and so on"

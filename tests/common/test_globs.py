@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alerts import STREAM_ID
-from common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, Globs, fault
+from watchout.common.alerts import STREAM_ID
+from watchout.common.globs import MAX_PATTERN_CHARS, MAX_PATTERNS, Globs, fault
 
 IDS = st.from_regex(STREAM_ID, fullmatch=True)
 

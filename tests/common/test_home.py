@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from common import embedded_store
-from common.errors import StartError
-from common.home import lock_home, open_file, prepare_home, who_holds, write_file
+from watchout.common import embedded_store
+from watchout.common.errors import StartError
+from watchout.common.home import lock_home, open_file, prepare_home, who_holds, write_file
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

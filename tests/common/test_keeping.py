@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.keeping import LONGEST_PAUSE_S, LOOP, STEADY_S, Again, Restarts, Stop
+from watchout.common.keeping import LONGEST_PAUSE_S, LOOP, STEADY_S, Again, Restarts, Stop
 
 
 def served(*, own: bool = True) -> Restarts:

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.largest import OUTDATED_PER_KEY, OUTDATED_SPARE, Largest
+from watchout.common.largest import OUTDATED_PER_KEY, OUTDATED_SPARE, Largest
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(-5, 9)), max_size=300))

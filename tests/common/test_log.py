@@ -9,7 +9,7 @@ from typing import Any
 
 PREAMBLE = """
 import asyncio, logging, os, sys, threading, warnings
-from common import log
+from watchout.common import log
 log.setup(level="info", format="json", process="p")
 l = log.get("room")
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.log_writer import LINE_COST_BYTES, MAX_LINE_BYTES, PIPE_CHUNK_BYTES, LogWriter
+from watchout.common.log_writer import LINE_COST_BYTES, MAX_LINE_BYTES, PIPE_CHUNK_BYTES, LogWriter
 
 
 def lost(count: int) -> bytes:

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.membership import (
+from watchout.common.membership import (
     BEAT_EVERY_S,
     HELLO_EVERY_S,
     LOST_AFTER_S,
@@ -21,7 +21,7 @@ from common.membership import (
     SendHeartbeat,
     SendHello,
 )
-from common.messages import Beat, Envelope, FromRouter, Rejoin, Revoke, Welcome
+from watchout.common.messages import Beat, Envelope, FromRouter, Rejoin, Revoke, Welcome
 
 NEWS = Revoke(stream="cam-1", term=1)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common.alerts import Alert
-from common.errors import BusError
-from common.messages import (
+from watchout.common.alerts import Alert
+from watchout.common.errors import BusError
+from watchout.common.messages import (
     EVERYBODY,
     FORM_JSON_TEXT,
     FORM_PICTURE,
@@ -294,8 +294,8 @@ def test_a_message_over_the_limit_is_refused_on_both_sides() -> None:
 
 
 def test_a_full_report_and_the_largest_alert_stay_far_below_the_limit() -> None:
-    from common.alerts import MAX_METADATA_BYTES
-    from common.messages import REPORT_CHUNK
+    from watchout.common.alerts import MAX_METADATA_BYTES
+    from watchout.common.messages import REPORT_CHUNK
 
     row = ("c" * 128, 2**32 - 1, 2**63 - 1, 1e6, 2**53 - 1)
     assert len(encode(2**62, 2**62, Report(rows=[row] * REPORT_CHUNK))) < MAX_CONTROL_BYTES / 50

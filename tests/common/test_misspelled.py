@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.misspelled import distance, honcho_port_note, known_names, near_misses, notes
-from common.settings import load, table
+from watchout.common.misspelled import distance, honcho_port_note, known_names, near_misses, notes
+from watchout.common.settings import load, table
 
 NAMES = sorted(known_names())
 SERVICE = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from common import ml_url
-from common.errors import SettingsError
-from common.ml_url import MlUrlFault, SentinelUrl, addresses, check, sentinels_of
-from common.ports import DEFAULT_PORTS
-from common.settings import load
+from watchout.common import ml_url
+from watchout.common.errors import SettingsError
+from watchout.common.ml_url import MlUrlFault, SentinelUrl, addresses, check, sentinels_of
+from watchout.common.ports import DEFAULT_PORTS
+from watchout.common.settings import load
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.origins import from_setting, of_host, of_url, parse
+from watchout.common.origins import from_setting, of_host, of_url, parse
 
 
 @pytest.mark.parametrize(

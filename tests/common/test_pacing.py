@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common.pacing import RateMeter, Sampler, TokenBucket
+from watchout.common.pacing import RateMeter, Sampler, TokenBucket
 
 RATES = st.floats(0.1, 1000)
 

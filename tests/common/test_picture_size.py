@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.codecs import Codec, sniff
-from common.picture_size import MAX_PIXELS, picture_size
+from watchout.common.codecs import Codec, sniff
+from watchout.common.picture_size import MAX_PIXELS, picture_size
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from common.process_name import running, wanted_name
-from common.settings import load
 from tests.kit.processes import REPOSITORY
+from watchout.common.process_name import running, wanted_name
+from watchout.common.settings import load
 
 HOLD = """
 import sys
 from pathlib import Path
-from common import home, process_name
+from watchout.common import home, process_name
 home.os.getpid = lambda: 1  # as in a container of its own
 print(process_name.claim_name(Path(sys.argv[1]), sys.argv[2]), flush=True)
 sys.stdin.read()

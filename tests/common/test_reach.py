@@ -12,15 +12,15 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from common.frames import Frame
-from common.reach import reach
-from common.settings import Settings
-from ctl import ml_probes, probes
-from mlbridge.targets import TargetFailure, open_target
 from tests.kit.brokers import Broker
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.ports import free_port
 from tests.mlbridge.polling import until
+from watchout.common.frames import Frame
+from watchout.common.reach import reach
+from watchout.common.settings import Settings
+from watchout.ctl import ml_probes, probes
+from watchout.mlbridge.targets import TargetFailure, open_target
 
 FRAME = Frame("s", 1, 1_700_000_000_000, picture=b"\xff\xd8\xff")
 

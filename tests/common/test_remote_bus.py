@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common import curve
-from common.bus import is_remote, new_member_id
-from common.curve import AllowList, Pair
-from common.errors import StartError
-from common.messages import FOR_ALERT, BusFrame
-from common.remote_bus import MAX_REMOTE, RemoteMemberBus, RemoteRouterBus, RouterAddress
-from common.window import WINDOW_BYTES
 from tests.kit.clients import eventually
 from tests.kit.ports import free_port
+from watchout.common import curve
+from watchout.common.bus import is_remote, new_member_id
+from watchout.common.curve import AllowList, Pair
+from watchout.common.errors import StartError
+from watchout.common.messages import FOR_ALERT, BusFrame
+from watchout.common.remote_bus import MAX_REMOTE, RemoteMemberBus, RemoteRouterBus, RouterAddress
+from watchout.common.window import WINDOW_BYTES
 
 MAX_BYTES = 1 << 20
 #: What must come gets this long.

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.reservations import Reservation, Reservations
+from watchout.common.reservations import Reservation, Reservations
 
 KEEP_S, PER_USER, TOTAL = 100.0, 3, 6
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from common import schemas
-from common.alerts import STREAM_ID, AlertFault, check_draft
-from common.frames import Frame
-from mlbridge.targets.codec import json_body
+from watchout.common import schemas
+from watchout.common.alerts import STREAM_ID, AlertFault, check_draft
+from watchout.common.frames import Frame
+from watchout.mlbridge.targets.codec import json_body
 
 FOLDER = Path(__file__).parents[2] / "docs/schemas"
 ALERT = Draft202012Validator(schemas.alert_schema())

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import SettingsError
-from common.settings import (
+from watchout.common.errors import SettingsError
+from watchout.common.settings import (
     GROUPS,
     SOCKET_NAME_BYTES,
     SOCKET_PATH_BYTES,
@@ -161,7 +161,7 @@ def test_the_length_of_a_home_is_counted_in_bytes() -> None:
 
 
 def test_every_socket_of_the_bus_fits_below_the_longest_home() -> None:
-    from common import bus
+    from watchout.common import bus
 
     names = (bus.CONTROL, bus.FRAMES_IN, bus.FRAMES_OUT)
     assert max(len(name) + 1 for name in names) <= SOCKET_NAME_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.shelf import FRAME_COST_BYTES, STREAM_SHARE, Shelf
+from watchout.common.shelf import FRAME_COST_BYTES, STREAM_SHARE, Shelf
 
 
 def test_a_frame_is_found_by_stream_term_and_id() -> None:

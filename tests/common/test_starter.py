@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from common import starter
-from common.starter import Ancestor, Starter, Watch, find, output_is_dead
 from tests.kit.processes import REPOSITORY, poll
+from watchout.common import starter
+from watchout.common.starter import Ancestor, Starter, Watch, find, output_is_dead
 
-FIND = "import json, os; from common import starter; print(json.dumps(starter.find(os.environ).to_state()), flush=True)"
+FIND = (
+    "import json, os; from watchout.common import starter; "
+    "print(json.dumps(starter.find(os.environ).to_state()), flush=True)"
+)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import structlog
 
-from common import supervisor
-from common.metrics import Figures
-from common.supervisor import ALARM_AGAIN_S, LOG_EVERY_S, STALLED_S, Alarm
+from watchout.common import supervisor
+from watchout.common.metrics import Figures
+from watchout.common.supervisor import ALARM_AGAIN_S, LOG_EVERY_S, STALLED_S, Alarm
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

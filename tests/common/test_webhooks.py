@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.webhooks import WEBHOOK_ID, sign, webhook_id_of
-from gateway.webhooks import WebhookFault, read_headers
+from watchout.common.webhooks import WEBHOOK_ID, sign, webhook_id_of
+from watchout.gateway.webhooks import WebhookFault, read_headers
 
 SECRET, OTHER = b"s" * 24, b"t" * 32
 

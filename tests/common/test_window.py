@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import window
-from common.errors import BusError
-from common.window import Lane, Parts, Receipt
+from watchout.common import window
+from watchout.common.errors import BusError
+from watchout.common.window import Lane, Parts, Receipt
 
 LIMIT = 100
 

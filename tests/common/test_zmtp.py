@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import BusError
-from common.zmtp import (
+from watchout.common.errors import BusError
+from watchout.common.zmtp import (
     GREETING,
     GREETING_BYTES,
     READ_BYTES,

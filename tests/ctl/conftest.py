@@ -87,7 +87,7 @@ async def start(tmp_path: Path, home: Path) -> AsyncIterator[Start]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            "from ctl.app import main; main()",
+            "from watchout.ctl.app import main; main()",
             *map(str, arguments),
             cwd=tmp_path,
             env={**base, "WATCHOUT_HOME": str(home), "WATCHOUT_TOKEN": TOKEN, **environ},

@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from common.alerts import Alert
-from common.bus import RouterBus
-from common.membership import BEAT_EVERY_S
-from common.messages import (
+from watchout.common.alerts import Alert
+from watchout.common.bus import RouterBus
+from watchout.common.membership import BEAT_EVERY_S
+from watchout.common.messages import (
     Accepted,
     Answer,
     Beat,

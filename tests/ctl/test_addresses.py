@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctl.addresses import AddressFault, parse_camera, scheme_of
+from watchout.ctl.addresses import AddressFault, parse_camera, scheme_of
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from honcho.environ import parse
 
-from common.settings import load
-from ctl.advice import of_dotenv, of_settings, of_sources
-from ctl.findings import Level
-from identity.authenticator import methods
+from watchout.common.settings import load
+from watchout.ctl.advice import of_dotenv, of_settings, of_sources
+from watchout.ctl.findings import Level
+from watchout.identity.authenticator import methods
 
 LONG = "s" * 32
 SOUND = {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ctl.client import now_ms
 from tests.ctl.conftest import Ctl
 from tests.ctl.fake_router import FakeRouter
+from watchout.ctl.client import now_ms
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 import pytest
 
-from common.embedded_store import FILE_NAME, ensure
-from common.settings import Settings, load
-from ctl.app import run_command
-from ctl.environment import Failure, edge_url, read_environment
-from ctl.terminal import clock, printable, size
 from tests.ctl.conftest import Ctl
 from tests.kit.fake_gateway import FakeGateway, until
+from watchout.common.embedded_store import FILE_NAME, ensure
+from watchout.common.settings import Settings, load
+from watchout.ctl.app import run_command
+from watchout.ctl.environment import Failure, edge_url, read_environment
+from watchout.ctl.terminal import clock, printable, size
 
 
 async def test_token_prints_the_token_and_nothing_else_and_makes_the_store(ctl: Ctl, home: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_fault_of_the_program_itself_is_one_line(
         raise KeyError("x")
 
     monkeypatch.delenv("LOG_LEVEL", raising=False)
-    monkeypatch.setattr("ctl.app.cli.main", fail)
+    monkeypatch.setattr("watchout.ctl.app.cli.main", fail)
     assert run_command(["stats"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 

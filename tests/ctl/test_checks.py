@@ -20,10 +20,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctl import checks
-from ctl.checks import Home, Port, Router, Server
-from ctl.findings import Finding, Level
-from identity.schema import POSTGRES, Column, Found, Layout, Plan, make_plan
+from watchout.ctl import checks
+from watchout.ctl.checks import Home, Port, Router, Server
+from watchout.ctl.findings import Finding, Level
+from watchout.identity.schema import POSTGRES, Column, Found, Layout, Plan, make_plan
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 OK, WARNING, WRONG = Level.OK, Level.WARNING, Level.WRONG

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.frames import parse_binary
-from ctl.client import BACKOFF_MOST_S, backoff, encode_frame, may_return
+from watchout.common.frames import parse_binary
+from watchout.ctl.client import BACKOFF_MOST_S, backoff, encode_frame, may_return
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from common.embedded_store import mint_token
-from common.settings import Settings, table
-from ctl.doctor import CHECKS, ORDER, _bounded
-from ctl.findings import Finding, Level
 from tests.ctl.conftest import Ctl, Ended
 from tests.kit.processes import Watchout
 from tests.kit.services import BetterAuth, Postgres
+from watchout.common.embedded_store import mint_token
+from watchout.common.settings import Settings, table
+from watchout.ctl.doctor import CHECKS, ORDER, _bounded
+from watchout.ctl.findings import Finding, Level
 
 #: What the doctor may take at most, the start of the interpreter included; its checks run at the same time.
 BOUND_S = 14

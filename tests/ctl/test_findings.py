@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.settings import table
-from ctl.findings import Level, is_local, ok, place, scrubbed, secrets_of, summary, warning, worst, wrong
+from watchout.common.settings import table
+from watchout.ctl.findings import Level, is_local, ok, place, scrubbed, secrets_of, summary, warning, worst, wrong
 
 
 def test_the_worst_finding_decides() -> None:

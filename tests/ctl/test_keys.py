@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from common import curve
 from tests.ctl.conftest import Ctl
+from watchout.common import curve
 
 
 async def test_the_routers_key_is_made_once_and_shown_again(home: Path, ctl: Ctl) -> None:

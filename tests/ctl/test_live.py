@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ctl import live
-from ctl.environment import Failure
-from ctl.pump import Notice
-from ctl.sources import open_source
 from tests.ctl.conftest import TINY_JPEG
 from tests.kit.cameras import FORMS, TcpCamera, camera, head_of, http_answer, mjpeg, rtsp
+from watchout.ctl import live
+from watchout.ctl.environment import Failure
+from watchout.ctl.pump import Notice
+from watchout.ctl.sources import open_source
 
 pytest.importorskip("av")
 

@@ -23,13 +23,13 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 
-from common.settings import load
-from ctl.ml_pictures import GARBAGE, SAMPLE
-from ctl.ml_trial import play_paced, witness
-from ctl.sources import Source
 from tests.ctl.conftest import Ctl, Ended, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing
+from watchout.common.settings import load
+from watchout.ctl.ml_pictures import GARBAGE, SAMPLE
+from watchout.ctl.ml_trial import play_paced, witness
+from watchout.ctl.sources import Source
 
 REPOSITORY = Path(__file__).parents[2]
 FOOTAGE = Path(os.environ.get("WATCHOUT_FOOTAGE", REPOSITORY / "../shared/data/people.mp4"))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.codecs import Codec, sniff
-from common.frames import Frame
-from ctl import ml_conformance as conformance
-from ctl.findings import Finding, Level
-from ctl.ml_conformance import Came, Load
-from ctl.ml_pictures import GARBAGE, SAMPLE, TRUNCATED, padded
+from watchout.common.codecs import Codec, sniff
+from watchout.common.frames import Frame
+from watchout.ctl import ml_conformance as conformance
+from watchout.ctl.findings import Finding, Level
+from watchout.ctl.ml_conformance import Came, Load
+from watchout.ctl.ml_pictures import GARBAGE, SAMPLE, TRUNCATED, padded
 
 FRAME = Frame("check-1", 3, 1_700_000_000_000, picture=SAMPLE)
 GOOD = {"severity": "high", "message": "a person"}

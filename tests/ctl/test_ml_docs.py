@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from common.metrics import FIGURES
-from common.settings import table
-from ctl.ml_conformance import CHECKS
-from ctl.ml_pictures import SAMPLE
 from tests.ctl.conftest import Ctl, Start
 from tests.ctl.test_ml import FOOTAGE, listens
 from tests.kit.ports import free_port
 from tests.kit.services import missing
+from watchout.common.metrics import FIGURES
+from watchout.common.settings import table
+from watchout.ctl.ml_conformance import CHECKS
+from watchout.ctl.ml_pictures import SAMPLE
 
 PAGE = Path(__file__).parents[2] / "docs/ml-team.md"
 TEXT = PAGE.read_text()

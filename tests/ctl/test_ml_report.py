@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alerts import Alert
-from ctl import ml_report
-from ctl.ml_drawing import MAX_MARKS, draw
-from ctl.ml_report import BORDERS_MS, Comparison, Look, Outcome, Record, Replay, clock_of, histogram, quantile
-from mlbridge.cooldown import Cooldown
+from watchout.common.alerts import Alert
+from watchout.ctl import ml_report
+from watchout.ctl.ml_drawing import MAX_MARKS, draw
+from watchout.ctl.ml_report import BORDERS_MS, Comparison, Look, Outcome, Record, Replay, clock_of, histogram, quantile
+from watchout.mlbridge.cooldown import Cooldown
 
 looks = st.lists(
     st.tuples(st.floats(0, 30, exclude_max=True), st.floats(0, 20_000), st.sampled_from(list(Outcome))), max_size=60

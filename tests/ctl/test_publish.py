@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.server import serve
 
-from ctl.client import Edge
-from ctl.environment import Failure
-from ctl.publish import Publisher
-from ctl.sources import Source, open_source
 from tests.ctl.conftest import TINY_JPEG, Ctl, Start
 from tests.kit.cameras import camera, mjpeg
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
+from watchout.ctl.client import Edge
+from watchout.ctl.environment import Failure
+from watchout.ctl.publish import Publisher
+from watchout.ctl.sources import Source, open_source
 
 ALERT = {"type": "alert", "id": "a1", "streamId": "cam", "severity": "high", "message": "somebody at the door"}
 
@@ -304,7 +304,7 @@ async def test_with_once_a_camera_that_goes_away_ends_it_and_not_with_0(gateway:
 async def test_a_source_that_ends_while_the_gateway_is_away_ends_the_command(
     gateway: FakeGateway, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctl.publish.FLUSH_S", 0.2)
+    monkeypatch.setattr("watchout.ctl.publish.FLUSH_S", 0.2)
     publisher = Publisher(edge_to(gateway), open_source(str(folder), fps=10), stream_id="cam")
     task = asyncio.create_task(publisher.run())
     await until(lambda: gateway.frames)

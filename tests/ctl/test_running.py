@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from common import about
-from common.settings import load, table
-from ctl.findings import Finding, Level
-from ctl.running import Running, nothing_runs, of_running
 from tests.kit.processes import BIN, Watchout, poll
+from watchout.common import about
+from watchout.common.settings import load, table
+from watchout.ctl.findings import Finding, Level
+from watchout.ctl.running import Running, nothing_runs, of_running
 
 SECRET = "hunter2-hunter2-hunter2-hunter2-"
 

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from ctl.scene import CYCLE_S, EMPTY_S, HEIGHT, WIDTH, Scene
+from watchout.ctl.scene import CYCLE_S, EMPTY_S, HEIGHT, WIDTH, Scene
 
 
 def jpeg(at_s: float, number: int = 0) -> bytes:

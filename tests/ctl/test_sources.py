@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctl import live
-from ctl.environment import Failure
-from ctl.pump import AHEAD, Pump
-from ctl.sources import open_source, resample
 from tests.ctl.conftest import TINY_JPEG
 from tests.kit.fake_gateway import until
+from watchout.ctl import live
+from watchout.ctl.environment import Failure
+from watchout.ctl.pump import AHEAD, Pump
+from watchout.ctl.sources import open_source, resample
 
 
 def test_a_folder_is_sorted_and_only_its_jpegs_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_film_is_played_at_its_own_rate_or_the_one_that_is_asked_for(film: Pat
 
 
 def test_a_password_in_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctl.sources._need", lambda *_: None)
+    monkeypatch.setattr("watchout.ctl.sources._need", lambda *_: None)
     assert open_source("rtsp://user:secret@cam.example:554/a").name == "rtsp://cam.example:554/…"
 
 

@@ -12,10 +12,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ctl.stats_view import compact, duration, render
 from tests.ctl.conftest import Ctl, Start
 from tests.ctl.fake_router import FakeRouter
 from tests.kit.fake_gateway import until
+from watchout.ctl.stats_view import compact, duration, render
 
 NOW_MS = int(time.time() * 1000)
 

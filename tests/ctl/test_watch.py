@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from common.codecs import Codec
-from common.frames import Frame
-from ctl.client import Edge, now_ms
-from ctl.watch import Watcher, moment, safe_name
 from tests.ctl.conftest import TINY_JPEG, Ctl, Start
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame
+from watchout.ctl.client import Edge, now_ms
+from watchout.ctl.watch import Watcher, moment, safe_name
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from common.alerts import MAX_METADATA_VALUES
 from tests.kit.clients import Camera, Clients, eventually, http, new_name
 from tests.kit.processes import SERVICE_TOKEN, Watchout, running
+from watchout.common.alerts import MAX_METADATA_VALUES
 
 pytestmark = pytest.mark.e2e
 

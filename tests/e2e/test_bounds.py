@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
-from common.metrics import FIGURES
 from tests.kit.clients import JPEG, TEXT, base64_of, eventually, web_socket_frame
 from tests.kit.fillers import FILLERS, Scene, compressed_fragment, rows, unfinished
+from watchout.common.metrics import FIGURES
 
 #: Memory that a process may have beside what it has when it is ready: past it an allocation fails.
 HEADROOM_BYTES = 192 << 20

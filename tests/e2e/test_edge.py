@@ -57,7 +57,7 @@ def cookie(token: str) -> str:
 
 def patched_gateway(started: Watchout, changes: str, environ: dict[str, str] | None = None) -> Process:
     """A gateway of which something is changed, so that a test need not wait for minutes."""
-    code = f"{changes}\nfrom gateway.app import main\nmain()"
+    code = f"{changes}\nfrom watchout.gateway.app import main\nmain()"
     return started.run("gateway", [sys.executable, "-c", code], environ)
 
 
@@ -559,7 +559,7 @@ async def test_one_address_full_of_kept_connections_lets_its_users_in(watchout, 
     assert sum([await is_open(raw) for raw in held]) == 6
 
 
-HURRIED = "import gateway.listener\ngateway.listener.STRANGER_KEEPALIVE_S = 0.6"
+HURRIED = "import watchout.gateway.listener\nwatchout.gateway.listener.STRANGER_KEEPALIVE_S = 0.6"
 
 
 @pytest.fixture(scope="module")
@@ -785,9 +785,9 @@ async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clie
 
 #: Progress is judged over a second, not two minutes, and at as many bytes a second.
 UNFINISHED = (
-    "import gateway.progress, gateway.websocket\n"
-    "gateway.progress.OVER_S = gateway.websocket.OVER_S = 1.5\n"
-    "gateway.progress.LEAST_BYTES_PER_S = 2000"
+    "import watchout.gateway.progress, watchout.gateway.websocket\n"
+    "watchout.gateway.progress.OVER_S = watchout.gateway.websocket.OVER_S = 1.5\n"
+    "watchout.gateway.progress.LEAST_BYTES_PER_S = 2000"
 )
 
 
@@ -1031,7 +1031,8 @@ async def test_a_gateway_that_ends_closes_sockets_over_tls_in_order(watchout, cl
 
 async def test_a_new_certificate_is_taken_up_and_a_bad_one_is_not(watchout, clients):
     expected = ("cannot be used, the old one goes on",)
-    made = Secured(watchout(start=False, expected=expected), "import gateway.tls\ngateway.tls.LOOK_EVERY_S = 0.1")
+    hurried = "import watchout.gateway.tls\nwatchout.gateway.tls.LOOK_EVERY_S = 0.1"
+    made = Secured(watchout(start=False, expected=expected), hurried)
     viewer = await clients.viewer(made.url.replace("https:", "wss:"), made.started.token(), ssl=made.trust)
     old = made.trust
     good = made.key.read_bytes()
@@ -1277,7 +1278,7 @@ async def test_an_exception_in_the_handshake_says_nothing_to_the_stranger(watcho
     started.start("router")
     patched_gateway(
         started,
-        "import gateway.websocket as w\n"
+        "import watchout.gateway.websocket as w\n"
         f"def broken(*_): raise RuntimeError({canary!r})\n"
         "w.ServerProtocol.accept = broken",
     )
@@ -1308,7 +1309,7 @@ async def test_the_metrics_have_no_names_of_streams_or_users(watchout, clients):
 
 SLOW_ROUTER = """
 import asyncio
-from gateway.link import RouterLink
+from watchout.gateway.link import RouterLink
 ask, asking = RouterLink.ask, 0
 async def slow(self, *args, **kw):
     global asking
@@ -1352,11 +1353,11 @@ async def test_however_many_ask_for_the_figures_the_router_is_asked_once_at_a_ti
 
 LATE_ANSWERS = """
 import asyncio, random
-import gateway.answers, gateway.http
+import watchout.gateway.answers, watchout.gateway.http
 async def late(self, request):
     await asyncio.sleep(random.random())
-    return gateway.answers.json_response({})
-gateway.http._Http.live = late
+    return watchout.gateway.answers.json_response({})
+watchout.gateway.http._Http.live = late
 """
 
 

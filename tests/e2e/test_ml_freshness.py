@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from mlbridge.breaker import LONGEST_PAUSE_S
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
 from tests.mlbridge.ml_stub import ALERT, MlStub
+from watchout.mlbridge.breaker import LONGEST_PAUSE_S
 
 pytestmark = pytest.mark.e2e
 

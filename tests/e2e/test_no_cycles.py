@@ -22,10 +22,6 @@ from typing import Any
 import pytest
 import uvloop
 
-from common.embedded_store import FILE_NAME, mint_token
-from common.settings import load
-from gateway.app import Gateway
-from router.app import Router
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.clients import (
     BINARY,
@@ -41,6 +37,10 @@ from tests.kit.clients import (
     web_socket_frame,
 )
 from tests.kit.ports import free_port
+from watchout.common.embedded_store import FILE_NAME, mint_token
+from watchout.common.settings import load
+from watchout.gateway.app import Gateway
+from watchout.router.app import Router
 
 #: Objects of which none may be left.
 KINDS = {

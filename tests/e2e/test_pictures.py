@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from common.codecs import Codec
-from common.embedded_store import FILE_NAME
-from common.frames import Frame
-from common.messages import (
+from tests.kit import clients as kit
+from tests.kit.clients import JPEG, PNG, eventually, http, new_name
+from tests.kit.fake_router import FakeRouter
+from tests.kit.processes import Watchout, running
+from watchout.common.codecs import Codec
+from watchout.common.embedded_store import FILE_NAME
+from watchout.common.frames import Frame
+from watchout.common.messages import (
     FOR_ALERT,
     Answer,
     Found,
@@ -22,10 +26,6 @@ from common.messages import (
     Picture,
     Query,
 )  # fmt: skip
-from tests.kit import clients as kit
-from tests.kit.clients import JPEG, PNG, eventually, http, new_name
-from tests.kit.fake_router import FakeRouter
-from tests.kit.processes import Watchout, running
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from router.epoch import EPOCH_FILE
-from router.reservation_file import RESERVATIONS_FILE
 from tests.kit.clients import Clients, Viewer, eventually, http, new_name
 from tests.kit.processes import BIN, Watchout, poll, running
+from watchout.router.epoch import EPOCH_FILE
+from watchout.router.reservation_file import RESERVATIONS_FILE
 
 pytestmark = pytest.mark.e2e
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import pytest
 
-from common.alerts import Alert
-from common.link import Link
-from common.messages import Hello, Message, RaiseAlert
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Closed, Reader, gateway_figures
+from watchout.common.alerts import Alert
+from watchout.common.link import Link
+from watchout.common.messages import Hello, Message, RaiseAlert
 
 pytestmark = pytest.mark.e2e
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from common.frames import Frame
-from common.settings import Settings
-from mlbridge.targets import Target, TargetFailure, open_target
 from tests.kit.brokers import Broker
 from tests.kit.ports import free_port
 from tests.kit.services import missing
+from watchout.common.frames import Frame
+from watchout.common.settings import Settings
+from watchout.mlbridge.targets import Target, TargetFailure, open_target
 
 cv2 = pytest.importorskip("cv2")
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.settings import Settings, load
-from gateway.access import POLICIES, Access, Owner, Right
-from gateway.lanes import Subscription
-from identity import Identity
+from watchout.common.settings import Settings, load
+from watchout.gateway.access import POLICIES, Access, Owner, Right
+from watchout.gateway.lanes import Subscription
+from watchout.identity import Identity
 
 ANN = Identity("ann", "1", organizations={"acme": frozenset({"owner"})})
 BOB = Identity("bob", "2", organizations={"acme": frozenset({"member"}), "club": frozenset({"admin"})})

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import MAX_HOPS, client_address, forwarded_secure, is_trusted, limit_key, own_hosts, parse
+from watchout.gateway.addresses import (
+    MAX_HOPS,
+    client_address,
+    forwarded_secure,
+    is_trusted,
+    limit_key,
+    own_hosts,
+    parse,
+)
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"), ip_network("fd00::/8"))
 PROXY = "10.0.0.1"

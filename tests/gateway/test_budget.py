@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.budget import Budget, Share
+from watchout.gateway.budget import Budget, Share
 
 EACH, TOTAL = 100, 400
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.conditional import entity_tag, not_modified
+from watchout.gateway.conditional import entity_tag, not_modified
 
 TAG = entity_tag("cam:1.front_door", 0x1F, 7)
 FRAMES = st.tuples(

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.service import Tasks
-from common.settings import Settings
-from gateway import conversation
-from gateway.access import Access, Owner
-from gateway.conversation import MAX_REPLAYS, Conversation
-from gateway.lanes import Subscription
-from gateway.link import KeptAlert
-from identity import Identity
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.gateway import conversation
+from watchout.gateway.access import Access, Owner
+from watchout.gateway.conversation import MAX_REPLAYS, Conversation
+from watchout.gateway.lanes import Subscription
+from watchout.gateway.link import KeptAlert
+from watchout.identity import Identity
 
 
 class Talk:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.demand import FALLS_AFTER_S, NOTHING, TELL_EVERY_S, Demand, Wanted, wanted
+from watchout.gateway.demand import FALLS_AFTER_S, NOTHING, TELL_EVERY_S, Demand, Wanted, wanted
 
 
 @pytest.mark.parametrize(

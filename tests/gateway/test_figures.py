@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gateway.figures import render_metrics
+from watchout.gateway.figures import render_metrics
 
 
 def stats_of(*members: tuple[str, int, str]) -> dict[str, Any]:

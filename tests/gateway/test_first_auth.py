@@ -6,11 +6,6 @@ from typing import Any
 
 import pytest
 
-from common.errors import CloseCode, ErrorCode
-from gateway.access import Owner
-from gateway.first_message import MAX_AUTH_BYTES
-from gateway.session import AskClaim, AskOwner, Ignored, Publish, Reply, Session, Verify, Waiting
-from identity import Identity
 from tests.kit.playbook import (
     ANN,
     BOB,
@@ -33,6 +28,11 @@ from tests.kit.playbook import (
     viewer,
     watches,
 )
+from watchout.common.errors import CloseCode, ErrorCode
+from watchout.gateway.access import Owner
+from watchout.gateway.first_message import MAX_AUTH_BYTES
+from watchout.gateway.session import AskClaim, AskOwner, Ignored, Publish, Reply, Session, Verify, Waiting
+from watchout.identity import Identity
 
 PROMOTED = Identity("ann", "session-of-ann", roles=frozenset({"admin"}))
 AUTHENTICATED = success("Authentication successful")

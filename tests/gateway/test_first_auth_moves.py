@@ -6,15 +6,15 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from common.errors import StoreUnavailable
-from common.metrics import Figures
-from common.service import Tasks
-from common.settings import Settings
-from gateway.conversation import Conversation
-from gateway.limits import Connections
-from gateway.roster import Roster
-from identity import Identity
 from tests.kit.playbook import ANN, BOB, read, viewer
+from watchout.common.errors import StoreUnavailable
+from watchout.common.metrics import Figures
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.gateway.conversation import Conversation
+from watchout.gateway.limits import Connections
+from watchout.gateway.roster import Roster
+from watchout.identity import Identity
 
 AUTH = b'{"type":"auth","token":"bobs"}'
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from gateway.handshake import MAX_LINE_BYTES, HandshakeFault, is_upgrade, one_form, path_and_query, read_target
-from gateway.listener import HeadFault, check_head
-from gateway.session import Path
+from watchout.gateway.handshake import MAX_LINE_BYTES, HandshakeFault, is_upgrade, one_form, path_and_query, read_target
+from watchout.gateway.listener import HeadFault, check_head
+from watchout.gateway.session import Path
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = "Sec-WebSocket-Version: 13"

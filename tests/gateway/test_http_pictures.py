@@ -12,19 +12,19 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from common.codecs import Codec
-from common.frames import Frame
-from common.metrics import Figures
-from common.service import Tasks
-from common.settings import Settings
-from gateway.access import Access, Owner
-from gateway.conditional import entity_tag
-from gateway.http import make_app
-from gateway.hub import Word
-from gateway.link import AlertFrame
-from gateway.roster import Roster
-from identity import Identity
 from tests.kit.clients import JPEG
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame
+from watchout.common.metrics import Figures
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.gateway.access import Access, Owner
+from watchout.gateway.conditional import entity_tag
+from watchout.gateway.http import make_app
+from watchout.gateway.hub import Word
+from watchout.gateway.link import AlertFrame
+from watchout.gateway.roster import Roster
+from watchout.identity import Identity
 
 ANN: Final = Identity("ann", "session-of-ann")
 PICTURE: Final = JPEG + b"secret"

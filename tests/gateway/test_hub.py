@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from common.alerts import Alert
-from common.codecs import Codec
-from common.frames import Frame
-from common.messages import (
+from tests.kit.playbook import START_MS, owned_by, read
+from watchout.common.alerts import Alert
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame
+from watchout.common.messages import (
     BadFrame,
     Forward,
     Hold,
@@ -30,13 +31,12 @@ from common.messages import (
     Unreserved,
     decode_frame,
 )
-from common.settings import Settings
-from gateway.access import Owner
-from gateway.hub import ALERTS_HELD, CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
-from gateway.lanes import LaneFull, Lanes, Skip, Subscription
-from gateway.wire import Format, frame_message
-from identity import Identity
-from tests.kit.playbook import START_MS, owned_by, read
+from watchout.common.settings import Settings
+from watchout.gateway.access import Owner
+from watchout.gateway.hub import ALERTS_HELD, CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication, Word
+from watchout.gateway.lanes import LaneFull, Lanes, Skip, Subscription
+from watchout.gateway.wire import Format, frame_message
+from watchout.identity import Identity
 
 ANN = Identity("ann", "1")
 

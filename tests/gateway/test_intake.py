@@ -12,9 +12,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from gateway import plain
-from gateway.deflate import EXTENSIONS
-from gateway.intake import FIRST_BYTES, SCRATCH_BYTES, Intake
+from watchout.gateway import plain
+from watchout.gateway.deflate import EXTENSIONS
+from watchout.gateway.intake import FIRST_BYTES, SCRATCH_BYTES, Intake
 
 MAX = 5000
 MASK = b"\x01\x80\xff\x37"

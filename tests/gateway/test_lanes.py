@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.frames import Frame
-from common.metrics import FIGURES
-from common.settings import Settings
-from gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
-from identity import Identity
+from watchout.common.frames import Frame
+from watchout.common.metrics import FIGURES
+from watchout.common.settings import Settings
+from watchout.gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subscription
+from watchout.identity import Identity
 
 ANN = Identity("ann", "1", 0.0)
 

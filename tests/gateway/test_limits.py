@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from common.settings import Settings, load
-from gateway.limits import (
+from watchout.common.settings import Settings, load
+from watchout.gateway.limits import (
     BURST_S,
     MAX_REFUSED,
     MAX_REFUSED_PER_ADDRESS,

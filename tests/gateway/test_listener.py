@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.handshake import is_upgrade, values_of
-from gateway.listener import (
+from watchout.gateway.handshake import is_upgrade, values_of
+from watchout.gateway.listener import (
     MAX_COOKIE_BYTES,
     MAX_HEAD_BYTES,
     MAX_HEADERS,

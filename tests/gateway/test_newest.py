@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.codecs import Codec
-from common.frames import Frame
-from gateway import wire
-from gateway.access import Owner
-from gateway.hub import IDLE_AFTER_S, Hub, Publication
-from gateway.newest import NewestBytes
 from tests.gateway.test_hub import Phone, Screen
 from tests.kit.playbook import START_MS
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame
+from watchout.gateway import wire
+from watchout.gateway.access import Owner
+from watchout.gateway.hub import IDLE_AFTER_S, Hub, Publication
+from watchout.gateway.newest import NewestBytes
 
 PICTURE = b"\xff\xd8\xff\xe0" + bytes(30_000)
 STEPS = ("came", "came", "grew", "drop")

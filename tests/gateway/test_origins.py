@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.origins import EXPOSED, allowed, cors_headers, preflight_headers
+from watchout.gateway.origins import EXPOSED, allowed, cors_headers, preflight_headers
 
 APP = "https://app.example.com"
 LISTED = (APP, "http://localhost:5173", "https://[::1]:8443")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from common.codecs import Codec
-from common.frames import Frame
-from gateway.parts import AGAIN_EVERY_S, FIRST_AGAIN_S, MAX_WAITING_LINES, Silence, Taste, part_head
 from tests.kit.clients import JPEG
+from watchout.common.codecs import Codec
+from watchout.common.frames import Frame
+from watchout.gateway.parts import AGAIN_EVERY_S, FIRST_AGAIN_S, MAX_WAITING_LINES, Silence, Taste, part_head
 
 ALL = {codec for codec in Codec if codec.is_picture}
 COMMON = {Codec.JPEG, Codec.PNG, Codec.WEBP, Codec.GIF}

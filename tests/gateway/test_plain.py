@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common.codecs import Codec
-from common.errors import ClientError
-from common.frames import Frame, FrameFault, decode_text, json_head, parse_binary
-from gateway import plain
-from gateway.wire import VideoFrame, frame_header, frame_message, parse_text
+from watchout.common.codecs import Codec
+from watchout.common.errors import ClientError
+from watchout.common.frames import Frame, FrameFault, decode_text, json_head, parse_binary
+from watchout.gateway import plain
+from watchout.gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 
 if plain.take is None or plain.message is None:
     assert "CI" not in os.environ, "gateway._plain was not built"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.progress import LEAST_BYTES_PER_S, OVER_S, Progress
+from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S, Progress
 
 STALLED_S = 10.0
 LOOK_S = 2.5

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from common.settings import load
-from gateway.access import Access, Owner
-from identity import Identity
+from watchout.common.settings import load
+from watchout.gateway.access import Access, Owner
+from watchout.identity import Identity
 
 ROLES = (frozenset(), frozenset({"guard"}), frozenset({"nobody"}), frozenset({"guard", "nobody"}))
 RIGHTS = ("", "guard:alerts,nobody:none,*:publish", "guard:view,nobody:none,*:alerts")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import rebuild_plain
+from watchout.gateway import rebuild_plain
 
 
 @pytest.fixture

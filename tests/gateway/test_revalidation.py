@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from common.errors import StoreUnavailable
-from common.metrics import Figures
-from common.settings import load
-from gateway.revalidation import BATCH, Revalidation
-from gateway.roster import Roster
-from identity import Identity
+from watchout.common.errors import StoreUnavailable
+from watchout.common.metrics import Figures
+from watchout.common.settings import load
+from watchout.gateway.revalidation import BATCH, Revalidation
+from watchout.gateway.roster import Roster
+from watchout.identity import Identity
 
 
 class Client:

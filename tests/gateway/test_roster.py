@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.roster import Roster
-from identity import Identity
+from watchout.gateway.roster import Roster
+from watchout.identity import Identity
 
 
 def on_session(session: str, user: str = "ann", **fields: object) -> Identity:

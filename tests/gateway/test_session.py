@@ -11,33 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.alerts import AlertDraft
-from common.codecs import Codec
-from common.errors import CloseCode, ErrorCode
-from common.settings import Settings
-from gateway.access import Access, Owner
-from gateway.first_message import MAX_AUTH_BYTES
-from gateway.session import (
-    Acknowledged,
-    AskClaim,
-    AskOwner,
-    ChangeOwner,
-    ChangePublication,
-    Close,
-    Command,
-    Publish,
-    Registered,
-    Reply,
-    SendAlert,
-    SendFrame,
-    Session,
-    Unpublish,
-    Unwatch,
-    Verify,
-    Waiting,
-)
-from gateway.stream_ids import KEY_BYTES, StreamIds
-from identity import Identity
 from tests.kit.playbook import (
     ANN,
     BOB,
@@ -71,6 +44,33 @@ from tests.kit.playbook import (
     viewer,
     watches,
 )
+from watchout.common.alerts import AlertDraft
+from watchout.common.codecs import Codec
+from watchout.common.errors import CloseCode, ErrorCode
+from watchout.common.settings import Settings
+from watchout.gateway.access import Access, Owner
+from watchout.gateway.first_message import MAX_AUTH_BYTES
+from watchout.gateway.session import (
+    Acknowledged,
+    AskClaim,
+    AskOwner,
+    ChangeOwner,
+    ChangePublication,
+    Close,
+    Command,
+    Publish,
+    Registered,
+    Reply,
+    SendAlert,
+    SendFrame,
+    Session,
+    Unpublish,
+    Unwatch,
+    Verify,
+    Waiting,
+)
+from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
+from watchout.identity import Identity
 
 JPEG = b"\xff\xd8\xff\xe0picture"
 PROMOTED = Identity("ann", "session-of-ann", roles=frozenset({"admin"}))

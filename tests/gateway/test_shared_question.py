@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from common.service import Tasks
-from gateway.shared_question import SharedQuestion
+from watchout.common.service import Tasks
+from watchout.gateway.shared_question import SharedQuestion
 
 
 class Oracle:

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from common.settings import Settings
-from gateway.sign_in import Sender, page_fault
+from watchout.common.settings import Settings
+from watchout.gateway.sign_in import Sender, page_fault
 
 APP = "https://app.example.com"
 LISTED = Settings(allowed_origins=(APP, "capacitor://localhost"), trusted_proxies=(ip_network("10.0.0.0/8"),))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.alerts import STREAM_ID
-from gateway.stream_ids import KEY_BYTES, StreamIds
-from gateway.stream_key import KEY_FILE, stream_key
+from watchout.common.alerts import STREAM_ID
+from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
+from watchout.gateway.stream_key import KEY_FILE, stream_key
 
 KEY = bytes(range(KEY_BYTES))
 NOW_MS = 1_729_943_200_000

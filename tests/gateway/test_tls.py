@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from common.errors import StartError
-from common.settings import Settings
-from gateway.tls import Certificate, load
 from tests.kit.certificates import make_certificate, make_key, pem
+from watchout.common.errors import StartError
+from watchout.common.settings import Settings
+from watchout.gateway.tls import Certificate, load
 
 
 def serial_of(context: ssl.SSLContext, trust: bytes) -> str:

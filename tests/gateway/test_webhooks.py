@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alerts import check_draft
-from gateway.webhooks import (
+from watchout.common.alerts import check_draft
+from watchout.gateway.webhooks import (
     MAX_SIGNATURE_BYTES,
     MAX_SIGNATURES,
     REPLAY_S,

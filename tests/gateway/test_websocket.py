@@ -10,18 +10,18 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
-from common.errors import CloseCode
-from common.metrics import Figures
-from common.settings import Settings
-from gateway import websocket
-from gateway.access import Access
-from gateway.conversation import Conversation
-from gateway.hub import Hub
-from gateway.limits import Connections
-from gateway.rooms import Rooms
-from gateway.session import Path, Session
-from gateway.stream_ids import KEY_BYTES, StreamIds
-from gateway.websocket import WebSocket
+from watchout.common.errors import CloseCode
+from watchout.common.metrics import Figures
+from watchout.common.settings import Settings
+from watchout.gateway import websocket
+from watchout.gateway.access import Access
+from watchout.gateway.conversation import Conversation
+from watchout.gateway.hub import Hub
+from watchout.gateway.limits import Connections
+from watchout.gateway.rooms import Rooms
+from watchout.gateway.session import Path, Session
+from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
+from watchout.gateway.websocket import WebSocket
 
 HEAD = (
     b"GET /streams/subscribe HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

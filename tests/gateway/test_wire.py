@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 
-from common.alerts import AlertDraft
-from common.codecs import Codec
-from common.errors import ClientError, ErrorCode
-from common.frames import Frame, FrameFault, decode_text
-from gateway import plain, wire
-from gateway.wire import KNOWN_TYPES, PlainFrames, VideoFrame, frame_header, frame_message, parse_text
 from tests.kit.playbook import read, unwrap
+from watchout.common.alerts import AlertDraft
+from watchout.common.codecs import Codec
+from watchout.common.errors import ClientError, ErrorCode
+from watchout.common.frames import Frame, FrameFault, decode_text
+from watchout.gateway import plain, wire
+from watchout.gateway.wire import KNOWN_TYPES, PlainFrames, VideoFrame, frame_header, frame_message, parse_text
 
 MANY_DIGITS = b"9" * 5000
 JPEG = b"\xff\xd8\xff\xe0picture"

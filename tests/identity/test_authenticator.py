@@ -14,12 +14,12 @@ import jwt
 import pytest
 from aiohttp import web
 
-from common import embedded_store
-from common.errors import StoreUnavailable
-from common.settings import Settings, load
-from identity import Authenticator, Cookie, Identity, Ticket, Token, make_authenticator
-from identity.authenticator import methods
 from tests.identity.test_credentials import sign
+from watchout.common import embedded_store
+from watchout.common.errors import StoreUnavailable
+from watchout.common.settings import Settings, load
+from watchout.identity import Authenticator, Cookie, Identity, Ticket, Token, make_authenticator
+from watchout.identity.authenticator import methods
 
 SECRET = "a secret of more than thirty-two characters"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import pytest
 from structlog.testing import capture_logs
 
-from common.errors import StoreUnavailable
-from identity import batches
-from identity.batches import Batches
+from watchout.common.errors import StoreUnavailable
+from watchout.identity import batches
+from watchout.identity.batches import Batches
 
 
 class Store:

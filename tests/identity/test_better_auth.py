@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from common.embedded_store import SCHEMA, ensure, mint_token
-from common.errors import StartError, StoreUnavailable
-from common.settings import load
-from identity import Identity, Organizations, SessionStore, open_store
 from tests.identity.page import sql_of_page
 from tests.kit.services import BetterAuth, Postgres, SignedIn
+from watchout.common.embedded_store import SCHEMA, ensure, mint_token
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import load
+from watchout.identity import Identity, Organizations, SessionStore, open_store
 
 pytestmark = pytest.mark.real
 

@@ -14,11 +14,11 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from common.errors import StartError, StoreUnavailable
-from identity.postgres import PostgresStore
 from tests.identity.test_postgres import ALICE, SCHEMA, SESSION, TOKEN, Database, PgBouncer, verify, who
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.services import Postgres
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.identity.postgres import PostgresStore
 
 pytestmark = pytest.mark.real
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity import Identity
-from identity.continuity import (
+from watchout.identity import Identity
+from watchout.identity.continuity import (
     CLOCK_JUMP_S,
     EMPTIED_S,
     LOOK_AGAIN_S,

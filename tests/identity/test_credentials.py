@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity import Cookie, Credential, Ticket, Token, find_credential
-from identity.credentials import MAX_QUERY_FIELDS, cookie_value, session_token, signed_session_token
+from watchout.identity import Cookie, Credential, Ticket, Token, find_credential
+from watchout.identity.credentials import MAX_QUERY_FIELDS, cookie_value, session_token, signed_session_token
 
 TOKEN = "RvCJ0abcdefghijklmnopqrstuvwxyz1"
 SECRET = "the secret of this site"

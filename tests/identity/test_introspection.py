@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from common.errors import StartError, StoreUnavailable
-from common.settings import load
-from identity import introspection
-from identity.claims import (
+from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import load
+from watchout.identity import introspection
+from watchout.identity.claims import (
     MAX_NAME,
     MAX_ROLES,
     MAX_TOKEN_BYTES,
@@ -30,9 +31,8 @@ from identity.claims import (
     read_introspection,
     well_formed,
 )
-from identity.endpoint import QUIET_S, Outage
-from identity.introspection import MAX_RECHECKS, MAX_UNDER_WAY, Introspection
-from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
+from watchout.identity.endpoint import QUIET_S, Outage
+from watchout.identity.introspection import MAX_RECHECKS, MAX_UNDER_WAY, Introspection
 
 NOW = 1_800_000_000.0
 TOKEN = "canary-of-an-opaque+token/with=odd&characters?%41;#"

@@ -33,13 +33,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from common.errors import StoreUnavailable
-from common.settings import load
-from identity import jwks
-from identity.claims import Claims
-from identity.keys import MAX_BACKOFF_S, REFETCH_S, STALE_S, TTL_S, Ask, Found, KeyCache, KeySet, read_jwks
-from identity.tokens import JwtVerifier, looks_like_jwt
 from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth, Postgres
+from watchout.common.errors import StoreUnavailable
+from watchout.common.settings import load
+from watchout.identity import jwks
+from watchout.identity.claims import Claims
+from watchout.identity.keys import MAX_BACKOFF_S, REFETCH_S, STALE_S, TTL_S, Ask, Found, KeyCache, KeySet, read_jwks
+from watchout.identity.tokens import JwtVerifier, looks_like_jwt
 
 CANARY = "canary-in-every-token"
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from common.errors import StoreUnavailable
-from identity import listen
-from identity.listen import ANYTHING, CHANGES_AT_ONCE, Change, Changes, parse
-from identity.postgres import PostgresStore
 from tests.identity.page import sql_of_page
 from tests.kit.services import BetterAuth, Postgres
+from watchout.common.errors import StoreUnavailable
+from watchout.identity import listen
+from watchout.identity.listen import ANYTHING, CHANGES_AT_ONCE, Change, Changes, parse
+from watchout.identity.postgres import PostgresStore
 
 TIMEOUT_S = 2.0
 CHANNEL = "watchout"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity import Identity
-from identity.memory import Memory
+from watchout.identity import Identity
+from watchout.identity.memory import Memory
 
 ANN = Identity("ann", "s1")
 

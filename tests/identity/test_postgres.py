@@ -20,12 +20,12 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from common.errors import StartError, StoreUnavailable
-from identity import Identity, SessionStore
-from identity import store as base
-from identity.postgres import READ_ONLY, PostgresStore
-from identity.schema import Layout, Statement
 from tests.kit.services import Postgres, missing
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.identity import Identity, SessionStore
+from watchout.identity import store as base
+from watchout.identity.postgres import READ_ONLY, PostgresStore
+from watchout.identity.schema import Layout, Statement
 
 pytestmark = pytest.mark.real
 

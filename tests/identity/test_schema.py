@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity.caller import Identity
-from identity.schema import (
+from watchout.identity.caller import Identity
+from watchout.identity.schema import (
     PLAN_TRUSTED_S,
     POSTGRES,
     SQLITE,

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from common.embedded_store import ensure, mint_token
-from common.errors import StartError, StoreUnavailable
-from common.settings import load
-from identity import Identity, SessionStore, open_store
-from identity import store as base
-from identity.postgres import PostgresStore
-from identity.schema import Layout
-from identity.sqlite import SqliteStore
+from watchout.common.embedded_store import ensure, mint_token
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import load
+from watchout.identity import Identity, SessionStore, open_store
+from watchout.identity import store as base
+from watchout.identity.postgres import PostgresStore
+from watchout.identity.schema import Layout
+from watchout.identity.sqlite import SqliteStore
 
 TIMEOUT_S = 2.0
 UNKNOWN = "0" * 32

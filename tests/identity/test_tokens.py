@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from common.errors import StartError, StoreUnavailable
-from common.settings import load
-from identity.claims import (
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import load
+from watchout.identity.claims import (
     MAX_NAME,
     MAX_ROLES,
     MAX_TOKEN_BYTES,
@@ -32,8 +32,8 @@ from identity.claims import (
     looks_like_jwt,
     read_jwt,
 )
-from identity.keys import KeyFault, KeySet, pem_key, read_jwks, secret_key
-from identity.tokens import JwtVerifier
+from watchout.identity.keys import KeyFault, KeySet, pem_key, read_jwks, secret_key
+from watchout.identity.tokens import JwtVerifier
 
 NOW = 1_800_000_000.0
 SECRET = "a-canary-that-is-shared-by-two-parties-and-64-characters-long-ok"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from identity.turns import Lane, Turns
+from watchout.identity.turns import Lane, Turns
 
 LOOKUP, RECHECK = Lane.LOOKUP, Lane.RECHECK
 

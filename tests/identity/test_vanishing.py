@@ -8,10 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from common.errors import StoreUnavailable
-from identity import continuity
-from identity.postgres import PostgresStore
-from identity.store import ChangedStore, HiddenRows
 from tests.identity.test_postgres import (
     ALICE,
     MEMBER,
@@ -30,6 +26,10 @@ from tests.identity.test_postgres import (
     who,
 )
 from tests.kit.services import Postgres
+from watchout.common.errors import StoreUnavailable
+from watchout.identity import continuity
+from watchout.identity.postgres import PostgresStore
+from watchout.identity.store import ChangedStore, HiddenRows
 
 pytestmark = pytest.mark.real
 

@@ -18,4 +18,4 @@ def block(_number: int, _frame: object) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, block)
     name = sys.argv.pop(1)
-    importlib.import_module(f"{name}.app").main()
+    importlib.import_module(f"watchout.{name}.app").main()

@@ -9,11 +9,11 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.alerts import Alert
-from common.bus import RouterBus
-from common.frames import Frame
-from common.membership import BEAT_EVERY_S
-from common.messages import (
+from watchout.common.alerts import Alert
+from watchout.common.bus import RouterBus
+from watchout.common.frames import Frame
+from watchout.common.membership import BEAT_EVERY_S
+from watchout.common.messages import (
     Accepted,
     BadFrame,
     Beat,

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
 from tests.kit.clients import (
     BINARY,
     CLOSE,
@@ -31,6 +30,7 @@ from tests.kit.clients import (
     web_socket_frame,
 )
 from tests.kit.processes import SERVICE_TOKEN, Watchout
+from watchout.common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
 
 PAGE: Final = Path(__file__).parents[2] / "docs/security.md"
 #: Columns of the table.

@@ -27,15 +27,15 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
-from common.errors import CloseCode
-from common.messages import StreamStatus
-from common.settings import Settings
-from gateway.access import Access, Owner
-from gateway.hub import Word
-from gateway.lanes import Subscription
-from gateway.session import Close, Command, Ignored, Path, Reply, Session, Watch
-from gateway.stream_ids import KEY_BYTES, StreamIds
-from identity import Identity
+from watchout.common.errors import CloseCode
+from watchout.common.messages import StreamStatus
+from watchout.common.settings import Settings
+from watchout.gateway.access import Access, Owner
+from watchout.gateway.hub import Word
+from watchout.gateway.lanes import Subscription
+from watchout.gateway.session import Close, Command, Ignored, Path, Reply, Session, Watch
+from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
+from watchout.identity import Identity
 
 START_MS: Final = 1_729_943_200_000
 ANN: Final = Identity("ann", "session-of-ann", 2e9)

@@ -25,9 +25,9 @@ from typing import Any, Final
 import psutil
 import pytest
 
-from common.embedded_store import FILE_NAME, mint_token
-from common.settings import table
 from tests.kit.ports import free_port
+from watchout.common.embedded_store import FILE_NAME, mint_token
+from watchout.common.settings import table
 
 BIN: Final = Path(sys.executable).parent
 REPOSITORY: Final = Path(__file__).parents[2]

@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Final
 
-from common.messages import Answer, Query
-from common.settings import Settings
-from ctl.bus_client import joined
 from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name, pack_frame
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Reader, accounted, gateway_figures
+from watchout.common.messages import Answer, Query
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
 
 MIB: Final = 1 << 20
 #: So much may be under way to the neighbour, or one frame: he does not keep up with more when the machine is busy.

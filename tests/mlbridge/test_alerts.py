@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.accepted import Raised
-from common.alerts import Alert
-from common.frames import Frame
-from mlbridge.alerts import AlertQueue, ReadAlerts, content_id, mark_stale, read_alerts
+from watchout.common.accepted import Raised
+from watchout.common.alerts import Alert
+from watchout.common.frames import Frame
+from watchout.mlbridge.alerts import AlertQueue, ReadAlerts, content_id, mark_stale, read_alerts
 
 FRAME = Frame("stream_1", 7, 1_700_000_000_000, picture=b"\xff\xd8\xff")
 

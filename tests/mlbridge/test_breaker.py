@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbridge.breaker import (
+from watchout.mlbridge.breaker import (
     FIRST_PAUSE_S,
     JITTER,
     LONGEST_PAUSE_S,

@@ -15,15 +15,15 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from common.errors import ErrorCode
-from common.frames import Frame
-from common.metrics import FIGURES
-from common.settings import Settings
-from mlbridge.app import Bridge
-from mlbridge.feed import Outage
 from tests.kit.fake_router import FakeRouter
 from tests.mlbridge.ml_stub import ALERT, MlStub
 from tests.mlbridge.polling import until
+from watchout.common.errors import ErrorCode
+from watchout.common.frames import Frame
+from watchout.common.metrics import FIGURES
+from watchout.common.settings import Settings
+from watchout.mlbridge.app import Bridge
+from watchout.mlbridge.feed import Outage
 
 PICTURE = b"\xff\xd8\xff picture"
 

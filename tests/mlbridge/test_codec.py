@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alerts import AlertFault
-from common.frames import Frame
-from mlbridge.targets import UnusableAnswer, address
-from mlbridge.targets.codec import (
+from watchout.common.alerts import AlertFault
+from watchout.common.frames import Frame
+from watchout.mlbridge.targets import UnusableAnswer, address
+from watchout.mlbridge.targets.codec import (
     MAX_RETRY_AFTER_S,
     MAX_SHOWN,
     Nonsense,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alerts import Alert
-from mlbridge.cooldown import IDS_KNOWN_S, Cooldown, kind_of
+from watchout.common.alerts import Alert
+from watchout.mlbridge.cooldown import IDS_KNOWN_S, Cooldown, kind_of
 
 SEVERITIES = ("low", "medium", "high", "critical")
 

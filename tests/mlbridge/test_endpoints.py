@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
-from mlbridge.endpoints import Endpoints, Turn
 from tests.mlbridge.virtual_time import Simulation, VirtualService
+from watchout.mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
+from watchout.mlbridge.endpoints import Endpoints, Turn
 
 
 def make(number: int = 2, bound: int = 2) -> Endpoints:

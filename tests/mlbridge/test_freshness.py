@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from common.frames import Frame
-from common.metrics import FIGURES
-from common.settings import Settings
-from mlbridge.app import Bridge
-from mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
-from mlbridge.feed import SETTLE_S, WATCH_EVERY_S, Standstill
 from tests.kit.fake_router import FakeRouter
 from tests.mlbridge.ml_stub import ALERT, MlStub
 from tests.mlbridge.polling import until
+from watchout.common.frames import Frame
+from watchout.common.metrics import FIGURES
+from watchout.common.settings import Settings
+from watchout.mlbridge.app import Bridge
+from watchout.mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
+from watchout.mlbridge.feed import SETTLE_S, WATCH_EVERY_S, Standstill
 
 PICTURE = b"\xff\xd8\xff picture"
 PATIENCE_S = 20.0

@@ -18,13 +18,13 @@ import zmq.asyncio
 from redis.asyncio import Redis
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from common.frames import Frame
-from common.settings import Settings
-from mlbridge.targets import Target, TargetFailure, UnusableMessage, open_target
-from mlbridge.targets.redis_streams import MAX_FRAMES
 from tests.kit.brokers import Broker
 from tests.kit.ports import free_port
 from tests.mlbridge.polling import until
+from watchout.common.frames import Frame
+from watchout.common.settings import Settings
+from watchout.mlbridge.targets import Target, TargetFailure, UnusableMessage, open_target
+from watchout.mlbridge.targets.redis_streams import MAX_FRAMES
 
 ALERT = {"severity": "high", "message": "a person"}
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
@@ -435,8 +435,8 @@ async def test_alerts_of_a_stream_are_acknowledged_and_go_to_one_bridge_of_a_gro
 async def test_an_alert_that_a_dead_bridge_left_is_taken_and_one_too_long_stops_none(
     redis: Redis, redis_server: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlbridge.targets.redis_streams.CLAIM_IDLE_MS", 0)
-    monkeypatch.setattr("mlbridge.targets.redis_streams.CLAIM_EVERY_S", 0.05)
+    monkeypatch.setattr("watchout.mlbridge.targets.redis_streams.CLAIM_IDLE_MS", 0)
+    monkeypatch.setattr("watchout.mlbridge.targets.redis_streams.CLAIM_EVERY_S", 0.05)
     await redis.xgroup_create("ml-alerts", "watchout-default", id="0", mkstream=True)
     for text in (json.dumps(ALERT), "x" * (2 << 20), json.dumps(ALERT)):
         await redis.xadd("ml-alerts", {"alert": text})

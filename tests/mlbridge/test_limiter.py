@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbridge.limiter import ALONE, FIRST_LIMIT, MEASURE_EVERY_S, Limiter
 from tests.mlbridge.virtual_time import Simulation, VirtualService
+from watchout.mlbridge.limiter import ALONE, FIRST_LIMIT, MEASURE_EVERY_S, Limiter
 
 
 def test_it_begins_low_and_within_the_bound() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbridge.looks import MAX_LATENCIES, WINDOW_S, Coverage, Covered, Latencies
+from watchout.mlbridge.looks import MAX_LATENCIES, WINDOW_S, Coverage, Covered, Latencies
 
 
 def covered(looks: list[float], seen: list[float], now: float) -> float:

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from common.frames import Frame
-from common.link import Link
-from common.messages import FOR_ALERT, Hello, decode_frame
-from common.metrics import Figures
-from mlbridge.app import _nothing_held
-from mlbridge.outbox import Outbox
-from mlbridge.ring import FrameRing
 from tests.kit.fake_router import FakeRouter
 from tests.mlbridge.ml_stub import ALERT
 from tests.mlbridge.polling import until
+from watchout.common.frames import Frame
+from watchout.common.link import Link
+from watchout.common.messages import FOR_ALERT, Hello, decode_frame
+from watchout.common.metrics import Figures
+from watchout.mlbridge.app import _nothing_held
+from watchout.mlbridge.outbox import Outbox
+from watchout.mlbridge.ring import FrameRing
 
 FRAME = Frame("s", 1, 1, picture=b"x")
 PICTURE = b"\xff\xd8\xff picture"

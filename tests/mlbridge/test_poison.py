@@ -25,15 +25,15 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
-from common.frames import Frame
-from common.metrics import Figures
-from common.settings import Settings
-from mlbridge.endpoints import Endpoints
-from mlbridge.feed import Feed
-from mlbridge.scheduler import Scheduler
-from mlbridge.targets import open_target
 from tests.kit.brokers import Broker
 from tests.mlbridge.test_lasting_targets import free_pair
+from watchout.common.frames import Frame
+from watchout.common.metrics import Figures
+from watchout.common.settings import Settings
+from watchout.mlbridge.endpoints import Endpoints
+from watchout.mlbridge.feed import Feed
+from watchout.mlbridge.scheduler import Scheduler
+from watchout.mlbridge.targets import open_target
 
 GOOD = [f"good-{number}" for number in range(4)]
 BAD = [f"bad-{number}" for number in range(12)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mlbridge.breaker import BreakerState
-from mlbridge.refusals import (
+from tests.mlbridge.test_scheduler import make, offer, sent
+from tests.mlbridge.virtual_time import Simulation, VirtualService
+from watchout.mlbridge.breaker import BreakerState
+from watchout.mlbridge.refusals import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     MAX_LINES,
@@ -16,9 +18,7 @@ from mlbridge.refusals import (
     Telling,
     Trouble,
 )
-from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
-from tests.mlbridge.test_scheduler import make, offer, sent
-from tests.mlbridge.virtual_time import Simulation, VirtualService
+from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
 
 
 def test_a_pause_doubles_is_bounded_and_ends_with_an_answer() -> None:

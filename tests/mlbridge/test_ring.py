@@ -6,9 +6,9 @@ import pybase64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.frames import Frame
-from common.shelf import FRAME_COST_BYTES
-from mlbridge.ring import FrameRing
+from watchout.common.frames import Frame
+from watchout.common.shelf import FRAME_COST_BYTES
+from watchout.mlbridge.ring import FrameRing
 
 PICTURE = b"\xff\xd8\xff" + bytes(997)
 

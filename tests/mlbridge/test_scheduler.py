@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
-from mlbridge.endpoints import Endpoints
-from mlbridge.refusals import FIRST_PAUSE_S as FIRST_PAUSE_OF_A_STREAM_S
-from mlbridge.refusals import Blame
-from mlbridge.scheduler import (
+from tests.mlbridge.virtual_time import Simulation, VirtualService
+from watchout.mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
+from watchout.mlbridge.endpoints import Endpoints
+from watchout.mlbridge.refusals import FIRST_PAUSE_S as FIRST_PAUSE_OF_A_STREAM_S
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.scheduler import (
     FORGET_AFTER_S,
     TOLD_FOR_S,
     Answered,
@@ -19,7 +20,6 @@ from mlbridge.scheduler import (
     Scheduler,
     SendFrame,
 )
-from tests.mlbridge.virtual_time import Simulation, VirtualService
 
 
 def make(

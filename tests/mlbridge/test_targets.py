@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from common.alerts import AlertFault
-from common.frames import Frame
-from common.settings import Settings
-from mlbridge.refusals import Blame
-from mlbridge.targets import TargetFailure, TargetTimeout, UnusableAnswer, open_target
-from mlbridge.targets.http import HttpTarget, blame_of
 from tests.mlbridge.ml_stub import ALERT, MlStub
+from watchout.common.alerts import AlertFault
+from watchout.common.frames import Frame
+from watchout.common.settings import Settings
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from watchout.mlbridge.targets.http import HttpTarget, blame_of
 
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
 FRAME = Frame("stream_1", 7, 1_700_000_000_000, picture=PICTURE)

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mlbridge.endpoints import Endpoints
-from mlbridge.refusals import Blame
-from mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
+from watchout.mlbridge.endpoints import Endpoints
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
 
 
 @dataclass

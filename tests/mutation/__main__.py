@@ -37,6 +37,9 @@ def copy(root: Path) -> None:
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
+    (root / "watchout").mkdir()  # the import paths
+    for package in ("common", "ctl", "gateway", "identity", "mlbridge", "router"):
+        (root / "watchout" / package).symlink_to(root / package)
     for modules in ROOT.glob("tests/**/node_modules"):
         if not (target := root / modules.relative_to(ROOT)).exists() and target.parent.is_dir():
             target.symlink_to(modules)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.alerts import MAX_METADATA_BYTES, Alert
-from common.messages import Reach
-from router.alerts import (
+from watchout.common.alerts import MAX_METADATA_BYTES, Alert
+from watchout.common.messages import Reach
+from watchout.router.alerts import (
     ALERT_COST_BYTES,
     KNOWN_S,
     MAX_ANSWER_BYTES,
@@ -22,7 +22,7 @@ from router.alerts import (
     AlertIds,
     AlertLog,
 )
-from router.shelves import Shelves
+from watchout.router.shelves import Shelves
 
 
 def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) -> Alert:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.deliveries import (
+from watchout.router.deliveries import (
     AT_ONCE,
     LONGEST_PAUSE_S,
     LONGEST_RETRY_AFTER_S,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.egress import is_public
+from watchout.router.egress import is_public
 
 
 @pytest.mark.parametrize(

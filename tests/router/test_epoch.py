@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router.epoch import EPOCH_FILE, MAX_EPOCH, next_epoch
+from watchout.router.epoch import EPOCH_FILE, MAX_EPOCH, next_epoch
 
 NOW_MS = 1_700_000_000_000
 

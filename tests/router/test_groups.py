@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alerts import Alert
-from common.errors import BusError
-from common.globs import Globs
-from common.membership import BEAT_EVERY_S, BRIDGE_LOST_AFTER_S
-from common.messages import (
+from watchout.common.alerts import Alert
+from watchout.common.errors import BusError
+from watchout.common.globs import Globs
+from watchout.common.membership import BEAT_EVERY_S, BRIDGE_LOST_AFTER_S
+from watchout.common.messages import (
     VERSION,
     BadFrame,
     Bye,
@@ -39,8 +39,8 @@ from common.messages import (
     decode_from_member,
     encode,
 )
-from router.members import Members, Verdict, may_come_from_afar
-from router.streams import Bridge, assign
+from watchout.router.members import Members, Verdict, may_come_from_afar
+from watchout.router.streams import Bridge, assign
 
 STREAMS = [f"{kind}-{number}" for kind in ("cam", "door") for number in range(40)]
 ALERT = Alert(id="a", stream_id="cam", severity="low", message="m", timestamp=0)

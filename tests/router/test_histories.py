@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from common.messages import (
+from watchout.common.messages import (
     EVERYBODY,
     Claim,
     Forward,
@@ -34,7 +34,7 @@ from common.messages import (
     Status,
     Synced,
 )
-from router.streams import Bridge, Send, Streams, assign
+from watchout.router.streams import Bridge, Send, Streams, assign
 
 NOW_MS = 1_700_000_000_000
 NAMES = ("x", "y")

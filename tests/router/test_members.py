@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.membership import MEMBER_LOST_AFTER_S
-from common.messages import Bye, Envelope, FromMember, Heartbeat, Hello
-from router.members import MAX_MEMBERS, STALL_S, Members, Verdict
+from watchout.common.membership import MEMBER_LOST_AFTER_S
+from watchout.common.messages import Bye, Envelope, FromMember, Heartbeat, Hello
+from watchout.router.members import MAX_MEMBERS, STALL_S, Members, Verdict
 
 EPOCH = 5
 A, B = b"a" * 8, b"b" * 8

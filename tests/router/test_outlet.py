@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from common.alerts import Alert
-from common.errors import SettingsError
-from common.metrics import FIGURES, Figures
-from common.settings import Settings, load
-from gateway.webhooks import read_headers
-from router.outlet import Outlet
+from watchout.common.alerts import Alert
+from watchout.common.errors import SettingsError
+from watchout.common.metrics import FIGURES, Figures
+from watchout.common.settings import Settings, load
+from watchout.gateway.webhooks import read_headers
+from watchout.router.outlet import Outlet
 
 SECRET, OTHER = b"s" * 24, b"t" * 24
 COMES_S = 20.0

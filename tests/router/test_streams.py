@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.largest import OUTDATED_SPARE
-from common.messages import (
+from watchout.common.largest import OUTDATED_SPARE
+from watchout.common.messages import (
     EVERYBODY,
     BadFrame,
     Claim,
@@ -29,8 +29,8 @@ from common.messages import (
     Status,
     TellCamera,
 )
-from common.reservations import Reservation
-from router.streams import (
+from watchout.common.reservations import Reservation
+from watchout.router.streams import (
     FRAME_ID_HIGH,
     FRAME_ID_JUMP,
     MAX_CHANGED,

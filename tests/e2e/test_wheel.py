@@ -1,0 +1,94 @@
+"""The wheel as somebody else installs it: in an environment of its own, started from a folder with other packages of
+the same names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.kit.clients import Clients, eventually
+from tests.kit.processes import REPOSITORY, Process, Watchout, clean_environ
+
+pytestmark = pytest.mark.e2e
+COMES_S = 30.0
+#: What a customer may have in the folder where he starts watchout.
+FOREIGN = ("common", "router", "gateway", "identity", "mlbridge", "ctl", "watchout_settings")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # From a copy: a build leaves files beside the sources.
+    source = folder / "source"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    for name in listed.stdout.split("\0"):
+        if name and not name.startswith(("tests/", "benchmarks/")) and (REPOSITORY / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source)])
+    (made,) = folder.glob("watchout-*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of its commands in a new environment."""
+    environment = tmp_path_factory.mktemp("environment")
+    run([sys.executable, "-m", "venv", str(environment)])
+    run([str(environment / "bin/python"), "-m", "pip", "install", "-q", str(wheel)])
+    return environment / "bin"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder whose packages fail when they are imported."""
+    for name in FOREIGN:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('a package of the customer was imported')\n")
+    return tmp_path
+
+
+def run(command: list[str], **options: object) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return str(done.stdout)
+
+
+def test_the_wheel_puts_nothing_but_watchout_into_an_environment(wheel: Path) -> None:
+    tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"watchout"}
+
+
+@pytest.mark.parametrize("name", ["gateway", "router", "mlbridge", "ctl"])
+def test_each_command_runs_beside_a_customers_packages_as_script_and_as_module(
+    installed: Path, foreign: Path, name: str
+) -> None:
+    environ = {**clean_environ(), "PYTHONPATH": str(foreign)}
+    environ = {key: value for key, value in environ.items() if key != "VIRTUAL_ENV"}
+    for command in ([str(installed / f"watchout-{name}")], [str(installed / "python"), "-m", f"watchout.{name}"]):
+        assert "0." in run([*command, "--version"], cwd=foreign, env=environ)
+
+
+async def test_a_frame_goes_end_to_end_from_a_folder_with_packages_of_the_same_names(
+    installed: Path, foreign: Path, watchout, clients: Clients
+) -> None:
+    started: Watchout = watchout(start=False, environ={"PYTHONPATH": str(foreign)})
+    started.directory = foreign
+    for name in ("router", "gateway", "mlbridge"):
+        process: Process = started.run(name, [str(installed / f"watchout-{name}")])
+        assert process.running
+    started.wait_ready()
+    token = run(
+        [str(installed / "watchout-ctl"), "token"], cwd=foreign, env={**started.environ, "PATH": os.environ["PATH"]}
+    ).strip()
+    camera, viewer = await clients.camera(started.url, token), await clients.viewer(started.url, token)
+    await camera.register("cam")
+    await viewer.subscribe("cam")
+    await camera.show()
+    await eventually(lambda: viewer.frames, COMES_S)
