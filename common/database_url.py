@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from watchout.common.ports import DEFAULT_PORTS
 
@@ -35,6 +35,17 @@ _FOREIGN_SCHEMES: Final = {
     "prisma+postgres": "Prisma Accelerate is no PostgreSQL server: use the URL of the database behind it",
     "jdbc": "leave out `jdbc:`, and write user and password before the host: postgresql://user:password@host/name",
 }
+
+
+#: What is copied along with a URL: a line of an env file, or the command that a provider's dashboard shows.
+_IN_FRONT: Final = re.compile(r"(?:export\s+)?DATABASE_URL\s*=\s*|psql\s+(?:(?:-d\s*|--dbname[=\s]\s*)(?=\S))?(?!-)")
+_QUOTED: Final = re.compile(r"(['\"`])(.*)\1", re.DOTALL)
+#: libpq's other form: ``host=… dbname='…'``.
+_PAIR: Final = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?:\s+|\Z)", re.DOTALL)
+#: What stands in a provider's documentation, or in a template, in place of the value.
+_PLACEHOLDER: Final = re.compile(
+    r"\[(?:your[-_ ]?)?password\]|[<{](?:your[-_ ]?)?password[>}]|\$\{\w+\}|\$\(\w+\)", re.IGNORECASE
+)
 
 
 class UrlFault(Exception):
@@ -131,6 +142,10 @@ then the authority, as Prisma has it
         sslidentity: take certificate and key out of the PKCS #12 file (`openssl pkcs12 -nodes`) into `sslcert` and \
 `sslkey`, without `sslaccept`
         sslinline: write certificates and keys into files
+        targetServerType: write `target_session_attrs` (JDBC; its `master` is `primary`, its `secondary` `standby`)
+        unix_sock: write the directory of the socket, without the file's name, as `host` (pg8000)
+        cloudSqlInstance, socketFactory, socketFactoryArg: write the directory of the proxy's socket as `host` \
+(`host=/cloudsql/project:region:instance`)
         """),
     *_table(Verdict.PASSED_OVER, _DRIVERS, """
         pgbouncer, statement_cache_size, prepareThreshold, preparedStatementCacheQueries, prepared_statements, \
@@ -144,8 +159,8 @@ max_lifetime, checkout_timeout, reaping_frequency, max_idle_connection_lifetime,
 idleTimeoutMillis, query_timeout, command_timeout, statement_timeout, lock_timeout, \
 idle_in_transaction_session_timeout, tcpKeepAlive: `STORE_TIMEOUT_S` is the deadline
         supa, workaround, uselibpqcompat, encoding, charset, timezone, TimeZone, datestyle, DateStyle, \
-async_fallback, disable_server_side_cursors, fetch_types, reWriteBatchedInserts, variables, sslfactory, \
-max_prepared_statements, single_use_connections, pgtag: they change no look-up
+async_fallback, disable_server_side_cursors, fetch_types, reWriteBatchedInserts, hostRecheckSeconds, variables, \
+sslfactory, max_prepared_statements, single_use_connections, pgtag: they change no look-up
         """),
 )  # fmt: skip
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
@@ -222,11 +237,49 @@ def is_postgres(url: str) -> bool:
     return _SCHEME.fullmatch(url.partition(":")[0].lower()) is not None
 
 
+def as_url(text: str) -> str:
+    """Return the URL in a text that was copied: without quotes, `psql` or `DATABASE_URL=` around it.
+
+    libpq's other form, `host=… dbname=…`, comes back as a URL. A text that is none of these comes back as it is.
+    """
+    found = text.strip()
+    while (inner := _inner(found)) != found:
+        found = inner
+    pairs = _pairs(found)
+    if pairs:
+        return "postgresql://?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
+    return found
+
+
+def _inner(text: str) -> str:
+    """The text without one pair of quotes, or without what stands in front of the URL."""
+    if (quoted := _QUOTED.fullmatch(text)) is not None:
+        return quoted[2].strip()
+    front = _IN_FRONT.match(text)
+    return text if front is None else text[front.end() :].strip()
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """The options of a text in libpq's other form; none when it is something else."""
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text):
+        pair = _PAIR.match(text, at)
+        if pair is None:
+            return []
+        value = pair[3] if pair[2] is None else pair[2]
+        found.append((pair[1], re.sub(r"\\(.)", r"\1", value)))
+        at = pair.end()
+    return found if {name for name, _ in found} & {"host", "hostaddr", "dbname", "user", "service"} else []
+
+
 def parse(url: str) -> DatabaseUrl:
     """What the URL says. Raises `UrlFault`. Reads a service file where the URL names a service."""
     scheme, colon, rest = url.partition(":")
     if (helps := _FOREIGN_SCHEMES.get(scheme.lower())) is not None:
         raise UrlFault(f"a URL of PostgreSQL: {helps}")
+    if re.match(r"(?:PG[A-Z]+=\S*\s+)*psql\s", url):
+        raise UrlFault("the URL instead of a psql command: postgres://user:password@host:port/name")
     if not colon or not _SCHEME.fullmatch(scheme.lower()) or not rest.startswith("//"):
         raise UrlFault("postgres://user:password@host:port/name?option=value")
     if any((c.isspace() and c != " ") or ord(c) < 32 for c in url) or " " in url.partition("?")[0]:
@@ -307,6 +360,9 @@ def _shown(text: str) -> str:
 def _read(options: dict[str, str]) -> DatabaseUrl:
     passed_over, unknown = _sort_out(options)
     _check_unsupported(options)
+    for name in ("password", "user", "host", "dbname"):
+        if _PLACEHOLDER.fullmatch(options.get(name, "")):
+            raise UrlFault(f"the {name} itself, where {options[name]} stands in its place")
     tls = _tls(options)
     hosts = _hosts(options)
     if tls.channel_binding and (tls.mode == "disable" or all(host.is_socket for host in hosts)):

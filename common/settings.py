@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from watchout.common import globs, ml_url, origins
-from watchout.common.database_url import UrlFault
+from watchout.common.database_url import UrlFault, as_url
 from watchout.common.database_url import parse as parse_database_url
 from watchout.common.errors import SettingsError
 
@@ -112,6 +112,7 @@ def _shared_secret(raw: str) -> str:
 
 
 def _database_url(raw: str) -> str:
+    raw = as_url(raw)
     scheme, _, rest = raw.partition(":")
     if scheme == "sqlite":
         if not rest.strip("/"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common import database_url
-from watchout.common.database_url import OPTIONS, Host, UrlFault, Verdict, parse
+from watchout.common.database_url import OPTIONS, Host, UrlFault, Verdict, as_url, parse
 from watchout.common.errors import SettingsError
 from watchout.common.settings import load
 
@@ -68,7 +69,6 @@ def test_hosts_user_and_database_of_every_form(
         ("jdbc:postgresql://h/d", "leave out `jdbc:`"),
         ("prisma://accelerate.example/?api_key=x", "Prisma Accelerate"),
         ("prisma+postgres://localhost:51213/?api_key=x", "Prisma Accelerate"),
-        ("psql 'postgres://h/d'", "postgres://user:password@host"),
         ("postgres://u:p a@h/d", "percent-encode"),
         ("postgres://u:a/b@h/d", "percent-encoded"),
         ("postgres://u:a?b@h/d", "percent-encoded"),
@@ -222,3 +222,83 @@ def test_whatever_comes_is_read_or_refused_and_nothing_else(front: str, query: s
             parse(url)
         except UrlFault:
             continue
+
+
+URL = "postgres://u:p@h:6000/db?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        URL,
+        f" {URL}\n",
+        f'"{URL}"',
+        f"'{URL}'",
+        f"`{URL}`",
+        f"psql '{URL}'",
+        f'psql "{URL}"',
+        f"psql {URL}",
+        f"psql -d {URL}",
+        f"psql --dbname={URL}",
+        f"DATABASE_URL={URL}",
+        f'DATABASE_URL="{URL}"',
+        f"export DATABASE_URL='{URL}'",
+        f"""DATABASE_URL="psql '{URL}'\"""",
+    ],
+)
+def test_a_url_is_found_in_what_was_copied(copied: str) -> None:
+    assert as_url(copied) == URL
+    assert load({"DATABASE_URL": copied}).database_url == URL
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        "host=h port=6000 dbname=db user=u password=p sslmode=require",
+        "host = 'h' port='6000' dbname = db user=u password=p sslmode=require ",
+        "psql \"host=h port=6000 dbname=db user=u password='p' sslmode=require\"",
+    ],
+)
+def test_the_other_form_of_libpq_says_the_same(copied: str) -> None:
+    assert parse(as_url(copied)) == parse(URL)
+
+
+def test_a_value_of_that_form_may_hold_anything() -> None:
+    assert parse(as_url(r"host=h user=u password='it\'s a \\ b&c=%41+d'")).password == r"it's a \ b&c=%41+d"
+
+
+@given(st.text())
+def test_what_is_no_such_text_is_refused_and_never_raises_otherwise(text: str) -> None:
+    with contextlib.suppress(UrlFault):
+        parse(as_url(text))
+
+
+@pytest.mark.parametrize("text", ["a b", "password='x", "foo=bar", "host", "= h", "host=h 'x", "mypassword"])
+def test_what_is_neither_form_is_as_it_came(text: str) -> None:
+    assert as_url(text) == text
+
+
+@pytest.mark.parametrize("command", ["psql -h h -U u db", "PGPASSWORD=pw psql -h h -U u db"])
+def test_a_command_without_a_url_is_named(command: str) -> None:
+    assert "psql" in fault(as_url(command))
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://postgres:[YOUR-PASSWORD]@db.ref.supabase.co:5432/postgres", "password"),
+        ("postgresql://u:<password>@h/db", "password"),
+        ("host=h user=u password={your_password}", "password"),
+        ("postgresql://${DB_USER}:p@h/db", "user"),
+        ("postgresql://u:p@$(HOST)/db", "host"),
+    ],
+)
+def test_a_placeholder_is_no_value(url: str, name: str) -> None:
+    assert f"the {name} itself" in fault(as_url(url))
+
+
+@pytest.mark.parametrize(
+    "option", ["targetServerType=primary", "unix_sock=/cloudsql/a:b:c/.s.PGSQL.5432", "cloudSqlInstance=a:b:c"]
+)
+def test_what_would_lead_to_another_server_is_refused_by_name(option: str) -> None:
+    assert f"no option {option.partition('=')[0]}:" in fault(f"postgres://u:p@h/db?{option}")
