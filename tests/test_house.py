@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import gc
 import importlib.util
 import re
 from pathlib import Path
@@ -84,9 +86,21 @@ PURE = (
 EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "asyncpg", "aiosqlite", "sqlite3", "os"}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The file, parsed once. Without the collector: a finalizer that parses meanwhile is an error of CPython 3.11."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def imports_of(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -100,7 +114,7 @@ def relative(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_a_module_says_what_its_role_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert ast.get_docstring(tree_of(path))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
@@ -170,7 +184,7 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
     there = {
         node.name
         for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert named - there == set()
@@ -219,7 +233,7 @@ def test_what_runs_again_and_again_runs_under_the_supervisor(path: Path) -> None
     """
     if relative(path) == "common/supervisor.py":
         return
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     kept = {
         argument.attr
         for call in _calls(tree, "keep")
@@ -249,9 +263,9 @@ def test_every_metric_that_is_declared_is_counted_and_every_one_that_is_counted_
     counted: set[str] = {skip.figure for skip in Skip}
     used: set[str] = set(counted)
     for path in MODULES:
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         if relative(path) == "common/metrics.py":
-            tree.body = [node for node in tree.body if not isinstance(node, ast.AnnAssign)]
+            tree = ast.Module([node for node in tree.body if not isinstance(node, ast.AnnAssign)], [])
         used |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         for call in _calls(tree, "count", "set"):
             owner = ast.unparse(call.func)
