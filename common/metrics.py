@@ -48,6 +48,8 @@ FIGURES: Final[dict[str, str]] = {
     "answers_cut_total": "Answers over HTTP that were cut off, because whoever held the most had to give way.",
     "answers_refused_total": "Requests answered with 503, because too many answers waited to be read by who sent them.",
     "mjpeg_parts_repeated_total": "Parts of moving pictures that were sent again while their camera was silent.",
+    "waiting_frame_bytes": "Bytes of the frames that viewers have not taken, each counted once.",
+    "waiting_frames_evicted_total": "Those that gave way to others; a viewer in the middle of one is cut off.",
     "newest_frame_bytes": "Bytes that the newest frames of all streams hold.",
     "newest_frames_evicted_total": "Newest frames that gave way to others, so that their stream shows none.",
     "frames_undecodable_total": "Frames that could not be decoded where they had to be.",

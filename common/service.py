@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from watchout.common import log, supervisor
+from watchout.common import log, memory, supervisor
 from watchout.common.errors import SettingsError, StartError
 from watchout.common.home import prepare_home
 from watchout.common.kept import Kept
@@ -94,6 +94,7 @@ def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settin
 def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, tuple[str, str]] | None = None) -> None:
     """Run a process to its end; never returns normally. `options` as `load_or_exit` takes them."""
     settings = load_or_exit(options)
+    memory.keep_little()
     log.setup(
         level=settings.log_level,
         format=settings.log_format,

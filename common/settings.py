@@ -712,6 +712,12 @@ class Settings:
         "larger. The one that came first gives way: until its camera sends again, `lastFrame` shows nothing and "
         "`frame.jpg` is 404.",
     )  # fmt: skip
+    waiting_frame_bytes: int = _setting(
+        "WAITING_FRAME_BYTES", _whole(1 << 20, 64 << 30), 256 << 20, group="Limits", expects="bytes",
+        help="Most bytes that the frames hold which viewers of one gateway process have not taken, each counted once "
+        "however many wait for it, or one frame that is larger. Past it the user whose viewers hold the most loses his "
+        "oldest: a viewer that waits for it skips it, one that has a part of it is cut off, to come back.",
+    )  # fmt: skip
     alert_rate: float = _setting(
         "ALERT_RATE", _number(0.1, 1e6), 20.0, group="Limits", expects="alerts per s",
         help="Alerts that the cameras of one user may raise at one gateway process; two seconds' worth may come at "

@@ -192,6 +192,8 @@ class Gateway:
         self._rooms.figures.set("connections", self._rooms.connections.total)
         self._rooms.figures.set("strangers", self._rooms.connections.strangers)
         self._rooms.figures.set("unfinished_bytes", self._rooms.unfinished.bytes)
+        self._rooms.figures.set("waiting_frame_bytes", self._rooms.waiting_frames.total_bytes)
+        self._rooms.figures.set("waiting_frames_evicted_total", self._rooms.waiting_frames.evicted)
 
     def _give_back_memory(self) -> None:
         """After a crowd has gone: what it had is free here, but not for anybody else yet."""

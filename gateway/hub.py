@@ -58,6 +58,8 @@ GONE_PER_USER: Final = 5_000
 GONE_KEPT: Final = 20_000
 #: The newest frames of all streams hold so many bytes together.
 NEWEST_BYTES: Final = 128 << 20
+#: Behind a stream's id, for the frame of it that came before its term was known; no id has a space.
+_EARLY: Final = " early"
 #: Live alerts that wait for a viewer while those that are kept are fetched for it.
 ALERTS_HELD: Final = 256
 
@@ -190,6 +192,8 @@ class Hub:
         self._video_viewers = self._alert_viewers = 0
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
         self.frames_out = self.frame_bytes_out = 0
+        #: What is being written to sockets in this moment: who is full keeps a part of it.
+        self.writing: bytes | None = None
 
     # ── cameras ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -466,6 +470,7 @@ class Hub:
             self.old_term_frames += 1
         elif frame.term > stream.term:
             stream.early = frame  # whose the stream now is comes on another socket, and must be known first
+            self._let_go(self.newest_bytes.came(stream.id + _EARLY, frame.size_bytes))
         else:
             if frame.frame_id < stream.last_frame_id - MAX_FRAME_ID // 2:
                 self._forget_ids(stream)
@@ -492,6 +497,7 @@ class Hub:
             stream.owner = owner
         self._set_status(stream, told.status, now_ms)
         early, stream.early = stream.early, None
+        self.newest_bytes.drop(stream.id + _EARLY)
         if early is not None:
             self.remote_frame(early, now)
 
@@ -716,9 +722,12 @@ class Hub:
             self._let_go(gone)
 
     def _let_go(self, streams: Iterable[str]) -> None:
-        """The newest frames of these streams give way to others."""
+        """The newest frames of these streams, or early ones, give way to others."""
         for name in streams:
-            if (stream := self._streams.get(name)) is not None:
+            if name.endswith(_EARLY):
+                if (stream := self._streams.get(name.removesuffix(_EARLY))) is not None:
+                    stream.early = None
+            elif (stream := self._streams.get(name)) is not None:
                 stream.newest = None
 
     def _forget_newest(self, stream: Stream) -> None:
@@ -739,8 +748,10 @@ class Hub:
         writes = list(flowing.values())  # who is full now leaves meanwhile
         self.frames_out += len(writes)
         self.frame_bytes_out += len(writes) * len(encoded)
+        self.writing = encoded
         for write in writes:
             write(encoded)
+        self.writing = None
 
     def _set_status(self, stream: Stream, status: StreamStatus, now_ms: int) -> None:
         if stream.status == status:
@@ -817,6 +828,7 @@ class Hub:
     def _close_if_empty(self, stream: Stream) -> None:
         if stream.publication is None and not stream.viewers and self._streams.pop(stream.id, None) is not None:
             self._forget_newest(stream)
+            self.newest_bytes.drop(stream.id + _EARLY)
             self._closed[stream.id] = Word(stream.status, stream.owner, stream.term)
             if len(self._closed) > CLOSED_KEPT:
                 self._closed.popitem(last=False)

@@ -19,6 +19,7 @@ from typing import Final
 from watchout.common.frames import Frame
 from watchout.common.pacing import Sampler
 from watchout.common.settings import Settings
+from watchout.gateway.waiting_frames import WaitingFrames
 from watchout.gateway.wire import Format
 from watchout.identity import Identity
 
@@ -85,6 +86,7 @@ class Subscription:
         "stream",
         "unacked",
         "video",
+        "waiting",
         "waits",
         "window",
     )
@@ -118,6 +120,8 @@ class Subscription:
         #: It counts among its user's subscriptions.
         self.counted = False
         self.slot: Frame | None = None
+        #: Where the frame in the slot is counted; None: nowhere.
+        self.waiting: WaitingFrames | None = None
         #: While recent alerts are fetched for `alertsSince`, live ones wait here, by id.
         self.held: dict[str, bytes] | None = None
         self.held_too_many = False
@@ -144,9 +148,19 @@ class Subscription:
 
     def empty_slot(self, why: Skip) -> None:
         """The frame that waits, if one does, will not go out."""
-        if self.slot is not None:
-            self.slot = None
+        if self.take_slot() is not None:
             self.skip(why)
+
+    def take_slot(self) -> Frame | None:
+        """Take the frame that waits out of its slot."""
+        frame, self.slot = self.slot, None
+        if frame is not None and self.waiting is not None:
+            self.waiting.release(self)
+        return frame
+
+    def frame_evicted(self) -> None:
+        """The frame that waits gives way to those of others."""
+        self.empty_slot(Skip.SLOW)
 
     def window_open(self, now: float) -> bool:
         """Whether a frame may go out although earlier ones are not acknowledged."""
@@ -180,11 +194,20 @@ class Subscription:
 
 
 class Lanes:
-    """The lanes of one viewer's socket. `encode` makes the bytes of a frame, or None when it cannot be had so."""
+    """The lanes of one viewer's socket. `encode` makes the bytes of a frame, or None when it cannot be had so.
 
-    __slots__ = ("_bytes", "_encode", "_max_bytes", "_max_messages", "_messages", "_slots", "blocked")
+    `waiting`: where the frames in slots are counted, of all viewers; None: nowhere.
+    """
 
-    def __init__(self, settings: Settings, encode: Callable[[Subscription, Frame], bytes | None]) -> None:
+    __slots__ = ("_bytes", "_encode", "_max_bytes", "_max_messages", "_messages", "_slots", "_waiting", "blocked")
+
+    def __init__(
+        self,
+        settings: Settings,
+        encode: Callable[[Subscription, Frame], bytes | None],
+        waiting: WaitingFrames | None = None,
+    ) -> None:
+        self._waiting = waiting
         self._max_messages = settings.alert_lane_messages
         self._max_bytes = settings.alert_lane_bytes
         self._encode = encode
@@ -238,7 +261,7 @@ class Lanes:
                 del self._slots[subscription]
             elif subscription.window_open(now):
                 del self._slots[subscription]
-                subscription.slot = None
+                subscription.take_slot()
                 subscription.sent(frame, now)
                 encoded = self._encode(subscription, frame)
                 if encoded is not None:
@@ -261,6 +284,8 @@ class Lanes:
     def close(self) -> None:
         """The socket is gone: nothing waits any more, and nothing leads back to it."""
         self._encode = _nothing
+        for subscription in self._slots or ():
+            subscription.take_slot()
         self._messages = self._slots = None
         self._bytes = 0
 
@@ -275,6 +300,9 @@ class Lanes:
         if self._slots is None:
             self._slots = {}
         self._slots[subscription] = None
+        if self._waiting is not None:
+            subscription.waiting = self._waiting
+            self._waiting.hold(subscription, subscription.identity.user_id, frame, frame.size_bytes)
 
 
 def _nothing(subscription: Subscription, frame: Frame) -> bytes | None:  # noqa: ARG001 - the signature of an encoder

@@ -18,7 +18,7 @@ from watchout.common.frames import Frame
 from watchout.gateway.lanes import Skip, Subscription
 from watchout.gateway.parts import BOUNDARY, FIRST_BOUNDARY, PART_END, WAITING_LINE, Silence, Taste, part_head
 from watchout.gateway.rooms import Rooms, now_ms
-from watchout.gateway.sending import Sending
+from watchout.gateway.sending import Sending, shares_writes
 from watchout.identity import Identity
 
 MJPEG_HEADERS: Final = {
@@ -27,6 +27,19 @@ MJPEG_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Accel-Buffering": "no",  # nginx would hold pictures back
 }
+
+
+class _Shown:
+    """What holds the frame that a response shows, beside the one that waits for it."""
+
+    __slots__ = ("_mjpeg",)
+
+    def __init__(self, mjpeg: Mjpeg) -> None:
+        self._mjpeg = mjpeg
+
+    def frame_evicted(self) -> None:
+        """The frame gives way to those of others: the response ends, and its reader comes back."""
+        self._mjpeg.end()
 
 
 class Mjpeg:
@@ -39,6 +52,8 @@ class Mjpeg:
         self._sending = sending
         self._newest: Frame | None = None
         self._shown: Frame | None = None
+        self._shows = _Shown(self)
+        self._user = subscription.identity.user_id
         self._news = asyncio.Event()
         self._ended = False
         self._writing: asyncio.Transport | None = None
@@ -53,7 +68,7 @@ class Mjpeg:
             with contextlib.suppress(ConnectionError):  # the reader went
                 await response.prepare(request)
                 if self._sending is not None:
-                    self._sending.stream(self._rooms.settings.idle_timeout_s, self._news.set)
+                    self._sending.stream(self._rooms.settings.idle_timeout_s, self._news.set, self._full)
                 await response.write(FIRST_BOUNDARY)
                 await self._send_all(request, response)
                 await response.write_eof()
@@ -61,6 +76,8 @@ class Mjpeg:
             self._rooms.hub.unwatch(self._subscription)
             self._rooms.roster.remove(self)
             self._rooms.moving_pictures.discard(self)
+            self._rooms.waiting_frames.release(self)
+            self._rooms.waiting_frames.release(self._shows)
             if self._newest is not None:
                 self._subscription.skip(Skip.GONE)
             self.count_skipped()
@@ -78,6 +95,8 @@ class Mjpeg:
             self._writing = request.transport
             if frame is not None:
                 self._shown = frame
+                self._rooms.waiting_frames.release(self)
+                self._rooms.waiting_frames.hold(self._shows, self._user, frame, frame.size_bytes)
                 self._rooms.hub.frames_out += 1
                 self._rooms.hub.frame_bytes_out += await self._send_part(frame, response)
                 silence.new_part(loop.time())
@@ -128,6 +147,20 @@ class Mjpeg:
         subscription.sent(frame, now)
         self._newest = frame
         self._news.set()
+        self._rooms.waiting_frames.hold(self, self._user, frame, frame.size_bytes)
+
+    def _full(self) -> None:
+        """The reader does not take what is written: where its transport has a copy of its own, that counts."""
+        transport = self._writing
+        if transport is not None and not shares_writes(transport, asyncio.get_running_loop()):
+            size = transport.get_write_buffer_size()
+            self._rooms.waiting_frames.hold(self._shows, self._user, self._shows, size)
+
+    def frame_evicted(self) -> None:
+        """The frame that waits gives way to those of others."""
+        if self._newest is not None:
+            self._newest = None
+            self._subscription.skip(Skip.SLOW)
 
     def _cannot_show(self, frame: Frame, fault: str) -> None:
         self._subscription.skip(Skip.UNDECODABLE)

@@ -20,6 +20,7 @@ from watchout.gateway.link import RouterLink
 from watchout.gateway.roster import Roster
 from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.unfinished import Unfinished
+from watchout.gateway.waiting_frames import WaitingFrames
 from watchout.identity import Authenticator
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ class Rooms:
 
     #: What clients have begun and not finished.
     unfinished: Unfinished = field(init=False)
+    #: Frames that viewers have not taken.
+    waiting_frames: WaitingFrames = field(init=False)
 
     def __post_init__(self) -> None:
         self.unfinished = Unfinished(self.settings, self.figures)
+        self.waiting_frames = WaitingFrames(self.settings.waiting_frame_bytes)
 
     def replaying_of(self, user: str) -> asyncio.Semaphore:
         """The turns of one user's replays; there while somebody has or awaits one."""

@@ -32,7 +32,9 @@ class Sending:
     all, and pipelined requests cannot pile up answers.
     """
 
-    __slots__ = ("_free", "_lost", "_progress", "_stalled_s", "_streams", "_timer", "_transport", "_when_lost")
+    __slots__ = (
+        "_free", "_lost", "_progress", "_stalled_s", "_streams", "_timer", "_transport", "_when_full", "_when_lost",
+    )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -42,14 +44,16 @@ class Sending:
         self._streams = self._lost = False
         self._progress: Progress | None = None
         self._when_lost: Callable[[], object] | None = None
+        self._when_full: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
-    def stream(self, stalled_s: float, when_lost: Callable[[], object]) -> None:
+    def stream(self, stalled_s: float, when_lost: Callable[[], object], when_full: Callable[[], object]) -> None:
         """The answer has no end: from now on its reader is looked at all the time, and may rest for so long.
 
-        `when_lost` is called when the connection is gone.
+        `when_lost` is called when the connection is gone, `when_full` when the kernel takes no more for now.
         """
+        self._when_full = when_full
         self._streams, self._stalled_s, self._progress = True, stalled_s, None
         self._when_lost = when_lost
         self._watch()
@@ -58,6 +62,8 @@ class Sending:
         """The kernel takes no more for now."""
         self._free.clear()
         self._watch()
+        if self._when_full is not None:
+            self._when_full()
 
     def resume(self) -> None:
         """The kernel took what there was."""
@@ -75,7 +81,7 @@ class Sending:
         self._free.set()
         if self._when_lost is not None:
             self._when_lost()
-            self._when_lost = None
+        self._when_lost = self._when_full = None
         self._watch_no_more()
 
     def _watch(self) -> None:
@@ -105,6 +111,13 @@ class Sending:
             self._look_later()
         else:
             self._transport.abort()
+
+
+def shares_writes(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether bytes that wait in several such transports are there once, neither copied nor encrypted for each."""
+    if transport.get_extra_info("sslcontext") is not None:
+        return False
+    return sys.version_info >= (3, 12) or type(loop).__module__.partition(".")[0] == "uvloop"
 
 
 def unread_bytes(transport: asyncio.Transport) -> int:

@@ -35,6 +35,7 @@ from watchout.gateway.lanes import UNACKED_EVERY_S, LaneFull, Lanes, Skip, Subsc
 from watchout.gateway.limits import Place
 from watchout.gateway.progress import OVER_S, Progress
 from watchout.gateway.rooms import Rooms, now_ms
+from watchout.gateway.sending import shares_writes
 from watchout.gateway.session import Session
 from watchout.gateway.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
 from watchout.gateway.unfinished import FREE_BYTES
@@ -115,10 +116,11 @@ class WebSocket(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         max_bytes = min(STRANGER_BYTES, rooms.settings.max_message_bytes)
         self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes, select_subprotocol=_first)
-        self._lanes = Lanes(rooms.settings, self._encode_late)
+        self._lanes = Lanes(rooms.settings, self._encode_late, rooms.waiting_frames)
         self._transport: asyncio.Transport
         self._conversation: Conversation | None = None
-        self._assembling: bytearray | None = None
+        #: The fragments of a message so far; the first alone as it came, because a copy of it may be large.
+        self._assembling: bytearray | bytes | None = None
         self._assembling_opcode = Opcode.TEXT
         self._fragments = 0
         self._inbox: deque[tuple[Opcode, bytes]] | None = None
@@ -277,10 +279,30 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._conversation is not None:
             for subscription in self._conversation.session.subscriptions():
                 self._rooms.hub.stem(subscription)
+        self._count_kept()
+
+    def _count_kept(self) -> None:
+        """Count what the transport keeps for this client, which it has not taken."""
+        identity = self._conversation.session.identity if self._conversation is not None else None
+        size, body = self._transport.get_write_buffer_size(), self._rooms.hub.writing
+        if not size or identity is None or self.closing:
+            return
+        if body is not None and shares_writes(self._transport, self._loop):
+            self._rooms.waiting_frames.hold(self, identity.user_id, body, len(body))
+        else:
+            self._rooms.waiting_frames.hold(self, identity.user_id, self, size)
+
+    def frame_evicted(self) -> None:
+        """The frame of which this client has taken a part gives way to those of others: end it, to come back."""
+        if not self._lost:
+            self._rooms.figures.count("closed_slow_total")
+            _log.info("viewer closed, it did not take its frame, and too many wait")
+            self._transport.abort()  # nothing can be said in the middle of a frame
 
     def resume_writing(self) -> None:
         """The kernel took what there was."""
         self._lanes.blocked = False
+        self._rooms.waiting_frames.release(self)
         if self._late_pong and not self.closing:
             self._transport.write(self._late_pong)
         self._late_pong = b""
@@ -296,6 +318,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._rooms.all_gone.set()
         self._place.closed()
         self._rooms.unfinished.release(self)
+        self._rooms.waiting_frames.release(self)
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
@@ -424,7 +447,7 @@ class WebSocket(asyncio.BufferedProtocol):
                 self._unfinished = None
                 self._message(opcode, bytes(event.data))
             else:
-                self._assembling = bytearray(event.data)
+                self._assembling = bytes(event.data)
                 self._assembling_opcode = opcode
                 self._fragments = 1
         elif opcode is Opcode.CONT:
@@ -434,7 +457,9 @@ class WebSocket(asyncio.BufferedProtocol):
             self._received -= len(event.data)  # no progress of a message that it stands in
             conversation.ping(len(event.data))  # a pong that nobody asked for costs as much
 
-    def _continue(self, assembling: bytearray, event: WebSocketFrame) -> None:
+    def _continue(self, assembling: bytearray | bytes, event: WebSocketFrame) -> None:
+        if isinstance(assembling, bytes):
+            assembling = self._assembling = bytearray(assembling)
         assembling += event.data
         self._fragments += 1
         if self._fragments > MAX_FRAGMENTS:
@@ -496,7 +521,7 @@ class WebSocket(asyncio.BufferedProtocol):
                 subscription.unsent()
                 return
             self._count_out(encoded)
-            self._transport.write(encoded)
+            self._write_whole(encoded)
             if subscription.sampler is None and subscription.window is None and not self._lanes.blocked:
                 self._rooms.hub.flow(subscription, self._transport.write)
         elif subscription.slot is not None:
@@ -556,7 +581,7 @@ class WebSocket(asyncio.BufferedProtocol):
             waiting = self._lanes.next(now)
             if waiting is None:
                 break
-            self._transport.write(waiting)
+            self._write_whole(waiting)
         if self._lanes.waiting[1]:
             self._arm_window_timer()
         if not self._lanes.blocked:
@@ -650,6 +675,13 @@ class WebSocket(asyncio.BufferedProtocol):
             self._late_pong = data  # the newest is answer enough (RFC 6455 section 5.5.3)
         else:
             self._transport.write(data)
+
+    def _write_whole(self, data: bytes) -> None:
+        """Write bytes that other clients may get as well."""
+        hub = self._rooms.hub
+        hub.writing = data
+        self._transport.write(data)
+        hub.writing = None
 
     def _write_eof(self) -> None:
         self._wrote_eof = True

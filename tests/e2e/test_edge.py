@@ -736,7 +736,9 @@ async def test_endless_fragments_end_at_their_bound_and_hold_little(watchout, cl
     await raw.upgrade(f"{SUBSCRIBE}?token={started.token()}" if known else SUBSCRIBE)
     before = psutil.Process(pid).memory_info().rss
     await raw.send(web_socket_frame(TEXT, payload, fin=False))
-    assert await closed_with(raw, web_socket_frame(CONTINUATION, payload, fin=False) * 500) == 1008
+    # A stranger's fragments with bytes in them reach the largest message of strangers (1009) before their number does.
+    code = 1008 if known or not payload else 1009
+    assert await closed_with(raw, web_socket_frame(CONTINUATION, payload, fin=False) * 500) == code
     assert psutil.Process(pid).memory_info().rss - before < 16 << 20
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.kit.clients import eventually, http, pack_frame
+from tests.kit.clients import JPEG, eventually, http, pack_frame
 from tests.kit.processes import SERVICE_TOKEN, Watchout, running
 from tests.kit.readers import COMES_S, Reader, all_leave, can_vanish
 from tests.kit.show import Show, picture, read_frames
@@ -133,7 +133,7 @@ async def test_frames_of_16_mib_beside_a_slow_reader_reach_its_neighbour_and_a_b
         reader.bytes_per_s = 1_000
         reading = asyncio.create_task(read_frames(reader, 4)) if how == "reads 1 kB/s" else None
         limit = 16 * MIB - len(pack_frame(b""))
-        show.pictures = {n: bytes([n]) * limit for n in range(1, 5)}
+        show.pictures = {n: JPEG + bytes([n]) * (limit - len(JPEG)) for n in range(1, 5)}
         for n in range(1, 5):
             await show.camera.show_binary(show.pictures[n])
             await show.seen(n)

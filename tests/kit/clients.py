@@ -480,7 +480,8 @@ class Clients:
         """A connection for any bytes."""
         host = url.removeprefix("http://")
         name, _, port = host.partition(":")
-        reader, writer = await asyncio.open_connection(name, int(port), **options)
+        where = () if "sock" in options else (name, int(port))
+        reader, writer = await asyncio.open_connection(*where, **options)
         socket = RawSocket(reader, writer, host)
         self._sockets.append(socket)
         return socket

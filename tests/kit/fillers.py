@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from tests.kit.clients import (
     Clients,
     RawSocket,
     Viewer,
+    eventually,
     http,
     new_name,
     web_socket_frame,
@@ -50,9 +52,29 @@ class Scene:
         """A token of the user of this name."""
         return self.watchout.token(user)
 
-    async def raw(self) -> RawSocket:
-        """A connection of a stranger, from an address of its own."""
-        return await self.clients.raw(self.watchout.url, local_addr=(STRANGE_ADDRESS, 0))
+    async def raw(self, *, receive_bytes: int | None = None) -> RawSocket:
+        """A connection of a stranger, from an address of its own; for whom the kernel holds so much that came."""
+        if receive_bytes is None:
+            return await self.clients.raw(self.watchout.url, local_addr=(STRANGE_ADDRESS, 0))
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.bind((STRANGE_ADDRESS, 0))
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.watchout.port))
+        return await self.clients.raw(self.watchout.url, sock=connection)
+
+    async def metric(self, name: str) -> float:
+        """What all processes count under this name together."""
+        _, page = await asyncio.to_thread(self.watchout.text, "/metrics")
+        return sum(float(value) for value in re.findall(rf"^watchout_{name}{{.*}} (\S+)$", page, re.MULTILINE))
+
+    async def reached(self, name: str, least: float = 1) -> None:
+        """Wait until this metric shows that a bound was reached."""
+
+        async def is_there() -> bool:
+            return await self.metric(name) >= least
+
+        await eventually(is_there, 10, f"{name} is not {least:g}: the bound was not reached")
 
     async def viewer(self, user: str) -> Viewer:
         """A signed-in viewer."""
@@ -147,16 +169,19 @@ async def fill_messages_of_users(scene: Scene) -> None:
 
 @filler("viewers")
 async def fill_viewers(scene: Scene) -> None:
+    """Viewers that stop in the middle of different large frames, and others whose slots keep different ones."""
     token = scene.token("mallory")
     camera = await scene.clients.camera(scene.watchout.url, token)
     stream = await camera.register()
-    wish = f'{{"type":"subscribe","streamId":"{stream}","consumes":["video-frame","alert"]}}'.encode()
-    for frame in range(40):
-        raw = await scene.raw()
-        await raw.upgrade(f"/streams/subscribe?token={token}")
-        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await raw.send(web_socket_frame(TEXT, wish))
-        await camera.show_binary(JPEG + bytes([frame]) * (2 << 20))
+    for frame in range(30):
+        for rate in ("", ',"maxFps":0.001'):
+            raw = await scene.raw(receive_bytes=4096)
+            await raw.upgrade(f"/streams/subscribe?token={token}")
+            raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            wish = f'{{"type":"subscribe","streamId":"{stream}","consumes":["video-frame","alert"]{rate}}}'
+            await raw.send(web_socket_frame(TEXT, wish.encode()))
+        await camera.show_binary(JPEG + bytes([frame]) * (6 << 20))
+    await scene.reached("waiting_frames_evicted_total")
 
 
 @filler("subscriptions")
