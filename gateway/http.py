@@ -643,6 +643,8 @@ class _Http:
     async def _ask_health(self) -> tuple[str | None, Stats | None]:
         if self._rooms.draining:
             return "the gateway drains", None
+        if self._rooms.connections.is_full:
+            return "there is no room for more connections", None
         if stalled := supervisor.current().stalled():
             return f"periodic work has stalled: {', '.join(stalled)}", None
         if not self._rooms.link.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:

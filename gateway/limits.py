@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,7 +125,7 @@ class Place:
     A connection begins as a stranger: nobody knows yet who it is. Every event may be told again; it counts once.
     """
 
-    __slots__ = ("_connections", "_is_open", "_is_stranger", "_key", "full")
+    __slots__ = ("_connections", "_is_open", "_is_stranger", "_key", "full", "give_way")
 
     def __init__(self, connections: Connections, key: str | None) -> None:
         self._connections = connections
@@ -132,6 +133,8 @@ class Place:
         self._is_open = self._is_stranger = True
         #: The limit that this connection is over, if any: say so and close it.
         self.full: Full | None = None
+        #: Ends the connection at once, so that a newer one that is over a limit can be told so.
+        self.give_way: Callable[[], object] | None = None
 
     @property
     def turned_away(self) -> bool:
@@ -151,6 +154,8 @@ class Place:
     @property
     def crowded(self) -> bool:
         """Whether this is a stranger for whom there is hardly room: it goes when it has its answer."""
+        if self.full is not None:
+            return True
         return self._is_open and self._is_stranger and self._connections.crowded(self._key)
 
     def came_from(self, key: str) -> None:
@@ -160,7 +165,7 @@ class Place:
         if self.full is None:
             self._connections.count(None, -1, stranger=self._is_stranger)
         else:
-            self._connections.count_refused(None, -1)
+            self._connections.count_refused(None, -1, self)
         self._key = key
         self._take()
 
@@ -174,6 +179,7 @@ class Place:
 
     def closed(self) -> None:
         """The connection ended."""
+        self.give_way = None
         if self._is_open:
             self._leave()
             self._is_open = False
@@ -189,13 +195,13 @@ class Place:
         if self.full is None:
             self._connections.count(self._key, 1, stranger=self._is_stranger)
         else:
-            self._connections.count_refused(self._key, 1)
+            self._connections.count_refused(self._key, 1, self)
 
     def _leave(self) -> None:
         if self.full is None:
             self._connections.count(self._key, -1, stranger=self._is_stranger)
         else:
-            self._connections.count_refused(self._key, -1)
+            self._connections.count_refused(self._key, -1, self)
 
 
 class Connections:
@@ -221,6 +227,8 @@ class Connections:
         self._by_address: Counter[str] = Counter()
         self._strangers_by_address: Counter[str] = Counter()
         self._refused_by_address: Counter[str] = Counter()
+        #: Those that are over a limit, the oldest first.
+        self._refused_places: OrderedDict[Place, None] = OrderedDict()
         self._users: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
         self._subscriptions: Counter[str] = Counter()
@@ -319,6 +327,23 @@ class Connections:
             ]
         return any(count > most * CROWDED for count, most in counts)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for anybody more, from wherever he comes: each begins as a stranger."""
+        return self._taken >= self._most or self._strangers >= self._most_strangers
+
+    def make_room_for_refused(self) -> None:
+        """When too many that are over a limit wait to be told, the oldest ones that can give way do.
+
+        What asks at once, as a health check does, so has its answer although others hold their connections in silence.
+        """
+        while self._refused > self._most_refused:
+            oldest = next(iter(self._refused_places))
+            if (end := oldest.give_way) is None:
+                return
+            oldest.closed()
+            end()
+
     def swamped(self, key: str | None) -> bool:
         """Whether too many that are over a limit wait to be told, of this address or of all."""
         of_address = 0 if key is None else self._refused_by_address.get(key, 0)
@@ -334,9 +359,13 @@ class Connections:
             if key is not None:
                 _add(self._strangers_by_address, key, change)
 
-    def count_refused(self, key: str | None, change: int) -> None:
+    def count_refused(self, key: str | None, change: int, place: Place) -> None:
         """A connection over a limit comes (1) or goes (-1)."""
         self._refused += change
+        if change > 0:
+            self._refused_places[place] = None
+        else:
+            self._refused_places.pop(place, None)
         if key is not None:
             _add(self._refused_by_address, key, change)
 

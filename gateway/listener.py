@@ -52,6 +52,8 @@ _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _REQUEST_LINE: Final = re.compile(rb"%b{1,32} [\x21-\x7e]+ HTTP/1\.([01])" % _TOKEN)
 _FIELD: Final = re.compile(rb"(%b+):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+#: Requests that are answered whatever limit is reached: who looks after the gateway must not take it for dead.
+_HEALTH: Final = re.compile(rb"(?:GET|HEAD) /health(?:/live)?[ ?]")
 _BEGINNING: Final = re.compile(rb"%b{0,32}( |\Z)" % _TOKEN)
 
 _log = log.get("gateway.listener")
@@ -180,6 +182,9 @@ class Listener(asyncio.Protocol):
         self._peer = str(peer[0]) if peer else ""
         self._proxied = is_trusted(self._peer, self._rooms.settings.trusted_proxies)
         self._place = self._rooms.connections.opened(None if self._proxied else limit_key(self._peer))
+        self._place.give_way = self._transport.abort
+        if self._place.full is not None:
+            self._rooms.connections.make_room_for_refused()
         if self._place.turned_away:
             self._transport.abort()
         elif self._certificate is None:
@@ -266,11 +271,13 @@ class Listener(asyncio.Protocol):
         head = came[:end]
         forwarded = values_of(head, "x-forwarded-for")
         self._place.came_from(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
+        if self._place.full is not None:
+            self._rooms.connections.make_room_for_refused()
         if self._place.turned_away:
             self._transport.abort()
         elif is_upgrade(head):
             self._become_websocket(head, came[end:])
-        elif self._place.full is not None:
+        elif self._place.full is not None and not _HEALTH.match(head):
             origins = values_of(head, "origin")
             headers = cors_headers(origins[0] if len(origins) == 1 else None, settings.allowed_origins)
             text = f"too many connections {self._place.full.what}"

@@ -5,6 +5,7 @@ Past the bound the user who has the most loses his oldest one, until what is lef
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final, Protocol
 
@@ -38,7 +39,7 @@ class WaitingFrames:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         #: By user and id of a body, in the order in which they came.
-        self._entries: dict[Hashable, dict[int, _Entry]] = {}
+        self._entries: dict[Hashable, OrderedDict[int, _Entry]] = {}
         self._holds: dict[Holder, tuple[Hashable, int]] = {}
         #: By id of a body: its bytes, and how many users have it.
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -56,7 +57,7 @@ class WaitingFrames:
             if before == (user, key) and self._sizes[key][0] == size_bytes:
                 return
             self.release(holder)
-        entries = self._entries.setdefault(user, {})
+        entries = self._entries.setdefault(user, OrderedDict())
         entry = entries.get(key)
         if entry is None:
             entry = entries[key] = _Entry(body)

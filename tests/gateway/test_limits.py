@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from watchout.common.settings import Settings, load
 from watchout.gateway.limits import (
     BURST_S,
+    FEW_REFUSED,
     MAX_REFUSED,
     MAX_REFUSED_PER_ADDRESS,
     SAY_EVERY_S,
@@ -443,3 +444,31 @@ def test_a_users_subscriptions_are_counted_over_all_sockets() -> None:
     assert connections.may_subscribe("bob")
     connections.unsubscribed("ann")
     assert connections.may_subscribe("ann")
+
+
+def test_past_the_refused_ones_that_are_told_the_oldest_give_way() -> None:
+    connections = Connections(Settings(max_connections=2), descriptors=0)
+    ended: list[int] = []
+    places = [connections.opened(f"10.0.0.{number}") for number in range(12)]
+    for number, place in enumerate(places):
+        place.give_way = lambda number=number: ended.append(number)  # type: ignore[misc]
+    taken = [place for place in places if place.full is None]
+    connections.make_room_for_refused()
+    assert ended == list(range(len(taken), 12 - FEW_REFUSED))
+    assert not any(place.turned_away for place in places[-FEW_REFUSED:])
+    assert all(place.full is None for place in taken)
+    assert connections.total == len(taken) + FEW_REFUSED
+    connections.make_room_for_refused()
+    assert len(ended) == 12 - len(taken) - FEW_REFUSED
+
+
+def test_there_is_no_room_when_no_stranger_is_taken_any_more() -> None:
+    connections = Connections(Settings(max_connections=4))
+    first, second = connections.opened("10.0.0.1"), connections.opened("10.0.0.2")
+    assert connections.is_full
+    first.trusted()
+    assert not connections.is_full
+    second.trusted()
+    connections.opened("10.0.0.3").trusted()
+    connections.opened("10.0.0.4")
+    assert connections.is_full
