@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
@@ -28,6 +30,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.real]
 APP: Final = "https://app.example.com"
 PLUGINS: Final = "bearer,jwt,admin,organization,oneTimeToken"
 SUBSCRIBE: Final = "/streams/subscribe"
+#: Of the customer's own tokens, beside those of Better Auth.
+JWT_SECRET: Final = "a secret of forty characters, not shorter"
 #: The promise is 2 s; a busy machine gets more.
 ENDED_WITHIN_S: Final = 5.0
 
@@ -74,6 +78,7 @@ def environ(app: BetterAuth, database_url: str, **more: str) -> dict[str, str]:
         "ALLOWED_ORIGINS": APP,
         "JWT_JWKS_URL": app.ready["jwksUrl"],
         "JWT_ISSUER": app.ready["issuer"],
+        "JWT_SECRET": JWT_SECRET,
         "DRAIN_S": "0.1",
         **more,
     }
@@ -206,6 +211,20 @@ async def test_a_jwt_of_another_issuer_or_with_another_signature_is_refused(
     for wrong in (forged, f"{head}.{claims}.{swapped}{signature[1:]}", f"{head}.{claims}.", f"{head}.{claims}"):
         assert await refused(clients, house.url, additional_headers={"Authorization": f"Bearer {wrong}"}) == 401
         assert (await http(f"{house.url}/streams", token=wrong)).error == "AUTH_FAILED"
+
+
+async def test_a_secret_signs_its_own_tokens_and_no_published_key_does_so_in_its_name(
+    house: House, clients: Clients
+) -> None:
+    claims = {"sub": new_name("user"), "iss": house.app.ready["issuer"], "exp": int(time.time()) + 60}
+    good = jwt.encode(claims, JWT_SECRET, "HS256")
+    await is_in(await clients.viewer(house.url, good))
+    _, published, _ = house.app.call("GET", "/jwks")
+    (key,) = published["keys"][:1]
+    claims["aud"] = claims["iss"]
+    for secret in (key["x"], base64.urlsafe_b64decode(key["x"] + "=")):
+        forged = jwt.encode(claims, secret, "HS256", headers={"kid": key["kid"]})
+        assert await refused(clients, house.url, additional_headers={"Authorization": f"Bearer {forged}"}) == 401
 
 
 async def test_a_ticket_is_good_for_one_socket(house: House, clients: Clients) -> None:

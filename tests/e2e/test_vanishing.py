@@ -149,3 +149,19 @@ async def test_when_everybody_is_signed_out_everybody_is_out(clients: Clients, h
     for socket in sockets:
         await has_ended(socket)
     await is_healthy(house)
+
+
+async def test_a_table_that_is_emptied_and_filled_again_throws_nobody_out(clients: Clients, house: House) -> None:
+    alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
+    sockets = await viewers(clients, house, alice, bob)
+    house.sql("create table kept as select * from session; truncate session")
+    try:
+        await is_said(house, "not the one that it was")
+    finally:
+        house.sql("insert into session select * from kept; drop table kept")
+    await is_healthy(house)
+    for socket in sockets:
+        await is_in(socket)
+    house.app.sign_out(alice.token)
+    await has_ended(sockets[0])
+    await is_in(sockets[1])

@@ -99,6 +99,81 @@ MUTATIONS: Final = (
         unit=("tests/gateway/test_first_auth_moves.py::test_while_the_token_is_looked_up_the_socket_is_nobodys",),
         e2e=("tests/e2e/test_identity.py::test_a_user_at_his_limit_is_counted_by_the_first_auth_and_not_by_a_cookie",),
     ),
+    Mutation(
+        name="renewed-identity",
+        rule="the session of the first auth keeps the socket in, and its end ends it",
+        file="gateway/conversation.py",
+        before="            self._rooms.roster.add(self, identity, time.time())\n",
+        after="            if self.session.waiting is None and self.session._auth_came:\n                return\n"
+        "            self._rooms.roster.add(self, identity, time.time())\n",
+        unit=("tests/gateway/test_first_auth_moves.py::test_while_the_token_is_looked_up_the_socket_is_nobodys",),
+        e2e=("tests/e2e/test_identity.py::test_the_end_of_the_former_session_does_not_end_the_socket",),
+    ),
+    Mutation(
+        name="session-ended",
+        rule="the end of a session closes its sockets",
+        file="gateway/roster.py",
+        before="                if found is None or found.user_id != identity.user_id:\n"
+        "                    ended.append(member)",
+        after="                if found is None:\n                    continue\n"
+        "                if found.user_id != identity.user_id:\n                    ended.append(member)",
+        unit=("tests/gateway/test_revalidation.py::test_whose_session_ended_is_told_once_and_others_are_not",),
+        e2e=("tests/e2e/test_vanishing.py::test_the_only_user_who_signs_out_is_out",),
+    ),
+    # ── who is it? ───────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="row-level-security",
+        rule="a table whose rows may be hidden gives no verdict",
+        file="identity/schema.py",
+        before='            if hidden.table != "verification":\n',
+        after="            if False:\n",
+        unit=(
+            "tests/identity/test_vanishing.py::test_row_level_security_that_is_switched_on_is_no_verdict_and_is_named_with_its_remedy",
+        ),
+        e2e=("tests/e2e/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
+    ),
+    Mutation(
+        name="emptied-table",
+        rule="a table that was emptied a moment ago gives no verdict yet",
+        file="identity/continuity.py",
+        before="waited_s >= EMPTIED_S:",
+        after="waited_s >= 0:",
+        unit=(
+            "tests/identity/test_continuity.py::test_the_same_tables_in_use_are_accepted_and_emptied_ones_after_a_moment",
+        ),
+        e2e=("tests/e2e/test_vanishing.py::test_a_table_that_is_emptied_and_filled_again_throws_nobody_out",),
+    ),
+    Mutation(
+        name="another-table",
+        rule="another table without those who were here gives no verdict",
+        file="identity/continuity.py",
+        before="        if state.place != self._state.place:\n            if evidence.seen or",
+        after="        if state.place != self._state.place:\n            if True or",
+        unit=(
+            "tests/identity/test_continuity.py::test_another_place_with_none_of_them_is_accepted_late_and_only_if_it_is_in_use",
+        ),
+        e2e=("tests/e2e/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
+    ),
+    Mutation(
+        name="secret-signs-its-own",
+        rule="HS256, HS384 and HS512 are for the secret alone, and every other algorithm for public keys alone",
+        file="identity/tokens.py",
+        before="            if is_symmetric(token):\n",
+        after="            if self._secret is not None:\n",
+        unit=("tests/identity/test_jwks.py::test_a_secret_beside_the_issuers_keys_is_for_its_own_tokens_only",),
+        e2e=("tests/e2e/test_identity.py::test_each_kind_of_token_is_taken_in_each_place",),
+    ),
+    Mutation(
+        name="ticket-fault",
+        rule="a ticket that the database cannot use up is not a bad one",
+        file="identity/store.py",
+        before="                self._detection.forget()\n            raise\n",
+        after="                self._detection.forget()\n            return {}\n",
+        unit=(
+            "tests/identity/test_postgres.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
+        ),
+        e2e=("tests/e2e/test_vanishing.py::test_a_good_ticket_at_a_read_only_database_is_to_come_again",),
+    ),
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="term-at-router",
