@@ -81,6 +81,8 @@ def _fault(text: str) -> str | None:
     shown = repr(text[:80])
     if text.lower() == "null" or text.lower().startswith("file:"):
         return f"{shown} is what pages of every site or file may send"
+    if text.lower().startswith(("ws:", "wss:")):
+        return f"{shown} is the address of a socket: write that of the page, http{text[2:].lower()}"
     if "*" in text:
         return f"{shown} has a wildcard: name each origin"
     scheme, separator, rest = text.partition("://")

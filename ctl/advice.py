@@ -98,6 +98,11 @@ def _of_secrets(s: Settings, ways: Sequence[str]) -> Iterator[Finding]:
                 f"{name} has {len(secret)} characters: it can be guessed from one token that it signed.",
                 f"Take one of {SECRET_CHARACTERS} or more (openssl rand -base64 32), {where}.",
             )
+        if secret is not None and secret[0] == secret[-1] and secret[0] in "'\"":
+            yield _weak(
+                f"{name} begins and ends with a quote, which counts as a part of it.",
+                f"Leave the quotes out (env files of containers keep them), unless the secret has them {where}.",
+            )
     if s.database_url is None:
         return
     if s.better_auth_secret is None and "session" in ways:

@@ -49,6 +49,8 @@ def test_an_operators_origin_becomes_what_browsers_send(written: str, sent: str)
         ("https://app.example.com#x", "a query"),
         ("https://*.example.com", "a wildcard"),
         ("*", "a wildcard"),
+        ("wss://app.example.com", "write that of the page, https://app.example.com"),
+        ("WS://localhost:3002", "write that of the page, http://localhost:3002"),
         ("null", "pages of every site"),
         ("file://", "pages of every site"),
         ("file:///index.html", "pages of every site"),

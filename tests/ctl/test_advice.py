@@ -56,6 +56,8 @@ def test_sound_settings_need_no_advice(environ: dict[str, str]) -> None:
     [
         ({"BETTER_AUTH_SECRET": "short-secret"}, "BETTER_AUTH_SECRET has 12 characters"),
         (JWT | {"JWT_SECRET": "s" * 31}, "JWT_SECRET has 31 characters"),
+        ({"BETTER_AUTH_SECRET": f'"{"q" * 32}"'}, "BETTER_AUTH_SECRET begins and ends with a quote"),
+        (JWT | {"JWT_SECRET": f"'{'q' * 32}'"}, "JWT_SECRET begins and ends with a quote"),
         ({"BETTER_AUTH_SECRET": ""}, "signatures of cookies are not checked"),
         ({"DATABASE_URL": "postgres://u:p@ss@db/app"}, "more than one @"),
         (JWT | {"JWT_ISSUER": ""}, "JWT_ISSUER is not set"),
