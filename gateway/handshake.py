@@ -84,7 +84,12 @@ def is_upgrade(head: bytes) -> bool:
     line = _REQUEST_LINE.match(head)
     if line is None or (target := read_target(line[1].decode("ascii"))) is None or target.path not in set(Path):
         return False
-    return any(each.lower() == "websocket" for each in _elements(values_of(head, "upgrade")))
+    return names_websocket(values_of(head, "upgrade"))
+
+
+def names_websocket(upgrade: Sequence[str]) -> bool:
+    """Whether the values of `Upgrade` headers, one for each line, have `websocket` among them."""
+    return any(each.lower() == "websocket" for each in _elements(upgrade))
 
 
 def one_form(head: bytes, cookies: Sequence[str]) -> bytes:

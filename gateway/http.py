@@ -29,7 +29,7 @@ from watchout.gateway.budget import Budget
 from watchout.gateway.caller import Caller
 from watchout.gateway.conditional import entity_tag, not_modified
 from watchout.gateway.figures import Stats, render_metrics
-from watchout.gateway.handshake import is_upgrade, read_target
+from watchout.gateway.handshake import is_upgrade, names_websocket, read_target
 from watchout.gateway.hub import Word
 from watchout.gateway.lanes import Subscription
 from watchout.gateway.link import AlertFrame
@@ -483,6 +483,9 @@ class _Http:
         if is_upgrade(head) and listener is not None:
             listener.upgrade(head)
             raise asyncio.CancelledError  # the connection is no longer aiohttp's: there is nobody to answer
+        if request.version == HttpVersion11 and names_websocket(request.headers.getall("Upgrade", [])):
+            text = "the target of a WebSocket request is a path or an http URL, without a user name and without a #"
+            raise HttpError(400, "BAD_REQUEST", text)
         text = (
             "this path is for WebSockets: no `Upgrade: websocket` came over HTTP/1.1; a proxy in between may have "
             "dropped it"

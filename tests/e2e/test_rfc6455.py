@@ -903,7 +903,8 @@ async def test_targets_of_any_form_are_understood(url, token, clients, target, l
     ("target", "status"),
     [
         ("/streams/subscribe/", 404), ("//streams/subscribe", 404), ("/streams/Subscribe", 404),
-        ("/streams%2Fsubscribe", 404), ("/x/../streams/subscribe", 404), ("ftp://a/streams/subscribe", 426),
+        ("/streams%2Fsubscribe", 404), ("/x/../streams/subscribe", 404), ("ftp://a/streams/subscribe", 400),
+        ("http://u:p@a/streams/subscribe", 400), ("/streams/subscribe#x", 400),
     ],
 )  # fmt: skip
 async def test_other_targets_are_no_websocket(url, clients, target, status):
