@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -13,6 +14,9 @@ from watchout.gateway.answers import HttpError
 
 MAX_ALERTS: Final = 1000
 MAX_MS: Final = 2**53 - 1
+#: A number as JSON has it.
+_TIME: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?\Z")
+MAX_TIME_CHARS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,22 @@ class AlertQuery:
             raise HttpError(400, "INVALID_MESSAGE", text)
         return cls(
             stream,
-            whole(request, "since", 0, MAX_MS, 0),
+            time_ms(request, "since"),
             whole(request, "limit", 1, MAX_ALERTS, 100),
             cast("Severity", one_of(request, "severity", SEVERITIES, SEVERITIES[0])),
             one_of(request, "order", ("asc", "desc"), "asc") == "desc",
         )
+
+
+def time_ms(request: web.Request, name: str) -> int:
+    """A time in ms since the epoch, without its fraction; 0 without one."""
+    raw = request.query.get(name, "")
+    if not raw:
+        return 0
+    if len(raw) > MAX_TIME_CHARS or not _TIME.match(raw) or not 0 <= (value := float(raw)) <= MAX_MS:
+        text = f"{name} is a time in ms since the epoch, from 0 to {MAX_MS}, got {raw[:40]!a}"
+        raise HttpError(400, "INVALID_MESSAGE", text)
+    return int(raw) if raw.isdigit() else int(value)
 
 
 def whole(request: web.Request, name: str, low: int, high: int, default: int) -> int:
