@@ -638,7 +638,8 @@ class Settings:
     )  # fmt: skip
     max_message_bytes: int = _setting(
         "MAX_MESSAGE_BYTES", _whole(1024, 256 << 20), 16 << 20, group="Limits", expects="bytes",
-        help="Largest WebSocket message; over it a socket closes with 1009. Before authentication 64 KiB at most.",
+        help="Largest WebSocket message; over it a socket closes with 1009. Before authentication "
+        "nothing over 64 KiB is looked at.",
     )  # fmt: skip
     unfinished_bytes: int = _setting(
         "UNFINISHED_BYTES", _whole(1 << 20, 64 << 30), 96 << 20, group="Limits", expects="bytes",

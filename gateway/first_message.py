@@ -56,7 +56,7 @@ def _required(came: str) -> ClientError:
 def _describe(data: bytes) -> tuple[str, bool]:
     """What a text message is, as the end of a sentence, and whether it is meant as `auth`."""
     if not data.strip(_WHITE_SPACE):
-        return "this message is empty", False
+        return "this message is empty, or longer than any that is looked at before `auth`", False
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """What a client sends, taken apart at the borders of WebSocket frames (RFC 6455 section 5.2). Pure.
 
 A whole plain data frame (unfragmented, uncompressed, masked, within the size limit) of a client that is known is taken
-out ready, in one pass over its bytes: that is nearly all that a camera sends. Everything else is left to websockets'
+out ready, in one pass over its bytes: that is nearly all that a camera sends. One of a client that is not known yet, and
+too long for such a one, is passed over, and an empty message stands for it. Everything else is left to websockets'
 `ServerProtocol`, byte for byte and in order, which so sees a stream that is as valid or broken as the client's.
 """
 
@@ -41,13 +42,15 @@ class Intake:
 
     __slots__ = (
         "_data", "_end", "_given", "_got", "_header", "_in_message", "_left", "_need", "_partial", "_pos", "_scratch",
-        "_spoilt", "max_bytes", "piece_bytes", "trusted",
+        "_skipped", "_spoilt", "longest_bytes", "max_bytes", "piece_bytes", "trusted",
     )  # fmt: skip
 
-    def __init__(self, scratch: memoryview, *, max_bytes: int, piece_bytes: int) -> None:
+    def __init__(self, scratch: memoryview, *, max_bytes: int, piece_bytes: int, longest_bytes: int = 0) -> None:
         self._scratch = scratch
         #: Largest payload that is taken out; a longer one is the protocol's to refuse.
         self.max_bytes = max_bytes
+        #: Largest payload of a client that is not trusted that is passed over where it is over `max_bytes`.
+        self.longest_bytes = longest_bytes
         #: Most bytes that the protocol gets at once.
         self.piece_bytes = piece_bytes
         #: Until then the protocol gets everything.
@@ -60,6 +63,8 @@ class Intake:
         self._given = 0
         #: Bytes to come of a frame that is the protocol's.
         self._left = 0
+        #: Whether they are passed over, and of what kind of message.
+        self._skipped: Opcode | None = None
         #: A frame that will be taken out: its bytes so far, header included, and how many it has in all.
         self._partial: bytearray | None = None
         self._got = self._need = 0
@@ -107,6 +112,7 @@ class Intake:
         self._data = self._partial = None
         self._header = b""
         self._got = self._need = self._left = 0
+        self._skipped = None
 
     def plain(self, count: int, json_head: bytes, name: bytes, frame_id: int, now_ms: int) -> plain.Taken | None:
         """So many bytes were written into `buffer`; they are, or complete, just one plain frame: see `plain.Take`.
@@ -189,6 +195,8 @@ class Intake:
             return self._finish(self._partial)
         if self._data is None:
             return None
+        if self._skipped is not None:
+            return self._pass_over(self._skipped)
         if self._left or self._spoilt:
             return self._for_protocol()
         data, pos = self._data, self._pos
@@ -240,12 +248,14 @@ class Intake:
         size, length = _header_of(header)
         second = header[1] if len(header) > 1 else _MASKED
         opcode = _WHOLE.get(header[0])
-        ours = opcode is not None and self.trusted and not self._in_message and not given
-        self._spoilt = not second & _MASKED or length > self.max_bytes
+        data_message = opcode is not None and not self._in_message and not given
+        ours = data_message and self.trusted
+        too_long = data_message and not self.trusted and self.max_bytes < length <= self.longest_bytes
+        self._spoilt = not second & _MASKED or (length > self.max_bytes and not too_long)
         if len(header) < size and not self._spoilt:
             self._advance(self._end)
             self._header = header
-            if ours or len(header) < 2:
+            if ours or len(header) < 2 or (data_message and self.longest_bytes):
                 return None
             self._given = len(header)
             return None, header[given:]
@@ -255,10 +265,23 @@ class Intake:
                 self._data = memoryview(held + bytes(self._data[self._pos : self._end]))
                 self._pos, self._end = 0, len(self._data)
             return self._take(opcode, self._pos + size - 4, length)
+        if too_long and opcode is not None and not self._spoilt:
+            self._left, self._skipped = size + length - len(held), opcode
+            return self._pass_over(opcode)
         if header[0] & 0x0F < 8:  # no control frame
             self._in_message = not header[0] & _FIN
         self._left = size + length - len(held)
         return (None, held[given:]) if held[given:] else self._for_protocol()
+
+    def _pass_over(self, opcode: Opcode) -> tuple[Opcode, bytes] | None:
+        """Let go of what came of a message that is not looked at; an empty one when it has ended."""
+        count = min(self._left, self._end - self._pos)
+        self._left -= count
+        self._advance(self._pos + count)
+        if self._left:
+            return None
+        self._skipped = None
+        return opcode, b""
 
     def _for_protocol(self) -> tuple[None, bytes] | None:
         assert self._data is not None

@@ -50,8 +50,11 @@ NOTSENT_LOWAT_BYTES: Final = 8 * 1024
 #: Bytes that the kernel may hold for a client, sent or not (socket(7) SO_SNDBUF; it doubles the number for its own
 #: needs). What is on its way to a healthy viewer far away has to fit: 20 Mbit/s over 200 ms.
 SEND_BUFFER_BYTES: Final = 512 * 1024
-#: Largest message of a client that has not authenticated.
+#: Largest message of a client that has not authenticated that is looked at.
 STRANGER_BYTES: Final = 64 * 1024
+#: A longer one up to this size that comes whole and uncompressed is passed over, and nothing of it is kept: a camera
+#: that sends a frame before its `auth` is told so and stays.
+STRANGER_LONGEST_BYTES: Final = 1 << 20
 #: What zlib keeps of an unfinished compressed message, with a window of 32 KiB.
 INFLATER_BYTES: Final = 44 * 1024
 #: Bytes that the protocol gets at once: of a stranger, and of somebody known, from whom they are compressed mostly and
@@ -133,7 +136,10 @@ class WebSocket(asyncio.BufferedProtocol):
         self._deaf = False
         #: Bytes that count against `rooms.unfinished`.
         self._held = 0
-        self._intake = Intake(rooms.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES)
+        self._intake = Intake(
+            rooms.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES,
+            longest_bytes=min(STRANGER_LONGEST_BYTES, rooms.settings.max_message_bytes),
+        )  # fmt: skip
         self._feed_due = False
         self._late_pong = b""
         self._unfinished: Progress | None = None

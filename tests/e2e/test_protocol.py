@@ -567,6 +567,7 @@ async def test_an_authorization_of_another_kind_is_passed_over(url, alice, clien
     "message",
     [
         '{"type":"register"}', '{"type":"nonsense"}', "no json", "[]", "", b"", pack_frame(JPEG), "x" * 60_000,
+        "x" * 100_000, pack_frame(JPEG + bytes(1_000_000)),
         '{"type":"video-frame","data":"AAAA"}',
     ],
 )  # fmt: skip

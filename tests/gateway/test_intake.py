@@ -53,9 +53,13 @@ Event = tuple[int, bytes, bool]
 class Taken:
     """An intake with the protocol behind it, as `gateway.websocket` joins them."""
 
-    def __init__(self, max_bytes: int = MAX, piece_bytes: int = 100, *, trusted: bool = True) -> None:
+    def __init__(
+        self, max_bytes: int = MAX, piece_bytes: int = 100, *, trusted: bool = True, longest_bytes: int = 0
+    ) -> None:
         self.scratch = bytearray(SCRATCH_BYTES)
-        self.intake = Intake(memoryview(self.scratch), max_bytes=max_bytes, piece_bytes=piece_bytes)
+        self.intake = Intake(
+            memoryview(self.scratch), max_bytes=max_bytes, piece_bytes=piece_bytes, longest_bytes=longest_bytes
+        )
         self.intake.trusted = trusted
         self.protocol = server(max_bytes)
         self.events: list[Event] = []
@@ -275,3 +279,51 @@ def test_a_plain_frame_is_taken_in_one_pass_however_it_was_cut(size: int, cuts: 
     assert found[0] == "in one pass"
     assert taken.events == ([(Opcode.BINARY, b"x", True)] if after == frame(b"x") else [])
     assert intake.unfinished is (after == b"\x89")
+
+
+LONGEST = 3 * MAX
+
+
+@given(
+    st.lists(DATA, max_size=3),
+    st.sampled_from([0x81, 0x82]),
+    st.integers(MAX + 1, LONGEST),
+    st.integers(0, 2),
+    st.lists(DATA, max_size=3),
+    st.lists(st.integers(0, 30_000), max_size=30),
+)
+def test_a_strangers_message_that_is_too_long_for_one_is_passed_over_and_nothing_around_it(
+    before: list[bytes], first: int, size: int, stretch: int, after: list[bytes], at: list[int]
+) -> None:
+    around, _ = expected(b"".join([*before, frame(b"", first), *after]))
+    taken = Taken(trusted=False, longest_bytes=LONGEST)
+    for piece in cut(b"".join([*before, frame(bytes(size), first, stretch=stretch), *after]), at):
+        taken.receive(piece)
+        assert taken.intake.held_bytes <= SCRATCH_BYTES + 14
+        taken.intake.keep()
+    assert taken.events == around
+    assert taken.protocol.parser_exc is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        frame(bytes(LONGEST + 1)), frame(bytes(MAX + 1), 0x01), frame(bytes(MAX + 1), 0xC1),
+        frame(bytes(MAX + 1), mask=False), frame(b"a", 0x01) + frame(bytes(MAX + 1), 0x80),
+    ],
+    ids=["too long for anybody", "fragment", "compressed", "unmasked", "last fragment"],
+)  # fmt: skip
+def test_what_else_is_too_long_of_a_stranger_is_the_protocols_to_refuse(bad):
+    taken = Taken(trusted=False, longest_bytes=LONGEST)
+    taken.receive(bad)
+    assert taken.protocol.parser_exc is not None or taken.protocol.state is not OPEN
+
+
+def test_of_a_stranger_no_byte_of_a_message_that_is_passed_over_is_held():
+    taken = Taken(trusted=False, longest_bytes=LONGEST)
+    taken.receive(frame(bytes(LONGEST))[:-1])
+    assert taken.intake.held_bytes == 0
+    assert taken.intake.unfinished
+    taken.receive(frame(bytes(LONGEST))[-1:])
+    assert not taken.intake.unfinished
+    assert taken.events == [(Opcode.BINARY, b"", True)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from gateway.answers import HttpError
-from gateway.queries import AlertQuery
+from watchout.gateway.answers import HttpError
+from watchout.gateway.queries import AlertQuery
 
 
 def since(text: str) -> int:
