@@ -242,7 +242,8 @@ async def test_what_is_no_stream_id_over_http_is_4xx_in_one_clean_line(url, toke
     [{"severity": "fatal"}, {"severity": None}, {"message": ""}, {"message": "m" * 4097}, {"message": None},
      {"timestamp": -1}, {"timestamp": 2**64}, {"timestamp": "now"}, {"frameId": -1}, {"frameId": 2**32},
      {"frameId": 1.5}, {"id": ""}, {"id": "a b"}, {"id": "a\nb"}, {"id": "x" * 10_000}, {"id": "\u202e"}, {"id": 5},
-     {"metadata": []}, {"metadata": "x"}, {"metadata": {"x": "y" * 16_384}}, {"streamId": None}, {"type": "video-frame"}],
+     {"metadata": []}, {"metadata": "x"}, {"metadata": {"x": "y" * 16_384}}, {"streamId": None},
+     {"type": "video-frame"}],
     ids=lambda change: ascii(change)[:40],
 )  # fmt: skip
 async def test_an_alert_that_does_not_fit_is_400_over_http_and_an_invalid_message_from_a_camera(

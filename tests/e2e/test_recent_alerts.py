@@ -84,7 +84,8 @@ async def test_what_everybody_may_have_is_had_by_everybody(watchout, clients):
         ("severity=fatal", "fatal", "medium, high"), ("severity=LOW", "LOW", "low, medium, high, critical"),
         ("order=newest", "newest", "asc, desc"), ("limit=0", "0", "1 to 1000"), ("limit=1001", "1001", "1 to 1000"),
         ("limit=ten", "ten", "1 to 1000"), ("since=yesterday", "yesterday", "ms since"), ("since=-1", "-1", "from 0"),
-        ("since=9007199254740993", "9007199254740993", "to 9007199254740991"), ("streamId=a%20b", "a b", "A-Z a-z 0-9"), ("streamId=", "''", "1 to 128"),
+        ("since=9007199254740993", "9007199254740993", "to 9007199254740991"),
+        ("streamId=a%20b", "a b", "A-Z a-z 0-9"), ("streamId=", "''", "1 to 128"),
     ],
 )  # fmt: skip
 async def test_a_wrong_question_is_told_what_came_and_what_was_expected(plain_watchout, query, came, expected):

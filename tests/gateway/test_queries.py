@@ -25,7 +25,7 @@ def test_a_time_may_be_written_in_every_form_of_a_number_and_loses_its_fraction(
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "-1", "-0.5", ".5", "1.", "1e", "1e400", "nan", "inf", "1_000", "٣", " 1", str(2**53), "1" * 41, "0x1"]
+    "text", ["x", "-1", "-0.5", ".5", "1.", "1e", "1e400", "nan", "inf", "1_000", "٣", " 1", str(2**53), "1" * 41, "0x"]
 )
 def test_what_is_no_time_is_told_what_came(text):
     with pytest.raises(HttpError) as caught:
