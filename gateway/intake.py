@@ -3,7 +3,8 @@
 A whole plain data frame (unfragmented, uncompressed, masked, within the size limit) of a client that is known is taken
 out ready, in one pass over its bytes: that is nearly all that a camera sends. One of a client that is not known yet
 and that is too long for such a one is passed over, and an empty message stands for it. Everything else is left to
-websockets' `ServerProtocol`, byte for byte and in order, which so sees a stream that is as valid or broken as the client's.
+websockets' `ServerProtocol`, byte for byte and in order, which so sees a stream that is as valid or broken as the
+client's.
 """
 
 from __future__ import annotations
