@@ -150,6 +150,8 @@ class Introspection:
         if answer.status in _REFUSED and (self._proof or self._url.user is not None):
             raise Unreadable(f"it refuses this server with status {answer.status}: see INTROSPECTION_AUTH_HEADER_VALUE")
         if answer.status in _NOBODY | _REFUSED:
+            if answer.body.lstrip()[:1] == b"<":  # of whatever stands in front of the endpoint, or in its place
+                raise Unreadable(f"it answered with status {answer.status} and a page instead of a verdict")
             return None
         if answer.status != 200:
             raise Unreadable(f"it answered with status {answer.status}")

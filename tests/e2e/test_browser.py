@@ -258,6 +258,25 @@ async def newest_of(picture: str, token: str, frame_id: int) -> bool:
     return (await http(picture, token=token)).headers.get("x-frame-id") == str(frame_id)
 
 
+def in_a_sandbox(url: str, stream: str) -> str:
+    """A script: what a sandboxed frame is told over a WebSocket, and whether it may read over HTTP."""
+    asks = json.dumps({"type": "subscribe", "streamId": stream})
+    page = f"""<script>(async () => {{
+        const socket = new WebSocket({json.dumps(url.replace("http", "ws") + "/streams/subscribe")});
+        socket.onopen = () => socket.send({json.dumps(asks)});
+        const told = new Promise((done) => {{ socket.onmessage = (event) => done(JSON.parse(event.data).code); }});
+        const asked = fetch({json.dumps(url + "/streams")}, {{ credentials: "include" }});
+        const read = asked.then(() => "read", () => "refused");
+        parent.postMessage([await told, await read], "*");
+    }})()</script>"""
+    return f"""new Promise((done) => {{
+        const frame = Object.assign(document.createElement("iframe"), {{ srcdoc: {json.dumps(page)} }});
+        frame.sandbox = "allow-scripts";
+        addEventListener("message", (event) => done(event.data), {{ once: true }});
+        document.body.append(frame);
+    }})"""
+
+
 async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
     tabs, page, postgres_url, start_better_auth, clients
 ):
@@ -309,6 +328,8 @@ async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
             await evil.run(f"foreign.send({{type: 'subscribe', streamId: {json.dumps(stream)}}})")
             assert (await evil.run("foreign.find('error')"))["code"] == "AUTH_REQUIRED"
             assert await evil.run(f"{listed}.then(() => 'read', () => 'refused')") == "refused"
+            for outer in (evil, tab):  # a sandboxed frame is of no origin, also in a page that may
+                assert await outer.run(in_a_sandbox(started.url, stream)) == ["AUTH_REQUIRED", "refused"]
 
         await evil.go(f"{calls}/ok")
         await evil.run(f"({post})({json.dumps(calls + '/sign-out')}, {{}})")

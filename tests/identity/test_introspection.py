@@ -367,6 +367,16 @@ async def test_statuses_that_mean_nobody(endpoint: Endpoint, status: int) -> Non
         assert await asker.verify(TOKEN) is None
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html><title>Not Found</title>", b" \r\n<?xml version='1.0'?>"])
+async def test_a_page_of_whatever_stands_before_the_endpoint_is_no_verdict(
+    endpoint: Endpoint, status: int, body: bytes
+) -> None:
+    endpoint.answer = says(None, status, body=body)
+    async with opened(endpoint.url) as asker:
+        assert await unavailable(asker) == f"it answered with status {status} and a page instead of a verdict"
+
+
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 307, 308, 405, 429, 500, 502, 503, 504])
 async def test_statuses_that_mean_that_it_cannot_say(endpoint: Endpoint, status: int) -> None:
     endpoint.answer = says({"active": True, "sub": "u1"}, status, Location="/who")
