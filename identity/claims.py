@@ -160,7 +160,7 @@ def read_introspection(body: bytes, now: float) -> Claims:
     Raises `Refused` when it is nobody, and `Unreadable`.
     """
     try:
-        answer = msgspec.json.decode(body)
+        answer = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))  # as `fetch(…).json()` of browsers has it
     except (ValueError, RecursionError):
         raise Unreadable("its answer is not JSON") from None
     if answer is None:
@@ -236,7 +236,7 @@ def _answered(value: object, name: str) -> float:
 
 def _answered_number(value: object, name: str) -> float:
     try:
-        return _number(value)
+        return _number(float(value) if isinstance(value, str) else value)
     except ValueError:
         raise Unreadable(f"its answer has an {name} that is no number") from None
 

@@ -86,6 +86,8 @@ def read(answer: object) -> Claims:
         ({"sub": "u1", "expires_at": LATER}, Claims("u1", NOW + 1.5)),
         ({"sub": "u1", "expires": NOW + 9, "exp": NOW + 5}, Claims("u1", NOW + 5)),
         ({"sub": "u1", "expires_in": 9}, Claims("u1", NOW + 9)),
+        ({"sub": "u1", "expires_in": "9"}, Claims("u1", NOW + 9)),
+        (b'\xef\xbb\xbf{"sub":"u1"}', Claims("u1")),
         ({"session": {"userId": "u1", "expiresAt": NOW + 9}}, Claims("u1", NOW + 9)),
         # what else an endpoint keeps of a user says nothing of rights, nor of the token
         ({"sub": "u1", "data": {"sub": "u2", "role": "admin", "exp": "soon"}}, Claims("u1")),
@@ -154,6 +156,7 @@ def test_answers_that_are_nobody(answer: object) -> None:
         b"", b"<html>", b"u1", b"\xff", b"{", b"[" * 60_000, b'{"sub":"u1","exp":NaN}', b'{"sub":"u1"} x',
         [], "u1", 7, True, False,
         *[{"sub": "u1", "exp": odd} for odd in ("soon", "", "nan", True, [NOW], {}, 10**400)],
+        *[{"sub": "u1", "expires_in": odd} for odd in ("soon", "", "nan", "inf", True, [9], {}, 10**400)],
         *[
             {"session": {"userId": "u1", "expiresAt": odd}}
             for odd in ("", "soon", "2999-01-01T00:00:00", True, [], {}, "99999-01-01T00:00:00Z")
