@@ -365,6 +365,7 @@ class WebSocket(asyncio.BufferedProtocol):
                     if not self.closing:  # after a close there is nothing more to say
                         self._write(pong)
                 self._frame_event(event)
+                event.data = b""  # the library keeps its last frame until the next one comes
             elif isinstance(event, Request):
                 self._shaking = True
                 self.hold()

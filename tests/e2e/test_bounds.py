@@ -11,6 +11,7 @@ import json
 import re
 import resource
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,17 @@ async def test_what_a_client_sends_together_with_its_token_is_taken_when_the_tok
     assert "greeting" in (await raw.json("error"))["message"]
     assert (await raw.json("success"))["streamId"] == "cam"
     assert "nonsense" in (await raw.json("error"))["message"]
+
+
+async def test_a_whole_message_is_let_go_of_when_it_was_read(watchout: Any, clients: Any) -> None:
+    """Whole compressed messages of 15 MiB, from sockets that stay open and send nothing more."""
+    started = watchout()
+    pid, deflate = started.one("gateway").pid, zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = deflate.compress(b"a" * (15 << 20)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    path, before = f"/streams/register?token={started.token('mallory')}", _resident(pid)
+    for _ in range(10):
+        raw = await clients.raw(started.url)
+        await raw.upgrade(path, "Sec-WebSocket-Extensions: permessage-deflate")
+        await raw.send(web_socket_frame(TEXT, data[:-4], rsv=4))
+        assert (await raw.json("error"))["code"] == "INVALID_MESSAGE"
+    assert _resident(pid) - before < 40 << 20

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import resource
 import socket
 import time
 import zlib
@@ -244,11 +245,17 @@ async def fill_tokens(scene: Scene) -> None:
 
 @filler("log lines")
 async def fill_log_lines(scene: Scene) -> None:
-    """Each is refused once by the log for want of rights, and reported in it."""
-    for number in range(60):
-        viewer = await scene.viewer(f"mallory-{number % 3}")
-        await viewer.send("subscribe", streamId="bystander", consumes=["video-frame"])
-        await viewer.expect("error", code="UNAUTHORIZED")
+    """What is refused for want of rights is reported once a socket, to a log that takes no byte more meanwhile."""
+    pid, unlimited = scene.watchout.one("gateway").pid, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    try:
+        for number in range(60):
+            viewer = await scene.viewer(f"mallory-{number % 3}")
+            await viewer.send("subscribe", streamId="bystander", consumes=["video-frame"])
+            await viewer.expect("error", code="UNAUTHORIZED")
+
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 @filler("waits")
@@ -353,3 +360,61 @@ async def fill_bodies(scene: Scene) -> None:
             await raw.send(head + bytes(1_900_000))
 
     await asyncio.gather(*(one(number) for number in range(100)))
+
+
+@filler("json")
+async def fill_json(scene: Scene) -> None:
+    """Messages that are deep, wide or endless in one value; what is kept of them is nothing."""
+    deep = b'{"type":"subscribe","streamId":"x","consumes":' + b"[" * 60_000
+    wide = b'{"type":"subscribe",' + b",".join(b'"k%d":{}' % number for number in range(100_000)) + b"}"
+    long = b'{"type":"subscribe","streamId":"' + b"x" * (1 << 20) + b'"}'
+
+    async def one(number: int) -> None:
+        raw = await scene.raw()
+        await raw.upgrade(f"/streams/subscribe?token={scene.token('mallory')}")
+        with contextlib.suppress(OSError, TimeoutError):
+            for _ in range(10):
+                await raw.send(web_socket_frame(TEXT, (deep, wide, long)[number % 3]))
+
+    await asyncio.gather(*(one(number) for number in range(30)))
+    await scene.reached("client_errors_total", 30)
+
+
+@filler("requests")
+async def fill_requests(scene: Scene) -> None:
+    """Claims of cameras and questions of viewers, while the router answers nothing."""
+    router = scene.watchout.one("router")
+    cameras = [await scene.clients.camera(scene.watchout.url, scene.token("mallory")) for _ in range(50)]
+    router.pause()
+    try:
+        for camera in cameras:
+            for _ in range(5):
+                await camera.send("register", streamId=new_name(), produces=["video-frame"])
+        for camera in cameras:
+            await camera.expect("error", timeout_s=20, code="ROUTING_ERROR")
+    finally:
+        router.resume()
+
+    async def healthy() -> bool:
+        return bool((await asyncio.to_thread(scene.watchout.get, "/health"))[0] == 200)
+
+    await eventually(healthy, 20)
+
+
+@filler("replays")
+async def fill_replays(scene: Scene) -> None:
+    """Recent alerts of many streams, asked for again on many sockets at once."""
+    metadata = {"x": "y" * 16_000}
+    for number in range(10):
+        alerts = [{"streamId": f"replay-{at}", "severity": "low", "message": str(number), "metadata": metadata}
+                  for at in range(20)]  # fmt: skip
+        await http(f"{scene.watchout.url}/alerts", method="POST", token=SERVICE_TOKEN, body=alerts)
+
+    async def one(number: int) -> None:
+        raw = await scene.raw(receive_bytes=4096)
+        await raw.upgrade(f"/streams/subscribe?token={scene.token(f'mallory-{number % 4}')}")
+        for at in range(10):
+            wish = f'{{"type":"subscribe","streamId":"replay-{at}","consumes":["alert"],"alertsSince":1}}'
+            await raw.send(web_socket_frame(TEXT, wish.encode()))
+
+    await asyncio.gather(*(one(number) for number in range(80)))
