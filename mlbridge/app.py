@@ -27,6 +27,7 @@ from watchout.mlbridge.feed import Feed
 from watchout.mlbridge.outbox import Outbox
 from watchout.mlbridge.ring import FrameRing
 from watchout.mlbridge.scheduler import Scheduler
+from watchout.mlbridge.scrubber import scrubber_of
 from watchout.mlbridge.targets import Target, open_target
 
 #: Part of a drain that is kept for alerts, after the requests under way had theirs.
@@ -97,6 +98,7 @@ class Bridge:
 
     async def _open_feed(self, target: Target, link: Link) -> None:
         settings = self._settings
+        scrub = scrubber_of(settings)
         ring = FrameRing(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
         self._outbox = outbox = Outbox(
             link,
@@ -104,6 +106,7 @@ class Bridge:
             cooldown_s=settings.alert_cooldown_s,
             max_age_s=settings.ml_max_age_s,
             ring=ring,
+            scrub=scrub,
         )
         targets = [target]
         fallback = None if settings.ml_fallback_url is None else open_target(settings, settings.ml_fallback_url)
@@ -125,6 +128,7 @@ class Bridge:
             report=link.send,
             max_age_s=settings.ml_max_age_s,
             sent=ring.sent,
+            scrub=scrub,
         )
         await feed.open()
         self._feed = feed

@@ -56,8 +56,16 @@ class Limiter:
         """Requests that may be under way now."""
         return 1 if self._measuring else int(self._limit)
 
-    def answered(self, sent_at: float, in_flight: int, now: float) -> None:
-        """An answer came; `in_flight` is how many were under way when it was sent, itself included."""
+    def measures(self, now: float) -> bool:
+        """Whether the latency alone is being measured, or is to be as soon as an answer allows it."""
+        return self._measuring or (now >= self._measure_at > -math.inf and self.limit > 1)
+
+    def answered(self, sent_at: float, in_flight: int, now: float, *, may_measure: bool = True) -> None:
+        """An answer came; `in_flight` is how many were under way when it was sent, itself included.
+
+        `may_measure`: whether a measurement of the latency alone may begin now if it is due. It should not while a
+        request is under way that may never be answered, as nothing else is sent until that one ends.
+        """
         latency = max(0.0, now - sent_at)
         # The very first was sent before those beside it.
         if in_flight == 1 and (not self._alone or (self.limit == 1 and sent_at >= self._single_since)):
@@ -69,7 +77,7 @@ class Limiter:
                 self._move(statistics.fmean(self._window), now)
         if self._measure_at == -math.inf:
             self._measure_at = now + MEASURE_FIRST_S
-        elif now >= self._measure_at and self.limit > 1:
+        elif may_measure and now >= self._measure_at and self.limit > 1:
             self._measuring = True
             self._single_since = now
             self._alone.clear()

@@ -58,6 +58,7 @@ class Router(Protocol):
 
 class Outbox:
     """Sends alerts to the router. `max_age_s`: an alert of an older frame is marked as stale; None: none is.
+    `scrub` takes secrets out of a text that came from the service.
 
     Its owner tells it by `joined` and `lost` how the bond with the router stands.
     """
@@ -71,6 +72,7 @@ class Outbox:
         cooldown_s: float = 0.0,
         max_age_s: float | None = None,
         ring: FrameRing | None = None,
+        scrub: Callable[[str], str] = str,
     ) -> None:
         self._router = router
         self._figures = figures
@@ -78,6 +80,7 @@ class Outbox:
         self._cooldown = Cooldown(cooldown_s)
         self._max_age_s = max_age_s
         self._ring = ring
+        self._scrub = scrub
         self._accepted = AcceptedAlerts()
         self._again: deque[Raised] = deque()
         self._pictures_sent: OrderedDict[tuple[str, int, int | None], None] = OrderedDict()
@@ -132,7 +135,7 @@ class Outbox:
     def refused(self, reason: str) -> None:
         """Count something that was to be an alert and is none."""
         self._figures.count("alerts_refused_total")
-        self._warn("an alert of the ML service was refused", reason=reason[:200])
+        self._warn("an alert of the ML service was refused", reason=self._scrub(reason)[:200])
 
     async def close(self, timeout_s: float) -> None:
         """Give the alerts that wait `timeout_s` to reach the router."""

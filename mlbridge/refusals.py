@@ -18,6 +18,15 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 #: Failures in a row of one stream, others being answered meanwhile, that are the stream's own.
 STRIKES: Final = 2
+#: While an endpoint answers, streams of which none was answered yet, or whose last request failed, leave half of its
+#: room to the others. It does so until nothing was answered for this long, seconds.
+ANSWERS_LAST_S: Final = 10.0
+#: Until a request of such a stream takes so many times what the last answer took, it is no worse than others.
+LATE_TIMES: Final = 2.0
+#: A request of such a stream takes no more room when it has been under way for so long, and for so many times what
+#: one took that was sent later and is answered.
+STUCK_S: Final = 0.5
+STUCK_TIMES: Final = 4.0
 #: A picture that has at most this share of the bytes of the smallest one that was refused is tried at once.
 SMALLER: Final = 0.9
 #: All streams that are backed off together get this share of the time in which an endpoint serves one request.
@@ -65,6 +74,11 @@ class Trouble:
         """Whether its last request was answered, or none was made."""
         return not self.strikes
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether its frames may be those that are not answered: none was yet, or the last request failed."""
+        return bool(self.strikes) or not self.is_proven
+
     def strike(self, now: float) -> None:
         """A request failed that may be the stream's fault."""
         if not self.strikes:
@@ -97,24 +111,56 @@ class Trouble:
         self.struck_at = -math.inf
 
 
-class LastAnswers:
-    """When an endpoint last answered a frame of any stream but a given one."""
+class Latest:
+    """The latest of some times of streams, and the latest of the streams but a given one."""
 
-    __slots__ = ("_at", "_other_at", "_stream")
+    __slots__ = ("_other_at", "_stream", "at")
 
     def __init__(self) -> None:
+        #: Of all streams; minus infinity: there was none.
+        self.at = -math.inf
         self._stream = ""
-        self._at = self._other_at = -math.inf
+        self._other_at = -math.inf
 
-    def add(self, stream: str, now: float) -> None:
-        """It answered a frame of this stream."""
-        if stream != self._stream:
-            self._stream, self._other_at = stream, self._at
-        self._at = now
+    def add(self, stream: str, at: float) -> None:
+        """A time of this stream."""
+        if stream == self._stream:
+            self.at = max(self.at, at)
+        elif at >= self.at:
+            self._stream, self._other_at, self.at = stream, self.at, at
+        else:
+            self._other_at = max(self._other_at, at)
 
     def but(self, stream: str) -> float:
-        """When it last answered a frame of another stream; minus infinity: never."""
-        return self._other_at if stream == self._stream else self._at
+        """The latest of the other streams; minus infinity: there was none."""
+        return self._other_at if stream == self._stream else self.at
+
+
+class LastAnswers:
+    """When an endpoint last answered, and when what it answered had been sent; of all streams but a given one."""
+
+    __slots__ = ("came", "sent", "took_s")
+
+    def __init__(self) -> None:
+        self.came = Latest()
+        self.sent = Latest()
+        #: What the last answer took, seconds.
+        self.took_s = 0.0
+
+    def add(self, stream: str, sent_at: float, now: float) -> None:
+        """It answered a frame of this stream."""
+        self.came.add(stream, now)
+        self.sent.add(stream, sent_at)
+        self.took_s = now - sent_at
+
+    def stuck_at(self, sent_at: float) -> float:
+        """From when a request that was sent then may be one that is never answered; infinity: nothing says so.
+
+        One that was sent later was answered, and this one takes much longer than that.
+        """
+        if sent_at >= self.sent.at:
+            return math.inf
+        return sent_at + max(STUCK_S, STUCK_TIMES * self.took_s)
 
 
 class Telling:

@@ -12,13 +12,23 @@ import bisect
 import enum
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from watchout.common.pacing import Sampler
 from watchout.mlbridge.endpoints import Endpoints, Turn
 from watchout.mlbridge.looks import Coverage
-from watchout.mlbridge.refusals import LONGEST_RETRY_GAP_S, RETRY_SHARE, STRIKES, Blame, LastAnswers, Trouble
+from watchout.mlbridge.refusals import (
+    ANSWERS_LAST_S,
+    LATE_TIMES,
+    LONGEST_RETRY_GAP_S,
+    RETRY_SHARE,
+    STRIKES,
+    Blame,
+    LastAnswers,
+    Trouble,
+)
 
 #: A stream of which nothing came for so long is forgotten, and its waiting frame with it.
 FORGET_AFTER_S: Final = 60.0
@@ -143,7 +153,7 @@ class _Waiting(Generic[F]):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """`retry`: its stream was backed off when it was sent. `trial`: its stream's last request had failed."""
+    """`retry`: its stream was backed off when it was sent. `trial`: it was on trial (`Trouble`). `apart`: as sent."""
 
     stream: str
     deadline: float
@@ -152,6 +162,7 @@ class _Request:
     size_bytes: int
     retry: bool
     trial: bool
+    apart: bool
 
 
 class Scheduler(Generic[F]):
@@ -182,14 +193,17 @@ class Scheduler(Generic[F]):
         self._waiting_bytes = 0
         self._latest_came_at = -math.inf
         self._ready: list[_Place] = []  # by turn: may go now
+        self._ready_on_trial: list[_Place] = []  # by turn: may go now, of streams that are on trial
         self._later: list[_Place] = []  # by time: may go then
         self._retries: list[_Place] = []  # of streams that are backed off, by time: may go now
         self._retry_under_way = False
-        self._trials = 0  # under way, of streams whose last request failed, retries included
+        self._trials = 0  # under way, of streams that are on trial, retries included
+        self._trial_from = -math.inf  # no trial before where there is room for one only
         self._retry_from = -math.inf  # no retry before, so that all of them have no more than their share
         self._last_answers = [LastAnswers() for _ in endpoints.each]
         self._requests: OrderedDict[int, _Request] = OrderedDict()  # by deadline, as all have the same timeout
         self._in_flight_bytes = 0
+        self._now = -math.inf
         self._turns = 0
         self._tickets = 0
 
@@ -256,10 +270,13 @@ class Scheduler(Generic[F]):
         if request is None:
             self.counts.late += 1
             return Answered.LATE
-        self.endpoints.answered(request.turn, now)
+        if request.apart:
+            self.endpoints.answered_apart(request.turn, now)
+        else:
+            self.endpoints.answered(request.turn, now, may_measure=self._trials <= self._aside(now))
         if request.copy:
             return Answered.COPY
-        self._last_answers[request.turn.endpoint].add(request.stream, now)
+        self._last_answers[request.turn.endpoint].add(request.stream, request.turn.sent_at, now)
         known = self._streams[request.stream]
         known.trouble.clear()
         known.coverage.looked(now)
@@ -280,6 +297,7 @@ class Scheduler(Generic[F]):
     def due(self, now: float) -> list[Command[F]]:
         """What is to be done now."""
         commands: list[Command[F]] = []
+        self._now = now
         while self._requests:
             ticket, request = next(iter(self._requests.items()))
             if request.deadline > now:
@@ -291,25 +309,29 @@ class Scheduler(Generic[F]):
         while self._later and self._later[0].key <= now:
             stream = self._later.pop(0).stream
             self._queue(stream, self._streams[stream], now)
-        while (place := self._next(now)) is not None and (turns := self.endpoints.begin(now)):
+        while (place := self._next(now)) is not None and (turns := self.endpoints.begin(now, self._aside(now))):
             known = self._streams[place.stream]
             self._unqueue(known)
             commands += self._send(place.stream, known, turns, now)
         return commands
 
     def next_at(self) -> float | None:
-        """When `due` has something to do if nothing happens before; None: only after an event."""
+        """When `due` has something to do if nothing happens after its last call; None: only after an event."""
+        now = self._now
         times: list[float] = []
         if self._requests:
             times.append(next(iter(self._requests.values())).deadline)
         if self._waiting:
             times.append(self._old_at())
-            opens_at = self.endpoints.opens_at()
+            times.extend(at for at in self._stuck_at() if now < at < math.inf)
+            opens_at = self.endpoints.opens_at(now, self._aside(now))
             if opens_at is not None:
-                if self._next_ready() is not None:
+                if self._first_fitting(self._ready) is not None:
                     times.append(opens_at)
+                if self._first_fitting(self._ready_on_trial) is not None:
+                    times.append(max(self._trial_opens_at(now), opens_at))
                 if self._retries and not self._retry_under_way and self._fits(self._retries[0]):
-                    times.append(max(self._retry_from, opens_at))
+                    times.append(max(self._retry_from, opens_at, self._trial_opens_at(now, retry=True)))
                 if self._later:
                     times.append(max(self._later[0].key, opens_at))
         if self._streams:
@@ -341,34 +363,85 @@ class Scheduler(Generic[F]):
 
     def _next(self, now: float) -> _Place | None:
         """Whose turn it is, if there is room for it; None: nobody's."""
-        ready = self._next_ready()
-        if not self._retries or self._retry_under_way or not self._fits(self._retries[0]):
+        ready = self._next_ready(now)
+        if (
+            not self._retries
+            or self._retry_under_way
+            or not self._fits(self._retries[0])
+            or self._trial_opens_at(now, retry=True) > now
+        ):
             return ready
         # Retries have their share; beyond it they get what nobody else wants. A stream that is served probes better.
         if ready is None and not self._requests:
             return self._retries[0]
         return self._retries[0] if now >= self._retry_from and not (ready and self.endpoints.away) else ready
 
-    def _next_ready(self) -> _Place | None:
+    def _next_ready(self, now: float) -> _Place | None:
         """The one of those that may go now that was served longest ago.
 
-        Streams whose last request failed have half of the room. They are no probes while there is another to send, nor
-        are those of which none was answered yet: if theirs are the frames that fail, the others go on meanwhile.
+        Streams on trial leave room to the others. While no endpoint is to be had they are probes only where there is
+        no other to send: if theirs are the frames that fail, the service is not found to be back by them.
         """
-        is_away = self.endpoints.away
-        room = max(1, self.endpoints.each[self.endpoints.in_use].limiter.limit // 2)
-        held_back: _Place | None = None
-        for place in self._ready:
-            if not self._fits(place):
-                continue
-            trouble = self._streams[place.stream].trouble
-            if trouble.is_clear and (trouble.is_proven or not is_away):
-                return place
-            if held_back is None and (is_away or self._trials < room):
-                held_back = place
-                if not is_away:
+        ready = self._first_fitting(self._ready)
+        if ready is not None and self.endpoints.away:
+            return ready
+        trial = self._first_fitting(self._ready_on_trial, proven_first=self.endpoints.away)
+        if trial is None or self._trial_opens_at(now) > now:
+            return ready
+        return trial if ready is None else min(ready, trial)
+
+    def _first_fitting(self, queue: list[_Place], *, proven_first: bool = False) -> _Place | None:
+        found = None
+        for place in queue:
+            if self._fits(place):
+                if not proven_first or self._streams[place.stream].trouble.is_proven:
                     return place
-        return held_back
+                found = found or place
+        return found
+
+    def _stuck_at(self) -> Iterator[float]:
+        """From when each request of a stream on trial at the endpoint in use counts as one that is never answered."""
+        if self._trials:
+            in_use = self.endpoints.in_use
+            last = self._last_answers[in_use]
+            for request in self._requests.values():
+                if request.trial and request.turn.endpoint == in_use:
+                    yield last.stuck_at(request.turn.sent_at)
+
+    def _aside(self, now: float) -> int:
+        """Requests under way that take no room from others; half of what may be under way at most."""
+        most = self.endpoints.each[self.endpoints.in_use].limiter.bound // 2
+        return min(most, sum(at <= now for at in self._stuck_at()))
+
+    def _late(self, now: float) -> int:
+        """Requests of streams on trial that take longer than others did, and may yet be answered."""
+        in_use = self.endpoints.in_use
+        last = self._last_answers[in_use]
+        since = now - LATE_TIMES * last.took_s
+        return sum(
+            request.trial and request.turn.endpoint == in_use and request.turn.sent_at < since
+            for request in self._requests.values()
+        ) - self._aside(now)
+
+    def _trial_opens_at(self, now: float, *, retry: bool = False) -> float:
+        """When a stream on trial may be shown, as far as the others are concerned; infinity: after an event.
+
+        While others are answered, such streams have half of the room, apart from those whose time to be answered is not
+        over, and half of the time where that is room for one; none while the latency alone is measured. A `retry` has
+        its own share.
+        """
+        others_until = self._last_answers[self.endpoints.in_use].came.at + ANSWERS_LAST_S
+        if self.endpoints.away or now >= others_until:
+            return -math.inf
+        limiter = self.endpoints.each[self.endpoints.in_use].limiter
+        if limiter.measures(now):
+            return others_until
+        if retry or not self._trials:
+            return -math.inf if retry or limiter.limit > 3 else min(others_until, self._trial_from)
+        under_way = self._trials - self._aside(now)
+        if under_way >= max(1, limiter.limit - 1) or self._late(now) >= max(1, limiter.limit // 2):
+            return others_until
+        return -math.inf if limiter.limit > 3 else min(others_until, self._trial_from)
 
     def _fits(self, place: _Place) -> bool:
         """Whether its frame may be under way beside those that are."""
@@ -384,7 +457,8 @@ class Scheduler(Generic[F]):
         self.counts.sent += 1
         retry = known.trouble.retry_at is not None
         self._retry_under_way = self._retry_under_way or retry
-        trial = not known.trouble.is_clear
+        trial = known.trouble.on_trial
+        apart = not known.trouble.is_clear
         self._trials += trial
         deadline = now + self._timeout_s
         commands: list[Command[F]] = []
@@ -394,12 +468,19 @@ class Scheduler(Generic[F]):
             self._tickets += 1
             self._in_flight_bytes += taken.size_bytes
             self._requests[self._tickets] = _Request(
-                stream, deadline, turn, copy, taken.size_bytes, retry and not copy, trial and not copy
+                stream,
+                deadline,
+                turn,
+                copy,
+                taken.size_bytes,
+                retry and not copy,
+                trial and not copy,
+                apart,
             )
             commands.append(
                 SendFrame(
                     self._tickets, stream, taken.frame, deadline, taken.came_at, turn.endpoint, copy,
-                    apart=trial,
+                    apart=apart,
                 )
             )  # fmt: skip
         return commands
@@ -428,6 +509,8 @@ class Scheduler(Generic[F]):
             self.endpoints.failed(request.turn, now, retry_after_s)
         else:
             self.endpoints.refused(request.turn, now)
+        if request.trial and not request.retry and blame is not Blame.SERVICE:
+            self._trial_from = now + now - request.turn.sent_at
         if not request.copy:
             if blame is Blame.FRAME:
                 self.counts.refused += 1
@@ -444,11 +527,16 @@ class Scheduler(Generic[F]):
         trouble.strike(now)
         if request.turn.probe:
             return Blame.SERVICE
-        others_at = self._last_answers[request.turn.endpoint].but(request.stream)
+        sent_at, last = request.turn.sent_at, self._last_answers[request.turn.endpoint]
+        others_at = last.came.but(request.stream)
         if trouble.strikes >= STRIKES and others_at >= trouble.struck_at:
             return Blame.FRAME
-        # One that was answered while this one was under way shows that the service works.
-        return Blame.UNSURE if others_at >= request.turn.sent_at else Blame.SERVICE
+        if not trouble.is_proven and now >= request.deadline and last.sent.but(request.stream) > sent_at:
+            return Blame.FRAME  # of one that was sent later the service made an end in time, of this one it never did
+        # One that was answered while this one was under way shows that the service works. A stream on trial has to be
+        # shown when others are not, and is believed to be the cause until nothing was answered for as long again.
+        since = sent_at - self._timeout_s if request.trial else sent_at
+        return Blame.UNSURE if others_at >= since else Blame.SERVICE
 
     def _land(self, request: _Request, now: float) -> None:
         """The stream of a request, not a copy, may have its next turn."""
@@ -527,7 +615,7 @@ class Scheduler(Generic[F]):
     def _unqueue(self, known: _Stream) -> None:
         if known.queued is None:
             return
-        for queue in (self._ready, self._later, self._retries):
+        for queue in (self._ready, self._ready_on_trial, self._later, self._retries):
             at = bisect.bisect_left(queue, known.queued)
             if at < len(queue) and queue[at] == known.queued:
                 del queue[at]
@@ -545,7 +633,7 @@ class Scheduler(Generic[F]):
             at = max(at, retry_at)
         if at <= now:
             known.queued = _Place(known.turn, stream)
-            bisect.insort(self._ready, known.queued)
+            bisect.insort(self._ready_on_trial if known.trouble.on_trial else self._ready, known.queued)
         else:
             known.queued = _Place(at, stream)
             bisect.insort(self._later, known.queued)

@@ -18,6 +18,8 @@ MAX_RECENT: Final = 1_024
 #: Whoever was shown a frame so long before the connection ended may have ended it, seconds; most frames looked back at.
 SUSPECT_S: Final = 1.0
 MAX_PACED: Final = 64
+#: Streams that may have ended a connection and are remembered; past it the one that is suspected for longest is not.
+MAX_SUSPECTS: Final = 1_024
 
 #: How long the first frames of a connection wait to learn whether the service answers each, seconds.
 LEARN_S: Final = 0.5
@@ -40,8 +42,7 @@ class Answers:
         self._sizes: dict[Key, int] = {}
         self._unusable: UnusableAnswer | None = None
         self._paced: deque[tuple[float, str]] = deque(maxlen=MAX_PACED)
-        #: Streams with a frame that was not answered before the connection ended, and may have ended it.
-        self.suspects: set[str] = set()
+        self._suspects: OrderedDict[str, None] = OrderedDict()
         self.answers_each: bool | None = None
         self.came_at = 0.0
 
@@ -81,6 +82,17 @@ class Answers:
         unusable, self._unusable = self._unusable, None
         if unusable is not None:
             raise unusable
+
+    def is_suspect(self, stream: str) -> bool:
+        """Whether a frame of it was not answered before a connection ended, and may have ended it.
+
+        It stays so until `acquit`, whatever other streams do: two of them must not hide each other.
+        """
+        return stream in self._suspects
+
+    def acquit(self, stream: str) -> None:
+        """A frame of it was shown over a connection of its own, which stood."""
+        self._suspects.pop(stream, None)
 
     def forget(self, frame: Frame, answer: Answer) -> None:
         """Wait for it no longer."""
@@ -156,7 +168,11 @@ class Answers:
                 answer.set_exception(TargetFailure(reason, blame=blame))
         if largest is None:
             since = asyncio.get_running_loop().time() - SUSPECT_S
-            self.suspects = {stream for at, stream in self._paced if at >= since}
+            for at, stream in self._paced:
+                if at >= since:
+                    self._suspects[stream] = None
+            while len(self._suspects) > MAX_SUSPECTS:
+                self._suspects.popitem(last=False)
         self._under_way.clear()
         self._sizes.clear()
         self._paced.clear()

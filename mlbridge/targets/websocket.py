@@ -78,7 +78,7 @@ class WebSocketTarget:
         """
         assert self._lasting is not None, "open comes first"
         body = json_body(frame)
-        if (apart or frame.stream_id in self._answers.suspects) and self._apart < MAX_APART:
+        if (apart or self._answers.is_suspect(frame.stream_id)) and self._apart < MAX_APART:
             connection = await self._open_apart()
             if connection is not None:
                 return await self._show_apart(connection, frame, body)
@@ -152,7 +152,7 @@ class WebSocketTarget:
         except BaseException:
             reader.cancel()
             raise
-        self._answers.suspects.discard(frame.stream_id)
+        self._answers.acquit(frame.stream_id)
         if answers.answers_each:
             reader.cancel()
         return values

@@ -65,7 +65,7 @@ class ZeroMqTarget:
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Push the frame: done when the socket has taken it, which it does for a service that reads."""
         assert self._push is not None, "open comes first"
-        if apart or frame.stream_id in self._answers.suspects:
+        if apart or self._answers.is_suspect(frame.stream_id):
             return await self._show_apart(frame)
         push = self._push
         try:
@@ -106,7 +106,7 @@ class ZeroMqTarget:
             push.disable_monitor()
             monitor.close()
             push.close()
-        self._answers.suspects.discard(frame.stream_id)
+        self._answers.acquit(frame.stream_id)
         self._answers.paced(frame.stream_id)
         return []
 

@@ -24,6 +24,7 @@ from watchout.common.metrics import FIGURES
 from watchout.common.settings import Settings
 from watchout.mlbridge.app import Bridge
 from watchout.mlbridge.feed import Outage
+from watchout.mlbridge.scrubber import scrubber_of
 
 PICTURE = b"\xff\xd8\xff picture"
 
@@ -503,3 +504,28 @@ def test_a_second_outage_soon_after_the_first_is_told_when_it_is_sure() -> None:
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize("answer", ["{}", {"alert": {"severity": "{}", "message": "m"}}])
+async def test_secrets_that_the_service_echoes_do_not_reach_the_log(
+    router: FakeRouter, stub: MlStub, bridge: Start, logs: list[EventDict], answer: object
+) -> None:
+    header, user, password, query = "Bearer canary-in-a-header", "canary-user", "canary/pass", "canary-in-the-query"
+    echo = f"<p>{header} {user}:{password} canary%2Fpass {query}</p>"
+    stub.mode, stub.answer = "answer", json.loads(json.dumps(answer).replace("{}", echo))
+    url = stub.url.replace("http://", f"http://{user}:canary%2Fpass@") + f"/?key={query}"
+    async with bridge(url, ml_headers=(("X-Key", header),)) as process:
+        await joined(router)
+        router.push(frame("cam", 1))
+        await until(lambda: figure(process, "ml_answers_unusable_total") or figure(process, "alerts_refused_total"))
+    assert [line for line in logs if "***" in str(line)]
+    assert not [line for line in logs if "canary" in str(line)]
+
+
+@pytest.mark.parametrize("cut", [*range(8, 25), *range(-24, -7)])
+def test_a_secret_that_is_cut_off_is_found(cut: int) -> None:
+    scrub = scrubber_of(Settings(ml_headers=(("X-Key", "0123456789abcdefghijklmn"),)))
+    secret = "0123456789abcdefghijklmn"
+    shown = scrub(f"it said '{secret[:cut] if cut > 0 else secret[cut:]}...'")
+    assert "***" in shown
+    assert not set("0123ijklmn") & set(shown.replace("***", "").replace("it said", ""))

@@ -33,7 +33,7 @@ def test_one_that_is_busy_is_waited_for() -> None:
     endpoints = make(bound=1)
     (turn,) = endpoints.begin(0.0)
     assert endpoints.begin(0.0) == []
-    assert endpoints.opens_at() is None
+    assert endpoints.opens_at(0.0) is None
     endpoints.answered(turn, 0.1)
     assert numbers(endpoints.begin(0.1)) == [0]
 
@@ -74,14 +74,14 @@ def test_while_both_are_away_each_gets_a_probe_in_its_time() -> None:
     breaks(endpoints, 1, 0.05)
     assert endpoints.away
     assert endpoints.begin(0.05) == []
-    assert endpoints.opens_at() == 0.1
+    assert endpoints.opens_at(0.0) == 0.1
     (first,) = endpoints.begin(1.0)
     (second,) = endpoints.begin(1.0)
     assert (first.endpoint, second.endpoint) == (0, 1)
     assert first.probe
     assert second.probe
     assert endpoints.begin(1.0) == []
-    assert endpoints.opens_at() is None
+    assert endpoints.opens_at(0.0) is None
     endpoints.answered(second, 1.1)
     assert endpoints.in_use == 1
 
@@ -143,7 +143,7 @@ def test_a_probe_needs_room_beside_what_is_still_under_way() -> None:
     endpoints.failed(first, 0.1, retry_after_s=1.0)  # the limit falls to 1, which `second` takes up
     assert endpoints.each[0].limiter.limit == 1
     assert endpoints.begin(5.0) == []
-    assert endpoints.opens_at() is None, "only after an answer or a failure"
+    assert endpoints.opens_at(5.0) is None, "only after an answer or a failure"
     endpoints.failed(second, 5.0)
     (probe,) = endpoints.begin(5.0)
     assert probe.probe

@@ -177,6 +177,7 @@ async def test_a_service_that_hangs_has_bounded_requests_and_then_one_at_a_time(
         cameras = Cameras(router, *(f"s{n}" for n in range(20)))
         await cameras.until(lambda: figure(process, "ml_breaker_opened_total") == 1)
         assert stub.most_under_way <= 8
+        await cameras.until(lambda: figure(process, "ml_timeouts_total") >= 10)  # those from before the breaker opened
         await until(lambda: not stub.under_way or len(stub.under_way) == 1, PATIENCE_S)
         stub.most_under_way = 0
         await cameras.during(2.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -43,6 +44,10 @@ LOOK_S = 0.15
 LEARN_S = 8.0
 MEASURE_S = 5.0
 SMALL = b"\xff\xd8\xff" + bytes(2_000)
+#: What the good cameras keep of their rate. `make test-ml-share` wants 0.9 of longer runs; here much goes on at once.
+SHARE = float(os.environ.get("WATCHOUT_TEST_ML_SHARE", "0.5"))
+if SHARE > 0.5:
+    LEARN_S, MEASURE_S = 20.0, 30.0
 LARGE = b"\xff\xd8\xff" + bytes(1_300_000)
 LIMIT = 1 << 20
 
@@ -307,6 +312,7 @@ async def test_four_cameras_keep_their_rate_beside_twelve_that_the_service_refus
         "http batch 413": (over_http(with_413), {"ml_batch": 4}),
         "websocket 1009": (over_websocket(by_closing, max_size=LIMIT), {"bad": LARGE}),
         "nats": (over_nats(broker, "one"), {"bad": LARGE}),
+        "zeromq": (over_zeromq, {"bad": LARGE}),
     }
     with capture_logs() as lines:
         results = await asyncio.gather(*(rates(kind, **settings) for kind, settings in kinds.values()))
@@ -315,8 +321,8 @@ async def test_four_cameras_keep_their_rate_beside_twelve_that_the_service_refus
     for name, (alone, beside, run) in zip(kinds, results, strict=True):
         figures = run.figures.values
         assert figures["ml_refusals_total"] >= len(BAD), name
-        # The very share is a matter of `test_refusals`, in virtual time: here much goes on beside each other.
-        assert beside > 0 < alone, (name, alone, beside)
+        assert beside >= SHARE * alone > 0, (name, alone, beside)
+    print({name: (alone, beside) for name, (alone, beside, _) in zip(kinds, results, strict=True)})
 
 
 async def test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_others_are_answered(
@@ -328,6 +334,7 @@ async def test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_ot
         "http 500": (over_http(with_500), {}),
         "http batch 500": (over_http(with_500), {"ml_batch": 4}),
         "http error object": (over_http(with_an_error), {}),
+        "http silence": (over_http(with_silence), {}),
         "http closed": (over_http(with_a_closed_connection), {}),
         "websocket 1011": (over_websocket(by_closing), {}),
         "websocket error": (over_websocket(by_an_error), {}),
@@ -337,5 +344,5 @@ async def test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_ot
     results = await asyncio.gather(*(rates(kind, **settings) for kind, settings in kinds.values()))
     for name, (alone, beside, run) in zip(kinds, results, strict=True):
         assert run.figures.values["ml_refusals_total"] > 0, name
-        assert beside > 0 < alone, (name, alone, beside)
+        assert beside >= SHARE * alone > 0, (name, alone, beside)
     print({name: (alone, beside) for name, (alone, beside, _) in zip(kinds, results, strict=True)})

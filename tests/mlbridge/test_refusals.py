@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.mlbridge.test_scheduler import make, offer, sent
 from tests.mlbridge.virtual_time import Simulation, VirtualService
@@ -12,9 +14,12 @@ from watchout.mlbridge.refusals import (
     LONGEST_PAUSE_S,
     MAX_LINES,
     MAX_TOLD,
+    STUCK_S,
+    STUCK_TIMES,
     TOLD_EVERY_S,
     Blame,
     LastAnswers,
+    Latest,
     Telling,
     Trouble,
 )
@@ -52,14 +57,25 @@ def test_only_a_clearly_smaller_picture_ends_the_pause_and_the_next_has_to_be_sm
     assert trouble.offered(600)
 
 
-def test_the_last_answer_to_others_is_known_of_each_stream() -> None:
+@given(times=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=30))
+def test_the_latest_time_of_others_is_known_of_each_stream(times: list[tuple[str, float]]) -> None:
+    latest = Latest()
+    for number, (stream, at) in enumerate(sorted(times, key=lambda pair: pair[1])):
+        latest.add(stream, at)
+        so_far = sorted(times, key=lambda pair: pair[1])[: number + 1]
+        assert latest.at == max(at for _, at in so_far)
+        for each in "abcd":
+            assert latest.but(each) == max((at for name, at in so_far if name != each), default=float("-inf"))
+
+
+def test_a_request_is_stuck_when_one_that_was_sent_later_took_much_less() -> None:
     last = LastAnswers()
-    assert last.but("a") == float("-inf")
-    for stream, now in (("a", 1.0), ("b", 2.0), ("b", 3.0)):
-        last.add(stream, now)
-    assert (last.but("a"), last.but("b"), last.but("c")) == (3.0, 1.0, 3.0)
-    last.add("a", 4.0)
-    assert (last.but("a"), last.but("b")) == (3.0, 4.0)
+    assert last.stuck_at(0.0) == float("inf")
+    last.add("a", 1.0, 1.5)
+    assert last.stuck_at(0.5) == 0.5 + STUCK_TIMES * 0.5
+    assert last.stuck_at(1.0) == float("inf"), "none was sent later"
+    last.add("a", 2.0, 2.001)
+    assert last.stuck_at(1.0) == 1.0 + STUCK_S
 
 
 def test_a_stream_is_named_once_a_minute_with_what_was_not_told() -> None:
@@ -254,3 +270,123 @@ def test_when_every_stream_is_refused_the_breaker_stays_closed_and_all_are_tried
     simulation.run(60.0 + 2 * LONGEST_PAUSE_S)
     assert simulation.scheduler.backed_off(simulation.now) == []
     assert simulation.rate(simulation.now - 10) > 0.9 * 4 / 0.15
+
+
+POISON = frozenset(f"s{number}" for number in range(4, 16))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("timeout_s", [2.0, 5.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_four_streams_keep_their_rate_beside_twelve_that_are_never_answered(
+    workers: int, timeout_s: float, seed: int
+) -> None:
+    """They do so from the tenth second on, and the service is not found to be away."""
+
+    def made(poison: frozenset[str]) -> Simulation:
+        service = VirtualService(workers, lambda now: 0.15, never_answers=poison)
+        return Simulation([service], streams=4 + len(poison), timeout_s=timeout_s, seed=seed)
+
+    alone, beside = made(frozenset()), made(POISON)
+    alone.run(10.0)
+    beside.run(10.0)
+    found = len(alone.answers), len(beside.answers)
+    alone.run(60.0)
+    beside.run(60.0)
+    assert len(beside.answers) - found[1] >= 0.9 * (len(alone.answers) - found[0])
+    assert sorted(beside.scheduler.backed_off(60.0)) == sorted(POISON)
+    assert beside.endpoints.each[0].breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_they_keep_it_where_each_such_frame_blocks_a_worker_for_a_while(workers: int) -> None:
+    """No bridge can help while all workers are blocked, which twelve frames may do at first: in the end they do not."""
+    service = VirtualService(workers, lambda now: 0.15, never_answers=POISON, held_s=2.0)
+    simulation = Simulation([service], streams=16, timeout_s=2.0)
+    simulation.run(400.0)
+    assert simulation.rate(200.0) >= 0.9 * min(8.0, workers / 0.15)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_cameras_that_turn_to_frames_which_are_never_answered_cost_the_others_one_deadline(workers: int) -> None:
+    service = VirtualService(workers, lambda now: 0.15)
+    simulation = Simulation([service], streams=16, timeout_s=2.0, max_fps=1.0)
+    simulation.run(30.0)
+    before = sum(simulation.answered_of[f"s{number}"] for number in range(4)) / 30.0
+    service.never_answers = POISON
+    simulation.run(45.0)
+    looks = len(simulation.answers)
+    simulation.run(75.0)
+    assert (len(simulation.answers) - looks) / 30.0 >= 0.9 * before
+    assert sorted(simulation.scheduler.backed_off(75.0)) == sorted(POISON)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_a_service_that_answers_nobody_any_more_is_judged_and_no_stream_is(workers: int) -> None:
+    service = VirtualService(workers, lambda now: 0.15)
+    simulation = Simulation([service], streams=16, timeout_s=2.0)
+    simulation.run(30.0)
+    service.fails = lambda now: float("inf")
+    simulation.run(60.0)
+    assert simulation.endpoints.each[0].breaker.opened == 1
+    assert simulation.scheduler.backed_off(60.0) == []
+    asked = sum(at > 40.0 for at in service.asked)
+    assert asked <= 20.0 / 2.0 + 1, "one probe at a time"
+    service.fails = lambda now: None
+    simulation.run(100.0)
+    assert simulation.rate(70.0) >= 0.9 * min(32.0, workers / 0.15)
+
+
+def test_before_anything_is_answered_one_more_is_asked_after_each_quarter_of_a_second_up_to_the_bound() -> None:
+    scheduler = make(in_flight=8, timeout_s=5.0)
+    for number in range(12):
+        offer(scheduler, f"s{number}", 1, 0.0)
+    under_way = {}
+    now: float | None = 0.0
+    while now is not None and now < 5.0:
+        under_way[now] = len(sent(scheduler.due(now)))
+        now = scheduler.next_at()
+    assert under_way == {0.0: 4, 0.25: 1, 0.5: 1, 0.75: 1, 1.0: 1}
+
+
+def test_a_request_that_is_never_answered_takes_no_room_when_later_ones_are() -> None:
+    scheduler = make(in_flight=4, max_fps=1e6, timeout_s=60.0)
+    offer(scheduler, "good", 1, 0.0)
+    scheduler.answered(one(scheduler, 0.0).ticket, 0.1)
+    for stream in ("never", "nor"):
+        offer(scheduler, stream, 1, 0.2)
+    assert len(sent(scheduler.due(0.2))) == 2
+    for number in range(2, 40):
+        now = number / 5
+        offer(scheduler, "good", number, now)
+        offer(scheduler, f"new-{number}", number, now)
+        commands = scheduler.due(now)
+        assert sent(commands)[:1] or now < 1.0
+        for command in commands:
+            assert isinstance(command, SendFrame)
+            scheduler.answered(command.ticket, now + 0.1)
+    assert scheduler.in_flight == 2
+    assert scheduler._aside(8.0) == 2
+
+
+def test_a_first_frame_that_is_past_its_deadline_is_the_frames_fault_when_later_ones_were_answered() -> None:
+    scheduler = make(in_flight=4, max_fps=1e6, timeout_s=1.0)
+    offer(scheduler, "never", 1, 0.0)
+    number = one(scheduler, 0.0).ticket
+    offer(scheduler, "good", 1, 0.1)
+    scheduler.answered(one(scheduler, 0.1).ticket, 0.2)
+    assert scheduler.due(1.0) == [GiveUp(number, "never", Blame.FRAME)]
+    assert scheduler.backed_off(1.0) == ["never"]
+
+
+def test_the_deadline_of_a_stream_on_trial_is_not_the_services_soon_after_another_was_answered() -> None:
+    scheduler = make(in_flight=1, max_fps=1e6, timeout_s=2.0)
+    offer(scheduler, "good", 1, 0.0)
+    scheduler.answered(one(scheduler, 0.0).ticket, 0.1)
+    limit = scheduler.endpoints.each[0].limiter.limit
+    for number, expected in ((1, Blame.UNSURE), (5, Blame.SERVICE), (7, Blame.SERVICE), (9, Blame.SERVICE)):
+        offer(scheduler, f"never-{number}", 1, float(number))
+        ticket = one(scheduler, float(number)).ticket
+        assert scheduler.due(number + 2.0) == [GiveUp(ticket, f"never-{number}", expected)]
+        assert scheduler.endpoints.each[0].limiter.limit == limit
+    assert scheduler.endpoints.each[0].breaker.state is BreakerState.OPEN, "nobody was answered meanwhile"

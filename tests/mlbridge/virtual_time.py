@@ -29,18 +29,26 @@ class VirtualService:
     #: Streams whose frames it refuses, after the time of a look, and how that looks to the bridge.
     refuses: frozenset[str] = frozenset()
     refusal: Blame = Blame.FRAME
+    #: Streams whose frames it never answers, and for how long each keeps one of its workers, seconds.
+    never_answers: frozenset[str] = frozenset()
+    held_s: float = 0.0
     free_at: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
 
-    def ask(self, now: float) -> tuple[float, bool]:
-        """When the request ends, and whether with an answer."""
+    def ask(self, now: float, stream: str = "") -> tuple[float, bool]:
+        """When the request ends, and whether with an answer; infinity: it does not end."""
         self.asked.append(now)
         after = self.fails(now)
         if after is not None:
             return now + after, False
         if not self.free_at:
             self.free_at = [0.0] * self.workers
+        if stream in self.never_answers and not self.held_s:
+            return float("inf"), False
         begins = max(now, heapq.heappop(self.free_at))
+        if stream in self.never_answers:
+            heapq.heappush(self.free_at, begins + self.held_s)
+            return float("inf"), False
         ends = begins + self.work_s(begins)
         heapq.heappush(self.free_at, ends)
         return ends, True
@@ -131,7 +139,7 @@ class Simulation:
             self.sent_ages.append(age)
             self.served_by.append((self.now, command.endpoint))
         service = self.services[command.endpoint]
-        ends, answered = service.ask(self.now)
+        ends, answered = service.ask(self.now, command.stream)
         if ends == float("inf"):
             return
 
