@@ -33,6 +33,7 @@ _SCHEME: Final = re.compile(r"(?:postgres|postgresql)(?:\+[a-z0-9_]+)?|psql|pgsq
 _FOREIGN_SCHEMES: Final = {
     "prisma": "Prisma Accelerate is no PostgreSQL server: use the URL of the database behind it",
     "prisma+postgres": "Prisma Accelerate is no PostgreSQL server: use the URL of the database behind it",
+    "socket": "write the directory of the socket as host: postgresql://user:password@/name?host=/var/run/postgresql",
     "jdbc": "leave out `jdbc:`, and write user and password before the host: postgresql://user:password@host/name",
 }
 

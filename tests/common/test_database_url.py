@@ -66,6 +66,7 @@ def test_hosts_user_and_database_of_every_form(
         ("postgres:", "postgres://user:password@host"),
         ("postgres:/h/d", "postgres://user:password@host"),
         ("mysql://h/d", "postgres://user:password@host"),
+        ("socket:/var/run/postgresql/?db=d", "host=/var/run/postgresql"),
         ("jdbc:postgresql://h/d", "leave out `jdbc:`"),
         ("prisma://accelerate.example/?api_key=x", "Prisma Accelerate"),
         ("prisma+postgres://localhost:51213/?api_key=x", "Prisma Accelerate"),
