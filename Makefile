@@ -40,11 +40,11 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 run: $(VENV)/.run
 	@if token=$$($(BIN)/watchout-ctl token); then \
 	  echo "token of the embedded session store (watchout-ctl token prints it again):"; echo "  $$token"; fi
-	$(HONCHO) start
+	@$(HONCHO) start
 
 dev: $(VENV)/.dev
 	@if token=$$($(BIN)/watchout-ctl token); then echo "token: $$token"; fi
-	$(HONCHO) -f Procfile.dev start
+	@$(HONCHO) -f Procfile.dev start
 
 # With an environment, a home and a port of its own: it runs beside a `make run`, and what .env says of the database and
 # the ML service is not for it. Taken ports are told before anything is installed.
@@ -52,7 +52,7 @@ demo: DEMO_ENV = DATABASE_URL= WATCHOUT_TOKEN= WATCHOUT_HOME='$(DEMO_HOME)' WATC
   ML_SERVICE_URL=http://127.0.0.1:$(ML_PORT) ML_FALLBACK_URL= ML_PORT=$(ML_PORT) FOOTAGE='$(FOOTAGE)'
 demo: demo-ports $(VENV)/.demo
 	@echo "the demo serves http://localhost:$(DEMO_PORT), with its home in $(DEMO_HOME)"
-	$(HONCHO) -e /dev/null -f Procfile.demo start
+	@$(HONCHO) -e /dev/null -f Procfile.demo start
 
 demo-ports:
 	@$(PYTHON) common/port_holder.py DEMO_PORT=$(DEMO_PORT) ML_PORT=$(ML_PORT)

@@ -95,6 +95,8 @@ def _meant(name: str, known: Iterable[str]) -> str | None:
         target = candidate.removeprefix(PREFIX)
         most = 2 if len(target) >= TWO_SLIPS_FROM else 1
         left, right = (shape, candidate) if shape == bare else (bare, target)
+        if left.endswith("Y") and right.endswith("IES"):  # the plural of a name that was given in the singular
+            left = f"{left[:-1]}IES"
         slips = distance(left, right, most)
         # Who types a name gets its first letter right; another one there is another program's variable (GLOG_LEVEL).
         if left[:1] == right[:1] and slips <= most and (best is None or slips < best[0]):

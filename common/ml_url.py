@@ -33,6 +33,7 @@ _INSTEAD: Final = {
     "natss": "tls://host[:port], which is NATS over TLS",
     "grpc": f"{_EXPECTED}; gRPC is not supported",
 }
+_UNREADABLE: Final = "a URL whose host or port cannot be read"
 _CHANNEL: Final = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.:-]{1,128}(?<!\.)")
 #: A host that can be shown: one that has a dot, is localhost or an address, or has a port behind it. A single word may
 #: be a secret in the wrong place.
@@ -78,9 +79,12 @@ def check(raw: str) -> str:
         options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
         port = None if scheme in _SENTINEL else parts.port
     except ValueError:
-        raise MlUrlFault(_EXPECTED) from None
+        raise MlUrlFault(
+            f"a port from 1 to 65535 after the host, or none: {_EXPECTED}", shown and _UNREADABLE
+        ) from None
     if not parts.hostname or port == 0 or any(c.isspace() for c in raw):
-        raise MlUrlFault(_EXPECTED)
+        what = "space" if any(c.isspace() for c in raw) else "port 0" if port == 0 else "no host"
+        raise MlUrlFault(_EXPECTED, shown and f"a {scheme}:// URL with {what}")
     _check_parts(parts, port, options)
     return raw.rstrip("/") if scheme in ("http", "https") else raw
 

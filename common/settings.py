@@ -153,6 +153,8 @@ def _ml_headers(raw: str) -> tuple[tuple[str, str], ...]:
 def _host(raw: str) -> str:
     if any(c.isspace() or c in "/@?#" for c in raw):
         raise _Fault("a host name or an IP address")
+    if raw.count(":") == 1 or "]:" in raw:
+        raise _Fault("a host name or an IP address alone: the port is WATCHOUT_PORT")
     return raw
 
 

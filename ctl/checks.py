@@ -45,7 +45,8 @@ class Home:
     """What there is of `WATCHOUT_HOME`; modes are None for what is not there.
 
     `owner` has it, `user` runs this; `writable` is about it, or else about `parent`, the nearest directory above that
-    is there. `ours` and `others`: it holds files of watchout, and of somebody else.
+    is there; `read_only`: its file system is mounted so. `ours` and `others`: it holds
+    files of watchout, and of somebody else.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Home:
     owner: int = 0
     user: int = 0
     writable: bool = True
+    read_only: bool = False
     ours: bool = False
     others: bool = False
     store_mode: int | None = None
@@ -80,6 +82,13 @@ def _of_directory(home: Home) -> Finding:
     socket_bytes = len(str(path).encode(errors="surrogateescape")) + SOCKET_NAME_BYTES
     lengths = f"socket paths have {socket_bytes} of {SOCKET_PATH_BYTES} bytes, {size(home.free_bytes)} are free"
     facts = {"path": str(path), "socketPathBytes": socket_bytes, "freeBytes": home.free_bytes}
+    if home.read_only:
+        return wrong(
+            "home",
+            f"{path} is on a file system that is mounted read-only: sockets and locks are written there.",
+            "Mount it for writing, or set WATCHOUT_HOME.",
+            **facts,
+        )
     if home.mode is None:
         if home.writable:
             return ok("home", f"{path} is not there yet, `watchout-gateway` makes it ({lengths}).", **facts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -255,6 +256,8 @@ async def _open(edge: Edge, path: str) -> ClientConnection:
         if isinstance(exc.__cause__, EOFError):  # nothing came before the end: a proxy without its server, or TLS
             raise _NoAnswerError(f"{edge.url} ends the connection without an answer (does it speak TLS?)") from None
         raise Failure(f"{edge.url} does not speak HTTP (if it speaks TLS, write wss://)") from None
+    except socket.gaierror as exc:
+        raise _NoAnswerError(f"the host name of {edge.url} cannot be found ({exc.strerror})") from None
     except (ConnectionError, TimeoutError, OSError):
         raise _NoAnswerError(f"nothing is running at {edge.url} (is `honcho start` up?)") from None
     except InvalidHandshake as exc:

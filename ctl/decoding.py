@@ -127,6 +127,8 @@ def fault_of(error: Exception, *, silent_s: float | None = None) -> VideoFault:
     ):
         if isinstance(error, kind):
             return VideoFault(text, lasting=lasting)
+    if isinstance(error, OSError) and error.errno == errno.ENOTTY:
+        return VideoFault("it is no camera", lasting=True)
     if isinstance(error, OSError) and error.errno == errno.EIO:  # what FFmpeg says of most that ends a connection
         return VideoFault("the connection ended")
     if isinstance(error, av.error.HTTPError | OSError):

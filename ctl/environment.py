@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -30,6 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ANY_ADDRESS: Final = ("", "*", "::", "0.0.0.0")  # noqa: S104 - what a host setting may say, nothing is bound here
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+#: Where clients connect at the gateway: an address that is copied with it is that of the gateway.
+_OWN_PATH: Final = re.compile(r"/streams/(register|subscribe)\Z")
 
 
 class Failure(click.ClickException):
@@ -140,7 +143,8 @@ def edge_url(given: str | None, settings: Settings) -> str:
         raise click.UsageError("--url holds a user name or password, expected ws://host[:port]; the token is --token")
     if not fits:
         raise click.UsageError(f"--url is {given!r}, expected ws://host[:port] or wss://host[:port]")
-    return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
+    path = _OWN_PATH.sub("", parts.path.rstrip("/"))
+    return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{path}"
 
 
 def token_source(given: str | None, environment: Environment) -> Callable[[], str]:

@@ -16,7 +16,7 @@ from watchout.ctl.environment import home_option, read_environment
 
 @click.group("keys", short_help="Make, list, let in and remove keys of bridges on other machines.")
 def keys() -> None:
-    r"""Keys of bridges on other machines, which join the router over TCP (CURVE).
+    """Keys of bridges on other machines, which join the router over TCP (CURVE).
 
     \b
     Where the router runs:
@@ -31,7 +31,7 @@ def keys() -> None:
 
     Public keys may be told to anybody. Files with a secret key have mode 0600 and stay where they are. The running
     router sees a change of the list within a second.
-    """
+    """  # noqa: D301 - click looks for the character itself
 
 
 def _home(home: str | None) -> Settings:

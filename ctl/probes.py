@@ -95,6 +95,7 @@ def _home(path: Path) -> checks.Home:
         path=path,
         user=os.geteuid(),
         writable=os.access(there, os.W_OK | os.X_OK),
+        read_only=bool(disk.f_flag & os.ST_RDONLY),
         free_bytes=disk.f_bavail * disk.f_frsize,
         parent=there,
     )

@@ -101,6 +101,7 @@ class Publisher:
         self._filled = asyncio.Event()
         self._registered = asyncio.Event()
         self._ended = self._told_too_large = False
+        self._pump: Pump | None = None
 
     async def run(self) -> None:
         """Publish until the source ends, or `count` frames were sent. Raises `Failure`."""
@@ -125,8 +126,10 @@ class Publisher:
                     self.skipped += 1
                 self._screen.refresh(self._status(), force=True)
                 self._screen.close()
+                bad = self._pump.passed_over if self._pump else 0
                 self._screen.line(
                     f"sent {counted(self.sent, 'frame')}, {size(self._sent_bytes)}; skipped {self.skipped}"
+                    + (f"; {counted(bad, 'file')} passed over" if bad else "")
                 )
 
     async def _talk(self, connection: Connection) -> None:
@@ -160,7 +163,7 @@ class Publisher:
         await self._registered.wait()
         loop = asyncio.get_running_loop()
         interval = 1 / self._source.fps if self._source.fps else 0.0
-        pump = Pump(self._source.pictures, self._screen.note)
+        pump = self._pump = Pump(self._source.pictures, self._screen.note)
         try:
             due = loop.time()
             while (picture := await pump.get()) is not None:

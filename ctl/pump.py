@@ -17,6 +17,7 @@ class Notice:
     """What a source has to say between two pictures, as one line for people: why it reconnects, what it passed over."""
 
     text: str
+    passed_over: int = 0  # pictures that cannot be used, told with this line
 
 
 #: What a source brings: encoded pictures, and notices between them.
@@ -26,10 +27,12 @@ Pictures = Generator[bytes | Notice, None, None]
 class Pump:
     """Runs an iterator in a thread of its own and hands its items to the loop; at most `AHEAD` wait.
 
-    `on_notice` is called in the loop with the text of each notice.
+    `on_notice` is called in the loop with the text of each notice. `passed_over` counts pictures that could
+    not be used.
     """
 
     def __init__(self, make: Callable[[], Pictures], on_notice: Callable[[str], None] = lambda _: None) -> None:
+        self.passed_over = 0
         self._make = make
         self._on_notice = on_notice
         self._loop = asyncio.get_running_loop()
@@ -49,6 +52,7 @@ class Pump:
                 raise item
             if not isinstance(item, Notice):
                 return item
+            self.passed_over += item.passed_over
             self._on_notice(item.text)
 
     def stop(self) -> None:

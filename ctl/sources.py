@@ -53,6 +53,8 @@ def open_source(
         once: End a live source at its first interruption, instead of connecting again.
         quality: JPEG quality (1 to 95), where pictures are encoded here.
     """
+    if not text.strip():
+        raise Failure("the source is empty, expected a file, a folder, a camera's address, a device or test")
     if text == "test":
         _need("PIL")
         rate = fps or SCENE_FPS
@@ -124,7 +126,7 @@ def _files(files: list[Path], loop: bool) -> Pictures:
             if fault:
                 if path not in told:
                     told.add(path)
-                    yield Notice(f"{fault}; it is passed over")
+                    yield Notice(f"{fault}; it is passed over", passed_over=1)
                 continue
             good += 1
             yield picture

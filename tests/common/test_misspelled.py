@@ -41,6 +41,7 @@ def made_for(service: str) -> dict[str, str]:
         ("JWT_SECERT", "JWT_SECRET"),
         ("ML_SERVICE_URI", "ML_SERVICE_URL"),
         ("LOGLEVEL", "LOG_LEVEL"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
         ("WATCHOUT_NONSENSE", None),
     ],
 )

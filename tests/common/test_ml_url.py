@@ -66,6 +66,13 @@ def test_sentinels_without_a_host_or_a_name_are_refused(url: str) -> None:
         ("redis+cluster://h", "ML_REDIS_MODE=pubsub"),
         ("valkey://h", "redis://host"),
         ("ftp://h", "is a ftp:// URL, expected http(s)://"),
+        ("http://", "is a http:// URL with no host, expected http(s)://host"),
+        ("http://:8500", "is a http:// URL with no host, expected"),
+        ("http://h:abc", "expected a port from 1 to 65535"),
+        ("http://h:70000", "expected a port from 1 to 65535"),
+        ("http://h:0", "is a http:// URL with port 0"),
+        ("http://[::1", "whose host or port cannot be read"),
+        ("http://a b", "with space"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_no_url_is_shown_with_what_is_missing(value: str, says: str) -> None:
@@ -80,6 +87,7 @@ def test_a_value_that_is_no_url_is_shown_with_what_is_missing(value: str, says: 
 @pytest.mark.parametrize(
     "value",
     ["user:hunter2@host:8500", "hunter2hunter2", "host:8500?token=hunter2", "hunter2://u:hunter2@h",
+     "http://u:hunter2", "http://u:hunter2@h:bad", "http://u:hun ter2@h", "http://u:hunter2@",
      "http:/u:hunter2@h",
      "unix://hunter2@/x", "redis+sentinel://:hunter2@h"],
 )  # fmt: skip

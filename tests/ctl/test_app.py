@@ -117,6 +117,8 @@ def test_an_env_file_that_cannot_be_read_is_a_sentence(
         ("cam.example", "", "ws://cam.example"),
         ("http://cam.example:80/", "", "ws://cam.example:80"),
         ("https://cam.example/base/", "", "wss://cam.example/base"),
+        ("ws://cam.example/streams/subscribe", "", "ws://cam.example"),
+        ("https://cam.example/base/streams/register/", "", "wss://cam.example/base"),
     ],
 )
 def test_the_gateways_address(given: str | None, host: str, expected: str) -> None:

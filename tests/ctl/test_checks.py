@@ -53,6 +53,7 @@ OURS = Home(path=Path("/srv/w"), mode=0o40700, owner=7, user=7, ours=True)
         (replace(OURS, mode=None, writable=False, parent=Path("/srv")), WRONG, "user 7 may not make it in /srv"),
         (replace(OURS, user=8), WRONG, "belongs to user 7, and this is user 8"),
         (replace(OURS, writable=False), WRONG, "not writable"),
+        (replace(OURS, writable=False, read_only=True), WRONG, "mounted read-only"),
         (replace(OURS, mode=0o40755), WARNING, "mode 0755, expected 0700. chmod 700 /srv/w"),
         (replace(OURS, mode=0o40755, others=True), WARNING, "mode 0755"),
         (replace(OURS, mode=0o40755, others=True, ours=False), WRONG, "refuses to start there"),

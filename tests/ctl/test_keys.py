@@ -91,3 +91,11 @@ async def test_the_doctor_says_what_bridges_of_other_machines_lack(home: Path, c
     ((level, says),) = await bus_findings(ctl, **joins)
     assert level == "wrong"
     assert "mode 0644" in says
+
+
+async def test_the_help_keeps_its_examples_as_they_are_typed(ctl: Ctl) -> None:
+    ended = await ctl("keys", "--help")
+    assert ended.code == 0
+    lines = [line.strip() for line in ended.out.splitlines()]
+    assert "watchout-ctl keys allow ml-team KEY" in lines
+    assert not any("\\b" in line for line in lines)

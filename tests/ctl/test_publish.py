@@ -191,6 +191,12 @@ async def test_with_nothing_running_it_says_so_at_once(folder: Path, ctl: Ctl, u
     assert ended.err == (f"watchout-ctl: nothing is running at ws://127.0.0.1:{unused_port} (is `honcho start` up?)\n")
 
 
+async def test_a_host_name_that_does_not_exist_is_called_so(folder: Path, ctl: Ctl) -> None:
+    ended = await ctl("publish", folder, "--stream", "cam", "--url", "ws://nowhere.invalid:3000", "--token", "token")
+    assert ended.code == 1
+    assert "the host name of ws://nowhere.invalid:3000 cannot be found" in ended.err
+
+
 async def test_wait_keeps_trying_until_a_gateway_is_there(folder: Path, start: Start, unused_port: int) -> None:
     command = await start(
         "publish", folder, "--stream", "cam", "--fps", 50, "--wait", 15, WATCHOUT_PORT=str(unused_port)
@@ -248,6 +254,7 @@ async def test_a_bad_file_of_a_folder_is_passed_over_and_told_once(
     ended = await ctl("publish", folder, "--stream", "cam", "--fps", 50, "--url", gateway.url, "--loop", "--count", 12)
     assert ended.code == 0
     assert "sent 12 frames" in ended.out
+    assert "; 2 files passed over" in ended.out
     assert {picture[-1] for _, _, picture, _ in gateway.frames} == {0, 1, 2}
     assert [line.rpartition("/")[2] for line in ended.err.splitlines()] == [
         "3.jpg is no JPEG; it is passed over", "4.jpg is no JPEG; it is passed over"

@@ -52,6 +52,19 @@ def test_a_source_that_cannot_be_used_is_a_sentence(tmp_path: Path, name: str) -
         open_source(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_source_is_not_the_current_directory(text: str) -> None:
+    with pytest.raises(Failure, match="the source is empty"):
+        open_source(text)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_device_that_is_no_camera_is_called_so_at_once(*, once: bool) -> None:
+    pytest.importorskip("av")
+    with pytest.raises(Failure, match="/dev/null cannot be read: it is no camera"):
+        next(open_source("/dev/null", once=once).pictures())
+
+
 @pytest.mark.parametrize(
     ("times", "fps", "taken"),
     [
