@@ -19,6 +19,7 @@ from watchout.gateway.limits import AlertRates, Connections
 from watchout.gateway.link import RouterLink
 from watchout.gateway.roster import Roster
 from watchout.gateway.stream_ids import StreamIds
+from watchout.gateway.turns import Turns
 from watchout.gateway.unfinished import Unfinished
 from watchout.gateway.waiting_frames import WaitingFrames
 from watchout.identity import Authenticator
@@ -64,11 +65,14 @@ class Rooms:
 
     #: What clients have begun and not finished.
     unfinished: Unfinished = field(init=False)
+    #: Clients that go on in turn with what came from them.
+    turns: Turns = field(init=False)
     #: Frames that viewers have not taken.
     waiting_frames: WaitingFrames = field(init=False)
 
     def __post_init__(self) -> None:
         self.unfinished = Unfinished(self.settings, self.figures)
+        self.turns = Turns(lambda work: asyncio.get_running_loop().call_soon(work))
         self.waiting_frames = WaitingFrames(self.settings.waiting_frame_bytes)
 
     def replaying_of(self, user: str) -> asyncio.Semaphore:

@@ -58,10 +58,9 @@ STRANGER_LONGEST_BYTES: Final = 1 << 20
 #: What zlib keeps of an unfinished compressed message, with a window of 32 KiB.
 INFLATER_BYTES: Final = 44 * 1024
 #: Bytes that the protocol gets at once: of a stranger, and of somebody known, from whom they are compressed mostly and
-#: may be a thousand times as long as they look; and for how long in one turn of the loop, in seconds.
+#: may be a thousand times as long as they look.
 STRANGER_PIECE_BYTES: Final = 512
 PIECE_BYTES: Final = 8192
-TURN_S: Final = 0.005
 #: First byte of a pong frame.
 PONG_BYTE: Final = 0x8A
 #: After a close was sent, the peer has this long to answer it.
@@ -197,6 +196,10 @@ class WebSocket(asyncio.BufferedProtocol):
             self._message(*whole)
         elif self._shaking or self._inbox or self._feed_due:  # bounded: reading is paused
             intake.keep()
+        elif self._conversation is not None and self._rooms.turns.is_over:
+            intake.keep()
+            self.hold()
+            self._feed_soon()
         else:
             self._feed()
         if self._held or intake.unfinished or intake.waiting or self._assembling is not None:
@@ -226,7 +229,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _feed(self) -> None:
         """Hand on what came, for a while: frames of six bytes, or compressed ones, may cost more than they look."""
-        intake, until = self._intake, 0.0
+        intake, turns = self._intake, self._rooms.turns
         while (item := intake.next()) is not None:
             opcode, data = item
             if opcode is None:
@@ -238,10 +241,8 @@ class WebSocket(asyncio.BufferedProtocol):
             if self._wrote_eof:
                 return
             if intake.waiting:
-                now = self._loop.time()
-                until = until or now + TURN_S
                 waits = self._inbox or self._awaits()
-                if waits or now > until:
+                if waits or turns.is_over:
                     intake.keep()
                     self.hold()
                     if not waits:
@@ -260,7 +261,8 @@ class WebSocket(asyncio.BufferedProtocol):
     def _feed_soon(self) -> None:
         if not self._feed_due:
             self._feed_due = True
-            self._loop.call_soon(self._fed)
+            identity = self._conversation.session.identity if self._conversation is not None else None
+            self._rooms.turns.ask(None if identity is None else identity.user_id, self._fed)
 
     def _fed(self) -> None:
         self._feed_due = False

@@ -168,3 +168,25 @@ async def test_a_whole_message_is_let_go_of_when_it_was_read(watchout: Any, clie
         await raw.send(web_socket_frame(TEXT, data[:-4], rsv=4))
         assert (await raw.json("error"))["code"] == "INVALID_MESSAGE"
     assert _resident(pid) - before < 40 << 20
+
+
+async def test_whole_messages_that_inflate_a_thousand_times_starve_nobody(watchout: Any, clients: Any) -> None:
+    """From 20 sockets of one user, as fast as they are taken; a camera and a viewer of another one go on meanwhile."""
+    started = watchout()
+    camera = await clients.camera(started.url, started.token("alice"))
+    viewer = await clients.viewer(started.url, started.token("alice"))
+    await viewer.subscribe(await camera.register("bystander"))
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = deflate.compress(b"a" * (15 << 20)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    message, path = web_socket_frame(TEXT, data[:-4], rsv=4), f"/streams/register?token={started.token('mallory')}"
+    raws = [await clients.raw(started.url) for _ in range(20)]
+    for raw in raws:
+        await raw.upgrade(path, "Sec-WebSocket-Extensions: permessage-deflate")
+    async with camera.streaming(fps=FPS):
+        await viewer.frame()
+        for raw in raws:
+            raw.writer.write(message * 30)  # inflated it is 9 GiB in all
+        seen = len(viewer.frames)
+        await eventually(lambda: len(viewer.frames) > seen + 20, 10)
+    assert camera.open
+    assert viewer.open
