@@ -222,4 +222,16 @@ MUTATIONS: Final = (
         unit=("tests/common/test_curve.py",),
         e2e=("tests/e2e/test_remote_bridges.py::test_wrong_keys_get_nothing_and_are_named_in_both_logs",),
     ),
+    # ── the ML service ───────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="ml-back-off",
+        rule="a stream whose frames the ML service refuses is shown less often",
+        file="mlbridge/scheduler.py",
+        before="                self._streams[request.stream].trouble.refuse(request.size_bytes, now)",
+        after="                pass",
+        unit=("tests/mlbridge/test_refusals.py::test_a_refused_stream_waits_and_its_next_frame_goes_apart",),
+        e2e=(
+            "tests/mlbridge/test_poison.py::test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_others_are_answered",
+        ),
+    ),
 )
