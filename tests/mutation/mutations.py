@@ -202,6 +202,83 @@ MUTATIONS: Final = (
         unit=("tests/gateway/test_lanes.py::test_of_the_frames_that_wait_the_newest_wins",),
         e2e=("tests/e2e/test_slow_viewers.py",),
     ),
+    Mutation(
+        name="picture-stays",
+        rule="a frame that is no picture does not replace the newest one",
+        file="gateway/hub.py",
+        before="            if frame.is_picture:\n                stream.newest, stream.last_bad = frame, None\n",
+        after="            if True:\n                stream.newest, stream.last_bad = frame, None\n",
+        unit=(
+            "tests/gateway/test_hub.py::test_what_is_no_picture_never_becomes_the_newest_frame",
+            "tests/gateway/test_hub.py::test_what_is_no_picture_replaces_no_newest_frame_of_a_camera_elsewhere",
+        ),
+        e2e=("tests/e2e/test_mjpeg.py::test_what_is_no_picture_is_no_part_and_hides_no_picture",),
+    ),
+    Mutation(
+        name="frame-fields",
+        rule="fields of a frame that the protocol does not name are passed on",
+        file="gateway/wire.py",
+        before='    fields |= {"type": "video-frame", "data": bytes(data), "more": more}\n',
+        after='    fields |= {"type": "video-frame", "data": bytes(data), "more": b""}\n',
+        unit=("tests/gateway/test_wire.py::test_what_a_frame_brings_beside_its_own_fields_is_kept_as_it_came",),
+        e2e=("tests/e2e/test_messages.py::test_fields_of_a_frame_that_are_not_named_reach_json_viewers_as_they_came",),
+    ),
+    Mutation(
+        name="alert-fields",
+        rule="fields of an alert that the protocol does not name are passed on",
+        file="common/alerts.py",
+        before="        more=draft.more,\n",
+        after="        more=None,\n",
+        unit=("tests/common/test_alerts.py::test_fields_that_the_protocol_does_not_name_are_passed_on",),
+        e2e=("tests/e2e/test_messages.py::test_fields_of_an_alert_that_are_not_named_reach_everybody_who_has_it",),
+    ),
+    Mutation(
+        name="take-over-closes",
+        rule="a take-over closes the older camera's socket, also on another gateway",
+        file="gateway/hub.py",
+        before="        publication.camera.taken_over(stream_id)\n        self._close_if_empty(stream)\n",
+        after="        self._close_if_empty(stream)\n",
+        unit=("tests/gateway/test_hub.py::test_a_revoked_camera_is_told_and_viewers_wait_for_the_other_gateway",),
+        e2e=("tests/e2e/test_faults.py::test_a_take_over_across_gateways_leaves_viewers_and_frame_ids_in_order",),
+    ),
+    Mutation(
+        name="status-to-cameras",
+        rule="a camera that consumes anything gets the status of its stream",
+        file="gateway/hub.py",
+        before="        if stream.publication is not None and stream.publication.wants_status:\n",
+        after="        if False:\n",
+        unit=("tests/gateway/test_hub.py::test_a_camera_that_wants_the_status_gets_each_once",),
+        e2e=("tests/e2e/test_messages.py::test_a_camera_that_consumes_anything_gets_the_status",),
+    ),
+    Mutation(
+        name="rights-before-304",
+        rule="who has no right to a picture is not told either that he has it",
+        file="gateway/http.py",
+        before="        # The stream may have changed hands while its frame was awaited, and so may the caller's rights.\n",
+        after=(
+            "        if frame is not None and frame.is_picture:\n"
+            "            tag = entity_tag(frame.stream_id, frame.term, frame.frame_id)\n"
+            "            if (known := _is_known_picture(request, tag)) is not None:\n"
+            "                return known\n"
+        ),
+        unit=(
+            "tests/gateway/test_http_pictures.py::test_a_stream_that_changes_hands_while_its_picture_is_awaited_shows_nothing",
+        ),
+        e2e=("tests/e2e/test_pictures.py::test_a_stream_that_changes_hands_while_its_frame_is_awaited_is_not_shown",),
+    ),
+    Mutation(
+        name="stranger-stays",
+        rule="a frame before `auth` is passed over and answered, and closes nothing",
+        file="gateway/intake.py",
+        before="self.max_bytes < length <= self.longest_bytes",
+        after="False",
+        unit=(
+            "tests/gateway/test_intake.py::test_a_strangers_message_that_is_too_long_for_one_is_passed_over_and_nothing_around_it",
+        ),
+        e2e=(
+            "tests/e2e/test_protocol.py::test_anything_but_auth_before_authentication_is_refused_and_the_socket_stays",
+        ),
+    ),
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="raise-again",
