@@ -254,7 +254,9 @@ MUTATIONS: Final = (
         name="rights-before-304",
         rule="who has no right to a picture is not told either that he has it",
         file="gateway/http.py",
-        before="        # The stream may have changed hands while its frame was awaited, and so may the caller's rights.\n",
+        before=(
+            "        # The stream may have changed hands while its frame was awaited, and so may the caller's rights.\n"
+        ),
         after=(
             "        if frame is not None and frame.is_picture:\n"
             "            tag = entity_tag(frame.stream_id, frame.term, frame.frame_id)\n"
