@@ -98,7 +98,7 @@ class CameraAlert(ClientMessage, frozen=True, tag="alert"):
 AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | CameraAlert
 KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "alert")
 
-#: Longest value of a field that is read, in bytes of JSON; and longest alert.
+#: Longest value of a field that is read, in bytes of JSON, unless it is a text; and longest alert.
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_ALERT_BYTES: Final = 128 * 1024
 #: The fields of each type of message that are read; those of a frame are apart.
@@ -135,7 +135,7 @@ def parse_text(data: bytes) -> AnyClientMessage:
 
 def _read(name: str, value: memoryview) -> Any:
     """The value of a field. Numbers may be written in any form that JSON has; of a time the fraction is dropped."""
-    if len(value) > MAX_VALUE_BYTES:
+    if len(value) > MAX_VALUE_BYTES and value[0] != _QUOTE:
         text = f"`{name}` has {len(value)} bytes, expected at most {MAX_VALUE_BYTES}"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)
     found = read_json(value)
