@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 
 import pytest
@@ -12,11 +13,13 @@ from tests.kit.processes import BIN, REPOSITORY, poll
 
 pytestmark = pytest.mark.e2e
 KINDS = ("router", "gateway", "mlbridge")
+#: Where the processes' code is imported from, when that is not the installed one.
+SOURCES = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
 
 
 def run(name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [BIN / name, *arguments], env={"PATH": "/usr/bin:/bin", "HOME": "/", **environ},
+        [BIN / name, *arguments], env={"PATH": "/usr/bin:/bin", "HOME": "/", **SOURCES, **environ},
         capture_output=True, text=True, timeout=30,
     )  # fmt: skip
 
@@ -108,3 +111,17 @@ def test_a_machine_without_uvloop_gets_a_sentence_and_the_other_loop(tmp_path) -
         router.terminate()
         router.stdout.read()
     assert router.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("router.lock", "router"), ("name-router", "router"), ("sessions.db", "gateway")]
+)
+def test_a_process_follows_no_link_in_its_home(name: str, kind: str, tmp_path) -> None:
+    home, target = tmp_path / "home", tmp_path / "precious"
+    home.mkdir(mode=0o700)
+    target.write_text("precious")
+    (home / name).symlink_to(target)
+    done = run(f"watchout-{kind}", WATCHOUT_HOME=str(home), WATCHOUT_PORT=str(free_port()))
+    assert done.returncode == 1
+    assert f"{home / name} is a symbolic link" in done.stdout + done.stderr
+    assert target.read_text() == "precious"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.kit.clients import eventually
-from tests.kit.processes import BIN, Watchout
+from tests.kit.processes import BIN, Watchout, poll
 
 NAMES = ("router", "gateway", "mlbridge")
 
@@ -142,3 +144,27 @@ async def test_the_disk_of_log_and_home_fills_up_and_has_room_again(started: Sta
     await eventually(lambda: b"member gone" in seen.read_bytes()[size:])
     await started.serves(clients)
     started.end()
+
+
+async def test_lines_that_nobody_can_take_are_counted(watchout: Any) -> None:
+    made = watchout(start=False)
+    made.start("router")
+    closed = subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {BIN}/watchout-gateway >&- 2>&-"], stdin=subprocess.DEVNULL,
+        env=made.environ, cwd=made.directory, start_new_session=True,
+    )  # fmt: skip
+    try:
+        line = re.compile(r"^watchout_log_lines_dropped_total\{[^}]*gateway[^}]*\} [1-9]", re.MULTILINE)
+
+        def counted() -> bool:
+            try:
+                with urllib.request.urlopen(f"{made.url}/metrics", timeout=5) as answer:
+                    return line.search(answer.read().decode()) is not None
+            except OSError:
+                return False
+
+        await asyncio.to_thread(poll, counted, 30, "no lost line is counted")
+        assert closed.poll() is None
+    finally:
+        closed.terminate()
+        closed.wait(10)

@@ -311,4 +311,55 @@ MUTATIONS: Final = (
             "tests/mlbridge/test_poison.py::test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_others_are_answered",
         ),
     ),
+    # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="starter-gone",
+        rule="a process ends with its starter",
+        file="common/starter.py",
+        before="                self._gone = bool(poll.poll(0))\n",
+        after="                self._gone = False\n",
+        unit=("tests/common/test_starter.py::test_the_end_of_an_ancestor_is_seen",),
+        e2e=(
+            (
+                "tests/e2e/test_starting.py::test_however_it_ends_no_process_is_left_and_the_next_start_works"
+                "[make, kill -9 of make]"
+            ),
+        ),
+    ),
+    Mutation(
+        name="home-links",
+        rule="links in the home are not followed",
+        file="common/home.py",
+        before="flags | os.O_NOFOLLOW | os.O_CLOEXEC",
+        after="flags | os.O_CLOEXEC",
+        unit=("tests/common/test_home.py::test_a_link_in_the_home_is_not_followed",),
+        e2e=("tests/e2e/test_commands.py::test_a_process_follows_no_link_in_its_home",),
+    ),
+    Mutation(
+        name="lost-log-lines",
+        rule="log lines that cannot be written are counted",
+        file="common/log_writer.py",
+        before="                    self._dropped += 1\n",
+        after="",
+        unit=("tests/common/test_log_writer.py::test_without_a_descriptor_lines_are_counted",),
+        e2e=("tests/e2e/test_log_output.py::test_lines_that_nobody_can_take_are_counted",),
+    ),
+    Mutation(
+        name="log-raises",
+        rule="a log that cannot be written raises nothing",
+        file="common/log_writer.py",
+        before="self._full or self._closing or self._descriptor is None:",
+        after="self._full or self._closing:",
+        unit=("tests/common/test_log_writer.py::test_without_a_descriptor_lines_are_counted",),
+        e2e=("tests/e2e/test_log_output.py::test_lines_that_nobody_can_take_are_counted",),
+    ),
+    Mutation(
+        name="periodic-goes-on",
+        rule="a periodic task goes on after an exception",
+        file="common/supervisor.py",
+        before="            self._ended(began, error)\n            return\n",
+        after="            self._supervisor.failed(self.name, error)\n            return\n",
+        unit=("tests/common/test_supervisor.py::test_work_that_raises_is_counted_and_runs_again",),
+        e2e=("tests/e2e/test_periodic.py::test_a_periodic_task_that_raises_is_counted_and_goes_on",),
+    ),
 )
