@@ -404,7 +404,7 @@ async def ports(settings: Settings) -> list[Finding]:
     return [
         *own,
         *checks.of_port(port, router=router.answers),
-        *checks.of_router(router, settings.home, gateway=port.gateway, wants_bridge=wants_bridge),
+        *checks.of_router(router, settings.home, gateway=port.gateway or bool(port.others), wants_bridge=wants_bridge),
         _files(router.gateways, settings.max_connections),
         *_somaxconn(),
     ]
