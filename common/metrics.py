@@ -13,12 +13,14 @@ import time
 from collections import defaultdict
 from typing import Final
 
-from watchout.common import log, supervisor
+from watchout.common import descriptors, log, supervisor
 
 FIGURES: Final[dict[str, str]] = {
     "uptime_seconds": "Seconds since the process started.",
     "cpu_seconds_total": "CPU time of the process, user and system.",
     "resident_bytes": "Resident memory of the process.",
+    "descriptors_open": "Files and sockets that the process has open.",
+    "descriptors_limit": "Most files and sockets that it may have open (ulimit -n).",
     "task_failures_total": "Times that periodic or lasting work raised an exception and went on, by task.",
     "tasks_stalled": "Periodic tasks that have not succeeded for too long.",
     "log_lines_dropped_total": "Log lines that were dropped because they could not be written.",
@@ -28,6 +30,7 @@ FIGURES: Final[dict[str, str]] = {
     "origin_refused_total": "Requests with a session cookie from a page that may not use it.",
     "unauthorized_total": "What clients asked for without a right to it.",
     "connections": "Open connections, WebSocket and HTTP.",
+    "connections_limit": "Most connections that the gateway takes: MAX_CONNECTIONS, or what descriptors_limit allows.",
     "sockets": "Open WebSockets that are authenticated.",
     "strangers": "Open connections that have not authenticated, nor sent a whole request.",
     "cameras": "Cameras that are registered here.",
@@ -161,6 +164,9 @@ class Figures:
         self.values["uptime_seconds"] = round(time.monotonic() - self._started, 3)
         self.values["cpu_seconds_total"] = round(usage.ru_utime + usage.ru_stime, 3)
         self.values["resident_bytes"] = resident_bytes()
+        self.values["descriptors_limit"] = descriptors.limit()
+        if (now_open := descriptors.count_open()) is not None:
+            self.values["descriptors_open"] = now_open
         self.values["log_lines_dropped_total"] = log.dropped()
         failures, stalled = supervisor.counted()
         self.values["tasks_stalled"] = len(stalled)

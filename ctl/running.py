@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from watchout.common import about
+from watchout.common.settings import load
 from watchout.ctl.findings import Finding, ok, warning
 from watchout.ctl.stats_view import duration
 from watchout.ctl.terminal import printable
 
 KINDS = ("router", "gateway", "mlbridge")
+#: From this share on a limit is nearly reached, or nearly enough.
+NEARLY = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,10 @@ class Running:
     version: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     far: bool = False
+    #: Files and sockets that it has open and may have open, and connections that it takes; 0: not told.
+    descriptors: int = 0
+    descriptors_limit: int = 0
+    connections_limit: int = 0
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Running:
@@ -39,6 +46,9 @@ class Running:
             version=printable(row.get("version") or ""),
             settings={str(name): printable(value) for name, value in plain.items()},
             far=bool(row.get("remote")),
+            descriptors=int(row.get("open") or 0),
+            descriptors_limit=int(row.get("openLimit") or 0),
+            connections_limit=int(row.get("connectionsLimit") or 0),
         )
 
 
@@ -72,6 +82,7 @@ def of_running(found: Sequence[Running], ours: Mapping[str, str], version: str) 
                 f"{who} runs version {each.version}, installed is {version}.",
                 "Restart it to run what is installed.",
             )
+        yield from _of_descriptors(each, who)
     yield from _among_each_other(found)
     missing = [kind for kind in KINDS if found and not any(each.kind == kind for each in found)]
     if missing:
@@ -79,6 +90,27 @@ def of_running(found: Sequence[Running], ours: Mapping[str, str], version: str) 
             "processes",
             f"No {' and no '.join(missing)} runs.",
             f"Start {' and '.join(f'`watchout-{kind}`' for kind in missing)} with the same WATCHOUT_HOME.",
+        )
+
+
+def _of_descriptors(each: Running, who: str) -> Iterator[Finding]:
+    """Warnings about the files and sockets that a process may have open."""
+    wanted = int(each.settings.get("MAX_CONNECTIONS") or load({}).max_connections)
+    facts = {"open": each.descriptors, "limit": each.descriptors_limit, "connections": each.connections_limit}
+    if each.kind == "gateway" and 0 < each.connections_limit < NEARLY * wanted:
+        yield warning(
+            "processes",
+            f"{who} may have {each.descriptors_limit} files and sockets open, which is enough for "
+            f"{each.connections_limit} connections, and MAX_CONNECTIONS is {wanted}.",
+            "Raise the limit (LimitNOFILE, ulimit -n), or lower MAX_CONNECTIONS.",
+            **facts,
+        )
+    if each.descriptors_limit and each.descriptors >= NEARLY * each.descriptors_limit:
+        yield warning(
+            "processes",
+            f"{who} has {each.descriptors} files and sockets open, and may have {each.descriptors_limit}.",
+            "Raise the limit (LimitNOFILE, ulimit -n).",
+            **facts,
         )
 
 

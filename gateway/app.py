@@ -190,6 +190,7 @@ class Gateway:
 
     def _count_connections(self) -> None:
         self._rooms.figures.set("connections", self._rooms.connections.total)
+        self._rooms.figures.set("connections_limit", self._rooms.connections.most)
         self._rooms.figures.set("strangers", self._rooms.connections.strangers)
         self._rooms.figures.set("unfinished_bytes", self._rooms.unfinished.bytes)
         self._rooms.figures.set("waiting_frame_bytes", self._rooms.waiting_frames.total_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -386,6 +387,7 @@ class Router:
             "version": about.version(),
             "settings": about.told(self._settings),
             "remote": False,
+            **_of_descriptors(self._figures.read()),
         }
         members = [
             {
@@ -396,6 +398,7 @@ class Router:
                 "version": m.hello.release,
                 "settings": m.hello.settings,
                 "remote": is_remote(m.id),
+                **_of_descriptors(m.figures),
             }
             for m in self._members.all()
             if m.hello.kind != "ctl"
@@ -565,3 +568,9 @@ def main() -> None:
     One for each WATCHOUT_HOME. It opens no port, unless ROUTER_LISTEN lets bridges of other machines in.
     """
     run("router", Router)
+
+
+def _of_descriptors(figures: Mapping[str, float]) -> dict[str, int]:
+    """What the doctor is told of a process's files and sockets, and of the connections that they allow."""
+    names = {"descriptors_open": "open", "descriptors_limit": "openLimit", "connections_limit": "connectionsLimit"}
+    return {told: int(figures[name]) for name, told in names.items() if name in figures}

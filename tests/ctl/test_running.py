@@ -51,6 +51,21 @@ def test_settings_that_differ_are_told(theirs: dict[str, str], ours: dict[str, s
     assert words in text
 
 
+def test_few_file_descriptors_are_told() -> None:
+    wide = replace(GATEWAY, descriptors=40, descriptors_limit=20_000, connections_limit=18_000)
+    assert warnings(said(ROUTER, wide, BRIDGE)) == []
+    (text,) = warnings(said(ROUTER, replace(wide, descriptors_limit=64, connections_limit=17_999), BRIDGE))
+    assert text.startswith(
+        "gateway (process 2) may have 64 files and sockets open, which is enough for 17999 connections, "
+        "and MAX_CONNECTIONS is 20000."
+    )
+    lowered = replace(wide, connections_limit=500, settings={"MAX_CONNECTIONS": "500"})
+    assert warnings(said(ROUTER, lowered, BRIDGE, ours={"MAX_CONNECTIONS": "500"})) == []
+    (text,) = warnings(said(replace(ROUTER, descriptors=90, descriptors_limit=100), wide, BRIDGE))
+    assert text.startswith("router (process 1) has 90 files and sockets open, and may have 100.")
+    assert warnings(said(replace(ROUTER, descriptors=89, descriptors_limit=100), wide, BRIDGE)) == []
+
+
 def test_settings_that_a_process_does_not_use_do_not_differ() -> None:
     assert warnings(said(ROUTER, GATEWAY, BRIDGE, ours={"ML_FPS": "3"})) != []
     text = " ".join(warnings(said(ROUTER, GATEWAY, BRIDGE, ours={"ML_FPS": "3"})))

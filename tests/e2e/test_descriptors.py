@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from typing import Any
 
 import psutil
@@ -38,6 +39,10 @@ async def test_with_64_file_descriptors_who_is_in_stays_and_it_recovers(loop: st
         assert "no room for more connections" in health["reason"]
         assert (await asyncio.to_thread(started.get, "/health/live"))[0] == 200
         assert (await asyncio.to_thread(started.get, "/stats"))[0] == 503
+        doctor = await asyncio.to_thread(
+            subprocess.run, [BIN / "watchout-ctl", "doctor"], env=started.environ, capture_output=True, text=True
+        )
+        assert "may have 64 files and sockets open" in doctor.stdout
         await clients.leave_raw()
 
         async def healthy() -> bool:
