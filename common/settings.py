@@ -447,6 +447,10 @@ class Settings:
         "STORE_CONNECTIONS", _whole(1, 100), 5, group="Identity and rights", expects="1–100",
         help="Most connections that one gateway opens to PostgreSQL.",
     )  # fmt: skip
+    store_waiting: int = _setting(
+        "STORE_WAITING", _whole(1, 1_000_000), 20_000, group="Identity and rights", expects="tokens",
+        help="Most tokens that wait for a query to the session store at one gateway; past it `AUTH_UNAVAILABLE`.",
+    )  # fmt: skip
     session_table: str = _setting(
         "SESSION_TABLE", _identifier, "session", group="Identity and rights", expects="table",
         help="Better Auth's session table, where `session.modelName` renames it; `schema.table` is possible.",

@@ -48,11 +48,11 @@ class Authenticator:
         self._by_token = self._by_id = None
         self._by_user: Batches[Organizations] | None = None
         if store is not None:
-            timeout_s = settings.store_timeout_s
-            self._by_token = Batches(store.find, workers=LOOKUPS_AT_ONCE, timeout_s=timeout_s)
-            self._by_id = Batches(store.live, workers=1, timeout_s=timeout_s)
+            timeout_s, most = settings.store_timeout_s, settings.store_waiting
+            self._by_token = Batches(store.find, workers=LOOKUPS_AT_ONCE, timeout_s=timeout_s, max_waiting=most)
+            self._by_id = Batches(store.live, workers=1, timeout_s=timeout_s, max_waiting=most)
             if settings.stream_access == "organization":
-                self._by_user = Batches(store.organizations, workers=1, timeout_s=timeout_s)
+                self._by_user = Batches(store.organizations, workers=1, timeout_s=timeout_s, max_waiting=most)
 
     async def open(self) -> None:
         """Prepare every way; none has to be reachable now. Raises `common.errors.StartError`."""

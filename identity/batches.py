@@ -22,7 +22,7 @@ T = TypeVar("T")
 #: Keys in one query.
 MAX_KEYS: Final = 500
 
-#: Keys that wait for a query, those under way not counted.
+#: Keys that wait for a query where no setting says otherwise, those under way not counted.
 MAX_WAITING: Final = 20_000
 
 
@@ -38,7 +38,8 @@ class _Batch(Generic[T]):
 class Batches(Generic[T]):
     """Look-ups by `fetch`, which takes keys and answers with the values of those that it found.
 
-    At most `workers` queries are under way. Each caller waits `timeout_s` at most, whatever it waits for.
+    At most `workers` queries are under way, and `max_waiting` keys wait for one beside those under way. Each caller
+    waits `timeout_s` at most, whatever it waits for.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ on meanwhile: frames flow, and neither is disconnected.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 import resource
@@ -18,12 +19,13 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.kit.clients import JPEG, TEXT, base64_of, eventually, web_socket_frame
-from tests.kit.fillers import FILLERS, Scene, compressed_fragment, rows, unfinished
+from tests.kit.clients import JPEG, TEXT, Clients, base64_of, eventually, web_socket_frame
+from tests.kit.fillers import COLUMNS_WITHIN, FILLERS, NEEDS, Scene, compressed_fragment, rows, unfinished
+from tests.kit.processes import BIN, Watchout
 from watchout.common.metrics import FIGURES
+from watchout.common.settings import table
 
-#: Memory that a process may have beside what it has when it is ready: past it an allocation fails.
-HEADROOM_BYTES = 192 << 20
+NAMES = ("router", "gateway", "mlbridge")
 #: The bystanders' frames while a row is filled and after it.
 FPS = 10.0
 SETTINGS = {
@@ -51,15 +53,39 @@ def test_every_row_of_the_table_is_whole_and_has_its_filler() -> None:
         assert set(metrics) - {"–"} <= set(FIGURES), row
 
 
+def test_every_row_of_what_is_filled_within_has_a_bound_of_the_code_and_a_unit_test() -> None:
+    settings = {spec.env for _, spec, _ in table()}
+    units = {"MiB": 1 << 20, "KiB": 1 << 10, "s": 1, "": 1}
+    for row in rows("bounds within", COLUMNS_WITHIN):
+        assert all(row.values()), row
+        assert {word.strip("`") for word in row["metric"].split(", ")} - {"–"} <= set(FIGURES), row
+        assert re.fullmatch(r"(`test_\w+`(, )?)+", row["held by"]), row
+        constants = re.findall(r"`([a-z_.]+)\.([A-Z_]+)` = ([\d ]*[\d.]*\d) ?(MiB|KiB|s|)", row["bound"])
+        assert row["bound"].count(" = ") == len(constants), row
+        for module, name, number, unit in constants:
+            value = getattr(importlib.import_module(f"watchout.{module}"), name)
+            assert value == float(number.replace(" ", "")) * units[unit], (row, value)
+        assert constants or set(re.findall(r"`([A-Z_]+)`", row["bound"])) & settings, row
+
+
 @pytest.mark.parametrize("name", sorted(FILLERS))
 async def test_a_row_is_filled_and_camera_and_viewer_go_on(name: str, watchout: Any, clients: Any) -> None:
-    started = watchout(environ=SETTINGS)
+    needs = NEEDS[name]
+    async with needs.service() as url:
+        started = watchout(environ=SETTINGS | needs.environ_with(url), start=False, expected=needs.expected)
+        for each in NAMES:
+            started.run(each, needs.gateway if each == "gateway" and needs.gateway else [str(BIN / f"watchout-{each}")])
+        await asyncio.to_thread(started.wait_ready)
+        await _fill(name, started, clients)
+
+
+async def _fill(name: str, started: Watchout, clients: Clients) -> None:
     token = started.token("alice")
     camera, viewer = await clients.camera(started.url, token), await clients.viewer(started.url, token)
     await viewer.subscribe(await camera.register("bystander"))
-    limited = [started.one(each) for each in ("gateway", "router", "mlbridge")]
+    limited = [started.one(each) for each in NAMES]
     for process in limited:
-        _limit(process.pid)
+        _limit(process.pid, NEEDS[name].headroom_bytes)
     async with camera.streaming(fps=FPS):
         await viewer.frame()
         await FILLERS[name](Scene(started, clients))
@@ -73,10 +99,10 @@ async def test_a_row_is_filled_and_camera_and_viewer_go_on(name: str, watchout: 
     assert (await asyncio.to_thread(started.get, "/health"))[0] == 200
 
 
-def _limit(pid: int) -> None:
+def _limit(pid: int, headroom_bytes: int) -> None:
     """Let the process have so much more private memory (RLIMIT_DATA: heap and anonymous maps), and no more."""
     info = psutil.Process(pid).memory_info()
-    most = info.data + HEADROOM_BYTES
+    most = info.data + headroom_bytes
     resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
 
 

@@ -537,6 +537,19 @@ def test_what_was_known_lately_is_forgotten(house: House) -> None:
     assert house.hub.last_word("door", ANNS) == ANNS
 
 
+def test_of_streams_that_ended_so_many_are_remembered_and_the_oldest_is_forgotten(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchout.gateway.hub.CLOSED_KEPT", 3)
+    for number in range(5):
+        screen = Screen(house.hub)
+        screen.watch(f"door-{number}", "streaming", "bob")
+        house.hub.remote_status(word("streaming", stream=f"door-{number}", user="bob", term=5), 0.0, ms(0))
+        screen.leave()
+    found = [house.hub.last_word(f"door-{number}", ANNS) == ANNS for number in range(5)]
+    assert found == [True, True, False, False, False]
+
+
 def test_a_camera_here_is_the_last_word(house: House) -> None:
     house.publish(Phone(), user="ann", term=4)
     assert house.hub.last_word("door", BOBS) == Word("streaming", Owner("ann"), 4)

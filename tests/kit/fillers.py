@@ -7,16 +7,18 @@ the processes let it, and returns while all that it opened is still open; the te
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
-import resource
 import socket
 import time
 import zlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from aiohttp import web
 
 from tests.kit.clients import (
     BINARY,
@@ -32,14 +34,52 @@ from tests.kit.clients import (
     new_name,
     web_socket_frame,
 )
-from tests.kit.processes import SERVICE_TOKEN, Watchout
+from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
 from watchout.common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
 
 PAGE: Final = Path(__file__).parents[2] / "docs/security.md"
 #: Columns of the table.
 COLUMNS: Final = ("by whom", "what", "bound each", "bound in total", "who gives way", "metric", "filler")
+#: Columns of the table of what no client fills by itself.
+COLUMNS_WITHIN: Final = ("by whom", "what", "bound", "who gives way", "metric", "held by")
 #: Where strangers come from: what they fill by address is not the bystanders' (all of 127.0.0.0/8 is this machine).
 STRANGE_ADDRESS: Final = "127.0.0.2"
+
+
+#: Memory that a process may have beside what it has when it is ready: past it an allocation fails.
+HEADROOM_BYTES: Final = 192 << 20
+
+
+@contextlib.asynccontextmanager
+async def no_service() -> AsyncIterator[str]:
+    """Nothing."""
+    yield ""
+
+
+@contextlib.asynccontextmanager
+async def silent_service() -> AsyncIterator[str]:
+    """A service that takes connections and requests as far as the kernel does, and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def alerting_service() -> AsyncIterator[str]:
+    """An ML service that sees something in every frame."""
+
+    async def analyze(request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response({"alert": {"severity": "high", "message": f"seen {new_name()}"}})
+
+    app = web.Application(client_max_size=64 << 20)
+    app.router.add_post("/analyze", analyze)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +122,54 @@ class Scene:
         return await self.clients.viewer(self.watchout.url, self.token(user))
 
 
+#: The URL of a service that runs while the context is open.
+Service = Callable[[], contextlib.AbstractAsyncContextManager[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What the watchout of one row has that others have not.
+
+    `environ` are settings; `{service}` in one stands for the URL of `service`. `gateway` is the command that starts the
+    gateway, `headroom_bytes` the memory that a process may take beside what it has when it is ready.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    service: Service = no_service
+    gateway: tuple[str, ...] = ()
+    headroom_bytes: int = HEADROOM_BYTES
+    expected: tuple[str, ...] = ()
+
+    def environ_with(self, url: str) -> dict[str, str]:
+        """The settings, with the URL of the service."""
+        return {name: text.replace("{service}", url) for name, text in self.environ.items()}
+
+
 Filler = Callable[[Scene], Awaitable[None]]
 FILLERS: Final[dict[str, Filler]] = {}
+NEEDS: Final[dict[str, Needs]] = {}
 
 
-def filler(name: str) -> Callable[[Filler], Filler]:
+def filler(name: str, needs: Needs | None = None) -> Callable[[Filler], Filler]:
     """Register the filler of one row."""
 
     def register(function: Filler) -> Filler:
         assert name not in FILLERS, name
         FILLERS[name] = function
+        NEEDS[name] = needs or Needs()
         return function
 
     return register
 
 
-def rows() -> list[dict[str, str]]:
-    """The rows of the table, by the names of its columns."""
+def rows(table: str = "bounds", columns: tuple[str, ...] = COLUMNS) -> list[dict[str, str]]:
+    """The rows of a table of the page, by the names of its columns."""
     page = PAGE.read_text()
-    table = page[page.index("<!-- bounds -->") : page.index("<!-- end of bounds -->")]
-    lines = [line for line in table.splitlines() if line.startswith("|")]
+    text = page[page.index(f"<!-- {table} -->") : page.index(f"<!-- end of {table} -->")]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     head, _, *body = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines)
-    assert tuple(head) == COLUMNS, head
-    return [dict(zip(COLUMNS, row, strict=True)) for row in body]
+    assert tuple(head) == columns, head
+    return [dict(zip(columns, row, strict=True)) for row in body]
 
 
 @filler("strangers")
@@ -231,31 +296,51 @@ async def fill_sockets(scene: Scene) -> None:
         await asyncio.gather(*(one() for _ in range(20)))
 
 
-@filler("tokens")
+@filler("tokens", Needs(environ={"STORE_WAITING": "50"}))
 async def fill_tokens(scene: Scene) -> None:
-    async def one(number: int) -> None:
-        raw = await scene.raw()
-        with contextlib.suppress(OSError, AssertionError, asyncio.IncompleteReadError):
-            await raw.upgrade("/streams/subscribe")
-            token = f"made-up-{number}-" + "x" * 4000
-            await raw.send(web_socket_frame(TEXT, b'{"type":"auth","token":"%s"}' % token.encode()) * 3)
-
-    await asyncio.gather(*(one(number) for number in range(190)))
-
-
-@filler("log lines")
-async def fill_log_lines(scene: Scene) -> None:
-    """What is refused for want of rights is reported once a socket, to a log that takes no byte more meanwhile."""
-    pid, unlimited = scene.watchout.one("gateway").pid, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    """Made-up tokens that could be some, and all come in one moment: while the gateway stood still."""
+    gateway = scene.watchout.one("gateway")
+    raws = [await scene.raw() for _ in range(190)]
+    for raw in raws:
+        await raw.upgrade("/streams/subscribe")
+    gateway.pause()
     try:
-        for number in range(60):
-            viewer = await scene.viewer(f"mallory-{number % 3}")
-            await viewer.send("subscribe", streamId="bystander", consumes=["video-frame"])
-            await viewer.expect("error", code="UNAUTHORIZED")
-
+        for number, raw in enumerate(raws):
+            token = f"made-up-{number}-" + "x" * 400
+            await raw.send(web_socket_frame(TEXT, b'{"type":"auth","token":"%s"}' % token.encode()))
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        gateway.resume()
+    await scene.reached("auth_unavailable_total")
+    await scene.reached("auth_refused_total")
+
+
+#: The gateway with its output in a pipe that `cat` reads; it keeps the id of the process.
+PIPED: Final = ("/bin/bash", "-c", f"exec {BIN}/watchout-gateway > >(exec cat) 2>&1")
+
+
+@filler("log lines", Needs(environ={"LOG_LEVEL": "debug"}, gateway=PIPED))
+async def fill_log_lines(scene: Scene) -> None:
+    """Requests with made-up signatures, each of them a line of a log whose reader has stopped."""
+    (reader,) = (child for child in scene.watchout.one("gateway").children if child.name() == "cat")
+    reader.suspend()
+    try:
+
+        async def one(number: int) -> None:
+            raw = await scene.clients.raw(scene.watchout.url, local_addr=(f"127.0.1.{number}", 0))
+            head = raw.head(
+                "/alerts", "Content-Length: 2", f"webhook-id: {number}", f"webhook-timestamp: {int(time.time())}",
+                "webhook-signature: v1,AAAA", method="POST",
+            )  # fmt: skip
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                for _ in range(500):
+                    await raw.send(head + b"{}")
+                    await raw.answer()
+
+        for _ in range(4):
+            await asyncio.gather(*(one(number) for number in range(8)))
+        await scene.reached("log_lines_dropped_total")
+    finally:
+        reader.resume()
 
 
 @filler("waits")
@@ -418,3 +503,73 @@ async def fill_replays(scene: Scene) -> None:
             await raw.send(web_socket_frame(TEXT, wish.encode()))
 
     await asyncio.gather(*(one(number) for number in range(80)))
+
+
+@filler(
+    "bridge",
+    Needs(
+        environ={"ML_SERVICE_URL": "{service}", "ML_MAX_AGE_S": "60", "ML_TIMEOUT_S": "300"},
+        service=silent_service,
+        headroom_bytes=640 << 20,
+    ),
+)
+async def fill_bridge(scene: Scene) -> None:
+    """Large frames of many streams, for an ML service that never answers."""
+    cameras = [await scene.clients.camera(scene.watchout.url, scene.token(f"user{n % 4}")) for n in range(60)]
+    for camera in cameras:
+        await camera.register(new_name())
+
+    async def over() -> bool:
+        for camera in cameras:
+            await camera.show_binary(JPEG + bytes(6 << 20))
+        return await scene.metric("ml_frames_over_bytes_total") > 0
+
+    await eventually(over, 60, "the bound of the frames that wait was not reached")
+    assert await scene.metric("ml_in_flight_bytes") <= 64 << 20
+
+
+@filler(
+    "webhook",
+    Needs(
+        environ={
+            "ALERT_WEBHOOK_URL": "{service}/hook",
+            "ALERT_WEBHOOK_SECRETS": "whsec_" + base64.b64encode(b"s" * 32).decode(),
+            "ALERT_WEBHOOK_ALLOW_PRIVATE": "true",
+            "ALERT_WEBHOOK_TIMEOUT_S": "60",
+            "DRAIN_S": "1",
+        },
+        service=silent_service,
+    ),
+)
+async def fill_webhook(scene: Scene) -> None:
+    """Large alerts for a webhook that never answers."""
+    for number in range(20):
+        metadata = {"x": "y" * 16_000}
+        alerts = [{"streamId": f"s{number}", "severity": "low", "message": "m", "metadata": metadata}] * 64
+        answer = await http(f"{scene.watchout.url}/alerts", method="POST", token=SERVICE_TOKEN, body=alerts)
+        assert answer.status == 202
+    await scene.reached("alert_webhook_dead_total")
+
+
+@filler(
+    "alert pictures",
+    Needs(
+        environ={"ML_SERVICE_URL": "{service}", "ML_FPS": "1000", "ALERT_COOLDOWN_S": "0",
+                 "ALERT_PICTURE_BYTES": str(4 << 20)},
+        service=alerting_service,
+        expected=("Connect call failed",),
+    ),
+)  # fmt: skip
+async def fill_alert_pictures(scene: Scene) -> None:
+    """Frames of many streams, each with an alert, so that the router gets the picture of each."""
+    cameras = [await scene.clients.camera(scene.watchout.url, scene.token(f"user{n % 4}")) for n in range(16)]
+    for camera in cameras:
+        await camera.register(new_name())
+
+    async def many() -> bool:
+        for camera in cameras:
+            await camera.show_binary(JPEG + bytes(700_000))
+        return await scene.metric("alert_pictures_total") > 100  # the bridge and the router count them
+
+    await eventually(many, 60, "the pictures of alerts did not come")
+    assert 2 << 20 < await scene.metric("alert_picture_bytes") <= 4 << 20
