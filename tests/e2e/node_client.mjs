@@ -17,7 +17,7 @@ const [role, url, text] = process.argv.slice(2);
 const options = { by: "message", format: "json", frames: 3, ...JSON.parse(text) };
 const JPEG = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.from("a picture of Node"), Buffer.from([0xff, 0xd9])]);
 
-const say = (event, fields = {}) => process.stdout.write(JSON.stringify({ event, ...fields }) + "\n");
+const say = (event, fields = {}) => process.stdout.write(JSON.stringify({ ...fields, event }) + "\n");
 const fail = (reason) => {
   say("failed", { reason });
   process.exit(1);
