@@ -224,7 +224,7 @@ async def test_cameras_and_viewers_live_through_a_kill_of_the_router(watchout, c
         await more_frames(viewer, 20)
         assert (await http(f"{url}/health")).status == 503
         assert (await http(f"{url}/health/live")).status == 200
-        started.start("router").wait_for_output("router ready")
+        await asyncio.to_thread(started.start("router").wait_for_output, "router ready")  # frames are heard meanwhile
         back = time.monotonic()
         wanted = (1, 1, [stream])
 
