@@ -46,7 +46,7 @@ async def test_binary_frames_carry_the_same_pictures_and_count_ends_a_loop(
     gateway: FakeGateway, folder: Path, ctl: Ctl
 ) -> None:
     ended = await ctl(
-        "publish", folder, "--stream", "cam", "--fps", 100, "--url", gateway.url, "--binary", "--loop", "--count", 12
+        "publish", folder, "--stream", "cam", "--fps", 20, "--url", gateway.url, "--binary", "--loop", "--count", 12
     )
     assert (ended.code, ended.err) == (0, "")
     assert "sent 12 frames" in ended.out

@@ -417,7 +417,7 @@ async def test_strangers_of_one_address_are_limited_and_good_users_connect(watch
     held = [await stranger(clients, started.url) for _ in range(10)]
     assert await is_full(await stranger(clients, started.url))
     raw = await from_elsewhere(clients, started.url)
-    await raw.send(raw.head("/health/live"))
+    await raw.send(raw.head("/"))
     answer = await raw.answer()
     assert (answer.status, answer.error, answer.headers["retry-after"]) == (503, "TOO_MANY_CONNECTIONS", "1")
     assert (await clients.viewer(started.url, token)).open
@@ -496,7 +496,7 @@ async def test_behind_a_trusted_proxy_each_client_has_a_limit_of_its_own(watchou
     assert not await full("2001:db8:0:1::1")
     assert await full("::ffff:192.0.2.1")
     raw = await from_elsewhere(clients, started.url)
-    await raw.send(raw.head("/health/live", "X-Forwarded-For: 192.0.2.1"))
+    await raw.send(raw.head("/", "X-Forwarded-For: 192.0.2.1"))
     assert (await raw.answer()).status == 503
 
 
@@ -988,7 +988,7 @@ async def test_a_tls_handshake_left_open_is_a_stranger_and_closed_in_time(secure
             await raw.send(begun)
         held.append(raw)
     crowded = await clients.raw(secured.started.url, ssl=secured.trust, local_addr=ELSEWHERE)
-    await crowded.send(crowded.head("/health/live"))
+    await crowded.send(crowded.head("/"))
     assert (await crowded.answer()).status == 503
     assert (await secured.get("/health/live"))[0] == 200
     for raw in held:
@@ -997,7 +997,7 @@ async def test_a_tls_handshake_left_open_is_a_stranger_and_closed_in_time(secure
 
     async def free() -> bool:
         raw = await clients.raw(secured.started.url, ssl=secured.trust, local_addr=ELSEWHERE)
-        await raw.send(raw.head("/health/live"))
+        await raw.send(raw.head("/"))
         return (await raw.answer()).status == 200
 
     await eventually(free)

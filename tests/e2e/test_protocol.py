@@ -1453,7 +1453,7 @@ async def test_too_many_connections_from_an_address_close_with_1013(strict_watch
     await viewer.expect("error", code="TOO_MANY_CONNECTIONS")
     assert await viewer.closed() == 1013
     raw = await clients.raw(url, local_addr=source)
-    await raw.send(raw.head("/health/live"))
+    await raw.send(raw.head("/"))
     answer = await raw.answer()
     assert (answer.status, answer.error) == (503, "TOO_MANY_CONNECTIONS")
     assert (await http(f"{url}/health/live")).status == 200

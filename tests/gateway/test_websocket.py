@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from watchout.common.errors import CloseCode
 from watchout.common.metrics import Figures
 from watchout.common.settings import Settings
-from watchout.gateway import websocket
+from watchout.gateway import turns
 from watchout.gateway.access import Access
 from watchout.gateway.conversation import Conversation
 from watchout.gateway.hub import Hub
@@ -92,7 +92,7 @@ def came(socket: WebSocket, *frames: Frame) -> None:
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each item is one turn of the loop."""
-    monkeypatch.setattr(websocket, "TURN_S", -1.0)
+    monkeypatch.setattr(turns, "TURN_S", -1.0)
 
 
 PINGS = [Frame(Opcode.PING, b"%d" % n) for n in range(4)]
