@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from typing import Final
 
 from aiohttp import web
@@ -35,11 +36,12 @@ class _Shown:
     __slots__ = ("_mjpeg",)
 
     def __init__(self, mjpeg: Mjpeg) -> None:
-        self._mjpeg = mjpeg
+        self._mjpeg = weakref.ref(mjpeg)  # it has this one: a cycle would live until a collection
 
     def frame_evicted(self) -> None:
         """The frame gives way to those of others: the response ends, and its reader comes back."""
-        self._mjpeg.end()
+        if (mjpeg := self._mjpeg()) is not None:
+            mjpeg.end()
 
 
 class Mjpeg:
@@ -73,6 +75,7 @@ class Mjpeg:
                 await self._send_all(request, response)
                 await response.write_eof()
         finally:
+            self._writing = None  # `_full` counts nothing any more
             self._rooms.hub.unwatch(self._subscription)
             self._rooms.roster.remove(self)
             self._rooms.moving_pictures.discard(self)
