@@ -236,12 +236,17 @@ async def test_fifty_streams_of_a_slow_service_have_even_shares_and_coverage_is_
             await stack.enter_async_context(camera.streaming(fps=2))
         began = asyncio.get_running_loop().time()
         stub.answered.clear()  # the first cameras had the service for themselves
-        await eventually(lambda: len(stub.answered) >= streams, 30 * SLOW_S + PATIENCE_S)
+        await eventually(lambda: len({stream for _, stream in stub.answered}) == streams, 60 * SLOW_S + PATIENCE_S)
+        # Until a frame of a stream was answered the stream is on trial: it leaves some room to those that are answered,
+        # and all of it while the latency alone is measured. Those that came first so get a few turns more, once; the
+        # turns are even from here on.
+        learned = len(stub.answered)
         memory = await figure(started, "resident_bytes")
-        await eventually(lambda: len(stub.answered) >= 3 * streams, 60 * SLOW_S + PATIENCE_S)
+        await eventually(lambda: len(stub.answered) >= learned + 2 * streams, 60 * SLOW_S + PATIENCE_S)
         grown = await figure(started, "resident_bytes") - memory
         lasted = asyncio.get_running_loop().time() - began
         counts = Counter(stream for _, stream in stub.answered)
+        turns = Counter(stream for _, stream in stub.answered[learned:])
         told = await figures(started)
         shown = await stats(started)
         for stream in counts:
@@ -252,7 +257,9 @@ async def test_fifty_streams_of_a_slow_service_have_even_shares_and_coverage_is_
     assert len(shares) == streams
     assert min(shares) > 0
     assert max(shares) - min(shares) < 0.15
-    assert max(counts.values()) - min(counts.values()) <= 2, "turns are taken in order, and one may be under way"
+    assert learned <= 2 * streams, "streams that were answered take no more than half of the turns from the others"
+    assert len(turns) == streams
+    assert max(turns.values()) - min(turns.values()) <= 2, "turns are taken in order, and one may be under way"
     # Coverage is told every two seconds, and the second that is not over is left out.
     truly = sum(counts.values()) / streams / min(60.0, lasted)
     assert told["ml_streams"] == streams

@@ -631,8 +631,13 @@ async def test_over_zeromq_a_service_that_is_away_is_a_failure_and_found_when_it
             await target.show(frame(1))
         for number in (2, 3):
             async with zmq_service(port) as (frames, _):
-                await shown(target, frame(number))
-                assert msgpack.unpackb(await asyncio.wait_for(frames.recv(), WAIT_S))["frameId"] == number
+                # A frame that goes into the former connection before its end is seen is lost, and PUSH does not say
+                # so: what counts is that one of those after it arrives.
+                async with asyncio.timeout(WAIT_S):
+                    await shown(target, frame(number))
+                    while not await frames.poll(1000):
+                        await shown(target, frame(number))
+                assert msgpack.unpackb(await frames.recv())["frameId"] == number
 
 
 # ── Sentinel ─────────────────────────────────────────────────────────────────────────────────────────────────────
