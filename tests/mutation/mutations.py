@@ -197,8 +197,9 @@ MUTATIONS: Final = (
         name="newest-wins",
         rule="a newer frame replaces the one that waits",
         file="gateway/lanes.py",
-        before="        subscription.slot = frame\n        if self._slots is None:",
-        after="        subscription.slot = subscription.slot or frame\n        if self._slots is None:",
+        before="        subscription.empty_slot(Skip.SLOW if self.blocked else Skip.WINDOW)\n"
+        "        subscription.slot = frame\n",
+        after="        if subscription.slot is not None:\n            return\n        subscription.slot = frame\n",
         unit=("tests/gateway/test_lanes.py::test_of_the_frames_that_wait_the_newest_wins",),
         e2e=("tests/e2e/test_slow_viewers.py",),
     ),
