@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,17 +149,51 @@ def test_a_line_of_any_length_is_cut(pipe: Pipe) -> None:
     assert len(pipe.came) == MAX_LINE_BYTES
 
 
+def wait_for_success(child: int) -> None:
+    """The forked child ended, and with 0."""
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_forked_child_writes_its_own_lines_and_none_of_its_parents(pipe: Pipe) -> None:
     fcntl.fcntl(pipe.write_end, fcntl.F_SETPIPE_SZ, 4096)
     writer = LogWriter(pipe.write_end, lost)
-    for number in range(300):
-        writer.put(b"parent %d %s\n" % (number, b"x" * 60))
+    lines = [b"parent %d %s" % (number, b"x" * 60) for number in range(300)]
+    for line in lines:
+        writer.put(line + b"\n")
     child = os.fork()
     if child == 0:
         writer.put(b"child\n")
+        os._exit(0 if writer.close(20) else 1)
+    # Whatever waits is more than the pipe takes: it is read until all of it is written.
+    until(lambda: b"child\n" in pipe.read() and writer.flush(0))
+    wait_for_success(child)
+    assert writer.close(20)
+    came = pipe.read().splitlines()
+    assert came.count(b"child") == 1
+    came.remove(b"child")
+    assert came == lines
+
+
+def test_a_child_that_is_forked_while_another_thread_holds_the_lock_writes_its_lines(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.write_end, lost)
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with writer._lock:
+            held.set()
+            forked.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends a child that waits for the lock
+        writer.put(b"child\n")
         os._exit(0 if writer.close(10) else 1)
-    until(lambda: b"child\n" in pipe.read())
-    assert os.waitpid(child, 0)[1] == 0
-    assert writer.close(10) or not pipe.read()
-    until(lambda: pipe.read().count(b"parent") == 300)
-    assert pipe.came.count(b"child\n") == 1
+    forked.set()
+    holder.join()
+    wait_for_success(child)
+    writer.put(b"parent\n")
+    assert writer.close(20)
+    assert pipe.read() == b"child\nparent\n"
