@@ -7,7 +7,8 @@ import math
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,18 +152,42 @@ async def test_a_full_disk_is_said_once_with_the_files_name_and_all_is_told_agai
     assert len(await again(tmp_path)) == 5000
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-async def test_a_home_that_cannot_be_written_is_read_all_the_same(kept: Kept, tmp_path: Path) -> None:
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """A home of an ordinary user, as whom the test runs: root may write everywhere."""
+    root, user = os.geteuid() == 0, 65534
+    # Other than `tmp_path` this directory is within reach of all users.
+    with tempfile.TemporaryDirectory(prefix="watchout-home-") as name:
+        home = Path(name)
+        if root:
+            os.chown(home, user, user)
+            os.seteuid(user)
+        try:
+            yield home
+        finally:
+            if root:
+                os.seteuid(0)
+            home.chmod(0o700)
+
+
+@pytest.mark.parametrize("what", ["files", "journal"])
+async def test_a_home_that_cannot_be_written_is_read_all_the_same(what: str, own_home: Path) -> None:
+    kept = Kept(own_home)
     await kept.save(("a", ANN))
     await kept.file.close()
-    tmp_path.chmod(0o500)
-    try:
-        kept = Kept(tmp_path)
-        assert set(kept.loaded) == {"a"}
-        await kept.save(("b", ANN))
-        assert kept.failures == 1
-    finally:
-        tmp_path.chmod(0o700)
+    assert kept.failures == 0
+    for path in own_home.iterdir():
+        if what == "files":
+            path.chmod(0o400)
+        elif path.name != RESERVATIONS_FILE:
+            path.unlink()  # a new one cannot be made
+    own_home.chmod(0o500)
+    kept = Kept(own_home)
+    assert set(kept.loaded) == {"a"}
+    await kept.save(("b", ANN))
+    await kept.file.close()
+    assert kept.failures == 1
+    assert set(await again(own_home)) == {"a"}
 
 
 async def test_something_else_in_its_place_is_said_and_left_alone(
