@@ -93,10 +93,10 @@ class Phone(asyncio.Protocol):
                 self.leave()
                 return
             self._data, self._upgraded = rest, True
-            if self._by_upgrade:
-                self._answered(True)
-            else:
-                self._write(TEXT, json.dumps({"type": "auth", "token": self._token}).encode())
+            first = {"type": "auth", "token": self._token}
+            if self._by_upgrade:  # the 101 may come before the token is verified: only an answer shows that it is
+                first = {"type": "unsubscribe", "streamId": "none"}
+            self._write(TEXT, json.dumps(first).encode())
         for opcode, payload in self._frames():
             if opcode == TEXT:
                 self._heard(json.loads(payload))
