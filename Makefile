@@ -55,7 +55,7 @@ demo: demo-ports $(VENV)/.demo
 	@$(HONCHO) -e /dev/null -f Procfile.demo start
 
 demo-ports:
-	@$(PYTHON) common/port_holder.py DEMO_PORT=$(DEMO_PORT) ML_PORT=$(ML_PORT)
+	@$(PYTHON) common/process/port_holder.py DEMO_PORT=$(DEMO_PORT) ML_PORT=$(ML_PORT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
@@ -71,27 +71,27 @@ test-mjpeg-long: $(VENV)/.dev
 
 # Four cameras beside twelve whose frames the ML service refuses: they keep 0.9 of their rate, on every target.
 test-ml-share: $(VENV)/.dev
-	WATCHOUT_TEST_ML_SHARE=0.9 $(BIN)/python -m pytest -s $(ARGS) tests/mlbridge/test_poison.py
+	WATCHOUT_TEST_ML_SHARE=0.9 $(BIN)/python -m pytest -s $(ARGS) tests/unit/mlbridge/test_poison.py
 
 # The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
 sanitize: $(VENV)/.dev
 	@mkdir -p build/sanitized
 	gcc -shared -fPIC -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
-	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') gateway/_plain.c -o build/sanitized/_plain.so
+	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') gateway/_fastpath.c -o build/sanitized/_fastpath.so
 	ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	  $(BIN)/python -c 'import sys, pytest, watchout.gateway as gateway; gateway.__path__.insert(0, "build/sanitized"); from watchout.gateway import _plain; \
-	  assert "sanitized" in _plain.__file__; sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/gateway/test_plain.py"]))'
+	  $(BIN)/python -c 'import sys, pytest, watchout.gateway as gateway; gateway.__path__.insert(0, "build/sanitized"); from watchout.gateway import _fastpath; \
+	  assert "sanitized" in _fastpath.__file__; sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/unit/gateway/test_fastpath.py"]))'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # mypy finds the packages by folders of their import paths.
-ROOMS := common identity gateway router mlbridge ctl
+PACKAGES := common identity gateway router mlbridge ctl
 types: $(VENV)/.dev
 	@mkdir -p build/namespace/watchout
-	@for room in $(ROOMS); do ln -sfn ../../../$$room build/namespace/watchout/$$room; done
+	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/namespace/watchout/$$package; done
 	$(BIN)/mypy
 
 format: $(VENV)/.dev

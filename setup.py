@@ -5,8 +5,8 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "watchout.gateway._plain",
-            ["gateway/_plain.c"],
+            "watchout.gateway._fastpath",
+            ["gateway/_fastpath.c"],
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
         )

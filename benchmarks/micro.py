@@ -28,15 +28,15 @@ import pybase64
 from websockets.speedups import apply_mask
 from websockets.version import version as websockets_version
 
-from watchout.common.frames import Frame, decode_text, json_head, parse_binary
-from watchout.common.messages import BusFrame, decode_frame
-from watchout.common.pacing import Sampler
+from watchout.common.bus.messages import BusFrame, decode_frame
+from watchout.common.media.frames import Frame, decode_text, json_head, parse_binary
+from watchout.common.media.rate import Sampler
 from watchout.common.settings import Settings
-from watchout.gateway import plain, wire
-from watchout.gateway.access import Owner
-from watchout.gateway.hub import Hub, Word
-from watchout.gateway.intake import SCRATCH_BYTES, Intake
-from watchout.gateway.lanes import Lanes, Subscription
+from watchout.gateway import fastpath, wire
+from watchout.gateway.authorization import Owner
+from watchout.gateway.client.frame_reader import SCRATCH_BYTES, FrameReader
+from watchout.gateway.hub.outbound_queue import OutboundQueue, Subscription
+from watchout.gateway.hub.registry import Hub, StreamState
 from watchout.identity import Identity
 
 #: A picture of 33 000 bytes is 44 kB as base64.
@@ -101,7 +101,7 @@ def _intake() -> Call:
     sent = struct.pack("!BBH", 0x81, 0x80 | 126, len(MESSAGE)) + MASK + apply_mask(MESSAGE, MASK)
     scratch = memoryview(bytearray(SCRATCH_BYTES))
     scratch[: len(sent)] = sent
-    intake = Intake(scratch, max_bytes=1 << 20, piece_bytes=8192)
+    intake = FrameReader(scratch, max_bytes=1 << 20, piece_bytes=8192)
     intake.trusted = True
     return lambda: intake.whole(len(sent))
 
@@ -118,8 +118,8 @@ def _masked(message: bytes) -> bytes:
 
 
 def _plain_take(message: bytes = MESSAGE) -> Call:
-    assert plain.take is not None
-    take, sent = plain.take, _masked(message)
+    assert fastpath.take is not None
+    take, sent = fastpath.take, _masked(message)
     scratch, known = memoryview(sent), (json_head("door"), b"door", 1, 1)
     assert take(scratch, len(sent), 1 << 20, *known) is not None
     return lambda: take(scratch, len(sent), 1 << 20, *known)
@@ -138,8 +138,8 @@ def _hub_takes(message: bytes) -> Callable[[], Call]:
     """All that a frame costs from the bytes of its socket to one viewer."""
 
     def make() -> Call:
-        assert plain.take is not None
-        take, sent = plain.take, _masked(message)
+        assert fastpath.take is not None
+        take, sent = fastpath.take, _masked(message)
         hub = Hub(woken=lambda: None, to_bus=lambda _: None)
         publication = hub.publish(
             "cam-1",
@@ -211,7 +211,9 @@ class _Screen:
 
     def __init__(self, hub: Hub | None = None) -> None:
         self.hub = hub
-        self.lanes = Lanes(Settings(), lambda subscription, frame: wire.frame_message(frame, subscription.format))
+        self.lanes = OutboundQueue(
+            Settings(), lambda subscription, frame: wire.frame_message(frame, subscription.format)
+        )
 
     def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         if self.lanes.frame(subscription, frame, now):
@@ -269,7 +271,7 @@ def _hub(viewers: int) -> Callable[[], Call]:
             term=1, first_frame_id=1, producing=True, wants_alerts=False, now=0.0, now_ms=0,
         )  # fmt: skip
         for _ in range(viewers):
-            hub.watch(_wish(), _Screen(hub), Word("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
+            hub.watch(_wish(), _Screen(hub), StreamState("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
         moments = itertools.count(1)
 
         def call() -> None:
@@ -299,15 +301,15 @@ def _bus_decode() -> Call:
 
 CASES: Final = (
     Case("apply_mask, 44 kB", lambda: lambda: apply_mask(MESSAGE, MASK), MESSAGE),
-    Case("Intake.whole, a masked message of 44 kB", _intake, MESSAGE),
+    Case("FrameReader.whole, a masked message of 44 kB", _intake, MESSAGE),
     Case("wire.PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
-    *([Case("plain.take, a masked frame of 44 kB", _plain_take, MESSAGE)] if plain.take is not None else []),
+    *([Case("plain.take, a masked frame of 44 kB", _plain_take, MESSAGE)] if fastpath.take is not None else []),
     *(
         [
             Case(f"plain.take and Hub.plain_frame, {what}", _hub_takes(message), plain=_hub_takes(PLAIN_MESSAGE))
             for what, message in (("with other fields", FIELDS_MESSAGE), ("with spaces", SPACED_MESSAGE))
         ]
-        if plain.take is not None
+        if fastpath.take is not None
         else []
     ),
     Case("wire.parse_text, a frame of 44 kB", lambda: lambda: wire.parse_text(MESSAGE), MESSAGE),
@@ -323,9 +325,9 @@ CASES: Final = (
     Case("BusFrame.encode", _bus_encode, TOKEN),
     Case("messages.decode_frame", _bus_decode, TOKEN),
     Case("Sampler.take", _sampler),
-    Case("Lanes.frame, the socket takes it", _lanes(None)),
-    Case("Lanes.frame, with maxFps", _lanes(10.0)),
-    Case("Lanes.frame, the socket is full", _blocked),
+    Case("OutboundQueue.frame, the socket takes it", _lanes(None)),
+    Case("OutboundQueue.frame, with maxFps", _lanes(10.0)),
+    Case("OutboundQueue.frame, the socket is full", _blocked),
     Case("Hub.frame, 1 viewer", _hub(1), TOKEN),
     Case("Hub.frame, 50 viewers", _hub(50), TOKEN),
 )

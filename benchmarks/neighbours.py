@@ -23,10 +23,10 @@ import uvloop
 from benchmarks.micro import Call, Case, duration, measure
 from tests.kit.clients import Camera, Clients, Viewer, new_name
 from tests.kit.processes import Watchout, running
-from watchout.common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
-from watchout.common.messages import Claim, Hold, Release
+from watchout.common.alerts.model import MAX_METADATA_BYTES, MAX_METADATA_VALUES
+from watchout.common.bus.messages import Claim, Hold, Release
 from watchout.common.settings import Settings
-from watchout.router.streams import Streams
+from watchout.router.streams.registry import Streams
 
 FEW: Final = 100
 MANY: Final = 100_000

@@ -37,7 +37,7 @@ from benchmarks.micro import PICTURE, TOKEN
 from benchmarks.systems import listening, process
 from tests.kit.brokers import Broker
 from tests.kit.ports import free_port
-from watchout.common.frames import Frame
+from watchout.common.media.frames import Frame
 from watchout.common.settings import load
 from watchout.mlbridge.targets import Target, open_target
 from watchout.mlbridge.targets.codec import frame_headers, json_body, packed_body

@@ -72,7 +72,7 @@ _process: Final = ["watchout"]
 
 
 def get(room: str) -> structlog.typing.FilteringBoundLogger:
-    """The logger of one room, such as ``gateway.link``."""
+    """The logger of one room, such as ``gateway.router_client``."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=room)
     return logger
 
@@ -336,11 +336,11 @@ def _render_text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     head = f"{clock}{event.pop('level', 'info'):<7} {event.pop('event', '')}"
     event.pop("process", None)
     exception = event.pop("exception", None)
-    pairs = "".join(f" {key}={_plain(value)}" for key, value in event.items() if value is not None)
+    pairs = "".join(f" {key}={_fastpath(value)}" for key, value in event.items() if value is not None)
     return head + pairs + (f"\n{exception}" if exception else "")
 
 
-def _plain(value: Any) -> str:
+def _fastpath(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)

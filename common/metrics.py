@@ -13,9 +13,10 @@ import time
 from collections import defaultdict
 from typing import Final
 
-from watchout.common import descriptors, log, supervisor
+from watchout.common import log, supervisor
+from watchout.common.process import descriptors
 
-FIGURES: Final[dict[str, str]] = {
+METRICS: Final[dict[str, str]] = {
     "uptime_seconds": "Seconds since the process started.",
     "cpu_seconds_total": "CPU time of the process, user and system.",
     "resident_bytes": "Resident memory of the process.",
@@ -141,7 +142,7 @@ OF: Final = ":"
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
-class Figures:
+class Metrics:
     """The figures of this process."""
 
     __slots__ = ("_started", "values")

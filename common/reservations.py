@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from watchout.common.largest import Largest
+from watchout.common.toolbox.largest import Largest
 
 
 @dataclass(frozen=True, slots=True)

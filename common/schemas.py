@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from watchout.common.alerts import (
+from watchout.common.alerts.model import (
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
     MAX_METADATA_VALUES,
@@ -62,7 +62,7 @@ class FrameBody(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def alert_schema() -> dict[str, Any]:
-    """What `common.alerts.check_draft` accepts, but for the bounds of metadata, which JSON Schema cannot say."""
+    """What `common.alerts.model.check_draft` accepts, but for the bounds of metadata, which JSON Schema cannot say."""
     schema = _whole(AlertFields, "alert", "An alert, as an ML service sends it.")
     for name, field in schema["properties"].items():
         field["description"] = _ALERT_FIELDS[name]

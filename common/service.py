@@ -17,13 +17,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from watchout.common import log, memory, supervisor
+from watchout.common import log, supervisor
 from watchout.common.errors import SettingsError, StartError
 from watchout.common.home import prepare_home
-from watchout.common.kept import Kept
-from watchout.common.misspelled import honcho_port_note, notes
-from watchout.common.process_name import claim_name, wanted_name
+from watchout.common.process import memory
+from watchout.common.process.kept import Kept
+from watchout.common.process.process_name import claim_name, wanted_name
 from watchout.common.settings import Settings, load
+from watchout.common.settings.misspelled import honcho_port_note, notes
 
 _log = log.get("common.service")
 

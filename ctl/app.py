@@ -34,7 +34,7 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"watchout.ctl.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"watchout.ctl.commands.{cmd_name}"), cmd_name)
         return command
 
 

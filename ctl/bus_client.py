@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from watchout.common import missing
-from watchout.common.link import Link
-from watchout.common.messages import FromRouter, Hello, Message
-from watchout.common.metrics import Figures
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.messages import FromRouter, Hello, Message
+from watchout.common.metrics import Metrics
+from watchout.common.process import missing
 from watchout.common.settings import Settings
 from watchout.ctl.environment import Failure
 
@@ -24,16 +24,16 @@ def nothing_runs(settings: Settings) -> Failure:
 
 
 @asynccontextmanager
-async def joined(settings: Settings) -> AsyncIterator[Link]:
+async def joined(settings: Settings) -> AsyncIterator[BusClient]:
     """The bond with the running router. Raises `Failure` when there is none."""
-    figures = Figures()
-    link = Link(
+    metrics = Metrics()
+    link = BusClient(
         Hello(kind="ctl", name="ctl", pid=os.getpid()),
         home=settings.home,
         max_message_bytes=settings.max_message_bytes,
         request_timeout_s=settings.router_timeout_s,
         snapshot=_nothing,
-        figures=figures.read,
+        metrics=metrics.read,
         on_message=_pass_over,
     )
     try:

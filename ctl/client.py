@@ -20,9 +20,9 @@ import pybase64
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
-from watchout.common.codecs import Codec
 from watchout.common.errors import CloseCode, ErrorCode
-from watchout.common.frames import Frame, FrameFault, parse_binary
+from watchout.common.media.codecs import Codec
+from watchout.common.media.frames import Frame, FrameFault, parse_binary
 from watchout.ctl.environment import Failure
 from watchout.ctl.terminal import printable
 

@@ -21,11 +21,12 @@ import click
 import uvloop
 from honcho.environ import parse
 
-from watchout.common import embedded_store, log
-from watchout.common.alerts import STREAM_ID
+from watchout.common import log
+from watchout.common.alerts.model import STREAM_ID
 from watchout.common.errors import SettingsError
 from watchout.common.home import prepare_home
 from watchout.common.settings import Settings, load
+from watchout.identity import embedded_store
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -152,12 +152,12 @@ def _processes(body: Row, before: Row | None, own_id: str | None) -> list[Proces
     old_router = _map(before.get("router")) if before is not None else {}
     same = before is not None and old_router.get("epoch") == router.get("epoch")
     head = {"name": "router", "kind": "router", "pid": router.get("pid"), "aliveS": router.get("uptimeS")}
-    figures = {"uptime_seconds": router.get("uptimeS", 0.0), **_figures(router)}
-    old = {"uptime_seconds": old_router.get("uptimeS", 0.0), **_figures(old_router)} if same else None
-    found = [Process(head, figures, old)]
-    earlier = {str(m.get("id")): _figures(m) for m in _rows((before or {}).get("members"))}
+    metrics = {"uptime_seconds": router.get("uptimeS", 0.0), **_metrics(router)}
+    old = {"uptime_seconds": old_router.get("uptimeS", 0.0), **_metrics(old_router)} if same else None
+    found = [Process(head, metrics, old)]
+    earlier = {str(m.get("id")): _metrics(m) for m in _rows((before or {}).get("members"))}
     found += [
-        Process(member, _figures(member), earlier.get(str(member.get("id"))))
+        Process(member, _metrics(member), earlier.get(str(member.get("id"))))
         for member in _rows(body.get("members"))
         if member.get("id") != own_id
     ]
@@ -320,5 +320,5 @@ def _map(value: object) -> Row:
     return value if isinstance(value, dict) else {}
 
 
-def _figures(owner: Row) -> dict[str, float]:
+def _metrics(owner: Row) -> dict[str, float]:
     return {str(k): v for k, v in _map(owner.get("figures")).items() if isinstance(v, int | float)}

@@ -1,12 +1,18 @@
-"""Write what is generated in the docs: settings.md, parts of bus.md and better-auth.md, schemas/*.json. `make docs`."""
+"""Write the generated parts of the docs: settings, modules, messages, database options, schemas. `make docs`."""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
-from watchout.common import database_url, messages, schemas, settings
+from watchout.common import schemas, settings
+from watchout.common.bus import messages
+from watchout.common.settings import database_url
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
+PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
+TREE_BEGIN, TREE_END = "<!-- modules: generated, see docs/build.py -->", "<!-- end of modules -->"
 BEGIN, END = "<!-- messages: generated, see docs/build.py -->", "<!-- end of messages -->"
 
 OPTIONS_BEGIN, OPTIONS_END = "<!-- options: generated, see docs/build.py -->", "<!-- end of options -->"
@@ -26,11 +32,38 @@ def with_messages(page: str) -> str:
     return f"{before}{BEGIN}\n\n{messages.render_markdown()}\n{END}{after}"
 
 
+def with_tree(page: str) -> str:
+    """docs/architecture.md with the list of modules made anew: the first sentence of each module's docstring."""
+    before, _, rest = page.partition(TREE_BEGIN)
+    _, _, after = rest.partition(TREE_END)
+    return f"{before}{TREE_BEGIN}\n\n{render_tree()}\n{TREE_END}{after}"
+
+
+def render_tree() -> str:
+    """One table for each folder: module, role."""
+    lines: list[str] = []
+    for package in PACKAGES:
+        for folder in sorted({path.parent for path in (ROOT / package).rglob("__init__.py")}):
+            lines += [f"### {folder.relative_to(ROOT).as_posix()}/", "", _role(folder / "__init__.py"), ""]
+            modules = [p for p in sorted(folder.glob("*.py")) if p.stem not in ("__init__", "__main__")]
+            if modules:
+                lines += ["| module | role |", "|---|---|", *(f"| `{p.stem}` | {_role(p)} |" for p in modules), ""]
+    return "\n".join(lines)
+
+
+def _role(path: Path) -> str:
+    """The first paragraph of a module's docstring."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(docstring.partition("\n\n")[0].split()).replace("|", "\\|")
+
+
 def main() -> None:
     """Write the pages and the schemas."""
     (HERE / "settings.md").write_text(settings.render_markdown())
     bus = HERE / "bus.md"
     bus.write_text(with_messages(bus.read_text()))
+    architecture = HERE / "architecture.md"
+    architecture.write_text(with_tree(architecture.read_text()))
     better_auth = HERE / "better-auth.md"
     better_auth.write_text(with_options(better_auth.read_text()))
     for name, make in schemas.FILES.items():

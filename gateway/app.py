@@ -10,25 +10,26 @@ from typing import Final
 
 from aiohttp import web
 
-from watchout.common import descriptors, log, memory, supervisor
-from watchout.common.command import process_command
-from watchout.common.metrics import Figures
+from watchout.common import log, supervisor
+from watchout.common.metrics import Metrics
+from watchout.common.process import descriptors, memory
+from watchout.common.process.command import process_command
 from watchout.common.service import Tasks, run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
-from watchout.gateway.access import Access
-from watchout.gateway.http import JsonRequestHandler, make_app
-from watchout.gateway.hub import Hub
-from watchout.gateway.limits import AlertRates, Connections
-from watchout.gateway.link import RouterLink
-from watchout.gateway.listener import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
+from watchout.gateway.authorization import Authorization
+from watchout.gateway.context import Context, now_ms
+from watchout.gateway.http.app import JsonRequestHandler, make_app
+from watchout.gateway.hub.registry import Hub
+from watchout.gateway.listen.dispatch import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
+from watchout.gateway.listen.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
+from watchout.gateway.listen.tls import Certificate
+from watchout.gateway.presence import Presence
+from watchout.gateway.quotas import AlertRates, Connections
 from watchout.gateway.revalidation import Revalidation
-from watchout.gateway.rooms import Rooms, now_ms
-from watchout.gateway.roster import Roster
+from watchout.gateway.router_client import RouterClient
 from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.stream_key import stream_key
-from watchout.gateway.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
-from watchout.gateway.tls import Certificate
 from watchout.identity import make_authenticator
 
 TICK_S: Final = 1.0
@@ -54,9 +55,9 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        figures = Figures()
+        metrics = Metrics()
         self._tasks = Tasks()
-        self._link = RouterLink(settings, figures, sockets=lambda: self._rooms.connections.joined_total)
+        self._link = RouterClient(settings, metrics, sockets=lambda: self._context.connections.joined_total)
         hub = Hub(
             woken=self._link.woken,
             to_bus=self._link.frame_to_bus,
@@ -65,13 +66,13 @@ class Gateway:
             gone_kept_s=settings.stream_reserved_s,
             gone_per_user=settings.stream_reserved_per_user,
         )
-        self._rooms = Rooms(
+        self._context = Context(
             settings,
-            figures,
+            metrics,
             self._tasks,
             make_authenticator(settings),
-            Access(settings),
-            Roster(),
+            Authorization(settings),
+            Presence(),
             Connections(settings, descriptors.raise_limit()),
             hub,
             self._link,
@@ -90,14 +91,14 @@ class Gateway:
     async def start(self) -> None:
         """Open the port, the store and the bond; none of the others has to be there."""
         loop = asyncio.get_running_loop()
-        settings, rooms = self._settings, self._rooms
+        settings, context = self._settings, self._context
         certificate = Certificate.of(settings)
         self._sockets, self._port_lock = open_sockets(settings.host, settings.port, settings.home)
-        await rooms.authenticator.open()
-        self._link.start(rooms.hub)
+        await context.authenticator.open()
+        self._link.start(context.hub)
         self._linked = True
         self._runner = web.AppRunner(
-            make_app(rooms), access_log=None, handle_signals=False, shutdown_timeout=HTTP_SHUTDOWN_S
+            make_app(context), access_log=None, handle_signals=False, shutdown_timeout=HTTP_SHUTDOWN_S
         )
         await self._runner.setup()
         server = self._runner.server
@@ -115,41 +116,41 @@ class Gateway:
 
         for listening in self._sockets:
             self._servers.append(
-                await loop.create_server(lambda: Listener(rooms, make_http, certificate), sock=listening)
+                await loop.create_server(lambda: Listener(context, make_http, certificate), sock=listening)
             )
-        revalidation = Revalidation(settings, rooms.figures, rooms.roster, rooms.authenticator)
+        revalidation = Revalidation(settings, context.metrics, context.presence, context.authenticator)
         self._periodic = [*self._begin_periodic(certificate), *revalidation.begin()]
         self._lasting = [supervisor.current().keep(revalidation.watch_changes, "changed sessions")]
         channel = settings.revocation_channel
         if channel is not None:
             self._lasting.append(
                 supervisor.current().keep(
-                    lambda: rooms.authenticator.listen(channel, revalidation.changed), "listen for revocations"
+                    lambda: context.authenticator.listen(channel, revalidation.changed), "listen for revocations"
                 )
             )
-        if rooms.connections.most < settings.max_connections:
+        if context.connections.most < settings.max_connections:
             _log.warning(
                 "few file descriptors: raise the limit (ulimit -n, LimitNOFILE) or lower MAX_CONNECTIONS",
-                connections=rooms.connections.most,
+                connections=context.connections.most,
                 wanted=settings.max_connections,
             )
         _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
 
     async def drain(self) -> None:
         """Take no more clients, tell those that are here to come back, wait until they went."""
-        self._rooms.draining = self._link.ending = True
+        self._context.draining = self._link.ending = True
         for server in self._servers:
             server.close()
-        for websocket in list(self._rooms.sockets):
+        for websocket in list(self._context.sockets):
             websocket.end()
-        for moving_picture in list(self._rooms.moving_pictures):
+        for moving_picture in list(self._context.moving_pictures):
             moving_picture.end()
-        if not self._rooms.sockets:
-            self._rooms.all_gone.set()
+        if not self._context.sockets:
+            self._context.all_gone.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_s):
-                await self._rooms.all_gone.wait()
-        for websocket in list(self._rooms.sockets):
+                await self._context.all_gone.wait()
+        for websocket in list(self._context.sockets):
             websocket.abort()
         if self._runner is not None:
             await _let_http_go(self._runner.server)
@@ -169,14 +170,14 @@ class Gateway:
         for lasting in self._lasting:
             lasting.cancel()
         await asyncio.gather(*(periodic.close() for periodic in self._periodic))
-        await self._rooms.authenticator.close()  # its thread would keep the process
+        await self._context.authenticator.close()  # its thread would keep the process
         await self._tasks.close()
         await asyncio.gather(*self._lasting, return_exceptions=True)
         if self._port_lock >= 0:
             os.close(self._port_lock)
 
     def _begin_periodic(self, certificate: Certificate | None) -> list[Periodic]:
-        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._rooms.hub
+        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._context.hub
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
             every(TICK_S, lambda: hub.tell_demand(loop.time(), now_ms()), "demand"),
@@ -189,26 +190,26 @@ class Gateway:
         return begun
 
     def _count_connections(self) -> None:
-        self._rooms.figures.set("connections", self._rooms.connections.total)
-        self._rooms.figures.set("connections_limit", self._rooms.connections.most)
-        self._rooms.figures.set("strangers", self._rooms.connections.strangers)
-        self._rooms.figures.set("unfinished_bytes", self._rooms.unfinished.bytes)
-        self._rooms.figures.set("waiting_frame_bytes", self._rooms.waiting_frames.total_bytes)
-        self._rooms.figures.set("waiting_frames_evicted_total", self._rooms.waiting_frames.evicted)
+        self._context.metrics.set("connections", self._context.connections.total)
+        self._context.metrics.set("connections_limit", self._context.connections.most)
+        self._context.metrics.set("strangers", self._context.connections.strangers)
+        self._context.metrics.set("unfinished_bytes", self._context.unfinished.bytes)
+        self._context.metrics.set("waiting_frame_bytes", self._context.waiting_frames.total_bytes)
+        self._context.metrics.set("waiting_frames_evicted_total", self._context.waiting_frames.evicted)
 
     def _give_back_memory(self) -> None:
         """After a crowd has gone: what it had is free here, but not for anybody else yet."""
-        connections = self._rooms.connections
+        connections = self._context.connections
         if connections.peak - connections.total >= WORTH_GIVING_BACK:
             memory.give_back()
             connections.peak = connections.total
 
     def _sweep(self) -> None:
         now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
-        for websocket in list(self._rooms.sockets):
+        for websocket in list(self._context.sockets):
             with guarding("sweep of a socket"):
                 websocket.sweep(now)
-        for moving_picture in list(self._rooms.moving_pictures):
+        for moving_picture in list(self._context.moving_pictures):
             with guarding("sweep of a moving picture"):
                 moving_picture.count_skipped()
 

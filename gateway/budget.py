@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from watchout.common.largest import Largest
+from watchout.common.toolbox.largest import Largest
 
 
 class Share:

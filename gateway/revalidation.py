@@ -1,6 +1,6 @@
 """Looks again and again whether those who are here may still be: sessions in batches, tokens one by one, ends in time.
 
-Decides nothing: `Roster` says who is due and what an answer means. While the session store cannot be asked nobody is
+Decides nothing: `Presence` says who is due and what an answer means. While the session store cannot be asked nobody is
 closed; the first round after it is back looks at everybody.
 """
 
@@ -13,10 +13,10 @@ from typing import Any, Final, Protocol
 
 from watchout.common import log, supervisor
 from watchout.common.errors import StoreUnavailable
-from watchout.common.metrics import Figures
+from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
-from watchout.gateway.roster import Roster
+from watchout.gateway.presence import Presence
 from watchout.identity import Authenticator, Identity
 
 #: Sessions, or users, of one query.
@@ -41,10 +41,12 @@ class Member(Protocol):
 class Revalidation:
     """The rounds of one gateway."""
 
-    def __init__(self, settings: Settings, figures: Figures, roster: Roster[Any], authenticator: Authenticator) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, presence: Presence[Any], authenticator: Authenticator
+    ) -> None:
         self._settings = settings
-        self._figures = figures
-        self._roster: Roster[Member] = roster
+        self._metrics = metrics
+        self._presence: Presence[Member] = presence
         self._authenticator = authenticator
         self._changed: set[str] = set()
         self._woken = asyncio.Event()
@@ -55,7 +57,7 @@ class Revalidation:
         if session_id is None and user_id is None:
             self._all = True
         else:
-            self._changed |= self._roster.sessions_of(session_id, user_id)
+            self._changed |= self._presence.sessions_of(session_id, user_id)
         self._woken.set()
 
     def begin(self) -> list[Periodic]:
@@ -80,24 +82,24 @@ class Revalidation:
             self._woken.clear()
             changed, self._changed = self._changed, set()
             everybody, self._all = self._all, False
-            await self._guarded(self._look_up, self._roster.sessions() if everybody else list(changed))
+            await self._guarded(self._look_up, self._presence.sessions() if everybody else list(changed))
 
     async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         """That the store is away is said where it is noticed, and is no failure of the round."""
         try:
             await work(*arguments)
         except StoreUnavailable:
-            self._figures.count("revalidation_failed_total")
+            self._metrics.count("revalidation_failed_total")
 
     async def _sessions(self, due: float) -> None:
-        await self._look_up(self._roster.sessions(), due)
+        await self._look_up(self._presence.sessions(), due)
 
     async def _look_up(self, sessions: Sequence[str], due: float = 0.0) -> None:
         batches = [sessions[at : at + BATCH] for at in range(0, len(sessions), BATCH)]
         for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
             live = await self._authenticator.live(batch)
-            self._figures.count("sessions_revalidated_total", len(batch))
-            ended, renewed = self._roster.compare(batch, live)
+            self._metrics.count("sessions_revalidated_total", len(batch))
+            ended, renewed = self._presence.compare(batch, live)
             self._end(ended)
             self._renew(renewed)
             if left:  # spread over the time until the next round, so that none of it is a burst
@@ -105,24 +107,24 @@ class Revalidation:
 
     async def _ends(self, due: float) -> None:
         del due
-        self._end(self._roster.overdue(time.time()))
+        self._end(self._presence.overdue(time.time()))
 
     async def _memberships(self, due: float) -> None:
         del due
-        users = self._roster.users_without_session()
+        users = self._presence.users_without_session()
         for at in range(0, len(users), BATCH):
             batch = users[at : at + BATCH]
-            self._renew(self._roster.belong(batch, await self._authenticator.organizations(batch)))
+            self._renew(self._presence.belong(batch, await self._authenticator.organizations(batch)))
 
     async def _introspections(self, due: float) -> None:
         del due
-        tokens = self._roster.to_introspect(time.time(), self._settings.introspection_recheck_s)
+        tokens = self._presence.to_introspect(time.time(), self._settings.introspection_recheck_s)
         turn = asyncio.Semaphore(INTROSPECTIONS)
 
         async def one(member: Member, token: str) -> None:
             async with turn:
                 found = await self._authenticator.introspect(token, recheck=True)
-            ended, renewed = self._roster.introspected(member, found, time.time())
+            ended, renewed = self._presence.introspected(member, found, time.time())
             self._end(ended)
             self._renew(renewed)
 
@@ -136,7 +138,7 @@ class Revalidation:
 
     def _end(self, members: Sequence[Member]) -> None:
         for member in members:
-            self._roster.remove(member)
+            self._presence.remove(member)
             try:
                 member.session_ended()
             except Exception:  # one member's trouble must not keep another in

@@ -13,11 +13,20 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import pybase64
 
-from watchout.common.alerts import AlertDraft, AlertFault, FrameId, Milliseconds, StreamId, check_draft, whole, whole_ms
+from watchout.common.alerts.model import (
+    AlertDraft,
+    AlertFault,
+    FrameId,
+    Milliseconds,
+    StreamId,
+    check_draft,
+    whole,
+    whole_ms,
+)
 from watchout.common.errors import ClientError, ErrorCode
-from watchout.common.frames import Frame, payload_at
-from watchout.common.jsontext import JsonFault, read_json, read_members, write_json
-from watchout.gateway import plain
+from watchout.common.media.frames import Frame, payload_at
+from watchout.common.toolbox.jsontext import JsonFault, read_json, read_members, write_json
+from watchout.gateway import fastpath
 
 Format = Literal["json", "binary"]
 #: What a `success` is about.
@@ -202,7 +211,7 @@ _ZERO: Final = ord("0")
 class PlainFrames:
     """Reads the ``video-frame`` messages of one client that have a plain envelope, without a parse.
 
-    This is for messages that `gateway.plain` does not see: compressed ones, and where it was not built.
+    This is for messages that `gateway.fastpath` does not see: compressed ones, and where it was not built.
 
     That is: `type` first, known fields, plain numbers, base64 without escapes or white space; nearly all frames are so.
     The text is not parsed as JSON but decoded as base64, which shows as well that nothing else is in it, in a third of
@@ -293,14 +302,14 @@ def _message_of_text(
     return b"".join((frame_header(OPCODE_TEXT, size), start, memoryview(text)[begin:end], b'"}'))
 
 
-#: Makes the JSON message of a frame: see `common.frames.Frame.json_message`.
-json_message: Final = plain.message or _message_of_text
+#: Makes the JSON message of a frame: see `common.media.frames.Frame.json_message`.
+json_message: Final = fastpath.message or _message_of_text
 
 
 def frame_message(frame: Frame, format: Format) -> bytes:
     """A video frame in one format, ready to write; made once per frame and format.
 
-    Raises `common.frames.FrameFault` when the picture is wanted and cannot be decoded.
+    Raises `common.media.frames.FrameFault` when the picture is wanted and cannot be decoded.
     """
     if format == "json":
         return frame.json_wire or frame.json_message(json_message)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from watchout.common import embedded_store
 from watchout.common.settings import Settings
+from watchout.identity import embedded_store
 from watchout.identity.authenticator import Authenticator, methods
 from watchout.identity.caller import Identity, Organizations, SessionStore
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
-from watchout.identity.introspection import Introspection
-from watchout.identity.postgres import PostgresStore
-from watchout.identity.schema import Layout
-from watchout.identity.sqlite import SqliteStore
-from watchout.identity.tokens import JwtVerifier
+from watchout.identity.schema.plan import Layout
+from watchout.identity.sources.introspection import Introspection
+from watchout.identity.sources.jwt import JwtVerifier
+from watchout.identity.sources.postgres import PostgresStore
+from watchout.identity.sources.sqlite import SqliteStore
 
 __all__ = [
     "Authenticator",

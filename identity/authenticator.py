@@ -16,13 +16,13 @@ from urllib.parse import unquote
 
 from watchout.common.errors import StoreUnavailable
 from watchout.common.settings import Settings
-from watchout.identity.batches import Batches
 from watchout.identity.caller import Identity, Organizations, SessionStore
+from watchout.identity.coalescing import Coalescer
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, session_token
-from watchout.identity.introspection import Introspection
-from watchout.identity.memory import Memory
-from watchout.identity.postgres import PostgresStore
-from watchout.identity.tokens import Claims, JwtVerifier, looks_like_jwt
+from watchout.identity.recently_verified import RecentlyVerified
+from watchout.identity.sources.introspection import Introspection
+from watchout.identity.sources.jwt import Claims, JwtVerifier, looks_like_jwt
+from watchout.identity.sources.postgres import PostgresStore
 
 #: Queries for tokens that are under way at once.
 LOOKUPS_AT_ONCE: Final = 2
@@ -43,16 +43,16 @@ class Authenticator:
         self._jwt = jwt
         self._introspection = introspection
         self._methods = methods(settings)
-        self._sessions = Memory(settings.auth_cache_s, settings.auth_cache_tokens)
-        self._introspected = Memory(settings.auth_cache_s, settings.auth_cache_tokens)
+        self._sessions = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
+        self._introspected = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
         self._by_token = self._by_id = None
-        self._by_user: Batches[Organizations] | None = None
+        self._by_user: Coalescer[Organizations] | None = None
         if store is not None:
             timeout_s, most = settings.store_timeout_s, settings.store_waiting
-            self._by_token = Batches(store.find, workers=LOOKUPS_AT_ONCE, timeout_s=timeout_s, max_waiting=most)
-            self._by_id = Batches(store.live, workers=1, timeout_s=timeout_s, max_waiting=most)
+            self._by_token = Coalescer(store.find, workers=LOOKUPS_AT_ONCE, timeout_s=timeout_s, max_waiting=most)
+            self._by_id = Coalescer(store.live, workers=1, timeout_s=timeout_s, max_waiting=most)
             if settings.stream_access == "organization":
-                self._by_user = Batches(store.organizations, workers=1, timeout_s=timeout_s, max_waiting=most)
+                self._by_user = Coalescer(store.organizations, workers=1, timeout_s=timeout_s, max_waiting=most)
 
     async def open(self) -> None:
         """Prepare every way; none has to be reachable now. Raises `common.errors.StartError`."""
@@ -172,7 +172,7 @@ class Authenticator:
         return identity
 
     @staticmethod
-    def _remembered(memory: Memory, key: str) -> Identity | None:
+    def _remembered(memory: RecentlyVerified, key: str) -> Identity | None:
         identity = memory.get(key, asyncio.get_running_loop().time())
         return None if identity is None or identity.expires_at <= time.time() else identity
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from watchout.common.accepted import Raised
-from watchout.common.alerts import Alert, AlertFault, check_draft, complete
+from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
+from watchout.common.alerts.unconfirmed import Raised
+from watchout.common.bus.messages import RaiseAlert, decode_from_member, encode
 from watchout.common.errors import BusError
-from watchout.common.frames import Frame
-from watchout.common.jsontext import write_json
-from watchout.common.messages import RaiseAlert, decode_from_member, encode
+from watchout.common.media.frames import Frame
+from watchout.common.toolbox.jsontext import write_json
 
 #: Alerts that may wait for the router; past it, or past the bytes, the oldest is dropped.
 MAX_WAITING: Final = 1_000

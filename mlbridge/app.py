@@ -12,22 +12,23 @@ from typing import Final
 
 import click
 
-from watchout.common import about, log, service
-from watchout.common.command import process_command
-from watchout.common.curve import load_pair
-from watchout.common.frames import Frame
-from watchout.common.link import Link
-from watchout.common.messages import FromRouter, Hello, Message
-from watchout.common.metrics import Figures
-from watchout.common.process_name import wanted_name
-from watchout.common.remote_bus import RouterAddress
+from watchout.common import log, service
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.messages import FromRouter, Hello, Message
+from watchout.common.bus.zeromq.curve import load_pair
+from watchout.common.bus.zeromq.tcp import RouterAddress
+from watchout.common.media.frames import Frame
+from watchout.common.metrics import Metrics
+from watchout.common.process import about
+from watchout.common.process.command import process_command
+from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
-from watchout.mlbridge.endpoints import Endpoints
-from watchout.mlbridge.feed import Feed
-from watchout.mlbridge.outbox import Outbox
-from watchout.mlbridge.ring import FrameRing
+from watchout.mlbridge.alert_sender import AlertSender
+from watchout.mlbridge.dispatcher import Dispatcher
+from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.scheduler import Scheduler
 from watchout.mlbridge.scrubber import scrubber_of
+from watchout.mlbridge.shown_frames import ShownFrames
 from watchout.mlbridge.targets import Target, open_target
 
 #: Part of a drain that is kept for alerts, after the requests under way had theirs.
@@ -41,17 +42,17 @@ class Bridge:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._figures = Figures()
-        self._link: Link | None = None
-        self._feed: Feed | None = None
-        self._outbox: Outbox | None = None
+        self._metrics = Metrics()
+        self._link: BusClient | None = None
+        self._feed: Dispatcher | None = None
+        self._outbox: AlertSender | None = None
 
     async def start(self) -> None:
         """Join the router, whenever it comes."""
         settings = self._settings
         target = open_target(settings)
-        self._figures.set("ml_configured", 0 if target is None else 1)
-        self._link = link = Link(
+        self._metrics.set("ml_configured", 0 if target is None else 1)
+        self._link = link = BusClient(
             Hello(
                 kind="mlbridge",
                 name=_name(settings),
@@ -66,7 +67,7 @@ class Bridge:
             max_message_bytes=settings.max_message_bytes,
             request_timeout_s=settings.router_timeout_s,
             snapshot=_nothing_held,
-            figures=self._read_figures,
+            metrics=self._read_figures,
             on_message=_pass_over,
             on_frame=None if target is None else self._frame_came,
             on_joined=self._joined,
@@ -96,13 +97,13 @@ class Bridge:
         if self._link is not None:
             await self._link.close()
 
-    async def _open_feed(self, target: Target, link: Link) -> None:
+    async def _open_feed(self, target: Target, link: BusClient) -> None:
         settings = self._settings
         scrub = scrubber_of(settings)
-        ring = FrameRing(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
-        self._outbox = outbox = Outbox(
+        ring = ShownFrames(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
+        self._outbox = outbox = AlertSender(
             link,
-            figures=self._figures,
+            metrics=self._metrics,
             cooldown_s=settings.alert_cooldown_s,
             max_age_s=settings.ml_max_age_s,
             ring=ring,
@@ -113,16 +114,16 @@ class Bridge:
         if fallback is not None:
             targets.append(fallback)
         scheduler = Scheduler[Frame](
-            Endpoints(len(targets), settings.ml_in_flight, chance=random.random),
+            Failover(len(targets), settings.ml_in_flight, chance=random.random),
             max_fps=settings.ml_fps,
             max_age_s=settings.ml_max_age_s,
             timeout_s=settings.ml_timeout_s,
             max_streams=settings.max_streams,
         )
-        feed = Feed(
+        feed = Dispatcher(
             targets,
             scheduler,
-            figures=self._figures,
+            metrics=self._metrics,
             said=outbox.said,
             refused=outbox.refused,
             report=link.send,
@@ -149,7 +150,7 @@ class Bridge:
             self._outbox.joined()
 
     def _lost(self) -> None:
-        self._figures.count("router_lost_total")
+        self._metrics.count("router_lost_total")
         _log.warning("the router is away; alerts wait for it")
         if self._outbox is not None:
             self._outbox.lost()
@@ -159,8 +160,8 @@ class Bridge:
             self._feed.tell_figures()
         bad = self._feed.bad_messages if self._feed is not None else 0
         bad += self._link.bad_messages if self._link is not None else 0
-        self._figures.set("bus_bad_messages_total", bad)
-        return self._figures.read()
+        self._metrics.set("bus_bad_messages_total", bad)
+        return self._metrics.read()
 
 
 async def _nothing_held() -> AsyncIterator[Message]:

@@ -13,13 +13,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from watchout.common.alerts import Alert, Severity
+from watchout.common.alerts.model import Alert, Severity
 
 #: Kinds, over all streams, whose pause is remembered; past it the one told longest ago is forgotten.
 MAX_KINDS: Final = 20_000
 #: Ids that are remembered, so that an answer that comes twice is not counted as a second alert.
 MAX_IDS: Final = 16_384
-#: After this an id may stand for another alert, as it may at the router (`router.alerts.KNOWN_S`).
+#: After this an id may stand for another alert, as it may at the router (`router.alerts.log.KNOWN_S`).
 IDS_KNOWN_S: Final = 900.0
 #: A message is read so far.
 KIND_CHARACTERS: Final = 200

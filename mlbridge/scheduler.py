@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from watchout.common.pacing import Sampler
-from watchout.mlbridge.endpoints import Endpoints, Turn
-from watchout.mlbridge.looks import Coverage
+from watchout.common.media.rate import Sampler
+from watchout.mlbridge.coverage import Coverage
+from watchout.mlbridge.failover import Failover, Turn
 from watchout.mlbridge.refusals import (
     ANSWERS_LAST_S,
     LATE_TIMES,
@@ -170,7 +170,7 @@ class Scheduler(Generic[F]):
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: Failover,
         *,
         max_fps: float,
         max_age_s: float,

@@ -9,15 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from watchout.common import about, log, supervisor
-from watchout.common.bus import RouterBus, is_remote
-from watchout.common.command import process_command
-from watchout.common.curve import AllowList, load_pair, server_file
-from watchout.common.errors import BusError, StartError
-from watchout.common.globs import Globs
-from watchout.common.home import lock_home
-from watchout.common.membership import BEAT_EVERY_S
-from watchout.common.messages import (
+from watchout.common import log, supervisor
+from watchout.common.bus.membership import BEAT_EVERY_S
+from watchout.common.bus.messages import (
     FOR_ALERT,
     Accepted,
     Answer,
@@ -52,19 +46,26 @@ from watchout.common.messages import (
     encode,
     read_frame_head,
 )
-from watchout.common.metrics import Figures
-from watchout.common.process_name import wanted_name
-from watchout.common.remote_bus import BothRouterBuses, RemoteRouterBus
+from watchout.common.bus.zeromq.control import RouterBus, is_remote
+from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
+from watchout.common.bus.zeromq.tcp import BothRouterBuses, RemoteRouterBus
+from watchout.common.errors import BusError, StartError
+from watchout.common.home import lock_home
+from watchout.common.media.held_frames import HeldFrames
+from watchout.common.metrics import Metrics
+from watchout.common.process import about
+from watchout.common.process.command import process_command
+from watchout.common.process.process_name import wanted_name
 from watchout.common.service import run
 from watchout.common.settings import Settings
-from watchout.common.shelf import Shelf
 from watchout.common.supervisor import Periodic
-from watchout.router.alerts import AlertBook, AlertIds, AlertLog
+from watchout.common.toolbox.globs import Globs
+from watchout.router.alerts.log import AlertBook, AlertIds, AlertLog
 from watchout.router.epoch import next_epoch
 from watchout.router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
-from watchout.router.outlet import Outlet
 from watchout.router.reservation_file import Change, ReservationFile
-from watchout.router.streams import Bridge, Send, Streams
+from watchout.router.streams.registry import Bridge, Send, Streams
+from watchout.router.webhook.sender import WebhookSender
 
 #: After a start, gateways of a former life get this long to tell what they hold before a new claim is decided.
 SYNC_GRACE_S: Final = 1.0
@@ -86,7 +87,7 @@ class Router:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._figures = Figures()
+        self._metrics = Metrics()
         self._alert_ids = AlertIds()
         self._book = AlertBook(
             limit=settings.recent_alerts,
@@ -98,10 +99,10 @@ class Router:
         #: before they said it.
         self._behind: dict[bytes, int | None] = {}
         #: Pictures of alerts' frames, as they came over the bus.
-        self._pictures: Shelf[bytes] = Shelf(
+        self._pictures: HeldFrames[bytes] = HeldFrames(
             settings.alert_picture_bytes, max_age_s=settings.recent_alerts_minutes * 60
         )
-        self._outlet: Outlet | None = None
+        self._outlet: WebhookSender | None = None
         #: What cannot be answered before the gateways of a former life had their time; None from then on.
         self._waiting: list[tuple[bytes, Claim | Lookup | RaiseAlert]] | None = None
         self._reservations: ReservationFile | None = None
@@ -131,7 +132,7 @@ class Router:
             ended_at = self._started - (now_ms - reservation.ended_at) / 1000
             self._streams.restore(name, replace(reservation, ended_at=ended_at))
         if self._settings.alert_webhook_url is not None:
-            self._outlet = Outlet(self._settings, self._figures)
+            self._outlet = WebhookSender(self._settings, self._metrics)
             await self._outlet.open()
         if had_former:
             self._waiting = []
@@ -247,7 +248,7 @@ class Router:
             case Heartbeat():
                 known = self._members.get(member)
                 if known is not None:
-                    known.figures = body.figures
+                    known.metrics = body.metrics
             case Coverage(rows=rows):
                 known = self._members.get(member)
                 if known is not None:
@@ -310,7 +311,7 @@ class Router:
             fresh = self._book.accept(alert, at, owner=owner, term=body.term, json=json)
         receivers = 0
         if fresh:
-            self._figures.count("alerts_total")
+            self._metrics.count("alerts_total")
             number = self._log_of_alerts.add(alert, json, at, now)
             members, receivers = self._streams.alert_receivers(alert.stream_id)
             for receiver in members:
@@ -319,7 +320,7 @@ class Router:
             if self._outlet is not None:
                 self._outlet.offer(alert)
         else:
-            self._figures.count("alerts_duplicate_total")
+            self._metrics.count("alerts_duplicate_total")
         self._send(member, Accepted(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers, at=at))
 
     def _tell_missed(self, member: bytes) -> None:
@@ -333,7 +334,7 @@ class Router:
             return
         for logged in missed:
             if member in self._streams.alert_receivers(logged.stream_id)[0]:
-                self._figures.count("alerts_told_again_total")
+                self._metrics.count("alerts_told_again_total")
                 self._send(member, Notify(alert=logged.alert, number=logged.number, at=logged.at))
         self._behind[member] = missed[-1].number
         self._loop.call_soon(self._tell_missed, member)
@@ -347,7 +348,7 @@ class Router:
         if head.to == FOR_ALERT:
             now = self._loop.time()
             if self._pictures.put(head.stream, (head.term, head.frame_id), data, len(data), now):
-                self._figures.count("alert_pictures_total")
+                self._metrics.count("alert_pictures_total")
             return
         assert self._bus is not None
         for member in self._streams.route(head, self._loop.time()):
@@ -355,7 +356,7 @@ class Router:
                 self._bus.send_frame(member, data)
 
     def _bad(self, what: str, error: BusError, member: bytes = b"") -> None:
-        self._figures.count("bus_bad_messages_total")
+        self._metrics.count("bus_bad_messages_total")
         now = self._loop.time()
         if now - self._warned > WARN_EVERY_S:
             self._warned = now
@@ -387,7 +388,7 @@ class Router:
             "version": about.version(),
             "settings": about.told(self._settings),
             "remote": False,
-            **_of_descriptors(self._figures.read()),
+            **_of_descriptors(self._metrics.read()),
         }
         members = [
             {
@@ -398,7 +399,7 @@ class Router:
                 "version": m.hello.release,
                 "settings": m.hello.settings,
                 "remote": is_remote(m.id),
-                **_of_descriptors(m.figures),
+                **_of_descriptors(m.metrics),
             }
             for m in self._members.all()
             if m.hello.kind != "ctl"
@@ -423,32 +424,32 @@ class Router:
                 return self._processes(now)
             case "stats":
                 members, coverage = self._members.all(), self._members.coverage()
-                connections = sum(int(m.figures.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
-                self._figures.set("members", len(members))
-                self._figures.set("streams", len(self._streams))
-                self._figures.set("stream_reservations", self._streams.reserved_count)
-                self._figures.values["stream_reservations_evicted_total"] = self._streams.reserved_evicted
+                connections = sum(int(m.metrics.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
+                self._metrics.set("members", len(members))
+                self._metrics.set("streams", len(self._streams))
+                self._metrics.set("stream_reservations", self._streams.reserved_count)
+                self._metrics.values["stream_reservations_evicted_total"] = self._streams.reserved_evicted
                 assert self._reservations is not None
-                self._figures.set("stream_reservations_unsaved", self._reservations.failing)
-                self._figures.set("alert_picture_bytes", self._pictures.bytes)
-                self._figures.set("recent_alert_bytes", self._book.size_bytes)
-                self._figures.values["recent_alerts_evicted_total"] = self._book.evicted
-                self._figures.values["frames_old_term_total"] = self._streams.old_term_frames
+                self._metrics.set("stream_reservations_unsaved", self._reservations.failing)
+                self._metrics.set("alert_picture_bytes", self._pictures.bytes)
+                self._metrics.set("recent_alert_bytes", self._book.size_bytes)
+                self._metrics.values["recent_alerts_evicted_total"] = self._book.evicted
+                self._metrics.values["frames_old_term_total"] = self._streams.old_term_frames
                 assert self._bus is not None
-                self._figures.values["frames_routed_total"] = self._bus.frames_sent
-                self._figures.values["frames_skipped_bus_total"] = self._bus.frames_skipped
+                self._metrics.values["frames_routed_total"] = self._bus.frames_sent
+                self._metrics.values["frames_skipped_bus_total"] = self._bus.frames_skipped
                 if self._remote is not None:
-                    self._figures.set("remote_members", sum(is_remote(m.id) for m in members))
-                    self._figures.values["remote_refused_total"] = self._remote.refused.total()
-                figures = self._figures.read()
-                figures["bus_bad_messages_total"] = figures.get("bus_bad_messages_total", 0) + self._bus.malformed
+                    self._metrics.set("remote_members", sum(is_remote(m.id) for m in members))
+                    self._metrics.values["remote_refused_total"] = self._remote.refused.total()
+                metrics = self._metrics.read()
+                metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self._bus.malformed
                 return {
                     "router": {
                         "epoch": self._epoch,
                         "uptimeS": round(now - self._started, 3),
                         "pid": os.getpid(),
                         "state": "active" if self._waiting is None else "syncing",
-                        "figures": figures,
+                        "figures": metrics,
                     },
                     "members": [
                         {
@@ -458,7 +459,7 @@ class Router:
                             "pid": m.hello.pid,
                             "group": m.hello.group,
                             "aliveS": round(now - m.joined_at, 3),
-                            "figures": m.figures,
+                            "figures": m.metrics,
                         }
                         for m in members
                     ],
@@ -570,7 +571,7 @@ def main() -> None:
     run("router", Router)
 
 
-def _of_descriptors(figures: Mapping[str, float]) -> dict[str, int]:
+def _of_descriptors(metrics: Mapping[str, float]) -> dict[str, int]:
     """What the doctor is told of a process's files and sockets, and of the connections that they allow."""
     names = {"descriptors_open": "open", "descriptors_limit": "openLimit", "connections_limit": "connectionsLimit"}
-    return {told: int(figures[name]) for name, told in names.items() if name in figures}
+    return {told: int(metrics[name]) for name, told in names.items() if name in metrics}

@@ -5,8 +5,18 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from watchout.common.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
-from watchout.common.messages import BadFrame, Bye, Coverage, Envelope, FromMember, Heartbeat, Hello, RaiseAlert, Synced
+from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
+from watchout.common.bus.messages import (
+    BadFrame,
+    Bye,
+    Coverage,
+    Envelope,
+    FromMember,
+    Heartbeat,
+    Hello,
+    RaiseAlert,
+    Synced,
+)
 
 #: Most members at once; a further greeting is not answered.
 MAX_MEMBERS = 1000
@@ -24,7 +34,7 @@ class Member:
     heard_at: float
     received: int = 0
     sent: int = 0
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     coverage: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -72,8 +82,8 @@ class Members:
             if known is None and len(self._members) >= MAX_MEMBERS:
                 return Verdict.IGNORE
             joined_at = known.joined_at if known else now
-            figures = known.figures if known else {}
-            self._members[member] = Member(member, envelope.body, joined_at, now, figures=figures)
+            metrics = known.metrics if known else {}
+            self._members[member] = Member(member, envelope.body, joined_at, now, metrics=metrics)
             return Verdict.GREETED
         if known is None or envelope.epoch != self.epoch or envelope.seq != known.received + 1:
             return Verdict.REJOIN

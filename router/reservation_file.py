@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from watchout.common import log
-from watchout.common.alerts import STREAM_ID
+from watchout.common.alerts.model import STREAM_ID
 from watchout.common.reservations import Reservation
 
 RESERVATIONS_FILE: Final = "reservations.db"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from watchout.common.largest import Largest
+from watchout.common.toolbox.largest import Largest
 
 UNBOUNDED: Final = sys.maxsize
 

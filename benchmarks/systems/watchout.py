@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, listening, process, tail
 from tests.kit.ports import free_port
-from watchout.common.embedded_store import FILE_NAME, mint_token
 from watchout.common.settings import table
+from watchout.identity.embedded_store import FILE_NAME, mint_token
 
 RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "20000"}
 """Settings of the gateway that differ from the defaults: all clients of the load are one user at one address."""

@@ -1,7 +1,8 @@
 """The ML service as the bridge sees it: one interface, one file a kind of service.
 
-A target only carries: which frame goes when is the scheduler's, what an alert may be is `common.alerts`'. Some kinds
-answer each frame (HTTP), others send alerts by themselves and in any order (WebSocket, queues): both ways are here.
+A target only carries: which frame goes when is the scheduler's, what an alert may be is `common.alerts.model`'. Some
+kinds answer each frame (HTTP), others send alerts by themselves and in any order (WebSocket, queues): both ways are
+here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from watchout.common.errors import StartError, WatchoutError
-from watchout.common.frames import Frame
-from watchout.common.ml_url import SCHEMES
+from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
+from watchout.common.settings.ml_url import SCHEMES
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.tls import ClientTls
 
@@ -86,7 +87,7 @@ class Target(Protocol):
         Returns when the service is done with the frame as far as one can know, so that the frames under way are
         bounded; a kind that cannot know bounds them by its transport. The deadline is its caller's, who cancels it when
         that is past. Alerts that come by themselves, or late, go to `heard`. Raises `TargetFailure`, and
-        `common.alerts.AlertFault` for an answer that is none.
+        `common.alerts.model.AlertFault` for an answer that is none.
         """
 
     async def close(self) -> None:

@@ -6,8 +6,8 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Final
 
-from watchout.common.alerts import AlertFault
-from watchout.common.frames import Frame
+from watchout.common.alerts.model import AlertFault
+from watchout.common.media.frames import Frame
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure, UnusableAnswer, UnusableMessage
 from watchout.mlbridge.targets.codec import Key, Nonsense, key_of, read_push

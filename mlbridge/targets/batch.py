@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from watchout.common.frames import Frame
+from watchout.common.media.frames import Frame
 from watchout.common.service import Tasks
 from watchout.mlbridge.targets import TargetFailure
 

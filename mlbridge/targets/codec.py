@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from watchout.common.alerts import MAX_ALERTS, AlertFault, split_answer, split_push
-from watchout.common.frames import Frame
+from watchout.common.alerts.model import MAX_ALERTS, AlertFault, split_answer, split_push
+from watchout.common.media.frames import Frame
 from watchout.mlbridge.targets import UnusableAnswer
 
 #: Largest message of a service: an answer, or alerts that it sends by itself.
@@ -66,7 +66,7 @@ def key_of(frame: Frame) -> Key:
 
 
 def json_body(frame: Frame) -> bytes:
-    """One frame as JSON, its picture in base64. Raises `common.frames.FrameFault` as `Frame.picture` does."""
+    """One frame as JSON, its picture in base64. Raises `common.media.frames.FrameFault` as `Frame.picture` does."""
     # A stream id holds nothing that JSON would escape.
     return b"".join(
         (

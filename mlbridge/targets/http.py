@@ -18,9 +18,9 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from watchout.common.alerts import AlertFault
-from watchout.common.frames import Frame
-from watchout.common.reach import SchemeHint
+from watchout.common.alerts.model import AlertFault
+from watchout.common.media.frames import Frame
+from watchout.common.toolbox.reach import SchemeHint
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from watchout.mlbridge.targets.batch import Batches, Outcome

@@ -18,14 +18,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from watchout.common.frames import Frame
-from watchout.common.ports import DEFAULT_PORTS
+from watchout.common.media.frames import Frame
+from watchout.common.toolbox.default_ports import DEFAULT_PORTS
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from watchout.mlbridge.targets.address import Channels, without_credentials
 from watchout.mlbridge.targets.answers import MAX_RECENT, Answer, Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Key, Nonsense, key_of, packed_body, read_msgpack
-from watchout.mlbridge.targets.lasting import OPEN_S, Lasting
+from watchout.mlbridge.targets.reconnecting import OPEN_S, Reconnecting
 
 #: Alerts that wait in this process.
 PENDING_MESSAGES: Final = 1_000
@@ -51,7 +51,7 @@ class NatsTarget:
         self._queue = f"watchout-{group}"
         self._tls = tls
         self._channels = Channels.of(url)
-        self._lasting: Lasting[_Connection] | None = None
+        self._lasting: Reconnecting[_Connection] | None = None
         self._answers = Answers(_unheard)
 
     @property
@@ -62,7 +62,7 @@ class NatsTarget:
     async def open(self, heard: Heard) -> None:
         """Begin to connect."""
         self._answers = Answers(heard)
-        self._lasting = Lasting(self._connect, _ended, lost=self._lost, reason=_reason, url=self._url)
+        self._lasting = Reconnecting(self._connect, _ended, lost=self._lost, reason=_reason, url=self._url)
 
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Publish the frame, and wait until the server has it, or the service has answered it if it does that.

@@ -34,15 +34,15 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from watchout.common.frames import Frame
-from watchout.common.ml_url import sentinels_of
-from watchout.common.ports import DEFAULT_PORTS
+from watchout.common.media.frames import Frame
+from watchout.common.settings.ml_url import sentinels_of
+from watchout.common.toolbox.default_ports import DEFAULT_PORTS
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure
 from watchout.mlbridge.targets.address import Channels, without_credentials
 from watchout.mlbridge.targets.answers import Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
-from watchout.mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
+from watchout.mlbridge.targets.reconnecting import OPEN_S, PATIENCE_S, Reconnecting
 from watchout.mlbridge.targets.tls import ClientTls
 
 #: When nothing comes for so long the server is asked whether it lives, and has `DEAD_S` to say so, seconds.
@@ -86,7 +86,7 @@ class RedisTarget(ABC, Generic[C]):
         self._tls = tls
         self._client: Redis | None = None
         self._at: Server | None = None
-        self._lasting: Lasting[C] | None = None
+        self._lasting: Reconnecting[C] | None = None
         self.channels = Channels.of(url)
         self.answers = Answers(_unheard)
 
@@ -98,7 +98,7 @@ class RedisTarget(ABC, Generic[C]):
     async def open(self, heard: Heard) -> None:
         """Begin to listen for alerts."""
         self.answers = Answers(heard)
-        self._lasting = Lasting(self._connect, self.serve, lost=self._lost, reason=_reason, url=self._url)
+        self._lasting = Reconnecting(self._connect, self.serve, lost=self._lost, reason=_reason, url=self._url)
 
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Give the frame to the server, while alerts can be heard.

@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from watchout.common.frames import Frame
+from watchout.common.media.frames import Frame
 from watchout.mlbridge.targets.codec import Nonsense, read_json
 from watchout.mlbridge.targets.redis import DEAD_S, QUIET_S, RedisTarget
 from watchout.mlbridge.targets.tls import ClientTls

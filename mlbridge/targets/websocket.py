@@ -16,14 +16,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from watchout.common.errors import CloseCode
-from watchout.common.frames import Frame
+from watchout.common.media.frames import Frame
 from watchout.common.service import Tasks
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure
 from watchout.mlbridge.targets.address import without_credentials
 from watchout.mlbridge.targets.answers import Answer, Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
-from watchout.mlbridge.targets.lasting import OPEN_S, PATIENCE_S, Lasting
+from watchout.mlbridge.targets.reconnecting import OPEN_S, PATIENCE_S, Reconnecting
 
 #: A connection on which nothing comes for so long is asked whether it lives, and given `DEAD_S` to say so, seconds.
 QUIET_S: Final = 5.0
@@ -53,7 +53,7 @@ class WebSocketTarget:
         self._timeout_s = timeout_s
         self._headers = dict(headers or {})
         self._tls = tls
-        self._lasting: Lasting[ClientConnection] | None = None
+        self._lasting: Reconnecting[ClientConnection] | None = None
         self._answers = Answers(_unheard)
         self._heard: Heard = _unheard
         self._turn = asyncio.Lock()
@@ -69,7 +69,7 @@ class WebSocketTarget:
         """Begin to connect."""
         self._heard = heard
         self._answers = Answers(heard)
-        self._lasting = Lasting(self._connect, self._serve, lost=self._lost, reason=_reason, url=self._url)
+        self._lasting = Reconnecting(self._connect, self._serve, lost=self._lost, reason=_reason, url=self._url)
 
     async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
         """Send the frame; its alerts when they come before the service is done with it.

@@ -16,13 +16,13 @@ import zmq
 import zmq.asyncio
 
 from watchout.common import supervisor
-from watchout.common.frames import Frame
+from watchout.common.media.frames import Frame
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure
 from watchout.mlbridge.targets.address import alerts_port, without_credentials
 from watchout.mlbridge.targets.answers import Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, packed_body, read_msgpack
-from watchout.mlbridge.targets.lasting import MAX_PAUSE_S, MIN_PAUSE_S, PATIENCE_S
+from watchout.mlbridge.targets.reconnecting import MAX_PAUSE_S, MIN_PAUSE_S, PATIENCE_S
 
 #: Frames that wait in this process for a service that reads none; alerts that wait for this process.
 FRAMES_HIGH_WATER: Final = 2

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.clients import Camera, Clients, eventually, http, new_name
 from tests.kit.processes import SERVICE_TOKEN, Watchout, running
-from watchout.common.alerts import MAX_METADATA_VALUES
+from watchout.common.alerts.model import MAX_METADATA_VALUES
 
 pytestmark = pytest.mark.e2e
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.kit.clients import JPEG, Camera, Clients, Viewer, eventually, http, now_ms
 from tests.kit.processes import SERVICE_TOKEN, Process, Watchout, free_port
-from tests.mlbridge.ml_stub import MlStub
+from tests.unit.mlbridge.ml_stub import MlStub
 
 pytestmark = pytest.mark.e2e
 #: What must come gets this long: the machine may be busy with other tests.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.ctl.conftest import TINY_JPEG
 from tests.kit.clients import eventually
 from tests.kit.processes import BIN
+from tests.unit.ctl.conftest import TINY_JPEG
 
 
 def ctl(*words: object) -> list[str]:

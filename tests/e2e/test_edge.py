@@ -559,7 +559,7 @@ async def test_one_address_full_of_kept_connections_lets_its_users_in(watchout, 
     assert sum([await is_open(raw) for raw in held]) == 6
 
 
-HURRIED = "import watchout.gateway.listener\nwatchout.gateway.listener.STRANGER_KEEPALIVE_S = 0.6"
+HURRIED = "import watchout.gateway.listen.dispatch\nwatchout.gateway.listen.dispatch.STRANGER_KEEPALIVE_S = 0.6"
 
 
 @pytest.fixture(scope="module")
@@ -787,8 +787,8 @@ async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clie
 
 #: Progress is judged over a second, not two minutes, and at as many bytes a second.
 UNFINISHED = (
-    "import watchout.gateway.progress, watchout.gateway.websocket\n"
-    "watchout.gateway.progress.OVER_S = watchout.gateway.websocket.OVER_S = 1.5\n"
+    "import watchout.gateway.progress, watchout.gateway.client.socket\n"
+    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket.OVER_S = 1.5\n"
     "watchout.gateway.progress.LEAST_BYTES_PER_S = 2000"
 )
 
@@ -1033,7 +1033,7 @@ async def test_a_gateway_that_ends_closes_sockets_over_tls_in_order(watchout, cl
 
 async def test_a_new_certificate_is_taken_up_and_a_bad_one_is_not(watchout, clients):
     expected = ("cannot be used, the old one goes on",)
-    hurried = "import watchout.gateway.tls\nwatchout.gateway.tls.LOOK_EVERY_S = 0.1"
+    hurried = "import watchout.gateway.listen.tls\nwatchout.gateway.listen.tls.LOOK_EVERY_S = 0.1"
     made = Secured(watchout(start=False, expected=expected), hurried)
     viewer = await clients.viewer(made.url.replace("https:", "wss:"), made.started.token(), ssl=made.trust)
     old = made.trust
@@ -1280,7 +1280,7 @@ async def test_an_exception_in_the_handshake_says_nothing_to_the_stranger(watcho
     started.start("router")
     patched_gateway(
         started,
-        "import watchout.gateway.websocket as w\n"
+        "import watchout.gateway.client.socket as w\n"
         f"def broken(*_): raise RuntimeError({canary!r})\n"
         "w.ServerProtocol.accept = broken",
     )
@@ -1311,7 +1311,7 @@ async def test_the_metrics_have_no_names_of_streams_or_users(watchout, clients):
 
 SLOW_ROUTER = """
 import asyncio
-from watchout.gateway.link import RouterLink
+from watchout.gateway.router_client import RouterLink
 ask, asking = RouterLink.ask, 0
 async def slow(self, *args, **kw):
     global asking
@@ -1355,11 +1355,11 @@ async def test_however_many_ask_for_the_figures_the_router_is_asked_once_at_a_ti
 
 LATE_ANSWERS = """
 import asyncio, random
-import watchout.gateway.answers, watchout.gateway.http
+import watchout.gateway.http.responses, watchout.gateway.http.app
 async def late(self, request):
     await asyncio.sleep(random.random())
-    return watchout.gateway.answers.json_response({})
-watchout.gateway.http._Http.live = late
+    return watchout.gateway.http.responses.json_response({})
+watchout.gateway.http.app._Http.live = late
 """
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
-from tests.mlbridge.ml_stub import ALERT, MlStub
+from tests.unit.mlbridge.ml_stub import ALERT, MlStub
 from watchout.mlbridge.breaker import LONGEST_PAUSE_S
 
 pytestmark = pytest.mark.e2e
@@ -45,7 +45,7 @@ async def stub() -> AsyncIterator[MlStub]:
     await stub.stop()
 
 
-async def figures(started: Watchout) -> dict[str, float]:
+async def metrics(started: Watchout) -> dict[str, float]:
     """What ``/metrics`` says of mlbridge."""
     answer = await http(f"{started.url}/metrics", token=SERVICE_TOKEN)
     assert answer.status == 200
@@ -54,7 +54,7 @@ async def figures(started: Watchout) -> dict[str, float]:
 
 
 async def figure(started: Watchout, name: str) -> float:
-    return (await figures(started)).get(name, 0.0)
+    return (await metrics(started)).get(name, 0.0)
 
 
 async def stats(started: Watchout) -> dict[str, Any]:
@@ -109,7 +109,7 @@ async def test_a_service_that_hangs_has_bounded_requests_an_open_breaker_and_no_
         stub.mode = "answer"
         stub.released.set()
         await pairs[0][1].find("alert", PATIENCE_S)
-    told = await figures(started)
+    told = await metrics(started)
     assert told["ml_timeouts_total"] > 0
     assert told["ml_frames_away_total"] > 0
     assert max(ages_s(stub)) < MAX_AGE_S + WAY_S
@@ -164,7 +164,7 @@ async def test_whatever_a_service_answers_is_bounded_counted_and_not_felt_by_vie
     assert stub.most_under_way <= IN_FLIGHT
     assert max(ages_s(stub)) < MAX_AGE_S + WAY_S
     assert_no_frame_is_missing(viewer)
-    told = await figures(started)
+    told = await metrics(started)
     assert told["resident_bytes"] < 300e6
 
 
@@ -247,7 +247,7 @@ async def test_fifty_streams_of_a_slow_service_have_even_shares_and_coverage_is_
         lasted = asyncio.get_running_loop().time() - began
         counts = Counter(stream for _, stream in stub.answered)
         turns = Counter(stream for _, stream in stub.answered[learned:])
-        told = await figures(started)
+        told = await metrics(started)
         shown = await stats(started)
         for stream in counts:
             answer = await http(f"{started.url}/alerts?streamId={stream}", token=started.token())

@@ -37,15 +37,15 @@ from tests.kit.clients import (
     web_socket_frame,
 )
 from tests.kit.ports import free_port
-from watchout.common.embedded_store import FILE_NAME, mint_token
 from watchout.common.settings import load
 from watchout.gateway.app import Gateway
+from watchout.identity.embedded_store import FILE_NAME, mint_token
 from watchout.router.app import Router
 
 #: Objects of which none may be left.
 KINDS = {
-    "WebSocket", "Conversation", "Session", "Intake", "Lanes", "ServerProtocol", "Listener", "JsonRequestHandler",
-    "Mjpeg", "Place", "Subscription", "Publication", "StreamReader", "Request", "Deflate",
+    "WebSocket", "ClientHandler", "ClientProtocol", "FrameReader", "OutboundQueue", "ServerProtocol", "Listener",
+    "JsonRequestHandler", "Mjpeg", "Place", "Subscription", "Publication", "StreamReader", "Request", "Deflate",
 }  # fmt: skip
 ENDS = 20
 
@@ -129,14 +129,14 @@ async def leaves_nothing(here: Here, end: Callable[[Here], Awaitable[Any]], time
 
     await one()
     await leave()
-    await eventually(lambda: here.gateway._rooms.connections.total == 0, 10)
+    await eventually(lambda: here.gateway._context.connections.total == 0, 10)
     gc.collect()
     gc.disable()
     try:
         before = left()
         await several()
         await leave()
-        await eventually(lambda: here.gateway._rooms.connections.total == 0, 10)
+        await eventually(lambda: here.gateway._context.connections.total == 0, 10)
         await eventually(lambda: not left() - before, 2.0, what="nothing is left")
     except AssertionError:
         raise AssertionError(f"{dict(left() - before)} are left") from None
@@ -364,7 +364,7 @@ def test_nor_of_those_that_a_drain_ends() -> None:
     async def all_at_once() -> Counter[str]:
         async with serving() as here:
             await (await here.socket()).leave()
-            await eventually(lambda: here.gateway._rooms.connections.total == 0)
+            await eventually(lambda: here.gateway._context.connections.total == 0)
             gc.collect()
             gc.disable()
             try:
@@ -373,7 +373,7 @@ def test_nor_of_those_that_a_drain_ends() -> None:
                 await here.gateway.drain()
                 for raw in raws:
                     await raw.leave()
-                await eventually(lambda: here.gateway._rooms.connections.total == 0)
+                await eventually(lambda: here.gateway._context.connections.total == 0)
                 with contextlib.suppress(AssertionError):
                     await eventually(lambda: not left() - before, 2.0)
                 return left() - before

@@ -10,7 +10,7 @@ from tests.kit.processes import BIN
 
 #: A gateway whose reports to the router raise three times.
 GATEWAY = """
-from watchout.gateway.link import RouterLink
+from watchout.gateway.router_client import RouterLink
 
 send, left = RouterLink._send_reports, [3]
 

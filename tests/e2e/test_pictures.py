@@ -13,10 +13,7 @@ from tests.kit import clients as kit
 from tests.kit.clients import JPEG, PNG, eventually, http, new_name
 from tests.kit.fake_router import FakeRouter
 from tests.kit.processes import Watchout, running
-from watchout.common.codecs import Codec
-from watchout.common.embedded_store import FILE_NAME
-from watchout.common.frames import Frame
-from watchout.common.messages import (
+from watchout.common.bus.messages import (
     FOR_ALERT,
     Answer,
     Found,
@@ -26,6 +23,9 @@ from watchout.common.messages import (
     Picture,
     Query,
 )  # fmt: skip
+from watchout.common.media.codecs import Codec
+from watchout.common.media.frames import Frame
+from watchout.identity.embedded_store import FILE_NAME
 
 pytestmark = pytest.mark.e2e
 

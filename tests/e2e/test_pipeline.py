@@ -15,7 +15,7 @@ import pytest
 from tests.kit.clients import JPEG, base64_of, eventually
 from tests.kit.processes import BIN, REPOSITORY, clean_environ, free_port
 from tests.kit.services import missing
-from watchout.ctl.scene import CYCLE_S, EMPTY_S
+from watchout.ctl.sources.scene import CYCLE_S, EMPTY_S
 
 FOOTAGE = Path(os.environ.get("WATCHOUT_FOOTAGE", REPOSITORY / "../shared/data/people.mp4"))
 #: The first person of the footage is in the picture by then.

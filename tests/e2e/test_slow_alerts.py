@@ -12,9 +12,9 @@ import pytest
 
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Closed, Reader, gateway_figures
-from watchout.common.alerts import Alert
-from watchout.common.link import Link
-from watchout.common.messages import Hello, Message, RaiseAlert
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.messages import Hello, Message, RaiseAlert
 
 pytestmark = pytest.mark.e2e
 
@@ -29,11 +29,11 @@ async def _nothing() -> AsyncIterator[Message]:
 
 
 @contextlib.asynccontextmanager
-async def ml_side(started: Watchout) -> AsyncIterator[Link]:
+async def ml_side(started: Watchout) -> AsyncIterator[BusClient]:
     """A bridge that brings alerts as fast as the router takes them."""
-    link = Link(
+    link = BusClient(
         Hello(kind="mlbridge", name="bridge-of-the-tests", pid=os.getpid()),
-        home=started.home, max_message_bytes=MIB, request_timeout_s=COMES_S, snapshot=_nothing, figures=dict,
+        home=started.home, max_message_bytes=MIB, request_timeout_s=COMES_S, snapshot=_nothing, metrics=dict,
         on_message=lambda _: None,
     )  # fmt: skip
     try:
@@ -43,7 +43,7 @@ async def ml_side(started: Watchout) -> AsyncIterator[Link]:
         await link.close()
 
 
-async def bring(link: Link, stream: str, first: int) -> None:
+async def bring(link: BusClient, stream: str, first: int) -> None:
     """One chunk of alerts, numbered in their messages; returns when the router has them all."""
 
     def raised(request: int, number: int) -> RaiseAlert:

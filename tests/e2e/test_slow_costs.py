@@ -111,11 +111,11 @@ async def test_the_newest_frame_of_a_viewer_at_a_tenth_of_the_rate_is_no_older_t
         await asyncio.gather(reading, return_exceptions=True)
         for viewer in beside:
             await eventually(lambda viewer=viewer: viewer.frame_ids == list(range(1, number + 1)), COMES_S)
-        figures = await show.settled((2 + len(beside)) * number)
+        metrics = await show.settled((2 + len(beside)) * number)
     ids = [frame_id for frame_id, _ in came]
     assert ids == sorted(set(ids))
     assert seen >= 5
-    assert figures["frames_skipped_slow_total"] == number - len(ids)
+    assert metrics["frames_skipped_slow_total"] == number - len(ids)
     transfer_s, on_the_wire_s = 10 / fps, WIRE_BYTES / (size * fps / 10)
     assert age <= 2 * transfer_s + on_the_wire_s + 1.5, f"{age:.1f} s old"
     assert age < number / fps * 0.5, "the bound is too weak to show anything"

@@ -62,8 +62,8 @@ async def test_an_alert_comes_before_every_frame_that_was_not_on_the_wire_yet(ei
     show = await Show.begin(either, clients)
     async with await show.reader(receive_buffer=4096) as reader:
         await show.frames(WIRE_BYTES // 30_000 + 2 + behind)
-        figures = await show.settled(2 * show.shown - 1)
-        on_the_wire = int(figures["frames_out_total"]) - show.shown
+        metrics = await show.settled(2 * show.shown - 1)
+        on_the_wire = int(metrics["frames_out_total"]) - show.shown
         assert on_the_wire + behind <= show.shown
         alert = {"streamId": show.stream, "severity": "high"}
         await push(either.url, [{**alert, "message": str(n)} for n in range(5)])
@@ -120,8 +120,8 @@ async def test_whatever_a_reader_does_it_gets_the_newest_frame_and_its_neighbour
         assert ids[-1] == last
         if how != "has a tiny buffer":
             assert len(ids) < number, "all of it was on the wire: this reader was never slow"
-        figures = await show.settled(show.shown + number)
-    assert figures.get("frames_skipped_slow_total", 0) == number - len(ids)
+        metrics = await show.settled(show.shown + number)
+    assert metrics.get("frames_skipped_slow_total", 0) == number - len(ids)
 
 
 @pytest.mark.parametrize("how", ["reads 1 kB/s", "stops"])
@@ -137,8 +137,8 @@ async def test_frames_of_16_mib_beside_a_slow_reader_reach_its_neighbour_and_a_b
         for n in range(1, 5):
             await show.camera.show_binary(show.pictures[n])
             await show.seen(n)
-        figures = await show.settled(4 + 3)
-        assert figures["frames_skipped_slow_total"] == 2
+        metrics = await show.settled(4 + 3)
+        assert metrics["frames_skipped_slow_total"] == 2
         await show.camera.show_binary(bytes(limit + 1))
         assert await show.camera.closed(COMES_S) == 1009
         reader.bytes_per_s = None
@@ -167,17 +167,17 @@ async def test_every_frame_that_anybody_was_to_get_was_sent_or_is_counted_with_i
             await asyncio.sleep(0.01)
         # One frame waits for the window at most, and one in each slot of those that do not read.
         await eventually(lambda: never_acks.frame_ids[-1:] == [number], COMES_S)
-        figures = await show.settled(len(everybody) * number - 2)
+        metrics = await show.settled(len(everybody) * number - 2)
         for viewer in (rarely, never_acks, wants_pictures):
             await viewer.leave()
     await show.settled(len(everybody) * number)
-    assert figures["frames_skipped_rate_total"] == number - len(rarely.frames)
-    assert figures["frames_skipped_window_total"] == number - len(never_acks.frames)
-    assert figures["frames_skipped_undecodable_total"] >= number / 10
+    assert metrics["frames_skipped_rate_total"] == number - len(rarely.frames)
+    assert metrics["frames_skipped_window_total"] == number - len(never_acks.frames)
+    assert metrics["frames_skipped_undecodable_total"] >= number / 10
     assert len(wants_pictures.frames) == number - number / 10
-    assert figures["frames_skipped_slow_total"] > number
+    assert metrics["frames_skipped_slow_total"] > number
     assert (await show.since())["frames_skipped_gone_total"] == 2
-    expected = {why: figures[f"frames_skipped_{why}_total"] for why in ("rate", "window", "undecodable", "slow")}
+    expected = {why: metrics[f"frames_skipped_{why}_total"] for why in ("rate", "window", "undecodable", "slow")}
 
     async def by_stream() -> bool:
         return await show.skipped() == {**expected, "gone": 2}

@@ -14,7 +14,7 @@ from tests.kit.network import Host, another_host
 from tests.kit.ports import free_port
 from tests.kit.processes import BIN, Process
 from tests.kit.site import COMES_S, Site, cameras
-from tests.mlbridge.ml_stub import MlStub
+from tests.unit.mlbridge.ml_stub import MlStub
 
 pytestmark = pytest.mark.e2e
 #: How long a fault of the network lasts: after it was noticed.

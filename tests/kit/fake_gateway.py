@@ -15,8 +15,8 @@ import pybase64
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from watchout.common.codecs import Codec
-from watchout.common.frames import Frame, parse_binary
+from watchout.common.media.codecs import Codec
+from watchout.common.media.frames import Frame, parse_binary
 
 TOKEN = "token-of-the-tests-0123456789"
 

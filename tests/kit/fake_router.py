@@ -9,11 +9,9 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from watchout.common.alerts import Alert
-from watchout.common.bus import RouterBus
-from watchout.common.frames import Frame
-from watchout.common.membership import BEAT_EVERY_S
-from watchout.common.messages import (
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.membership import BEAT_EVERY_S
+from watchout.common.bus.messages import (
     Accepted,
     BadFrame,
     Beat,
@@ -30,6 +28,8 @@ from watchout.common.messages import (
     decode_from_member,
     encode,
 )
+from watchout.common.bus.zeromq.control import RouterBus
+from watchout.common.media.frames import Frame
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Told:
     raised: list[RaiseAlert] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
     bad_frames: list[BadFrame] = field(default_factory=list)
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     coverage: dict[str, float] = field(default_factory=dict)
     synced: int = 0
     byes: int = 0
@@ -121,8 +121,8 @@ class FakeRouter:
         match body:
             case Synced():
                 self.told.synced += 1
-            case Heartbeat(figures=figures):
-                self.told.figures = figures
+            case Heartbeat(metrics=metrics):
+                self.told.metrics = metrics
             case Coverage(rows=rows):
                 self.told.coverage = dict(rows)
             case BadFrame():

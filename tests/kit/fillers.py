@@ -1,6 +1,6 @@
 """What fills each row of the table of bounds in docs/security.md, from many sockets at once, through real processes.
 
-A filler is a function of this module with `@filler("name of the row")`. It gets a `Scene`, fills the place as far as
+A filler is a function of this module with `filler("name of the row")`. It gets a `Scene`, fills the place as far as
 the processes let it, and returns while all that it opened is still open; the test then looks at the bystanders.
 """
 
@@ -35,7 +35,7 @@ from tests.kit.clients import (
     web_socket_frame,
 )
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
-from watchout.common.alerts import MAX_METADATA_BYTES, MAX_METADATA_VALUES
+from watchout.common.alerts.model import MAX_METADATA_BYTES, MAX_METADATA_VALUES
 
 PAGE: Final = Path(__file__).parents[2] / "docs/security.md"
 #: Columns of the table.

@@ -27,13 +27,13 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
+from watchout.common.bus.messages import StreamStatus
 from watchout.common.errors import CloseCode
-from watchout.common.messages import StreamStatus
 from watchout.common.settings import Settings
-from watchout.gateway.access import Access, Owner
-from watchout.gateway.hub import Word
-from watchout.gateway.lanes import Subscription
-from watchout.gateway.session import Close, Command, Ignored, Path, Reply, Session, Watch
+from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.client.protocol import ClientProtocol, Close, Command, Ignored, Path, Reply, Watch
+from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.registry import StreamState
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 from watchout.identity import Identity
 
@@ -42,7 +42,7 @@ ANN: Final = Identity("ann", "session-of-ann", 2e9)
 BOB: Final = Identity("bob", "session-of-bob", 2e9)
 
 #: What happens to a session at `now` and `now_ms`.
-Event = Callable[[Session, float, int], list[Command]]
+Event = Callable[[ClientProtocol, float, int], list[Command]]
 
 
 def unwrap(wire: bytes) -> tuple[Opcode, bytes]:
@@ -75,7 +75,7 @@ def read(wire: bytes) -> dict[str, Any]:
 class Playbook:
     """One session, its clock, and what it said that was not expected yet."""
 
-    def __init__(self, session: Session, now: float = 0.0) -> None:
+    def __init__(self, session: ClientProtocol, now: float = 0.0) -> None:
         self.session = session
         self.now = now
         self._said: list[Command] = []
@@ -122,14 +122,14 @@ class Playbook:
 
 def camera(
     identity: Identity | None = ANN, settings: Settings | None = None, ignored: Ignored | None = None
-) -> Session:
+) -> ClientProtocol:
     """A session on the register path."""
     return _session(Path.REGISTER, identity, settings, ignored)
 
 
 def viewer(
     identity: Identity | None = ANN, settings: Settings | None = None, ignored: Ignored | None = None
-) -> Session:
+) -> ClientProtocol:
     """A session on the subscribe path."""
     return _session(Path.SUBSCRIBE, identity, settings, ignored)
 
@@ -146,12 +146,14 @@ class NumberedIds(StreamIds):
         return f"stream_{now_ms}_made{next(self._numbers)}"
 
 
-def _session(path: Path, identity: Identity | None, settings: Settings | None, ignored: Ignored | None) -> Session:
+def _session(
+    path: Path, identity: Identity | None, settings: Settings | None, ignored: Ignored | None
+) -> ClientProtocol:
     settings = settings or Settings()
-    return Session(
+    return ClientProtocol(
         path,
         settings,
-        Access(settings),
+        Authorization(settings),
         now=0.0,
         stream_ids=NumberedIds(bytes(KEY_BYTES)),
         identity=identity,
@@ -163,7 +165,7 @@ def _session(path: Path, identity: Identity | None, settings: Settings | None, i
 
 
 def _event(text: str, run: Event) -> Event:
-    def event(session: Session, now: float, now_ms: int) -> list[Command]:
+    def event(session: ClientProtocol, now: float, now_ms: int) -> list[Command]:
         return run(session, now, now_ms)
 
     event.__doc__ = text
@@ -233,7 +235,7 @@ def owned_by(user: str | None, *organizations: str) -> Owner | None:
 def owner_is(user: str | None, status: StreamStatus = "offline", *organizations: str) -> Event:
     """It is known whose the stream is, and how it stands."""
     owner = owned_by(user, *organizations)
-    return _event(f"the owner is {owner}", lambda s, now, now_ms: s.found(Word(status, owner), now, now_ms))
+    return _event(f"the owner is {owner}", lambda s, now, now_ms: s.found(StreamState(status, owner), now, now_ms))
 
 
 def alerts_failed(message: str = "the router is away") -> Event:
@@ -338,7 +340,7 @@ def watches(
         subscription: Subscription = watch.subscription
         return (
             subscription.stream == stream
-            and (watch.word, watch.alerts_since) == (Word(status, expected_owner), alerts_since)
+            and (watch.word, watch.alerts_since) == (StreamState(status, expected_owner), alerts_since)
             and all(getattr(subscription, name) == value for name, value in wishes.items())
         )
 

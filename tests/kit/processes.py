@@ -26,8 +26,8 @@ import psutil
 import pytest
 
 from tests.kit.ports import free_port
-from watchout.common.embedded_store import FILE_NAME, mint_token
 from watchout.common.settings import table
+from watchout.identity.embedded_store import FILE_NAME, mint_token
 
 BIN: Final = Path(sys.executable).parent
 REPOSITORY: Final = Path(__file__).parents[2]

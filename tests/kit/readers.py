@@ -223,10 +223,10 @@ async def gateway_figures(url: str) -> dict[str, float]:
     return found
 
 
-def accounted(figures: dict[str, float]) -> float:
+def accounted(metrics: dict[str, float]) -> float:
     """Frames that were handed to viewers' sockets, or not, for a reason. Those of the bus are nobody's here."""
-    skipped = (value for name, value in figures.items() if name.startswith("frames_skipped_") and "_bus_" not in name)
-    return figures.get("frames_out_total", 0) + sum(skipped)
+    skipped = (value for name, value in metrics.items() if name.startswith("frames_skipped_") and "_bus_" not in name)
+    return metrics.get("frames_out_total", 0) + sum(skipped)
 
 
 def own_memory_bytes(pid: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name, pack_frame
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Reader, accounted, gateway_figures
-from watchout.common.messages import Answer, Query
+from watchout.common.bus.messages import Answer, Query
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 
@@ -120,9 +120,9 @@ class Show:
         """Wait until so many frames are accounted for, all viewers together; the figures then."""
 
         async def so() -> dict[str, float] | None:
-            figures = await self.since()
-            assert accounted(figures) <= offered, (offered, figures)
-            return figures if accounted(figures) == offered else None
+            metrics = await self.since()
+            assert accounted(metrics) <= offered, (offered, metrics)
+            return metrics if accounted(metrics) == offered else None
 
         try:
             return dict(await eventually(so, COMES_S))

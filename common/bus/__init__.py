@@ -1,0 +1,1 @@
+"""The bus between the processes: its messages, membership, queues, and the transports that carry it."""

@@ -1,0 +1,1 @@
+"""Video frames: their encodings, codecs, sizes and rates. No codec is run."""

@@ -1,0 +1,417 @@
+"""One video frame and its two encodings, JSON and binary (docs/protocol.md, "Frames"). Pure.
+
+A `Frame` keeps what the camera sent and makes each other form at most once, however many ask for it.
+No codec is run here: a picture is looked at only for its first bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import pybase64
+
+from watchout.common.alerts.model import STREAM_ID
+from watchout.common.bus.messages import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
+from watchout.common.media.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
+from watchout.common.toolbox.jsontext import JsonFault, read_json
+
+#: magic, version, kind, flags, frame id, timestamp, codec, length of the stream id
+_BINARY: Final = struct.Struct(">BBBBIQBB")
+BINARY_MAGIC: Final = 0x57
+BINARY_VERSION: Final = 1
+KIND_VIDEO_FRAME: Final = 1
+MAX_TIMESTAMP: Final = 2**53 - 1
+#: ``data:`` URLs (RFC 2397) as cameras write them: parameters in any form, white space around them.
+_DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
+#: The same in a JSON string that holds no escapes.
+_PLAIN_DATA_URL: Final = re.compile(rb'data:[^,"\\\x00-\x1f\x7f-\xff]{0,200}; *base64 *,', re.IGNORECASE)
+_PREFIX_BYTES: Final = 256
+_WHITE_SPACE: Final = b" \t\r\n\f"
+#: The alphabet of RFC 4648 section 5 in that of section 4.
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+
+
+#: See `Frame.json_message`.
+MakeMessage = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
+
+
+class FrameFault(ValueError):
+    """Bytes that are no frame, or `data` that is no picture; the text says what came and what was expected."""
+
+
+def decode_text(token: bytes) -> bytes:
+    """The bytes in a JSON string token (quotes included): base64, with or without a ``data:`` prefix.
+
+    As encoders write it: padded or not, in either alphabet of RFC 4648, with white space in it (MIME), percent-encoded
+    after a ``data:`` prefix. Raises `FrameFault`.
+    """
+    text = token[1:-1]
+    if b"\\" in text:
+        try:
+            text = str(read_json(token)).encode()
+        except (JsonFault, UnicodeError):
+            raise FrameFault("data is not base64: it holds what no text in UTF-8 does") from None
+    text = _without_prefix(text)
+    try:
+        picture = pybase64.b64decode(text, validate=True)
+    except ValueError:
+        picture = _decode_loosely(text)
+    if not picture:
+        raise FrameFault("data is empty, expected an encoded picture")
+    return picture
+
+
+def _without_prefix(text: bytes) -> bytes:
+    start = text[:_PREFIX_BYTES].lstrip(_WHITE_SPACE)
+    if start[:5].lower() != b"data:":
+        return text
+    prefix = _DATA_URL.match(text[:_PREFIX_BYTES])
+    if prefix is None:
+        raise FrameFault(f"data begins with data: but has no ;base64, in its first {_PREFIX_BYTES} characters")
+    text = text[prefix.end() :]
+    return unquote_to_bytes(text) if b"%" in text else text
+
+
+def _decode_loosely(text: bytes) -> bytes:
+    """Base64 that is not of the usual form. Raises `FrameFault`."""
+    text = text.translate(_URL_SAFE, _WHITE_SPACE)
+    if b"=" not in text:
+        text += b"=" * (-len(text) % 4)
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise FrameFault(f"data is not base64: {exc}") from None
+
+
+@lru_cache(maxsize=4096)
+def json_head(stream_id: str) -> bytes:
+    """How each frame of a stream begins as a JSON message, up to its frame id."""
+    return b'{"type":"video-frame","streamId":"%b","frameId":' % stream_id.encode("ascii")
+
+
+def payload_at(message: bytes, begin: int) -> int:
+    """Where the base64 begins in a text that begins at `begin`: after its ``data:`` prefix, if it has one."""
+    if message[begin] | 0x20 != 0x64:  # "d" or "D"; such base64 is rare but may be
+        return begin
+    prefix = _PLAIN_DATA_URL.match(message, begin, begin + _PREFIX_BYTES)
+    return begin if prefix is None else prefix.end()
+
+
+class Frame:
+    """One frame of one stream. `picture` and `text` are made when first asked for, and kept.
+
+    It is made of what the camera sent: `text`, of which `span` is the JSON string token of `data`, or `picture`. What
+    its first bytes show decides whether it is a picture, whatever the camera said of it.
+    `timestamp` is the camera's, in ms since the epoch; `term` the claim under which it was sent.
+    `json_wire` and `binary_wire` are for the gateway: finished WebSocket messages, shared by all viewers.
+    """
+
+    __slots__ = (
+        "_begin", "_claimed", "_codec", "_end", "_fault", "_holder", "_is_base64", "_picture", "_picture_at",
+        "_sent_as_text", "binary_wire", "frame_id", "json_wire", "more", "stream_id", "term", "timestamp",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream_id: str,
+        frame_id: int,
+        timestamp: int,
+        *,
+        term: int = 0,
+        text: bytes | None = None,
+        span: tuple[int, int] | None = None,
+        picture: bytes | None = None,
+        codec: Codec | None = None,
+        is_base64: bool = False,
+        more: bytes = b"",
+    ) -> None:
+        """`codec`: what the camera said of its `picture`. `is_base64`: `text` is known to be base64 in its usual form,
+        with or without a ``data:`` prefix, so that its first characters are enough to tell the codec. `more`: fields of
+        the camera's JSON message that are passed on, as JSON members with a comma before each.
+        """
+        if (text is None) is (picture is None):
+            raise ValueError("a frame is made of either text or picture")
+        self.stream_id = stream_id
+        self.frame_id = frame_id
+        self.timestamp = timestamp
+        self.term = term
+        self.more = more
+        self.json_wire: bytes | None = None
+        self.binary_wire: bytes | None = None
+        self._sent_as_text = text is not None
+        self._is_base64 = is_base64
+        self._holder = text
+        self._begin, self._end = span or (0, 0 if text is None else len(text))
+        self._picture = picture
+        self._picture_at = 0
+        self._claimed = codec
+        #: What the first bytes show; None: not looked at yet.
+        self._codec: Codec | None = None
+        self._fault: str | None = None
+
+    @classmethod
+    def of_message(
+        cls,
+        stream_id: str,
+        frame_id: int,
+        timestamp: int,
+        term: int,
+        message: bytes,
+        begin: int,
+        end: int,
+        codec: int,
+        more: bytes = b"",
+    ) -> Frame:
+        """The frame in a finished message: the base64 between its quotes (`codec` -1), or the picture at its end."""
+        frame = cls.__new__(cls)
+        frame.stream_id = stream_id
+        frame.frame_id = frame_id
+        frame.timestamp = timestamp
+        frame.term = term
+        frame.more = more
+        frame._picture = frame._fault = frame._codec = None
+        frame._picture_at = begin
+        if codec < 0:
+            frame.json_wire = frame._holder = message
+            frame.binary_wire = frame._claimed = None
+            frame._sent_as_text = frame._is_base64 = True
+            frame._begin, frame._end = begin - 1, end + 1
+            return frame
+        frame.binary_wire = message
+        frame.json_wire = frame._holder = None
+        frame._claimed = Codec(codec)
+        frame._sent_as_text = frame._is_base64 = False
+        frame._begin = frame._end = 0
+        if codec and frame.codec.number != codec:  # the header says what is not so
+            frame._picture, frame.binary_wire = message[begin:], None
+        return frame
+
+    @property
+    def codec(self) -> Codec:
+        """What the first bytes show; `Codec.OPAQUE` for what is no picture, or cannot be decoded."""
+        if self._codec is None:
+            self._codec = self._look()
+        return self._codec
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it may be shown as a picture and be looked at: by HTTP, by the ML service."""
+        return (self._codec or self.codec) is not Codec.OPAQUE
+
+    @property
+    def declared_opaque(self) -> bool:
+        """Whether the camera said that its bytes are for viewers that understand them, whatever they are."""
+        return self._claimed is Codec.OPAQUE
+
+    @property
+    def has_binary(self) -> bool:
+        """Whether it can be had as a binary message: what is no picture only where the camera sent it as opaque."""
+        return self._claimed is Codec.OPAQUE or self.is_picture
+
+    @property
+    def picture(self) -> bytes:
+        """The encoded picture. Raises `FrameFault` when what the camera sent is none."""
+        if self.codec is Codec.OPAQUE:
+            raise FrameFault(self.fault)
+        return self._payload()
+
+    @property
+    def fault(self) -> str:
+        """Why this is no picture: what came and what was expected. Empty when it is one."""
+        if self.codec is not Codec.OPAQUE:
+            return ""
+        if self._fault is None:
+            try:
+                self._fault = f"data begins with {self._payload()[:12].hex(' ')}, expected the first bytes of {KNOWN}"
+            except FrameFault as fault:
+                self._fault = str(fault)
+        return self._fault
+
+    @property
+    def base64(self) -> bytes | memoryview:
+        """The picture in base64, nothing around it: the camera's own text where it is just that, and not kept.
+
+        Raises `FrameFault` as `picture` does.
+        """
+        picture = self.picture
+        if self._sent_as_text:
+            token = bytes(self.text)
+            # A prefix, an escape or white space would make it longer, no padding shorter; it was decoded, so it is
+            # base64, of one alphabet or the other.
+            if len(token) - 2 == (len(picture) + 2) // 3 * 4 and b"-" not in token and b"_" not in token:
+                return memoryview(token)[1:-1]
+        return pybase64.b64encode(picture)
+
+    @property
+    def text(self) -> memoryview:
+        """The JSON string token of `data`, quotes included: unchanged when the camera sent JSON."""
+        holder, begin, end = self.held_text()
+        return memoryview(holder)[begin:end]
+
+    def json_message(self, make: MakeMessage) -> bytes:
+        """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end, more)``; kept.
+
+        `text` is then held as a part of it, and not a second time.
+        """
+        holder, begin, end = self._holder, self._begin, self._end
+        if holder is None:
+            holder, begin, end = self.held_text()
+        head = json_head(self.stream_id)
+        self.json_wire = wire = make(head, self.frame_id, self.timestamp, holder, begin + 1, end - 1, self.more)
+        self._holder = wire
+        self._end = last = len(wire) - 1
+        self._begin = last - (end - begin)
+        return wire
+
+    def held_text(self) -> tuple[bytes, int, int]:
+        """`text` as a part of longer bytes: from where to where."""
+        if self._holder is None:
+            text = b'"' + pybase64.b64encode(self._sent_picture()) + b'"'
+            self._holder, self._end = text, len(text)
+        return self._holder, self._begin, self._end
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that this frame holds in memory, finished messages included."""
+        text, picture, binary = self._holder, self._picture, self.binary_wire  # the JSON message is the text's holder
+        size = len(self.more) + (0 if text is None else len(text))
+        if picture is not None:
+            size += len(picture)
+        return size if binary is None else size + len(binary)
+
+    def compact(self) -> None:
+        """Let go of every form but the one that the camera sent; the others are made again when they are asked for."""
+        if self._sent_as_text:
+            self._picture = self.binary_wire = None
+            return
+        self._holder = self.json_wire = None
+        self._begin = self._end = 0
+        if self._picture is not None:
+            self.binary_wire = None
+
+    def to_json(self) -> bytes:
+        """The frame as a JSON message of the edge protocol."""
+        head = b'%b%d,"timestamp":%d%b,"data":' % (
+            json_head(self.stream_id), self.frame_id, self.timestamp, self.more,
+        )  # fmt: skip
+        return b"".join((head, self.text, b"}"))
+
+    def binary_parts(self) -> tuple[bytes, bytes]:
+        """The frame as a binary message of the edge protocol, in two parts.
+
+        Raises `FrameFault` as `picture` does, but for what the camera itself sent as opaque: that goes on as it is.
+        """
+        if self.declared_opaque:
+            payload, number = self._payload(), Codec.OPAQUE.number
+        else:
+            payload, number = self.picture, self.codec.number
+        name = self.stream_id.encode("ascii")
+        head = _BINARY.pack(
+            BINARY_MAGIC, BINARY_VERSION, KIND_VIDEO_FRAME, 0, self.frame_id, self.timestamp, number, len(name)
+        )
+        return head + name, payload
+
+    def to_binary(self) -> bytes:
+        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `binary_parts` does."""
+        return b"".join(self.binary_parts())
+
+    def to_bus(self, to: bytes = EVERYBODY) -> bytes:
+        """The frame as it crosses the bus, in one."""
+        return b"".join(self.bus_parts(to))
+
+    def bus_parts(self, to: bytes = EVERYBODY) -> tuple[bytes, bytes | memoryview]:
+        """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice.
+
+        Of a text the codec is told that was seen in it, of a picture the one that the camera said.
+        """
+        payload: bytes | memoryview
+        if self._sent_as_text:
+            form = FORM_JSON_FIELDS if self.more else FORM_JSON_TEXT
+            codec, payload = self.codec.value, self.text
+        else:
+            said = self._claimed or Codec(self.codec.number)
+            form, codec, payload = FORM_PICTURE, said.number, self._sent_picture()
+        return BusFrame(
+            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more
+        ).parts()
+
+    def _look(self) -> Codec:
+        if self._picture is not None:
+            return sniff(self._picture)
+        if not self._sent_as_text:
+            return sniff(self._sent_picture())
+        if self._is_base64:
+            holder, begin, end = self.held_text()
+            return sniff_base64(holder, payload_at(holder, begin + 1), end - 1)
+        try:
+            return sniff(decode_text(bytes(self.text)))  # not kept: few receivers ask for it
+        except FrameFault as fault:
+            self._fault = str(fault)
+            return Codec.OPAQUE
+
+    def _payload(self) -> bytes:
+        """What the camera sent, picture or not, decoded. Raises `FrameFault` for a text that cannot be."""
+        if self._picture is None:
+            self._picture = decode_text(bytes(self.text)) if self._sent_as_text else bytes(self._sent_picture())
+        return self._picture
+
+    def _sent_picture(self) -> bytes | memoryview:
+        """The picture that the camera sent as it is: held by itself, or as the end of its message."""
+        if self._picture is not None:
+            return self._picture
+        assert self.binary_wire is not None
+        return memoryview(self.binary_wire)[self._picture_at :]
+
+    @classmethod
+    def from_bus(cls, frame: BusFrame) -> Frame:
+        """The frame that another process pushed."""
+        name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
+        if frame.form != FORM_PICTURE:
+            made = cls(name, number, at, term=term, text=bytes(frame.payload), more=frame.more)  # no copy
+            made._codec = Codec(frame.codec)
+            return made
+        return cls(name, number, at, term=term, picture=bytes(frame.payload), codec=Codec(frame.codec))  # no copy
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryFrame:
+    """A binary message as it came: `stream_id` None means the camera's own, `timestamp` None the server's time.
+
+    `codec` is what its header says.
+    """
+
+    stream_id: str | None
+    frame_id: int
+    timestamp: int | None
+    codec: Codec
+    picture: bytes
+
+
+def parse_binary(data: bytes) -> BinaryFrame:
+    """A binary message of the edge protocol. Raises `FrameFault`."""
+    if len(data) < _BINARY.size:
+        raise FrameFault(f"binary message of {len(data)} bytes, expected a header of {_BINARY.size} bytes")
+    magic, version, kind, flags, frame_id, timestamp, codec, length = _BINARY.unpack_from(data)
+    for name, came, expected in (("magic", magic, BINARY_MAGIC), ("version", version, BINARY_VERSION),
+                                 ("kind", kind, KIND_VIDEO_FRAME), ("flags", flags, 0)):  # fmt: skip
+        if came != expected:
+            raise FrameFault(f"binary header has {name} {came:#x}, expected {expected:#x}")
+    if codec > LAST_NUMBER:
+        raise FrameFault(f"binary header has codec {codec}, expected 0 to {LAST_NUMBER}")
+    if timestamp > MAX_TIMESTAMP:
+        raise FrameFault(f"binary header has timestamp {timestamp}, expected at most {MAX_TIMESTAMP} ms")
+    at = _BINARY.size + length
+    if len(data) <= at:
+        raise FrameFault(f"binary message of {len(data)} bytes ends before its picture, expected more than {at}")
+    stream_id: str | None = None
+    if length:
+        stream_id = data[_BINARY.size : at].decode("latin-1")
+        if not STREAM_ID.match(stream_id):
+            raise FrameFault(f"stream id {stream_id[:40]!a}, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
+    return BinaryFrame(stream_id, frame_id, timestamp or None, Codec(codec), data[at:])

@@ -1,0 +1,1 @@
+"""The commands of ``watchout-ctl``: one file a command."""

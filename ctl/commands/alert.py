@@ -1,0 +1,78 @@
+"""``watchout-ctl alert``: raises an alert by hand, through the bus, to see that it reaches those it should."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import click
+import msgspec
+
+from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.messages import Accepted, Answer, Query, RaiseAlert, Refused
+from watchout.common.errors import RouterUnavailable
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.client import now_ms
+from watchout.ctl.directory import ids_of, others_than
+from watchout.ctl.environment import Failure, home_option, read_environment, run, stream_id
+from watchout.ctl.terminal import counted, printable
+
+
+@click.command("alert", short_help="Send a test alert about a stream.")
+@click.argument("stream", type=stream_id)
+@click.argument("message")
+@click.option("--severity", type=click.Choice(["low", "medium", "high", "critical"]), required=True)
+@click.option("--metadata", metavar="JSON", help="An object such as '{\"confidence\": 0.9}'.")
+@home_option
+def alert(stream: str, message: str, severity: str, metadata: str | None, home: str | None) -> None:
+    """Send a test alert MESSAGE about STREAM to everybody who watches its alerts.
+
+    It ends with 1 when nobody publishes or watches STREAM, and names the streams that there are.
+    """
+    raised = _checked({"streamId": stream, "severity": severity, "message": message}, metadata)
+    settings = read_environment(home).settings
+    run(settings, _raise(settings, raised))
+
+
+def _checked(body: dict[str, Any], metadata: str | None) -> Alert:
+    try:
+        if metadata is not None:
+            body["metadata"] = msgspec.json.decode(metadata)
+            if not isinstance(body["metadata"], dict):
+                raise click.BadParameter("expected a JSON object", param_hint="--metadata")
+        return complete(check_draft(body), alert_id=f"alert_{secrets.token_hex(8)}", timestamp=now_ms())
+    except msgspec.DecodeError as exc:
+        raise click.BadParameter(f"not JSON: {exc}", param_hint="--metadata") from None
+    except AlertFault as exc:
+        raise click.UsageError(f"the alert does not fit: {exc}") from None
+
+
+async def _raise(settings: Settings, raised: Alert) -> None:
+    async with joined(settings) as link:
+        try:
+            reply = await link.request(lambda number: RaiseAlert(request=number, alert=raised))
+        except RouterUnavailable as exc:
+            raise Failure(f"the alert may not have gone out: {exc}") from None
+        if isinstance(reply, Accepted) and not reply.receivers:
+            raise Failure(await _nobody(link, reply.id, raised.stream_id))
+    match reply:
+        case Accepted(id=alert_id, receivers=receivers):
+            click.echo(f"alert {alert_id} went to {counted(receivers, 'receiver')}")
+        case Refused(code=code, message=text):
+            raise Failure(f"{printable(text)} ({printable(code)})")
+        case _:
+            raise Failure(f"the router gave an unexpected answer: {type(reply).__name__}")
+
+
+async def _nobody(link: BusClient, alert_id: str, stream: str) -> str:
+    """Why an alert went to nobody."""
+    try:
+        reply = await link.request(lambda number: Query(request=number, what="streams"))
+    except RouterUnavailable:
+        return f"alert {alert_id} went to nobody"
+    there = ids_of(reply.body) if isinstance(reply, Answer) else []
+    if stream in there:
+        return f"alert {alert_id} is kept, and went to nobody: neither the camera of {stream} nor a viewer wants alerts"
+    return f"nobody publishes or watches {stream}: alert {alert_id} went to nobody; {others_than(stream, there)}"

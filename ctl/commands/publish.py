@@ -1,0 +1,238 @@
+"""``watchout-ctl publish``: a camera made of a file, a folder, a real camera or a drawn scene.
+
+Pictures come from a thread at the pace of real time into a slot where the newest wins; the socket takes from it what
+it can carry. The slot lives through reconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import click
+
+from watchout.common.errors import ErrorCode
+from watchout.common.media.frames import Frame
+from watchout.common.media.rate import RateMeter
+from watchout.ctl import environment as env
+from watchout.ctl.client import Connection, Edge, Message, encode_frame, keep_connected, now_ms
+from watchout.ctl.sources.open import Source, open_source
+from watchout.ctl.sources.pump import Pump
+from watchout.ctl.terminal import Screen, alert_line, counted, printable, size
+
+#: How often a status line is printed where it cannot be refreshed.
+STATUS_EVERY_S: Final = 10.0
+#: What is still to be sent when the source ends gets so long, a reconnect included.
+FLUSH_S: Final = 5.0
+
+
+@click.command("publish", short_help="Publish a file, a folder, a camera or a drawn scene.")
+@click.argument("source_text", metavar="SOURCE")
+@click.option("--stream", "stream_id", type=env.stream_id, metavar="ID", help="Stream id; without it the server "
+              "makes one.")  # fmt: skip
+@click.option("--fps", type=click.FloatRange(0.01, 240), metavar="N", help="Frames per second; without it the "
+              "source's own rate, and 10 for a folder and the drawn scene.")  # fmt: skip
+@click.option("--loop", "loop_source", is_flag=True, help="Begin again when a file or folder ends.")
+@click.option("--once", is_flag=True, help="End when a camera goes away, instead of connecting to it again.")
+@click.option("--binary", is_flag=True, help="Send binary frames instead of JSON.")
+@click.option("--quality", type=click.IntRange(1, 95), default=75, show_default=True, help="JPEG quality, where "
+              "pictures are encoded here.")  # fmt: skip
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N frames were sent.")
+@env.edge_options
+def publish(
+    source_text: str,
+    stream_id: str | None,
+    fps: float | None,
+    loop_source: bool,
+    once: bool,
+    binary: bool,
+    quality: int,
+    count: int | None,
+    url: str | None,
+    token: str | None,
+    wait_s: float,
+    home: str | None,
+) -> None:
+    """Publish pictures as a camera would, and show the alerts that come back.
+
+    SOURCE is a video file, a folder of JPEGs, the address of a camera (rtsp://… or http://…, also MJPEG), a camera
+    such as /dev/video0, or the word "test" for a drawn scene. Video, cameras and the scene need:
+    pip install 'watchout[media]'
+
+    A camera that goes away is connected to again until it is back, unless --once is given; each attempt and its reason
+    is a line on stderr. A damaged file of a folder is passed over.
+    """
+    environment = env.read_environment(home)
+    settings = environment.settings
+    edge = Edge(
+        url=env.edge_url(url, settings),
+        token=env.token_source(token, environment),
+        token_origin=env.token_origin(token, environment),
+        max_message_bytes=settings.max_message_bytes,
+        wait_s=wait_s,
+    )
+    source = open_source(source_text, fps=fps, loop=loop_source, once=once, quality=quality)
+    env.run(settings, Publisher(edge, source, stream_id=stream_id, binary=binary, count=count).run())
+
+
+class Publisher:
+    """One camera, from its first connection to the end of its source."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        source: Source,
+        *,
+        stream_id: str | None = None,
+        binary: bool = False,
+        count: int | None = None,
+    ) -> None:
+        self.sent = 0
+        self.skipped = 0
+        self._sent_bytes = 0
+        self._edge = edge
+        self._source = source
+        self._stream_id = stream_id
+        self._binary = binary
+        self._count = count
+        self._screen = Screen()
+        self._rate = RateMeter()
+        self._slot: tuple[int, bytes] | None = None
+        self._filled = asyncio.Event()
+        self._registered = asyncio.Event()
+        self._ended = self._told_too_large = False
+        self._pump: Pump | None = None
+
+    async def run(self) -> None:
+        """Publish until the source ends, or `count` frames were sent. Raises `Failure`."""
+        client = asyncio.create_task(
+            keep_connected(self._edge, "/streams/register", self._talk, self._screen.note), name="client"
+        )
+        feeder = asyncio.create_task(self._feed(), name="feeder")
+        line = asyncio.create_task(self._show_status(), name="status line")
+        try:
+            await asyncio.wait({client, feeder}, return_when=asyncio.FIRST_COMPLETED)
+            if not client.done() and feeder.exception() is None:
+                await asyncio.wait({client}, timeout=FLUSH_S)
+            for task in (client, feeder):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (line, feeder, client):
+                task.cancel()
+            await asyncio.wait({line, feeder, client})
+            if self._registered.is_set():
+                if self._slot is not None:
+                    self.skipped += 1
+                self._screen.refresh(self._status(), force=True)
+                self._screen.close()
+                bad = self._pump.passed_over if self._pump else 0
+                self._screen.line(
+                    f"sent {counted(self.sent, 'frame')}, {size(self._sent_bytes)}; skipped {self.skipped}"
+                    + (f"; {counted(bad, 'file')} passed over" if bad else "")
+                )
+
+    async def _talk(self, connection: Connection) -> None:
+        register: Message = {
+            "type": "register",
+            "clientType": "mobile",
+            "produces": ["video-frame"],
+            "consumes": ["alert"],
+        }
+        if self._stream_id is not None:
+            register["streamId"] = self._stream_id
+        answer = await connection.ask(register)
+        stream_id = self._stream_id = str(answer.get("streamId") or self._stream_id)
+        self._screen.line(f"publishing {self._source.name} as stream {printable(stream_id)} to {self._edge.url}")
+        self._registered.set()
+        sender = asyncio.create_task(self._send(connection, stream_id), name="sender")
+        listener = asyncio.create_task(self._listen(connection), name="listener")
+        try:
+            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
+            if sender.done() and sender.exception() is not None:
+                # The reason of a close stands in messages that are still to be read.
+                await asyncio.wait({listener}, timeout=1.0)
+            (listener if listener.done() else sender).result()
+        finally:
+            for task in (sender, listener):
+                task.cancel()
+            await asyncio.wait({sender, listener})
+
+    async def _feed(self) -> None:
+        """Fill the slot in real time; a source that is late is not caught up with."""
+        await self._registered.wait()
+        loop = asyncio.get_running_loop()
+        interval = 1 / self._source.fps if self._source.fps else 0.0
+        pump = self._pump = Pump(self._source.pictures, self._screen.note)
+        try:
+            due = loop.time()
+            while (picture := await pump.get()) is not None:
+                now = loop.time()
+                if now < due:
+                    await asyncio.sleep(due - now)
+                elif now - due > interval:
+                    due = now
+                due += interval
+                if self._slot is not None:
+                    self.skipped += 1
+                self._slot = (now_ms(), picture)
+                self._filled.set()
+        finally:
+            pump.stop()
+            self._ended = True
+            self._filled.set()
+
+    async def _send(self, connection: Connection, stream_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        while self._count is None or self.sent < self._count:
+            await self._filled.wait()
+            if self._slot is None:
+                return
+            timestamp, picture = self._slot
+            self._slot = None
+            if not self._ended:
+                self._filled.clear()
+            message = encode_frame(stream_id, timestamp, picture, binary=self._binary)
+            if len(message) > self._edge.max_message_bytes:
+                self._too_large(len(message))
+                continue
+            await connection.send_frame(message, binary=self._binary)
+            self.sent += 1
+            self._sent_bytes += len(message)
+            self._rate.add(loop.time())
+
+    def _too_large(self, size_bytes: int) -> None:
+        """Leave out a frame for which the gateway would close the connection; said once."""
+        self.skipped += 1
+        if not self._told_too_large:
+            self._told_too_large = True
+            self._screen.note(
+                f"a frame of {size(size_bytes)} is over MAX_MESSAGE_BYTES ({size(self._edge.max_message_bytes)}), it "
+                "is left out; use --binary or a lower --quality, or raise the setting"
+            )
+
+    async def _listen(self, connection: Connection) -> None:
+        while True:
+            message = await connection.receive()
+            match message:
+                case Frame():
+                    continue
+                case {"type": "alert"}:
+                    self._screen.line(alert_line(message))
+                case {"type": "error", "code": code, "message": text}:
+                    if code != ErrorCode.STREAM_TAKEN_OVER:  # the close that follows says it
+                        self._screen.note(f"the server says {printable(code)}: {printable(text)}")
+
+    def _status(self) -> str:
+        rate = self._rate.rate(asyncio.get_running_loop().time())
+        return f"sent {self.sent} · {rate:.1f} fps · {size(self._sent_bytes)} · skipped {self.skipped}"
+
+    async def _show_status(self) -> None:
+        while True:
+            await asyncio.sleep(0.5 if self._screen.live else STATUS_EVERY_S)
+            if not self._registered.is_set():
+                continue
+            if self._screen.live:
+                self._screen.refresh(self._status())
+            else:
+                self._screen.line(self._status())

@@ -1,0 +1,82 @@
+"""``watchout-ctl reservations``: whose the ids of streams without a camera are, and how one is released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from watchout.common.alerts.model import STREAM_ID
+from watchout.common.bus.messages import Answer, Message, Query, Refused, Unreserve
+from watchout.common.errors import RouterUnavailable
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.environment import Failure, home_option, read_environment, run
+from watchout.ctl.terminal import printable
+
+#: The most that the router tells at once.
+MAX_ROWS: Final = 1000
+
+
+@click.command("reservations")
+@click.option("--user", metavar="ID", help="Only those of this user.")
+@click.option("--release", "released", metavar="STREAM", help="Let anybody register this id from now on.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@home_option
+def reservations(user: str | None, released: str | None, as_json: bool, home: str | None) -> None:
+    """Show whose the ids of streams without a camera are, or release one.
+
+    An id that a user has published stays his for STREAM_RESERVED_S after its camera went: others are refused. Up to
+    1000 are shown, those whose cameras went first.
+    """
+    if released is not None and not STREAM_ID.match(released):
+        raise click.BadParameter("expected 1 to 128 of A-Z a-z 0-9 _ . : -", param_hint="--release")
+    settings = read_environment(home).settings
+    run(settings, _release(settings, released) if released is not None else _show(settings, user, as_json=as_json))
+
+
+async def _release(settings: Settings, stream: str) -> None:
+    former = await _ask(settings, lambda number: Unreserve(request=number, stream=stream))
+    if former is None:
+        raise Failure(f"{stream} is not reserved: it has a camera now, or is nobody's")
+    click.echo(f"released {stream}, which was reserved for user {printable(former)}")
+
+
+async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
+    rows = await _ask(settings, lambda number: Query(request=number, what="reservations", user=user, limit=MAX_ROWS))
+    if not isinstance(rows, list):
+        raise Failure("the router gave an unexpected answer")
+    found = [{"streamId": stream, "userId": owner, "secondsLeft": round(left_s)} for stream, owner, left_s in rows]
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    if not found:
+        click.echo("no ids are reserved" + (f" for user {printable(user)}" if user is not None else ""))
+        return
+    table = Table("stream", "user", "reserved for", box=None, pad_edge=False)
+    for row in found:
+        table.add_row(printable(row["streamId"]), printable(row["userId"]), _duration(int(str(row["secondsLeft"]))))
+    Console(highlight=False).print(table)
+
+
+def _duration(seconds: int) -> str:
+    days, hours, minutes = seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
+
+
+async def _ask(settings: Settings, make: Callable[[int], Message]) -> Any:
+    async with joined(settings) as link:
+        try:
+            reply = await link.request(make)
+        except RouterUnavailable as exc:
+            raise Failure(str(exc)) from None
+    match reply:
+        case Answer(body=body):
+            return body
+        case Refused(message=text):
+            raise Failure(printable(text))
+    raise Failure("the router gave an unexpected answer")

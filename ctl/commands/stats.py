@@ -1,0 +1,102 @@
+"""``watchout-ctl stats``: what runs and what flows, asked of the router over the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.messages import Answer, Query, Refused
+from watchout.common.errors import RouterUnavailable
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.environment import Failure, home_option, read_environment, run
+from watchout.ctl.stats_view import MAX_PROCESSES, render
+from watchout.ctl.terminal import printable
+
+DEFAULT_ROWS: Final = 20
+DEFAULT_EVERY_S: Final = 2.0
+
+
+@click.command("stats")
+@click.option("--json", "as_json", is_flag=True, help="The router's answer as JSON on stdout.")
+@click.option("--watch", "every_s", type=click.FloatRange(0.25, 3600), is_flag=False, flag_value=DEFAULT_EVERY_S,
+              metavar="[SECONDS]", help="Refresh in place, every 2 s without a number.")  # fmt: skip
+@click.option("--rows", type=click.IntRange(1, 10_000), default=DEFAULT_ROWS, show_default=True, metavar="N",
+              help="Most streams that are shown.")  # fmt: skip
+@home_option
+def stats(as_json: bool, every_s: float | None, rows: int, home: str | None) -> None:
+    """Show the router, the processes and the streams.
+
+    Figures are totals since each process started; with --watch they are per second.
+    """
+    settings = read_environment(home).settings
+    run(settings, _show(settings, as_json=as_json, every_s=every_s, rows=rows))
+
+
+async def _show(settings: Settings, *, as_json: bool, every_s: float | None, rows: int) -> None:
+    console = Console(highlight=False)
+    async with joined(settings) as link:
+        if every_s is None:
+            body = await _ask(link)
+            if as_json:
+                click.echo(msgspec.json.encode(body))
+            else:
+                console.print(render(body, width=console.width, rows=rows, own_id=link.member_id.hex()))
+        elif as_json:
+            while True:
+                click.echo(msgspec.json.encode(await _ask(link)))
+                await asyncio.sleep(every_s)
+        else:
+            await _watch(link, console, every_s, rows)
+
+
+async def _watch(link: BusClient, console: Console, every_s: float, rows: int) -> None:
+    before: dict[str, Any] | None = None
+    with contextlib.ExitStack() as stack:
+        show: Callable[[RenderableType], None] = console.print
+        if console.is_terminal:
+            live = stack.enter_context(Live(console=console, auto_refresh=False))
+            show = functools.partial(live.update, refresh=True)
+        while True:
+            try:
+                body = await _ask(link)
+            except Failure as failure:
+                show(Text(f"{failure.message}; waiting for it", "yellow"))
+                before = None
+            else:
+                fitting = _fitting(rows, body, console) if console.is_terminal else rows
+                show(render(body, before=before, width=console.width, rows=fitting, own_id=link.member_id.hex()))
+                before = body
+            await asyncio.sleep(every_s)
+
+
+def _fitting(rows: int, body: dict[str, Any], console: Console) -> int:
+    """Streams for which the terminal has lines, below the processes and the bridges."""
+    members = body.get("members")
+    found = [m for m in members if isinstance(m, dict)] if isinstance(members, list) else []
+    processes = min(len(found) + 1, MAX_PROCESSES)
+    bridges = min(sum(m.get("kind") == "mlbridge" for m in found), MAX_PROCESSES)
+    return max(3, min(rows, console.height - processes - 8 - (bridges + 2 if bridges else 0)))
+
+
+async def _ask(link: BusClient) -> dict[str, Any]:
+    try:
+        reply = await link.request(lambda number: Query(request=number, what="stats"))
+    except RouterUnavailable as exc:
+        raise Failure(str(exc)) from None
+    match reply:
+        case Answer(body=dict(body)):
+            return body
+        case Refused(message=text):
+            raise Failure(printable(text))
+    raise Failure("the router gave an unexpected answer")

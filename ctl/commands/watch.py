@@ -1,0 +1,263 @@
+"""``watchout-ctl watch``: a viewer in the terminal. Frames, status and alerts of one stream, as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+from rich.text import Text
+
+from watchout.common.media.codecs import Codec
+from watchout.common.media.frames import Frame, FrameFault
+from watchout.common.media.rate import RateMeter
+from watchout.ctl.client import Connection, Edge, Message, keep_connected, now_ms
+from watchout.ctl.directory import others_than, viewable
+from watchout.ctl.environment import (
+    Failure,
+    edge_options,
+    edge_url,
+    read_environment,
+    run,
+    stream_id,
+    token_origin,
+    token_source,
+)
+from watchout.ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
+
+#: Alerts whose id is remembered, so that one that is replayed after a reconnect is shown once.
+REMEMBERED_ALERTS: Final = 1000
+#: Alerts are asked for anew from so long before the connection was lost.
+REPLAY_SLACK_MS: Final = 2000
+
+_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])\Z")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def moment(value: str) -> int:
+    """A time in milliseconds since the epoch, given so or as how long ago, as a type of click."""
+    if value.isascii() and value.isdigit() and int(value) < 2**53:
+        return int(value)
+    ago = _AGO.match(value)
+    if ago is None:
+        raise click.BadParameter(f"{value!r} is no time: 30s, 10m, 2h, 1d (ago), or milliseconds since the epoch")
+    return max(0, now_ms() - int(float(ago[1]) * _UNIT_S[ago[2]] * 1000))
+
+
+@click.command("watch", short_help="Watch a stream in the terminal.")
+@click.argument("stream", type=stream_id)
+@click.option("--alerts-only", is_flag=True, help="Alerts and status, no frames.")
+@click.option("--save", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Write each picture to DIR as STREAM-<frameId>.jpg.")  # fmt: skip
+@click.option("--binary", is_flag=True, help="Ask for binary frames instead of JSON.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N frames; alerts with --alerts-only.")
+@click.option("--max-fps", type=click.FloatRange(0.01, 1000), metavar="N", help="Ask for at most N frames per second.")
+@click.option("--since", type=moment, metavar="TIME", help="Replay the alerts that are kept since then: 10m, 2h, or "
+              "milliseconds since the epoch.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, frames without their picture.")
+@edge_options
+def watch(
+    stream: str,
+    alerts_only: bool,
+    folder: Path | None,
+    binary: bool,
+    count: int | None,
+    max_fps: float | None,
+    since: int | None,
+    as_json: bool,
+    url: str | None,
+    token: str | None,
+    wait_s: float,
+    home: str | None,
+) -> None:
+    """Watch STREAM: its frames, status and alerts, as they come.
+
+    A stream that does not exist yet is waited for, and the streams that there are are named. A frame's latency is this
+    machine's clock less the camera's.
+    """
+    environment = read_environment(home)
+    settings = environment.settings
+    edge = Edge(
+        url=edge_url(url, settings),
+        token=token_source(token, environment),
+        token_origin=token_origin(token, environment),
+        max_message_bytes=settings.max_message_bytes,
+        wait_s=wait_s,
+    )
+    subscribe: Message = {
+        "type": "subscribe",
+        "clientType": "dashboard",
+        "streamId": stream,
+        "consumes": ["alert"] if alerts_only else ["video-frame", "alert"],
+        "format": "binary" if binary else "json",
+    }
+    if max_fps is not None:
+        subscribe["maxFps"] = max_fps
+    run(settings, Watcher(edge, subscribe, folder=folder, count=count, since=since, as_json=as_json).run())
+
+
+class Watcher:
+    """One viewer of one stream, through reconnects."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        subscribe: Message,
+        *,
+        folder: Path | None = None,
+        count: int | None = None,
+        since: int | None = None,
+        as_json: bool = False,
+    ) -> None:
+        self.frames = 0
+        self.alerts = 0
+        self.missed = 0
+        self._edge = edge
+        self._subscribe = subscribe
+        self._stream = str(subscribe["streamId"])
+        self._alerts_only = "video-frame" not in subscribe["consumes"]
+        self._folder = folder
+        self._count = count
+        self._since = since
+        self._as_json = as_json
+        self._screen = Screen()
+        self._rate = RateMeter()
+        self._last_id: int | None = None
+        self._seen_alerts: OrderedDict[str, None] = OrderedDict()
+        self._subscribed = False
+        self._looked_around = False
+
+    async def run(self) -> None:
+        """Watch until `count` is reached. Raises `Failure`."""
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            await keep_connected(self._edge, "/streams/subscribe", self._talk, self._screen.note)
+        finally:
+            self._screen.close()
+            if self._subscribed and not self._as_json:
+                frames = "" if self._alerts_only else f"{counted(self.frames, 'frame')}, {self.missed} missed; "
+                self._screen.line(f"received {frames}{counted(self.alerts, 'alert')}")
+
+    async def _talk(self, connection: Connection) -> None:
+        wish = dict(self._subscribe)
+        if self._since is not None:
+            wish["alertsSince"] = self._since
+        await connection.ask(wish)
+        if not self._as_json:
+            self._screen.line(f"watching stream {self._stream} at {self._edge.url}")
+        self._subscribed = True
+        try:
+            while not self._done():
+                match await connection.receive():
+                    case Frame() as frame:
+                        self._take_frame(frame)
+                    case {"type": "alert"} as alert:
+                        self._take_alert(alert)
+                    case {"type": "status"} as status:
+                        self._take_status(status)
+                        if status.get("status") == "offline" and not self._looked_around:
+                            self._looked_around = True
+                            await self._name_others()
+                    case {"type": "error"} as error:
+                        text = f"{printable(error.get('code', ''))}: {printable(error.get('message', ''))}"
+                        self._screen.note(f"the server says {text}")
+        finally:
+            self._since = now_ms() - REPLAY_SLACK_MS  # for the next connection
+
+    def _done(self) -> bool:
+        return self._count is not None and (self.alerts if self._alerts_only else self.frames) >= self._count
+
+    async def _name_others(self) -> None:
+        """Say that nobody publishes the stream, and which streams there are: the id may be mistyped."""
+        there = await viewable(self._edge.url, self._edge.token())
+        if there is not None and self._stream not in there:
+            self._screen.note(
+                f"nobody publishes {self._stream} now, it is waited for; {others_than(self._stream, there)}"
+            )
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.stream_id != self._stream or frame.frame_id == self._last_id:
+            return  # the newest frame, once more after a reconnect
+        gap = 0
+        if self._last_id is not None and frame.frame_id > self._last_id:
+            gap = frame.frame_id - self._last_id - 1
+        self._last_id = frame.frame_id
+        self.frames += 1
+        self.missed += gap
+        self._rate.add(time.monotonic())
+        latency_ms = now_ms() - frame.timestamp
+        try:
+            picture, codec = frame.picture, frame.codec
+        except FrameFault as fault:
+            picture, codec = b"", Codec.OPAQUE
+            self._screen.note(f"frame {frame.frame_id}: {printable(fault)}")
+        saved = self._save(frame.frame_id, picture, codec) if picture else None
+        if self._as_json:
+            body = {
+                "type": "video-frame",
+                "streamId": frame.stream_id,
+                "frameId": frame.frame_id,
+                "timestamp": frame.timestamp,
+                "bytes": len(picture),
+                "contentType": codec.content_type,
+                "latencyMs": latency_ms,
+                "missed": gap,
+            }
+            click.echo(msgspec.json.encode(body | ({"file": str(saved)} if saved else {})))
+            return
+        text = (
+            f"frame {frame.frame_id} · {size(len(picture))} · {latency_ms} ms · "
+            f"{self._rate.rate(time.monotonic()):.1f} fps"
+        )
+        if self._screen.live:
+            self._screen.refresh(f"{text} · {self.frames} received · {self.missed} missed")
+        else:
+            self._screen.line(f"{text}{f' · {gap} missed' if gap else ''}")
+
+    def _save(self, frame_id: int, picture: bytes, codec: Codec) -> Path | None:
+        if self._folder is None:
+            return None
+        path = self._folder / f"{safe_name(self._stream)}-{frame_id}.{codec.extension}"
+        try:
+            path.write_bytes(picture)
+        except OSError as exc:
+            raise Failure(f"{path} cannot be written: {exc.strerror}") from None
+        return path
+
+    def _take_alert(self, alert: Message) -> None:
+        alert_id = str(alert.get("id"))
+        if alert_id in self._seen_alerts:
+            return
+        self._seen_alerts[alert_id] = None
+        if len(self._seen_alerts) > REMEMBERED_ALERTS:
+            del self._seen_alerts[next(iter(self._seen_alerts))]
+        self.alerts += 1
+        if self._as_json:
+            click.echo(msgspec.json.encode(alert))
+        else:
+            self._screen.line(alert_line(alert))
+
+    def _take_status(self, status: Message) -> None:
+        if self._as_json:
+            click.echo(msgspec.json.encode(status))
+            return
+        state = printable(status.get("status", "?"))
+        line = Text(f"{clock(status.get('timestamp'))} {self._stream} is ")
+        line.append(state, STATUS_STYLES.get(state, "bold"))
+        self._screen.line(line)
+
+
+def safe_name(stream_id: str) -> str:
+    """A stream id as the beginning of a file name: no `:`, no dot in front, and still another for another id."""
+    name = stream_id.replace(":", "_")
+    if name.startswith("."):
+        name = "_" + name[1:]
+    if name == stream_id:
+        return name
+    return f"{name}.{hashlib.sha256(stream_id.encode()).hexdigest()[:8]}"

@@ -1,0 +1,1 @@
+"""The checks of ``watchout-ctl doctor``."""

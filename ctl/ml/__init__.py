@@ -1,0 +1,1 @@
+"""Dry runs against an ML service: ``watchout-ctl ml``."""

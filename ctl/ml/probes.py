@@ -1,0 +1,348 @@
+"""Asks an ML service what ``watchout-ctl ml check`` wants to know. What the answers mean is in `ml_conformance`.
+
+HTTP is asked directly, because a check wants to see statuses, bodies and connections that a target keeps to itself;
+batches and every other kind are asked by their own target. Nothing is asked for longer than its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from watchout.common.alerts.model import AlertFault
+from watchout.common.media.frames import Frame
+from watchout.common.settings import Settings
+from watchout.common.toolbox.reach import reach
+from watchout.ctl.doctor.findings import SCRUBBED_CHARACTERS, Finding, ok, place, scrubbed, secrets_of, warning, wrong
+from watchout.ctl.environment import Failure
+from watchout.ctl.ml import conformance
+from watchout.ctl.ml.conformance import Came, Load
+from watchout.ctl.ml.pictures import GARBAGE, SAMPLE, TRUNCATED, padded
+from watchout.ctl.ml.trial import now_ms
+from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_answer, read_json
+from watchout.mlbridge.targets.http import NO_ANSWER
+from watchout.mlbridge.targets.tls import ClientTls
+
+#: How long a service may take to be there.
+REACH_S: Final = 5.0
+#: The sample is shown so often before alerts are judged: detectors of motion need more than one.
+SAMPLE_FRAMES: Final = 3
+LARGE_BYTES: Final = 2 << 20
+#: aiohttp wants larger bodies as a file.
+MAX_PLAIN_BODY_BYTES: Final = 1 << 20
+#: Frames of the load; with more, it ends before its time.
+LOAD_FRAMES: Final = 10_000
+LOAD_STREAMS: Final = 8
+#: Alerts that come by themselves and are looked at.
+MAX_HEARD: Final = 1_000
+#: So often, and after such a pause, a valid frame is tried again after a broken one.
+RECONNECTS: Final = 5
+RECONNECT_S: Final = 0.5
+#: How long alerts that come by themselves are waited for.
+LINGER_S: Final = 2.0
+STREAM: Final = "check-1"
+OTHER_STREAM: Final = "check-2"
+
+
+class Asking(Protocol):
+    """A way to show one frame and see what comes of it."""
+
+    async def show(self, frame: Frame, *, unknown_field: bool = False) -> Came:
+        """Show it; never raises for what the service does."""
+
+
+async def examine(settings: Settings, pictures: Sequence[bytes], *, load_s: float) -> list[Finding]:
+    """All checks, in the order in which they are shown; `pictures` are those on which it should alert.
+
+    `load_s` is how long it is asked by several streams at once; 0: not at all.
+    """
+    url = settings.ml_service_url
+    if url is None:
+        raise Failure("no ML service is named: give its URL, or set ML_SERVICE_URL")
+    reached = await _reach(url)
+    findings = [reached]
+    if reached.level == "ok":
+        is_http = urlsplit(url).scheme in ("http", "https") and settings.ml_batch == 1
+        async with _over_http(settings) if is_http else _over_target(settings) as asking:
+            findings += await Examination(asking, settings, pictures, is_http=is_http, load_s=load_s).run()
+    findings.sort(key=lambda finding: conformance.CHECKS.index(finding.check))
+    shown = [text for _, value in settings.ml_headers for text in (value, *value.split())]
+    secrets = (
+        *sorted((text for text in shown if len(text) >= SCRUBBED_CHARACTERS), key=len, reverse=True),
+        *secrets_of({"ML_SERVICE_URL": url}),
+    )
+    return [scrubbed(finding, secrets) for finding in findings]  # a service may echo what it was sent
+
+
+async def _reach(url: str) -> Finding:
+    at = place(url) or "the service"
+    reached = await reach(url, REACH_S)
+    if not reached.fault:
+        return ok("reachable", f"{at} takes connections.")
+    if reached.connected:
+        return wrong("reachable", f"{at}: {reached.fault}.", "Write the URL as it says.")
+    reason = reached.fault
+    remedy = "Start it; one in a container must listen on 0.0.0.0 and publish its port."
+    return wrong("reachable", f"{at} cannot be reached: {reason}.", remedy)
+
+
+class Examination:
+    """One service, asked check after check."""
+
+    def __init__(
+        self, asking: Asking, settings: Settings, pictures: Sequence[bytes], *, is_http: bool, load_s: float
+    ) -> None:
+        self._asking = asking
+        self._settings = settings
+        self._pictures = pictures
+        self._is_http = is_http
+        self._load_s = load_s
+        self._numbers = itertools.count(1)
+
+    async def run(self) -> list[Finding]:
+        """The findings."""
+        first = await self._show(SAMPLE)
+        answered = conformance.of_answer(first, self._settings.ml_timeout_s)
+        if not first.accepted:
+            left = ", ".join(name for name in conformance.CHECKS[2:])
+            return [answered, warning("json", f"Not checked: {left}.", "Mend the first, then check again.")]
+        findings = [answered]
+        # Each of them stays a frame that alerts may name.
+        cames = [first, *[await self._show(SAMPLE) for _ in range(SAMPLE_FRAMES - 1)]]
+        shown = [await self._show(picture) for picture in self._pictures]
+        cames += shown
+        if self._is_http:
+            unusable = next((came for came in cames if came.unusable), first)
+            findings += [conformance.of_json(unusable), conformance.of_keep_alive(cames)]
+            findings.append(conformance.of_unknown_field(await self._show(SAMPLE, unknown_field=True)))
+        pair: list[Came] = []
+        for picture in (SAMPLE, *self._pictures[-1:]):
+            pair += await asyncio.gather(*(self._show(picture, stream=stream) for stream in (STREAM, OTHER_STREAM)))
+        findings.append(conformance.of_two(pair, cames[-1].ms))
+        cames += pair
+        broken = [await self._show(picture) for picture in (GARBAGE, TRUNCATED)]
+        after = await self._show(SAMPLE)
+        for _ in range(0 if self._is_http else RECONNECTS):  # a refused frame may cost the connection
+            if after.accepted:
+                break
+            await asyncio.sleep(RECONNECT_S)
+            after = await self._show(SAMPLE)
+        findings.append(conformance.of_garbage(broken, after, is_http=self._is_http))
+        large = await self._show(padded(LARGE_BYTES))
+        findings.append(conformance.of_large(large))
+        if after.accepted and self._load_s:
+            load = await self._load()
+            findings.append(
+                conformance.of_load(
+                    load, is_http=self._is_http, ml_fps=self._settings.ml_fps, max_age_s=self._settings.ml_max_age_s,
+                    timeout_s=self._settings.ml_timeout_s,
+                )
+            )  # fmt: skip
+            cames += load.cames
+        cames += [*broken, after, large]
+        heard = await self._heard()
+        findings += conformance.of_alerts(cames, heard=heard, pictures=len(self._pictures))
+        findings += conformance.of_frame_ids(cames, heard=heard)
+        if self._is_http:
+            findings.append(conformance.of_size(cames))
+        return findings
+
+    async def _show(self, picture: bytes, *, stream: str = STREAM, unknown_field: bool = False) -> Came:
+        frame = Frame(stream, next(self._numbers), now_ms(), picture=picture)
+        return await self._asking.show(frame, unknown_field=unknown_field)
+
+    async def _load(self) -> Load:
+        loop = asyncio.get_running_loop()
+        streams = min(LOAD_STREAMS, self._settings.ml_in_flight)
+        cames: list[Came] = []
+        began = loop.time()
+
+        async def camera(number: int) -> None:
+            while loop.time() - began < self._load_s and len(cames) < LOAD_FRAMES:
+                came = await self._show(SAMPLE, stream=f"check-load-{number}")
+                cames.append(came)
+                if not came.accepted:
+                    return
+
+        await asyncio.gather(*(camera(number) for number in range(streams)))
+        return Load(streams, loop.time() - began, cames)
+
+    async def _heard(self) -> Sequence[object]:
+        if not isinstance(self._asking, _Targeted):
+            return ()
+        await asyncio.sleep(LINGER_S)
+        return self._asking.heard
+
+
+# ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _Connection:
+    reused: bool = False
+
+
+class _Posted:
+    """Posts frames to ``…/analyze`` and keeps all that came."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
+        base = URL(settings.ml_service_url or "")
+        self._url = (base / "analyze").with_query(base.query)
+        self._session = session
+        self._timeout_s = settings.ml_timeout_s
+        self._raw = settings.ml_http_format == "raw"
+
+    def _request(self, frame: Frame, unknown_field: bool) -> tuple[bytes, dict[str, str]]:
+        if self._raw:
+            more = {"X-Watchout-Check": "1"} if unknown_field else {}
+            return frame.picture, {"Content-Type": frame.codec.content_type, **frame_headers(frame), **more}
+        body = json_body(frame)
+        if unknown_field:
+            body = body[:-1] + b',"watchoutCheck":{"a":[1]}}'
+        return body, {"Content-Type": "application/json"}
+
+    async def show(self, frame: Frame, *, unknown_field: bool = False) -> Came:
+        """Post it."""
+        body, headers = self._request(frame, unknown_field)
+        connection = _Connection()
+        began = time.perf_counter()
+        came = Came(frame, 0.0)
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._session.post(
+                    self._url,
+                    data=body if len(body) <= MAX_PLAIN_BODY_BYTES else io.BytesIO(body),
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=connection,
+                ) as response,
+            ):
+                came = replace(came, status=response.status, content_type=response.content_type)
+                came = await _with_body(came, response)
+        except TimeoutError:
+            came = replace(came, fault=f"no whole answer within {self._timeout_s:g} s", late=True)
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            came = replace(came, fault=_reason(exc))
+        came = replace(came, ms=(time.perf_counter() - began) * 1e3, reused=connection.reused)
+        return _decoded(came) if came.accepted else came
+
+
+async def _with_body(came: Came, response: aiohttp.ClientResponse) -> Came:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return replace(
+                came, body=bytes(body[:MAX_ANSWER_BYTES]), fault=f"an answer of over {MAX_ANSWER_BYTES} bytes"
+            )
+    return replace(came, body=bytes(body))
+
+
+def _decoded(came: Came) -> Came:
+    if not came.body and came.status in NO_ANSWER:
+        return replace(came, decoded={})
+    decoded = read_json(came.body)
+    came = replace(came, decoded=decoded, is_json=not isinstance(decoded, Nonsense))
+    try:
+        return replace(came, values=tuple(read_answer(decoded)))
+    except UnusableAnswer:
+        return came  # it knows by itself
+    except AlertFault as fault:
+        return replace(came, alert_fault=str(fault))
+
+
+def _reason(exc: Exception) -> str:
+    match exc:
+        case aiohttp.ClientConnectorError():
+            return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
+        case aiohttp.ServerDisconnectedError():
+            return "a closed connection instead of an answer"
+    return f"{type(exc).__name__}: {str(exc)[:200]}"
+
+
+@contextlib.asynccontextmanager
+async def _over_http(settings: Settings) -> AsyncIterator[Asking]:
+    trace = aiohttp.TraceConfig()
+
+    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    trace.on_connection_reuseconn.append(reused)
+    is_secure = (settings.ml_service_url or "").startswith("https")
+    tls = ClientTls(settings.ml_tls_ca, settings.ml_tls_cert, settings.ml_tls_key).context() if is_secure else True
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=max(2, settings.ml_in_flight), ssl=tls),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "watchout-ctl",
+            **dict(settings.ml_headers),
+        },
+        timeout=aiohttp.ClientTimeout(total=None),
+        trace_configs=[trace],
+        auto_decompress=False,
+        trust_env=False,
+    ) as session:
+        yield _Posted(session, settings)
+
+
+# ── every other kind ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Targeted:
+    """Shows frames by mlbridge's own target."""
+
+    def __init__(self, target: Target, timeout_s: float) -> None:
+        self.heard: list[object] = []
+        self._target = target
+        self._timeout_s = timeout_s
+
+    async def show(self, frame: Frame, *, unknown_field: bool = False) -> Came:
+        """Show it; an unknown field cannot be added there."""
+        del unknown_field
+        began = time.perf_counter()
+        came = Came(frame, 0.0)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                came = replace(came, values=tuple(await self._target.show(frame)))
+        except (TimeoutError, TargetTimeout):
+            came = replace(came, fault=f"no answer within {self._timeout_s:g} s", late=True)
+        except UnusableAnswer as unusable:
+            if not unusable.counted:  # else it was heard, and belongs to no frame in particular
+                came = replace(came, alert_fault=str(unusable))
+        except TargetFailure as failure:
+            came = replace(came, fault=str(failure))
+        except AlertFault as fault:
+            came = replace(came, alert_fault=str(fault))
+        return replace(came, ms=(time.perf_counter() - began) * 1e3)
+
+
+@contextlib.asynccontextmanager
+async def _over_target(settings: Settings) -> AsyncIterator[Asking]:
+    target = open_target(settings)
+    assert target is not None, "the URL is set"
+    asking = _Targeted(target, settings.ml_timeout_s)
+
+    def hear(values: list[object]) -> None:
+        if len(asking.heard) < MAX_HEARD:
+            asking.heard.extend(values)
+
+    try:
+        await target.open(hear)
+        yield asking
+    finally:
+        await target.close()

@@ -1,0 +1,1 @@
+"""Where ``watchout-ctl publish`` and ``ml replay`` take pictures from."""

@@ -1,0 +1,93 @@
+"""The address of a camera, taken apart so that it can be opened and shown without its secrets. Pure.
+
+Cameras are addressed as no RFC allows: passwords with ````, ``#`` or ``[`` as they are, and user and password in the
+path (``rtsp://host/user=admin&password=…``). So everything but scheme, host and port counts as a secret here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+from watchout.common.toolbox import default_ports
+
+#: Scheme → the port that it means.
+DEFAULT_PORTS: Final = {scheme: default_ports.DEFAULT_PORTS[scheme] for scheme in ("rtsp", "rtsps", "http", "https")}
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?\Z")
+_BARE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ENCODE: Final = "write / as %2F, ? as %3F, # as %23, @ as %40 in user name, password and path"
+_UNCLEAR: Final = f"it is not clear where user name and password end in the address; {_ENCODE}"
+
+
+class AddressFault(Exception):
+    """The address cannot be used; the text says why and shows no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraAddress:
+    """A network camera. `opened_as` is the URL for FFmpeg, with its secrets; `shown` is for people and logs."""
+
+    scheme: str
+    host: str
+    port: int
+    opened_as: str = field(repr=False)
+    shown: str
+
+
+def scheme_of(text: str) -> str | None:
+    """The scheme of a URL in lower case; None for what has none, such as a path."""
+    found = _SCHEME.match(text)
+    return None if found is None else found[1].lower()
+
+
+def parse_camera(text: str) -> CameraAddress:
+    """Take the address of a network camera apart. Raises `AddressFault`."""
+    scheme = scheme_of(text)
+    if scheme not in DEFAULT_PORTS:
+        expected = ", ".join(f"{each}://" for each in DEFAULT_PORTS)
+        raise AddressFault(f"{scheme}:// is no address of a camera, expected {expected}")
+    rest = text.partition("://")[2]
+    userinfo, place, path = _split(rest)
+    found = _HOST_PORT.match(place)
+    if found is None or not 0 < int(found[2] or 1) < 65536:
+        if userinfo is None and path:
+            raise AddressFault(f"the {scheme}:// address has no host that can be made out; {_ENCODE}")
+        raise AddressFault(f"the {scheme}:// address has no host[:port] {'behind its @' if userinfo else 'in it'}")
+    opened = f"{scheme}://{'' if userinfo is None else _encoded(userinfo) + '@'}{place}{path}"
+    shown = f"{scheme}://{place}{'/…' if path.strip('/') else ''}"
+    return CameraAddress(scheme, found[1].strip("[]"), int(found[2] or DEFAULT_PORTS[scheme]), opened, shown)
+
+
+def _split(rest: str) -> tuple[str | None, str, str]:
+    """User information, host and port, and what follows."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path = rest[len(authority) :]
+    if "@" in authority:
+        if "@" in path:  # `user:p@ss#1@host`, or a path with an @: what stands behind the first @ may be a password
+            raise AddressFault(_UNCLEAR)
+        userinfo, _, place = authority.rpartition("@")
+        return userinfo, place, path
+    if "@" not in path:
+        return None, authority, path
+    if _HOST_PORT.match(authority) is None:  # `user:pass#1@host`: no port is called `pass`
+        return _split_at_last(rest)
+    if ":" in path.rpartition("@")[0]:  # `us/er:pass@host`, or a path with `:` and ``
+        raise AddressFault(_UNCLEAR)
+    return None, authority, path
+
+
+def _split_at_last(rest: str) -> tuple[str, str, str]:
+    userinfo, _, behind = rest.rpartition("@")
+    place = re.split(r"[/?#]", behind, maxsplit=1)[0]
+    return userinfo, place, behind[len(place) :]
+
+
+def _encoded(userinfo: str) -> str:
+    user, colon, password = userinfo.partition(":")
+    return colon.join(
+        quote(_BARE_PERCENT.sub("%25", each), safe="%!$&'()*+,;=~") for each in (user, password)[: 1 + len(colon)]
+    )

@@ -1,0 +1,140 @@
+"""Live sources: a camera of the network or of this machine, which comes back by itself after each interruption."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from watchout.common.media.rate import Sampler
+from watchout.ctl.client import STEADY_S, backoff
+from watchout.ctl.environment import Failure
+from watchout.ctl.sources.addresses import CameraAddress
+from watchout.ctl.sources.decoding import Video, VideoFault, encode, fault_of
+from watchout.ctl.sources.pump import Notice, Pictures
+
+#: A camera that sends nothing for so long is given up, and tried again.
+SILENT_S: Final = 10.0
+#: A camera that gives one picture for each request is asked so often, without `--fps`.
+STILL_FPS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Where a live source is. `device` is the FFmpeg input format of a local device; None: a network address."""
+
+    shown: str
+    opened_as: str
+    host: str | None = None
+    scheme: str | None = None
+    device: str | None = None
+
+    @classmethod
+    def at(cls, address: CameraAddress) -> Camera:
+        """A camera of the network."""
+        return cls(address.shown, address.opened_as, address.host, address.scheme)
+
+
+def live(camera: Camera, *, fps: float | None, once: bool, quality: int) -> Pictures:
+    """Pictures of a camera, for ever; with `once` until the first interruption, which raises `Failure`.
+
+    Each interruption is a `Notice` with its reason and the time until the next attempt. What no further attempt would
+    mend (a wrong password, no video) raises `Failure`, unless pictures came before: a camera that starts says much.
+    """
+    sampler, attempt, worked, away = Sampler(fps), 0, False, False
+    while True:
+        began, taken = time.monotonic(), 0
+        fault = VideoFault("the connection ended")
+        try:
+            with _opened(camera) as container:
+                still = _is_still(container)
+                for picture in _pictures(container, quality, paced=camera.scheme in ("http", "https")):
+                    if away:
+                        away = False
+                        yield Notice(f"{camera.shown}: it is back")
+                    taken += 1
+                    if sampler.take(time.monotonic()):
+                        yield picture
+            if still and taken == 1:
+                worked = True
+                time.sleep(max(0.0, 1 / (fps or STILL_FPS) - (time.monotonic() - began)))
+                continue
+        except VideoFault as error:
+            fault = error
+        if once or (fault.lasting and not worked and not taken):
+            raise Failure(f"{camera.shown} cannot be read: {fault}") from None
+        if taken:
+            worked = True
+            if time.monotonic() - began > STEADY_S:
+                attempt = 0
+        delay = backoff(attempt, random.random())
+        attempt += 1
+        away = True
+        yield Notice(f"{camera.shown}: {fault}; trying again in {delay:.1f} s")
+        time.sleep(delay)
+
+
+class _opened:  # noqa: N801 - used as a function
+    """The open PyAV container of a camera, as a context; every fault in it is a `VideoFault`."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._container: Any = None
+
+    def __enter__(self) -> Any:
+        import av
+
+        camera, began = self._camera, time.monotonic()
+        if camera.host is not None:
+            _resolve(camera.host)
+        options = {"rtsp_transport": "tcp"} if camera.scheme in ("rtsp", "rtsps") else {}
+        try:
+            self._container = av.open(camera.opened_as, format=camera.device, options=options, timeout=SILENT_S)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # An RTSP server that says nothing ends as "invalid data".
+            silent = isinstance(error, av.error.ExitError) or time.monotonic() - began >= SILENT_S
+            raise fault_of(error, silent_s=SILENT_S if silent else None) from None
+        return self._container
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import av
+
+        self._container.close()
+        if isinstance(error, av.FFmpegError | OSError | ValueError):
+            raise fault_of(error, silent_s=SILENT_S if isinstance(error, av.error.ExitError) else None) from None
+
+
+def _resolve(host: str) -> None:
+    """FFmpeg says "Input/output error" for a name that does not exist."""
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_NONAME:
+            raise VideoFault(f"the host name {host} is unknown", lasting=True) from None
+        raise VideoFault(f"the host name {host} cannot be looked up now") from None
+
+
+def _is_still(container: Any) -> bool:
+    """Whether the camera gives one picture for each request."""
+    name = str(container.format.name)
+    return name.endswith("_pipe") or name == "image2"
+
+
+def _pictures(container: Any, quality: int, *, paced: bool) -> Iterator[bytes]:
+    video = Video(container)
+    if video.is_mjpeg or not paced:
+        yield from video.jpegs(quality)
+        return
+    # A recording comes over HTTP as fast as the network carries it, and HLS in pieces: its own clock is the pace.
+    begun: tuple[float, float] | None = None
+    for frame in video.frames():
+        if frame.time is not None:
+            now = time.monotonic()
+            if begun is None or abs(due := begun[0] + frame.time - begun[1] - now) > SILENT_S:
+                begun = now, frame.time
+            elif due > 0:
+                time.sleep(due)
+        yield encode(frame, quality)

@@ -1,0 +1,658 @@
+/* Nearly every frame in one pass: a camera's message is taken out of its socket's bytes and written, unmasked, to where
+ * it stands in the message for its viewers. What is not plain is not judged here but left to gateway.intake and gateway.wire, which
+ * do the same and more in Python, and are used where this module was not built.
+ *
+ * Bytes come from strangers: every read below stays within [data, data + count), every write within what was allocated.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { TEXT_FRAME = 0x81, BINARY_FRAME = 0x82, MASKED = 0x80, SHORT_MAX = 125 };
+/* What stands around the picture in a camera's message is far shorter; what is longer is not plain. */
+enum { MOST_ENDS = 4096, MOST_KEYS = 32, MOST_DEPTH = 16, MOST_NAME = 128, MOST_DIGITS = 15, MOST_PREFIX = 200 };
+/* The binary form (docs/protocol.md): magic, version, kind, flags, frame id, timestamp, codec, length of the name. */
+enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC = 3, TEXT = -1 };
+#define MAX_TIMESTAMP ((UINT64_C(1) << 53) - 1)
+#define MAX_FRAME_ID UINT64_C(0xffffffff)
+
+/* To be raised when `take` or `message` take or return something else: gateway/fastpath.py has the same number. */
+enum { INTERFACE = 2 };
+
+static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
+/* What stands before the text in a viewer's message has at most so many bytes beside the head: two numbers, the names. */
+enum { MOST_NUMBERS = 64 };
+
+/* Where the loader can choose: a version with the vectors of newer processors beside the one that runs everywhere. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
+#endif
+
+/* Unmask (RFC 6455 section 5.3). Eight bytes at a time; the compiler makes vectors of it. */
+WIDE static void unmask(unsigned char *out, const unsigned char *in, Py_ssize_t size, const unsigned char *key)
+{
+    unsigned char keys[8];
+    memcpy(keys, key, 4);
+    memcpy(keys + 4, key, 4);
+    uint64_t wide;
+    memcpy(&wide, keys, 8);
+    Py_ssize_t at = 0;
+    for (; at + 8 <= size; at += 8) {
+        uint64_t word;
+        memcpy(&word, in + at, 8);
+        word ^= wide;
+        memcpy(out + at, &word, 8);
+    }
+    for (; at < size; at++)
+        out[at] = in[at] ^ key[at & 3];
+}
+
+/* Whether all bytes are of the base64 alphabet (RFC 4648 section 4), without padding. */
+WIDE static int base64_alphabet(const unsigned char *text, Py_ssize_t size)
+{
+    unsigned char odd = 0;
+    for (Py_ssize_t at = 0; at < size; at++) {
+        unsigned char byte = text[at], lower = byte | 0x20;
+        unsigned char letter = (unsigned char)(lower - 'a') < 26, digit = (unsigned char)(byte - '/') < 11;
+        odd |= (unsigned char)!(letter | digit | (byte == '+'));
+    }
+    return !odd;
+}
+
+/* Whether the text is base64 with its padding, of at least one byte. */
+static int is_base64(const unsigned char *text, Py_ssize_t size)
+{
+    if (size < 4 || size % 4 != 0)
+        return 0;
+    Py_ssize_t padding = text[size - 1] != '=' ? 0 : text[size - 2] != '=' ? 1 : 2;
+    return base64_alphabet(text, size - padding);
+}
+
+static int same_letters(const unsigned char *text, const char *lower, Py_ssize_t size)
+{
+    for (Py_ssize_t at = 0; at < size; at++)
+        if ((text[at] | 0x20) != (unsigned char)lower[at])
+            return 0;
+    return 1;
+}
+
+/* The size of the prefix "data:...;base64," of a text; 0 when it has none, -1 when it begins like one and is none. */
+static Py_ssize_t prefix_size(const unsigned char *text, Py_ssize_t size)
+{
+    if (size < 5 || !same_letters(text, "data", 4) || text[4] != ':')
+        return 0;
+    Py_ssize_t comma = 5;
+    while (comma < size && comma < MOST_PREFIX && text[comma] != ',') {
+        if (text[comma] < 0x20 || text[comma] > 0x7e || text[comma] == '"' || text[comma] == '\\')
+            return -1;
+        comma++;
+    }
+    if (comma >= size || comma >= MOST_PREFIX || comma < 5 + 7 || text[comma - 7] != ';'
+        || !same_letters(text + comma - 6, "base", 4) || text[comma - 2] != '6' || text[comma - 1] != '4')
+        return -1;
+    return comma + 1;
+}
+
+/* JSON (RFC 8259) at the ends of a message. Each function moves `at` behind what it names and returns 1, or returns 0:
+ * then the bytes are no JSON, go on beyond `end`, or are for the parser in Python.
+ */
+typedef struct {
+    const unsigned char *at, *end;
+} Cursor;
+
+static void skip_white(Cursor *in)
+{
+    while (in->at < in->end && (*in->at == ' ' || *in->at == '\t' || *in->at == '\n' || *in->at == '\r'))
+        in->at++;
+}
+
+static int skip_byte(Cursor *in, unsigned char byte)
+{
+    if (in->at >= in->end || *in->at != byte)
+        return 0;
+    in->at++;
+    return 1;
+}
+
+/* One character of UTF-8 beyond ASCII (RFC 3629). */
+static int skip_wide(Cursor *in)
+{
+    const unsigned char *at = in->at;
+    unsigned char first = *at, low = 0x80, high = 0xbf;
+    int more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
+    if (first < 0xc2 || first > 0xf4 || in->end - at <= more)
+        return 0;
+    if (first == 0xe0)
+        low = 0xa0;
+    else if (first == 0xed)
+        high = 0x9f;
+    else if (first == 0xf0)
+        low = 0x90;
+    else if (first == 0xf4)
+        high = 0x8f;
+    if (at[1] < low || at[1] > high)
+        return 0;
+    for (int byte = 2; byte <= more; byte++)
+        if ((at[byte] & 0xc0) != 0x80)
+            return 0;
+    in->at += 1 + more;
+    return 1;
+}
+
+static int is_hex(unsigned char byte)
+{
+    return (byte >= '0' && byte <= '9') || ((byte | 0x20) >= 'a' && (byte | 0x20) <= 'f');
+}
+
+static int skip_escape(Cursor *in)
+{
+    if (in->end - in->at < 2)
+        return 0;
+    unsigned char kind = in->at[1];
+    if (kind != 'u') {
+        in->at += 2;
+        return memchr("\"\\/bfnrt", kind, 8) != NULL;
+    }
+    if (in->end - in->at < 6)
+        return 0;
+    for (int byte = 2; byte < 6; byte++)
+        if (!is_hex(in->at[byte]))
+            return 0;
+    in->at += 6;
+    return 1;
+}
+
+static int skip_string(Cursor *in, int *escapes)
+{
+    if (!skip_byte(in, '"'))
+        return 0;
+    while (in->at < in->end) {
+        unsigned char byte = *in->at;
+        if (byte == '"') {
+            in->at++;
+            return 1;
+        }
+        if (byte < 0x20)
+            return 0;
+        if (byte == '\\') {
+            *escapes = 1;
+            if (!skip_escape(in))
+                return 0;
+        } else if (byte < 0x80) {
+            in->at++;
+        } else if (!skip_wide(in)) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+static Py_ssize_t skip_digits(Cursor *in)
+{
+    const unsigned char *begin = in->at;
+    while (in->at < in->end && *in->at >= '0' && *in->at <= '9')
+        in->at++;
+    return in->at - begin;
+}
+
+static int skip_number(Cursor *in)
+{
+    skip_byte(in, '-');
+    if (!skip_byte(in, '0') && skip_digits(in) == 0)
+        return 0;
+    if (skip_byte(in, '.') && skip_digits(in) == 0)
+        return 0;
+    if (skip_byte(in, 'e') || skip_byte(in, 'E')) {
+        if (!skip_byte(in, '+'))
+            skip_byte(in, '-');
+        return skip_digits(in) > 0;
+    }
+    return 1;
+}
+
+static int skip_word(Cursor *in, const char *word, Py_ssize_t size)
+{
+    if (in->end - in->at < size || memcmp(in->at, word, size) != 0)
+        return 0;
+    in->at += size;
+    return 1;
+}
+
+static int skip_value(Cursor *in, int depth)
+{
+    int escapes;
+    if (in->at >= in->end || depth > MOST_DEPTH)
+        return 0;
+    unsigned char first = *in->at;
+    if (first == '"')
+        return skip_string(in, &escapes);
+    if (first == 't')
+        return skip_word(in, "true", 4);
+    if (first == 'f')
+        return skip_word(in, "false", 5);
+    if (first == 'n')
+        return skip_word(in, "null", 4);
+    if (first != '[' && first != '{')
+        return skip_number(in);
+    unsigned char last = first + 2; /* ']' and '}' */
+    in->at++;
+    skip_white(in);
+    if (skip_byte(in, last))
+        return 1;
+    do {
+        skip_white(in);
+        if (first == '{') {
+            if (!skip_string(in, &escapes))
+                return 0;
+            skip_white(in);
+            if (!skip_byte(in, ':'))
+                return 0;
+            skip_white(in);
+        }
+        if (!skip_value(in, depth + 1))
+            return 0;
+        skip_white(in);
+    } while (skip_byte(in, ','));
+    return skip_byte(in, last);
+}
+
+static Py_ssize_t put_number(char *out, uint64_t number)
+{
+    char digits[20];
+    Py_ssize_t size = 0;
+    do {
+        digits[size++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    for (Py_ssize_t at = 0; at < size; at++)
+        out[at] = digits[size - 1 - at];
+    return size;
+}
+
+static void put_big_endian(unsigned char *out, uint64_t number, int bytes)
+{
+    for (int byte = 0; byte < bytes; byte++)
+        out[byte] = (unsigned char)(number >> (8 * (bytes - 1 - byte)));
+}
+
+static uint64_t big_endian(const unsigned char *in, int bytes)
+{
+    uint64_t number = 0;
+    for (int byte = 0; byte < bytes; byte++)
+        number = number << 8 | in[byte];
+    return number;
+}
+
+/* How many bytes the header of an unmasked WebSocket frame has. */
+static Py_ssize_t header_size(Py_ssize_t size)
+{
+    return size <= SHORT_MAX ? 2 : size < 65536 ? 4 : 10;
+}
+
+static void put_header(unsigned char *out, int first, Py_ssize_t size)
+{
+    out[0] = (unsigned char)first;
+    if (size <= SHORT_MAX) {
+        out[1] = (unsigned char)size;
+    } else {
+        out[1] = size < 65536 ? 126 : 127;
+        put_big_endian(out + 2, (uint64_t)size, size < 65536 ? 2 : 8);
+    }
+}
+
+/* A text message as viewers get it, with room for `size` bytes of text from `*text` on, which is not written here. */
+static PyObject *text_message(const char *head, Py_ssize_t head_size, uint64_t frame_id, uint64_t timestamp,
+                              const char *more, Py_ssize_t more_size, Py_ssize_t size, Py_ssize_t *text)
+{
+    char numbers[MOST_NUMBERS];
+    Py_ssize_t used = put_number(numbers, frame_id);
+    memcpy(numbers + used, SENT_TIMESTAMP, sizeof SENT_TIMESTAMP - 1);
+    used += sizeof SENT_TIMESTAMP - 1;
+    used += put_number(numbers + used, timestamp);
+    const Py_ssize_t tail_size = sizeof SENT_TAIL - 1, data_size = sizeof SENT_DATA - 1;
+    Py_ssize_t length = head_size + used + more_size + data_size + size + tail_size, start = header_size(length);
+    PyObject *made = PyBytes_FromStringAndSize(NULL, start + length);
+    if (made == NULL)
+        return NULL;
+    unsigned char *out = (unsigned char *)PyBytes_AS_STRING(made);
+    put_header(out, TEXT_FRAME, length);
+    memcpy(out + start, head, head_size);
+    unsigned char *at = out + start + head_size;
+    memcpy(at, numbers, used);
+    at += used;
+    memcpy(at, more, more_size);
+    at += more_size;
+    memcpy(at, SENT_DATA, data_size);
+    memcpy(out + start + length - tail_size, SENT_TAIL, tail_size);
+    *text = at + data_size - out;
+    return made;
+}
+
+/* What came: one whole masked message, `body` still masked. */
+typedef struct {
+    const unsigned char *key, *body;
+    Py_ssize_t size;
+} Message;
+
+/* What is known of the camera's stream. */
+typedef struct {
+    const char *json_head, *name;
+    Py_ssize_t json_head_size, name_size;
+    uint64_t frame_id, now_ms;
+} Stream;
+
+/* What was read of a camera's envelope: `more` are the members that are passed on, each with a comma before it. */
+typedef struct {
+    int has_type, has_stream, has_timestamp, has_frame_id, keys;
+    uint64_t timestamp;
+    Py_ssize_t more_size, key_at[MOST_KEYS], key_size[MOST_KEYS];
+    char more[2 * MOST_ENDS];
+} Envelope;
+
+static int same_text(const unsigned char *text, Py_ssize_t size, const char *word, Py_ssize_t word_size)
+{
+    return size == word_size && memcmp(text, word, word_size) == 0;
+}
+
+/* A time in ms, of which a fraction is dropped: only where the parser's floating point drops it to the same number. */
+static int read_timestamp(Cursor *in, Envelope *found)
+{
+    const unsigned char *begin = in->at;
+    Py_ssize_t digits = skip_digits(in);
+    if (digits < 1 || digits > MOST_DIGITS || (digits > 1 && *begin == '0'))
+        return 0;
+    found->timestamp = 0;
+    for (Py_ssize_t at = 0; at < digits; at++)
+        found->timestamp = found->timestamp * 10 + (uint64_t)(begin[at] - '0');
+    if (skip_byte(in, '.')) {
+        const unsigned char *fraction = in->at;
+        Py_ssize_t many = skip_digits(in);
+        if (many < 1 || digits > 13 || (many >= 3 && memcmp(fraction, "999", 3) == 0))
+            return 0;
+    }
+    return in->at < in->end && (*in->at | 0x20) != 'e';
+}
+
+/* Keep a member that the protocol does not name. */
+static int pass_on(Envelope *found, const unsigned char *key, Py_ssize_t key_size, const unsigned char *value,
+                   Py_ssize_t value_size)
+{
+    if (found->keys >= MOST_KEYS || found->more_size + key_size + value_size + 2 > (Py_ssize_t)sizeof found->more)
+        return 0;
+    for (int other = 0; other < found->keys; other++) /* of a repeated key the last one counts: for the parser */
+        if (same_text(key, key_size, found->more + found->key_at[other], found->key_size[other]))
+            return 0;
+    found->more[found->more_size++] = ',';
+    found->key_at[found->keys] = found->more_size;
+    found->key_size[found->keys++] = key_size;
+    memcpy(found->more + found->more_size, key, key_size);
+    found->more_size += key_size;
+    found->more[found->more_size++] = ':';
+    memcpy(found->more + found->more_size, value, value_size);
+    found->more_size += value_size;
+    return 1;
+}
+
+/* One member, `data` excepted: then `*is_data` is set and `at` stands at its value. */
+static int read_member(Cursor *in, const Stream *stream, Envelope *found, int *is_data)
+{
+    int escapes = 0;
+    const unsigned char *key = in->at;
+    if (!skip_string(in, &escapes) || escapes)
+        return 0;
+    Py_ssize_t key_size = in->at - key;
+    skip_white(in);
+    if (!skip_byte(in, ':'))
+        return 0;
+    skip_white(in);
+    const unsigned char *value = in->at;
+    if (same_text(key, key_size, "\"data\"", 6)) {
+        *is_data = 1;
+        return 1;
+    }
+    if (same_text(key, key_size, "\"timestamp\"", 11))
+        return !found->has_timestamp++ && read_timestamp(in, found);
+    if (!skip_value(in, 0))
+        return 0;
+    Py_ssize_t size = in->at - value;
+    if (same_text(key, key_size, "\"type\"", 6))
+        return !found->has_type++ && same_text(value, size, "\"video-frame\"", 13);
+    if (same_text(key, key_size, "\"streamId\"", 10))
+        return !found->has_stream++ && size == stream->name_size + 2 && value[0] == '"'
+               && memcmp(value + 1, stream->name, stream->name_size) == 0;
+    if (same_text(key, key_size, "\"frameId\"", 9)) /* the server's own name */
+        return !found->has_frame_id++;
+    return pass_on(found, key, key_size, value, size);
+}
+
+/* Everything before the text of `data`: behind its quote. */
+static int read_head(Cursor *in, const Stream *stream, Envelope *found)
+{
+    int is_data = 0;
+    skip_white(in);
+    if (!skip_byte(in, '{'))
+        return 0;
+    do {
+        skip_white(in);
+        if (!read_member(in, stream, found, &is_data))
+            return 0;
+        if (is_data)
+            return skip_byte(in, '"');
+        skip_white(in);
+    } while (skip_byte(in, ','));
+    return 0;
+}
+
+/* Everything after the text of `data`, from behind its quote to the end of the message. */
+static int read_tail(Cursor *in, const Stream *stream, Envelope *found)
+{
+    int is_data = 0;
+    skip_white(in);
+    while (skip_byte(in, ',')) {
+        skip_white(in);
+        if (!read_member(in, stream, found, &is_data) || is_data)
+            return 0;
+        skip_white(in);
+    }
+    if (!skip_byte(in, '}'))
+        return 0;
+    skip_white(in);
+    return in->at == in->end;
+}
+
+static void unmask_part(unsigned char *out, const Message *came, Py_ssize_t from, Py_ssize_t size)
+{
+    unsigned char key[4];
+    for (int byte = 0; byte < 4; byte++)
+        key[byte] = came->key[(from + byte) & 3];
+    unmask(out, came->body + from, size, key);
+}
+
+static PyObject *take_text(const Message *came, const Stream *stream)
+{
+    unsigned char ends[MOST_ENDS];
+    Envelope found;
+    found.has_type = found.has_stream = found.has_timestamp = found.has_frame_id = found.keys = 0;
+    found.timestamp = stream->now_ms;
+    found.more_size = 0;
+
+    Py_ssize_t size = came->size, part = size < MOST_ENDS ? size : MOST_ENDS;
+    unmask_part(ends, came, 0, part);
+    Cursor in = {ends, ends + part};
+    if (!read_head(&in, stream, &found))
+        return NULL;
+    Py_ssize_t text_at = in.at - ends, from = size - MOST_ENDS < text_at ? text_at : size - MOST_ENDS;
+    unmask_part(ends, came, from, size - from);
+    /* The first quote ends the text, if what stands before it is base64: that is looked at below. */
+    const unsigned char *quote = memchr(ends, '"', size - from);
+    if (quote == NULL)
+        return NULL;
+    in.at = quote + 1;
+    in.end = ends + (size - from);
+    if (!read_tail(&in, stream, &found) || !found.has_type)
+        return NULL;
+
+    Py_ssize_t text_size = from + (quote - ends) - text_at, begin;
+    PyObject *made = text_message(stream->json_head, stream->json_head_size, stream->frame_id, found.timestamp,
+                                  found.more, found.more_size, text_size, &begin);
+    if (made == NULL)
+        return NULL;
+    unsigned char *text = (unsigned char *)PyBytes_AS_STRING(made) + begin;
+    unmask_part(text, came, text_at, text_size);
+    Py_ssize_t prefix = prefix_size(text, text_size);
+    PyObject *taken = NULL;
+    if (prefix >= 0 && is_base64(text + prefix, text_size - prefix))
+        taken = Py_BuildValue("(OnnKiny#)", made, begin, begin + text_size, (unsigned long long)found.timestamp, TEXT,
+                              size, found.more, found.more_size);
+    Py_DECREF(made);
+    return taken;
+}
+
+static PyObject *take_binary(const Message *came, const Stream *stream)
+{
+    Py_ssize_t size = came->size;
+    if (size <= BINARY_HEAD)
+        return NULL;
+    unsigned char head[BINARY_HEAD + MOST_NAME];
+    unmask(head, came->body, size < (Py_ssize_t)sizeof head ? size : (Py_ssize_t)sizeof head, came->key);
+    uint64_t timestamp = big_endian(head + 8, 8);
+    int codec = head[16];
+    Py_ssize_t name_size = head[17], skipped = BINARY_HEAD + name_size;
+    if (head[0] != MAGIC || head[1] != VERSION || head[2] != VIDEO_FRAME || head[3] != 0 || codec > LAST_CODEC
+        || timestamp > MAX_TIMESTAMP || size <= skipped)
+        return NULL;
+    if (name_size != 0 && (name_size != stream->name_size || memcmp(head + BINARY_HEAD, stream->name, name_size) != 0))
+        return NULL;
+    if (timestamp == 0)
+        timestamp = stream->now_ms;
+
+    Py_ssize_t picture_size = size - skipped, length = BINARY_HEAD + stream->name_size + picture_size;
+    Py_ssize_t start = header_size(length), begin = start + BINARY_HEAD + stream->name_size;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, start + length);
+    if (made == NULL)
+        return NULL;
+    unsigned char *out = (unsigned char *)PyBytes_AS_STRING(made), key[4];
+    put_header(out, BINARY_FRAME, length);
+    memcpy(out + start, head, BINARY_HEAD);
+    put_big_endian(out + start + 4, stream->frame_id, 4);
+    put_big_endian(out + start + 8, timestamp, 8);
+    out[start + 17] = (unsigned char)stream->name_size;
+    memcpy(out + start + BINARY_HEAD, stream->name, stream->name_size);
+    for (int byte = 0; byte < 4; byte++)
+        key[byte] = came->key[(skipped + byte) & 3];
+    unmask(out + begin, came->body + skipped, picture_size, key);
+    PyObject *found = Py_BuildValue("(OnnKiny#)", made, begin, start + length, (unsigned long long)timestamp, codec, size,
+                                    "", (Py_ssize_t)0);
+    Py_DECREF(made);
+    return found;
+}
+
+/* Whether the first `count` bytes of `data` are one whole masked text or binary message of no more than `max_bytes`. */
+static int one_message(const unsigned char *data, Py_ssize_t count, Py_ssize_t max_bytes, Message *came)
+{
+    if (count < 2 + 4 || (data[0] != TEXT_FRAME && data[0] != BINARY_FRAME) || !(data[1] & MASKED))
+        return 0;
+    uint64_t size = data[1] & 0x7f;
+    Py_ssize_t at = 2;
+    if (size > SHORT_MAX) {
+        at = size == 126 ? 4 : 10;
+        if (count < at + 4)
+            return 0;
+        size = big_endian(data + 2, (int)at - 2);
+    }
+    /* All of it and nothing else: no sum that could overflow. */
+    if (size != (uint64_t)(count - at - 4) || (Py_ssize_t)size > max_bytes)
+        return 0;
+    came->key = data + at;
+    came->body = data + at + 4;
+    came->size = (Py_ssize_t)size;
+    return 1;
+}
+
+PyDoc_STRVAR(take_doc,
+    "take(data, count, max_bytes, json_head, name, frame_id, now_ms)\n--\n\n"
+    "The first `count` bytes of `data` as one whole masked message that is a plain frame: a JSON object of type\n"
+    "\"video-frame\" whose data is base64, or the binary form, with this name or none.\n"
+    "Returns (wire, begin, end, timestamp, codec, size, more): the message for its viewers under `frame_id`, where in it\n"
+    "text or picture is, the codec or -1 for text, the size of what came, and the members that the protocol does not\n"
+    "name, each with a comma before it; None when the bytes are anything else.");
+
+static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 7 || !PyBytes_Check(args[3]) || !PyBytes_Check(args[4])) {
+        PyErr_SetString(PyExc_TypeError, "take(data, count, max_bytes, json_head: bytes, name: bytes, frame_id, now_ms)");
+        return NULL;
+    }
+    Py_ssize_t count = PyLong_AsSsize_t(args[1]), max_bytes = PyLong_AsSsize_t(args[2]);
+    Stream stream = {
+        PyBytes_AS_STRING(args[3]), PyBytes_AS_STRING(args[4]), PyBytes_GET_SIZE(args[3]), PyBytes_GET_SIZE(args[4]),
+        PyLong_AsUnsignedLongLong(args[5]), PyLong_AsUnsignedLongLong(args[6]),
+    };
+    if (PyErr_Occurred())
+        return NULL;
+    if (stream.name_size > MOST_NAME) {
+        PyErr_SetString(PyExc_ValueError, "name is longer than 128 bytes");
+        return NULL;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Message came;
+    PyObject *found = NULL;
+    if (stream.frame_id <= MAX_FRAME_ID && count <= view.len && one_message(view.buf, count, max_bytes, &came))
+        found = *(unsigned char *)view.buf == TEXT_FRAME ? take_text(&came, &stream) : take_binary(&came, &stream);
+    PyBuffer_Release(&view);
+    if (found == NULL && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return found;
+}
+
+PyDoc_STRVAR(message_doc,
+    "message(head, frame_id, timestamp, text, begin, end, more)\n--\n\n"
+    "A WebSocket text frame, unmasked: head, frame_id, ',\"timestamp\":', timestamp, more, ',\"data\":\"',\n"
+    "text[begin:end], '\"}'.");
+
+static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 7 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[3]) || !PyBytes_Check(args[6])) {
+        PyErr_SetString(PyExc_TypeError,
+                        "message(head: bytes, frame_id, timestamp, text: bytes, begin, end, more: bytes)");
+        return NULL;
+    }
+    uint64_t frame_id = PyLong_AsUnsignedLongLong(args[1]), timestamp = PyLong_AsUnsignedLongLong(args[2]);
+    Py_ssize_t begin = PyLong_AsSsize_t(args[4]), end = PyLong_AsSsize_t(args[5]), at;
+    if (PyErr_Occurred())
+        return NULL;
+    if (begin < 0 || end < begin || end > PyBytes_GET_SIZE(args[3])) {
+        PyErr_SetString(PyExc_ValueError, "begin and end are not within text");
+        return NULL;
+    }
+    PyObject *made = text_message(PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0]), frame_id, timestamp,
+                                  PyBytes_AS_STRING(args[6]), PyBytes_GET_SIZE(args[6]), end - begin, &at);
+    if (made != NULL)
+        memcpy(PyBytes_AS_STRING(made) + at, PyBytes_AS_STRING(args[3]) + begin, end - begin);
+    return made;
+}
+
+static PyMethodDef methods[] = {
+    {"take", (PyCFunction)(void (*)(void))take, METH_FASTCALL, take_doc},
+    {"message", (PyCFunction)(void (*)(void))message, METH_FASTCALL, message_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_fastpath", "Plain frames, in and out (gateway/_fastpath.c).", 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__fastpath(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

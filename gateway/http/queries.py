@@ -1,0 +1,90 @@
+"""What stands in the query of a request. Each value that does not fit is an `HttpError` 400 that says what came."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, cast
+
+from aiohttp import web
+
+from watchout.common.alerts.model import SEVERITIES, STREAM_ID, Severity
+from watchout.gateway.http.responses import HttpError
+
+MAX_ALERTS: Final = 1000
+MAX_MS: Final = 2**53 - 1
+#: A number as JSON has it.
+_TIME: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?\Z")
+MAX_TIME_CHARS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class AlertQuery:
+    """What `GET /alerts` asks for: of one stream or of all, from a time in ms on, the newest `limit`."""
+
+    stream: str | None
+    since: int
+    limit: int
+    severity: Severity
+    newest_first: bool
+
+    @classmethod
+    def of(cls, request: web.Request) -> AlertQuery:
+        """Read the query. Raises `HttpError`."""
+        stream = request.query.get("streamId")
+        if stream is not None and not STREAM_ID.match(stream):
+            text = f"streamId has 1 to 128 of A-Z a-z 0-9 _ . : -, got {stream[:40]!a}"
+            raise HttpError(400, "INVALID_MESSAGE", text)
+        return cls(
+            stream,
+            time_ms(request, "since"),
+            whole(request, "limit", 1, MAX_ALERTS, 100),
+            cast("Severity", one_of(request, "severity", SEVERITIES, SEVERITIES[0])),
+            one_of(request, "order", ("asc", "desc"), "asc") == "desc",
+        )
+
+
+def time_ms(request: web.Request, name: str) -> int:
+    """A time in ms since the epoch, without its fraction; 0 without one."""
+    raw = request.query.get(name, "")
+    if not raw:
+        return 0
+    if len(raw) > MAX_TIME_CHARS or not _TIME.match(raw) or not 0 <= (value := float(raw)) <= MAX_MS:
+        text = f"{name} is a time in ms since the epoch, from 0 to {MAX_MS}, got {raw[:40]!a}"
+        raise HttpError(400, "INVALID_MESSAGE", text)
+    return int(raw) if raw.isdigit() else int(value)
+
+
+def whole(request: web.Request, name: str, low: int, high: int, default: int) -> int:
+    """A whole number from `low` to `high`; without one the default."""
+    raw = request.query.get(name, "")
+    if not raw:
+        return default
+    if not raw.isascii() or not raw.isdigit() or len(raw) > 16 or not low <= int(raw) <= high:
+        raise HttpError(400, "INVALID_MESSAGE", f"{name} is a whole number from {low} to {high}, got {raw[:40]!a}")
+    return int(raw)
+
+
+def number(request: web.Request, name: str, low: float, high: float) -> float | None:
+    """A number from `low` to `high`, None without one."""
+    raw = request.query.get(name, "")
+    if not raw:
+        return None
+    try:
+        value = float(raw)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise HttpError(400, "INVALID_MESSAGE", f"{name} is a number from {low:g} to {high:g}, got {raw[:40]!a}")
+    return value
+
+
+def one_of(request: web.Request, name: str, words: tuple[str, ...], default: str) -> str:
+    """One of these words; without one the default."""
+    raw = request.query.get(name, "")
+    if not raw:
+        return default
+    if raw not in words:
+        raise HttpError(400, "INVALID_MESSAGE", f"{name} is one of {', '.join(words)}, got {raw[:40]!a}")
+    return raw

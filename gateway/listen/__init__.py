@@ -1,0 +1,1 @@
+"""The listening port: TLS, request heads, and who serves a new connection."""

@@ -1,0 +1,138 @@
+"""Who is here, by what keeps him in: a session in the store, an end in time, a token to be introspected. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from watchout.identity import Identity, Organizations
+
+M = TypeVar("M", bound=Hashable)
+
+
+class Presence(Generic[M]):
+    """The members, each with its identity; several may live on one session. Times are seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._members: dict[M, Identity] = {}
+        self._by_session: dict[str, set[M]] = {}
+        self._by_user: dict[str, set[M]] = {}
+        self._without_session: set[M] = set()
+        self._ending: set[M] = set()
+        self._introspected_at: dict[M, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, member: M, identity: Identity, now: float) -> None:
+        """A member comes; its identity was found just now."""
+        self.remove(member)
+        self._members[member] = identity
+        self._by_user.setdefault(identity.user_id, set()).add(member)
+        if identity.session_id is not None:
+            self._by_session.setdefault(identity.session_id, set()).add(member)
+        else:
+            self._without_session.add(member)
+        if identity.introspected is not None:
+            self._introspected_at[member] = now
+        if identity.ends_at < math.inf:
+            self._ending.add(member)
+
+    def remove(self, member: M) -> None:
+        """A member goes, if it was here."""
+        identity = self._members.pop(member, None)
+        if identity is None:
+            return
+        self._without_session.discard(member)
+        self._introspected_at.pop(member, None)
+        self._ending.discard(member)
+        _discard(self._by_user, identity.user_id, member)
+        if identity.session_id is not None:
+            _discard(self._by_session, identity.session_id, member)
+
+    # ── sessions in the store ────────────────────────────────────────────────────────────────────────────────────
+
+    def sessions(self) -> list[str]:
+        """The sessions that keep somebody in."""
+        return list(self._by_session)
+
+    def sessions_of(self, session_id: str | None, user_id: str | None) -> set[str]:
+        """Those that a change of this session, or of this user, may concern."""
+        members = self._by_user.get(user_id, set()) if user_id is not None else set()
+        found = {self._members[member].session_id for member in members} | {session_id}
+        return {session for session in found if session is not None and session in self._by_session}
+
+    def compare(self, asked: Iterable[str], live: Mapping[str, Identity]) -> tuple[list[M], list[tuple[M, Identity]]]:
+        """What the store's answer means: the members whose session has ended, and those whose rights it changes.
+
+        `live` is what the store found of the sessions that were `asked` for. The changes are taken in here.
+        """
+        ended: list[M] = []
+        renewed: list[tuple[M, Identity]] = []
+        for session_id in asked:
+            found = live.get(session_id)
+            for member in self._by_session.get(session_id, ()):
+                identity = self._members[member]
+                if found is None or found.user_id != identity.user_id:
+                    ended.append(member)
+                elif found != identity:
+                    now_is = replace(found, introspected=identity.introspected, ends_at=identity.ends_at)
+                    renewed.append((member, now_is))
+        self._members.update(renewed)
+        return ended, renewed
+
+    # ── whom no session keeps in ─────────────────────────────────────────────────────────────────────────────────
+
+    def overdue(self, now: float) -> list[M]:
+        """Members whose time is over, which nothing prolongs."""
+        return [member for member in self._ending if self._members[member].ends_at <= now]
+
+    def to_introspect(self, now: float, every_s: float) -> list[tuple[M, str]]:
+        """Members whose token is to be introspected again, with it: after a while, and when it ends."""
+        due: list[tuple[M, str]] = []
+        for member, asked_at in self._introspected_at.items():
+            identity = self._members[member]
+            ends = identity.session_id is None and asked_at < identity.expires_at <= now
+            if identity.introspected is not None and (ends or now - asked_at >= every_s):
+                due.append((member, identity.introspected))
+        return due
+
+    def introspected(self, member: M, found: Identity | None, now: float) -> tuple[list[M], list[tuple[M, Identity]]]:
+        """What the answer to that means, as in `compare`: who the token is now, None when it is nobody."""
+        identity = self._members.get(member)
+        if identity is None or identity.introspected is None:
+            return [], []
+        if found is None or found.user_id != identity.user_id:
+            return [member], []
+        self._introspected_at[member] = now
+        if identity.session_id is not None or identity.ends_at < math.inf:
+            return [], []  # it had only to be good still: who the caller is, another way said
+        renewed = replace(found, organizations=identity.organizations)
+        self._members[member] = renewed
+        return [], [(member, renewed)] if renewed != identity else []
+
+    def users_without_session(self) -> list[str]:
+        """Users whose organizations have to be asked for by themselves."""
+        return list({self._members[member].user_id for member in self._without_session})
+
+    def belong(self, user_ids: Iterable[str], found: Mapping[str, Organizations]) -> list[tuple[M, Identity]]:
+        """The answer to that: the members whose rights it changes, with who they now are."""
+        renewed: list[tuple[M, Identity]] = []
+        for user_id in user_ids:
+            now_in = found.get(user_id, {})
+            renewed += [
+                (member, replace(self._members[member], organizations=now_in))
+                for member in self._by_user.get(user_id, set()) & self._without_session
+                if self._members[member].organizations != now_in
+            ]
+        self._members.update(renewed)
+        return renewed
+
+
+def _discard(index: dict[str, set[M]], key: str, member: M) -> None:
+    members = index[key]
+    members.discard(member)
+    if not members:
+        del index[key]

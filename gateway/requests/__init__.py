@@ -1,0 +1,1 @@
+"""What a request says of its sender: addresses, web origins, credentials."""

@@ -1,0 +1,421 @@
+"""The gateway's bond with the router: what the hub holds and wants goes up, what the router says comes down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from watchout.common import log, supervisor
+from watchout.common.alerts.model import Alert, Severity
+from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
+from watchout.common.bus.client import BusClient, Reply
+from watchout.common.bus.messages import (
+    FOR_ALERT,
+    REPORT_CHUNK,
+    Accepted,
+    Answer,
+    Claim,
+    Forward,
+    Found,
+    FromRouter,
+    Granted,
+    Hello,
+    Lookup,
+    Message,
+    Newest,
+    Notify,
+    Picture,
+    Query,
+    RaiseAlert,
+    Reach,
+    Refused,
+    Release,
+    Revoke,
+    SendNewest,
+    Status,
+    TellCamera,
+    Unreserved,
+    decode_frame,
+)
+from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.media.frames import Frame
+from watchout.common.metrics import Metrics
+from watchout.common.process import about
+from watchout.common.process.process_name import wanted_name
+from watchout.common.settings import Settings
+from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.hub.registry import Hub, StreamState
+
+#: Streams' moving figures go to the router this often, in seconds.
+REPORT_EVERY_S: Final = 1.0
+#: A bond that is back sooner than this was not worth a line; nor is one that ends because all ends.
+LOST_LOGGED_AFTER_S: Final = 0.3
+#: HTTP requests that may wait for the newest frame of streams elsewhere.
+MAX_FRAME_WAITS: Final = 1000
+#: Who wants only so many frames per second of a stream gets each a tenth of their distance later at the most, so that
+#: frames of several streams go together: every turn of a process that sleeps costs as much as some frames.
+PATIENCE_SHARE: Final = 0.1
+MAX_PATIENCE_S: Final = 0.05
+
+_log = log.get("gateway.router_client")
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlert:
+    """An alert that the router keeps; `owner` is whose the stream was when it came."""
+
+    id: str
+    owner: str | None
+    json: bytes
+    #: When the router first had it, in ms.
+    at: int = 0
+    #: The owner's organizations, where the stream is still his.
+    organizations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFrame:
+    """The frame that an alert speaks of. `owner`: whose the stream was; `kept`: the router has its picture."""
+
+    stream: str
+    owner: str | None
+    term: int
+    frame_id: int
+    kept: bool
+
+
+class RouterClient:
+    """Joins one hub to the router. `start` opens the sockets."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, sockets: Callable[[], int]) -> None:
+        self._settings = settings
+        self._authorization = Authorization(settings)
+        self._sockets = sockets
+        self._metrics = metrics
+        self._flushing = False
+        self._waits: dict[str, list[asyncio.Future[Frame]]] = {}
+        self._picture_waits: dict[tuple[str, int, int], list[asyncio.Future[Frame]]] = {}
+        self._waiting = 0
+        self._accepted = UnconfirmedAlerts()
+        #: The epoch of the router that knows all cameras that went from here.
+        self._told_gone = 0
+        self.ending = False
+        self._name = wanted_name(settings, "gateway")
+        self.hub: Hub
+        self.link: BusClient
+
+    def start(self, hub: Hub) -> None:
+        """Open the bond; it stands when the router answers."""
+        self.hub = hub
+        self._loop = asyncio.get_running_loop()
+        self.link = BusClient(
+            Hello(
+                kind="gateway",
+                name=self._name,
+                pid=os.getpid(),
+                release=about.version(),
+                settings=about.told(self._settings),
+            ),
+            home=self._settings.home,
+            max_message_bytes=self._settings.max_message_bytes,
+            request_timeout_s=self._settings.router_timeout_s,
+            snapshot=self._snapshot,
+            metrics=self._read_figures,
+            on_message=self._message,
+            on_frame=self._frame,
+            on_joined=self._joined,
+            on_lost=self._lost,
+        )
+        self._reporter = supervisor.current().every(REPORT_EVERY_S, self._send_reports, "reports of streams")
+
+    @property
+    def live(self) -> bool:
+        """Whether the router is there."""
+        return self.link.live
+
+    async def close(self) -> None:
+        """Tell what is left to tell, and end the bond."""
+        self._reporter.cancel()
+        self._flush()
+        await self.link.close()
+
+    # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def woken(self) -> None:
+        """Holds or interest changed: tell it at the end of this turn of the loop, once."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def frame_to_bus(self, frame: Frame) -> None:
+        """Push a frame that the router asked for."""
+        publication = self.hub.publication(frame.stream_id)
+        self._push(frame.bus_parts(), patience_s(publication.bus_fps if publication is not None else None))
+
+    def undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
+        """A frame could not be decoded here: its camera is told, wherever it is."""
+        told = self.hub.undecodable(frame, reason, now_ms)
+        if told is not None:
+            self.link.send(told)
+
+    def picture_wanted(self, stream: str, now_ms: int) -> None:
+        """The newest picture of a stream is asked for: see `Hub.picture_wanted`."""
+        told = self.hub.picture_wanted(stream, now_ms)
+        if told is not None:
+            self.link.send(told)
+
+    def release(self, stream: str, term: int) -> None:
+        """Give back a claim that nobody waits for any more."""
+        self.link.send(Release(stream=stream, term=term))
+
+    async def claim(self, stream: str, owner: Owner, *, producing: bool, floor: int) -> Granted | Refused:
+        """Ask for a stream. Raises `RouterUnavailable`."""
+        user, organizations = owner.user_id, tuple(sorted(owner.organizations))
+        reply = await self.link.request(
+            lambda n: Claim(
+                request=n, stream=stream, user=user, organizations=organizations, producing=producing, floor=floor
+            )
+        )
+        if not isinstance(reply, Granted | Refused):
+            raise _unexpected(reply)
+        return reply
+
+    async def find(self, stream: str) -> StreamState:
+        """The last word on a stream, of the router or of this gateway, which alone has it of its own cameras.
+
+        It holds in this turn of the loop; later it has to be asked for again. Raises `RouterUnavailable`.
+        """
+        if self.hub.publication(stream) is not None:
+            return self.hub.last_word(stream, StreamState())
+        reply = await self.link.request(lambda n: Lookup(request=n, stream=stream))
+        if not isinstance(reply, Found):
+            raise _unexpected(reply)
+        owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
+        return self.hub.last_word(stream, StreamState(reply.status, owner, reply.term))
+
+    async def raise_alert(self, alert: Alert) -> Accepted:
+        """Hand an alert to the router. Raises `RouterUnavailable`."""
+        epoch = self.link.epoch
+        reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
+        if not isinstance(reply, Accepted):
+            raise _unexpected(reply)
+        raised = Raised(alert, len(alert.to_json()), accepted_at=reply.at or None)
+        self._accepted.add(raised, epoch, self._loop.time())
+        return reply
+
+    async def ask(self, what: Any, **more: Any) -> Any:
+        """The body of the router's answer to a question. Raises `RouterUnavailable`."""
+        if what in ("stats", "streams"):
+            # What is counted here must be in the answer: the router takes messages in order.
+            self._flush()
+            self._send_reports()
+            self.link.send_heartbeat()
+        reply = await self.link.request(lambda n: Query(request=n, what=what, **more))
+        if not isinstance(reply, Answer):
+            raise _unexpected(reply)
+        return reply.body
+
+    async def alerts(
+        self,
+        stream: str | None,
+        *,
+        since: int = 0,
+        limit: int = 1000,
+        severity: Severity = "low",
+        reach: Reach | None = None,
+    ) -> list[KeptAlert]:
+        """Recent alerts of a stream, or of all within `reach`, oldest first. Raises `RouterUnavailable`."""
+        rows = await self.ask("alerts", stream=stream, since=since, limit=limit, severity=severity, reach=reach)
+        return [KeptAlert(alert_id, owner, text, at, tuple(names)) for alert_id, owner, text, at, names in rows]
+
+    async def alert_frames(self, alert_id: str) -> list[AlertFrame]:
+        """The frames that recent alerts of this id speak of, one of each stream. Raises `RouterUnavailable`."""
+        reply = await self.link.request(lambda n: Query(request=n, what="alert", id=alert_id))
+        if not isinstance(reply, Answer):
+            raise _unexpected(reply)
+        return [AlertFrame(*row) for row in reply.body]
+
+    async def picture(self, of: AlertFrame) -> Frame | None:
+        """The picture that the router keeps of an alert's frame; None when it does not come in time."""
+        key = of.stream, of.term, of.frame_id
+        return await self._await_frame(
+            self._picture_waits,
+            key,
+            lambda: self.link.send(Picture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
+        )
+
+    def ask_newest(self, stream: str) -> None:
+        """Ask for the newest frame of a stream elsewhere; it comes like any other frame, or not."""
+        self._flush()
+        self.link.send(Newest(stream=stream))
+
+    async def newest(self, stream: str, word: StreamState) -> Frame | None:
+        """The newest frame of a stream, from here or from elsewhere. `word` is what `find` just said of it.
+
+        Raises `RouterUnavailable`.
+        """
+        self.picture_wanted(stream, time.time_ns() // 1_000_000)
+        if self.hub.publication(stream) is not None:
+            return self.hub.newest(stream)
+        if word.status == "offline":
+            return self.hub.newest(stream)
+        frame = await self._await_frame(self._waits, stream, lambda: self.ask_newest(stream))
+        return self.hub.newest(stream) if frame is None else frame
+
+    async def _await_frame(
+        self, all_waits: dict[K, list[asyncio.Future[Frame]]], key: K, ask: Callable[[], object]
+    ) -> Frame | None:
+        """Ask for a frame, once for all who wait for it, and wait. Raises `RouterUnavailable` when too many do."""
+        if self._waiting >= MAX_FRAME_WAITS:
+            raise RouterUnavailable("too many wait for frames")
+        future: asyncio.Future[Frame] = self._loop.create_future()
+        waits = all_waits.setdefault(key, [])
+        waits.append(future)
+        self._waiting += 1
+        try:
+            if len(waits) == 1:
+                ask()
+            async with asyncio.timeout(self._settings.router_timeout_s):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting -= 1
+            waits.remove(future)
+            if not waits:
+                all_waits.pop(key, None)
+
+    # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _message(self, body: FromRouter) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        match body:
+            case Status():
+                owner_known = self.hub.owner(body.stream) is not None
+                if body.user is not None and not owner_known:
+                    owner = Owner(body.user, frozenset(body.organizations))
+                    for _, viewer in self._authorization.strangers(self.hub.viewers_of(body.stream), owner):
+                        viewer.right_lost(body.stream)
+                self.hub.remote_status(body, self._loop.time(), now_ms)
+            case Forward():
+                self.hub.forward(body, self._loop.time())
+            case SendNewest():
+                frame = self.hub.newest(body.stream)
+                publication = self.hub.publication(body.stream)
+                self.picture_wanted(body.stream, now_ms)
+                if frame is not None and publication is not None and frame.term == publication.term:
+                    self._push(frame.bus_parts(bytes.fromhex(body.to)))
+            case Revoke():
+                self.hub.revoke(body.stream, body.term)
+            case Notify():
+                self.hub.alert(body.alert, body.at)
+            case Unreserved():
+                self.hub.unreserved(body)
+            case TellCamera():
+                self.hub.tell_camera(body, now_ms)
+            case _:
+                pass
+
+    def _frame(self, data: bytes) -> None:
+        try:
+            came = decode_frame(data)
+            frame = Frame.from_bus(came)
+        except BusError as exc:
+            self._metrics.count("bus_bad_messages_total")
+            _log.warning("bad frame from the router", error=str(exc))
+            return
+        if came.to == FOR_ALERT:
+            self._arrived(self._picture_waits.get((frame.stream_id, frame.term, frame.frame_id), ()), frame)
+            return
+        self._metrics.count("frames_from_bus_total")
+        self._arrived(self._waits.get(frame.stream_id, ()), frame)
+        self.hub.remote_frame(frame, self._loop.time())
+
+    @staticmethod
+    def _arrived(waits: Iterable[asyncio.Future[Frame]], frame: Frame) -> None:
+        for future in waits:
+            if not future.done():
+                future.set_result(frame)
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _push(self, parts: tuple[bytes, bytes | memoryview], patience_s: float = 0.0) -> None:
+        if not self.link.send_frame(*parts, patience_s=patience_s):
+            self._metrics.count("frames_to_bus_dropped_total")
+
+    def _flush(self) -> None:
+        self._flushing = False
+        now = self._loop.time()
+        changes: Iterator[Message] = self.hub.changes(now)
+        for body in changes:
+            self.link.send(body)  # while the router is away this tells nothing; the snapshot will
+        self.hub.tell_demand(now, time.time_ns() // 1_000_000)
+
+    def _send_reports(self) -> None:
+        if self.link.live:
+            for report in self.hub.reports(self._loop.time(), REPORT_CHUNK):
+                self.link.send(report)
+
+    async def _snapshot(self) -> AsyncIterator[Message]:
+        for body in self.hub.snapshot(self._loop.time()):
+            yield body
+        if (epoch := self.link.epoch) != self._told_gone:
+            for gone in self.hub.gone(time.time_ns() // 1_000_000):
+                yield gone
+            self._told_gone = epoch
+
+    def metrics(self) -> tuple[str, dict[str, float]]:
+        """This process's name and figures."""
+        return self._name, self._read_figures()
+
+    def _read_figures(self) -> dict[str, float]:
+        self._metrics.set("sockets", self._sockets())
+        for name, value in self.hub.counts().items():
+            self._metrics.set(name, value)
+        self._metrics.values["frames_in_total"] = self.hub.frames_in
+        self._metrics.values["frame_bytes_in_total"] = self.hub.bytes_in
+        self._metrics.values["frames_out_total"] = self.hub.frames_out
+        self._metrics.values["frame_bytes_out_total"] = self.hub.frame_bytes_out
+        self._metrics.values["alerts_out_total"] = self.hub.alerts_out
+        self._metrics.values["frames_old_term_total"] = self.hub.old_term_frames
+        self._metrics.values["newest_frame_bytes"] = self.hub.newest_bytes.total
+        self._metrics.values["newest_frames_evicted_total"] = self.hub.newest_bytes.evicted
+        self._metrics.values["frames_to_bus_total"] = self.link.frames_sent
+        self._metrics.values["frames_skipped_bus_total"] = self.link.frames_skipped
+        metrics = self._metrics.read()
+        metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self.link.bad_messages
+        return metrics
+
+    def _joined(self, new_epoch: bool) -> None:
+        epoch = self.link.epoch
+        _log.info("router joined", epoch=epoch)
+        # What another router accepted a moment before it ended may not have gone out.
+        for raised in self._accepted.take_other(epoch) if new_epoch else ():
+            self._metrics.count("alerts_raised_again_total")
+            self.link.send(RaiseAlert(request=0, alert=raised.alert, accepted_at=raised.accepted_at))
+            self._accepted.add(raised, epoch, self._loop.time())
+
+    def _lost(self) -> None:
+        self._accepted.prune(self._loop.time())
+        self._metrics.count("router_lost_total")
+        self._loop.call_later(LOST_LOGGED_AFTER_S, self._say_lost)
+
+    def _say_lost(self) -> None:
+        if not self.link.live and not self.ending:
+            _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
+
+
+def patience_s(max_fps: float | None) -> float:
+    """How long a frame may wait for others to go with, when no more than `max_fps` of its stream are wanted."""
+    return min(PATIENCE_SHARE / max_fps, MAX_PATIENCE_S) if max_fps else 0.0
+
+
+def _unexpected(reply: Reply) -> RouterUnavailable:
+    text = reply.message if isinstance(reply, Refused) else f"answered with {type(reply).__name__}"
+    return RouterUnavailable(f"the router {text}")

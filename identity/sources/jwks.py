@@ -1,0 +1,128 @@
+"""The keys that a JWT issuer publishes, fetched beside the callers and never by each of them.
+
+One fetch is under way, known keys go on verifying while it is, and for a day after the issuer went away. When to fetch
+is decided in `identity.sources.keys`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from yarl import URL
+
+from watchout.common import log
+from watchout.common.errors import StoreUnavailable
+from watchout.identity.sources.endpoint import Endpoint, EndpointFault, Outage
+from watchout.identity.sources.keys import Ask, Found, Key, KeyCache, KeyFault, read_jwks
+
+_log = log.get("identity")
+
+#: Deadline of one fetch, from connecting to the last byte.
+FETCH_TIMEOUT_S: Final = 3.0
+#: Largest key set.
+MAX_ANSWER_BYTES: Final = 256 << 10
+#: Callers that wait for one fetch.
+MAX_WAITING: Final = 4096
+
+
+class IssuerKeys:
+    """The keys that an issuer publishes at a JWKS address. `clock` is monotonic, in s."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url = URL(url)
+        self._clock = clock
+        self._cache = KeyCache()
+        self._outage = Outage()
+        self._endpoint: Endpoint | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._reason = "they were not fetched yet"
+
+    async def open(self) -> None:
+        """Prepare; the keys are fetched when the first token asks for one."""
+        self._endpoint = Endpoint(timeout_s=FETCH_TIMEOUT_S, max_answer_bytes=MAX_ANSWER_BYTES, at_once=1)
+        await self._endpoint.open()
+
+    async def find(self, kid: str | None) -> tuple[Key, ...]:
+        """The keys of that name, none when the issuer has no such key.
+
+        Raises `StoreUnavailable` when no keys can be had at all.
+        """
+        verdict = self._cache.look_up(kid, self._clock())
+        if verdict is Ask.FETCH:
+            await self._wait_for_fetch()
+            verdict = self._cache.look_up(kid, self._clock(), asked=True)
+        match verdict:
+            case Found(keys, refresh):
+                if refresh:
+                    self._fetch()
+                return keys
+            case Ask.UNKNOWN:
+                return ()
+            case Ask.FETCH | Ask.UNAVAILABLE:
+                raise StoreUnavailable(f"no keys of the JWT issuer: {self._reason}")
+        assert_never(verdict)
+
+    async def check(self) -> None:
+        """Raise `StoreUnavailable` when there are no keys and none can be fetched."""
+        if not self._cache.usable(self._clock()):
+            await self.find(None)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        endpoint, self._endpoint = self._endpoint, None
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait({self._fetching})
+        if endpoint is not None:
+            await endpoint.close()
+
+    async def _wait_for_fetch(self) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise StoreUnavailable(f"{MAX_WAITING} callers wait for the JWT issuer's keys already")
+        self._waiting += 1
+        try:
+            # A caller that leaves meanwhile must not take the others' fetch along.
+            await asyncio.wait({self._fetch()})
+        finally:
+            self._waiting -= 1
+
+    def _fetch(self) -> asyncio.Task[None]:
+        if self._endpoint is None:
+            raise StoreUnavailable("the JWT issuer is not asked any more")
+        if self._fetching is None or self._fetching.done():
+            self._cache.fetch_started(self._clock())
+            self._fetching = asyncio.create_task(self._fetch_from(self._endpoint), name="fetch the JWT issuer's keys")
+        return self._fetching
+
+    async def _fetch_from(self, endpoint: Endpoint) -> None:
+        try:
+            answer = await endpoint.ask("GET", self._url)
+            if answer.status != 200:
+                raise EndpointFault(f"it answered with status {answer.status}")
+            keys = read_jwks(answer.body)
+        except asyncio.CancelledError:
+            self._cache.failed(self._clock())
+            raise
+        except (EndpointFault, KeyFault) as exc:
+            self._failed(str(exc))
+        except Exception as exc:  # whatever it is, the next token must be able to try again
+            self._failed(type(exc).__name__)
+        else:
+            news = self._cache.fetched(keys, self._clock())
+            if self._outage.answered():
+                _log.info("JWT issuer answers again")
+            if not keys.keys:
+                if news:
+                    _log.warning("the JWT issuer publishes no key that can be used")
+            elif news:
+                _log.info("JWT keys found", keys=len(keys.keys), algorithms=keys.algorithms)
+
+    def _failed(self, reason: str) -> None:
+        self._cache.failed(self._clock())
+        self._reason = reason
+        if self._outage.failed(reason, self._clock()):
+            _log.warning("JWT issuer unavailable", reason=reason)

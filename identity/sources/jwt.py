@@ -1,0 +1,110 @@
+"""JWTs, verified with the key of the settings or with those that their issuer publishes.
+
+What a JWT says is read in `identity.sources.claims`, which algorithms a key takes in `identity.sources.keys`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from watchout.common import log
+from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.settings import Settings
+from watchout.identity.sources.claims import Claims, JwtPolicy, Refused, is_symmetric, looks_like_jwt, read_jwt
+from watchout.identity.sources.jwks import IssuerKeys
+from watchout.identity.sources.keys import Key, KeyFault, pem_key, secret_key
+
+__all__ = ["Claims", "JwtVerifier", "looks_like_jwt"]
+
+_log = log.get("identity")
+
+
+class JwtVerifier:
+    """Who a JWT's bearer is, by `JWT_SECRET`, `JWT_PUBLIC_KEY` and `JWT_JWKS_URL`, as many of them as are set.
+
+    A token that names HS256, HS384 or HS512 is looked at with the secret alone, and any other with public keys alone.
+    `now` gives seconds since the epoch, `clock` is monotonic, in s.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._policy = JwtPolicy.of(settings, published=False)
+        self._published_policy = JwtPolicy.of(settings, published=True)
+        self._now = now
+        self._secret: Key | None = None
+        self._public: Key | None = None
+        self._is_open = False
+        self._issuer = None if settings.jwt_jwks_url is None else IssuerKeys(settings.jwt_jwks_url, clock=clock)
+
+    async def open(self) -> None:
+        """Read the keys. Raises `StartError` when one cannot be used, or none is set."""
+        settings = self._settings
+        if settings.jwt_public_key is not None:
+            self._public = _usable("JWT_PUBLIC_KEY", pem_key, settings.jwt_public_key)
+        if settings.jwt_secret is not None:
+            self._secret = _usable("JWT_SECRET", secret_key, settings.jwt_secret)
+        if self._issuer is not None:
+            await self._issuer.open()
+        elif self._public is None and self._secret is None:
+            raise StartError("JWTs cannot be verified: neither JWT_SECRET, JWT_PUBLIC_KEY nor JWT_JWKS_URL is set")
+        if settings.jwt_jwks_url is not None and settings.jwt_issuer is None and settings.jwt_audience is None:
+            _log.warning("JWTs of the issuer's keys are taken whomever they are for: set JWT_ISSUER or JWT_AUDIENCE")
+        self._is_open = True
+
+    async def verify(self, token: str) -> Claims | None:
+        """The bearer's claims; None for whatever is not a JWT that is good now.
+
+        Raises `StoreUnavailable` when the issuer's keys cannot be had.
+        """
+        try:
+            if is_symmetric(token):
+                return read_jwt(token, self._policy, self._now()).proven(self._held(self._secret))
+            return await self._verify_public(token)
+        except Refused as refused:
+            _log.debug("JWT refused", reason=str(refused))
+            return None
+
+    async def _verify_public(self, token: str) -> Claims:
+        """Proven by the key of the settings, or else by the issuer's."""
+        fixed = self._held(self._public)
+        if fixed or self._issuer is None:
+            try:
+                return read_jwt(token, self._policy, self._now()).proven(fixed)
+            except Refused:
+                if self._issuer is None:
+                    raise
+        assert self._issuer is not None, "else it was refused above"
+        unproven = read_jwt(token, self._published_policy, self._now())
+        return unproven.proven(await self._issuer.find(unproven.kid))
+
+    async def check(self) -> None:
+        """Raise `StoreUnavailable` when there is no key to verify with."""
+        if self._issuer is not None:
+            await self._issuer.check()
+        else:
+            self._held(None)
+
+    async def close(self) -> None:
+        """Let go of connections; whoever asks afterwards gets `StoreUnavailable`, unless the keys are known."""
+        self._is_open = False
+        if self._issuer is not None:
+            await self._issuer.close()
+
+    def _held(self, key: Key | None) -> tuple[Key, ...]:
+        if not self._is_open and self._issuer is None:
+            raise StoreUnavailable("JWTs are not verified any more")
+        return () if key is None else (key,)
+
+
+def _usable(name: str, read: Callable[[str], Key], text: str) -> Key:
+    try:
+        return read(text)
+    except KeyFault as fault:
+        raise StartError(f"{name} is {fault}") from None

@@ -1,0 +1,176 @@
+"""Sessions in a SQLite file with Better Auth's schema, by aiosqlite: the embedded store, or the customer's file.
+
+One statement at a time; look-ups on aiosqlite's own thread and read only. The file may be missing or be replaced
+meanwhile: until it is there, and whatever else goes wrong below, it is `StoreUnavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import quote
+
+import aiosqlite
+
+from watchout.common import log
+from watchout.identity.schema.plan import SQLITE, Column, Dialect, Found, Layout, Plan
+from watchout.identity.sources.continuity import Evidence, Place, State
+from watchout.identity.sources.session_store import CannotRedeem, Choose, Store
+
+_log = log.get("identity")
+
+#: How long SQLite waits for a writer's lock, as a share of the deadline: a statement cannot be called back from its
+#: thread, so it has to give up by itself before those that wait behind it do.
+BUSY_SHARE: Final = 0.25
+
+_COLUMNS: Final = """
+select c.name, c.type, c.pk = 1 and lower(c.type) = 'integer' or exists (
+  select 1 from pragma_index_list(?1, ?2) l, pragma_index_info(l.name, ?2) i
+  where l.partial = 0 and i.seqno = 0 and i.name = c.name)
+from pragma_table_info(?1, ?2) c
+"""
+
+
+class SqliteStore(Store):
+    """A `SessionStore` on a SQLite file; `ensure` makes the file when the store is opened."""
+
+    kind: ClassVar[str] = "SQLite"
+    dialect: ClassVar[Dialect] = SQLITE
+
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout | None = None,
+        *,
+        timeout_s: float,
+        ensure: Callable[[Path], None] | None = None,
+    ) -> None:
+        super().__init__(layout or Layout(), timeout_s, connections=1)
+        self._path = path
+        self._ensure = ensure
+        self._opening: asyncio.Task[aiosqlite.Connection] | None = None
+        self._file: tuple[int, int] | None = None
+
+    async def _prepare(self) -> None:
+        if self._ensure is not None:
+            await asyncio.to_thread(self._ensure, self._path)
+
+    async def _release(self) -> None:
+        await self._drop()
+
+    async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
+        connection = await self._connected()
+        try:
+            ((version,),) = await connection.execute_fetchall("pragma schema_version")
+            if (plan := self.plan) is not None and plan.state.mark != str(version):
+                self._detection.forget()
+            plan = await self._planned(lambda: self._found(connection))
+            statement = choose(plan)
+            parameter = json.dumps([key for key in keys if statement.form.fits(key)])
+            if statement.then is not None:
+                rows = await asyncio.to_thread(self._write, statement.sql, parameter, statement.then)
+            else:
+                rows = list(await connection.execute_fetchall(statement.sql, (parameter,)))
+            if not (rows and statement.writes):
+                await self._trust(plan.state, functools.partial(_look, connection, plan))
+            return rows
+        except sqlite3.Error:
+            self._detection.forget()
+            await self._drop()
+            raise
+
+    def _write(self, sql: str, parameter: str, then: str) -> list[Any]:
+        """Run two statements on a connection of their own, so that the other one never may write."""
+        with contextlib.closing(sqlite3.connect(self._uri, **self._options)) as connection:
+            try:
+                if not connection.execute(sql, (parameter,)).fetchall():
+                    return []  # made up: nobody else who writes has to wait for that
+                connection.execute("begin immediate")
+                rows = list(connection.execute(sql, (parameter,)))
+                connection.execute(then, (json.dumps([row[0] for row in rows]),))
+                connection.execute("commit")
+                return rows
+            except sqlite3.OperationalError as exc:
+                # The primary code of the extended one (sqlite.org/rescode.html).
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                    raise
+                raise CannotRedeem(f"{self._path} is read-only for us: a ticket has to be deleted when used") from None
+
+    async def _found(self, connection: aiosqlite.Connection) -> Found:
+        columns: list[Column] = []
+        for table, name in self._layout.tables().items():
+            schema, _, bare = name.rpartition(".")
+            rows = await connection.execute_fetchall(_COLUMNS, (bare, schema or "main"))
+            columns += [Column(table, row[0], row[1], indexed=bool(row[2])) for row in rows]
+        ((version,),) = await connection.execute_fetchall("pragma schema_version")
+        place = Place("", "{}:{}".format(*self._file) if self._file is not None else "", "")
+        state = State(place, str(version))
+        return Found(columns=tuple(columns), version=sqlite3.sqlite_version, state=state)
+
+    def _words(self, exc: Exception) -> str:
+        if isinstance(exc, OSError):
+            return f"{self._path} cannot be read: {exc.strerror}"
+        return f"{self._path} cannot be read: {exc if isinstance(exc, sqlite3.Error) else type(exc).__name__}"
+
+    @property
+    def _uri(self) -> str:
+        # Not mode=ro: such a connection cannot roll back the journal of a writer that crashed.
+        return f"file:{quote(str(self._path))}?mode=rw"
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"uri": True, "timeout": self._timeout_s * BUSY_SHARE, "isolation_level": None}
+
+    async def _connected(self) -> aiosqlite.Connection:
+        # While we hold the old file open its inode cannot be given to another.
+        status = _status(self._path)
+        if status != self._file:
+            await self._drop()
+            self._detection.forget()
+        if self._opening is None:
+            self._file = status
+            self._opening = asyncio.create_task(self._connect(), name="open the session store")
+        opening = self._opening
+        try:
+            # A deadline that passes meanwhile must not lose a connection that its thread is about to open.
+            return await asyncio.shield(opening)
+        finally:
+            if opening.done() and (opening.cancelled() or opening.exception() is not None):
+                self._opening = None
+
+    async def _connect(self) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(self._uri, **self._options)
+        try:
+            await connection.execute_fetchall("pragma query_only = 1")
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _drop(self) -> None:
+        opening, self._opening, self._file = self._opening, None, None
+        if opening is None:
+            return
+        try:
+            await (await opening).close()
+        except (sqlite3.Error, ValueError) as exc:
+            _log.debug("session store could not be closed in order", error=type(exc).__name__)
+
+
+async def _look(connection: aiosqlite.Connection, plan: Plan, session_ids: Sequence[str]) -> Evidence:
+    """What this file shows of sessions, and of these that were live."""
+    fitting = json.dumps([each for each in session_ids if plan.by_session.form.fits(each)])
+    seen = len(list(await connection.execute_fetchall(plan.by_session.sql, (fitting,))))
+    ((any_live,),) = await connection.execute_fetchall(plan.any_live)
+    return Evidence(bool(any_live), len(session_ids), seen)
+
+
+def _status(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,1 @@
+"""Alerts as the router keeps them: ids, order, recent ones. Pure."""

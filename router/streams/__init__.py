@@ -1,0 +1,1 @@
+"""Streams as the router knows them: claims, interest and routes. Pure."""

@@ -1,0 +1,216 @@
+"""Alerts onward: every accepted alert to the webhook of the service that stores them, signed (Standard Webhooks).
+
+It runs what `deliveries` says and decides nothing about turns. At least once, by the same `webhook-id`; the order is
+not promised. Redirects are not followed, and no address is called that is not public, unless the settings allow it:
+what is checked is the address that a connection is opened to, so a name may resolve to what it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from watchout.common import log
+from watchout.common.alerts.model import Alert
+from watchout.common.alerts.webhook_signature import sign, webhook_id_of
+from watchout.common.media.rate import TokenBucket
+from watchout.common.metrics import Metrics
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.common.supervisor import Alarm
+from watchout.router.webhook.deliveries import AT_ONCE, Deliveries, Delivery, retry_after_s
+from watchout.router.webhook.egress import is_public
+
+#: An answer is read so far, so that its connection can be used again.
+MAX_ANSWER_BYTES: Final = 16 << 10
+#: Lines in the log: so many at once, and so many per second.
+LOG_BURST: Final = 5
+LOG_RATE: Final = 0.2
+
+_log = log.get("router.webhook.sender")
+
+
+class ForbiddenAddress(OSError):
+    """The webhook's name leads to an address that is not public."""
+
+
+class WebhookSender:
+    """Sends alerts to one webhook. `offer` never waits."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, resolver: AbstractResolver | None = None) -> None:
+        if settings.alert_webhook_url is None:
+            raise ValueError("there is no webhook to send to")
+        self._url = URL(settings.alert_webhook_url)
+        self._settings = settings
+        self._metrics = metrics
+        self._resolver = resolver
+        self._deliveries = Deliveries(give_up_s=settings.alert_webhook_give_up_s, chance=random.random)
+        self._tasks = Tasks()
+        self._session: aiohttp.ClientSession | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
+        self._unlogged = 0
+
+    async def open(self) -> None:
+        """Prepare the client; connections are opened when there are alerts."""
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._turn, "tries of the webhook")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=AT_ONCE,
+                resolver=self._resolver,
+                use_dns_cache=False,
+                socket_factory=None if self._settings.alert_webhook_allow_private else _public_socket,
+            ),
+            timeout=aiohttp.ClientTimeout(total=None),  # each try has its deadline
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Content-Type": "application/json", "User-Agent": "watchout-router"},
+            auto_decompress=False,
+            trust_env=False,
+        )
+        _log.info("alerts go on to a webhook", service=self._shown_as)
+
+    def offer(self, alert: Alert) -> None:
+        """One more alert, to be sent when there is a turn for it."""
+        body = alert.to_json()
+        delivery = Delivery(webhook_id_of(alert.id), alert.id, alert.stream_id, body, time.monotonic())
+        self._deliveries.offer(delivery, _now_ms())
+        self._turn()
+
+    def report(self) -> dict[str, Any]:
+        """What ``stats`` tells of the webhook, without its path, which may hold a secret."""
+        found = self._deliveries
+        return {
+            "service": self._shown_as,
+            "disabled": found.disabled,
+            "waiting": found.waiting,
+            "sent": found.sent,
+            "retries": found.retries,
+            "dead": found.dead,
+            "lastDead": [each.to_json() for each in found.listed],
+        }
+
+    async def drain(self, timeout_s: float) -> None:
+        """Give what waits so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("alerts did not reach the webhook", alerts=self._deliveries.waiting)
+
+    async def close(self) -> None:
+        """Cut off what is under way."""
+        self._alarm.cancel()
+        await self._tasks.close()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def _shown_as(self) -> str:
+        return f"{self._url.scheme}://{self._url.host}"
+
+    def _turn(self) -> None:
+        for delivery in self._deliveries.due(time.monotonic(), _now_ms()):
+            self._tasks.start(self._deliver(delivery), "webhook")
+        at = self._deliveries.next_at()
+        self._alarm.set(None if at is None else self._loop.time() + max(0.0, at - time.monotonic()))
+        if self._deliveries.idle:
+            self._idle.set()
+        else:
+            self._idle.clear()
+        self._metrics.set("alert_webhook_sent_total", self._deliveries.sent)
+        self._metrics.set("alert_webhook_retries_total", self._deliveries.retries)
+        self._metrics.set("alert_webhook_dead_total", self._deliveries.dead)
+        self._metrics.set("alert_webhook_waiting", self._deliveries.waiting)
+        self._metrics.set("alert_webhook_disabled", self._deliveries.disabled)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        status, retry_after, reason = 0, None, ""
+        try:
+            async with asyncio.timeout(self._settings.alert_webhook_timeout_s):
+                status, retry_after = await self._post(delivery)
+        except TimeoutError:
+            reason = f"no answer within {self._settings.alert_webhook_timeout_s:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            reason = _reason(exc)
+        else:
+            reason = f"it answered with status {status}" + (", and redirects are not followed" * (status // 100 == 3))
+        now, now_ms = time.monotonic(), _now_ms()
+        if 200 <= status < 300:
+            self._deliveries.taken(delivery)
+        elif status == 410:
+            self._deliveries.refused_for_ever(delivery, reason, now_ms)
+            _log.error("the webhook is gone (410), no alerts go there until a new start", service=self._shown_as)
+        else:
+            dead = self._deliveries.dead
+            after = retry_after_s(retry_after, time.time()) if status in (429, 503) else None
+            self._deliveries.failed(delivery, reason, now, now_ms, retry_after_s=after)
+            self._warn(delivery, reason, given_up=self._deliveries.dead > dead)
+        self._turn()
+
+    async def _post(self, delivery: Delivery) -> tuple[int, str | None]:
+        """The status, and what `Retry-After` says."""
+        assert self._session is not None, "open comes first"
+        secrets = self._settings.alert_webhook_secrets
+        headers = sign(delivery.webhook_id, int(time.time()), delivery.body, secrets)
+        async with self._session.post(
+            self._url, data=delivery.body, headers=headers, allow_redirects=False
+        ) as response:
+            left = MAX_ANSWER_BYTES
+            async for chunk in response.content.iter_any():
+                left -= len(chunk)
+                if left < 0:
+                    response.close()
+                    break
+            return response.status, response.headers.get("Retry-After")
+
+    def _warn(self, delivery: Delivery, reason: str, *, given_up: bool) -> None:
+        if not self._log_allowance.take(time.monotonic()):
+            self._unlogged += 1
+            return
+        _log.warning(
+            "an alert was given up" if given_up else "the webhook did not take an alert, it is tried again",
+            service=self._shown_as,
+            alert=delivery.alert_id,
+            attempts=delivery.attempts,
+            reason=reason,
+            not_logged_before=self._unlogged or None,
+        )
+        self._unlogged = 0
+
+
+def _public_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for an address of `getaddrinfo`, right before it is connected. Raises `ForbiddenAddress`."""
+    family, kind, protocol, _, where = address
+    if not is_public(str(where[0])):
+        raise ForbiddenAddress("its address is not public; ALERT_WEBHOOK_ALLOW_PRIVATE=true would allow it")
+    return socket.socket(family, kind, protocol)
+
+
+def _reason(exc: Exception) -> str:
+    match exc:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate is not accepted"
+        case aiohttp.InvalidURL():
+            return "its URL cannot be used"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name has no address"
+        case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
+            return str(forbidden)
+        case aiohttp.ClientConnectorError():
+            return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer"
+    return f"no HTTP answer: {type(exc).__name__}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

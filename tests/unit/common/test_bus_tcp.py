@@ -1,0 +1,287 @@
+"""The bus over TCP: the router's end and members' ends on loopback, with the keys that may and those that may not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.kit.clients import eventually
+from tests.kit.ports import free_port
+from watchout.common.bus.credit import WINDOW_BYTES
+from watchout.common.bus.messages import FOR_ALERT, BusFrame
+from watchout.common.bus.zeromq import curve
+from watchout.common.bus.zeromq.control import is_remote, new_member_id
+from watchout.common.bus.zeromq.curve import AllowList, Pair
+from watchout.common.bus.zeromq.tcp import MAX_REMOTE, RemoteMemberBus, RemoteRouterBus, RouterAddress
+from watchout.common.errors import StartError
+
+MAX_BYTES = 1 << 20
+#: What must come gets this long.
+COMES_S = 30.0
+#: What must not come would be there after this.
+STAYS_AWAY_S = 1.5
+
+
+def frame(number: int, stream: str = "cam", *, size: int = 10, **fields: bytes) -> bytes:
+    return BusFrame(stream, 1, number, 1, 1, 1, b"x" * size, **fields).encode()
+
+
+class RouterEnd:
+    """A router's end that answers each message with itself, and keeps what came."""
+
+    def __init__(self, home: Path, url: str, pair: Pair) -> None:
+        self.control: list[tuple[bytes, bytes]] = []
+        self.frames: list[bytes] = []
+        self.bus = RemoteRouterBus(
+            url, pair, AllowList(home), max_message_bytes=MAX_BYTES, on_control=self._came, on_frame=self.frames.append
+        )
+
+    def _came(self, member: bytes, message: bytes) -> None:
+        self.control.append((member, message))
+        self.bus.send_control(member, b"you said " + message)
+
+
+class MemberEnd:
+    """A member's end, that keeps what came."""
+
+    def __init__(self, url: str, server_key: str, pair: Pair, **options: object) -> None:
+        self.id = new_member_id(remote=True)
+        self.heard: list[bytes] = []
+        self.frames: list[bytes] = []
+        self.bus = RemoteMemberBus(
+            RouterAddress(url, server_key, pair), self.id, max_message_bytes=MAX_BYTES, on_control=self.heard.append,
+            on_frame=self.frames.append,
+        )  # fmt: skip
+
+    async def says(self, message: bytes) -> None:
+        """Say it, once there is a connection, and wait for the answer."""
+        await eventually(lambda: self.bus.send_control(message), COMES_S, "no connection to the router")
+        await eventually(lambda: b"you said " + message in self.heard, COMES_S, "no answer of the router")
+
+    async def joins(self, router: RouterEnd) -> None:
+        await self.says(b"hello")
+        self.bus.joined()
+        await eventually(lambda: router.bus.reaches(self.id), COMES_S, "no window was opened")
+
+
+class Site:
+    """A router with its keys, and whoever connects."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.url = f"tcp://127.0.0.1:{free_port()}"
+        self.server, self.client = curve.new_pair(), curve.new_pair()
+        curve.allow(home, "ml", self.client.public)
+        self._open: list[RemoteRouterBus | RemoteMemberBus] = []
+        self.router = self.start()
+
+    def start(self) -> RouterEnd:
+        self.router = RouterEnd(self.home, self.url, self.server)
+        self._open.append(self.router.bus)
+        return self.router
+
+    def stop(self) -> None:
+        self._open.remove(self.router.bus)
+        self.router.bus.close()
+
+    def member(self, pair: Pair | None = None, server_key: str | None = None) -> MemberEnd:
+        member = MemberEnd(self.url, server_key or self.server.public, pair or self.client)
+        self._open.append(member.bus)
+        return member
+
+    def close(self) -> None:
+        for end in reversed(self._open):
+            end.close()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def test_the_first_bit_of_an_id_says_over_what_a_member_comes() -> None:
+    for _ in range(500):
+        assert is_remote(new_member_id(remote=True))
+        local = new_member_id()
+        assert not is_remote(local)
+        assert local[0] != 0
+
+
+async def test_who_has_an_allowed_key_talks_to_the_router_and_gets_its_frames(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    for number in range(20):
+        site.router.bus.send_frame(member.id, frame(number, f"cam-{number}"))
+    await eventually(lambda: len(member.frames) == 20, COMES_S)
+    assert member.frames == [frame(number, f"cam-{number}") for number in range(20)]
+    assert (site.router.bus.frames_sent, site.router.bus.frames_skipped) == (20, 0)
+
+
+async def test_a_key_that_is_not_allowed_gets_nothing_until_it_is(site: Site) -> None:
+    other = curve.new_pair()
+    member = site.member(other)
+    await eventually(lambda: site.router.bus.refused["key"], COMES_S)
+    await asyncio.sleep(STAYS_AWAY_S)
+    assert not member.bus.send_control(b"hello")
+    assert site.router.control == []
+    curve.allow(site.home, "second", other.public)
+    await member.joins(site.router)
+
+
+async def test_who_takes_another_router_for_this_one_gets_nothing(site: Site) -> None:
+    member = site.member(server_key=curve.new_pair().public)
+    await eventually(lambda: site.router.bus.refused["handshake"], COMES_S)
+    assert not member.bus.send_control(b"hello")
+    assert site.router.control == []
+
+
+async def test_who_speaks_no_curve_gets_nothing(site: Site) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    plain = context.socket(zmq.DEALER)
+    plain.setsockopt(zmq.LINGER, 0)
+    plain.setsockopt(zmq.ROUTING_ID, new_member_id(remote=True))
+    plain.connect(site.url)
+    plain.send(b"hello", zmq.NOBLOCK)
+    await eventually(lambda: site.router.bus.refused["handshake"], COMES_S)
+    assert site.router.control == []
+    plain.close()
+    context.term()
+
+
+async def test_bytes_that_are_no_zmtp_disturb_nobody(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    host, port = site.url.removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"\0" * 10_000)
+        await member.says(b"still here")
+
+
+async def test_what_a_removed_key_says_is_dropped_and_it_may_come_back_when_it_is_allowed_again(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    curve.remove(site.home, "ml")
+    await eventually(lambda: site.router.bus.no_longer_allowed() == [member.id], COMES_S)
+    site.router.bus.forget(member.id)
+    heard = len(site.router.control)
+    member.bus.send_control(b"still here?")
+    site.router.bus.send_frame(member.id, frame(1))
+    await asyncio.sleep(STAYS_AWAY_S)
+    assert len(site.router.control) == heard
+    assert member.frames == []
+    # Nothing comes of the router any more, so the member connects anew, and is refused at the door.
+    await eventually(lambda: site.router.bus.refused["key"], COMES_S)
+    curve.allow(site.home, "ml", site.client.public)
+    await member.joins(site.router)
+
+
+async def test_a_router_that_starts_anew_is_found_again(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    site.stop()
+    await eventually(lambda: not member.bus.send_control(b"anybody?"), COMES_S)
+    router = site.start()
+    await member.joins(router)
+    router.bus.send_frame(member.id, frame(2))
+    await eventually(lambda: member.frames == [frame(2)], COMES_S)
+
+
+async def test_a_member_that_is_there_first_waits_for_the_router(site: Site) -> None:
+    site.stop()
+    member = site.member()
+    await asyncio.sleep(0.2)
+    await member.joins(site.start())
+
+
+@contextlib.contextmanager
+def not_reading(member: MemberEnd) -> Iterator[None]:
+    """The member's loop does not get to its frames, as when it hangs; the kernel and libzmq still take bytes."""
+    taken: Callable[[], None] = member.bus._frames_inbox.close
+    taken()
+    yield
+
+
+async def test_to_a_member_that_hangs_no_more_than_a_window_goes_and_the_newest_waits(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    with not_reading(member):
+        for number in range(200):
+            for stream in ("a", "b"):
+                site.router.bus.send_frame(member.id, frame(number, stream, size=50_000))
+    bus = site.router.bus
+    assert bus.frames_sent * 50_000 <= WINDOW_BYTES + 50_100
+    assert bus.frames_sent + bus.frames_skipped == 400 - 2
+    await member.says(b"control is not behind the frames")
+    bus.forget(member.id)
+    assert bus.frames_sent + bus.frames_skipped == 400
+
+
+async def test_of_a_member_only_pictures_of_alerts_are_taken_as_frames(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    picture = frame(1, size=100_000, to=FOR_ALERT)
+    for sent in (frame(1), frame(2, to=new_member_id()), b"F", b"what is this", b""):
+        member.bus.send_frame((sent,), 0.0)
+    member.bus.send_frame((picture[:50], picture[50:]), 0.0)
+    await eventually(lambda: site.router.frames, COMES_S)
+    assert site.router.frames == [picture]
+    assert site.router.bus.malformed == 5
+    assert member.bus.frames_sent == 6
+
+
+async def test_more_bytes_than_a_window_go_both_ways_because_each_side_says_what_it_took(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    count = 3 * WINDOW_BYTES // 100_000
+    for number in range(count):
+        site.router.bus.send_frame(member.id, frame(number, f"cam-{number}", size=100_000))
+        member.bus.send_frame((frame(number, f"cam-{number}", size=100_000, to=FOR_ALERT),), 0.0)
+    await eventually(lambda: len(member.frames) == len(site.router.frames) == count, COMES_S)
+
+
+@pytest.mark.parametrize("routing_id", [b"\x01" + b"m" * 7, b"\xff" * 7, b"\xff" * 8 + b"x", b"\xff" * 10])
+async def test_an_id_that_no_remote_member_has_is_not_taken(site: Site, routing_id: bytes) -> None:
+    stranger = RemoteMemberBus(
+        RouterAddress(site.url, site.server.public, site.client), routing_id, max_message_bytes=MAX_BYTES,
+        on_control=lambda _: None,
+    )  # fmt: skip
+    try:
+        await eventually(lambda: stranger.send_control(b"hello"), COMES_S)
+        await eventually(lambda: site.router.bus.malformed, COMES_S)
+        assert site.router.control == []
+    finally:
+        stranger.close()
+
+
+async def test_nobody_speaks_under_the_id_of_a_holder_of_another_key(site: Site) -> None:
+    member = site.member()
+    await member.joins(site.router)
+    other = curve.new_pair()
+    curve.allow(site.home, "other", other.public)
+    thief = RemoteMemberBus(
+        RouterAddress(site.url, site.server.public, other), member.id, max_message_bytes=MAX_BYTES,
+        on_control=lambda _: None,
+    )  # fmt: skip
+    try:
+        await eventually(lambda: thief.send_control(b"I am he"), COMES_S)
+        await eventually(lambda: site.router.bus.malformed, COMES_S)
+        assert (member.id, b"I am he") not in site.router.control
+    finally:
+        thief.close()
+
+
+async def test_an_address_that_cannot_be_bound_is_a_sentence(site: Site) -> None:
+    with pytest.raises(StartError, match=r"cannot listen on ROUTER_LISTEN=tcp://127\.0\.0\.1"):
+        RouterEnd(site.home, site.url, site.server)
+
+
+def test_members_over_tcp_are_bounded() -> None:
+    assert 0 < MAX_REMOTE <= 1_000

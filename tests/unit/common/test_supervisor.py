@@ -1,0 +1,217 @@
+"""Nothing that a process does again and again ends by an exception; time is virtual here."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import structlog
+
+from watchout.common import supervisor
+from watchout.common.metrics import Metrics
+from watchout.common.supervisor import ALARM_AGAIN_S, LOG_EVERY_S, STALLED_S, Alarm
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Where the loop would wait, its clock jumps."""
+
+    def __init__(self) -> None:
+        super().__init__(_Selector(self))
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout:
+            self._loop.now += timeout
+        return super().select(0)
+
+
+def in_virtual_time(test: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        loop = VirtualLoop()
+        try:
+            loop.run_until_complete(test(loop))
+        finally:
+            loop.close()
+
+    run.__name__ = test.__name__
+    return run
+
+
+def no() -> None:
+    raise ValueError("no")
+
+
+@in_virtual_time
+async def test_work_that_raises_is_counted_and_runs_again(loop: VirtualLoop) -> None:
+    ran: list[float] = []
+
+    def work() -> None:
+        ran.append(loop.now - 1000)
+        no()
+
+    periodic = supervisor.current().every(2.0, work, "tick")
+    await asyncio.sleep(9)
+    assert ran == pytest.approx([2, 4, 6, 8])
+    assert supervisor.current().failures == {"tick": 4}
+    metrics = Metrics().read()
+    assert metrics["task_failures_total:tick"] == 4
+    periodic.cancel()
+    await asyncio.sleep(9)
+    assert len(ran) == 4
+
+
+@in_virtual_time
+async def test_a_coroutine_that_raises_or_is_cancelled_from_within_runs_again(loop: VirtualLoop) -> None:
+    ran = 0
+
+    async def work() -> None:
+        nonlocal ran
+        ran += 1
+        if ran == 1:
+            no()
+        if ran == 2:
+            cancelled: asyncio.Future[None] = loop.create_future()
+            cancelled.cancel()
+            await cancelled
+
+    periodic = supervisor.current().every(1.0, work, "round", first_s=0)
+    await asyncio.sleep(3.5)
+    assert ran == 4
+    assert supervisor.current().failures == {"round": 2}
+    await periodic.close()
+
+
+@in_virtual_time
+async def test_a_run_that_takes_long_is_not_run_twice_and_what_was_missed_is_left_out(loop: VirtualLoop) -> None:
+    under_way, most, began = 0, 0, []
+
+    async def work() -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        began.append(loop.now - 1000)
+        await asyncio.sleep(3.5 if len(began) == 2 else 0)
+        under_way -= 1
+
+    periodic = supervisor.current().every(1.0, work, "round")
+    await asyncio.sleep(8)
+    assert most == 1
+    assert began == pytest.approx([1, 2, 5.5, 6.5, 7.5])
+    loop.now += 100  # the process stood still
+    await asyncio.sleep(1.2)
+    assert len(began) == 7
+    await periodic.close()
+
+
+@in_virtual_time
+async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop: VirtualLoop) -> None:
+    broken, hangs = False, False
+
+    async def work() -> None:
+        if broken:
+            no()
+        if hangs:
+            await asyncio.sleep(1000)
+
+    periodic = supervisor.current().every(1.0, work, "round")
+    await asyncio.sleep(60)
+    assert supervisor.current().stalled() == []
+    loop.now += 500  # nobody's fault
+    assert supervisor.current().stalled() == []
+    await asyncio.sleep(2)
+    broken = True
+    await asyncio.sleep(STALLED_S + 2)
+    assert supervisor.current().stalled() == ["round"]
+    assert Metrics().read()["tasks_stalled"] == 1
+    broken = False
+    await asyncio.sleep(2)
+    assert supervisor.current().stalled() == []
+    hangs = True
+    await asyncio.sleep(STALLED_S + 2)
+    assert supervisor.current().stalled() == ["round"]
+    await periodic.close()
+    assert supervisor.current().stalled() == []
+
+
+@in_virtual_time
+async def test_lasting_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> None:
+    began: list[float] = []
+
+    async def work() -> None:
+        began.append(loop.now)
+        no()
+
+    task = supervisor.current().keep(work, "listener")
+    await asyncio.sleep(120)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(began)]
+    assert all(gap <= supervisor.LAST_RESTART_S for gap in gaps)
+    assert gaps[0] < 0.2
+    assert gaps[-1] > 5
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert supervisor.current().failures["listener"] == len(began)
+
+
+@in_virtual_time
+async def test_lasting_work_ends_when_it_is_told_to_and_not_before(loop: VirtualLoop) -> None:
+    began = 0
+
+    async def work() -> None:
+        nonlocal began
+        began += 1
+        cancelled: asyncio.Future[None] = loop.create_future()
+        if began == 1:
+            cancelled.cancel()
+        await cancelled
+
+    task = supervisor.current().keep(work, "listener")
+    await asyncio.sleep(10)
+    assert began == 2
+    task.cancel()
+    await asyncio.sleep(10)
+    assert task.cancelled()
+    assert began == 2
+
+
+@in_virtual_time
+async def test_an_alarm_whose_work_fails_before_it_sets_the_next_one_rings_again(loop: VirtualLoop) -> None:
+    rang: list[float] = []
+
+    def work() -> None:
+        rang.append(loop.now - 1000)
+        if len(rang) < 3:
+            no()
+        alarm.set(loop.now + 5)
+
+    alarm = Alarm(work, "alarm")
+    alarm.set(loop.now + 100)
+    alarm.set(loop.now + 1)
+    await asyncio.sleep(10)
+    assert rang == pytest.approx([1, 1 + ALARM_AGAIN_S, 1 + 2 * ALARM_AGAIN_S, 6 + 2 * ALARM_AGAIN_S])
+    alarm.set(None)
+    await asyncio.sleep(100)
+    assert len(rang) == 4
+
+
+@in_virtual_time
+async def test_a_failure_is_logged_once_a_minute_with_the_count_of_the_others(loop: VirtualLoop) -> None:
+    with structlog.testing.capture_logs() as said:
+        periodic = supervisor.current().every(1.0, no, "tick")
+        await asyncio.sleep(LOG_EVERY_S + 5)
+    assert [line["not_logged_before"] for line in said] == [None, LOG_EVERY_S - 1]
+    assert {line["task"] for line in said} == {"tick"}
+    periodic.cancel()

@@ -1,0 +1,141 @@
+"""What the doctor says of the processes that run: their own settings, without secrets, against those of the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.kit.processes import BIN, Watchout, poll
+from watchout.common.process import about
+from watchout.common.settings import load, table
+from watchout.ctl.doctor.findings import Finding, Level
+from watchout.ctl.doctor.running import Running, nothing_runs, of_running
+
+SECRET = "hunter2-hunter2-hunter2-hunter2-"
+
+
+def said(*found: Running, ours: dict[str, str] | None = None, version: str = "1") -> list[Finding]:
+    return list(of_running(found, ours or {}, version))
+
+
+ROUTER = Running(name="router", kind="router", pid=1, version="1")
+GATEWAY = Running(name="gateway", kind="gateway", pid=2, version="1")
+BRIDGE = Running(name="mlbridge", kind="mlbridge", pid=3, version="1")
+
+
+def warnings(found: list[Finding]) -> list[str]:
+    return [finding.sentence for finding in found if finding.level is not Level.OK]
+
+
+def test_what_runs_as_this_command_would_have_it_is_well() -> None:
+    assert warnings(said(ROUTER, GATEWAY, BRIDGE)) == []
+    same = {"WATCHOUT_PORT": "4000"}
+    assert warnings(said(ROUTER, replace(GATEWAY, settings=same), BRIDGE, ours=same)) == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "words"),
+    [
+        ({"WATCHOUT_PORT": "4000"}, {}, "WATCHOUT_PORT is 4000 there and not set here"),
+        ({}, {"STREAM_ACCESS": "authenticated"}, "STREAM_ACCESS is not set there and authenticated here"),
+        ({"DATABASE_URL": "set (postgres://a)"}, {"DATABASE_URL": "set (postgres://b)"}, "postgres://a) there and set"),
+    ],
+)
+def test_settings_that_differ_are_told(theirs: dict[str, str], ours: dict[str, str], words: str) -> None:
+    (text,) = warnings(said(ROUTER, replace(GATEWAY, settings=theirs), BRIDGE, ours=ours))
+    assert "gateway (process 2) has other settings than this command" in text
+    assert words in text
+
+
+def test_few_file_descriptors_are_told() -> None:
+    wide = replace(GATEWAY, descriptors=40, descriptors_limit=20_000, connections_limit=18_000)
+    assert warnings(said(ROUTER, wide, BRIDGE)) == []
+    (text,) = warnings(said(ROUTER, replace(wide, descriptors_limit=64, connections_limit=17_999), BRIDGE))
+    assert text.startswith(
+        "gateway (process 2) may have 64 files and sockets open, which is enough for 17999 connections, "
+        "and MAX_CONNECTIONS is 20000."
+    )
+    lowered = replace(wide, connections_limit=500, settings={"MAX_CONNECTIONS": "500"})
+    assert warnings(said(ROUTER, lowered, BRIDGE, ours={"MAX_CONNECTIONS": "500"})) == []
+    (text,) = warnings(said(replace(ROUTER, descriptors=90, descriptors_limit=100), wide, BRIDGE))
+    assert text.startswith("router (process 1) has 90 files and sockets open, and may have 100.")
+    assert warnings(said(replace(ROUTER, descriptors=89, descriptors_limit=100), wide, BRIDGE)) == []
+
+
+def test_settings_that_a_process_does_not_use_do_not_differ() -> None:
+    assert warnings(said(ROUTER, GATEWAY, BRIDGE, ours={"ML_FPS": "3"})) != []
+    text = " ".join(warnings(said(ROUTER, GATEWAY, BRIDGE, ours={"ML_FPS": "3"})))
+    assert "mlbridge (process 3)" in text
+    assert "gateway (process 2)" not in text
+    far = replace(BRIDGE, far=True, settings={"WATCHOUT_HOME": "/elsewhere"})
+    assert warnings(said(ROUTER, GATEWAY, far)) == []
+
+
+def test_other_versions_missing_processes_and_unlike_gateways_are_told() -> None:
+    assert any(
+        "runs version 0, installed is 1" in t for t in warnings(said(ROUTER, replace(GATEWAY, version="0"), BRIDGE))
+    )
+    assert any("tells nothing of itself" in t for t in warnings(said(ROUTER, replace(GATEWAY, version=""), BRIDGE)))
+    (text,) = warnings(said(ROUTER))
+    assert "No gateway and no mlbridge runs. Start `watchout-gateway` and `watchout-mlbridge`" in text
+    other = replace(GATEWAY, name="gateway-2", settings={"STREAM_ACCESS": "authenticated"})
+    assert any(
+        "gateway-2 (there) and gateway (here)" in text for text in warnings(said(ROUTER, GATEWAY, other, BRIDGE))
+    )
+    assert nothing_runs("/h", {}).level is Level.OK
+    assert "gateway (process 7) cannot be asked" in nothing_runs("/h", {"gateway": 7}).sentence
+
+
+def test_no_secret_is_told_whatever_form_it_has() -> None:
+    urls = ("postgres://u:{0}@db:5432/app?password={0}", "postgres://u:a/{0}@db/app", "postgres://u:{0}@b@db/app",
+            "postgres:///app?host=db&password={0}")  # fmt: skip
+    for url in urls:
+        told = about.told(replace(load({}), database_url=url.format(SECRET)))
+        assert told["DATABASE_URL"].startswith("set")
+        assert SECRET not in str(told)
+    settings = load({
+        "BETTER_AUTH_SECRET": SECRET, "SERVICE_TOKEN": SECRET, "STATS_TOKEN": SECRET,
+        "ML_SERVICE_URL": f"https://user:{SECRET}@ml:8000/{SECRET}?key={SECRET}",
+        "ML_HEADERS": json.dumps({"Authorization": SECRET}), "WATCHOUT_PORT": "4000",
+    })  # fmt: skip
+    told = about.told(settings)
+    assert SECRET not in str(told)
+    assert told["ML_SERVICE_URL"] == "set (https://ml:8000)"
+    assert told["WATCHOUT_PORT"] == "4000"
+    assert about.told(load({})) == {}
+
+
+def test_every_setting_matters_to_some_process() -> None:
+    for _, spec, _ in table():
+        assert any(about.matters(kind, spec.env) for kind in ("router", "gateway", "mlbridge")), spec.env
+
+
+def findings_of(started: Watchout, **environ: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [BIN / "watchout-ctl", "doctor", "--json"], env={**started.environ, **environ}, capture_output=True, text=True,
+        timeout=60, cwd=started.directory,
+    )  # fmt: skip
+    body = json.loads(done.stdout)
+    return body["findings"] if isinstance(body, dict) else body
+
+
+@pytest.mark.e2e
+def test_the_doctor_judges_what_runs_and_not_what_it_was_started_with(watchout) -> None:
+    started = watchout(environ={"STREAM_ACCESS": "authenticated"})
+    poll(lambda: "joined the router" in started.output, 10, "the bridge did not join")
+    found = findings_of(started, STREAM_ACCESS="owner", SERVICE_TOKEN="", WATCHOUT_PORT="1")
+    text = json.dumps(found)
+    assert started.environ["SERVICE_TOKEN"] not in text
+    about_processes = [each for each in found if each["check"] == "processes"]
+    told = {each["facts"]["name"]: each["facts"] for each in about_processes if "settings" in each.get("facts", {})}
+    assert {name: facts["pid"] for name, facts in told.items()} == {p.name: p.pid for p in started.processes}
+    assert told["gateway"]["settings"]["SERVICE_TOKEN"] == "set"
+    (differs,) = [each["says"] for each in about_processes if "gateway" in each["says"] and each["level"] == "warning"]
+    assert "STREAM_ACCESS is authenticated there and not set here" in differs
+    assert "SERVICE_TOKEN is set there and not set here" in differs
+    # The port that is looked at is the gateway's, not that of the command.
+    assert any(f"The gateway on port {started.port} answers, and is healthy" in each["says"] for each in found)

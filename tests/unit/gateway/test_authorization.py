@@ -1,0 +1,193 @@
+"""Who may do what with a stream."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchout.common.settings import Settings, load
+from watchout.gateway.authorization import POLICIES, Authorization, Owner, Right
+from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.identity import Identity
+
+ANN = Identity("ann", "1", organizations={"acme": frozenset({"owner"})})
+BOB = Identity("bob", "2", organizations={"acme": frozenset({"member"}), "club": frozenset({"admin"})})
+EVE = Identity("eve", "3", organizations={"club": frozenset({"owner"})})
+OF_ANN = Owner("ann", frozenset({"acme"}))
+
+EVERYTHING = frozenset(Right)
+WATCHING = frozenset({Right.VIEW, Right.ALERTS})
+NOTHING: frozenset[Right] = frozenset()
+
+
+def access(policy: str, roles: str = "") -> Authorization:
+    return Authorization(load({"STREAM_ACCESS": policy, "ROLE_RIGHTS": roles, "DATABASE_URL": "sqlite:/app.db"}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "caller", "owner", "rights"),
+    [
+        ("owner", ANN, OF_ANN, EVERYTHING),
+        ("owner", BOB, OF_ANN, NOTHING),
+        ("owner", BOB, None, EVERYTHING),
+        ("owner", Identity("", "4"), OF_ANN, NOTHING),
+        ("owner", ANN, Owner("Ann"), NOTHING),
+        ("owner", ANN, Owner(""), NOTHING),
+        ("organization", ANN, OF_ANN, EVERYTHING),
+        ("organization", BOB, OF_ANN, EVERYTHING),
+        ("organization", EVE, OF_ANN, NOTHING),
+        ("organization", BOB, Owner("ann"), NOTHING),
+        ("organization", EVE, Owner("bob", frozenset({"acme", "club"})), EVERYTHING),
+        ("authenticated", ANN, OF_ANN, EVERYTHING),
+        ("authenticated", EVE, OF_ANN, EVERYTHING),
+    ],
+)
+def test_as_what_a_caller_stands_to_a_stream(
+    policy: str, caller: Identity, owner: Owner | None, rights: frozenset[Right]
+) -> None:
+    assert access(policy).rights(caller, owner) == rights
+
+
+@pytest.mark.parametrize(
+    ("role", "rights"),
+    [
+        ("camera", {Right.PUBLISH}),
+        ("operator", WATCHING),
+        ("guard", {Right.ALERTS}),
+        ("blocked", NOTHING),
+        ("anything", WATCHING),
+    ],
+)
+def test_a_role_gives_its_rights_and_no_others(role: str, rights: frozenset[Right]) -> None:
+    ours = access("authenticated", "camera:publish,operator:view,guard:alerts,blocked:none,*:view")
+    caller = Identity("ann", roles=frozenset({role}))
+    assert ours.rights(caller, Owner("bob")) == rights
+    assert ours.may_publish(caller) is (Right.PUBLISH in rights)
+    assert ours.may_view(caller, Owner("bob")) is (Right.VIEW in rights)
+    assert ours.may_hear(caller, Owner("bob")) is (Right.ALERTS in rights)
+
+
+def test_several_roles_add_up() -> None:
+    caller = Identity("ann", roles=frozenset({"camera", "guard"}))
+    assert access("owner", "camera:publish,guard:alerts").rights(caller, Owner("ann")) == {Right.PUBLISH, Right.ALERTS}
+
+
+def test_whom_the_mapping_does_not_name_it_gives_nothing() -> None:
+    ours = access("owner", "camera:publish")
+    for caller in (Identity("ann"), Identity("ann", roles=frozenset({"user"}))):
+        assert ours.rights(caller, Owner("ann")) == NOTHING
+        assert not ours.may_publish(caller)
+        assert ours.rights(caller, None) == NOTHING
+
+
+def test_in_an_organization_the_members_roles_in_it_count_and_at_home_the_users_own() -> None:
+    ours = access("organization", "member:alerts,admin:view,user:publish+view")
+    bob = Identity("bob", roles=frozenset({"user"}), organizations=BOB.organizations)
+    assert ours.rights(bob, OF_ANN) == {Right.ALERTS}
+    assert ours.rights(bob, Owner("eve", frozenset({"club"}))) == WATCHING
+    assert ours.rights(bob, Owner("bob", frozenset({"acme"}))) == EVERYTHING
+
+
+def test_of_two_shared_organizations_both_roles_count() -> None:
+    ours = access("organization", "member:alerts,admin:view")
+    assert ours.rights(BOB, Owner("eve", frozenset({"acme", "club"}))) == WATCHING
+
+
+def test_who_could_have_a_right_to_a_stream_may_wait_for_one() -> None:
+    ours = access("organization", "member:alerts,user:none")
+    assert ours.rights(Identity("bob", roles=frozenset({"user"}), organizations=BOB.organizations), None) >= {
+        Right.ALERTS
+    }
+    assert ours.rights(Identity("dan", roles=frozenset({"user"})), None) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("alert_owner", "owner", "may"),
+    [
+        (None, None, True),
+        (None, OF_ANN, True),
+        ("ann", OF_ANN, True),
+        ("ann", None, False),
+        ("ann", Owner("eve", frozenset({"acme"})), False),
+        ("bob", OF_ANN, True),
+        ("eve", OF_ANN, False),
+    ],
+)
+def test_a_kept_alert_belongs_to_whose_the_stream_was(alert_owner: str | None, owner: Owner | None, may: bool) -> None:
+    assert access("organization").may_hear_kept(BOB, alert_owner, owner) is may
+
+
+def test_when_the_owner_changes_only_strangers_lose_their_right() -> None:
+    own = (Subscription("door", ANN, video=True, alerts=False), "own")
+    strange = (Subscription("door", EVE, video=True, alerts=False), "strange")
+    assert access("owner").strangers([own, strange], Owner("ann")) == [strange]
+    assert access("owner").strangers([own, strange], Owner("eve")) == [own]
+    assert access("authenticated").strangers([own, strange], Owner("ann")) == []
+    assert access("owner").strangers([], Owner("ann")) == []
+
+
+def test_alerts_without_pictures_are_within_the_rights_of_who_may_only_have_those() -> None:
+    ours, guard = access("authenticated", "guard:alerts"), Identity("bob", roles=frozenset({"guard"}))
+    assert ours.allows(Subscription("door", guard, video=False, alerts=True), OF_ANN)
+    assert not ours.allows(Subscription("door", guard, video=True, alerts=True), OF_ANN)
+
+
+NAMES = st.sampled_from(["ann", "bob", "eve"])
+ROLES = st.frozensets(st.sampled_from(["owner", "member", "guard", "other"]), max_size=3)
+ORGANIZATIONS = st.dictionaries(st.sampled_from(["acme", "club", "firm"]), ROLES, max_size=3)
+CALLERS = st.builds(Identity, NAMES, roles=ROLES, organizations=ORGANIZATIONS)
+OWNERS = st.builds(Owner, NAMES, st.frozensets(st.sampled_from(["acme", "club", "firm"]), max_size=3))
+MAPPINGS = st.sampled_from(["", "owner:publish+view,guard:alerts,other:none", "member:view,*:alerts", "*:none"])
+
+
+@given(CALLERS, OWNERS, MAPPINGS)
+def test_each_policy_lets_in_whom_the_narrower_one_does(caller: Identity, owner: Owner, mapping: str) -> None:
+    strict, shared = access("owner", mapping), access("organization", mapping)
+    assert strict.rights(caller, owner) <= shared.rights(caller, owner)
+    if caller.user_id != owner.user_id and not caller.organizations.keys() & owner.organizations:
+        assert shared.rights(caller, owner) == NOTHING
+    for policy in POLICIES:
+        ours = access(policy, mapping)
+        rights = ours.rights(caller, owner)
+        assert Right.VIEW not in rights or Right.ALERTS in rights
+
+
+@given(CALLERS, OWNERS, MAPPINGS)
+def test_who_has_a_right_to_a_stream_could_have_waited_for_it(caller: Identity, owner: Owner, mapping: str) -> None:
+    for policy in POLICIES:
+        ours = access(policy, mapping)
+        assert ours.rights(caller, owner) <= ours.rights(caller, None)
+
+
+def test_every_policy_of_the_settings_is_there() -> None:
+    for policy, roles in itertools.product(("owner", "organization", "authenticated"), ("", "*:none")):
+        assert access(policy, roles)
+    assert Settings().stream_access in POLICIES
+
+
+@pytest.mark.parametrize(
+    ("kept_owner", "owner", "may"),
+    [
+        ("ann", OF_ANN, True),
+        ("ann", None, False),
+        ("ann", Owner("eve", frozenset({"club"})), False),
+        ("bob", None, True),
+        ("bob", OF_ANN, True),
+        ("eve", Owner("eve", frozenset({"club"})), True),
+        (None, None, False),
+        (None, OF_ANN, False),
+    ],
+)
+def test_a_kept_picture_belongs_to_whose_the_stream_was_and_one_of_nobody_is_for_nobody(
+    kept_owner: str | None, owner: Owner | None, may: bool
+) -> None:
+    assert access("organization").may_view_kept(BOB, kept_owner, owner) is may
+
+
+def test_who_may_only_have_alerts_may_not_see_their_pictures() -> None:
+    guard = Identity("ann", "1", roles=frozenset({"guard"}))
+    for role, may in (("guard:alerts", False), ("guard:view", True)):
+        assert access("owner", role).may_view_kept(guard, "ann", OF_ANN) is may

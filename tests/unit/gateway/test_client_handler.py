@@ -1,0 +1,160 @@
+"""Carrying out a session's commands, where an answer comes after the world has changed."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.client import handler
+from watchout.gateway.client.handler import MAX_REPLAYS, ClientHandler
+from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.router_client import KeptAlert
+from watchout.identity import Identity
+
+
+class Talk:
+    """One viewer's conversation with a router that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[list[KeptAlert]] = asyncio.get_running_loop().create_future()
+        self.sent: list[bytes] = []
+        self.errors: list[str] = []
+        self.slow = 0
+        self.fetches = 0
+        self.reads = True
+        self.wanted: list[Subscription] = []
+        self.tasks = Tasks()
+        self.of_user = asyncio.Semaphore(4)
+        context = SimpleNamespace(
+            link=SimpleNamespace(alerts=self._alerts),
+            access=Authorization(Settings()),
+            hub=SimpleNamespace(known_owner=lambda _: Owner("ann"), unwatch=lambda _: None),
+            replaying=asyncio.Semaphore(32),
+            replaying_of=lambda _: self.of_user,
+            tasks=self.tasks,
+            metrics=SimpleNamespace(values={}),
+            count_skipped=lambda subscription: None,
+        )
+        socket = SimpleNamespace(
+            closing=False, message=self.sent.append, drained=self._drained, too_slow=self._too_slow, drop=lambda _: None
+        )
+        session = SimpleNamespace(
+            subscriptions=lambda: self.wanted,
+            alerts_failed=lambda text, *_: self.errors.append(text) or [],
+            unauthorized=0,
+        )
+        self.talk = ClientHandler(context, socket, session)  # type: ignore[arg-type]
+
+    async def _alerts(self, stream: str, *, since: int) -> list[KeptAlert]:
+        self.fetches += 1
+        return await asyncio.shield(self.answer)
+
+    async def _drained(self) -> None:
+        if not self.reads:
+            await asyncio.Event().wait()
+
+    def _too_slow(self, why: str) -> None:
+        self.slow += 1
+
+    def subscribe(self, stream: str = "door") -> Subscription:
+        subscription = Subscription(stream, Identity("ann", "s"), video=False, alerts=True)
+        subscription.held = {}
+        self.wanted.append(subscription)
+        self.talk._replay_later(subscription, 7)
+        return subscription
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_an_alert_that_came_during_the_replay_follows_it() -> None:
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    assert subscription.held is not None
+    subscription.held |= {"a2": b"live", "a1": b"the same again"}
+    talk.answer.set_result([KeptAlert("a1", "ann", b"{}"), KeptAlert("a0", "eve", b"{}")])
+    await settle()
+    assert talk.sent == [b"\x81\x02{}", b"live"]
+    assert subscription.held is None
+
+
+async def test_who_lost_the_stream_during_the_replay_gets_nothing_of_it() -> None:
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    talk.wanted.clear()
+    talk.talk._unwatch(subscription)
+    talk.answer.set_result([KeptAlert("a1", "ann", b"{}")])
+    await settle()
+    assert talk.sent == []
+
+
+async def test_one_socket_replays_one_stream_after_another_and_not_without_end() -> None:
+    talk = Talk()
+    subscriptions = [talk.subscribe(f"s{number}") for number in range(MAX_REPLAYS + 1)]
+    await settle()
+    assert talk.fetches == 1
+    assert len(talk.errors) == 1
+    assert subscriptions[-1].held is None  # it has the live ones at least
+    for subscription in subscriptions:
+        talk.talk._unwatch(subscription)
+    await settle()
+    assert talk.subscribe("again").held == {}
+    await talk.tasks.close()
+
+
+async def test_subscribing_again_and_again_keeps_one_replay() -> None:
+    talk = Talk()
+    for _ in range(50):
+        subscription = talk.subscribe()
+        await settle()
+        talk.talk._unwatch(subscription)
+        await settle()
+    assert talk.errors == []
+    assert talk.talk._replays == {}
+
+
+async def test_a_viewer_that_takes_none_of_them_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "REPLAY_S", 0.05)
+    talk = Talk()
+    talk.reads = False
+    talk.subscribe()
+    talk.answer.set_result([KeptAlert("a1", "ann", b"{}")])
+    async with asyncio.timeout(5):
+        while not talk.slow:
+            await asyncio.sleep(0.01)
+    assert talk.sent == []
+    await talk.tasks.close()
+
+
+async def test_who_has_no_turn_in_time_goes_on_with_the_live_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "REPLAY_TURN_S", 0.05)
+    talk = Talk()
+    talk.of_user = asyncio.Semaphore(0)
+    subscription = talk.subscribe()
+    assert subscription.held is not None
+    subscription.held["a1"] = b"live"
+    async with asyncio.timeout(5):
+        while subscription.held is not None:
+            await asyncio.sleep(0.01)
+    assert talk.sent == [b"live"]
+    assert "door" in talk.errors[0]
+    assert talk.fetches == 0
+
+
+async def test_where_live_alerts_came_too_fast_meanwhile_the_viewer_comes_back_for_them() -> None:
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    subscription.held_too_many = True
+    talk.answer.set_result([])
+    await settle()
+    assert (talk.slow, talk.sent) == (1, [])

@@ -1,0 +1,610 @@
+"""The two lanes of one viewer: messages in order and ahead, frames newest-wins, and both bounded."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from watchout.common.media.frames import Frame
+from watchout.common.metrics import METRICS
+from watchout.common.settings import Settings
+from watchout.gateway.hub.outbound_queue import (
+    UNACKED_EVERY_S,
+    DropReason,
+    OutboundQueue,
+    OutboundQueueFull,
+    Subscription,
+)
+from watchout.identity import Identity
+
+ANN = Identity("ann", "1", 0.0)
+
+
+def wish(stream: str = "door", **wishes: Any) -> Subscription:
+    return Subscription(stream, ANN, video=True, alerts=True, **wishes)
+
+
+def frame(number: int, stream: str = "door") -> Frame:
+    return Frame(stream, number, 0, picture=b"p")
+
+
+def encode(subscription: Subscription, frame: Frame) -> bytes | None:
+    return b"%s %d" % (subscription.stream.encode(), frame.frame_id)
+
+
+def make(**limits: int) -> OutboundQueue:
+    return OutboundQueue(Settings(**limits), encode)  # type: ignore[arg-type]
+
+
+def drain(lanes: OutboundQueue, now: float = 0.0) -> list[bytes]:
+    """What goes out once the socket takes bytes again."""
+    lanes.blocked = False
+    written = []
+    while (wire := lanes.next(now)) is not None:
+        written.append(wire)
+    return written
+
+
+# ── while the socket takes bytes ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_waits_while_the_socket_takes_bytes() -> None:
+    lanes, door = make(), wish()
+    for number in range(1, 100):
+        assert lanes.message(b"alert")
+        assert lanes.frame(door, frame(number), 0.0)
+    assert lanes.waiting == (0, 0)
+    assert lanes.next(0.0) is None
+
+
+def test_frames_never_go_back() -> None:
+    lanes, door = make(), wish()
+    assert lanes.frame(door, frame(5), 0.0)
+    assert not lanes.frame(door, frame(5), 0.0)
+    assert not lanes.frame(door, frame(4), 0.0)
+    assert lanes.frame(door, frame(6), 0.0)
+    assert (door.last_frame_id, door.slot) == (6, None)
+
+
+def test_streams_do_not_hinder_each_other() -> None:
+    lanes, door, yard = make(), wish("door"), wish("yard")
+    assert lanes.frame(door, frame(9), 0.0)
+    assert lanes.frame(yard, frame(1, "yard"), 0.0)
+
+
+# ── while it does not ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_the_frames_that_wait_the_newest_wins() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    for number in (1, 2, 3):
+        assert not lanes.frame(door, frame(number), 0.0)
+    assert lanes.waiting == (0, 1)
+    assert door.skipped == {DropReason.SLOW: 2}
+    assert drain(lanes) == [b"door 3"]
+    assert not lanes.frame(door, frame(3), 0.0)
+
+
+def test_an_older_frame_does_not_take_the_place_of_a_newer_one() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    lanes.frame(door, frame(7), 0.0)
+    lanes.frame(door, frame(6), 0.0)
+    assert drain(lanes) == [b"door 7"]
+
+
+def test_each_stream_has_one_slot() -> None:
+    lanes, wishes = make(), [wish(f"s{n}") for n in range(5)]
+    lanes.blocked = True
+    for number in range(1, 50):
+        for subscription in wishes:
+            lanes.frame(subscription, frame(number, subscription.stream), 0.0)
+    assert lanes.waiting == (0, 5)
+    assert drain(lanes) == [b"s%d 49" % n for n in range(5)]
+
+
+def test_messages_keep_their_order_and_go_ahead_of_frames() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    lanes.frame(door, frame(1), 0.0)
+    assert not lanes.message(b"first")
+    lanes.frame(door, frame(2), 0.0)
+    assert not lanes.message(b"second")
+    assert lanes.waiting == (2, 1)
+    assert drain(lanes) == [b"first", b"second", b"door 2"]
+    assert lanes.waiting == (0, 0)
+
+
+def test_a_message_that_comes_while_waiting_ones_go_out_does_not_overtake_them() -> None:
+    lanes = make()
+    lanes.blocked = True
+    for text in (b"1", b"2"):
+        lanes.message(text)
+    assert lanes.next(0.0) == b"1"
+    assert not lanes.message(b"3")  # the socket filled up again
+    assert drain(lanes) == [b"2", b"3"]
+
+
+def test_frames_that_wait_take_fair_turns() -> None:
+    lanes, door, yard = make(), wish("door"), wish("yard")
+    written = []
+    for number in range(1, 7):
+        lanes.blocked = True
+        lanes.frame(door, frame(number), 0.0)
+        lanes.frame(yard, frame(number, "yard"), 0.0)
+        lanes.blocked = False
+        written.append(lanes.next(0.0))  # the socket takes one frame of two
+    assert [w.split()[0] for w in written if w] == [b"door", b"yard"] * 3
+
+
+def test_a_stream_that_is_wanted_no_more_waits_no_more() -> None:
+    lanes, door, yard = make(), wish("door"), wish("yard")
+    lanes.drop(door)
+    lanes.blocked = True
+    lanes.frame(door, frame(1), 0.0)
+    lanes.frame(yard, frame(1, "yard"), 0.0)
+    lanes.drop(door)
+    assert lanes.waiting == (0, 1)
+    assert drain(lanes) == [b"yard 1"]
+
+
+def test_a_stream_whose_numbers_begin_again_is_followed() -> None:
+    lanes, door = make(), wish(window=1)
+    lanes.frame(door, frame(2**32 - 2), 0.0)
+    lanes.frame(door, frame(2**32 - 1), 0.0)
+    door.begin_again()
+    assert drain(lanes) == []
+    assert lanes.frame(door, frame(1), 0.0)
+    door.acknowledge(1)
+    assert lanes.frame(door, frame(2), 0.0)
+
+
+# ── the bound of the message lane ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_lane_is_full_exactly_at_its_number_of_messages() -> None:
+    lanes = make(alert_lane_messages=3)
+    lanes.blocked = True
+    for _ in range(3):
+        lanes.message(b"12345")
+    with pytest.raises(OutboundQueueFull) as caught:
+        lanes.message(b"")
+    assert (caught.value.messages, caught.value.pending_bytes) == (3, 15)
+
+
+def test_the_lane_is_full_exactly_at_its_number_of_bytes() -> None:
+    lanes = make(alert_lane_bytes=1024)
+    lanes.blocked = True
+    lanes.message(b"x" * 1000)
+    lanes.message(b"x" * 24)
+    with pytest.raises(OutboundQueueFull):
+        lanes.message(b"x")
+    assert lanes.waiting == (2, 0)
+
+
+def test_what_went_out_makes_room() -> None:
+    lanes = make(alert_lane_messages=2, alert_lane_bytes=1024)
+    for _ in range(10):
+        lanes.blocked = True
+        lanes.message(b"x" * 1000)
+        lanes.message(b"x" * 24)
+        assert len(drain(lanes)) == 2
+
+
+def test_frames_take_no_room_of_the_message_lane() -> None:
+    lanes = make(alert_lane_messages=1)
+    lanes.blocked = True
+    for n in range(50):
+        lanes.frame(wish(f"s{n}"), frame(1, f"s{n}"), 0.0)
+    lanes.message(b"alert")
+    assert lanes.waiting == (1, 50)
+
+
+def test_a_socket_that_takes_bytes_has_no_bound() -> None:
+    lanes = make(alert_lane_messages=1, alert_lane_bytes=1024)
+    assert all(lanes.message(b"x" * 2000) for _ in range(10))
+
+
+# ── the window ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_more_frames_are_under_way_than_the_window() -> None:
+    lanes, door = make(), wish(window=2)
+    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2, 3, 4)] == [True, True, False, False]
+    assert lanes.waiting == (0, 1)
+    assert door.skipped == {DropReason.WINDOW: 1}
+    assert lanes.next(0.5) is None
+
+
+def test_an_ack_opens_the_window_for_the_newest_frame() -> None:
+    lanes, door = make(), wish(window=2)
+    for number in (1, 2, 3, 4):
+        lanes.frame(door, frame(number), 0.0)
+    door.acknowledge(1)
+    assert drain(lanes, 0.1) == [b"door 4"]
+    assert not lanes.frame(door, frame(5), 0.1)
+
+
+def test_an_ack_is_for_all_frames_up_to_it() -> None:
+    lanes, door = make(), wish(window=3)
+    for number in (1, 2, 3):
+        assert lanes.frame(door, frame(number), 0.0)
+    door.acknowledge(3)
+    assert [lanes.frame(door, frame(n), 0.0) for n in (4, 5, 6, 7)] == [True, True, True, False]
+
+
+def test_an_ack_of_what_was_never_sent_opens_no_more_than_the_window() -> None:
+    lanes, door = make(), wish(window=1)
+    door.acknowledge(1000)
+    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
+    door.acknowledge(0)
+    assert not lanes.frame(door, frame(3), 0.0)
+
+
+def test_without_a_window_acks_count_for_nothing() -> None:
+    lanes, door = make(), wish()
+    for number in range(1, 1000):
+        assert lanes.frame(door, frame(number), 0.0)
+    door.acknowledge(5)
+    assert not door.unacked
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_a_viewer_that_stops_acknowledging_gets_one_frame_a_second(window: int) -> None:
+    lanes, door = make(), wish(window=window)
+    sent = [n / 30 for n in range(30 * 10) if lanes.frame(door, frame(n + 1), n / 30)]
+    after = sent[window - 1 :]
+    assert len(after) == 10
+    gaps = [later - earlier for earlier, later in itertools.pairwise(after)]
+    assert gaps == [pytest.approx(UNACKED_EVERY_S, abs=0.05)] * 9
+    assert len(door.unacked) <= window
+
+
+def test_the_frame_that_waits_for_the_window_goes_out_after_a_second_without_a_newer_one() -> None:
+    lanes, door = make(), wish(window=1)
+    lanes.frame(door, frame(1), 10.0)
+    lanes.frame(door, frame(2), 10.2)
+    assert lanes.next(10.9) is None
+    assert drain(lanes, 11.0) == [b"door 2"]
+
+
+def test_a_closed_window_holds_up_no_other_stream_and_no_message() -> None:
+    lanes, door, yard = make(), wish("door", window=1), wish("yard")
+    lanes.frame(door, frame(1), 0.0)
+    lanes.frame(door, frame(2), 0.0)
+    assert lanes.frame(yard, frame(1, "yard"), 0.0)
+    assert lanes.message(b"alert")
+    lanes.blocked = True
+    lanes.frame(yard, frame(2, "yard"), 0.0)
+    assert drain(lanes) == [b"yard 2"]
+    door.acknowledge(1)
+    assert drain(lanes) == [b"door 2"]
+
+
+def test_a_frame_that_cannot_be_had_is_passed_over_and_not_under_way() -> None:
+    lanes = OutboundQueue(Settings(), lambda s, f: None if f.frame_id == 2 else encode(s, f))
+    door, yard = wish("door", window=1), wish("yard")
+    lanes.blocked = True
+    lanes.frame(door, frame(2), 0.0)
+    lanes.frame(yard, frame(1, "yard"), 0.0)
+    assert drain(lanes) == [b"yard 1"]
+    assert lanes.frame(door, frame(3), 0.0)
+    door.unsent()
+    assert lanes.frame(door, frame(4), 0.0)
+
+
+# ── the rate ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_max_fps_thins_the_frames_out_evenly() -> None:
+    lanes, door = make(), wish(max_fps=5)
+    sent = [n for n in range(300) if lanes.frame(door, frame(n + 1), n / 30)]
+    assert len(sent) == pytest.approx(50, abs=2)
+    assert max(later - earlier for earlier, later in itertools.pairwise(sent)) <= 7
+    assert door.skipped == {DropReason.RATE: 300 - len(sent)}
+
+
+def test_a_frame_over_the_rate_does_not_wait() -> None:
+    lanes, door = make(), wish(max_fps=1)
+    assert lanes.frame(door, frame(1), 0.0)
+    assert not lanes.frame(door, frame(2), 0.1)
+    assert lanes.waiting == (0, 0)
+    lanes.blocked = True
+    assert not lanes.frame(door, frame(3), 0.2)
+    assert lanes.waiting == (0, 0)
+
+
+# ── why a frame was skipped ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_frame_that_is_no_newer_is_counted_as_old() -> None:
+    lanes, door = make(), wish()
+    lanes.frame(door, frame(5), 0.0)
+    lanes.frame(door, frame(5), 0.0)
+    lanes.blocked = True
+    lanes.frame(door, frame(7), 0.0)
+    lanes.frame(door, frame(6), 0.0)
+    assert door.skipped == {DropReason.OLD: 2}
+
+
+def test_a_frame_that_waited_for_the_window_and_is_overtaken_when_it_opens_is_counted() -> None:
+    lanes, door = make(), wish(window=1)
+    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
+    door.acknowledge(1)
+    assert lanes.frame(door, frame(3), 0.1)
+    assert (door.slot, door.skipped) == (None, {DropReason.WINDOW: 1})
+    assert drain(lanes, 0.1) == []
+
+
+def test_a_frame_that_waits_when_its_viewer_leaves_is_counted_as_gone() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    lanes.frame(door, frame(1), 0.0)
+    lanes.drop(door)
+    lanes.drop(door)
+    assert door.skipped == {DropReason.GONE: 1}
+
+
+def test_a_frame_that_waits_when_the_numbers_begin_again_is_counted_as_old() -> None:
+    lanes, door = make(), wish()
+    lanes.blocked = True
+    lanes.frame(door, frame(2**32 - 1), 0.0)
+    door.begin_again()
+    assert door.skipped == {DropReason.OLD: 1}
+    lanes.frame(door, frame(1), 0.0)
+    assert drain(lanes) == [b"door 1"]
+
+
+def test_a_frame_that_cannot_be_had_is_counted_whether_it_waited_or_not() -> None:
+    lanes = OutboundQueue(Settings(), lambda _s, _f: None)
+    door = wish()
+    assert lanes.frame(door, frame(1), 0.0)
+    door.unsent()
+    lanes.blocked = True
+    lanes.frame(door, frame(2), 0.0)
+    assert drain(lanes) == []
+    assert door.skipped == {DropReason.UNDECODABLE: 2}
+
+
+def test_what_was_skipped_is_told_once() -> None:
+    door = wish()
+    assert door.newly_skipped() == {}
+    door.skip(DropReason.SLOW)
+    door.skip(DropReason.SLOW)
+    assert door.newly_skipped() == {DropReason.SLOW: 2}
+    assert door.newly_skipped() == {}
+    door.skip(DropReason.SLOW)
+    door.skip(DropReason.RATE)
+    told = {why: count for why, count in door.newly_skipped().items() if count}
+    assert told == {DropReason.SLOW: 1, DropReason.RATE: 1}
+    assert door.skipped == {DropReason.SLOW: 3, DropReason.RATE: 1}
+
+
+def test_every_reason_has_a_figure_of_its_own() -> None:
+    assert len({why.metric for why in DropReason}) == len(DropReason)
+    assert all(why.metric in METRICS for why in DropReason)
+
+
+# ── all of it at once ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Watched:
+    """One subscription's story: what was offered to it, and what it got."""
+
+    subscription: Subscription
+    #: The numbers in which every third cannot be had in its format.
+    bad: bool = False
+    offered: int = 0
+    newest: int = 0
+    got: list[int] = field(default_factory=list)
+    told: dict[DropReason, int] = field(default_factory=dict)
+    sent: int = 0
+
+    @property
+    def skipped(self) -> dict[DropReason, int]:
+        return self.subscription.skipped or {}
+
+    def is_bad(self, number: int) -> bool:
+        return self.bad and number % 3 == 0
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """A viewer of four streams whose socket fills and drains as it likes, and who comes and goes."""
+
+    MOST = 6
+    MOST_BYTES = 1024
+    WISHES: ClassVar[dict[str, dict[str, Any]]] = {
+        "a": {}, "b": {"window": 2}, "c": {"max_fps": 4}, "d": {"window": 1, "max_fps": 8},
+    }  # fmt: skip
+    BAD = "bd"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = OutboundQueue(
+            Settings(alert_lane_messages=self.MOST, alert_lane_bytes=self.MOST_BYTES),
+            lambda s, f: None if self.watched[s.stream].is_bad(f.frame_id) else encode(s, f),
+        )
+        self.watched = {name: self.watch(name) for name in self.WISHES}
+        self.left: list[Watched] = []
+        self.now = 0.0
+        self.said: list[bytes] = []
+        self.heard: list[bytes] = []
+
+    def watch(self, name: str) -> Watched:
+        return Watched(wish(name, **self.WISHES[name]), name in self.BAD)
+
+    def write(self, wire: bytes) -> None:
+        if wire.startswith(b"m"):
+            self.heard.append(wire)
+            return
+        assert len(self.heard) == len(self.said), "a frame overtook a message"
+        stream, number = wire.split()
+        watched = self.watched[stream.decode()]
+        watched.got.append(int(number))
+        watched.sent += 1
+
+    def write_all(self) -> None:
+        while (wire := self.lanes.next(self.now)) is not None:
+            self.write(wire)
+
+    @rule(gap=st.floats(0, 1.5))
+    def time_passes(self, gap: float) -> None:
+        self.now += gap
+
+    @rule(size=st.integers(0, 400))
+    def a_message_comes(self, size: int) -> None:
+        wire = b"m%d" % len(self.said) + b"." * size
+        waiting = self.said[len(self.heard) :]
+        if self.lanes.blocked and (len(waiting) == self.MOST or sum(map(len, waiting)) + len(wire) > self.MOST_BYTES):
+            with pytest.raises(OutboundQueueFull):
+                self.lanes.message(wire)
+            return
+        write = self.lanes.message(wire)
+        assert write is not self.lanes.blocked
+        self.said.append(wire)
+        if write:
+            self.write(wire)
+
+    @rule(name=st.sampled_from("abcd"), step=st.integers(-2, 4))
+    def a_frame_comes(self, name: str, step: int) -> None:
+        watched = self.watched[name]
+        number = max(1, watched.newest + step)
+        watched.offered += 1
+        if self.lanes.frame(watched.subscription, frame(number, name), self.now):
+            if watched.is_bad(number):
+                watched.subscription.unsent()
+            else:
+                self.write(b"%s %d" % (name.encode(), number))
+        watched.newest = max(watched.newest, number)
+
+    @rule()
+    def the_socket_is_full(self) -> None:
+        self.lanes.blocked = True
+
+    @precondition(lambda self: self.lanes.blocked)
+    @rule(room=st.integers(1, 12))
+    def the_socket_takes_bytes(self, room: int) -> None:
+        self.lanes.blocked = False
+        while (wire := self.lanes.next(self.now)) is not None:
+            self.write(wire)
+            room -= 1
+            if not room:
+                self.lanes.blocked = True
+                return
+        assert self.heard == self.said
+        plain = self.watched["a"]
+        assert plain.subscription.slot is None
+        assert plain.got[-1:] == ([plain.newest] if plain.newest else [])
+
+    @rule(name=st.sampled_from("bd"), back=st.integers(-1, 5))
+    def the_viewer_acknowledges(self, name: str, back: int) -> None:
+        watched = self.watched[name]
+        assume(watched.got)
+        watched.subscription.acknowledge(max(0, watched.got[-1] - back))
+        if not self.lanes.blocked:
+            self.write_all()
+
+    @precondition(lambda self: not self.lanes.blocked)
+    @rule()
+    def the_timer_of_the_windows_is_due(self) -> None:
+        self.write_all()
+
+    @rule(name=st.sampled_from("abcd"))
+    def the_viewer_leaves_a_stream_and_comes_back(self, name: str) -> None:
+        gone = self.watched[name]
+        self.lanes.drop(gone.subscription)
+        assert gone.subscription.slot is None
+        self.left.append(gone)
+        self.watched[name] = self.watch(name)
+
+    @rule(name=st.sampled_from("abcd"))
+    def the_numbers_begin_again(self, name: str) -> None:
+        watched = self.watched[name]
+        watched.subscription.begin_again()
+        watched.newest, watched.got = 0, []
+
+    @rule(name=st.sampled_from("abcd"))
+    def the_figures_are_brought_up_to_date(self, name: str) -> None:
+        watched = self.watched[name]
+        for why, count in watched.subscription.newly_skipped().items():
+            assert count >= 0
+            watched.told[why] = watched.told.get(why, 0) + count
+        assert watched.told == watched.skipped
+
+    @invariant()
+    def every_frame_that_was_offered_was_sent_or_waits_or_was_skipped_for_one_reason(self) -> None:
+        for watched in (*self.watched.values(), *self.left):
+            waits = watched.subscription.slot is not None
+            assert watched.offered == watched.sent + waits + sum(watched.skipped.values())
+
+    @invariant()
+    def no_reason_is_given_that_cannot_be(self) -> None:
+        for watched in (*self.watched.values(), *self.left):
+            possible = {DropReason.OLD, DropReason.SLOW}
+            subscription = watched.subscription
+            if subscription.max_fps:
+                possible.add(DropReason.RATE)
+            if subscription.window:
+                possible.add(DropReason.WINDOW)
+            if watched.bad:
+                possible.add(DropReason.UNDECODABLE)
+            if watched in self.left:
+                possible.add(DropReason.GONE)
+            assert set(watched.skipped) <= possible
+            assert all(count > 0 for count in watched.skipped.values())
+
+    @invariant()
+    def messages_keep_their_order_and_none_is_skipped(self) -> None:
+        assert self.heard == self.said[: len(self.heard)]
+        assert len(self.said) - len(self.heard) == self.lanes.waiting[0]
+
+    @invariant()
+    def frames_never_go_back_and_none_comes_twice(self) -> None:
+        for watched in (*self.watched.values(), *self.left):
+            assert watched.got == sorted(set(watched.got))
+
+    @invariant()
+    def what_waits_is_bounded(self) -> None:
+        messages, frames = self.lanes.waiting
+        assert messages <= self.MOST
+        assert sum(map(len, self.said[len(self.heard) :])) <= self.MOST_BYTES
+        assert frames == sum(watched.subscription.slot is not None for watched in self.watched.values())
+        assert len(self.lanes._slots or ()) <= len(self.watched)
+        for watched in self.watched.values():
+            assert len(watched.subscription.unacked) <= (watched.subscription.window or 0)
+
+    @invariant()
+    def nothing_waits_without_a_reason(self) -> None:
+        if not self.lanes.blocked:
+            assert self.lanes.waiting[0] == 0
+            assert self.watched["a"].subscription.slot is None
+            assert self.watched["c"].subscription.slot is None
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=50)
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.lists(st.booleans(), max_size=60))
+@settings(max_examples=80)
+def test_a_viewer_that_catches_up_has_the_newest_frame(numbers: list[int], full: list[bool]) -> None:
+    lanes, door = make(), wish()
+    seen: list[bytes] = []
+    for number, blocked in zip(numbers, full, strict=False):
+        if blocked:
+            lanes.blocked = True
+        elif lanes.blocked:
+            seen += drain(lanes)
+        if lanes.frame(door, frame(number), 0.0):
+            seen.append(b"door %d" % number)
+    seen += drain(lanes)
+    offered = numbers[: min(len(numbers), len(full))]
+    assert seen[-1:] == ([b"door %d" % max(offered)] if offered else [])

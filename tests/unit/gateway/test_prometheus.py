@@ -1,0 +1,33 @@
+"""The Prometheus page: every process has a label of its own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from watchout.gateway.http.prometheus import render_metrics
+
+
+def stats_of(*members: tuple[str, int, str]) -> dict[str, Any]:
+    return {
+        "router": {"figures": {"uptime_seconds": 1.0}},
+        "members": [
+            {"id": key, "name": name, "kind": "gateway", "pid": pid, "figures": {"uptime_seconds": float(number)}}
+            for number, (name, pid, key) in enumerate(members)
+        ],
+        "streams": [],
+        "totals": {"producers": 0, "videoConsumers": 0, "alertConsumers": 0},
+    }
+
+
+def labels(page: bytes) -> list[str]:
+    return re.findall(r'watchout_uptime_seconds{process="([^"]+)"}', page.decode())
+
+
+def test_processes_of_one_name_and_one_process_id_are_not_lost() -> None:
+    page = render_metrics(
+        stats_of(("gateway", 1, "a1"), ("gateway", 1, "a2"), ("gateway", 1, "a3"), ("router", 1, "a4")), ("", {})
+    )
+    found = labels(page)
+    assert len(found) == len(set(found)) == 5
+    assert found[:2] == ["router", "gateway"]

@@ -1,0 +1,50 @@
+"""Whose kept alerts a caller may have, as the router is asked for them: never too little, and never a stranger's."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from watchout.common.settings import load
+from watchout.gateway.authorization import Authorization, Owner
+from watchout.identity import Identity
+
+ROLES = (frozenset(), frozenset({"guard"}), frozenset({"nobody"}), frozenset({"guard", "nobody"}))
+RIGHTS = ("", "guard:alerts,nobody:none,*:publish", "guard:view,nobody:none,*:alerts")
+#: An alert's owner, and whose its stream now is.
+ALERTS = [
+    (alert_owner, now_is)
+    for alert_owner in (None, "ann", "bob")
+    for now_is in (None, Owner("ann"), Owner("ann", frozenset({"acme"})), Owner("bob", frozenset({"acme", "other"})))
+]
+
+
+@pytest.mark.parametrize("policy", ["owner", "organization", "authenticated"])
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_the_reach_of_a_caller_has_every_alert_that_he_may_have(policy, rights):
+    environ = {"STREAM_ACCESS": policy, "ROLE_RIGHTS": rights, "DATABASE_URL": "postgres://user@host/db"}
+    access = Authorization(load(environ))
+    asked = 0
+    for own, in_acme, in_other in itertools.product(ROLES, (None, *ROLES), (None, *ROLES)):
+        organizations = {name: roles for name, roles in (("acme", in_acme), ("other", in_other)) if roles is not None}
+        ann = Identity("ann", "s", roles=own, organizations=organizations)
+        reach = access.reach(ann)
+        for alert_owner, now_is in ALERTS:
+            names = now_is.organizations if now_is is not None and now_is.user_id == alert_owner else frozenset()
+            if access.may_hear_kept(ann, alert_owner, now_is):
+                asked += 1
+                assert reach.has(alert_owner, names), (ann, alert_owner, now_is)
+            elif alert_owner == "bob" and (policy == "owner" or not names & organizations.keys()):
+                assert not reach.has(alert_owner, names) or policy == "authenticated"
+    assert asked
+
+
+@pytest.mark.parametrize("policy", ["owner", "organization"])
+def test_a_strangers_alerts_are_not_within_reach(policy):
+    access = Authorization(load({"STREAM_ACCESS": policy, "DATABASE_URL": "postgres://user@host/db"}))
+    reach = access.reach(Identity("ann", "s", organizations={"acme": frozenset()}))
+    assert reach.has("ann", ())
+    assert not reach.has("bob", ())
+    assert not reach.has("bob", ("other",))
+    assert reach.has("bob", ("acme", "other")) is (policy == "organization")

@@ -1,0 +1,128 @@
+"""What a socket hears when it is cut short in its turn: the handshake's end on, with a transport that keeps all."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+
+from watchout.common.errors import CloseCode
+from watchout.common.metrics import Metrics
+from watchout.common.settings import Settings
+from watchout.gateway.authorization import Authorization
+from watchout.gateway.client import turns
+from watchout.gateway.client.handler import ClientHandler
+from watchout.gateway.client.protocol import ClientProtocol, Path
+from watchout.gateway.client.socket import WebSocket
+from watchout.gateway.context import Context
+from watchout.gateway.hub.registry import Hub
+from watchout.gateway.quotas import Connections
+from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
+
+HEAD = (
+    b"GET /streams/subscribe HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class Wire:
+    """A transport."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(bytes(data))
+
+    def get_extra_info(self, name: str) -> None:
+        del name
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def opened() -> tuple[WebSocket, Wire]:
+    """A stranger's socket after its handshake."""
+    settings = Settings()
+    tasks = SimpleNamespace(start=lambda *_: None)
+    sockets: set[WebSocket] = set()
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    ids = StreamIds(bytes(KEY_BYTES))
+    parts: list[Any] = [
+        settings, Metrics(), tasks, None, Authorization(settings), sockets, Connections(settings), hub, None, ids, None,
+        None,
+    ]  # fmt: skip
+    context = Context(*parts)
+    wire = Wire()
+    socket = WebSocket(context, context.connections.opened("127.0.0.1"))
+    socket.connection_made(cast("asyncio.BaseTransport", wire))
+    session = ClientProtocol(Path.SUBSCRIBE, settings, context.access, now=0.0, stream_ids=ids)
+    socket._handler = ClientHandler(context, socket, session)
+    socket._protocol.receive_data(HEAD)
+    (request,) = socket._protocol.events_received()
+    assert isinstance(request, Request)
+    socket._protocol.send_response(socket._protocol.accept(request))
+    socket._protocol.data_to_send()
+    return socket, wire
+
+
+def came(socket: WebSocket, *frames: Frame) -> None:
+    data = b"".join(frame.serialize(mask=True) for frame in frames)
+    buffer = socket.get_buffer(len(data))
+    buffer[: len(data)] = data
+    socket.buffer_updated(len(data))
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each item is one turn of the loop."""
+    monkeypatch.setattr(turns, "TURN_S", -1.0)
+
+
+PINGS = [Frame(Opcode.PING, b"%d" % n) for n in range(4)]
+
+
+async def test_what_came_is_heard_turn_by_turn() -> None:
+    socket, wire = opened()
+    came(socket, *PINGS)
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert [data[2:] for data in wire.written] == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_peer_that_ends_while_its_bytes_wait_is_no_fault() -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    socket, _ = opened()
+    came(socket, *PINGS)
+    socket.eof_received()
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert faults == []
+
+
+async def test_after_a_close_no_ping_that_waited_is_answered() -> None:
+    socket, wire = opened()
+    came(socket, *PINGS)
+    before = len(wire.written)
+    socket.close(CloseCode.POLICY, "x")
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert [data[0] & 0x0F for data in wire.written[before:]] == [Opcode.CLOSE]

@@ -1,0 +1,673 @@
+"""The scheduler's rules, each as a short history; then all of them at once, over random histories."""
+
+from __future__ import annotations
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.mlbridge.virtual_time import Simulation, VirtualService
+from watchout.mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
+from watchout.mlbridge.failover import Failover
+from watchout.mlbridge.refusals import FIRST_PAUSE_S as FIRST_PAUSE_OF_A_STREAM_S
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.scheduler import (
+    FORGET_AFTER_S,
+    TOLD_FOR_S,
+    Answered,
+    Command,
+    GiveUp,
+    Offered,
+    Scheduler,
+    SendFrame,
+)
+
+
+def make(
+    *,
+    max_fps: float = 2.0,
+    in_flight: int = 2,
+    timeout_s: float = 5.0,
+    max_age_s: float = 1e6,
+    max_streams: int = 100,
+    max_waiting_bytes: int = 1 << 20,
+    endpoints: int = 1,
+    max_in_flight_bytes: int = 1 << 20,
+) -> Scheduler[str]:
+    return Scheduler(
+        Failover(endpoints, in_flight, chance=lambda: 0.0),
+        max_fps=max_fps,
+        max_age_s=max_age_s,
+        timeout_s=timeout_s,
+        max_streams=max_streams,
+        max_waiting_bytes=max_waiting_bytes,
+        max_in_flight_bytes=max_in_flight_bytes,
+    )
+
+
+def sent(commands: list[Command[str]]) -> list[str]:
+    return [command.frame for command in commands if isinstance(command, SendFrame)]
+
+
+def offer(scheduler: Scheduler[str], stream: str, number: int, now: float, size: int = 1) -> Offered:
+    return scheduler.offer(stream, (1, number), f"{stream}{number}", size, now)
+
+
+def ticket(commands: list[Command[str]]) -> int:
+    (command,) = commands
+    assert isinstance(command, SendFrame)
+    return command.ticket
+
+
+def test_a_frame_is_sent_at_once_when_the_service_is_free() -> None:
+    scheduler = make()
+    assert offer(scheduler, "a", 1, 10.0) is Offered.WAITS
+    assert scheduler.due(10.0) == [SendFrame(1, "a", "a1", 15.0, 10.0)]
+    assert scheduler.in_flight == 1
+
+
+def test_the_newest_frame_takes_the_place_of_the_one_that_waits() -> None:
+    scheduler = make(max_fps=100)
+    offer(scheduler, "a", 1, 0.0)
+    first = ticket(scheduler.due(0.0))
+    assert offer(scheduler, "a", 2, 0.1) is Offered.WAITS
+    assert offer(scheduler, "a", 3, 0.2) is Offered.REPLACED_ONE
+    assert scheduler.due(0.2) == []
+    assert scheduler.answered(first, 0.3) is Answered.COUNTS
+    assert sent(scheduler.due(0.3)) == ["a3"]
+    assert scheduler.counts.replaced == 1
+
+
+def test_a_frame_older_than_one_that_was_offered_is_never_sent() -> None:
+    scheduler = make(max_fps=100)
+    offer(scheduler, "a", 5, 0.0)
+    assert offer(scheduler, "a", 4, 0.0) is Offered.OVERTAKEN
+    assert offer(scheduler, "a", 5, 0.0) is Offered.OVERTAKEN
+    assert sent(scheduler.due(0.0)) == ["a5"]
+    assert scheduler.counts.replaced == 2
+
+
+def test_a_new_term_may_count_its_frames_from_one_again() -> None:
+    scheduler = make()
+    scheduler.offer("a", (1, 900), "old", 1, 0.0)
+    assert scheduler.offer("a", (2, 1), "new", 1, 0.0) is Offered.REPLACED_ONE
+    assert scheduler.offer("a", (1, 901), "zombie", 1, 0.0) is Offered.OVERTAKEN
+    assert sent(scheduler.due(0.0)) == ["new"]
+
+
+def test_no_more_requests_are_under_way_than_allowed() -> None:
+    scheduler = make(in_flight=2)
+    for stream in "abc":
+        offer(scheduler, stream, 1, 0.0)
+    commands = scheduler.due(0.0)
+    assert sent(commands) == ["a1", "b1"]
+    assert isinstance(commands[1], SendFrame)
+    scheduler.answered(commands[1].ticket, 0.1)
+    assert sent(scheduler.due(0.1)) == [], "one that was never answered leaves the room to the other"
+    assert isinstance(commands[0], SendFrame)
+    scheduler.answered(commands[0].ticket, 0.2)
+    assert sent(scheduler.due(0.2)) == ["c1"]
+
+
+def test_a_stream_is_shown_at_its_rate_and_then_with_its_newest_frame() -> None:
+    scheduler = make(max_fps=2)
+    offer(scheduler, "a", 1, 0.0)
+    scheduler.answered(ticket(scheduler.due(0.0)), 0.01)
+    offer(scheduler, "a", 2, 0.1)
+    offer(scheduler, "a", 3, 0.2)
+    assert scheduler.due(0.2) == []
+    at = scheduler.next_at()
+    assert at is not None
+    assert 0.2 < at <= 0.5
+    assert sent(scheduler.due(at)) == ["a3"]
+
+
+def test_the_rate_holds_over_a_long_time() -> None:
+    scheduler = make(max_fps=2)
+    count = 0
+    for step in range(1000):
+        now = step * 0.033
+        offer(scheduler, "a", step, now)
+        for command in scheduler.due(now):
+            assert isinstance(command, SendFrame)
+            count += 1
+            scheduler.answered(command.ticket, now)
+    assert 64 <= count <= 68
+
+
+def test_the_stream_that_was_served_longest_ago_goes_first() -> None:
+    scheduler = make(in_flight=1, max_fps=1000)
+    for stream in "abc":
+        offer(scheduler, stream, 1, 0.0)
+    order = []
+    now = 0.0
+    for turn in range(2, 11):
+        (command,) = scheduler.due(now)
+        assert isinstance(command, SendFrame)
+        order.append(command.stream)
+        now += 0.01
+        scheduler.answered(command.ticket, now)
+        for stream in "cba":  # whoever comes first does not matter
+            offer(scheduler, stream, turn, now)
+    assert "".join(order) == "abcabcabc"
+
+
+def test_a_stream_that_joins_waits_for_those_that_are_there() -> None:
+    scheduler = make(in_flight=1, max_fps=1000)
+    offer(scheduler, "a", 1, 0.0)
+    offer(scheduler, "b", 1, 0.0)
+    first = ticket(scheduler.due(0.0))
+    offer(scheduler, "new", 1, 0.1)
+    scheduler.answered(first, 0.2)
+    assert sent(scheduler.due(0.2)) == ["b1"]
+
+
+def test_a_request_past_its_deadline_is_given_up_once_and_its_answer_does_not_count() -> None:
+    scheduler = make(timeout_s=1)
+    offer(scheduler, "a", 1, 0.0)
+    number = ticket(scheduler.due(0.0))
+    assert scheduler.next_at() == 1.0
+    assert scheduler.due(0.999) == []
+    assert scheduler.due(1.0) == [GiveUp(number, "a")]
+    assert scheduler.due(1.1) == []
+    assert scheduler.answered(number, 1.2) is Answered.LATE
+    assert not scheduler.failed(number, 1.2)
+    assert scheduler.counts.late == 1
+    assert scheduler.in_flight == 0
+
+
+def test_an_answer_after_the_deadline_but_before_the_timer_does_not_count() -> None:
+    scheduler = make(timeout_s=1)
+    offer(scheduler, "a", 1, 0.0)
+    number = ticket(scheduler.due(0.0))
+    assert scheduler.answered(number, 1.5) is Answered.LATE
+    assert scheduler.due(1.5) == [GiveUp(number, "a")]
+
+
+def test_a_given_up_stream_goes_on_with_its_newest_frame() -> None:
+    scheduler = make(timeout_s=1, in_flight=1)
+    offer(scheduler, "a", 1, 0.0)
+    number = ticket(scheduler.due(0.0))
+    offer(scheduler, "a", 2, 0.5)
+    offer(scheduler, "a", 3, 0.9)
+    given_up, sent_again = scheduler.due(1.0)
+    assert given_up == GiveUp(number, "a")
+    assert sent([sent_again]) == ["a3"]
+
+
+def test_failures_in_a_row_make_a_pause_and_then_one_frame_goes() -> None:
+    scheduler = make(max_fps=1000, in_flight=1)
+    for number in range(OPEN_AFTER):
+        offer(scheduler, "a", number, 1.0 + number)
+        assert scheduler.failed(ticket(scheduler.due(1.0 + number)), 1.0 + number)
+    now = 0.0 + OPEN_AFTER
+    for stream in "abc":
+        offer(scheduler, stream, 100, now)
+    assert scheduler.due(now) == []
+    at = scheduler.next_at()
+    assert at == now + FIRST_PAUSE_S
+    probe = ticket(scheduler.due(at))
+    assert scheduler.due(at + 1.0) == []
+    assert scheduler.answered(probe, at + 1.0) is Answered.COUNTS
+    assert len(sent(scheduler.due(at + 1.0))) == 1
+
+
+def test_what_was_replaced_or_became_too_old_while_the_service_was_away_is_counted_as_that() -> None:
+    scheduler = make(max_fps=1000, in_flight=1, max_age_s=0.05)
+    for number in range(OPEN_AFTER):
+        offer(scheduler, "a", number, float(number))
+        scheduler.failed(ticket(scheduler.due(float(number))), float(number))
+    now = OPEN_AFTER - 1.0
+    offer(scheduler, "a", 10, now)
+    offer(scheduler, "a", 11, now)
+    assert scheduler.next_at() == now + 0.05
+    assert scheduler.due(now + 0.05) == []
+    counts = scheduler.counts
+    assert (counts.away, counts.replaced, counts.too_old) == (2, 0, 0)
+
+
+def test_a_frame_that_waited_past_the_age_limit_is_not_sent() -> None:
+    scheduler = make(max_fps=1000, in_flight=1, max_age_s=1.0)
+    offer(scheduler, "a", 1, 0.0)
+    first = ticket(scheduler.due(0.0))
+    offer(scheduler, "a", 2, 0.5)
+    offer(scheduler, "b", 1, 0.6)
+    assert scheduler.next_at() == 1.5
+    assert scheduler.due(1.5) == []
+    assert (scheduler.counts.too_old, scheduler.waiting) == (1, 1)
+    scheduler.answered(first, 1.59)
+    assert sent(scheduler.due(1.59)) == ["b1"]
+
+
+def test_a_frame_whose_turn_comes_with_its_limit_is_not_sent() -> None:
+    scheduler = make(max_fps=1000, in_flight=1, max_age_s=1.0)
+    offer(scheduler, "a", 1, 0.0)
+    first = ticket(scheduler.due(0.0))
+    offer(scheduler, "b", 1, 0.0)
+    scheduler.answered(first, 1.0)
+    assert scheduler.due(1.0) == []
+
+
+def test_a_stream_whose_frame_became_too_old_keeps_its_turn() -> None:
+    scheduler = make(max_fps=1000, in_flight=1, max_age_s=1.0)
+    offer(scheduler, "a", 1, 0.0)
+    offer(scheduler, "b", 1, 0.0)
+    first = ticket(scheduler.due(0.0))
+    scheduler.due(1.0)
+    offer(scheduler, "a", 2, 1.9)
+    offer(scheduler, "b", 2, 2.0)
+    scheduler.answered(first, 2.1)
+    assert sent(scheduler.due(2.1)) == ["b2"]
+
+
+def test_a_frame_that_came_too_long_ago_is_not_taken_but_known() -> None:
+    scheduler = make(max_age_s=1.0)
+    assert scheduler.offer("a", (0, 5), "late", 1, 10.0, came_at=8.5) is Offered.TOO_OLD
+    assert scheduler.offer("a", (0, 4), "older", 1, 10.0) is Offered.OVERTAKEN
+    assert scheduler.offer("a", (0, 6), "in time", 1, 10.0, came_at=9.5) is Offered.WAITS
+    (command,) = scheduler.due(10.0)
+    assert isinstance(command, SendFrame)
+    assert (command.frame, command.came_at) == ("in time", 9.5)
+
+
+def test_a_frame_cannot_have_come_before_one_that_was_read_before_it() -> None:
+    scheduler = make(in_flight=1, max_age_s=1.0)
+    offer(scheduler, "busy", 1, 0.0)
+    scheduler.due(0.0)
+    scheduler.offer("a", (0, 1), "a1", 1, 5.0, came_at=4.9)
+    scheduler.offer("b", (0, 1), "b1", 1, 5.0, came_at=4.5)
+    scheduler.due(5.0)
+    assert scheduler.next_at() == 5.9
+    scheduler.due(5.9)
+    assert scheduler.waiting == 0
+
+
+def test_a_copy_tries_an_endpoint_and_holds_no_stream() -> None:
+    scheduler = make(max_fps=1000, endpoints=2, timeout_s=5.0)
+    for number in range(OPEN_AFTER):
+        offer(scheduler, "a", number, number / 10)
+        scheduler.failed(ticket(scheduler.due(number / 10)), number / 10)
+    offer(scheduler, "a", 10, 1.0)
+    copy, own = scheduler.due(1.0)
+    assert isinstance(copy, SendFrame)
+    assert isinstance(own, SendFrame)
+    assert (copy.endpoint, copy.copy, own.endpoint, own.copy) == (0, True, 1, False)
+    assert scheduler.in_flight == 2
+    scheduler.answered(own.ticket, 1.1)
+    offer(scheduler, "a", 11, 1.2)
+    again = ticket(scheduler.due(1.2))
+    scheduler.answered(again, 1.3)
+    assert scheduler.due(6.0) == [GiveUp(copy.ticket, "a")]
+    offer(scheduler, "a", 12, 7.0)
+    copy, own = scheduler.due(7.0)
+    assert isinstance(copy, SendFrame)
+    assert scheduler.answered(copy.ticket, 7.1) is Answered.COPY
+    assert (scheduler.counts.sent, scheduler.counts.copies) == (OPEN_AFTER + 3, 2)
+
+
+def test_coverage_is_told_of_streams_that_are_there() -> None:
+    scheduler = make(in_flight=1)
+    offer(scheduler, "a", 1, 0.5)
+    scheduler.answered(ticket(scheduler.due(0.5)), 0.6)
+    offer(scheduler, "b", 1, 5.5)
+    offer(scheduler, "a", 2, 5.6)
+    assert dict(scheduler.coverage(6.5)) == {"a": 1 / 6, "b": 0.0}
+    assert dict(scheduler.coverage(5.55 + TOLD_FOR_S)) == {"a": 1 / 6}
+
+
+def test_a_stream_that_is_not_seen_is_forgotten_with_its_frame() -> None:
+    scheduler = make(in_flight=1, timeout_s=300)
+    offer(scheduler, "busy", 1, 0.0)
+    scheduler.due(0.0)
+    offer(scheduler, "gone", 1, 0.0)
+    assert scheduler.next_at() == FORGET_AFTER_S
+    scheduler.due(FORGET_AFTER_S)
+    assert (scheduler.streams, scheduler.waiting) == (1, 0)  # the one with a request under way is kept
+    assert scheduler.counts.forgotten == 1
+
+
+def test_a_forgotten_stream_may_begin_anew() -> None:
+    scheduler = make()
+    offer(scheduler, "a", 900, 0.0)
+    scheduler.answered(ticket(scheduler.due(0.0)), 0.1)
+    scheduler.due(FORGET_AFTER_S + 1)
+    assert scheduler.streams == 0
+    assert scheduler.next_at() is None
+    offer(scheduler, "a", 1, FORGET_AFTER_S + 2)
+    assert sent(scheduler.due(FORGET_AFTER_S + 2)) == ["a1"]
+
+
+def test_past_the_most_streams_the_one_not_seen_for_longest_is_forgotten() -> None:
+    scheduler = make(max_streams=3, in_flight=1)
+    for number, stream in enumerate("abcd"):
+        offer(scheduler, stream, 1, float(number))
+    assert scheduler.streams == 3
+    assert scheduler.counts.forgotten == 1
+    assert sent(scheduler.due(4.0)) == ["b1"]
+    offer(scheduler, "e", 1, 5.0)  # b has a request under way: c goes
+    assert scheduler.streams == 3
+    given_up, next_one = scheduler.due(9.0)
+    assert given_up == GiveUp(1, "b")
+    assert sent([next_one]) == ["d1"]
+
+
+def test_frames_that_wait_are_bounded_in_bytes_and_the_one_that_waits_longest_goes() -> None:
+    scheduler = make(in_flight=1, max_waiting_bytes=100)
+    for number, stream in enumerate("abc"):
+        offer(scheduler, stream, 1, float(number), size=40)
+    assert scheduler.waiting_bytes == 80
+    assert sent(scheduler.due(3.0)) == ["b1"]
+    assert offer(scheduler, "d", 1, 4.0, size=1000) is Offered.WAITS  # one frame may always wait
+    assert scheduler.waiting == 1
+    assert scheduler.counts.over_bytes == 2
+
+
+def test_clear_lets_go_of_what_waits_and_not_of_what_is_under_way() -> None:
+    scheduler = make(in_flight=1)
+    offer(scheduler, "a", 1, 0.0)
+    number = ticket(scheduler.due(0.0))
+    offer(scheduler, "b", 1, 0.0)
+    scheduler.clear()
+    assert (scheduler.waiting, scheduler.waiting_bytes, scheduler.in_flight) == (0, 0, 1)
+    assert scheduler.answered(number, 0.1) is Answered.COUNTS
+    assert scheduler.due(0.1) == []
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "offer",
+                "offer",
+                "offer",
+                "old",
+                "answer",
+                "fail",
+                "later",
+                "refuse",
+                "unsure",
+                "other",
+                "wait",
+                "jump",
+                "clear",
+            ]
+        ),
+        st.integers(0, 7),
+        st.floats(0.0, 2.0),
+    ),
+    max_size=120,
+)
+
+
+BLAMES = {"refuse": Blame.FRAME, "unsure": Blame.UNSURE, "other": Blame.OTHER}
+
+
+class History:
+    """Carries out what the scheduler says, and looks at each command and at the state after it."""
+
+    def __init__(self, scheduler: Scheduler[str], in_flight: int, max_streams: int, max_age_s: float) -> None:
+        self.scheduler = scheduler
+        self.now = 0.0
+        self.flying: dict[int, SendFrame[str]] = {}
+        self.given_up: list[int] = []
+        self._in_flight = in_flight
+        self._max_streams = max_streams
+        self._max_age_s = max_age_s
+        self._number = 0
+        self._answered = [False, False]
+        self._came: dict[tuple[str, str], float] = {}
+        self._newest_sent: dict[str, int] = {}
+        self._refused_until: dict[str, float] = {}
+
+    def offer(self, which: int, back: int) -> None:
+        self._number += 1
+        stream, order = f"s{which}", max(0, self._number - back)
+        self._came[stream, str(order)] = self.now
+        self.scheduler.offer(stream, (0, order), str(order), 1 + which, self.now)  # each stream of one size
+
+    def end(self, which: int, what: str, length: float) -> None:
+        command = self.flying.pop(list(self.flying)[which % len(self.flying)])
+        if what == "answer":
+            expected = Answered.COPY if command.copy else Answered.COUNTS
+            self._answered[command.endpoint] = True
+            assert self.scheduler.answered(command.ticket, self.now) is expected
+        else:
+            later = length if what == "later" else None
+            assert self.scheduler.failed(command.ticket, self.now, later, BLAMES.get(what, Blame.SERVICE))
+            if what == "refuse" and not command.copy:
+                self._refused_until[command.stream] = self.now + FIRST_PAUSE_OF_A_STREAM_S
+
+    def obey(self) -> None:
+        self._forget()
+        for command in self.scheduler.due(self.now):
+            if isinstance(command, GiveUp):
+                assert self.flying.pop(command.ticket).deadline <= self.now
+                self.given_up.append(command.ticket)
+            else:
+                self._send(command)
+        self._look()
+        self._forget()
+
+    def _send(self, command: SendFrame[str]) -> None:
+        if not command.copy:
+            assert command.stream not in self._streams_flying(), "two of one stream"
+            assert int(command.frame) > self._newest_sent.get(command.stream, -1), "an older frame after a newer one"
+            self._newest_sent[command.stream] = int(command.frame)
+            assert self.now >= self._refused_until.pop(command.stream, 0.0), "a stream that is backed off"
+        assert self.now - self._came[command.stream, command.frame] < self._max_age_s, "a frame older than the limit"
+        limit = self.scheduler.endpoints.each[command.endpoint].limiter.limit
+        before = self._at_endpoint(command.endpoint)
+        assert limit <= self._in_flight
+        # Past the limit: while nothing was answered at all, and beside those of streams that are never answered.
+        room = limit if self._answered[command.endpoint] else self._in_flight
+        aside = min(self._in_flight // 2, self.scheduler._trials)
+        assert before < min(self._in_flight, room + aside) or before == 0
+        self.flying[command.ticket] = command
+
+    def _look(self) -> None:
+        scheduler, now = self.scheduler, self.now
+        assert all(command.deadline > now for command in self.flying.values())
+        assert scheduler.in_flight == len(self.flying)
+        assert scheduler.in_flight_bytes == sum(1 + int(command.stream[1:]) for command in self.flying.values())
+        assert sum(request.retry for request in scheduler._requests.values()) <= 1
+        for which, endpoint in enumerate(scheduler.endpoints.each):
+            assert endpoint.in_flight == self._at_endpoint(which) <= self._in_flight
+        counts = scheduler.counts
+        assert counts.offered == counts.sent + counts.not_sent + scheduler.waiting
+        most_in_flight = len(scheduler.endpoints.each) * self._in_flight
+        assert scheduler.streams <= max(self._max_streams, most_in_flight + 1)
+        assert scheduler.waiting_bytes <= 20 or scheduler.waiting == 1
+        at = scheduler.next_at()
+        assert at is None or at > now, "due has done all there is to do"
+        assert at is not None or not scheduler.streams
+        ready = [*scheduler._ready, *scheduler._ready_on_trial]
+        queued = sorted(place.stream for place in [*ready, *scheduler._later, *scheduler._retries])
+        assert queued == sorted(scheduler._waiting.keys() - self._streams_flying())
+        assert all(0 <= share <= 1 for _, share in scheduler.coverage(now))
+
+    def _streams_flying(self) -> set[str]:
+        return {command.stream for command in self.flying.values() if not command.copy}
+
+    def _at_endpoint(self, number: int) -> int:
+        return sum(command.endpoint == number for command in self.flying.values())
+
+    def _forget(self) -> None:
+        for forgotten in self._newest_sent.keys() - self.scheduler._streams.keys():
+            del self._newest_sent[forgotten]
+        for forgotten in self._refused_until.keys() - self.scheduler._streams.keys():
+            del self._refused_until[forgotten]
+
+
+@settings(max_examples=1000)
+@given(
+    steps=STEPS,
+    in_flight=st.integers(1, 6),
+    max_streams=st.integers(2, 6),
+    fps=st.sampled_from([0.5, 2.0, 50.0]),
+    max_age=st.sampled_from([0.2, 1.0, 100.0]),
+    endpoints=st.integers(1, 2),
+)
+def test_whatever_happens_the_rules_hold(
+    steps: list[tuple[str, int, float]], in_flight: int, max_streams: int, fps: float, max_age: float, endpoints: int
+) -> None:
+    scheduler = make(
+        in_flight=in_flight, max_streams=max_streams, max_fps=fps, timeout_s=1.5, max_age_s=max_age,
+        max_waiting_bytes=20, endpoints=endpoints,
+    )  # fmt: skip
+    history = History(scheduler, in_flight, max_streams, max_age)
+    for what, which, length in steps:
+        match what:
+            case "offer" | "old":
+                history.offer(which, 0 if what == "offer" else 3)
+            case "answer" | "fail" | "later" | "refuse" | "unsure" | "other" if history.flying:
+                history.end(which, what, length)
+            case "answer" if history.given_up:
+                given_up = history.given_up[which % len(history.given_up)]
+                assert scheduler.answered(given_up, history.now) is Answered.LATE
+            case "wait":
+                history.now += length
+            case "jump":
+                history.now = max(history.now, scheduler.next_at() or 0.0)
+            case "clear":
+                scheduler.clear()
+        history.obey()
+    scheduler.clear()
+    assert scheduler.counts.offered == scheduler.counts.sent + scheduler.counts.not_sent
+
+
+class Service:
+    """Answers what a scheduler sends; knows which of the streams that wait could be served by what it saw itself.
+
+    One of which nothing was answered yet is on trial: one place is left to the others, and while trials take more than
+    twice what the last answer took, half of the places. Those that are answered are always to be had.
+    """
+
+    def __init__(self, scheduler: Scheduler[str], answer_after: float) -> None:
+        self._scheduler = scheduler
+        self._answer_after = answer_after
+        self._under_way: list[tuple[SendFrame[str], float]] = []
+        self._proven: set[str] = set()
+        self._last_took = 0.0
+
+    def answer(self, now: float) -> None:
+        for command, sent_at in list(self._under_way):
+            if sent_at + self._answer_after <= now:
+                self._under_way.remove((command, sent_at))
+                assert self._scheduler.answered(command.ticket, now) is Answered.COUNTS
+                self._proven.add(command.stream)
+                self._last_took = now - sent_at
+
+    def take(self, command: SendFrame[str], now: float) -> None:
+        self._under_way.append((command, now))
+
+    def may_take(self, stream: str, now: float) -> bool:
+        """Whether its frame, which waits, could be the next one."""
+        if any(command.stream == stream for command, _ in self._under_way):
+            return False
+        trials = [sent_at for command, sent_at in self._under_way if command.stream not in self._proven]
+        if stream in self._proven or not self._proven or not trials:
+            return True
+        limit = self._scheduler.endpoints.each[0].limiter.limit
+        late = sum(sent_at < now - 2 * self._last_took for sent_at in trials)
+        return len(trials) < limit - 1 and late < max(1, limit // 2)
+
+
+@settings(max_examples=300)
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 4), st.floats(0.0, 0.05)), min_size=20, max_size=200),
+    answer_after=st.floats(0.0, 0.02),
+    in_flight=st.integers(1, 4),
+)
+@example(
+    arrivals=[(0, 0.0)] * 15 + [(2, 0.0), (1, 0.0), (3, 0.0), (2, 0.03125), (0, 0.03125)],
+    answer_after=0.015625,
+    in_flight=2,
+)
+def test_nobody_is_served_twice_while_another_waits_that_could_be_served(
+    arrivals: list[tuple[int, float]], answer_after: float, in_flight: int
+) -> None:
+    scheduler = make(in_flight=in_flight, max_fps=1e6)
+    service = Service(scheduler, answer_after)
+    now = 0.0
+    passed_over_by: dict[str, set[str]] = {}  # those that wait, and who was served since while they could have been
+    for number, (which, gap) in enumerate(arrivals):
+        now += gap
+        service.answer(now)
+        offer(scheduler, f"s{which}", number, now)
+        for command in scheduler.due(now):
+            assert isinstance(command, SendFrame)
+            passed_over_by.pop(command.stream, None)
+            for waits, by in passed_over_by.items():
+                if service.may_take(waits, now):
+                    assert command.stream not in by, f"{waits} waits"
+                    by.add(command.stream)
+            service.take(command, now)
+        for place in [*scheduler._ready, *scheduler._ready_on_trial]:
+            passed_over_by.setdefault(place.stream, set())
+
+
+def test_a_stream_on_trial_that_leaves_its_turn_for_the_room_of_others_is_the_next_one_on_trial() -> None:
+    scheduler = make(in_flight=2, max_fps=1e6)
+    tickets = {}
+    for now, answered, join, expected in (
+        (0.0, "", "abcd", "ab"),
+        (0.1, "ab", "", "ca"),  # one place of two is not for c and d: nothing of them was answered yet
+        (0.2, "a", "", "b"),
+        (0.3, "c", "", "d"),  # before a, which was served after d came
+        (0.4, "b", "", "c"),  # served longest ago
+        (0.5, "d", "e", "a"),  # served longer ago than e is there
+        (0.6, "a", "", "b"),
+        (0.7, "c", "", "d"),
+        (0.8, "b", "", "c"),
+        (0.9, "d", "", "e"),
+    ):
+        for stream in answered:
+            assert scheduler.answered(tickets[stream], now) is Answered.COUNTS
+        for stream in answered + join:
+            offer(scheduler, stream, round(now * 10) + 1, now)
+        commands = scheduler.due(now)
+        assert [command.stream for command in commands if isinstance(command, SendFrame)] == list(expected), now
+        tickets |= {command.stream: command.ticket for command in commands if isinstance(command, SendFrame)}
+
+
+def test_fifty_streams_share_a_service_of_25_frames_per_second_evenly() -> None:
+    simulation = Simulation([VirtualService(1, lambda now: 0.04)], streams=50)
+    simulation.run(200.0)
+    shares = simulation.coverage()
+    mean = sum(shares) / len(shares)
+    assert len(shares) == 50
+    assert 0.45 < mean < 0.55
+    assert max(abs(share - mean) for share in shares) <= 0.1 * mean
+    looks = simulation.answered_of.values()
+    assert max(looks) - min(looks) <= 0.05 * max(looks)
+
+
+def test_streams_of_other_rates_than_most_have_their_share_too() -> None:
+    simulation = Simulation([VirtualService(1, lambda now: 0.04)], streams=50, camera_fps=30.0, max_fps=2.0)
+    simulation.run(100.0)
+    shares = simulation.coverage()
+    mean = sum(shares) / len(shares)
+    assert max(abs(share - mean) for share in shares) <= 0.1 * mean
+
+
+def test_a_service_that_takes_five_seconds_is_told_truly_and_answers_within_the_deadline() -> None:
+    simulation = Simulation([VirtualService(16, lambda now: 5.0)], streams=50, timeout_s=6.0)
+    simulation.run(700.0)
+    shares = simulation.coverage()
+    seconds: dict[str, set[int]] = {}
+    for at, stream, _ in simulation.answers:
+        if 639 <= at < 699:
+            seconds.setdefault(stream, set()).add(int(at))
+    truly = sum(len(looked) for looked in seconds.values()) / 50 / 60
+    assert abs(sum(shares) / len(shares) - truly) < 0.1 * truly
+    assert 0.03 < truly < 16 / 5.0 / 50 + 0.01
+    assert max(age for _, _, age in simulation.answers) < 1.0 + 6.0
+    assert simulation.scheduler.waiting <= 50
+
+
+def test_a_service_slower_than_its_deadline_is_not_asked_more_and_more() -> None:
+    service = VirtualService(16, lambda now: 7.0)
+    simulation = Simulation([service], streams=50, timeout_s=5.0)
+    simulation.run(300.0)
+    assert simulation.answers == []
+    assert len([at for at in service.asked if at > 20]) < 280 / 5.0 + 2, "one probe at a time"
+    assert simulation.coverage() == [0.0] * 50

@@ -1,0 +1,254 @@
+"""The HTTP target against a real server that behaves, and that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.unit.mlbridge.ml_stub import ALERT, MlStub
+from watchout.common.alerts.model import AlertFault
+from watchout.common.media.frames import Frame
+from watchout.common.settings import Settings
+from watchout.mlbridge.refusals import Blame
+from watchout.mlbridge.targets import TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from watchout.mlbridge.targets.http import HttpTarget, blame_of
+
+PICTURE = b"\xff\xd8\xff" + bytes(range(256))
+FRAME = Frame("stream_1", 7, 1_700_000_000_000, picture=PICTURE)
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[MlStub]:
+    stub = MlStub()
+    await stub.start()
+    yield stub
+    stub.released.set()
+    await stub.stop()
+
+
+@pytest.fixture
+async def target(stub: MlStub) -> AsyncIterator[HttpTarget]:
+    target = HttpTarget(stub.url, timeout_s=0.5, connections=4)
+    await target.open(lambda _: None)
+    yield target
+    await target.close()
+
+
+def test_no_url_means_no_target_and_the_scheme_chooses_the_kind() -> None:
+    assert open_target(Settings()) is None
+    assert isinstance(open_target(Settings(ml_service_url="http://127.0.0.1:1")), HttpTarget)
+    assert isinstance(open_target(Settings(ml_service_url="https://example.org")), HttpTarget)
+
+
+def test_credentials_of_the_url_are_not_shown() -> None:
+    shown = HttpTarget("http://user:secret@host:1/ml?key=secret", timeout_s=1, connections=1).shown_as
+    assert shown == "http://host:1/ml/analyze"
+
+
+async def test_the_frame_is_posted_as_the_contract_says(stub: MlStub, target: HttpTarget) -> None:
+    assert await target.show(FRAME) == []
+    assert stub.requests == [
+        {
+            "streamId": "stream_1",
+            "frame": base64.b64encode(PICTURE).decode(),
+            "timestamp": 1_700_000_000_000,
+            "frameId": 7,
+        }
+    ]
+    assert stub.paths == ["/analyze"]
+    assert stub.headers[0]["Content-Type"] == "application/json"
+
+
+async def test_a_data_prefix_and_escapes_of_the_camera_are_gone(stub: MlStub, target: HttpTarget) -> None:
+    text = json.dumps("data:image/jpeg;base64," + base64.b64encode(PICTURE).decode()).replace("/", "\\/")
+    await target.show(Frame("s", 1, 2, text=text.encode()))
+    assert stub.requests[0]["frame"] == base64.b64encode(PICTURE).decode()
+
+
+async def test_a_path_and_a_query_of_the_url_are_kept(stub: MlStub) -> None:
+    target = HttpTarget(stub.url + "/team/a?key=k", timeout_s=1, connections=1)
+    await target.open(lambda _: None)
+    await target.show(FRAME)
+    await target.close()
+    assert stub.paths == ["/team/a/analyze?key=k"]
+
+
+async def test_a_large_frame_goes_through(stub: MlStub, target: HttpTarget) -> None:
+    await target.show(Frame("s", 1, 2, picture=PICTURE[:3] + bytes((3 << 20) - 3)))
+    assert len(stub.requests[0]["frame"]) == 4 << 20
+
+
+async def test_connections_last(stub: MlStub, target: HttpTarget) -> None:
+    for _ in range(5):
+        await target.show(FRAME)
+    assert len(stub.peers) == 1
+
+
+async def test_no_proxy_of_the_environment_is_used(
+    stub: MlStub, monkeypatch: pytest.MonkeyPatch, target: HttpTarget
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    await target.show(FRAME)
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ({"alert": ALERT}, [ALERT]),
+        ({"alerts": [ALERT, ALERT]}, [ALERT, ALERT]),
+        ({"alert": ALERT, "alerts": [{"x": 1}]}, [ALERT, {"x": 1}]),
+        ({"alert": 7}, [7]),
+        ({}, []),
+        ({"alert": None, "alerts": None}, []),
+    ],
+)
+async def test_the_alerts_of_an_answer_are_found(
+    stub: MlStub, target: HttpTarget, answer: object, found: object
+) -> None:
+    stub.mode, stub.answer = "answer", answer
+    assert await target.show(FRAME) == found
+
+
+@pytest.mark.parametrize("text", ["", "no json", '{"alert":', "[" * 100_000, "\x00", '{"a":' * 50_000, "9" * 5000])
+async def test_an_answer_that_is_no_json_is_unusable(stub: MlStub, target: HttpTarget, text: str) -> None:
+    stub.mode, stub.answer = "text", text
+    with pytest.raises(UnusableAnswer):
+        await target.show(FRAME)
+
+
+@pytest.mark.parametrize("answer", [[], [ALERT], None, "alert", 7, ALERT, {"detections": [1]}, {"error": "boom"}])
+async def test_json_in_another_form_is_unusable(stub: MlStub, target: HttpTarget, answer: object) -> None:
+    stub.mode, stub.answer = "answer", answer
+    with pytest.raises(UnusableAnswer) as raised:
+        await target.show(FRAME)
+    assert raised.value.blame is Blame.UNSURE
+
+
+@pytest.mark.parametrize("status", [202, 204, 205])
+async def test_a_status_that_says_that_there_is_no_answer_needs_none(
+    stub: MlStub, target: HttpTarget, status: int
+) -> None:
+    stub.mode, stub.answer = "bare", status
+    assert await target.show(FRAME) == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "blame"),
+    [
+        ((400, 406, 409, 412, 413, 415, 416, 418, 422, 423, 424, 451, 460, 499), Blame.FRAME),
+        ((401, 402, 405, 407, 411, 421, 425, 426, 428, 429, 431, 100, 300, 302, 307), Blame.SERVICE),
+        ((403, 404, 408, 410, 500, 501, 502, 503, 504, 520, 599), Blame.UNSURE),
+    ],
+)
+def test_a_status_says_whose_fault_it_is(statuses: tuple[int, ...], blame: Blame) -> None:
+    assert {status: blame_of(status) for status in statuses} == dict.fromkeys(statuses, blame)
+
+
+async def test_a_service_that_asks_for_time_is_not_ill_for_one_frame(stub: MlStub, target: HttpTarget) -> None:
+    stub.mode, stub.answer, stub.answer_headers = "status", 503, {"Retry-After": "7"}
+    with pytest.raises(TargetFailure) as raised:
+        await target.show(FRAME)
+    assert (raised.value.blame, raised.value.retry_after_s) == (Blame.SERVICE, 7.0)
+
+
+async def test_nan_is_seen_so_that_it_can_be_refused(stub: MlStub, target: HttpTarget) -> None:
+    stub.mode, stub.answer = "text", '{"alert":{"severity":"low","message":"m","metadata":{"confidence":NaN}}}'
+    (alert,) = await target.show(FRAME)
+    assert isinstance(alert, dict)
+
+
+@pytest.mark.parametrize("answer", [{"alerts": {}}, {"alerts": "no"}, {"alerts": [ALERT] * 101}])
+async def test_alerts_of_a_wrong_shape_are_a_fault(stub: MlStub, target: HttpTarget, answer: object) -> None:
+    stub.mode, stub.answer = "answer", answer
+    with pytest.raises(AlertFault):
+        await target.show(FRAME)
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503, 300])
+async def test_any_status_but_success_is_a_failure(stub: MlStub, target: HttpTarget, status: int) -> None:
+    stub.mode, stub.answer = "status", status
+    with pytest.raises(TargetFailure, match=str(status)):
+        await target.show(FRAME)
+
+
+async def test_a_redirect_is_a_failure_and_is_not_followed(stub: MlStub, target: HttpTarget) -> None:
+    stub.mode = "redirect"
+    with pytest.raises(TargetFailure, match="307"):
+        await target.show(FRAME)
+    assert stub.paths == ["/analyze"]
+
+
+@pytest.mark.parametrize("mode", ["hang", "drip"])
+async def test_the_deadline_is_for_the_whole_answer(stub: MlStub, target: HttpTarget, mode: str) -> None:
+    stub.mode = mode
+    began = time.monotonic()
+    with pytest.raises(TargetTimeout):
+        await target.show(FRAME)
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("mode", ["huge", "announced"])
+async def test_an_answer_over_a_mebibyte_is_a_failure(stub: MlStub, target: HttpTarget, mode: str) -> None:
+    stub.mode = mode
+    with pytest.raises(TargetFailure, match="1048576"):
+        await target.show(FRAME)
+    stub.mode = "none"
+    assert await target.show(FRAME) == []
+
+
+async def test_a_compressed_answer_is_not_unpacked(stub: MlStub, target: HttpTarget) -> None:
+    stub.mode = "gzip"
+    with pytest.raises(UnusableAnswer):
+        await target.show(FRAME)
+    assert stub.headers[0]["Accept-Encoding"] == "identity"
+
+
+async def test_a_closed_port_is_a_failure_and_the_service_is_found_when_it_is_back(
+    stub: MlStub, target: HttpTarget
+) -> None:
+    await target.show(FRAME)
+    await stub.stop()
+    with pytest.raises(TargetFailure):
+        await target.show(FRAME)
+    with pytest.raises(TargetFailure, match="no connection"):
+        await target.show(FRAME)
+    await stub.start()
+    assert await target.show(FRAME) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort",
+     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+     b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000],
+)  # fmt: skip
+async def test_broken_http_is_a_failure(answer: bytes) -> None:
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer_and_close, "127.0.0.1", 0)
+    target = HttpTarget(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=1, connections=1)
+    await target.open(lambda _: None)
+    with pytest.raises(TargetFailure):
+        await target.show(FRAME)
+    await target.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_name_that_does_not_resolve_is_a_failure() -> None:
+    target = HttpTarget("http://no-such-host.invalid", timeout_s=2, connections=1)
+    await target.open(lambda _: None)
+    with pytest.raises(TargetFailure):
+        await target.show(FRAME)
+    await target.close()
