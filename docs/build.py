@@ -12,7 +12,6 @@ from watchout.common.settings import database_url
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
-TREE_BEGIN, TREE_END = "<!-- modules: generated, see docs/build.py -->", "<!-- end of modules -->"
 BEGIN, END = "<!-- messages: generated, see docs/build.py -->", "<!-- end of messages -->"
 
 OPTIONS_BEGIN, OPTIONS_END = "<!-- options: generated, see docs/build.py -->", "<!-- end of options -->"
@@ -32,19 +31,18 @@ def with_messages(page: str) -> str:
     return f"{before}{BEGIN}\n\n{messages.render_markdown()}\n{END}{after}"
 
 
-def with_tree(page: str) -> str:
-    """docs/architecture.md with the list of modules made anew: the first sentence of each module's docstring."""
-    before, _, rest = page.partition(TREE_BEGIN)
-    _, _, after = rest.partition(TREE_END)
-    return f"{before}{TREE_BEGIN}\n\n{render_tree()}\n{TREE_END}{after}"
-
-
-def render_tree() -> str:
-    """One table for each folder: module, role."""
-    lines: list[str] = []
+def render_modules() -> str:
+    """docs/modules.md: one table for each package, with the first paragraph of each module's docstring."""
+    lines = [
+        "# Modules",
+        "",
+        "Generated from the docstrings of the modules (`make docs`). How they work together: [architecture.md](architecture.md).",
+        'A module whose role ends in "Pure" has no socket, clock, log or random number.',
+        "",
+    ]
     for package in PACKAGES:
         for folder in sorted({path.parent for path in (ROOT / package).rglob("__init__.py")}):
-            lines += [f"### {folder.relative_to(ROOT).as_posix()}/", "", _role(folder / "__init__.py"), ""]
+            lines += [f"## {folder.relative_to(ROOT).as_posix()}/", "", _role(folder / "__init__.py"), ""]
             modules = [p for p in sorted(folder.glob("*.py")) if p.stem not in ("__init__", "__main__")]
             if modules:
                 lines += ["| module | role |", "|---|---|", *(f"| `{p.stem}` | {_role(p)} |" for p in modules), ""]
@@ -62,8 +60,7 @@ def main() -> None:
     (HERE / "settings.md").write_text(settings.render_markdown())
     bus = HERE / "bus.md"
     bus.write_text(with_messages(bus.read_text()))
-    architecture = HERE / "architecture.md"
-    architecture.write_text(with_tree(architecture.read_text()))
+    (HERE / "modules.md").write_text(render_modules())
     better_auth = HERE / "better-auth.md"
     better_auth.write_text(with_options(better_auth.read_text()))
     for name, make in schemas.FILES.items():
