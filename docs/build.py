@@ -36,7 +36,8 @@ def render_modules() -> str:
     lines = [
         "# Modules",
         "",
-        "Generated from the docstrings of the modules (`make docs`). How they work together: [architecture.md](architecture.md).",
+        "Generated from the docstrings of the modules (`make docs`). How they work together:",
+        "[architecture.md](architecture.md).",
         'A module whose role ends in "Pure" has no socket, clock, log or random number.',
         "",
     ]
