@@ -9,7 +9,6 @@ import asyncio
 import random
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -262,8 +261,3 @@ async def _open(edge: Edge, path: str) -> ClientConnection:
         raise _NoAnswerError(f"nothing is running at {edge.url} (is `honcho start` up?)") from None
     except InvalidHandshake as exc:
         raise Failure(f"{edge.url} does not answer as a WebSocket server: {printable(exc)}") from None
-
-
-def now_ms() -> int:
-    """The time as the protocol has it."""
-    return time.time_ns() // 1_000_000

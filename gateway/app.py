@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from watchout.common import log, supervisor
+from watchout.common.clock import now_ms
 from watchout.common.metrics import Metrics
 from watchout.common.process import descriptors, memory
 from watchout.common.process.command import process_command
@@ -18,7 +19,7 @@ from watchout.common.service import Tasks, run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.gateway.authorization import Authorization
-from watchout.gateway.context import Context, now_ms
+from watchout.gateway.context import Context
 from watchout.gateway.http.app import JsonRequestHandler, make_app
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.listen.dispatch import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets

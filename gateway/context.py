@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -89,8 +88,3 @@ class Context:
             self.hub.missed(subscription.stream, skipped)
             for why, count in skipped.items():
                 self.metrics.values[why.metric] += count
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch, for the wire."""
-    return time.time_ns() // 1_000_000

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from watchout.common import log, supervisor
+from watchout.common import clock, log, supervisor
 from watchout.common.alerts.model import Alert, Severity
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
 from watchout.common.bus.client import BusClient, Reply
@@ -260,7 +259,7 @@ class RouterClient:
 
         Raises `RouterUnavailable`.
         """
-        self.picture_wanted(stream, time.time_ns() // 1_000_000)
+        self.picture_wanted(stream, clock.now_ms())
         if self.hub.publication(stream) is not None:
             return self.hub.newest(stream)
         if word.status == "offline":
@@ -294,7 +293,7 @@ class RouterClient:
     # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _message(self, body: FromRouter) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         match body:
             case Status():
                 owner_known = self.hub.owner(body.stream) is not None
@@ -355,7 +354,7 @@ class RouterClient:
         changes: Iterator[Message] = self.hub.changes(now)
         for body in changes:
             self.link.send(body)  # while the router is away this tells nothing; the snapshot will
-        self.hub.tell_demand(now, time.time_ns() // 1_000_000)
+        self.hub.tell_demand(now, clock.now_ms())
 
     def _send_reports(self) -> None:
         if self.link.live:
@@ -366,7 +365,7 @@ class RouterClient:
         for body in self.hub.snapshot(self._loop.time()):
             yield body
         if (epoch := self.link.epoch) != self._told_gone:
-            for gone in self.hub.gone(time.time_ns() // 1_000_000):
+            for gone in self.hub.gone(clock.now_ms()):
                 yield gone
             self._told_gone = epoch
 

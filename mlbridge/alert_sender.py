@@ -18,6 +18,7 @@ from watchout.common import log, supervisor
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
 from watchout.common.bus.client import Reply
 from watchout.common.bus.messages import FOR_ALERT, Accepted, Message, RaiseAlert, Refused
+from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode, RouterUnavailable
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import TokenBucket
@@ -96,7 +97,7 @@ class AlertSender:
 
         `age_ms` is how old that frame was when the answer came.
         """
-        read = read_alerts(values, frame, now_ms=time.time_ns() // 1_000_000)
+        read = read_alerts(values, frame, now_ms=now_ms())
         for reason in read.refused:
             self.refused(reason)
         now = time.monotonic()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from watchout.common import log, supervisor
+from watchout.common import clock, log, supervisor
 from watchout.common.bus.membership import BEAT_EVERY_S
 from watchout.common.bus.messages import (
     FOR_ALERT,
@@ -117,7 +116,7 @@ class Router:
         self._lock = lock_home(self._settings.home)
         self._started = self._ticked = self._loop.time()
         self._warned = float("-inf")
-        self._epoch, had_former = next_epoch(self._settings.home, _now_ms())
+        self._epoch, had_former = next_epoch(self._settings.home, clock.now_ms())
         self._members = Members(self._epoch)
         self._streams = Streams(
             self._epoch,
@@ -128,7 +127,7 @@ class Router:
             reserved_max=self._settings.stream_reserved_max,
         )
         self._reservations = ReservationFile(self._settings.home, failed=self._streams.change_all)
-        for name, reservation in self._reservations.load(now_ms := _now_ms()):
+        for name, reservation in self._reservations.load(now_ms := clock.now_ms()):
             ended_at = self._started - (now_ms - reservation.ended_at) / 1000
             self._streams.restore(name, replace(reservation, ended_at=ended_at))
         if self._settings.alert_webhook_url is not None:
@@ -243,7 +242,7 @@ class Router:
             self._send_all(self._streams.bridge_joined(bridge))
 
     def _take(self, member: bytes, body: FromMember) -> None:  # noqa: C901 - one arm per message, no logic
-        now, now_ms = self._loop.time(), _now_ms()
+        now, now_ms = self._loop.time(), clock.now_ms()
         match body:
             case Heartbeat():
                 known = self._members.get(member)
@@ -490,7 +489,7 @@ class Router:
     def _prune(self) -> None:
         now = self._loop.time()
         self._streams.prune(now)
-        self._book.prune(_now_ms())
+        self._book.prune(clock.now_ms())
         self._alert_ids.prune(now)
         self._log_of_alerts.prune(now)
         self._pictures.prune(now)
@@ -498,7 +497,7 @@ class Router:
     def _save_reservations(self) -> None:
         if self._reservations is None or not self._streams.changed or not self._reservations.ready(self._loop.time()):
             return
-        now, now_ms, whole = self._loop.time(), _now_ms(), self._streams.changed_all
+        now, now_ms, whole = self._loop.time(), clock.now_ms(), self._streams.changed_all
         changes: list[Change] = [
             (name, known and replace(known, ended_at=now_ms - (now - known.ended_at) * 1000))
             for name, known in self._streams.take_changes()
@@ -507,7 +506,7 @@ class Router:
 
     def _decide_waiting(self) -> None:
         waiting, self._waiting = self._waiting or [], None
-        self._send_all(self._streams.settle(_now_ms()))
+        self._send_all(self._streams.settle(clock.now_ms()))
         guarding = supervisor.current().guarding
         for member, body in waiting:
             with guarding("what waited for the start"):
@@ -517,11 +516,11 @@ class Router:
     def _decide(self, member: bytes, body: Claim | Lookup | RaiseAlert) -> None:
         match body:
             case Claim():
-                self._send_all(self._streams.claim(member, body, self._loop.time(), _now_ms()))
+                self._send_all(self._streams.claim(member, body, self._loop.time(), clock.now_ms()))
             case Lookup():
                 self._send(member, self._streams.found(body.request, body.stream))
             case RaiseAlert():
-                self._alert(member, body, _now_ms())
+                self._alert(member, body, clock.now_ms())
 
     def _gone(self, member: bytes, why: str) -> None:
         known = self._members.remove(member)
@@ -531,7 +530,7 @@ class Router:
         if known is not None:
             level = _log.info if why == "ended" else _log.warning
             level("member gone", kind=known.hello.kind, name=known.hello.name, pid=known.hello.pid, why=why)
-        self._send_all(self._streams.member_gone(member, self._loop.time(), _now_ms()))
+        self._send_all(self._streams.member_gone(member, self._loop.time(), clock.now_ms()))
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -554,10 +553,6 @@ class Router:
                 return
             message = encode(self._epoch, seq, Refused(request=body.request, code="ROUTING_ERROR", message=str(exc)))
         self._bus.send_control(member, message)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @process_command(

@@ -11,10 +11,10 @@ import msgspec
 from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import Accepted, Answer, Query, RaiseAlert, Refused
+from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
-from watchout.ctl.client import now_ms
 from watchout.ctl.directory import ids_of, others_than
 from watchout.ctl.environment import Failure, home_option, read_environment, run, stream_id
 from watchout.ctl.terminal import counted, printable

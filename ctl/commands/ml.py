@@ -16,6 +16,7 @@ import click
 import msgspec
 from rich.text import Text
 
+from watchout.common.clock import now_ms
 from watchout.common.media.codecs import KNOWN, sniff
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
@@ -104,7 +105,7 @@ async def _try(
     settings: Settings, pictures: list[tuple[str, bytes]], stream: str, as_json: bool, codes: list[int]
 ) -> None:
     from watchout.ctl.ml.report import Outcome
-    from watchout.ctl.ml.trial import now_ms, witness
+    from watchout.ctl.ml.trial import witness
 
     screen = Screen()
     said: list[Text] = []  # comes before its picture's own line can be written

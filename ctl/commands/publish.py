@@ -11,11 +11,12 @@ from typing import Final
 
 import click
 
+from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import RateMeter
 from watchout.ctl import environment as env
-from watchout.ctl.client import Connection, Edge, Message, encode_frame, keep_connected, now_ms
+from watchout.ctl.client import Connection, Edge, Message, encode_frame, keep_connected
 from watchout.ctl.sources.open import Source, open_source
 from watchout.ctl.sources.pump import Pump
 from watchout.ctl.terminal import Screen, alert_line, counted, printable, size

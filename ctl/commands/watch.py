@@ -13,10 +13,11 @@ import click
 import msgspec
 from rich.text import Text
 
+from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.media.rate import RateMeter
-from watchout.ctl.client import Connection, Edge, Message, keep_connected, now_ms
+from watchout.ctl.client import Connection, Edge, Message, keep_connected
 from watchout.ctl.directory import others_than, viewable
 from watchout.ctl.environment import (
     Failure,

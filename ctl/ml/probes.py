@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from watchout.common.alerts.model import AlertFault
+from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.common.toolbox.reach import reach
@@ -29,7 +30,6 @@ from watchout.ctl.environment import Failure
 from watchout.ctl.ml import conformance
 from watchout.ctl.ml.conformance import Came, Load
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE, TRUNCATED, padded
-from watchout.ctl.ml.trial import now_ms
 from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, open_target
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_answer, read_json
 from watchout.mlbridge.targets.http import NO_ANSWER

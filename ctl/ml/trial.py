@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from watchout.common.alerts.model import Alert, AlertFault
+from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
@@ -42,11 +43,6 @@ UNLIMITED_FPS: Final = 1e6
 #: Told each alert as it came, and each reason for which one was refused.
 OnAlert = Callable[[Told], None]
 OnRefused = Callable[[str], None]
-
-
-def now_ms() -> int:
-    """The time as the protocol has it."""
-    return time.time_ns() // 1_000_000
 
 
 class Witness:

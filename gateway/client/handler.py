@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from watchout.common import log
 from watchout.common.alerts import model
 from watchout.common.bus.messages import Granted, Refused
+from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway import wire
 from watchout.gateway.authorization import Owner
@@ -38,7 +39,7 @@ from watchout.gateway.client.protocol import (
     Waiting,
     Watch,
 )
-from watchout.gateway.context import Context, now_ms
+from watchout.gateway.context import Context
 from watchout.gateway.hub.outbound_queue import DropReason, Subscription
 from watchout.gateway.hub.registry import Publication
 from watchout.gateway.router_client import KeptAlert
@@ -118,7 +119,7 @@ class ClientHandler:
         session = self.session
         if not session.may_send_plain:
             return False
-        clock_ms = time.time_ns() // 1_000_000
+        clock_ms = now_ms()
         taken = intake.plain(count, publication.json_head, publication.name, publication.next_frame_id, clock_ms)
         if taken is None:
             return False

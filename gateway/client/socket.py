@@ -22,6 +22,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from watchout.common import log
+from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.gateway import wire
@@ -32,7 +33,7 @@ from watchout.gateway.client.handshake import HandshakeFault, one_form, path_and
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.client.unfinished import FREE_BYTES
 from watchout.gateway.closed_transport import GONE
-from watchout.gateway.context import Context, now_ms
+from watchout.gateway.context import Context
 from watchout.gateway.hub.outbound_queue import (
     UNACKED_EVERY_S,
     DropReason,

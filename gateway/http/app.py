@@ -19,6 +19,7 @@ from aiohttp import HttpVersion11, web
 from watchout.common import log, supervisor
 from watchout.common.alerts import model
 from watchout.common.alerts.model import ALERT_ID, STREAM_ID, AlertFault
+from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.toolbox.jsontext import JsonFault, read_json
@@ -27,7 +28,7 @@ from watchout.gateway.authorization import Owner, Right
 from watchout.gateway.budget import Budget
 from watchout.gateway.client.handshake import is_upgrade, names_websocket, read_target
 from watchout.gateway.client.protocol import Path
-from watchout.gateway.context import Context, now_ms
+from watchout.gateway.context import Context
 from watchout.gateway.http import queries
 from watchout.gateway.http.caller import Caller
 from watchout.gateway.http.conditional import entity_tag, not_modified

@@ -15,8 +15,9 @@ from typing import Final
 
 from aiohttp import web
 
+from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
-from watchout.gateway.context import Context, now_ms
+from watchout.gateway.context import Context
 from watchout.gateway.http.mjpeg_parts import (
     BOUNDARY,
     FIRST_BOUNDARY,

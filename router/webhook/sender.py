@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from watchout.common import log
+from watchout.common import clock, log
 from watchout.common.alerts.model import Alert
 from watchout.common.alerts.webhook_signature import sign, webhook_id_of
 from watchout.common.media.rate import TokenBucket
@@ -82,7 +82,7 @@ class WebhookSender:
         """One more alert, to be sent when there is a turn for it."""
         body = alert.to_json()
         delivery = Delivery(webhook_id_of(alert.id), alert.id, alert.stream_id, body, time.monotonic())
-        self._deliveries.offer(delivery, _now_ms())
+        self._deliveries.offer(delivery, clock.now_ms())
         self._turn()
 
     def report(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class WebhookSender:
         return f"{self._url.scheme}://{self._url.host}"
 
     def _turn(self) -> None:
-        for delivery in self._deliveries.due(time.monotonic(), _now_ms()):
+        for delivery in self._deliveries.due(time.monotonic(), clock.now_ms()):
             self._tasks.start(self._deliver(delivery), "webhook")
         at = self._deliveries.next_at()
         self._alarm.set(None if at is None else self._loop.time() + max(0.0, at - time.monotonic()))
@@ -143,7 +143,7 @@ class WebhookSender:
             reason = _reason(exc)
         else:
             reason = f"it answered with status {status}" + (", and redirects are not followed" * (status // 100 == 3))
-        now, now_ms = time.monotonic(), _now_ms()
+        now, now_ms = time.monotonic(), clock.now_ms()
         if 200 <= status < 300:
             self._deliveries.taken(delivery)
         elif status == 410:
@@ -210,7 +210,3 @@ def _reason(exc: Exception) -> str:
         case aiohttp.ServerDisconnectedError():
             return "it closed the connection without an answer"
     return f"no HTTP answer: {type(exc).__name__}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from tests.kit.clients import JPEG, Camera, Clients, Viewer, eventually, http, now_ms
+from tests.kit.clients import JPEG, Camera, Clients, Viewer, eventually, http
 from tests.kit.processes import SERVICE_TOKEN, Process, Watchout, free_port
 from tests.unit.mlbridge.ml_stub import MlStub
+from watchout.common.clock import now_ms
 
 pytestmark = pytest.mark.e2e
 #: What must come gets this long: the machine may be busy with other tests.

@@ -21,10 +21,11 @@ import pytest
 
 from benchmarks import fetch
 from benchmarks.systems import Missing
-from tests.kit.clients import Camera, eventually, http, new_name, now_ms
+from tests.kit.clients import Camera, eventually, http, new_name
 from tests.kit.processes import Process, Watchout, clean_environ, free_port, poll, running
 from tests.kit.readers import COMES_S, Reader, gateway_figures
 from tests.kit.services import missing
+from watchout.common.clock import now_ms
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
 

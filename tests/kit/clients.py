@@ -25,6 +25,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from watchout.common.clock import now_ms
+
 DEADLINE_S: Final = 5.0
 #: No picture that a decoder takes, but it begins as one.
 JPEG: Final = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)) + b"\xff\xd9"
@@ -35,10 +37,6 @@ Message = dict[str, Any]
 
 _HEADER: Final = struct.Struct(">BBBBIQBB")
 _numbers: Final = itertools.count()
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def new_name(kind: str = "cam") -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import pybase64
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, parse_binary
 
@@ -86,7 +86,7 @@ class FakeGateway:
                     await socket.send(frame.to_json(), text=True)
 
     async def _say(self, socket: ServerConnection, message: dict[str, Any]) -> None:
-        await socket.send(json.dumps({"timestamp": _now_ms(), **message}))
+        await socket.send(json.dumps({"timestamp": now_ms(), **message}))
 
     async def _serve(self, socket: ServerConnection) -> None:
         try:
@@ -154,7 +154,3 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> Non
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

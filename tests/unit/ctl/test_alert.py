@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.ctl.conftest import Ctl
 from tests.unit.ctl.fake_router import FakeRouter
-from watchout.ctl.client import now_ms
+from watchout.common.clock import now_ms
 
 
 @pytest.fixture

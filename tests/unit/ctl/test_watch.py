@@ -12,9 +12,10 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
 from tests.unit.ctl.conftest import TINY_JPEG, Ctl, Start
+from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
-from watchout.ctl.client import Edge, now_ms
+from watchout.ctl.client import Edge
 from watchout.ctl.commands.watch import Watcher, moment, safe_name
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from typing import Any
 
 from aiohttp import web
+
+from watchout.common.clock import now_ms
 
 ALERT = {"severity": "high", "message": "a person"}
 
@@ -63,7 +64,7 @@ class MlStub:
         self.headers.append(dict(request.headers))
         self.peers.add(request.transport.get_extra_info("peername") if request.transport else None)
         stream = body["streamId"]
-        self.looks.append((time.time_ns() // 1_000_000, stream, body["frameId"], body["timestamp"]))
+        self.looks.append((now_ms(), stream, body["frameId"], body["timestamp"]))
         assert stream not in self.under_way, "two requests of one stream at once"
         self.under_way.append(stream)
         self.most_under_way = max(self.most_under_way, len(self.under_way))

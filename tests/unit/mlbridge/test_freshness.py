@@ -14,6 +14,7 @@ import pytest
 from tests.kit.fake_router import FakeRouter
 from tests.unit.mlbridge.ml_stub import ALERT, MlStub
 from tests.unit.mlbridge.polling import until
+from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import METRICS
 from watchout.common.settings import Settings
@@ -92,7 +93,7 @@ class Cameras:
     def shoot(self) -> None:
         self.number += 1
         for stream in self._streams:
-            self._router.push(Frame(stream, self.number, time.time_ns() // 1_000_000, term=1, picture=PICTURE))
+            self._router.push(Frame(stream, self.number, now_ms(), term=1, picture=PICTURE))
 
     async def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         give_up_at = time.monotonic() + timeout_s
