@@ -299,7 +299,7 @@ MUTATIONS: Final = (
         file="common/bus/zeromq/curve.py",
         before="        return self._keys.get(key)\n",
         after='        return self._keys.get(key) or "anybody"\n',
-        unit=("tests/unit/common/test_curve.py",),
+        unit=("tests/unit/common/bus/zeromq/test_curve.py",),
         e2e=("tests/e2e/test_remote_bridges.py::test_wrong_keys_get_nothing_and_are_named_in_both_logs",),
     ),
     # ── the ML service ───────────────────────────────────────────────────────────────────────────────────────────

@@ -217,7 +217,7 @@ def test_a_control_message_has_the_bytes_that_the_docs_quote(message: Any, quote
 
 
 def test_the_bus_page_quotes_a_message_as_it_is() -> None:
-    page = (Path(__file__).parents[3] / "docs/bus.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs/bus.md").read_text(encoding="utf-8")
     assert encode(5, 3, Lookup(request=7, stream="cam-1")).hex() in page.replace(" ", "")
 
 
