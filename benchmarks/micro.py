@@ -33,10 +33,10 @@ from watchout.common.media.frames import Frame, decode_text, json_head, parse_bi
 from watchout.common.media.rate import Sampler
 from watchout.common.settings import Settings
 from watchout.gateway import fastpath, wire
-from watchout.gateway.authorization import Owner
 from watchout.gateway.client.frame_reader import SCRATCH_BYTES, FrameReader
 from watchout.gateway.hub.outbound_queue import OutboundQueue, Subscription
-from watchout.gateway.hub.registry import Hub, StreamState
+from watchout.gateway.hub.registry import Hub
+from watchout.gateway.model import Owner, StreamState
 from watchout.identity import Identity
 
 #: A picture of 33 000 bytes is 44 kB as base64.

@@ -212,7 +212,7 @@ class Gateway:
                 websocket.sweep(now)
         for moving_picture in list(self._context.moving_pictures):
             with guarding("sweep of a moving picture"):
-                moving_picture.count_skipped()
+                moving_picture.count_dropped()
 
 
 async def _let_http_go(server: web.Server | None) -> None:

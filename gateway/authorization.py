@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from watchout.common.bus.messages import Reach
 from watchout.common.settings import Settings
 from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.model import Owner
 from watchout.identity import Identity
 
 #: Stands for every role that `ROLE_RIGHTS` does not name.
@@ -30,14 +30,6 @@ class Right(enum.StrEnum):
     PUBLISH = "publish"
     VIEW = "view"
     ALERTS = "alerts"
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose a stream is: the user whose camera it is, and the organizations that he belonged to then."""
-
-    user_id: str
-    organizations: frozenset[str] = frozenset()
 
 
 Policy = Callable[[Identity, Owner], frozenset[str] | None]

@@ -1,10 +1,10 @@
-"""What the edge rooms of one gateway share; built by `gateway.app`, changed by nobody after."""
+"""What the parts of one gateway share: settings, metrics, the hub, the router client, budgets and open connections."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from watchout.common.metrics import Metrics
@@ -19,54 +19,87 @@ from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.waiting_frames import WaitingFrames
 from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
+from watchout.gateway.revalidation import Member
 from watchout.gateway.router_client import RouterClient
 from watchout.gateway.stream_ids import StreamIds
 from watchout.identity import Authenticator
 
-if TYPE_CHECKING:
-    from watchout.gateway.client.handler import ClientHandler
-    from watchout.gateway.client.socket import WebSocket
-    from watchout.gateway.http.caller import Caller
-    from watchout.gateway.http.mjpeg import Mjpeg
+#: Replays of recent alerts that run at once, each holding the alerts that the router keeps of one stream; on the whole
+#: gateway, and for one user.
+MAX_REPLAYS: Final = 32
+MAX_REPLAYS_PER_USER: Final = 4
 
 
-#: Replays of recent alerts that are under way at once, each with what the router keeps of a stream in memory; and of
-#: one user.
-MAX_REPLAYING: Final = 32
-MAX_REPLAYING_OF_USER: Final = 4
+class OpenSocket(Protocol):
+    """A WebSocket of this gateway, as the periodic work and the drain see it; implemented by `client.socket`."""
+
+    def __hash__(self) -> int: ...
+
+    def end(self) -> None:
+        """Close with the code that asks the client to reconnect, because the gateway restarts."""
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a close frame."""
+
+    def sweep(self, now: float) -> None:
+        """Ping a quiet client, close one that stalls or is gone, and report drops to the metrics.
+
+        `now` is the loop's time in seconds. Called every few seconds.
+        """
+
+
+class MovingPicture(Protocol):
+    """An MJPEG response of this gateway, as the periodic work and the drain see it; implemented by `http.mjpeg`."""
+
+    def __hash__(self) -> int: ...
+
+    def end(self) -> None:
+        """Send no more pictures and finish the response."""
+
+    def count_dropped(self) -> None:
+        """Report the frames dropped since the last call to the metrics."""
 
 
 @dataclass(slots=True)
 class Context:
-    """One gateway."""
+    """Everything that the connections of one gateway share.
+
+    Built once by `gateway.app`. The attributes are not replaced afterwards, `draining` excepted.
+    """
 
     settings: Settings
     metrics: Metrics
     tasks: Tasks
     authenticator: Authenticator
-    access: Authorization
-    presence: Presence[ClientHandler | Mjpeg | Caller]
+    authorization: Authorization
+    presence: Presence[Member]
     connections: Connections
     hub: Hub
-    link: RouterClient
+    router: RouterClient
     stream_ids: StreamIds
-    #: Alerts of cameras, by user; and of `POST /alerts`, all services together.
+    #: Rate of the alerts that publishers send, by user.
     alert_rates: AlertRates
+    #: Rate of `POST /alerts`, for all ML services together.
     service_alert_rate: AlertRates
-    #: Where bytes are read into, of one socket after another.
+    #: Read buffer that all sockets share; empty between two callbacks of the event loop.
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH_BYTES)))
-    sockets: set[WebSocket] = field(default_factory=set)
-    moving_pictures: set[Mjpeg] = field(default_factory=set)
+    #: Open WebSockets.
+    sockets: set[OpenSocket] = field(default_factory=set)
+    #: MJPEG responses under way.
+    moving_pictures: set[MovingPicture] = field(default_factory=set)
+    #: True once the gateway accepts no more clients and asks the present ones to reconnect elsewhere.
     draining: bool = False
-    replaying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYING))
-    _replaying_of: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
+    #: Set when the last WebSocket has closed during a drain.
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Permits for replays of recent alerts on this gateway; those of one user come from `replays_of`.
+    replays: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYS))
+    _replays_by_user: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
 
-    #: What clients have begun and not finished.
+    #: Budget for request heads and messages that clients have begun and not finished.
     unfinished: Unfinished = field(init=False)
-    #: Clients that go on in turn with what came from them.
+    #: Order in which clients get processing time when their bytes are expensive.
     turns: Turns = field(init=False)
-    #: Frames that viewers have not taken.
+    #: Budget for frames that viewers have not read yet.
     waiting_frames: WaitingFrames = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,17 +107,17 @@ class Context:
         self.turns = Turns(lambda work: asyncio.get_running_loop().call_soon(work))
         self.waiting_frames = WaitingFrames(self.settings.waiting_frame_bytes)
 
-    def replaying_of(self, user: str) -> asyncio.Semaphore:
-        """The turns of one user's replays; there while somebody has or awaits one."""
-        found = self._replaying_of.get(user)
+    def replays_of(self, user: str) -> asyncio.Semaphore:
+        """Return the permits for replays of one user; freed when nobody holds or awaits one."""
+        found = self._replays_by_user.get(user)
         if found is None:
-            found = self._replaying_of[user] = asyncio.Semaphore(MAX_REPLAYING_OF_USER)
+            found = self._replays_by_user[user] = asyncio.Semaphore(MAX_REPLAYS_PER_USER)
         return found
 
-    def count_skipped(self, subscription: Subscription) -> None:
-        """Bring into the figures what a viewer's lanes have counted since last time."""
-        skipped = subscription.newly_skipped()
-        if skipped:
-            self.hub.missed(subscription.stream, skipped)
-            for why, count in skipped.items():
+    def count_dropped(self, subscription: Subscription) -> None:
+        """Add the frames that a subscription dropped since the last call to the metrics and the hub's report."""
+        dropped = subscription.newly_skipped()
+        if dropped:
+            self.hub.missed(subscription.stream, dropped)
+            for why, count in dropped.items():
                 self.metrics.values[why.metric] += count

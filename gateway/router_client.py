@@ -46,8 +46,9 @@ from watchout.common.metrics import Metrics
 from watchout.common.process import about
 from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
-from watchout.gateway.authorization import Authorization, Owner
-from watchout.gateway.hub.registry import Hub, StreamState
+from watchout.gateway.authorization import Authorization
+from watchout.gateway.hub.registry import Hub
+from watchout.gateway.model import Owner, StreamState
 
 #: Streams' moving figures go to the router this often, in seconds.
 REPORT_EVERY_S: Final = 1.0

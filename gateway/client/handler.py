@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
 from watchout.common import log
 from watchout.common.alerts import model
@@ -18,7 +18,7 @@ from watchout.common.bus.messages import Granted, Refused
 from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway import wire
-from watchout.gateway.authorization import Owner
+from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.frame_reader import FrameReader
 from watchout.gateway.client.protocol import (
     Acknowledged,
@@ -42,11 +42,9 @@ from watchout.gateway.client.protocol import (
 from watchout.gateway.context import Context
 from watchout.gateway.hub.outbound_queue import DropReason, Subscription
 from watchout.gateway.hub.registry import Publication
+from watchout.gateway.model import Owner
 from watchout.gateway.router_client import KeptAlert
 from watchout.identity import Identity, Token
-
-if TYPE_CHECKING:
-    from watchout.gateway.client.socket import WebSocket
 
 ABUSE: Final = "repeated abuse"
 
@@ -78,7 +76,7 @@ class ClientHandler:
         "session",
     )
 
-    def __init__(self, context: Context, socket: WebSocket, session: ClientProtocol) -> None:
+    def __init__(self, context: Context, socket: ClientSocket, session: ClientProtocol) -> None:
         self.session = session
         self._context = context
         self._socket = socket
@@ -163,7 +161,7 @@ class ClientHandler:
         self.run(self.session.renewed(identity, now_ms()))
         for subscription in self.session.subscriptions():
             owner = self._context.hub.known_owner(subscription.stream)
-            if not self._context.access.allows(subscription, owner):
+            if not self._context.authorization.allows(subscription, owner):
                 self.right_lost(subscription.stream)
 
     def session_ended(self) -> None:
@@ -180,10 +178,10 @@ class ClientHandler:
         self.publication = None
         self.run(self.session.taken_over(stream, now_ms()))
 
-    def count_skipped(self) -> None:
+    def count_dropped(self) -> None:
         """Move what the lanes counted into the figures."""
         for subscription in self.session.subscriptions():
-            self._context.count_skipped(subscription)
+            self._context.count_dropped(subscription)
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -268,7 +266,7 @@ class ClientHandler:
             subscription.waits = False
             self._context.connections.waits_no_more(subscription.identity.user_id)
         self._socket.drop(subscription)
-        self._context.count_skipped(subscription)
+        self._context.count_dropped(subscription)
         if subscription.skipped and subscription.skipped.keys() & _WORTH_A_LINE:
             skipped = {str(why): count for why, count in subscription.skipped.items()}
             _log.info("viewer missed frames", stream=subscription.stream, user=subscription.identity.user_id, **skipped)
@@ -317,14 +315,14 @@ class ClientHandler:
     async def _claim(self, command: AskClaim) -> None:
         stream, floor = command.stream, self._context.hub.last_frame_id(command.stream)
         try:
-            reply: Granted | Refused | None = await self._context.link.claim(
+            reply: Granted | Refused | None = await self._context.router.claim(
                 stream, command.owner, producing=command.producing, floor=floor
             )
         except RouterUnavailable:
             reply = None
         now = self._loop.time()
         if isinstance(reply, Granted) and self._socket.closing:
-            self._context.link.release(stream, reply.term)
+            self._context.router.release(stream, reply.term)
             return
         if isinstance(reply, Granted):
             self.run(self.session.granted(reply.term, reply.first_frame_id, now_ms()))
@@ -336,7 +334,7 @@ class ClientHandler:
 
     async def _find(self, stream: str) -> None:
         try:
-            word = await self._context.link.find(stream)
+            word = await self._context.router.find(stream)
             user = self.session.identity.user_id if self.session.identity is not None else ""
             if not self._context.connections.may_subscribe(user):
                 most = self._context.settings.max_subscriptions_per_user
@@ -399,7 +397,7 @@ class ClientHandler:
             self._context.hub.owner_changed(self.publication, command.owner)
 
     def _let_strangers_go(self, stream: str, owner: Owner) -> None:
-        for _, viewer in self._context.access.strangers(self._context.hub.viewers_of(stream), owner):
+        for _, viewer in self._context.authorization.strangers(self._context.hub.viewers_of(stream), owner):
             viewer.right_lost(stream)
 
     def _send_alert(self, command: SendAlert) -> None:
@@ -415,7 +413,7 @@ class ClientHandler:
             alert = model.complete(
                 command.draft, alert_id=uuid.uuid4().hex, timestamp=now_ms(), stream_id=command.stream
             )
-            await self._context.link.raise_alert(alert)
+            await self._context.router.raise_alert(alert)
         except RouterUnavailable:
             text = "the alert was not handed on: the router did not answer in time, try again"
             self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
@@ -430,7 +428,7 @@ class ClientHandler:
         subscription.held = {} if command.alerts_since is not None else None
         ask = self._context.hub.watch(subscription, self._socket, command.word, self._loop.time(), now_ms())
         if ask:
-            self._context.link.ask_newest(subscription.stream)
+            self._context.router.ask_newest(subscription.stream)
         if command.alerts_since is not None:
             self._replay_later(subscription, command.alerts_since)
 
@@ -455,13 +453,13 @@ class ClientHandler:
         """One after another on a socket, few of a user, and not too many on the gateway: each holds in memory what its
         reader has not read. Who has no turn in time goes on without them.
         """
-        of_user = self._context.replaying_of(subscription.identity.user_id)
+        of_user = self._context.replays_of(subscription.identity.user_id)
         async with contextlib.AsyncExitStack() as turns:
             try:
                 async with asyncio.timeout(REPLAY_TURN_S):
-                    for each in (turn, of_user, self._context.replaying):
+                    for each in (turn, of_user, self._context.replays):
                         await turns.enter_async_context(each)
-                kept = await self._context.link.alerts(subscription.stream, since=since)
+                kept = await self._context.router.alerts(subscription.stream, since=since)
             except TimeoutError:
                 self._not_replayed(subscription, "too many ask for theirs at once")
                 return
@@ -488,7 +486,7 @@ class ClientHandler:
             if not self._stands(subscription):
                 return
             owner = self._context.hub.known_owner(subscription.stream)
-            if self._context.access.may_hear_kept(subscription.identity, alert.owner, owner):
+            if self._context.authorization.may_hear_kept(subscription.identity, alert.owner, owner):
                 replayed.add(alert.id)
                 self._socket.message(wire.text_message(alert.json))
         self._release_held(subscription, replayed)

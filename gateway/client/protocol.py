@@ -19,10 +19,10 @@ from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import FrameFault, parse_binary
 from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import Authorization, Owner, Right
+from watchout.gateway.authorization import Authorization, Right
 from watchout.gateway.client import first_message
 from watchout.gateway.hub.outbound_queue import Subscription
-from watchout.gateway.hub.registry import StreamState
+from watchout.gateway.model import IgnoredCookie, Owner, StreamState
 from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
 from watchout.gateway.quotas import Allowance
 from watchout.gateway.stream_ids import StreamIds
@@ -172,18 +172,6 @@ Command = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
-    """Why the session cookie of the upgrade did not sign in; `why` ends a sentence.
-
-    `code` other than `AUTH_REQUIRED`: the cookie may be good, and the client is to come back. It is told so when it
-    says anything but `auth`.
-    """
-
-    why: str
-    code: ErrorCode = ErrorCode.AUTH_REQUIRED
-
-
-@dataclass(frozen=True, slots=True)
 class Registered:
     """What a camera registered."""
 
@@ -226,7 +214,7 @@ class ClientProtocol:
         now: float,
         stream_ids: StreamIds,
         identity: Identity | None = None,
-        ignored: Ignored | None = None,
+        ignored: IgnoredCookie | None = None,
     ) -> None:
         self.path = path
         self.identity = identity
@@ -415,8 +403,8 @@ class ClientProtocol:
         text = f"no authentication within {self._settings.auth_timeout_s:g} s"
         if self._ignored is not None:
             if self._ignored.code is not ErrorCode.AUTH_REQUIRED:
-                return self._say_and_close(self._ignored.code, self._ignored.why, CloseCode.TRY_LATER, now_ms)
-            text = f"{text}; {self._ignored.why}"
+                return self._say_and_close(self._ignored.code, self._ignored.reason, CloseCode.TRY_LATER, now_ms)
+            text = f"{text}; {self._ignored.reason}"
         return self._say_and_close(ErrorCode.AUTH_TIMEOUT, text, CloseCode.POLICY, now_ms)
 
     def taken_over(self, stream: str, now_ms: int) -> list[Command]:
@@ -620,8 +608,8 @@ class ClientProtocol:
             self.unauthorized += 1
         if code is ErrorCode.AUTH_REQUIRED and self._ignored is not None:
             if self._ignored.code is not ErrorCode.AUTH_REQUIRED:
-                return self._say_and_close(self._ignored.code, self._ignored.why, CloseCode.TRY_LATER, now_ms)
-            message = f"{message}; {self._ignored.why}"
+                return self._say_and_close(self._ignored.code, self._ignored.reason, CloseCode.TRY_LATER, now_ms)
+            message = f"{message}; {self._ignored.reason}"
         reply = Reply(wire.error(code, message, now_ms))
         if code in _STRIKES and not self._allowance.strike(now):
             return [reply, *self._close(CloseCode.POLICY, "repeated abuse")]

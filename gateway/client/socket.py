@@ -424,7 +424,7 @@ class WebSocket(asyncio.BufferedProtocol):
         session = ClientProtocol(
             path,
             self._context.settings,
-            self._context.access,
+            self._context.authorization,
             now=now,
             stream_ids=self._context.stream_ids,
             identity=signed_in.identity,
@@ -533,7 +533,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if subscription.format == "binary" and not frame.has_binary:  # it replaces no picture that waits
             subscription.skip(DropReason.UNDECODABLE)
             self._context.metrics.count("frames_undecodable_total")
-            self._context.link.undecodable(frame, frame.fault, now_ms())
+            self._context.router.undecodable(frame, frame.fault, now_ms())
             return
         if self._outbound_queue.frame(subscription, frame, now):
             encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire
@@ -579,7 +579,7 @@ class WebSocket(asyncio.BufferedProtocol):
             return wire.frame_message(frame, subscription.format)
         except FrameFault as fault:
             self._context.metrics.count("frames_undecodable_total")
-            self._context.link.undecodable(frame, str(fault), now_ms())
+            self._context.router.undecodable(frame, str(fault), now_ms())
             return None
 
     def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | None:
@@ -730,7 +730,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._pinged_at = now
             self._transport.write(_PING)
         if self._handler is not None:
-            self._handler.count_skipped()
+            self._handler.count_dropped()
 
     def _timed_out(self) -> None:
         if self._handler is not None:

@@ -24,7 +24,7 @@ from watchout.common.errors import ErrorCode, RouterUnavailable, StoreUnavailabl
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.toolbox.jsontext import JsonFault, read_json
 from watchout.common.toolbox.single_flight import SingleFlight
-from watchout.gateway.authorization import Owner, Right
+from watchout.gateway.authorization import Right
 from watchout.gateway.budget import Budget
 from watchout.gateway.client.handshake import is_upgrade, names_websocket, read_target
 from watchout.gateway.client.protocol import Path
@@ -39,9 +39,9 @@ from watchout.gateway.http.queries import AlertQuery
 from watchout.gateway.http.responses import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
 from watchout.gateway.http.webhook_requests import Replays, Signed, WebhookFault, alert_id, read_headers
 from watchout.gateway.hub.outbound_queue import Subscription
-from watchout.gateway.hub.registry import StreamState
 from watchout.gateway.listen.bare_http import SERVER
 from watchout.gateway.listen.dispatch import HeadFault, HttpConnection, check_fields
+from watchout.gateway.model import Owner, StreamState
 from watchout.gateway.progress import Progress
 from watchout.gateway.requests import origins
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, sign_in
@@ -303,7 +303,7 @@ class _Http:
                 "lastFrameAt": row["lastFrameAt"],
             }
             for row in rows
-            if self._context.access.may_hear(viewer, Owner(row["userId"], frozenset(row["organizations"])))
+            if self._context.authorization.may_hear(viewer, Owner(row["userId"], frozenset(row["organizations"])))
         ]
         return json_response({"streams": found})
 
@@ -312,10 +312,10 @@ class _Http:
         if word.owner is None:
             raise _no_such_stream()
         with self._waiting(viewer) as caller:
-            frame = await self._context.link.newest(stream, word)
-            owner = (await self._context.link.find(stream)).owner
+            frame = await self._context.router.newest(stream, word)
+            owner = (await self._context.router.find(stream)).owner
         # The stream may have changed hands while its frame was awaited, and so may the caller's rights.
-        if not self._context.access.may_view(_still_in(caller), owner):
+        if not self._context.authorization.may_view(_still_in(caller), owner):
             self._context.metrics.count("unauthorized_total")
             raise _no_such_stream()
         if frame is None:
@@ -324,7 +324,7 @@ class _Http:
             picture, codec = frame.picture, frame.codec
         except FrameFault as fault:
             self._context.metrics.count("frames_undecodable_total")
-            self._context.link.undecodable(frame, str(fault), now_ms())
+            self._context.router.undecodable(frame, str(fault), now_ms())
             raise HttpError(404, "NOT_FOUND", "the newest frame of this stream is no picture") from None
         return _picture(request, frame, picture, codec.content_type)
 
@@ -344,7 +344,7 @@ class _Http:
             taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
             watching = Mjpeg(context, subscription, taste, None if listener is None else listener.sending)
             if context.hub.watch(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
-                context.link.ask_newest(stream)
+                context.router.ask_newest(stream)
             return await watching.serve(request)
         finally:
             context.connections.left(viewer.user_id)
@@ -362,7 +362,7 @@ class _Http:
 
     async def _alerts_of_all(self, viewer: Identity, query: AlertQuery) -> list[bytes]:
         """Alerts of all streams that the caller may have, oldest first."""
-        link, access = self._context.link, self._context.access
+        link, access = self._context.router, self._context.authorization
         with self._waiting(viewer) as caller:
             async with self._turn_of(viewer):
                 kept = await link.alerts(
@@ -379,7 +379,7 @@ class _Http:
 
     async def _alerts_of(self, viewer: Identity, query: AlertQuery) -> list[bytes]:
         """Alerts of one stream, oldest first."""
-        link, access, stream = self._context.link, self._context.access, query.stream
+        link, access, stream = self._context.router, self._context.authorization, query.stream
         assert stream is not None
         with self._waiting(viewer) as caller:
             async with self._turn_of(viewer):
@@ -400,7 +400,7 @@ class _Http:
     @contextlib.asynccontextmanager
     async def _turn_of(self, viewer: Identity) -> AsyncIterator[None]:
         """A turn to hold what the router keeps of alerts: few at once, and few of one user."""
-        async with self._context.replaying_of(viewer.user_id), self._fetching:
+        async with self._context.replays_of(viewer.user_id), self._fetching:
             yield
 
     async def alert_frame(self, request: web.Request) -> web.Response:
@@ -410,7 +410,7 @@ class _Http:
             raise HttpError(404, "NOT_FOUND", "an alert's id has 1 to 128 printable ASCII characters")
         seen = [
             each
-            for each in await self._context.link.alert_frames(alert_id)
+            for each in await self._context.router.alert_frames(alert_id)
             if request.query.get("streamId") in (None, each.stream) and await self._may_view_kept(viewer, each)
         ]
         if not seen:
@@ -421,10 +421,10 @@ class _Http:
             raise HttpError(404, "NO_FRAME", "no picture is kept of this alert's frame")
         known = _is_known_picture(request, entity_tag(kept.stream, kept.term, kept.frame_id))
         with self._waiting(viewer) as caller:
-            frame = None if known is not None else await self._context.link.picture(kept)
-            owner = (await self._context.link.find(kept.stream)).owner
+            frame = None if known is not None else await self._context.router.picture(kept)
+            owner = (await self._context.router.find(kept.stream)).owner
         # The caller's right may have ended while the picture was awaited.
-        if not self._context.access.may_view_kept(_still_in(caller), kept.owner, owner):
+        if not self._context.authorization.may_view_kept(_still_in(caller), kept.owner, owner):
             self._context.metrics.count("unauthorized_total")
             raise _no_such_alert()
         if known is not None:
@@ -434,8 +434,8 @@ class _Http:
         return _picture(request, frame, frame.picture, frame.codec.content_type)
 
     async def _may_view_kept(self, viewer: Identity, kept: AlertFrame) -> bool:
-        word = await self._context.link.find(kept.stream)
-        return self._context.access.may_view_kept(viewer, kept.owner, word.owner)
+        word = await self._context.router.find(kept.stream)
+        return self._context.authorization.may_view_kept(viewer, kept.owner, word.owner)
 
     async def post_alerts(self, request: web.Request) -> web.Response:
         signed = self._signed(request)
@@ -471,7 +471,7 @@ class _Http:
         taken: list[dict[str, Any]] = []
         for alert in found:
             try:
-                accepted = await self._context.link.raise_alert(alert)
+                accepted = await self._context.router.raise_alert(alert)
             except RouterUnavailable:
                 late = {"code": "ROUTING_ERROR", "message": "the router did not answer in time: send the others again"}
                 return json_response({"accepted": taken, "error": late}, 503, _RETRY)
@@ -575,7 +575,7 @@ class _Http:
         if signed_in.refused:
             raise HttpError(401, "AUTH_FAILED", BAD_TOKEN, _CHALLENGE)
         if signed_in.identity is None:
-            why = "" if ignored is None else f"; {ignored.why}"
+            why = "" if ignored is None else f"; {ignored.reason}"
             text = f"sign in with Authorization: Bearer <session token>{why}"
             raise HttpError(401, "AUTH_REQUIRED", text, _CHALLENGE)
         _is_known(request)
@@ -600,8 +600,8 @@ class _Http:
         if not STREAM_ID.match(stream):
             text = "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -"
             raise HttpError(code, "INVALID_MESSAGE" if code == 400 else "NOT_FOUND", text)
-        word = await self._context.link.find(stream)
-        if right not in self._context.access.rights(viewer, word.owner):
+        word = await self._context.router.find(stream)
+        if right not in self._context.authorization.rights(viewer, word.owner):
             self._context.metrics.count("unauthorized_total")
             raise _no_such_stream()
         return viewer, stream, word
@@ -621,13 +621,13 @@ class _Http:
 
     async def _ask_router(self) -> Stats | None:
         try:
-            return Stats.of(await self._context.link.ask("stats"))
+            return Stats.of(await self._context.router.ask("stats"))
         except RouterUnavailable:
             return None
 
     async def _ask_rows(self) -> list[dict[str, Any]] | None:
         try:
-            return list(await self._context.link.ask("streams"))
+            return list(await self._context.router.ask("streams"))
         except RouterUnavailable:
             return None
 
@@ -639,9 +639,9 @@ class _Http:
         return None
 
     async def _ask_metrics(self) -> bytes:
-        stats = await self._ask_stats() if self._context.link.live else None
+        stats = await self._ask_stats() if self._context.router.live else None
         counted = None if stats is None else stats.all
-        return await asyncio.to_thread(render_metrics, counted, self._context.link.metrics())
+        return await asyncio.to_thread(render_metrics, counted, self._context.router.metrics())
 
     async def _look(self) -> tuple[str | None, Stats | None]:
         """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
@@ -656,7 +656,7 @@ class _Http:
             return "there is no room for more connections", None
         if stalled := supervisor.current().stalled():
             return f"periodic work has stalled: {', '.join(stalled)}", None
-        if not self._context.link.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:
+        if not self._context.router.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
         if stats.all["router"]["state"] != "active":
             return "the router has just begun and hears what the gateways hold", stats

@@ -92,7 +92,7 @@ class Mjpeg:
             self._context.waiting_frames.release(self._shows)
             if self._newest is not None:
                 self._subscription.skip(DropReason.GONE)
-            self.count_skipped()
+            self.count_dropped()
         return response
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -177,7 +177,7 @@ class Mjpeg:
     def _cannot_show(self, frame: Frame, fault: str) -> None:
         self._subscription.skip(DropReason.UNDECODABLE)
         self._context.metrics.count("frames_undecodable_total")
-        self._context.link.undecodable(frame, fault, now_ms())
+        self._context.router.undecodable(frame, fault, now_ms())
 
     def message(self, message: bytes) -> None:
         """Status is not for pictures: who waits for a camera waits."""
@@ -197,14 +197,14 @@ class Mjpeg:
     def renewed(self, identity: Identity) -> None:
         """The session says something else now."""
         self._subscription.identity = identity
-        if not self._context.access.allows(
+        if not self._context.authorization.allows(
             self._subscription, self._context.hub.known_owner(self._subscription.stream)
         ):
             self.end()
 
-    def count_skipped(self) -> None:
+    def count_dropped(self) -> None:
         """Bring what was skipped into the figures."""
-        self._context.count_skipped(self._subscription)
+        self._context.count_dropped(self._subscription)
 
     def end(self) -> None:
         """Send nothing more: a right is lost, or the gateway ends."""

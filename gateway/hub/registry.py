@@ -33,10 +33,10 @@ from watchout.common.media.frames import Frame, json_head
 from watchout.common.media.rate import RateMeter, Sampler
 from watchout.common.reservations import Reservation, Reservations
 from watchout.gateway import wire
-from watchout.gateway.authorization import Owner
 from watchout.gateway.hub.demand import Demand, Wanted, wanted
 from watchout.gateway.hub.newest_frames import NewestBytes
 from watchout.gateway.hub.outbound_queue import DropReason, Subscription
+from watchout.gateway.model import Owner, StreamState
 
 #: A camera that sent no frame for so long is `online`, no more `streaming`.
 IDLE_AFTER_S: Final = 5.0
@@ -118,15 +118,6 @@ class Publication:
 
     def __post_init__(self) -> None:
         self.name, self.json_head = self.stream.encode("ascii"), json_head(self.stream)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """What is said of a stream: how it stands, whose it is, and since which term. The highest term is the last word."""
-
-    status: StreamStatus = "offline"
-    owner: Owner | None = None
-    term: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,8 @@ from typing import Final
 from watchout.common.errors import ErrorCode, StoreUnavailable
 from watchout.common.settings import Settings
 from watchout.common.toolbox.origins import of_url
-from watchout.gateway.client.protocol import Ignored
 from watchout.gateway.context import Context
+from watchout.gateway.model import IgnoredCookie
 from watchout.gateway.requests.addresses import forwarded_secure, own_hosts
 from watchout.gateway.requests.origins import allowed
 from watchout.identity import Cookie, Credential, Identity, find_credential
@@ -42,7 +42,7 @@ class SignedIn:
 
     identity: Identity | None = None
     #: Why the cookie did not count; None when none came, or when it did.
-    ignored: Ignored | None = None
+    ignored: IgnoredCookie | None = None
     #: A token or ticket came that is not good.
     refused: bool = False
     #: A token or ticket came and nobody who could know it can be asked.
@@ -104,21 +104,21 @@ async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> Signe
     by_cookie = isinstance(credential, Cookie)
     if by_cookie and (fault := page_fault(sender, context.settings, handshake=handshake)) is not None:
         context.metrics.count("origin_refused_total")
-        return SignedIn(ignored=Ignored(f"{_NOT_USED}: {fault}"))
+        return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: {fault}"))
     try:
         identity = await context.authenticator.verify(credential, lasting=handshake)
     except StoreUnavailable:
         context.metrics.count("auth_unavailable_total")
         if by_cookie:
             why = f"{_NOT_USED}: sessions cannot be checked now, try again"
-            return SignedIn(ignored=Ignored(why, ErrorCode.AUTH_UNAVAILABLE))
+            return SignedIn(ignored=IgnoredCookie(why, ErrorCode.AUTH_UNAVAILABLE))
         return SignedIn(unavailable=True)
     if identity is None:
         context.metrics.count("auth_refused_total")
         if by_cookie:
-            return SignedIn(ignored=Ignored(f"{_NOT_USED}: it is not good, or its session has ended"))
+            return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: it is not good, or its session has ended"))
         return SignedIn(refused=True)
     if handshake and by_cookie and (full := context.connections.full_for(identity.user_id)) is not None:
         why = f"{_NOT_USED}: too many connections {full.what}"
-        return SignedIn(ignored=Ignored(why, ErrorCode.TOO_MANY_CONNECTIONS))
+        return SignedIn(ignored=IgnoredCookie(why, ErrorCode.TOO_MANY_CONNECTIONS))
     return SignedIn(identity=identity)

@@ -30,10 +30,10 @@ from websockets.streams import StreamReader
 from watchout.common.bus.messages import StreamStatus
 from watchout.common.errors import CloseCode
 from watchout.common.settings import Settings
-from watchout.gateway.authorization import Authorization, Owner
-from watchout.gateway.client.protocol import ClientProtocol, Close, Command, Ignored, Path, Reply, Watch
+from watchout.gateway.authorization import Authorization
+from watchout.gateway.client.protocol import ClientProtocol, Close, Command, Path, Reply, Watch
 from watchout.gateway.hub.outbound_queue import Subscription
-from watchout.gateway.hub.registry import StreamState
+from watchout.gateway.model import IgnoredCookie, Owner, StreamState
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 from watchout.identity import Identity
 
@@ -121,14 +121,14 @@ class Playbook:
 
 
 def camera(
-    identity: Identity | None = ANN, settings: Settings | None = None, ignored: Ignored | None = None
+    identity: Identity | None = ANN, settings: Settings | None = None, ignored: IgnoredCookie | None = None
 ) -> ClientProtocol:
     """A session on the register path."""
     return _session(Path.REGISTER, identity, settings, ignored)
 
 
 def viewer(
-    identity: Identity | None = ANN, settings: Settings | None = None, ignored: Ignored | None = None
+    identity: Identity | None = ANN, settings: Settings | None = None, ignored: IgnoredCookie | None = None
 ) -> ClientProtocol:
     """A session on the subscribe path."""
     return _session(Path.SUBSCRIBE, identity, settings, ignored)
@@ -147,7 +147,7 @@ class NumberedIds(StreamIds):
 
 
 def _session(
-    path: Path, identity: Identity | None, settings: Settings | None, ignored: Ignored | None
+    path: Path, identity: Identity | None, settings: Settings | None, ignored: IgnoredCookie | None
 ) -> ClientProtocol:
     settings = settings or Settings()
     return ClientProtocol(

@@ -12,7 +12,7 @@ MUTATIONS: Final = (
         name="frame-rights",
         rule="the right to a picture is judged again after it was awaited",
         file="gateway/http/app.py",
-        before="if not self._context.access.may_view(_still_in(caller), owner):",
+        before="if not self._context.authorization.may_view(_still_in(caller), owner):",
         after="if False:",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
@@ -23,7 +23,7 @@ MUTATIONS: Final = (
         name="alert-picture-rights",
         rule="the right to an alert's picture is judged again after it was awaited",
         file="gateway/http/app.py",
-        before="if not self._context.access.may_view_kept(_still_in(caller), kept.owner, owner):",
+        before="if not self._context.authorization.may_view_kept(_still_in(caller), kept.owner, owner):",
         after="if False:",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.settings import Settings, load
-from watchout.gateway.authorization import POLICIES, Authorization, Owner, Right
+from watchout.gateway.authorization import POLICIES, Authorization, Right
 from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.model import Owner
 from watchout.identity import Identity
 
 ANN = Identity("ann", "1", organizations={"acme": frozenset({"owner"})})

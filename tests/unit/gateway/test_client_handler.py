@@ -9,10 +9,11 @@ import pytest
 
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
-from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import handler
 from watchout.gateway.client.handler import MAX_REPLAYS, ClientHandler
 from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.model import Owner
 from watchout.gateway.router_client import KeptAlert
 from watchout.identity import Identity
 
@@ -31,14 +32,14 @@ class Talk:
         self.tasks = Tasks()
         self.of_user = asyncio.Semaphore(4)
         context = SimpleNamespace(
-            link=SimpleNamespace(alerts=self._alerts),
-            access=Authorization(Settings()),
+            router=SimpleNamespace(alerts=self._alerts),
+            authorization=Authorization(Settings()),
             hub=SimpleNamespace(known_owner=lambda _: Owner("ann"), unwatch=lambda _: None),
-            replaying=asyncio.Semaphore(32),
-            replaying_of=lambda _: self.of_user,
+            replays=asyncio.Semaphore(32),
+            replays_of=lambda _: self.of_user,
             tasks=self.tasks,
             metrics=SimpleNamespace(values={}),
-            count_skipped=lambda subscription: None,
+            count_dropped=lambda subscription: None,
         )
         socket = SimpleNamespace(
             closing=False, message=self.sent.append, drained=self._drained, too_slow=self._too_slow, drop=lambda _: None

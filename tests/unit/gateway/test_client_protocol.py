@@ -48,7 +48,7 @@ from watchout.common.alerts.model import AlertDraft
 from watchout.common.errors import CloseCode, ErrorCode
 from watchout.common.media.codecs import Codec
 from watchout.common.settings import Settings
-from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.authorization import Authorization
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
 from watchout.gateway.client.protocol import (
     Acknowledged,
@@ -69,6 +69,7 @@ from watchout.gateway.client.protocol import (
     Verify,
     Waiting,
 )
+from watchout.gateway.model import Owner
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 from watchout.identity import Identity
 

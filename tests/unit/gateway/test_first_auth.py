@@ -29,18 +29,9 @@ from tests.kit.playbook import (
     watches,
 )
 from watchout.common.errors import CloseCode, ErrorCode
-from watchout.gateway.authorization import Owner
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
-from watchout.gateway.client.protocol import (
-    AskClaim,
-    AskOwner,
-    ClientProtocol,
-    Ignored,
-    Publish,
-    Reply,
-    Verify,
-    Waiting,
-)
+from watchout.gateway.client.protocol import AskClaim, AskOwner, ClientProtocol, Publish, Reply, Verify, Waiting
+from watchout.gateway.model import IgnoredCookie, Owner
 from watchout.identity import Identity
 
 PROMOTED = Identity("ann", "session-of-ann", roles=frozenset({"admin"}))
@@ -139,12 +130,12 @@ def test_nobody_is_asked_about_a_token_that_is_longer_than_any() -> None:
     assert talk << error("AUTH_FAILED") << closes(CloseCode.POLICY)
 
 
-FOREIGN = Ignored("the cookie was not used: a page of 'https://evil.com' may not")
+FOREIGN = IgnoredCookie("the cookie was not used: a page of 'https://evil.com' may not")
 
 
 def test_who_has_a_cookie_that_does_not_count_is_told_why() -> None:
     for event in (says(type="subscribe", streamId="door"), sends_text(b""), sends_binary(b"")):
-        assert told(viewer(None, ignored=FOREIGN), event, "AUTH_REQUIRED").endswith(FOREIGN.why)
+        assert told(viewer(None, ignored=FOREIGN), event, "AUTH_REQUIRED").endswith(FOREIGN.reason)
     late = Playbook(viewer(None, ignored=FOREIGN)) >> time_to_authenticate_is_over()
     assert late << error("AUTH_TIMEOUT") << closes(CloseCode.POLICY)
     assert Playbook(viewer(None, ignored=FOREIGN)) >> says(type="auth", token="t") << Verify("t")
@@ -153,9 +144,9 @@ def test_who_has_a_cookie_that_does_not_count_is_told_why() -> None:
 @pytest.mark.parametrize("code", [ErrorCode.AUTH_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS])
 def test_who_has_a_cookie_that_may_be_good_later_is_told_to_come_back_unless_a_token_comes(code: ErrorCode) -> None:
     for event in (says(type="subscribe", streamId="door"), sends_binary(b""), time_to_authenticate_is_over()):
-        talk = Playbook(viewer(None, ignored=Ignored("later", code)))
+        talk = Playbook(viewer(None, ignored=IgnoredCookie("later", code)))
         assert talk >> event << error(str(code)) << closes(CloseCode.TRY_LATER)
-    talk = Playbook(viewer(None, ignored=Ignored("later", code)))
+    talk = Playbook(viewer(None, ignored=IgnoredCookie("later", code)))
     assert talk >> says(type="auth", token="t") << Verify("t") >> store_says(ANN) << AUTHENTICATED
 
 

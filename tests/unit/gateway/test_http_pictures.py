@@ -18,10 +18,10 @@ from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
-from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.authorization import Authorization
 from watchout.gateway.http.app import make_app
 from watchout.gateway.http.conditional import entity_tag
-from watchout.gateway.hub.registry import StreamState
+from watchout.gateway.model import Owner, StreamState
 from watchout.gateway.presence import Presence
 from watchout.gateway.router_client import AlertFrame
 from watchout.identity import Identity
@@ -50,8 +50,8 @@ class Scene:
             find=self._find, newest=self._awaited, picture=self._awaited, alert_frames=self._alert_frames, live=True
         )
         self.context = SimpleNamespace(
-            settings=Settings(), tasks=Tasks(), link=link, access=Authorization(Settings()), metrics=self.metrics,
-            authenticator=SimpleNamespace(verify=self._verify), presence=self.presence,
+            settings=Settings(), tasks=Tasks(), router=link, authorization=Authorization(Settings()),
+            metrics=self.metrics, authenticator=SimpleNamespace(verify=self._verify), presence=self.presence,
         )  # fmt: skip
 
     async def _verify(self, *_: object, **__: object) -> Identity:
@@ -191,7 +191,7 @@ async def test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothi
 def of_a_club(scene: Scene) -> None:
     """The stream is another user's of an organization to which the caller belongs."""
     settings = Settings(stream_access="organization", database_url="postgres://x")
-    scene.context.access = Authorization(settings)
+    scene.context.authorization = Authorization(settings)
     scene.owner = Owner("bob", frozenset({"acme"}))
     member = Identity("ann", "session-of-ann", organizations={"acme": frozenset({"member"})})
 
@@ -201,7 +201,7 @@ def of_a_club(scene: Scene) -> None:
     async def of_bob(_: str) -> list[AlertFrame]:
         return [AlertFrame("cam", "bob", 3, 7, kept=True)]
 
-    scene.context.authenticator.verify, scene.context.link.alert_frames = verify, of_bob
+    scene.context.authenticator.verify, scene.context.router.alert_frames = verify, of_bob
 
 
 @pytest.mark.parametrize("path", PATHS)

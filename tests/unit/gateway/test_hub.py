@@ -32,17 +32,9 @@ from watchout.common.bus.messages import (
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
-from watchout.gateway.authorization import Owner
 from watchout.gateway.hub.outbound_queue import DropReason, OutboundQueue, OutboundQueueFull, Subscription
-from watchout.gateway.hub.registry import (
-    ALERTS_HELD,
-    CLOSED_KEPT_S,
-    IDLE_AFTER_S,
-    MAX_FRAME_ID,
-    Hub,
-    Publication,
-    StreamState,
-)
+from watchout.gateway.hub.registry import ALERTS_HELD, CLOSED_KEPT_S, IDLE_AFTER_S, MAX_FRAME_ID, Hub, Publication
+from watchout.gateway.model import Owner, StreamState
 from watchout.gateway.wire import Format, frame_message
 from watchout.identity import Identity
 

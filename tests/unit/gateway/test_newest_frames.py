@@ -12,9 +12,9 @@ from tests.unit.gateway.test_hub import Phone, Screen
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
-from watchout.gateway.authorization import Owner
 from watchout.gateway.hub.newest_frames import NewestBytes
 from watchout.gateway.hub.registry import IDLE_AFTER_S, Hub, Publication
+from watchout.gateway.model import Owner
 
 PICTURE = b"\xff\xd8\xff\xe0" + bytes(30_000)
 STEPS = ("came", "came", "grew", "drop")

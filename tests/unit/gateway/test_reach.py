@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from watchout.common.settings import load
-from watchout.gateway.authorization import Authorization, Owner
+from watchout.gateway.authorization import Authorization
+from watchout.gateway.model import Owner
 from watchout.identity import Identity
 
 ROLES = (frozenset(), frozenset({"guard"}), frozenset({"nobody"}), frozenset({"guard", "nobody"}))

@@ -73,7 +73,7 @@ def opened() -> tuple[WebSocket, Wire]:
     wire = Wire()
     socket = WebSocket(context, context.connections.opened("127.0.0.1"))
     socket.connection_made(cast("asyncio.BaseTransport", wire))
-    session = ClientProtocol(Path.SUBSCRIBE, settings, context.access, now=0.0, stream_ids=ids)
+    session = ClientProtocol(Path.SUBSCRIBE, settings, context.authorization, now=0.0, stream_ids=ids)
     socket._handler = ClientHandler(context, socket, session)
     socket._protocol.receive_data(HEAD)
     (request,) = socket._protocol.events_received()
