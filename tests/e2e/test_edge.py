@@ -1311,8 +1311,8 @@ async def test_the_metrics_have_no_names_of_streams_or_users(watchout, clients):
 
 SLOW_ROUTER = """
 import asyncio
-from watchout.gateway.router_client import RouterLink
-ask, asking = RouterLink.ask, 0
+from watchout.gateway.router_client import RouterClient
+ask, asking = RouterClient.ask, 0
 async def slow(self, *args, **kw):
     global asking
     asking += 1
@@ -1322,7 +1322,7 @@ async def slow(self, *args, **kw):
         return await ask(self, *args, **kw)
     finally:
         asking -= 1
-RouterLink.ask = slow
+RouterClient.ask = slow
 """
 
 

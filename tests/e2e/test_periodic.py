@@ -10,9 +10,9 @@ from tests.kit.processes import BIN
 
 #: A gateway whose reports to the router raise three times.
 GATEWAY = """
-from watchout.gateway.router_client import RouterLink
+from watchout.gateway.router_client import RouterClient
 
-send, left = RouterLink._send_reports, [3]
+send, left = RouterClient._send_reports, [3]
 
 def send_reports(link):
     if left[0]:
@@ -21,7 +21,7 @@ def send_reports(link):
     print("a report was sent", flush=True)
     return send(link)
 
-RouterLink._send_reports = send_reports
+RouterClient._send_reports = send_reports
 from watchout.gateway.app import main
 main()
 """
