@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from watchout.common import log
+from watchout.common.toolbox.retry import backoff_s
 
 #: The same work is logged so often at most when it fails, in seconds.
 LOG_EVERY_S: Final = 60.0
@@ -81,7 +82,7 @@ class Supervisor:
         return self.loop.create_task(self._keep(work, name, log_failures=log_failures), name=name)
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, log_failures: bool) -> None:
-        pause_s = FIRST_RESTART_S
+        restarts = 0
         while True:
             began = self.loop.time()
             try:
@@ -93,9 +94,11 @@ class Supervisor:
             except Exception as error:
                 self.failed(name, error, say=log_failures)
             if self.loop.time() - began > STEADY_S:
-                pause_s = FIRST_RESTART_S
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, LAST_RESTART_S)
+                restarts = 0
+            await asyncio.sleep(
+                backoff_s(restarts, first_s=FIRST_RESTART_S, most_s=LAST_RESTART_S, chance=random.random())
+            )
+            restarts += 1
 
     @contextlib.contextmanager
     def guarding(self, name: str) -> Iterator[None]:

@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from watchout.common.errors import CloseCode, ErrorCode
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, FrameFault, parse_binary
+from watchout.common.toolbox.retry import backoff_s
 from watchout.ctl.environment import Failure
 from watchout.ctl.terminal import printable
 
@@ -61,11 +62,6 @@ def may_return(code: int | None) -> bool:
     if code is None or 4400 <= code <= 4499:
         return True
     return code in (CloseCode.GOING_AWAY, CloseCode.INTERNAL, CloseCode.RESTART, CloseCode.TRY_LATER)
-
-
-def backoff(attempt: int, chance: float) -> float:
-    """Seconds before attempt number `attempt` (from 0); `chance` in [0, 1) is the jitter."""
-    return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16)) * (0.5 + chance / 2)
 
 
 def encode_frame(stream_id: str, timestamp: int, picture: bytes, *, binary: bool) -> bytes:
@@ -213,7 +209,7 @@ async def keep_connected(
         if not answered:
             await asyncio.sleep(min(WAIT_STEP_S, max(0.0, give_up_at - loop.time())))
             continue
-        delay = backoff(attempt, random.random())
+        delay = backoff_s(attempt, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MOST_S, chance=random.random())
         attempt += 1
         say(f"{why}; trying again in {delay:.1f} s")
         await asyncio.sleep(delay)

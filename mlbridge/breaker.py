@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from watchout.common.toolbox.retry import backoff_s
+
 #: Failures in a row that open it. Fewer may be the frame's fault and not the service's.
 OPEN_AFTER: Final = 3
 #: The first pause; it doubles with each probe that fails.
 FIRST_PAUSE_S: Final = 0.1
 #: The longest pause. With it, and with a camera's next frame, a service that is back is noticed within 1 s.
 LONGEST_PAUSE_S: Final = 0.5
-#: A pause is shorter by up to this share, by chance, so that bridges that fail together do not probe together.
-JITTER: Final = 0.5
 #: A service's own word on when to come back (``Retry-After``, RFC 9110 10.2.3) is obeyed up to here.
 MAX_RETRY_AFTER_S: Final = 30.0
 
@@ -92,8 +92,8 @@ class Breaker:
             self.state = BreakerState.OPEN
             self._opened_at = now
             self._failures = 0
-            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._pauses, 16))
+            pause = backoff_s(self._pauses, first_s=FIRST_PAUSE_S, most_s=LONGEST_PAUSE_S, chance=1 - self._chance())
             self._pauses += 1
-            self._until = max(now + pause * (1 - JITTER * self._chance()), self._told_until)
+            self._until = max(now + pause, self._told_until)
         elif self.state is BreakerState.OPEN:
             self._until = max(self._until, self._told_until)

@@ -13,6 +13,8 @@ import math
 from collections import OrderedDict
 from typing import Final
 
+from watchout.common.toolbox.retry import backoff_s
+
 #: Pause of a stream after a refusal; it doubles with each further one up to `LONGEST_PAUSE_S`.
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
@@ -89,7 +91,7 @@ class Trouble:
         """A frame of `size_bytes` was refused: back the stream off."""
         self.strikes = max(1, self.strikes)
         self._least_bytes = min(self._least_bytes, size_bytes) if self._refusals else size_bytes
-        self.retry_at = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._refusals, 16))
+        self.retry_at = now + backoff_s(self._refusals, first_s=FIRST_PAUSE_S, most_s=LONGEST_PAUSE_S)
         self._refusals += 1
 
     def offered(self, size_bytes: int) -> bool:

@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from watchout.common.toolbox.retry import backoff_s
+
 #: A process that lived so long since its last start was well: the pauses begin anew.
 STEADY_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.5
@@ -74,7 +76,7 @@ class Restarts:
         else:
             self._quick.append(now)
         quick = len(self._quick)
-        pause_s = 0.0 if quick < 2 else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(quick - 2, 16))
+        pause_s = 0.0 if quick < 2 else backoff_s(quick - 2, first_s=FIRST_PAUSE_S, most_s=LONGEST_PAUSE_S)
         how = _how(code)
         if quick < LOOP:
             return Again(pause_s, f"{self._name} ended {how} and is started again")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from watchout.common.media.rate import Sampler
-from watchout.ctl.client import STEADY_S, backoff
+from watchout.common.toolbox.retry import backoff_s
+from watchout.ctl.client import BACKOFF_FIRST_S, BACKOFF_MOST_S, STEADY_S
 from watchout.ctl.environment import Failure
 from watchout.ctl.sources.addresses import CameraAddress
 from watchout.ctl.sources.decoding import Video, VideoFault, encode, fault_of
@@ -70,7 +71,7 @@ def live(camera: Camera, *, fps: float | None, once: bool, quality: int) -> Pict
             worked = True
             if time.monotonic() - began > STEADY_S:
                 attempt = 0
-        delay = backoff(attempt, random.random())
+        delay = backoff_s(attempt, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MOST_S, chance=random.random())
         attempt += 1
         away = True
         yield Notice(f"{camera.shown}: {fault}; trying again in {delay:.1f} s")

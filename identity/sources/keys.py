@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
+from watchout.common.toolbox.retry import backoff_s
+
 #: Most keys of one issuer.
 MAX_KEYS: Final = 100
 #: Bounds of an RSA modulus: NIST SP 800-131A below, what one verification may cost above.
@@ -34,7 +36,8 @@ TTL_S: Final = 300.0
 REFETCH_S: Final = 10.0
 #: While the issuer cannot be asked, its keys are good for so long.
 STALE_S: Final = 86_400.0
-#: After a failure the next try waits 1 s, then twice as long each time, and at most this.
+#: Pause before the next fetch after a failed one, in seconds; it doubles with each failure up to the second number.
+FIRST_BACKOFF_S: Final = 1.0
 MAX_BACKOFF_S: Final = 10.0
 
 _HMAC: Final = frozenset({"HS256", "HS384", "HS512"})
@@ -244,5 +247,5 @@ class KeyCache:
     def failed(self, now: float) -> None:
         """It brought none."""
         self._under_way = False
-        self._retry_at = now + min(MAX_BACKOFF_S, 2.0 ** min(self._failures, 10))
+        self._retry_at = now + backoff_s(self._failures, first_s=FIRST_BACKOFF_S, most_s=MAX_BACKOFF_S)
         self._failures += 1

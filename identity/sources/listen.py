@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 from watchout.common import log
 from watchout.common.errors import StoreUnavailable
+from watchout.common.toolbox.retry import backoff_s
 
 _log = log.get("identity")
 
@@ -138,7 +139,7 @@ class Listener:
         self._on_change = on_change
         self._timeout_s = timeout_s
         self._words = words
-        self._retry_s = RETRY_S
+        self._retries = 0
         self._fault_known = False
         self._quiet_until = -math.inf
 
@@ -152,8 +153,8 @@ class Listener:
                     self._fault_known = True
                     reason = str(exc) if isinstance(exc, StoreUnavailable) else self._words(exc)
                     _log.warning("not listening for sessions that change", channel=self._channel, reason=reason)
-            await asyncio.sleep(random.uniform(self._retry_s / 2, self._retry_s))
-            self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
+            await asyncio.sleep(backoff_s(self._retries, first_s=RETRY_S, most_s=MAX_RETRY_S, chance=random.random()))
+            self._retries += 1
 
     async def _listen(self) -> None:
         changes = Changes()
@@ -164,7 +165,7 @@ class Listener:
                 await connection.add_listener(self._channel, lambda *heard: changes.hear(heard[3]))
             await self._beat(connection, changes)
             _log.info("listening for sessions that change", channel=self._channel)
-            self._retry_s, self._fault_known = RETRY_S, False
+            self._retries, self._fault_known = 0, False
             self._on_change(*ANYTHING)
             while True:
                 await self._tell(changes)

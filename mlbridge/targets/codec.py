@@ -7,11 +7,9 @@ Nothing that a service writes raises here but `AlertFault` and `UnusableAnswer`:
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
@@ -22,8 +20,6 @@ from watchout.mlbridge.targets import UnusableAnswer
 
 #: Largest message of a service: an answer, or alerts that it sends by itself.
 MAX_ANSWER_BYTES: Final = 1 << 20
-#: Longest ``Retry-After`` that is believed, seconds.
-MAX_RETRY_AFTER_S: Final = 300.0
 #: So many characters of an answer that cannot be used are told.
 MAX_SHOWN: Final = 120
 #: What an answer without alerts may hold: the frame that it answers.
@@ -228,26 +224,6 @@ def split_batch(value: object, keys: Sequence[Key]) -> tuple[list[OfBatch], list
         else:
             found[place].append(alert)
     return [*found], strangers
-
-
-def read_retry_after(text: str | None, now: float) -> float | None:
-    """``Retry-After`` in seconds from `now` (s since the epoch), between 0 and `MAX_RETRY_AFTER_S`; None if it is none.
-
-    RFC 9110 section 10.2.3: seconds, or a date.
-    """
-    if text is None or len(text) > 64:
-        return None
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        wait = float(text)
-    else:
-        try:
-            wait = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, TypeError, OverflowError, OSError, IndexError):
-            return None
-    if not math.isfinite(wait):
-        return MAX_RETRY_AFTER_S
-    return min(max(wait, 0.0), MAX_RETRY_AFTER_S)
 
 
 def _key(value: object) -> Key | None:

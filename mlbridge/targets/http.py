@@ -21,6 +21,7 @@ from yarl import URL
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.common.toolbox.reach import SchemeHint
+from watchout.common.toolbox.retry import read_retry_after
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
 from watchout.mlbridge.targets.batch import Batches, Outcome
@@ -33,7 +34,6 @@ from watchout.mlbridge.targets.codec import (
     multipart_batch,
     read_answer,
     read_json,
-    read_retry_after,
     split_batch,
 )
 
@@ -46,6 +46,8 @@ MAX_PLAIN_BODY_BYTES: Final = 1 << 20
 OF_SERVICE: Final = frozenset((401, 402, 405, 407, 411, 414, 417, 421, 425, 426, 428, 429, 431))
 #: 4xx that may be either's: a path that is not there, or a stream that the service does not know.
 UNSURE: Final = frozenset((403, 404, 408, 410))
+#: Longest ``Retry-After`` that is obeyed, in seconds.
+MAX_RETRY_AFTER_S: Final = 300.0
 #: With these it says when to come again.
 LATER: Final = (429, 503)
 #: With these it says that there is nothing to say now, whatever the body.
@@ -188,7 +190,7 @@ def blame_of(status: int) -> Blame:
 def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> TargetFailure:
     failure = TargetFailure(f"it answered with status {status}", blame=blame_of(status))
     if status in LATER:
-        failure.retry_after_s = read_retry_after(headers.get("Retry-After"), time.time())
+        failure.retry_after_s = read_retry_after(headers.get("Retry-After"), time.time(), most_s=MAX_RETRY_AFTER_S)
         if failure.retry_after_s is not None:
             failure.blame = Blame.SERVICE
     return failure

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from watchout.common import log, supervisor
 from watchout.common.toolbox.reach import SchemeHint
+from watchout.common.toolbox.retry import backoff_s
 from watchout.mlbridge.targets import TargetFailure
 from watchout.mlbridge.targets.address import without_credentials
 
@@ -79,7 +80,7 @@ class Reconnecting(Generic[C]):
             await asyncio.wait((self._task,), timeout=CLOSE_S)
 
     async def _keep(self) -> None:
-        pause_s = MIN_PAUSE_S
+        retries = 0
         loop = asyncio.get_running_loop()
         while True:
             stood_at = None
@@ -103,9 +104,9 @@ class Reconnecting(Generic[C]):
                 self._why = await self._hint.added_to(self._why)
                 self._tell_why(loop.time())
             if stood_at is not None and loop.time() - stood_at > 10 * MAX_PAUSE_S:
-                pause_s = MIN_PAUSE_S
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                retries = 0
+            await asyncio.sleep(backoff_s(retries, first_s=MIN_PAUSE_S, most_s=MAX_PAUSE_S, chance=random.random()))
+            retries += 1
 
     def _tell_why(self, now: float) -> None:
         told, told_at = self._told

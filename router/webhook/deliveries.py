@@ -5,13 +5,13 @@ Every delivery ends in one of two ways: it was taken, or it is dead, and is then
 
 from __future__ import annotations
 
-import email.utils
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
+
+from watchout.common.toolbox.retry import backoff_s
 
 #: Requests under way; after a failure one, until one is taken again.
 AT_ONCE: Final = 8
@@ -168,8 +168,8 @@ class Deliveries:
         if self.disabled:
             self._bury(delivery, reason, now_ms)
             return
-        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(delivery.attempts - 1, 16))
-        pause *= 0.5 + self._chance() / 2
+        retries = delivery.attempts - 1
+        pause = backoff_s(retries, first_s=FIRST_PAUSE_S, most_s=LONGEST_PAUSE_S, chance=self._chance())
         if retry_after_s is not None:
             asked = min(retry_after_s, LONGEST_RETRY_AFTER_S)
             self._paused_until = max(self._paused_until, now + asked)
@@ -220,19 +220,3 @@ class Deliveries:
         self.dead += 1
         delivery.body = b""
         self.listed.append(Dead(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))
-
-
-def retry_after_s(value: str | None, now_s: float) -> float | None:
-    """What a `Retry-After` asks for (RFC 9110, 10.2.3): seconds, or a date; None when it is neither. `now_s` UTC."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text)
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.fromtimestamp(now_s, UTC)).total_seconds())

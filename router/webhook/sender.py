@@ -25,7 +25,8 @@ from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Alarm
-from watchout.router.webhook.deliveries import AT_ONCE, Deliveries, Delivery, retry_after_s
+from watchout.common.toolbox.retry import read_retry_after
+from watchout.router.webhook.deliveries import AT_ONCE, LONGEST_RETRY_AFTER_S, Deliveries, Delivery
 from watchout.router.webhook.egress import is_public
 
 #: An answer is read so far, so that its connection can be used again.
@@ -151,7 +152,9 @@ class WebhookSender:
             _log.error("the webhook is gone (410), no alerts go there until a new start", service=self._shown_as)
         else:
             dead = self._deliveries.dead
-            after = retry_after_s(retry_after, time.time()) if status in (429, 503) else None
+            after = None
+            if status in (429, 503):
+                after = read_retry_after(retry_after, time.time(), most_s=LONGEST_RETRY_AFTER_S)
             self._deliveries.failed(delivery, reason, now, now_ms, retry_after_s=after)
             self._warn(delivery, reason, given_up=self._deliveries.dead > dead)
         self._turn()

@@ -21,6 +21,7 @@ from watchout.common import log, supervisor
 from watchout.common.bus.peer_queue import PeerQueue
 from watchout.common.bus.zeromq.zmtp import Connection, message_head, subscription
 from watchout.common.errors import BusError, StartError
+from watchout.common.toolbox.retry import backoff_s
 
 #: Bytes of frames that one connection takes beyond what the kernel has; one frame may go over it.
 WRITE_BYTES: Final = 256 << 10
@@ -308,16 +309,16 @@ class Dialing:
         return self._malformed + (current.malformed if current is not None and not self._lost.is_set() else 0)
 
     async def _stay(self) -> None:
-        wait_s = FIRST_RETRY_S
+        retries = 0
         while True:
             if await self._dial():
                 began = self._loop.time()
                 await self._lost.wait()
                 self._current = None
                 if self._loop.time() - began > LONGEST_RETRY_S:
-                    wait_s = FIRST_RETRY_S
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
+                    retries = 0
+            await asyncio.sleep(backoff_s(retries, first_s=FIRST_RETRY_S, most_s=LONGEST_RETRY_S))
+            retries += 1
 
     async def _dial(self) -> bool:
         self._lost.clear()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.media.frames import parse_binary
-from watchout.ctl.client import BACKOFF_MOST_S, backoff, encode_frame, may_return
+from watchout.ctl.client import encode_frame, may_return
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,6 @@ from watchout.ctl.client import BACKOFF_MOST_S, backoff, encode_frame, may_retur
 )
 def test_the_close_code_says_whether_to_come_back(codes: list[int | None], returns: bool) -> None:
     assert [may_return(code) for code in codes] == [returns] * len(codes)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
-def test_back_off_rises_to_a_bound_and_never_below_half_of_it(attempt: int, chance: float) -> None:
-    most = min(BACKOFF_MOST_S, 0.5 * 2.0 ** min(attempt, 100))
-    assert most / 2 <= backoff(attempt, chance) <= most
 
 
 @given(st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True), st.integers(1, 2**53 - 1), st.binary(min_size=1))

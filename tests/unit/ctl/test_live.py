@@ -26,7 +26,7 @@ AUDIO_ONLY = (
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENT_S", 1.5)
-    monkeypatch.setattr(live, "backoff", lambda attempt, _: 0.01 * (attempt + 1))
+    monkeypatch.setattr(live, "backoff_s", lambda attempt, **_: 0.01 * (attempt + 1))
 
 
 def numbered(count: int | None = None) -> Iterator[bytes]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchout.common.toolbox.retry import JITTER
 from watchout.mlbridge.breaker import (
     FIRST_PAUSE_S,
-    JITTER,
     LONGEST_PAUSE_S,
     MAX_RETRY_AFTER_S,
     OPEN_AFTER,

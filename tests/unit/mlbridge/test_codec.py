@@ -18,7 +18,6 @@ from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.mlbridge.targets import UnusableAnswer, address
 from watchout.mlbridge.targets.codec import (
-    MAX_RETRY_AFTER_S,
     MAX_SHOWN,
     Nonsense,
     Said,
@@ -31,7 +30,6 @@ from watchout.mlbridge.targets.codec import (
     read_json,
     read_msgpack,
     read_push,
-    read_retry_after,
     split_batch,
 )
 
@@ -273,25 +271,6 @@ def test_whatever_a_batch_is_answered_each_frame_gets_its_part(value: object) ->
     except (AlertFault, UnusableAnswer):
         return
     assert len(found) == len(KEYS)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (None, None), ("", None), ("x", None), ("-1", None), ("1.5", None), ("0", 0), (" 7 ", 7), ("120", 120),
-        ("9" * 40, MAX_RETRY_AFTER_S), ("9" * 70, None), ("1e3", None), ("٣", None),
-        ("Fri, 31 Dec 1999 23:59:59 GMT", 59), ("Fri, 31 Dec 1999 23:58:00 GMT", 0),
-        ("Sat, 01 Jan 2050 00:00:00 GMT", MAX_RETRY_AFTER_S), ("Fri, 99 Dec 1999 23:59:59 GMT", None),
-    ],
-)  # fmt: skip
-def test_retry_after_is_seconds_or_a_date_and_bounded(text: str | None, seconds: float | None) -> None:
-    assert read_retry_after(text, 946_684_740.0) == seconds
-
-
-@given(st.text(max_size=70))
-def test_whatever_retry_after_says_it_is_none_or_bounded(text: str) -> None:
-    found = read_retry_after(text, 1e9)
-    assert found is None or 0 <= found <= MAX_RETRY_AFTER_S
 
 
 def test_the_url_names_channels_and_ports() -> None:

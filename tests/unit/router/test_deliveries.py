@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from watchout.router.webhook.deliveries import (
     SPARE,
     Deliveries,
     Delivery,
-    retry_after_s,
 )
 
 
@@ -181,27 +179,6 @@ def test_every_alert_is_sent_or_dead_or_waits_whatever_happens(steps: list[str],
     assert found.idle
     assert offered == found.sent + found.dead
     assert LONGEST_PAUSE_S < 200
-
-
-NOW = 1_700_000_000.0
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0), ("120", 120), (" 7 ", 7), ("Tue, 14 Nov 2023 22:14:20 GMT", 60),
-        ("Tue, 14 Nov 2023 22:00:00 GMT", 0), (None, None), ("", None), ("soon", None), ("-1", None), ("1.5", None),
-        ("9" * 30, None), ("²", None), ("Tue, 99 Nov 2023 22:14:20 GMT", None),
-    ],
-)  # fmt: skip
-def test_a_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after_s(value, NOW) == seconds
-
-
-@given(st.text(max_size=40))
-def test_no_retry_after_raises(value: str) -> None:
-    found = retry_after_s(value, NOW)
-    assert found is None or found >= 0
 
 
 def test_while_the_receiver_wants_nothing_for_long_those_that_were_given_up_are_let_go_of() -> None:
