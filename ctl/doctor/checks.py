@@ -242,9 +242,9 @@ def of_url(url: DatabaseUrl, *, channel: str | None) -> Iterator[Finding]:
             "Leave them out; docs/better-auth.md has those that are known.",
             options=list(url.unknown),
         )
-    if url.passed_over:
-        text = f"Options of DATABASE_URL that change nothing here: {', '.join(url.passed_over)}."
-        yield ok("store", text, options=list(url.passed_over))
+    if url.ignored:
+        text = f"Options of DATABASE_URL that change nothing here: {', '.join(url.ignored)}."
+        yield ok("store", text, options=list(url.ignored))
     if channel is not None and url.transaction_pooler:
         yield warning(
             "store",

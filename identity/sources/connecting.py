@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 import asyncpg
 
 from watchout.common.errors import StoreUnavailable
-from watchout.common.settings.database_url import DatabaseUrl, Host, Tls, UrlFault
+from watchout.common.settings.database_url import DatabaseUrl, Host, InvalidDatabaseUrl, Tls
 from watchout.identity.sources.channel_binding import NotBound, prove
 
 #: What an error says of which the words belong to TLS.
@@ -45,20 +45,20 @@ class _Named(ssl.SSLContext):
 def make_context(tls: Tls, mode: str, name: str | None = None) -> ssl.SSLContext:
     """The TLS of `sslmode=require` and more, for a server whose certificate has `name`, None: the host's.
 
-    Raises `UrlFault`, naming the option and the file, when one cannot be used.
+    Raises `InvalidDatabaseUrl`, naming the option and the file, when one cannot be used.
     """
     context = _Named(ssl.PROTOCOL_TLS_CLIENT)
     context.server_name = name
-    context.check_hostname = mode == "verify-full" and not tls.checks_nothing
-    context.verify_mode = ssl.CERT_NONE if tls.checks_nothing else ssl.CERT_REQUIRED
-    if not tls.checks_nothing:
+    context.check_hostname = mode == "verify-full" and not tls.skips_verification
+    context.verify_mode = ssl.CERT_NONE if tls.skips_verification else ssl.CERT_REQUIRED
+    if not tls.skips_verification:
         _trust(context, tls, mode)
     if tls.sends_cert:
         _show(context, tls)
-    if tls.least is not None:
-        context.minimum_version = ssl.TLSVersion[tls.least.replace(".", "_")]
-    if tls.most is not None:
-        context.maximum_version = ssl.TLSVersion[tls.most.replace(".", "_")]
+    if tls.min_version is not None:
+        context.minimum_version = ssl.TLSVersion[tls.min_version.replace(".", "_")]
+    if tls.max_version is not None:
+        context.maximum_version = ssl.TLSVersion[tls.max_version.replace(".", "_")]
     context.set_alpn_protocols(["postgresql"])
     return context
 
@@ -81,12 +81,12 @@ def _trust(context: ssl.SSLContext, tls: Tls, mode: str) -> None:
     elif mode == "require":
         context.verify_mode = ssl.CERT_NONE
     else:
-        raise UrlFault(f"sslrootcert=FILE or sslrootcert=system with sslmode={mode}: no authority is known")
+        raise InvalidDatabaseUrl(f"sslrootcert=FILE or sslrootcert=system with sslmode={mode}: no authority is known")
     if crl := tls.crl or os.environ.get("PGSSLCRL"):
         _load("sslcrl", crl, lambda: context.load_verify_locations(cafile=crl))
     if crl_dir := tls.crl_dir:
         if not Path(crl_dir).is_dir():
-            raise UrlFault(f"sslcrldir to be a directory, not {crl_dir}")
+            raise InvalidDatabaseUrl(f"sslcrldir to be a directory, not {crl_dir}")
         context.load_verify_locations(capath=crl_dir)
     if (crl or crl_dir) and context.verify_mode is not ssl.CERT_NONE:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
@@ -112,9 +112,9 @@ def _load(option: str, file: str, load: Any) -> None:
         load()
     except ssl.SSLError as exc:
         what = "certificate and key that belong together" if "MISMATCH" in str(exc.reason) else "PEM that can be read"
-        raise UrlFault(f"{option}={file} to be {what} ({exc.reason or type(exc).__name__})") from None
+        raise InvalidDatabaseUrl(f"{option}={file} to be {what} ({exc.reason or type(exc).__name__})") from None
     except OSError as exc:
-        raise UrlFault(f"{option}={file} to be a file that can be read: {exc.strerror}") from None
+        raise InvalidDatabaseUrl(f"{option}={file} to be a file that can be read: {exc.strerror}") from None
 
 
 class Connector:
@@ -128,7 +128,7 @@ class Connector:
         self._proven: dict[Host, bytes] = {}
 
     def check(self) -> None:
-        """Raise `UrlFault` when a file that the URL names cannot be used."""
+        """Raise `InvalidDatabaseUrl` when a file that the URL names cannot be used."""
         if self._verifies:
             make_context(self._url.tls, self._mode)
         elif self._url.tls.cert is not None and self._mode != "disable":
@@ -137,9 +137,9 @@ class Connector:
             try:
                 mode = Path(file).stat().st_mode
             except OSError as exc:
-                raise UrlFault(f"passfile={file} to be a file that can be read: {exc.strerror}") from None
+                raise InvalidDatabaseUrl(f"passfile={file} to be a file that can be read: {exc.strerror}") from None
             if mode & 0o077:
-                raise UrlFault(f"passfile={file} to have mode 0600, not {mode & 0o777:04o}")
+                raise InvalidDatabaseUrl(f"passfile={file} to have mode 0600, not {mode & 0o777:04o}")
 
     @property
     def _verifies(self) -> bool:
@@ -192,7 +192,7 @@ class Connector:
                     **await self._tls(host, timeout_s),
                     **of_pool,
                 )
-        except UrlFault as fault:
+        except InvalidDatabaseUrl as fault:
             raise StoreUnavailable(f"DATABASE_URL cannot be used: expected {fault}") from None
         except TimeoutError:
             if url.connect_timeout_s is None and hosts == 1:
@@ -223,7 +223,7 @@ class Connector:
             return {"ssl": context, "direct_tls": tls.direct}
         # `allow` and `prefer` are asyncpg's own: it knows when to try the other way.
         files = {"sslcert": tls.cert, "sslkey": tls.key, "sslpassword": tls.key_password}
-        files |= {"ssl_min_protocol_version": tls.least, "ssl_max_protocol_version": tls.most}
+        files |= {"ssl_min_protocol_version": tls.min_version, "ssl_max_protocol_version": tls.max_version}
         said = {option: value for option, value in files.items() if value is not None}
         dsn = {"dsn": f"postgresql://?{urlencode(said, quote_via=quote)}"} if said else {}
         return {"ssl": self._mode, **dsn}
@@ -251,7 +251,7 @@ class Connector:
                 direct=tls.direct,
                 timeout_s=timeout_s,
             )
-        pinned = await asyncio.to_thread(make_context, dataclasses.replace(tls, checks_nothing=True), mode, name)
+        pinned = await asyncio.to_thread(make_context, dataclasses.replace(tls, skips_verification=True), mode, name)
         pinned.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(self._proven[host]))
         pinned.verify_mode = ssl.CERT_REQUIRED
         pinned.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -302,7 +302,7 @@ async def _will_do(connection: Any, attributes: str) -> bool:
 
 def passed_over(url: DatabaseUrl) -> Iterator[tuple[str, str]]:
     """What is to be logged of the options: a sentence and their names."""
-    if url.passed_over:
-        yield "options of DATABASE_URL that change nothing here", ", ".join(url.passed_over)
+    if url.ignored:
+        yield "options of DATABASE_URL that change nothing here", ", ".join(url.ignored)
     if url.unknown:
         yield "options of DATABASE_URL that are not known here, and are not sent to the server", ", ".join(url.unknown)

@@ -17,7 +17,7 @@ import asyncpg
 
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
-from watchout.common.settings.database_url import UrlFault, parse
+from watchout.common.settings.database_url import InvalidDatabaseUrl, parse
 from watchout.identity.schema.plan import (
     POSTGRES,
     Column,
@@ -177,7 +177,7 @@ class PostgresStore(Store):
     async def _prepare(self) -> None:
         try:
             await asyncio.to_thread(self._connector.check)
-        except UrlFault as fault:
+        except InvalidDatabaseUrl as fault:
             raise StartError(f"DATABASE_URL cannot be used: expected {fault}") from None
         for event, options in passed_over(self._url):
             _log.warning(event, options=options)

@@ -168,7 +168,7 @@ async def test_a_router_without_keys_does_not_listen_and_says_how_to_make_them(w
         (["--router", "http://x"], "--router is 'http://x', expected tcp://host:port"),
         (["--router", "tcp://127.0.0.1:5550"], "the bus over TCP is never plain"),
         (["--router-key", "abc"], "--router-key is 'abc', expected 64 hexadecimal digits"),
-        (["--key-file", "nowhere.key"], "--key-file is 'nowhere.key', expected a file that is there"),
+        (["--key-file", "nowhere.key"], "--key-file is 'nowhere.key', expected a file that exists and can be reached"),
     ],
 )
 async def test_an_option_that_cannot_be_used_is_named(watchout, options: list[str], said: str) -> None:

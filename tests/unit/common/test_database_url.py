@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from watchout.common.errors import SettingsError
 from watchout.common.settings import database_url, load
-from watchout.common.settings.database_url import OPTIONS, Host, UrlFault, Verdict, as_url, parse
+from watchout.common.settings.database_url import OPTIONS, Host, InvalidDatabaseUrl, OptionVerdict, as_url, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
 
 
 def fault(url: str) -> str:
-    with pytest.raises(UrlFault) as caught:
+    with pytest.raises(InvalidDatabaseUrl) as caught:
         parse(url)
     return str(caught.value)
 
@@ -126,15 +126,15 @@ VALUES = {
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_each_option_of_the_table_is_what_the_table_says(option: database_url.Option) -> None:
     url = f"postgres://h/d?{option.name}={VALUES.get(option.name, 'x')}"
-    if option.verdict is Verdict.REFUSED:
+    if option.verdict is OptionVerdict.REFUSED:
         assert f"no option {option.name}: {option.what}" == fault(url)
         return
     got, plain = parse(url), parse("postgres://h/d")
-    assert got.passed_over == ((option.name,) if option.verdict is Verdict.PASSED_OVER else ())
+    assert got.ignored == ((option.name,) if option.verdict is OptionVerdict.IGNORED else ())
     assert got.unknown == ()
     no_effect = {"service", "servicefile", "gssencmode", "replication", "min_protocol_version", "max_protocol_version",
                  "channel_binding", "sslnegotiation", "target_session_attrs"}  # fmt: skip
-    if option.verdict is Verdict.UNDERSTOOD and option.name not in no_effect:
+    if option.verdict is OptionVerdict.APPLIED and option.name not in no_effect:
         assert got != plain
 
 
@@ -220,7 +220,7 @@ def test_whatever_comes_is_read_or_refused_and_nothing_else(front: str, query: s
     for url in (front, f"postgres://{front}", f"postgres://h/d?{query}", f"postgres://u:{front}@h/d?options={query}"):
         try:
             parse(url)
-        except UrlFault:
+        except InvalidDatabaseUrl:
             continue
 
 
@@ -269,7 +269,7 @@ def test_a_value_of_that_form_may_hold_anything() -> None:
 
 @given(st.text())
 def test_what_is_no_such_text_is_refused_and_never_raises_otherwise(text: str) -> None:
-    with contextlib.suppress(UrlFault):
+    with contextlib.suppress(InvalidDatabaseUrl):
         parse(as_url(text))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from watchout.common.errors import SettingsError
 from watchout.common.settings import load, ml_url
-from watchout.common.settings.ml_url import MlUrlFault, SentinelUrl, addresses, check, sentinels_of
+from watchout.common.settings.ml_url import InvalidMlUrl, SentinelUrl, addresses, check, sentinels_of
 from watchout.common.toolbox.default_ports import DEFAULT_PORTS
 
 
@@ -28,7 +28,7 @@ def test_a_url_leads_to_its_own_port_or_that_of_its_scheme(url: str, address: tu
 
 def test_every_scheme_has_a_port_but_tcp_where_it_must_be_given() -> None:
     assert set(ml_url.SCHEMES) - set(DEFAULT_PORTS) == {"tcp"}
-    with pytest.raises(MlUrlFault):
+    with pytest.raises(InvalidMlUrl):
         check("tcp://h")
 
 
@@ -44,7 +44,7 @@ def test_sentinels_are_several_and_know_a_master_by_name() -> None:
      "redis+sentinel://a:0/m", "redis+sentinel://a:99999/m", "redis+sentinel://a/m/x", "redis+sentinel://a/m#f"],
 )  # fmt: skip
 def test_sentinels_without_a_host_or_a_name_are_refused(url: str) -> None:
-    with pytest.raises(MlUrlFault):
+    with pytest.raises(InvalidMlUrl):
         check(url)
 
 

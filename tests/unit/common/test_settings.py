@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from watchout.common.errors import SettingsError
 from watchout.common.settings import (
+    GROUPS,
     SOCKET_NAME_BYTES,
     SOCKET_PATH_BYTES,
     Settings,
@@ -22,7 +23,6 @@ from watchout.common.settings import (
     render_markdown,
     table,
 )
-from watchout.common.settings.specs import GROUPS
 
 ROOT = Path(__file__).parents[3]
 NAMES = [spec.env for _, spec, _ in table()]
@@ -169,7 +169,7 @@ def test_every_socket_of_the_bus_fits_below_the_longest_home() -> None:
 
 def test_a_file_in_the_homes_place_is_a_fault() -> None:
     (text,) = faults(WATCHOUT_HOME="/dev/null")
-    assert text == "WATCHOUT_HOME is '/dev/null', expected a directory; a file is in its place"
+    assert text == "WATCHOUT_HOME is '/dev/null', expected a directory; a file of this name exists"
 
 
 def test_the_home_of_a_user_who_is_not_there_is_a_fault() -> None:

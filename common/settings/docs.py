@@ -1,0 +1,33 @@
+"""The page docs/settings.md, made from the table of settings. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchout.common.settings.table import GROUPS, table
+
+
+def _default_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def render_markdown() -> str:
+    """docs/settings.md, whole."""
+    lines = [
+        "# Settings",
+        "",
+        "Environment variables, all optional; `honcho` and `watchout-ctl` also read them from `.env`.",
+        "Every wrong value is reported by name, all at once, before a socket opens; the exit code is then 2.",
+        "This page is generated from the tables in `common/settings/groups/` (`make docs`).",
+        "",
+    ]
+    for group in GROUPS:
+        lines += [f"## {group}", "", "| name | default | expects | what |", "|---|---|---|---|"]
+        for _, spec, default in table():
+            if spec.group == group:
+                shown = "" if default in (None, "", ()) else f"`{_default_text(default)}`"
+                lines.append(f"| `{spec.env}` | {shown} | {spec.expects} | {spec.help} |")
+        lines.append("")
+    return "\n".join(lines)

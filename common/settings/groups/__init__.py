@@ -1,0 +1,1 @@
+"""The settings by group: each file declares the settings of one section of docs/settings.md."""

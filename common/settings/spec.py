@@ -1,0 +1,62 @@
+"""What is declared of one setting, how a group of settings declares it, and the exception of its parser. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class InvalidValue(Exception):
+    """A setting's value that its parser refuses. `load` catches it and reports it with the setting's name.
+
+    Args:
+        expected: what would have been accepted; the text of the exception.
+        received: what may be shown of the value, None: the value itself, or nothing of a secret.
+    """
+
+    def __init__(self, expected: str, received: str | None = None) -> None:
+        super().__init__(expected)
+        self.received = received
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The declaration of one setting, except for its default.
+
+    Attributes:
+        env: name of the environment variable.
+        parse: returns the checked value of the variable's text; raises `InvalidValue`.
+        group: title of its section in docs/settings.md.
+        expects: the accepted values in a few words, with the unit.
+        help: what the setting does; one cell of docs/settings.md, in Markdown.
+        secret: whether the value is left out of errors, logs and reports.
+    """
+
+    env: str
+    parse: Callable[[str], Any]
+    group: str
+    expects: str
+    help: str
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsGroup:
+    """A section of docs/settings.md. Its file declares each setting with `setting`."""
+
+    title: str
+
+    def setting(
+        self,
+        env: str,
+        parse: Callable[[str], Any],
+        default: Any,
+        *,
+        expects: str,
+        help: str,
+        secret: bool = False,
+    ) -> Any:
+        """Return a dataclass field with this default that carries the setting's `Spec`."""
+        spec = Spec(env, parse, self.title, expects, help, secret)
+        return field(default=default, repr=not secret, metadata={"spec": spec})
