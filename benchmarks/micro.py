@@ -28,7 +28,7 @@ import pybase64
 from websockets.speedups import apply_mask
 from websockets.version import version as websockets_version
 
-from watchout.common.bus.messages import BusFrame, decode_frame
+from watchout.common.bus.frames import BusFrame, decode_frame
 from watchout.common.media.frames import Frame, decode_text, json_head, parse_binary
 from watchout.common.media.rate import Sampler
 from watchout.common.settings import Settings

@@ -24,7 +24,7 @@ from benchmarks.micro import Call, Case, duration, measure
 from tests.kit.clients import Camera, Clients, Viewer, new_name
 from tests.kit.processes import Watchout, running
 from watchout.common.alerts.model import MAX_METADATA_BYTES, MAX_METADATA_VALUES
-from watchout.common.bus.messages import Claim, Hold, Release
+from watchout.common.bus.messages import Claim, PublicationState, Release
 from watchout.common.settings import Settings
 from watchout.router.streams.registry import Streams
 
@@ -51,7 +51,7 @@ def _registrations(ended: int) -> Call:
         name, user, now = f"stream_{number}", f"user{number % 50}", number / 1000
         *_, granted = streams.claim(MEMBER, Claim(request=1, stream=name, user=user, producing=True), now, number)
         term: int = granted.body.term  # type: ignore[union-attr]
-        hold = Hold(
+        hold = PublicationState(
             stream=name, user=user, term=term, status="streaming", producing=True, wants_alerts=False, frame_id=0,
             total_frames=0, fps=0.0, started_at=number,
         )  # fmt: skip

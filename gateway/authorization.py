@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
-from watchout.common.bus.messages import Reach
+from watchout.common.bus.messages import AlertScope
 from watchout.common.settings import Settings
 from watchout.gateway.hub.outbound_queue import Subscription
 from watchout.gateway.model import Owner
@@ -107,16 +107,16 @@ class Authorization:
             owner = Owner(alert_owner)
         return self.may_hear(caller, owner if alert_owner is not None else None)
 
-    def reach(self, caller: Identity) -> Reach:
+    def alert_scope(self, caller: Identity) -> AlertScope:
         """Whose kept alerts the caller may have. It may be too much; `may_hear_kept` says exactly."""
         own = Right.ALERTS in self._of_roles(caller.roles)
         members_of = [name for name, roles in caller.organizations.items() if Right.ALERTS in self._of_roles(roles)]
-        return Reach(
+        return AlertScope(
             user=caller.user_id,
             own=own,
             organizations=tuple(sorted(members_of)) if self._policy is organization else (),
-            everybodys=own and self._policy is authenticated,
-            nobodys=Right.ALERTS in self.rights(caller, None),
+            any_owner=own and self._policy is authenticated,
+            unowned=Right.ALERTS in self.rights(caller, None),
         )
 
     def may_view_kept(self, caller: Identity, kept_owner: str | None, owner: Owner | None) -> bool:

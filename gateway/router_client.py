@@ -11,34 +11,34 @@ from typing import Any, Final, TypeVar
 from watchout.common import clock, log, supervisor
 from watchout.common.alerts.model import Alert, Severity
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
-from watchout.common.bus.client import BusClient, Reply
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.messages import (
-    FOR_ALERT,
     REPORT_CHUNK,
-    Accepted,
-    Answer,
+    AcceptedReply,
+    AlertNotification,
+    AlertScope,
     Claim,
+    ErrorForPublisher,
+    FetchNewest,
+    FetchPicture,
     Forward,
-    Found,
     FromRouter,
-    Granted,
+    GrantedReply,
     Hello,
-    Lookup,
     Message,
-    Newest,
-    Notify,
-    Picture,
+    OwnerLookup,
+    OwnerReply,
     Query,
+    QueryReply,
     RaiseAlert,
-    Reach,
-    Refused,
+    RefusedReply,
     Release,
+    Reply,
+    ReservationEnded,
     Revoke,
     SendNewest,
-    Status,
-    TellCamera,
-    Unreserved,
-    decode_frame,
+    StatusUpdate,
 )
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.media.frames import Frame
@@ -174,7 +174,7 @@ class RouterClient:
         """Give back a claim that nobody waits for any more."""
         self.link.send(Release(stream=stream, term=term))
 
-    async def claim(self, stream: str, owner: Owner, *, producing: bool, floor: int) -> Granted | Refused:
+    async def claim(self, stream: str, owner: Owner, *, producing: bool, floor: int) -> GrantedReply | RefusedReply:
         """Ask for a stream. Raises `RouterUnavailable`."""
         user, organizations = owner.user_id, tuple(sorted(owner.organizations))
         reply = await self.link.request(
@@ -182,7 +182,7 @@ class RouterClient:
                 request=n, stream=stream, user=user, organizations=organizations, producing=producing, floor=floor
             )
         )
-        if not isinstance(reply, Granted | Refused):
+        if not isinstance(reply, GrantedReply | RefusedReply):
             raise _unexpected(reply)
         return reply
 
@@ -193,17 +193,17 @@ class RouterClient:
         """
         if self.hub.publication(stream) is not None:
             return self.hub.last_word(stream, StreamState())
-        reply = await self.link.request(lambda n: Lookup(request=n, stream=stream))
-        if not isinstance(reply, Found):
+        reply = await self.link.request(lambda n: OwnerLookup(request=n, stream=stream))
+        if not isinstance(reply, OwnerReply):
             raise _unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
         return self.hub.last_word(stream, StreamState(reply.status, owner, reply.term))
 
-    async def raise_alert(self, alert: Alert) -> Accepted:
+    async def raise_alert(self, alert: Alert) -> AcceptedReply:
         """Hand an alert to the router. Raises `RouterUnavailable`."""
         epoch = self.link.epoch
         reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
-        if not isinstance(reply, Accepted):
+        if not isinstance(reply, AcceptedReply):
             raise _unexpected(reply)
         raised = Raised(alert, len(alert.to_json()), accepted_at=reply.at or None)
         self._accepted.add(raised, epoch, self._loop.time())
@@ -217,7 +217,7 @@ class RouterClient:
             self._send_reports()
             self.link.send_heartbeat()
         reply = await self.link.request(lambda n: Query(request=n, what=what, **more))
-        if not isinstance(reply, Answer):
+        if not isinstance(reply, QueryReply):
             raise _unexpected(reply)
         return reply.body
 
@@ -228,16 +228,16 @@ class RouterClient:
         since: int = 0,
         limit: int = 1000,
         severity: Severity = "low",
-        reach: Reach | None = None,
+        scope: AlertScope | None = None,
     ) -> list[KeptAlert]:
-        """Recent alerts of a stream, or of all within `reach`, oldest first. Raises `RouterUnavailable`."""
-        rows = await self.ask("alerts", stream=stream, since=since, limit=limit, severity=severity, reach=reach)
+        """Recent alerts of a stream, or of all within `scope`, oldest first. Raises `RouterUnavailable`."""
+        rows = await self.ask("alerts", stream=stream, since=since, limit=limit, severity=severity, scope=scope)
         return [KeptAlert(alert_id, owner, text, at, tuple(names)) for alert_id, owner, text, at, names in rows]
 
     async def alert_frames(self, alert_id: str) -> list[AlertFrame]:
         """The frames that recent alerts of this id speak of, one of each stream. Raises `RouterUnavailable`."""
         reply = await self.link.request(lambda n: Query(request=n, what="alert", id=alert_id))
-        if not isinstance(reply, Answer):
+        if not isinstance(reply, QueryReply):
             raise _unexpected(reply)
         return [AlertFrame(*row) for row in reply.body]
 
@@ -247,13 +247,13 @@ class RouterClient:
         return await self._await_frame(
             self._picture_waits,
             key,
-            lambda: self.link.send(Picture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
+            lambda: self.link.send(FetchPicture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
         )
 
     def ask_newest(self, stream: str) -> None:
         """Ask for the newest frame of a stream elsewhere; it comes like any other frame, or not."""
         self._flush()
-        self.link.send(Newest(stream=stream))
+        self.link.send(FetchNewest(stream=stream))
 
     async def newest(self, stream: str, word: StreamState) -> Frame | None:
         """The newest frame of a stream, from here or from elsewhere. `word` is what `find` just said of it.
@@ -296,7 +296,7 @@ class RouterClient:
     def _message(self, body: FromRouter) -> None:
         now_ms = clock.now_ms()
         match body:
-            case Status():
+            case StatusUpdate():
                 owner_known = self.hub.owner(body.stream) is not None
                 if body.user is not None and not owner_known:
                     owner = Owner(body.user, frozenset(body.organizations))
@@ -313,11 +313,11 @@ class RouterClient:
                     self._push(frame.bus_parts(bytes.fromhex(body.to)))
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
-            case Notify():
+            case AlertNotification():
                 self.hub.alert(body.alert, body.at)
-            case Unreserved():
+            case ReservationEnded():
                 self.hub.unreserved(body)
-            case TellCamera():
+            case ErrorForPublisher():
                 self.hub.tell_camera(body, now_ms)
             case _:
                 pass
@@ -417,5 +417,5 @@ def patience_s(max_fps: float | None) -> float:
 
 
 def _unexpected(reply: Reply) -> RouterUnavailable:
-    text = reply.message if isinstance(reply, Refused) else f"answered with {type(reply).__name__}"
+    text = reply.message if isinstance(reply, RefusedReply) else f"answered with {type(reply).__name__}"
     return RouterUnavailable(f"the router {text}")

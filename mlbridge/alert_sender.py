@@ -16,8 +16,8 @@ from typing import Final, Protocol
 
 from watchout.common import log, supervisor
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
-from watchout.common.bus.client import Reply
-from watchout.common.bus.messages import FOR_ALERT, Accepted, Message, RaiseAlert, Refused
+from watchout.common.bus.frames import FOR_ALERT
+from watchout.common.bus.messages import AcceptedReply, Message, RaiseAlert, RefusedReply, Reply
 from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode, RouterUnavailable
 from watchout.common.media.frames import Frame
@@ -183,15 +183,15 @@ class AlertSender:
         except RouterUnavailable:
             return False
         match reply:
-            case Accepted():
+            case AcceptedReply():
                 if reply.duplicate and raised.accepted_at is None:
                     self._metrics.count("alerts_duplicate_total")
                 at = raised.accepted_at or reply.at or None
                 self._accepted.add(replace(raised, accepted_at=at), epoch, time.monotonic())
                 _log.debug("alert accepted", alert=raised.alert.id, stream=raised.alert.stream_id)
-            case Refused(code=ErrorCode.ROUTING_ERROR):
+            case RefusedReply(code=ErrorCode.ROUTING_ERROR):
                 return False
-            case Refused(message=message):
+            case RefusedReply(message=message):
                 self.refused(f"the router: {message}")
         return True
 

@@ -14,7 +14,8 @@ from typing import Final, Protocol
 
 from watchout.common import log, supervisor
 from watchout.common.alerts.model import STREAM_ID, AlertFault
-from watchout.common.bus.messages import MAX_COVERAGE_ROWS, BadFrame, Coverage, decode_frame
+from watchout.common.bus.frames import decode_frame
+from watchout.common.bus.messages import MAX_COVERAGE_ROWS, BadFrame, CoverageReport
 from watchout.common.errors import BusError
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.metrics import Metrics
@@ -126,7 +127,7 @@ class Dispatcher:
         metrics: Metrics,
         said: Said,
         refused: Callable[[str], None],
-        report: Callable[[BadFrame | Coverage], bool],
+        report: Callable[[BadFrame | CoverageReport], bool],
         max_age_s: float,
         sent: Callable[[Frame], None] | None = None,
         scrub: Callable[[str], str] = str,
@@ -267,7 +268,7 @@ class Dispatcher:
             self._covered = Covered.of(self._scheduler.coverage(now), MAX_COVERAGE_ROWS)
             rows = [(stream, round(share, 4)) for stream, share in self._covered.worst]
             if rows or self._told_rows:
-                self._report(Coverage(rows=rows))
+                self._report(CoverageReport(rows=rows))
             self._told_rows = len(rows)
             self._watch_refusals(now)
 

@@ -9,41 +9,40 @@ from dataclasses import replace
 from typing import Any, Final
 
 from watchout.common import clock, log, supervisor
+from watchout.common.bus.frames import FOR_ALERT, read_frame_head
 from watchout.common.bus.membership import BEAT_EVERY_S
 from watchout.common.bus.messages import (
-    FOR_ALERT,
-    Accepted,
-    Answer,
+    AcceptedReply,
+    AlertNotification,
     BadFrame,
-    Beat,
     Bye,
     Claim,
-    Coverage,
+    CoverageReport,
     Envelope,
+    FetchNewest,
+    FetchPicture,
     FromMember,
     FromRouter,
-    Heartbeat,
     Hello,
-    Hold,
     Interest,
-    Lookup,
-    Newest,
-    Notify,
-    Picture,
+    MemberHeartbeat,
+    OwnerLookup,
+    PublicationState,
     Query,
+    QueryReply,
     RaiseAlert,
-    Refused,
+    RefusedReply,
     Rejoin,
     Release,
-    Report,
-    Reserved,
-    Synced,
+    ReservationEnded,
+    ReservationReport,
+    RouterHeartbeat,
+    SnapshotEnd,
+    StreamReport,
     Unreserve,
-    Unreserved,
     Welcome,
     decode_from_member,
     encode,
-    read_frame_head,
 )
 from watchout.common.bus.zeromq.control import RouterBus, is_remote
 from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
@@ -103,7 +102,7 @@ class Router:
         )
         self._outlet: WebhookSender | None = None
         #: What cannot be answered before the gateways of a former life had their time; None from then on.
-        self._waiting: list[tuple[bytes, Claim | Lookup | RaiseAlert]] | None = None
+        self._waiting: list[tuple[bytes, Claim | OwnerLookup | RaiseAlert]] | None = None
         self._reservations: ReservationFile | None = None
         self._lock = -1
         self._bus: RouterBus | BothRouterBuses | None = None
@@ -244,39 +243,39 @@ class Router:
     def _take(self, member: bytes, body: FromMember) -> None:  # noqa: C901 - one arm per message, no logic
         now, now_ms = self._loop.time(), clock.now_ms()
         match body:
-            case Heartbeat():
+            case MemberHeartbeat():
                 known = self._members.get(member)
                 if known is not None:
                     known.metrics = body.metrics
-            case Coverage(rows=rows):
+            case CoverageReport(rows=rows):
                 known = self._members.get(member)
                 if known is not None:
                     known.coverage = dict(rows)
-            case Report():
+            case StreamReport():
                 self._streams.report(member, body)
-            case Hold():
+            case PublicationState():
                 self._send_all(self._streams.hold(member, body, now_ms))
             case Interest():
                 self._send_all(self._streams.interest(member, body, now, now_ms))
-            case Synced():
+            case SnapshotEnd():
                 self._send_all(self._streams.end_snapshot(member, now, now_ms))
                 if member in self._behind:
-                    self._behind[member] = body.alerts_heard if body.alerts_epoch == self._epoch else 0
+                    self._behind[member] = body.last_alert if body.alerts_epoch == self._epoch else 0
                     self._tell_missed(member)
-            case Claim() | Lookup() | RaiseAlert():
+            case Claim() | OwnerLookup() | RaiseAlert():
                 if self._waiting is None:
                     self._decide(member, body)
                 elif len(self._waiting) < MAX_WAITING:
                     self._waiting.append((member, body))
                 else:
-                    self._send(member, Refused(request=body.request, code="ROUTING_ERROR", message="try again"))
-            case Reserved():
+                    self._send(member, RefusedReply(request=body.request, code="ROUTING_ERROR", message="try again"))
+            case ReservationReport():
                 self._streams.reserved(body, now)
             case Release():
                 self._send_all(self._streams.release(member, body, now, now_ms))
-            case Newest():
+            case FetchNewest():
                 self._send_all(self._streams.newest(member, body.stream))
-            case Picture():
+            case FetchPicture():
                 picture = self._pictures.find(body.stream, (body.term, body.frame_id))
                 if picture is not None and self._bus is not None:
                     self._bus.send_frame(member, picture)
@@ -285,7 +284,7 @@ class Router:
             case Unreserve():
                 self._unreserve(member, body)
             case Query():
-                self._send(member, Answer(request=body.request, body=self._answer(body, now, now_ms)))
+                self._send(member, QueryReply(request=body.request, body=self._answer(body, now, now_ms)))
             case Bye():
                 self._gone(member, "ended")
             case Hello():
@@ -297,8 +296,8 @@ class Router:
             _log.info("an operator released the id of a stream", stream=body.stream, user=found.user)
             for each in self._members.all():
                 if each.hello.kind == "gateway":
-                    self._send(each.id, Unreserved(stream=body.stream, term=found.term))
-        self._send(member, Answer(request=body.request, body=None if found is None else found.user))
+                    self._send(each.id, ReservationEnded(stream=body.stream, term=found.term))
+        self._send(member, QueryReply(request=body.request, body=None if found is None else found.user))
 
     def _alert(self, member: bytes, body: RaiseAlert, now_ms: int) -> None:
         alert, now = body.alert, self._loop.time()
@@ -315,12 +314,14 @@ class Router:
             members, receivers = self._streams.alert_receivers(alert.stream_id)
             for receiver in members:
                 if receiver not in self._behind:
-                    self._send(receiver, Notify(alert=alert, number=number, at=at if again else None))
+                    self._send(receiver, AlertNotification(alert=alert, number=number, at=at if again else None))
             if self._outlet is not None:
                 self._outlet.offer(alert)
         else:
             self._metrics.count("alerts_duplicate_total")
-        self._send(member, Accepted(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers, at=at))
+        self._send(
+            member, AcceptedReply(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers, at=at)
+        )
 
     def _tell_missed(self, member: bytes) -> None:
         """Tell a gateway what it missed, in order and some at a time; live alerts come to it after that."""
@@ -334,7 +335,7 @@ class Router:
         for logged in missed:
             if member in self._streams.alert_receivers(logged.stream_id)[0]:
                 self._metrics.count("alerts_told_again_total")
-                self._send(member, Notify(alert=logged.alert, number=logged.number, at=logged.at))
+                self._send(member, AlertNotification(alert=logged.alert, number=logged.number, at=logged.at))
         self._behind[member] = missed[-1].number
         self._loop.call_soon(self._tell_missed, member)
 
@@ -363,14 +364,14 @@ class Router:
 
     def _recent_alerts(self, query: Query) -> list[tuple[str, str | None, bytes, int, tuple[str, ...]]]:
         """Rows of (id, owner, JSON, when it arrived, the owner's organizations where the stream is still his)."""
-        reach = query.reach
+        scope = query.scope
 
         def wanted(stream: str, owner: str | None) -> bool:
-            return reach is None or reach.has(owner, self._streams.organizations_of(stream, owner))
+            return scope is None or scope.includes(owner, self._streams.organizations_of(stream, owner))
 
         rows = self._book.recent(
             query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,
-            users=None if reach is None else reach.owners(),
+            users=None if scope is None else scope.owners(),
         )  # fmt: skip
         return [
             (alert_id, owner, json, at, self._streams.organizations_of(stream, owner))
@@ -473,7 +474,7 @@ class Router:
 
     def _beat(self) -> None:
         for member in self._members.all():
-            self._send(member.id, Beat())
+            self._send(member.id, RouterHeartbeat())
 
     def _let_go_of_the_silent(self) -> None:
         now = self._loop.time()
@@ -513,11 +514,11 @@ class Router:
                 if self._members.get(member) is not None:
                     self._decide(member, body)
 
-    def _decide(self, member: bytes, body: Claim | Lookup | RaiseAlert) -> None:
+    def _decide(self, member: bytes, body: Claim | OwnerLookup | RaiseAlert) -> None:
         match body:
             case Claim():
                 self._send_all(self._streams.claim(member, body, self._loop.time(), clock.now_ms()))
-            case Lookup():
+            case OwnerLookup():
                 self._send(member, self._streams.found(body.request, body.stream))
             case RaiseAlert():
                 self._alert(member, body, clock.now_ms())
@@ -549,9 +550,11 @@ class Router:
             message = encode(self._epoch, seq, body)
         except BusError as exc:
             _log.error("a message is too large for the bus", error=str(exc))
-            if not isinstance(body, Answer):
+            if not isinstance(body, QueryReply):
                 return
-            message = encode(self._epoch, seq, Refused(request=body.request, code="ROUTING_ERROR", message=str(exc)))
+            message = encode(
+                self._epoch, seq, RefusedReply(request=body.request, code="ROUTING_ERROR", message=str(exc))
+            )
         self._bus.send_control(member, message)
 
 

@@ -9,13 +9,13 @@ from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTE
 from watchout.common.bus.messages import (
     BadFrame,
     Bye,
-    Coverage,
+    CoverageReport,
     Envelope,
     FromMember,
-    Heartbeat,
     Hello,
+    MemberHeartbeat,
     RaiseAlert,
-    Synced,
+    SnapshotEnd,
 )
 
 #: Most members at once; a further greeting is not answered.
@@ -118,4 +118,4 @@ def may_come_from_afar(body: FromMember) -> bool:
     """Whether a member on another machine may say this: what a bridge needs, and nothing about streams or others."""
     if isinstance(body, Hello):
         return body.kind == "mlbridge"
-    return isinstance(body, Synced | Heartbeat | Coverage | RaiseAlert | BadFrame | Bye)
+    return isinstance(body, SnapshotEnd | MemberHeartbeat | CoverageReport | RaiseAlert | BadFrame | Bye)

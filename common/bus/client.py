@@ -26,19 +26,18 @@ from watchout.common.bus.membership import (
     SendHello,
 )
 from watchout.common.bus.messages import (
-    Accepted,
-    Answer,
+    AlertNotification,
     Bye,
-    Found,
     FromRouter,
-    Granted,
-    Heartbeat,
+    GrantedReply,
     Hello,
+    Interest,
+    MemberHeartbeat,
     Message,
-    Notify,
-    Refused,
+    PublicationState,
     Release,
-    Synced,
+    Reply,
+    SnapshotEnd,
     decode_from_router,
     encode,
 )
@@ -56,8 +55,6 @@ MISSING_AGAIN_S: Final = 60.0
 SNAPSHOT_TURN: Final = 200
 #: A snapshot that failed is told again after so long, in seconds.
 SNAPSHOT_AGAIN_S: Final = 1.0
-
-Reply = Granted | Refused | Found | Accepted | Answer
 
 _log = log.get("common.bus.client")
 
@@ -211,12 +208,12 @@ class BusClient:
                 last.exception()  # looked at, so that nobody is told that it was not
 
     def _give_back(self, reply: Reply) -> None:
-        if isinstance(reply, Granted):
+        if isinstance(reply, GrantedReply):
             self.send(Release(stream=reply.stream, term=reply.term))
 
     def send_heartbeat(self) -> bool:
         """Tell the figures now, not at the next beat."""
-        return self.send(Heartbeat(metrics=self._metrics()))
+        return self.send(MemberHeartbeat(metrics=self._metrics()))
 
     def send_frame(self, *parts: bytes | memoryview, patience_s: float = 0.0) -> bool:
         """Push a frame, its head in the first part; False when the router is away.
@@ -278,7 +275,7 @@ class BusClient:
         for action in actions:
             match action:
                 case Deliver(body):
-                    if isinstance(body, Notify):
+                    if isinstance(body, AlertNotification):
                         self._alerts_heard = self._membership.epoch, body.number
                     if isinstance(body, Reply):
                         future = self._pending.get(body.request)
@@ -318,17 +315,17 @@ class BusClient:
             self._run(self._membership.send_failed(self._loop.time()))
 
     async def _tell_snapshot(self) -> None:
-        holds = interests = told = 0
+        publications = interests = told = 0
         async for body in self._snapshot():
             if not self.send(body):
                 return
-            holds += type(body).__name__ == "Hold"
-            interests += type(body).__name__ == "Interest"
+            publications += isinstance(body, PublicationState)
+            interests += isinstance(body, Interest)
             told += 1
             if told % SNAPSHOT_TURN == 0:
                 await asyncio.sleep(0)
         epoch, heard = self._alerts_heard
-        if self.send(Synced(holds=holds, interests=interests, alerts_epoch=epoch, alerts_heard=heard)):
+        if self.send(SnapshotEnd(publications=publications, interests=interests, alerts_epoch=epoch, last_alert=heard)):
             self._ready.set()  # what is asked from now on is asked of a router that knows this member
 
     def _fail_pending(self) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import pybase64
 
 from watchout.common.alerts.model import STREAM_ID
-from watchout.common.bus.messages import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
+from watchout.common.bus.frames import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
 from watchout.common.media.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
 from watchout.common.toolbox.jsontext import JsonFault, read_json
 

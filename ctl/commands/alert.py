@@ -10,7 +10,7 @@ import msgspec
 
 from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
 from watchout.common.bus.client import BusClient
-from watchout.common.bus.messages import Accepted, Answer, Query, RaiseAlert, Refused
+from watchout.common.bus.messages import AcceptedReply, Query, QueryReply, RaiseAlert, RefusedReply
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
 from watchout.common.settings import Settings
@@ -55,12 +55,12 @@ async def _raise(settings: Settings, raised: Alert) -> None:
             reply = await link.request(lambda number: RaiseAlert(request=number, alert=raised))
         except RouterUnavailable as exc:
             raise Failure(f"the alert may not have gone out: {exc}") from None
-        if isinstance(reply, Accepted) and not reply.receivers:
+        if isinstance(reply, AcceptedReply) and not reply.receivers:
             raise Failure(await _nobody(link, reply.id, raised.stream_id))
     match reply:
-        case Accepted(id=alert_id, receivers=receivers):
+        case AcceptedReply(id=alert_id, receivers=receivers):
             click.echo(f"alert {alert_id} went to {counted(receivers, 'receiver')}")
-        case Refused(code=code, message=text):
+        case RefusedReply(code=code, message=text):
             raise Failure(f"{printable(text)} ({printable(code)})")
         case _:
             raise Failure(f"the router gave an unexpected answer: {type(reply).__name__}")
@@ -72,7 +72,7 @@ async def _nobody(link: BusClient, alert_id: str, stream: str) -> str:
         reply = await link.request(lambda number: Query(request=number, what="streams"))
     except RouterUnavailable:
         return f"alert {alert_id} went to nobody"
-    there = ids_of(reply.body) if isinstance(reply, Answer) else []
+    there = ids_of(reply.body) if isinstance(reply, QueryReply) else []
     if stream in there:
         return f"alert {alert_id} is kept, and went to nobody: neither the camera of {stream} nor a viewer wants alerts"
     return f"nobody publishes or watches {stream}: alert {alert_id} went to nobody; {others_than(stream, there)}"

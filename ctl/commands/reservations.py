@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from watchout.common.alerts.model import STREAM_ID
-from watchout.common.bus.messages import Answer, Message, Query, Refused, Unreserve
+from watchout.common.bus.messages import Message, Query, QueryReply, RefusedReply, Unreserve
 from watchout.common.errors import RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
@@ -75,8 +75,8 @@ async def _ask(settings: Settings, make: Callable[[int], Message]) -> Any:
         except RouterUnavailable as exc:
             raise Failure(str(exc)) from None
     match reply:
-        case Answer(body=body):
+        case QueryReply(body=body):
             return body
-        case Refused(message=text):
+        case RefusedReply(message=text):
             raise Failure(printable(text))
     raise Failure("the router gave an unexpected answer")

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watchout.common.bus.client import BusClient
-from watchout.common.bus.messages import Answer, Query, Refused
+from watchout.common.bus.messages import Query, QueryReply, RefusedReply
 from watchout.common.errors import RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
@@ -95,8 +95,8 @@ async def _ask(link: BusClient) -> dict[str, Any]:
     except RouterUnavailable as exc:
         raise Failure(str(exc)) from None
     match reply:
-        case Answer(body=dict(body)):
+        case QueryReply(body=dict(body)):
             return body
-        case Refused(message=text):
+        case RefusedReply(message=text):
             raise Failure(printable(text))
     raise Failure("the router gave an unexpected answer")

@@ -29,7 +29,7 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from watchout.common.bus.messages import Answer, Query
+from watchout.common.bus.messages import Query, QueryReply
 from watchout.common.bus.zeromq import curve
 from watchout.common.bus.zeromq.control import CONTROL
 from watchout.common.errors import CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
@@ -364,7 +364,7 @@ async def processes(settings: Settings) -> list[Finding]:
     except (Failure, RouterUnavailable, OSError):
         return silent
     match reply:
-        case Answer(body=[*rows]):
+        case QueryReply(body=[*rows]):
             found = [running.Running.of(row) for row in rows if isinstance(row, dict)]
             return list(running.of_running(found, about.told(settings), about.version()))
     text = "The router tells nothing of the processes: it is of another version."
@@ -382,7 +382,7 @@ async def _of_the_gateway(settings: Settings) -> Settings:
     except (Failure, RouterUnavailable, OSError):
         return settings
     match reply:
-        case Answer(body=[*rows]):
+        case QueryReply(body=[*rows]):
             found = [running.Running.of(row) for row in rows if isinstance(row, dict)]
             theirs = next((each.settings for each in found if each.kind == "gateway" and each.version), None)
             if theirs is not None:
@@ -554,7 +554,7 @@ async def _router(settings: Settings) -> checks.Router:
     except (Failure, RouterUnavailable, OSError):
         return checks.Router(socket=True)
     match reply:
-        case Answer(body={"router": {"uptimeS": up_s}, "members": [*members], "streams": [*streams]}):
+        case QueryReply(body={"router": {"uptimeS": up_s}, "members": [*members], "streams": [*streams]}):
             kinds = [(str(member.get("kind")), int(member.get("pid") or 0)) for member in members]
             gateways = [pid for kind, pid in kinds if kind == "gateway"]
             bridges = sum(kind == "mlbridge" for kind, _ in kinds)

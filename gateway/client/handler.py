@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 from watchout.common import log
 from watchout.common.alerts import model
-from watchout.common.bus.messages import Granted, Refused
+from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway import wire
@@ -315,18 +315,18 @@ class ClientHandler:
     async def _claim(self, command: AskClaim) -> None:
         stream, floor = command.stream, self._context.hub.last_frame_id(command.stream)
         try:
-            reply: Granted | Refused | None = await self._context.router.claim(
+            reply: GrantedReply | RefusedReply | None = await self._context.router.claim(
                 stream, command.owner, producing=command.producing, floor=floor
             )
         except RouterUnavailable:
             reply = None
         now = self._loop.time()
-        if isinstance(reply, Granted) and self._socket.closing:
+        if isinstance(reply, GrantedReply) and self._socket.closing:
             self._context.router.release(stream, reply.term)
             return
-        if isinstance(reply, Granted):
+        if isinstance(reply, GrantedReply):
             self.run(self.session.granted(reply.term, reply.first_frame_id, now_ms()))
-        elif isinstance(reply, Refused):
+        elif isinstance(reply, RefusedReply):
             self.run(self.session.refused(reply.code, reply.message, now, now_ms()))
         else:
             self.run(self.session.router_unavailable(now, now_ms()))

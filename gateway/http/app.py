@@ -366,7 +366,11 @@ class _Http:
         with self._waiting(viewer) as caller:
             async with self._turn_of(viewer):
                 kept = await link.alerts(
-                    None, since=query.since, limit=query.limit, severity=query.severity, reach=access.reach(viewer)
+                    None,
+                    since=query.since,
+                    limit=query.limit,
+                    severity=query.severity,
+                    scope=access.alert_scope(viewer),
                 )
         viewer = _still_in(caller)
         return [

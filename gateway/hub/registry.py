@@ -16,17 +16,17 @@ from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import (
     REPORT_CHUNK,
     BadFrame,
+    ErrorForPublisher,
     Forward,
-    Hold,
     Interest,
+    PublicationState,
     Release,
-    Report,
-    Reserved,
+    ReservationEnded,
+    ReservationReport,
+    StreamReport,
     StreamStatus,
-    TellCamera,
-    Unreserved,
 )
-from watchout.common.bus.messages import Status as BusStatus
+from watchout.common.bus.messages import StatusUpdate as BusStatus
 from watchout.common.errors import ErrorCode
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, json_head
@@ -546,7 +546,7 @@ class Hub:
 
     # ── to the router ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def changes(self, now: float) -> Iterator[Hold | Interest | Release]:
+    def changes(self, now: float) -> Iterator[PublicationState | Interest | Release]:
         """What changed since this was last asked, as the states that now hold."""
         released, self._released = self._released, []
         holds, self._changed_holds = self._changed_holds, set()
@@ -558,7 +558,7 @@ class Hub:
         for stream_id in interest:
             yield self._interest(stream_id)
 
-    def snapshot(self, now: float) -> Iterator[Hold | Interest]:
+    def snapshot(self, now: float) -> Iterator[PublicationState | Interest]:
         """Everything that this gateway holds and wants. What changes meanwhile is told by `changes`."""
         self._released.clear()
         publications = list(self._publications.values())
@@ -572,16 +572,16 @@ class Hub:
             if stream.viewers:
                 yield self._interest(stream.id)
 
-    def gone(self, now_ms: int) -> Iterator[Reserved]:
+    def gone(self, now_ms: int) -> Iterator[ReservationReport]:
         """Whose the streams are whose cameras went from here, for a router that has just begun."""
         rows = [
             (name, gone.user, gone.organizations, gone.term, gone.frame_id, max(0.0, now_ms / 1000 - gone.ended_at))
             for name, gone in self._gone.items()
         ]
         for at in range(0, len(rows), REPORT_CHUNK):
-            yield Reserved(rows=rows[at : at + REPORT_CHUNK])
+            yield ReservationReport(rows=rows[at : at + REPORT_CHUNK])
 
-    def unreserved(self, told: Unreserved) -> None:
+    def unreserved(self, told: ReservationEnded) -> None:
         """An operator released the id of a stream."""
         gone = self._gone.get(told.stream)
         if gone is not None and gone.term <= told.term:
@@ -594,12 +594,12 @@ class Hub:
             if key in self._missed or len(self._missed) < MAX_MISSED:
                 self._missed[key] = self._missed.get(key, 0) + count
 
-    def reports(self, now: float, chunk: int) -> Iterator[Report]:
+    def reports(self, now: float, chunk: int) -> Iterator[StreamReport]:
         """Moving figures of the streams that had frames, or whose viewers missed some, since this was last asked."""
         missed = [(stream, why, count) for (stream, why), count in self._missed.items()]
         self._missed.clear()
         for at in range(0, len(missed), chunk):
-            yield Report(missed=missed[at : at + chunk])
+            yield StreamReport(dropped=missed[at : at + chunk])
         moved, self._moved = list(self._moved), set()
         rows = [
             (p.stream, p.next_frame_id - 1, p.meter.total, round(p.meter.rate(now), 2), p.last_frame_at)
@@ -607,7 +607,7 @@ class Hub:
             if (p := self._publications.get(name)) is not None
         ]
         for at in range(0, len(rows), chunk):
-            yield Report(rows=rows[at : at + chunk])
+            yield StreamReport(rows=rows[at : at + chunk])
 
     def tick(self, now: float, now_ms: int) -> None:
         """Cameras that went quiet are `online`. Call it every second or so."""
@@ -659,7 +659,7 @@ class Hub:
             )
         return None
 
-    def tell_camera(self, told: TellCamera, now_ms: int) -> None:
+    def tell_camera(self, told: ErrorForPublisher, now_ms: int) -> None:
         """Somebody elsewhere could not use a frame of a camera here."""
         publication = self._publications.get(told.stream)
         if publication is not None and not publication.told_undecodable:
@@ -758,9 +758,9 @@ class Hub:
         if stream.publication is not None and stream.publication.wants_status:
             stream.publication.camera.message(message)
 
-    def _hold(self, stream_id: str, now: float) -> Hold:
+    def _hold(self, stream_id: str, now: float) -> PublicationState:
         p = self._publications[stream_id]
-        return Hold(
+        return PublicationState(
             stream=stream_id,
             user=p.owner.user_id,
             organizations=tuple(sorted(p.owner.organizations)),

@@ -4,7 +4,7 @@ Rules
 - One holder per stream. A claim by the same user takes the stream over; by another user it is refused, also while the
   id is reserved for its user after the camera went (`common.reservations`).
 - Each claim gets a term, higher than all before it, across restarts too. What comes under a lower term is void.
-- `Hold` and `Interest` tell a state, not a change: telling them again changes nothing, and after a snapshot
+- `PublicationState` and `Interest` tell a state, not a change: telling them again changes nothing, and after a snapshot
   whatever was not told again is gone.
 - Frames are wanted from a holder only while somebody on another process wants them, at the highest rate of those.
 - A stream without a camera and without viewers is no more than its reservation: nothing here grows with the number of
@@ -21,26 +21,25 @@ from typing import Any, Final
 
 import msgspec
 
+from watchout.common.bus.frames import EVERYBODY, FrameHead
 from watchout.common.bus.messages import (
-    EVERYBODY,
     BadFrame,
     Claim,
+    ErrorForPublisher,
     Forward,
-    Found,
-    FrameHead,
     FromRouter,
-    Granted,
-    Hold,
+    GrantedReply,
     Interest,
-    Refused,
+    OwnerReply,
+    PublicationState,
+    RefusedReply,
     Release,
-    Report,
-    Reserved,
+    ReservationReport,
     Revoke,
     SendNewest,
-    Status,
+    StatusUpdate,
+    StreamReport,
     StreamStatus,
-    TellCamera,
 )
 from watchout.common.media.rate import Sampler
 from watchout.common.reservations import Reservation, Reservations
@@ -95,7 +94,7 @@ class Stream:
     forward: Forward | None = None
     routes: list[tuple[bytes, Sampler | None]] = field(default_factory=list)
     told_bad_term: int = -1
-    announced: Status | None = None
+    announced: StatusUpdate | None = None
     #: Frames that viewers anywhere did not get, by reason, since this router knows the stream.
     missed: dict[str, int] = field(default_factory=dict)
 
@@ -162,7 +161,7 @@ class Streams:
     # ── cameras ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, member: bytes, claim: Claim, now: float, now_ms: int) -> list[Send]:
-        """A camera wants the stream: `Granted`, with a `Revoke` for whom it takes over, or `Refused`."""
+        """A camera wants the stream: `GrantedReply`, with a `Revoke` for whom it takes over, or `RefusedReply`."""
         stream = self._streams.get(claim.stream)
         owner = self._claimed_by(claim.stream, stream, now)
         if owner is not None and owner != claim.user:
@@ -192,11 +191,11 @@ class Streams:
         self._told(member, 0, stream.id)
         self._set_holder(stream, member)
         sends.append(
-            Send(member, Granted(request=claim.request, stream=stream.id, term=stream.term, first_frame_id=first))
+            Send(member, GrantedReply(request=claim.request, stream=stream.id, term=stream.term, first_frame_id=first))
         )
         return sends
 
-    def hold(self, member: bytes, hold: Hold, now_ms: int) -> list[Send]:
+    def hold(self, member: bytes, hold: PublicationState, now_ms: int) -> list[Send]:
         """A gateway tells the state of a stream that it holds."""
         stream = self._streams.get(hold.stream)
         reserved = self._reservations.get(hold.stream)
@@ -229,9 +228,9 @@ class Streams:
             self._mark(stream.id)
         return sends + self._announce(stream, now_ms) + self._reroute(stream)
 
-    def report(self, member: bytes, report: Report) -> None:
+    def report(self, member: bytes, report: StreamReport) -> None:
         """Moving figures: of streams that this member holds, and of what its viewers missed of any."""
-        for name, why, count in report.missed:
+        for name, why, count in report.dropped:
             stream = self._streams.get(name)
             if stream is not None and (why in stream.missed or len(stream.missed) < MAX_REASONS):
                 stream.missed[why] = stream.missed.get(why, 0) + count
@@ -255,7 +254,7 @@ class Streams:
         if stream is None or stream.holder is None or stream.told_bad_term == stream.term:
             return []
         stream.told_bad_term = stream.term
-        return [Send(stream.holder, TellCamera(stream=stream.id, code="INVALID_MESSAGE", message=bad.reason))]
+        return [Send(stream.holder, ErrorForPublisher(stream=stream.id, code="INVALID_MESSAGE", message=bad.reason))]
 
     # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,11 +288,11 @@ class Streams:
                 sends += self._announce(stream, now_ms)
         return sends
 
-    def found(self, request: int, name: str) -> Found | Refused:
+    def found(self, request: int, name: str) -> OwnerReply | RefusedReply:
         """Whose a stream is, and how it stands. A camera that went leaves the stream to its user."""
         stream = self._streams.get(name)
         if stream is not None:
-            return Found(
+            return OwnerReply(
                 request=request,
                 stream=name,
                 status=stream.status,
@@ -303,7 +302,7 @@ class Streams:
             )
         reserved = self._reservations.get(name)
         if reserved is not None:
-            return Found(
+            return OwnerReply(
                 request=request,
                 stream=name,
                 status="offline",
@@ -313,8 +312,8 @@ class Streams:
             )
         if len(self._waited_for) >= self._max_streams:
             text = f"{self._max_streams} streams are waited for, which is the most"
-            return Refused(request=request, code="ROUTING_ERROR", message=text)
-        return Found(request=request, stream=name, status="offline")
+            return RefusedReply(request=request, code="ROUTING_ERROR", message=text)
+        return OwnerReply(request=request, stream=name, status="offline")
 
     def owner(self, name: str) -> str | None:
         """Whose a stream is, or was last."""
@@ -400,7 +399,7 @@ class Streams:
         for name in self._reservations.prune(now):
             self._mark(name)
 
-    def reserved(self, told: Reserved, now: float) -> None:
+    def reserved(self, told: ReservationReport, now: float) -> None:
         """A gateway of a former router's life tells whose the streams were whose cameras went from it."""
         for name, user, organizations, term, frame_id, ago_s in told.rows:
             stream, known = self._streams.get(name), self._reservations.get(name)
@@ -427,7 +426,7 @@ class Streams:
         return found
 
     def reservations(self, user: str | None, limit: int, now: float) -> list[tuple[str, str, float]]:
-        """Reserved ids, of one user or of all, oldest first: rows of (id, user, seconds that are left)."""
+        """ReservationReport ids, of one user or of all, oldest first: rows of (id, user, seconds that are left)."""
         names = (name for name, _ in self._reservations.items()) if user is None else self._reservations.of_user(user)
         rows: list[tuple[str, str, float]] = []
         for name in names:
@@ -630,7 +629,7 @@ class Streams:
     def _reroute(self, stream: Stream) -> list[Send]:
         """Who gets this stream's frames, and at what rate the holder is to send them.
 
-        Nothing is asked before its first `Hold`: the camera's gateway may not have taken the grant in yet.
+        Nothing is asked before its first `PublicationState`: the camera's gateway may not have taken the grant in yet.
         """
         if stream.holder is None or not stream.confirmed:
             return []
@@ -695,8 +694,8 @@ def _discard(index: dict[bytes, set[str]], member: bytes, name: str) -> None:
             del index[member]
 
 
-def _status(stream: Stream, now_ms: int) -> Status:
-    return Status(
+def _status(stream: Stream, now_ms: int) -> StatusUpdate:
+    return StatusUpdate(
         stream=stream.id,
         status=stream.status,
         timestamp=now_ms,
@@ -707,4 +706,4 @@ def _status(stream: Stream, now_ms: int) -> Status:
 
 
 def _refuse(member: bytes, claim: Claim, code: str, message: str) -> Send:
-    return Send(member, Refused(request=claim.request, code=code, message=message))
+    return Send(member, RefusedReply(request=claim.request, code=code, message=message))

@@ -13,16 +13,16 @@ from tests.kit import clients as kit
 from tests.kit.clients import JPEG, PNG, eventually, http, new_name
 from tests.kit.fake_router import FakeRouter
 from tests.kit.processes import Watchout, running
-from watchout.common.bus.messages import (
-    FOR_ALERT,
-    Answer,
-    Found,
+from watchout.common.bus.frames import FOR_ALERT
+from watchout.common.bus.messages import (  # fmt: skip
+    FetchNewest,
+    FetchPicture,
     FromMember,
-    Lookup,
-    Newest,
-    Picture,
+    OwnerLookup,
+    OwnerReply,
     Query,
-)  # fmt: skip
+    QueryReply,
+)
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.identity.embedded_store import FILE_NAME
@@ -48,11 +48,13 @@ class ScriptedRouter(FakeRouter):
 
     def _handle(self, member: bytes, body: FromMember) -> None:
         match body:
-            case Lookup(request=request, stream=stream):
-                self._send(member, Found(request=request, stream=stream, status="streaming", user=self.owner, term=3))
+            case OwnerLookup(request=request, stream=stream):
+                self._send(
+                    member, OwnerReply(request=request, stream=stream, status="streaming", user=self.owner, term=3)
+                )
             case Query(request=request, what="alert"):
-                self._send(member, Answer(request=request, body=[("cam", self.owner, 3, 7, True)]))
-            case Newest() | Picture():
+                self._send(member, QueryReply(request=request, body=[("cam", self.owner, 3, 7, True)]))
+            case FetchNewest() | FetchPicture():
                 self.asked.set()
             case _:
                 super()._handle(member, body)

@@ -12,18 +12,18 @@ from pathlib import Path
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.membership import BEAT_EVERY_S
 from watchout.common.bus.messages import (
-    Accepted,
+    AcceptedReply,
     BadFrame,
-    Beat,
     Bye,
-    Coverage,
+    CoverageReport,
     FromMember,
     FromRouter,
-    Heartbeat,
     Hello,
+    MemberHeartbeat,
     RaiseAlert,
-    Refused,
-    Synced,
+    RefusedReply,
+    RouterHeartbeat,
+    SnapshotEnd,
     Welcome,
     decode_from_member,
     encode,
@@ -100,7 +100,7 @@ class FakeRouter:
         self._bus.send_control(member, encode(self._epoch, self._sent[member], body))
 
     def _beat(self) -> None:
-        self.tell(Beat())
+        self.tell(RouterHeartbeat())
         self._timer = asyncio.get_running_loop().call_later(BEAT_EVERY_S, self._beat)
 
     def _came(self, member: bytes, data: bytes) -> None:
@@ -119,11 +119,11 @@ class FakeRouter:
 
     def _handle(self, member: bytes, body: FromMember) -> None:
         match body:
-            case Synced():
+            case SnapshotEnd():
                 self.told.synced += 1
-            case Heartbeat(metrics=metrics):
+            case MemberHeartbeat(metrics=metrics):
                 self.told.metrics = metrics
-            case Coverage(rows=rows):
+            case CoverageReport(rows=rows):
                 self.told.coverage = dict(rows)
             case BadFrame():
                 self.told.bad_frames.append(body)
@@ -137,7 +137,7 @@ class FakeRouter:
     def _alert_came(self, member: bytes, request: int, alert: Alert) -> None:
         self.told.attempts.append(alert)
         if self.refusal is not None:
-            self._send(member, Refused(request=request, code=self.refusal, message="refused on purpose"))
+            self._send(member, RefusedReply(request=request, code=self.refusal, message="refused on purpose"))
             return
         duplicate = alert.id in self._ids
         if not duplicate:
@@ -146,4 +146,4 @@ class FakeRouter:
         if self.withheld_answers:
             self.withheld_answers -= 1
             return
-        self._send(member, Accepted(request=request, id=alert.id, duplicate=duplicate))
+        self._send(member, AcceptedReply(request=request, id=alert.id, duplicate=duplicate))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name, pack_frame
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Reader, accounted, gateway_figures
-from watchout.common.bus.messages import Answer, Query
+from watchout.common.bus.messages import Query, QueryReply
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 
@@ -134,7 +134,7 @@ class Show:
         settings = replace(Settings(), home=self.watchout.home)
         async with joined(settings) as link:
             answer = await link.request(lambda number: Query(request=number, what="stats"))
-        assert isinstance(answer, Answer), answer
+        assert isinstance(answer, QueryReply), answer
         return next(dict(row["skipped"]) for row in answer.body["streams"] if row["streamId"] == self.stream)
 
     def check(self, frames: list[dict[str, Any]]) -> list[int]:

@@ -23,13 +23,8 @@ from typing import Any, Final
 import zmq
 
 from watchout.common import supervisor
-from watchout.common.bus.messages import (
-    FOR_ALERT,
-    MAX_CONTROL_BYTES,
-    MAX_FRAME_HEAD_BYTES,
-    MEMBER_ID_BYTES,
-    read_frame_head,
-)
+from watchout.common.bus.frames import FOR_ALERT, MAX_FRAME_HEAD_BYTES, read_frame_head
+from watchout.common.bus.messages import MAX_CONTROL_BYTES, MEMBER_ID_BYTES
 from watchout.common.bus.zeromq import frame_sockets
 from watchout.common.bus.zeromq.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
 from watchout.common.errors import BusError, StartError

@@ -25,7 +25,8 @@ from zmq.utils.monitor import parse_monitor_message
 from watchout.common import log, supervisor
 from watchout.common.bus import credit
 from watchout.common.bus.credit import CreditQueue, Parts, Receipt
-from watchout.common.bus.messages import FOR_ALERT, MAX_CONTROL_BYTES, MEMBER_ID_BYTES, read_frame_head
+from watchout.common.bus.frames import FOR_ALERT, read_frame_head
+from watchout.common.bus.messages import MAX_CONTROL_BYTES, MEMBER_ID_BYTES
 from watchout.common.bus.zeromq.control import (
     CONTROL_HWM,
     FRAME_MARGIN_BYTES,

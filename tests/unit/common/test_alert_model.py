@@ -24,7 +24,7 @@ from watchout.common.alerts.model import (
     split_answer,
     split_push,
 )
-from watchout.common.bus.messages import Notify, decode_from_router, encode
+from watchout.common.bus.messages import AlertNotification, decode_from_router, encode
 from watchout.common.toolbox.jsontext import read_json
 
 LEAST = {"severity": "high", "message": "fire"}
@@ -346,8 +346,8 @@ def test_any_value_is_a_draft_that_can_go_all_the_way_or_a_fault(value: object) 
         return
     alert = complete(draft, alert_id="made", timestamp=1, stream_id="cam-1")
     assert json.loads(alert.to_json())["message"] == draft.message
-    told = decode_from_router(encode(1, 1, Notify(alert=alert))).body
-    assert isinstance(told, Notify)
+    told = decode_from_router(encode(1, 1, AlertNotification(alert=alert))).body
+    assert isinstance(told, AlertNotification)
     assert json.loads(told.alert.to_json()) == json.loads(alert.to_json())
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from watchout.common.bus.messages import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame, decode_frame
+from watchout.common.bus.frames import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame, decode_frame
 from watchout.common.media import frames
 from watchout.common.media.codecs import Codec, sniff
 from watchout.common.media.frames import BinaryFrame, Frame, FrameFault, decode_text, parse_binary

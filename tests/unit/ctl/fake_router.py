@@ -9,15 +9,15 @@ from typing import Any
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.membership import BEAT_EVERY_S
 from watchout.common.bus.messages import (
-    Accepted,
-    Answer,
-    Beat,
+    AcceptedReply,
     Bye,
     FromRouter,
     Hello,
     Query,
+    QueryReply,
     RaiseAlert,
-    Refused,
+    RefusedReply,
+    RouterHeartbeat,
     Welcome,
     decode_from_member,
     encode,
@@ -52,7 +52,7 @@ class FakeRouter:
 
     def _beat(self) -> None:
         for member in self._sent:
-            self._send(member, Beat())
+            self._send(member, RouterHeartbeat())
         self._timer = self._loop.call_later(BEAT_EVERY_S, self._beat)
 
     def _came(self, member: bytes, data: bytes) -> None:
@@ -66,10 +66,10 @@ class FakeRouter:
                 self.byes += 1
                 self._sent.pop(member, None)
             case Query() if not self.mute:
-                self._send(member, Answer(request=body.request, body=self.stats))
+                self._send(member, QueryReply(request=body.request, body=self.stats))
             case RaiseAlert() if not self.mute:
                 if self.refusal is not None:
-                    self._send(member, Refused(request=body.request, code="UNAUTHORIZED", message=self.refusal))
+                    self._send(member, RefusedReply(request=body.request, code="UNAUTHORIZED", message=self.refusal))
                 else:
                     self.alerts.append(body.alert)
-                    self._send(member, Accepted(request=body.request, id=body.alert.id, receivers=self.receivers))
+                    self._send(member, AcceptedReply(request=body.request, id=body.alert.id, receivers=self.receivers))

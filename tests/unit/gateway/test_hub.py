@@ -16,18 +16,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.kit.playbook import START_MS, owned_by, read
 from watchout.common.alerts.model import Alert
+from watchout.common.bus.frames import decode_frame
 from watchout.common.bus.messages import (
     BadFrame,
+    ErrorForPublisher,
     Forward,
-    Hold,
     Interest,
+    PublicationState,
     Release,
-    Report,
-    Status,
+    ReservationEnded,
+    StatusUpdate,
+    StreamReport,
     StreamStatus,
-    TellCamera,
-    Unreserved,
-    decode_frame,
 )
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
@@ -155,7 +155,7 @@ class House:
     def frame(self, publication: Publication, now: float = 0.0, text: bytes = b'"/9j/"') -> None:
         self.hub.frame(publication, text=text, picture=None, codec=None, timestamp=ms(now), now=now, now_ms=ms(now))
 
-    def told(self, now: float = 0.0) -> list[Hold | Interest | Release]:
+    def told(self, now: float = 0.0) -> list[PublicationState | Interest | Release]:
         """What changed, as it is told to the router."""
         return list(self.hub.changes(now))
 
@@ -168,8 +168,8 @@ def remote(number: int, *, stream: str = "door", term: int = 5) -> Frame:
     return Frame(stream, number, 0, term=term, text=b'"/9j/"')
 
 
-def word(status: StreamStatus, *, stream: str = "door", term: int = 5, user: str | None = "ann") -> Status:
-    return Status(stream=stream, status=status, timestamp=0, term=term, user=user)
+def word(status: StreamStatus, *, stream: str = "door", term: int = 5, user: str | None = "ann") -> StatusUpdate:
+    return StatusUpdate(stream=stream, status=status, timestamp=0, term=term, user=user)
 
 
 def alert(number: int = 1, stream: str = "door") -> Alert:
@@ -350,7 +350,7 @@ def test_when_the_owner_belongs_to_others_the_hold_says_so_and_the_stream_goes_o
     house.told()
     house.hub.owner_changed(publication, Owner("ann", frozenset({"b", "a"})))
     (hold,) = house.told()
-    assert isinstance(hold, Hold)
+    assert isinstance(hold, PublicationState)
     assert (hold.user, hold.organizations, hold.term) == ("ann", ("a", "b"), publication.term)
     assert house.hub.owner("door") == house.hub.known_owner("door") == Owner("ann", frozenset({"a", "b"}))
     house.frame(publication)
@@ -366,7 +366,7 @@ def test_a_publication_that_was_taken_over_changes_no_owner(house: House) -> Non
 
 def test_what_the_router_says_of_the_owner_is_kept_and_told_to_its_successor(house: House) -> None:
     Screen(house.hub).watch("door")
-    told = Status(stream="door", status="streaming", timestamp=0, term=5, user="ann", organizations=("acme",))
+    told = StatusUpdate(stream="door", status="streaming", timestamp=0, term=5, user="ann", organizations=("acme",))
     house.hub.remote_status(told, 0.0, ms(0))
     assert house.hub.known_owner("door") == Owner("ann", frozenset({"acme"}))
     (interest,) = house.hub.snapshot(0.0)
@@ -902,14 +902,14 @@ def test_a_camera_here_is_told_once_that_its_frames_cannot_be_decoded(house: Hou
     for number in (1, 2):
         frame = Frame("door", number, 0, text=b'"?"')
         assert house.hub.undecodable(frame, "data is not base64", ms(0)) is None
-    house.hub.tell_camera(TellCamera(stream="door", code="INVALID_MESSAGE", message="so says the router"), ms(0))
+    house.hub.tell_camera(ErrorForPublisher(stream="door", code="INVALID_MESSAGE", message="so says the router"), ms(0))
     (told,) = phone.messages
     assert (told["type"], told["code"], told["streamId"]) == ("error", "INVALID_MESSAGE", "door")
     assert "data is not base64" in told["message"]
     house.hub.release(publication, ms(0))
     again = Phone()
     house.publish(again, term=2)
-    house.hub.tell_camera(TellCamera(stream="door", code="INVALID_MESSAGE", message="so says the router"), ms(0))
+    house.hub.tell_camera(ErrorForPublisher(stream="door", code="INVALID_MESSAGE", message="so says the router"), ms(0))
     assert [m["message"] for m in again.messages] == ["so says the router"]
 
 
@@ -995,7 +995,7 @@ def test_of_a_camera_elsewhere_the_router_is_told(house: House) -> None:
     Screen(house.hub).watch("door", "streaming", "ann")
     told = house.hub.undecodable(remote(7), "data is empty", ms(0))
     assert told == BadFrame(stream="door", frame_id=7, reason="data is empty")
-    house.hub.tell_camera(TellCamera(stream="door", code="INVALID_MESSAGE", message="x"), ms(0))
+    house.hub.tell_camera(ErrorForPublisher(stream="door", code="INVALID_MESSAGE", message="x"), ms(0))
 
 
 # ── what the router is told ──────────────────────────────────────────────────────────────────────────────────────
@@ -1006,7 +1006,7 @@ def test_a_stream_that_is_held_is_told_as_it_now_is(house: House) -> None:
     for n in range(11):
         house.frame(publication, n / 10)
     assert house.told(1.0) == [
-        Hold(
+        PublicationState(
             stream="door", user="ann", term=4, status="streaming", producing=True, wants_alerts=True, frame_id=20,
             total_frames=11, fps=10.0, started_at=ms(0), last_frame_at=ms(1),
         )
@@ -1029,11 +1029,11 @@ def test_a_change_of_status_is_a_change_of_state(house: House) -> None:
     house.told()
     house.hub.tick(6.0, ms(6))
     (hold,) = house.told(6.0)
-    assert isinstance(hold, Hold)
+    assert isinstance(hold, PublicationState)
     assert hold.status == "online"
     house.frame(publication, 7.0)
     (hold,) = house.told(7.0)
-    assert isinstance(hold, Hold)
+    assert isinstance(hold, PublicationState)
     assert hold.status == "streaming"
 
 
@@ -1050,7 +1050,7 @@ def test_a_stream_that_is_left_and_taken_again_at_once_is_told_in_that_order(hou
     house.publish(Phone(), term=5)
     release, hold = house.told()
     assert isinstance(release, Release)
-    assert isinstance(hold, Hold)
+    assert isinstance(hold, PublicationState)
     assert (release.term, hold.term) == (4, 5)
 
 
@@ -1087,7 +1087,7 @@ def test_the_snapshot_tells_everything_that_is_held_and_wanted(house: House) -> 
     Screen(house.hub).watch("yard")
     house.hub.release(gone, ms(0))
     told = list(house.hub.snapshot(0.0))
-    assert sorted(m.stream for m in told if isinstance(m, Hold)) == ["door"]
+    assert sorted(m.stream for m in told if isinstance(m, PublicationState)) == ["door"]
     assert sorted(m.stream for m in told if isinstance(m, Interest)) == ["door", "yard"]
     assert not any(isinstance(m, Release) for m in house.told())
 
@@ -1120,7 +1120,7 @@ def test_reports_go_on_while_a_camera_is_quiet_so_that_its_rate_falls(house: Hou
         house.frame(publication, n / 10)
     list(house.hub.reports(1.0, 10))
     house.hub.tick(9.0, ms(9))
-    assert list(house.hub.reports(9.0, 10)) == [Report(rows=[("door", 11, 11, 0.0, ms(1))])]
+    assert list(house.hub.reports(9.0, 10)) == [StreamReport(rows=[("door", 11, 11, 0.0, ms(1))])]
 
 
 def test_what_viewers_missed_is_in_one_report_added_up(house: House) -> None:
@@ -1128,10 +1128,10 @@ def test_what_viewers_missed_is_in_one_report_added_up(house: House) -> None:
     house.hub.missed("door", {DropReason.SLOW: 3})
     house.hub.missed("gate", {DropReason.GONE: 1})
     reports = list(house.hub.reports(0.0, 2))
-    assert [row for report in reports for row in report.missed] == [
+    assert [row for report in reports for row in report.dropped] == [
         ("door", "slow", 5), ("door", "rate", 1), ("gate", "gone", 1),
     ]  # fmt: skip
-    assert all(len(report.missed) <= 2 for report in reports)
+    assert all(len(report.dropped) <= 2 for report in reports)
     assert list(house.hub.reports(0.0, 2)) == []
 
 
@@ -1192,7 +1192,7 @@ class AnyHistory(RuleBasedStateMachine):
         """What the router makes of what it is told."""
         for body in self.hub.changes(self.now):
             match body:
-                case Hold():
+                case PublicationState():
                     self.holds[body.stream] = body.term
                 case Release():
                     if self.holds.get(body.stream) == body.term:
@@ -1311,7 +1311,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.holds.clear()
         self.interests.clear()
         for body in self.hub.snapshot(self.now):
-            if isinstance(body, Hold):
+            if isinstance(body, PublicationState):
                 self.holds[body.stream] = body.term
             else:
                 self.interests[body.stream] = (body.viewers, body.alert_viewers)
@@ -1404,7 +1404,7 @@ class Flowing:
                 self.hub.flow(subscription, self.write)
 
     def message(self, message: bytes) -> None:
-        """Status."""
+        """StatusUpdate."""
 
     def right_lost(self, stream: str) -> None:
         """Not here."""
@@ -1537,9 +1537,9 @@ def test_whose_the_streams_were_whose_cameras_went_from_here_is_kept_for_the_nex
     for name, user, term in (("a", "ann", 1), ("b", "bob", 2), ("c", "cy", 3)):
         hub.release(published(hub, name, user, term), START_MS)
     assert gone(hub) == {"a": ("ann", 1), "b": ("bob", 2), "c": ("cy", 3)}
-    published(hub, "a", "ann", 4)  # it is told as a `Hold` now
-    hub.unreserved(Unreserved(stream="b", term=2))
-    hub.unreserved(Unreserved(stream="c", term=2))  # of a camera before this one
+    published(hub, "a", "ann", 4)  # it is told as a `PublicationState` now
+    hub.unreserved(ReservationEnded(stream="b", term=2))
+    hub.unreserved(ReservationEnded(stream="c", term=2))  # of a camera before this one
     assert gone(hub) == {"c": ("cy", 3)}
     hub.tick(0.0, START_MS + 604_801_000)
     assert gone(hub) == {}

@@ -15,7 +15,8 @@ from tests.kit.fake_router import FakeRouter
 from tests.unit.mlbridge.ml_stub import ALERT
 from tests.unit.mlbridge.polling import until
 from watchout.common.bus.client import BusClient
-from watchout.common.bus.messages import FOR_ALERT, Hello, decode_frame
+from watchout.common.bus.frames import FOR_ALERT, decode_frame
+from watchout.common.bus.messages import Hello
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.mlbridge.alert_sender import AlertSender

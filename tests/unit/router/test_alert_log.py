@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchout.common.alerts.model import MAX_METADATA_BYTES, Alert
-from watchout.common.bus.messages import Reach
+from watchout.common.bus.messages import AlertScope
 from watchout.router.alerts.log import (
     ALERT_COST_BYTES,
     KNOWN_S,
@@ -432,8 +432,8 @@ def test_a_callers_own_alerts_are_found_without_a_look_at_others() -> None:
 
 
 def test_who_may_have_only_his_own_alerts_is_known_from_his_reach() -> None:
-    assert Reach(user="ann", own=True).owners() == {"ann"}
-    assert Reach(user="ann", own=True, nobodys=True).owners() == {"ann", None}
-    assert Reach(user="ann").owners() == set()
-    assert Reach(user="ann", organizations=("acme",)).owners() is None
-    assert Reach(user="ann", everybodys=True).owners() is None
+    assert AlertScope(user="ann", own=True).owners() == {"ann"}
+    assert AlertScope(user="ann", own=True, unowned=True).owners() == {"ann", None}
+    assert AlertScope(user="ann").owners() == set()
+    assert AlertScope(user="ann", organizations=("acme",)).owners() is None
+    assert AlertScope(user="ann", any_owner=True).owners() is None

@@ -17,22 +17,22 @@ from watchout.common.bus.messages import (
     BadFrame,
     Bye,
     Claim,
-    Coverage,
+    CoverageReport,
     Envelope,
+    FetchNewest,
+    FetchPicture,
     FromMember,
-    Heartbeat,
     Hello,
-    Hold,
     Interest,
-    Lookup,
-    Newest,
-    Picture,
+    MemberHeartbeat,
+    OwnerLookup,
+    PublicationState,
     Query,
     RaiseAlert,
     Release,
-    Report,
-    Reserved,
-    Synced,
+    ReservationReport,
+    SnapshotEnd,
+    StreamReport,
     Unreserve,
     decode_from_member,
     encode,
@@ -123,17 +123,17 @@ def test_a_bridge_that_is_silent_is_missed_soon_enough_for_its_streams_to_be_els
 
 def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_others() -> None:
     said = (
-        Synced(holds=0, interests=0), Heartbeat(metrics={}), Coverage(rows=[]), Bye(),
+        SnapshotEnd(publications=0, interests=0), MemberHeartbeat(metrics={}), CoverageReport(rows=[]), Bye(),
         BadFrame(stream="cam", frame_id=1, reason="no picture"), RaiseAlert(request=1, alert=ALERT),
     )  # fmt: skip
     assert all(map(may_come_from_afar, said))
     kinds = {type(body) for body in said} | {Hello}
     refused = (
-        Claim(request=1, stream="cam", user="ann"), Release(stream="cam", term=1), Lookup(request=1, stream="cam"),
-        Newest(stream="cam"), Query(request=1, what="stats"), Report(rows=[]), Reserved(rows=[]),
+        Claim(request=1, stream="cam", user="ann"), Release(stream="cam", term=1), OwnerLookup(request=1, stream="cam"),
+        FetchNewest(stream="cam"), Query(request=1, what="stats"), StreamReport(rows=[]), ReservationReport(rows=[]),
         Unreserve(request=1, stream="cam"),
-        Interest(stream="cam", viewers=1, alert_viewers=1), Picture(stream="cam", term=1, frame_id=1),
-        Hold(
+        Interest(stream="cam", viewers=1, alert_viewers=1), FetchPicture(stream="cam", term=1, frame_id=1),
+        PublicationState(
             stream="cam", user="ann", term=1, status="online", producing=False, wants_alerts=False, frame_id=0,
             total_frames=0, fps=0.0, started_at=0,
         ),

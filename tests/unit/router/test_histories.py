@@ -17,22 +17,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from watchout.common.bus.frames import EVERYBODY, FrameHead
 from watchout.common.bus.messages import (
-    EVERYBODY,
     Claim,
     Forward,
-    FrameHead,
     FromMember,
     FromRouter,
-    Granted,
-    Hold,
+    GrantedReply,
     Interest,
-    Refused,
+    PublicationState,
+    RefusedReply,
     Release,
-    Report,
     Revoke,
-    Status,
-    Synced,
+    SnapshotEnd,
+    StatusUpdate,
+    StreamReport,
 )
 from watchout.router.streams.registry import Bridge, Send, Streams, assign
 
@@ -75,9 +74,9 @@ class Gateway:
     cameras: dict[str, Camera] = field(default_factory=dict)
     viewers: dict[str, tuple[int, int, float | None]] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
-    told: dict[str, Status] = field(default_factory=dict)
+    told: dict[str, StatusUpdate] = field(default_factory=dict)
     asked: dict[int, tuple[str, bool, bool, bool]] = field(default_factory=dict)
-    granted: list[Granted] = field(default_factory=list)
+    granted: list[GrantedReply] = field(default_factory=list)
     up: deque[FromMember] = field(default_factory=deque)
     down: deque[FromRouter] = field(default_factory=deque)
     to_tell: deque[tuple[str, str]] | None = None
@@ -89,9 +88,9 @@ class Gateway:
     def saw(self, stream: str, frame_id: int) -> None:
         self.seen[stream] = max(self.seen.get(stream, 0), frame_id)
 
-    def hold(self, stream: str) -> Hold:
+    def hold(self, stream: str) -> PublicationState:
         camera = self.cameras[stream]
-        return Hold(
+        return PublicationState(
             stream=stream, user=camera.user, term=camera.term, status=camera.status,  # type: ignore[arg-type]
             producing=camera.producing, wants_alerts=camera.wants_alerts, frame_id=camera.last_frame_id,
             total_frames=0, fps=0.0, started_at=NOW_MS,
@@ -130,7 +129,7 @@ class Gateway:
         assert self.to_tell is not None
         if not self.to_tell:
             self.to_tell = None
-            self.say(Synced(holds=0, interests=0))
+            self.say(SnapshotEnd(publications=0, interests=0))
             return
         what, name = self.to_tell.popleft()
         if what == "viewers":
@@ -139,7 +138,7 @@ class Gateway:
             self.cameras[name].forward = None
             self.say(self.hold(name))
 
-    def publish(self, granted: Granted) -> None:
+    def publish(self, granted: GrantedReply) -> None:
         """Whoever asked goes on a little later than the answer came, also when the router is lost meanwhile."""
         user, gives_up, producing, wants_alerts = self.asked.pop(granted.request, ("", True, False, False))
         if gives_up:
@@ -152,9 +151,9 @@ class Gateway:
     def take(self, message: FromRouter) -> None:
         """One message of the router."""
         match message:
-            case Granted():
+            case GrantedReply():
                 self.granted.append(message)
-            case Refused():
+            case RefusedReply():
                 self.asked.pop(message.request, None)
             case Revoke():
                 camera = self.cameras.get(message.stream)
@@ -165,7 +164,7 @@ class Gateway:
                 camera = self.cameras.get(message.stream)
                 if camera is not None and camera.term == message.term:
                     camera.forward = message
-            case Status():
+            case StatusUpdate():
                 self.told[message.stream] = message
 
 
@@ -284,7 +283,7 @@ class Histories(RuleBasedStateMachine):
     @rule(name=ANY_GATEWAY, waits=WAITS)
     def reports(self, name: str, waits: bool) -> None:
         gateway = self.gateways[name]
-        gateway.say(Report(rows=[(s, c.last_frame_id, 0, 0.0, None) for s, c in gateway.cameras.items()]))
+        gateway.say(StreamReport(rows=[(s, c.last_frame_id, 0, 0.0, None) for s, c in gateway.cameras.items()]))
         self.flow(waits)
 
     @rule(
@@ -389,7 +388,7 @@ class Histories(RuleBasedStateMachine):
                 self.waiting.append((gateway.id, message))
             case Claim():
                 sends = self.claim(gateway.id, message)
-            case Hold():
+            case PublicationState():
                 sends = known.hold(gateway.id, message, NOW_MS)
                 if not any(send.member == gateway.id and isinstance(send.body, Revoke) for send in sends):
                     self.tell_id(message.stream, message.frame_id)
@@ -402,12 +401,12 @@ class Histories(RuleBasedStateMachine):
                 sends = known.release(gateway.id, message, now, NOW_MS)
                 if valid:
                     self.tell_id(message.stream, message.frame_id)
-            case Report():
+            case StreamReport():
                 known.report(gateway.id, message)
                 for stream, frame_id, *_ in message.rows:
                     if known.get(stream) is not None and known.get(stream).holder == gateway.id:  # type: ignore[union-attr]
                         self.tell_id(stream, frame_id)
-            case Synced():
+            case SnapshotEnd():
                 sends = known.end_snapshot(gateway.id, now, NOW_MS)
         self.deliver(sends)
         self.forget_what_the_registry_forgot()
@@ -415,10 +414,10 @@ class Histories(RuleBasedStateMachine):
     def claim(self, member: bytes, claim: Claim) -> list[Send]:
         self.forget_what_the_registry_forgot()
         sends = self.streams.claim(member, claim, self.now, NOW_MS)
-        if isinstance(sends[-1].body, Granted) and claim.stream in self.had:
+        if isinstance(sends[-1].body, GrantedReply) and claim.stream in self.had:
             user, seen_at = self.had[claim.stream]
             assert user == claim.user or self.now - seen_at >= RESERVED_S
-        assert all(send.body.first_frame_id > claim.floor for send in sends if isinstance(send.body, Granted))
+        assert all(send.body.first_frame_id > claim.floor for send in sends if isinstance(send.body, GrantedReply))
         return sends
 
     def is_holder(self, gateway: Gateway, stream: str, term: int) -> bool:
@@ -440,7 +439,7 @@ class Histories(RuleBasedStateMachine):
         for send in sends:
             assert send.member in members, "a message for a member that is not there"
             body: Any = send.body
-            if isinstance(body, Granted):
+            if isinstance(body, GrantedReply):
                 assert body.term > self.highest_term
                 self.highest_term = body.term
                 assert body.first_frame_id > self.told_ids.get(body.stream, 0)

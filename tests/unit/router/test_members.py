@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from watchout.common.bus.membership import MEMBER_LOST_AFTER_S
-from watchout.common.bus.messages import Bye, Envelope, FromMember, Heartbeat, Hello
+from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, MemberHeartbeat
 from watchout.router.members import MAX_MEMBERS, STALL_S, Members, Verdict
 
 EPOCH = 5
 A, B = b"a" * 8, b"b" * 8
 HELLO = Hello(kind="gateway", name="gateway.1", pid=7)
-NEWS = Heartbeat(metrics={})
+NEWS = MemberHeartbeat(metrics={})
 
 
 def says(seq: int, body: FromMember = NEWS, epoch: int = EPOCH) -> Envelope[FromMember]:

@@ -9,24 +9,23 @@ from typing import Any
 
 import pytest
 
+from watchout.common.bus.frames import EVERYBODY, FrameHead
 from watchout.common.bus.messages import (
-    EVERYBODY,
     BadFrame,
     Claim,
+    ErrorForPublisher,
     Forward,
-    Found,
-    FrameHead,
-    Granted,
-    Hold,
+    GrantedReply,
     Interest,
-    Refused,
+    OwnerReply,
+    PublicationState,
+    RefusedReply,
     Release,
-    Report,
-    Reserved,
+    ReservationReport,
     Revoke,
     SendNewest,
-    Status,
-    TellCamera,
+    StatusUpdate,
+    StreamReport,
 )
 from watchout.common.reservations import Reservation
 from watchout.common.toolbox.largest import OUTDATED_SPARE
@@ -58,11 +57,11 @@ class Room:
     def claim(self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0) -> list[Send]:
         return self.streams.claim(member, Claim(request=1, stream=stream, user=user, floor=floor), self.now, NOW_MS)
 
-    def granted(self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0) -> Granted:
+    def granted(self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0) -> GrantedReply:
         """Claim, and expect it to hold."""
         *_, last = self.claim(member, user, stream, floor)
         assert last.member == member
-        assert isinstance(last.body, Granted)
+        assert isinstance(last.body, GrantedReply)
         return last.body
 
     def hold(self, member: bytes, term: int, stream: str = "cam", **changes: Any) -> list[Send]:
@@ -70,7 +69,7 @@ class Room:
             "user": "ann", "status": "streaming", "producing": True, "wants_alerts": False, "frame_id": 0,
             "total_frames": 0, "fps": 0.0, "started_at": NOW_MS,
         }  # fmt: skip
-        return self.streams.hold(member, Hold(stream=stream, term=term, **fields | changes), NOW_MS)
+        return self.streams.hold(member, PublicationState(stream=stream, term=term, **fields | changes), NOW_MS)
 
     def publish(self, member: bytes, user: str = "ann", stream: str = "cam", **changes: Any) -> int:
         """Claim and hold; the term."""
@@ -89,7 +88,7 @@ class Room:
         return self.streams.interest(member, told, self.now, NOW_MS)
 
     def report(self, member: bytes, frame_id: int, stream: str = "cam") -> None:
-        self.streams.report(member, Report(rows=[(stream, frame_id, frame_id, 30.0, NOW_MS)]))
+        self.streams.report(member, StreamReport(rows=[(stream, frame_id, frame_id, 30.0, NOW_MS)]))
 
     def route(self, term: int, to: bytes = EVERYBODY, stream: str = "cam") -> list[bytes]:
         return self.streams.route(FrameHead(stream, term, 1, NOW_MS, 1, 1, to, 40), self.now)
@@ -113,8 +112,8 @@ def room() -> Room:
     return Room()
 
 
-def status(of: str, term: int, user: str | None = "ann", stream: str = "cam") -> Status:
-    return Status(stream=stream, status=of, timestamp=NOW_MS, term=term, user=user)  # type: ignore[arg-type]
+def status(of: str, term: int, user: str | None = "ann", stream: str = "cam") -> StatusUpdate:
+    return StatusUpdate(stream=stream, status=of, timestamp=NOW_MS, term=term, user=user)  # type: ignore[arg-type]
 
 
 def forward(
@@ -131,7 +130,7 @@ def forwards(sends: list[Send]) -> list[Send]:
 
 def refusal(sends: list[Send]) -> str:
     (send,) = sends
-    assert isinstance(send.body, Refused)
+    assert isinstance(send.body, RefusedReply)
     return send.body.code
 
 
@@ -139,7 +138,7 @@ def refusal(sends: list[Send]) -> str:
 
 
 def test_a_free_stream_is_granted_with_its_first_term_and_frame_1(room: Room) -> None:
-    assert room.claim(A) == [Send(A, Granted(request=1, stream="cam", term=FIRST, first_frame_id=1))]
+    assert room.claim(A) == [Send(A, GrantedReply(request=1, stream="cam", term=FIRST, first_frame_id=1))]
     assert room.holder() == A
 
 
@@ -150,7 +149,7 @@ def test_the_same_user_takes_over_and_the_ids_jump_over_what_the_old_camera_may_
     room.publish(A, frame_id=7)
     assert room.claim(member) == [
         Send(A, Revoke(stream="cam", term=FIRST)),
-        Send(member, Granted(request=1, stream="cam", term=FIRST + 1, first_frame_id=8 + FRAME_ID_JUMP)),
+        Send(member, GrantedReply(request=1, stream="cam", term=FIRST + 1, first_frame_id=8 + FRAME_ID_JUMP)),
     ]
     assert room.holder() == member
 
@@ -176,7 +175,7 @@ def test_refusals_do_not_prolong_the_grace(room: Room) -> None:
     for _ in range(10):
         room.now += RESERVED_S / 9
         sends = room.claim(B, user="bob")
-    assert isinstance(sends[-1].body, Granted)
+    assert isinstance(sends[-1].body, GrantedReply)
 
 
 def test_the_owner_comes_back_within_the_grace_and_the_ids_go_on(room: Room) -> None:
@@ -273,11 +272,11 @@ def test_past_the_most_streams_interest_in_unknown_ones_is_refused_at_the_look_u
     room = Room(max_streams=1)
     room.publish(A, stream="x")
     assert room.interest(B, stream="y") != []
-    assert isinstance(room.streams.found(1, "z"), Refused)
+    assert isinstance(room.streams.found(1, "z"), RefusedReply)
     assert room.interest(B, stream="z") == []
     assert room.streams.get("z") is None
     assert room.interest(B, stream="z", viewers=0) == []
-    assert isinstance(room.streams.found(2, "x"), Found)
+    assert isinstance(room.streams.found(2, "x"), OwnerReply)
 
 
 def test_streams_that_are_only_waited_for_take_no_place_of_cameras() -> None:
@@ -380,10 +379,10 @@ def test_a_report_counts_for_its_holder_only(room: Room) -> None:
 
 def test_what_viewers_missed_is_added_up_by_reason_whoever_told_it(room: Room) -> None:
     room.publish(A)
-    room.streams.report(A, Report(missed=[("cam", "slow", 3), ("cam", "rate", 1), ("unknown", "slow", 9)]))
-    room.streams.report(B, Report(missed=[("cam", "slow", 4)]))
+    room.streams.report(A, StreamReport(dropped=[("cam", "slow", 3), ("cam", "rate", 1), ("unknown", "slow", 9)]))
+    room.streams.report(B, StreamReport(dropped=[("cam", "slow", 4)]))
     assert room.streams.rows({}, NOW_MS)[0]["skipped"] == {"slow": 7, "rate": 1}
-    room.streams.report(B, Report(missed=[("cam", f"r{chr(97 + n)}", 1) for n in range(20)]))
+    room.streams.report(B, StreamReport(dropped=[("cam", f"r{chr(97 + n)}", 1) for n in range(20)]))
     assert len(room.streams.rows({}, NOW_MS)[0]["skipped"]) == MAX_REASONS
 
 
@@ -470,11 +469,13 @@ def test_a_new_owner_is_told_to_all_who_are_interested(room: Room) -> None:
 
 
 def test_whose_a_stream_is_can_be_asked(room: Room) -> None:
-    assert room.streams.found(3, "cam") == Found(request=3, stream="cam", status="offline")
+    assert room.streams.found(3, "cam") == OwnerReply(request=3, stream="cam", status="offline")
     term = room.publish(A)
-    assert room.streams.found(4, "cam") == Found(request=4, stream="cam", status="streaming", user="ann", term=term)
+    assert room.streams.found(4, "cam") == OwnerReply(
+        request=4, stream="cam", status="streaming", user="ann", term=term
+    )
     room.release(A, term)
-    assert room.streams.found(5, "cam") == Found(request=5, stream="cam", status="offline", user="ann", term=term)
+    assert room.streams.found(5, "cam") == OwnerReply(request=5, stream="cam", status="offline", user="ann", term=term)
 
 
 def test_whose_a_stream_was_last_is_known_until_it_is_forgotten(room: Room) -> None:
@@ -668,7 +669,7 @@ def test_a_camera_is_told_of_a_bad_frame_once_per_term(room: Room) -> None:
     bad = BadFrame(stream="cam", frame_id=3, reason="data is not base64")
     assert room.streams.bad_frame(bad) == []
     room.publish(A)
-    told = TellCamera(stream="cam", code="INVALID_MESSAGE", message="data is not base64")
+    told = ErrorForPublisher(stream="cam", code="INVALID_MESSAGE", message="data is not base64")
     assert room.streams.bad_frame(bad) == [Send(A, told)]
     assert room.streams.bad_frame(bad) == []
     term = room.publish(B)
@@ -910,26 +911,28 @@ def test_what_the_owner_belongs_to_goes_where_the_owner_goes(room: Room) -> None
     room.interest(B)
     room.streams.claim(A, Claim(request=1, stream="cam", user="ann", organizations=("acme",)), room.now, NOW_MS)
     found = room.streams.found(9, "cam")
-    assert isinstance(found, Found)
+    assert isinstance(found, OwnerReply)
     assert (found.user, found.organizations) == ("ann", ("acme",))
-    (told,) = [send for send in room.hold(A, FIRST, organizations=("acme",)) if isinstance(send.body, Status)]
+    (told,) = [send for send in room.hold(A, FIRST, organizations=("acme",)) if isinstance(send.body, StatusUpdate)]
     assert told.member == B
-    assert isinstance(told.body, Status)
+    assert isinstance(told.body, StatusUpdate)
     assert told.body.organizations == ("acme",)
 
 
 def test_when_the_owner_belongs_to_others_the_viewers_gateways_are_told_once(room: Room) -> None:
     room.interest(B)
     term = room.publish(A, organizations=("acme",))
-    assert [send.body for send in room.hold(A, term, organizations=("acme",)) if isinstance(send.body, Status)] == []
-    (told,) = [send.body for send in room.hold(A, term, organizations=()) if isinstance(send.body, Status)]
+    assert [
+        send.body for send in room.hold(A, term, organizations=("acme",)) if isinstance(send.body, StatusUpdate)
+    ] == []
+    (told,) = [send.body for send in room.hold(A, term, organizations=()) if isinstance(send.body, StatusUpdate)]
     assert (told.user, told.organizations) == ("ann", ())
 
 
 def test_a_new_router_learns_them_from_who_watches(room: Room) -> None:
     room.interest(B, user="ann", organizations=("acme",))
     found = room.streams.found(9, "cam")
-    assert isinstance(found, Found)
+    assert isinstance(found, OwnerReply)
     assert found.organizations == ("acme",)
 
 
@@ -939,7 +942,7 @@ def test_another_user_brings_his_own(room: Room) -> None:
     room.now += RESERVED_S
     room.publish(B, user="bob")
     found = room.streams.found(9, "cam")
-    assert isinstance(found, Found)
+    assert isinstance(found, OwnerReply)
     assert (found.user, found.organizations) == ("bob", ())
 
 
@@ -949,7 +952,7 @@ def test_another_user_brings_his_own(room: Room) -> None:
 def test_a_restored_reservation_keeps_the_id_for_its_user_and_the_frame_ids_rising(room: Room) -> None:
     room.streams.restore("cam", Reservation("ann", ("acme",), 7, 41, room.now - 10))
     assert room.streams.owner("cam") == "ann"
-    assert room.streams.found(1, "cam") == Found(
+    assert room.streams.found(1, "cam") == OwnerReply(
         request=1, stream="cam", status="offline", user="ann", organizations=("acme",), term=7
     )
     assert refusal(room.claim(A, user="bob")) == "UNAUTHORIZED"
@@ -976,7 +979,7 @@ def test_a_hold_of_a_former_life_is_stronger_than_what_was_restored_unless_its_t
 def test_gateways_of_a_former_life_tell_whose_the_streams_were(room: Room) -> None:
     room.interest(B, stream="watched")
     rows = [(name, "ann", ("acme",), 7, 41, 5.0) for name in ("door", "watched")]
-    room.streams.reserved(Reserved(rows=rows), room.now)
+    room.streams.reserved(ReservationReport(rows=rows), room.now)
     for name in ("door", "watched"):
         assert refusal(room.claim(A, user="bob", stream=name)) == "UNAUTHORIZED"
         assert room.streams.found(1, name).user == "ann"
@@ -985,10 +988,10 @@ def test_gateways_of_a_former_life_tell_whose_the_streams_were(room: Room) -> No
 
 def test_of_two_gateways_that_tell_the_later_term_counts_and_a_camera_always(room: Room) -> None:
     for term, user in ((8, "bob"), (7, "ann")):
-        room.streams.reserved(Reserved(rows=[("cam", user, (), term, 1, 0.0)]), room.now)
+        room.streams.reserved(ReservationReport(rows=[("cam", user, (), term, 1, 0.0)]), room.now)
     assert room.streams.owner("cam") == "bob"
     room.publish(A, stream="live")
-    room.streams.reserved(Reserved(rows=[("live", "eve", (), FIRST + 100, 1, 0.0)]), room.now)
+    room.streams.reserved(ReservationReport(rows=[("live", "eve", (), FIRST + 100, 1, 0.0)]), room.now)
     assert room.streams.owner("live") == "ann"
 
 

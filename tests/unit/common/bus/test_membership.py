@@ -21,7 +21,7 @@ from watchout.common.bus.membership import (
     SendHeartbeat,
     SendHello,
 )
-from watchout.common.bus.messages import Beat, Envelope, FromRouter, Rejoin, Revoke, Welcome
+from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, Revoke, RouterHeartbeat, Welcome
 
 NEWS = Revoke(stream="cam-1", term=1)
 
@@ -65,7 +65,7 @@ def test_a_welcome_makes_the_bond() -> None:
 def test_what_follows_the_welcome_in_order_is_delivered() -> None:
     bond = joined()
     assert bond.received(says(5, 1, NEWS), 10.1) == [Deliver(NEWS)]
-    assert bond.received(says(5, 2, Beat()), 10.2) == [Deliver(Beat())]
+    assert bond.received(says(5, 2, RouterHeartbeat()), 10.2) == [Deliver(RouterHeartbeat())]
 
 
 def test_the_count_goes_on_from_the_welcomes_own_number() -> None:
@@ -133,7 +133,7 @@ def test_silence_ends_the_bond_and_greets() -> None:
 def test_whatever_is_delivered_proves_that_the_router_lives() -> None:
     bond = joined(10.0)
     for step in range(1, 20):
-        bond.received(says(5, step, Beat()), 10.0 + step)
+        bond.received(says(5, step, RouterHeartbeat()), 10.0 + step)
         assert Lost() not in bond.tick(10.0 + step + LOST_AFTER_S)
 
 

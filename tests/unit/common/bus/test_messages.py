@@ -11,57 +11,59 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages import (
+from watchout.common.bus.frames import (
     EVERYBODY,
     FORM_JSON_TEXT,
     FORM_PICTURE,
+    MAX_FRAME_HEAD_BYTES,
+    BusFrame,
+    decode_frame,
+    read_frame_head,
+)
+from watchout.common.bus.messages import (
     MAX_CONTROL_BYTES,
     MAX_COVERAGE_ROWS,
-    MAX_FRAME_HEAD_BYTES,
     VERSION,
-    Accepted,
-    Answer,
+    AcceptedReply,
+    AlertNotification,
     BadFrame,
-    Beat,
-    BusFrame,
     Bye,
     Claim,
-    Coverage,
+    CoverageReport,
     Envelope,
+    ErrorForPublisher,
+    FetchNewest,
+    FetchPicture,
     Forward,
-    Found,
     FromMember,
     FromRouter,
-    Granted,
-    Heartbeat,
+    GrantedReply,
     Hello,
-    Hold,
     Interest,
-    Lookup,
+    MemberHeartbeat,
     Message,
-    Newest,
-    Notify,
-    Picture,
+    OwnerLookup,
+    OwnerReply,
+    PublicationState,
     Query,
+    QueryReply,
     RaiseAlert,
-    Refused,
+    RefusedReply,
     Rejoin,
     Release,
-    Report,
-    Reserved,
+    ReservationEnded,
+    ReservationReport,
     Revoke,
+    RouterHeartbeat,
     SendNewest,
-    Status,
-    Synced,
-    TellCamera,
+    SnapshotEnd,
+    StatusUpdate,
+    StreamReport,
     Unreserve,
-    Unreserved,
     Welcome,
-    decode_frame,
     decode_from_member,
     decode_from_router,
     encode,
-    read_frame_head,
 )
 from watchout.common.errors import BusError
 
@@ -74,60 +76,60 @@ FULL_ALERT = Alert(
 FROM_MEMBER: list[FromMember] = [
     Hello(kind="gateway", name="gateway.1", pid=1),
     Hello(kind="mlbridge", name="", pid=2**63 - 1, group="night", max_fps=0.5),
-    Hold(
+    PublicationState(
         stream="cam-1", user="u", term=2**62, status="streaming", producing=True, wants_alerts=False,
         frame_id=2**32 - 1, total_frames=9, fps=29.97, started_at=1_700_000_000_000, last_frame_at=2**53 - 1,
     ),
-    Hold(
+    PublicationState(
         stream="c" * 128, user="", term=0, status="online", producing=False, wants_alerts=True,
         frame_id=0, total_frames=0, fps=0.0, started_at=0,
     ),
     Interest(stream="cam-1", viewers=3, alert_viewers=2, max_fps=5.0, floor=17, user="u"),
     Interest(stream="cam-1", viewers=0, alert_viewers=0),
-    Synced(holds=2, interests=1),
-    Report(rows=[("cam-1", 7, 70, 30.0, 1_700_000_000_000), ("cam-2", 0, 0, 0.0, None)]),
-    Report(rows=[]),
-    Heartbeat(metrics={"sockets": 12.0}),
-    Coverage(rows=[("cam-1", 0.5), ("cam-2", 0.0), ("cam-3", 1.0)]),
-    Coverage(rows=[]),
+    SnapshotEnd(publications=2, interests=1),
+    StreamReport(rows=[("cam-1", 7, 70, 30.0, 1_700_000_000_000), ("cam-2", 0, 0, 0.0, None)]),
+    StreamReport(rows=[]),
+    MemberHeartbeat(metrics={"sockets": 12.0}),
+    CoverageReport(rows=[("cam-1", 0.5), ("cam-2", 0.0), ("cam-3", 1.0)]),
+    CoverageReport(rows=[]),
     Claim(request=1, stream="cam-1", user="u"),
     Claim(request=1, stream="cam-1", user="u", producing=True, floor=5),
     Release(stream="cam-1", term=3, frame_id=5),
-    Lookup(request=7, stream="cam-1"),
-    Newest(stream="cam-1"),
+    OwnerLookup(request=7, stream="cam-1"),
+    FetchNewest(stream="cam-1"),
     RaiseAlert(request=8, alert=ALERT),
     RaiseAlert(request=9, alert=FULL_ALERT),
     BadFrame(stream="cam-1", frame_id=4, reason="data is not base64"),
-    Reserved(rows=[("cam-1", "ann", ("acme",), 2**62, 7, 1.5), ("cam-2", "bob", (), 1, 0, 0.0)]),
+    ReservationReport(rows=[("cam-1", "ann", ("acme",), 2**62, 7, 1.5), ("cam-2", "bob", (), 1, 0, 0.0)]),
     Unreserve(request=1, stream="cam-1"),
     Query(request=1, what="stats"),
     Query(request=1, what="reservations", user="ann"),
     Query(request=3, what="alert", id="a1"),
-    Picture(stream="cam-1", term=9, frame_id=4),
+    FetchPicture(stream="cam-1", term=9, frame_id=4),
     Query(request=2, what="alerts", stream="cam-1", since=5, limit=1000),
     Bye(),
 ]  # fmt: skip
 FROM_ROUTER: list[FromRouter] = [
     Welcome(),
     Rejoin(),
-    Beat(),
-    Granted(request=1, stream="cam-1", term=2**62, first_frame_id=1),
-    Refused(request=1, code="UNAUTHORIZED", message="this stream belongs to another user"),
-    Found(request=1, stream="cam-1", status="offline"),
-    Found(request=1, stream="cam-1", status="online", user="u"),
-    Accepted(request=1, id="a1"),
-    Accepted(request=1, id="a1", at=1_700_000_000_000),
-    Accepted(request=1, id="a1", duplicate=True, receivers=4),
-    Answer(request=1, body={"totals": {"producers": 1}, "streams": [None, 1.5, "x"]}),
+    RouterHeartbeat(),
+    GrantedReply(request=1, stream="cam-1", term=2**62, first_frame_id=1),
+    RefusedReply(request=1, code="UNAUTHORIZED", message="this stream belongs to another user"),
+    OwnerReply(request=1, stream="cam-1", status="offline"),
+    OwnerReply(request=1, stream="cam-1", status="online", user="u"),
+    AcceptedReply(request=1, id="a1"),
+    AcceptedReply(request=1, id="a1", at=1_700_000_000_000),
+    AcceptedReply(request=1, id="a1", duplicate=True, receivers=4),
+    QueryReply(request=1, body={"totals": {"producers": 1}, "streams": [None, 1.5, "x"]}),
     Forward(stream="cam-1", term=1, wanted=True, max_fps=2.0),
     Forward(stream="cam-1", term=1, wanted=False),
     SendNewest(stream="cam-1", to="00112233445566ff"),
     Revoke(stream="cam-1", term=1),
-    Status(stream="cam-1", status="online", timestamp=1, term=2, user="u"),
-    Status(stream="cam-1", status="offline", timestamp=1),
-    Notify(alert=FULL_ALERT),
-    Unreserved(stream="cam-1", term=7),
-    TellCamera(stream="cam-1", code="INVALID_MESSAGE", message="data is not base64"),
+    StatusUpdate(stream="cam-1", status="online", timestamp=1, term=2, user="u"),
+    StatusUpdate(stream="cam-1", status="offline", timestamp=1),
+    AlertNotification(alert=FULL_ALERT),
+    ReservationEnded(stream="cam-1", term=7),
+    ErrorForPublisher(stream="cam-1", code="INVALID_MESSAGE", message="data is not base64"),
 ]
 
 
@@ -144,7 +146,7 @@ def test_what_a_member_says_arrives_as_it_was_said(message: FromMember) -> None:
 
 
 def test_bytes_in_an_answer_arrive_as_bytes() -> None:
-    answer = Answer(request=1, body=[("a1", None, b'{"message":"\xc3\xa9"}', 7)])
+    answer = QueryReply(request=1, body=[("a1", None, b'{"message":"\xc3\xa9"}', 7)])
     (row,) = decode_from_router(encode(5, 3, answer)).body.body  # type: ignore[union-attr]
     assert list(row) == ["a1", None, b'{"message":"\xc3\xa9"}', 7]
 
@@ -159,7 +161,7 @@ def test_what_the_router_says_arrives_as_it_was_said(message: FromRouter) -> Non
 )
 def test_a_coverage_that_cannot_be_is_refused(rows: list[tuple[str, float]]) -> None:
     with pytest.raises(BusError):
-        decode_from_member(encode(5, 3, Coverage(rows=rows)))
+        decode_from_member(encode(5, 3, CoverageReport(rows=rows)))
 
 
 def test_no_message_is_missing_in_this_file() -> None:
@@ -192,7 +194,7 @@ def test_the_router_takes_nothing_that_only_routers_say(message: FromRouter) -> 
         (Welcome(), "94 01 05 03 81 a174 a777656c636f6d65"),
         (Bye(), "94 01 05 03 81 a174 a3627965"),
         (
-            Lookup(request=7, stream="cam-1"),
+            OwnerLookup(request=7, stream="cam-1"),
             "94 01 05 03 83 a174 a66c6f6f6b7570 a772657175657374 07 a673747265616d a563616d2d31",
         ),
         (
@@ -203,7 +205,7 @@ def test_the_router_takes_nothing_that_only_routers_say(message: FromRouter) -> 
             ),
         ),
         (
-            Granted(request=1, stream="cam-1", term=5 << 20 | 1, first_frame_id=1),
+            GrantedReply(request=1, stream="cam-1", term=5 << 20 | 1, first_frame_id=1),
             (
                 "94 01 05 03 85 a174 a76772616e746564 a772657175657374 01 a673747265616d a563616d2d31 a47465726d"
                 "ce00500001 ae66697273745f6672616d655f6964 01"
@@ -218,12 +220,12 @@ def test_a_control_message_has_the_bytes_that_the_docs_quote(message: Any, quote
 
 def test_the_bus_page_quotes_a_message_as_it_is() -> None:
     page = (Path(__file__).parents[4] / "docs/bus.md").read_text(encoding="utf-8")
-    assert encode(5, 3, Lookup(request=7, stream="cam-1")).hex() in page.replace(" ", "")
+    assert encode(5, 3, OwnerLookup(request=7, stream="cam-1")).hex() in page.replace(" ", "")
 
 
 def test_a_field_that_the_reader_does_not_know_is_ignored() -> None:
     data = msgpack.packb([VERSION, 1, 1, {"t": "newest", "stream": "cam-1", "later": [1]}])
-    assert decode_from_member(data).body == Newest(stream="cam-1")
+    assert decode_from_member(data).body == FetchNewest(stream="cam-1")
 
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, 2**32])
@@ -287,8 +289,8 @@ def test_bytes_after_a_message_are_refused() -> None:
 
 
 def test_a_message_over_the_limit_is_refused_on_both_sides() -> None:
-    with pytest.raises(BusError, match=r"^Answer has \d+ bytes, expected at most 16777216$"):
-        encode(1, 1, Answer(request=1, body=["x" * (1 << 20)] * 16))
+    with pytest.raises(BusError, match=r"^QueryReply has \d+ bytes, expected at most 16777216$"):
+        encode(1, 1, QueryReply(request=1, body=["x" * (1 << 20)] * 16))
     with pytest.raises(BusError, match="control message of 16777217 bytes, expected at most 16777216"):
         decode_from_router(bytes(MAX_CONTROL_BYTES + 1))
 
@@ -298,9 +300,9 @@ def test_a_full_report_and_the_largest_alert_stay_far_below_the_limit() -> None:
     from watchout.common.bus.messages import REPORT_CHUNK
 
     row = ("c" * 128, 2**32 - 1, 2**63 - 1, 1e6, 2**53 - 1)
-    assert len(encode(2**62, 2**62, Report(rows=[row] * REPORT_CHUNK))) < MAX_CONTROL_BYTES / 50
+    assert len(encode(2**62, 2**62, StreamReport(rows=[row] * REPORT_CHUNK))) < MAX_CONTROL_BYTES / 50
     large = ALERT.changed(message="😀" * 4096, metadata={"x": "y" * MAX_METADATA_BYTES})
-    assert len(encode(2**62, 2**62, Notify(alert=large))) < MAX_CONTROL_BYTES / 50
+    assert len(encode(2**62, 2**62, AlertNotification(alert=large))) < MAX_CONTROL_BYTES / 50
 
 
 SCALARS = st.one_of(

@@ -16,11 +16,11 @@ import msgpack
 import msgspec
 import pytest
 
+from watchout.common.bus.frames import decode_frame
 from watchout.common.bus.messages import (
     Envelope,
     FromMember,
     FromRouter,
-    decode_frame,
     decode_from_member,
     decode_from_router,
     encode,

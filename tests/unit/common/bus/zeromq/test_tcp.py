@@ -14,7 +14,7 @@ import zmq
 from tests.kit.clients import eventually
 from tests.kit.ports import free_port
 from watchout.common.bus.credit import WINDOW_BYTES
-from watchout.common.bus.messages import FOR_ALERT, BusFrame
+from watchout.common.bus.frames import FOR_ALERT, BusFrame
 from watchout.common.bus.zeromq import curve
 from watchout.common.bus.zeromq.control import is_remote, new_member_id
 from watchout.common.bus.zeromq.curve import AllowList, Pair

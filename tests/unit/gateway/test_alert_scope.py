@@ -30,22 +30,22 @@ def test_the_reach_of_a_caller_has_every_alert_that_he_may_have(policy, rights):
     for own, in_acme, in_other in itertools.product(ROLES, (None, *ROLES), (None, *ROLES)):
         organizations = {name: roles for name, roles in (("acme", in_acme), ("other", in_other)) if roles is not None}
         ann = Identity("ann", "s", roles=own, organizations=organizations)
-        reach = access.reach(ann)
+        scope = access.alert_scope(ann)
         for alert_owner, now_is in ALERTS:
             names = now_is.organizations if now_is is not None and now_is.user_id == alert_owner else frozenset()
             if access.may_hear_kept(ann, alert_owner, now_is):
                 asked += 1
-                assert reach.has(alert_owner, names), (ann, alert_owner, now_is)
+                assert scope.includes(alert_owner, names), (ann, alert_owner, now_is)
             elif alert_owner == "bob" and (policy == "owner" or not names & organizations.keys()):
-                assert not reach.has(alert_owner, names) or policy == "authenticated"
+                assert not scope.includes(alert_owner, names) or policy == "authenticated"
     assert asked
 
 
 @pytest.mark.parametrize("policy", ["owner", "organization"])
 def test_a_strangers_alerts_are_not_within_reach(policy):
     access = Authorization(load({"STREAM_ACCESS": policy, "DATABASE_URL": "postgres://user@host/db"}))
-    reach = access.reach(Identity("ann", "s", organizations={"acme": frozenset()}))
-    assert reach.has("ann", ())
-    assert not reach.has("bob", ())
-    assert not reach.has("bob", ("other",))
-    assert reach.has("bob", ("acme", "other")) is (policy == "organization")
+    scope = access.alert_scope(Identity("ann", "s", organizations={"acme": frozenset()}))
+    assert scope.includes("ann", ())
+    assert not scope.includes("bob", ())
+    assert not scope.includes("bob", ("other",))
+    assert scope.includes("bob", ("acme", "other")) is (policy == "organization")

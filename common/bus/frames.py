@@ -1,0 +1,136 @@
+"""Bytes of a frame between processes: a fixed binary header, the stream id, and the payload (docs/bus.md). Pure.
+
+Frames are many and large, so they are not msgpack: the router reads a header of 37 bytes and passes the rest on.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+from watchout.common.bus.messages.fields import MEMBER_ID_BYTES, VERSION
+from watchout.common.errors import BusError
+from watchout.common.media.codecs import LAST_NUMBER, LAST_VALUE
+
+#: magic, version, form, codec, frame id, timestamp, term, receiver, length of the stream id
+_FRAME: Final = struct.Struct(">BBBBIQQ8sB")
+_FIELDS_SIZE: Final = struct.Struct(">I")
+#: Length of the header with the longest stream id, in bytes.
+MAX_FRAME_HEAD_BYTES: Final = _FRAME.size + 255
+FRAME_MAGIC: Final = 0x46
+#: `BusFrame.form`: a JSON string token, an encoded picture, a JSON string token and other JSON members.
+FORM_JSON_TEXT: Final = 0
+FORM_PICTURE: Final = 1
+FORM_JSON_FIELDS: Final = 2
+#: `BusFrame.to`: every member with interest in the stream.
+EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
+#: `BusFrame.to`: the picture of an alert, which is never a viewer's newest frame. A bridge sends it to the router,
+#: which keeps it, and the router to a gateway that fetches it. No member has this id: no id begins with a zero.
+FOR_ALERT: Final = bytes(MEMBER_ID_BYTES - 1) + b"\x01"
+
+
+class BusFrame(msgspec.Struct, frozen=True, gc=False):
+    """A frame between processes, in the form in which the publisher sent it.
+
+    `form` says what `payload` is. `FORM_JSON_TEXT`: a JSON string token with its quotes; `codec` is that of the picture
+    in it, 0 when it holds none. `FORM_PICTURE`: the encoded picture; `codec` is the one that the publisher named.
+    `FORM_JSON_FIELDS`: as `FORM_JSON_TEXT`, and `more` holds the other members of the publisher's JSON object, each
+    with a comma before it. `to` is `EVERYBODY`, `FOR_ALERT` or the id of the one member that receives the frame.
+    `timestamp` is in ms since 1970.
+    """
+
+    stream: str
+    term: int
+    frame_id: int
+    timestamp: int
+    form: int
+    codec: int
+    payload: bytes | memoryview
+    to: bytes = EVERYBODY
+    more: bytes = b""
+
+    def parts(self) -> tuple[bytes, bytes | memoryview]:
+        """Return (header, payload), which in sequence are the encoded frame; the payload is not copied."""
+        name = self.stream.encode("ascii")
+        head = _FRAME.pack(
+            FRAME_MAGIC, VERSION, self.form, self.codec, self.frame_id, self.timestamp, self.term, self.to, len(name)
+        )
+        if self.form == FORM_JSON_FIELDS:
+            name += _FIELDS_SIZE.pack(len(self.more)) + self.more
+        return head + name, self.payload
+
+    def encode(self) -> bytes:
+        """Return the encoded frame as one bytes object."""
+        return b"".join(self.parts())
+
+
+class FrameHead(msgspec.Struct, frozen=True, gc=False):
+    """The header of a frame, which is all that the router reads of it.
+
+    Fields as in `BusFrame`. `payload_at` is the offset in bytes at which the stream id ends.
+    """
+
+    stream: str
+    term: int
+    frame_id: int
+    timestamp: int
+    form: int
+    codec: int
+    to: bytes
+    payload_at: int
+
+
+def read_frame_head(data: bytes) -> FrameHead:
+    """Decode the header of a frame.
+
+    Args:
+        data: The frame, or its first `MAX_FRAME_HEAD_BYTES`.
+
+    Returns:
+        The header.
+
+    Raises:
+        BusError: The bytes do not begin with a valid header; the receiver counts and drops the frame.
+
+    """
+    at = _FRAME.size
+    if len(data) < at:
+        raise BusError(f"frame of {len(data)} bytes, expected at least {at}")
+    magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data)
+    if magic != FRAME_MAGIC or version != VERSION:
+        raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
+    most = LAST_NUMBER if form == FORM_PICTURE else LAST_VALUE
+    if form > FORM_JSON_FIELDS or codec > most:
+        raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_JSON_FIELDS} and 0–{most}")
+    name = data[at : at + length]
+    if not length or len(name) < length or not name.isascii():
+        raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
+    return FrameHead(name.decode("ascii"), term, frame_id, timestamp, form, codec, to, at + length)
+
+
+def decode_frame(data: bytes) -> BusFrame:
+    """Decode a frame.
+
+    Args:
+        data: The frame.
+
+    Returns:
+        The frame; its payload is a view of `data`, not a copy.
+
+    Raises:
+        BusError: The bytes are no valid frame; the receiver counts and drops it.
+
+    """
+    head = read_frame_head(data)
+    at, more = head.payload_at, b""
+    if head.form == FORM_JSON_FIELDS:
+        begin = at + _FIELDS_SIZE.size
+        if len(data) < begin or len(data) < (at := begin + _FIELDS_SIZE.unpack_from(data, at)[0]):
+            raise BusError(f"frame of {len(data)} bytes ends within the publisher's other fields")
+        more = data[begin:at]
+    payload = memoryview(data)[at:]
+    return BusFrame(
+        head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to, more
+    )

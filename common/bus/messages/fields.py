@@ -1,0 +1,48 @@
+"""Root class of the control messages, and the types of their fields with the limits that decoding checks. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
+
+#: Version of the bus: the first element of every control message, and the second byte of every frame.
+VERSION: Final = 1
+#: Largest encoded control message, in bytes, on both sides. The largest in practice is a reply with every stream.
+MAX_CONTROL_BYTES: Final = 16 << 20
+#: Rows in one `StreamReport` or `ReservationReport`, so that each stays far below `MAX_CONTROL_BYTES`.
+REPORT_CHUNK: Final = 500
+#: Rows in one `CoverageReport`: the least covered streams of a bridge.
+MAX_COVERAGE_ROWS: Final = 1_000
+#: Length of a member's id, in bytes.
+MEMBER_ID_BYTES: Final = 8
+
+#: A member's id in hexadecimal digits.
+MemberId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+#: What a member is: `ctl` is `watchout-ctl`, which asks and leaves.
+MemberKind = Literal["gateway", "mlbridge", "ctl"]
+StreamStatus = Literal["streaming", "online", "offline"]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Text = Annotated[str, msgspec.Meta(max_length=1024)]
+#: One pattern of stream ids, as `common.toolbox.globs` matches it.
+Glob = Annotated[str, msgspec.Meta(max_length=MAX_PATTERN_CHARS, pattern=PATTERN)]
+#: Frames per second.
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+#: A part of a whole, 0 to 1.
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+#: Why frames were dropped, as one word: the values of the gateway's `DropReason`.
+DropReasonWord = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,16}\Z")]
+SettingName = Annotated[str, msgspec.Meta(max_length=64)]
+SettingText = Annotated[str, msgspec.Meta(max_length=256)]
+#: Ids of the organizations that a stream's owner belongs to; a policy may let their members watch the stream.
+Organizations = Annotated[tuple[Text, ...], msgspec.Meta(max_length=1000)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t"):
+    """Root of all control messages: a msgpack map in which `t` holds the tag of the class.
+
+    Each subclass declares its tag, which is part of the wire format and stays when the class is renamed. A field that
+    has its default is left out of the map. Decoding checks types and limits, and ignores fields that it does not know.
+    """

@@ -1,0 +1,287 @@
+"""Messages that a member (a gateway, a bridge or `watchout-ctl`) sends to the router. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+
+from watchout.common.alerts.model import Alert, AlertId, FrameId, Milliseconds, Severity, StreamId
+from watchout.common.bus.messages.fields import (
+    MAX_COVERAGE_ROWS,
+    REPORT_CHUNK,
+    VERSION,
+    Count,
+    DropReasonWord,
+    Glob,
+    MemberKind,
+    Message,
+    Organizations,
+    Rate,
+    SettingName,
+    SettingText,
+    Share,
+    StreamStatus,
+    Text,
+)
+from watchout.common.toolbox.globs import MAX_PATTERNS
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """First message of a member, and sent again after each loss of its membership; `Welcome` replies.
+
+    `attempt` counts the greetings of a member. A router that was blocked replies to every greeting that queued up, and
+    the member accepts only the reply to its last one. `max_fps` is the rate of frames per second that a bridge wants of
+    each stream, absent when it wants none; `streams` are patterns (`common.toolbox.globs`) of the streams that it
+    serves, none meaning all; bridges of one `group` share the streams. `settings` are those that differ from their
+    defaults (`common.process.about`).
+    """
+
+    kind: MemberKind
+    name: Text
+    pid: Count
+    version: Count = VERSION
+    group: Text = ""
+    max_fps: Rate | None = None
+    streams: Annotated[tuple[Glob, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
+    attempt: Count = 0
+    release: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    settings: Annotated[dict[SettingName, SettingText], msgspec.Meta(max_length=256)] = msgspec.field(
+        default_factory=dict
+    )
+
+
+class PublicationState(Message, frozen=True, tag="hold"):
+    """Current state of a stream whose publisher is connected to this gateway; replaces the state sent before.
+
+    `producing`: the publisher sends frames; `wants_alerts`: it receives the alerts of its stream. `fps` is the measured
+    rate of frames per second, `frame_id` the id of the last frame. Times are in ms since 1970.
+    """
+
+    stream: StreamId
+    user: Text
+    term: Count
+    status: StreamStatus
+    producing: bool
+    wants_alerts: bool
+    frame_id: FrameId
+    total_frames: Count
+    fps: float
+    started_at: Milliseconds
+    last_frame_at: Milliseconds | None = None
+    organizations: Organizations = ()
+
+
+class Interest(Message, frozen=True, tag="interest"):
+    """Current interest of this gateway's viewers in a stream; replaces the interest sent before, and ends it with no
+    viewers and no alert viewers.
+
+    `viewers` receive frames, `alert_viewers` alerts; `max_fps` is the highest rate that one of them wants, absent:
+    every frame. `floor` is the id of the last frame seen here, and `user` the stream's owner where known: a router
+    that has just started learns both from it.
+    """
+
+    stream: StreamId
+    viewers: Count
+    alert_viewers: Count
+    max_fps: Rate | None = None
+    floor: FrameId = 0
+    user: Text | None = None
+    organizations: Organizations = ()
+
+
+class SnapshotEnd(Message, frozen=True, tag="synced"):
+    """End of the snapshot that follows `Welcome`, with the numbers of `hold` and `interest` messages in it.
+
+    The router forgets what this member had sent before and did not repeat in the snapshot. `last_alert` (`alerts_heard`
+    on the wire) is the number of the last alert that a gateway received from the router of epoch `alerts_epoch`; the
+    router sends the later ones.
+    """
+
+    publications: Count = msgspec.field(name="holds")
+    interests: Count
+    alerts_epoch: Count = 0
+    last_alert: Count = msgspec.field(default=0, name="alerts_heard")
+
+
+class StreamReport(Message, frozen=True, tag="report"):
+    """Counters of streams since the last report; sent once a second.
+
+    `rows`, of streams published here: (stream, id of the last frame, frames in total, frames per second, time of the
+    last frame in ms). `dropped` (`missed` on the wire), of streams viewed here: (stream, drop reason, frames dropped
+    since the last report).
+    """
+
+    rows: list[tuple[StreamId, FrameId, Count, float, Milliseconds | None]] = msgspec.field(default_factory=list)
+    dropped: list[tuple[StreamId, DropReasonWord, Count]] = msgspec.field(default_factory=list, name="missed")
+
+
+class MemberHeartbeat(Message, frozen=True, tag="heartbeat"):
+    """Sent every 500 ms from the event loop that does the work, with the member's metrics by name."""
+
+    metrics: dict[str, float] = msgspec.field(name="figures")
+
+
+class CoverageReport(Message, frozen=True, tag="coverage"):
+    """Coverage of a bridge's streams by its ML service; replaces the report before.
+
+    `rows`: (stream, share of the last seconds in which the service saw a frame, 0 to 1); of more than 1000 streams the
+    least covered ones.
+    """
+
+    rows: Annotated[list[tuple[StreamId, Share]], msgspec.Meta(max_length=MAX_COVERAGE_ROWS)]
+
+
+class Claim(Message, frozen=True, tag="claim"):
+    """Request to register a stream for a publisher; `granted` or `refused` replies.
+
+    `floor` is the highest frame id that this gateway knows of the stream: the granted ids begin above it.
+    """
+
+    request: Count
+    stream: StreamId
+    user: Text
+    producing: bool = False
+    floor: FrameId = 0
+    organizations: Organizations = ()
+
+
+class Release(Message, frozen=True, tag="release"):
+    """The publisher of this stream and term is gone; `frame_id` is the id of its last frame."""
+
+    stream: StreamId
+    term: Count
+    frame_id: FrameId = 0
+
+
+class ReservationReport(Message, frozen=True, tag="reserved"):
+    """Reservations of stream ids after publishers that were connected here, for a router with a new epoch.
+
+    `rows`: (stream, user, organizations, term, id of the last frame, seconds since the publisher left).
+    """
+
+    rows: Annotated[
+        list[tuple[StreamId, Text, Organizations, Count, FrameId, Annotated[float, msgspec.Meta(ge=0)]]],
+        msgspec.Meta(max_length=REPORT_CHUNK),
+    ]
+
+
+class OwnerLookup(Message, frozen=True, tag="lookup"):
+    """Request for the owner and status of a stream; `found` replies."""
+
+    request: Count
+    stream: StreamId
+
+
+class FetchNewest(Message, frozen=True, tag="newest"):
+    """Request for the newest frame of a stream, which is sent once over the frame sockets; nothing replies."""
+
+    stream: StreamId
+
+
+class RaiseAlert(Message, frozen=True, tag="raisealert"):
+    """An alert for every client that may see it; `accepted` or `refused` replies.
+
+    `term` is that of the frame that the alert is about, set when the frame's picture is sent too. `accepted_at` (ms) is
+    set when the alert is sent again because the router that accepted it then may have ended before it delivered it.
+    """
+
+    request: Count
+    alert: Alert
+    term: Count = 0
+    accepted_at: Milliseconds | None = None
+
+
+class FetchPicture(Message, frozen=True, tag="picture"):
+    """Request for the picture that the router keeps of an alert's frame, which is sent once over the frame sockets."""
+
+    stream: StreamId
+    term: Count
+    frame_id: FrameId
+
+
+class BadFrame(Message, frozen=True, tag="badframe"):
+    """A frame of this stream could not be decoded here; the router reports it to the publisher, once per term."""
+
+    stream: StreamId
+    frame_id: FrameId
+    reason: Text
+
+
+class Unreserve(Message, frozen=True, tag="unreserve"):
+    """Request of an operator to end the reservation of a stream id; `answer` replies with the former user, or null when
+    the id was not reserved.
+    """
+
+    request: Count
+    stream: StreamId
+
+
+class AlertScope(msgspec.Struct, frozen=True):
+    """The owners whose alerts a caller may read when no stream is named; part of `Query`.
+
+    `own`: streams of `user` itself. `organizations`: streams whose owner is a member of one of these. `any_owner`:
+    streams of every owner (`everybodys` on the wire). `unowned`: streams of which no owner was known when the alert
+    arrived (`nobodys`). Built by the gateway from the caller's permissions.
+    """
+
+    user: Text
+    own: bool = False
+    organizations: Organizations = ()
+    any_owner: bool = msgspec.field(default=False, name="everybodys")
+    unowned: bool = msgspec.field(default=False, name="nobodys")
+
+    def includes(self, alert_owner: str | None, organizations: Iterable[str]) -> bool:
+        """Whether the alerts of an owner are within the scope.
+
+        Args:
+            alert_owner: Owner of the stream when the alert arrived, None when none was known.
+            organizations: Those of the owner, none when the stream belongs to another user by now.
+
+        """
+        if alert_owner is None:
+            return self.unowned
+        if self.any_owner:
+            return True
+        if alert_owner == self.user:
+            return self.own
+        return not frozenset(organizations).isdisjoint(self.organizations)
+
+    def owners(self) -> frozenset[str | None] | None:
+        """The owners that the scope consists of, with None for alerts without an owner; None when any owner may be
+        within it, so that `includes` has to decide alert by alert.
+        """
+        if self.any_owner or self.organizations:
+            return None
+        return frozenset([self.user] * self.own + [None] * self.unowned)
+
+
+class Query(Message, frozen=True, tag="query"):
+    """Request of an operator or of an HTTP client for what the router knows; `answer` replies, and `what` says with
+    which of the replies in `common.bus.messages.replies`.
+
+    `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; `stream` and
+    `user` select what belongs to one of them.
+    """
+
+    request: Count
+    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes"]
+    stream: StreamId | None = None
+    id: AlertId | None = None
+    user: Text | None = None
+    since: Milliseconds = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    severity: Severity = "low"
+    scope: AlertScope | None = msgspec.field(default=None, name="reach")
+
+
+class Bye(Message, frozen=True, tag="bye"):
+    """The member ends in order: the router removes it at once instead of waiting for its silence."""
+
+
+FromMember = (
+    Hello | PublicationState | Interest | SnapshotEnd | StreamReport | MemberHeartbeat | CoverageReport | Claim
+    | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | FetchPicture | BadFrame | Unreserve
+    | Query | Bye
+)  # fmt: skip

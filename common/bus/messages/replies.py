@@ -1,0 +1,61 @@
+"""Replies of the router to the requests of a member, found again by their number, `request`. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchout.common.alerts.model import FrameId, Milliseconds, StreamId
+from watchout.common.bus.messages.fields import Count, Message, Organizations, StreamStatus, Text
+
+
+class GrantedReply(Message, frozen=True, tag="granted"):
+    """Reply to `claim`: the stream is registered. Its frames carry `term`, and ids from `first_frame_id` on."""
+
+    request: Count
+    stream: StreamId
+    term: Count
+    first_frame_id: FrameId
+
+
+class RefusedReply(Message, frozen=True, tag="refused"):
+    """Reply to a request that the router refuses; `code` is an error code of the edge protocol."""
+
+    request: Count
+    code: Text
+    message: Text
+
+
+class OwnerReply(Message, frozen=True, tag="found"):
+    """Reply to `lookup`: owner and status of the stream. An unknown stream has no user, term 0, and is offline."""
+
+    request: Count
+    stream: StreamId
+    status: StreamStatus
+    user: Text | None = None
+    organizations: Organizations = ()
+    term: Count = 0
+
+
+class AcceptedReply(Message, frozen=True, tag="accepted"):
+    """Reply to `raisealert`: the router accepted the alert `at` this time (ms).
+
+    `duplicate`: an alert of this stream and id was accepted before, and is not delivered again. `receivers` is the
+    number of clients that the alert went to.
+    """
+
+    request: Count
+    id: Text
+    duplicate: bool = False
+    receivers: Count = 0
+    at: Milliseconds = 0
+
+
+class QueryReply(Message, frozen=True, tag="answer"):
+    """Reply to `query` and `unreserve`; `body` is what was asked for, as msgpack."""
+
+    request: Count
+    body: Any
+
+
+#: Every reply: a future of the member's client resolves to one of these.
+Reply = GrantedReply | RefusedReply | OwnerReply | AcceptedReply | QueryReply
