@@ -14,7 +14,7 @@ from tests.kit.clients import JPEG, PNG, eventually, http, new_name
 from tests.kit.fake_router import FakeRouter
 from tests.kit.processes import Watchout, running
 from watchout.common.bus.frames import FOR_ALERT
-from watchout.common.bus.messages import (  # fmt: skip
+from watchout.common.bus.messages import (
     FetchNewest,
     FetchPicture,
     FromMember,
