@@ -42,21 +42,19 @@ async def viewable(url: str, token: str) -> list[str] | None:
         url: The gateway, as ``ws://`` or ``wss://`` without a path.
         token: The caller's session token.
     """
-    import aiohttp
+    # aiohttp takes long to import, and most commands do without it
+    from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, read_body
 
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=False) as client,
-            client.get(
-                f"{url.replace('ws', 'http', 1)}/streams",
-                headers={"Authorization": f"Bearer {token}"},
-                allow_redirects=False,
+            HttpClient(user_agent="watchout-ctl", connections=1, timeout_s=TIMEOUT_S) as client,
+            client.request(
+                "GET", f"{url.replace('ws', 'http', 1)}/streams", headers={"Authorization": f"Bearer {token}"}
             ) as answer,
         ):
             if answer.status != 200:
                 return None
-            body: dict[str, Any] = msgspec.json.decode(await answer.content.read(MAX_ANSWER_BYTES), type=dict[str, Any])
+            body: dict[str, Any] = msgspec.json.decode(await read_body(answer, MAX_ANSWER_BYTES), type=dict[str, Any])
             return ids_of(body.get("streams"))
-    except (TimeoutError, aiohttp.ClientError, msgspec.MsgspecError, OSError, ValueError):
+    except (TimeoutError, BodyTooLarge, msgspec.MsgspecError, *HTTP_ERRORS):
         return None

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import asyncpg
 import msgspec
 from yarl import URL
@@ -37,6 +36,7 @@ from watchout.common.home import is_ours
 from watchout.common.process import about, process_name
 from watchout.common.settings import Settings, load
 from watchout.common.settings.database_url import parse
+from watchout.common.toolbox.http_client import HTTP_ERRORS, HttpClient
 from watchout.common.toolbox.reach import reach
 from watchout.ctl.bus_client import joined
 from watchout.ctl.doctor import checks, running
@@ -56,6 +56,8 @@ from watchout.identity.sources.session_store import Store
 
 #: Longest wait for one answer of anybody.
 ASK_S: Final = 3.0
+#: HTTP connections of one check.
+CONNECTIONS: Final = 4
 #: Look-ups whose median is told, and looks at a clock of which the quickest counts.
 LOOKUPS: Final = 5
 CLOCK_LOOKS: Final = 3
@@ -302,19 +304,18 @@ async def _http_clock(whose: str, url: str) -> list[Finding]:
     try:
         async with asyncio.timeout(ASK_S), _client() as client:
             before_s = time.time()
-            async with client.head(url, allow_redirects=False) as answer:
+            async with client.request("HEAD", url) as answer:
                 after_s = time.time()
                 date, age = answer.headers.get("Date"), answer.headers.get("Age")
-    except (aiohttp.ClientError, OSError, ValueError):
+    except HTTP_ERRORS:
         return []
     looked = checks.http_clock(date, age, before_s, after_s)
     return [] if looked is None else [checks.of_clock(whose, *looked)]
 
 
-def _client(**options: Any) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=ASK_S), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **options
-    )
+def _client(tls: bool = True) -> HttpClient:
+    """Return a client; with `tls` False it does not check the server's certificate."""
+    return HttpClient(user_agent="watchout-ctl", connections=CONNECTIONS, timeout_s=ASK_S, tls=tls)
 
 
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -517,14 +518,14 @@ async def _get(url: str) -> _Said:
     try:
         async with (
             asyncio.timeout(ASK_S),
-            _client() as client,
-            client.get(url, ssl=False, allow_redirects=False) as got,
+            _client(tls=False) as client,
+            client.request("GET", url) as got,
         ):
             body = await got.content.read(MAX_HEALTH_BYTES)
             value = msgspec.json.decode(body)
     except TimeoutError:
         return _Said(silence=_LATE)
-    except (aiohttp.ClientError, OSError, ValueError) as exc:
+    except HTTP_ERRORS as exc:
         return _Said(silence=f"no answer that can be read ({type(exc).__name__})")
     return _Said(got.status, value if isinstance(value, dict) else {})
 

@@ -97,7 +97,7 @@ class Came:
     def says(self) -> str:
         """What came, in a few words."""
         if self.fault:
-            return self.fault
+            return f"no usable answer ({self.fault})"
         if self.status is None:
             return "it was taken"
         text = printable(self.body[:_SHOWN].decode("utf-8", "replace").strip())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -24,6 +23,7 @@ from watchout.common.alerts.model import AlertFault
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
+from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
 from watchout.common.toolbox.reach import reach
 from watchout.ctl.doctor.findings import SCRUBBED_CHARACTERS, Finding, ok, place, scrubbed, secrets_of, warning, wrong
 from watchout.ctl.environment import Failure
@@ -197,10 +197,10 @@ class _Connection:
 class _Posted:
     """Posts frames to ``…/analyze`` and keeps all that came."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
+    def __init__(self, client: HttpClient, settings: Settings) -> None:
         base = URL(settings.ml_service_url or "")
         self._url = (base / "analyze").with_query(base.query)
-        self._session = session
+        self._client = client
         self._timeout_s = settings.ml_timeout_s
         self._raw = settings.ml_http_format == "raw"
 
@@ -222,33 +222,23 @@ class _Posted:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._session.post(
-                    self._url,
-                    data=body if len(body) <= MAX_PLAIN_BODY_BYTES else io.BytesIO(body),
-                    headers=headers,
-                    allow_redirects=False,
-                    trace_request_ctx=connection,
-                ) as response,
+                self._client.request("POST", self._url, headers=headers, body=body, trace=connection) as response,
             ):
                 came = replace(came, status=response.status, content_type=response.content_type)
                 came = await _with_body(came, response)
         except TimeoutError:
             came = replace(came, fault=f"no whole answer within {self._timeout_s:g} s", late=True)
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            came = replace(came, fault=_reason(exc))
+        except HTTP_ERRORS as exc:
+            came = replace(came, fault=http_reason(exc, with_text=True))
         came = replace(came, ms=(time.perf_counter() - began) * 1e3, reused=connection.reused)
         return _decoded(came) if came.accepted else came
 
 
 async def _with_body(came: Came, response: aiohttp.ClientResponse) -> Came:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            return replace(
-                came, body=bytes(body[:MAX_ANSWER_BYTES]), fault=f"an answer of over {MAX_ANSWER_BYTES} bytes"
-            )
-    return replace(came, body=bytes(body))
+    try:
+        return replace(came, body=await read_body(response, MAX_ANSWER_BYTES))
+    except BodyTooLarge:
+        return replace(came, fault=f"its answer has over {MAX_ANSWER_BYTES} bytes")
 
 
 def _decoded(came: Came) -> Came:
@@ -264,15 +254,6 @@ def _decoded(came: Came) -> Came:
         return replace(came, alert_fault=str(fault))
 
 
-def _reason(exc: Exception) -> str:
-    match exc:
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
-        case aiohttp.ServerDisconnectedError():
-            return "a closed connection instead of an answer"
-    return f"{type(exc).__name__}: {str(exc)[:200]}"
-
-
 @contextlib.asynccontextmanager
 async def _over_http(settings: Settings) -> AsyncIterator[Asking]:
     trace = aiohttp.TraceConfig()
@@ -283,21 +264,14 @@ async def _over_http(settings: Settings) -> AsyncIterator[Asking]:
     trace.on_connection_reuseconn.append(reused)
     is_secure = (settings.ml_service_url or "").startswith("https")
     tls = ClientTls(settings.ml_tls_ca, settings.ml_tls_cert, settings.ml_tls_key).context() if is_secure else True
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=max(2, settings.ml_in_flight), ssl=tls),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "watchout-ctl",
-            **dict(settings.ml_headers),
-        },
-        timeout=aiohttp.ClientTimeout(total=None),
-        trace_configs=[trace],
-        auto_decompress=False,
-        trust_env=False,
-    ) as session:
-        yield _Posted(session, settings)
+    async with HttpClient(
+        user_agent="watchout-ctl",
+        connections=max(2, settings.ml_in_flight),
+        headers={"Accept": "application/json", **dict(settings.ml_headers)},
+        tls=tls,
+        traces=[trace],
+    ) as client:
+        yield _Posted(client, settings)
 
 
 # ── every other kind ─────────────────────────────────────────────────────────────────────────────────────────────

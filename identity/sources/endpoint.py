@@ -15,8 +15,8 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-#: Idle connections are closed after this: below the 5 s after which common servers close theirs.
-KEEPALIVE_S: Final = 4.0
+from watchout.common.toolbox.http_client import BodyTooLarge, HttpClient, http_reason, read_body
+
 #: One fault is not logged more often than this, however often it comes and goes.
 QUIET_S: Final = 10.0
 
@@ -61,18 +61,13 @@ class Endpoint:
         self._max_answer_bytes = max_answer_bytes
         self._at_once = at_once
         self._turn = asyncio.Semaphore(at_once)
-        self._session: aiohttp.ClientSession | None = None
+        self._client: HttpClient | None = None
 
     async def open(self) -> None:
         """Prepare the client; connections are opened when they are needed."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._at_once, keepalive_timeout=KEEPALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None),  # `ask` has the deadline
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "watchout-gateway"},
-            auto_decompress=False,
-            trust_env=False,
-        )
+        self._client = HttpClient(
+            user_agent="watchout-gateway", connections=self._at_once, headers={"Accept": "application/json"}
+        )  # no deadline there: `ask` has one
 
     async def ask(
         self, method: str, url: URL, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
@@ -81,20 +76,20 @@ class Endpoint:
 
         Raises `EndpointFault` when there is none, or a longer one with status 200.
         """
-        if self._session is None:
+        if self._client is None:
             raise EndpointFault("it is not asked any more")
         try:
             async with asyncio.timeout(self._timeout_s), self._turn:
-                return await self._ask(self._session, method, url, headers, body)
+                return await self._ask(self._client, method, url, headers, body)
         except TimeoutError:
             reason = f"no whole answer within {self._timeout_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
-            reason = _reason(exc)
+            reason = http_reason(exc)
         raise EndpointFault(reason)  # outside, so that it does not carry an exception that shows the address
 
     async def _ask(
         self,
-        session: aiohttp.ClientSession,
+        client: HttpClient,
         method: str,
         url: URL,
         headers: Mapping[str, str] | None,
@@ -103,7 +98,7 @@ class Endpoint:
         again = True
         while True:
             try:
-                async with session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
+                async with client.request(method, url, headers=headers, body=body) as response:
                     return await self._read(response)
             except aiohttp.ClientConnectorError:
                 raise
@@ -115,30 +110,15 @@ class Endpoint:
                 again = False
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > self._max_answer_bytes:
-                response.close()
-                if response.status == 200:
-                    raise EndpointFault(f"its answer has over {self._max_answer_bytes} bytes")
-                return Answer(response.status, b"")
-        return Answer(response.status, bytes(body))
+        try:
+            return Answer(response.status, await read_body(response, self._max_answer_bytes))
+        except BodyTooLarge:
+            if response.status == 200:
+                raise EndpointFault(f"its answer has over {self._max_answer_bytes} bytes") from None
+            return Answer(response.status, b"")
 
     async def close(self) -> None:
         """Close all connections; whoever asks afterwards gets `EndpointFault`."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-
-def _reason(exc: Exception) -> str:
-    match exc:
-        case aiohttp.ClientConnectorCertificateError():
-            words = getattr(exc.certificate_error, "verify_message", "") or type(exc.certificate_error).__name__
-            return f"its certificate is not accepted: {words}"
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-    return f"no HTTP answer: {type(exc).__name__}"
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()

@@ -7,7 +7,6 @@ environment (proxies, netrc) or of earlier answers (cookies) has a say.
 from __future__ import annotations
 
 import asyncio
-import io
 import secrets
 import ssl
 import time
@@ -20,6 +19,7 @@ from yarl import URL
 
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
+from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
 from watchout.common.toolbox.reach import SchemeHint
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.mlbridge.refusals import Blame
@@ -37,11 +37,6 @@ from watchout.mlbridge.targets.codec import (
     split_batch,
 )
 
-#: Idle connections are closed after this: below the 5 s after which common servers close theirs, as a request that
-#: crosses such a close is lost.
-KEEPALIVE_S: Final = 4.0
-#: aiohttp wants larger bodies as a file.
-MAX_PLAIN_BODY_BYTES: Final = 1 << 20
 #: 4xx that speak of the service, or of what its operator has to mend: credentials, method, protocol, rate.
 OF_SERVICE: Final = frozenset((401, 402, 405, 407, 411, 414, 417, 421, 425, 426, 428, 429, 431))
 #: 4xx that may be either's: a path that is not there, or a stream that the service does not know.
@@ -81,15 +76,13 @@ class HttpTarget:
         self._boundary = f"watchout-{secrets.token_hex(16)}"
         self._headers = {
             "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "watchout-mlbridge",
             **({} if raw else {"Content-Type": "application/json"}),
             **(headers or {}),
         }
         self._tls = tls
         self._hint = SchemeHint(url)
         self._answered = False
-        self._session: aiohttp.ClientSession | None = None
+        self._client: HttpClient | None = None
         self._batches: Batches | None = None
         self._heard: Heard = _unheard
 
@@ -101,15 +94,12 @@ class HttpTarget:
     async def open(self, heard: Heard) -> None:
         """Prepare the client; it connects when it has to. `heard` gets a batch's alerts that name no frame of it."""
         self._heard = heard
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=KEEPALIVE_S, ssl=True if self._tls is None else self._tls
-            ),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
+        self._client = HttpClient(
+            user_agent="watchout-mlbridge",
+            connections=self._connections,
             headers=self._headers,
-            auto_decompress=False,
-            trust_env=False,
+            timeout_s=self._timeout_s,
+            tls=True if self._tls is None else self._tls,
         )
         if self._batch > 1:
             self._batches = Batches(self._ask_all, most=self._batch)
@@ -127,8 +117,8 @@ class HttpTarget:
         """Close all connections."""
         if self._batches is not None:
             await self._batches.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def _ask_all(self, frames: list[Frame]) -> list[Outcome]:
         """Post a batch. One that is refused for what is in it is asked again in halves: one frame spoils no other."""
@@ -155,25 +145,22 @@ class HttpTarget:
 
     async def _post(self, body: bytes, headers: dict[str, str] | None) -> object:
         """Post it; the answer decoded, `codec.Nonsense` for one that cannot be."""
-        assert self._session is not None, "open comes first"
+        assert self._client is not None, "open comes first"
         try:
-            async with self._session.post(
-                self._url,
-                data=body if len(body) <= MAX_PLAIN_BODY_BYTES else io.BytesIO(body),
-                headers=headers,
-                allow_redirects=False,
-            ) as response:
+            async with self._client.request("POST", self._url, headers=headers, body=body) as response:
                 self._answered = True
                 if not 200 <= response.status < 300:
                     raise _failure(response.status, response.headers)
-                answer = await _read(response)
+                answer = await read_body(response, MAX_ANSWER_BYTES)
                 return {} if not answer and response.status in NO_ANSWER else read_json(answer)
+        except BodyTooLarge as exc:
+            raise TargetFailure(str(exc), blame=Blame.UNSURE) from None
         except TimeoutError:
             raise TargetTimeout(f"no whole answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as exc:
-            raise TargetFailure(await self._hinted(_reason(exc))) from None
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            raise TargetFailure(await self._hinted(_reason(exc)), blame=Blame.UNSURE) from None
+            raise TargetFailure(await self._hinted(http_reason(exc, with_text=True))) from None
+        except HTTP_ERRORS as exc:
+            raise TargetFailure(await self._hinted(http_reason(exc, with_text=True)), blame=Blame.UNSURE) from None
 
     async def _hinted(self, reason: str) -> str:
         """The reason, with the scheme that is expected where it may be another: nothing has been answered so far."""
@@ -196,30 +183,5 @@ def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> 
     return failure
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    announced = response.content_length
-    if announced is not None:
-        if announced > MAX_ANSWER_BYTES:
-            raise TargetFailure(
-                f"its answer has {announced} bytes, expected at most {MAX_ANSWER_BYTES}", blame=Blame.UNSURE
-            )
-        return await response.content.read()
-    answer = bytearray()
-    async for chunk in response.content.iter_any():
-        answer += chunk
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise TargetFailure(f"its answer has over {MAX_ANSWER_BYTES} bytes", blame=Blame.UNSURE)
-    return bytes(answer)
-
-
 def _unheard(_: list[object]) -> None:
     """Nobody listens before `open`."""
-
-
-def _reason(exc: Exception) -> str:
-    match exc:
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-    return f"{type(exc).__name__}: {str(exc)[:200]}"

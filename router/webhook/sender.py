@@ -8,12 +8,12 @@ what is checked is the address that a connection is opened to, so a name may res
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import time
 from typing import Any, Final
 
-import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
@@ -25,6 +25,14 @@ from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Alarm
+from watchout.common.toolbox.http_client import (
+    HTTP_ERRORS,
+    BodyTooLarge,
+    ForbiddenAddress,
+    HttpClient,
+    http_reason,
+    read_body,
+)
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.router.webhook.deliveries import AT_ONCE, LONGEST_RETRY_AFTER_S, Deliveries, Delivery
 from watchout.router.webhook.egress import is_public
@@ -36,10 +44,6 @@ LOG_BURST: Final = 5
 LOG_RATE: Final = 0.2
 
 _log = log.get("router.webhook.sender")
-
-
-class ForbiddenAddress(OSError):
-    """The webhook's name leads to an address that is not public."""
 
 
 class WebhookSender:
@@ -54,7 +58,7 @@ class WebhookSender:
         self._resolver = resolver
         self._deliveries = Deliveries(give_up_s=settings.alert_webhook_give_up_s, chance=random.random)
         self._tasks = Tasks()
-        self._session: aiohttp.ClientSession | None = None
+        self._client: HttpClient | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
@@ -64,19 +68,14 @@ class WebhookSender:
         """Prepare the client; connections are opened when there are alerts."""
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._turn, "tries of the webhook")
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=AT_ONCE,
-                resolver=self._resolver,
-                use_dns_cache=False,
-                socket_factory=None if self._settings.alert_webhook_allow_private else _public_socket,
-            ),
-            timeout=aiohttp.ClientTimeout(total=None),  # each try has its deadline
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json", "User-Agent": "watchout-router"},
-            auto_decompress=False,
-            trust_env=False,
-        )
+        self._client = HttpClient(
+            user_agent="watchout-router",
+            connections=AT_ONCE,
+            headers={"Content-Type": "application/json"},
+            resolver=self._resolver,
+            dns_cache=False,
+            socket_factory=None if self._settings.alert_webhook_allow_private else _public_socket,
+        )  # no deadline there: each try has its own
         _log.info("alerts go on to a webhook", service=self._shown_as)
 
     def offer(self, alert: Alert) -> None:
@@ -111,8 +110,8 @@ class WebhookSender:
         """Cut off what is under way."""
         self._alarm.cancel()
         await self._tasks.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
 
     @property
     def _shown_as(self) -> str:
@@ -140,8 +139,8 @@ class WebhookSender:
                 status, retry_after = await self._post(delivery)
         except TimeoutError:
             reason = f"no answer within {self._settings.alert_webhook_timeout_s:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            reason = _reason(exc)
+        except HTTP_ERRORS as exc:
+            reason = http_reason(exc)
         else:
             reason = f"it answered with status {status}" + (", and redirects are not followed" * (status // 100 == 3))
         now, now_ms = time.monotonic(), clock.now_ms()
@@ -161,18 +160,12 @@ class WebhookSender:
 
     async def _post(self, delivery: Delivery) -> tuple[int, str | None]:
         """The status, and what `Retry-After` says."""
-        assert self._session is not None, "open comes first"
+        assert self._client is not None, "open comes first"
         secrets = self._settings.alert_webhook_secrets
         headers = sign(delivery.webhook_id, int(time.time()), delivery.body, secrets)
-        async with self._session.post(
-            self._url, data=delivery.body, headers=headers, allow_redirects=False
-        ) as response:
-            left = MAX_ANSWER_BYTES
-            async for chunk in response.content.iter_any():
-                left -= len(chunk)
-                if left < 0:
-                    response.close()
-                    break
+        async with self._client.request("POST", self._url, headers=headers, body=delivery.body) as response:
+            with contextlib.suppress(BodyTooLarge):
+                await read_body(response, MAX_ANSWER_BYTES)
             return response.status, response.headers.get("Retry-After")
 
     def _warn(self, delivery: Delivery, reason: str, *, given_up: bool) -> None:
@@ -196,20 +189,3 @@ def _public_socket(address: tuple[Any, ...]) -> socket.socket:
     if not is_public(str(where[0])):
         raise ForbiddenAddress("its address is not public; ALERT_WEBHOOK_ALLOW_PRIVATE=true would allow it")
     return socket.socket(family, kind, protocol)
-
-
-def _reason(exc: Exception) -> str:
-    match exc:
-        case aiohttp.ClientConnectorCertificateError():
-            return "its certificate is not accepted"
-        case aiohttp.InvalidURL():
-            return "its URL cannot be used"
-        case aiohttp.ClientConnectorDNSError():
-            return "its name has no address"
-        case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
-            return str(forbidden)
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-    return f"no HTTP answer: {type(exc).__name__}"

@@ -1,0 +1,183 @@
+"""The HTTP client for services that are not trusted: bounded bodies, no redirects, nothing from the environment.
+
+A thin layer over aiohttp, used for the ML service, the alert webhook, the identity endpoints and ``watchout-ctl``.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from watchout.common.toolbox.reason import reason, reason_with_text
+
+#: Idle connections are closed after this many seconds. Common servers close theirs after 5 s, and a request that
+#: crosses such a close is lost.
+KEEPALIVE_S: Final = 4.0
+#: aiohttp warns about larger bodies that are not files, as it sends them in one piece.
+MAX_PLAIN_BODY_BYTES: Final = 1 << 20
+
+#: What a request raises, beside `TimeoutError`: the arguments of `http_reason`.
+HTTP_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
+
+
+class BodyTooLarge(Exception):
+    """A response has more bytes than its reader takes. The response is closed; its status and headers are valid.
+
+    Attributes:
+        max_bytes: What the reader takes.
+        announced_bytes: The response's ``Content-Length``, None when it had none.
+    """
+
+    def __init__(self, max_bytes: int, announced_bytes: int | None) -> None:
+        if announced_bytes is None:
+            super().__init__(f"its answer has over {max_bytes} bytes")
+        else:
+            super().__init__(f"its answer has {announced_bytes} bytes, expected at most {max_bytes}")
+        self.max_bytes = max_bytes
+        self.announced_bytes = announced_bytes
+
+
+class ForbiddenAddress(OSError):
+    """A `socket_factory` refuses to connect to an address; the text says why and is safe to log."""
+
+
+class HttpClient:
+    """Sends HTTP requests with aiohttp: keeps connections, follows no redirect, keeps no cookie, uses no proxy.
+
+    Bodies are not decompressed, so that their size is what came over the network. Create it in a running loop;
+    `close` it, or use it as an async context manager.
+
+    Args:
+        user_agent: The ``User-Agent`` of every request.
+        connections: Most connections at a time; further requests wait for one.
+        headers: Sent with every request, over those of this class.
+        timeout_s: Deadline of a request from connecting to the last byte, in seconds; None: the caller has one.
+        tls: The context for ``https``; True: certificates of the system's authorities.
+        resolver: Finds addresses of names; None: the system's resolver.
+        dns_cache: Whether addresses are kept for 10 s; False: a name is looked up for each connection.
+        socket_factory: Makes the socket for an address of ``getaddrinfo``, and may raise `ForbiddenAddress`.
+        traces: Observers of requests, see aiohttp's ``TraceConfig``.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        connections: int,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        tls: ssl.SSLContext | bool = True,
+        resolver: AbstractResolver | None = None,
+        dns_cache: bool = True,
+        socket_factory: Callable[[tuple[Any, ...]], socket.socket] | None = None,
+        traces: Sequence[aiohttp.TraceConfig] = (),
+    ) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=connections,
+                keepalive_timeout=KEEPALIVE_S,
+                ssl=tls,
+                resolver=resolver,
+                use_dns_cache=dns_cache,
+                socket_factory=socket_factory,
+            ),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity", "User-Agent": user_agent, **(headers or {})},
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=list(traces),
+        )
+
+    async def __aenter__(self) -> HttpClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def request(
+        self,
+        method: str,
+        url: URL | str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        trace: object = None,
+    ) -> aiohttp.client._RequestContextManager:
+        """Return a context manager that sends the request and gives the `aiohttp.ClientResponse` with its headers.
+
+        Args:
+            method: ``GET``, ``POST``, …
+            url: Where to.
+            headers: Of this request alone.
+            body: The body, None for none.
+            trace: Handed to the observers as ``trace_request_ctx``.
+
+        Raises:
+            TimeoutError: The deadline passed.
+            aiohttp.ClientError, OSError, ValueError: There is no response; `http_reason` says why.
+        """
+        data = body if body is None or len(body) <= MAX_PLAIN_BODY_BYTES else io.BytesIO(body)
+        return self._session.request(
+            method, url, headers=headers, data=data, allow_redirects=False, trace_request_ctx=trace
+        )
+
+    async def close(self) -> None:
+        """Close all connections. A request that is under way fails."""
+        await self._session.close()
+
+
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Return the whole body of a response.
+
+    Raises:
+        BodyTooLarge: It has over `max_bytes`. Its connection is closed, not used again.
+        TimeoutError, aiohttp.ClientError, OSError: It did not come whole.
+    """
+    announced = response.content_length
+    if announced is not None:
+        if announced > max_bytes:
+            response.close()
+            raise BodyTooLarge(max_bytes, announced)
+        return await response.content.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            response.close()
+            raise BodyTooLarge(max_bytes, None)
+    return bytes(body)
+
+
+def http_reason(exc: BaseException, *, with_text: bool = False) -> str:
+    """Return why a request had no response, as a clause about the server: ``no connection: Connection refused``.
+
+    Args:
+        exc: What the request raised; a deadline is for the caller to name.
+        with_text: Show the library's own text where the cause is none of the usual ones: for servers whose operator
+            reads it, and only when neither URL nor headers hold a secret that it could repeat.
+    """
+    match exc:
+        case aiohttp.ClientConnectorCertificateError():
+            text = getattr(exc.certificate_error, "verify_message", "") or type(exc.certificate_error).__name__
+            return f"its certificate is not accepted: {text}"
+        case aiohttp.InvalidURL():
+            return "its URL cannot be used"
+        case aiohttp.ClientConnectorDNSError():
+            return "no connection: its name has no address"
+        case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
+            return str(forbidden)
+        case aiohttp.ClientConnectorError():
+            return f"no connection: {reason(exc.os_error)}"
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer"
+        case aiohttp.ClientOSError():
+            return f"no HTTP answer: {reason(exc)}"
+    return reason_with_text(exc) if with_text else f"no HTTP answer: {type(exc).__name__}"
