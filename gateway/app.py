@@ -1,29 +1,26 @@
-"""The gateway process: builds the rooms, opens the port, lets clients go. Wiring only."""
+"""The gateway process: builds its parts, opens the port, drains, and closes in order. Wiring only."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-from typing import Final
-
-from aiohttp import web
 
 from watchout.common import log, supervisor
-from watchout.common.clock import now_ms
 from watchout.common.metrics import Metrics
-from watchout.common.process import descriptors, memory
+from watchout.common.process import descriptors
 from watchout.common.process.command import process_command
 from watchout.common.service import Tasks, run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.context import Context
-from watchout.gateway.http.app import JsonRequestHandler, make_app
+from watchout.gateway.drain import drain_clients
+from watchout.gateway.housekeeping import Housekeeping
+from watchout.gateway.http.server import HttpServer
 from watchout.gateway.hub.registry import Hub
-from watchout.gateway.listen.dispatch import MAX_COOKIE_BYTES, HttpConnection, Listener, open_sockets
-from watchout.gateway.listen.tls import LOOK_EVERY_S as LOOK_AT_CERTIFICATE_S
+from watchout.gateway.listen.dispatch import ConnectionDispatcher
+from watchout.gateway.listen.port import open_sockets
 from watchout.gateway.listen.tls import Certificate
 from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
@@ -33,26 +30,15 @@ from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.stream_key import stream_key
 from watchout.identity import make_authenticator
 
-TICK_S: Final = 1.0
-#: Sockets are swept for silence this often.
-SWEEP_EVERY_S: Final = 5.0
-#: Memory is given back so often, in seconds, when so many connections are gone that it is worth it.
-GIVE_BACK_EVERY_S: Final = 5.0
-WORTH_GIVING_BACK: Final = 20
-#: HTTP requests that are not answered by then are cut off when the gateway ends.
-HTTP_SHUTDOWN_S: Final = 0.2
-#: It is looked this often whether they are gone.
-LOOK_EVERY_S: Final = 0.01
-#: An HTTP connection without a request is closed after this.
-KEEPALIVE_S: Final = 30.0
-#: A body that nobody wants is read, unheard, for so long, so that the kernel does not take the answer back.
-LINGER_S: Final = 1.0
-
 _log = log.get("gateway")
 
 
 class Gateway:
-    """One gateway process."""
+    """One gateway process, as `common.service.run` starts and ends it.
+
+    The constructor opens nothing. Raises `StartError`, from the constructor or `start`, for what an operator has to
+    mend: the port, the certificate, the session store's settings.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -83,51 +69,35 @@ class Gateway:
         )
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
-        self._runner: web.AppRunner | None = None
+        self._http: HttpServer | None = None
         self._port_lock = -1
         self._linked = False
         self._periodic: list[Periodic] = []
-        self._lasting: list[asyncio.Task[None]] = []
+        self._listeners: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Open the port, the store and the bond; none of the others has to be there."""
-        loop = asyncio.get_running_loop()
+        """Open the port, the session store and the connection to the router; the latter two may be away."""
         settings, context = self._settings, self._context
         certificate = Certificate.of(settings)
         self._sockets, self._port_lock = open_sockets(settings.host, settings.port, settings.home)
         await context.authenticator.open()
         self._link.start(context.hub)
         self._linked = True
-        self._runner = web.AppRunner(
-            make_app(context), access_log=None, handle_signals=False, shutdown_timeout=HTTP_SHUTDOWN_S
-        )
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-
-        def make_http() -> HttpConnection:
-            handler = JsonRequestHandler(
-                server, loop=loop, keepalive_timeout=KEEPALIVE_S,
-                lingering_time=LINGER_S,
-                max_field_size=MAX_COOKIE_BYTES,  # `check_fields` bounds all others
-                auto_decompress=False,  # nobody sends compressed bodies but who means harm
-            )  # fmt: skip
-            handler.access_logger = None  # nor is there an access log: a query may hold a token
-            return handler
-
+        self._http = http = HttpServer(context)
+        await http.start()
+        loop = asyncio.get_running_loop()
         for listening in self._sockets:
-            self._servers.append(
-                await loop.create_server(lambda: Listener(context, make_http, certificate), sock=listening)
+            server = await loop.create_server(
+                lambda: ConnectionDispatcher(context, http.make_connection, certificate), sock=listening
             )
+            self._servers.append(server)
         revalidation = Revalidation(settings, context.metrics, context.presence, context.authenticator)
-        self._periodic = [*self._begin_periodic(certificate), *revalidation.begin()]
-        self._lasting = [supervisor.current().keep(revalidation.watch_changes, "changed sessions")]
-        channel = settings.revocation_channel
+        self._periodic = [*Housekeeping(context, certificate).begin(), *revalidation.begin()]
+        keep, channel = supervisor.current().keep, settings.revocation_channel
+        self._listeners = [keep(revalidation.watch_changes, "changed sessions")]
         if channel is not None:
-            self._lasting.append(
-                supervisor.current().keep(
-                    lambda: context.authenticator.listen(channel, revalidation.changed), "listen for revocations"
-                )
+            self._listeners.append(
+                keep(lambda: context.authenticator.listen(channel, revalidation.changed), "listen for revocations")
             )
         if context.connections.most < settings.max_connections:
             _log.warning(
@@ -138,105 +108,33 @@ class Gateway:
         _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
 
     async def drain(self) -> None:
-        """Take no more clients, tell those that are here to come back, wait until they went."""
+        """Accept no more clients, ask the present ones to reconnect, and wait until they have left."""
         self._context.draining = self._link.ending = True
         for server in self._servers:
             server.close()
-        for websocket in list(self._context.sockets):
-            websocket.end()
-        for moving_picture in list(self._context.moving_pictures):
-            moving_picture.end()
-        if not self._context.sockets:
-            self._context.all_gone.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_s):
-                await self._context.all_gone.wait()
-        for websocket in list(self._context.sockets):
-            websocket.abort()
-        if self._runner is not None:
-            await _let_http_go(self._runner.server)
+        await drain_clients(self._context)
+        if self._http is not None:
+            await self._http.finish_requests()
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything; also after a `start` that failed half-way, and without `drain`."""
         for server in self._servers:
             server.close()
         if not self._servers:
             for listening in self._sockets:
                 listening.close()
-        if self._runner is not None:
-            await _let_http_go(self._runner.server)  # nothing is left, unless it was not drained
-            await self._runner.cleanup()
+        if self._http is not None:
+            await self._http.close()
         if self._linked:
             await self._link.close()
-        for lasting in self._lasting:
-            lasting.cancel()
+        for listener in self._listeners:
+            listener.cancel()
         await asyncio.gather(*(periodic.close() for periodic in self._periodic))
-        await self._context.authenticator.close()  # its thread would keep the process
+        await self._context.authenticator.close()  # it has threads, which would keep the process alive
         await self._tasks.close()
-        await asyncio.gather(*self._lasting, return_exceptions=True)
+        await asyncio.gather(*self._listeners, return_exceptions=True)
         if self._port_lock >= 0:
             os.close(self._port_lock)
-
-    def _begin_periodic(self, certificate: Certificate | None) -> list[Periodic]:
-        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._context.hub
-        begun = [
-            every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
-            every(TICK_S, lambda: hub.tell_demand(loop.time(), now_ms()), "demand"),
-            every(TICK_S, self._count_connections, "counts of connections"),
-            every(GIVE_BACK_EVERY_S, self._give_back_memory, "memory to give back"),
-            every(min(SWEEP_EVERY_S, self._settings.idle_timeout_s / 8), self._sweep, "sweep of sockets"),
-        ]
-        if certificate is not None:
-            begun.append(every(LOOK_AT_CERTIFICATE_S, certificate.look, "certificate"))
-        return begun
-
-    def _count_connections(self) -> None:
-        self._context.metrics.set("connections", self._context.connections.total)
-        self._context.metrics.set("connections_limit", self._context.connections.most)
-        self._context.metrics.set("strangers", self._context.connections.strangers)
-        self._context.metrics.set("unfinished_bytes", self._context.unfinished.bytes)
-        self._context.metrics.set("waiting_frame_bytes", self._context.waiting_frames.total_bytes)
-        self._context.metrics.set("waiting_frames_evicted_total", self._context.waiting_frames.evicted)
-
-    def _give_back_memory(self) -> None:
-        """After a crowd has gone: what it had is free here, but not for anybody else yet."""
-        connections = self._context.connections
-        if connections.peak - connections.total >= WORTH_GIVING_BACK:
-            memory.give_back()
-            connections.peak = connections.total
-
-    def _sweep(self) -> None:
-        now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
-        for websocket in list(self._context.sockets):
-            with guarding("sweep of a socket"):
-                websocket.sweep(now)
-        for moving_picture in list(self._context.moving_pictures):
-            with guarding("sweep of a moving picture"):
-                moving_picture.count_dropped()
-
-
-async def _let_http_go(server: web.Server | None) -> None:
-    """Let requests be answered for `HTTP_SHUTDOWN_S`, and cut off the others.
-
-    Not left to `Server.shutdown`: when requests end in the turn of its deadline it fails once for each of them.
-    """
-    if server is None:
-        return
-    server.pre_shutdown()
-    await _all_gone(server)
-    server.handler_cancellation = True
-    for connection in server.connections:
-        if connection.transport is not None:
-            connection.transport.abort()
-    await _all_gone(server)
-
-
-async def _all_gone(server: web.Server) -> None:
-    """Wait until no HTTP connection is open, at most `HTTP_SHUTDOWN_S`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(HTTP_SHUTDOWN_S):
-            while server.connections:  # noqa: ASYNC110 - aiohttp tells nobody
-                await asyncio.sleep(LOOK_EVERY_S)
 
 
 @process_command(
@@ -246,7 +144,7 @@ async def _all_gone(server: web.Server) -> None:
 def main() -> None:
     """Serve phones and viewers: WebSocket and HTTP on one port.
 
-    It knows who each caller is, delivers the frames of its own cameras by itself, and joins the router of WATCHOUT_HOME
-    for everything else. Several may share the port.
+    It authenticates each caller, delivers the frames of its own publishers to its own viewers, and joins the router of
+    WATCHOUT_HOME for everything else. Several gateways may share the port.
     """
     run("gateway", Gateway)

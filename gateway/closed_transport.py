@@ -1,7 +1,7 @@
-"""The transport of a connection that has ended: takes everything, does nothing.
+"""A transport that replaces the real one after a connection has ended: it accepts every call and does nothing.
 
-It stands in place of the real one, which over TLS points back at its protocol: a circle that would keep both until a
-garbage collection.
+A TLS transport of asyncio refers to its protocol. Replacing it breaks that reference cycle, so that the memory of the
+connection is freed at once and not by the next garbage collection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import asyncio
 from typing import Any, Final
 
 
-class _Gone(asyncio.Transport):
+class _ClosedTransport(asyncio.Transport):
+    """The transport of a connection that is gone; one instance serves all of them."""
+
     def is_closing(self) -> bool:
         return True
 
@@ -25,10 +27,10 @@ class _Gone(asyncio.Transport):
         return 0
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        """Nobody gets it."""
+        """Discard the bytes."""
 
     def abort(self) -> None:
-        """It has ended."""
+        """Do nothing: the connection has ended."""
 
     close = write_eof = pause_reading = resume_reading = abort
 
@@ -36,4 +38,4 @@ class _Gone(asyncio.Transport):
         return False
 
 
-GONE: Final = _Gone()
+CLOSED_TRANSPORT: Final = _ClosedTransport()

@@ -1,6 +1,6 @@
-"""Whether a reader takes what is sent to it: progress counts, not age, but none may be so slow that it never ends.
+"""Decides whether a transfer makes enough progress: neither may it stall, nor go on for ever at a trickle. Pure.
 
-Pure. `now` in seconds; `taken` counts the bytes that the reader has taken so far, in any unit that only rises.
+Progress counts, not the age of the transfer: a large message over a slow line is fine.
 """
 
 from __future__ import annotations
@@ -8,30 +8,40 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-#: The least rate, over a time in which something waited all along: the rule of messages to us (`MESSAGE_TIMEOUT`).
+#: Lowest average rate, over `OVER_S` seconds during which bytes were waiting all the time.
 LEAST_BYTES_PER_S: Final = 1000
 OVER_S: Final = 120.0
 
 
-class Progress:
-    """One reader. `stalled_s`: who takes nothing at all for so long, while something waits, has gone."""
+class TransferProgress:
+    """The progress of one peer that sends a message, or reads a response; its owner samples it every few seconds.
 
-    def __init__(self, stalled_s: float, taken: int, now: float) -> None:
+    Args:
+        stalled_s: Seconds without a single byte, while bytes wait, after which the peer counts as gone.
+        total: Bytes transferred so far; any count that only rises with the bytes will do.
+        now: Time in seconds of any monotonic clock, the same for all calls.
+    """
+
+    def __init__(self, stalled_s: float, total: int, now: float) -> None:
         self._stalled_s = stalled_s
-        self._taken = taken
+        self._total = total
         self._moved_at = now
-        self._looks = deque([(now, taken)])
+        #: Time and total of the samples of the last `OVER_S` seconds.
+        self._samples = deque([(now, total)])
 
-    def goes_on(self, taken: int, now: float, *, waiting: bool) -> bool:
-        """Look again, every few seconds; False: the reader is to be cut off."""
+    def keeps_up(self, total: int, now: float, *, waiting: bool) -> bool:
+        """Take a sample; return False when the connection is to be closed because the peer is too slow.
+
+        `waiting`: whether bytes are waiting to be transferred. A peer with nothing to transfer is never too slow.
+        """
         if not waiting:
-            self._looks.clear()
-        if taken > self._taken or not waiting:
-            self._taken, self._moved_at = taken, now
+            self._samples.clear()
+        if total > self._total or not waiting:
+            self._total, self._moved_at = total, now
         if now - self._moved_at >= self._stalled_s:
             return False
-        self._looks.append((now, taken))
-        while len(self._looks) > 1 and now - self._looks[1][0] >= OVER_S:
-            self._looks.popleft()
-        since, had = self._looks[0]
-        return now - since < OVER_S or taken - had >= LEAST_BYTES_PER_S * OVER_S
+        self._samples.append((now, total))
+        while len(self._samples) > 1 and now - self._samples[1][0] >= OVER_S:
+            self._samples.popleft()
+        since, total_then = self._samples[0]
+        return now - since < OVER_S or total - total_then >= LEAST_BYTES_PER_S * OVER_S

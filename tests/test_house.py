@@ -59,6 +59,8 @@ PURE = (
     "gateway/http/caller.py",
     "gateway/http/conditional.py",
     "gateway/client/client_socket.py",
+    "gateway/error_response.py",
+    "gateway/listen/head.py",
     "gateway/client/deflate.py",
     "gateway/hub/demand.py",
     "gateway/http/prometheus.py",

@@ -445,7 +445,7 @@ async def _port(settings: Settings) -> checks.Port:
 
 
 def _held_ports(path: Path) -> dict[int, bool | None]:
-    """Ports that gateways of this home hold now, as the locks say (`gateway.listen.dispatch`); None: it cannot be seen.
+    """Ports that gateways of this home hold now, as the locks say (`gateway.listen.port`); None: it cannot be seen.
 
     A lock that is free is taken for a moment, at a time when no gateway starts.
     """

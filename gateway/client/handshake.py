@@ -1,7 +1,7 @@
 """Reads a WebSocket handshake in each form that RFC 9110, 9112 and 6455 allow, and writes it in one form. Pure.
 
 What the RFCs forbid is refused with the header that is wrong. The head must have passed
-`gateway.listen.dispatch.check_head`.
+`gateway.listen.head.check_head`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -32,8 +31,9 @@ from watchout.gateway.client.handler import ClientHandler
 from watchout.gateway.client.handshake import HandshakeFault, one_form, path_and_query
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.client.unfinished import FREE_BYTES
-from watchout.gateway.closed_transport import GONE
+from watchout.gateway.closed_transport import CLOSED_TRANSPORT
 from watchout.gateway.context import Context
+from watchout.gateway.error_response import SERVER, error_response
 from watchout.gateway.hub.outbound_queue import (
     UNACKED_EVERY_S,
     DropReason,
@@ -41,22 +41,12 @@ from watchout.gateway.hub.outbound_queue import (
     OutboundQueueFull,
     Subscription,
 )
-from watchout.gateway.listen.bare_http import SERVER, error_answer
-from watchout.gateway.progress import OVER_S, Progress
+from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, limit_kernel_buffers, shares_writes
+from watchout.gateway.progress import OVER_S, TransferProgress
 from watchout.gateway.quotas import Place
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
-from watchout.gateway.sending import shares_writes
 from watchout.identity.credentials import SECURE_PREFIX
 
-#: Above this many bytes that the kernel did not take, frames wait in their slots. Not 0: asyncio's TLS takes an empty
-#: buffer for a full one then.
-WRITE_HIGH_BYTES: Final = 1
-#: Bytes that the kernel may hold unsent before it takes no more (tcp(7) TCP_NOTSENT_LOWAT). With none waiting here in
-#: front of it, a slow viewer has at most so much and the rest of one frame before its newest.
-NOTSENT_LOWAT_BYTES: Final = 8 * 1024
-#: Bytes that the kernel may hold for a client, sent or not (socket(7) SO_SNDBUF; it doubles the number for its own
-#: needs). What is on its way to a healthy viewer far away has to fit: 20 Mbit/s over 200 ms.
-SEND_BUFFER_BYTES: Final = 512 * 1024
 #: Largest message of a client that has not authenticated that is looked at.
 STRANGER_BYTES: Final = 64 * 1024
 #: A longer one up to this size that comes whole and uncompressed is passed over, and nothing of it is kept: a camera
@@ -148,7 +138,7 @@ class WebSocket(asyncio.BufferedProtocol):
         )  # fmt: skip
         self._feed_due = False
         self._late_pong = b""
-        self._unfinished: Progress | None = None
+        self._unfinished: TransferProgress | None = None
         self._received = 0
         self._drained: asyncio.Future[None] | None = None
         self.heard_at = self._pinged_at = self._loop.time()
@@ -159,9 +149,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """Take over the connection from the listener."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        raw = self._transport.get_extra_info("socket")
-        if raw is not None:
-            bound_the_kernel(raw)
+        limit_kernel_buffers(self._transport)
         self._context.sockets.add(self)
 
     def head_received(self, head: bytes) -> None:
@@ -261,7 +249,7 @@ class WebSocket(asyncio.BufferedProtocol):
                     return
         if intake.unfinished or self._assembling is not None:
             if self._unfinished is None:
-                self._unfinished = Progress(OVER_S, self._received, self.heard_at)
+                self._unfinished = TransferProgress(OVER_S, self._received, self.heard_at)
         else:
             self._unfinished = None
 
@@ -361,7 +349,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._outbound_queue.close()
         self._frame_reader.close()
         self._handler = None
-        self._transport = GONE
+        self._transport = CLOSED_TRANSPORT
 
     # ── handshake ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -452,7 +440,7 @@ class WebSocket(asyncio.BufferedProtocol):
             headers |= {"Upgrade": "websocket", "Connection": "Upgrade, close"}
         if status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"
-        self._transport.write(error_answer(status, code, message, headers))
+        self._transport.write(error_response(status, code, message, headers))
         self._write_eof()  # not closed at once: unread bytes would make the kernel drop the answer
         self._expect_close()
 
@@ -717,7 +705,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if (
             self._unfinished is not None
             and not self.closing
-            and not self._unfinished.goes_on(self._received, now, waiting=True)
+            and not self._unfinished.keeps_up(self._received, now, waiting=True)
         ):
             self._context.metrics.count("closed_stalled_total")
             self._timed_out()
@@ -753,10 +741,3 @@ class WebSocket(asyncio.BufferedProtocol):
 def _first(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """The subprotocol for a client: none means anything here, and browsers fail a handshake without one of theirs."""
     return offered[0] if offered else None
-
-
-def bound_the_kernel(raw: socket.socket) -> None:
-    """Let the kernel hold little for a slow reader, so that it is not seconds behind inside it."""
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)

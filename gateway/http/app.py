@@ -29,6 +29,7 @@ from watchout.gateway.budget import Budget
 from watchout.gateway.client.handshake import is_upgrade, names_websocket, read_target
 from watchout.gateway.client.protocol import Path
 from watchout.gateway.context import Context
+from watchout.gateway.error_response import SERVER
 from watchout.gateway.http import queries
 from watchout.gateway.http.caller import Caller
 from watchout.gateway.http.conditional import entity_tag, not_modified
@@ -39,10 +40,10 @@ from watchout.gateway.http.queries import AlertQuery
 from watchout.gateway.http.responses import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
 from watchout.gateway.http.webhook_requests import Replays, Signed, WebhookFault, alert_id, read_headers
 from watchout.gateway.hub.outbound_queue import Subscription
-from watchout.gateway.listen.bare_http import SERVER
-from watchout.gateway.listen.dispatch import HeadFault, HttpConnection, check_fields
+from watchout.gateway.listen.dispatch import HttpConnection
+from watchout.gateway.listen.head import HeadFault, check_fields
 from watchout.gateway.model import Owner, StreamState
-from watchout.gateway.progress import Progress
+from watchout.gateway.progress import TransferProgress
 from watchout.gateway.requests import origins
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, sign_in
 from watchout.gateway.router_client import AlertFrame
@@ -162,9 +163,9 @@ async def _keep_or_close(
     listener = listener_of(request)
     if listener is None:
         return await handler(request)
-    listener.asked()
+    listener.on_request()
     response = await handler(request)
-    if not listener.answered() and not response.prepared:
+    if not listener.on_response() and not response.prepared:
         response.force_close()
     return response
 
@@ -342,7 +343,7 @@ class _Http:
         try:
             listener = listener_of(request)
             taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
-            watching = Mjpeg(context, subscription, taste, None if listener is None else listener.sending)
+            watching = Mjpeg(context, subscription, taste, None if listener is None else listener.write_monitor)
             if context.hub.watch(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
                 context.router.ask_newest(stream)
             return await watching.serve(request)
@@ -546,7 +547,7 @@ class _Http:
         budget, key = (self._service_bodies, "service") if verified else (self._bodies, address_of(request))
         share = budget.open(key, functools.partial(_cut_off, request))
         body, chunks, loop = bytearray(), request.content.iter_any(), asyncio.get_running_loop()
-        progress = Progress(BODY_STALLED_S, 0, loop.time())
+        progress = TransferProgress(BODY_STALLED_S, 0, loop.time())
         try:
             while True:
                 async with asyncio.timeout(BODY_STALLED_S):
@@ -558,7 +559,7 @@ class _Http:
                     raise HttpError(413, "TOO_LARGE", _TOO_LARGE)
                 if not share.grow(len(chunk)):
                     raise HttpError(503, "OVERLOADED", "too many bodies are under way now, try again", _RETRY)
-                if not progress.goes_on(len(body), loop.time(), waiting=True):
+                if not progress.keeps_up(len(body), loop.time(), waiting=True):
                     raise TimeoutError
         except TimeoutError:
             text = f"nothing more of the body came within {BODY_STALLED_S:g} s, or less than 1 kB/s over two minutes"
@@ -694,7 +695,7 @@ def _cut_off(request: web.Request) -> None:
 def _is_known(request: web.Request) -> None:
     """Who sent this has shown who he is: his connection is no stranger's any more."""
     if (listener := listener_of(request)) is not None:
-        listener.authenticated()
+        listener.on_authenticated()
 
 
 def _still_in(caller: Caller) -> Identity:

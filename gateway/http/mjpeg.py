@@ -28,7 +28,8 @@ from watchout.gateway.http.mjpeg_parts import (
     part_head,
 )
 from watchout.gateway.hub.outbound_queue import DropReason, Subscription
-from watchout.gateway.sending import Sending, shares_writes
+from watchout.gateway.kernel_buffers import shares_writes
+from watchout.gateway.write_monitor import WriteMonitor
 from watchout.identity import Identity
 
 MJPEG_HEADERS: Final = {
@@ -56,11 +57,13 @@ class _Shown:
 class Mjpeg:
     """One response; a `hub.Viewer`, and a member of the roster."""
 
-    def __init__(self, context: Context, subscription: Subscription, taste: Taste, sending: Sending | None) -> None:
+    def __init__(
+        self, context: Context, subscription: Subscription, taste: Taste, monitor: WriteMonitor | None
+    ) -> None:
         self._context = context
         self._subscription = subscription
         self._taste = taste
-        self._sending = sending
+        self._monitor = monitor
         self._newest: Frame | None = None
         self._shown: Frame | None = None
         self._shows = _Shown(self)
@@ -78,8 +81,8 @@ class Mjpeg:
         try:
             with contextlib.suppress(ConnectionError):  # the reader went
                 await response.prepare(request)
-                if self._sending is not None:
-                    self._sending.stream(self._context.settings.idle_timeout_s, self._news.set, self._full)
+                if self._monitor is not None:
+                    self._monitor.begin_stream(self._context.settings.idle_timeout_s, self._news.set, self._full)
                 await response.write(FIRST_BOUNDARY)
                 await self._send_all(request, response)
                 await response.write_eof()
@@ -130,8 +133,8 @@ class Mjpeg:
         await response.write(head)
         await response.write(picture)  # by itself: it is shared with all who show this frame
         await response.write(PART_END)
-        if self._sending is not None:
-            await self._sending.taken()
+        if self._monitor is not None:
+            await self._monitor.wait_until_taken()
         return len(head) + len(picture) + len(PART_END)
 
     # ── hub.Viewer ───────────────────────────────────────────────────────────────────────────────────────────────

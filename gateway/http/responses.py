@@ -10,7 +10,7 @@ from aiohttp import web
 
 from watchout.common.metrics import Metrics
 from watchout.gateway.budget import Budget
-from watchout.gateway.listen.dispatch import Listener
+from watchout.gateway.listen.dispatch import ConnectionDispatcher
 
 #: Bytes of answers that wait for their readers: of one user or stranger's address (or one answer), and of all.
 MAX_HOLDER_BYTES: Final = 16 << 20
@@ -44,16 +44,16 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     )
 
 
-def listener_of(request: web.Request) -> Listener | None:
+def listener_of(request: web.Request) -> ConnectionDispatcher | None:
     """The connection that a request came on."""
     protocol = request.transport.get_protocol() if request.transport is not None else None
-    return protocol if isinstance(protocol, Listener) else None
+    return protocol if isinstance(protocol, ConnectionDispatcher) else None
 
 
 def address_of(request: web.Request) -> str:
     """The key by which limits know the address that a request came from."""
     listener = listener_of(request)
-    return f"address {None if listener is None else listener.address}"
+    return f"address {None if listener is None else listener.address_key}"
 
 
 class AnswerSender:
@@ -88,8 +88,8 @@ class AnswerSender:
             self._metrics.set("answers_waiting_bytes", self._budget.held_bytes)
             await response.prepare(request)
             await response.write_eof()
-            if listener is not None and listener.sending is not None:
-                await listener.sending.taken()
+            if listener is not None and listener.write_monitor is not None:
+                await listener.write_monitor.wait_until_taken()
         except ConnectionError:
             pass  # the reader went, or was cut off
         finally:

@@ -1,1 +1,1 @@
-"""The listening port: TLS, request heads, and who serves a new connection."""
+"""The listening port: TLS, checks of request heads, and the choice between WebSocket and HTTP for a connection."""

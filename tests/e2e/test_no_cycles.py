@@ -45,7 +45,7 @@ from watchout.router.app import Router
 #: Objects of which none may be left.
 KINDS = {
     "WebSocket", "ClientHandler", "ClientProtocol", "FrameReader", "OutboundQueue", "ServerProtocol", "Listener",
-    "JsonRequestHandler", "Mjpeg", "Place", "Subscription", "Publication", "StreamReader", "Request", "Deflate",
+    "JsonRequestHandler", "WriteMonitor", "Mjpeg", "Place", "Subscription", "Publication", "StreamReader", "Request", "Deflate",
 }  # fmt: skip
 ENDS = 20
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.gateway.client.handshake import is_upgrade, values_of
-from watchout.gateway.listen.dispatch import (
+from watchout.gateway.listen.head import (
     MAX_COOKIE_BYTES,
     MAX_HEAD_BYTES,
     MAX_HEADERS,

@@ -19,7 +19,7 @@ from watchout.gateway.client.handshake import (
     read_target,
 )
 from watchout.gateway.client.protocol import Path
-from watchout.gateway.listen.dispatch import HeadFault, check_head
+from watchout.gateway.listen.head import HeadFault, check_head
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = "Sec-WebSocket-Version: 13"

@@ -1,0 +1,76 @@
+"""The periodic work of a gateway: stream states, demand, counts of connections, idle sockets, freed memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from watchout.common import supervisor
+from watchout.common.clock import now_ms
+from watchout.common.process import memory
+from watchout.common.supervisor import Periodic
+from watchout.gateway.context import Context
+from watchout.gateway.listen.tls import LOOK_EVERY_S, Certificate
+
+#: Seconds between two updates of stream states, demand and connection counts.
+TICK_S: Final = 1.0
+#: Longest time between two sweeps of the sockets, in seconds; shorter with a short `IDLE_TIMEOUT_S`.
+SWEEP_EVERY_S: Final = 5.0
+#: Seconds between two checks whether to return freed memory to the system.
+TRIM_EVERY_S: Final = 5.0
+#: Memory is returned after this many connections have closed since the highest count.
+TRIM_AFTER_CONNECTIONS: Final = 20
+
+
+class Housekeeping:
+    """The periodic tasks of one gateway; `gateway.app` starts them after the port is open.
+
+    Args:
+        context: What the gateway's connections share.
+        certificate: The certificate of the port, which is loaded again when its files change; None: no TLS.
+    """
+
+    def __init__(self, context: Context, certificate: Certificate | None) -> None:
+        self._context = context
+        self._certificate = certificate
+
+    def begin(self) -> list[Periodic]:
+        """Start all tasks under the supervisor; each runs until its `Periodic` is closed."""
+        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._context.hub
+        sweep_every_s = min(SWEEP_EVERY_S, self._context.settings.idle_timeout_s / 8)
+        begun = [
+            every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
+            every(TICK_S, lambda: hub.tell_demand(loop.time(), now_ms()), "demand"),
+            every(TICK_S, self._count_connections, "counts of connections"),
+            every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
+            every(sweep_every_s, self._sweep, "sweep of sockets"),
+        ]
+        if self._certificate is not None:
+            begun.append(every(LOOK_EVERY_S, self._certificate.look, "certificate"))
+        return begun
+
+    def _count_connections(self) -> None:
+        context, metrics = self._context, self._context.metrics
+        metrics.set("connections", context.connections.total)
+        metrics.set("connections_limit", context.connections.most)
+        metrics.set("strangers", context.connections.strangers)
+        metrics.set("unfinished_bytes", context.unfinished.bytes)
+        metrics.set("waiting_frame_bytes", context.waiting_frames.total_bytes)
+        metrics.set("waiting_frames_evicted_total", context.waiting_frames.evicted)
+
+    def _trim_memory(self) -> None:
+        """Return memory to the system after many connections have closed: the allocator would keep it."""
+        connections = self._context.connections
+        if connections.peak - connections.total >= TRIM_AFTER_CONNECTIONS:
+            memory.give_back()
+            connections.peak = connections.total
+
+    def _sweep(self) -> None:
+        """Check every socket for silence and stalls, and collect the drop counts of sockets and MJPEG responses."""
+        now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
+        for socket in list(self._context.sockets):
+            with guarding("sweep of a socket"):
+                socket.sweep(now)
+        for moving_picture in list(self._context.moving_pictures):
+            with guarding("sweep of a moving picture"):
+                moving_picture.count_dropped()

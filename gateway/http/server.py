@@ -1,0 +1,84 @@
+"""Runs aiohttp without a port of its own: makes its protocol for each HTTP connection, and ends them at shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from aiohttp import web
+
+from watchout.gateway.context import Context
+from watchout.gateway.http.app import JsonRequestHandler, make_app
+from watchout.gateway.listen.dispatch import HttpConnection
+from watchout.gateway.listen.head import MAX_COOKIE_BYTES
+
+#: Seconds for which requests under way may finish when the gateway ends.
+SHUTDOWN_S: Final = 0.2
+#: Seconds between two checks whether they have.
+POLL_EVERY_S: Final = 0.01
+#: Seconds after which an HTTP connection without a further request is closed.
+KEEPALIVE_S: Final = 30.0
+#: Seconds for which the rest of a refused body is read and discarded. If the connection were closed with unread bytes,
+#: the kernel would reset it, and the client might lose the response.
+LINGER_S: Final = 1.0
+
+
+class HttpServer:
+    """aiohttp's application and its connections; `gateway.app` starts and closes it.
+
+    The connections come from `listen.dispatch`, which calls `make_connection` for each that is HTTP.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._runner = web.AppRunner(
+            make_app(context), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S
+        )
+
+    async def start(self) -> None:
+        """Set up the application; before the first `make_connection`."""
+        await self._runner.setup()
+
+    def make_connection(self) -> HttpConnection:
+        """Return aiohttp's protocol for one connection."""
+        server = self._runner.server
+        assert server is not None
+        handler = JsonRequestHandler(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
+            max_field_size=MAX_COOKIE_BYTES,  # `listen.head.check_fields` bounds all other headers
+            auto_decompress=False,  # no client compresses bodies; a small one could expand without bound
+        )
+        handler.access_logger = None  # a logged query might hold a token
+        return handler
+
+    async def finish_requests(self) -> None:
+        """Let requests under way finish for `SHUTDOWN_S`, then drop their connections.
+
+        `Server.shutdown` is not used: it fails once for each request that ends at the very moment of its deadline.
+        """
+        server = self._runner.server
+        if server is None:
+            return
+        server.pre_shutdown()
+        await _wait_until_closed(server)
+        server.handler_cancellation = True
+        for connection in server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await _wait_until_closed(server)
+
+    async def close(self) -> None:
+        """Drop the remaining connections and release the application."""
+        await self.finish_requests()
+        await self._runner.cleanup()
+
+
+async def _wait_until_closed(server: web.Server) -> None:
+    """Wait until no HTTP connection is open, at most `SHUTDOWN_S`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SHUTDOWN_S):
+            while server.connections:  # noqa: ASYNC110 - aiohttp has no event for it
+                await asyncio.sleep(POLL_EVERY_S)

@@ -1,0 +1,135 @@
+"""Opens the listening sockets of a gateway, and shares the port with the other gateways of the same home only."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from watchout.common.errors import StartError
+from watchout.common.home import open_file
+from watchout.common.process.port_holder import holder_of
+
+#: Connections that the kernel queues until they are accepted, per listening socket.
+BACKLOG: Final = 1024
+
+
+def open_sockets(host: str, port: int, home: Path) -> tuple[list[socket.socket], int]:
+    """Open the listening sockets of one gateway.
+
+    Several gateways may listen on one port (SO_REUSEPORT), and the kernel gives each of them a share of the clients.
+    A lock file in `home` ensures that all of them belong to this home: otherwise a foreign process would get a share.
+
+    Args:
+        host: Name or address to listen on; empty for all addresses.
+        port: TCP port.
+        home: Directory of the lock files.
+
+    Returns:
+        The sockets, non-blocking, and the file descriptor of a lock that the caller keeps open as long as it listens.
+
+    Raises:
+        StartError: The port is taken by a process of another home, or the address cannot be used.
+    """
+    gate = open_file(home / "listen.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        share = open_file(home / f"port-{port}", os.O_RDWR | os.O_CREAT)
+    except StartError:
+        os.close(gate)
+        raise
+    sockets: list[socket.socket] = []
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        alone = _try_lock(share)
+        for family, address in _addresses(host, port):
+            if alone:
+                _probe(family, address, port)
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+            listening.setblocking(False)
+        fcntl.flock(share, fcntl.LOCK_SH)
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        os.close(share)
+        raise StartError(f"cannot listen on port {port} of {host or 'all addresses'}: {error.strerror}") from None
+    except StartError:
+        for listening in sockets:
+            listening.close()
+        os.close(share)
+        raise
+    finally:
+        os.close(gate)
+    return sockets, share
+
+
+def _try_lock(fd: int) -> bool:
+    """Take the lock exclusively; return False when another process holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """Return the family and address of each socket to open. Raises `StartError` for an unknown host."""
+    if not host:
+        found: list[tuple[socket.AddressFamily, tuple[str, int]]] = [(socket.AF_INET, ("0.0.0.0", port))]  # noqa: S104
+        if _has_ipv6():
+            found.append((socket.AF_INET6, ("::", port)))
+        return found
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"WATCHOUT_HOST={host} is not an address of this machine: {error.strerror}") from None
+    unique = {(info[0], (str(info[4][0]), port)): None for info in infos}
+    return list(unique)
+
+
+def _has_ipv6() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _probe(family: socket.AddressFamily, address: tuple[str, int], port: int) -> None:
+    """Raise `StartError` when another process listens already: a bind without SO_REUSEPORT fails then."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise StartError(_taken(port, error)) from None
+
+
+def _taken(port: int, error: OSError) -> str:
+    """Return why the port is not available, and which process holds it if the system shows that."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"port {port} is not available ({error.strerror}): ports below 1024 need CAP_NET_BIND_SERVICE. Set "
+            "WATCHOUT_PORT to a higher port"
+        )
+    if error.errno != errno.EADDRINUSE:
+        return f"port {port} is not available ({error.strerror}). Set WATCHOUT_HOST to an address of this machine"
+    if holder := holder_of(port):
+        who = f"{holder} listens there, and is not a gateway of this WATCHOUT_HOME"
+    else:
+        who = "another program listens there, or a watchout with another WATCHOUT_HOME"
+    return f"port {port} is not available ({error.strerror}); {who}. Set WATCHOUT_PORT to a free port"
