@@ -1,7 +1,8 @@
 """Decides what a new connection is: a WebSocket upgrade goes to `WebSocket`, all other requests to aiohttp.
 
 Before that come TLS (where it is configured), the deadline for the first request, the limits of connections, and the
-check of the request's head. A later request on a kept-alive HTTP connection may be the upgrade: reverse proxies do that.
+check of the request's head. A later request on a kept-alive HTTP connection may be the upgrade, as reverse proxies
+send it.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class ConnectionDispatcher(asyncio.Protocol):
             self._context.tasks.start(self._shake_hands(self._certificate), "TLS handshake")
 
     async def _shake_hands(self, certificate: Certificate) -> None:
-        """Start TLS on the connection. Not left to the event loop's server, so that slow handshakes count in the limits."""
+        """Start TLS on the connection. The event loop's server could do it, but would not count slow handshakes."""
         if self._lost:
             return
         loop, plain = asyncio.get_running_loop(), self._transport

@@ -44,8 +44,9 @@ from watchout.router.app import Router
 
 #: Objects of which none may be left.
 KINDS = {
-    "WebSocket", "ClientHandler", "ClientProtocol", "FrameReader", "OutboundQueue", "ServerProtocol", "Listener",
-    "JsonRequestHandler", "WriteMonitor", "Mjpeg", "Place", "Subscription", "Publication", "StreamReader", "Request", "Deflate",
+    "WebSocket", "ClientHandler", "ClientProtocol", "FrameReader", "OutboundQueue", "ServerProtocol",
+    "ConnectionDispatcher", "JsonRequestHandler", "WriteMonitor", "Mjpeg", "Place", "Subscription", "Publication",
+    "StreamReader", "Request", "Deflate",
 }  # fmt: skip
 ENDS = 20
 
