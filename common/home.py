@@ -17,32 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common.errors import StartError
+from watchout.common.home_files import ROUTER_LOCK, is_home_file
 
-LOCK: Final = "router.lock"
-#: What a home of watchout may hold, besides ``port-…`` and ``name-…``.
-OURS: Final = frozenset(
-    (
-        "control",
-        "frames.in",
-        "frames.out",
-        LOCK,
-        "listen.lock",
-        "epoch",
-        "sessions.db",
-        "curve",
-        "reservations.db",
-        "stream.key",
-    )
-)
-OUR_PREFIXES: Final = ("port-", "name-")
 #: A lock that somebody looks at for a moment (`who_holds`) is free again within this.
 LOOK_S: Final = 0.5
 _LOOK_STEP_S: Final = 0.02
-
-
-def is_ours(name: str) -> bool:
-    """Whether a file of this name is one of watchout's."""
-    return name in OURS or name.startswith(OUR_PREFIXES)
 
 
 def prepare_home(home: Path) -> None:
@@ -66,7 +45,7 @@ def _check_directory(home: Path, fd: int) -> None:
     if not mode & 0o077:
         return
     names = set(os.listdir(fd))
-    if names and not any(is_ours(name) for name in names):
+    if names and not any(is_home_file(name) for name in names):
         raise StartError(
             f"WATCHOUT_HOME={home} has mode {mode & 0o777:04o} and holds other files; expected a directory of its own "
             "with mode 0700 (sockets and sessions live in it)"
@@ -166,7 +145,7 @@ def lock_home(home: Path) -> int:
 
     Binding is no such test: a second bind on an ``ipc://`` path succeeds and steals the traffic (libzmq zmq_ipc.adoc).
     """
-    fd = open_file(home / LOCK, os.O_RDWR | os.O_CREAT)
+    fd = open_file(home / ROUTER_LOCK, os.O_RDWR | os.O_CREAT)
     if not lock_soon(fd):
         owner = os.read(fd, 32).decode("ascii", "replace").strip()
         os.close(fd)

@@ -25,6 +25,7 @@ from watchout.common import log
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.errors import SettingsError
 from watchout.common.home import prepare_home
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings, load
 from watchout.identity import embedded_store
 
@@ -174,9 +175,9 @@ def token_origin(given: str | None, environment: Environment) -> str:
 
 def _mint_here(settings: Settings) -> str:
     """A session in the embedded store of a watchout that runs, which has made its store. Raises `Failure`."""
-    if not (settings.home / embedded_store.FILE_NAME).exists():
+    if not (settings.home / SESSION_STORE_FILE).exists():
         raise Failure(
-            f"WATCHOUT_HOME={settings.home} holds no session store ({embedded_store.FILE_NAME}): it is not the home of "
+            f"WATCHOUT_HOME={settings.home} holds no session store ({SESSION_STORE_FILE}): it is not the home of "
             "the watchout that answers. Give its home with --home or WATCHOUT_HOME, or a token with --token"
         )
     return mint(settings)
@@ -186,7 +187,7 @@ def mint(settings: Settings, user: str | None = None) -> str:
     """A fresh session in the embedded store, which is made when it is missing. Raises `StartError`, `Failure`."""
     prepare_home(settings.home)
     try:
-        return embedded_store.mint_token(settings.home / embedded_store.FILE_NAME, user)
+        return embedded_store.mint_token(settings.home / SESSION_STORE_FILE, user)
     except ValueError as exc:
         raise Failure(str(exc)) from None
 

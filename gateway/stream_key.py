@@ -6,12 +6,10 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import Final
 
 from watchout.common import log
+from watchout.common.home_files import STREAM_KEY_FILE
 from watchout.gateway.stream_ids import KEY_BYTES
-
-KEY_FILE: Final = "stream.key"
 
 _log = log.get("gateway.stream_key")
 
@@ -22,7 +20,7 @@ def stream_key(home: Path) -> bytes:
     Where the file can be neither read nor written it is a key of this process alone, and that is logged: ids that
     other gateways made are then only reserved.
     """
-    path = home / KEY_FILE
+    path = home / STREAM_KEY_FILE
     try:
         key = _read(path)
         if key is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings
 from watchout.identity import embedded_store
 from watchout.identity.authenticator import Authenticator, methods
@@ -57,7 +58,7 @@ def open_store(settings: Settings) -> SessionStore:
         organizations=settings.stream_access == "organization",
     )
     if url is None:
-        embedded = settings.home / embedded_store.FILE_NAME
+        embedded = settings.home / SESSION_STORE_FILE
         return SqliteStore(embedded, layout, timeout_s=timeout_s, ensure=embedded_store.ensure)
     if url.startswith("sqlite:"):
         return SqliteStore(Path(url.removeprefix("sqlite:")), layout, timeout_s=timeout_s)

@@ -22,7 +22,6 @@ from urllib.parse import quote
 from watchout.common.errors import StartError
 from watchout.common.home import check_file
 
-FILE_NAME: Final = "sessions.db"
 DEFAULT_USER: Final = "watchout"
 DAY_S: Final = 86_400.0
 

@@ -8,8 +8,8 @@ from typing import Final
 from watchout.common import log
 from watchout.common.errors import StartError
 from watchout.common.home import write_file
+from watchout.common.home_files import EPOCH_FILE
 
-EPOCH_FILE: Final = "epoch"
 #: No clock of use shows a later time in ms (the year 2109); terms are built on the epoch and have 63 bits.
 MAX_EPOCH: Final = 2**42
 MAX_FILE_CHARS: Final = 64

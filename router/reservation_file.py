@@ -21,9 +21,9 @@ import msgspec
 
 from watchout.common import log
 from watchout.common.alerts.model import STREAM_ID
+from watchout.common.home_files import RESERVATIONS_FILE
 from watchout.common.reservations import Reservation
 
-RESERVATIONS_FILE: Final = "reservations.db"
 #: A failed write is tried again after this, and after twice the time each further time, up to the other.
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 30.0

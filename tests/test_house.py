@@ -20,6 +20,7 @@ PURE = (
     "common/alerts/model.py",
     "common/bus/peer_queue.py",
     "common/errors.py",
+    "common/home_files.py",
     "common/media/frames.py",
     "common/toolbox/globs.py",
     "common/process/restarts.py",

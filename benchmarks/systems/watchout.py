@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, listening, process, tail
 from tests.kit.ports import free_port
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
-from watchout.identity.embedded_store import FILE_NAME, mint_token
+from watchout.identity.embedded_store import mint_token
 
 RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "20000"}
 """Settings of the gateway that differ from the defaults: all clients of the load are one user at one address."""
@@ -62,7 +63,7 @@ class Watchout:
                 await _ready(name, child, log)
             for port in ports:
                 await _healthy(port)
-            token = await asyncio.to_thread(mint_token, home / FILE_NAME)
+            token = await asyncio.to_thread(mint_token, home / SESSION_STORE_FILE)
             yield Running(ports, tuple(child.pid for _, child, _ in children), "watchout", token, settings)
 
 

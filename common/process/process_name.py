@@ -13,9 +13,9 @@ from typing import Final
 
 from watchout.common.errors import StartError
 from watchout.common.home import lock_soon, open_file, who_holds, write_pid
+from watchout.common.home_files import NAME_LOCK_PREFIX
 from watchout.common.settings import Settings
 
-FILE_PREFIX: Final = "name-"
 #: Processes of one name in one home.
 MOST_OF_A_NAME: Final = 1_000
 #: Open files whose locks this process holds to its end.
@@ -34,7 +34,7 @@ def claim_name(home: Path, wanted: str) -> str:
     """
     for number in range(1, MOST_OF_A_NAME + 1):
         name = wanted if number == 1 else f"{wanted}-{number}"
-        path = home / f"{FILE_PREFIX}{name}"
+        path = home / f"{NAME_LOCK_PREFIX}{name}"
         if who_holds(path) is not None:
             continue
         fd = open_file(path, os.O_RDWR | os.O_CREAT)
@@ -50,8 +50,8 @@ def claim_name(home: Path, wanted: str) -> str:
 def running(home: Path) -> dict[str, int]:
     """Names of this home's processes that run now, with their process ids (0: unknown); no router has to answer."""
     try:
-        names = sorted(path.name for path in home.iterdir() if path.name.startswith(FILE_PREFIX))
+        names = sorted(path.name for path in home.iterdir() if path.name.startswith(NAME_LOCK_PREFIX))
     except OSError:
         return {}
-    held = {name.removeprefix(FILE_PREFIX): who_holds(home / name) for name in names}
+    held = {name.removeprefix(NAME_LOCK_PREFIX): who_holds(home / name) for name in names}
     return {name: pid for name, pid in held.items() if pid is not None}

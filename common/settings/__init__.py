@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from watchout.common.settings.docs import render_markdown
 from watchout.common.settings.loading import is_service_link, load
-from watchout.common.settings.parsers import SOCKET_NAME_BYTES, SOCKET_PATH_BYTES
+from watchout.common.settings.parsers import SOCKET_PATH_BYTES
 from watchout.common.settings.spec import Spec
 from watchout.common.settings.table import GROUPS, Settings, table
 
 __all__ = [
     "GROUPS",
-    "SOCKET_NAME_BYTES",
     "SOCKET_PATH_BYTES",
     "Settings",
     "Spec",

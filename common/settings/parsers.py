@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from watchout.common.home_files import SOCKET_NAME_BYTES
 from watchout.common.settings.spec import InvalidValue
 from watchout.common.toolbox import globs
 
-#: Longest file name of a socket in ``WATCHOUT_HOME``, with its slash, in bytes (see `common.bus.zeromq.control`).
-SOCKET_NAME_BYTES: Final = 12
 #: Longest path of a Unix socket in bytes: ``sockaddr_un.sun_path`` holds 108 on Linux and 104 on macOS, with the
 #: closing zero byte.
 SOCKET_PATH_BYTES: Final = 103

@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from watchout.common.settings import SOCKET_NAME_BYTES, SOCKET_PATH_BYTES
+from watchout.common.home_files import SOCKET_NAME_BYTES
+from watchout.common.settings import SOCKET_PATH_BYTES
 from watchout.common.settings.database_url import DatabaseUrl
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.stats_view import duration

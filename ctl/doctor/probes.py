@@ -30,9 +30,8 @@ from yarl import URL
 
 from watchout.common.bus.messages import Query, QueryReply
 from watchout.common.bus.zeromq import curve
-from watchout.common.bus.zeromq.control import CONTROL
 from watchout.common.errors import CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
-from watchout.common.home import is_ours
+from watchout.common.home_files import CONTROL_SOCKET, LISTEN_LOCK, SESSION_STORE_FILE, is_home_file, port_of
 from watchout.common.process import about, process_name
 from watchout.common.settings import Settings, load
 from watchout.common.settings.database_url import parse
@@ -42,7 +41,7 @@ from watchout.ctl.bus_client import joined
 from watchout.ctl.doctor import checks, running
 from watchout.ctl.doctor.findings import Finding, ok, place, warning, wrong
 from watchout.ctl.environment import Failure, edge_url
-from watchout.identity import embedded_store, open_store
+from watchout.identity import open_store
 from watchout.identity.authenticator import methods
 from watchout.identity.schema.plan import quoted
 from watchout.identity.sources.connecting import Connector
@@ -104,9 +103,9 @@ def _home(path: Path) -> checks.Home:
     )
     if there != path:
         return found
-    status, store = path.stat(), path / embedded_store.FILE_NAME
+    status, store = path.stat(), path / SESSION_STORE_FILE
     names = {each.name for each in path.iterdir()} if os.access(path, os.R_OK) else set()
-    ours = {name for name in names if is_ours(name)}
+    ours = {name for name in names if is_home_file(name)}
     return replace(
         found,
         mode=status.st_mode,
@@ -126,14 +125,14 @@ async def store(settings: Settings) -> list[Finding]:
     if url is None and "session" not in methods(settings):
         return [ok("store", "No session store is asked: AUTH_METHODS has no session.")]
     if url is None:
-        file = settings.home / embedded_store.FILE_NAME
+        file = settings.home / SESSION_STORE_FILE
         if not await asyncio.to_thread(file.exists):
             text = f"The embedded session store {file} is not there yet, `watchout-gateway` makes it."
             return [ok("store", text)]
         url = f"sqlite:{file}"  # not as the embedded one, which would be made and mended
     asked = replace(settings, database_url=url, store_timeout_s=min(settings.store_timeout_s, ASK_S))
     is_file = url.startswith("sqlite:")
-    at = url.removeprefix("sqlite:") if is_file else place(url, 5432)
+    at = url.removeprefix("sqlite:") if is_file else place(url)
     where = f" at {at}" if at else ""
     said = [] if is_file else list(checks.of_url(parse(url), channel=settings.revocation_channel))
     found = open_store(asked)
@@ -356,7 +355,7 @@ async def processes(settings: Settings) -> list[Finding]:
     """What the processes that run tell of themselves, over the bus."""
     there = await asyncio.to_thread(process_name.running, settings.home)
     silent = [running.nothing_runs(str(settings.home), there)]
-    if not await asyncio.to_thread((settings.home / CONTROL).exists):
+    if not await asyncio.to_thread((settings.home / CONTROL_SOCKET).exists):
         return silent
     asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:
@@ -375,7 +374,7 @@ async def processes(settings: Settings) -> list[Finding]:
 async def _of_the_gateway(settings: Settings) -> Settings:
     """These settings with the port, host and certificate that the running gateway told, where there is one."""
     asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
-    if not await asyncio.to_thread((settings.home / CONTROL).exists):
+    if not await asyncio.to_thread((settings.home / CONTROL_SOCKET).exists):
         return settings
     try:
         async with joined(asked) as link:
@@ -450,10 +449,10 @@ def _held_ports(path: Path) -> dict[int, bool | None]:
     A lock that is free is taken for a moment, at a time when no gateway starts.
     """
     held: dict[int, bool | None] = {}
-    files = {int(n): file for file in _listed(path) if (n := file.name.removeprefix("port-")).isdecimal()}
+    files = {port: file for file in _listed(path) if (port := port_of(file.name)) is not None}
     with contextlib.ExitStack() as stack:
         try:
-            gate = _opened(path / "listen.lock", stack)
+            gate = _opened(path / LISTEN_LOCK, stack)
             fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return {}
@@ -472,7 +471,7 @@ def _held_ports(path: Path) -> dict[int, bool | None]:
 
 def _listed(path: Path) -> list[Path]:
     try:
-        return [file for file in path.iterdir() if file.name.startswith("port-")]
+        return list(path.iterdir())
     except OSError:
         return []
 
@@ -546,7 +545,7 @@ async def _stale(host: str, number: int, file: Path) -> bool:
 
 
 async def _router(settings: Settings) -> checks.Router:
-    if not await asyncio.to_thread((settings.home / CONTROL).exists):
+    if not await asyncio.to_thread((settings.home / CONTROL_SOCKET).exists):
         return checks.Router()
     asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:

@@ -11,6 +11,7 @@ from typing import Final
 
 from watchout.common.errors import StartError
 from watchout.common.home import open_file
+from watchout.common.home_files import LISTEN_LOCK, port_lock
 from watchout.common.process.port_holder import holder_of
 
 #: Connections that the kernel queues until they are accepted, per listening socket.
@@ -34,9 +35,9 @@ def open_sockets(host: str, port: int, home: Path) -> tuple[list[socket.socket],
     Raises:
         StartError: The port is taken by a process of another home, or the address cannot be used.
     """
-    gate = open_file(home / "listen.lock", os.O_RDWR | os.O_CREAT)
+    gate = open_file(home / LISTEN_LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        share = open_file(home / f"port-{port}", os.O_RDWR | os.O_CREAT)
+        share = open_file(home / port_lock(port), os.O_RDWR | os.O_CREAT)
     except StartError:
         os.close(gate)
         raise

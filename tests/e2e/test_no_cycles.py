@@ -37,9 +37,10 @@ from tests.kit.clients import (
     web_socket_frame,
 )
 from tests.kit.ports import free_port
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import load
 from watchout.gateway.app import Gateway
-from watchout.identity.embedded_store import FILE_NAME, mint_token
+from watchout.identity.embedded_store import mint_token
 from watchout.router.app import Router
 
 #: Objects of which none may be left.
@@ -94,7 +95,7 @@ async def serving(tls: tuple[Path, Path] | None = None, **environ: str) -> Async
     try:
         await router.start()
         await gateway.start()
-        token = mint_token(home / FILE_NAME, "ann")
+        token = mint_token(home / SESSION_STORE_FILE, "ann")
         await eventually(lambda: gateway._link.live)
         yield Here(f"http://127.0.0.1:{port}", token, gateway, home, clients, context)
     finally:

@@ -23,9 +23,9 @@ from watchout.common.bus.messages import (
     Query,
     QueryReply,
 )
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
-from watchout.identity.embedded_store import FILE_NAME
 
 pytestmark = pytest.mark.e2e
 
@@ -84,7 +84,7 @@ async def scripted(gateway: Watchout) -> AsyncIterator[tuple[ScriptedRouter, str
 
 
 def user_of(gateway: Watchout, name: str) -> str:
-    with contextlib.closing(sqlite3.connect(gateway.home / FILE_NAME)) as store:
+    with contextlib.closing(sqlite3.connect(gateway.home / SESSION_STORE_FILE)) as store:
         (user,) = store.execute('select "id" from "user" where "name" = ?', (name,)).fetchone()
     return str(user)
 
@@ -122,7 +122,7 @@ async def test_a_session_that_ends_while_a_picture_is_awaited_is_shown_nothing(g
         router.asked.clear()
         hidden = asyncio.create_task(http(gateway.url + path, token=token))
         await router.asked.wait()
-        with contextlib.closing(sqlite3.connect(gateway.home / FILE_NAME)) as store, store:
+        with contextlib.closing(sqlite3.connect(gateway.home / SESSION_STORE_FILE)) as store, store:
             store.execute('delete from "session" where "token" = ?', (token,))
         assert await viewer.closed() == 4500
         router.send_picture()

@@ -14,8 +14,7 @@ import pytest
 
 from tests.kit.clients import Clients, Viewer, eventually, http, new_name
 from tests.kit.processes import BIN, Watchout, poll, running
-from watchout.router.epoch import EPOCH_FILE
-from watchout.router.reservation_file import RESERVATIONS_FILE
+from watchout.common.home_files import EPOCH_FILE, RESERVATIONS_FILE
 
 pytestmark = pytest.mark.e2e
 

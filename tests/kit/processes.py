@@ -26,8 +26,9 @@ import psutil
 import pytest
 
 from tests.kit.ports import free_port
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
-from watchout.identity.embedded_store import FILE_NAME, mint_token
+from watchout.identity.embedded_store import mint_token
 
 BIN: Final = Path(sys.executable).parent
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -186,7 +187,7 @@ class Watchout:
 
     def token(self, user: str | None = None, lifetime_s: float = 7 * 86_400.0) -> str:
         """A session token for the user of this name."""
-        return mint_token(self.home / FILE_NAME, user, lifetime_s)
+        return mint_token(self.home / SESSION_STORE_FILE, user, lifetime_s)
 
     def start(self, name: str, environ: Mapping[str, str] | None = None) -> Process:
         """Start ``router``, ``gateway`` or ``mlbridge``."""

@@ -28,6 +28,7 @@ from watchout.common.bus.messages import MAX_CONTROL_BYTES, MEMBER_ID_BYTES
 from watchout.common.bus.zeromq import frame_sockets
 from watchout.common.bus.zeromq.frame_sockets import DRAIN_BUDGET_S, Outlet, Parts, Pub
 from watchout.common.errors import BusError, StartError
+from watchout.common.home_files import CONTROL_SOCKET, FRAMES_IN_SOCKET, FRAMES_OUT_SOCKET
 
 #: Control messages that may wait for one peer; a member whose queue is full is made to greet again.
 CONTROL_HWM: Final = 50_000
@@ -35,8 +36,6 @@ CONTROL_HWM: Final = 50_000
 FRAME_MARGIN_BYTES: Final = 4096
 #: Control messages that wait when a process ends get so long.
 LINGER_MS: Final = 200
-
-CONTROL, FRAMES_IN, FRAMES_OUT = "control", "frames.in", "frames.out"
 
 
 def new_member_id(*, remote: bool = False) -> bytes:
@@ -162,13 +161,13 @@ class RouterBus:
     ) -> None:
         self._on_control = on_control
         frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
-        self._frames_in = frame_sockets.pull(home / FRAMES_IN, frame_bytes, on_frame)
-        self._frames_out = Pub(home / FRAMES_OUT, frame_bytes, topic_bytes=MEMBER_ID_BYTES, key_of=slot)
+        self._frames_in = frame_sockets.pull(home / FRAMES_IN_SOCKET, frame_bytes, on_frame)
+        self._frames_out = Pub(home / FRAMES_OUT_SOCKET, frame_bytes, topic_bytes=MEMBER_ID_BYTES, key_of=slot)
         self._control = _new_control(zmq.ROUTER)
         try:
-            self._control.bind(f"ipc://{home / CONTROL}")  # last: who can greet can also send and receive frames
+            self._control.bind(f"ipc://{home / CONTROL_SOCKET}")  # last: who can greet can also send and receive frames
         except zmq.ZMQError as error:
-            raise StartError(f"cannot bind {home / CONTROL}: {error.strerror}") from None
+            raise StartError(f"cannot bind {home / CONTROL_SOCKET}: {error.strerror}") from None
         self._inbox = Inbox(self._control, self._control_came)
         self._malformed = 0
 
@@ -237,13 +236,13 @@ class MemberBus:
         self._dialings: list[frame_sockets.Dialing] = []
         self._control = _new_control(zmq.DEALER)
         self._control.setsockopt(zmq.ROUTING_ID, member_id)
-        self._control.connect(f"ipc://{home / CONTROL}")
+        self._control.connect(f"ipc://{home / CONTROL_SOCKET}")
         self._inbox = Inbox(self._control, self._control_came)
         if on_frame is not None:
             frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
             self._dialings = [
-                frame_sockets.sub(home / FRAMES_OUT, frame_bytes + MEMBER_ID_BYTES, member_id, on_frame),
-                frame_sockets.push(home / FRAMES_IN, frame_bytes, self._outlet),
+                frame_sockets.sub(home / FRAMES_OUT_SOCKET, frame_bytes + MEMBER_ID_BYTES, member_id, on_frame),
+                frame_sockets.push(home / FRAMES_IN_SOCKET, frame_bytes, self._outlet),
             ]
 
     @property

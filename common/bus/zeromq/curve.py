@@ -20,9 +20,8 @@ from zmq.utils import z85
 
 from watchout.common import log
 from watchout.common.errors import CurveFault
+from watchout.common.home_files import CURVE_DIRECTORY
 
-#: Below ``WATCHOUT_HOME``.
-DIRECTORY: Final = "curve"
 SERVER_FILE: Final = "server.key"
 CLIENTS: Final = "clients"
 #: Most bridges that a router lets in.
@@ -57,12 +56,12 @@ def new_pair() -> Pair:
 
 def server_file(home: Path) -> Path:
     """Where the router of `home` keeps its own pair."""
-    return home / DIRECTORY / SERVER_FILE
+    return home / CURVE_DIRECTORY / SERVER_FILE
 
 
 def clients_directory(home: Path) -> Path:
     """Where the router of `home` keeps who is let in."""
-    return home / DIRECTORY / CLIENTS
+    return home / CURVE_DIRECTORY / CLIENTS
 
 
 def write_pair(path: Path, pair: Pair, whose: str) -> None:

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from watchout.common import home_files
 from watchout.common.errors import SettingsError
+from watchout.common.home_files import SOCKET_NAME_BYTES
 from watchout.common.settings import (
     GROUPS,
-    SOCKET_NAME_BYTES,
     SOCKET_PATH_BYTES,
     Settings,
     load,
@@ -161,9 +162,7 @@ def test_the_length_of_a_home_is_counted_in_bytes() -> None:
 
 
 def test_every_socket_of_the_bus_fits_below_the_longest_home() -> None:
-    from watchout.common.bus.zeromq import control
-
-    names = (control.CONTROL, control.FRAMES_IN, control.FRAMES_OUT)
+    names = (home_files.CONTROL_SOCKET, home_files.FRAMES_IN_SOCKET, home_files.FRAMES_OUT_SOCKET)
     assert max(len(name) + 1 for name in names) <= SOCKET_NAME_BYTES
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from tests.kit.fake_gateway import FakeGateway, until
 from tests.unit.ctl.conftest import Ctl
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings, load
 from watchout.ctl.app import run_command
 from watchout.ctl.environment import Failure, edge_url, read_environment
 from watchout.ctl.terminal import clock, printable, size
-from watchout.identity.embedded_store import FILE_NAME, ensure
+from watchout.identity.embedded_store import ensure
 
 
 async def test_token_prints_the_token_and_nothing_else_and_makes_the_store(ctl: Ctl, home: Path) -> None:
@@ -44,7 +45,7 @@ async def test_token_does_not_make_sessions_in_a_database_of_somebody_else(ctl: 
 async def test_a_client_without_a_token_mints_one_in_the_embedded_store(
     gateway: FakeGateway, ctl: Ctl, home: Path, folder: Path
 ) -> None:
-    ensure(home / FILE_NAME)
+    ensure(home / SESSION_STORE_FILE)
     ended = await ctl("publish", folder, "--url", gateway.url, WATCHOUT_TOKEN="")
     assert "the token was refused" in ended.err  # the fake gateway knows but one token
     assert f"of the session store in WATCHOUT_HOME={home}" in ended.err

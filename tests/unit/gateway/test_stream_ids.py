@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from watchout.common.alerts.model import STREAM_ID
+from watchout.common.home_files import STREAM_KEY_FILE
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
-from watchout.gateway.stream_key import KEY_FILE, stream_key
+from watchout.gateway.stream_key import stream_key
 
 KEY = bytes(range(KEY_BYTES))
 NOW_MS = 1_729_943_200_000
@@ -57,7 +58,7 @@ def test_the_gateways_of_a_home_have_one_key_that_is_for_nobody_else(tmp_path: P
     assert len(set(keys)) == 1
     assert len(keys[0]) == KEY_BYTES
     (path,) = tmp_path.iterdir()
-    assert path.name == KEY_FILE
+    assert path.name == STREAM_KEY_FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -65,7 +66,7 @@ def test_the_gateways_of_a_home_have_one_key_that_is_for_nobody_else(tmp_path: P
 def test_a_file_that_is_no_key_is_named_and_left_alone(
     content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / KEY_FILE
+    path = tmp_path / STREAM_KEY_FILE
     path.write_bytes(content)
     assert len(stream_key(tmp_path)) == KEY_BYTES
     assert str(path) in capfd.readouterr().out
@@ -74,10 +75,10 @@ def test_a_file_that_is_no_key_is_named_and_left_alone(
 
 def test_a_home_that_cannot_be_written_costs_no_start(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert len(stream_key(tmp_path / "gone")) == KEY_BYTES
-    assert KEY_FILE in capfd.readouterr().out
+    assert STREAM_KEY_FILE in capfd.readouterr().out
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(KEY)
-    (tmp_path / KEY_FILE).symlink_to(tmp_path / "target")
+    (tmp_path / STREAM_KEY_FILE).symlink_to(tmp_path / "target")
     assert stream_key(tmp_path) != KEY

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from watchout.router.epoch import EPOCH_FILE, MAX_EPOCH, next_epoch
+from watchout.common.home_files import EPOCH_FILE
+from watchout.router.epoch import MAX_EPOCH, next_epoch
 
 NOW_MS = 1_700_000_000_000
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from watchout.common.home_files import RESERVATIONS_FILE
 from watchout.common.reservations import Reservation
 from watchout.router import reservation_file
-from watchout.router.reservation_file import RESERVATIONS_FILE, ReservationFile
+from watchout.router.reservation_file import ReservationFile
 
 NOW_MS = 1_700_000_000_000
 ANN = Reservation("ann", ("acme", "böse"), 7 << 20, 41, NOW_MS - 5000)
