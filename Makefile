@@ -11,11 +11,12 @@ HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" WATCHOUT_STARTER=$$PPID $(DEMO
 FOOTAGE ?= test
 # Most tests wait for something: a few run beside each other, each file in one process.
 WORKERS ?= 3
+FAST_WORKERS ?= 2
 ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-mjpeg-long test-ml-share mutants sanitize lint types format docs bench bench-quick bench-targets clean
+.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-ml-share mutants sanitize lint types format docs bench bench-quick bench-targets clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -61,6 +62,15 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
 	  echo "which of them are flaky:"; $(BIN)/python tests/kit/flaky.py; }
 
+# What starts no process and needs no service: the unit tests and the plan of the house.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal -m "not e2e and not real" $(ARGS) \
+	  tests/unit tests/test_house.py tests/test_mutations.py tests/test_flaky.py
+
+# Ten times the examples of every property test.
+test-thorough: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "not e2e and not real" $(ARGS) tests/unit
+
 # Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.
 mutants: $(VENV)/.dev
 	$(BIN)/python -m tests.mutation --write $(ARGS)
@@ -71,7 +81,7 @@ test-mjpeg-long: $(VENV)/.dev
 
 # Four cameras beside twelve whose frames the ML service refuses: they keep 0.9 of their rate, on every target.
 test-ml-share: $(VENV)/.dev
-	WATCHOUT_TEST_ML_SHARE=0.9 $(BIN)/python -m pytest -s $(ARGS) tests/unit/mlbridge/test_poison.py
+	WATCHOUT_TEST_ML_SHARE=0.9 $(BIN)/python -m pytest -s $(ARGS) tests/integration/mlbridge/test_poison.py
 
 # The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
 sanitize: $(VENV)/.dev

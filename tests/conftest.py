@@ -1,4 +1,6 @@
-from hypothesis import settings
+import pytest
+
+from tests.kit.examples import apply_profile
 
 pytest_plugins = [
     "tests.kit.services",
@@ -8,6 +10,15 @@ pytest_plugins = [
     "tests.kit.browser",
 ]
 
-# No test is about time: a machine that is busy is no finding.
-settings.register_profile("watchout", deadline=None)
-settings.load_profile("watchout")
+#: Fixtures that start processes: every test that uses one is marked ``e2e`` and is not part of ``make test-fast``.
+PROCESS_FIXTURES = {
+    "watchout", "plain_watchout", "browser_process", "start_postgres", "start_better_auth", "start_broker",
+    "start",  # the operator's tool as a process: tests.kit.ctl_command
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    apply_profile(items, config.getoption("--hypothesis-profile") or "fast")
+    for item in items:
+        if PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.e2e)

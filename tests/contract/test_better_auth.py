@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.kit.services import BetterAuth, Postgres, SignedIn
-from tests.unit.identity.page import sql_of_page
+from tests.kit.sql_of_page import sql_of_page
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
 from watchout.identity import Identity, Organizations, SessionStore, open_store

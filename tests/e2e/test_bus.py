@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tests.kit.clients import JPEG, Camera, Clients, Viewer, eventually, http
+from tests.kit.ml_stub import MlStub
 from tests.kit.processes import SERVICE_TOKEN, Process, Watchout, free_port
-from tests.unit.mlbridge.ml_stub import MlStub
 from watchout.common.clock import now_ms
 
 pytestmark = pytest.mark.e2e

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.kit.clients import eventually
+from tests.kit.ctl_command import TINY_JPEG
 from tests.kit.processes import BIN
-from tests.unit.ctl.conftest import TINY_JPEG
 
 
 def ctl(*words: object) -> list[str]:

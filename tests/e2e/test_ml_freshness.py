@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http
+from tests.kit.ml_stub import ALERT, MlStub
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
-from tests.unit.mlbridge.ml_stub import ALERT, MlStub
 from watchout.mlbridge.breaker import LONGEST_PAUSE_S
 
 pytestmark = pytest.mark.e2e

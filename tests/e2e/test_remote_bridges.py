@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.kit.clients import Clients, eventually
+from tests.kit.ml_stub import MlStub
 from tests.kit.ports import free_port
 from tests.kit.processes import BIN
 from tests.kit.site import COMES_S, Site, cameras, services
-from tests.unit.mlbridge.ml_stub import MlStub
 
 pytestmark = pytest.mark.e2e
 #: What must not come would be there after this.

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.kit.clients import Clients, eventually
+from tests.kit.ml_stub import MlStub
 from tests.kit.network import Host, another_host
 from tests.kit.ports import free_port
 from tests.kit.processes import BIN, Process
 from tests.kit.site import COMES_S, Site, cameras
-from tests.unit.mlbridge.ml_stub import MlStub
 
 pytestmark = pytest.mark.e2e
 #: How long a fault of the network lasts: after it was noticed.

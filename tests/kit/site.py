@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from tests.kit.clients import Camera, Clients, eventually
+from tests.kit.ml_stub import MlStub
 from tests.kit.processes import BIN, Process, Watchout
-from tests.unit.mlbridge.ml_stub import MlStub
 
 #: What must come gets this long: the machine may be busy with other tests.
 COMES_S = 40.0

@@ -130,7 +130,7 @@ MUTATIONS: Final = (
         before='            if hidden.table != "verification":\n',
         after="            if False:\n",
         unit=(
-            "tests/unit/identity/test_vanishing.py::test_row_level_security_that_is_switched_on_is_no_verdict_and_is_named_with_its_remedy",
+            "tests/integration/identity/test_vanishing.py::test_row_level_security_that_is_switched_on_is_no_verdict_and_is_named_with_its_remedy",
         ),
         e2e=("tests/e2e/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
     ),
@@ -172,7 +172,7 @@ MUTATIONS: Final = (
         before="                self._detection.forget()\n            raise\n",
         after="                self._detection.forget()\n            return {}\n",
         unit=(
-            "tests/unit/identity/test_postgres.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
+            "tests/integration/identity/test_postgres.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
         ),
         e2e=("tests/e2e/test_vanishing.py::test_a_good_ticket_at_a_read_only_database_is_to_come_again",),
     ),
@@ -311,7 +311,7 @@ MUTATIONS: Final = (
         after="                pass",
         unit=("tests/unit/mlbridge/test_refusals.py::test_a_refused_stream_waits_and_its_next_frame_goes_apart",),
         e2e=(
-            "tests/unit/mlbridge/test_poison.py::test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_others_are_answered",
+            "tests/integration/mlbridge/test_poison.py::test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_others_are_answered",
         ),
     ),
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,7 +321,7 @@ MUTATIONS: Final = (
         file="common/process/starter.py",
         before="                self._gone = bool(poll.poll(0))\n",
         after="                self._gone = False\n",
-        unit=("tests/unit/common/test_starter.py::test_the_end_of_an_ancestor_is_seen",),
+        unit=("tests/integration/common/test_starter.py::test_the_end_of_an_ancestor_is_seen",),
         e2e=(
             (
                 "tests/e2e/test_starting.py::test_however_it_ends_no_process_is_left_and_the_next_start_works"
@@ -344,7 +344,7 @@ MUTATIONS: Final = (
         file="common/log_writer.py",
         before="                    self._dropped += 1\n",
         after="",
-        unit=("tests/unit/common/test_log_writer.py::test_without_a_descriptor_lines_are_counted",),
+        unit=("tests/integration/common/test_log_writer.py::test_without_a_descriptor_lines_are_counted",),
         e2e=("tests/e2e/test_log_output.py::test_lines_that_nobody_can_take_are_counted",),
     ),
     Mutation(
@@ -353,7 +353,7 @@ MUTATIONS: Final = (
         file="common/log_writer.py",
         before="self._full or self._closing or self._descriptor is None:",
         after="self._full or self._closing:",
-        unit=("tests/unit/common/test_log_writer.py::test_without_a_descriptor_lines_are_counted",),
+        unit=("tests/integration/common/test_log_writer.py::test_without_a_descriptor_lines_are_counted",),
         e2e=("tests/e2e/test_log_output.py::test_lines_that_nobody_can_take_are_counted",),
     ),
     Mutation(

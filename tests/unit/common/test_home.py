@@ -88,6 +88,7 @@ def open_to_all() -> Iterator[Path]:
 
 
 @needs_root
+@pytest.mark.e2e
 def test_a_volume_whose_mode_cannot_be_changed_names_a_directory_below_it(open_to_all: Path) -> None:
     said = as_user(STRANGER, lambda: prepare_home(open_to_all))
     assert f"belongs to user 0, and this process runs as user {STRANGER}" in said
@@ -99,6 +100,7 @@ def test_a_volume_whose_mode_cannot_be_changed_names_a_directory_below_it(open_t
 
 
 @needs_root
+@pytest.mark.e2e
 def test_a_home_of_another_user_that_cannot_be_written_is_said(tmp_path_factory: pytest.TempPathFactory) -> None:
     said = as_user(STRANGER, lambda: prepare_home(Path("/usr")))
     assert "run all of watchout as one user" in said

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.kit.ctl_command import Ctl
 from tests.kit.fake_gateway import FakeGateway, until
-from tests.unit.ctl.conftest import Ctl
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings, load
 from watchout.ctl.app import run_command

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.cameras import FORMS, TcpCamera, camera, head_of, http_answer, mjpeg, rtsp
-from tests.unit.ctl.conftest import TINY_JPEG
+from tests.kit.ctl_command import TINY_JPEG
 from watchout.ctl.environment import Failure
 from watchout.ctl.sources import live
 from watchout.ctl.sources.open import open_source

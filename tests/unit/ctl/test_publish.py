@@ -9,8 +9,8 @@ import pytest
 from websockets.asyncio.server import serve
 
 from tests.kit.cameras import camera, mjpeg
+from tests.kit.ctl_command import TINY_JPEG, Ctl, Start
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
-from tests.unit.ctl.conftest import TINY_JPEG, Ctl, Start
 from watchout.ctl.client import Edge
 from watchout.ctl.commands.publish import Publisher
 from watchout.ctl.environment import Failure

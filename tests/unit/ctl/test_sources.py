@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kit.ctl_command import TINY_JPEG
 from tests.kit.fake_gateway import until
-from tests.unit.ctl.conftest import TINY_JPEG
 from watchout.ctl.environment import Failure
 from watchout.ctl.sources import live
 from watchout.ctl.sources.open import open_source, resample

@@ -12,9 +12,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from tests.kit.ctl_command import Ctl, Start
 from tests.kit.fake_gateway import until
-from tests.unit.ctl.conftest import Ctl, Start
-from tests.unit.ctl.fake_router import FakeRouter
+from tests.kit.stats_router import FakeRouter
 from watchout.ctl.stats_view import compact, duration, render
 
 NOW_MS = int(time.time() * 1000)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.kit.ctl_command import TINY_JPEG, Ctl, Start
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
-from tests.unit.ctl.conftest import TINY_JPEG, Ctl, Start
 from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame

@@ -75,6 +75,7 @@ def test_an_empty_file_left_by_a_start_that_was_killed_is_completed(path: Path) 
     assert len(query(path, 'select * from "user"')) == 1
 
 
+@pytest.mark.e2e
 def test_many_processes_may_make_the_file_at_once(path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from watchout.identity.embedded_store import mint_token; "
@@ -207,6 +208,7 @@ def test_somebody_elses_database_is_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.e2e
 def test_a_writer_that_takes_its_time_is_waited_for(path: Path) -> None:
     ensure(path)
     code = (

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.kit.fake_router import FakeRouter
-from tests.unit.mlbridge.ml_stub import ALERT
-from tests.unit.mlbridge.polling import until
+from tests.kit.ml_stub import ALERT
+from tests.kit.polling import until
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.messages import Hello

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.kit.fake_router import FakeRouter
-from tests.unit.mlbridge.ml_stub import ALERT, MlStub
-from tests.unit.mlbridge.polling import until
+from tests.kit.ml_stub import ALERT, MlStub
+from tests.kit.polling import until
 from watchout.common.errors import ErrorCode
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import METRICS

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.unit.mlbridge.ml_stub import ALERT, MlStub
+from tests.kit.ml_stub import ALERT, MlStub
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings

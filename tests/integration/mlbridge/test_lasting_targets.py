@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from tests.kit.brokers import Broker
+from tests.kit.polling import until
 from tests.kit.ports import free_port
-from tests.unit.mlbridge.polling import until
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.mlbridge.targets import Target, TargetFailure, UnusableMessage, open_target

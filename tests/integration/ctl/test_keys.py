@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.unit.ctl.conftest import Ctl
+from tests.kit.ctl_command import Ctl
 from watchout.common.bus.zeromq import curve
 
 

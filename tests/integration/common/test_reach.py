@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from tests.kit.brokers import Broker
 from tests.kit.certificates import make_certificate, make_key, pem
+from tests.kit.polling import until
 from tests.kit.ports import free_port
-from tests.unit.mlbridge.polling import until
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.common.toolbox.reach import reach

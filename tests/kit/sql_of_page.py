@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-PAGE: Final = Path(__file__).parents[3] / "docs/better-auth.md"
+PAGE: Final = Path(__file__).parents[2] / "docs/better-auth.md"
 
 
 def sql_of_page(*names: str) -> str:

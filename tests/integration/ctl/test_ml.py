@@ -23,9 +23,9 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 
+from tests.kit.ctl_command import Ctl, Ended, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing
-from tests.unit.ctl.conftest import Ctl, Ended, Start
 from watchout.common.settings import load
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE
 from watchout.ctl.ml.trial import play_paced, witness

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.kit.services import Postgres
-from tests.unit.identity.test_postgres import (
+from tests.integration.identity.test_postgres import (
     ALICE,
     MEMBER,
     OTHER,
@@ -26,6 +25,7 @@ from tests.unit.identity.test_postgres import (
     verify,
     who,
 )
+from tests.kit.services import Postgres
 from watchout.common.errors import StoreUnavailable
 from watchout.identity.sources import continuity
 from watchout.identity.sources.postgres import PostgresStore

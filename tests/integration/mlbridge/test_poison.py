@@ -26,8 +26,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
+from tests.integration.mlbridge.test_lasting_targets import free_pair
 from tests.kit.brokers import Broker
-from tests.unit.mlbridge.test_lasting_targets import free_pair
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.kit.ctl_command import Ctl, Ended
 from tests.kit.processes import Watchout
 from tests.kit.services import BetterAuth, Postgres
-from tests.unit.ctl.conftest import Ctl, Ended
 from watchout.common.settings import Settings, table
 from watchout.ctl.commands.doctor import CHECKS, ORDER, _bounded
 from watchout.ctl.doctor.findings import Finding, Level

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.kit.services import BetterAuth, Postgres
-from tests.unit.identity.page import sql_of_page
+from tests.kit.sql_of_page import sql_of_page
 from watchout.common.errors import StoreUnavailable
 from watchout.identity.sources import listen
 from watchout.identity.sources.listen import ANYTHING, CHANGES_AT_ONCE, Change, Changes, parse

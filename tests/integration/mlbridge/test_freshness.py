@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.fake_router import FakeRouter
-from tests.unit.mlbridge.ml_stub import ALERT, MlStub
-from tests.unit.mlbridge.polling import until
+from tests.kit.ml_stub import ALERT, MlStub
+from tests.kit.polling import until
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import METRICS

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.ctl.conftest import Ctl
-from tests.unit.ctl.fake_router import FakeRouter
+from tests.kit.ctl_command import Ctl
+from tests.kit.stats_router import FakeRouter
 from watchout.common.clock import now_ms
 
 

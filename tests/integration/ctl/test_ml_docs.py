@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.ctl.test_ml import FOOTAGE, listens
+from tests.kit.ctl_command import Ctl, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing
-from tests.unit.ctl.conftest import Ctl, Start
-from tests.unit.ctl.test_ml import FOOTAGE, listens
 from watchout.common.metrics import METRICS
 from watchout.common.settings import table
 from watchout.ctl.ml.conformance import CHECKS

@@ -1,0 +1,49 @@
+"""Two profiles of Hypothesis: ``fast``, the default, and ``thorough``, chosen by ``--hypothesis-profile=thorough``.
+
+A test may ask for its own number of examples with ``@settings(max_examples=…)``. The profile limits or multiplies that
+number as well, which Hypothesis itself does not: there, a test's own number wins over the profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+#: No deadline: how long an example takes depends on what else the machine does.
+#: Each run draws other examples; a failure prints the blob that reproduces it.
+settings.register_profile("fast", deadline=None, print_blob=True)
+settings.register_profile("thorough", deadline=None, print_blob=True)
+settings.load_profile("fast")
+
+#: Most examples of one test in the fast profile.
+FAST_LIMIT: Final = 500
+#: Examples in the thorough profile for each one that the test asks for.
+THOROUGH_FACTOR: Final = 10
+
+
+def scaled(wanted: int, profile: str) -> int:
+    """Number of examples that a test gets in a profile when it asks for `wanted`."""
+    return wanted * THOROUGH_FACTOR if profile == "thorough" else min(wanted, FAST_LIMIT)
+
+
+def _with_profile(wanted: settings, profile: str) -> settings:
+    return settings(wanted, max_examples=scaled(wanted.max_examples, profile))
+
+
+def apply_profile(items: Iterable[pytest.Item], profile: str) -> None:
+    """Give every Hypothesis test of a collection the number of examples of the profile."""
+    done: set[object] = set()
+    for item in items:
+        test = getattr(item, "obj", None)
+        machine = getattr(item, "cls", None)
+        if machine is not None and isinstance(getattr(machine, "settings", None), settings):
+            if machine not in done:
+                machine.settings = _with_profile(machine.settings, profile)
+                done.add(machine)
+        elif getattr(test, "is_hypothesis_test", False) and test not in done:
+            wanted = getattr(test, "_hypothesis_internal_use_settings", None) or settings()
+            test._hypothesis_internal_use_settings = _with_profile(wanted, profile)
+            done.add(test)
