@@ -18,6 +18,7 @@ from typing import Final
 
 from watchout.common.errors import StartError
 from watchout.common.home_files import ROUTER_LOCK, is_home_file
+from watchout.common.toolbox.reason import reason
 
 #: A lock that somebody looks at for a moment (`who_holds`) is free again within this.
 LOOK_S: Final = 0.5
@@ -198,7 +199,7 @@ def who_holds(path: Path) -> int | None:
 
 def _why(exc: OSError) -> str:
     """The system's word on an error, with what it means for a home."""
-    text = exc.strerror or type(exc).__name__
+    text = reason(exc)
     if exc.errno == errno.EROFS:
         return f"{text}: sockets and locks need a directory that can be written"
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):

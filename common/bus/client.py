@@ -45,6 +45,7 @@ from watchout.common.bus.zeromq.control import MemberBus, new_member_id
 from watchout.common.bus.zeromq.tcp import RemoteMemberBus, RouterAddress
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.process import missing
+from watchout.common.toolbox.futures import retrieve_exception
 
 #: Requests that may wait for the router at once; past it they fail at once.
 MAX_PENDING: Final = 10_000
@@ -204,8 +205,8 @@ class BusClient:
         finally:
             self._asking -= 1
             last = self._pending.pop(number, None)
-            if last is not None and last.done() and not last.cancelled():
-                last.exception()  # looked at, so that nobody is told that it was not
+            if last is not None:
+                retrieve_exception(last)
 
     def _give_back(self, reply: Reply) -> None:
         if isinstance(reply, GrantedReply):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import ssl
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from watchout.common.settings.ml_url import addresses
+from watchout.common.toolbox.reason import reason
 
 #: Schemes, and those that say the same with TLS.
 WITH_TLS: Final = {
@@ -59,14 +59,14 @@ class SchemeHint:
         self._asked_at = float("-inf")
         self._hint = ""
 
-    async def added_to(self, reason: str) -> str:
+    async def added_to(self, why: str) -> str:
         """The reason for which no connection came about, with the scheme that is expected, if another is."""
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= HINT_EVERY_S:
             self._asked_at = now
             reached = await reach(self._url, WORD_S)
             self._hint = reached.fault if reached.connected else ""
-        return f"{reason} ({self._hint})" if self._hint else reason
+        return f"{why} ({self._hint})" if self._hint else why
 
 
 async def _reach(url: str, host: str, port: int, timeout_s: float) -> Reached:
@@ -77,7 +77,7 @@ async def _reach(url: str, host: str, port: int, timeout_s: float) -> Reached:
     except TimeoutError:
         return Reached(False, f"no connection within {timeout_s:g} s")
     except (OSError, UnicodeError) as exc:
-        return Reached(False, _reason(exc))
+        return Reached(False, reason(exc))
     is_tls: bool | None = None
     try:
         if scheme not in WITH_TLS and scheme not in WITHOUT_TLS:
@@ -136,12 +136,6 @@ async def _abort(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, OSError) and exc.errno is not None and exc.errno > 0:
-        return os.strerror(exc.errno)
-    return getattr(exc, "strerror", None) or type(exc).__name__
 
 
 def _client_hello() -> bytes:

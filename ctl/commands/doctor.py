@@ -17,6 +17,7 @@ import click
 from honcho.environ import parse
 
 from watchout.common.settings import Settings
+from watchout.common.toolbox.reason import reason
 from watchout.ctl.doctor import advice, probes
 from watchout.ctl.doctor.findings import Finding, Level, scrubbed, secrets_of, worst, wrong
 from watchout.ctl.doctor.findings_view import show
@@ -104,9 +105,7 @@ async def _bounded(name: str, check: Check, settings: Settings) -> Sequence[Find
     except TimeoutError:
         return [wrong(name, f"This check did not end within {CHECK_S:g} s.", "Look at the network and the disks.")]
     except OSError as exc:
-        text = (
-            f"This check cannot look: {exc.strerror or type(exc).__name__}{f', {exc.filename}' * bool(exc.filename)}."
-        )
+        text = f"This check cannot look: {reason(exc)}{f', {exc.filename}' * bool(exc.filename)}."
         return [wrong(name, text, "Run it as the user of watchout.")]
     except Exception as exc:  # its text may hold anything
         return [wrong(name, f"This check failed by a fault of this program, {type(exc).__name__}.", "Report it.")]

@@ -37,6 +37,7 @@ from watchout.common.settings import Settings, load
 from watchout.common.settings.database_url import parse
 from watchout.common.toolbox.http_client import HTTP_ERRORS, HttpClient
 from watchout.common.toolbox.reach import reach
+from watchout.common.toolbox.reason import reason
 from watchout.ctl.bus_client import joined
 from watchout.ctl.doctor import checks, running
 from watchout.ctl.doctor.findings import Finding, ok, place, warning, wrong
@@ -344,8 +345,7 @@ def _openssl(certificate: Path, key: Path) -> Iterator[Finding]:
     try:
         context.load_cert_chain(certificate, key, password=str)
     except (ssl.SSLError, ValueError, OSError) as exc:
-        reason = getattr(exc, "reason", None) or type(exc).__name__
-        yield wrong("tls", f"OpenSSL on this machine refuses the certificate: {reason}.", "Get a stronger one.")
+        yield wrong("tls", f"OpenSSL on this machine refuses the certificate: {reason(exc)}.", "Get a stronger one.")
 
 
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -495,7 +495,7 @@ def _cannot_listen(host: str, number: int) -> str:
     except OSError as exc:
         if not host and exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             return ""  # a machine without IPv6
-        return exc.strerror or type(exc).__name__
+        return reason(exc)
     return ""
 
 

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from watchout.common import log
+from watchout.common.toolbox.reason import reason
 from watchout.gateway.client.handshake import is_upgrade, values_of
 from watchout.gateway.client.socket import WebSocket
 from watchout.gateway.client.unfinished import FREE_BYTES
@@ -140,7 +141,7 @@ class ConnectionDispatcher(asyncio.Protocol):
                 _deliver(early, plain.get_protocol())
             secured = await handshake
         except OSError as error:  # also ssl.SSLError, and the deadline
-            _log.debug("TLS handshake failed", reason=getattr(error, "reason", None) or type(error).__name__)
+            _log.debug("TLS handshake failed", reason=reason(error))
             self._gone()
             return
         finally:

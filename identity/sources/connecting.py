@@ -22,6 +22,7 @@ import asyncpg
 
 from watchout.common.errors import StoreUnavailable
 from watchout.common.settings.database_url import DatabaseUrl, Host, InvalidDatabaseUrl, Tls
+from watchout.common.toolbox.reason import reason
 from watchout.identity.sources.channel_binding import NotBound, prove
 
 #: What an error says of which the words belong to TLS.
@@ -112,7 +113,7 @@ def _load(option: str, file: str, load: Any) -> None:
         load()
     except ssl.SSLError as exc:
         what = "certificate and key that belong together" if "MISMATCH" in str(exc.reason) else "PEM that can be read"
-        raise InvalidDatabaseUrl(f"{option}={file} to be {what} ({exc.reason or type(exc).__name__})") from None
+        raise InvalidDatabaseUrl(f"{option}={file} to be {what} ({reason(exc)})") from None
     except OSError as exc:
         raise InvalidDatabaseUrl(f"{option}={file} to be a file that can be read: {exc.strerror}") from None
 
@@ -266,7 +267,7 @@ class Connector:
             helps = "" if self._url.tls.root else "; sslrootcert names the authority"
             return f"{mode}: the server's certificate is not accepted: {exc.verify_message}{helps}"
         if isinstance(exc, ssl.SSLError):
-            return f"{mode}: TLS with PostgreSQL fails: {exc.reason or type(exc).__name__}"
+            return f"{mode}: TLS with PostgreSQL fails: {reason(exc)}"
         if _REJECTED in str(exc) and self._mode != "prefer":
             return f"{mode}, but PostgreSQL there offers no TLS: let it (ssl = on), or set sslmode=disable"
         return None

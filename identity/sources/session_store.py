@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
+from watchout.common.toolbox.futures import retrieve_exception
 from watchout.identity.caller import Identity, Organizations
 from watchout.identity.coalescing import Coalescer
 from watchout.identity.pool_lanes import Lane, PoolLanes
@@ -200,7 +201,7 @@ class Store(abc.ABC):
         task = asyncio.create_task(self._answer(lane, choose, keys), name="ask the session store")
         asking.add(task)
         task.add_done_callback(asking.discard)
-        task.add_done_callback(_seen)
+        task.add_done_callback(retrieve_exception)
         await asyncio.wait({task})
         if task.cancelled():  # by `close`
             raise StoreUnavailable("the session store is closed")
@@ -251,12 +252,6 @@ class Store(abc.ABC):
             reason = self._continuity.judge(state, await look(self._continuity.look_for()), now)
         if reason is not None:
             raise ChangedStore(reason)
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    """Whoever asked may have left: then nobody else looks at what came of it."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _members(plan: Plan) -> Statement:

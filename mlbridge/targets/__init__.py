@@ -23,6 +23,11 @@ from watchout.mlbridge.targets.tls import ClientTls
 Heard = Callable[[list[object]], None]
 
 
+def discard(values: list[object]) -> None:
+    """Drop alerts: what a target gives them to before `Target.open` names a receiver."""
+    del values
+
+
 class UnusableMessage(str):
     """Says what came in place of alerts, with its beginning, and what was expected."""
 

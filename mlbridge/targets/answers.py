@@ -8,6 +8,7 @@ from typing import Final
 
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
+from watchout.common.toolbox.futures import retrieve_exception
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets import Heard, TargetFailure, UnusableAnswer, UnusableMessage
 from watchout.mlbridge.targets.codec import Key, Nonsense, key_of, read_push
@@ -100,8 +101,8 @@ class Answers:
         if self._under_way.get(key) is answer:
             del self._under_way[key]
             self._sizes.pop(key, None)
-        if not answer.cancel() and not answer.cancelled():
-            answer.exception()  # known by now, or of no interest
+        if not answer.cancel():
+            retrieve_exception(answer)
 
     def came(self, message: object) -> None:
         """A message of the service, decoded."""

@@ -23,7 +23,7 @@ from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpC
 from watchout.common.toolbox.reach import SchemeHint
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout, discard
 from watchout.mlbridge.targets.batch import Batches, Outcome
 from watchout.mlbridge.targets.codec import (
     MAX_ANSWER_BYTES,
@@ -84,7 +84,7 @@ class HttpTarget:
         self._answered = False
         self._client: HttpClient | None = None
         self._batches: Batches | None = None
-        self._heard: Heard = _unheard
+        self._heard: Heard = discard
 
     @property
     def shown_as(self) -> str:
@@ -181,7 +181,3 @@ def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> 
         if failure.retry_after_s is not None:
             failure.blame = Blame.SERVICE
     return failure
-
-
-def _unheard(_: list[object]) -> None:
-    """Nobody listens before `open`."""

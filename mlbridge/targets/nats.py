@@ -20,8 +20,10 @@ from nats.errors import Error as NatsError
 
 from watchout.common.media.frames import Frame
 from watchout.common.toolbox.default_ports import DEFAULT_PORTS
+from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.reason import reason_with_text
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout
+from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout, discard
 from watchout.mlbridge.targets.address import Channels, without_credentials
 from watchout.mlbridge.targets.answers import MAX_RECENT, Answer, Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Key, Nonsense, key_of, packed_body, read_msgpack
@@ -52,7 +54,7 @@ class NatsTarget:
         self._tls = tls
         self._channels = Channels.of(url)
         self._lasting: Reconnecting[_Connection] | None = None
-        self._answers = Answers(_unheard)
+        self._answers = Answers(discard)
 
     @property
     def shown_as(self) -> str:
@@ -192,8 +194,7 @@ class _Connection:
 
     def _flush_ended(self, flush: asyncio.Future[None]) -> None:
         self._flushes.discard(flush)
-        if not flush.cancelled():
-            flush.exception()  # so that asyncio does not log it as never retrieved
+        retrieve_exception(flush)
 
     def expect(self, frame: Frame) -> str:
         """The subject for the answer to this frame."""
@@ -235,11 +236,7 @@ def _host(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
-def _unheard(_: list[object]) -> None:
-    """Nobody listens before `open`."""
-
-
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, TimeoutError):
         return "the server does not answer"
-    return f"{type(exc).__name__}: {str(exc)[:150]}"
+    return reason_with_text(exc)

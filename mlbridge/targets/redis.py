@@ -37,8 +37,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from watchout.common.media.frames import Frame
 from watchout.common.settings.ml_url import sentinels_of
 from watchout.common.toolbox.default_ports import DEFAULT_PORTS
+from watchout.common.toolbox.reason import reason_with_text
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure
+from watchout.mlbridge.targets import Heard, TargetFailure, discard
 from watchout.mlbridge.targets.address import Channels, without_credentials
 from watchout.mlbridge.targets.answers import Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
@@ -88,7 +89,7 @@ class RedisTarget(ABC, Generic[C]):
         self._at: Server | None = None
         self._lasting: Reconnecting[C] | None = None
         self.channels = Channels.of(url)
-        self.answers = Answers(_unheard)
+        self.answers = Answers(discard)
 
     @property
     def shown_as(self) -> str:
@@ -253,10 +254,6 @@ class RedisPubSubTarget(RedisTarget[PubSub]):
             self.answers.forget(frame, answer)
 
 
-def _unheard(_: list[object]) -> None:
-    """Nobody listens before `open`."""
-
-
 def _blame(exc: Exception) -> Blame:
     """Whose fault it is that a command failed while the connection for alerts stands.
 
@@ -292,4 +289,4 @@ def _reason(exc: BaseException) -> str:
             return "it has no memory left (maxmemory with noeviction)"
         case TimeoutError() | RedisTimeoutError():
             return "the server does not answer"
-    return f"{type(exc).__name__}: {str(exc)[:150]}"
+    return reason_with_text(exc)

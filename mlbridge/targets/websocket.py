@@ -18,8 +18,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from watchout.common.errors import CloseCode
 from watchout.common.media.frames import Frame
 from watchout.common.service import Tasks
+from watchout.common.toolbox.reason import reason, reason_with_text
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure
+from watchout.mlbridge.targets import Heard, TargetFailure, discard
 from watchout.mlbridge.targets.address import without_credentials
 from watchout.mlbridge.targets.answers import Answer, Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
@@ -54,8 +55,8 @@ class WebSocketTarget:
         self._headers = dict(headers or {})
         self._tls = tls
         self._lasting: Reconnecting[ClientConnection] | None = None
-        self._answers = Answers(_unheard)
-        self._heard: Heard = _unheard
+        self._answers = Answers(discard)
+        self._heard: Heard = discard
         self._turn = asyncio.Lock()
         self._tasks = Tasks()
         self._apart = 0
@@ -219,10 +220,6 @@ def _is_too_large(exc: BaseException | None) -> bool:
     return isinstance(exc, ConnectionClosed) and exc.rcvd is not None and exc.rcvd.code == CloseCode.TOO_BIG
 
 
-def _unheard(_: list[object]) -> None:
-    """Nobody listens before `open`."""
-
-
 def _reason(exc: BaseException) -> str:
     match exc:
         case InvalidStatus():
@@ -234,5 +231,5 @@ def _reason(exc: BaseException) -> str:
         case TimeoutError():
             return f"no WebSocket within {OPEN_S:g} s"
         case OSError():
-            return exc.strerror or str(exc)[:150] or type(exc).__name__
-    return f"{type(exc).__name__}: {str(exc)[:150]}"
+            return reason(exc)
+    return reason_with_text(exc)

@@ -18,7 +18,7 @@ import zmq.asyncio
 from watchout.common import supervisor
 from watchout.common.media.frames import Frame
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure
+from watchout.mlbridge.targets import Heard, TargetFailure, discard
 from watchout.mlbridge.targets.address import alerts_port, without_credentials
 from watchout.mlbridge.targets.answers import Answers
 from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, packed_body, read_msgpack
@@ -48,7 +48,7 @@ class ZeroMqTarget:
         self._push: zmq.asyncio.Socket | None = None
         self._reader: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._answers = Answers(_unheard)
+        self._answers = Answers(discard)
 
     @property
     def shown_as(self) -> str:
@@ -177,7 +177,3 @@ class ZeroMqTarget:
                 monitor.close()
                 pull.close()
             await asyncio.sleep(MIN_PAUSE_S)
-
-
-def _unheard(_: list[object]) -> None:
-    """Nobody listens before `open`."""
