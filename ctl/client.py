@@ -20,7 +20,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from watchout.common.errors import CloseCode, ErrorCode
-from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, FrameFault, parse_binary
 from watchout.common.toolbox.retry import backoff_s
 from watchout.ctl.environment import Failure
@@ -67,7 +66,7 @@ def may_return(code: int | None) -> bool:
 def encode_frame(stream_id: str, timestamp: int, picture: bytes, *, binary: bool) -> bytes:
     """A camera's frame as a message, binary or JSON text."""
     if binary:
-        return Frame(stream_id, 0, timestamp, picture=picture, codec=Codec.JPEG).to_binary()
+        return Frame(stream_id, 0, timestamp, picture=picture).to_binary()
     return b'{"type":"video-frame","streamId":"%b","timestamp":%d,"data":"%b"}' % (
         stream_id.encode("ascii"),
         timestamp,

@@ -193,7 +193,8 @@ class Dispatcher:
         self._bad_streams.pop(frame.stream_id, None)
         now = self._loop.time()
         order = (frame.term, frame.frame_id)
-        self._scheduler.offer(frame.stream_id, order, frame, size, now, came_at=self._standstill.came_at(now))
+        came_at = self._standstill.came_at(now)
+        self._scheduler.offer(frame.stream_id, order, frame, size, now, came_at=came_at, kind=frame.kind)
         self._turn()
 
     def tell_figures(self) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from watchout.common.media.drop_policy import STANDALONE, FrameKind
 from watchout.common.media.rate import Sampler
 from watchout.mlbridge.coverage import Coverage
 from watchout.mlbridge.failover import Failover, Turn
@@ -83,6 +84,7 @@ class Offered(enum.Enum):
     REPLACED_ONE = "it waits, in the place of an older one"
     OVERTAKEN = "a newer or the same frame was offered before"
     TOO_OLD = "it came too late"
+    DEPENDENT = "it cannot be decoded without the frame before it"
 
 
 class Answered(enum.Enum):
@@ -101,7 +103,8 @@ class Counts:
     limit before its turn. `away`: one of these two while no endpoint was to be had. `backed_off`: one of these two
     while its stream was backed off. `over_bytes`: it waited longest when too many bytes waited. `forgotten`: its stream
     was, or the bridge ended. `copies`: sent beside, to try an endpoint. `late`: answers after their deadline.
-    `refused`: sent, and refused by the service for what they are.
+    `refused`: sent, and refused by the service for what they are. `dependent`: a delta frame, which a service that
+    gets single frames cannot decode.
     """
 
     offered: int = 0
@@ -115,11 +118,13 @@ class Counts:
     copies: int = 0
     late: int = 0
     refused: int = 0
+    dependent: int = 0
 
     @property
     def not_sent(self) -> int:
         """Frames that were let go."""
-        return self.replaced + self.too_old + self.away + self.backed_off + self.over_bytes + self.forgotten
+        kept_back = self.replaced + self.too_old + self.away + self.backed_off
+        return kept_back + self.over_bytes + self.forgotten + self.dependent
 
 
 class _Stream:
@@ -233,9 +238,21 @@ class Scheduler(Generic[F]):
         return len(self._streams)
 
     def offer(
-        self, stream: str, order: Order, frame: F, size_bytes: int, now: float, *, came_at: float | None = None
+        self,
+        stream: str,
+        order: Order,
+        frame: F,
+        size_bytes: int,
+        now: float,
+        *,
+        came_at: float | None = None,
+        kind: FrameKind = STANDALONE,
     ) -> Offered:
-        """A frame came; `came_at` when that was not now."""
+        """A frame came; `came_at` when that was not now.
+
+        Each frame goes to the service by itself, in a request to any of the endpoints, and most are replaced before
+        their turn. So only frames that can be decoded by themselves are sent.
+        """
         self.counts.offered += 1
         known = self._see(stream, now)
         if order <= known.order:
@@ -243,6 +260,9 @@ class Scheduler(Generic[F]):
             return Offered.OVERTAKEN
         known.order = order
         known.coverage.seen(now)
+        if not kind.is_key:
+            self.counts.dependent += 1
+            return Offered.DEPENDENT
         # Frames come in order, so none came before those that wait; and so the first of them is the oldest.
         came_at = self._latest_came_at = max(now if came_at is None else came_at, self._latest_came_at)
         if now - came_at >= self._max_age_s:

@@ -16,6 +16,7 @@ from typing import Final
 
 from watchout.common.bus.peer_queue import PeerQueue
 from watchout.common.errors import BusError
+from watchout.common.media.frames import kind_on_bus
 
 #: Bytes of frames that are on their way to one peer at most, or one frame more than that.
 WINDOW_BYTES: Final = 512 << 10
@@ -84,7 +85,7 @@ class CreditQueue:
     def offer(self, parts: Parts) -> None:
         """A frame: at once, or when there is room if no newer one of its slot is there."""
         size = sum(map(len, parts))
-        self.backlog.put(self._key_of(parts[0]), (parts, size), size)
+        self.backlog.put(self._key_of(parts[0]), (parts, size), size, kind_on_bus(parts))
         self.pump()
 
     def open(self, number: int) -> None:
@@ -113,7 +114,7 @@ class CreditQueue:
             parts, size = self.backlog.take()
             if not self._send(parts):
                 # The connection is just breaking: a new one opens a window, and the frame waits for that.
-                self.backlog.put(self._key_of(parts[0]), (parts, size), size)
+                self.backlog.put(self._key_of(parts[0]), (parts, size), size, kind_on_bus(parts))
                 return
             self._out += size
             self.sent += 1

@@ -12,7 +12,7 @@ import msgspec
 
 from watchout.common.bus.messages.fields import MEMBER_ID_BYTES, VERSION
 from watchout.common.errors import BusError
-from watchout.common.media.codecs import LAST_NUMBER, LAST_VALUE
+from watchout.common.media.codecs import BY_NUMBER, BY_VALUE, Codec
 
 #: magic, version, form, codec, frame id, timestamp, term, receiver, length of the stream id
 _FRAME: Final = struct.Struct(">BBBBIQQ8sB")
@@ -101,13 +101,18 @@ def read_frame_head(data: bytes) -> FrameHead:
     magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data)
     if magic != FRAME_MAGIC or version != VERSION:
         raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
-    most = LAST_NUMBER if form == FORM_PICTURE else LAST_VALUE
-    if form > FORM_JSON_FIELDS or codec > most:
-        raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_JSON_FIELDS} and 0–{most}")
+    known = BY_NUMBER if form == FORM_PICTURE else BY_VALUE
+    if form > FORM_JSON_FIELDS or codec not in known:
+        raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_JSON_FIELDS} and 0–{max(known)}")
     name = data[at : at + length]
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
     return FrameHead(name.decode("ascii"), term, frame_id, timestamp, form, codec, to, at + length)
+
+
+def codec_on_bus(head: bytes | memoryview) -> Codec | None:
+    """Return the codec that the header of a frame states, None for a header that is damaged."""
+    return BY_VALUE.get(head[3]) if len(head) >= _FRAME.size and head[0] == FRAME_MAGIC else None
 
 
 def decode_frame(data: bytes) -> BusFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -17,8 +17,26 @@ from urllib.parse import unquote_to_bytes
 import pybase64
 
 from watchout.common.alerts.model import STREAM_ID
-from watchout.common.bus.frames import EVERYBODY, FORM_JSON_FIELDS, FORM_JSON_TEXT, FORM_PICTURE, BusFrame
-from watchout.common.media.codecs import KNOWN, LAST_NUMBER, Codec, sniff, sniff_base64
+from watchout.common.bus.frames import (
+    EVERYBODY,
+    FORM_JSON_FIELDS,
+    FORM_JSON_TEXT,
+    FORM_PICTURE,
+    BusFrame,
+    codec_on_bus,
+    decode_frame,
+)
+from watchout.common.errors import BusError
+from watchout.common.media.codecs import (
+    BY_NUMBER,
+    BY_VALUE,
+    Codec,
+    known_pictures,
+    numbers_in_words,
+    sniff,
+    sniff_base64,
+)
+from watchout.common.media.drop_policy import NEWEST_WINS, STANDALONE, FrameKind
 from watchout.common.toolbox.jsontext import JsonFault, read_json
 
 #: magic, version, kind, flags, frame id, timestamp, codec, length of the stream id
@@ -185,7 +203,7 @@ class Frame:
             return frame
         frame.binary_wire = message
         frame.json_wire = frame._holder = None
-        frame._claimed = Codec(codec)
+        frame._claimed = BY_NUMBER[codec]
         frame._sent_as_text = frame._is_base64 = False
         frame._begin = frame._end = 0
         if codec and frame.codec.number != codec:  # the header says what is not so
@@ -203,6 +221,18 @@ class Frame:
     def is_picture(self) -> bool:
         """Whether it may be shown as a picture and be looked at: by HTTP, by the ML service."""
         return (self._codec or self.codec) is not Codec.OPAQUE
+
+    @property
+    def kind(self) -> FrameKind:
+        """What queues have to know about this frame: the drop policy of its codec, and whether it is a key frame."""
+        codec = self._codec or self.codec
+        return STANDALONE if codec.drop_policy is NEWEST_WINS else codec.kind_of(self._payload())
+
+    @property
+    def is_key(self) -> bool:
+        """Whether a receiver can decode it without the frame before it, as far as its codec shows that."""
+        codec = self._codec or self.codec
+        return codec.drop_policy is NEWEST_WINS or self.kind.is_key
 
     @property
     def declared_opaque(self) -> bool:
@@ -228,7 +258,8 @@ class Frame:
             return ""
         if self._fault is None:
             try:
-                self._fault = f"data begins with {self._payload()[:12].hex(' ')}, expected the first bytes of {KNOWN}"
+                came = self._payload()[:12].hex(" ")
+                self._fault = f"data begins with {came}, expected the first bytes of {known_pictures()}"
             except FrameFault as fault:
                 self._fault = str(fault)
         return self._fault
@@ -335,7 +366,7 @@ class Frame:
             form = FORM_JSON_FIELDS if self.more else FORM_JSON_TEXT
             codec, payload = self.codec.value, self.text
         else:
-            said = self._claimed or Codec(self.codec.number)
+            said = self._claimed or BY_NUMBER[self.codec.number]
             form, codec, payload = FORM_PICTURE, said.number, self._sent_picture()
         return BusFrame(
             self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more
@@ -374,9 +405,20 @@ class Frame:
         name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
         if frame.form != FORM_PICTURE:
             made = cls(name, number, at, term=term, text=bytes(frame.payload), more=frame.more)  # no copy
-            made._codec = Codec(frame.codec)
+            made._codec = BY_VALUE[frame.codec]
             return made
-        return cls(name, number, at, term=term, picture=bytes(frame.payload), codec=Codec(frame.codec))  # no copy
+        return cls(name, number, at, term=term, picture=bytes(frame.payload), codec=BY_VALUE[frame.codec])  # no copy
+
+
+def kind_on_bus(parts: Sequence[bytes | memoryview]) -> FrameKind:
+    """Return the kind of a frame as it crosses the bus, given in parts. A damaged frame counts as standing alone."""
+    codec = codec_on_bus(parts[0])
+    if codec is None or codec.drop_policy is NEWEST_WINS:
+        return STANDALONE
+    try:
+        return Frame.from_bus(decode_frame(b"".join(parts))).kind
+    except BusError:
+        return STANDALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,8 +444,8 @@ def parse_binary(data: bytes) -> BinaryFrame:
                                  ("kind", kind, KIND_VIDEO_FRAME), ("flags", flags, 0)):  # fmt: skip
         if came != expected:
             raise FrameFault(f"binary header has {name} {came:#x}, expected {expected:#x}")
-    if codec > LAST_NUMBER:
-        raise FrameFault(f"binary header has codec {codec}, expected 0 to {LAST_NUMBER}")
+    if codec not in BY_NUMBER:
+        raise FrameFault(f"binary header has codec {codec}, expected {numbers_in_words(BY_NUMBER)}")
     if timestamp > MAX_TIMESTAMP:
         raise FrameFault(f"binary header has timestamp {timestamp}, expected at most {MAX_TIMESTAMP} ms")
     at = _BINARY.size + length
@@ -414,4 +456,4 @@ def parse_binary(data: bytes) -> BinaryFrame:
         stream_id = data[_BINARY.size : at].decode("latin-1")
         if not STREAM_ID.match(stream_id):
             raise FrameFault(f"stream id {stream_id[:40]!a}, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
-    return BinaryFrame(stream_id, frame_id, timestamp or None, Codec(codec), data[at:])
+    return BinaryFrame(stream_id, frame_id, timestamp or None, BY_NUMBER[codec], data[at:])

@@ -17,7 +17,7 @@ import msgspec
 from rich.text import Text
 
 from watchout.common.clock import now_ms
-from watchout.common.media.codecs import KNOWN, sniff
+from watchout.common.media.codecs import known_pictures, sniff
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.ctl import environment as env
@@ -97,7 +97,7 @@ def _picture(name: str) -> bytes:
     except OSError as exc:
         raise Failure(f"{name} cannot be read: {exc.strerror or exc}") from None
     if not sniff(picture).is_picture:
-        raise Failure(f"{name} is no {KNOWN}")
+        raise Failure(f"{name} is no {known_pictures()}")
     return picture
 
 

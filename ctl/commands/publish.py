@@ -13,6 +13,8 @@ import click
 
 from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode
+from watchout.common.media.codecs import sniff
+from watchout.common.media.drop_policy import STANDALONE, AwaitedKeyFrames, FrameKind
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import RateMeter
 from watchout.ctl import environment as env
@@ -25,6 +27,8 @@ from watchout.ctl.terminal import Screen, alert_line, counted, printable, size
 STATUS_EVERY_S: Final = 10.0
 #: What is still to be sent when the source ends gets so long, a reconnect included.
 FLUSH_S: Final = 5.0
+#: The key of the one slot, for `AwaitedKeyFrames`.
+_SLOT: Final = 0
 
 
 @click.command("publish", short_help="Publish a file, a folder, a camera or a drawn scene.")
@@ -98,7 +102,9 @@ class Publisher:
         self._count = count
         self._screen = Screen()
         self._rate = RateMeter()
-        self._slot: tuple[int, bytes] | None = None
+        self._slot: tuple[int, bytes, FrameKind] | None = None
+        self._awaited = AwaitedKeyFrames()
+        self._last_kind = STANDALONE
         self._filled = asyncio.Event()
         self._registered = asyncio.Event()
         self._ended = self._told_too_large = False
@@ -146,6 +152,7 @@ class Publisher:
         stream_id = self._stream_id = str(answer.get("streamId") or self._stream_id)
         self._screen.line(f"publishing {self._source.name} as stream {printable(stream_id)} to {self._edge.url}")
         self._registered.set()
+        self._begin_connection()
         sender = asyncio.create_task(self._send(connection, stream_id), name="sender")
         listener = asyncio.create_task(self._listen(connection), name="listener")
         try:
@@ -174,14 +181,31 @@ class Publisher:
                 elif now - due > interval:
                     due = now
                 due += interval
-                if self._slot is not None:
-                    self.skipped += 1
-                self._slot = (now_ms(), picture)
-                self._filled.set()
+                self._put(picture)
         finally:
             pump.stop()
             self._ended = True
             self._filled.set()
+
+    def _put(self, picture: bytes) -> None:
+        """Put a picture into the slot, in place of one that still waits, or drop it when its codec demands that."""
+        kind = sniff(picture).kind_of(picture)
+        waiting = self._slot
+        if waiting is not None:
+            self.skipped += 1
+        if not self._awaited.admits(_SLOT, None if waiting is None else waiting[2], kind):
+            self.skipped += waiting is None
+            return
+        self._slot = (now_ms(), picture, kind)
+        self._filled.set()
+
+    def _begin_connection(self) -> None:
+        """Drop what depends on frames that a former connection may have lost."""
+        self._awaited.dropped(_SLOT, self._last_kind)
+        if self._slot is not None and not self._slot[2].is_key:
+            self._slot = None
+            self.skipped += 1
+            self._filled.clear()
 
     async def _send(self, connection: Connection, stream_id: str) -> None:
         loop = asyncio.get_running_loop()
@@ -189,14 +213,16 @@ class Publisher:
             await self._filled.wait()
             if self._slot is None:
                 return
-            timestamp, picture = self._slot
+            timestamp, picture, kind = self._slot
             self._slot = None
             if not self._ended:
                 self._filled.clear()
             message = encode_frame(stream_id, timestamp, picture, binary=self._binary)
             if len(message) > self._edge.max_message_bytes:
                 self._too_large(len(message))
+                self._awaited.dropped(_SLOT, kind)
                 continue
+            self._last_kind = kind
             await connection.send_frame(message, binary=self._binary)
             self.sent += 1
             self._sent_bytes += len(message)

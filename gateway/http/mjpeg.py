@@ -144,7 +144,7 @@ class Mjpeg:
         if not frame.is_picture:  # it replaces no picture that waits
             self._cannot_show(frame, frame.fault)
             return
-        if not self._taste.takes(frame.codec):
+        if not self._taste.takes(frame.codec) or not frame.is_key:  # each part is decoded by itself
             subscription.skip(DropReason.CODEC)
             return
         waiting = subscription.last_frame_id if self._newest is None else self._newest.frame_id

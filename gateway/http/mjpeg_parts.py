@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from watchout.common.media.codecs import Codec
+from watchout.common.media.codecs import Codec, pictures
 from watchout.common.media.frames import Frame
-from watchout.common.media.picture_size import picture_size
 
 BOUNDARY: Final = "watchout-frame"
 FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()
@@ -31,18 +30,17 @@ MAX_WAITING_LINES: Final = 1000
 FIRST_AGAIN_S: Final = 1.0
 AGAIN_EVERY_S: Final = 10.0
 
-#: What every browser shows.
-_COMMON: Final = frozenset({Codec.JPEG, Codec.PNG, Codec.WEBP, Codec.GIF})
-_ALL: Final = frozenset(codec for codec in Codec if codec.is_picture)
-_BY_TYPE: Final = {codec.content_type: codec for codec in _ALL} | {"image/heif": Codec.HEIC, "image/jpg": Codec.JPEG}
 _ONLY_JPEG: Final = re.compile(r"Lavf/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """The pictures that a reader takes. `sized`: only those whose head says their size."""
+    """The pictures that a reader accepts: of these codecs (None: of all).
 
-    codecs: frozenset[Codec] = _ALL
+    `sized`: only those whose header states their size.
+    """
+
+    codecs: frozenset[Codec] | None = None
     sized: bool = False
 
     @classmethod
@@ -55,18 +53,20 @@ class Taste:
         if _ONLY_JPEG.match(user_agent):
             return cls(frozenset({Codec.JPEG}), sized=True)
         named = {each.partition(";")[0].strip().lower() for value in accept for each in value.split(",")}
-        codecs = {_BY_TYPE[name] for name in named if name in _BY_TYPE}
+        codecs = {
+            codec for codec in pictures() if not named.isdisjoint((codec.content_type, *codec.content_type_aliases))
+        }
         if "image/*" in named:
-            codecs |= _COMMON
+            codecs |= {codec for codec in pictures() if codec.in_every_browser}
         return cls(frozenset(codecs), sized=True) if codecs else cls()
 
     def takes(self, codec: Codec) -> bool:
         """Whether the reader takes pictures of this codec."""
-        return codec in self.codecs
+        return self.codecs is None or codec in self.codecs
 
     def can_show(self, frame: Frame) -> bool:
         """Whether this reader can show the picture of a frame of a codec that it takes."""
-        return not self.sized or picture_size(frame.picture, frame.codec) is not None
+        return not self.sized or frame.codec.picture_size(frame.picture) is not None
 
 
 def part_head(frame: Frame) -> bytes:

@@ -50,7 +50,7 @@ class DropReason(enum.StrEnum):
     OLD = "old"
     #: It waited when the subscription or the socket ended.
     GONE = "gone"
-    #: It cannot be had in this format.
+    #: It cannot be had in this format, or not be decoded without a frame that was dropped.
     UNDECODABLE = "undecodable"
     #: The reader takes no pictures of its codec.
     CODEC = "codec"
@@ -221,8 +221,15 @@ class OutboundQueue:
         """Whether this frame is to be written now; otherwise it waits in its slot, or is one too old or too many."""
         waiting = subscription.slot
         frame_id = frame.frame_id
-        if frame_id <= (subscription.last_frame_id if waiting is None else waiting.frame_id):
+        before = subscription.last_frame_id if waiting is None else waiting.frame_id
+        if frame_id <= before:
             subscription.skip(DropReason.OLD)
+            return False
+        if (frame_id - before != 1 or not before) and not frame.is_key:  # the frame that it depends on was dropped
+            subscription.skip(DropReason.UNDECODABLE)
+            return False
+        if waiting is not None and not frame.kind.policy.replaces(waiting.kind, frame.kind):
+            subscription.skip(DropReason.SLOW if self.blocked else DropReason.WINDOW)
             return False
         if subscription.sampler is not None and not subscription.sampler.take(now):
             subscription.skip(DropReason.RATE)

@@ -689,11 +689,14 @@ class Hub:
         return wanted(len(stream.video) + publication.viewers_elsewhere, rates, self._unlimited_fps)
 
     def _deliver(self, stream: Stream, frame: Frame, now: float) -> None:
+        if frame.frame_id - stream.last_frame_id != 1 and not frame.is_key:
+            for subscription in (*stream.flowing_json, *stream.flowing_binary):
+                self.stem(subscription)  # its outbound queue drops delta frames up to the next key frame
         asked = list(stream.asked.items())  # before the others are written to: who is full then comes among them
         if frame.frame_id > stream.last_frame_id:
-            if frame.is_picture:
+            if frame.is_picture and frame.is_key:
                 stream.newest, stream.last_bad = frame, None
-            elif not frame.declared_opaque:
+            elif not frame.declared_opaque and not frame.is_picture:
                 stream.last_bad = frame.term, frame.frame_id, frame.fault
             stream.last_frame_id = frame.frame_id
             if stream.flowing_json:

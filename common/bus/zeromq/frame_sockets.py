@@ -21,6 +21,7 @@ from watchout.common import log, supervisor
 from watchout.common.bus.peer_queue import PeerQueue
 from watchout.common.bus.zeromq.zmtp import Connection, message_head, subscription
 from watchout.common.errors import BusError, StartError
+from watchout.common.media.frames import kind_on_bus
 from watchout.common.toolbox.retry import backoff_s
 
 #: Bytes of frames that one connection takes beyond what the kernel has; one frame may go over it.
@@ -71,10 +72,12 @@ class Outlet:
         """
         connection = self.connection
         size = sum(map(len, parts))
-        if connection is not None and not connection.full and not self.backlog.bytes and not patience_s:
+        backlog = self.backlog
+        direct = not backlog.bytes and not backlog.awaited and not patience_s
+        if connection is not None and not connection.full and direct:
             self._write(connection, parts, size)
             return
-        self.backlog.put(self._key_of(parts[0]), (parts, size), size)
+        backlog.put(self._key_of(parts[0]), (parts, size), size, kind_on_bus(parts))
         if not patience_s:
             self.pump()
         elif self._patience is None:

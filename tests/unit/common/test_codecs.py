@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.common.media.codecs import JPEG_BASE64, Codec, sniff, sniff_base64
+from watchout.common.media.codecs import BY_VALUE, JPEG_BASE64, Codec, sniff, sniff_base64
 
 
 def ftyp(major: bytes, *others: bytes) -> bytes:
@@ -91,4 +91,4 @@ def test_any_text_shows_a_codec_or_none(text: bytes) -> None:
 def test_each_codec_has_its_names(codec: Codec, content_type: str, extension: str, number: int) -> None:
     assert (codec.content_type, codec.extension, codec.number) == (content_type, extension, number)
     assert codec.is_picture is (codec is not Codec.OPAQUE)
-    assert len(Codec) == 7
+    assert len(BY_VALUE) == 7

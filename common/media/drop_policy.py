@@ -1,0 +1,108 @@
+"""Which frames of a stream a queue may drop, and which it must drop after that. Pure.
+
+Queues of frames hold the newest frame of each stream and drop the one it replaces. That is right where each frame can
+be decoded by itself, as JPEGs can. Video codecs send key frames, and between them delta frames, each of which needs
+the frame before it: a queue that dropped one must drop all that follow up to the next key frame. Which of the two
+holds is a property of the codec (`common.media.codecs`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+#: Most keys for which `AwaitedKeyFrames` remembers that a key frame is missing.
+MAX_AWAITED: Final = 4096
+
+
+class DropPolicy(Protocol):
+    """How the frames of a codec may be dropped. One instance serves all streams; it has no state."""
+
+    @property
+    def needs_keyframe(self) -> bool:
+        """Whether a receiver that misses a frame can use later ones only from the next key frame on."""
+
+    def replaces(self, old: FrameKind, new: FrameKind) -> bool:
+        """Return whether the queued frame `old` may be dropped for `new`, a later frame of the same stream.
+
+        When it may not, the queue keeps `old` and drops `new`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FrameKind:
+    """What a queue has to know about a frame: the policy of its codec, and whether it can be decoded by itself.
+
+    `is_key` is True for every frame of a codec that has no other frames. A frame of which it is False needs the frame
+    with the next lower id of the same stream and term.
+    """
+
+    policy: DropPolicy
+    is_key: bool
+
+
+class NewestWins:
+    """Policy of codecs in which each frame can be decoded by itself: a later frame replaces any earlier one."""
+
+    needs_keyframe: Final = False
+
+    def replaces(self, old: FrameKind, new: FrameKind) -> bool:  # noqa: ARG002 - the signature of a policy
+        """Return True: any frame may be dropped for a later one."""
+        return True
+
+
+class KeyFrames:
+    """Policy of codecs with delta frames: only a key frame replaces a queued frame."""
+
+    needs_keyframe: Final = True
+
+    def replaces(self, old: FrameKind, new: FrameKind) -> bool:  # noqa: ARG002 - the signature of a policy
+        """Return whether `new` is a key frame. A delta frame cannot be decoded without `old`, or what follows it."""
+        return new.is_key
+
+
+NEWEST_WINS: Final = NewestWins()
+KEY_FRAMES: Final = KeyFrames()
+#: A frame that can be decoded by itself, of a codec in which all can.
+STANDALONE: Final = FrameKind(NEWEST_WINS, is_key=True)
+
+
+class AwaitedKeyFrames:
+    """The keys of a queue under which a frame was dropped that later frames depend on.
+
+    A queue asks `admits` before it takes a frame in, and calls `dropped` for each frame that it held and did not
+    deliver. It remembers at most `MAX_AWAITED` keys and forgets the oldest first. Truthy while it remembers any.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[Hashable, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def admits(self, key: Hashable, waiting: FrameKind | None, new: FrameKind) -> bool:
+        """Return whether the frame `new` may take the place of `waiting` (None: nothing waits) under `key`.
+
+        When it returns False, the queue drops `new`; that needs no call of `dropped`.
+        """
+        if not new.policy.needs_keyframe:
+            return waiting is None or new.policy.replaces(waiting, new)
+        if new.is_key:
+            self._keys.pop(key, None)
+        elif key in self._keys:
+            return False
+        if waiting is None or new.policy.replaces(waiting, new):
+            return True
+        self.dropped(key, new)
+        return False
+
+    def dropped(self, key: Hashable, kind: FrameKind) -> None:
+        """Record that a frame was dropped: delta frames that follow it under `key` are not admitted."""
+        if kind.policy.needs_keyframe:
+            self._keys[key] = None
+            if len(self._keys) > MAX_AWAITED:
+                self._keys.popitem(last=False)

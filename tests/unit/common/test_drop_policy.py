@@ -1,0 +1,311 @@
+"""A codec with key frames through every place that drops frames: no delta frame arrives without its predecessor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kit.fake_codec import FAKE, Decoder, frame, payload, registered
+
+from watchout.common.bus.credit import CreditQueue
+from watchout.common.bus.frames import decode_frame
+from watchout.common.bus.peer_queue import PeerQueue
+from watchout.common.bus.zeromq.control import slot
+from watchout.common.bus.zeromq.frame_sockets import Outlet
+from watchout.common.media.codecs import Codec, known_pictures, sniff, sniff_base64
+from watchout.common.media.drop_policy import MAX_AWAITED, STANDALONE, AwaitedKeyFrames
+from watchout.common.media.frames import BinaryFrame, Frame, FrameFault, kind_on_bus, parse_binary
+from watchout.common.settings import Settings
+from watchout.ctl.client import Edge
+from watchout.ctl.commands.publish import Publisher
+from watchout.ctl.sources.open import Source
+from watchout.gateway.authorization import Owner
+from watchout.gateway.hub.outbound_queue import DropReason, OutboundQueue, Subscription
+from watchout.gateway.hub.registry import Hub, StreamState
+from watchout.gateway.http.mjpeg import Mjpeg
+from watchout.gateway.http.mjpeg_parts import Taste
+from watchout.identity import Identity
+from watchout.mlbridge.failover import Failover
+from watchout.mlbridge.scheduler import Offered, Scheduler, SendFrame
+
+#: What happens in turn: a key frame, a delta frame, a frame that another place dropped, the receiver is ready, or full.
+EVENTS = st.lists(st.sampled_from(["key", "delta", "delta", "delta", "lost", "ready", "full"]), max_size=60)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fake_codec() -> Iterator[None]:
+    with registered():
+        yield
+
+
+def numbered(events: list[str]) -> Iterator[tuple[str, Frame | None]]:
+    """The events with the frame of each, numbered from 1."""
+    number = 0
+    for event in events:
+        number += event in ("key", "delta", "lost")
+        yield event, frame(number, key=event == "key") if event in ("key", "delta") else None
+
+
+# ── the codec by itself ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_registered_codec_is_known_everywhere() -> None:
+    key, delta = payload(1, key=True), payload(2, key=False)
+    assert sniff(key) is sniff(delta) is FAKE
+    assert known_pictures() == "JPEG, PNG, WebP, GIF, AVIF, HEIC or fake"
+    made = frame(2, key=False)
+    assert (made.codec, made.is_picture, made.is_key) == (FAKE, True, False)
+    assert parse_binary(made.to_binary()) == BinaryFrame("door", 2, None, FAKE, delta)
+    for sent in (made, Frame("door", 2, 0, text=bytes(made.text), is_base64=True)):
+        assert kind_on_bus(sent.bus_parts()) == kind_on_bus([sent.to_bus()]) == FAKE.kind_of(delta)
+        assert Frame.from_bus(decode_frame(sent.to_bus())).codec is FAKE
+    assert Taste.of(["video/x-fake"], "").takes(FAKE)
+    text = bytes(made.text)
+    assert sniff_base64(text, 1, len(text) - 1) is FAKE
+
+
+def test_a_number_between_two_codecs_is_not_one() -> None:
+    message = bytearray(frame(1, key=True).to_binary())
+    message[16] = 5
+    with pytest.raises(FrameFault, match="codec 5, expected one of 0, 1, 2, 3, 7"):
+        parse_binary(bytes(message))
+
+
+def test_a_jpeg_stands_alone() -> None:
+    jpeg = Frame("door", 5, 0, picture=b"\xff\xd8\xff")
+    assert jpeg.codec is Codec.JPEG
+    assert jpeg.is_key
+    assert jpeg.kind is kind_on_bus(jpeg.bus_parts()) is STANDALONE
+
+
+def test_the_keys_that_wait_for_a_key_frame_are_bounded() -> None:
+    awaited = AwaitedKeyFrames()
+    kind = FAKE.kind_of(payload(1, key=False))
+    for key in range(MAX_AWAITED + 10):
+        awaited.dropped(key, kind)
+        awaited.dropped(-1 - key, STANDALONE)
+    assert len(awaited) == MAX_AWAITED
+
+
+# ── the bus ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Receiver:
+    """The far end of a bus connection: what is written arrives at once, unless it is full."""
+
+    def __init__(self) -> None:
+        self.decoder = Decoder()
+        self.full = False
+        self.transport = self
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        self.decoder.decode(b"".join(parts))
+
+
+def without_lost(events: list[str]) -> list[str]:
+    return [event for event in events if event != "lost"]
+
+
+@given(EVENTS.map(without_lost), st.sampled_from([50, 1000]))
+def test_the_queue_of_a_bus_peer(events: list[str], max_bytes: int) -> None:
+    """With a second stream beside it, which makes it drop frames for lack of room too."""
+    queue, decoder, delivered = PeerQueue[bytes](max_bytes), Decoder(), 0
+    for event, came in numbered(events):
+        if came is not None:
+            queue.put("door", came.picture, 20, came.kind)
+            queue.put("yard", b"", 20)
+        elif event == "full":
+            queue.clear()
+        while event == "ready" and queue:
+            if data := queue.take():
+                decoder.decode(data)
+            delivered += 1
+    put = 2 * sum(event in ("key", "delta") for event in events)
+    assert put == delivered + queue.replaced + queue.dropped + len(queue)
+
+
+@given(EVENTS.map(without_lost))
+def test_a_frame_socket(events: list[str]) -> None:
+    outlet, receiver = Outlet(slot), Receiver()
+    outlet.connection = receiver  # type: ignore[assignment]
+    for event, came in numbered(events):
+        if came is not None:
+            outlet.offer(came.bus_parts())
+        else:
+            receiver.full = event == "full"
+            outlet.pump()
+
+
+@given(EVENTS.map(without_lost))
+def test_a_bus_connection_with_credit(events: list[str]) -> None:
+    decoder, sent = Decoder(), 0
+
+    def send(parts: tuple[bytes | memoryview, ...]) -> bool:
+        nonlocal sent
+        decoder.decode(b"".join(parts))
+        sent += sum(map(len, parts))
+        return True
+
+    queue = CreditQueue(slot, send, limit_bytes=100)
+    queue.open(1)
+    for event, came in numbered(events):
+        if came is not None:
+            queue.offer(came.bus_parts())
+        elif event == "ready":
+            queue.heard(1, sent)
+
+
+# ── the gateway ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Viewer:
+    """A viewer's socket, as `gateway.client.socket` drives its queue and the hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.decoder = Decoder()
+        self.queue = OutboundQueue(Settings(), lambda _, frame: frame.picture)
+
+    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        if self.queue.frame(subscription, frame, now):
+            self.decoder.decode(frame.picture)
+            if subscription.window is None and not self.queue.blocked:
+                self.hub.flow(subscription, self.decoder.decode)
+
+    def message(self, message: bytes) -> None:
+        """Nothing."""
+
+    def right_lost(self, stream: str) -> None:
+        """Nothing."""
+
+
+@given(EVENTS, st.sampled_from([None, 1, 3]), st.booleans())
+def test_a_viewer(events: list[str], window: int | None, last_frame: bool) -> None:
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    viewer = Viewer(hub)
+    subscription = Subscription(
+        "door", Identity("ann", "1", 0.0), video=True, alerts=False, format="binary", window=window, last_frame=last_frame
+    )
+    hub.watch(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)
+    for event, came in numbered(events):
+        if came is not None:
+            hub.remote_frame(came, 0.0)
+        elif event == "full":
+            viewer.queue.blocked = True
+            hub.stem(subscription)
+        else:
+            viewer.queue.blocked = False
+            subscription.acknowledge(1 << 32)
+            while (data := viewer.queue.next(0.0)) is not None:
+                viewer.decoder.decode(data)
+
+
+def test_a_delta_frame_is_neither_the_newest_frame_nor_a_fault() -> None:
+    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    viewer = Viewer(hub)
+    subscription = Subscription("door", Identity("ann", "1", 0.0), video=True, alerts=False)
+    hub.watch(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)
+    for number in (1, 2, 4):
+        hub.remote_frame(frame(number, key=number == 1), 0.0)
+    newest = hub.newest("door")
+    assert newest is not None
+    assert newest.frame_id == 1
+    assert viewer.decoder.decoded == [1, 2]
+    assert subscription.skipped == {DropReason.UNDECODABLE: 1}
+
+
+@given(EVENTS)
+def test_a_moving_picture(events: list[str]) -> None:
+    """Each part of it is a picture by itself: it is made of key frames."""
+    subscription = Subscription("door", Identity("ann", "1", 0.0), video=True, alerts=False)
+    waiting = SimpleNamespace(hold=lambda *_: None, release=lambda *_: None)
+    mjpeg = Mjpeg(SimpleNamespace(waiting_frames=waiting), subscription, Taste(), None)  # type: ignore[arg-type]
+    for event, came in numbered(events):
+        if came is not None:
+            mjpeg.frame(subscription, came, 0.0)
+        elif event == "full":
+            mjpeg.frame_evicted()
+        assert mjpeg._newest is None or mjpeg._newest.is_key
+
+
+# ── the bridge and the operator's tool ───────────────────────────────────────────────────────────────────────────
+
+
+@given(EVENTS)
+def test_the_scheduler(events: list[str]) -> None:
+    """Its frames go one by one, to any endpoint: they are key frames, and the newest of these wins."""
+    scheduler = Scheduler[Frame](
+        Failover(1, 2, chance=lambda: 0.0), max_fps=1e6, max_age_s=1e6, timeout_s=1e6, max_streams=10
+    )
+    tickets: list[int] = []
+    now, newest_key = 0.0, 0
+    for event, came in numbered(events):
+        now += 1.0
+        if came is not None:
+            offered = scheduler.offer("door", (1, came.frame_id), came, 20, now, kind=came.kind)
+            assert (offered is Offered.DEPENDENT) is not came.is_key
+            newest_key = came.frame_id if came.is_key else newest_key
+        elif event == "ready" and tickets:
+            scheduler.answered(tickets.pop(), now)
+        for command in scheduler.due(now):
+            assert isinstance(command, SendFrame)
+            assert command.frame.frame_id == newest_key
+            tickets.append(command.ticket)
+    counts = scheduler.counts
+    assert counts.offered == counts.sent + counts.not_sent + scheduler.waiting
+
+
+class Socket:
+    """A publisher's connection to a gateway that reads only when it is let."""
+
+    def __init__(self) -> None:
+        self.decoder = Decoder()
+        self.ready = asyncio.Event()
+
+    async def send_frame(self, data: bytes, *, binary: bool) -> None:
+        assert binary
+        await self.ready.wait()
+        self.decoder.decode(data)
+
+
+@given(events=EVENTS.map(without_lost))
+async def test_publish(events: list[str]) -> None:
+    """`lost` is not for it: it numbers nothing, its source is the first to have the frames."""
+    edge = Edge(url="ws://gateway", token=str, max_message_bytes=1000)
+    publisher, socket = Publisher(edge, Source("a source", None, lambda: _no_pictures()), binary=True), Socket()
+    sender = asyncio.create_task(publisher._send(socket, "door"))  # type: ignore[arg-type]
+    for event, came in numbered(events):
+        if came is not None:
+            publisher._put(came.picture)
+        elif event == "full":
+            socket.ready.clear()
+        else:
+            socket.ready.set()
+        await asyncio.sleep(0)
+    sender.cancel()
+    await asyncio.wait({sender})
+    under_way = publisher._slot is not None
+    put = sum(event in ("key", "delta") for event in events)
+    assert put - publisher.sent - publisher.skipped - under_way in (0, 1)  # one that the socket had not taken
+
+
+def test_publish_drops_what_depends_on_a_lost_connection() -> None:
+    edge = Edge(url="ws://gateway", token=str, max_message_bytes=1000)
+    publisher = Publisher(edge, Source("a source", None, lambda: _no_pictures()), binary=True)
+    publisher._last_kind = FAKE.kind_of(payload(1, key=True))
+    publisher._put(payload(2, key=False))
+    publisher._begin_connection()
+    publisher._put(payload(3, key=False))
+    assert (publisher._slot, publisher.skipped) == (None, 2)
+    publisher._put(payload(4, key=True))
+    assert publisher._slot is not None
+
+
+def _no_pictures() -> Any:
+    yield from ()
