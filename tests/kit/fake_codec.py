@@ -50,9 +50,13 @@ def frame(number: int, *, key: bool, stream: str = "door", term: int = 1) -> Fra
 
 
 class Decoder:
-    """Decodes the frames that a receiver gets. `decoded` are their numbers, `deltas` counts the delta frames."""
+    """Decodes the frames that a receiver gets. `decoded` are their numbers, `deltas` counts the delta frames.
 
-    def __init__(self) -> None:
+    `after`: the number of a frame that counts as decoded before, None: there was none.
+    """
+
+    def __init__(self, after: int | None = None) -> None:
+        self._last = after
         self.decoded: list[int] = []
         self.deltas = 0
 
@@ -62,6 +66,6 @@ class Decoder:
         _, kind, number = _HEAD.unpack_from(data, at)
         if kind == b"D":
             self.deltas += 1
-            last = self.decoded[-1] if self.decoded else None
-            assert last == number - 1, f"delta frame {number} came after frame {last}"
+            assert self._last == number - 1, f"delta frame {number} came after frame {self._last}"
+        self._last = number
         self.decoded.append(number)
