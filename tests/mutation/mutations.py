@@ -209,7 +209,7 @@ MUTATIONS: Final = (
         name="picture-stays",
         rule="a frame that is no picture does not replace the newest one",
         file="gateway/hub/registry.py",
-        before="            if frame.is_picture:\n                stream.newest, stream.last_bad = frame, None\n",
+        before="            if frame.is_picture and frame.is_key:\n                stream.newest, stream.last_bad = frame, None\n",
         after="            if True:\n                stream.newest, stream.last_bad = frame, None\n",
         unit=(
             "tests/unit/gateway/test_hub.py::test_what_is_no_picture_never_becomes_the_newest_frame",
