@@ -7,11 +7,12 @@ time of its acceptance, to a router of another epoch. Gateways tell no id twice.
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
 from watchout.common.alerts.model import Alert
+from watchout.common.toolbox.bounded_queue import BoundedQueue
 
 #: A message that a router queued went out within this, or its receiver was taken for gone and asks again: longer than
 #: `membership.MEMBER_LOST_AFTER_S` by a good deal.
@@ -39,34 +40,32 @@ class UnconfirmedAlerts:
 
     def __init__(self, *, keep_s: float = KEEP_S, max_alerts: int = MAX_KEPT, max_bytes: int = MAX_KEPT_BYTES) -> None:
         self._keep_s = keep_s
-        self._max_alerts = max_alerts
-        self._max_bytes = max_bytes
-        self._kept: deque[tuple[float, int, Raised]] = deque()
-        self.bytes = 0
+        self._kept: BoundedQueue[int, tuple[float, int, Raised]] = BoundedQueue(
+            max_entries=max_alerts, max_bytes=max_bytes
+        )
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def bytes(self) -> int:
+        """Sizes of all alerts together, on the bus."""
+        return self._kept.bytes
+
     def add(self, raised: Raised, epoch: int, now: float) -> None:
         """The router of this epoch accepted an alert."""
-        self._kept.append((now, epoch, raised))
-        self.bytes += raised.size_bytes
+        self._kept.add(next(self._numbers), (now, epoch, raised), raised.size_bytes)
         self.prune(now)
-        while len(self._kept) > self._max_alerts or (self.bytes > self._max_bytes and len(self._kept) > 1):
-            self._pop()
+        while self._kept.pop_excess() is not None:
+            pass
 
     def prune(self, now: float) -> None:
         """The router lives, or lived until just now: what it accepted long ago has gone out."""
-        while self._kept and now - self._kept[0][0] > self._keep_s:
-            self._pop()
+        while (oldest := self._kept.oldest()) is not None and now - oldest[0] > self._keep_s:
+            self._kept.pop_oldest()
 
     def take_other(self, epoch: int) -> list[Raised]:
         """Take out what another router than that of `epoch` accepted, oldest first: it is to be raised again."""
-        again = [raised for _, of, raised in self._kept if of != epoch]
-        self._kept = deque(each for each in self._kept if each[1] == epoch)
-        self.bytes = sum(raised.size_bytes for _, _, raised in self._kept)
-        return again
-
-    def _pop(self) -> None:
-        _, _, raised = self._kept.popleft()
-        self.bytes -= raised.size_bytes
+        other = [number for number, (_, of, _) in self._kept.items() if of != epoch]
+        return [self._kept.pop(number)[2] for number in other]

@@ -1,49 +1,107 @@
-"""A question that many may ask at once and that is put once at a time, such as what ``/stats`` asks the router."""
+"""Calls that many callers share: one runs at a time, and whoever asks meanwhile waits for its result."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from watchout.common.service import Tasks
+from watchout.common.toolbox.futures import retrieve_exception
 
-#: Between two times there is a rest, so many times as long as the last took, and at most so long.
+#: After a call comes a rest of so many times its duration, and of at most so many seconds.
 REST_RATIO: Final = 4
 REST_S: Final = 0.25
 
-_T = TypeVar("_T")
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
-class SingleFlight(Generic[_T]):
-    """What many may want to know at once, and is asked once at a time.
+class TaskStarter(Protocol):
+    """Keeps background tasks, as `common.service.Tasks` does."""
 
-    Who comes while it is asked shares the next time with all who wait, so that no answer is older than its request.
-    Between two times there is a rest, so that whoever answers has time for others however many ask. `ask` answers
-    also when it fails; what it raises is logged, and raised at all who wait.
+    def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run `work` as a task with this name, and keep a reference to it."""
+
+
+class SingleFlight(Generic[T]):
+    """Runs one function for many callers, one call at a time; no caller gets a result older than its request.
+
+    Callers that come during a call share the next one. Between two calls there is a rest, so that the side that
+    answers has time for others however many ask. Used for what ``/stats`` and ``/metrics`` ask of the router.
+
+    Args:
+        call: The function; it takes no arguments. What it raises is raised at every caller that shared the call.
+        tasks: Where the calls run.
     """
 
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, _T]], tasks: Tasks) -> None:
-        self._ask = ask
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, T]], tasks: TaskStarter) -> None:
+        self._call = call
         self._tasks = tasks
-        self._asking = asyncio.Lock()
-        self._next: asyncio.Task[_T] | None = None
+        self._running = asyncio.Lock()
+        self._next: asyncio.Task[T] | None = None
         self._rested_at = float("-inf")
 
-    async def answer(self) -> _T:
-        """What is so at a time after this call."""
+    async def result(self) -> T:
+        """Return the result of a call that begins after this one of `result`."""
         if self._next is None or self._next.done():
-            self._next = self._tasks.start(self._take_turn(), "shared question")
+            self._next = self._tasks.start(self._run_next(), "shared call")
         return await asyncio.shield(self._next)
 
-    async def _take_turn(self) -> _T:
+    async def _run_next(self) -> T:
         loop = asyncio.get_running_loop()
-        async with self._asking:
+        async with self._running:
             await asyncio.sleep(self._rested_at - loop.time())
             self._next = None
             began = loop.time()
             try:
-                return await self._ask()
+                return await self._call()
             finally:
                 ended = loop.time()
                 self._rested_at = ended + min(REST_RATIO * (ended - began), REST_S)
+
+
+class SharedCalls(Generic[K, T]):
+    """Calls by key, at most one per key at a time; a caller that comes during a call joins it.
+
+    A call goes on when its callers leave, as others may join. Used where a result that is under way is as good as a
+    new one: the fetch of an issuer's keys, the introspection of a token, a health check.
+
+    Args:
+        name: Name of the tasks.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: dict[K, asyncio.Task[T]] = {}
+
+    def __len__(self) -> int:
+        """Return how many calls are under way."""
+        return len(self._calls)
+
+    def __contains__(self, key: K) -> bool:
+        """Return whether a call with this key is under way."""
+        task = self._calls.get(key)
+        return task is not None and not task.done()
+
+    def join(self, key: K, call: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Return the task of the call with this key; start one when none is under way.
+
+        Wait for it with `asyncio.wait` or `asyncio.shield`: a caller that is cancelled must not cancel the task.
+        """
+        task = self._calls.get(key)
+        if task is None or task.done():
+            task = self._calls[key] = asyncio.get_running_loop().create_task(call(), name=self._name)
+            task.add_done_callback(lambda done: self._end(key, done))
+        return task
+
+    async def close(self) -> None:
+        """Cancel all calls and wait for their end; whoever waits for one sees a cancelled task."""
+        calls = list(self._calls.values())
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    def _end(self, key: K, task: asyncio.Task[T]) -> None:
+        if self._calls.get(key) is task:
+            del self._calls[key]
+        retrieve_exception(task)  # every caller may have left

@@ -23,7 +23,7 @@ from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.toolbox.jsontext import JsonFault, read_json
-from watchout.common.toolbox.single_flight import SingleFlight
+from watchout.common.toolbox.single_flight import SharedCalls, SingleFlight
 from watchout.gateway.authorization import Right
 from watchout.gateway.budget import Budget
 from watchout.gateway.client.handshake import is_upgrade, names_websocket, read_target
@@ -210,7 +210,7 @@ class _Http:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._looking: asyncio.Task[tuple[str | None, Stats | None]] | None = None
+        self._health: SharedCalls[None, tuple[str | None, Stats | None]] = SharedCalls("health")
         self._stats = SingleFlight(self._ask_router, context.tasks)
         self._metrics = SingleFlight(self._ask_metrics, context.tasks)
         self._rows = SingleFlight(self._ask_rows, context.tasks)
@@ -285,12 +285,12 @@ class _Http:
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._must_see_stats(request)
-        text = await self._metrics.answer()
+        text = await self._metrics.result()
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def streams(self, request: web.Request) -> web.Response:
         viewer = await self._viewer(request)
-        rows = await self._rows.answer()
+        rows = await self._rows.result()
         if rows is None:
             raise RouterUnavailable("no streams")
         found = [
@@ -640,7 +640,7 @@ class _Http:
         """What the router counts; None when it does not answer in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s or self._context.settings.router_timeout_s):
-                return await self._stats.answer()
+                return await self._stats.result()
         return None
 
     async def _ask_metrics(self) -> bytes:
@@ -650,9 +650,7 @@ class _Http:
 
     async def _look(self) -> tuple[str | None, Stats | None]:
         """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
-        if self._looking is None or self._looking.done():
-            self._looking = self._context.tasks.start(self._ask_health(), "health")
-        return await asyncio.shield(self._looking)
+        return await asyncio.shield(self._health.join(None, self._ask_health))
 
     async def _ask_health(self) -> tuple[str | None, Stats | None]:
         if self._context.draining:

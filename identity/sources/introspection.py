@@ -18,6 +18,7 @@ from yarl import URL
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import Settings
+from watchout.common.toolbox.single_flight import SharedCalls
 from watchout.identity.sources.claims import Claims, Refused, Unreadable, read_introspection, well_formed
 from watchout.identity.sources.endpoint import Answer, Endpoint, EndpointFault, Outage
 
@@ -45,7 +46,7 @@ class _Lane:
     def __init__(self, at_once: int, timeout_s: float) -> None:
         self.most = at_once + MAX_WAITING
         self.endpoint = Endpoint(timeout_s=timeout_s, max_answer_bytes=MAX_ANSWER_BYTES, at_once=at_once)
-        self.asking: dict[str, asyncio.Task[Claims | StoreUnavailable | None]] = {}
+        self.calls: SharedCalls[str, Claims | StoreUnavailable | None] = SharedCalls("introspect a token")
 
 
 class Introspection:
@@ -96,7 +97,9 @@ class Introspection:
             return None
         if (lane := self._lanes.get(recheck)) is None:
             raise StoreUnavailable(_CLOSED)
-        task = lane.asking.get(token) or self._ask(lane, token)
+        if token not in lane.calls and len(lane.calls) >= lane.most:
+            raise self._unavailable(f"{MAX_WAITING} tokens are waiting already")
+        task = lane.calls.join(token, lambda: self._answer(lane.endpoint, token))
         # The task goes on without a caller that leaves: others may wait for it too.
         await asyncio.wait({task})
         answer = StoreUnavailable(_CLOSED) if task.cancelled() else task.result()
@@ -107,20 +110,9 @@ class Introspection:
     async def close(self) -> None:
         """Let go of connections; whoever asks afterwards gets `StoreUnavailable`."""
         lanes, self._lanes = list(self._lanes.values()), {}
-        asking = [task for lane in lanes for task in lane.asking.values()]
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*(lane.calls.close() for lane in lanes))
         for lane in lanes:
             await lane.endpoint.close()
-
-    def _ask(self, lane: _Lane, token: str) -> asyncio.Task[Claims | StoreUnavailable | None]:
-        if len(lane.asking) >= lane.most:
-            raise self._unavailable(f"{MAX_WAITING} tokens are waiting already")
-        task = asyncio.create_task(self._answer(lane.endpoint, token), name="introspect a token")
-        lane.asking[token] = task
-        task.add_done_callback(lambda _: lane.asking.pop(token, None))
-        return task
 
     async def _answer(self, endpoint: Endpoint, token: str) -> Claims | StoreUnavailable | None:
         try:

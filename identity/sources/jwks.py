@@ -15,6 +15,7 @@ from yarl import URL
 
 from watchout.common import log
 from watchout.common.errors import StoreUnavailable
+from watchout.common.toolbox.single_flight import SharedCalls
 from watchout.identity.sources.endpoint import Endpoint, EndpointFault, Outage
 from watchout.identity.sources.keys import Ask, Found, Key, KeyCache, KeyFault, read_jwks
 
@@ -37,7 +38,7 @@ class IssuerKeys:
         self._cache = KeyCache()
         self._outage = Outage()
         self._endpoint: Endpoint | None = None
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetches: SharedCalls[None, None] = SharedCalls("fetch the JWT issuer's keys")
         self._waiting = 0
         self._reason = "they were not fetched yet"
 
@@ -74,9 +75,7 @@ class IssuerKeys:
     async def close(self) -> None:
         """Let go of connections."""
         endpoint, self._endpoint = self._endpoint, None
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.wait({self._fetching})
+        await self._fetches.close()
         if endpoint is not None:
             await endpoint.close()
 
@@ -91,12 +90,11 @@ class IssuerKeys:
             self._waiting -= 1
 
     def _fetch(self) -> asyncio.Task[None]:
-        if self._endpoint is None:
+        if (endpoint := self._endpoint) is None:
             raise StoreUnavailable("the JWT issuer is not asked any more")
-        if self._fetching is None or self._fetching.done():
+        if None not in self._fetches:
             self._cache.fetch_started(self._clock())
-            self._fetching = asyncio.create_task(self._fetch_from(self._endpoint), name="fetch the JWT issuer's keys")
-        return self._fetching
+        return self._fetches.join(None, lambda: self._fetch_from(endpoint))
 
     async def _fetch_from(self, endpoint: Endpoint) -> None:
         try:

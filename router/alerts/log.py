@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from watchout.common.alerts.model import SEVERITIES, Alert, Severity
+from watchout.common.toolbox.bounded_queue import BoundedQueue
 from watchout.router.shelves import Shelved, Shelves
 
 #: Alerts that are looked at for one answer, at most: 20 ms of the router.
@@ -184,36 +184,38 @@ class AlertLog:
     def __init__(
         self, *, max_alerts: int = MAX_LOGGED, max_bytes: int = MAX_LOGGED_BYTES, keep_s: float = KNOWN_S
     ) -> None:
-        self._max_alerts = max_alerts
-        self._max_bytes = max_bytes
         self._keep_s = keep_s
-        self._logged: deque[tuple[float, Logged]] = deque()
-        self.bytes = 0
+        self._logged: BoundedQueue[int, tuple[float, Logged]] = BoundedQueue(
+            max_entries=max_alerts, max_bytes=max_bytes
+        )
         self.last = 0
 
     def __len__(self) -> int:
         return len(self._logged)
 
+    @property
+    def size_bytes(self) -> int:
+        """What the alerts take, with what each costs beside its JSON."""
+        return self._logged.bytes
+
     def add(self, alert: Alert, json: bytes, at: int, now: float) -> int:
         """An alert was accepted, which as JSON is `json`; its number."""
         self.last += 1
-        self._logged.append((now, Logged(self.last, at, alert.stream_id, json)))
-        self.bytes += len(json) + ALERT_COST_BYTES
-        while len(self._logged) > self._max_alerts or (self.bytes > self._max_bytes and len(self._logged) > 1):
-            self._pop()
+        logged = Logged(self.last, at, alert.stream_id, json)
+        self._logged.add(self.last, (now, logged), len(json) + ALERT_COST_BYTES)
+        while self._logged.pop_excess() is not None:
+            pass
         return self.last
 
     def after(self, number: int, limit: int) -> list[Logged]:
         """The first `limit` alerts that came after this one, as far as they are still here."""
-        if not self._logged:
+        oldest = self._logged.oldest()
+        if oldest is None:
             return []
-        skip = max(0, number + 1 - self._logged[0][1].number)
+        skip = max(0, number + 1 - oldest[1].number)
         return [logged for _, logged in islice(self._logged, skip, skip + limit)]
 
     def prune(self, now: float) -> None:
         """Forget what is too old."""
-        while self._logged and now - self._logged[0][0] > self._keep_s:
-            self._pop()
-
-    def _pop(self) -> None:
-        self.bytes -= len(self._logged.popleft()[1].json) + ALERT_COST_BYTES
+        while (oldest := self._logged.oldest()) is not None and now - oldest[0] > self._keep_s:
+            self._logged.pop_oldest()

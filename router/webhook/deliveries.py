@@ -6,11 +6,12 @@ Every delivery ends in one of two ways: it was taken, or it is dead, and is then
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from watchout.common.toolbox.bounded_queue import BoundedQueue
 from watchout.common.toolbox.retry import backoff_s
 
 #: Requests under way; after a failure one, until one is taken again.
@@ -78,9 +79,7 @@ class Deliveries:
         self._give_up_s = give_up_s
         self._chance = chance
         self._at_once = at_once
-        self._max_waiting = max_waiting
-        self._max_bytes = max_bytes
-        self._waiting: OrderedDict[int, Delivery] = OrderedDict()  # by id(), oldest first
+        self._waiting: BoundedQueue[int, Delivery] = BoundedQueue(max_entries=max_waiting, max_bytes=max_bytes)  # by id
         self._ready: deque[Delivery] = deque()
         self._later: list[tuple[float, int, Delivery]] = []
         self._under_way: set[Delivery] = set()
@@ -89,7 +88,6 @@ class Deliveries:
         self._failing = False
         #: The receiver said that it wants nothing any more.
         self.disabled = False
-        self.bytes = 0
         self.sent = 0
         self.retries = 0
         self.dead = 0
@@ -99,6 +97,11 @@ class Deliveries:
     def waiting(self) -> int:
         """Deliveries that wait for their turn or their next try."""
         return len(self._waiting)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the alerts that wait."""
+        return self._waiting.bytes
 
     @property
     def under_way(self) -> int:
@@ -117,9 +120,8 @@ class Deliveries:
             return
         self._wait(delivery)
         self._ready.append(delivery)
-        while len(self._waiting) > self._max_waiting or (self.bytes > self._max_bytes and len(self._waiting) > 1):
-            oldest = next(iter(self._waiting.values()))
-            self._leave(oldest)
+        while (oldest := self._waiting.pop_excess()) is not None:
+            oldest.over = True
             self._bury(oldest, "too many waited", now_ms)
             self._forget_over()
 
@@ -187,7 +189,7 @@ class Deliveries:
         self._under_way.discard(delivery)
         self.disabled = True
         self._bury(delivery, reason, now_ms)
-        for other in list(self._waiting.values()):
+        for other in list(self._waiting):
             self._leave(other)
             self._bury(other, "the webhook is disabled", now_ms)
         self._ready.clear()
@@ -208,12 +210,10 @@ class Deliveries:
 
     def _wait(self, delivery: Delivery) -> None:
         delivery.over = False
-        self._waiting[id(delivery)] = delivery
-        self.bytes += len(delivery.body)
+        self._waiting.add(id(delivery), delivery, len(delivery.body))
 
     def _leave(self, delivery: Delivery) -> None:
-        del self._waiting[id(delivery)]
-        self.bytes -= len(delivery.body)
+        self._waiting.pop(id(delivery))
         delivery.over = True
 
     def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:

@@ -290,12 +290,12 @@ def test_the_log_is_bounded_in_number_bytes_and_age_and_says_what_is_left() -> N
         for log in (few, small, brief):
             add(log, name, size_bytes=2000, now=5.0 * number)
     assert logged(few, 0) == logged(small, 0) == [(2, "b"), (3, "c")]
-    assert small.bytes == 4000
+    assert small.size_bytes == 4000
     brief.prune(15)
     assert logged(brief, 0) == [(2, "b"), (3, "c")]
     brief.prune(100)
     assert logged(brief, 0) == []
-    assert brief.bytes == 0
+    assert brief.size_bytes == 0
     assert add(brief, "d", now=100) == 4
 
 
@@ -307,7 +307,7 @@ def test_the_log_never_leaves_out_one_in_the_middle(sizes: list[int], after: int
     numbers = [each.number for each in log.after(after, 1000)]
     assert numbers == list(range(len(sizes) - len(numbers) + 1, len(sizes) + 1))
     assert len(log) <= 10
-    assert log.bytes <= 20_000
+    assert log.size_bytes <= 20_000
 
 
 def test_a_logged_alert_is_the_one_that_came() -> None:
