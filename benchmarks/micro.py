@@ -34,8 +34,9 @@ from watchout.common.media.rate import Sampler
 from watchout.common.settings import Settings
 from watchout.gateway import fastpath, wire
 from watchout.gateway.client.frame_reader import SCRATCH_BYTES, FrameReader
-from watchout.gateway.hub.outbound_queue import OutboundQueue, Subscription
+from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner, StreamState
 from watchout.identity import Identity
 
@@ -140,7 +141,7 @@ def _hub_takes(message: bytes) -> Callable[[], Call]:
     def make() -> Call:
         assert fastpath.take is not None
         take, sent = fastpath.take, _masked(message)
-        hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+        hub = Hub(wake=lambda: None, to_bus=lambda _: None)
         publication = hub.publish(
             "cam-1",
             Owner("ann", frozenset()),
@@ -161,7 +162,7 @@ def _hub_takes(message: bytes) -> Callable[[], Call]:
             )
             assert taken is not None
             made, begin, end, timestamp, codec, _, more = taken
-            hub.plain_frame(publication, made, begin, end, timestamp, codec, more, moment / 100, moment)
+            hub.delivery.on_plain_frame(publication, made, begin, end, timestamp, codec, more, moment / 100, moment)
 
         return call
 
@@ -205,29 +206,29 @@ def _nowhere(_: bytes | memoryview) -> None:
 
 
 class _Screen:
-    """A viewer with real lanes, whose socket takes everything and writes nowhere: after its first frame it flows."""
+    """A viewer with real queue, whose socket takes everything and writes nowhere: after its first frame it flows."""
 
-    __slots__ = ("hub", "lanes")
+    __slots__ = ("hub", "queue")
 
     def __init__(self, hub: Hub | None = None) -> None:
         self.hub = hub
-        self.lanes = OutboundQueue(
+        self.queue = OutboundQueue(
             Settings(), lambda subscription, frame: wire.frame_message(frame, subscription.format)
         )
 
-    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
-        if self.lanes.frame(subscription, frame, now):
+    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        if self.queue.offer_frame(subscription, frame, now):
             wire.frame_message(frame, subscription.format)
             if self.hub is not None:
-                self.hub.flow(subscription, _nowhere)
+                self.hub.delivery.start_direct_writes(subscription, _nowhere)
 
-    def message(self, message: bytes) -> None:
-        self.lanes.message(message)
+    def send_message(self, message: bytes) -> None:
+        self.queue.offer_message(message)
 
-    def right_lost(self, stream: str) -> None:
+    def on_permission_lost(self, stream: str) -> None:
         """It is never lost here."""
 
-    def taken_over(self, stream: str) -> None:
+    def on_taken_over(self, stream: str) -> None:
         """Nobody takes it over here."""
 
 
@@ -240,12 +241,12 @@ def _wish(max_fps: float | None = None) -> Subscription:
 
 def _lanes(max_fps: float | None) -> Callable[[], Call]:
     def make() -> Call:
-        lanes, wish, frame, moments = _Screen().lanes, _wish(max_fps), _text_frame(), itertools.count(1)
+        queue, wish, frame, moments = _Screen().queue, _wish(max_fps), _text_frame(), itertools.count(1)
 
         def call() -> bool:
             moment = next(moments)
             frame.frame_id = moment
-            return lanes.frame(wish, frame, moment / 100)
+            return queue.offer_frame(wish, frame, moment / 100)
 
         return call
 
@@ -253,30 +254,30 @@ def _lanes(max_fps: float | None) -> Callable[[], Call]:
 
 
 def _blocked() -> Call:
-    lanes, wish, frame, moments = _Screen().lanes, _wish(), _text_frame(), itertools.count(1)
-    lanes.blocked = True
+    queue, wish, frame, moments = _Screen().queue, _wish(), _text_frame(), itertools.count(1)
+    queue.blocked = True
 
     def call() -> bool:
         frame.frame_id = next(moments)
-        return lanes.frame(wish, frame, 0.0)
+        return queue.offer_frame(wish, frame, 0.0)
 
     return call
 
 
 def _hub(viewers: int) -> Callable[[], Call]:
     def make() -> Call:
-        hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+        hub = Hub(wake=lambda: None, to_bus=lambda _: None)
         publication = hub.publish(
             "door", Owner("ann", frozenset()), _Screen(),
             term=1, first_frame_id=1, producing=True, wants_alerts=False, now=0.0, now_ms=0,
         )  # fmt: skip
         for _ in range(viewers):
-            hub.watch(_wish(), _Screen(hub), StreamState("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
+            hub.subscribe(_wish(), _Screen(hub), StreamState("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
         moments = itertools.count(1)
 
         def call() -> None:
             moment = next(moments)
-            hub.frame(
+            hub.delivery.on_frame(
                 publication, text=TOKEN, picture=None, codec=None, timestamp=moment, now=moment / 100, now_ms=moment,
             )  # fmt: skip
 

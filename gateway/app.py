@@ -46,12 +46,12 @@ class Gateway:
         self._tasks = Tasks()
         self._link = RouterClient(settings, metrics, sockets=lambda: self._context.connections.joined_total)
         hub = Hub(
-            woken=self._link.woken,
+            wake=self._link.woken,
             to_bus=self._link.frame_to_bus,
             unlimited_fps=settings.demand_fps,
             newest_bytes=settings.newest_frame_bytes,
-            gone_kept_s=settings.stream_reserved_s,
-            gone_per_user=settings.stream_reserved_per_user,
+            reserved_s=settings.stream_reserved_s,
+            reserved_per_user=settings.stream_reserved_per_user,
         )
         self._context = Context(
             settings,

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from watchout.common.bus.messages import AlertScope
 from watchout.common.settings import Settings
-from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
 

@@ -14,8 +14,8 @@ from watchout.gateway.authorization import Authorization
 from watchout.gateway.client.frame_reader import SCRATCH_BYTES
 from watchout.gateway.client.turns import Turns
 from watchout.gateway.client.unfinished import Unfinished
-from watchout.gateway.hub.outbound_queue import Subscription
 from watchout.gateway.hub.registry import Hub
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.hub.waiting_frames import WaitingFrames
 from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
@@ -116,8 +116,8 @@ class Context:
 
     def count_dropped(self, subscription: Subscription) -> None:
         """Add the frames that a subscription dropped since the last call to the metrics and the hub's report."""
-        dropped = subscription.newly_skipped()
+        dropped = subscription.take_newly_dropped()
         if dropped:
-            self.hub.missed(subscription.stream, dropped)
+            self.hub.reports.count_dropped(subscription.stream, dropped)
             for why, count in dropped.items():
                 self.metrics.values[why.metric] += count

@@ -40,7 +40,7 @@ class Housekeeping:
         sweep_every_s = min(SWEEP_EVERY_S, self._context.settings.idle_timeout_s / 8)
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
-            every(TICK_S, lambda: hub.tell_demand(loop.time(), now_ms()), "demand"),
+            every(TICK_S, lambda: hub.notices.send_demand(loop.time(), now_ms()), "demand"),
             every(TICK_S, self._count_connections, "counts of connections"),
             every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
             every(sweep_every_s, self._sweep, "sweep of sockets"),

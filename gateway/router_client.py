@@ -160,13 +160,13 @@ class RouterClient:
 
     def undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """A frame could not be decoded here: its camera is told, wherever it is."""
-        told = self.hub.undecodable(frame, reason, now_ms)
+        told = self.hub.notices.on_undecodable(frame, reason, now_ms)
         if told is not None:
             self.link.send(told)
 
     def picture_wanted(self, stream: str, now_ms: int) -> None:
         """The newest picture of a stream is asked for: see `Hub.picture_wanted`."""
-        told = self.hub.picture_wanted(stream, now_ms)
+        told = self.hub.notices.on_picture_requested(stream, now_ms)
         if told is not None:
             self.link.send(told)
 
@@ -192,12 +192,12 @@ class RouterClient:
         It holds in this turn of the loop; later it has to be asked for again. Raises `RouterUnavailable`.
         """
         if self.hub.publication(stream) is not None:
-            return self.hub.last_word(stream, StreamState())
+            return self.hub.newest_state(stream, StreamState())
         reply = await self.link.request(lambda n: OwnerLookup(request=n, stream=stream))
         if not isinstance(reply, OwnerReply):
             raise _unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
-        return self.hub.last_word(stream, StreamState(reply.status, owner, reply.term))
+        return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term))
 
     async def raise_alert(self, alert: Alert) -> AcceptedReply:
         """Hand an alert to the router. Raises `RouterUnavailable`."""
@@ -262,11 +262,11 @@ class RouterClient:
         """
         self.picture_wanted(stream, clock.now_ms())
         if self.hub.publication(stream) is not None:
-            return self.hub.newest(stream)
+            return self.hub.delivery.newest_frame(stream)
         if word.status == "offline":
-            return self.hub.newest(stream)
+            return self.hub.delivery.newest_frame(stream)
         frame = await self._await_frame(self._waits, stream, lambda: self.ask_newest(stream))
-        return self.hub.newest(stream) if frame is None else frame
+        return self.hub.delivery.newest_frame(stream) if frame is None else frame
 
     async def _await_frame(
         self, all_waits: dict[K, list[asyncio.Future[Frame]]], key: K, ask: Callable[[], object]
@@ -297,16 +297,16 @@ class RouterClient:
         now_ms = clock.now_ms()
         match body:
             case StatusUpdate():
-                owner_known = self.hub.owner(body.stream) is not None
+                owner_known = self.hub.local_owner(body.stream) is not None
                 if body.user is not None and not owner_known:
                     owner = Owner(body.user, frozenset(body.organizations))
                     for _, viewer in self._authorization.strangers(self.hub.viewers_of(body.stream), owner):
-                        viewer.right_lost(body.stream)
-                self.hub.remote_status(body, self._loop.time(), now_ms)
+                        viewer.on_permission_lost(body.stream)
+                self.hub.on_status(body, self._loop.time(), now_ms)
             case Forward():
-                self.hub.forward(body, self._loop.time())
+                self.hub.on_forward(body, self._loop.time())
             case SendNewest():
-                frame = self.hub.newest(body.stream)
+                frame = self.hub.delivery.newest_frame(body.stream)
                 publication = self.hub.publication(body.stream)
                 self.picture_wanted(body.stream, now_ms)
                 if frame is not None and publication is not None and frame.term == publication.term:
@@ -314,11 +314,11 @@ class RouterClient:
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
             case AlertNotification():
-                self.hub.alert(body.alert, body.at)
+                self.hub.delivery.on_alert(body.alert, body.at)
             case ReservationEnded():
-                self.hub.unreserved(body)
+                self.hub.reports.on_unreserved(body)
             case ErrorForPublisher():
-                self.hub.tell_camera(body, now_ms)
+                self.hub.notices.on_frame_refused(body, now_ms)
             case _:
                 pass
 
@@ -335,7 +335,7 @@ class RouterClient:
             return
         self._metrics.count("frames_from_bus_total")
         self._arrived(self._waits.get(frame.stream_id, ()), frame)
-        self.hub.remote_frame(frame, self._loop.time())
+        self.hub.delivery.on_remote_frame(frame, self._loop.time())
 
     @staticmethod
     def _arrived(waits: Iterable[asyncio.Future[Frame]], frame: Frame) -> None:
@@ -352,21 +352,21 @@ class RouterClient:
     def _flush(self) -> None:
         self._flushing = False
         now = self._loop.time()
-        changes: Iterator[Message] = self.hub.changes(now)
+        changes: Iterator[Message] = self.hub.reports.changes(now)
         for body in changes:
             self.link.send(body)  # while the router is away this tells nothing; the snapshot will
-        self.hub.tell_demand(now, clock.now_ms())
+        self.hub.notices.send_demand(now, clock.now_ms())
 
     def _send_reports(self) -> None:
         if self.link.live:
-            for report in self.hub.reports(self._loop.time(), REPORT_CHUNK):
+            for report in self.hub.reports.stream_metrics(self._loop.time(), REPORT_CHUNK):
                 self.link.send(report)
 
     async def _snapshot(self) -> AsyncIterator[Message]:
-        for body in self.hub.snapshot(self._loop.time()):
+        for body in self.hub.reports.snapshot(self._loop.time()):
             yield body
         if (epoch := self.link.epoch) != self._told_gone:
-            for gone in self.hub.gone(clock.now_ms()):
+            for gone in self.hub.reports.reservations(clock.now_ms()):
                 yield gone
             self._told_gone = epoch
 
@@ -378,14 +378,14 @@ class RouterClient:
         self._metrics.set("sockets", self._sockets())
         for name, value in self.hub.counts().items():
             self._metrics.set(name, value)
-        self._metrics.values["frames_in_total"] = self.hub.frames_in
-        self._metrics.values["frame_bytes_in_total"] = self.hub.bytes_in
-        self._metrics.values["frames_out_total"] = self.hub.frames_out
-        self._metrics.values["frame_bytes_out_total"] = self.hub.frame_bytes_out
-        self._metrics.values["alerts_out_total"] = self.hub.alerts_out
-        self._metrics.values["frames_old_term_total"] = self.hub.old_term_frames
-        self._metrics.values["newest_frame_bytes"] = self.hub.newest_bytes.total
-        self._metrics.values["newest_frames_evicted_total"] = self.hub.newest_bytes.evicted
+        self._metrics.values["frames_in_total"] = self.hub.delivery.frames_in
+        self._metrics.values["frame_bytes_in_total"] = self.hub.delivery.bytes_in
+        self._metrics.values["frames_out_total"] = self.hub.delivery.frames_out
+        self._metrics.values["frame_bytes_out_total"] = self.hub.delivery.frame_bytes_out
+        self._metrics.values["alerts_out_total"] = self.hub.delivery.alerts_out
+        self._metrics.values["frames_old_term_total"] = self.hub.delivery.old_term_frames
+        self._metrics.values["newest_frame_bytes"] = self.hub.delivery.newest_frames.total
+        self._metrics.values["newest_frames_evicted_total"] = self.hub.delivery.newest_frames.evicted
         self._metrics.values["frames_to_bus_total"] = self.link.frames_sent
         self._metrics.values["frames_skipped_bus_total"] = self.link.frames_skipped
         metrics = self._metrics.read()

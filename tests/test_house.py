@@ -68,6 +68,13 @@ PURE = (
     "gateway/hub/demand.py",
     "gateway/http/prometheus.py",
     "gateway/hub/registry.py",
+    "gateway/hub/delivery.py",
+    "gateway/hub/newest_frames.py",
+    "gateway/hub/notices.py",
+    "gateway/hub/reports.py",
+    "gateway/hub/streams.py",
+    "gateway/hub/subscription.py",
+    "gateway/hub/waiting_frames.py",
     "gateway/client/frame_reader.py",
     "gateway/hub/outbound_queue.py",
     "gateway/quotas.py",
@@ -334,7 +341,7 @@ def test_what_runs_again_and_again_runs_under_the_supervisor(path: Path) -> None
 def test_every_metric_that_is_declared_is_counted_and_every_one_that_is_counted_is_declared() -> None:
     """By the texts of the code: a declared name stands somewhere else than in its table, whole or made of a pattern."""
     from watchout.common.metrics import METRICS
-    from watchout.gateway.hub.outbound_queue import DropReason
+    from watchout.gateway.hub.subscription import DropReason
 
     counted: set[str] = {skip.metric for skip in DropReason}
     used: set[str] = set(counted)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from watchout.common.errors import CloseCode
-from watchout.gateway.hub.outbound_queue import Subscription
-from watchout.gateway.hub.registry import Camera, Viewer
+from watchout.gateway.hub.streams import PublisherSocket, Viewer
+from watchout.gateway.hub.subscription import Subscription
 
 
-class ClientSocket(Viewer, Camera, Protocol):
-    """The socket of one client; also the `Viewer` and the `Camera` that the hub delivers to.
+class ClientSocket(Viewer, PublisherSocket, Protocol):
+    """The socket of one client; also the `Viewer` and the `PublisherSocket` that the hub delivers to.
 
     `ClientHandler` calls it to reply, to pause reading while an answer of the store or the router is pending, and to
     close.
@@ -20,7 +20,7 @@ class ClientSocket(Viewer, Camera, Protocol):
     def closing(self) -> bool:
         """Whether the close has begun: nothing more is sent to the client."""
 
-    def message(self, message: bytes) -> None:
+    def send_message(self, message: bytes) -> None:
         """Send a ready-made message, after those that still wait; closes a client whose queue is full."""
 
     def hold(self) -> None:

@@ -40,8 +40,8 @@ from watchout.gateway.client.protocol import (
     Watch,
 )
 from watchout.gateway.context import Context
-from watchout.gateway.hub.outbound_queue import DropReason, Subscription
-from watchout.gateway.hub.registry import Publication
+from watchout.gateway.hub.streams import Publication
+from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import Owner
 from watchout.gateway.router_client import KeptAlert
 from watchout.identity import Identity, Token
@@ -126,7 +126,9 @@ class ClientHandler:
         if (commands := session.plain(size_bytes, now, clock_ms)) is not None:
             self.run(commands)
         else:
-            self._context.hub.plain_frame(publication, message, begin, end, timestamp, codec, more, now, clock_ms)
+            self._context.hub.delivery.on_plain_frame(
+                publication, message, begin, end, timestamp, codec, more, now, clock_ms
+            )
         return True
 
     def _heard(self, commands: list[Command], now: float, clock_ms: int) -> None:
@@ -160,7 +162,7 @@ class ClientHandler:
         """The session was looked up again, and something of it has changed."""
         self.run(self.session.renewed(identity, now_ms()))
         for subscription in self.session.subscriptions():
-            owner = self._context.hub.known_owner(subscription.stream)
+            owner = self._context.hub.last_known_owner(subscription.stream)
             if not self._context.authorization.allows(subscription, owner):
                 self.right_lost(subscription.stream)
 
@@ -194,7 +196,7 @@ class ClientHandler:
                 case Acknowledged():
                     self._socket.drain()
                 case Reply():
-                    self._socket.message(command.wire)
+                    self._socket.send_message(command.wire)
                 case Close():
                     self._close(command)
                 case Verify() | AskClaim() | AskOwner():
@@ -218,7 +220,7 @@ class ClientHandler:
 
     def _send_frame(self, command: SendFrame, now: float, clock_ms: int) -> None:
         if self.publication is not None:
-            self._context.hub.frame(
+            self._context.hub.delivery.on_frame(
                 self.publication,
                 text=command.text,
                 span=command.span,
@@ -262,15 +264,15 @@ class ClientHandler:
         if subscription.counted:
             subscription.counted = False
             self._context.connections.unsubscribed(subscription.identity.user_id)
-        if subscription.waits:
-            subscription.waits = False
+        if subscription.awaits_owner:
+            subscription.awaits_owner = False
             self._context.connections.waits_no_more(subscription.identity.user_id)
         self._socket.drop(subscription)
         self._context.count_dropped(subscription)
-        if subscription.skipped and subscription.skipped.keys() & _WORTH_A_LINE:
-            skipped = {str(why): count for why, count in subscription.skipped.items()}
+        if subscription.dropped and subscription.dropped.keys() & _WORTH_A_LINE:
+            skipped = {str(why): count for why, count in subscription.dropped.items()}
             _log.info("viewer missed frames", stream=subscription.stream, user=subscription.identity.user_id, **skipped)
-        self._context.hub.unwatch(subscription)
+        self._context.hub.unsubscribe(subscription)
 
     def _auth_timeout(self) -> None:
         self._auth_timer = None
@@ -394,11 +396,11 @@ class ClientHandler:
     def _change_owner(self, command: ChangeOwner) -> None:
         if self.publication is not None:
             self._let_strangers_go(self.publication.stream, command.owner)
-            self._context.hub.owner_changed(self.publication, command.owner)
+            self._context.hub.change_owner(self.publication, command.owner)
 
     def _let_strangers_go(self, stream: str, owner: Owner) -> None:
         for _, viewer in self._context.authorization.strangers(self._context.hub.viewers_of(stream), owner):
-            viewer.right_lost(stream)
+            viewer.on_permission_lost(stream)
 
     def _send_alert(self, command: SendAlert) -> None:
         now, identity = self._loop.time(), self.session.identity
@@ -423,10 +425,10 @@ class ClientHandler:
         subscription.counted = True
         self._context.connections.subscribed(subscription.identity.user_id)
         if command.word.owner is None:
-            subscription.waits = True
+            subscription.awaits_owner = True
             self._context.connections.waits(subscription.identity.user_id)
-        subscription.held = {} if command.alerts_since is not None else None
-        ask = self._context.hub.watch(subscription, self._socket, command.word, self._loop.time(), now_ms())
+        subscription.held_alerts = {} if command.alerts_since is not None else None
+        ask = self._context.hub.subscribe(subscription, self._socket, command.word, self._loop.time(), now_ms())
         if ask:
             self._context.router.ask_newest(subscription.stream)
         if command.alerts_since is not None:
@@ -480,24 +482,24 @@ class ClientHandler:
     async def _replay(self, subscription: Subscription, kept: list[KeptAlert]) -> None:
         # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
         replayed: set[str] = set()
-        subscription.replayed = frozenset(alert.id for alert in kept if alert.at >= subscription.began_ms)
+        subscription.replayed = frozenset(alert.id for alert in kept if alert.at >= subscription.subscribed_ms)
         for alert in kept:
             await self._socket.drained()
             if not self._stands(subscription):
                 return
-            owner = self._context.hub.known_owner(subscription.stream)
+            owner = self._context.hub.last_known_owner(subscription.stream)
             if self._context.authorization.may_hear_kept(subscription.identity, alert.owner, owner):
                 replayed.add(alert.id)
-                self._socket.message(wire.text_message(alert.json))
+                self._socket.send_message(wire.text_message(alert.json))
         self._release_held(subscription, replayed)
 
     def _release_held(self, subscription: Subscription, replayed: set[str]) -> None:
         if not self._stands(subscription):
             return
-        held, subscription.held = subscription.held or {}, None
-        if subscription.held_too_many:
+        held, subscription.held_alerts = subscription.held_alerts or {}, None
+        if subscription.held_alerts_overflowed:
             self._socket.too_slow("too many alerts came while the recent ones were sent")
             return
         for alert_id, message in held.items():
             if alert_id not in replayed:
-                self._socket.message(message)
+                self._socket.send_message(message)

@@ -21,7 +21,7 @@ from watchout.common.settings import Settings
 from watchout.gateway import wire
 from watchout.gateway.authorization import Authorization, Right
 from watchout.gateway.client import first_message
-from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import IgnoredCookie, Owner, StreamState
 from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
 from watchout.gateway.quotas import Allowance

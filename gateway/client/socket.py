@@ -34,13 +34,8 @@ from watchout.gateway.client.unfinished import FREE_BYTES
 from watchout.gateway.closed_transport import CLOSED_TRANSPORT
 from watchout.gateway.context import Context
 from watchout.gateway.error_response import SERVER, error_response
-from watchout.gateway.hub.outbound_queue import (
-    UNACKED_EVERY_S,
-    DropReason,
-    OutboundQueue,
-    OutboundQueueFull,
-    Subscription,
-)
+from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
+from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
 from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, limit_kernel_buffers, shares_writes
 from watchout.gateway.progress import OVER_S, TransferProgress
 from watchout.gateway.quotas import Place
@@ -285,13 +280,13 @@ class WebSocket(asyncio.BufferedProtocol):
         self._outbound_queue.blocked = True
         if self._handler is not None:
             for subscription in self._handler.session.subscriptions():
-                self._context.hub.stem(subscription)
+                self._context.hub.delivery.stop_direct_writes(subscription)
         self._count_kept()
 
     def _count_kept(self) -> None:
         """Count what the transport keeps for this client, which it has not taken."""
         identity = self._handler.session.identity if self._handler is not None else None
-        size, body = self._transport.get_write_buffer_size(), self._context.hub.writing
+        size, body = self._transport.get_write_buffer_size(), self._context.hub.delivery.writing
         if not size or identity is None or self.closing:
             return
         if body is not None and shares_writes(self._transport, self._loop):
@@ -299,7 +294,7 @@ class WebSocket(asyncio.BufferedProtocol):
         else:
             self._context.waiting_frames.hold(self, identity.user_id, self, size)
 
-    def frame_evicted(self) -> None:
+    def on_frame_evicted(self) -> None:
         """The frame of which this client has taken a part gives way to those of others: end it, to come back."""
         if not self._lost:
             self._context.metrics.count("closed_slow_total")
@@ -512,37 +507,37 @@ class WebSocket(asyncio.BufferedProtocol):
             else:
                 self._read(True)
 
-    # ── hub.Viewer and hub.Camera ────────────────────────────────────────────────────────────────────────────────
+    # ── hub.streams.Viewer and PublisherSocket ───────────────────────────────────────────────────────────────────────
 
-    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame for this viewer, if its lanes take it."""
         if self.closing:
             return
         if subscription.format == "binary" and not frame.has_binary:  # it replaces no picture that waits
-            subscription.skip(DropReason.UNDECODABLE)
+            subscription.drop(DropReason.UNDECODABLE)
             self._context.metrics.count("frames_undecodable_total")
             self._context.router.undecodable(frame, frame.fault, now_ms())
             return
-        if self._outbound_queue.frame(subscription, frame, now):
+        if self._outbound_queue.offer_frame(subscription, frame, now):
             encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire
             if encoded is None and (encoded := self._encode(subscription, frame)) is None:
-                subscription.unsent()
+                subscription.mark_undecodable()
                 return
             self._count_out(encoded)
             self._write_whole(encoded)
             if subscription.sampler is None and subscription.window is None and not self._outbound_queue.blocked:
-                self._context.hub.flow(subscription, self._transport.write)
-        elif subscription.slot is not None:
+                self._context.hub.delivery.start_direct_writes(subscription, self._transport.write)
+        elif subscription.waiting_frame is not None:
             self._arm_window_timer()
 
-    def message(self, message: bytes) -> None:
+    def send_message(self, message: bytes) -> None:
         """An answer, alert or status for this client."""
         if self.closing:
             return
         if wire.is_error(message):
             self._context.metrics.count("client_errors_total")
         try:
-            write = self._outbound_queue.message(message)
+            write = self._outbound_queue.offer_message(message)
         except OutboundQueueFull as full:
             _log.info("viewer closed, its alert lane is full", messages=full.messages, bytes=full.pending_bytes)
             self.too_slow()
@@ -550,12 +545,12 @@ class WebSocket(asyncio.BufferedProtocol):
         if write:
             self._transport.write(message)
 
-    def right_lost(self, stream: str) -> None:
+    def on_permission_lost(self, stream: str) -> None:
         """This viewer may watch a stream no more."""
         if self._handler is not None:
             self._handler.right_lost(stream)
 
-    def taken_over(self, stream: str) -> None:
+    def on_taken_over(self, stream: str) -> None:
         """Another socket has this camera's stream."""
         if self._handler is not None:
             self._handler.taken_over(stream)
@@ -578,9 +573,9 @@ class WebSocket(asyncio.BufferedProtocol):
         return encoded
 
     def _count_out(self, encoded: bytes) -> None:
-        hub = self._context.hub
-        hub.frames_out += 1
-        hub.frame_bytes_out += len(encoded)
+        delivery = self._context.hub.delivery
+        delivery.frames_out += 1
+        delivery.frame_bytes_out += len(encoded)
 
     def drain(self) -> None:
         """Write what waits, as far as the socket and the windows take it."""
@@ -590,7 +585,7 @@ class WebSocket(asyncio.BufferedProtocol):
             if waiting is None:
                 break
             self._write_whole(waiting)
-        if self._outbound_queue.waiting[1]:
+        if self._outbound_queue.depth[1]:
             self._arm_window_timer()
         if not self._outbound_queue.blocked:
             self._tell_drained()
@@ -613,7 +608,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     async def drained(self) -> None:
         """Wait until no message waits for this client, or the client is gone."""
-        while not self.closing and (self._outbound_queue.blocked or self._outbound_queue.waiting[0]):
+        while not self.closing and (self._outbound_queue.blocked or self._outbound_queue.depth[0]):
             if self._drained is None:
                 self._drained = self._loop.create_future()
             await asyncio.shield(self._drained)
@@ -625,7 +620,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def drop(self, subscription: Subscription) -> None:
         """What waits for this subscription is not wanted any more."""
-        self._outbound_queue.drop(subscription)
+        self._outbound_queue.remove(subscription)
 
     def too_slow(self, why: str | None = None) -> None:
         """This client does not take its alerts: end it, and let it come back for them."""
@@ -633,7 +628,7 @@ class WebSocket(asyncio.BufferedProtocol):
             return
         self._context.metrics.count("closed_slow_total")
         self._outbound_queue.blocked = False  # what still waits is not sent: the code tells the client to come back
-        self._outbound_queue.forget_messages()
+        self._outbound_queue.clear_messages()
         if self._handler is not None:
             self._handler.run(self._handler.session.slow(now_ms(), why))
 
@@ -641,7 +636,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """Send what still waits in the message lane, then the close."""
         if self.closing:
             return
-        while self._outbound_queue.waiting[0] and (waiting := self._outbound_queue.next(self._loop.time())) is not None:
+        while self._outbound_queue.depth[0] and (waiting := self._outbound_queue.next(self._loop.time())) is not None:
             self._transport.write(waiting)
         self._ending()
         if self._protocol.state is OPEN:
@@ -686,10 +681,10 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _write_whole(self, data: bytes) -> None:
         """Write bytes that other clients may get as well."""
-        hub = self._context.hub
-        hub.writing = data
+        delivery = self._context.hub.delivery
+        delivery.writing = data
         self._transport.write(data)
-        hub.writing = None
+        delivery.writing = None
 
     def _write_eof(self) -> None:
         self._wrote_eof = True

@@ -39,7 +39,7 @@ from watchout.gateway.http.prometheus import Stats, render_metrics
 from watchout.gateway.http.queries import AlertQuery
 from watchout.gateway.http.responses import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
 from watchout.gateway.http.webhook_requests import Replays, Signed, WebhookFault, alert_id, read_headers
-from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.listen.dispatch import HttpConnection
 from watchout.gateway.listen.head import HeadFault, check_fields
 from watchout.gateway.model import Owner, StreamState
@@ -344,7 +344,7 @@ class _Http:
             listener = listener_of(request)
             taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
             watching = Mjpeg(context, subscription, taste, None if listener is None else listener.write_monitor)
-            if context.hub.watch(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
+            if context.hub.subscribe(subscription, watching, word, asyncio.get_running_loop().time(), now_ms()):
                 context.router.ask_newest(stream)
             return await watching.serve(request)
         finally:

@@ -27,7 +27,7 @@ from watchout.gateway.http.mjpeg_parts import (
     Taste,
     part_head,
 )
-from watchout.gateway.hub.outbound_queue import DropReason, Subscription
+from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.kernel_buffers import shares_writes
 from watchout.gateway.write_monitor import WriteMonitor
 from watchout.identity import Identity
@@ -48,7 +48,7 @@ class _Shown:
     def __init__(self, mjpeg: Mjpeg) -> None:
         self._mjpeg = weakref.ref(mjpeg)  # it has this one: a cycle would live until a collection
 
-    def frame_evicted(self) -> None:
+    def on_frame_evicted(self) -> None:
         """The frame gives way to those of others: the response ends, and its reader comes back."""
         if (mjpeg := self._mjpeg()) is not None:
             mjpeg.end()
@@ -88,13 +88,13 @@ class Mjpeg:
                 await response.write_eof()
         finally:
             self._writing = None  # `_full` counts nothing any more
-            self._context.hub.unwatch(self._subscription)
+            self._context.hub.unsubscribe(self._subscription)
             self._context.presence.remove(self)
             self._context.moving_pictures.discard(self)
             self._context.waiting_frames.release(self)
             self._context.waiting_frames.release(self._shows)
             if self._newest is not None:
-                self._subscription.skip(DropReason.GONE)
+                self._subscription.drop(DropReason.GONE)
             self.count_dropped()
         return response
 
@@ -112,8 +112,8 @@ class Mjpeg:
                 self._shown = frame
                 self._context.waiting_frames.release(self)
                 self._context.waiting_frames.hold(self._shows, self._user, frame, frame.size_bytes)
-                self._context.hub.frames_out += 1
-                self._context.hub.frame_bytes_out += await self._send_part(frame, response)
+                self._context.hub.delivery.frames_out += 1
+                self._context.hub.delivery.frame_bytes_out += await self._send_part(frame, response)
                 silence.new_part(loop.time())
             elif loop.time() < silence.until or self._ended:
                 pass
@@ -139,27 +139,27 @@ class Mjpeg:
 
     # ── hub.Viewer ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """A frame of the stream: it waits until the one before is written."""
         if not frame.is_picture:  # it replaces no picture that waits
             self._cannot_show(frame, frame.fault)
             return
         if not self._taste.takes(frame.codec) or not frame.is_key:  # each part is decoded by itself
-            subscription.skip(DropReason.CODEC)
+            subscription.drop(DropReason.CODEC)
             return
         waiting = subscription.last_frame_id if self._newest is None else self._newest.frame_id
         if frame.frame_id <= waiting:
-            subscription.skip(DropReason.OLD)
+            subscription.drop(DropReason.OLD)
             return
         if subscription.sampler is not None and not subscription.sampler.take(now):
-            subscription.skip(DropReason.RATE)
+            subscription.drop(DropReason.RATE)
             return
         if not self._taste.can_show(frame):
             self._cannot_show(frame, f"this {frame.codec.name} is broken: its head does not say a size to be shown in")
             return
         if self._newest is not None:
-            subscription.skip(DropReason.SLOW)
-        subscription.sent(frame, now)
+            subscription.drop(DropReason.SLOW)
+        subscription.mark_sent(frame, now)
         self._newest = frame
         self._news.set()
         self._context.waiting_frames.hold(self, self._user, frame, frame.size_bytes)
@@ -171,21 +171,21 @@ class Mjpeg:
             size = transport.get_write_buffer_size()
             self._context.waiting_frames.hold(self._shows, self._user, self._shows, size)
 
-    def frame_evicted(self) -> None:
+    def on_frame_evicted(self) -> None:
         """The frame that waits gives way to those of others."""
         if self._newest is not None:
             self._newest = None
-            self._subscription.skip(DropReason.SLOW)
+            self._subscription.drop(DropReason.SLOW)
 
     def _cannot_show(self, frame: Frame, fault: str) -> None:
-        self._subscription.skip(DropReason.UNDECODABLE)
+        self._subscription.drop(DropReason.UNDECODABLE)
         self._context.metrics.count("frames_undecodable_total")
         self._context.router.undecodable(frame, fault, now_ms())
 
-    def message(self, message: bytes) -> None:
+    def send_message(self, message: bytes) -> None:
         """Status is not for pictures: who waits for a camera waits."""
 
-    def right_lost(self, stream: str) -> None:
+    def on_permission_lost(self, stream: str) -> None:
         """It may not be watched any more."""
         del stream
         self.end()
@@ -201,7 +201,7 @@ class Mjpeg:
         """The session says something else now."""
         self._subscription.identity = identity
         if not self._context.authorization.allows(
-            self._subscription, self._context.hub.known_owner(self._subscription.stream)
+            self._subscription, self._context.hub.last_known_owner(self._subscription.stream)
         ):
             self.end()
 
@@ -215,7 +215,7 @@ class Mjpeg:
         self._shown = None
         if self._newest is not None:
             self._newest = None
-            self._subscription.skip(DropReason.GONE)
+            self._subscription.drop(DropReason.GONE)
         self._news.set()
         if self._writing is not None:  # what a slow reader has not read yet is not for it any more
             self._writing.abort()

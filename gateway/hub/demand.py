@@ -1,7 +1,7 @@
-"""What is worth sending: what a camera that asked for ``demand`` is told, and when. Pure; `now` in seconds.
+"""Decides when a publisher is sent a changed ``demand``: how many viewers want its frames, and at which rate. Pure.
 
-A demand that rises is told at once, so that a viewer sees the next picture. One that falls is told after a moment, and
-none more often than that: viewers reload their pages, and gateways their bond with the router.
+A demand that rises is sent at once, so that a viewer sees the next picture. A demand that falls is sent only after it
+stayed lower for a while, and changes are limited in rate: viewers reload pages, and gateways rejoin the router.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-#: How long a demand must have been lower before it is told.
-FALLS_AFTER_S: Final = 1.0
-#: The least time between two demands that are told.
-TELL_EVERY_S: Final = 0.25
+#: A lower demand is sent after it stayed lower for this many seconds.
+FALL_DELAY_S: Final = 1.0
+#: Least time between two demands that are sent, in seconds.
+MIN_INTERVAL_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How many watch a stream, and how many frames per second somebody wants; 0: nobody wants any."""
+    """What the viewers of a stream want together: their number, and the highest rate in frames per second; 0: none."""
 
     viewers: int
     fps: float
@@ -27,36 +27,39 @@ class Wanted:
 NOTHING: Final = Wanted(0, 0.0)
 
 
-def wanted(viewers: int, rates: Iterable[float | None], unlimited_fps: float) -> Wanted:
-    """What those want together whose highest rates these are; None: as many as there are, which is `unlimited_fps`."""
+def combine(viewers: int, rates: Iterable[float | None], unlimited_fps: float) -> Wanted:
+    """Combine the highest rates of all viewers in frames per second; `unlimited_fps` stands for None (every frame)."""
     return Wanted(viewers, max((unlimited_fps if rate is None else rate for rate in rates), default=0.0))
 
 
 class Demand:
-    """What one camera was told."""
+    """The demand that one publisher was last sent. Created at register when the publisher consumes ``demand``.
 
-    __slots__ = ("_lower_since", "_told", "_told_at")
+    `PublisherNotices` calls `take` whenever the demand may have changed, and again later while it is not `is_current`.
+    """
+
+    __slots__ = ("_lower_since", "_sent", "_sent_at")
 
     def __init__(self) -> None:
-        self._told: Wanted | None = None
-        self._told_at = float("-inf")
+        self._sent: Wanted | None = None
+        self._sent_at = float("-inf")
         self._lower_since: float | None = None
 
-    def settled(self, now_is: Wanted) -> bool:
-        """Whether the camera knows this already."""
-        return now_is == self._told
+    def is_current(self, wanted: Wanted) -> bool:
+        """Return whether the publisher was last sent exactly this demand."""
+        return wanted == self._sent
 
-    def tell(self, now_is: Wanted, now: float) -> bool:
-        """Whether this is to be told now; it then counts as told. Ask again in a while when it is not `settled`."""
-        if self.settled(now_is):
+    def take(self, wanted: Wanted, now: float) -> bool:
+        """Return whether `wanted` is to be sent at `now` (seconds); it is then recorded as sent."""
+        if self.is_current(wanted):
             self._lower_since = None
             return False
-        if self._told is not None and now_is.fps <= self._told.fps and now_is.viewers <= self._told.viewers:
+        if self._sent is not None and wanted.fps <= self._sent.fps and wanted.viewers <= self._sent.viewers:
             if self._lower_since is None:
                 self._lower_since = now
-            if now - self._lower_since < FALLS_AFTER_S:
+            if now - self._lower_since < FALL_DELAY_S:
                 return False
-        elif now - self._told_at < TELL_EVERY_S:
+        elif now - self._sent_at < MIN_INTERVAL_S:
             return False
-        self._told, self._told_at, self._lower_since = now_is, now, None
+        self._sent, self._sent_at, self._lower_since = wanted, now, None
         return True

@@ -1,6 +1,6 @@
-"""How many bytes the frames hold that viewers have not taken: each counted once however many wait for it. Pure.
+"""Bounds the memory of frames that wait for slow viewers; each frame counts once, however many viewers wait. Pure.
 
-Past the bound the user who has the most loses his oldest one, until what is left fits.
+Past the bound the user with the most bytes loses their oldest frame, until the rest fits.
 """
 
 from __future__ import annotations
@@ -12,48 +12,65 @@ from typing import Final, Protocol
 from watchout.common.toolbox.largest import Largest
 
 
-class Holder(Protocol):
-    """A socket, subscription or answer that keeps one frame."""
+class WaitingHolder(Protocol):
+    """A socket, subscription or HTTP response that holds one frame until it is written."""
 
     def __hash__(self) -> int: ...
 
-    def frame_evicted(self) -> None:
-        """Let go of the frame at once. It is counted no more."""
+    def on_frame_evicted(self) -> None:
+        """Handle that the held frame was evicted: discard it at once. It is not counted any more."""
 
 
 class _Entry:
-    """What one user's holders keep of one frame."""
+    """The holders of one user that hold the same frame. Created and removed by `WaitingFrames`."""
 
     __slots__ = ("body", "holders")
 
     def __init__(self, body: object) -> None:
-        self.body: Final = body  # kept so that its id stays its own
-        self.holders: dict[Holder, None] = {}
+        self.body: Final = body  # a reference, so that its `id()` is not reused
+        self.holders: dict[WaitingHolder, None] = {}
 
 
 class WaitingFrames:
-    """Bodies of frames by user and holder; not over `max_bytes` together, but always room for one."""
+    """Accounts for the bytes of waiting frames, by user and holder. One per gateway, in `Context`.
 
-    __slots__ = ("_entries", "_holds", "_max_bytes", "_sizes", "_users", "evicted", "total_bytes")
+    Args:
+        max_bytes: Most bytes of all frames together (`WAITING_FRAME_BYTES`); one single frame may exceed it.
+
+    Attributes:
+        total_bytes: Bytes of all frames.
+        evicted: Evictions so far: one for each frame and user.
+    """
+
+    __slots__ = ("_entries", "_held", "_max_bytes", "_sizes", "_users", "evicted", "total_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        #: By user and id of a body, in the order in which they came.
+        #: By user and `id()` of a body, oldest first.
         self._entries: dict[Hashable, OrderedDict[int, _Entry]] = {}
-        self._holds: dict[Holder, tuple[Hashable, int]] = {}
-        #: By id of a body: its bytes, and how many users have it.
+        #: User and `id()` of the body that each holder holds.
+        self._held: dict[WaitingHolder, tuple[Hashable, int]] = {}
+        #: Bytes and number of users of each body, by its `id()`.
         self._sizes: dict[int, tuple[int, int]] = {}
         self._users: Largest[Hashable] = Largest()
-        #: Bytes of all bodies, and how many entries gave way so far.
         self.total_bytes = self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def hold(self, holder: Holder, user: Hashable, body: object, size_bytes: int) -> None:
-        """`holder` keeps this body of so many bytes from now on, and no other. Some give way, possibly `holder`."""
+    def hold(self, holder: WaitingHolder, user: Hashable, body: object, size_bytes: int) -> None:
+        """Record that `holder` holds `body` instead of what it held before.
+
+        Past the bound others are evicted before this returns, possibly `holder` itself.
+
+        Args:
+            holder: Gets `on_frame_evicted` when the body is evicted.
+            user: The user whose share the body counts to.
+            body: The frame, or another object that stands for it; the same object counts once.
+            size_bytes: Bytes of the body; ignored when it is held already.
+        """
         key = id(body)
-        if (before := self._holds.get(holder)) is not None:
+        if (before := self._held.get(holder)) is not None:
             if before == (user, key) and self._sizes[key][0] == size_bytes:
                 return
             self.release(holder)
@@ -67,13 +84,13 @@ class WaitingFrames:
             if not users:
                 self.total_bytes += size_bytes
         entry.holders[holder] = None
-        self._holds[holder] = user, key
+        self._held[holder] = user, key
         while self.total_bytes > self._max_bytes and len(self._sizes) > 1:
             self._evict()
 
-    def release(self, holder: Holder) -> None:
-        """It keeps nothing any more. It may be called again."""
-        user, key = self._holds.pop(holder, (None, 0))
+    def release(self, holder: WaitingHolder) -> None:
+        """Record that `holder` holds nothing. May be called again."""
+        user, key = self._held.pop(holder, (None, 0))
         if not key:
             return
         entries = self._entries[user]
@@ -93,9 +110,10 @@ class WaitingFrames:
             self.total_bytes -= size_bytes
 
     def _evict(self) -> None:
+        """Evict the oldest frame of the user with the most bytes."""
         user = self._users.largest()
         oldest = next(iter(self._entries[user].values()))
         self.evicted += 1
         for holder in list(oldest.holders):
             self.release(holder)
-            holder.frame_evicted()
+            holder.on_frame_evicted()

@@ -32,7 +32,7 @@ from watchout.common.errors import CloseCode
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client.protocol import ClientProtocol, Close, Command, Path, Reply, Watch
-from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import IgnoredCookie, Owner, StreamState
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 from watchout.identity import Identity

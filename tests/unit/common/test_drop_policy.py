@@ -27,8 +27,9 @@ from watchout.ctl.sources.open import Source
 from watchout.gateway.authorization import Owner
 from watchout.gateway.http.mjpeg import Mjpeg
 from watchout.gateway.http.mjpeg_parts import Taste
-from watchout.gateway.hub.outbound_queue import DropReason, OutboundQueue, Subscription
+from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub, StreamState
+from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.identity import Identity
 from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.scheduler import Offered, Scheduler, SendFrame
@@ -175,22 +176,22 @@ class Viewer:
         self.decoder = Decoder()
         self.queue = OutboundQueue(Settings(), lambda _, frame: frame.picture)
 
-    def frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
-        if self.queue.frame(subscription, frame, now):
+    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        if self.queue.offer_frame(subscription, frame, now):
             self.decoder.decode(frame.picture)
             if subscription.window is None and not self.queue.blocked:
-                self.hub.flow(subscription, self.decoder.decode)
+                self.hub.delivery.start_direct_writes(subscription, self.decoder.decode)
 
-    def message(self, message: bytes) -> None:
+    def send_message(self, message: bytes) -> None:
         """Nothing."""
 
-    def right_lost(self, stream: str) -> None:
+    def on_permission_lost(self, stream: str) -> None:
         """Nothing."""
 
 
 @given(EVENTS, st.sampled_from([None, 1, 3]), st.booleans())
 def test_a_viewer(events: list[str], window: int | None, last_frame: bool) -> None:
-    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
     viewer = Viewer(hub)
     subscription = Subscription(
         "door",
@@ -201,13 +202,13 @@ def test_a_viewer(events: list[str], window: int | None, last_frame: bool) -> No
         window=window,
         last_frame=last_frame,
     )
-    hub.watch(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)
+    hub.subscribe(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)
     for event, came in numbered(events):
         if came is not None:
-            hub.remote_frame(came, 0.0)
+            hub.delivery.on_remote_frame(came, 0.0)
         elif event == "full":
             viewer.queue.blocked = True
-            hub.stem(subscription)
+            hub.delivery.stop_direct_writes(subscription)
         else:
             viewer.queue.blocked = False
             subscription.acknowledge(1 << 32)
@@ -216,17 +217,17 @@ def test_a_viewer(events: list[str], window: int | None, last_frame: bool) -> No
 
 
 def test_a_delta_frame_is_neither_the_newest_frame_nor_a_fault() -> None:
-    hub = Hub(woken=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
     viewer = Viewer(hub)
     subscription = Subscription("door", ANN, video=True, alerts=False, format="binary")
-    hub.watch(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)
+    hub.subscribe(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)
     for number in (1, 2, 4):
-        hub.remote_frame(frame(number, key=number == 1), 0.0)
-    newest = hub.newest("door")
+        hub.delivery.on_remote_frame(frame(number, key=number == 1), 0.0)
+    newest = hub.delivery.newest_frame("door")
     assert newest is not None
     assert newest.frame_id == 1
     assert viewer.decoder.decoded == [1, 2]
-    assert subscription.skipped == {DropReason.UNDECODABLE: 1}
+    assert subscription.dropped == {DropReason.UNDECODABLE: 1}
 
 
 @given(EVENTS)
@@ -237,9 +238,9 @@ def test_a_moving_picture(events: list[str]) -> None:
     mjpeg = Mjpeg(SimpleNamespace(waiting_frames=waiting), subscription, Taste(), None)  # type: ignore[arg-type]
     for event, came in numbered(events):
         if came is not None:
-            mjpeg.frame(subscription, came, 0.0)
+            mjpeg.send_frame(subscription, came, 0.0)
         elif event == "full":
-            mjpeg.frame_evicted()
+            mjpeg.on_frame_evicted()
         assert mjpeg._newest is None or mjpeg._newest.is_key
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from watchout.common.settings import Settings, load
 from watchout.gateway.authorization import POLICIES, Authorization, Right
-from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
 

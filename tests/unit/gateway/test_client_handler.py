@@ -12,7 +12,7 @@ from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import handler
 from watchout.gateway.client.handler import MAX_REPLAYS, ClientHandler
-from watchout.gateway.hub.outbound_queue import Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 from watchout.gateway.router_client import KeptAlert
 from watchout.identity import Identity
@@ -34,7 +34,7 @@ class Talk:
         context = SimpleNamespace(
             router=SimpleNamespace(alerts=self._alerts),
             authorization=Authorization(Settings()),
-            hub=SimpleNamespace(known_owner=lambda _: Owner("ann"), unwatch=lambda _: None),
+            hub=SimpleNamespace(last_known_owner=lambda _: Owner("ann"), unsubscribe=lambda _: None),
             replays=asyncio.Semaphore(32),
             replays_of=lambda _: self.of_user,
             tasks=self.tasks,
@@ -42,7 +42,11 @@ class Talk:
             count_dropped=lambda subscription: None,
         )
         socket = SimpleNamespace(
-            closing=False, message=self.sent.append, drained=self._drained, too_slow=self._too_slow, drop=lambda _: None
+            closing=False,
+            send_message=self.sent.append,
+            drained=self._drained,
+            too_slow=self._too_slow,
+            drop=lambda _: None,
         )
         session = SimpleNamespace(
             subscriptions=lambda: self.wanted,
@@ -64,7 +68,7 @@ class Talk:
 
     def subscribe(self, stream: str = "door") -> Subscription:
         subscription = Subscription(stream, Identity("ann", "s"), video=False, alerts=True)
-        subscription.held = {}
+        subscription.held_alerts = {}
         self.wanted.append(subscription)
         self.talk._replay_later(subscription, 7)
         return subscription
@@ -79,12 +83,12 @@ async def test_an_alert_that_came_during_the_replay_follows_it() -> None:
     talk = Talk()
     subscription = talk.subscribe()
     await settle()
-    assert subscription.held is not None
-    subscription.held |= {"a2": b"live", "a1": b"the same again"}
+    assert subscription.held_alerts is not None
+    subscription.held_alerts |= {"a2": b"live", "a1": b"the same again"}
     talk.answer.set_result([KeptAlert("a1", "ann", b"{}"), KeptAlert("a0", "eve", b"{}")])
     await settle()
     assert talk.sent == [b"\x81\x02{}", b"live"]
-    assert subscription.held is None
+    assert subscription.held_alerts is None
 
 
 async def test_who_lost_the_stream_during_the_replay_gets_nothing_of_it() -> None:
@@ -104,11 +108,11 @@ async def test_one_socket_replays_one_stream_after_another_and_not_without_end()
     await settle()
     assert talk.fetches == 1
     assert len(talk.errors) == 1
-    assert subscriptions[-1].held is None  # it has the live ones at least
+    assert subscriptions[-1].held_alerts is None  # it has the live ones at least
     for subscription in subscriptions:
         talk.talk._unwatch(subscription)
     await settle()
-    assert talk.subscribe("again").held == {}
+    assert talk.subscribe("again").held_alerts == {}
     await talk.tasks.close()
 
 
@@ -141,10 +145,10 @@ async def test_who_has_no_turn_in_time_goes_on_with_the_live_ones(monkeypatch: p
     talk = Talk()
     talk.of_user = asyncio.Semaphore(0)
     subscription = talk.subscribe()
-    assert subscription.held is not None
-    subscription.held["a1"] = b"live"
+    assert subscription.held_alerts is not None
+    subscription.held_alerts["a1"] = b"live"
     async with asyncio.timeout(5):
-        while subscription.held is not None:
+        while subscription.held_alerts is not None:
             await asyncio.sleep(0.01)
     assert talk.sent == [b"live"]
     assert "door" in talk.errors[0]
@@ -155,7 +159,7 @@ async def test_where_live_alerts_came_too_fast_meanwhile_the_viewer_comes_back_f
     talk = Talk()
     subscription = talk.subscribe()
     await settle()
-    subscription.held_too_many = True
+    subscription.held_alerts_overflowed = True
     talk.answer.set_result([])
     await settle()
     assert (talk.slow, talk.sent) == (1, [])

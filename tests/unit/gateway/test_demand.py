@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.gateway.hub.demand import FALLS_AFTER_S, NOTHING, TELL_EVERY_S, Demand, Wanted, wanted
+from watchout.gateway.hub.demand import FALL_DELAY_S, MIN_INTERVAL_S, NOTHING, Demand, Wanted, combine
 
 
 @pytest.mark.parametrize(
@@ -22,36 +22,36 @@ from watchout.gateway.hub.demand import FALLS_AFTER_S, NOTHING, TELL_EVERY_S, De
     ],
 )
 def test_what_is_wanted_is_the_highest_rate_of_those_who_want_any(rates: list[float | None], fps: float) -> None:
-    assert wanted(3, rates, 30.0) == Wanted(3, fps)
+    assert combine(3, rates, 30.0) == Wanted(3, fps)
 
 
 def test_a_camera_is_told_at_once_that_nobody_watches_and_that_somebody_does() -> None:
     demand = Demand()
-    assert demand.tell(NOTHING, 0.0)
-    assert not demand.tell(NOTHING, 5.0)
-    assert demand.tell(Wanted(1, 30.0), 5.0)
-    assert demand.settled(Wanted(1, 30.0))
+    assert demand.take(NOTHING, 0.0)
+    assert not demand.take(NOTHING, 5.0)
+    assert demand.take(Wanted(1, 30.0), 5.0)
+    assert demand.is_current(Wanted(1, 30.0))
 
 
 def test_a_demand_that_falls_for_a_moment_is_not_told() -> None:
     demand = Demand()
-    demand.tell(Wanted(1, 30.0), 0.0)
-    assert not demand.tell(NOTHING, 10.0)
-    assert not demand.tell(Wanted(1, 30.0), 10.5)
-    assert not demand.tell(NOTHING, 20.0)
-    assert not demand.tell(NOTHING, 20.0 + FALLS_AFTER_S - 0.01)
-    assert demand.tell(NOTHING, 20.0 + FALLS_AFTER_S)
+    demand.take(Wanted(1, 30.0), 0.0)
+    assert not demand.take(NOTHING, 10.0)
+    assert not demand.take(Wanted(1, 30.0), 10.5)
+    assert not demand.take(NOTHING, 20.0)
+    assert not demand.take(NOTHING, 20.0 + FALL_DELAY_S - 0.01)
+    assert demand.take(NOTHING, 20.0 + FALL_DELAY_S)
 
 
 def test_fewer_viewers_at_a_higher_rate_are_a_demand_that_rises() -> None:
     demand = Demand()
-    demand.tell(Wanted(5, 2.0), 0.0)
-    assert demand.tell(Wanted(1, 30.0), 1.0)
+    demand.take(Wanted(5, 2.0), 0.0)
+    assert demand.take(Wanted(1, 30.0), 1.0)
 
 
 def test_viewers_that_come_one_by_one_are_told_now_and_then() -> None:
     demand = Demand()
-    told = [n for n in range(1, 101) if demand.tell(Wanted(n, 30.0), n * TELL_EVERY_S / 10)]
+    told = [n for n in range(1, 101) if demand.take(Wanted(n, 30.0), n * MIN_INTERVAL_S / 10)]
     assert told[0] == 1
     assert len(told) <= 11
 
@@ -63,11 +63,11 @@ def test_in_the_end_the_camera_knows(steps: list[tuple[int, float, float]]) -> N
     for viewers, fps, gap in steps:
         now += gap
         now_is = Wanted(viewers, fps)
-        if demand.tell(now_is, now):
-            assert now - told_at >= TELL_EVERY_S or told_at == float("-inf")
+        if demand.take(now_is, now):
+            assert now - told_at >= MIN_INTERVAL_S or told_at == float("-inf")
             told_at = now
-            assert demand.settled(now_is)
-    demand.tell(now_is, now)
-    demand.tell(now_is, now + TELL_EVERY_S)
-    demand.tell(now_is, now + TELL_EVERY_S + FALLS_AFTER_S)
-    assert demand.settled(now_is)
+            assert demand.is_current(now_is)
+    demand.take(now_is, now)
+    demand.take(now_is, now + MIN_INTERVAL_S)
+    demand.take(now_is, now + MIN_INTERVAL_S + FALL_DELAY_S)
+    assert demand.is_current(now_is)

@@ -35,7 +35,7 @@ class Moving:
             presence=self.presence, draining=False, authenticator=SimpleNamespace(verify=self._verify),
         )  # fmt: skip
         self.socket = SimpleNamespace(
-            closing=False, message=self.said.append, close=self._close, hold=lambda: None, resume=lambda: None,
+            closing=False, send_message=self.said.append, close=self._close, hold=lambda: None, resume=lambda: None,
             trust=lambda: None, drain=lambda: None,
         )  # fmt: skip
         self.talk = ClientHandler(context, self.socket, viewer(settings=self.settings))  # type: ignore[arg-type]

@@ -12,8 +12,9 @@ from tests.unit.gateway.test_hub import Phone, Screen
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
-from watchout.gateway.hub.newest_frames import NewestBytes
-from watchout.gateway.hub.registry import IDLE_AFTER_S, Hub, Publication
+from watchout.gateway.hub.newest_frames import NewestFrames
+from watchout.gateway.hub.registry import IDLE_AFTER_S, Hub
+from watchout.gateway.hub.streams import Publication
 from watchout.gateway.model import Owner
 
 PICTURE = b"\xff\xd8\xff\xe0" + bytes(30_000)
@@ -28,14 +29,14 @@ TOKEN = b'"' + pybase64.b64encode(PICTURE) + b'"'
     ),
 )
 def test_the_bound_holds_and_the_one_that_came_first_gives_way(most: int, steps: list[tuple[str, str, int]]) -> None:
-    newest = NewestBytes(most)
+    newest = NewestFrames(most)
     model: dict[str, int] = {}
     for what, stream, size in steps:
         if what == "drop":
-            newest.drop(stream)
+            newest.remove(stream)
             model.pop(stream, None)
         elif what == "came" or stream in model:
-            gone = newest.came(stream, size) if what == "came" else newest.grew(stream, size)
+            gone = newest.put(stream, size) if what == "came" else newest.resize(stream, size)
             if what == "came":
                 model.pop(stream, None)
             model[stream] = size
@@ -46,20 +47,20 @@ def test_the_bound_holds_and_the_one_that_came_first_gives_way(most: int, steps:
                 del model[first]
             assert gone == expected
         else:
-            assert newest.grew(stream, size) == []
+            assert newest.resize(stream, size) == []
         assert newest.total == sum(model.values())
         assert len(newest) == len(model)
 
 
 def test_a_stream_that_sends_again_is_behind_the_others() -> None:
-    newest = NewestBytes(30)
+    newest = NewestFrames(30)
     for stream in "aba":
-        assert newest.came(stream, 10) == []
-    assert newest.came("c", 20) == ["b"]
+        assert newest.put(stream, 10) == []
+    assert newest.put("c", 20) == ["b"]
 
 
 def made_hub(newest_bytes: int) -> Hub:
-    return Hub(woken=lambda: None, to_bus=lambda _: None, newest_bytes=newest_bytes)
+    return Hub(wake=lambda: None, to_bus=lambda _: None, newest_bytes=newest_bytes)
 
 
 def camera(hub: Hub, stream: str, term: int = 1) -> Publication:
@@ -71,7 +72,7 @@ def camera(hub: Hub, stream: str, term: int = 1) -> Publication:
 
 def shows(hub: Hub, publication: Publication, *, text: bool = True, now: float = 0.0) -> None:
     token, picture, codec = (TOKEN, None, None) if text else (None, PICTURE, Codec.JPEG)
-    hub.frame(publication, text=token, picture=picture, codec=codec, timestamp=1, now=now, now_ms=START_MS)
+    hub.delivery.on_frame(publication, text=token, picture=picture, codec=codec, timestamp=1, now=now, now_ms=START_MS)
 
 
 def test_of_many_quiet_cameras_the_newest_pictures_are_kept_within_the_bytes() -> None:
@@ -79,12 +80,12 @@ def test_of_many_quiet_cameras_the_newest_pictures_are_kept_within_the_bytes() -
     cameras = [camera(hub, f"cam-{number}") for number in range(10)]
     for publication in cameras:
         shows(hub, publication)
-    kept = [publication.stream for publication in cameras if hub.newest(publication.stream) is not None]
+    kept = [publication.stream for publication in cameras if hub.delivery.newest_frame(publication.stream) is not None]
     assert kept == ["cam-7", "cam-8", "cam-9"]
-    assert hub.newest_bytes.evicted == 7
+    assert hub.delivery.newest_frames.evicted == 7
     shows(hub, cameras[0])
-    assert hub.newest("cam-0") is not None
-    assert hub.newest("cam-7") is None
+    assert hub.delivery.newest_frame("cam-0") is not None
+    assert hub.delivery.newest_frame("cam-7") is None
 
 
 def test_a_viewer_of_a_stream_whose_picture_gave_way_waits_for_the_next() -> None:
@@ -103,16 +104,16 @@ def test_copies_that_were_made_for_readers_count_and_are_let_go_of_when_the_came
     hub = made_hub(1 << 30)
     publication = camera(hub, "a")
     shows(hub, publication)
-    sent = hub.newest_bytes.total
-    frame = hub.newest("a")
+    sent = hub.delivery.newest_frames.total
+    frame = hub.delivery.newest_frame("a")
     assert frame is not None
     assert frame.picture == PICTURE
     wire.frame_message(frame, "binary")
     hub.tick(1.0, START_MS)
-    assert hub.newest_bytes.total > sent + 2 * len(PICTURE)
+    assert hub.delivery.newest_frames.total > sent + 2 * len(PICTURE)
     hub.tick(IDLE_AFTER_S + 1, START_MS)
-    assert hub.newest_bytes.total <= sent + 1000
-    assert hub.newest("a") is frame
+    assert hub.delivery.newest_frames.total <= sent + 1000
+    assert hub.delivery.newest_frame("a") is frame
     assert frame.picture == PICTURE
 
 
@@ -128,9 +129,9 @@ def test_what_is_gone_does_not_count() -> None:
         "cam-3", Owner("bob"), Phone(), term=9, first_frame_id=1, producing=True, wants_alerts=False, now=0.0,
         now_ms=START_MS,
     )  # fmt: skip
-    assert len(hub.newest_bytes) == 1
+    assert len(hub.delivery.newest_frames) == 1
     hub.release(cameras[4], START_MS)
-    assert (len(hub.newest_bytes), hub.newest_bytes.total) == (0, 0)
+    assert (len(hub.delivery.newest_frames), hub.delivery.newest_frames.total) == (0, 0)
 
 
 @pytest.mark.parametrize("sent_as", ["text", "picture", "message", "wrongly named"])

@@ -1,4 +1,4 @@
-"""The two lanes of one viewer: messages in order and ahead, frames newest-wins, and both bounded."""
+"""The two queue of one viewer: messages in order and ahead, frames newest-wins, and both bounded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import METRICS
 from watchout.common.settings import Settings
-from watchout.gateway.hub.outbound_queue import (
-    UNACKED_EVERY_S,
-    DropReason,
-    OutboundQueue,
-    OutboundQueueFull,
-    Subscription,
-)
+from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
+from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
 from watchout.identity import Identity
 
 ANN = Identity("ann", "1", 0.0)
@@ -42,11 +37,11 @@ def make(**limits: int) -> OutboundQueue:
     return OutboundQueue(Settings(**limits), encode)  # type: ignore[arg-type]
 
 
-def drain(lanes: OutboundQueue, now: float = 0.0) -> list[bytes]:
+def drain(queue: OutboundQueue, now: float = 0.0) -> list[bytes]:
     """What goes out once the socket takes bytes again."""
-    lanes.blocked = False
+    queue.blocked = False
     written = []
-    while (wire := lanes.next(now)) is not None:
+    while (wire := queue.next(now)) is not None:
         written.append(wire)
     return written
 
@@ -55,211 +50,211 @@ def drain(lanes: OutboundQueue, now: float = 0.0) -> list[bytes]:
 
 
 def test_nothing_waits_while_the_socket_takes_bytes() -> None:
-    lanes, door = make(), wish()
+    queue, door = make(), wish()
     for number in range(1, 100):
-        assert lanes.message(b"alert")
-        assert lanes.frame(door, frame(number), 0.0)
-    assert lanes.waiting == (0, 0)
-    assert lanes.next(0.0) is None
+        assert queue.offer_message(b"alert")
+        assert queue.offer_frame(door, frame(number), 0.0)
+    assert queue.depth == (0, 0)
+    assert queue.next(0.0) is None
 
 
 def test_frames_never_go_back() -> None:
-    lanes, door = make(), wish()
-    assert lanes.frame(door, frame(5), 0.0)
-    assert not lanes.frame(door, frame(5), 0.0)
-    assert not lanes.frame(door, frame(4), 0.0)
-    assert lanes.frame(door, frame(6), 0.0)
-    assert (door.last_frame_id, door.slot) == (6, None)
+    queue, door = make(), wish()
+    assert queue.offer_frame(door, frame(5), 0.0)
+    assert not queue.offer_frame(door, frame(5), 0.0)
+    assert not queue.offer_frame(door, frame(4), 0.0)
+    assert queue.offer_frame(door, frame(6), 0.0)
+    assert (door.last_frame_id, door.waiting_frame) == (6, None)
 
 
 def test_streams_do_not_hinder_each_other() -> None:
-    lanes, door, yard = make(), wish("door"), wish("yard")
-    assert lanes.frame(door, frame(9), 0.0)
-    assert lanes.frame(yard, frame(1, "yard"), 0.0)
+    queue, door, yard = make(), wish("door"), wish("yard")
+    assert queue.offer_frame(door, frame(9), 0.0)
+    assert queue.offer_frame(yard, frame(1, "yard"), 0.0)
 
 
 # ── while it does not ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_of_the_frames_that_wait_the_newest_wins() -> None:
-    lanes, door = make(), wish()
-    lanes.blocked = True
+    queue, door = make(), wish()
+    queue.blocked = True
     for number in (1, 2, 3):
-        assert not lanes.frame(door, frame(number), 0.0)
-    assert lanes.waiting == (0, 1)
-    assert door.skipped == {DropReason.SLOW: 2}
-    assert drain(lanes) == [b"door 3"]
-    assert not lanes.frame(door, frame(3), 0.0)
+        assert not queue.offer_frame(door, frame(number), 0.0)
+    assert queue.depth == (0, 1)
+    assert door.dropped == {DropReason.SLOW: 2}
+    assert drain(queue) == [b"door 3"]
+    assert not queue.offer_frame(door, frame(3), 0.0)
 
 
 def test_an_older_frame_does_not_take_the_place_of_a_newer_one() -> None:
-    lanes, door = make(), wish()
-    lanes.blocked = True
-    lanes.frame(door, frame(7), 0.0)
-    lanes.frame(door, frame(6), 0.0)
-    assert drain(lanes) == [b"door 7"]
+    queue, door = make(), wish()
+    queue.blocked = True
+    queue.offer_frame(door, frame(7), 0.0)
+    queue.offer_frame(door, frame(6), 0.0)
+    assert drain(queue) == [b"door 7"]
 
 
 def test_each_stream_has_one_slot() -> None:
-    lanes, wishes = make(), [wish(f"s{n}") for n in range(5)]
-    lanes.blocked = True
+    queue, wishes = make(), [wish(f"s{n}") for n in range(5)]
+    queue.blocked = True
     for number in range(1, 50):
         for subscription in wishes:
-            lanes.frame(subscription, frame(number, subscription.stream), 0.0)
-    assert lanes.waiting == (0, 5)
-    assert drain(lanes) == [b"s%d 49" % n for n in range(5)]
+            queue.offer_frame(subscription, frame(number, subscription.stream), 0.0)
+    assert queue.depth == (0, 5)
+    assert drain(queue) == [b"s%d 49" % n for n in range(5)]
 
 
 def test_messages_keep_their_order_and_go_ahead_of_frames() -> None:
-    lanes, door = make(), wish()
-    lanes.blocked = True
-    lanes.frame(door, frame(1), 0.0)
-    assert not lanes.message(b"first")
-    lanes.frame(door, frame(2), 0.0)
-    assert not lanes.message(b"second")
-    assert lanes.waiting == (2, 1)
-    assert drain(lanes) == [b"first", b"second", b"door 2"]
-    assert lanes.waiting == (0, 0)
+    queue, door = make(), wish()
+    queue.blocked = True
+    queue.offer_frame(door, frame(1), 0.0)
+    assert not queue.offer_message(b"first")
+    queue.offer_frame(door, frame(2), 0.0)
+    assert not queue.offer_message(b"second")
+    assert queue.depth == (2, 1)
+    assert drain(queue) == [b"first", b"second", b"door 2"]
+    assert queue.depth == (0, 0)
 
 
 def test_a_message_that_comes_while_waiting_ones_go_out_does_not_overtake_them() -> None:
-    lanes = make()
-    lanes.blocked = True
+    queue = make()
+    queue.blocked = True
     for text in (b"1", b"2"):
-        lanes.message(text)
-    assert lanes.next(0.0) == b"1"
-    assert not lanes.message(b"3")  # the socket filled up again
-    assert drain(lanes) == [b"2", b"3"]
+        queue.offer_message(text)
+    assert queue.next(0.0) == b"1"
+    assert not queue.offer_message(b"3")  # the socket filled up again
+    assert drain(queue) == [b"2", b"3"]
 
 
 def test_frames_that_wait_take_fair_turns() -> None:
-    lanes, door, yard = make(), wish("door"), wish("yard")
+    queue, door, yard = make(), wish("door"), wish("yard")
     written = []
     for number in range(1, 7):
-        lanes.blocked = True
-        lanes.frame(door, frame(number), 0.0)
-        lanes.frame(yard, frame(number, "yard"), 0.0)
-        lanes.blocked = False
-        written.append(lanes.next(0.0))  # the socket takes one frame of two
+        queue.blocked = True
+        queue.offer_frame(door, frame(number), 0.0)
+        queue.offer_frame(yard, frame(number, "yard"), 0.0)
+        queue.blocked = False
+        written.append(queue.next(0.0))  # the socket takes one frame of two
     assert [w.split()[0] for w in written if w] == [b"door", b"yard"] * 3
 
 
 def test_a_stream_that_is_wanted_no_more_waits_no_more() -> None:
-    lanes, door, yard = make(), wish("door"), wish("yard")
-    lanes.drop(door)
-    lanes.blocked = True
-    lanes.frame(door, frame(1), 0.0)
-    lanes.frame(yard, frame(1, "yard"), 0.0)
-    lanes.drop(door)
-    assert lanes.waiting == (0, 1)
-    assert drain(lanes) == [b"yard 1"]
+    queue, door, yard = make(), wish("door"), wish("yard")
+    queue.remove(door)
+    queue.blocked = True
+    queue.offer_frame(door, frame(1), 0.0)
+    queue.offer_frame(yard, frame(1, "yard"), 0.0)
+    queue.remove(door)
+    assert queue.depth == (0, 1)
+    assert drain(queue) == [b"yard 1"]
 
 
 def test_a_stream_whose_numbers_begin_again_is_followed() -> None:
-    lanes, door = make(), wish(window=1)
-    lanes.frame(door, frame(2**32 - 2), 0.0)
-    lanes.frame(door, frame(2**32 - 1), 0.0)
-    door.begin_again()
-    assert drain(lanes) == []
-    assert lanes.frame(door, frame(1), 0.0)
+    queue, door = make(), wish(window=1)
+    queue.offer_frame(door, frame(2**32 - 2), 0.0)
+    queue.offer_frame(door, frame(2**32 - 1), 0.0)
+    door.restart_ids()
+    assert drain(queue) == []
+    assert queue.offer_frame(door, frame(1), 0.0)
     door.acknowledge(1)
-    assert lanes.frame(door, frame(2), 0.0)
+    assert queue.offer_frame(door, frame(2), 0.0)
 
 
 # ── the bound of the message lane ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_lane_is_full_exactly_at_its_number_of_messages() -> None:
-    lanes = make(alert_lane_messages=3)
-    lanes.blocked = True
+    queue = make(alert_lane_messages=3)
+    queue.blocked = True
     for _ in range(3):
-        lanes.message(b"12345")
+        queue.offer_message(b"12345")
     with pytest.raises(OutboundQueueFull) as caught:
-        lanes.message(b"")
+        queue.offer_message(b"")
     assert (caught.value.messages, caught.value.pending_bytes) == (3, 15)
 
 
 def test_the_lane_is_full_exactly_at_its_number_of_bytes() -> None:
-    lanes = make(alert_lane_bytes=1024)
-    lanes.blocked = True
-    lanes.message(b"x" * 1000)
-    lanes.message(b"x" * 24)
+    queue = make(alert_lane_bytes=1024)
+    queue.blocked = True
+    queue.offer_message(b"x" * 1000)
+    queue.offer_message(b"x" * 24)
     with pytest.raises(OutboundQueueFull):
-        lanes.message(b"x")
-    assert lanes.waiting == (2, 0)
+        queue.offer_message(b"x")
+    assert queue.depth == (2, 0)
 
 
 def test_what_went_out_makes_room() -> None:
-    lanes = make(alert_lane_messages=2, alert_lane_bytes=1024)
+    queue = make(alert_lane_messages=2, alert_lane_bytes=1024)
     for _ in range(10):
-        lanes.blocked = True
-        lanes.message(b"x" * 1000)
-        lanes.message(b"x" * 24)
-        assert len(drain(lanes)) == 2
+        queue.blocked = True
+        queue.offer_message(b"x" * 1000)
+        queue.offer_message(b"x" * 24)
+        assert len(drain(queue)) == 2
 
 
 def test_frames_take_no_room_of_the_message_lane() -> None:
-    lanes = make(alert_lane_messages=1)
-    lanes.blocked = True
+    queue = make(alert_lane_messages=1)
+    queue.blocked = True
     for n in range(50):
-        lanes.frame(wish(f"s{n}"), frame(1, f"s{n}"), 0.0)
-    lanes.message(b"alert")
-    assert lanes.waiting == (1, 50)
+        queue.offer_frame(wish(f"s{n}"), frame(1, f"s{n}"), 0.0)
+    queue.offer_message(b"alert")
+    assert queue.depth == (1, 50)
 
 
 def test_a_socket_that_takes_bytes_has_no_bound() -> None:
-    lanes = make(alert_lane_messages=1, alert_lane_bytes=1024)
-    assert all(lanes.message(b"x" * 2000) for _ in range(10))
+    queue = make(alert_lane_messages=1, alert_lane_bytes=1024)
+    assert all(queue.offer_message(b"x" * 2000) for _ in range(10))
 
 
 # ── the window ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_no_more_frames_are_under_way_than_the_window() -> None:
-    lanes, door = make(), wish(window=2)
-    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2, 3, 4)] == [True, True, False, False]
-    assert lanes.waiting == (0, 1)
-    assert door.skipped == {DropReason.WINDOW: 1}
-    assert lanes.next(0.5) is None
+    queue, door = make(), wish(window=2)
+    assert [queue.offer_frame(door, frame(n), 0.0) for n in (1, 2, 3, 4)] == [True, True, False, False]
+    assert queue.depth == (0, 1)
+    assert door.dropped == {DropReason.WINDOW: 1}
+    assert queue.next(0.5) is None
 
 
 def test_an_ack_opens_the_window_for_the_newest_frame() -> None:
-    lanes, door = make(), wish(window=2)
+    queue, door = make(), wish(window=2)
     for number in (1, 2, 3, 4):
-        lanes.frame(door, frame(number), 0.0)
+        queue.offer_frame(door, frame(number), 0.0)
     door.acknowledge(1)
-    assert drain(lanes, 0.1) == [b"door 4"]
-    assert not lanes.frame(door, frame(5), 0.1)
+    assert drain(queue, 0.1) == [b"door 4"]
+    assert not queue.offer_frame(door, frame(5), 0.1)
 
 
 def test_an_ack_is_for_all_frames_up_to_it() -> None:
-    lanes, door = make(), wish(window=3)
+    queue, door = make(), wish(window=3)
     for number in (1, 2, 3):
-        assert lanes.frame(door, frame(number), 0.0)
+        assert queue.offer_frame(door, frame(number), 0.0)
     door.acknowledge(3)
-    assert [lanes.frame(door, frame(n), 0.0) for n in (4, 5, 6, 7)] == [True, True, True, False]
+    assert [queue.offer_frame(door, frame(n), 0.0) for n in (4, 5, 6, 7)] == [True, True, True, False]
 
 
 def test_an_ack_of_what_was_never_sent_opens_no_more_than_the_window() -> None:
-    lanes, door = make(), wish(window=1)
+    queue, door = make(), wish(window=1)
     door.acknowledge(1000)
-    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
+    assert [queue.offer_frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
     door.acknowledge(0)
-    assert not lanes.frame(door, frame(3), 0.0)
+    assert not queue.offer_frame(door, frame(3), 0.0)
 
 
 def test_without_a_window_acks_count_for_nothing() -> None:
-    lanes, door = make(), wish()
+    queue, door = make(), wish()
     for number in range(1, 1000):
-        assert lanes.frame(door, frame(number), 0.0)
+        assert queue.offer_frame(door, frame(number), 0.0)
     door.acknowledge(5)
     assert not door.unacked
 
 
 @pytest.mark.parametrize("window", [1, 2, 5])
 def test_a_viewer_that_stops_acknowledging_gets_one_frame_a_second(window: int) -> None:
-    lanes, door = make(), wish(window=window)
-    sent = [n / 30 for n in range(30 * 10) if lanes.frame(door, frame(n + 1), n / 30)]
+    queue, door = make(), wish(window=window)
+    sent = [n / 30 for n in range(30 * 10) if queue.offer_frame(door, frame(n + 1), n / 30)]
     after = sent[window - 1 :]
     assert len(after) == 10
     gaps = [later - earlier for earlier, later in itertools.pairwise(after)]
@@ -268,123 +263,123 @@ def test_a_viewer_that_stops_acknowledging_gets_one_frame_a_second(window: int) 
 
 
 def test_the_frame_that_waits_for_the_window_goes_out_after_a_second_without_a_newer_one() -> None:
-    lanes, door = make(), wish(window=1)
-    lanes.frame(door, frame(1), 10.0)
-    lanes.frame(door, frame(2), 10.2)
-    assert lanes.next(10.9) is None
-    assert drain(lanes, 11.0) == [b"door 2"]
+    queue, door = make(), wish(window=1)
+    queue.offer_frame(door, frame(1), 10.0)
+    queue.offer_frame(door, frame(2), 10.2)
+    assert queue.next(10.9) is None
+    assert drain(queue, 11.0) == [b"door 2"]
 
 
 def test_a_closed_window_holds_up_no_other_stream_and_no_message() -> None:
-    lanes, door, yard = make(), wish("door", window=1), wish("yard")
-    lanes.frame(door, frame(1), 0.0)
-    lanes.frame(door, frame(2), 0.0)
-    assert lanes.frame(yard, frame(1, "yard"), 0.0)
-    assert lanes.message(b"alert")
-    lanes.blocked = True
-    lanes.frame(yard, frame(2, "yard"), 0.0)
-    assert drain(lanes) == [b"yard 2"]
+    queue, door, yard = make(), wish("door", window=1), wish("yard")
+    queue.offer_frame(door, frame(1), 0.0)
+    queue.offer_frame(door, frame(2), 0.0)
+    assert queue.offer_frame(yard, frame(1, "yard"), 0.0)
+    assert queue.offer_message(b"alert")
+    queue.blocked = True
+    queue.offer_frame(yard, frame(2, "yard"), 0.0)
+    assert drain(queue) == [b"yard 2"]
     door.acknowledge(1)
-    assert drain(lanes) == [b"door 2"]
+    assert drain(queue) == [b"door 2"]
 
 
 def test_a_frame_that_cannot_be_had_is_passed_over_and_not_under_way() -> None:
-    lanes = OutboundQueue(Settings(), lambda s, f: None if f.frame_id == 2 else encode(s, f))
+    queue = OutboundQueue(Settings(), lambda s, f: None if f.frame_id == 2 else encode(s, f))
     door, yard = wish("door", window=1), wish("yard")
-    lanes.blocked = True
-    lanes.frame(door, frame(2), 0.0)
-    lanes.frame(yard, frame(1, "yard"), 0.0)
-    assert drain(lanes) == [b"yard 1"]
-    assert lanes.frame(door, frame(3), 0.0)
-    door.unsent()
-    assert lanes.frame(door, frame(4), 0.0)
+    queue.blocked = True
+    queue.offer_frame(door, frame(2), 0.0)
+    queue.offer_frame(yard, frame(1, "yard"), 0.0)
+    assert drain(queue) == [b"yard 1"]
+    assert queue.offer_frame(door, frame(3), 0.0)
+    door.mark_undecodable()
+    assert queue.offer_frame(door, frame(4), 0.0)
 
 
 # ── the rate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_max_fps_thins_the_frames_out_evenly() -> None:
-    lanes, door = make(), wish(max_fps=5)
-    sent = [n for n in range(300) if lanes.frame(door, frame(n + 1), n / 30)]
+    queue, door = make(), wish(max_fps=5)
+    sent = [n for n in range(300) if queue.offer_frame(door, frame(n + 1), n / 30)]
     assert len(sent) == pytest.approx(50, abs=2)
     assert max(later - earlier for earlier, later in itertools.pairwise(sent)) <= 7
-    assert door.skipped == {DropReason.RATE: 300 - len(sent)}
+    assert door.dropped == {DropReason.RATE: 300 - len(sent)}
 
 
 def test_a_frame_over_the_rate_does_not_wait() -> None:
-    lanes, door = make(), wish(max_fps=1)
-    assert lanes.frame(door, frame(1), 0.0)
-    assert not lanes.frame(door, frame(2), 0.1)
-    assert lanes.waiting == (0, 0)
-    lanes.blocked = True
-    assert not lanes.frame(door, frame(3), 0.2)
-    assert lanes.waiting == (0, 0)
+    queue, door = make(), wish(max_fps=1)
+    assert queue.offer_frame(door, frame(1), 0.0)
+    assert not queue.offer_frame(door, frame(2), 0.1)
+    assert queue.depth == (0, 0)
+    queue.blocked = True
+    assert not queue.offer_frame(door, frame(3), 0.2)
+    assert queue.depth == (0, 0)
 
 
 # ── why a frame was skipped ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_frame_that_is_no_newer_is_counted_as_old() -> None:
-    lanes, door = make(), wish()
-    lanes.frame(door, frame(5), 0.0)
-    lanes.frame(door, frame(5), 0.0)
-    lanes.blocked = True
-    lanes.frame(door, frame(7), 0.0)
-    lanes.frame(door, frame(6), 0.0)
-    assert door.skipped == {DropReason.OLD: 2}
+    queue, door = make(), wish()
+    queue.offer_frame(door, frame(5), 0.0)
+    queue.offer_frame(door, frame(5), 0.0)
+    queue.blocked = True
+    queue.offer_frame(door, frame(7), 0.0)
+    queue.offer_frame(door, frame(6), 0.0)
+    assert door.dropped == {DropReason.OLD: 2}
 
 
 def test_a_frame_that_waited_for_the_window_and_is_overtaken_when_it_opens_is_counted() -> None:
-    lanes, door = make(), wish(window=1)
-    assert [lanes.frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
+    queue, door = make(), wish(window=1)
+    assert [queue.offer_frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
     door.acknowledge(1)
-    assert lanes.frame(door, frame(3), 0.1)
-    assert (door.slot, door.skipped) == (None, {DropReason.WINDOW: 1})
-    assert drain(lanes, 0.1) == []
+    assert queue.offer_frame(door, frame(3), 0.1)
+    assert (door.waiting_frame, door.dropped) == (None, {DropReason.WINDOW: 1})
+    assert drain(queue, 0.1) == []
 
 
 def test_a_frame_that_waits_when_its_viewer_leaves_is_counted_as_gone() -> None:
-    lanes, door = make(), wish()
-    lanes.blocked = True
-    lanes.frame(door, frame(1), 0.0)
-    lanes.drop(door)
-    lanes.drop(door)
-    assert door.skipped == {DropReason.GONE: 1}
+    queue, door = make(), wish()
+    queue.blocked = True
+    queue.offer_frame(door, frame(1), 0.0)
+    queue.remove(door)
+    queue.remove(door)
+    assert door.dropped == {DropReason.GONE: 1}
 
 
 def test_a_frame_that_waits_when_the_numbers_begin_again_is_counted_as_old() -> None:
-    lanes, door = make(), wish()
-    lanes.blocked = True
-    lanes.frame(door, frame(2**32 - 1), 0.0)
-    door.begin_again()
-    assert door.skipped == {DropReason.OLD: 1}
-    lanes.frame(door, frame(1), 0.0)
-    assert drain(lanes) == [b"door 1"]
+    queue, door = make(), wish()
+    queue.blocked = True
+    queue.offer_frame(door, frame(2**32 - 1), 0.0)
+    door.restart_ids()
+    assert door.dropped == {DropReason.OLD: 1}
+    queue.offer_frame(door, frame(1), 0.0)
+    assert drain(queue) == [b"door 1"]
 
 
 def test_a_frame_that_cannot_be_had_is_counted_whether_it_waited_or_not() -> None:
-    lanes = OutboundQueue(Settings(), lambda _s, _f: None)
+    queue = OutboundQueue(Settings(), lambda _s, _f: None)
     door = wish()
-    assert lanes.frame(door, frame(1), 0.0)
-    door.unsent()
-    lanes.blocked = True
-    lanes.frame(door, frame(2), 0.0)
-    assert drain(lanes) == []
-    assert door.skipped == {DropReason.UNDECODABLE: 2}
+    assert queue.offer_frame(door, frame(1), 0.0)
+    door.mark_undecodable()
+    queue.blocked = True
+    queue.offer_frame(door, frame(2), 0.0)
+    assert drain(queue) == []
+    assert door.dropped == {DropReason.UNDECODABLE: 2}
 
 
 def test_what_was_skipped_is_told_once() -> None:
     door = wish()
-    assert door.newly_skipped() == {}
-    door.skip(DropReason.SLOW)
-    door.skip(DropReason.SLOW)
-    assert door.newly_skipped() == {DropReason.SLOW: 2}
-    assert door.newly_skipped() == {}
-    door.skip(DropReason.SLOW)
-    door.skip(DropReason.RATE)
-    told = {why: count for why, count in door.newly_skipped().items() if count}
+    assert door.take_newly_dropped() == {}
+    door.drop(DropReason.SLOW)
+    door.drop(DropReason.SLOW)
+    assert door.take_newly_dropped() == {DropReason.SLOW: 2}
+    assert door.take_newly_dropped() == {}
+    door.drop(DropReason.SLOW)
+    door.drop(DropReason.RATE)
+    told = {why: count for why, count in door.take_newly_dropped().items() if count}
     assert told == {DropReason.SLOW: 1, DropReason.RATE: 1}
-    assert door.skipped == {DropReason.SLOW: 3, DropReason.RATE: 1}
+    assert door.dropped == {DropReason.SLOW: 3, DropReason.RATE: 1}
 
 
 def test_every_reason_has_a_figure_of_its_own() -> None:
@@ -409,8 +404,8 @@ class Watched:
     sent: int = 0
 
     @property
-    def skipped(self) -> dict[DropReason, int]:
-        return self.subscription.skipped or {}
+    def dropped(self) -> dict[DropReason, int]:
+        return self.subscription.dropped or {}
 
     def is_bad(self, number: int) -> bool:
         return self.bad and number % 3 == 0
@@ -428,7 +423,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = OutboundQueue(
+        self.queue = OutboundQueue(
             Settings(alert_lane_messages=self.MOST, alert_lane_bytes=self.MOST_BYTES),
             lambda s, f: None if self.watched[s.stream].is_bad(f.frame_id) else encode(s, f),
         )
@@ -452,7 +447,7 @@ class AnyHistory(RuleBasedStateMachine):
         watched.sent += 1
 
     def write_all(self) -> None:
-        while (wire := self.lanes.next(self.now)) is not None:
+        while (wire := self.queue.next(self.now)) is not None:
             self.write(wire)
 
     @rule(gap=st.floats(0, 1.5))
@@ -463,12 +458,12 @@ class AnyHistory(RuleBasedStateMachine):
     def a_message_comes(self, size: int) -> None:
         wire = b"m%d" % len(self.said) + b"." * size
         waiting = self.said[len(self.heard) :]
-        if self.lanes.blocked and (len(waiting) == self.MOST or sum(map(len, waiting)) + len(wire) > self.MOST_BYTES):
+        if self.queue.blocked and (len(waiting) == self.MOST or sum(map(len, waiting)) + len(wire) > self.MOST_BYTES):
             with pytest.raises(OutboundQueueFull):
-                self.lanes.message(wire)
+                self.queue.offer_message(wire)
             return
-        write = self.lanes.message(wire)
-        assert write is not self.lanes.blocked
+        write = self.queue.offer_message(wire)
+        assert write is not self.queue.blocked
         self.said.append(wire)
         if write:
             self.write(wire)
@@ -478,30 +473,30 @@ class AnyHistory(RuleBasedStateMachine):
         watched = self.watched[name]
         number = max(1, watched.newest + step)
         watched.offered += 1
-        if self.lanes.frame(watched.subscription, frame(number, name), self.now):
+        if self.queue.offer_frame(watched.subscription, frame(number, name), self.now):
             if watched.is_bad(number):
-                watched.subscription.unsent()
+                watched.subscription.mark_undecodable()
             else:
                 self.write(b"%s %d" % (name.encode(), number))
         watched.newest = max(watched.newest, number)
 
     @rule()
     def the_socket_is_full(self) -> None:
-        self.lanes.blocked = True
+        self.queue.blocked = True
 
-    @precondition(lambda self: self.lanes.blocked)
+    @precondition(lambda self: self.queue.blocked)
     @rule(room=st.integers(1, 12))
     def the_socket_takes_bytes(self, room: int) -> None:
-        self.lanes.blocked = False
-        while (wire := self.lanes.next(self.now)) is not None:
+        self.queue.blocked = False
+        while (wire := self.queue.next(self.now)) is not None:
             self.write(wire)
             room -= 1
             if not room:
-                self.lanes.blocked = True
+                self.queue.blocked = True
                 return
         assert self.heard == self.said
         plain = self.watched["a"]
-        assert plain.subscription.slot is None
+        assert plain.subscription.waiting_frame is None
         assert plain.got[-1:] == ([plain.newest] if plain.newest else [])
 
     @rule(name=st.sampled_from("bd"), back=st.integers(-1, 5))
@@ -509,10 +504,10 @@ class AnyHistory(RuleBasedStateMachine):
         watched = self.watched[name]
         assume(watched.got)
         watched.subscription.acknowledge(max(0, watched.got[-1] - back))
-        if not self.lanes.blocked:
+        if not self.queue.blocked:
             self.write_all()
 
-    @precondition(lambda self: not self.lanes.blocked)
+    @precondition(lambda self: not self.queue.blocked)
     @rule()
     def the_timer_of_the_windows_is_due(self) -> None:
         self.write_all()
@@ -520,30 +515,30 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(name=st.sampled_from("abcd"))
     def the_viewer_leaves_a_stream_and_comes_back(self, name: str) -> None:
         gone = self.watched[name]
-        self.lanes.drop(gone.subscription)
-        assert gone.subscription.slot is None
+        self.queue.remove(gone.subscription)
+        assert gone.subscription.waiting_frame is None
         self.left.append(gone)
         self.watched[name] = self.watch(name)
 
     @rule(name=st.sampled_from("abcd"))
     def the_numbers_begin_again(self, name: str) -> None:
         watched = self.watched[name]
-        watched.subscription.begin_again()
+        watched.subscription.restart_ids()
         watched.newest, watched.got = 0, []
 
     @rule(name=st.sampled_from("abcd"))
     def the_figures_are_brought_up_to_date(self, name: str) -> None:
         watched = self.watched[name]
-        for why, count in watched.subscription.newly_skipped().items():
+        for why, count in watched.subscription.take_newly_dropped().items():
             assert count >= 0
             watched.told[why] = watched.told.get(why, 0) + count
-        assert watched.told == watched.skipped
+        assert watched.told == watched.dropped
 
     @invariant()
     def every_frame_that_was_offered_was_sent_or_waits_or_was_skipped_for_one_reason(self) -> None:
         for watched in (*self.watched.values(), *self.left):
-            waits = watched.subscription.slot is not None
-            assert watched.offered == watched.sent + waits + sum(watched.skipped.values())
+            waits = watched.subscription.waiting_frame is not None
+            assert watched.offered == watched.sent + waits + sum(watched.dropped.values())
 
     @invariant()
     def no_reason_is_given_that_cannot_be(self) -> None:
@@ -558,13 +553,13 @@ class AnyHistory(RuleBasedStateMachine):
                 possible.add(DropReason.UNDECODABLE)
             if watched in self.left:
                 possible.add(DropReason.GONE)
-            assert set(watched.skipped) <= possible
-            assert all(count > 0 for count in watched.skipped.values())
+            assert set(watched.dropped) <= possible
+            assert all(count > 0 for count in watched.dropped.values())
 
     @invariant()
     def messages_keep_their_order_and_none_is_skipped(self) -> None:
         assert self.heard == self.said[: len(self.heard)]
-        assert len(self.said) - len(self.heard) == self.lanes.waiting[0]
+        assert len(self.said) - len(self.heard) == self.queue.depth[0]
 
     @invariant()
     def frames_never_go_back_and_none_comes_twice(self) -> None:
@@ -573,20 +568,20 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def what_waits_is_bounded(self) -> None:
-        messages, frames = self.lanes.waiting
+        messages, frames = self.queue.depth
         assert messages <= self.MOST
         assert sum(map(len, self.said[len(self.heard) :])) <= self.MOST_BYTES
-        assert frames == sum(watched.subscription.slot is not None for watched in self.watched.values())
-        assert len(self.lanes._slots or ()) <= len(self.watched)
+        assert frames == sum(watched.subscription.waiting_frame is not None for watched in self.watched.values())
+        assert len(self.queue._frames or ()) <= len(self.watched)
         for watched in self.watched.values():
             assert len(watched.subscription.unacked) <= (watched.subscription.window or 0)
 
     @invariant()
     def nothing_waits_without_a_reason(self) -> None:
-        if not self.lanes.blocked:
-            assert self.lanes.waiting[0] == 0
-            assert self.watched["a"].subscription.slot is None
-            assert self.watched["c"].subscription.slot is None
+        if not self.queue.blocked:
+            assert self.queue.depth[0] == 0
+            assert self.watched["a"].subscription.waiting_frame is None
+            assert self.watched["c"].subscription.waiting_frame is None
 
 
 TestAnyHistory = AnyHistory.TestCase
@@ -596,15 +591,15 @@ TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=50)
 @given(st.lists(st.integers(1, 50), max_size=60), st.lists(st.booleans(), max_size=60))
 @settings(max_examples=80)
 def test_a_viewer_that_catches_up_has_the_newest_frame(numbers: list[int], full: list[bool]) -> None:
-    lanes, door = make(), wish()
+    queue, door = make(), wish()
     seen: list[bytes] = []
     for number, blocked in zip(numbers, full, strict=False):
         if blocked:
-            lanes.blocked = True
-        elif lanes.blocked:
-            seen += drain(lanes)
-        if lanes.frame(door, frame(number), 0.0):
+            queue.blocked = True
+        elif queue.blocked:
+            seen += drain(queue)
+        if queue.offer_frame(door, frame(number), 0.0):
             seen.append(b"door %d" % number)
-    seen += drain(lanes)
+    seen += drain(queue)
     offered = numbers[: min(len(numbers), len(full))]
     assert seen[-1:] == ([b"door %d" % max(offered)] if offered else [])

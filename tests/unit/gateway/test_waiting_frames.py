@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.unit.gateway.test_outbound_queue import drain, encode, frame, wish
 from watchout.common.settings import Settings
-from watchout.gateway.hub.outbound_queue import DropReason, OutboundQueue, Subscription
+from watchout.gateway.hub.outbound_queue import OutboundQueue
+from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.hub.waiting_frames import WaitingFrames
 
 
@@ -15,7 +16,7 @@ class Holder:
     def __init__(self) -> None:
         self.evicted = 0
 
-    def frame_evicted(self) -> None:
+    def on_frame_evicted(self) -> None:
         self.evicted += 1
 
 
@@ -76,7 +77,7 @@ def test_the_total_is_that_of_all_that_is_held_and_within_the_bound(steps: list[
     held: dict[Holder, tuple[int, int]] = {}
 
     class Told(Holder):
-        def frame_evicted(self) -> None:
+        def on_frame_evicted(self) -> None:
             del held[self]
 
     holders = [Told() for _ in range(8)]
@@ -98,29 +99,29 @@ def test_the_total_is_that_of_all_that_is_held_and_within_the_bound(steps: list[
 
 
 def _slow(frames: WaitingFrames, stream: str) -> tuple[OutboundQueue, Subscription]:
-    lanes, subscription = OutboundQueue(Settings(), encode, frames), wish(stream)
-    lanes.blocked = True
-    return lanes, subscription
+    queue, subscription = OutboundQueue(Settings(), encode, frames), wish(stream)
+    queue.blocked = True
+    return queue, subscription
 
 
 def test_slots_are_counted_and_give_way_as_skipped_by_a_slow_viewer() -> None:
     one = frame(1, "a").size_bytes
     frames = WaitingFrames(2 * one)
     viewers = [_slow(frames, name) for name in "abc"]
-    for (lanes, subscription), name in zip(viewers, "abc", strict=True):
-        assert not lanes.frame(subscription, frame(1, name), 0.0)
+    for (queue, subscription), name in zip(viewers, "abc", strict=True):
+        assert not queue.offer_frame(subscription, frame(1, name), 0.0)
     assert frames.total_bytes == 2 * one
-    assert viewers[0][1].skipped == {DropReason.SLOW: 1}
+    assert viewers[0][1].dropped == {DropReason.SLOW: 1}
     assert drain(viewers[0][0]) == []
     assert drain(viewers[1][0]) == [b"b 1"]
     assert frames.total_bytes == one
-    viewers[2][0].drop(viewers[2][1])
+    viewers[2][0].remove(viewers[2][1])
     assert frames.total_bytes == 0
 
 
 def test_a_socket_that_is_gone_counts_no_more() -> None:
     frames = WaitingFrames(100)
-    lanes, subscription = _slow(frames, "a")
-    lanes.frame(subscription, frame(1, "a"), 0.0)
-    lanes.close()
+    queue, subscription = _slow(frames, "a")
+    queue.offer_frame(subscription, frame(1, "a"), 0.0)
+    queue.close()
     assert frames.total_bytes == 0

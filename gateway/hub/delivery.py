@@ -1,0 +1,327 @@
+"""Delivers frames, alerts and status of streams to the viewers and publishers of this gateway. Pure.
+
+Local viewers are served whether the router is reachable or not. The router is one more receiver of frames: it gets
+those that it requested with `Forward`. `now` in seconds, `now_ms` in ms since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.messages import StreamStatus
+from watchout.common.media.codecs import Codec
+from watchout.common.media.frames import Frame
+from watchout.gateway import wire
+from watchout.gateway.hub.newest_frames import NewestFrames
+from watchout.gateway.hub.reports import RouterReports
+from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, Write
+from watchout.gateway.hub.subscription import DropReason, Subscription
+
+#: Frame ids have 32 bits on the wire; after this one a stream starts again at 1.
+MAX_FRAME_ID: Final = 2**32 - 1
+#: Later than any time in ms.
+MAX_MS: Final = 2**63
+#: Alerts whose ids are remembered, so that a repeated alert is delivered once.
+ALERTS_REMEMBERED: Final = 65_536
+#: Most live alerts that are held back for a viewer while recent ones are fetched for it.
+MAX_HELD_ALERTS: Final = 256
+#: Appended to a stream's id, which has no spaces, for the entry of its early frame in `NewestFrames`.
+_EARLY: Final = " early"
+
+
+class Delivery:
+    """Fan-out of one gateway: frames, alerts and status to local viewers, frames to the router. Part of `Hub`.
+
+    Args:
+        table: The streams of this gateway.
+        reports: Is told which streams had frames and which publications changed status.
+        to_bus: Sends one frame to the router.
+        newest_bytes: Most bytes of the newest frames of all streams together.
+
+    Attributes:
+        newest_frames: Memory of the newest frames.
+        frames_in, bytes_in: Frames from publishers here, and bytes of their payloads.
+        frames_out, frame_bytes_out: Frames written to viewers, and bytes of them.
+        alerts_out: Alerts sent to viewers and publishers.
+        old_term_frames: Frames from the router that were dropped because their term was over.
+        writing: The bytes that are being written to sockets at this moment, else None. A socket that becomes full
+            keeps a part of them, which `gateway.sending` accounts as shared.
+    """
+
+    def __init__(
+        self, table: StreamTable, reports: RouterReports, *, to_bus: Callable[[Frame], None], newest_bytes: int
+    ) -> None:
+        self._streams = table.streams
+        self._publications = table.publications
+        self._reports = reports
+        self._active = reports.active
+        self._to_bus = to_bus
+        self.newest_frames = NewestFrames(newest_bytes)
+        #: Streams whose newest frame was handed out or changed status: its size may have changed since.
+        self._to_measure: set[str] = set()
+        self._alerts_seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
+        self.frames_out = self.frame_bytes_out = 0
+        self.writing: bytes | None = None
+
+    # ── frames in ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_frame(
+        self,
+        publication: Publication,
+        *,
+        text: bytes | None,
+        span: tuple[int, int] | None = None,
+        picture: bytes | None,
+        codec: Codec | None,
+        is_base64: bool = False,
+        more: bytes = b"",
+        timestamp: int,
+        now: float,
+        now_ms: int,
+    ) -> None:
+        """Number a frame of a publisher here and deliver it.
+
+        Args:
+            publication: The stream it belongs to.
+            text: The message that carried it as JSON, or its payload's string token alone.
+            span: Start and end of that token in `text`; None: all of it.
+            picture: Its decoded payload, when it came in binary.
+            codec: The codec that the publisher declared; None: to be recognized.
+            is_base64: The payload has been checked to be base64.
+            more: Further JSON members of the message, each with a comma before it.
+            timestamp: The publisher's time, in ms since the epoch.
+            now: Seconds of the loop's clock.
+            now_ms: Milliseconds since the epoch.
+        """
+        if publication.next_frame_id > MAX_FRAME_ID:
+            publication.next_frame_id = 1
+            self.restart_ids(self._streams[publication.stream])
+        frame = Frame(
+            publication.stream, publication.next_frame_id, timestamp,
+            term=publication.term, text=text, span=span, picture=picture, codec=codec, is_base64=is_base64, more=more,
+        )  # fmt: skip
+        size = span[1] - span[0] if span is not None else len(text if text is not None else picture or b"")
+        self._deliver_local(publication, frame, size, now, now_ms)
+
+    def on_plain_frame(
+        self, publication: Publication, message: bytes, begin: int, end: int, timestamp: int, codec: int, more: bytes,
+        now: float, now_ms: int,
+    ) -> None:  # fmt: skip
+        """Deliver a frame whose message for viewers was built already, with the next frame id.
+
+        The arguments are those of `gateway.fastpath.Taken`: `message` is the WebSocket message with its header, `begin`
+        and `end` bound the payload's string token in it.
+        """
+        frame = Frame.of_message(
+            publication.stream, publication.next_frame_id, timestamp, publication.term, message, begin, end, codec, more
+        )
+        self._deliver_local(publication, frame, end - begin, now, now_ms)
+
+    def on_remote_frame(self, frame: Frame, now: float) -> None:
+        """Deliver a frame from the router, of a publisher on another gateway. Dropped when its term is over."""
+        stream = self._streams.get(frame.stream_id)
+        if stream is None or stream.publication is not None:
+            return
+        if frame.term < stream.term:
+            self.old_term_frames += 1
+        elif frame.term > stream.term:
+            stream.early_frame = frame  # its owner arrives on another socket: permissions are judged first
+            self._discard(self.newest_frames.put(stream.id + _EARLY, frame.size_bytes))
+        else:
+            if frame.frame_id < stream.last_frame_id - MAX_FRAME_ID // 2:
+                self.restart_ids(stream)
+            self._deliver(stream, frame, now)
+
+    def deliver_early_frame(self, stream: LocalStream, now: float) -> None:
+        """Deliver the frame that was held until the owner of its term is known, if there is one."""
+        early, stream.early_frame = stream.early_frame, None
+        self.newest_frames.remove(stream.id + _EARLY)
+        if early is not None:
+            self.on_remote_frame(early, now)
+
+    def _deliver_local(self, publication: Publication, frame: Frame, size_bytes: int, now: float, now_ms: int) -> None:
+        publication.next_frame_id = frame.frame_id + 1
+        publication.last_frame_s, publication.last_frame_at = now, now_ms
+        publication.meter.add(now)
+        self.frames_in += 1
+        self.bytes_in += size_bytes
+        stream_id = publication.stream
+        self._active.add(stream_id)
+        stream = self._streams[stream_id]
+        if stream.status != "streaming":
+            self.set_status(stream, "streaming", now_ms)
+            self._reports.publication_changed(stream_id)
+        self._deliver(stream, frame, now)
+        if publication.bus_sampler is not None and publication.bus_sampler.take(now):
+            self._to_bus(frame)
+
+    def _deliver(self, stream: LocalStream, frame: Frame, now: float) -> None:
+        if frame.frame_id - stream.last_frame_id != 1 and not frame.is_key:
+            for subscription in (*stream.direct_json, *stream.direct_binary):
+                self.stop_direct_writes(subscription)  # the outbound queue drops delta frames up to the next key frame
+        queued = list(stream.queued.items())  # first: a direct viewer that becomes full moves to the queued ones
+        if frame.frame_id > stream.last_frame_id:
+            if frame.is_picture and frame.is_key:
+                stream.newest, stream.last_undecodable = frame, None
+            elif not frame.declared_opaque and not frame.is_picture:
+                stream.last_undecodable = frame.term, frame.frame_id, frame.fault
+            stream.last_frame_id = frame.frame_id
+            if stream.direct_json:
+                self._write_to_all(frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
+            if stream.direct_binary:
+                if frame.has_binary:
+                    self._write_to_all(frame.binary_wire or wire.frame_message(frame, "binary"), stream.direct_binary)
+                else:  # no viewer gets it: each counts the drop
+                    queued += [(subscription, stream.video[subscription]) for subscription in stream.direct_binary]
+        else:
+            for subscription in (*stream.direct_json, *stream.direct_binary):
+                subscription.drop(DropReason.OLD)
+        for subscription, viewer in queued:
+            viewer.send_frame(subscription, frame, now)
+        # All encodings that local viewers need exist now: this is the frame's full size.
+        if stream.newest is frame and (evicted := self.newest_frames.put(stream.id, frame.size_bytes)):
+            self._discard(evicted)
+
+    def _write_to_all(self, encoded: bytes, direct: dict[Subscription, Write]) -> None:
+        writes = list(direct.values())  # a copy: a viewer that becomes full leaves `direct` during the loop
+        self.frames_out += len(writes)
+        self.frame_bytes_out += len(writes) * len(encoded)
+        self.writing = encoded
+        for write in writes:
+            write(encoded)
+        self.writing = None
+
+    # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start_direct_writes(self, subscription: Subscription, write: Write) -> None:
+        """Write each frame directly to a viewer that takes every frame at once, without its outbound queue.
+
+        Nearly all viewers are in this state nearly always; it costs one call per viewer and frame. Ignored unless the
+        viewer has got the stream's newest frame.
+        """
+        stream = self._streams.get(subscription.stream)
+        if (
+            stream is not None
+            and subscription.last_frame_id == stream.last_frame_id
+            and stream.queued.pop(subscription, None) is not None
+        ):
+            direct = stream.direct_json if subscription.format == "json" else stream.direct_binary
+            direct[subscription] = write
+
+    def stop_direct_writes(self, subscription: Subscription) -> None:
+        """Deliver through the outbound queue again, because the viewer's socket is full."""
+        stream = self._streams.get(subscription.stream)
+        if stream is None:
+            return
+        direct = stream.direct_json if subscription.format == "json" else stream.direct_binary
+        if direct.pop(subscription, None) is not None:
+            subscription.last_frame_id = stream.last_frame_id
+            stream.queued[subscription] = stream.video[subscription]
+
+    def set_status(self, stream: LocalStream, status: StreamStatus, now_ms: int) -> None:
+        """Set the status of a stream; if it changes, send it to the viewers and to a publisher that wants it."""
+        if stream.status == status:
+            return
+        stream.status = status
+        if stream.newest is not None:
+            self._to_measure.add(stream.id)
+        if status == "offline":
+            self.forget_newest(stream)  # the next owner may be another user, whose viewers must not get this frame
+        message = wire.status(stream.id, status, now_ms)
+        for viewer in list(stream.viewers.values()):
+            viewer.send_message(message)
+        if stream.publication is not None and stream.publication.wants_status:
+            stream.publication.publisher.send_message(message)
+
+    # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_alert(self, alert: Alert, repeated_of_ms: int | None = None) -> None:
+        """Send an alert to the viewers of its stream here that want alerts, and to its publisher.
+
+        Args:
+            alert: The alert; ignored when it was sent before.
+            repeated_of_ms: When the router first accepted an alert that it repeats after a loss, in ms since the epoch;
+                None: it is new. A repeated one goes only to those who were there at that time.
+        """
+        stream = self._streams.get(alert.stream_id)
+        if stream is None:
+            return
+        seen = (alert.stream_id, alert.id)
+        if seen in self._alerts_seen:  # a bridge repeats an alert when the confirmation was lost
+            return
+        self._alerts_seen[seen] = None
+        if len(self._alerts_seen) > ALERTS_REMEMBERED:
+            self._alerts_seen.popitem(last=False)
+        message = wire.text_message(alert.to_json())
+        for subscription, viewer in list(stream.viewers.items()):
+            if not subscription.alerts:
+                continue
+            if repeated_of_ms is not None and (
+                repeated_of_ms < subscription.subscribed_ms or alert.id in subscription.replayed
+            ):
+                continue
+            self.alerts_out += 1
+            if subscription.held_alerts is None:
+                viewer.send_message(message)
+            elif len(subscription.held_alerts) < MAX_HELD_ALERTS:
+                subscription.held_alerts[alert.id] = message
+            else:  # an open connection drops no alert: the viewer will be closed
+                subscription.held_alerts_overflowed = True
+        publication = stream.publication
+        if (
+            publication is not None
+            and publication.wants_alerts
+            and publication.started_at <= (repeated_of_ms or MAX_MS)
+        ):
+            self.alerts_out += 1
+            publication.publisher.send_message(message)
+
+    # ── newest frames ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def newest_frame(self, stream_id: str) -> Frame | None:
+        """Return the newest frame of a stream that is a picture, None when this gateway has none."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.newest is None:
+            return None
+        self._to_measure.add(stream_id)
+        return stream.newest
+
+    def forget_newest(self, stream: LocalStream) -> None:
+        """Forget the newest frame of a stream."""
+        stream.newest = stream.last_undecodable = None
+        self.newest_frames.remove(stream.id)
+
+    def forget_frames(self, stream: LocalStream) -> None:
+        """Forget all frames of a stream that was closed."""
+        self.forget_newest(stream)
+        self.newest_frames.remove(stream.id + _EARLY)
+
+    def restart_ids(self, stream: LocalStream) -> None:
+        """Accept frame ids from 1 again: those of the stream have wrapped around."""
+        stream.last_frame_id = 0
+        self.forget_newest(stream)
+        for subscription in stream.viewers:
+            subscription.restart_ids()
+
+    def measure_newest(self) -> None:
+        """Correct the sizes of newest frames that were handed out, and compact those of idle streams."""
+        to_measure, self._to_measure = self._to_measure, set()
+        for name in to_measure:
+            stream = self._streams.get(name)
+            if stream is not None and stream.newest is not None:
+                if stream.status != "streaming":
+                    stream.newest.compact()
+                self._discard(self.newest_frames.resize(name, stream.newest.size_bytes))
+
+    def _discard(self, keys: Iterable[str]) -> None:
+        """Discard the newest or early frames under these keys of `newest_frames`."""
+        for key in keys:
+            if key.endswith(_EARLY):
+                if (stream := self._streams.get(key.removesuffix(_EARLY))) is not None:
+                    stream.early_frame = None
+            elif (stream := self._streams.get(key)) is not None:
+                stream.newest = None

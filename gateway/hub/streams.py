@@ -1,0 +1,185 @@
+"""The streams that are published or subscribed to on this gateway: their records and the table of them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from watchout.common.bus.messages import StreamStatus
+from watchout.common.media.frames import Frame, json_head
+from watchout.common.media.rate import RateMeter, Sampler
+from watchout.gateway.hub.demand import Demand
+from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.model import Owner, StreamState
+
+#: The state of a closed stream is kept for one to two times this many seconds.
+CLOSED_KEPT_S: Final = 10.0
+#: Most closed streams whose state is kept; past it the oldest is forgotten.
+CLOSED_KEPT: Final = 20_000
+
+#: Writes encoded bytes to a socket that is not full.
+Write = Callable[[bytes], object]
+
+
+class Viewer(Protocol):
+    """The socket or HTTP response behind a subscription. Called by the hub; implemented by `WebSocket` and `Mjpeg`."""
+
+    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        """Write, queue or drop a frame of the subscribed stream. `now` in seconds."""
+
+    def send_message(self, message: bytes) -> None:
+        """Write or queue an encoded alert or status message. Messages keep their order and are never dropped."""
+
+    def on_permission_lost(self, stream: str) -> None:
+        """Handle that the viewer may no longer subscribe to `stream`: end the subscription."""
+
+
+class PublisherSocket(Protocol):
+    """The socket behind a publication. Called by the hub; implemented by `WebSocket`."""
+
+    def send_message(self, message: bytes) -> None:
+        """Write or queue an encoded message. Messages keep their order and are never dropped."""
+
+    def on_taken_over(self, stream: str) -> None:
+        """Handle that another socket has registered `stream`: it is no longer published here."""
+
+
+@dataclass(slots=True, eq=False)
+class Publication:
+    """A stream that a publisher registered on this gateway. Created by `Hub.publish`, ended by `release` or `revoke`.
+
+    Attributes:
+        term: Number the router gave to this claim; a later claim of the stream has a higher one.
+        next_frame_id: Id of the next frame, from 1.
+        producing: Whether the publisher said that it sends video.
+        started_at: Time of register, in ms since the epoch.
+        last_frame_s: Time of the last frame, or of register, in seconds of the loop's clock.
+        last_frame_at: Time of the last frame, in ms since the epoch; None: none yet.
+        bus_sampler: Selects the frames that go to the router; None: the router requests none.
+        bus_fps: Highest rate that the router requests; None: every frame.
+        viewers_elsewhere: Subscriptions with video on other gateways and bridges.
+        demand: What the publisher was last sent as `demand`; None: it did not request it.
+        undecodable_reported: The publisher has been sent the error about a frame that is no picture.
+    """
+
+    stream: str
+    owner: Owner
+    term: int
+    next_frame_id: int
+    publisher: PublisherSocket
+    producing: bool
+    wants_alerts: bool
+    started_at: int
+    last_frame_s: float
+    last_frame_at: int | None = None
+    meter: RateMeter = field(default_factory=RateMeter)
+    bus_sampler: Sampler | None = None
+    bus_fps: float | None = None
+    viewers_elsewhere: int = 0
+    demand: Demand | None = None
+    wants_status: bool = False
+    undecodable_reported: bool = False
+    #: The stream's id in ASCII, and the beginning of the JSON message of each of its frames.
+    name: bytes = field(init=False)
+    json_head: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name, self.json_head = self.stream.encode("ascii"), json_head(self.stream)
+
+
+@dataclass(slots=True, eq=False)
+class LocalStream:
+    """A stream that has a publisher or viewers on this gateway. Created and removed by `StreamTable`.
+
+    Every subscription is in `viewers`; one with video is in `video` too, and in exactly one of `queued`, `direct_json`
+    and `direct_binary`.
+
+    Attributes:
+        term: The newest term known.
+        owner: The newest owner known; None: none yet.
+        last_frame_id: The highest frame id delivered here.
+        newest: The newest frame that is a picture.
+        last_undecodable: Term, frame id and fault of the last frame, when that is no picture; else None.
+        early_frame: The newest frame of a later term than `term`, held until the router names that term's owner.
+        undecodable_reported_term: The term for which the router was sent `BadFrame`.
+        alert_viewers: Subscriptions with alerts.
+        rates: How many subscriptions with video have each `max_fps`.
+        queued: Subscriptions that get each frame through their outbound queue.
+        direct_json: Subscriptions that take every frame as JSON at once, with the function that writes it.
+        direct_binary: The same for the binary format.
+    """
+
+    id: str
+    status: StreamStatus = "offline"
+    term: int = 0
+    owner: Owner | None = None
+    last_frame_id: int = 0
+    newest: Frame | None = None
+    last_undecodable: tuple[int, int, str] | None = None
+    early_frame: Frame | None = None
+    undecodable_reported_term: int = -1
+    publication: Publication | None = None
+    viewers: dict[Subscription, Viewer] = field(default_factory=dict)
+    alert_viewers: int = 0
+    rates: Counter[float | None] = field(default_factory=Counter)
+    video: dict[Subscription, Viewer] = field(default_factory=dict)
+    queued: dict[Subscription, Viewer] = field(default_factory=dict)
+    direct_json: dict[Subscription, Write] = field(default_factory=dict)
+    direct_binary: dict[Subscription, Write] = field(default_factory=dict)
+
+    @property
+    def state(self) -> StreamState:
+        """Status, owner and term as this gateway knows them."""
+        return StreamState(self.status, self.owner, self.term)
+
+
+class StreamTable:
+    """All streams and publications of one gateway by stream id, and the last state of recently closed streams.
+
+    Shared by `Hub`, `Delivery`, `RouterReports` and `PublisherNotices`; only `Hub` adds and removes entries.
+    """
+
+    __slots__ = ("_closed", "_closed_before", "_rotated_at", "publications", "streams")
+
+    def __init__(self) -> None:
+        self.streams: dict[str, LocalStream] = {}
+        self.publications: dict[str, Publication] = {}
+        self._closed: OrderedDict[str, StreamState] = OrderedDict()
+        self._closed_before: OrderedDict[str, StreamState] = OrderedDict()
+        self._rotated_at = float("-inf")
+
+    def open(self, stream_id: str) -> LocalStream:
+        """Return the record of a stream, created when there is none."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            stream = self.streams[stream_id] = LocalStream(stream_id)
+        return stream
+
+    def close_if_unused(self, stream: LocalStream) -> bool:
+        """Remove a stream that has neither publisher nor viewers; return whether it was removed. Its state is kept."""
+        if stream.publication is not None or stream.viewers or self.streams.pop(stream.id, None) is None:
+            return False
+        self._closed[stream.id] = stream.state
+        if len(self._closed) > CLOSED_KEPT:
+            self._closed.popitem(last=False)
+        return True
+
+    def closed_state(self, stream_id: str) -> StreamState | None:
+        """Return the last known state of a recently closed stream, else None."""
+        return self._closed.get(stream_id) or self._closed_before.get(stream_id)
+
+    def update_closed(self, stream_id: str, state: StreamState) -> None:
+        """Replace the kept state of a recently closed stream. Ignored if none is kept or the kept term is higher."""
+        known = self.closed_state(stream_id)
+        if known is not None and state.term >= known.term:
+            self._closed[stream_id] = state
+
+    def expire_closed(self, now: float) -> bool:
+        """Forget closed streams after their time; return whether `CLOSED_KEPT_S` has passed since the last True."""
+        if now - self._rotated_at < CLOSED_KEPT_S:
+            return False
+        self._rotated_at = now
+        self._closed_before, self._closed = self._closed, OrderedDict()
+        return True
