@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib.util
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,23 @@ KNOWN_CIRCLES = ("watchout.mlbridge.targets",)
 def test_no_import_circle() -> None:
     """Each module can be read after those it imports; imports for type checkers count as well."""
     assert [c for c in circles(imported_modules()) if not all(m.startswith(KNOWN_CIRCLES) for m in c)] == []
+
+
+#: Names that two public classes still have; each is to go.
+SHARED_NAMES = {
+    "Bridge", "Budget", "Column", "Connection", "Delivery", "Endpoint", "Found", "Kept", "Member", "Outage", "Place",
+    "Process", "Refusal", "Router", "Said", "SendFrame", "Server", "Target", "Watch",
+}  # fmt: skip
+
+
+def classes_of(path: Path) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    """One word stands for one thing: docs/architecture.md, glossary."""
+    count = Counter(node.name for path in MODULES for node in classes_of(path) if not node.name.startswith("_"))
+    assert {name for name, times in count.items() if times > 1} - SHARED_NAMES == set()
 
 
 def test_the_search_for_circles_finds_one() -> None:
