@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from watchout.common import clock, log, supervisor
 from watchout.common.alerts.model import Alert, Severity
@@ -30,7 +29,6 @@ from watchout.common.bus.messages import (
     OwnerLookup,
     OwnerReply,
     Query,
-    QueryReply,
     RaiseAlert,
     RefusedReply,
     Release,
@@ -40,6 +38,7 @@ from watchout.common.bus.messages import (
     SendNewest,
     StatusUpdate,
 )
+from watchout.common.bus.reply_records import AlertFrameRow, R, RecentAlertRow, StatsReply, StreamRow
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -64,30 +63,6 @@ MAX_PATIENCE_S: Final = 0.05
 _log = log.get("gateway.router_client")
 
 K = TypeVar("K", bound=Hashable)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptAlert:
-    """An alert that the router keeps; `owner` is whose the stream was when it came."""
-
-    id: str
-    owner: str | None
-    json: bytes
-    #: When the router first had it, in ms.
-    at: int = 0
-    #: The owner's organizations, where the stream is still his.
-    organizations: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AlertFrame:
-    """The frame that an alert speaks of. `owner`: whose the stream was; `kept`: the router has its picture."""
-
-    stream: str
-    owner: str | None
-    term: int
-    frame_id: int
-    kept: bool
 
 
 class RouterClient:
@@ -209,17 +184,15 @@ class RouterClient:
         self._accepted.add(raised, epoch, self._loop.time())
         return reply
 
-    async def ask(self, what: Any, **more: Any) -> Any:
-        """The body of the router's answer to a question. Raises `RouterUnavailable`."""
-        if what in ("stats", "streams"):
-            # What is counted here must be in the answer: the router takes messages in order.
-            self._flush()
-            self._send_reports()
-            self.link.send_heartbeat()
-        reply = await self.link.request(lambda n: Query(request=n, what=what, **more))
-        if not isinstance(reply, QueryReply):
-            raise _unexpected(reply)
-        return reply.body
+    async def stats(self) -> StatsReply:
+        """Return the router's stats, with this gateway's latest counts. Raises `RouterUnavailable`."""
+        self._send_counts()
+        return await self._query(lambda n: Query(request=n, what="stats"), StatsReply)
+
+    async def stream_rows(self) -> list[StreamRow]:
+        """Return a row for each stream with a publisher, on any gateway. Raises `RouterUnavailable`."""
+        self._send_counts()
+        return await self._query(lambda n: Query(request=n, what="streams"), list[StreamRow])
 
     async def alerts(
         self,
@@ -229,19 +202,32 @@ class RouterClient:
         limit: int = 1000,
         severity: Severity = "low",
         scope: AlertScope | None = None,
-    ) -> list[KeptAlert]:
+    ) -> list[RecentAlertRow]:
         """Recent alerts of a stream, or of all within `scope`, oldest first. Raises `RouterUnavailable`."""
-        rows = await self.ask("alerts", stream=stream, since=since, limit=limit, severity=severity, scope=scope)
-        return [KeptAlert(alert_id, owner, text, at, tuple(names)) for alert_id, owner, text, at, names in rows]
+        return await self._query(
+            lambda n: Query(
+                request=n, what="alerts", stream=stream, since=since, limit=limit, severity=severity, scope=scope
+            ),
+            list[RecentAlertRow],
+        )
 
-    async def alert_frames(self, alert_id: str) -> list[AlertFrame]:
-        """The frames that recent alerts of this id speak of, one of each stream. Raises `RouterUnavailable`."""
-        reply = await self.link.request(lambda n: Query(request=n, what="alert", id=alert_id))
-        if not isinstance(reply, QueryReply):
-            raise _unexpected(reply)
-        return [AlertFrame(*row) for row in reply.body]
+    async def alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
+        """The frames that recent alerts of this id refer to, one of each stream. Raises `RouterUnavailable`."""
+        return await self._query(lambda n: Query(request=n, what="alert", id=alert_id), list[AlertFrameRow])
 
-    async def picture(self, of: AlertFrame) -> Frame | None:
+    async def _query(self, make: Callable[[int], Query], kind: type[R]) -> R:
+        try:
+            return await self.link.query(make, kind)
+        except BusError as exc:
+            raise RouterUnavailable(str(exc)) from None
+
+    def _send_counts(self) -> None:
+        """Send what is counted here to the router. It takes messages in order, so the next reply includes it."""
+        self._flush()
+        self._send_reports()
+        self.link.send_heartbeat()
+
+    async def picture(self, of: AlertFrameRow) -> Frame | None:
         """The picture that the router keeps of an alert's frame; None when it does not come in time."""
         key = of.stream, of.term, of.frame_id
         return await self._await_frame(

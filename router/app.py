@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from watchout.common import clock, log, supervisor
 from watchout.common.bus.frames import FOR_ALERT, read_frame_head
@@ -51,9 +50,7 @@ from watchout.common.errors import BusError, StartError
 from watchout.common.home import lock_home
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
-from watchout.common.process import about
 from watchout.common.process.command import process_command
-from watchout.common.process.process_name import wanted_name
 from watchout.common.service import run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
@@ -61,6 +58,7 @@ from watchout.common.toolbox.globs import Globs
 from watchout.router.alerts.log import AlertBook, AlertIds, AlertLog
 from watchout.router.epoch import next_epoch
 from watchout.router.members import MAX_MEMBERS, Members, Verdict, may_come_from_afar
+from watchout.router.queries import QueryHandler
 from watchout.router.reservation_file import Change, ReservationFile
 from watchout.router.streams.registry import Bridge, Send, Streams
 from watchout.router.webhook.sender import WebhookSender
@@ -144,6 +142,20 @@ class Router:
         if self._settings.router_listen is not None:
             self._remote = self._listen(self._settings.router_listen)
             self._bus = BothRouterBuses(self._bus, self._remote)
+        self._queries = QueryHandler(
+            settings=self._settings,
+            metrics=self._metrics,
+            epoch=self._epoch,
+            started_at=self._started,
+            members=self._members,
+            streams=self._streams,
+            alerts=self._book,
+            pictures=self._pictures,
+            reservations=self._reservations,
+            bus=self._bus,
+            remote=self._remote,
+            webhook=self._outlet,
+        )
         every = supervisor.current().every
         self._periodic = [
             every(BEAT_EVERY_S, self._beat, "beats"),
@@ -284,7 +296,8 @@ class Router:
             case Unreserve():
                 self._unreserve(member, body)
             case Query():
-                self._send(member, QueryReply(request=body.request, body=self._answer(body, now, now_ms)))
+                reply = self._queries.reply(body, now, now_ms, syncing=self._waiting is not None)
+                self._send(member, QueryReply(request=body.request, body=reply))
             case Bye():
                 self._gone(member, "ended")
             case Hello():
@@ -361,114 +374,6 @@ class Router:
         if now - self._warned > WARN_EVERY_S:
             self._warned = now
             _log.warning(what, member=member.hex() or None, error=str(error))
-
-    def _recent_alerts(self, query: Query) -> list[tuple[str, str | None, bytes, int, tuple[str, ...]]]:
-        """Rows of (id, owner, JSON, when it arrived, the owner's organizations where the stream is still his)."""
-        scope = query.scope
-
-        def wanted(stream: str, owner: str | None) -> bool:
-            return scope is None or scope.includes(owner, self._streams.organizations_of(stream, owner))
-
-        rows = self._book.recent(
-            query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,
-            users=None if scope is None else scope.owners(),
-        )  # fmt: skip
-        return [
-            (alert_id, owner, json, at, self._streams.organizations_of(stream, owner))
-            for alert_id, owner, json, at, stream in rows
-        ]
-
-    def _processes(self, now: float) -> list[dict[str, Any]]:
-        """What each process told of itself; this one first."""
-        own = {
-            "name": wanted_name(self._settings, "router"),
-            "kind": "router",
-            "pid": os.getpid(),
-            "upS": round(now - self._started, 3),
-            "version": about.version(),
-            "settings": about.told(self._settings),
-            "remote": False,
-            **_of_descriptors(self._metrics.read()),
-        }
-        members = [
-            {
-                "name": m.hello.name,
-                "kind": m.hello.kind,
-                "pid": m.hello.pid,
-                "upS": round(now - m.joined_at, 3),
-                "version": m.hello.release,
-                "settings": m.hello.settings,
-                "remote": is_remote(m.id),
-                **_of_descriptors(m.metrics),
-            }
-            for m in self._members.all()
-            if m.hello.kind != "ctl"
-        ]
-        return [own, *members]
-
-    def _answer(self, query: Query, now: float, now_ms: int) -> Any:
-        names = {m.id: m.hello.name for m in self._members.all()}
-        match query.what:
-            case "alerts":
-                return self._recent_alerts(query)
-            case "alert":
-                return [
-                    (*row, self._pictures.find(row[0], (row[2], row[3])) is not None)
-                    for row in self._book.of_id(query.id or "")
-                ]
-            case "reservations":
-                return self._streams.reservations(query.user, query.limit, now)
-            case "streams":
-                return self._streams.rows(names, now_ms)
-            case "processes":
-                return self._processes(now)
-            case "stats":
-                members, coverage = self._members.all(), self._members.coverage()
-                connections = sum(int(m.metrics.get("sockets", 0)) for m in members if m.hello.kind == "gateway")
-                self._metrics.set("members", len(members))
-                self._metrics.set("streams", len(self._streams))
-                self._metrics.set("stream_reservations", self._streams.reserved_count)
-                self._metrics.values["stream_reservations_evicted_total"] = self._streams.reserved_evicted
-                assert self._reservations is not None
-                self._metrics.set("stream_reservations_unsaved", self._reservations.failing)
-                self._metrics.set("alert_picture_bytes", self._pictures.bytes)
-                self._metrics.set("recent_alert_bytes", self._book.size_bytes)
-                self._metrics.values["recent_alerts_evicted_total"] = self._book.evicted
-                self._metrics.values["frames_old_term_total"] = self._streams.old_term_frames
-                assert self._bus is not None
-                self._metrics.values["frames_routed_total"] = self._bus.frames_sent
-                self._metrics.values["frames_skipped_bus_total"] = self._bus.frames_skipped
-                if self._remote is not None:
-                    self._metrics.set("remote_members", sum(is_remote(m.id) for m in members))
-                    self._metrics.values["remote_refused_total"] = self._remote.refused.total()
-                metrics = self._metrics.read()
-                metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self._bus.malformed
-                return {
-                    "router": {
-                        "epoch": self._epoch,
-                        "uptimeS": round(now - self._started, 3),
-                        "pid": os.getpid(),
-                        "state": "active" if self._waiting is None else "syncing",
-                        "figures": metrics,
-                    },
-                    "members": [
-                        {
-                            "id": m.id.hex(),
-                            "name": m.hello.name,
-                            "kind": m.hello.kind,
-                            "pid": m.hello.pid,
-                            "group": m.hello.group,
-                            "aliveS": round(now - m.joined_at, 3),
-                            "figures": m.metrics,
-                        }
-                        for m in members
-                    ],
-                    "streams": [
-                        {**row, "coverage": coverage.get(row["streamId"])} for row in self._streams.rows(names, now_ms)
-                    ],
-                    "webhook": None if self._outlet is None else self._outlet.report(),
-                    "totals": {**self._streams.totals(), "connections": connections},
-                }
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -567,9 +472,3 @@ def main() -> None:
     One for each WATCHOUT_HOME. It opens no port, unless ROUTER_LISTEN lets bridges of other machines in.
     """
     run("router", Router)
-
-
-def _of_descriptors(metrics: Mapping[str, float]) -> dict[str, int]:
-    """What the doctor is told of a process's files and sockets, and of the connections that they allow."""
-    names = {"descriptors_open": "open", "descriptors_limit": "openLimit", "connections_limit": "connectionsLimit"}
-    return {told: int(metrics[name]) for name, told in names.items() if name in metrics}

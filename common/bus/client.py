@@ -35,12 +35,16 @@ from watchout.common.bus.messages import (
     MemberHeartbeat,
     Message,
     PublicationState,
+    Query,
+    QueryReply,
+    RefusedReply,
     Release,
     Reply,
     SnapshotEnd,
     decode_from_router,
     encode,
 )
+from watchout.common.bus.reply_records import R, read_reply
 from watchout.common.bus.zeromq.control import MemberBus, new_member_id
 from watchout.common.bus.zeromq.tcp import RemoteMemberBus, RouterAddress
 from watchout.common.errors import BusError, RouterUnavailable
@@ -207,6 +211,31 @@ class BusClient:
             last = self._pending.pop(number, None)
             if last is not None:
                 retrieve_exception(last)
+
+    async def query(self, make: Callable[[int], Query], kind: type[R], timeout_s: float | None = None) -> R:
+        """Send a query to the router and return its typed reply.
+
+        Args:
+            make: Makes the `Query` from the request's number.
+            kind: The record that this kind of query is replied with, such as `StatsReply`; see
+                `common.bus.reply_records`.
+            timeout_s: Seconds to wait, in place of the default of this client.
+
+        Returns:
+            The reply as a `kind`.
+
+        Raises:
+            RouterUnavailable: No reply in time, or the router refused, with its reason as text.
+            BusError: The reply is of another form, as from a router of another version.
+
+        """
+        reply = await self.request(make, timeout_s)
+        match reply:
+            case QueryReply(body=body):
+                return read_reply(body, kind)
+            case RefusedReply(message=reason):
+                raise RouterUnavailable(reason)
+        raise BusError(f"unexpected reply: {type(reply).__name__}, expected QueryReply")
 
     def _give_back(self, reply: Reply) -> None:
         if isinstance(reply, GrantedReply):

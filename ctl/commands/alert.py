@@ -10,12 +10,13 @@ import msgspec
 
 from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
 from watchout.common.bus.client import BusClient
-from watchout.common.bus.messages import AcceptedReply, Query, QueryReply, RaiseAlert, RefusedReply
+from watchout.common.bus.messages import AcceptedReply, Query, RaiseAlert, RefusedReply
+from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
-from watchout.common.errors import RouterUnavailable
+from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
-from watchout.ctl.directory import ids_of, others_than
+from watchout.ctl.directory import others_than
 from watchout.ctl.environment import Failure, home_option, read_environment, run, stream_id
 from watchout.ctl.terminal import counted, printable
 
@@ -69,10 +70,10 @@ async def _raise(settings: Settings, raised: Alert) -> None:
 async def _nobody(link: BusClient, alert_id: str, stream: str) -> str:
     """Why an alert went to nobody."""
     try:
-        reply = await link.request(lambda number: Query(request=number, what="streams"))
-    except RouterUnavailable:
+        rows = await link.query(lambda number: Query(request=number, what="streams"), list[StreamRow])
+    except (RouterUnavailable, BusError):
         return f"alert {alert_id} went to nobody"
-    there = ids_of(reply.body) if isinstance(reply, QueryReply) else []
+    there = [row.stream_id for row in rows if row.status != "offline"]
     if stream in there:
         return f"alert {alert_id} is kept, and went to nobody: neither the camera of {stream} nor a viewer wants alerts"
     return f"nobody publishes or watches {stream}: alert {alert_id} went to nobody; {others_than(stream, there)}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import click
 import msgspec
@@ -11,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from watchout.common.alerts.model import STREAM_ID
-from watchout.common.bus.messages import Message, Query, QueryReply, RefusedReply, Unreserve
-from watchout.common.errors import RouterUnavailable
+from watchout.common.bus.messages import Query, QueryReply, RefusedReply, Unreserve
+from watchout.common.bus.reply_records import ReservationRow
+from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 from watchout.ctl.environment import Failure, home_option, read_environment, run
@@ -20,6 +20,7 @@ from watchout.ctl.terminal import printable
 
 #: The most that the router tells at once.
 MAX_ROWS: Final = 1000
+UNEXPECTED: Final = "the router gave an unexpected answer"
 
 
 @click.command("reservations")
@@ -40,17 +41,34 @@ def reservations(user: str | None, released: str | None, as_json: bool, home: st
 
 
 async def _release(settings: Settings, stream: str) -> None:
-    former = await _ask(settings, lambda number: Unreserve(request=number, stream=stream))
-    if former is None:
-        raise Failure(f"{stream} is not reserved: it has a camera now, or is nobody's")
-    click.echo(f"released {stream}, which was reserved for user {printable(former)}")
+    async with joined(settings) as link:
+        try:
+            reply = await link.request(lambda number: Unreserve(request=number, stream=stream))
+        except RouterUnavailable as exc:
+            raise Failure(str(exc)) from None
+    match reply:
+        case QueryReply(body=None):
+            raise Failure(f"{stream} is not reserved: it has a camera now, or is nobody's")
+        case QueryReply(body=str(former)):
+            click.echo(f"released {stream}, which was reserved for user {printable(former)}")
+        case RefusedReply(message=text):
+            raise Failure(printable(text))
+        case _:
+            raise Failure(UNEXPECTED)
 
 
 async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
-    rows = await _ask(settings, lambda number: Query(request=number, what="reservations", user=user, limit=MAX_ROWS))
-    if not isinstance(rows, list):
-        raise Failure("the router gave an unexpected answer")
-    found = [{"streamId": stream, "userId": owner, "secondsLeft": round(left_s)} for stream, owner, left_s in rows]
+    async with joined(settings) as link:
+        try:
+            rows = await link.query(
+                lambda number: Query(request=number, what="reservations", user=user, limit=MAX_ROWS),
+                list[ReservationRow],
+            )
+        except RouterUnavailable as exc:
+            raise Failure(printable(str(exc))) from None
+        except BusError:
+            raise Failure(UNEXPECTED) from None
+    found = [{"streamId": row.stream, "userId": row.user, "secondsLeft": round(row.left_s)} for row in rows]
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
@@ -66,17 +84,3 @@ async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
 def _duration(seconds: int) -> str:
     days, hours, minutes = seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
-
-
-async def _ask(settings: Settings, make: Callable[[int], Message]) -> Any:
-    async with joined(settings) as link:
-        try:
-            reply = await link.request(make)
-        except RouterUnavailable as exc:
-            raise Failure(str(exc)) from None
-    match reply:
-        case QueryReply(body=body):
-            return body
-        case RefusedReply(message=text):
-            raise Failure(printable(text))
-    raise Failure("the router gave an unexpected answer")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import click
 import msgspec
@@ -15,8 +15,9 @@ from rich.live import Live
 from rich.text import Text
 
 from watchout.common.bus.client import BusClient
-from watchout.common.bus.messages import Query, QueryReply, RefusedReply
-from watchout.common.errors import RouterUnavailable
+from watchout.common.bus.messages import Query
+from watchout.common.bus.reply_records import StatsReply
+from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 from watchout.ctl.environment import Failure, home_option, read_environment, run
@@ -61,7 +62,7 @@ async def _show(settings: Settings, *, as_json: bool, every_s: float | None, row
 
 
 async def _watch(link: BusClient, console: Console, every_s: float, rows: int) -> None:
-    before: dict[str, Any] | None = None
+    before: StatsReply | None = None
     with contextlib.ExitStack() as stack:
         show: Callable[[RenderableType], None] = console.print
         if console.is_terminal:
@@ -80,23 +81,17 @@ async def _watch(link: BusClient, console: Console, every_s: float, rows: int) -
             await asyncio.sleep(every_s)
 
 
-def _fitting(rows: int, body: dict[str, Any], console: Console) -> int:
+def _fitting(rows: int, body: StatsReply, console: Console) -> int:
     """Streams for which the terminal has lines, below the processes and the bridges."""
-    members = body.get("members")
-    found = [m for m in members if isinstance(m, dict)] if isinstance(members, list) else []
-    processes = min(len(found) + 1, MAX_PROCESSES)
-    bridges = min(sum(m.get("kind") == "mlbridge" for m in found), MAX_PROCESSES)
+    processes = min(len(body.members) + 1, MAX_PROCESSES)
+    bridges = min(sum(member.kind == "mlbridge" for member in body.members), MAX_PROCESSES)
     return max(3, min(rows, console.height - processes - 8 - (bridges + 2 if bridges else 0)))
 
 
-async def _ask(link: BusClient) -> dict[str, Any]:
+async def _ask(link: BusClient) -> StatsReply:
     try:
-        reply = await link.request(lambda number: Query(request=number, what="stats"))
+        return await link.query(lambda number: Query(request=number, what="stats"), StatsReply)
     except RouterUnavailable as exc:
-        raise Failure(str(exc)) from None
-    match reply:
-        case QueryReply(body=dict(body)):
-            return body
-        case RefusedReply(message=text):
-            raise Failure(printable(text))
-    raise Failure("the router gave an unexpected answer")
+        raise Failure(printable(str(exc))) from None
+    except BusError:
+        raise Failure("the router gave an unexpected answer") from None

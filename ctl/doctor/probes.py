@@ -28,9 +28,10 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from watchout.common.bus.messages import Query, QueryReply
+from watchout.common.bus.messages import Query
+from watchout.common.bus.reply_records import ProcessReport, StatsReply
 from watchout.common.bus.zeromq import curve
-from watchout.common.errors import CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
+from watchout.common.errors import BusError, CurveFault, RouterUnavailable, SettingsError, StartError, StoreUnavailable
 from watchout.common.home_files import CONTROL_SOCKET, LISTEN_LOCK, SESSION_STORE_FILE, is_home_file, port_of
 from watchout.common.process import about, process_name
 from watchout.common.settings import Settings, load
@@ -360,15 +361,14 @@ async def processes(settings: Settings) -> list[Finding]:
     asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:
         async with joined(asked) as link:
-            reply = await link.request(lambda number: Query(request=number, what="processes"))
+            reports = await link.query(lambda number: Query(request=number, what="processes"), list[ProcessReport])
     except (Failure, RouterUnavailable, OSError):
         return silent
-    match reply:
-        case QueryReply(body=[*rows]):
-            found = [running.Running.of(row) for row in rows if isinstance(row, dict)]
-            return list(running.of_running(found, about.told(settings), about.version()))
-    text = "The router tells nothing of the processes: it is of another version."
-    return [warning("processes", text, "Restart all of watchout.")]
+    except BusError:
+        text = "The router tells nothing of the processes: it is of another version."
+        return [warning("processes", text, "Restart all of watchout.")]
+    found = [running.Running.of(report) for report in reports]
+    return list(running.of_running(found, about.told(settings), about.version()))
 
 
 async def _of_the_gateway(settings: Settings) -> Settings:
@@ -378,21 +378,19 @@ async def _of_the_gateway(settings: Settings) -> Settings:
         return settings
     try:
         async with joined(asked) as link:
-            reply = await link.request(lambda number: Query(request=number, what="processes"))
-    except (Failure, RouterUnavailable, OSError):
+            reports = await link.query(lambda number: Query(request=number, what="processes"), list[ProcessReport])
+    except (Failure, RouterUnavailable, BusError, OSError):
         return settings
-    match reply:
-        case QueryReply(body=[*rows]):
-            found = [running.Running.of(row) for row in rows if isinstance(row, dict)]
-            theirs = next((each.settings for each in found if each.kind == "gateway" and each.version), None)
-            if theirs is not None:
-                with contextlib.suppress(SettingsError):
-                    names = ("WATCHOUT_PORT", "WATCHOUT_HOST", "TLS_CERT", "TLS_KEY", "MAX_CONNECTIONS")
-                    told = load({name: theirs[name] for name in names if name in theirs})
-                    return replace(
-                        settings, port=told.port, host=told.host, tls_cert=told.tls_cert, tls_key=told.tls_key,
-                        max_connections=told.max_connections,
-                    )  # fmt: skip
+    found = [running.Running.of(report) for report in reports]
+    theirs = next((each.settings for each in found if each.kind == "gateway" and each.version), None)
+    if theirs is not None:
+        with contextlib.suppress(SettingsError):
+            names = ("WATCHOUT_PORT", "WATCHOUT_HOST", "TLS_CERT", "TLS_KEY", "MAX_CONNECTIONS")
+            told = load({name: theirs[name] for name in names if name in theirs})
+            return replace(
+                settings, port=told.port, host=told.host, tls_cert=told.tls_cert, tls_key=told.tls_key,
+                max_connections=told.max_connections,
+            )  # fmt: skip
     return settings
 
 
@@ -550,18 +548,19 @@ async def _router(settings: Settings) -> checks.Router:
     asked = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:
         async with joined(asked) as link:
-            reply = await link.request(lambda number: Query(request=number, what="stats"))
+            stats = await link.query(lambda number: Query(request=number, what="stats"), StatsReply)
     except (Failure, RouterUnavailable, OSError):
         return checks.Router(socket=True)
-    match reply:
-        case QueryReply(body={"router": {"uptimeS": up_s}, "members": [*members], "streams": [*streams]}):
-            kinds = [(str(member.get("kind")), int(member.get("pid") or 0)) for member in members]
-            gateways = [pid for kind, pid in kinds if kind == "gateway"]
-            bridges = sum(kind == "mlbridge" for kind, _ in kinds)
-            return checks.Router(
-                socket=True, answers=True, up_s=up_s, gateways=gateways, bridges=bridges, streams=len(streams)
-            )
-    return checks.Router(socket=True, answers=True)
+    except BusError:
+        return checks.Router(socket=True, answers=True)
+    return checks.Router(
+        socket=True,
+        answers=True,
+        up_s=stats.router.uptime_s,
+        gateways=[member.pid for member in stats.members if member.kind == "gateway"],
+        bridges=sum(member.kind == "mlbridge" for member in stats.members),
+        streams=len(stats.streams),
+    )
 
 
 def _files(gateways: Sequence[int], max_connections: int) -> Finding:

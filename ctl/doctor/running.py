@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from watchout.common.bus.reply_records import ProcessReport
 from watchout.common.process import about
 from watchout.common.settings import load
 from watchout.ctl.doctor.findings import Finding, ok, warning
@@ -34,21 +34,19 @@ class Running:
     connections_limit: int = 0
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Running:
-        """From a row of the router's answer; what does not fit is left out."""
-        settings = row.get("settings")
-        plain = settings if isinstance(settings, dict) else {}
+    def of(cls, report: ProcessReport) -> Running:
+        """From a row of the router's reply; texts of other processes are made printable."""
         return cls(
-            name=printable(row.get("name", "")),
-            kind=str(row.get("kind", "")),
-            pid=int(row.get("pid") or 0),
-            up_s=float(row.get("upS") or 0),
-            version=printable(row.get("version") or ""),
-            settings={str(name): printable(value) for name, value in plain.items()},
-            far=bool(row.get("remote")),
-            descriptors=int(row.get("open") or 0),
-            descriptors_limit=int(row.get("openLimit") or 0),
-            connections_limit=int(row.get("connectionsLimit") or 0),
+            name=printable(report.name),
+            kind=report.kind,
+            pid=report.pid,
+            up_s=report.up_s,
+            version=printable(report.version),
+            settings={name: printable(value) for name, value in report.settings.items()},
+            far=report.remote,
+            descriptors=report.open_files or 0,
+            descriptors_limit=report.open_files_limit or 0,
+            connections_limit=report.connections_limit or 0,
         )
 
 

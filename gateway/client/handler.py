@@ -15,6 +15,7 @@ from typing import Final, assert_never
 from watchout.common import log
 from watchout.common.alerts import model
 from watchout.common.bus.messages import GrantedReply, RefusedReply
+from watchout.common.bus.reply_records import RecentAlertRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway import wire
@@ -43,7 +44,6 @@ from watchout.gateway.context import Context
 from watchout.gateway.hub.streams import Publication
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import Owner
-from watchout.gateway.router_client import KeptAlert
 from watchout.identity import Identity, Token
 
 ABUSE: Final = "repeated abuse"
@@ -479,7 +479,7 @@ class ClientHandler:
         self.run(self.session.alerts_failed(text, self._loop.time(), now_ms()))
         self._release_held(subscription, set())
 
-    async def _replay(self, subscription: Subscription, kept: list[KeptAlert]) -> None:
+    async def _replay(self, subscription: Subscription, kept: list[RecentAlertRow]) -> None:
         # What is kept comes first, then the live ones that came meanwhile: none is lost, none comes twice.
         replayed: set[str] = set()
         subscription.replayed = frozenset(alert.id for alert in kept if alert.at >= subscription.subscribed_ms)

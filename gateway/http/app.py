@@ -19,6 +19,7 @@ from aiohttp import HttpVersion11, web
 from watchout.common import log, supervisor
 from watchout.common.alerts import model
 from watchout.common.alerts.model import ALERT_ID, STREAM_ID, AlertFault
+from watchout.common.bus.reply_records import AlertFrameRow, StreamRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.common.media.frames import Frame, FrameFault
@@ -35,7 +36,7 @@ from watchout.gateway.http.caller import Caller
 from watchout.gateway.http.conditional import entity_tag, not_modified
 from watchout.gateway.http.mjpeg import MJPEG_HEADERS, Mjpeg
 from watchout.gateway.http.mjpeg_parts import Taste
-from watchout.gateway.http.prometheus import Stats, render_metrics
+from watchout.gateway.http.prometheus import PublicStats, render_metrics
 from watchout.gateway.http.queries import AlertQuery
 from watchout.gateway.http.responses import HOLDER, AnswerSender, HttpError, address_of, json_response, listener_of
 from watchout.gateway.http.webhook_requests import Replays, Signed, WebhookFault, alert_id, read_headers
@@ -46,7 +47,6 @@ from watchout.gateway.model import Owner, StreamState
 from watchout.gateway.progress import TransferProgress
 from watchout.gateway.requests import origins
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, sign_in
-from watchout.gateway.router_client import AlertFrame
 from watchout.identity import Identity
 
 #: Most bytes of a body: a list of alerts.
@@ -210,7 +210,7 @@ class _Http:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._health: SharedCalls[None, tuple[str | None, Stats | None]] = SharedCalls("health")
+        self._health: SharedCalls[None, tuple[str | None, PublicStats | None]] = SharedCalls("health")
         self._stats = SingleFlight(self._ask_router, context.tasks)
         self._metrics = SingleFlight(self._ask_metrics, context.tasks)
         self._rows = SingleFlight(self._ask_rows, context.tasks)
@@ -295,16 +295,17 @@ class _Http:
             raise RouterUnavailable("no streams")
         found = [
             {
-                "id": row["streamId"],
-                "userId": row["userId"],
-                "status": row["status"],
-                "fps": row["fps"],
-                "viewers": row["viewers"],
-                "startedAt": row["startedAt"],
-                "lastFrameAt": row["lastFrameAt"],
+                "id": row.stream_id,
+                "userId": row.user_id,
+                "status": row.status,
+                "fps": row.fps,
+                "viewers": row.viewers,
+                "startedAt": row.started_at,
+                "lastFrameAt": row.last_frame_at,
             }
             for row in rows
-            if self._context.authorization.may_hear(viewer, Owner(row["userId"], frozenset(row["organizations"])))
+            if row.user_id is not None
+            and self._context.authorization.may_hear(viewer, Owner(row.user_id, frozenset(row.organizations)))
         ]
         return json_response({"streams": found})
 
@@ -438,7 +439,7 @@ class _Http:
             raise HttpError(404, "NO_FRAME", "the picture of this alert's frame did not come, try again")
         return _picture(request, frame, frame.picture, frame.codec.content_type)
 
-    async def _may_view_kept(self, viewer: Identity, kept: AlertFrame) -> bool:
+    async def _may_view_kept(self, viewer: Identity, kept: AlertFrameRow) -> bool:
         word = await self._context.router.find(kept.stream)
         return self._context.authorization.may_view_kept(viewer, kept.owner, word.owner)
 
@@ -624,19 +625,19 @@ class _Http:
         if not self._may_see_stats(request):
             raise HttpError(401, "AUTH_FAILED", "this path wants the stats token", _CHALLENGE)
 
-    async def _ask_router(self) -> Stats | None:
+    async def _ask_router(self) -> PublicStats | None:
         try:
-            return Stats.of(await self._context.router.ask("stats"))
+            return PublicStats.of(await self._context.router.stats())
         except RouterUnavailable:
             return None
 
-    async def _ask_rows(self) -> list[dict[str, Any]] | None:
+    async def _ask_rows(self) -> list[StreamRow] | None:
         try:
-            return list(await self._context.router.ask("streams"))
+            return await self._context.router.stream_rows()
         except RouterUnavailable:
             return None
 
-    async def _ask_stats(self, timeout_s: float | None = None) -> Stats | None:
+    async def _ask_stats(self, timeout_s: float | None = None) -> PublicStats | None:
         """What the router counts; None when it does not answer in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s or self._context.settings.router_timeout_s):
@@ -645,14 +646,14 @@ class _Http:
 
     async def _ask_metrics(self) -> bytes:
         stats = await self._ask_stats() if self._context.router.live else None
-        counted = None if stats is None else stats.all
+        counted = None if stats is None else stats.reply
         return await asyncio.to_thread(render_metrics, counted, self._context.router.metrics())
 
-    async def _look(self) -> tuple[str | None, Stats | None]:
+    async def _look(self) -> tuple[str | None, PublicStats | None]:
         """Why this gateway is not healthy, if so, and the stats; one look serves all who ask at the same time."""
         return await asyncio.shield(self._health.join(None, self._ask_health))
 
-    async def _ask_health(self) -> tuple[str | None, Stats | None]:
+    async def _ask_health(self) -> tuple[str | None, PublicStats | None]:
         if self._context.draining:
             return "the gateway drains", None
         if self._context.connections.is_full:
@@ -661,7 +662,7 @@ class _Http:
             return f"periodic work has stalled: {', '.join(stalled)}", None
         if not self._context.router.live or (stats := await self._ask_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
-        if stats.all["router"]["state"] != "active":
+        if stats.reply.router.state != "active":
             return "the router has just begun and hears what the gateways hold", stats
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):

@@ -1,54 +1,89 @@
-"""What the router counts, as ``/stats`` and Prometheus show it. Pure."""
+"""The router's stats as the public JSON of ``/stats`` and as the Prometheus page of ``/metrics``. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from watchout.common.bus.reply_records import Figures, MemberRow, StatsReply
 from watchout.common.metrics import METRICS, OF
 
+#: The metric that has a second label beside the process.
+BY_TASK: Final = "task_failures_total"
 
-def _public_stats(stats: dict[str, Any]) -> dict[str, Any]:
-    totals, rows = stats["totals"], stats["streams"]
-    return {
-        "totalProducers": totals["producers"],
-        "totalVideoConsumers": totals["videoConsumers"],
-        "totalAlertConsumers": totals["alertConsumers"],
-        "totalConnections": totals["connections"],
-        "activeStreams": [row["streamId"] for row in rows],
-        "streams": [{key: row[key] for key in ("streamId", "fps", "totalFrames", "uptime")} for row in rows],
-    }
+TOTALS: Final = {
+    "router_up": "1 when this gateway reaches the router.",
+    "active_streams": "Streams with a publisher, over all gateways.",
+    "producers": "Publishers that send video, over all gateways.",
+    "video_consumers": "Subscriptions that consume video, over all gateways.",
+    "alert_consumers": "Subscriptions and publishers that consume alerts, over all gateways.",
+}
+
+
+class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
+    """A stream in the JSON of ``/stats``; `uptime` in whole seconds."""
+
+    stream_id: str
+    fps: float
+    total_frames: int
+    uptime: int
+
+
+class _StatsPage(msgspec.Struct, frozen=True, rename="camel"):
+    """The JSON of ``/stats`` (docs/protocol.md)."""
+
+    total_producers: int
+    total_video_consumers: int
+    total_alert_consumers: int
+    total_connections: int
+    active_streams: list[str]
+    streams: list[_PublicStream]
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
-    """An answer of the router, and what all may see of it as JSON: the page, and the streams alone."""
+class PublicStats:
+    """A reply of the router with the JSON that is made from it once, for all requests that wait for it.
 
-    all: dict[str, Any]
+    `page` is the body of ``/stats``, `streams` the list of streams in it alone, as ``/health`` shows it.
+    """
+
+    reply: StatsReply
     page: bytes
     streams: bytes
 
     @classmethod
-    def of(cls, stats: dict[str, Any]) -> Stats:
-        """Of the router's answer to ``stats``."""
-        public = _public_stats(stats)
-        return cls(stats, msgspec.json.encode(public), msgspec.json.encode(public["streams"]))
+    def of(cls, reply: StatsReply) -> PublicStats:
+        """Encode what the public may see of `reply`."""
+        streams = [_PublicStream(row.stream_id, row.fps, row.total_frames, row.uptime) for row in reply.streams]
+        page = _StatsPage(
+            reply.totals.producers,
+            reply.totals.video_consumers,
+            reply.totals.alert_consumers,
+            reply.totals.connections,
+            [row.stream_id for row in reply.streams],
+            streams,
+        )
+        return cls(reply, msgspec.json.encode(page), msgspec.json.encode(streams))
 
 
-class _Metrics(Collector):
-    """All processes' figures as Prometheus families; the only label is the process."""
+class _ProcessCollector(Collector):
+    """Gives `prometheus_client` the metrics of all processes as families with the label ``process``.
 
-    def __init__(self, processes: dict[str, dict[str, float]], totals: dict[str, float]) -> None:
+    `processes` maps the label to the metrics of a process; `totals` are metrics without a label, see `TOTALS`.
+    """
+
+    def __init__(self, processes: dict[str, Figures], totals: dict[str, float]) -> None:
         self._processes = processes
         self._totals = totals
 
     def collect(self) -> list[Metric]:
+        """Return a family for each total and each declared metric that a process has."""
         families: list[Metric] = []
         for name, value in self._totals.items():
             families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
@@ -65,7 +100,7 @@ class _Metrics(Collector):
         return families
 
     def _rows(self, name: str) -> Iterator[tuple[str, str, float]]:
-        """Process, task and value of one figure."""
+        """Yield process, task and value of one metric; the task is empty for all but `BY_TASK`."""
         for process, values in self._processes.items():
             if name in values:
                 yield process, "", values[name]
@@ -76,47 +111,42 @@ class _Metrics(Collector):
                         yield process, task, value
 
 
-#: The figure that has a label beside the process.
-BY_TASK: Final = "task_failures_total"
+def render_metrics(stats: StatsReply | None, own: tuple[str, Figures]) -> bytes:
+    """Render the Prometheus page.
 
-TOTALS: Final = {
-    "router_up": "1 when this gateway reaches the router.",
-    "active_streams": "Streams with a camera, over all gateways.",
-    "producers": "Cameras that produce video, over all gateways.",
-    "video_consumers": "Subscriptions that consume video, over all gateways.",
-    "alert_consumers": "Subscriptions and cameras that consume alerts, over all gateways.",
-}
+    Args:
+        stats: The router's reply, for the metrics of all processes; None while the router is unreachable.
+        own: Name and metrics of this gateway, which are shown alone in that case.
 
-
-def render_metrics(stats: dict[str, Any] | None, own: tuple[str, dict[str, float]]) -> bytes:
-    """The Prometheus page: of all processes, or of this gateway alone while the router is away."""
-    processes: dict[str, dict[str, float]] = {}
+    """
+    processes: dict[str, Figures] = {}
     totals: dict[str, float] = {"router_up": 0}
     if stats is None:
         processes[own[0]] = own[1]
     else:
-        processes["router"] = stats["router"]["figures"]
-        for member in stats["members"]:
-            if member["kind"] != "ctl":
-                processes[_label(member, processes)] = member["figures"]
+        processes["router"] = stats.router.metrics
+        for member in stats.members:
+            if member.kind != "ctl":
+                processes[_label(member, processes)] = member.metrics
         totals = {
             "router_up": 1,
-            "active_streams": len(stats["streams"]),
-            "producers": stats["totals"]["producers"],
-            "video_consumers": stats["totals"]["videoConsumers"],
-            "alert_consumers": stats["totals"]["alertConsumers"],
+            "active_streams": len(stats.streams),
+            "producers": stats.totals.producers,
+            "video_consumers": stats.totals.video_consumers,
+            "alert_consumers": stats.totals.alert_consumers,
         }
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(processes, totals))
+    registry.register(_ProcessCollector(processes, totals))
     return generate_latest(registry)
 
 
-def _label(member: dict[str, Any], taken: Container[str]) -> str:
-    """The name of a process; of those of one home it is unique by itself (`common.process.process_name`), of others
-    made so.
+def _label(member: MemberRow, taken: Container[str]) -> str:
+    """Return a process label that is not among `taken`.
+
+    Names of processes are unique within one home (`common.process.process_name`). Bridges of other machines may have
+    the same name; the process id, or else the member id, is added to theirs.
     """
-    name = str(member["name"])
-    for label in (name, f"{name}-{member['pid']}"):
+    for label in (member.name, f"{member.name}-{member.pid}"):
         if label not in taken:
             return label
-    return f"{name}-{member['id']}"
+    return f"{member.name}-{member.id}"

@@ -17,7 +17,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -41,6 +41,7 @@ from watchout.common.bus.messages import (
     StreamReport,
     StreamStatus,
 )
+from watchout.common.bus.reply_records import StreamRow, Totals
 from watchout.common.media.rate import Sampler
 from watchout.common.reservations import Reservation, Reservations
 from watchout.common.toolbox.globs import Globs
@@ -484,8 +485,8 @@ class Streams:
 
     # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def totals(self) -> dict[str, int]:
-        """Counts over all gateways."""
+    def totals(self, *, connections: int) -> Totals:
+        """Count over all gateways; `connections` is passed on."""
         producers = video = alerts = 0
         for stream in self._streams.values():
             if stream.holder is not None:
@@ -494,28 +495,28 @@ class Streams:
             for interest in stream.interests.values():
                 video += interest.viewers
                 alerts += interest.alert_viewers
-        return {"producers": producers, "videoConsumers": video, "alertConsumers": alerts}
+        return Totals(producers=producers, video_consumers=video, alert_consumers=alerts, connections=connections)
 
-    def rows(self, names: dict[bytes, str], now_ms: int) -> list[dict[str, Any]]:
-        """Every stream that has a camera, for ``stats`` and ``GET /streams``."""
+    def rows(self, names: dict[bytes, str], now_ms: int) -> list[StreamRow]:
+        """A row for every stream that has a publisher, by stream id. `names` are the members' names."""
         return [
-            {
-                "streamId": s.id,
-                "userId": s.user,
-                "organizations": s.organizations,
-                "status": s.status,
-                "fps": round(s.fps, 2),
-                "totalFrames": s.total_frames,
-                "uptime": max(0, now_ms - s.started_at) // 1000,
-                "viewers": sum(i.viewers for i in s.interests.values()),
-                "alertViewers": sum(i.alert_viewers for i in s.interests.values()),
-                "gateway": names.get(s.holder or b""),
-                "mlbridge": ", ".join(sorted(names.get(m, "?") for m in s.bridges.values())) or None,
-                "startedAt": s.started_at,
-                "lastFrameAt": s.last_frame_at,
-                "frameId": s.frame_id,
-                "skipped": dict(s.missed),
-            }
+            StreamRow(
+                stream_id=s.id,
+                user_id=s.user,
+                organizations=s.organizations,
+                status=s.status,
+                fps=round(s.fps, 2),
+                total_frames=s.total_frames,
+                uptime=max(0, now_ms - s.started_at) // 1000,
+                viewers=sum(i.viewers for i in s.interests.values()),
+                alert_viewers=sum(i.alert_viewers for i in s.interests.values()),
+                gateway=names.get(s.holder or b""),
+                mlbridge=", ".join(sorted(names.get(m, "?") for m in s.bridges.values())) or None,
+                started_at=s.started_at,
+                last_frame_at=s.last_frame_at,
+                frame_id=s.frame_id,
+                dropped=dict(s.missed),
+            )
             for s in self.held()
         ]
 

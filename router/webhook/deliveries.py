@@ -9,7 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 from watchout.common.toolbox.retry import backoff_s
@@ -52,16 +52,6 @@ class Dead:
     attempts: int
     reason: str
     at_ms: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``stats`` shows it."""
-        return {
-            "alertId": self.alert_id,
-            "streamId": self.stream,
-            "attempts": self.attempts,
-            "reason": self.reason,
-            "at": self.at_ms,
-        }
 
 
 class Deliveries:

@@ -20,6 +20,7 @@ from yarl import URL
 from watchout.common import clock, log
 from watchout.common.alerts.model import Alert
 from watchout.common.alerts.webhook_signature import sign, webhook_id_of
+from watchout.common.bus.reply_records import DeadAlertRow, WebhookStats
 from watchout.common.media.rate import TokenBucket
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
@@ -85,18 +86,27 @@ class WebhookSender:
         self._deliveries.offer(delivery, clock.now_ms())
         self._turn()
 
-    def report(self) -> dict[str, Any]:
-        """What ``stats`` tells of the webhook, without its path, which may hold a secret."""
+    def report(self) -> WebhookStats:
+        """Return what ``stats`` shows of the webhook, without the path of its URL, which may hold a secret."""
         found = self._deliveries
-        return {
-            "service": self._shown_as,
-            "disabled": found.disabled,
-            "waiting": found.waiting,
-            "sent": found.sent,
-            "retries": found.retries,
-            "dead": found.dead,
-            "lastDead": [each.to_json() for each in found.listed],
-        }
+        return WebhookStats(
+            service=self._shown_as,
+            disabled=found.disabled,
+            waiting=found.waiting,
+            sent=found.sent,
+            retries=found.retries,
+            dead=found.dead,
+            last_dead=[
+                DeadAlertRow(
+                    alert_id=each.alert_id,
+                    stream_id=each.stream,
+                    attempts=each.attempts,
+                    reason=each.reason,
+                    at=each.at_ms,
+                )
+                for each in found.listed
+            ],
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Give what waits so long."""

@@ -14,7 +14,8 @@ from typing import Any, Final
 from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name, pack_frame
 from tests.kit.processes import Watchout
 from tests.kit.readers import COMES_S, Reader, accounted, gateway_figures
-from watchout.common.bus.messages import Query, QueryReply
+from watchout.common.bus.messages import Query
+from watchout.common.bus.reply_records import StatsReply
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 
@@ -133,9 +134,8 @@ class Show:
         """What ``watchout-ctl stats`` says of the stream: frames that its viewers did not get, by reason."""
         settings = replace(Settings(), home=self.watchout.home)
         async with joined(settings) as link:
-            answer = await link.request(lambda number: Query(request=number, what="stats"))
-        assert isinstance(answer, QueryReply), answer
-        return next(dict(row["skipped"]) for row in answer.body["streams"] if row["streamId"] == self.stream)
+            reply = await link.query(lambda number: Query(request=number, what="stats"), StatsReply)
+        return next(row.dropped for row in reply.streams if row.stream_id == self.stream)
 
     def check(self, frames: list[dict[str, Any]]) -> list[int]:
         """The ids of frames that somebody got: rising, and each as it was sent."""

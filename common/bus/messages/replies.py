@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from watchout.common.alerts.model import FrameId, Milliseconds, StreamId
 from watchout.common.bus.messages.fields import Count, Message, Organizations, StreamStatus, Text
 
@@ -51,10 +49,10 @@ class AcceptedReply(Message, frozen=True, tag="accepted"):
 
 
 class QueryReply(Message, frozen=True, tag="answer"):
-    """Reply to `query` and `unreserve`; `body` is what was asked for, as msgpack."""
+    """Reply to `query` and `unreserve`; `body` is one of the records of `common.bus.reply_records`, as msgpack."""
 
     request: Count
-    body: Any
+    body: object
 
 
 #: Every reply: a future of the member's client resolves to one of these.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from watchout.common.bus.reply_records import RecentAlertRow
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
@@ -14,7 +15,6 @@ from watchout.gateway.client import handler
 from watchout.gateway.client.handler import MAX_REPLAYS, ClientHandler
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
-from watchout.gateway.router_client import KeptAlert
 from watchout.identity import Identity
 
 
@@ -22,7 +22,7 @@ class Talk:
     """One viewer's conversation with a router that answers when it is told to."""
 
     def __init__(self) -> None:
-        self.answer: asyncio.Future[list[KeptAlert]] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[list[RecentAlertRow]] = asyncio.get_running_loop().create_future()
         self.sent: list[bytes] = []
         self.errors: list[str] = []
         self.slow = 0
@@ -55,7 +55,7 @@ class Talk:
         )
         self.talk = ClientHandler(context, socket, session)  # type: ignore[arg-type]
 
-    async def _alerts(self, stream: str, *, since: int) -> list[KeptAlert]:
+    async def _alerts(self, stream: str, *, since: int) -> list[RecentAlertRow]:
         self.fetches += 1
         return await asyncio.shield(self.answer)
 
@@ -85,7 +85,7 @@ async def test_an_alert_that_came_during_the_replay_follows_it() -> None:
     await settle()
     assert subscription.held_alerts is not None
     subscription.held_alerts |= {"a2": b"live", "a1": b"the same again"}
-    talk.answer.set_result([KeptAlert("a1", "ann", b"{}"), KeptAlert("a0", "eve", b"{}")])
+    talk.answer.set_result([RecentAlertRow("a1", "ann", b"{}"), RecentAlertRow("a0", "eve", b"{}")])
     await settle()
     assert talk.sent == [b"\x81\x02{}", b"live"]
     assert subscription.held_alerts is None
@@ -97,7 +97,7 @@ async def test_who_lost_the_stream_during_the_replay_gets_nothing_of_it() -> Non
     await settle()
     talk.wanted.clear()
     talk.talk._unwatch(subscription)
-    talk.answer.set_result([KeptAlert("a1", "ann", b"{}")])
+    talk.answer.set_result([RecentAlertRow("a1", "ann", b"{}")])
     await settle()
     assert talk.sent == []
 
@@ -132,7 +132,7 @@ async def test_a_viewer_that_takes_none_of_them_is_too_slow(monkeypatch: pytest.
     talk = Talk()
     talk.reads = False
     talk.subscribe()
-    talk.answer.set_result([KeptAlert("a1", "ann", b"{}")])
+    talk.answer.set_result([RecentAlertRow("a1", "ann", b"{}")])
     async with asyncio.timeout(5):
         while not talk.slow:
             await asyncio.sleep(0.01)

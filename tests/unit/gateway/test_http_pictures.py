@@ -13,6 +13,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from tests.kit.clients import JPEG
+from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -23,7 +24,6 @@ from watchout.gateway.http.app import make_app
 from watchout.gateway.http.conditional import entity_tag
 from watchout.gateway.model import Owner, StreamState
 from watchout.gateway.presence import Presence
-from watchout.gateway.router_client import AlertFrame
 from watchout.identity import Identity
 
 ANN: Final = Identity("ann", "session-of-ann")
@@ -68,8 +68,8 @@ class Scene:
         await self.go_on.wait()
         return self.frame
 
-    async def _alert_frames(self, _: str) -> list[AlertFrame]:
-        return [AlertFrame("cam", "ann", 3, 7, kept=True)]
+    async def _alert_frames(self, _: str) -> list[AlertFrameRow]:
+        return [AlertFrameRow("cam", "ann", 3, 7, kept=True)]
 
     # ── what may happen meanwhile ────────────────────────────────────────────────────────────────────────────────
 
@@ -198,8 +198,8 @@ def of_a_club(scene: Scene) -> None:
     async def verify(*_: object, **__: object) -> Identity:
         return member
 
-    async def of_bob(_: str) -> list[AlertFrame]:
-        return [AlertFrame("cam", "bob", 3, 7, kept=True)]
+    async def of_bob(_: str) -> list[AlertFrameRow]:
+        return [AlertFrameRow("cam", "bob", 3, 7, kept=True)]
 
     scene.context.authenticator.verify, scene.context.router.alert_frames = verify, of_bob
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from watchout.common.bus.reply_records import MemberRow, RouterStats, StatsReply
 from watchout.gateway.http.prometheus import render_metrics
 
 
-def stats_of(*members: tuple[str, int, str]) -> dict[str, Any]:
-    return {
-        "router": {"figures": {"uptime_seconds": 1.0}},
-        "members": [
-            {"id": key, "name": name, "kind": "gateway", "pid": pid, "figures": {"uptime_seconds": float(number)}}
+def stats_of(*members: tuple[str, int, str]) -> StatsReply:
+    return StatsReply(
+        router=RouterStats(metrics={"uptime_seconds": 1.0}),
+        members=[
+            MemberRow(id=key, name=name, kind="gateway", pid=pid, metrics={"uptime_seconds": float(number)})
             for number, (name, pid, key) in enumerate(members)
         ],
-        "streams": [],
-        "totals": {"producers": 0, "videoConsumers": 0, "alertConsumers": 0},
-    }
+    )
 
 
 def labels(page: bytes) -> list[str]:

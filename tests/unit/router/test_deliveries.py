@@ -62,7 +62,7 @@ def test_past_its_time_an_alert_is_given_up_counted_and_listed() -> None:
     assert pauses(found, 9) == [1, 2, 4]
     assert (found.dead, found.idle, found.bytes) == (1, True, 0)
     (dead,) = found.listed
-    assert dead.to_json() == {"alertId": "a0", "streamId": "cam-1", "attempts": 4, "reason": "no", "at": 0}
+    assert (dead.alert_id, dead.stream, dead.attempts, dead.reason, dead.at_ms) == ("a0", "cam-1", 4, "no", 0)
 
 
 def test_one_that_waited_for_its_turn_too_long_is_not_tried_any_more() -> None:

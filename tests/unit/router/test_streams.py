@@ -27,6 +27,7 @@ from watchout.common.bus.messages import (
     StatusUpdate,
     StreamReport,
 )
+from watchout.common.bus.reply_records import StreamRow, Totals
 from watchout.common.reservations import Reservation
 from watchout.common.toolbox.largest import OUTDATED_SPARE
 from watchout.router.streams.registry import (
@@ -381,9 +382,9 @@ def test_what_viewers_missed_is_added_up_by_reason_whoever_told_it(room: Room) -
     room.publish(A)
     room.streams.report(A, StreamReport(dropped=[("cam", "slow", 3), ("cam", "rate", 1), ("unknown", "slow", 9)]))
     room.streams.report(B, StreamReport(dropped=[("cam", "slow", 4)]))
-    assert room.streams.rows({}, NOW_MS)[0]["skipped"] == {"slow": 7, "rate": 1}
+    assert room.streams.rows({}, NOW_MS)[0].dropped == {"slow": 7, "rate": 1}
     room.streams.report(B, StreamReport(dropped=[("cam", f"r{chr(97 + n)}", 1) for n in range(20)]))
-    assert len(room.streams.rows({}, NOW_MS)[0]["skipped"]) == MAX_REASONS
+    assert len(room.streams.rows({}, NOW_MS)[0].dropped) == MAX_REASONS
 
 
 def test_a_release_under_an_older_term_or_of_another_member_is_nothing(room: Room) -> None:
@@ -794,7 +795,7 @@ def test_a_member_that_is_gone_leaves_nothing_and_is_told_nothing(room: Room) ->
     assert room.gone(A) == [Send(B, status("offline", terms["x"], stream="x"))]
     assert room.streams.held() == []
     assert room.streams.get("z") is None
-    assert room.streams.totals() == {"producers": 0, "videoConsumers": 1, "alertConsumers": 0}
+    assert room.streams.totals(connections=0) == Totals(video_consumers=1)
     assert room.gone(A) == []
 
 
@@ -882,7 +883,9 @@ def test_totals_count_over_all_members(room: Room) -> None:
     room.interest(A, viewers=2, alerts=1, stream="x")
     room.interest(B, viewers=3, alerts=0, stream="x")
     room.interest(B, viewers=0, alerts=4, stream="z")
-    assert room.streams.totals() == {"producers": 1, "videoConsumers": 5, "alertConsumers": 6}
+    assert room.streams.totals(connections=7) == Totals(
+        producers=1, video_consumers=5, alert_consumers=6, connections=7
+    )
 
 
 def test_a_row_of_a_stream_has_what_stats_shows(room: Room) -> None:
@@ -891,17 +894,17 @@ def test_a_row_of_a_stream_has_what_stats_shows(room: Room) -> None:
     room.bridge(M)
     room.interest(B, viewers=2, alerts=1)
     another, row = room.streams.rows({A: "gateway.1", M: "mlbridge.1"}, NOW_MS + 2500)
-    assert row == {
-        "streamId": "cam", "userId": "ann", "status": "streaming", "fps": 30.0, "totalFrames": 9, "uptime": 2,
-        "viewers": 2, "alertViewers": 1, "gateway": "gateway.1", "mlbridge": "mlbridge.1", "startedAt": NOW_MS,
-        "lastFrameAt": NOW_MS + 5, "frameId": 9, "organizations": (), "skipped": {},
-    }  # fmt: skip
-    assert (another["streamId"], another["gateway"]) == ("another", None)
+    assert row == StreamRow(
+        stream_id="cam", user_id="ann", status="streaming", fps=30.0, total_frames=9, uptime=2,
+        viewers=2, alert_viewers=1, gateway="gateway.1", mlbridge="mlbridge.1", started_at=NOW_MS,
+        last_frame_at=NOW_MS + 5, frame_id=9, organizations=(), dropped={},
+    )  # fmt: skip
+    assert (another.stream_id, another.gateway) == ("another", None)
 
 
 def test_a_stream_whose_start_lies_ahead_has_no_negative_uptime(room: Room) -> None:
     room.publish(A)
-    assert room.streams.rows({}, NOW_MS - 5000)[0]["uptime"] == 0
+    assert room.streams.rows({}, NOW_MS - 5000)[0].uptime == 0
 
 
 # ── the owner's organizations ────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from watchout.common.alerts.model import Alert
+from watchout.common.bus.reply_records import WebhookStats
 from watchout.common.errors import SettingsError
 from watchout.common.metrics import METRICS, Metrics
 from watchout.common.settings import Settings, load
@@ -124,31 +125,30 @@ async def test_what_was_not_taken_comes_again_under_the_same_id_and_is_taken(out
     receiver.answers = [(500, {}), (302, {"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"})]
     found = await outlet()
     found.offer(alert())
-    await until(lambda: found.report()["sent"] == 1)
+    await until(lambda: found.report().sent == 1)
     assert receiver.ids == ["a1"] * 3
     assert receiver.elsewhere == 0, "a redirect is a failure and is not followed"
-    assert found.report() | {"service": ""} == {
-        "service": "", "disabled": False, "waiting": 0, "sent": 1, "retries": 2, "dead": 0, "lastDead": [],
-    }  # fmt: skip
+    report = found.report()
+    assert report == WebhookStats(service=report.service, sent=1, retries=2)
 
 
 async def test_an_answer_that_does_not_come_is_a_failure(outlet: Make, receiver: Receiver) -> None:
     receiver.hang = True
     found = await outlet(alert_webhook_timeout_s=0.2)
     found.offer(alert())
-    await until(lambda: found.report()["retries"])
+    await until(lambda: found.report().retries)
     receiver.hang = False
-    await until(lambda: found.report()["sent"] == 1)
+    await until(lambda: found.report().sent == 1)
 
 
 async def test_410_disables_the_webhook_and_what_waits_is_counted_and_listed(outlet: Make, receiver: Receiver) -> None:
     receiver.answers = [(410, {})]
     found = await outlet()
     found.offer(alert())
-    await until(lambda: found.report()["disabled"])
+    await until(lambda: found.report().disabled)
     found.offer(alert("a2"))
     report = found.report()
-    assert [(each["alertId"], each["reason"]) for each in report["lastDead"]] == [
+    assert [(each.alert_id, each.reason) for each in report.last_dead] == [
         ("a1", "it answered with status 410"),
         ("a2", "the webhook is disabled"),
     ]
@@ -160,9 +160,9 @@ async def test_a_retry_after_holds_all_alerts_back(outlet: Make, receiver: Recei
     found = await outlet()
     began = time.monotonic()
     found.offer(alert())
-    await until(lambda: found.report()["retries"])
+    await until(lambda: found.report().retries)
     found.offer(alert("a2"))
-    await until(lambda: found.report()["sent"] == 2)
+    await until(lambda: found.report().sent == 2)
     assert time.monotonic() - began >= 2
 
 
@@ -170,9 +170,9 @@ async def test_what_is_never_taken_is_given_up_and_visible(outlet: Make, receive
     receiver.answers = [(500, {})] * 20
     found = await outlet(alert_webhook_give_up_s=1)
     found.offer(alert())
-    await until(lambda: found.report()["dead"] == 1)
-    (dead,) = found.report()["lastDead"]
-    assert (dead["alertId"], dead["streamId"], dead["reason"]) == ("a1", "cam-1", "it answered with status 500")
+    await until(lambda: found.report().dead == 1)
+    (dead,) = found.report().last_dead
+    assert (dead.alert_id, dead.stream_id, dead.reason) == ("a1", "cam-1", "it answered with status 500")
     metrics = found._metrics.values
     assert metrics["alert_webhook_dead_total"] == 1
     assert set(metrics) <= set(METRICS)
@@ -221,8 +221,8 @@ async def test_a_name_that_leads_inside_is_refused_before_a_connection_is_made(
     url = f"https://hook.example:{receiver.port}/hook"
     found = await outlet(names, alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=1)
     found.offer(alert())
-    await until(lambda: found.report()["dead"])
-    assert "not public" in found.report()["lastDead"][0]["reason"]
+    await until(lambda: found.report().dead)
+    assert "not public" in found.report().last_dead[0].reason
     assert names.asked
     assert not receiver.came
 
@@ -236,9 +236,9 @@ async def test_an_address_in_the_url_is_refused_as_well_in_any_notation(
     url = f"https://{host}:{receiver.port}/hook"
     found = await outlet(alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=1)
     found.offer(alert())
-    await until(lambda: found.report()["dead"])
+    await until(lambda: found.report().dead)
     assert not receiver.came
-    reason = found.report()["lastDead"][0]["reason"]
+    reason = found.report().last_dead[0].reason
     assert "not public" in reason or "its URL" in reason  # some notations are none for the client itself
 
 
@@ -248,7 +248,7 @@ async def test_a_name_is_looked_up_and_checked_anew_for_each_connection(outlet: 
     url = f"https://hook.example:{receiver.port}/hook"
     found = await outlet(names, alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=4)
     found.offer(alert())
-    await until(lambda: found.report()["dead"])
+    await until(lambda: found.report().dead)
     assert names.asked >= 2
     assert not receiver.came
 

@@ -1,0 +1,232 @@
+"""The bodies of the router's replies to `Query` and `Unreserve`, as typed records. Pure.
+
+The router puts one of these into `QueryReply.body`; the member that asked reads it back with `read_reply`. On the bus
+they are msgpack maps with the keys that `watchout-ctl stats --json` prints, or arrays where a record says so.
+
+A member may be of another version than the router: keys that a record does not have are ignored, and fields that an
+older router does not send have a default.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from watchout.common.errors import BusError
+
+#: Name of a metric to its value; see `common.metrics`. Flags (0 or 1) of the router are booleans on the bus.
+Figures = dict[str, int | float | bool]
+
+R = TypeVar("R")
+
+
+class ReplyRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of the records that are maps on the bus: `total_frames` is the key `totalFrames`."""
+
+
+class ReplyRow(msgspec.Struct, frozen=True, array_like=True):
+    """Base of the records that are arrays on the bus: fields by position, in the order of the class."""
+
+
+class RouterStats(ReplyRecord, frozen=True):
+    """The router itself.
+
+    `uptime_s` is in seconds. `state` is ``syncing`` while the router waits after its start for gateways to report the
+    streams that they have, and ``active`` afterwards. `metrics` holds the router's own metrics by name.
+    """
+
+    epoch: int = 0
+    uptime_s: float = 0.0
+    pid: int = 0
+    state: str = "?"
+    metrics: Figures = msgspec.field(name="figures", default_factory=dict)
+
+
+class MemberRow(ReplyRecord, frozen=True):
+    """One process that is joined to the router: a gateway, a bridge or an operator's command.
+
+    `id` is the member id in hexadecimal, `alive_s` the seconds since it joined, `metrics` what its last heartbeat
+    reported. `group` is empty but for bridges.
+    """
+
+    id: str = ""
+    name: str = ""
+    kind: str = ""
+    pid: int = 0
+    group: str = ""
+    alive_s: float = 0.0
+    metrics: Figures = msgspec.field(name="figures", default_factory=dict)
+
+
+class StreamRow(ReplyRecord, frozen=True):
+    """One stream that has a publisher now.
+
+    `fps` is the measured frame rate, `uptime` whole seconds since the stream was registered, `started_at` and
+    `last_frame_at` are in ms since the epoch. `gateway` is the name of the publisher's gateway, `mlbridge` the names of
+    the bridges that get the frames, joined by commas. `dropped` counts, by reason, frames that viewers did not get.
+    `coverage` (0 to 1) is the share of the last minute in which the ML service saw the stream, None when no bridge
+    reported it; only replies to ``stats`` have the field.
+    """
+
+    stream_id: str
+    user_id: str | None = None
+    organizations: tuple[str, ...] = ()
+    status: str = ""
+    fps: float = 0.0
+    total_frames: int = 0
+    uptime: int = 0
+    viewers: int = 0
+    alert_viewers: int = 0
+    gateway: str | None = None
+    mlbridge: str | None = None
+    started_at: int = 0
+    last_frame_at: int | None = None
+    frame_id: int = 0
+    dropped: dict[str, int] = msgspec.field(name="skipped", default_factory=dict)
+    coverage: float | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class DeadAlertRow(ReplyRecord, frozen=True):
+    """An alert that the webhook never took and that is no longer tried. `at` is in ms since the epoch."""
+
+    alert_id: str
+    stream_id: str
+    attempts: int
+    reason: str
+    at: int
+
+
+class WebhookStats(ReplyRecord, frozen=True):
+    """The alert webhook: its address without the path, and counts since the router's start.
+
+    `disabled` is set once the receiver responded with 410. `waiting` alerts are queued; `last_dead` lists the latest
+    of the `dead` ones.
+    """
+
+    service: str = ""
+    disabled: bool = False
+    waiting: int = 0
+    sent: int = 0
+    retries: int = 0
+    dead: int = 0
+    last_dead: list[DeadAlertRow] = []
+
+
+class Totals(ReplyRecord, frozen=True):
+    """Counts over all gateways.
+
+    Streams whose publisher sends video, video subscriptions, subscriptions and publishers that consume alerts, and
+    authenticated sockets.
+    """
+
+    producers: int = 0
+    video_consumers: int = 0
+    alert_consumers: int = 0
+    connections: int = 0
+
+
+class StatsReply(ReplyRecord, frozen=True):
+    """Reply to ``stats``: the router, all members, all streams with a publisher, and the webhook if there is one."""
+
+    router: RouterStats = RouterStats()
+    members: list[MemberRow] = []
+    streams: list[StreamRow] = []
+    webhook: WebhookStats | None = None
+    totals: Totals = Totals()
+
+
+class ProcessReport(ReplyRecord, frozen=True):
+    """One process in the reply to ``processes``, the router included.
+
+    `up_s` is in seconds, `version` is empty for a process of a version that does not send it, `settings` holds the
+    settings that differ from their defaults (`common.process.about`), `remote` is set for a bridge that is joined over
+    TCP. `open_files` and `open_files_limit` are descriptors, `connections_limit` is what a gateway takes; each is
+    absent when the process does not report it.
+    """
+
+    name: str = ""
+    kind: str = ""
+    pid: int = 0
+    up_s: float = 0.0
+    version: str = ""
+    settings: dict[str, str] = {}
+    remote: bool = False
+    open_files: int | msgspec.UnsetType = msgspec.field(name="open", default=msgspec.UNSET)
+    open_files_limit: int | msgspec.UnsetType = msgspec.field(name="openLimit", default=msgspec.UNSET)
+    connections_limit: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class RecentAlertRow(ReplyRow, frozen=True):
+    """One alert in the reply to ``alerts``.
+
+    `owner` is the user who owned the stream when the alert came, None when it had no known owner. `json` is the alert
+    as the edge protocol sends it. `at` is when the router first had it, in ms since the epoch. `organizations` are
+    those of the owner, empty when the stream belongs to somebody else by now.
+    """
+
+    id: str
+    owner: str | None
+    json: bytes
+    at: int = 0
+    organizations: tuple[str, ...] = ()
+
+
+class AlertFrameRow(ReplyRow, frozen=True):
+    """The frame that an alert refers to, in the reply to ``alert``: one row for each stream with an alert of that id.
+
+    `owner` is the user who owned the stream when the alert came. `term` is 0 when no picture of the frame was
+    announced, `frame_id` is 0 when the alert refers to no frame. `kept`: the router has the picture.
+    """
+
+    stream: str
+    owner: str | None
+    term: int
+    frame_id: int
+    kept: bool
+
+
+class ReservationRow(ReplyRow, frozen=True):
+    """A stream id in the reply to ``reservations``: only `user` may register it for the next `left_s` seconds."""
+
+    stream: str
+    user: str
+    left_s: float
+
+
+#: What a `QueryReply` may carry. `str` and None reply to `Unreserve`: the former owner, or None when nothing was
+#: reserved.
+ReplyBody = (
+    StatsReply
+    | list[StreamRow]
+    | list[ProcessReport]
+    | list[RecentAlertRow]
+    | list[AlertFrameRow]
+    | list[ReservationRow]
+    | str
+    | None
+)
+
+#: How much of a fault of a reply is shown.
+MAX_FAULT_CHARS: Final = 200
+
+
+def read_reply(body: object, kind: type[R]) -> R:
+    """Convert the body of a `QueryReply` to the record that was asked for.
+
+    Args:
+        body: `QueryReply.body` as it was decoded from the bus.
+        kind: The expected type, such as ``StatsReply`` or ``list[StreamRow]``.
+
+    Returns:
+        The record. Keys that it does not have are ignored.
+
+    Raises:
+        BusError: The body has another form, as from a router of another version. The caller reports it; asking again
+            does not help.
+
+    """
+    try:
+        return msgspec.convert(body, kind)
+    except (msgspec.ValidationError, RecursionError) as exc:
+        raise BusError(f"unexpected reply: {str(exc)[:MAX_FAULT_CHARS]}") from None

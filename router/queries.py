@@ -1,0 +1,150 @@
+"""Replies to the queries of operators and HTTP clients, from what the router keeps in memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import assert_never
+
+from watchout.common.bus.messages import Query
+from watchout.common.bus.reply_records import (
+    AlertFrameRow,
+    ProcessReport,
+    RecentAlertRow,
+    ReplyBody,
+    ReservationRow,
+    RouterStats,
+    StatsReply,
+)
+from watchout.common.bus.zeromq.control import RouterBus, is_remote
+from watchout.common.bus.zeromq.tcp import BothRouterBuses, RemoteRouterBus
+from watchout.common.media.held_frames import HeldFrames
+from watchout.common.metrics import Metrics
+from watchout.common.process import about
+from watchout.common.process.process_name import wanted_name
+from watchout.common.settings import Settings
+from watchout.router import stats
+from watchout.router.alerts.log import AlertBook
+from watchout.router.members import Members
+from watchout.router.reservation_file import ReservationFile
+from watchout.router.streams.registry import Streams
+from watchout.router.webhook.sender import WebhookSender
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryHandler:
+    """Builds the reply to each kind of `Query`. The router's app creates it once everything else stands.
+
+    `started_at` is when the router started, in seconds of its monotonic clock. `remote` and `webhook` are None where
+    the settings have none.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    epoch: int
+    started_at: float
+    members: Members
+    streams: Streams
+    alerts: AlertBook
+    pictures: HeldFrames[bytes]
+    reservations: ReservationFile
+    bus: RouterBus | BothRouterBuses
+    remote: RemoteRouterBus | None
+    webhook: WebhookSender | None
+
+    def reply(self, query: Query, now: float, now_ms: int, *, syncing: bool) -> ReplyBody:
+        """Return the body of the reply to `query`.
+
+        Args:
+            query: What is asked for, by whom.
+            now: The router's monotonic clock, in seconds.
+            now_ms: The same moment in ms since the epoch.
+            syncing: Whether the router still waits for the gateways of its predecessor.
+
+        """
+        match query.what:
+            case "stats":
+                return self._stats(now, now_ms, syncing=syncing)
+            case "streams":
+                return stats.stream_rows(self.members, self.streams, now_ms)
+            case "processes":
+                return stats.process_reports(self._own_report(now), self.members, now, is_remote=is_remote)
+            case "alerts":
+                return self._recent_alerts(query)
+            case "alert":
+                return self._alert_frames(query.id or "")
+            case "reservations":
+                rows = self.streams.reservations(query.user, query.limit, now)
+                return [ReservationRow(stream, user, left_s) for stream, user, left_s in rows]
+        assert_never(query.what)
+
+    def _stats(self, now: float, now_ms: int, *, syncing: bool) -> StatsReply:
+        self._update_metrics()
+        metrics = self.metrics.read()
+        metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self.bus.malformed
+        return stats.stats_reply(
+            router=RouterStats(
+                epoch=self.epoch,
+                uptime_s=round(now - self.started_at, 3),
+                pid=os.getpid(),
+                state="syncing" if syncing else "active",
+                metrics=dict(metrics),
+            ),
+            members=self.members,
+            streams=self.streams,
+            webhook=None if self.webhook is None else self.webhook.report(),
+            now=now,
+            now_ms=now_ms,
+        )
+
+    def _update_metrics(self) -> None:
+        """Copy counts that other parts keep into the router's metrics."""
+        metrics, members = self.metrics, self.members.all()
+        metrics.set("members", len(members))
+        metrics.set("streams", len(self.streams))
+        metrics.set("stream_reservations", self.streams.reserved_count)
+        metrics.values["stream_reservations_evicted_total"] = self.streams.reserved_evicted
+        metrics.set("stream_reservations_unsaved", self.reservations.failing)
+        metrics.set("alert_picture_bytes", self.pictures.bytes)
+        metrics.set("recent_alert_bytes", self.alerts.size_bytes)
+        metrics.values["recent_alerts_evicted_total"] = self.alerts.evicted
+        metrics.values["frames_old_term_total"] = self.streams.old_term_frames
+        metrics.values["frames_routed_total"] = self.bus.frames_sent
+        metrics.values["frames_skipped_bus_total"] = self.bus.frames_skipped
+        if self.remote is not None:
+            metrics.set("remote_members", sum(is_remote(m.id) for m in members))
+            metrics.values["remote_refused_total"] = self.remote.refused.total()
+
+    def _own_report(self, now: float) -> ProcessReport:
+        report = ProcessReport(
+            name=wanted_name(self.settings, "router"),
+            kind="router",
+            pid=os.getpid(),
+            up_s=round(now - self.started_at, 3),
+            version=about.version(),
+            settings=about.told(self.settings),
+        )
+        return stats.with_limits(report, self.metrics.read())
+
+    def _recent_alerts(self, query: Query) -> list[RecentAlertRow]:
+        """Return the recent alerts that `query` selects, oldest first."""
+        scope, streams = query.scope, self.streams
+
+        def wanted(stream: str, owner: str | None) -> bool:
+            return scope is None or scope.includes(owner, streams.organizations_of(stream, owner))
+
+        rows = self.alerts.recent(
+            query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,
+            users=None if scope is None else scope.owners(),
+        )  # fmt: skip
+        return [
+            RecentAlertRow(alert_id, owner, json, at, streams.organizations_of(stream, owner))
+            for alert_id, owner, json, at, stream in rows
+        ]
+
+    def _alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
+        """Return the frames of the alerts of this id, and whether their pictures are kept."""
+        return [
+            AlertFrameRow(stream, owner, term, frame_id, self.pictures.find(stream, (term, frame_id)) is not None)
+            for stream, owner, term, frame_id in self.alerts.of_id(alert_id)
+        ]

@@ -1,0 +1,103 @@
+"""The replies to ``stats``, ``streams`` and ``processes``, built from members and streams. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from watchout.common.bus.reply_records import MemberRow, ProcessReport, RouterStats, StatsReply, StreamRow, WebhookStats
+from watchout.router.members import Members
+from watchout.router.streams.registry import Streams
+
+
+def stats_reply(
+    *,
+    router: RouterStats,
+    members: Members,
+    streams: Streams,
+    webhook: WebhookStats | None,
+    now: float,
+    now_ms: int,
+) -> StatsReply:
+    """Build the reply to ``stats``.
+
+    Args:
+        router: What the router reports of itself.
+        members: All members; `StatsReply.totals` sums the sockets of the gateways among them.
+        streams: All streams; those with a publisher get a row.
+        webhook: What the webhook sender reports; None where no webhook is set.
+        now: The router's monotonic clock, in seconds.
+        now_ms: The same moment in ms since the epoch.
+
+    """
+    everybody, coverage = members.all(), members.coverage()
+    connections = sum(int(m.metrics.get("sockets", 0)) for m in everybody if m.hello.kind == "gateway")
+    return StatsReply(
+        router=router,
+        members=[
+            MemberRow(
+                id=m.id.hex(),
+                name=m.hello.name,
+                kind=m.hello.kind,
+                pid=m.hello.pid,
+                group=m.hello.group,
+                alive_s=round(now - m.joined_at, 3),
+                metrics=dict(m.metrics),
+            )
+            for m in everybody
+        ],
+        streams=[
+            msgspec.structs.replace(row, coverage=coverage.get(row.stream_id))
+            for row in stream_rows(members, streams, now_ms)
+        ],
+        webhook=webhook,
+        totals=streams.totals(connections=connections),
+    )
+
+
+def stream_rows(members: Members, streams: Streams, now_ms: int) -> list[StreamRow]:
+    """Build the reply to ``streams``: a row for each stream with a publisher, by stream id.
+
+    `now_ms` is in ms since the epoch.
+    """
+    return streams.rows({m.id: m.hello.name for m in members.all()}, now_ms)
+
+
+def process_reports(
+    own: ProcessReport, members: Members, now: float, *, is_remote: Callable[[bytes], bool]
+) -> list[ProcessReport]:
+    """Build the reply to ``processes``: `own` first, then each member that is not an operator's command.
+
+    `now` is the router's monotonic clock in seconds. `is_remote` says of a member id whether it is joined over TCP.
+    """
+    return [
+        own,
+        *(
+            with_limits(
+                ProcessReport(
+                    name=m.hello.name,
+                    kind=m.hello.kind,
+                    pid=m.hello.pid,
+                    up_s=round(now - m.joined_at, 3),
+                    version=m.hello.release,
+                    settings=m.hello.settings,
+                    remote=is_remote(m.id),
+                ),
+                m.metrics,
+            )
+            for m in members.all()
+            if m.hello.kind != "ctl"
+        ),
+    ]
+
+
+def with_limits(report: ProcessReport, metrics: Mapping[str, float]) -> ProcessReport:
+    """Add to a report the process's descriptors and the connections that it takes, as far as its metrics have them."""
+    fields = {
+        "open_files": "descriptors_open",
+        "open_files_limit": "descriptors_limit",
+        "connections_limit": "connections_limit",
+    }
+    found = {field: int(metrics[name]) for field, name in fields.items() if name in metrics}
+    return msgspec.structs.replace(report, **found)

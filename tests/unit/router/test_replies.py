@@ -1,0 +1,148 @@
+"""Replies to queries have the bytes and the JSON that were recorded before they were typed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.unit.router import reply_facts as facts
+from watchout.common.bus.messages import AlertScope, Query, QueryReply, decode_from_router, encode
+from watchout.common.bus.reply_records import (
+    AlertFrameRow,
+    DeadAlertRow,
+    Figures,
+    ProcessReport,
+    RecentAlertRow,
+    ReservationRow,
+    StatsReply,
+    StreamRow,
+    WebhookStats,
+    read_reply,
+)
+from watchout.common.errors import BusError
+from watchout.common.metrics import Metrics
+from watchout.common.process import about
+from watchout.common.settings import Settings
+from watchout.gateway.http.prometheus import PublicStats, render_metrics
+from watchout.router.queries import QueryHandler
+
+RECORDED = json.loads(Path(__file__).with_name("recorded_replies.json").read_text())
+QUERIES = {
+    "stats": Query(request=1, what="stats"),
+    "stats with a webhook": Query(request=1, what="stats"),
+    "streams": Query(request=1, what="streams"),
+    "processes": Query(request=1, what="processes"),
+    "alerts": Query(request=1, what="alerts"),
+    "alerts_reach": Query(request=1, what="alerts", scope=AlertScope(user="ann", own=True)),
+    "alert": Query(request=1, what="alert", id="a1"),
+    "reservations": Query(request=1, what="reservations"),
+}
+WEBHOOK = WebhookStats(
+    service="https://example.com", waiting=1, sent=2, retries=3, dead=1,
+    last_dead=[DeadAlertRow(alert_id="a1", stream_id="cam-1", attempts=4, reason="HTTP status 500", at=facts.NOW_MS)],
+)  # fmt: skip
+KINDS: list[tuple[str, Any]] = [
+    ("stats", StatsReply),
+    ("stats with a webhook", StatsReply),
+    ("streams", list[StreamRow]),
+    ("processes", list[ProcessReport]),
+    ("alerts", list[RecentAlertRow]),
+    ("alerts_reach", list[RecentAlertRow]),
+    ("alert", list[AlertFrameRow]),
+    ("reservations", list[ReservationRow]),
+    ("unreserve", str),
+    ("unreserve nobody", type(None)),
+]
+
+
+class FixedMetrics(Metrics):
+    __slots__ = ()
+
+    def read(self) -> dict[str, float]:
+        return dict(facts.ROUTER_METRICS)
+
+
+def bytes_of(body: Any) -> bytes:
+    return encode(facts.EPOCH, 7, QueryReply(request=1, body=body))
+
+
+def recorded(name: str, kind: Any) -> Any:
+    envelope = decode_from_router(bytes.fromhex(RECORDED[name]))
+    assert isinstance(envelope.body, QueryReply)
+    return read_reply(envelope.body.body, kind)
+
+
+@pytest.fixture
+def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
+    monkeypatch.setattr(os, "getpid", lambda: 4001)
+    monkeypatch.setattr(about, "version", lambda: "1.2.3")
+    monkeypatch.setattr(about, "told", lambda _: {"LOG_LEVEL": "debug"})
+    parts: dict[str, Any] = {
+        "reservations": SimpleNamespace(failing=False),
+        "bus": SimpleNamespace(frames_sent=5, frames_skipped=6, malformed=0),
+        "webhook": SimpleNamespace(report=lambda: WEBHOOK),
+    }
+    return QueryHandler(
+        settings=Settings(),
+        metrics=FixedMetrics(),
+        epoch=facts.EPOCH,
+        started_at=facts.NOW - 12.5,
+        members=facts.members(),
+        streams=facts.streams(),
+        alerts=facts.book(),
+        pictures=facts.pictures(),
+        remote=None,
+        **parts,
+    )
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_reply_has_the_recorded_bytes(handler: QueryHandler, name: str) -> None:
+    reply = handler.reply(QUERIES[name], facts.NOW, facts.NOW_MS, syncing=False)
+    if name == "stats":
+        assert isinstance(reply, StatsReply)
+        reply = msgspec.structs.replace(reply, webhook=None)
+    assert bytes_of(reply).hex() == RECORDED[name]
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS, ids=[name for name, _ in KINDS])
+def test_what_is_read_from_the_bus_is_written_as_it_was(name: str, kind: Any) -> None:
+    assert bytes_of(recorded(name, kind)).hex() == RECORDED[name]
+
+
+def test_the_json_of_stats_is_the_recorded_one() -> None:
+    assert msgspec.json.encode(recorded("stats", StatsReply)).decode() == RECORDED["stats --json"]
+
+
+def test_the_json_of_the_stats_page_is_the_recorded_one() -> None:
+    public = PublicStats.of(recorded("stats", StatsReply))
+    assert public.page.decode() == RECORDED["GET /stats"]
+    assert public.streams.decode() == RECORDED["GET /stats streams"]
+
+
+def test_the_metrics_page_has_the_recorded_values() -> None:
+    page = render_metrics(recorded("stats", StatsReply), ("gateway", {})).decode()
+    values = [line for line in page.splitlines() if not line.startswith("# HELP")]
+    assert values == [line for line in RECORDED["GET /metrics"].splitlines() if not line.startswith("# HELP")]
+
+
+def test_a_reply_of_another_version_is_read_as_far_as_it_goes() -> None:
+    assert read_reply({"router": {"uptimeS": 3, "new": [1]}, "more": 1}, StatsReply).router.uptime_s == 3.0
+    assert read_reply([{"name": "old", "kind": "gateway", "pid": 1}], list[ProcessReport])[0].version == ""
+
+
+def test_a_metric_keeps_its_type_so_that_the_json_stays() -> None:
+    metrics = {"a": True, "b": 1, "c": 1.0}
+    assert msgspec.json.encode(read_reply(metrics, Figures)) == b'{"a":true,"b":1,"c":1.0}'
+
+
+@pytest.mark.parametrize("body", [None, "x", 1, [1], {"members": {}}, {"router": []}, {"streams": [{"fps": "fast"}]}])
+def test_a_reply_of_another_form_is_a_bus_error(body: object) -> None:
+    with pytest.raises(BusError, match="unexpected reply"):
+        read_reply(body, StatsReply)
