@@ -9,9 +9,12 @@ BIN := $(VENV)/bin
 # ends when make is killed.
 HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" WATCHOUT_STARTER=$$PPID $(DEMO_ENV) honcho
 FOOTAGE ?= test
-# Most tests wait for something: a few run beside each other, each file in one process.
-WORKERS ?= 3
+# Most tests with processes wait for something, so more workers than cores; a worker without tests takes over half of
+# those that another has left.
+WORKERS ?= 4
 FAST_WORKERS ?= 2
+# Rewritten asserts are kept between runs: without, every worker compiles every test anew.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
@@ -59,17 +62,17 @@ demo-ports:
 	@$(PYTHON) common/process/port_holder.py DEMO_PORT=$(DEMO_PORT) ML_PORT=$(ML_PORT)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
 	  echo "which of them are flaky:"; $(BIN)/python tests/kit/flaky.py; }
 
 # What starts no process and needs no service: the unit tests and the plan of the house.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal -m "not e2e and not real" $(ARGS) \
+	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal -m "not e2e and not real" $(ARGS) \
 	  tests/unit tests/test_house.py tests/test_mutations.py tests/test_flaky.py
 
 # Ten times the examples of every property test.
 test-thorough: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "not e2e and not real" $(ARGS) tests/unit
+	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "not e2e and not real" $(ARGS) tests/unit
 
 # Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.
 mutants: $(VENV)/.dev

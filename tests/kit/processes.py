@@ -1,4 +1,4 @@
-"""Watchout as its users run it: the console scripts as real processes, on a port and in a home of their own.
+"""Watchout as real processes, on a port and in a home of their own.
 
 Calls block, for a second or two; only `Process.ended` leaves the loop to the clients. Whatever is started is ended
 by its own id, and whoever printed a traceback or told of a failure fails the test.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ import psutil
 import pytest
 
 from tests.kit.ports import free_port
+from tests.kit.prefork import Forked, Prefork, can_fork
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
 from watchout.identity.embedded_store import mint_token
@@ -57,10 +59,23 @@ def clean_environ() -> dict[str, str]:
 class Process:
     """One process, with what it prints in a file."""
 
-    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], output: Path, cwd: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        output: Path,
+        cwd: Path,
+        prefork: Prefork | None = None,
+    ) -> None:
         self.name = name
         self.cwd = cwd
         self._output = output
+        self._popen: subprocess.Popen[bytes] | Forked
+        if prefork is not None:
+            output.touch()
+            self._popen = prefork.start(name, list(command), environ, output, cwd)
+            return
         with output.open("wb") as file:
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, cwd=cwd,
@@ -90,7 +105,8 @@ class Process:
 
     def send_signal(self, number: signal.Signals) -> None:
         if self.running:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it without a warning (kill -9)."""
@@ -147,8 +163,17 @@ class Process:
         return fault
 
 
+@functools.cache
+def _preloaded() -> Prefork:
+    """The parent of the forked processes of this test process, which ends with it."""
+    return Prefork(REPOSITORY)
+
+
 class Watchout:
-    """One watchout on loopback: `start` its processes one by one, or `start_all`."""
+    """One watchout on loopback: `start` its processes one by one, or `start_all`.
+
+    `prefork`: fork the processes from one that has imported them already. False starts the installed scripts.
+    """
 
     def __init__(
         self,
@@ -157,7 +182,9 @@ class Watchout:
         gateways: int = 1,
         environ: Mapping[str, str] | None = None,
         expected: Sequence[str] = (),
+        prefork: bool = True,
     ) -> None:
+        self._prefork = prefork
         self.directory = Path(tempfile.mkdtemp(prefix="wo-"))  # short: the paths of sockets are
         self.home = self.directory / "home"
         self.port = free_port()
@@ -196,7 +223,10 @@ class Watchout:
     def run(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
         """Start any program in the environment of this watchout."""
         output = self.directory / f"{len(self.processes)}-{name}.log"
-        process = Process(name, command, {**self.environ, **(environ or {})}, output, self.directory)
+        wanted = {**self.environ, **(environ or {})}
+        is_script = list(command) == [str(BIN / f"watchout-{name}")]
+        parent = _preloaded() if self._prefork and is_script and can_fork(name, wanted) else None
+        process = Process(name, command, wanted, output, self.directory, parent)
         self.processes.append(process)
         return process
 
@@ -294,13 +324,14 @@ def running(
     environ: Mapping[str, str] | None = None,
     start: bool = True,
     expected: Sequence[str] = (),
+    prefork: bool = True,
 ) -> Iterator[Watchout]:
     """A watchout that serves; with `start=False` one of which nothing is started yet.
 
     `expected` are texts with bad words that may be printed all the same, such as the system's word on a service that
     the test has taken away.
     """
-    watchout = Watchout(loop=loop, gateways=gateways, environ=environ, expected=expected)
+    watchout = Watchout(loop=loop, gateways=gateways, environ=environ, expected=expected, prefork=prefork)
     try:
         if start:
             watchout.start_all()
