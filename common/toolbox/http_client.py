@@ -9,6 +9,7 @@ import io
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import aiohttp
@@ -110,7 +111,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         trace: object = None,
-    ) -> aiohttp.client._RequestContextManager:
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Return a context manager that sends the request and gives the `aiohttp.ClientResponse` with its headers.
 
         Args:

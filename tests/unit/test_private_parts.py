@@ -1,0 +1,215 @@
+"""What product code uses of libraries though they do not document it: each use has a test that fails when it changes.
+
+`USES` is the whole list; a use that is not in it fails the last test.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+import zlib
+from pathlib import Path
+from typing import Final
+from unittest import mock
+
+import pytest
+from websockets.exceptions import ProtocolError
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from watchout.gateway.client.deflate import AFTER_LAST_BLOCK_BYTES, Deflate
+from watchout.gateway.http.app import JsonRequestHandler
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
+
+#: Library and part; the file that uses it; the test that fails when the library changes it.
+USES: Final = {
+    ("websockets", "ServerProtocol.writes"): ("gateway/client/socket.py", "test_a_pong_is_queued_in_writes"),
+    ("websockets", "PerMessageDeflate.decoder"): (
+        "gateway/client/deflate.py",
+        "test_the_inflater_of_a_message_is_the_attribute_decoder",
+    ),
+    ("aiohttp", "RequestHandler._waiter"): ("gateway/http/app.py", "test_an_idle_http_connection_waits_in_waiter"),
+    ("aiohttp", "RequestHandler._message_tail"): (
+        "gateway/http/app.py",
+        "test_what_follows_an_upgrade_is_kept_in_message_tail",
+    ),
+    ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis.py", "test_redis_reads_a_text_with_read"),
+    ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
+    ("asyncpg", "text of a refused TLS request"): (
+        "identity/sources/connecting.py",
+        "test_asyncpg_says_that_a_server_rejected_tls_in_these_words",
+    ),
+}
+
+
+def test_every_use_has_its_test() -> None:
+    for (_, part), (file, test) in USES.items():
+        assert (ROOT / file).exists(), file
+        assert test in globals(), part
+
+
+def test_a_pong_is_queued_in_writes() -> None:
+    """`WebSocket` takes the pong from the front of the list, so that it stands where the ping stood."""
+    protocol = ServerProtocol(state=OPEN)
+    ping = Frame(Opcode.PING, b"x").serialize(mask=True)
+    protocol.receive_data(ping)
+    (event,) = protocol.events_received()
+    assert isinstance(event, Frame)
+    assert protocol.writes == [Frame(Opcode.PONG, b"x").serialize(mask=False)]
+    protocol.writes.pop(0)
+    assert protocol.data_to_send() == []
+
+
+def test_the_inflater_of_a_message_is_the_attribute_decoder() -> None:
+    extension = Deflate(True, True, 12, 12, {})
+    packer = zlib.compressobj(wbits=-12)
+    message = packer.compress(b"hello") + packer.flush(zlib.Z_FINISH)
+    with pytest.raises(ProtocolError, match="after its last block"):
+        extension.decode(Frame(Opcode.BINARY, message + bytes(AFTER_LAST_BLOCK_BYTES + 1), fin=False, rsv1=True))
+
+
+def idle_transport() -> mock.Mock:
+    transport = mock.Mock(spec=asyncio.Transport)
+    transport.get_extra_info.return_value = None
+    transport.is_closing.return_value = False
+    return transport
+
+
+async def test_an_idle_http_connection_waits_in_waiter() -> None:
+    """`JsonRequestHandler.close` ends a connection at once when it waits for a request."""
+    from aiohttp import web
+
+    server = web.Server(lambda _: asyncio.sleep(0, web.Response()))
+    handler = JsonRequestHandler(server, loop=asyncio.get_running_loop())
+    transport = idle_transport()
+    handler.connection_made(transport)
+    await asyncio.sleep(0)
+    assert handler._waiter is not None
+    assert not handler._waiter.done()
+    handler.close()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert transport.close.called
+    handler.connection_lost(None)
+    await server.shutdown()
+
+
+async def test_what_follows_an_upgrade_is_kept_in_message_tail() -> None:
+    """`JsonRequestHandler.detach` hands it to the next protocol of the connection."""
+    from aiohttp import web
+
+    server = web.Server(lambda _: asyncio.sleep(60, web.Response()))
+    handler = JsonRequestHandler(server, loop=asyncio.get_running_loop())
+    transport = idle_transport()
+    handler.connection_made(transport)
+    handler.data_received(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nrest")
+    assert handler.detach() == b"rest"
+    await server.shutdown(0)
+
+
+async def test_redis_reads_a_text_with_read() -> None:
+    pytest.importorskip("redis")
+    from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES
+    from watchout.mlbridge.targets.redis import TooLarge, _BoundedParser
+
+    parser = _BoundedParser(socket_read_size=1024)
+    stream = asyncio.StreamReader()
+    parser._stream, parser._connected = stream, True
+    parser.encoder = mock.Mock(decode=bytes)
+    stream.feed_data(b"$5\r\nhello\r\n" + b"$%d\r\n" % (MAX_ANSWER_BYTES + 1))
+    assert await parser.read_response() == b"hello"
+    with pytest.raises(TooLarge):
+        await parser.read_response()
+
+
+async def test_nats_handles_the_greeting_in_process_info() -> None:
+    pytest.importorskip("nats")
+    from nats.errors import Error as NatsError
+
+    from watchout.mlbridge.targets.nats import _TlsClient
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n')
+        assert await reader.read() == b""  # no credentials
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = _TlsClient()
+    with pytest.raises(NatsError, match="does not begin TLS"):
+        await client.connect(
+            f"tls://user:secret@127.0.0.1:{port}", allow_reconnect=False, connect_timeout=2, max_reconnect_attempts=0
+        )
+    await client.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:
+    import asyncpg
+
+    from watchout.identity.sources.connecting import _REJECTED
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # SSLRequest
+        writer.write(b"N")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectionError, match=_REJECTED):
+        await asyncpg.connect(host="127.0.0.1", port=port, user="u", database="d", ssl="require", timeout=2)
+    server.close()
+    await server.wait_closed()
+
+
+def parse(file: Path) -> ast.Module:
+    """Parse without the collector: a finalizer that parses meanwhile is an error of CPython 3.11."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(file.read_text())
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def names_defined(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+    return found
+
+
+def private_names_used(tree: ast.Module, own: set[str]) -> set[str]:
+    """Private attributes that none of our modules defines, and what is imported from private modules of others."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__") and name not in own:
+                found.add(name)
+            case ast.ImportFrom(module=str(module), names=names) if not module.startswith(("watchout", "__")):
+                found |= {each.name for each in names if each.name.startswith("_") or "._" in module}
+    return found
+
+
+def test_no_other_private_name_of_a_library_is_used() -> None:
+    trees = {
+        file.relative_to(ROOT).as_posix(): parse(file)
+        for package in PACKAGES
+        for file in sorted((ROOT / package).rglob("*.py"))
+    }
+    own = set().union(*map(names_defined, trees.values())) - {"_message_tail"}
+    found = {(file, name) for file, tree in trees.items() for name in private_names_used(tree, own)}
+    listed = {(file, word) for (_, part), (file, _) in USES.items() for word in part.split(".")}
+    documented = {"_exit", "_fastpath"}  # os._exit, and our own extension module
+    assert {use for use in found - listed if use[1] not in documented} == set()
