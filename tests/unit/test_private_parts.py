@@ -9,6 +9,8 @@ import ast
 import asyncio
 import gc
 import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -126,27 +128,52 @@ async def test_redis_reads_a_text_with_read() -> None:
         await parser.read_response()
 
 
+@asynccontextmanager
+async def serving(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+    """A server on a free port whose connections are closed at the end."""
+    done = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+            done.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+        await done.wait()
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
 async def test_nats_handles_the_greeting_in_process_info() -> None:
     pytest.importorskip("nats")
     from nats.errors import Error as NatsError
 
     from watchout.mlbridge.targets.nats import _TlsClient
 
+    sent: list[bytes] = []
+
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n')
-        assert await reader.read() == b""  # no credentials
-        writer.close()
+        sent.append(await reader.read())
 
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     client = _TlsClient()
-    with pytest.raises(NatsError, match="does not begin TLS"):
-        await client.connect(
-            f"tls://user:secret@127.0.0.1:{port}", allow_reconnect=False, connect_timeout=2, max_reconnect_attempts=0
-        )
-    await client.close()
-    server.close()
-    await server.wait_closed()
+    async with serving(greet) as port:
+        with pytest.raises(NatsError, match="does not begin TLS"):
+            await client.connect(
+                f"tls://user:secret@127.0.0.1:{port}",
+                allow_reconnect=False,
+                connect_timeout=2,
+                max_reconnect_attempts=0,
+            )
+        await client.close()
+    assert sent == [b""]  # no credentials
 
 
 async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:
@@ -158,14 +185,10 @@ async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:
         await reader.readexactly(8)  # SSLRequest
         writer.write(b"N")
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    with pytest.raises(ConnectionError, match=_REJECTED):
-        await asyncpg.connect(host="127.0.0.1", port=port, user="u", database="d", ssl="require", timeout=2)
-    server.close()
-    await server.wait_closed()
+    async with serving(refuse) as port:
+        with pytest.raises(ConnectionError, match=_REJECTED):
+            await asyncpg.connect(host="127.0.0.1", port=port, user="u", database="d", ssl="require", timeout=2)
 
 
 def parse(file: Path) -> ast.Module:
