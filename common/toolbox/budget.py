@@ -1,69 +1,159 @@
-"""Bytes that many hold at once, bounded for each group of holders and in total: the largest gives way. Pure."""
+"""A bound on the bytes that many holders keep at once, for each group of holders and in total. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from watchout.common.toolbox.largest import Largest
 
 H = TypeVar("H", bound=Hashable)
 
 
-class Budget(Generic[H]):
-    """What each holder has, such as the unfinished message of a socket.
+class ByteBudget(Generic[H]):
+    """Counts the bytes of each holder, such as a socket with an unfinished message or a request with a body.
+
+    Past the bound either holders are evicted (`hold`), or the one that asks for more may be refused (`grow`). Evicted
+    holders are no longer counted; the caller discards at once what they keep.
 
     Args:
         total: Most bytes of all holders together.
-        of_group: Most bytes of one group, such as a user; None: a group has no bound of its own.
+        per_group: Most bytes of one group, such as a user or an address; None: a group has no bound of its own.
 
-    `total_bytes <= total`, and each group's bytes `<= of_group`, after each `hold` whose answer was obeyed.
+    Attributes:
+        total_bytes: Bytes of all holders; at most `total` after each call, except for one single holder of `grow`.
+        evicted: Holders evicted so far.
     """
 
-    __slots__ = ("_groups", "_held", "_of_group", "_total", "total_bytes")
+    __slots__ = ("_by_size", "_groups", "_held", "_per_group", "_total", "evicted", "total_bytes")
 
-    def __init__(self, total: int, of_group: int | None = None) -> None:
+    def __init__(self, total: int, per_group: int | None = None) -> None:
         self._total = total
-        self._of_group = of_group
+        self._per_group = per_group
         self._held: dict[H, tuple[Hashable, int]] = {}
-        self._groups: dict[Hashable, int] = {}
-        self.total_bytes = 0
+        #: Bytes of each group, and its holders, oldest first.
+        self._groups: dict[Hashable, tuple[int, dict[H, None]]] = {}
+        #: Groups by size; made by the first `grow`, the only one that needs it.
+        self._by_size: Largest[Hashable] | None = None
+        self.total_bytes = self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
+    def size_of(self, holder: H) -> int:
+        """Return the bytes of a holder, 0 when it has none."""
+        return self._held.get(holder, (None, 0))[1]
+
+    def size_of_group(self, group: Hashable) -> int:
+        """Return the bytes of a group, 0 when it has none."""
+        return self._groups[group][0] if group in self._groups else 0
+
     def hold(self, holder: H, group: Hashable, size_bytes: int) -> list[H]:
-        """Set what a holder has from now on, all in all.
+        """Set the bytes of a holder to `size_bytes`; past a bound the largest holders are evicted.
 
         Returns:
-            Who has to give way, possibly `holder` itself: the largest of the group while the group is over its bound,
-            then the largest of all. They are counted no more; the caller lets go of what they hold, at once.
+            The evicted holders, possibly `holder` itself: the largest of the group until the group is within its bound,
+            then the largest of all until the total is.
         """
         self.release(holder)
         if size_bytes <= 0:
             return []
-        self._held[holder] = group, size_bytes
-        self._groups[group] = self._groups.get(group, 0) + size_bytes
-        self.total_bytes += size_bytes
-        gave_way: list[H] = []
-        while self._of_group is not None and self._groups.get(group, 0) > self._of_group:
-            gave_way.append(self._drop_largest([each for each, (of, _) in self._held.items() if of == group]))
+        self._add(holder, group, size_bytes)
+        evicted: list[H] = []
+        while self._per_group is not None and self.size_of_group(group) > self._per_group:
+            evicted.append(self._evict_largest(list(self._groups[group][1])))
         while self.total_bytes > self._total:
-            gave_way.append(self._drop_largest(list(self._held)))
-        return gave_way
+            evicted.append(self._evict_largest(list(self._held)))
+        return evicted
+
+    def grow(self, holder: H, group: Hashable, size_bytes: int) -> tuple[bool, list[H]]:
+        """Add `size_bytes` to a holder, or refuse them. One single holder of a group may have any size.
+
+        Refused when the group has other holders and would exceed its bound. When the total would be exceeded, the
+        oldest holders of the largest group are evicted, until that would be the group that asks: then it is refused.
+        So a small holder never waits for large ones.
+
+        Returns:
+            Whether the bytes were added, and the holders evicted for it (also when it was refused in the end).
+        """
+        if self._by_size is None:
+            self._by_size = Largest()
+            for name, (size, _) in self._groups.items():
+                self._by_size.add(name, size)
+        of_group = self.size_of_group(group)
+        if self._per_group is not None and of_group > self.size_of(holder) and of_group + size_bytes > self._per_group:
+            return False, []
+        evicted: list[H] = []
+        while self.total_bytes and self.total_bytes + size_bytes > self._total:
+            largest = self._by_size.largest()
+            if largest == group or self.size_of_group(largest) <= of_group + size_bytes:
+                return False, evicted
+            oldest = next(iter(self._groups[largest][1]))
+            self.release(oldest)
+            self.evicted += 1
+            evicted.append(oldest)
+        self._add(holder, group, size_bytes)
+        return True, evicted
 
     def release(self, holder: H) -> None:
-        """A holder has nothing any more."""
+        """Set the bytes of a holder to 0. May be called again."""
         group, size_bytes = self._held.pop(holder, (None, 0))
-        if size_bytes:
-            self.total_bytes -= size_bytes
-            self._groups[group] -= size_bytes
-            if not self._groups[group]:
-                del self._groups[group]
+        if not size_bytes:
+            return
+        self.total_bytes -= size_bytes
+        size, holders = self._groups[group]
+        del holders[holder]
+        if holders:
+            self._groups[group] = size - size_bytes, holders
+        else:
+            del self._groups[group]
+        if self._by_size is not None:
+            self._by_size.add(group, -size_bytes)
 
-    def of(self, group: Hashable) -> int:
-        """Bytes of a group."""
-        return self._groups.get(group, 0)
+    def _add(self, holder: H, group: Hashable, size_bytes: int) -> None:
+        self._held[holder] = group, self.size_of(holder) + size_bytes
+        size, holders = self._groups.get(group) or (0, {})
+        holders[holder] = None
+        self._groups[group] = size + size_bytes, holders
+        self.total_bytes += size_bytes
+        if self._by_size is not None:
+            self._by_size.add(group, size_bytes)
 
-    def _drop_largest(self, among: list[H]) -> H:
-        largest = max(among, key=lambda holder: self._held[holder][1])
+    def _evict_largest(self, among: list[H]) -> H:
+        largest = max(among, key=self.size_of)
         self.release(largest)
+        self.evicted += 1
         return largest
+
+
+class Share:
+    """The bytes of one request or response in a `ByteBudget`, from its creation until `release`.
+
+    Args:
+        budget: The budget it belongs to.
+        group: The user or address it counts to.
+        on_evicted: Called when the share is evicted: discard at once what it stands for.
+    """
+
+    __slots__ = ("_budget", "_group", "on_evicted")
+
+    def __init__(self, budget: ByteBudget[Share], group: Hashable, on_evicted: Callable[[], object]) -> None:
+        self._budget = budget
+        self._group = group
+        self.on_evicted = on_evicted
+
+    @property
+    def size(self) -> int:
+        """Bytes of this share."""
+        return self._budget.size_of(self)
+
+    def grow(self, size_bytes: int) -> bool:
+        """Add bytes to the share; return False, with nothing added, when there is no room for them."""
+        granted, evicted = self._budget.grow(self, self._group, size_bytes)
+        for share in evicted:
+            share.on_evicted()
+        return granted
+
+    def release(self) -> None:
+        """Set the bytes of the share to 0. May be called again."""
+        self._budget.release(self)

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
-from watchout.common.toolbox.budget import Budget
+from watchout.common.toolbox.budget import ByteBudget
 
 #: Unfinished heads and messages of all strangers together.
 STRANGERS_BYTES: Final = 12 << 20
@@ -32,8 +32,8 @@ class Unfinished:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         whole = settings.max_message_bytes  # one message of the largest size is never too much
         of_user = max(settings.unfinished_bytes_per_user, whole)
-        self._users: Budget[Holder] = Budget(max(settings.unfinished_bytes, of_user), of_user)
-        self._strangers: Budget[Holder] = Budget(STRANGERS_BYTES)
+        self._users: ByteBudget[Holder] = ByteBudget(max(settings.unfinished_bytes, of_user), of_user)
+        self._strangers: ByteBudget[Holder] = ByteBudget(STRANGERS_BYTES)
         self._metrics = metrics
 
     def hold(self, holder: Holder, user: str | None, size_bytes: int) -> None:

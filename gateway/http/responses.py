@@ -1,4 +1,4 @@
-"""Answers over HTTP: JSON bodies, errors as the edge protocol has them, and the bytes that wait for their readers."""
+"""HTTP responses: JSON bodies, errors as the edge protocol defines them, and a bound on unread response bytes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,35 @@ import msgspec
 from aiohttp import web
 
 from watchout.common.metrics import Metrics
-from watchout.gateway.budget import Budget
+from watchout.common.toolbox.budget import ByteBudget, Share
+from watchout.gateway.error_response import error_body
 from watchout.gateway.listen.dispatch import ConnectionDispatcher
 
-#: Bytes of answers that wait for their readers: of one user or stranger's address (or one answer), and of all.
-MAX_HOLDER_BYTES: Final = 16 << 20
-MAX_ANSWERS_BYTES: Final = 64 << 20
+#: Most bytes of responses that clients have not read: of one user or unauthenticated address (one response may exceed
+#: it), and of all.
+MAX_CLIENT_BYTES: Final = 16 << 20
+MAX_RESPONSES_BYTES: Final = 64 << 20
 
-#: Whose an answer is, once it is known: a user; else it is its address's.
-HOLDER: Final = web.RequestKey("holder", str)
+#: Key of a request under which its unread response is counted: the user, once known. Without it the address counts.
+CLIENT: Final = web.RequestKey("client", str)
+
+#: Headers of an error after which the client may try again in a second.
+RETRY: Final = {"Retry-After": "1"}
+#: Headers of an error 401 (RFC 9110 section 11.6.1).
+CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpError(Exception):
-    """An answer with an error body."""
+    """An error response. Raised by request handlers; `middleware.convert_errors` sends it.
+
+    Args:
+        status: HTTP status.
+        code: Error code of the edge protocol (docs/protocol.md).
+        message: Explanation for the client's developer.
+        headers: Further headers.
+    """
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         self.status = status
@@ -31,12 +47,12 @@ class HttpError(Exception):
         super().__init__(message)
 
     def response(self) -> web.Response:
-        """The error as the edge protocol has it."""
-        return json_response({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
+        """Return the response with the error as JSON body."""
+        return json_response(error_body(self.code, self.message), self.status, self.headers)
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """A body as JSON, which nobody is to store."""
+    """Return a response with `body` encoded as JSON, which no cache may store."""
     return web.Response(
         body=msgspec.json.encode(body),
         status=status,
@@ -44,55 +60,59 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     )
 
 
-def listener_of(request: web.Request) -> ConnectionDispatcher | None:
-    """The connection that a request came on."""
+def connection_of(request: web.Request) -> ConnectionDispatcher | None:
+    """Return the connection that a request arrived on; None in tests and after it was lost."""
     protocol = request.transport.get_protocol() if request.transport is not None else None
     return protocol if isinstance(protocol, ConnectionDispatcher) else None
 
 
-def address_of(request: web.Request) -> str:
-    """The key by which limits know the address that a request came from."""
-    listener = listener_of(request)
-    return f"address {None if listener is None else listener.address_key}"
+def address_key(request: web.Request) -> str:
+    """Return the key by which limits count the address that a request came from."""
+    connection = connection_of(request)
+    return f"address {None if connection is None else connection.address_key}"
 
 
-class AnswerSender:
-    """Sends answers with bodies, and counts each until the kernel has all of it.
+def mark_authenticated(request: web.Request) -> None:
+    """Record that the sender of a request is known: its connection no longer counts as one of a stranger."""
+    if (connection := connection_of(request)) is not None:
+        connection.on_authenticated()
 
-    One user, or one address of strangers, holds at most `MAX_HOLDER_BYTES`: what is over is answered with 503. When all
-    hold `MAX_ANSWERS_BYTES`, the oldest answer of whoever holds the most is cut off.
+
+class ResponseSender:
+    """Sends responses that have a body, and counts each until the kernel has taken all of it.
+
+    A user or address that already has `MAX_CLIENT_BYTES` of unread responses gets 503 instead. When all together
+    exceed `MAX_RESPONSES_BYTES`, the oldest response of the client with the most is cut off.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._budget = Budget(MAX_HOLDER_BYTES, MAX_ANSWERS_BYTES)
+        self._budget: ByteBudget[Share] = ByteBudget(MAX_RESPONSES_BYTES, MAX_CLIENT_BYTES)
 
     @web.middleware
-    async def send(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """The outermost middleware: what it returns is sent already, unless it has no body."""
+    async def send(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The outermost middleware: the response it returns has been sent already, unless it has no body."""
         response = await handler(request)
         body = response.body if isinstance(response, web.Response) else None
-        transport, listener = request.transport, listener_of(request)
+        transport, connection = request.transport, connection_of(request)
         if not isinstance(body, bytes) or not body or request.method == "HEAD" or transport is None:
             return response
-        share = self._budget.open(request.get(HOLDER) or address_of(request), transport.abort)
-        gave_way = self._budget.gave_way
+        share = Share(self._budget, request.get(CLIENT) or address_key(request), transport.abort)
+        evicted_before = self._budget.evicted
         try:
             if not share.grow(len(body)):
                 self._metrics.count("answers_refused_total")
-                text = "too much that you asked for waits to be read by you, read it or try again"
-                return HttpError(503, "OVERLOADED", text, {"Retry-After": "1"}).response()
-            self._metrics.count("answers_cut_total", self._budget.gave_way - gave_way)
-            self._metrics.set("answers_waiting_bytes", self._budget.held_bytes)
+                text = "too many response bytes wait for you, read them and try again"
+                return HttpError(503, "OVERLOADED", text, RETRY).response()
+            self._metrics.count("answers_cut_total", self._budget.evicted - evicted_before)
+            self._metrics.set("answers_waiting_bytes", self._budget.total_bytes)
             await response.prepare(request)
             await response.write_eof()
-            if listener is not None and listener.write_monitor is not None:
-                await listener.write_monitor.wait_until_taken()
+            if connection is not None and connection.write_monitor is not None:
+                await connection.write_monitor.wait_until_taken()
         except ConnectionError:
-            pass  # the reader went, or was cut off
+            pass  # the client disconnected or was cut off
         finally:
             share.release()
-            self._metrics.set("answers_waiting_bytes", self._budget.held_bytes)
+            self._metrics.set("answers_waiting_bytes", self._budget.total_bytes)
         return response

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
+from watchout.common import log
 from watchout.gateway.context import Context
-from watchout.gateway.http.app import JsonRequestHandler, make_app
+from watchout.gateway.error_response import SERVER
+from watchout.gateway.http.app import make_app
+from watchout.gateway.http.responses import HttpError
 from watchout.gateway.listen.dispatch import HttpConnection
 from watchout.gateway.listen.head import MAX_COOKIE_BYTES
 
@@ -22,6 +25,56 @@ KEEPALIVE_S: Final = 30.0
 #: Seconds for which the rest of a refused body is read and discarded. If the connection were closed with unread bytes,
 #: the kernel would reset it, and the client might lose the response.
 LINGER_S: Final = 1.0
+
+_log = log.get("gateway.http.server")
+
+
+class JsonRequestHandler(web.RequestHandler, HttpConnection):
+    """aiohttp's protocol for one HTTP connection, whose errors are JSON also when the request cannot be parsed.
+
+    Created by `HttpServer.make_connection` for `ConnectionDispatcher`.
+    """
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close the connection, after the response that is under way, if there is one."""
+        is_idle = self._waiter is not None and not self._waiter.done()
+        super().close()
+        if is_idle:
+            self.force_close()
+
+    def detach(self) -> bytes:
+        """Release the connection without closing it; return the bytes received after the last request."""
+        rest, self._message_tail = self._message_tail, b""
+        self.transport = None
+        self.connection_lost(None)
+        return rest
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log nothing about a body that could not be read: anyone can send one."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it may quote the request
+    ) -> web.StreamResponse:
+        """Return the response to a request that could not be parsed, or whose handler failed."""
+        if isinstance(exc, ConnectionError):  # the client disconnected
+            error = HttpError(status, "INTERNAL_ERROR", "the connection was lost")
+        elif status >= 500:
+            _log.error("a request failed", path=request.path, exc_info=exc)
+            error = HttpError(status, "INTERNAL_ERROR", "the request failed here")
+        else:
+            error = HttpError(status, "BAD_REQUEST", "not a request that can be read")
+        response = error.response()
+        response.headers["Server"] = SERVER  # aiohttp sends the signal that sets it only for parsed requests
+        response.force_close()
+        return response
 
 
 class HttpServer:

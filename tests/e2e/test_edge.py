@@ -1355,11 +1355,11 @@ async def test_however_many_ask_for_the_figures_the_router_is_asked_once_at_a_ti
 
 LATE_ANSWERS = """
 import asyncio, random
-import watchout.gateway.http.responses, watchout.gateway.http.app
+import watchout.gateway.http.responses, watchout.gateway.http.health
 async def late(self, request):
     await asyncio.sleep(random.random())
     return watchout.gateway.http.responses.json_response({})
-watchout.gateway.http.app._Http.live = late
+watchout.gateway.http.health.HealthPages.live = late
 """
 
 

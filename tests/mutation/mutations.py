@@ -11,8 +11,8 @@ MUTATIONS: Final = (
     Mutation(
         name="frame-rights",
         rule="the right to a picture is judged again after it was awaited",
-        file="gateway/http/app.py",
-        before="if not self._context.authorization.may_view(_still_in(caller), owner):",
+        file="gateway/http/streams.py",
+        before="if not self._context.authorization.may_view(self._auth.current(caller), owner):",
         after="if False:",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
@@ -22,8 +22,8 @@ MUTATIONS: Final = (
     Mutation(
         name="alert-picture-rights",
         rule="the right to an alert's picture is judged again after it was awaited",
-        file="gateway/http/app.py",
-        before="if not self._context.authorization.may_view_kept(_still_in(caller), kept.owner, owner):",
+        file="gateway/http/alerts.py",
+        before="if not self._context.authorization.may_view_kept(self._auth.current(caller), stored.owner, owner):",
         after="if False:",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
@@ -257,14 +257,14 @@ MUTATIONS: Final = (
     Mutation(
         name="rights-before-304",
         rule="who has no right to a picture is not told either that he has it",
-        file="gateway/http/app.py",
+        file="gateway/http/streams.py",
         before=(
-            "        # The stream may have changed hands while its frame was awaited, and so may the caller's rights.\n"
+            "        # The stream's owner, or the caller's permission, may have changed while the frame was awaited.\n"
         ),
         after=(
             "        if frame is not None and frame.is_picture:\n"
             "            tag = entity_tag(frame.stream_id, frame.term, frame.frame_id)\n"
-            "            if (known := _is_known_picture(request, tag)) is not None:\n"
+            "            if (known := not_modified_response(request, tag)) is not None:\n"
             "                return known\n"
         ),
         unit=(

@@ -1,0 +1,107 @@
+"""The paths for operators: `/health`, `/health/live`, `/stats` and `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from watchout.common import supervisor
+from watchout.common.errors import RouterUnavailable, StoreUnavailable
+from watchout.common.toolbox.single_flight import SharedCalls, SingleFlight
+from watchout.gateway.context import Context
+from watchout.gateway.http.auth import StatsAuth
+from watchout.gateway.http.prometheus import PublicStats, render_metrics
+from watchout.gateway.http.responses import json_response
+
+#: How long `/health` waits for the router, and then for the session store, in seconds.
+HEALTH_TIMEOUT_S: Final = 1.0
+
+
+class HealthPages:
+    """Handlers of the paths for operators and load balancers. Concurrent requests share their calls to the router."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._auth = StatsAuth(context.settings.stats_token)
+        self._checks: SharedCalls[None, tuple[str | None, PublicStats | None]] = SharedCalls("health")
+        self._stats = SingleFlight(self._ask_router, context.tasks)
+        self._metrics = SingleFlight(self._render_metrics, context.tasks)
+
+    async def live(self, _request: web.Request) -> web.Response:
+        """Respond 200: the process works."""
+        return json_response({"status": "live"})
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Respond 200 when this gateway can serve clients, else 503 with the reason."""
+        reason, stats = await asyncio.shield(self._checks.join(None, self._check))
+        body: dict[str, Any] = {
+            "status": "healthy" if reason is None else "unhealthy",
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        if reason is not None:
+            body["reason"] = reason
+        if stats is not None and self._auth.permits(request):
+            body["stats"] = msgspec.Raw(stats.page)
+            body["metrics"] = msgspec.Raw(stats.streams)
+        return json_response(body, 200 if reason is None else 503)
+
+    async def stats(self, request: web.Request) -> web.Response:
+        """Return the counts of all gateways as JSON. Raises `HttpError` 401, `RouterUnavailable`."""
+        self._auth.require(request)
+        stats = await self._fetch_stats()
+        if stats is None:
+            raise RouterUnavailable("no stats")
+        return json_response(msgspec.Raw(stats.page))
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Return the metrics of all processes for Prometheus; of this process alone without a router.
+
+        Raises `HttpError` 401.
+        """
+        self._auth.require(request)
+        text = await self._metrics.result()
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _check(self) -> tuple[str | None, PublicStats | None]:
+        """Return why this gateway is not healthy (None: it is), and the router's stats when they were fetched."""
+        if self._context.draining:
+            return "the gateway drains", None
+        if self._context.connections.is_full:
+            return "there is no room for more connections", None
+        if stalled := supervisor.current().stalled():
+            return f"periodic work has stalled: {', '.join(stalled)}", None
+        if not self._context.router.live or (stats := await self._fetch_stats(HEALTH_TIMEOUT_S)) is None:
+            return "the router is unreachable", None
+        if stats.reply.router.state != "active":
+            return "the router has just begun and hears what the gateways hold", stats
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._context.authenticator.check()
+        except StoreUnavailable as exc:
+            return exc.public, stats
+        except TimeoutError:
+            return StoreUnavailable.public, stats
+        return None, stats
+
+    async def _fetch_stats(self, timeout_s: float | None = None) -> PublicStats | None:
+        """Return the router's stats; None when they do not arrive in `timeout_s`, by default `ROUTER_TIMEOUT_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s or self._context.settings.router_timeout_s):
+                return await self._stats.result()
+        return None
+
+    async def _ask_router(self) -> PublicStats | None:
+        try:
+            return PublicStats.of(await self._context.router.stats())
+        except RouterUnavailable:
+            return None
+
+    async def _render_metrics(self) -> bytes:
+        stats = await self._fetch_stats() if self._context.router.live else None
+        of_all = None if stats is None else stats.reply
+        return await asyncio.to_thread(render_metrics, of_all, self._context.router.metrics())
