@@ -78,7 +78,7 @@ class HealthPages:
         if not self._context.router.live or (stats := await self._fetch_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
         if stats.reply.router.state != "active":
-            return "the router has just begun and hears what the gateways hold", stats
+            return "the router has just begun and waits for the reports of the gateways", stats
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 await self._context.authenticator.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+
 from aiohttp import HttpVersion11, web
 
 from watchout.common.bus.reply_records import StreamRow
