@@ -9,6 +9,7 @@ from typing import Final
 
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import FromRouter, Hello, Message
+from watchout.common.bus.transport_choice import gateway_transport
 from watchout.common.metrics import Metrics
 from watchout.common.process import missing
 from watchout.common.settings import Settings
@@ -29,8 +30,7 @@ async def joined(settings: Settings) -> AsyncIterator[BusClient]:
     metrics = Metrics()
     link = BusClient(
         Hello(kind="ctl", name="ctl", pid=os.getpid()),
-        home=settings.home,
-        max_message_bytes=settings.max_message_bytes,
+        open_transport=gateway_transport(settings),
         request_timeout_s=settings.router_timeout_s,
         snapshot=_nothing,
         metrics=metrics.read,

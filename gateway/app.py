@@ -7,6 +7,7 @@ import os
 import socket
 
 from watchout.common import log, supervisor
+from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.metrics import Metrics
 from watchout.common.process import descriptors
 from watchout.common.process.command import process_command
@@ -40,11 +41,13 @@ class Gateway:
     mend: the port, the certificate, the session store's settings.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: OpenMemberTransport | None = None) -> None:
         self._settings = settings
         metrics = Metrics()
         self._tasks = Tasks()
-        self._link = RouterClient(settings, metrics, sockets=lambda: self._context.connections.joined_total)
+        self._link = RouterClient(
+            settings, metrics, sockets=lambda: self._context.connections.joined_total, transport=transport
+        )
         hub = Hub(
             wake=self._link.woken,
             to_bus=self._link.frame_to_bus,

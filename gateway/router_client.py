@@ -39,6 +39,8 @@ from watchout.common.bus.messages import (
     StatusUpdate,
 )
 from watchout.common.bus.reply_records import AlertFrameRow, R, RecentAlertRow, StatsReply, StreamRow
+from watchout.common.bus.transport import OpenMemberTransport
+from watchout.common.bus.transport_choice import gateway_transport
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -57,8 +59,8 @@ LOST_LOGGED_AFTER_S: Final = 0.3
 MAX_FRAME_WAITS: Final = 1000
 #: Who wants only so many frames per second of a stream gets each a tenth of their distance later at the most, so that
 #: frames of several streams go together: every turn of a process that sleeps costs as much as some frames.
-PATIENCE_SHARE: Final = 0.1
-MAX_PATIENCE_S: Final = 0.05
+COALESCING_SHARE: Final = 0.1
+MAX_COALESCING_DELAY_S: Final = 0.05
 
 _log = log.get("gateway.router_client")
 
@@ -68,8 +70,16 @@ K = TypeVar("K", bound=Hashable)
 class RouterClient:
     """Joins one hub to the router. `start` opens the sockets."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, sockets: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        sockets: Callable[[], int],
+        transport: OpenMemberTransport | None = None,
+    ) -> None:
         self._settings = settings
+        self._open_transport = transport or gateway_transport(settings)
         self._authorization = Authorization(settings)
         self._sockets = sockets
         self._metrics = metrics
@@ -97,8 +107,7 @@ class RouterClient:
                 release=about.version(),
                 settings=about.told(self._settings),
             ),
-            home=self._settings.home,
-            max_message_bytes=self._settings.max_message_bytes,
+            open_transport=self._open_transport,
             request_timeout_s=self._settings.router_timeout_s,
             snapshot=self._snapshot,
             metrics=self._read_figures,
@@ -131,7 +140,7 @@ class RouterClient:
     def frame_to_bus(self, frame: Frame) -> None:
         """Push a frame that the router asked for."""
         publication = self.hub.publication(frame.stream_id)
-        self._push(frame.bus_parts(), patience_s(publication.bus_fps if publication is not None else None))
+        self._push(frame.bus_parts(), coalescing_delay_s(publication.bus_fps if publication is not None else None))
 
     def undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """A frame could not be decoded here: its camera is told, wherever it is."""
@@ -331,8 +340,8 @@ class RouterClient:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _push(self, parts: tuple[bytes, bytes | memoryview], patience_s: float = 0.0) -> None:
-        if not self.link.send_frame(*parts, patience_s=patience_s):
+    def _push(self, parts: tuple[bytes, bytes | memoryview], coalescing_delay_s: float = 0.0) -> None:
+        if not self.link.send_frame(*parts, coalescing_delay_s=coalescing_delay_s):
             self._metrics.count("frames_to_bus_dropped_total")
 
     def _flush(self) -> None:
@@ -373,7 +382,7 @@ class RouterClient:
         self._metrics.values["newest_frame_bytes"] = self.hub.delivery.newest_frames.total
         self._metrics.values["newest_frames_evicted_total"] = self.hub.delivery.newest_frames.evicted
         self._metrics.values["frames_to_bus_total"] = self.link.frames_sent
-        self._metrics.values["frames_skipped_bus_total"] = self.link.frames_skipped
+        self._metrics.values["frames_skipped_bus_total"] = self.link.frames_dropped
         metrics = self._metrics.read()
         metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self.link.bad_messages
         return metrics
@@ -397,9 +406,9 @@ class RouterClient:
             _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
 
 
-def patience_s(max_fps: float | None) -> float:
+def coalescing_delay_s(max_fps: float | None) -> float:
     """How long a frame may wait for others to go with, when no more than `max_fps` of its stream are wanted."""
-    return min(PATIENCE_SHARE / max_fps, MAX_PATIENCE_S) if max_fps else 0.0
+    return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
 
 
 def _unexpected(reply: Reply) -> RouterUnavailable:

@@ -15,8 +15,8 @@ import click
 from watchout.common import log, service
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import FromRouter, Hello, Message
-from watchout.common.bus.zeromq.curve import load_pair
-from watchout.common.bus.zeromq.tcp import RouterAddress
+from watchout.common.bus.transport import OpenMemberTransport
+from watchout.common.bus.transport_choice import bridge_transport
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
@@ -40,8 +40,9 @@ _log = log.get("mlbridge.app")
 class Bridge:
     """One mlbridge process. Without an ML service it joins the router, asks for no frames, and waits."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: OpenMemberTransport | None = None) -> None:
         self._settings = settings
+        self._transport = transport
         self._metrics = Metrics()
         self._link: BusClient | None = None
         self._feed: Dispatcher | None = None
@@ -63,8 +64,7 @@ class Bridge:
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,
             ),
-            home=settings.home,
-            max_message_bytes=settings.max_message_bytes,
+            open_transport=self._transport or bridge_transport(settings),
             request_timeout_s=settings.router_timeout_s,
             snapshot=_nothing_held,
             metrics=self._read_figures,
@@ -72,7 +72,6 @@ class Bridge:
             on_frame=None if target is None else self._frame_came,
             on_joined=self._joined,
             on_lost=self._lost,
-            router=_router_of(settings),
         )
         if target is None:
             _log.info("mlbridge waits: ML_SERVICE_URL is not set")
@@ -179,15 +178,6 @@ def _name(settings: Settings) -> str:
     """What this process is called in figures and logs: of another machine's, with its host."""
     name = wanted_name(settings, "mlbridge")
     return name if settings.router_address is None else f"{name}@{socket.gethostname()}"[:255]
-
-
-def _router_of(settings: Settings) -> RouterAddress | None:
-    """The router of another machine, when there is one to join. Raises `CurveFault`."""
-    if settings.router_address is None:
-        return None
-    assert settings.router_public_key is not None
-    assert settings.bridge_key_file is not None
-    return RouterAddress(settings.router_address, settings.router_public_key, load_pair(settings.bridge_key_file))
 
 
 #: Options, and the settings that they go before.

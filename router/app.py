@@ -9,7 +9,7 @@ from typing import Final
 
 from watchout.common import clock, log, supervisor
 from watchout.common.bus.frames import FOR_ALERT, read_frame_head
-from watchout.common.bus.membership import BEAT_EVERY_S
+from watchout.common.bus.membership import HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
     AcceptedReply,
     AlertNotification,
@@ -43,10 +43,9 @@ from watchout.common.bus.messages import (
     decode_from_member,
     encode,
 )
-from watchout.common.bus.zeromq.control import RouterBus, is_remote
-from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
-from watchout.common.bus.zeromq.tcp import BothRouterBuses, RemoteRouterBus
-from watchout.common.errors import BusError, StartError
+from watchout.common.bus.transport import OpenRouterTransport, RouterTransport
+from watchout.common.bus.transport_choice import router_transport
+from watchout.common.errors import BusError
 from watchout.common.home import lock_home
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
@@ -81,8 +80,9 @@ _log = log.get("router")
 class Router:
     """One router's life."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: OpenRouterTransport | None = None) -> None:
         self._settings = settings
+        self._open_transport = transport or router_transport(settings)
         self._metrics = Metrics()
         self._alert_ids = AlertIds()
         self._book = AlertBook(
@@ -103,8 +103,7 @@ class Router:
         self._waiting: list[tuple[bytes, Claim | OwnerLookup | RaiseAlert]] | None = None
         self._reservations: ReservationFile | None = None
         self._lock = -1
-        self._bus: RouterBus | BothRouterBuses | None = None
-        self._remote: RemoteRouterBus | None = None
+        self._bus: RouterTransport | None = None
         self._periodic: list[Periodic] = []
 
     async def start(self) -> None:
@@ -133,15 +132,7 @@ class Router:
         if had_former:
             self._waiting = []
             self._loop.call_later(SYNC_GRACE_S, self._decide_waiting)
-        self._bus = RouterBus(
-            self._settings.home,
-            max_message_bytes=self._settings.max_message_bytes,
-            on_control=self._control,
-            on_frame=self._frame,
-        )
-        if self._settings.router_listen is not None:
-            self._remote = self._listen(self._settings.router_listen)
-            self._bus = BothRouterBuses(self._bus, self._remote)
+        self._bus = self._open_transport(on_control=self._control, on_frame=self._frame)
         self._queries = QueryHandler(
             settings=self._settings,
             metrics=self._metrics,
@@ -153,37 +144,16 @@ class Router:
             pictures=self._pictures,
             reservations=self._reservations,
             bus=self._bus,
-            remote=self._remote,
             webhook=self._outlet,
         )
         every = supervisor.current().every
         self._periodic = [
-            every(BEAT_EVERY_S, self._beat, "beats"),
-            every(BEAT_EVERY_S, self._let_go_of_the_silent, "silent members"),
+            every(HEARTBEAT_EVERY_S, self._beat, "beats"),
+            every(HEARTBEAT_EVERY_S, self._let_go_of_the_silent, "silent members"),
             every(PRUNE_EVERY_S, self._prune, "pruning"),
             every(SAVE_EVERY_S, self._save_reservations, "saving of reservations"),
         ]
         _log.info("router listens", home=str(self._settings.home), epoch=self._epoch)
-
-    def _listen(self, url: str) -> RemoteRouterBus:
-        """Let bridges of other machines in. Raises `StartError`: without keys nothing listens on TCP."""
-        home = self._settings.home
-        if not server_file(home).exists():
-            raise StartError(
-                f"ROUTER_LISTEN={url} needs the router's key pair, {server_file(home)}, because plain TCP is never "
-                "spoken; `watchout-ctl keys server` makes it"
-            )
-        pair = load_pair(server_file(home))
-        bus = RemoteRouterBus(
-            url,
-            pair,
-            AllowList(home),
-            max_message_bytes=self._settings.max_message_bytes,
-            on_control=self._control,
-            on_frame=self._frame,
-        )
-        _log.info("router listens for bridges of other machines", address=url, public_key=pair.public)
-        return bus
 
     async def drain(self) -> None:
         """Let the webhook take what it can; members live through a router's absence."""
@@ -215,7 +185,7 @@ class Router:
             self._send(member, Rejoin())
             self._forget_stranger(member)
             return
-        if is_remote(member) and not may_come_from_afar(envelope.body):
+        if self._is_remote(member) and not may_come_from_afar(envelope.body):
             what = type(envelope.body).__name__
             self._bad("a remote member may not say this", BusError(f"{what}, expected what a bridge says"), member)
             self._forget_stranger(member)
@@ -232,15 +202,18 @@ class Router:
         self._forget_stranger(member)
 
     def _forget_stranger(self, member: bytes) -> None:
-        if self._remote is not None and is_remote(member) and self._members.get(member) is None:
-            self._remote.forget(member)
+        if self._bus is not None and self._bus.is_remote(member) and self._members.get(member) is None:
+            self._bus.forget(member)
+
+    def _is_remote(self, member: bytes) -> bool:
+        return self._bus is not None and self._bus.is_remote(member)
 
     def _greeted(self, member: bytes, envelope: Envelope[FromMember]) -> None:
         hello = envelope.body
         assert isinstance(hello, Hello)
         known = self._members.get(member)
         assert known is not None
-        carrier = "tcp" if is_remote(member) else "ipc"
+        carrier = "tcp" if self._is_remote(member) else "ipc"
         _log.info("member greeted", kind=hello.kind, name=hello.name, pid=hello.pid, over=carrier)
         if hello.kind == "gateway":
             self._behind[member] = None
@@ -384,12 +357,12 @@ class Router:
     def _let_go_of_the_silent(self) -> None:
         now = self._loop.time()
         # Time in which this process itself stood still is nobody's silence.
-        self._members.excuse(now - self._ticked - BEAT_EVERY_S)
+        self._members.excuse(now - self._ticked - HEARTBEAT_EVERY_S)
         self._ticked = now
         for member in self._members.silent(now):
             self._gone(member.id, "silent")
-        if self._remote is not None:
-            for remote in self._remote.no_longer_allowed():
+        if self._bus is not None:
+            for remote in self._bus.revoked():
                 self._gone(remote, "its key was removed")
 
     def _prune(self) -> None:

@@ -16,8 +16,7 @@ from watchout.common.bus.reply_records import (
     RouterStats,
     StatsReply,
 )
-from watchout.common.bus.zeromq.control import RouterBus, is_remote
-from watchout.common.bus.zeromq.tcp import BothRouterBuses, RemoteRouterBus
+from watchout.common.bus.transport import RouterTransport
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
@@ -35,8 +34,8 @@ from watchout.router.webhook.sender import WebhookSender
 class QueryHandler:
     """Builds the reply to each kind of `Query`. The router's app creates it once everything else stands.
 
-    `started_at` is when the router started, in seconds of its monotonic clock. `remote` and `webhook` are None where
-    the settings have none.
+    `started_at` is when the router started, in seconds of its monotonic clock. `webhook` is None where the settings have
+    none.
     """
 
     settings: Settings
@@ -48,8 +47,7 @@ class QueryHandler:
     alerts: AlertBook
     pictures: HeldFrames[bytes]
     reservations: ReservationFile
-    bus: RouterBus | BothRouterBuses
-    remote: RemoteRouterBus | None
+    bus: RouterTransport
     webhook: WebhookSender | None
 
     def reply(self, query: Query, now: float, now_ms: int, *, syncing: bool) -> ReplyBody:
@@ -68,7 +66,7 @@ class QueryHandler:
             case "streams":
                 return stats.stream_rows(self.members, self.streams, now_ms)
             case "processes":
-                return stats.process_reports(self._own_report(now), self.members, now, is_remote=is_remote)
+                return stats.process_reports(self._own_report(now), self.members, now, is_remote=self.bus.is_remote)
             case "alerts":
                 return self._recent_alerts(query)
             case "alert":
@@ -110,10 +108,10 @@ class QueryHandler:
         metrics.values["recent_alerts_evicted_total"] = self.alerts.evicted
         metrics.values["frames_old_term_total"] = self.streams.old_term_frames
         metrics.values["frames_routed_total"] = self.bus.frames_sent
-        metrics.values["frames_skipped_bus_total"] = self.bus.frames_skipped
-        if self.remote is not None:
-            metrics.set("remote_members", sum(is_remote(m.id) for m in members))
-            metrics.values["remote_refused_total"] = self.remote.refused.total()
+        metrics.values["frames_skipped_bus_total"] = self.bus.frames_dropped
+        if self.bus.refused is not None:
+            metrics.set("remote_members", sum(self.bus.is_remote(m.id) for m in members))
+            metrics.values["remote_refused_total"] = self.bus.refused
 
     def _own_report(self, now: float) -> ProcessReport:
         report = ProcessReport(

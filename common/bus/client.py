@@ -1,27 +1,25 @@
-"""A member's live bond with the router: `Membership` driven by the bus and the clock, and requests with a deadline."""
+"""A member's client of the bus: keeps it joined to the router, and sends requests with a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from watchout.common import log, supervisor
 from watchout.common.bus.membership import (
-    BEAT_EVERY_S,
+    HEARTBEAT_EVERY_S,
     HELLO_EVERY_S,
     Action,
-    BondState,
     Deliver,
     Joined,
-    Lost,
+    Left,
     Membership,
+    MembershipState,
     SendHeartbeat,
     SendHello,
 )
@@ -45,48 +43,49 @@ from watchout.common.bus.messages import (
     encode,
 )
 from watchout.common.bus.reply_records import R, read_reply
-from watchout.common.bus.zeromq.control import MemberBus, new_member_id
-from watchout.common.bus.zeromq.tcp import RemoteMemberBus, RouterAddress
+from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.errors import BusError, RouterUnavailable
-from watchout.common.process import missing
 from watchout.common.toolbox.futures import retrieve_exception
 
-#: Requests that may wait for the router at once; past it they fail at once.
+#: Requests that may wait for the router at once; further ones fail at once.
 MAX_PENDING: Final = 10_000
-#: A router that is away for so long is said to be missing, and again after the other.
+#: The log names a router that has been away for the first time, and again after the second, in seconds.
 MISSING_AFTER_S: Final = 2.0
 MISSING_AGAIN_S: Final = 60.0
-#: Messages of a snapshot between two turns of the loop.
+#: Messages of a snapshot that are sent in one turn of the event loop.
 SNAPSHOT_TURN: Final = 200
-#: A snapshot that failed is told again after so long, in seconds.
+#: A snapshot that failed is sent again after this time, in seconds.
 SNAPSHOT_AGAIN_S: Final = 1.0
 
 _log = log.get("common.bus.client")
 
 
-def _why_missing(home: Path, router: RouterAddress | None) -> str:
-    if router is None:
-        return missing.no_router(home)
-    return (
-        f"the router at {router.url} cannot be reached: is it started with ROUTER_LISTEN, is its port reachable from "
-        "here, and is this bridge's key allowed there (`watchout-ctl keys list`)?"
-    )
-
-
 class BusClient:
-    """One member's bond. Its owner gives the callbacks; all of them run in the loop.
+    """One member of the bus: drives `Membership` with a transport and the clock, and matches replies to requests.
 
-    The router is the one of `home` on this machine, or the one at `router`, over TCP.
-    `snapshot` yields everything the member holds, after each greeting. `on_message` gets what is no answer to a
-    request. `on_lost` tells that the router is away; what the member does locally goes on.
+    Made by a gateway's `RouterClient`, by the bridge and by `watchout-ctl`. All callbacks run in the event loop in
+    which the client is made. While the router is away the client joins again by itself, and the member continues
+    without it.
+
+    Args:
+        hello: What the member says of itself; `attempt` is filled in.
+        open_transport: Opens the transport; it is called once, in the constructor.
+        request_timeout_s: Deadline of a request in seconds, where the request has none of its own.
+        snapshot: Yields the member's whole state after each `Welcome`. When it raises, the client logs it and joins
+            again.
+        metrics: Returns the member's metrics for a heartbeat.
+        on_message: Called with each message of the router that is no reply.
+        on_frame: Called with each frame; None for a member without frames.
+        on_joined: Called when the router knows this member, before the snapshot is sent, with whether its epoch is new.
+        on_lost: Called when the membership is lost.
+
     """
 
     def __init__(
         self,
         hello: Hello,
         *,
-        home: Path,
-        max_message_bytes: int,
+        open_transport: OpenMemberTransport,
         request_timeout_s: float,
         snapshot: Callable[[], AsyncIterator[Message]],
         metrics: Callable[[], dict[str, float]],
@@ -94,9 +93,7 @@ class BusClient:
         on_frame: Callable[[bytes], None] | None = None,
         on_joined: Callable[[bool], None] | None = None,
         on_lost: Callable[[], None] | None = None,
-        router: RouterAddress | None = None,
     ) -> None:
-        self.member_id = new_member_id(remote=router is not None)
         self._hello = hello
         self._request_timeout_s = request_timeout_s
         self._snapshot = snapshot
@@ -108,65 +105,61 @@ class BusClient:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Reply]] = {}
         self._requests = itertools.count(1)
-        self._asking = 0
+        self._waiting = 0
         self._ready = asyncio.Event()
-        self._telling: asyncio.Task[None] | None = None
+        self._snapshot_task: asyncio.Task[None] | None = None
         self._closed = self._over = False
         self._bad_messages = 0
-        #: The router's epoch and the number of the last alert that came.
-        self._alerts_heard = (0, 0)
+        #: The router's epoch and the number of the last alert received.
+        self._last_alert = (0, 0)
         self._live_at = self._loop.time()
-        self._absence_told = False
-        self._tell_absence_at = self._live_at + MISSING_AFTER_S
-        self._why_missing = functools.partial(_why_missing, home, router)
-        self._bus: MemberBus | RemoteMemberBus
-        if router is None:
-            self._bus = MemberBus(
-                home,
-                self.member_id,
-                max_message_bytes=max_message_bytes,
-                on_control=self._came,
-                on_frame=on_frame,
-            )
-        else:
-            self._bus = RemoteMemberBus(
-                router,
-                self.member_id,
-                max_message_bytes=max_message_bytes,
-                on_control=self._came,
-                on_frame=on_frame,
-            )
+        self._absence_logged = False
+        self._log_absence_at = self._live_at + MISSING_AFTER_S
+        self._transport = open_transport(on_control=self._on_control, on_frame=on_frame)
         self._ticks = supervisor.current().every(
-            lambda: BEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick, "beats to the router", first_s=0
+            lambda: HEARTBEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick, "beats to the router", first_s=0
         )
+
+    @property
+    def member_id(self) -> bytes:
+        """The id by which the router knows this member."""
+        return self._transport.member_id
 
     @property
     def live(self) -> bool:
         """Whether the router knows this member now."""
-        return not self._over and self._membership.state is BondState.LIVE
+        return not self._over and self._membership.state is MembershipState.LIVE
 
     @property
     def bad_messages(self) -> int:
-        """Messages and frames of the router that did not fit."""
-        return self._bad_messages + self._bus.malformed
+        """Messages and frames of the router that were dropped because they did not fit the contract."""
+        return self._bad_messages + self._transport.malformed
 
     @property
     def frames_sent(self) -> int:
-        """Frames that went to the router."""
-        return self._bus.frames_sent
+        """Frames sent to the router."""
+        return self._transport.frames_sent
 
     @property
-    def frames_skipped(self) -> int:
-        """Frames that waited for the router and were not sent."""
-        return self._bus.frames_skipped
+    def frames_dropped(self) -> int:
+        """Frames that were queued for the router and not sent."""
+        return self._transport.frames_dropped
 
     @property
     def epoch(self) -> int:
-        """The router's epoch, 0 before the first greeting was answered."""
+        """The router's epoch, 0 before this member first joined."""
         return self._membership.epoch
 
     async def wait_live(self, timeout_s: float) -> bool:
-        """Wait for the bond; whether it stands."""
+        """Wait until the router knows this member and has its snapshot.
+
+        Args:
+            timeout_s: Longest wait in seconds.
+
+        Returns:
+            Whether that is so.
+
+        """
         try:
             async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
                 await self._ready.wait()
@@ -175,23 +168,44 @@ class BusClient:
         return True
 
     def send(self, body: Message) -> bool:
-        """Tell the router; False when it is away: the next snapshot tells it then."""
+        """Send a message to the router.
+
+        Args:
+            body: The message.
+
+        Returns:
+            False when the router is away; a message that states something is part of the next snapshot then.
+
+        """
         if not self.live:
             return False
-        if self._put(self._membership.next_seq(), body):
+        if self._send(self._membership.next_seq(), body):
             return True
         self._run(self._membership.send_failed(self._loop.time()))
         return False
 
     async def request(self, make: Callable[[int], Message], timeout_s: float | None = None) -> Reply:
-        """Send a request, once the router is there, and wait for its answer. Raises `RouterUnavailable`.
+        """Send a request once the router is there, and wait for its reply.
 
-        When the router goes meanwhile it is asked again on its return: no request does harm twice.
+        When the router goes away meanwhile the request is sent again on its return: every request may be handled twice
+        without harm. A grant that arrives in the same turn as the deadline is released again.
+
+        Args:
+            make: Returns the request with this number in its field `request`; called again for each attempt.
+            timeout_s: Deadline in seconds; None: `request_timeout_s`.
+
+        Returns:
+            The reply, which may be a `RefusedReply`.
+
+        Raises:
+            RouterUnavailable: No reply arrived in time, or `MAX_PENDING` requests wait already. The caller may try
+                again.
+
         """
-        if self._asking >= MAX_PENDING:
+        if self._waiting >= MAX_PENDING:
             raise RouterUnavailable(f"{MAX_PENDING} requests wait for the router")
         number = next(self._requests)
-        self._asking += 1
+        self._waiting += 1
         try:
             async with asyncio.timeout(timeout_s or self._request_timeout_s):
                 while True:
@@ -201,13 +215,12 @@ class BusClient:
                         with contextlib.suppress(RouterUnavailable):
                             return await self._pending[number]
         except TimeoutError:
-            # An answer that came in the very turn of the deadline is nobody's: a grant is given back.
             pending = self._pending.get(number)
             if pending is not None and pending.done() and not pending.cancelled() and pending.exception() is None:
-                self._give_back(pending.result())
+                self._release_unclaimed(pending.result())
             raise RouterUnavailable("the router did not answer in time") from None
         finally:
-            self._asking -= 1
+            self._waiting -= 1
             last = self._pending.pop(number, None)
             if last is not None:
                 retrieve_exception(last)
@@ -237,47 +250,53 @@ class BusClient:
                 raise RouterUnavailable(reason)
         raise BusError(f"unexpected reply: {type(reply).__name__}, expected QueryReply")
 
-    def _give_back(self, reply: Reply) -> None:
+    def _release_unclaimed(self, reply: Reply) -> None:
+        """Give back what a reply granted that no caller waits for any more."""
         if isinstance(reply, GrantedReply):
             self.send(Release(stream=reply.stream, term=reply.term))
 
     def send_heartbeat(self) -> bool:
-        """Tell the figures now, not at the next beat."""
+        """Send the metrics now instead of with the next heartbeat; False when the router is away."""
         return self.send(MemberHeartbeat(metrics=self._metrics()))
 
-    def send_frame(self, *parts: bytes | memoryview, patience_s: float = 0.0) -> bool:
-        """Push a frame, its head in the first part; False when the router is away.
+    def send_frame(self, *parts: bytes | memoryview, coalescing_delay_s: float = 0.0) -> bool:
+        """Send a frame to the router, or queue it; a queued frame is replaced by a newer one of its queue key.
 
-        When the router is behind, the newest frame of each stream waits (`common.bus.peer_queue`). With patience it may
-        wait so long for other frames to go with.
+        Args:
+            *parts: The encoded frame in parts, its header within the first (`common.bus.frames`).
+            coalescing_delay_s: Seconds for which the frame may be held back to be sent with others.
+
+        Returns:
+            False when the router is away and the frame was dropped.
+
         """
         if not self.live:
             return False
-        self._bus.send_frame(parts, patience_s)
+        self._transport.send_frame(parts, coalescing_delay_s)
         return True
 
     async def close(self) -> None:
-        """Say good-bye and close the sockets."""
+        """Leave the bus and close the transport. Pending requests raise `RouterUnavailable` at their deadline."""
         if self._closed:
             return
         self._closed = True
         self._ticks.cancel()
-        if self._telling is not None:
-            self._telling.cancel()
+        if self._snapshot_task is not None:
+            self._snapshot_task.cancel()
         self.send(Bye())
-        self._over = True  # whoever still asks is told that the router is away
+        self._over = True  # from here on callers see the router as away
         self._ready.clear()
         self._fail_pending()
-        self._bus.close()
+        self._transport.close()
 
-    def _put(self, seq: int, body: Message) -> bool:
+    def _send(self, seq: int, body: Message) -> bool:
         try:
-            return self._bus.send_control(encode(self._membership.epoch, seq, body))
+            return self._transport.send_control(encode(self._membership.epoch, seq, body))
         except BusError as exc:
             _log.error("a message is too large for the bus", error=str(exc))
             return False
 
-    def _came(self, data: bytes) -> None:
+    def _on_control(self, data: bytes) -> None:
         try:
             envelope = decode_from_router(data)
         except BusError as exc:
@@ -289,74 +308,80 @@ class BusClient:
     def _tick(self) -> None:
         now = self._loop.time()
         self._run(self._membership.tick(now))
-        self._tell_of_absence(now)
+        self._log_absence(now)
 
-    def _tell_of_absence(self, now: float) -> None:
-        """Say which process is missing when the router is away for longer than a restart takes, and when it is back."""
+    def _log_absence(self, now: float) -> None:
+        """Log why the router may be away when that lasts longer than a restart, and log its return."""
         if self.live:
-            if self._absence_told:
+            if self._absence_logged:
                 _log.info("the router is there", away_s=round(now - self._live_at, 1))
-            self._live_at, self._absence_told, self._tell_absence_at = now, False, now + MISSING_AFTER_S
-        elif now >= self._tell_absence_at:
-            self._absence_told, self._tell_absence_at = True, now + MISSING_AGAIN_S
-            _log.warning("the router is missing", reason=self._why_missing())
+            self._live_at, self._absence_logged, self._log_absence_at = now, False, now + MISSING_AFTER_S
+        elif now >= self._log_absence_at:
+            self._absence_logged, self._log_absence_at = True, now + MISSING_AGAIN_S
+            _log.warning("the router is missing", reason=self._transport.explain_absence())
 
     def _run(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Deliver(body):
-                    if isinstance(body, AlertNotification):
-                        self._alerts_heard = self._membership.epoch, body.number
-                    if isinstance(body, Reply):
-                        future = self._pending.get(body.request)
-                        if future is not None and not future.done():
-                            future.set_result(body)
-                        else:  # nobody waits for it any more
-                            self._give_back(body)
-                    else:
-                        self._on_message(body)
+                    self._deliver(body)
                 case SendHeartbeat():
                     self.send_heartbeat()
                 case SendHello(attempt):
-                    queued = self._put(0, msgspec.structs.replace(self._hello, attempt=attempt))
-                    self._membership.greeted(queued)
+                    queued = self._send(0, msgspec.structs.replace(self._hello, attempt=attempt))
+                    self._membership.hello_sent(queued)
                 case Joined(_, new_epoch):
-                    self._bus.joined()
+                    self._transport.on_joined()
                     if self._on_joined is not None:
                         with supervisor.current().guarding("joining the router"):
                             self._on_joined(new_epoch)
-                    if self._telling is not None:
-                        self._telling.cancel()
-                    self._telling = self._loop.create_task(self._tell_all(), name="link snapshot")
-                case Lost():
+                    if self._snapshot_task is not None:
+                        self._snapshot_task.cancel()
+                    self._snapshot_task = self._loop.create_task(self._send_snapshot(), name="bus snapshot")
+                case Left():
                     self._ready.clear()
-                    self._bus.forget_frames()
+                    self._transport.drop_frames()
                     self._fail_pending()
                     if self._on_lost is not None and not self._closed:
                         with supervisor.current().guarding("losing the router"):
                             self._on_lost()
 
-    async def _tell_all(self) -> None:
+    def _deliver(self, body: FromRouter) -> None:
+        if isinstance(body, AlertNotification):
+            self._last_alert = self._membership.epoch, body.number
+        if not isinstance(body, Reply):
+            self._on_message(body)
+            return
+        future = self._pending.get(body.request)
+        if future is not None and not future.done():
+            future.set_result(body)
+        else:
+            self._release_unclaimed(body)
+
+    async def _send_snapshot(self) -> None:
+        """Send the snapshot; when it fails, join again, because without `SnapshotEnd` requests would wait for ever."""
         try:
-            await self._tell_snapshot()
-        except Exception as error:  # a router that is not told all would never be asked: greet again
+            await self._send_state()
+        except Exception as error:
             supervisor.current().failed("snapshot for the router", error)
             await asyncio.sleep(SNAPSHOT_AGAIN_S)
             self._run(self._membership.send_failed(self._loop.time()))
 
-    async def _tell_snapshot(self) -> None:
-        publications = interests = told = 0
+    async def _send_state(self) -> None:
+        publications = interests = sent = 0
         async for body in self._snapshot():
             if not self.send(body):
                 return
             publications += isinstance(body, PublicationState)
             interests += isinstance(body, Interest)
-            told += 1
-            if told % SNAPSHOT_TURN == 0:
+            sent += 1
+            if sent % SNAPSHOT_TURN == 0:
                 await asyncio.sleep(0)
-        epoch, heard = self._alerts_heard
-        if self.send(SnapshotEnd(publications=publications, interests=interests, alerts_epoch=epoch, last_alert=heard)):
-            self._ready.set()  # what is asked from now on is asked of a router that knows this member
+        epoch, number = self._last_alert
+        if self.send(
+            SnapshotEnd(publications=publications, interests=interests, alerts_epoch=epoch, last_alert=number)
+        ):
+            self._ready.set()  # requests from here on reach a router that knows this member's state
 
     def _fail_pending(self) -> None:
         for future in self._pending.values():

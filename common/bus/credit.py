@@ -1,24 +1,21 @@
-"""Frames over a connection whose own queue cannot be bounded in bytes: so much may be on its way, the rest waits. Pure.
+"""Credit that the receiver grants, for a carrier whose own queue cannot be bounded in bytes. Pure.
 
-libzmq counts messages, and takes whatever it is given. So the receiver says how many bytes it has taken, and the
-sender lets no more than `WINDOW_BYTES` go beyond that; what waits is a `PeerQueue`, where the newest frame of a stream
-wins. The receiver says so from the loop that does the work: who hangs or is stopped gets no more than a window.
+libzmq bounds its queues in messages, and takes whatever it is given. So the receiver acknowledges the bytes that it has
+taken, and the sender lets at most `WINDOW_BYTES` be under way beyond that; further frames wait in a `PeerQueue`. The
+acknowledgements come from the event loop that does the work: a receiver that hangs gets one window and no more.
 
-A window is opened by a number that one side makes up, whenever a connection begins and whenever the two greet each
-other. What was on its way then is counted no more, so nothing that is lost can keep a window shut.
+A window has a number that the opening side chooses. One is opened whenever a connection begins and whenever a member
+joins, and acknowledgements of an earlier one are ignored, so no lost message can keep a window closed.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Hashable
 from typing import Final
 
-from watchout.common.bus.peer_queue import PeerQueue
 from watchout.common.errors import BusError
-from watchout.common.media.frames import kind_on_bus
 
-#: Bytes of frames that are on their way to one peer at most, or one frame more than that.
+#: Bytes of frames under way to one peer; one frame may exceed it.
 WINDOW_BYTES: Final = 512 << 10
 
 _OPEN: Final = struct.Struct(">BQ")
@@ -26,121 +23,114 @@ _TAKEN: Final = struct.Struct(">BQQ")
 _KIND_OPEN: Final = 1
 _KIND_TAKEN: Final = 2
 
-#: A frame, in parts that are sent as one.
-Parts = tuple[bytes | memoryview, ...]
 
-
-def opening(number: int) -> bytes:
-    """The message that opens a window."""
+def encode_opening(number: int) -> bytes:
+    """Return the message that opens window `number`, for frames in both directions."""
     return _OPEN.pack(_KIND_OPEN, number)
 
 
-def taken(number: int, total: int) -> bytes:
-    """The message that says how many bytes of frames were taken since the window was opened."""
+def encode_acknowledgement(number: int, total: int) -> bytes:
+    """Return the message that acknowledges `total` bytes of frames since window `number` was opened."""
     return _TAKEN.pack(_KIND_TAKEN, number, total)
 
 
-def read(data: bytes) -> tuple[int, int | None]:
-    """The window's number, and the bytes taken; None for an opening. Raises `BusError`."""
+def decode(data: bytes) -> tuple[int, int | None]:
+    """Decode a message about a window.
+
+    Args:
+        data: A message of the frame connection that does not begin as a frame.
+
+    Returns:
+        The window's number, and the bytes acknowledged, None for an opening.
+
+    Raises:
+        BusError: It is neither; the receiver counts and drops it.
+
+    """
     if len(data) == _OPEN.size and data[0] == _KIND_OPEN:
         return int(_OPEN.unpack(data)[1]), None
     if len(data) == _TAKEN.size and data[0] == _KIND_TAKEN:
         _, number, total = _TAKEN.unpack(data)
         return int(number), int(total)
-    raise BusError(f"a message of {len(data)} bytes that is no frame, opens no window and tells of none")
+    raise BusError(f"a message of {len(data)} bytes that is neither a frame, nor a window's opening or acknowledgement")
 
 
-class CreditQueue:
-    """What goes to one peer. `send` gives a frame to the connection, and says whether it took it.
+class WindowCredit:
+    """The sender's side of a window: the `Credit` of a `PeerQueue`, which the owner pumps after `open` and
+    `acknowledge`.
 
-    `key_of` names the slot of a frame that waits. Frames offered = `sent` + `skipped` + those that wait.
+    Closed until `open` is called.
+
+    Args:
+        limit_bytes: Bytes that may be under way; one frame may exceed it.
+
     """
 
-    __slots__ = ("_key_of", "_limit", "_number", "_out", "_send", "_taken", "backlog", "sent")
+    __slots__ = ("_acknowledged", "_limit", "_number", "_sent")
 
-    def __init__(
-        self,
-        key_of: Callable[[bytes | memoryview], Hashable],
-        send: Callable[[Parts], bool],
-        limit_bytes: int = WINDOW_BYTES,
-    ) -> None:
-        self._key_of = key_of
-        self._send = send
+    def __init__(self, limit_bytes: int = WINDOW_BYTES) -> None:
         self._limit = limit_bytes
         self._number: int | None = None
-        self._out = self._taken = 0
-        self.backlog = PeerQueue[tuple[Parts, int]]()
-        self.sent = 0
-
-    @property
-    def skipped(self) -> int:
-        """Frames that waited and were not sent."""
-        return self.backlog.replaced + self.backlog.dropped
+        self._sent = self._acknowledged = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether the peer takes frames now."""
+        """Whether the peer takes frames at all."""
         return self._number is not None
 
-    def offer(self, parts: Parts) -> None:
-        """A frame: at once, or when there is room if no newer one of its slot is there."""
-        size = sum(map(len, parts))
-        self.backlog.put(self._key_of(parts[0]), (parts, size), size, kind_on_bus(parts))
-        self.pump()
+    @property
+    def exhausted(self) -> bool:
+        """Whether frames have to wait: the window is closed, or full."""
+        return self._number is None or self._sent - self._acknowledged >= self._limit
+
+    def spend(self, size: int) -> None:
+        """A frame of `size` bytes is under way."""
+        self._sent += size
 
     def open(self, number: int) -> None:
-        """A new window: what was under way is counted no more."""
+        """Open a new window: what was under way in the one before is not counted any more."""
         self._number = number
-        self._out = self._taken = 0
-        self.pump()
+        self._sent = self._acknowledged = 0
 
-    def heard(self, number: int, total: int) -> None:
-        """The peer took so many bytes since the window of this number was opened."""
-        if number == self._number and self._taken < total <= self._out:
-            self._taken = total
-            self.pump()
+    def acknowledge(self, number: int, total: int) -> bool:
+        """The peer took `total` bytes since window `number` was opened.
 
-    def shut(self) -> None:
-        """Nothing goes out before the next window."""
+        Returns:
+            Whether there may be new credit. False for another window, and for a total that is not between the last one
+            and what was sent.
+
+        """
+        if number != self._number or not self._acknowledged < total <= self._sent:
+            return False
+        self._acknowledged = total
+        return True
+
+    def close(self) -> None:
+        """The connection is lost: there is no credit until the next window."""
         self._number = None
-
-    def clear(self) -> None:
-        """Nobody will take what waits."""
-        self.backlog.clear()
-
-    def pump(self) -> None:
-        """Send what waits, as far as there is room."""
-        while self._number is not None and self.backlog and self._out - self._taken < self._limit:
-            parts, size = self.backlog.take()
-            if not self._send(parts):
-                # The connection is just breaking: a new one opens a window, and the frame waits for that.
-                self.backlog.put(self._key_of(parts[0]), (parts, size), size, kind_on_bus(parts))
-                return
-            self._out += size
-            self.sent += 1
 
 
 class Receipt:
-    """Counts what was taken of the peer's frames."""
+    """The receiver's side of a window: counts the bytes taken, and returns the acknowledgement that is due."""
 
-    __slots__ = ("_told", "number", "total")
+    __slots__ = ("_acknowledged", "number", "total")
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.total = self._told = 0
+        self.total = self._acknowledged = 0
 
     def open(self, number: int) -> None:
-        """A new window: the count begins anew."""
+        """A new window was opened: count from 0."""
         self.number = number
-        self.total = self._told = 0
+        self.total = self._acknowledged = 0
 
     def took(self, size: int) -> None:
-        """A frame of so many bytes was taken."""
+        """A frame of `size` bytes was taken."""
         self.total += size
 
     def due(self) -> bytes | None:
-        """What the peer is to be told now, if anything."""
-        if self.number is None or self.total == self._told:
+        """Return the acknowledgement to send now, None when nothing was taken since the last one."""
+        if self.number is None or self.total == self._acknowledged:
             return None
-        self._told = self.total
-        return taken(self.number, self.total)
+        self._acknowledged = self.total
+        return encode_acknowledgement(self.number, self.total)

@@ -1,4 +1,4 @@
-"""A member's side of its bond with the router: greeting, numbering, heartbeats, loss. Pure; `now` in seconds.
+"""A member's membership at the router: joining, numbering, heartbeats, loss. Pure: `now` is an argument, in seconds.
 
 ::
 
@@ -8,9 +8,9 @@
       │                       └───────────────────────┤
       └───────────── silence of `LOST_AFTER_S` ───────┘
 
-The router numbers what it sends to each member from its `Welcome` on; a hole in the numbers, or another epoch, means
-that something was lost, and the member greets again and tells all it holds. Heartbeats are made by the loop that does
-the work, because ZeroMQ's own are answered by a thread that does not know whether that loop hangs.
+The router numbers its messages to each member from its `Welcome` on. A gap in the numbers, or another epoch, means that
+a message was lost: the member sends `Hello` again, and after the `Welcome` its whole state. Heartbeats are sent by the
+event loop that does the work; ZeroMQ's own would be answered by a thread that cannot know whether that loop hangs.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from dataclasses import dataclass
 
 from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, Welcome
 
+#: Interval of `Hello` while the router is not connected, in seconds.
 HELLO_EVERY_S = 0.25
-#: A greeting that reached the router's queue and was not answered is followed by the next after twice the time, up to
-#: this: a router that is slow to answer must be able to answer the last one.
+#: After each `Hello` that was queued and not answered the interval doubles, up to this: a router that is slow to answer
+#: must be able to answer the last one.
 HELLO_AT_MOST_EVERY_S = 2.0
-#: Often enough to notice, seldom enough to cost nothing: each wakes six threads on its way.
-BEAT_EVERY_S = 0.5
-#: A member that hears nothing of the router for so long takes it for gone.
+#: Interval of heartbeats, both ways. Each one wakes six threads on its way.
+HEARTBEAT_EVERY_S = 0.5
+#: A member that receives nothing for this time considers the router gone.
 LOST_AFTER_S = 1.5
-#: The router takes a member for gone after this; longer, so that a hiccup of the router costs no stream.
+#: The router removes a gateway after this silence; longer, so that a short hang of the router costs no stream.
 MEMBER_LOST_AFTER_S = 3.0
-#: A bridge after this, so that its streams are with another within 2 s (the router looks every `BEAT_EVERY_S`). It
-#: loses nothing by it, and greets again when it wakes.
+#: The router removes a bridge after this silence, so that another bridge has its streams within 2 s (the router checks
+#: every `HEARTBEAT_EVERY_S`). The bridge loses no state by it, and joins again when it wakes.
 BRIDGE_LOST_AFTER_S = 1.4
 
 
-class BondState(enum.Enum):
-    """Where the bond stands."""
+class MembershipState(enum.Enum):
+    """DOWN: the router is silent. GREETING: `Hello` was sent, or is due. LIVE: the router knows this member."""
 
     DOWN = "down"
     GREETING = "greeting"
@@ -45,113 +46,149 @@ class BondState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SendHello:
-    """Greet the router; the envelope has number 0."""
+    """Action: send `Hello` with this attempt, number 0, and report to `Membership.hello_sent`."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
-    """Prove life."""
+    """Action: send a `MemberHeartbeat`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The router knows this member: send the snapshot. `epoch` is the router's."""
+    """Action: the router knows this member; send the snapshot. `epoch` is the router's, `new_epoch` whether it changed
+    since this member was last joined.
+    """
 
     epoch: int
     new_epoch: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """The router is out of reach, or forgot this member: pending requests have no answer."""
+class Left:
+    """Action: the router is out of reach, or forgot this member; pending requests get no reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """A message for the member itself."""
+    """Action: handle this message of the router."""
 
     body: FromRouter
 
 
-Action = SendHello | SendHeartbeat | Joined | Lost | Deliver
+#: What `BusClient` does for the state machine.
+Action = SendHello | SendHeartbeat | Joined | Left | Deliver
 
 
 class Membership:
-    """The bond of one member."""
+    """The state machine of one member; `BusClient` feeds it messages and time, and performs the actions it returns."""
 
     def __init__(self) -> None:
-        self.state = BondState.DOWN
+        self.state = MembershipState.DOWN
+        #: The router's epoch, 0 before the first `Welcome`.
         self.epoch = 0
+        #: Number of `Hello` messages so far.
+        self.attempt = 0
         self._sent = 0
         self._received = 0
-        self.attempt = 0
-        self._hello_wait = HELLO_EVERY_S
-        self._heard_at = 0.0
+        self._hello_interval_s = HELLO_EVERY_S
+        self._received_at = 0.0
         self._hello_at = float("-inf")
-        self._beat_at = float("-inf")
+        self._heartbeat_at = float("-inf")
 
     def next_seq(self) -> int:
-        """Number of the next message to the router."""
+        """Return the number of the next message to the router."""
         self._sent += 1
         return self._sent
 
     def tick(self, now: float) -> list[Action]:
-        """What time asks for. Call it every `BEAT_EVERY_S` or so."""
+        """Return the actions that are due; to be called every `HEARTBEAT_EVERY_S`, while not live every
+        `HELLO_EVERY_S`.
+
+        Args:
+            now: Time in seconds.
+
+        Returns:
+            The actions, in order.
+
+        """
         actions: list[Action] = []
-        if self.state is BondState.LIVE and now - self._heard_at > LOST_AFTER_S:
-            self.state = BondState.DOWN
-            actions.append(Lost())
-        if self.state is BondState.LIVE:
-            if now - self._beat_at >= BEAT_EVERY_S * 0.9:
-                self._beat_at = now
+        if self.state is MembershipState.LIVE and now - self._received_at > LOST_AFTER_S:
+            self.state = MembershipState.DOWN
+            actions.append(Left())
+        if self.state is MembershipState.LIVE:
+            if now - self._heartbeat_at >= HEARTBEAT_EVERY_S * 0.9:
+                self._heartbeat_at = now
                 actions.append(SendHeartbeat())
-        elif now - self._hello_at >= self._hello_wait * 0.9:
+        elif now - self._hello_at >= self._hello_interval_s * 0.9:
             actions += self._greet(now)
         return actions
 
     def received(self, envelope: Envelope[FromRouter], now: float) -> list[Action]:
-        """A message from the router."""
+        """Handle a message of the router.
+
+        Args:
+            envelope: The decoded message.
+            now: Time in seconds.
+
+        Returns:
+            The actions, in order; none for a message of an earlier epoch or attempt.
+
+        """
         match envelope.body:
             case Welcome(attempt=attempt):
-                if attempt != self.attempt:  # to a greeting that was followed by another
+                if attempt != self.attempt:  # the reply to an earlier `Hello`
                     return []
-                actions: list[Action] = [Lost()] if self.state is BondState.LIVE else []
+                actions: list[Action] = [Left()] if self.state is MembershipState.LIVE else []
                 new_epoch = envelope.epoch != self.epoch
-                self.state = BondState.LIVE
-                self._hello_wait = HELLO_EVERY_S
+                self.state = MembershipState.LIVE
+                self._hello_interval_s = HELLO_EVERY_S
                 self.epoch = envelope.epoch
                 self._received = envelope.seq
-                self._heard_at = now
+                self._received_at = now
                 return [*actions, Joined(self.epoch, new_epoch)]
             case Rejoin():
                 return self._rejoin(now)
-        if self.state is not BondState.LIVE:
+        if self.state is not MembershipState.LIVE:
             return []
         if envelope.epoch != self.epoch or envelope.seq != self._received + 1:
             return self._rejoin(now)
         self._received = envelope.seq
-        self._heard_at = now
+        self._received_at = now
         return [Deliver(envelope.body)]
 
-    def greeted(self, queued: bool) -> None:
-        """The greeting is under way, or could not be sent because the router is not there."""
-        self._hello_wait = min(self._hello_wait * 2, HELLO_AT_MOST_EVERY_S) if queued else HELLO_EVERY_S
+    def hello_sent(self, queued: bool) -> None:
+        """Report the outcome of `SendHello`.
+
+        Args:
+            queued: False when the router is not connected.
+
+        """
+        self._hello_interval_s = min(self._hello_interval_s * 2, HELLO_AT_MOST_EVERY_S) if queued else HELLO_EVERY_S
 
     def send_failed(self, now: float) -> list[Action]:
-        """A message to the router could not be queued: what it would have told is told again after a greeting."""
-        return self._rejoin(now) if self.state is BondState.LIVE else []
+        """Handle that a message to the router could not be queued: the snapshot after the next `Welcome` replaces it.
+
+        Args:
+            now: Time in seconds.
+
+        Returns:
+            The actions, in order.
+
+        """
+        return self._rejoin(now) if self.state is MembershipState.LIVE else []
 
     def _rejoin(self, now: float) -> list[Action]:
-        actions: list[Action] = [Lost()] if self.state is BondState.LIVE else []
-        self.state = BondState.GREETING
-        if now - self._hello_at < HELLO_EVERY_S / 5:  # one greeting answers a burst of stray messages
+        actions: list[Action] = [Left()] if self.state is MembershipState.LIVE else []
+        self.state = MembershipState.GREETING
+        if now - self._hello_at < HELLO_EVERY_S / 5:  # one `Hello` for a burst of messages with a gap
             return actions
         return actions + self._greet(now)
 
     def _greet(self, now: float) -> list[Action]:
-        self.state = BondState.GREETING
+        self.state = MembershipState.GREETING
         self._hello_at = now
         self._sent = 0
         self.attempt += 1

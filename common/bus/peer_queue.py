@@ -1,77 +1,162 @@
-"""What waits for one slow peer of the bus: the newest frame of each stream, in fair turns, bounded in bytes. Pure."""
+"""The frames that wait for one peer of the bus: newest wins per queue key, bounded, sent as the credit allows. Pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Final, Protocol
 
 from watchout.common.media.drop_policy import STANDALONE, AwaitedKeyFrames, FrameKind
+from watchout.common.media.frames import kind_on_bus
 
-#: Frames that wait for one peer hold so many bytes together, or one frame more than that.
-MAX_BACKLOG_BYTES: Final = 32 << 20
+#: Largest sum of the sizes of queued frames, in bytes; one frame may exceed it when it is the only one.
+MAX_QUEUED_BYTES: Final = 32 << 20
+#: Most frames queued at once: with `MAX_QUEUED_BYTES` it bounds the memory that small frames of many streams take.
+MAX_QUEUED_FRAMES: Final = 65_536
 
-F = TypeVar("F")
+#: A frame in parts, which are sent as one message. The header is within the first part.
+Parts = tuple[bytes | memoryview, ...]
 
 
-class PeerQueue(Generic[F]):
-    """One slot per key; a key is a stream, with the one member that a frame is for if there is one.
+class Credit(Protocol):
+    """Says whether a peer takes frames now; each carrier of the bus has its own.
 
-    A newer frame takes the place of the older one and its turn: whoever began to wait first goes first, and stands
-    behind all others after that. Past `max_bytes` the frame whose turn is next gives way, so that the newest always
-    has room. `put == taken + replaced + dropped` + those that wait.
-
-    `awaited`: the keys of which a frame was dropped that later ones depend on. While there are any, every frame has to
-    pass through `put`, which drops those that cannot be decoded any more.
+    A stream connection has credit while its write buffer is not full (`frame_connection.ConnectionCredit`). Where the
+    carrier's own queue cannot be bounded in bytes, the peer grants credit (`credit.WindowCredit`).
     """
 
-    __slots__ = ("_max_bytes", "_slots", "awaited", "bytes", "dropped", "replaced")
+    @property
+    def exhausted(self) -> bool:
+        """Whether frames have to wait."""
 
-    def __init__(self, max_bytes: int = MAX_BACKLOG_BYTES) -> None:
+    def spend(self, size: int) -> None:
+        """A frame of `size` bytes was handed to the connection."""
+
+
+class PeerQueue:
+    """Frames for one peer: sent at once while there is credit, queued otherwise. One queue per peer and direction.
+
+    The queue has one place per queue key, which is a stream, together with the one member that a frame is for if it is
+    for one. A newer frame takes the place, and the turn, of the older one. Turns are fair: the key that was queued
+    first is sent first, and then stands behind all others. Past `max_bytes` or `max_frames` the frame whose turn is
+    next is dropped, never the one that was just offered.
+
+    Of a codec with delta frames a newer frame replaces an older one only where the codec's drop policy allows that, and
+    after a drop no frame is sent before the next key frame.
+
+    Frames offered = `sent` + `dropped` + those that are queued (`len`).
+
+    Args:
+        key_of: Returns the queue key of a frame, from its first part. Called only for a frame that has to be queued.
+        write: Hands (parts, size in bytes) to the connection; returns False when the connection did not take the frame,
+            which then stays queued until the next `pump`.
+        credit: Says when frames have to wait.
+        max_bytes: Bound of the queue in bytes.
+        max_frames: Bound of the queue in frames.
+
+    """
+
+    __slots__ = (
+        "_awaited", "_credit", "_key_of", "_max_bytes", "_max_frames", "_queued", "_write", "bytes", "evicted",
+        "replaced", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key_of: Callable[[bytes | memoryview], Hashable],
+        write: Callable[[Parts, int], bool],
+        credit: Credit,
+        *,
+        max_bytes: int = MAX_QUEUED_BYTES,
+        max_frames: int = MAX_QUEUED_FRAMES,
+    ) -> None:
+        self._key_of = key_of
+        self._write = write
+        self._credit = credit
         self._max_bytes = max_bytes
-        self._slots: OrderedDict[Hashable, tuple[F, int, FrameKind]] = OrderedDict()
-        self.awaited = AwaitedKeyFrames()
+        self._max_frames = max_frames
+        self._queued: OrderedDict[Hashable, tuple[Parts, int, FrameKind]] = OrderedDict()
+        #: Keys of which frames have to pass through the queue, because some of them have to be dropped.
+        self._awaited = AwaitedKeyFrames()
+        #: Sum of the sizes of the queued frames.
         self.bytes = 0
+        #: Frames that the connection took.
+        self.sent = 0
+        #: Queued frames that a newer one of their key replaced.
         self.replaced = 0
-        self.dropped = 0
+        #: Frames dropped because a bound was exceeded, because they cannot be decoded without one that was dropped, or
+        #: by `clear`.
+        self.evicted = 0
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._queued)
 
-    def put(self, key: Hashable, frame: F, size: int, kind: FrameKind = STANDALONE) -> None:
-        """Queue a frame of `size` bytes, in place of an older one of its key, or drop it if its `kind` demands that."""
-        older = self._slots.get(key)
-        if kind is not STANDALONE and not self.awaited.admits(key, None if older is None else older[2], kind):
-            self.dropped += 1
+    @property
+    def dropped(self) -> int:
+        """Frames that were queued and not sent."""
+        return self.replaced + self.evicted
+
+    def offer(self, parts: Parts, *, delayed: bool = False) -> None:
+        """Send a frame, or queue it when there is no credit or other frames are queued.
+
+        Args:
+            parts: The frame.
+            delayed: Queue it in any case, until the next `pump`, which the caller schedules.
+
+        """
+        size = sum(map(len, parts))
+        if delayed:
+            self._put(parts, size)
+        elif self._queued or self._awaited or self._credit.exhausted:
+            self._put(parts, size)
+            self.pump()
+        elif not self._send(parts, size):
+            self._put(parts, size)
+
+    def pump(self) -> None:
+        """Send queued frames as far as the credit goes. Called when there is credit again."""
+        while self._queued and not self._credit.exhausted:
+            key, (parts, size, kind) = self._queued.popitem(last=False)
+            self.bytes -= size
+            if not self._send(parts, size):
+                self.bytes += size
+                self._queued[key] = parts, size, kind
+                self._queued.move_to_end(key, last=False)
+                return
+
+    def clear(self) -> None:
+        """Drop all queued frames: the peer is gone."""
+        self.evicted += len(self._queued)
+        for key, (_, _, kind) in self._queued.items():
+            self._awaited.dropped(key, kind)
+        self._queued.clear()
+        self.bytes = 0
+
+    def _send(self, parts: Parts, size: int) -> bool:
+        if not self._write(parts, size):
+            return False
+        self._credit.spend(size)
+        self.sent += 1
+        return True
+
+    def _put(self, parts: Parts, size: int) -> None:
+        key = self._key_of(parts[0])
+        kind = kind_on_bus(parts)
+        older = self._queued.get(key)
+        if kind is not STANDALONE and not self._awaited.admits(key, None if older is None else older[2], kind):
+            self.evicted += 1
             return
         if older is not None:
             self.bytes -= older[1]
             self.replaced += 1
-        self._slots[key] = frame, size, kind
+        self._queued[key] = parts, size, kind
         self.bytes += size
-        while self.bytes > self._max_bytes and len(self._slots) > 1:
-            first = next(iter(self._slots))
-            if first == key:  # its turn is next, but it is the newest of all: the one behind it gives way
-                self._slots.move_to_end(key)
-                first = next(iter(self._slots))
-            _, size, kind = self._slots.pop(first)
+        while len(self._queued) > 1 and (self.bytes > self._max_bytes or len(self._queued) > self._max_frames):
+            first = next(iter(self._queued))
+            if first == key:  # the frame just offered is never dropped: the one behind it is
+                self._queued.move_to_end(key)
+                first = next(iter(self._queued))
+            _, size, kind = self._queued.pop(first)
             self.bytes -= size
-            self.dropped += 1
-            self.awaited.dropped(first, kind)
-
-    def take(self) -> F:
-        """The frame whose turn it is. Raises `KeyError` when nothing waits."""
-        if not self._slots:
-            raise KeyError("nothing waits")
-        key = next(iter(self._slots))
-        frame, size, _ = self._slots.pop(key)
-        self.bytes -= size
-        return frame
-
-    def clear(self) -> None:
-        """Nobody will take what waits."""
-        self.dropped += len(self._slots)
-        for key, (_, _, kind) in self._slots.items():
-            self.awaited.dropped(key, kind)
-        self._slots.clear()
-        self.bytes = 0
+            self._awaited.dropped(first, kind)
+            self.evicted += 1

@@ -15,6 +15,7 @@ from tests.kit.readers import COMES_S, Closed, Reader, gateway_figures
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import Hello, Message, RaiseAlert
+from watchout.common.bus.transport_choice import local_member
 
 pytestmark = pytest.mark.e2e
 
@@ -33,7 +34,7 @@ async def ml_side(started: Watchout) -> AsyncIterator[BusClient]:
     """A bridge that brings alerts as fast as the router takes them."""
     link = BusClient(
         Hello(kind="mlbridge", name="bridge-of-the-tests", pid=os.getpid()),
-        home=started.home, max_message_bytes=MIB, request_timeout_s=COMES_S, snapshot=_nothing, metrics=dict,
+        open_transport=local_member(started.home, MIB), request_timeout_s=COMES_S, snapshot=_nothing, metrics=dict,
         on_message=lambda _: None,
     )  # fmt: skip
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.membership import BEAT_EVERY_S
+from watchout.common.bus.membership import HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
     AcceptedReply,
     BadFrame,
@@ -28,7 +28,7 @@ from watchout.common.bus.messages import (
     decode_from_member,
     encode,
 )
-from watchout.common.bus.zeromq.control import RouterBus
+from watchout.common.bus.zeromq.local import LocalRouterTransport
 from watchout.common.media.frames import Frame
 
 
@@ -61,7 +61,7 @@ class FakeRouter:
         self._sent: dict[bytes, int] = {}
         self._expected: dict[bytes, int] = {}
         self._ids = {alert.id for alert in self.told.alerts}
-        self._bus = RouterBus(
+        self._bus = LocalRouterTransport(
             home, max_message_bytes=max_message_bytes, on_control=self._came, on_frame=self.told.frames.append
         )
         self._timer = asyncio.get_running_loop().call_soon(self._beat)
@@ -101,7 +101,7 @@ class FakeRouter:
 
     def _beat(self) -> None:
         self.tell(RouterHeartbeat())
-        self._timer = asyncio.get_running_loop().call_later(BEAT_EVERY_S, self._beat)
+        self._timer = asyncio.get_running_loop().call_later(HEARTBEAT_EVERY_S, self._beat)
 
     def _came(self, member: bytes, data: bytes) -> None:
         envelope = decode_from_member(data)

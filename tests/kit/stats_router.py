@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.membership import BEAT_EVERY_S
+from watchout.common.bus.membership import HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
     AcceptedReply,
     Bye,
@@ -22,7 +22,7 @@ from watchout.common.bus.messages import (
     decode_from_member,
     encode,
 )
-from watchout.common.bus.zeromq.control import RouterBus
+from watchout.common.bus.zeromq.local import LocalRouterTransport
 
 
 class FakeRouter:
@@ -38,7 +38,9 @@ class FakeRouter:
         self.byes = 0
         self.malformed = 0
         self._sent: dict[bytes, int] = {}
-        self._bus = RouterBus(home, max_message_bytes=1 << 20, on_control=self._came, on_frame=lambda _: None)
+        self._bus = LocalRouterTransport(
+            home, max_message_bytes=1 << 20, on_control=self._came, on_frame=lambda _: None
+        )
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_soon(self._beat)
 
@@ -53,7 +55,7 @@ class FakeRouter:
     def _beat(self) -> None:
         for member in self._sent:
             self._send(member, RouterHeartbeat())
-        self._timer = self._loop.call_later(BEAT_EVERY_S, self._beat)
+        self._timer = self._loop.call_later(HEARTBEAT_EVERY_S, self._beat)
 
     def _came(self, member: bytes, data: bytes) -> None:
         body = decode_from_member(data).body

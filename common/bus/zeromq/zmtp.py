@@ -1,7 +1,7 @@
-"""ZMTP 3, the wire protocol of ZeroMQ, for the frame sockets: bytes in, messages out. Pure.
+"""ZMTP 3.0, the wire protocol of ZeroMQ, for the frame sockets: bytes in, messages out. Pure.
 
-What is here is what PUSH, PULL, PUB and SUB need over a socket of this machine (https://rfc.zeromq.org/spec/23, NULL
-mechanism, one part a message), and libzmq is a peer like any other. Why not libzmq itself: its threads cost seven
+It covers what PUSH, PULL, PUB and SUB need on Unix sockets (https://rfc.zeromq.org/spec/23, NULL mechanism, one part a
+message); a libzmq socket may be the peer. Frames do not go through libzmq itself because its threads cost seven
 wake-ups a frame between two gateways, and its queues are bounded in messages, not in bytes (docs/bus.md).
 """
 
@@ -13,12 +13,12 @@ from typing import Final
 
 from watchout.common.errors import BusError
 
-#: Signature, version 3.0, mechanism, not the server of it, filler. A peer of version 3.1 speaks 3.0 with us.
+#: Signature, version 3.0, mechanism, as-server 0, filler. A peer of version 3.1 falls back to 3.0.
 GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
 GREETING_BYTES: Final = len(GREETING)
-#: A command (READY, SUBSCRIBE, PING) is never longer, nor is what a SUB says.
+#: Longest command (READY, SUBSCRIBE, PING) and longest message of a SUB that is accepted.
 MAX_COMMAND_BYTES: Final = 512
-#: Bytes that are read at once; a message that does not fit is read into a buffer of its own.
+#: Size of the read buffer; a message that does not fit gets a buffer of its own.
 READ_BYTES: Final = 256 << 10
 
 _MORE: Final = 1
@@ -30,35 +30,39 @@ _LONG_HEAD: Final = struct.Struct(">BQ")
 
 
 def message_head(size: int) -> bytes:
-    """What stands in front of a message of `size` bytes."""
+    """Return the bytes in front of a message of `size` bytes."""
     return bytes((0, size)) if size < 256 else _LONG_HEAD.pack(_LONG, size)
 
 
 def command(name: bytes, body: bytes = b"") -> bytes:
-    """A command with its head, below 256 bytes."""
+    """Return a command with its head; name and body together have less than 255 bytes."""
     return bytes((_COMMAND, 1 + len(name) + len(body), len(name))) + name + body
 
 
 def ready(kind: bytes) -> bytes:
-    """The READY command of the NULL mechanism for a socket of this kind (``b"PUSH"``…)."""
+    """Return the READY command of the NULL mechanism for a socket of this kind, such as ``b"PUSH"``."""
     return command(b"READY", b"\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind)
 
 
-def subscription(topic: bytes) -> bytes:
-    """The message with which a SUB asks for a topic."""
+def encode_subscription(topic: bytes) -> bytes:
+    """Return the message with which a SUB subscribes to a topic."""
     return message_head(1 + len(topic)) + b"\x01" + topic
 
 
-class Connection:
-    """One end of one connection, after which a new one begins.
+class ZmtpConnection:
+    """The sans-I/O state of one end of one ZMTP connection; driven by `FrameProtocol`, which makes one for each.
 
-    `kind` is this end's socket type. `opening` is to be sent at once. Bytes are read into `buffer()`, and `parse` is
-    told how many; it gives each message, without its first `skip` bytes, to `deliver`, until nothing whole is left or
-    `enough` says so: then it returns True, and is to be called again. `send` is called for what the protocol itself
-    has to say, and `subscribed` on a PUB for each topic that its peer wants. Memory: `READ_BYTES`, and one message
-    over that.
-    Raises `BusError` for a peer that does not speak the protocol, or that sends more than `max_bytes`; the connection
-    is to be closed then.
+    The caller sends `opening` first, reads bytes into `buffer()`, and calls `parse` with their number, which calls
+    `deliver` for each message. Memory: `READ_BYTES`, and one message that is larger.
+
+    Args:
+        kind: Socket type of this end, such as ``b"PULL"``.
+        max_bytes: Largest message accepted, in bytes.
+        deliver: Called with each message, without its first `skip` bytes.
+        send: Called with bytes that the protocol itself has to send (PONG).
+        subscribed: Called on a PUB with (topic, whether subscribed or unsubscribed).
+        skip: Bytes at the begin of each message that are not delivered.
+
     """
 
     def __init__(
@@ -77,56 +81,68 @@ class Connection:
         self._deliver = deliver
         self._send = send
         self._subscribed = subscribed
-        self._listens = kind in (b"PULL", b"SUB")
+        self._receives = kind in (b"PULL", b"SUB")
         self._greeted = False
-        #: Whether the peer said that it is ready: messages may go.
+        #: Whether the peer's READY arrived, so that messages may be sent.
         self.ready = False
-        #: Messages of several parts, which nobody sends who knows this bus.
+        #: Messages of several parts, which were dropped: the bus sends messages of one part only.
         self.malformed = 0
         self._in_parts = False
-        self._fastpath = False  # a message without flags is one to deliver
-        self._near = bytearray(READ_BYTES)
-        self._near_view = memoryview(self._near)
+        self._fastpath = False  # whether a message without flags is delivered without further checks
+        self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
         self._begin = self._end = 0
-        self._far: bytearray | None = None
-        self._far_at = 0
+        self._large: bytearray | None = None
+        self._large_at = 0
 
     @property
     def opening(self) -> bytes:
-        """The first bytes of this end."""
+        """The bytes that this end sends first: greeting and READY."""
         return GREETING + ready(self._kind)
 
     def buffer(self) -> memoryview:
-        """Where the next bytes are to be read; never empty."""
-        if self._far is not None:
-            return memoryview(self._far)[self._far_at :]
+        """Return the memory into which the next bytes are to be read; never empty."""
+        if self._large is not None:
+            return memoryview(self._large)[self._large_at :]
         if self._end == READ_BYTES:
             self._compact()
-        return self._near_view[self._end :]
+        return self._view[self._end :]
 
-    def parse(self, count: int, enough: Callable[[], bool]) -> bool:
-        """So many bytes came: take messages out of what is there."""
-        if self._far is not None:
-            self._far_at += count
-            if self._far_at < len(self._far):
+    def parse(self, count: int, is_turn_over: Callable[[], bool]) -> bool:
+        """Deliver the messages that are complete.
+
+        Args:
+            count: Number of bytes that were read into `buffer()`; 0 to continue.
+            is_turn_over: Called after each message; true ends the call early.
+
+        Returns:
+            Whether the call ended early: call again with 0 before reading more.
+
+        Raises:
+            BusError: The peer violates the protocol, or sends more than `max_bytes`; the caller closes the connection.
+
+        """
+        if self._large is not None:
+            self._large_at += count
+            if self._large_at < len(self._large):
                 return False
-            whole, self._far = bytes(memoryview(self._far)[self._skip :]), None
+            whole, self._large = bytes(memoryview(self._large)[self._skip :]), None
             self._deliver(whole)
         else:
             self._end += count
         if not self._greeted and not self._read_greeting():
             return False
-        near, end = self._near, self._end
+        data, end = self._buffer, self._end
         while end - self._begin >= 2:
             at = self._begin
-            flags = near[at]
+            flags = data[at]
             if flags & _LONG:
                 if end - at < 9:
                     break
-                size = _LENGTH.unpack_from(near, at + 1)[0]
+                size = _LENGTH.unpack_from(data, at + 1)[0]
                 body = at + 9
             else:
-                size = near[at + 1]
+                size = data[at + 1]
                 body = at + 2
             after = body + size
             plain = self._fastpath and not flags & ~_LONG
@@ -134,15 +150,15 @@ class Connection:
                 raise BusError(f"a message of {size} bytes, expected at most {self._max_bytes}")
             if after > end:
                 if after - at > READ_BYTES:
-                    self._begin_far(body, size, plain=plain)
+                    self._start_large(body, size, plain=plain)
                 break
             self._begin = after
             if plain:
-                self._deliver(bytes(self._near_view[body + self._skip : after]))
-                if after < end and enough():
+                self._deliver(bytes(self._view[body + self._skip : after]))
+                if after < end and is_turn_over():
                     return True
             else:
-                self._other(flags, bytes(self._near_view[body:after]))
+                self._on_other(flags, bytes(self._view[body:after]))
         if self._begin == self._end:
             self._begin = self._end = 0
         elif READ_BYTES - self._end < READ_BYTES // 2:
@@ -150,62 +166,62 @@ class Connection:
         return False
 
     def _bound(self, flags: int) -> int:
-        return MAX_COMMAND_BYTES if flags & _COMMAND or not self._listens else self._max_bytes
+        return MAX_COMMAND_BYTES if flags & _COMMAND or not self._receives else self._max_bytes
 
-    def _begin_far(self, body: int, size: int, *, plain: bool) -> None:
+    def _start_large(self, body: int, size: int, *, plain: bool) -> None:
         if not plain:
             raise BusError(f"a message of {size} bytes in parts or before READY, expected one part after it")
-        self._far = bytearray(size)
-        self._far_at = self._end - body
-        self._far[: self._far_at] = self._near_view[body : self._end]
+        self._large = bytearray(size)
+        self._large_at = self._end - body
+        self._large[: self._large_at] = self._view[body : self._end]
         self._begin = self._end = 0
 
     def _compact(self) -> None:
         rest = self._end - self._begin
         if rest:
-            self._near[:rest] = self._near[self._begin : self._end]
+            self._buffer[:rest] = self._buffer[self._begin : self._end]
         self._begin, self._end = 0, rest
 
     def _read_greeting(self) -> bool:
-        came = bytes(self._near[: min(self._end, GREETING_BYTES)])
-        if came[:1] != b"\xff"[: len(came)] or came[9:10] not in (b"", b"\x7f"):
+        greeting = bytes(self._buffer[: min(self._end, GREETING_BYTES)])
+        if greeting[:1] != b"\xff"[: len(greeting)] or greeting[9:10] not in (b"", b"\x7f"):
             raise BusError("the peer does not speak ZMTP")
-        if came[10:11] and came[10] < 3:
-            raise BusError(f"ZMTP version {came[10]}, expected 3")
-        if len(came) < GREETING_BYTES:
+        if greeting[10:11] and greeting[10] < 3:
+            raise BusError(f"ZMTP version {greeting[10]}, expected 3")
+        if len(greeting) < GREETING_BYTES:
             return False
-        if came[12:32].rstrip(b"\0") != b"NULL":
+        if greeting[12:32].rstrip(b"\0") != b"NULL":
             raise BusError("the peer wants another mechanism than NULL")
         self._greeted = True
         self._begin = GREETING_BYTES
         return True
 
-    def _other(self, flags: int, body: bytes) -> None:
-        """Commands, subscriptions, and what nobody should send."""
+    def _on_other(self, flags: int, body: bytes) -> None:
+        """Handle what is no message to deliver: commands, subscriptions, messages of several parts."""
         if flags & _COMMAND:
             length = body[0] if body else 0
             name, rest = body[1 : 1 + length], body[1 + length :]
             if not self.ready:
-                self._peer_ready(name, rest)
+                self._on_ready(name, rest)
             elif name == b"PING":  # ttl of two bytes, context
                 self._send(command(b"PONG", rest[2:18]))
             elif name in (b"SUBSCRIBE", b"CANCEL"):
-                self._told(name == b"SUBSCRIBE", rest)
+                self._on_subscription(name == b"SUBSCRIBE", rest)
             return
         if not self.ready:
             raise BusError("a message before READY")
-        if self._listens:
+        if self._receives:
             self.malformed += not self._in_parts
             self._in_parts = bool(flags & _MORE)
             self._fastpath = not self._in_parts
         elif body[:1] in (b"\0", b"\1"):
-            self._told(body[0] == 1, body[1:])
+            self._on_subscription(body[0] == 1, body[1:])
 
-    def _told(self, wanted: bool, topic: bytes) -> None:
+    def _on_subscription(self, wanted: bool, topic: bytes) -> None:
         if self._subscribed is not None:
             self._subscribed(topic, wanted)
 
-    def _peer_ready(self, name: bytes, properties: bytes) -> None:
+    def _on_ready(self, name: bytes, properties: bytes) -> None:
         if name != b"READY":
             raise BusError(f"the peer said {name[:16]!r}, expected READY")
         kind = b""
@@ -221,4 +237,4 @@ class Connection:
         if kind not in _PEERS[self._kind]:
             raise BusError(f"the peer is a {kind[:16].decode('latin-1') or '?'}, expected {_PEERS[self._kind][0]!r}")
         self.ready = True
-        self._fastpath = self._listens
+        self._fastpath = self._receives

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit.fake_codec import FAKE, Decoder, frame, payload, registered
-from watchout.common.bus.credit import CreditQueue
+from watchout.common.bus.credit import WindowCredit
 from watchout.common.bus.frames import decode_frame
 from watchout.common.bus.peer_queue import PeerQueue
-from watchout.common.bus.zeromq.control import slot
-from watchout.common.bus.zeromq.frame_sockets import Outlet
+from watchout.common.bus.zeromq.control import queue_key
+from watchout.common.bus.zeromq.frame_connection import FrameSender
 from watchout.common.media.codecs import Codec, known_pictures, sniff, sniff_base64
 from watchout.common.media.drop_policy import MAX_AWAITED, STANDALONE, AwaitedKeyFrames
 from watchout.common.media.frames import BinaryFrame, Frame, FrameFault, kind_on_bus, parse_binary
@@ -113,30 +113,46 @@ def without_lost(events: list[str]) -> list[str]:
     return [event for event in events if event != "lost"]
 
 
-@given(EVENTS.map(without_lost), st.sampled_from([30, 1000]))
+class Credit:
+    """The credit of a peer that takes frames, or takes none."""
+
+    exhausted = True
+
+    def spend(self, size: int) -> None:
+        pass
+
+
+@given(EVENTS.map(without_lost), st.sampled_from([80, 1000]))
 def test_the_queue_of_a_bus_peer(events: list[str], max_bytes: int) -> None:
     """With a second stream beside it, which makes it drop frames for lack of room too."""
-    queue, decoder, delivered = PeerQueue[bytes](max_bytes), Decoder(after=0), 0
-    put = 0
+    decoder, credit = Decoder(after=0), Credit()
+
+    def send(parts: tuple[bytes | memoryview, ...], _size: int) -> bool:
+        data = b"".join(parts)
+        if decode_frame(data).stream == "door":
+            decoder.decode(Frame.from_bus(decode_frame(data)).picture)
+        return True
+
+    queue, offered = PeerQueue(queue_key, send, credit, max_bytes=max_bytes), 0
     for event, came in numbered(events):
         if came is not None:
-            queue.put("door", came.picture, 20, came.kind)
+            queue.offer(came.bus_parts())
             if came.frame_id % 3:
-                queue.put("yard", b"", 20)
-                put += 1
-            put += 1
+                queue.offer(Frame("yard", came.frame_id, 1, term=1, picture=b"\xff\xd8\xff").bus_parts())
+                offered += 1
+            offered += 1
         elif event == "full":
             queue.clear()
-        while event == "ready" and queue:
-            if data := queue.take():
-                decoder.decode(data)
-            delivered += 1
-    assert put == delivered + queue.replaced + queue.dropped + len(queue)
+        elif event == "ready":
+            credit.exhausted = False
+            queue.pump()
+            credit.exhausted = True
+    assert offered == queue.sent + queue.dropped + len(queue)
 
 
 @given(EVENTS.map(without_lost))
 def test_a_frame_socket(events: list[str]) -> None:
-    outlet, receiver = Outlet(slot), Receiver()
+    outlet, receiver = FrameSender(queue_key), Receiver()
     outlet.connection = receiver  # type: ignore[assignment]
     for event, came in numbered(events):
         if came is not None:
@@ -150,19 +166,20 @@ def test_a_frame_socket(events: list[str]) -> None:
 def test_a_bus_connection_with_credit(events: list[str]) -> None:
     decoder, sent = Decoder(after=0), 0
 
-    def send(parts: tuple[bytes | memoryview, ...]) -> bool:
+    def send(parts: tuple[bytes | memoryview, ...], _size: int) -> bool:
         nonlocal sent
         decoder.decode(b"".join(parts))
         sent += sum(map(len, parts))
         return True
 
-    queue = CreditQueue(slot, send, limit_bytes=100)
-    queue.open(1)
+    credit = WindowCredit(limit_bytes=100)
+    credit.open(1)
+    queue = PeerQueue(queue_key, send, credit)
     for event, came in numbered(events):
         if came is not None:
             queue.offer(came.bus_parts())
-        elif event == "ready":
-            queue.heard(1, sent)
+        elif event == "ready" and credit.acknowledge(1, sent):
+            queue.pump()
 
 
 # ── the gateway ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from tests.kit.polling import until
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.messages import Hello
+from watchout.common.bus.transport_choice import local_member
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.mlbridge.alert_sender import AlertSender
@@ -43,7 +44,7 @@ class Bench:
         self.metrics = Metrics()
         self.ring = ShownFrames(max_bytes=1 << 20, max_age_s=30, clock=time.monotonic)
         self.link = BusClient(
-            Hello(kind="mlbridge", name="test", pid=1), home=home, max_message_bytes=1 << 20, request_timeout_s=1,
+            Hello(kind="mlbridge", name="test", pid=1), open_transport=local_member(home, 1 << 20), request_timeout_s=1,
             snapshot=_nothing_held, metrics=dict, on_message=lambda _: None, on_frame=lambda _: None,
             on_joined=lambda _: self.outbox.joined(), on_lost=lambda: self.outbox.lost(),
         )  # fmt: skip
@@ -177,8 +178,7 @@ async def test_the_outbox_closes_whatever_step_of_a_send_it_is_at(home: Path) ->
     router = FakeRouter(home)
     link = BusClient(
         Hello(kind="mlbridge", name="test", pid=1),
-        home=home,
-        max_message_bytes=1 << 20,
+        open_transport=local_member(home, 1 << 20),
         request_timeout_s=1,
         snapshot=_nothing_held,
         metrics=dict,

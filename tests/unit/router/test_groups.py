@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.membership import BEAT_EVERY_S, BRIDGE_LOST_AFTER_S
+from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
     VERSION,
     BadFrame,
@@ -118,7 +118,7 @@ def test_a_bridge_that_is_silent_is_missed_soon_enough_for_its_streams_to_be_els
         assert members.receive(member, Envelope(0, 0, hello), 10.0) is Verdict.GREETED
     assert members.silent(9.95 + BRIDGE_LOST_AFTER_S) == []
     assert [m.id for m in members.silent(10.05 + BRIDGE_LOST_AFTER_S)] == [bridge]
-    assert BRIDGE_LOST_AFTER_S + BEAT_EVERY_S < 2.0
+    assert BRIDGE_LOST_AFTER_S + HEARTBEAT_EVERY_S < 2.0
 
 
 def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_others() -> None:

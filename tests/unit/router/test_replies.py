@@ -85,7 +85,7 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
     monkeypatch.setattr(about, "told", lambda _: {"LOG_LEVEL": "debug"})
     parts: dict[str, Any] = {
         "reservations": SimpleNamespace(failing=False),
-        "bus": SimpleNamespace(frames_sent=5, frames_skipped=6, malformed=0),
+        "bus": SimpleNamespace(frames_sent=5, frames_dropped=6, malformed=0, refused=None, is_remote=lambda _: False),
         "webhook": SimpleNamespace(report=lambda: WEBHOOK),
     }
     return QueryHandler(
@@ -97,7 +97,6 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
         streams=facts.streams(),
         alerts=facts.book(),
         pictures=facts.pictures(),
-        remote=None,
         **parts,
     )
 

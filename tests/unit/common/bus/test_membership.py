@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchout.common.bus.membership import (
-    BEAT_EVERY_S,
+    HEARTBEAT_EVERY_S,
     HELLO_EVERY_S,
     LOST_AFTER_S,
     MEMBER_LOST_AFTER_S,
     Action,
-    BondState,
     Deliver,
     Joined,
-    Lost,
+    Left,
     Membership,
+    MembershipState,
     SendHeartbeat,
     SendHello,
 )
@@ -43,9 +43,9 @@ def joined(now: float = 10.0, epoch: int = 5) -> Membership:
 
 def test_the_first_tick_greets() -> None:
     bond = Membership()
-    assert bond.state is BondState.DOWN
+    assert bond.state is MembershipState.DOWN
     assert bond.tick(0.0) == [SendHello(bond.attempt)]
-    assert bond.state is BondState.GREETING
+    assert bond.state is MembershipState.GREETING
 
 
 def test_a_greeting_is_repeated_until_it_is_answered() -> None:
@@ -58,7 +58,7 @@ def test_a_greeting_is_repeated_until_it_is_answered() -> None:
 
 def test_a_welcome_makes_the_bond() -> None:
     bond = joined(epoch=7)
-    assert bond.state is BondState.LIVE
+    assert bond.state is MembershipState.LIVE
     assert bond.epoch == 7
 
 
@@ -80,7 +80,7 @@ def test_before_the_welcome_nothing_is_delivered_and_nothing_is_asked() -> None:
     assert bond.received(says(5, 1, NEWS), 0.0) == []
     bond.tick(0.0)
     assert bond.received(says(5, 1, NEWS), 0.0) == []
-    assert bond.state is BondState.GREETING
+    assert bond.state is MembershipState.GREETING
 
 
 def test_messages_to_the_router_are_counted_from_the_greeting_on() -> None:
@@ -95,8 +95,8 @@ def test_messages_to_the_router_are_counted_from_the_greeting_on() -> None:
 
 def test_a_hole_in_the_numbers_greets_again() -> None:
     bond = joined(10.0)
-    assert bond.received(says(5, 2, NEWS), 11.0) == [Lost(), SendHello(bond.attempt)]
-    assert bond.state is BondState.GREETING
+    assert bond.received(says(5, 2, NEWS), 11.0) == [Left(), SendHello(bond.attempt)]
+    assert bond.state is MembershipState.GREETING
     assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 11.1) == [Joined(5, new_epoch=False)]
     assert bond.received(says(5, 1, NEWS), 11.2) == [Deliver(NEWS)]
 
@@ -104,18 +104,18 @@ def test_a_hole_in_the_numbers_greets_again() -> None:
 def test_a_message_told_twice_is_a_hole_too() -> None:
     bond = joined(10.0)
     assert bond.received(says(5, 1, NEWS), 11.0) == [Deliver(NEWS)]
-    assert bond.received(says(5, 1, NEWS), 11.0) == [Lost(), SendHello(bond.attempt)]
+    assert bond.received(says(5, 1, NEWS), 11.0) == [Left(), SendHello(bond.attempt)]
 
 
 def test_another_epoch_greets_again_and_the_next_welcome_says_that_it_is_new() -> None:
     bond = joined(10.0, epoch=5)
-    assert bond.received(says(6, 1, NEWS), 11.0) == [Lost(), SendHello(bond.attempt)]
+    assert bond.received(says(6, 1, NEWS), 11.0) == [Left(), SendHello(bond.attempt)]
     assert bond.received(says(6, 0, Welcome(attempt=bond.attempt)), 11.1) == [Joined(6, new_epoch=True)]
 
 
 def test_a_router_that_does_not_know_this_member_is_greeted() -> None:
     bond = joined(10.0)
-    assert bond.received(says(6, 0, Rejoin()), 11.0) == [Lost(), SendHello(bond.attempt)]
+    assert bond.received(says(6, 0, Rejoin()), 11.0) == [Left(), SendHello(bond.attempt)]
 
 
 def test_a_rejoin_before_the_first_tick_greets() -> None:
@@ -126,7 +126,7 @@ def test_a_rejoin_before_the_first_tick_greets() -> None:
 def test_silence_ends_the_bond_and_greets() -> None:
     bond = joined(10.0)
     assert bond.tick(10.0 + LOST_AFTER_S) == [SendHeartbeat()]
-    assert bond.tick(10.0 + LOST_AFTER_S + 0.01) == [Lost(), SendHello(bond.attempt)]
+    assert bond.tick(10.0 + LOST_AFTER_S + 0.01) == [Left(), SendHello(bond.attempt)]
     assert bond.tick(10.0 + LOST_AFTER_S + 0.02) == []
 
 
@@ -134,7 +134,7 @@ def test_whatever_is_delivered_proves_that_the_router_lives() -> None:
     bond = joined(10.0)
     for step in range(1, 20):
         bond.received(says(5, step, RouterHeartbeat()), 10.0 + step)
-        assert Lost() not in bond.tick(10.0 + step + LOST_AFTER_S)
+        assert Left() not in bond.tick(10.0 + step + LOST_AFTER_S)
 
 
 def test_after_a_silence_late_messages_bring_the_bond_back_only_through_a_greeting() -> None:
@@ -145,19 +145,19 @@ def test_after_a_silence_late_messages_bring_the_bond_back_only_through_a_greeti
 
 
 def test_the_router_is_given_up_sooner_than_it_gives_a_member_up() -> None:
-    assert BEAT_EVERY_S * 2.5 < LOST_AFTER_S < MEMBER_LOST_AFTER_S
+    assert HEARTBEAT_EVERY_S * 2.5 < LOST_AFTER_S < MEMBER_LOST_AFTER_S
 
 
 def test_a_message_that_could_not_be_sent_greets_again() -> None:
     bond = joined(10.0)
-    assert bond.send_failed(11.0) == [Lost(), SendHello(bond.attempt)]
+    assert bond.send_failed(11.0) == [Left(), SendHello(bond.attempt)]
     assert bond.send_failed(11.0) == []
 
 
 def test_a_message_that_could_not_be_sent_right_after_a_greeting_waits_for_the_tick() -> None:
     bond = joined(10.0)
-    assert bond.send_failed(10.0) == [Lost()]
-    assert bond.state is BondState.GREETING
+    assert bond.send_failed(10.0) == [Left()]
+    assert bond.state is MembershipState.GREETING
     assert bond.tick(10.0 + HELLO_EVERY_S) == [SendHello(bond.attempt)]
 
 
@@ -174,7 +174,7 @@ def test_a_burst_of_stray_messages_makes_one_greeting() -> None:
     actions: list[Action] = []
     for number in range(2, 1000):
         actions += bond.received(says(5, number, NEWS), 11.0 + number / 1e6)
-    assert actions == [Lost(), SendHello(bond.attempt)]
+    assert actions == [Left(), SendHello(bond.attempt)]
 
 
 def test_a_burst_of_rejoins_makes_one_greeting() -> None:
@@ -182,13 +182,13 @@ def test_a_burst_of_rejoins_makes_one_greeting() -> None:
     actions: list[Action] = []
     for number in range(1000):
         actions += bond.received(says(6, 0, Rejoin()), 11.0 + number / 1e6)
-    assert actions == [Lost(), SendHello(bond.attempt)]
+    assert actions == [Left(), SendHello(bond.attempt)]
 
 
 def test_a_second_welcome_tells_everything_anew() -> None:
     bond = joined(10.0)
     bond.received(says(5, 1, NEWS), 10.1)
-    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 10.2) == [Lost(), Joined(5, new_epoch=False)]
+    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 10.2) == [Left(), Joined(5, new_epoch=False)]
     assert bond.received(says(5, 1, NEWS), 10.3) == [Deliver(NEWS)]
 
 
@@ -196,10 +196,10 @@ def test_a_router_that_is_slow_to_answer_is_greeted_less_often_and_joined() -> N
     bond = Membership()
     answers: list[tuple[float, int]] = []
     now = 0.0
-    while bond.state is not BondState.LIVE:
+    while bond.state is not MembershipState.LIVE:
         for action in bond.tick(now):
             assert isinstance(action, SendHello)
-            bond.greeted(queued=True)
+            bond.hello_sent(queued=True)
             answers.append((now + 0.9, action.attempt))
         while answers and answers[0][0] <= now:
             bond.received(says(5, 0, Welcome(attempt=answers.pop(0)[1])), now)
@@ -211,7 +211,7 @@ def test_a_router_that_is_not_there_is_greeted_at_the_first_pace() -> None:
     bond = Membership()
     for turn in range(40):
         for _ in bond.tick(turn * HELLO_EVERY_S):
-            bond.greeted(queued=False)
+            bond.hello_sent(queued=False)
     assert bond.attempt == 40
 
 
@@ -228,8 +228,8 @@ def test_only_the_answer_to_the_last_greeting_counts() -> None:
 def test_a_live_bond_beats_and_does_not_greet() -> None:
     bond = joined(10.0)
     assert bond.tick(10.0) == [SendHeartbeat()]
-    assert bond.tick(10.0 + BEAT_EVERY_S / 2) == []
-    assert bond.tick(10.0 + BEAT_EVERY_S) == [SendHeartbeat()]
+    assert bond.tick(10.0 + HEARTBEAT_EVERY_S / 2) == []
+    assert bond.tick(10.0 + HEARTBEAT_EVERY_S) == [SendHeartbeat()]
 
 
 @settings(max_examples=200)
@@ -272,7 +272,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
                 case Joined():
                     assert not live
                     live = True
-                case Lost():
+                case Left():
                     assert live
                     live = False
                 case SendHello(_):
@@ -280,7 +280,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
                     assert not live
                 case Deliver() | SendHeartbeat():
                     assert live
-        assert live is (bond.state is BondState.LIVE)
+        assert live is (bond.state is MembershipState.LIVE)
     pace = HELLO_EVERY_S / 5
     assert all(after - before >= pace * 0.999 for before, after in itertools.pairwise(greeted_at))
 

@@ -17,8 +17,10 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
-from watchout.common.bus.zeromq.frame_sockets import KERNEL_BYTES, WRITE_BYTES, Outlet, Parts, Pub
+from watchout.common.bus.zeromq.frame_connection import WRITE_BYTES, FrameSender
+from watchout.common.bus.zeromq.frame_sockets import KERNEL_BYTES, Pub
 from watchout.common.bus.zeromq.zmtp import GREETING, command, message_head, ready
 from watchout.common.errors import StartError
 
@@ -88,7 +90,7 @@ def test_frames_go_both_ways_whole_and_in_order(run: Run, home: Path) -> None:
     async def work() -> None:
         up: list[bytes] = []
         down: list[bytes] = []
-        out, router = Outlet(key), pub(home)
+        out, router = FrameSender(key), pub(home)
         ends = (
             router,
             frame_sockets.pull(home / "in", MAX_BYTES, up.append),
@@ -103,7 +105,7 @@ def test_frames_go_both_ways_whole_and_in_order(run: Run, home: Path) -> None:
             await until(lambda: len(up) == len(down) == len(sizes))
             assert up == [b"".join(frame(n, n, size)) for n, size in enumerate(sizes)]
             assert down == up
-            assert (out.sent, out.skipped, router.sent, router.skipped) == (5, 0, 5, 0)
+            assert (out.sent, out.dropped, router.sent, router.dropped) == (5, 0, 5, 0)
 
     run(work())
 
@@ -145,7 +147,7 @@ def test_libzmq_pushes_and_subscribes(run: Run, home: Path, context: zmq.Context
 def test_libzmq_pulls_and_publishes(run: Run, home: Path, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     async def work() -> None:
         down: list[bytes] = []
-        pull, out_pub, out = context.socket(zmq.PULL), context.socket(zmq.XPUB), Outlet(key)
+        pull, out_pub, out = context.socket(zmq.PULL), context.socket(zmq.XPUB), FrameSender(key)
         pull.bind(f"ipc://{home}/in")
         out_pub.bind(f"ipc://{home}/out")
         push = frame_sockets.push(home / "in", MAX_BYTES, out)
@@ -185,10 +187,10 @@ def test_a_receiver_that_reads_nothing_costs_bounded_bytes_and_gets_the_newest_o
                     router.offer(b"member-2", frame(stream, number))
                 # The other takes all of a round before the next, so that it never has a reason to miss one.
                 await until(lambda expected=(number + 1) * streams: len(others) == expected)  # type: ignore[misc]
-            outlet = router._outlets[b"member-1"]
-            assert len(outlet.backlog) == streams
+            outlet = router._senders[b"member-1"]
+            assert len(outlet.queue) == streams
             assert outlet.sent * 44_000 < WRITE_BYTES + 2 * KERNEL_BYTES + 2 * 44_000
-            assert outlet.sent + outlet.skipped + streams == rounds * streams
+            assert outlet.sent + outlet.dropped + streams == rounds * streams
             # It reads again: what was under way, and then the newest of each stream.
             data = bytearray()
             size = len(message_head(44_013)) + 44_013
@@ -221,7 +223,7 @@ def test_a_frame_waits_for_a_receiver_that_is_not_there_yet_until_it_is_forgotte
                 router.offer(b"member-2", frame(1, number, 10))
             router.forget(b"member-2")
             router.forget(b"member-3")
-            assert router.skipped == 2 + 3
+            assert router.dropped == 2 + 3
             ends = [
                 frame_sockets.sub(home / "out", MAX_BYTES, member, got.append) for member in (b"member-1", b"member-2")
             ]
@@ -250,14 +252,14 @@ def test_a_receiver_that_was_forgotten_while_its_connection_was_full_stays_bound
                 await asyncio.sleep(0.01)
                 router.forget(b"member-1")
             assert router.sent * 44_000 < WRITE_BYTES + 2 * KERNEL_BYTES + 2 * 44_000
-            assert router.sent + router.skipped == 120
+            assert router.sent + router.dropped == 120
 
     run(work())
 
 
 def test_a_connection_is_made_again_after_each_loss_and_what_waited_goes(run: Run, home: Path) -> None:
     async def work() -> None:
-        out = Outlet(key)
+        out = FrameSender(key)
         push = frame_sockets.push(home / "in", MAX_BYTES, out)
         async with closing(push):
             for life in range(3):
@@ -268,7 +270,7 @@ def test_a_connection_is_made_again_after_each_loss_and_what_waited_goes(run: Ru
                     await until(lambda: got)  # noqa: B023 - awaited within the turn
                     assert numbers(got) == [(1, life)]
                 await until(lambda: out.connection is None)
-            assert out.skipped == 0
+            assert out.dropped == 0
 
     run(work())
 
@@ -276,7 +278,7 @@ def test_a_connection_is_made_again_after_each_loss_and_what_waited_goes(run: Ru
 def test_who_speaks_something_else_is_let_go_and_counted_and_others_go_on(run: Run, home: Path) -> None:
     async def work() -> None:
         got: list[bytes] = []
-        pull, out = frame_sockets.pull(home / "in", 1000, got.append), Outlet(key)
+        pull, out = frame_sockets.pull(home / "in", 1000, got.append), FrameSender(key)
         async with closing(pull):
             for data in (b"GET / HTTP/1.1\r\n\r\n", GREETING + ready(b"PUSH") + b"\x02" + b"\xff" * 8):
                 reader, writer = await asyncio.open_unix_connection(home / "in")
@@ -303,7 +305,7 @@ def test_a_frame_that_cannot_be_handled_costs_only_itself(run: Run, home: Path) 
             if len(got) == 1:
                 raise ValueError("the first")
 
-        pull, out = frame_sockets.pull(home / "in", MAX_BYTES, deliver), Outlet(key)
+        pull, out = frame_sockets.pull(home / "in", MAX_BYTES, deliver), FrameSender(key)
         async with closing(pull, frame_sockets.push(home / "in", MAX_BYTES, out)):
             out.offer(frame(1, 1, 10))
             out.offer(frame(2, 2, 10))
@@ -324,7 +326,7 @@ def test_many_small_frames_leave_turns_to_others(run: Run, home: Path) -> None:
             while time.perf_counter() < until:
                 pass
 
-        pull, out = frame_sockets.pull(home / "in", MAX_BYTES, deliver), Outlet(key)
+        pull, out = frame_sockets.pull(home / "in", MAX_BYTES, deliver), FrameSender(key)
         async with closing(pull, frame_sockets.push(home / "in", MAX_BYTES, out)):
             for number in range(200):
                 out.offer(frame(number, number, 10))
@@ -341,18 +343,18 @@ def test_many_small_frames_leave_turns_to_others(run: Run, home: Path) -> None:
 def test_with_patience_frames_go_together_and_one_without_takes_them_along(run: Run, home: Path) -> None:
     async def work() -> None:
         got: list[bytes] = []
-        pull, out = frame_sockets.pull(home / "in", MAX_BYTES, got.append), Outlet(key)
+        pull, out = frame_sockets.pull(home / "in", MAX_BYTES, got.append), FrameSender(key)
         async with closing(pull, frame_sockets.push(home / "in", MAX_BYTES, out)):
             await until(lambda: out.connection)
-            out.offer(frame(1, 1, 10), patience_s=3600.0)
-            out.offer(frame(2, 2, 10), patience_s=3600.0)
+            out.offer(frame(1, 1, 10), coalescing_delay_s=3600.0)
+            out.offer(frame(2, 2, 10), coalescing_delay_s=3600.0)
             assert out.sent == 0
             out.offer(frame(3, 3, 10))
             assert out.sent == 3
-            out.offer(frame(4, 4, 10), patience_s=0.01)
+            out.offer(frame(4, 4, 10), coalescing_delay_s=0.01)
             await until(lambda: len(got) == 4)
             assert numbers(got) == [(1, 1), (2, 2), (3, 3), (4, 4)]
-            assert out.skipped == 0
+            assert out.dropped == 0
 
     run(work())
 
@@ -372,7 +374,7 @@ def test_a_socket_that_a_killed_router_left_is_taken_over(run: Run, home: Path) 
         left.bind(str(home / "in"))
         left.close()
         got: list[bytes] = []
-        out = Outlet(key)
+        out = FrameSender(key)
         pull = frame_sockets.pull(home / "in", MAX_BYTES, got.append)
         async with closing(pull, frame_sockets.push(home / "in", MAX_BYTES, out)):
             out.offer(frame(1, 1, 10))
@@ -423,7 +425,7 @@ STEPS = st.lists(
 def test_whatever_a_connection_does_the_newest_gets_through_in_order_and_each_frame_is_counted(
     steps: list[int | str],
 ) -> None:
-    out = Outlet(key)
+    out = FrameSender(key)
     wire: Wire | None = None
     got: list[tuple[int, int]] = []
     newest: dict[int, int] = {}
@@ -447,15 +449,15 @@ def test_whatever_a_connection_does_the_newest_gets_through_in_order_and_each_fr
             case "lost" | "found":
                 wire = connect(step == "found")
             case "forgotten":
-                for waiting in list(out.backlog._slots):
+                for waiting in list(out.queue._queued):
                     newest.pop(waiting[0])  # type: ignore[index]
                 out.clear()
             case int(stream):
                 out.offer(frame(stream, number, 1))
                 newest[stream] = number
                 offered += 1
-        assert len(out.backlog) <= 4
-        assert offered == out.sent + out.skipped + len(out.backlog)
+        assert len(out.queue) <= 4
+        assert offered == out.sent + out.dropped + len(out.queue)
     assert wire is not None
     got.extend(wire.written)
     for stream in range(4):
@@ -463,4 +465,4 @@ def test_whatever_a_connection_does_the_newest_gets_through_in_order_and_each_fr
         assert of_it == sorted(set(of_it))
         if stream in newest:
             assert of_it[-1] == newest[stream]
-    assert not out.backlog
+    assert not out.queue

@@ -13,11 +13,11 @@ from watchout.common.bus.zeromq.zmtp import (
     GREETING,
     GREETING_BYTES,
     READ_BYTES,
-    Connection,
+    ZmtpConnection,
     command,
+    encode_subscription,
     message_head,
     ready,
-    subscription,
 )
 from watchout.common.errors import BusError
 
@@ -32,7 +32,7 @@ class End:
         self.got: list[bytes] = []
         self.said: list[bytes] = []
         self.topics: list[tuple[bytes, bool]] = []
-        self.connection = Connection(
+        self.connection = ZmtpConnection(
             kind, max_bytes, self.got.append, send=self.said.append, skip=skip,
             subscribed=lambda topic, wanted: self.topics.append((topic, wanted)),
         )  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_greeting_has_the_bytes_of_the_specification() -> None:
     assert GREETING[:12] == bytes.fromhex("ff00000000000000007f0300")
     assert GREETING[12:33] == b"NULL" + bytes(17)
     assert ready(b"PULL") == b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PULL"
-    assert subscription(b"12345678") == b"\x00\x09\x0112345678"
+    assert encode_subscription(b"12345678") == b"\x00\x09\x0112345678"
 
 
 @pytest.mark.parametrize(("size", "head"), [(0, "0000"), (255, "00ff"), (256, "020000000000000100")])
@@ -157,7 +157,7 @@ def test_a_sub_takes_what_publishes(kind: bytes) -> None:
 
 def test_a_pub_hears_of_subscriptions_in_both_forms() -> None:
     end = End(b"PUB")
-    end.read(SUB + subscription(b"12345678") + message(b"\x0012345678") + message(b"\x07what"))
+    end.read(SUB + encode_subscription(b"12345678") + message(b"\x0012345678") + message(b"\x07what"))
     end.read(command(b"SUBSCRIBE", b"abcdefgh") + command(b"CANCEL", b"abcdefgh") + command(b"OTHER"))
     wanted = [(b"12345678", True), (b"12345678", False), (b"abcdefgh", True), (b"abcdefgh", False)]
     assert end.topics == wanted

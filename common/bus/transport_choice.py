@@ -1,0 +1,123 @@
+"""Selects the transport of the bus by the settings: ZeroMQ over Unix sockets, and over TCP between machines."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from watchout.common import log
+from watchout.common.bus.transport import MemberTransport, OpenMemberTransport, OpenRouterTransport, RouterTransport
+from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
+from watchout.common.bus.zeromq.local import LocalMemberTransport, LocalRouterTransport
+from watchout.common.bus.zeromq.tcp import RouterAddress
+from watchout.common.bus.zeromq.tcp_member import TcpMemberTransport
+from watchout.common.bus.zeromq.tcp_router import CombinedRouterTransport, TcpRouterTransport
+from watchout.common.errors import StartError
+from watchout.common.settings import Settings
+
+_log = log.get("common.bus.transport_choice")
+
+
+def router_transport(settings: Settings) -> OpenRouterTransport:
+    """The router's end: Unix sockets in `WATCHOUT_HOME`, and a TCP port when `ROUTER_LISTEN` is set.
+
+    Args:
+        settings: The router's settings.
+
+    Returns:
+        What opens the transport. It raises `StartError` when a socket cannot be bound, or when `ROUTER_LISTEN` is set
+        and the router has no key pair: plain TCP is never spoken.
+
+    """
+    return functools.partial(_open_router, settings)
+
+
+def local_member(home: Path, max_message_bytes: int) -> OpenMemberTransport:
+    """A member's end on the router's machine.
+
+    Args:
+        home: Directory of the router's sockets, `WATCHOUT_HOME`.
+        max_message_bytes: Largest frame in bytes, without its header: `MAX_MESSAGE_BYTES`.
+
+    Returns:
+        What opens the transport.
+
+    """
+    return functools.partial(LocalMemberTransport, home, max_message_bytes=max_message_bytes)
+
+
+def gateway_transport(settings: Settings) -> OpenMemberTransport:
+    """The end of a gateway or of `watchout-ctl`, which are on the router's machine.
+
+    Args:
+        settings: The process's settings.
+
+    Returns:
+        What opens the transport.
+
+    """
+    return local_member(settings.home, settings.max_message_bytes)
+
+
+def bridge_transport(settings: Settings) -> OpenMemberTransport:
+    """A bridge's end: TCP to another machine when `ROUTER_ADDRESS` is set, else Unix sockets.
+
+    Args:
+        settings: The bridge's settings.
+
+    Returns:
+        What opens the transport.
+
+    Raises:
+        CurveFault: `BRIDGE_KEY_FILE` cannot be used; the process ends.
+
+    """
+    if settings.router_address is None:
+        return gateway_transport(settings)
+    assert settings.router_public_key is not None
+    assert settings.bridge_key_file is not None
+    router = RouterAddress(settings.router_address, settings.router_public_key, load_pair(settings.bridge_key_file))
+    return functools.partial(TcpMemberTransport, router, max_message_bytes=settings.max_message_bytes)
+
+
+def _open_router(
+    settings: Settings, *, on_control: Callable[[bytes, bytes], None], on_frame: Callable[[bytes], None]
+) -> RouterTransport:
+    max_bytes = settings.max_message_bytes
+    local = LocalRouterTransport(settings.home, max_message_bytes=max_bytes, on_control=on_control, on_frame=on_frame)
+    if settings.router_listen is None:
+        return local
+    try:
+        remote = _listen(settings, settings.router_listen, on_control=on_control, on_frame=on_frame)
+    except BaseException:
+        local.close()
+        raise
+    return CombinedRouterTransport(local, remote)
+
+
+def _listen(
+    settings: Settings, url: str, *, on_control: Callable[[bytes, bytes], None], on_frame: Callable[[bytes], None]
+) -> TcpRouterTransport:
+    """Accept bridges of other machines. Raises `StartError`."""
+    if not server_file(settings.home).exists():
+        raise StartError(
+            f"ROUTER_LISTEN={url} needs the router's key pair, {server_file(settings.home)}, because plain TCP is "
+            "never spoken; `watchout-ctl keys server` makes it"
+        )
+    pair = load_pair(server_file(settings.home))
+    remote = TcpRouterTransport(
+        url,
+        pair,
+        AllowList(settings.home),
+        max_message_bytes=settings.max_message_bytes,
+        on_control=on_control,
+        on_frame=on_frame,
+    )
+    _log.info("router listens for bridges of other machines", address=url, public_key=pair.public)
+    return remote
+
+
+#: For the type checker: each end of each transport keeps its Protocol.
+_ROUTER_ENDS: tuple[type[RouterTransport], ...] = (LocalRouterTransport, CombinedRouterTransport)
+_MEMBER_ENDS: tuple[type[MemberTransport], ...] = (LocalMemberTransport, TcpMemberTransport)

@@ -1,0 +1,257 @@
+"""One connection of a frame socket: ZMTP between the event loop and the queue of one peer, or a receiver of frames."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from typing import Final, cast
+
+from watchout.common import log
+from watchout.common.bus.peer_queue import Parts, PeerQueue
+from watchout.common.bus.zeromq.zmtp import ZmtpConnection, message_head
+from watchout.common.errors import BusError
+
+#: Bytes that one connection buffers beyond what the kernel has taken; one frame may exceed it.
+WRITE_BYTES: Final = 256 << 10
+#: Longest turn of one connection, in seconds, before the event loop gets to others.
+DRAIN_BUDGET_S: Final = 0.002
+
+_log = log.get("common.bus.zeromq.frame_connection")
+
+
+class ConnectionCredit:
+    """The `Credit` of a stream connection: there is some while the connection stands and its write buffer is not full.
+
+    `connection` is set by `FrameProtocol.attach` and reset by `detach`.
+    """
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        self.connection: FrameProtocol | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether frames have to wait."""
+        connection = self.connection
+        return connection is None or connection.full
+
+    def spend(self, size: int) -> None:
+        """Nothing to count: the connection's own buffer is the measure."""
+
+
+class FrameSender:
+    """The frames for one peer: a `PeerQueue` on whatever connection is attached, with an optional coalescing delay.
+
+    Made by a transport (a member's PUSH) or by `Pub` (one for each receiver); outlives the connections. A frame counts
+    as sent when its connection took it.
+
+    Args:
+        key_of: Returns the queue key of a frame from its first part.
+        prefix: Bytes in front of each frame: the topic of a PUB.
+
+    """
+
+    __slots__ = ("_credit", "_prefix", "_timer", "queue")
+
+    def __init__(self, key_of: Callable[[bytes | memoryview], Hashable], prefix: bytes = b"") -> None:
+        self._prefix = prefix
+        self._timer: asyncio.TimerHandle | None = None
+        self._credit = ConnectionCredit()
+        self.queue = PeerQueue(key_of, self._write, self._credit)
+
+    @property
+    def sent(self) -> int:
+        """Frames that a connection took."""
+        return self.queue.sent
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were queued and not sent."""
+        return self.queue.dropped
+
+    @property
+    def connection(self) -> FrameProtocol | None:
+        """The connection over which frames go now; None: all are queued."""
+        return self._credit.connection
+
+    @connection.setter
+    def connection(self, connection: FrameProtocol | None) -> None:
+        self._credit.connection = connection
+
+    def offer(self, parts: Parts, coalescing_delay_s: float = 0.0) -> None:
+        """Send a frame, or queue it.
+
+        Args:
+            parts: The frame.
+            coalescing_delay_s: Seconds for which the frame may be held back to be sent with others: a peer that is
+                woken once for several frames uses less CPU.
+
+        """
+        if not coalescing_delay_s and self._timer is None:
+            self.queue.offer(parts)
+            return
+        self.queue.offer(parts, delayed=True)
+        if not coalescing_delay_s:
+            self.pump()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(coalescing_delay_s, self.pump)
+
+    def pump(self) -> None:
+        """Send queued frames as far as the connection takes them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.queue.pump()
+
+    def clear(self) -> None:
+        """Drop all queued frames."""
+        self.queue.clear()
+        self.pump()
+
+    def _write(self, parts: Parts, size: int) -> bool:
+        connection = self._credit.connection
+        if connection is None:
+            return False
+        prefix = self._prefix
+        connection.transport.writelines((message_head(len(prefix) + size) + prefix, *parts))
+        return True
+
+
+def _ignore(_: bytes) -> None:
+    """The `deliver` of an end that receives no messages."""
+
+
+class FrameProtocol(asyncio.BufferedProtocol):
+    """One connection of a frame socket: feeds the bytes read to a `ZmtpConnection`, and writes what it has to send.
+
+    Made for each connection by the factories in `frame_sockets`; the event loop calls it. A turn of reading ends after
+    `DRAIN_BUDGET_S` and goes on in the next one.
+
+    Args:
+        kind: ZeroMQ socket type of this end, such as ``b"PULL"``.
+        max_bytes: Largest message accepted, in bytes; a larger one closes the connection.
+        deliver: Called with each message. What it raises is logged, and the connection stays.
+        skip: Bytes at the begin of each message that are not delivered: the topic of a SUB.
+        ready: Called once with this object when the peer is ready for messages.
+        subscribed: Called on a PUB with (this object, topic, whether subscribed or unsubscribed).
+        lost: Called with this object when the connection is over.
+
+    """
+
+    def __init__(
+        self,
+        kind: bytes,
+        max_bytes: int,
+        *,
+        deliver: Callable[[bytes], None] = _ignore,
+        skip: int = 0,
+        ready: Callable[[FrameProtocol], None] | None = None,
+        subscribed: Callable[[FrameProtocol, bytes, bool], None] | None = None,
+        lost: Callable[[FrameProtocol], None],
+    ) -> None:
+        self._deliver = deliver
+        self._on_ready = ready
+        self._on_lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._zmtp = ZmtpConnection(
+            kind,
+            max_bytes,
+            self._on_message,
+            send=self._write,
+            skip=skip,
+            subscribed=None if subscribed is None else lambda topic, wanted: subscribed(self, topic, wanted),
+        )
+        self._turn_ends_at = 0.0
+        self._next_turn: asyncio.Handle | None = None
+        self._sender: FrameSender | None = None
+        #: Whether more than `WRITE_BYTES` wait for the kernel.
+        self.full = False
+        self.transport: asyncio.Transport
+        #: Why this end closed the connection: what the peer did against the protocol. None: it did not.
+        self.fault: str | None = None
+
+    @property
+    def malformed(self) -> int:
+        """Messages that were dropped, and 1 for a connection closed because of the peer's fault."""
+        return self._zmtp.malformed + (self.fault is not None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound the write buffer, and send this end's greeting."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BYTES, low=WRITE_BYTES // 4)
+        self.transport.write(self._zmtp.opening)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Return where the event loop writes the next bytes read."""
+        return self._zmtp.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """`nbytes` bytes were read."""
+        self._parse(nbytes)
+
+    def pause_writing(self) -> None:
+        """The write buffer is full: frames wait in the queue of the sender."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """The write buffer has room: send what waits."""
+        self.full = False
+        if self._sender is not None:
+            self._sender.pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The connection is over; frames that it had not written are lost."""
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+        self.detach()
+        self._on_lost(self)
+
+    def attach(self, sender: FrameSender) -> None:
+        """Send the frames of `sender` over this connection from now on."""
+        self._sender = sender
+        sender.connection = self
+        sender.pump()
+
+    def detach(self) -> None:
+        """Send no more frames over this connection."""
+        if self._sender is not None:
+            self._sender.connection = None
+            self._sender = None
+
+    def _write(self, data: bytes) -> None:
+        if not self.full:  # a peer that sends PINGs and does not read the PONGs gets no more of them
+            self.transport.write(data)
+
+    def _on_message(self, message: bytes) -> None:
+        try:
+            self._deliver(message)
+        except Exception:
+            _log.exception("a frame of the bus was not handled")
+
+    def _is_turn_over(self) -> bool:
+        return time.monotonic() > self._turn_ends_at
+
+    def _parse(self, nbytes: int) -> None:
+        self._turn_ends_at = time.monotonic() + DRAIN_BUDGET_S
+        try:
+            more = self._zmtp.parse(nbytes, self._is_turn_over)
+        except BusError as error:
+            self.fault = str(error)
+            self.transport.abort()
+            return
+        if more:
+            self.transport.pause_reading()
+            self._next_turn = self._loop.call_soon(self._continue)
+        elif self._next_turn is not None:
+            self._next_turn = None
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+        if self._on_ready is not None and self._zmtp.ready:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(self)
+
+    def _continue(self) -> None:
+        if not self.transport.is_closing():
+            self._parse(0)
