@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from watchout.common import metric_names
 from watchout.common.bus.reply_records import MemberRow, StatsReply, StreamRow
 from watchout.ctl.terminal import STATUS_STYLES, printable, size
 
@@ -24,15 +25,16 @@ WIDE: Final = 96
 
 _KIND_ORDER: Final = {"router": 0, "gateway": 1, "mlbridge": 2, "ctl": 3}
 _STATUS_ORDER: Final = {"streaming": 0, "online": 1, "offline": 2}
-_IN: Final = {"router": ("frames_in_total",), "mlbridge": ("frames_in_total", "frames_from_bus_total")}
-_OUT: Final = {"router": ("frames_routed_total",), "mlbridge": ("ml_requests_total",)}
+_IN: Final = {"router": (metric_names.FRAMES_IN,), "mlbridge": (metric_names.FRAMES_IN, metric_names.FRAMES_FROM_BUS)}
+_OUT: Final = {"router": (metric_names.FRAMES_ROUTED,), "mlbridge": (metric_names.ML_REQUESTS,)}
 _DROPPED: Final = (
-    "frames_skipped_slow_total", "frames_skipped_bus_total", "frames_undecodable_total", "frames_old_term_total",
-    "frames_to_bus_dropped_total", "ml_failures_total", "ml_timeouts_total",
+    metric_names.FRAMES_DROPPED_SLOW, metric_names.FRAMES_DROPPED_BUS, metric_names.FRAMES_UNDECODABLE,
+    metric_names.FRAMES_OLD_TERM,
+    metric_names.FRAMES_TO_BUS_DROPPED, metric_names.ML_FAILURES, metric_names.ML_TIMEOUTS,
 )  # fmt: skip
 _BREAKERS: Final = ("closed", "half-open", "open")
 _ENDPOINTS: Final = ("first", "fallback")
-_ALERTS: Final = {"router": ("alerts_total",), "mlbridge": ("alerts_total",)}
+_ALERTS: Final = {"router": (metric_names.ALERTS,), "mlbridge": (metric_names.ALERTS,)}
 
 _Row = TypeVar("_Row")
 
@@ -70,16 +72,16 @@ class ProcessRow:
 
     def cpu(self) -> str:
         """Show the CPU time used, in percent of one core, since the reply before or else since the process started."""
-        used = self.now.get("cpu_seconds_total")
+        used = self.now.get(metric_names.CPU_SECONDS)
         if used is None:
             return "–"
-        then = self.before.get("cpu_seconds_total", 0.0) if self.before is not None else 0.0
+        then = self.before.get(metric_names.CPU_SECONDS, 0.0) if self.before is not None else 0.0
         return f"{100 * max(0.0, used - then) / self._elapsed_s():.1f}"
 
     def _elapsed_s(self) -> float:
         """Seconds from `before` to `now` by the process's own uptime; since its start when there is no `before`."""
-        up = self.now.get("uptime_seconds", 0.0)
-        return max(up - (self.before.get("uptime_seconds", 0.0) if self.before is not None else 0.0), 1e-3)
+        up = self.now.get(metric_names.UPTIME_SECONDS, 0.0)
+        return max(up - (self.before.get(metric_names.UPTIME_SECONDS, 0.0) if self.before is not None else 0.0), 1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def render(
     """
     processes = _processes(reply, before, own_id)
     streams = sorted(reply.streams, key=_stream_key)
-    bridges = [process for process in processes if "ml_in_flight_limit" in process.now]
+    bridges = [process for process in processes if metric_names.ML_IN_FLIGHT_LIMIT in process.now]
     rates = before is not None
     of_bridges = [Text(), *_table("bridges", bridges, _bridge_columns(rates=rates), width, MAX_PROCESSES)]
     return Group(
@@ -155,7 +157,7 @@ def _header(reply: StatsReply) -> Text:
     line.append(state, "green" if state == "active" else "yellow")
     line.append(f" · up {duration(router.uptime_s)} · epoch {router.epoch}\n")
     counts = (
-        (totals.producers, "publishers"), (totals.video_consumers, "viewers"),
+        (totals.producers, metric_names.PUBLISHERS), (totals.video_consumers, "viewers"),
         (totals.alert_consumers, "alert viewers"), (totals.connections, "connections"),
     )  # fmt: skip
     for number, (value, name) in enumerate(counts):
@@ -172,8 +174,8 @@ def _processes(reply: StatsReply, before: StatsReply | None, own_id: str | None)
     found = [
         ProcessRow(
             MemberRow(name="router", kind="router", pid=router.pid, alive_s=router.uptime_s),
-            {"uptime_seconds": router.uptime_s, **router.metrics},
-            None if old_router is None else {"uptime_seconds": old_router.uptime_s, **old_router.metrics},
+            {metric_names.UPTIME_SECONDS: router.uptime_s, **router.metrics},
+            None if old_router is None else {metric_names.UPTIME_SECONDS: old_router.uptime_s, **old_router.metrics},
         )
     ]
     earlier = {} if before is None else {member.id: member.metrics for member in before.members}
@@ -189,16 +191,19 @@ def _process_columns(*, rates: bool) -> list[TableColumn[ProcessRow]]:
         TableColumn("process", lambda p: printable(p.member.name), right=False, max_width=18),
         TableColumn("kind", lambda p: printable(p.kind), 1, right=False),
         TableColumn("pid", lambda p: str(p.member.pid)),
-        TableColumn("up", lambda p: duration(p.now.get("uptime_seconds", p.member.alive_s))),
+        TableColumn("up", lambda p: duration(p.now.get(metric_names.UPTIME_SECONDS, p.member.alive_s))),
         TableColumn("CPU %", ProcessRow.cpu),
-        TableColumn("memory", lambda p: size(int(p.now["resident_bytes"])) if "resident_bytes" in p.now else "–"),
-        TableColumn("sockets", lambda p: _gauge(p, "sockets"), 2),
-        TableColumn("publishers", lambda p: _gauge(p, "cameras"), 3),
-        TableColumn("viewers", lambda p: _gauge(p, "video_viewers"), 3),
-        TableColumn(f"in{per}", lambda p: p.flow(_IN.get(p.kind, ("frames_in_total",)))),
-        TableColumn(f"out{per}", lambda p: p.flow(_OUT.get(p.kind, ("frames_out_total",)))),
+        TableColumn(
+            "memory",
+            lambda p: size(int(p.now[metric_names.RESIDENT_BYTES])) if metric_names.RESIDENT_BYTES in p.now else "–",
+        ),
+        TableColumn("sockets", lambda p: _gauge(p, metric_names.SOCKETS), 2),
+        TableColumn(metric_names.PUBLISHERS, lambda p: _gauge(p, metric_names.PUBLISHERS), 3),
+        TableColumn("viewers", lambda p: _gauge(p, metric_names.VIDEO_VIEWERS), 3),
+        TableColumn(f"in{per}", lambda p: p.flow(_IN.get(p.kind, (metric_names.FRAMES_IN,)))),
+        TableColumn(f"out{per}", lambda p: p.flow(_OUT.get(p.kind, (metric_names.FRAMES_OUT,)))),
         TableColumn("dropped", _dropped_by_process),
-        TableColumn(f"alerts{per}", lambda p: p.flow(_ALERTS.get(p.kind, ("alerts_out_total",))), 1),
+        TableColumn(f"alerts{per}", lambda p: p.flow(_ALERTS.get(p.kind, (metric_names.ALERTS_OUT,))), 1),
     ]
 
 
@@ -208,24 +213,28 @@ def _bridge_columns(*, rates: bool) -> list[TableColumn[ProcessRow]]:
     return [
         TableColumn("ML", lambda p: printable(p.member.name), right=False, max_width=18),
         TableColumn("service", _service, right=False),
-        TableColumn("in flight", lambda p: f"{_gauge(p, 'ml_in_flight')}/{_gauge(p, 'ml_in_flight_limit')}"),
-        TableColumn("p50", lambda p: _milliseconds(p, "ml_latency_p50_seconds"), 1),
-        TableColumn("p99", lambda p: _milliseconds(p, "ml_latency_p99_seconds")),
-        TableColumn("streams", lambda p: _gauge(p, "ml_streams"), 2),
-        TableColumn("coverage", lambda p: _percent(p.now.get("ml_coverage_mean"))),
-        TableColumn("least", lambda p: _percent(p.now.get("ml_coverage_min"))),
-        TableColumn(f"failed{per}", lambda p: p.flow(("ml_failures_total",))),
-        TableColumn(f"replaced{per}", lambda p: p.flow(("ml_frames_replaced_total",)), 3),
-        TableColumn(f"old{per}", lambda p: p.flow(("ml_frames_too_old_total",)), 3),
-        TableColumn(f"away{per}", lambda p: p.flow(("ml_frames_away_total",)), 3),
+        TableColumn("in flight", _in_flight),
+        TableColumn("p50", lambda p: _milliseconds(p, metric_names.ML_LATENCY_P50_SECONDS), 1),
+        TableColumn("p99", lambda p: _milliseconds(p, metric_names.ML_LATENCY_P99_SECONDS)),
+        TableColumn("streams", lambda p: _gauge(p, metric_names.ML_STREAMS), 2),
+        TableColumn("coverage", lambda p: _percent(p.now.get(metric_names.ML_COVERAGE_MEAN))),
+        TableColumn("least", lambda p: _percent(p.now.get(metric_names.ML_COVERAGE_MIN))),
+        TableColumn(f"failed{per}", lambda p: p.flow((metric_names.ML_FAILURES,))),
+        TableColumn(f"replaced{per}", lambda p: p.flow((metric_names.ML_FRAMES_REPLACED,)), 3),
+        TableColumn(f"old{per}", lambda p: p.flow((metric_names.ML_FRAMES_TOO_OLD,)), 3),
+        TableColumn(f"away{per}", lambda p: p.flow((metric_names.ML_FRAMES_AWAY,)), 3),
     ]
 
 
 def _service(process: ProcessRow) -> Text:
     """Show which endpoint gets the frames, with the state of the first one's breaker when that is not closed."""
-    endpoint = _ENDPOINTS[1 if process.now.get("ml_endpoint") else 0]
-    state = _BREAKERS[max(0, min(2, int(process.now.get("ml_breaker_state", 0))))]
+    endpoint = _ENDPOINTS[1 if process.now.get(metric_names.ML_ENDPOINT) else 0]
+    state = _BREAKERS[max(0, min(2, int(process.now.get(metric_names.ML_BREAKER_STATE, 0))))]
     return Text(endpoint if state == "closed" else f"{endpoint}, {state}", "green" if state == "closed" else "yellow")
+
+
+def _in_flight(process: ProcessRow) -> str:
+    return f"{_gauge(process, metric_names.ML_IN_FLIGHT)}/{_gauge(process, metric_names.ML_IN_FLIGHT_LIMIT)}"
 
 
 def _milliseconds(process: ProcessRow, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from watchout.common import supervisor
+from watchout.common import metric_names, supervisor
 from watchout.common.clock import now_ms
 from watchout.common.process import memory
 from watchout.common.supervisor import Periodic
@@ -51,12 +51,12 @@ class Housekeeping:
 
     def _count_connections(self) -> None:
         context, metrics = self._context, self._context.metrics
-        metrics.set("connections", context.connections.total)
-        metrics.set("connections_limit", context.connections.most)
-        metrics.set("strangers", context.connections.strangers)
-        metrics.set("unfinished_bytes", context.unfinished.bytes)
-        metrics.set("waiting_frame_bytes", context.waiting_frames.total_bytes)
-        metrics.set("waiting_frames_evicted_total", context.waiting_frames.evicted)
+        metrics.set(metric_names.CONNECTIONS, context.connections.total)
+        metrics.set(metric_names.CONNECTIONS_LIMIT, context.connections.most)
+        metrics.set(metric_names.UNAUTHENTICATED_CONNECTIONS, context.connections.strangers)
+        metrics.set(metric_names.UNFINISHED_BYTES, context.unfinished.bytes)
+        metrics.set(metric_names.WAITING_FRAME_BYTES, context.waiting_frames.total_bytes)
+        metrics.set(metric_names.WAITING_FRAMES_EVICTED, context.waiting_frames.evicted)
 
     def _trim_memory(self) -> None:
         """Return memory to the system after many connections have closed: the allocator would keep it."""

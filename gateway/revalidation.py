@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from watchout.common import log, supervisor
+from watchout.common import log, metric_names, supervisor
 from watchout.common.errors import StoreUnavailable
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
@@ -89,7 +89,7 @@ class Revalidation:
         try:
             await work(*arguments)
         except StoreUnavailable:
-            self._metrics.count("revalidation_failed_total")
+            self._metrics.count(metric_names.REVALIDATION_FAILED)
 
     async def _sessions(self, due: float) -> None:
         await self._look_up(self._presence.sessions(), due)
@@ -98,7 +98,7 @@ class Revalidation:
         batches = [sessions[at : at + BATCH] for at in range(0, len(sessions), BATCH)]
         for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
             live = await self._authenticator.live(batch)
-            self._metrics.count("sessions_revalidated_total", len(batch))
+            self._metrics.count(metric_names.SESSIONS_REVALIDATED, len(batch))
             ended, renewed = self._presence.compare(batch, live)
             self._end(ended)
             self._renew(renewed)

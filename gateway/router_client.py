@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from typing import Final, TypeVar
 
-from watchout.common import clock, log, supervisor
+from watchout.common import clock, log, metric_names, supervisor
 from watchout.common.alerts.model import Alert, Severity
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
 from watchout.common.bus.client import BusClient
@@ -322,13 +322,13 @@ class RouterClient:
             came = decode_frame(data)
             frame = Frame.from_bus(came)
         except BusError as exc:
-            self._metrics.count("bus_bad_messages_total")
+            self._metrics.count(metric_names.BUS_BAD_MESSAGES)
             _log.warning("bad frame from the router", error=str(exc))
             return
         if came.to == FOR_ALERT:
             self._arrived(self._picture_waits.get((frame.stream_id, frame.term, frame.frame_id), ()), frame)
             return
-        self._metrics.count("frames_from_bus_total")
+        self._metrics.count(metric_names.FRAMES_FROM_BUS)
         self._arrived(self._waits.get(frame.stream_id, ()), frame)
         self.hub.delivery.on_remote_frame(frame, self._loop.time())
 
@@ -342,7 +342,7 @@ class RouterClient:
 
     def _push(self, parts: tuple[bytes, bytes | memoryview], coalescing_delay_s: float = 0.0) -> None:
         if not self.link.send_frame(*parts, coalescing_delay_s=coalescing_delay_s):
-            self._metrics.count("frames_to_bus_dropped_total")
+            self._metrics.count(metric_names.FRAMES_TO_BUS_DROPPED)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -370,21 +370,21 @@ class RouterClient:
         return self._name, self._read_figures()
 
     def _read_figures(self) -> dict[str, float]:
-        self._metrics.set("sockets", self._sockets())
+        self._metrics.set(metric_names.SOCKETS, self._sockets())
         for name, value in self.hub.counts().items():
             self._metrics.set(name, value)
-        self._metrics.values["frames_in_total"] = self.hub.delivery.frames_in
-        self._metrics.values["frame_bytes_in_total"] = self.hub.delivery.bytes_in
-        self._metrics.values["frames_out_total"] = self.hub.delivery.frames_out
-        self._metrics.values["frame_bytes_out_total"] = self.hub.delivery.frame_bytes_out
-        self._metrics.values["alerts_out_total"] = self.hub.delivery.alerts_out
-        self._metrics.values["frames_old_term_total"] = self.hub.delivery.old_term_frames
-        self._metrics.values["newest_frame_bytes"] = self.hub.delivery.newest_frames.total
-        self._metrics.values["newest_frames_evicted_total"] = self.hub.delivery.newest_frames.evicted
-        self._metrics.values["frames_to_bus_total"] = self.link.frames_sent
-        self._metrics.values["frames_skipped_bus_total"] = self.link.frames_dropped
+        self._metrics.values[metric_names.FRAMES_IN] = self.hub.delivery.frames_in
+        self._metrics.values[metric_names.FRAME_BYTES_IN] = self.hub.delivery.bytes_in
+        self._metrics.values[metric_names.FRAMES_OUT] = self.hub.delivery.frames_out
+        self._metrics.values[metric_names.FRAME_BYTES_OUT] = self.hub.delivery.frame_bytes_out
+        self._metrics.values[metric_names.ALERTS_OUT] = self.hub.delivery.alerts_out
+        self._metrics.values[metric_names.FRAMES_OLD_TERM] = self.hub.delivery.old_term_frames
+        self._metrics.values[metric_names.NEWEST_FRAME_BYTES] = self.hub.delivery.newest_frames.total
+        self._metrics.values[metric_names.NEWEST_FRAMES_EVICTED] = self.hub.delivery.newest_frames.evicted
+        self._metrics.values[metric_names.FRAMES_TO_BUS] = self.link.frames_sent
+        self._metrics.values[metric_names.FRAMES_DROPPED_BUS] = self.link.frames_dropped
         metrics = self._metrics.read()
-        metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self.link.bad_messages
+        metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.link.bad_messages
         return metrics
 
     def _joined(self, new_epoch: bool) -> None:
@@ -392,13 +392,13 @@ class RouterClient:
         _log.info("router joined", epoch=epoch)
         # What another router accepted a moment before it ended may not have gone out.
         for raised in self._accepted.take_other(epoch) if new_epoch else ():
-            self._metrics.count("alerts_raised_again_total")
+            self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
             self.link.send(RaiseAlert(request=0, alert=raised.alert, accepted_at=raised.accepted_at))
             self._accepted.add(raised, epoch, self._loop.time())
 
     def _lost(self) -> None:
         self._accepted.prune(self._loop.time())
-        self._metrics.count("router_lost_total")
+        self._metrics.count(metric_names.ROUTER_LOST)
         self._loop.call_later(LOST_LOGGED_AFTER_S, self._say_lost)
 
     def _say_lost(self) -> None:

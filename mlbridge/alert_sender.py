@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from watchout.common import log, supervisor
+from watchout.common import log, metric_names, supervisor
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
 from watchout.common.bus.frames import FOR_ALERT
 from watchout.common.bus.messages import AcceptedReply, Message, RaiseAlert, RefusedReply, Reply
@@ -107,23 +107,23 @@ class AlertSender:
                 continue
             if age_ms is not None and self._max_age_s is not None and age_ms > self._max_age_s * 1000:
                 told = mark_stale(told, age_ms)
-            self._metrics.count("alerts_total")
+            self._metrics.count(metric_names.ALERTS)
             term = self._keep_picture(told.stream_id, told.frame_id, frame)
             dropped = self._queue.put(Raised(told, size_bytes, term))
             if dropped:
-                self._metrics.count("alerts_dropped_total", dropped)
+                self._metrics.count(metric_names.ALERTS_DROPPED, dropped)
                 self._warn("an alert was dropped, too many wait for the router", waiting=len(self._queue))
             self._empty.clear()
             self._some.set()
-        self._metrics.set("alerts_suppressed_total", self._cooldown.suppressed)
-        self._metrics.set("alerts_repeated_total", self._cooldown.repeated)
+        self._metrics.set(metric_names.ALERTS_SUPPRESSED, self._cooldown.suppressed)
+        self._metrics.set(metric_names.ALERTS_REPEATED, self._cooldown.repeated)
 
     def joined(self) -> None:
         """A router knows this bridge: what another one accepted a moment before it ended is raised again."""
         again = self._accepted.take_other(self._router.epoch)
         if again:
             _log.info("alerts are raised again to a new router", alerts=len(again))
-            self._metrics.count("alerts_raised_again_total", len(again))
+            self._metrics.count(metric_names.ALERTS_RAISED_AGAIN, len(again))
             self._again.extendleft(reversed(again))
             self._empty.clear()
             self._some.set()
@@ -135,7 +135,7 @@ class AlertSender:
 
     def refused(self, reason: str) -> None:
         """Count something that was to be an alert and is none."""
-        self._metrics.count("alerts_refused_total")
+        self._metrics.count(metric_names.ALERTS_REFUSED)
         self._warn("an alert of the ML service was refused", reason=self._scrub(reason)[:200])
 
     async def close(self, timeout_s: float) -> None:
@@ -185,7 +185,7 @@ class AlertSender:
         match reply:
             case AcceptedReply():
                 if reply.duplicate and raised.accepted_at is None:
-                    self._metrics.count("alerts_duplicate_total")
+                    self._metrics.count(metric_names.ALERTS_DUPLICATE)
                 at = raised.accepted_at or reply.at or None
                 self._accepted.add(replace(raised, accepted_at=at), epoch, time.monotonic())
                 _log.debug("alert accepted", alert=raised.alert.id, stream=raised.alert.stream_id)
@@ -204,7 +204,7 @@ class AlertSender:
         if found is None:
             return 0
         self._ring.keep(found)
-        self._metrics.set("ml_ring_bytes", self._ring.bytes)
+        self._metrics.set(metric_names.ML_RING_BYTES, self._ring.bytes)
         return found.term
 
     def _send_picture(self, raised: Raised) -> None:
@@ -214,7 +214,7 @@ class AlertSender:
             return
         found = self._ring.find(alert.stream_id, alert.frame_id, raised.term)
         if found is not None and self._router.send_frame(*found.bus_parts(FOR_ALERT)):
-            self._metrics.count("alert_pictures_total")
+            self._metrics.count(metric_names.ALERT_PICTURES)
             self._pictures_sent[key] = None
             if len(self._pictures_sent) > MAX_PICTURES_KNOWN:
                 self._pictures_sent.popitem(last=False)

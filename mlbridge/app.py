@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from watchout.common import log, service
+from watchout.common import log, metric_names, service
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import FromRouter, Hello, Message
 from watchout.common.bus.transport import OpenMemberTransport
@@ -52,7 +52,7 @@ class Bridge:
         """Join the router, whenever it comes."""
         settings = self._settings
         target = open_target(settings)
-        self._metrics.set("ml_configured", 0 if target is None else 1)
+        self._metrics.set(metric_names.ML_CONFIGURED, 0 if target is None else 1)
         self._link = link = BusClient(
             Hello(
                 kind="mlbridge",
@@ -149,7 +149,7 @@ class Bridge:
             self._outbox.joined()
 
     def _lost(self) -> None:
-        self._metrics.count("router_lost_total")
+        self._metrics.count(metric_names.ROUTER_LOST)
         _log.warning("the router is away; alerts wait for it")
         if self._outbox is not None:
             self._outbox.lost()
@@ -159,7 +159,7 @@ class Bridge:
             self._feed.tell_figures()
         bad = self._feed.bad_messages if self._feed is not None else 0
         bad += self._link.bad_messages if self._link is not None else 0
-        self._metrics.set("bus_bad_messages_total", bad)
+        self._metrics.set(metric_names.BUS_BAD_MESSAGES, bad)
         return self._metrics.read()
 
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from watchout.common import log, supervisor
+from watchout.common import log, metric_names, supervisor
 from watchout.common.alerts.model import STREAM_ID, AlertFault
 from watchout.common.bus.frames import decode_frame
 from watchout.common.bus.messages import MAX_COVERAGE_ROWS, BadFrame, CoverageReport
@@ -182,9 +182,9 @@ class Dispatcher:
         if not STREAM_ID.match(frame.stream_id):
             self.bad_messages += 1
             return
-        self._metrics.count("frames_in_total")
-        self._metrics.count("frames_from_bus_total")
-        self._metrics.count("frame_bytes_in_total", frame.size_bytes)
+        self._metrics.count(metric_names.FRAMES_IN)
+        self._metrics.count(metric_names.FRAMES_FROM_BUS)
+        self._metrics.count(metric_names.FRAME_BYTES_IN, frame.size_bytes)
         try:
             size = len(frame.picture)
         except FrameFault as fault:
@@ -205,33 +205,33 @@ class Dispatcher:
         serving = endpoints.each[endpoints.in_use]
         p50, p99 = self._latencies.quantiles(now, 0.5, 0.99)
         for name, value in (
-            ("ml_frames_replaced_total", counts.replaced),
-            ("ml_frames_too_old_total", counts.too_old),
-            ("ml_frames_away_total", counts.away),
-            ("ml_frames_over_bytes_total", counts.over_bytes),
-            ("ml_frames_backed_off_total", counts.backed_off),
-            ("ml_refusals_total", counts.refused),
-            ("ml_streams_refused", len(self._backed_off)),
-            ("ml_in_flight_bytes", scheduler.in_flight_bytes),
-            ("ml_frames_forgotten_total", counts.forgotten),
-            ("ml_frames_waiting", scheduler.waiting),
-            ("ml_answers_late_total", counts.late),
-            ("ml_probe_copies_total", counts.copies),
-            ("ml_in_flight", scheduler.in_flight),
-            ("ml_in_flight_limit", serving.limiter.limit),
-            ("ml_latency_p50_seconds", round(p50, 6)),
-            ("ml_latency_p99_seconds", round(p99, 6)),
-            ("ml_breaker_state", first.breaker.state),
-            ("ml_breaker_opened_total", first.breaker.opened),
-            ("ml_endpoint", endpoints.in_use),
-            ("ml_streams", self._covered.streams),
-            ("ml_coverage_mean", round(self._covered.mean, 4)),
-            ("ml_coverage_min", round(self._covered.least, 4)),
+            (metric_names.ML_FRAMES_REPLACED, counts.replaced),
+            (metric_names.ML_FRAMES_TOO_OLD, counts.too_old),
+            (metric_names.ML_FRAMES_AWAY, counts.away),
+            (metric_names.ML_FRAMES_OVER_BYTES, counts.over_bytes),
+            (metric_names.ML_FRAMES_BACKED_OFF, counts.backed_off),
+            (metric_names.ML_REFUSALS, counts.refused),
+            (metric_names.ML_STREAMS_REFUSED, len(self._backed_off)),
+            (metric_names.ML_IN_FLIGHT_BYTES, scheduler.in_flight_bytes),
+            (metric_names.ML_FRAMES_FORGOTTEN, counts.forgotten),
+            (metric_names.ML_FRAMES_WAITING, scheduler.waiting),
+            (metric_names.ML_RESULTS_LATE, counts.late),
+            (metric_names.ML_PROBE_COPIES, counts.copies),
+            (metric_names.ML_IN_FLIGHT, scheduler.in_flight),
+            (metric_names.ML_IN_FLIGHT_LIMIT, serving.limiter.limit),
+            (metric_names.ML_LATENCY_P50_SECONDS, round(p50, 6)),
+            (metric_names.ML_LATENCY_P99_SECONDS, round(p99, 6)),
+            (metric_names.ML_BREAKER_STATE, first.breaker.state),
+            (metric_names.ML_BREAKER_OPENED, first.breaker.opened),
+            (metric_names.ML_ENDPOINT, endpoints.in_use),
+            (metric_names.ML_STREAMS, self._covered.streams),
+            (metric_names.ML_COVERAGE_MEAN, round(self._covered.mean, 4)),
+            (metric_names.ML_COVERAGE_MIN, round(self._covered.least, 4)),
         ):
             metrics.set(name, float(value))
         for fallback in endpoints.each[1:]:
-            metrics.set("ml_fallback_breaker_state", float(fallback.breaker.state))
-            metrics.set("ml_fallback_breaker_opened_total", fallback.breaker.opened)
+            metrics.set(metric_names.ML_FALLBACK_BREAKER_STATE, float(fallback.breaker.state))
+            metrics.set(metric_names.ML_FALLBACK_BREAKER_OPENED, fallback.breaker.opened)
 
     async def close(self, timeout_s: float) -> None:
         """Take no more frames, give requests under way `timeout_s`, then let go of the targets."""
@@ -253,7 +253,7 @@ class Dispatcher:
             await target.close()
 
     def _undecodable(self, frame: Frame, reason: str) -> None:
-        self._metrics.count("frames_undecodable_total")
+        self._metrics.count(metric_names.FRAMES_UNDECODABLE)
         if frame.declared_opaque or frame.stream_id in self._bad_streams:
             return
         if self._report(BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason[:1024])):
@@ -294,7 +294,7 @@ class Dispatcher:
             self._said(said, None)
 
     def _count_unusable(self, reason: str) -> None:
-        self._metrics.count("ml_answers_unusable_total")
+        self._metrics.count(metric_names.ML_RESULTS_UNUSABLE)
         self._unusable += 1
         now = self._loop.time()
         if now - self._unusable_at >= TOLD_EVERY_S:
@@ -326,9 +326,9 @@ class Dispatcher:
         self._set_timer()
 
     def _start(self, command: SendFrame[Frame]) -> None:
-        self._metrics.count("ml_requests_total")
+        self._metrics.count(metric_names.ML_REQUESTS)
         if command.endpoint:
-            self._metrics.count("ml_fallback_requests_total")
+            self._metrics.count(metric_names.ML_FALLBACK_REQUESTS)
         if not command.copy and self._sent is not None:
             self._sent(command.frame)
         self._idle.clear()
@@ -353,7 +353,7 @@ class Dispatcher:
             age_s = self._loop.time() - command.came_at
             if self._answered(command, started):
                 if age_s > self._max_age_s:
-                    self._metrics.count("ml_answers_stale_total")
+                    self._metrics.count(metric_names.ML_RESULTS_STALE)
                 if values:
                     self._said(values, command.frame, age_ms=max(0, round(age_s * 1000)))
         self._turn()
@@ -373,9 +373,10 @@ class Dispatcher:
             return False
         latency = time.perf_counter() - started
         self._latencies.add(latency, now)
-        smoothed = self._metrics.values["ml_latency_seconds"]
+        smoothed = self._metrics.values[metric_names.ML_LATENCY_SECONDS]
         self._metrics.set(
-            "ml_latency_seconds", round(smoothed + LATENCY_WEIGHT * (latency - smoothed) if smoothed else latency, 6)
+            metric_names.ML_LATENCY_SECONDS,
+            round(smoothed + LATENCY_WEIGHT * (latency - smoothed) if smoothed else latency, 6),
         )
         return True
 
@@ -400,7 +401,7 @@ class Dispatcher:
         service = self._targets[endpoint].shown_as
         reason = self._scrub(reason)[:200]
         if timeout:
-            self._metrics.count("ml_timeouts_total")
+            self._metrics.count(metric_names.ML_TIMEOUTS)
         if blame is Blame.FRAME:
             refused = self._telling.refused(stream, now)
             if refused is not None:
@@ -412,6 +413,6 @@ class Dispatcher:
                 self._telling.unnamed = 0
             return
         if not unusable:
-            self._metrics.count("ml_failures_total")
+            self._metrics.count(metric_names.ML_FAILURES)
         if blame is Blame.SERVICE and self._outages[endpoint].failed(now, reason):
             _log.warning("the ML service fails, video goes on", service=service, reason=reason)

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import Final
 
-from watchout.common import clock, log, supervisor
+from watchout.common import clock, log, metric_names, supervisor
 from watchout.common.bus.frames import FOR_ALERT, read_frame_head
 from watchout.common.bus.membership import HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
@@ -295,7 +295,7 @@ class Router:
             fresh = self._book.accept(alert, at, owner=owner, term=body.term, json=json)
         receivers = 0
         if fresh:
-            self._metrics.count("alerts_total")
+            self._metrics.count(metric_names.ALERTS)
             number = self._log_of_alerts.add(alert, json, at, now)
             members, receivers = self._streams.alert_receivers(alert.stream_id)
             for receiver in members:
@@ -304,7 +304,7 @@ class Router:
             if self._outlet is not None:
                 self._outlet.offer(alert)
         else:
-            self._metrics.count("alerts_duplicate_total")
+            self._metrics.count(metric_names.ALERTS_DUPLICATE)
         self._send(
             member, AcceptedReply(request=body.request, id=alert.id, duplicate=not fresh, receivers=receivers, at=at)
         )
@@ -320,7 +320,7 @@ class Router:
             return
         for logged in missed:
             if member in self._streams.alert_receivers(logged.stream_id)[0]:
-                self._metrics.count("alerts_told_again_total")
+                self._metrics.count(metric_names.ALERTS_REDELIVERED)
                 self._send(member, AlertNotification(alert=logged.alert, number=logged.number, at=logged.at))
         self._behind[member] = missed[-1].number
         self._loop.call_soon(self._tell_missed, member)
@@ -334,7 +334,7 @@ class Router:
         if head.to == FOR_ALERT:
             now = self._loop.time()
             if self._pictures.put(head.stream, (head.term, head.frame_id), data, len(data), now):
-                self._metrics.count("alert_pictures_total")
+                self._metrics.count(metric_names.ALERT_PICTURES)
             return
         assert self._bus is not None
         for member in self._streams.route(head, self._loop.time()):
@@ -342,7 +342,7 @@ class Router:
                 self._bus.send_frame(member, data)
 
     def _bad(self, what: str, error: BusError, member: bytes = b"") -> None:
-        self._metrics.count("bus_bad_messages_total")
+        self._metrics.count(metric_names.BUS_BAD_MESSAGES)
         now = self._loop.time()
         if now - self._warned > WARN_EVERY_S:
             self._warned = now

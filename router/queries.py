@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import assert_never
 
+from watchout.common import metric_names
 from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import (
     AlertFrameRow,
@@ -79,7 +80,7 @@ class QueryHandler:
     def _stats(self, now: float, now_ms: int, *, syncing: bool) -> StatsReply:
         self._update_metrics()
         metrics = self.metrics.read()
-        metrics["bus_bad_messages_total"] = metrics.get("bus_bad_messages_total", 0) + self.bus.malformed
+        metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.bus.malformed
         return stats.stats_reply(
             router=RouterStats(
                 epoch=self.epoch,
@@ -98,20 +99,20 @@ class QueryHandler:
     def _update_metrics(self) -> None:
         """Copy counts that other parts keep into the router's metrics."""
         metrics, members = self.metrics, self.members.all()
-        metrics.set("members", len(members))
-        metrics.set("streams", len(self.streams))
-        metrics.set("stream_reservations", self.streams.reserved_count)
-        metrics.values["stream_reservations_evicted_total"] = self.streams.reserved_evicted
-        metrics.set("stream_reservations_unsaved", self.reservations.failing)
-        metrics.set("alert_picture_bytes", self.pictures.bytes)
-        metrics.set("recent_alert_bytes", self.alerts.size_bytes)
-        metrics.values["recent_alerts_evicted_total"] = self.alerts.evicted
-        metrics.values["frames_old_term_total"] = self.streams.old_term_frames
-        metrics.values["frames_routed_total"] = self.bus.frames_sent
-        metrics.values["frames_skipped_bus_total"] = self.bus.frames_dropped
+        metrics.set(metric_names.MEMBERS, len(members))
+        metrics.set(metric_names.STREAMS, len(self.streams))
+        metrics.set(metric_names.STREAM_RESERVATIONS, self.streams.reserved_count)
+        metrics.values[metric_names.STREAM_RESERVATIONS_EVICTED] = self.streams.reserved_evicted
+        metrics.set(metric_names.STREAM_RESERVATIONS_UNSAVED, self.reservations.failing)
+        metrics.set(metric_names.ALERT_PICTURE_BYTES, self.pictures.bytes)
+        metrics.set(metric_names.RECENT_ALERT_BYTES, self.alerts.size_bytes)
+        metrics.values[metric_names.RECENT_ALERTS_EVICTED] = self.alerts.evicted
+        metrics.values[metric_names.FRAMES_OLD_TERM] = self.streams.old_term_frames
+        metrics.values[metric_names.FRAMES_ROUTED] = self.bus.frames_sent
+        metrics.values[metric_names.FRAMES_DROPPED_BUS] = self.bus.frames_dropped
         if self.bus.refused is not None:
-            metrics.set("remote_members", sum(self.bus.is_remote(m.id) for m in members))
-            metrics.values["remote_refused_total"] = self.bus.refused
+            metrics.set(metric_names.REMOTE_MEMBERS, sum(self.bus.is_remote(m.id) for m in members))
+            metrics.values[metric_names.REMOTE_REFUSED] = self.bus.refused
 
     def _own_report(self, now: float) -> ProcessReport:
         report = ProcessReport(

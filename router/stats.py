@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from watchout.common import metric_names
 from watchout.common.bus.reply_records import MemberRow, ProcessReport, RouterStats, StatsReply, StreamRow, WebhookStats
 from watchout.router.members import Members
 from watchout.router.streams.registry import Streams
@@ -32,7 +33,7 @@ def stats_reply(
 
     """
     everybody, coverage = members.all(), members.coverage()
-    connections = sum(int(m.metrics.get("sockets", 0)) for m in everybody if m.hello.kind == "gateway")
+    connections = sum(int(m.metrics.get(metric_names.SOCKETS, 0)) for m in everybody if m.hello.kind == "gateway")
     return StatsReply(
         router=router,
         members=[
@@ -95,9 +96,9 @@ def process_reports(
 def with_limits(report: ProcessReport, metrics: Mapping[str, float]) -> ProcessReport:
     """Add to a report the process's descriptors and the connections that it takes, as far as its metrics have them."""
     fields = {
-        "open_files": "descriptors_open",
-        "open_files_limit": "descriptors_limit",
-        "connections_limit": "connections_limit",
+        "open_files": metric_names.DESCRIPTORS_OPEN,
+        "open_files_limit": metric_names.DESCRIPTORS_LIMIT,
+        "connections_limit": metric_names.CONNECTIONS_LIMIT,
     }
     found = {field: int(metrics[name]) for field, name in fields.items() if name in metrics}
     return msgspec.structs.replace(report, **found)

@@ -18,6 +18,7 @@ from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import StatsReply
 from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.metrics import with_former_names
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 from watchout.ctl.environment import Failure, home_option, read_environment, run
@@ -50,12 +51,12 @@ async def _show(settings: Settings, *, as_json: bool, every_s: float | None, row
         if every_s is None:
             body = await _ask(link)
             if as_json:
-                click.echo(msgspec.json.encode(body))
+                click.echo(_json(body))
             else:
                 console.print(render(body, width=console.width, rows=rows, own_id=link.member_id.hex()))
         elif as_json:
             while True:
-                click.echo(msgspec.json.encode(await _ask(link)))
+                click.echo(_json(await _ask(link)))
                 await asyncio.sleep(every_s)
         else:
             await _watch(link, console, every_s, rows)
@@ -86,6 +87,19 @@ def _fitting(rows: int, body: StatsReply, console: Console) -> int:
     processes = min(len(body.members) + 1, MAX_PROCESSES)
     bridges = min(sum(member.kind == "mlbridge" for member in body.members), MAX_PROCESSES)
     return max(3, min(rows, console.height - processes - 8 - (bridges + 2 if bridges else 0)))
+
+
+def _json(reply: StatsReply) -> bytes:
+    """Encode the router's reply, with the former names of renamed metrics beside the new ones."""
+    return msgspec.json.encode(
+        msgspec.structs.replace(
+            reply,
+            router=msgspec.structs.replace(reply.router, metrics=with_former_names(reply.router.metrics)),
+            members=[
+                msgspec.structs.replace(member, metrics=with_former_names(member.metrics)) for member in reply.members
+            ],
+        )
+    )
 
 
 async def _ask(link: BusClient) -> StatsReply:

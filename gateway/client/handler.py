@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import Final, assert_never
 
-from watchout.common import log
+from watchout.common import log, metric_names
 from watchout.common.alerts import model
 from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.bus.reply_records import RecentAlertRow
@@ -105,7 +105,7 @@ class ClientHandler:
 
     def hear(self, data: bytes, now: float, *, text: bool) -> None:
         """A whole message came."""
-        self._context.metrics.values["messages_in_total"] += 1
+        self._context.metrics.values[metric_names.MESSAGES_IN] += 1
         clock_ms = now_ms()
         self._heard((self.session.text if text else self.session.binary)(data, now, clock_ms), now, clock_ms)
 
@@ -122,7 +122,7 @@ class ClientHandler:
         if taken is None:
             return False
         message, begin, end, timestamp, codec, size_bytes, more = taken
-        self._context.metrics.values["messages_in_total"] += 1
+        self._context.metrics.values[metric_names.MESSAGES_IN] += 1
         if (commands := session.plain(size_bytes, now, clock_ms)) is not None:
             self.run(commands)
         else:
@@ -168,7 +168,7 @@ class ClientHandler:
 
     def session_ended(self) -> None:
         """The session behind this socket is no more."""
-        self._context.metrics.count("closed_session_ended_total")
+        self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
         self.run(self.session.session_ended(now_ms()))
 
     def right_lost(self, stream: str) -> None:
@@ -247,7 +247,7 @@ class ClientHandler:
 
     def _refused(self) -> None:
         """Leave a trace of who tried what he has no right to: all of it in the figures, once a socket in the log."""
-        self._context.metrics.count("unauthorized_total", self.session.unauthorized)
+        self._context.metrics.count(metric_names.UNAUTHORIZED, self.session.unauthorized)
         self.session.unauthorized = 0
         if not self._audited and self.session.identity is not None:
             self._audited = True
@@ -255,7 +255,7 @@ class ClientHandler:
 
     def _close(self, command: Close) -> None:
         if command.code is CloseCode.POLICY and command.reason == ABUSE:
-            self._context.metrics.count("closed_abuse_total")
+            self._context.metrics.count(metric_names.CLOSED_ABUSE)
         self._socket.close(command.code, command.reason)
 
     def _unwatch(self, subscription: Subscription) -> None:
@@ -283,11 +283,11 @@ class ClientHandler:
         try:
             identity = await self._context.authenticator.verify(Token(token), lasting=True)
         except StoreUnavailable:
-            self._context.metrics.count("auth_unavailable_total")
+            self._context.metrics.count(metric_names.AUTH_UNAVAILABLE)
             self.run(self.session.store_unavailable(now_ms()))
             return
         if identity is None:
-            self._context.metrics.count("auth_refused_total")
+            self._context.metrics.count(metric_names.AUTH_REFUSED)
         if self._socket.closing:
             return
         self.run(self.session.verified(identity, now_ms()))
@@ -407,7 +407,7 @@ class ClientHandler:
         if identity is not None and self._context.alert_rates.take(identity.user_id, now):
             self._context.tasks.start(self._alert(command), "camera alert")
         else:
-            self._context.metrics.count("alerts_over_rate_total")
+            self._context.metrics.count(metric_names.ALERTS_OVER_RATE)
             self.run(self.session.alerts_over_rate(now, now_ms()))
 
     async def _alert(self, command: SendAlert) -> None:

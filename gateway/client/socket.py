@@ -20,7 +20,7 @@ from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from watchout.common import log
+from watchout.common import log, metric_names
 from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode
 from watchout.common.media.frames import Frame, FrameFault
@@ -297,7 +297,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def on_frame_evicted(self) -> None:
         """The frame of which this client has taken a part gives way to those of others: end it, to come back."""
         if not self._lost:
-            self._context.metrics.count("closed_slow_total")
+            self._context.metrics.count(metric_names.CLOSED_SLOW)
             _log.info("viewer closed, it did not take its frame, and too many wait")
             self._transport.abort()  # nothing can be said in the middle of a frame
 
@@ -515,7 +515,7 @@ class WebSocket(asyncio.BufferedProtocol):
             return
         if subscription.format == "binary" and not frame.has_binary:  # it replaces no picture that waits
             subscription.drop(DropReason.UNDECODABLE)
-            self._context.metrics.count("frames_undecodable_total")
+            self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
             self._context.router.undecodable(frame, frame.fault, now_ms())
             return
         if self._outbound_queue.offer_frame(subscription, frame, now):
@@ -535,7 +535,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if self.closing:
             return
         if wire.is_error(message):
-            self._context.metrics.count("client_errors_total")
+            self._context.metrics.count(metric_names.CLIENT_ERRORS)
         try:
             write = self._outbound_queue.offer_message(message)
         except OutboundQueueFull as full:
@@ -561,7 +561,7 @@ class WebSocket(asyncio.BufferedProtocol):
         try:
             return wire.frame_message(frame, subscription.format)
         except FrameFault as fault:
-            self._context.metrics.count("frames_undecodable_total")
+            self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
             self._context.router.undecodable(frame, str(fault), now_ms())
             return None
 
@@ -626,7 +626,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """This client does not take its alerts: end it, and let it come back for them."""
         if self.closing:
             return
-        self._context.metrics.count("closed_slow_total")
+        self._context.metrics.count(metric_names.CLOSED_SLOW)
         self._outbound_queue.blocked = False  # what still waits is not sent: the code tells the client to come back
         self._outbound_queue.clear_messages()
         if self._handler is not None:
@@ -702,10 +702,10 @@ class WebSocket(asyncio.BufferedProtocol):
             and not self.closing
             and not self._unfinished.keeps_up(self._received, now, waiting=True)
         ):
-            self._context.metrics.count("closed_stalled_total")
+            self._context.metrics.count(metric_names.CLOSED_STALLED)
             self._timed_out()
         elif now - self.heard_at > idle_s:
-            self._context.metrics.count("closed_idle_total")
+            self._context.metrics.count(metric_names.CLOSED_IDLE)
             self._transport.abort()
         elif (
             now - max(self.heard_at, self._pinged_at) > idle_s / 4 and self._protocol.state is OPEN and not self.closing

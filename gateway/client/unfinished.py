@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from watchout.common import metric_names
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.common.toolbox.budget import ByteBudget
@@ -44,7 +45,7 @@ class Unfinished:
             self._strangers.release(holder)
             gave_way = self._users.hold(holder, user, size_bytes)
         for each in gave_way:
-            self._metrics.count("closed_unfinished_total")
+            self._metrics.count(metric_names.CLOSED_UNFINISHED)
             each.give_way()
 
     def release(self, holder: Holder) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from watchout.common import metric_names
 from watchout.common.alerts import model
 from watchout.common.alerts.model import ALERT_ID, AlertFault
 from watchout.common.bus.reply_records import AlertFrameRow
@@ -180,7 +181,7 @@ class AlertIntake:
                 for draft, new_id in zip(drafts, ids, strict=True)
             ]
         except AlertFault as fault:
-            self._context.metrics.count("alerts_refused_total")
+            self._context.metrics.count(metric_names.ALERTS_REFUSED)
             raise HttpError(400, "INVALID_MESSAGE", f"not one alert was taken: {fault}") from None
 
     def _check_rate(self, count: int) -> None:
@@ -188,7 +189,7 @@ class AlertIntake:
         rates = self._context.service_alert_rate
         if not count or rates.take("", asyncio.get_running_loop().time(), count):
             return
-        self._context.metrics.count("alerts_over_rate_total", count)
+        self._context.metrics.count(metric_names.ALERTS_OVER_RATE, count)
         rate, wait_s = self._context.settings.service_alert_rate, rates.wait_s(count)
         text = f"more than {rate:g} alerts per second came here, send them again after {wait_s:.1f} s"
         raise HttpError(429, "RATE_LIMITED", text, {"Retry-After": str(math.ceil(wait_s))})

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from aiohttp import web
 
-from watchout.common import log
+from watchout.common import log, metric_names
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.errors import ErrorCode, StoreUnavailable
 from watchout.gateway.authorization import Right
@@ -91,7 +91,7 @@ class UserAuth:
 
     def count_unauthorized(self) -> None:
         """Count a request for what the user may not have."""
-        self._context.metrics.count("unauthorized_total")
+        self._context.metrics.count(metric_names.UNAUTHORIZED)
 
 
 class StatsAuth:
@@ -163,7 +163,7 @@ class ServiceAuth:
         self._replays.accept(signed.id, alert_ids, asyncio.get_running_loop().time())
 
     def _refuse(self, fault: WebhookFault) -> HttpError:
-        self._context.metrics.count("auth_refused_total")
+        self._context.metrics.count(metric_names.AUTH_REFUSED)
         _log.debug("POST /alerts refused", reason=fault.reason)
         return HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token or a valid signature", CHALLENGE)
 

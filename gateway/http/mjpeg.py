@@ -15,6 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
+from watchout.common import metric_names
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.gateway.context import Context
@@ -118,7 +119,7 @@ class Mjpeg:
             elif loop.time() < silence.until or self._ended:
                 pass
             elif self._shown is not None:
-                self._context.metrics.count("mjpeg_parts_repeated_total")
+                self._context.metrics.count(metric_names.MJPEG_PARTS_REPEATED)
                 await self._send_part(self._shown, response)
                 silence.same_part(loop.time())
             elif silence.waiting_line(loop.time()):
@@ -179,7 +180,7 @@ class Mjpeg:
 
     def _cannot_show(self, frame: Frame, fault: str) -> None:
         self._subscription.drop(DropReason.UNDECODABLE)
-        self._context.metrics.count("frames_undecodable_total")
+        self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
         self._context.router.undecodable(frame, fault, now_ms())
 
     def send_message(self, message: bytes) -> None:
@@ -194,7 +195,7 @@ class Mjpeg:
 
     def session_ended(self) -> None:
         """The session behind the request is no more."""
-        self._context.metrics.count("closed_session_ended_total")
+        self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
         self.end()
 
     def renewed(self, identity: Identity) -> None:

@@ -12,10 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from watchout.common.bus.reply_records import Figures, MemberRow, StatsReply
-from watchout.common.metrics import METRICS, OF
-
-#: The metric that has a second label beside the process.
-BY_TASK: Final = "task_failures_total"
+from watchout.common.metric_names import DECLARED, TASK_FAILURES
+from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
 
 TOTALS: Final = {
     "router_up": "1 when this gateway reaches the router.",
@@ -87,26 +85,33 @@ class _ProcessCollector(Collector):
         families: list[Metric] = []
         for name, value in self._totals.items():
             families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
-        for name, text in METRICS.items():
-            rows = list(self._rows(name))
-            if not rows:
-                continue
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            by_task = name == BY_TASK
-            family = kind(f"watchout_{name}", text, labels=["process", "task"] if by_task else ["process"])
-            for process, task, value in rows:
-                family.add_metric([process, task] if by_task else [process], value)
-            families.append(family)
+        for declaration in DECLARED.values():
+            families += self._families(declaration.name, declaration.kind, declaration.help)
+            if declaration.former_name is not None:
+                text = f"Deprecated, use watchout_{declaration.name}. {declaration.help}"
+                families += self._families(declaration.former_name, declaration.kind, text)
         return families
 
+    def _families(self, name: str, kind: str, text: str) -> Iterator[Metric]:
+        """Yield the family of one metric, if any process has it."""
+        rows = list(self._rows(name))
+        if not rows:
+            return
+        by_task = name == TASK_FAILURES
+        family_type = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        family = family_type(f"watchout_{name}", text, labels=["process", "task"] if by_task else ["process"])
+        for process, task, value in rows:
+            family.add_metric([process, task] if by_task else [process], value)
+        yield family
+
     def _rows(self, name: str) -> Iterator[tuple[str, str, float]]:
-        """Yield process, task and value of one metric; the task is empty for all but `BY_TASK`."""
+        """Yield process, task and value of one metric; the task is empty for all but `TASK_FAILURES`."""
         for process, values in self._processes.items():
             if name in values:
                 yield process, "", values[name]
-            if name == BY_TASK:
+            if name == TASK_FAILURES:
                 for key, value in values.items():
-                    metric, _, task = key.partition(OF)
+                    metric, _, task = key.partition(LABEL_SEPARATOR)
                     if task and metric == name:
                         yield process, task, value
 
@@ -122,12 +127,12 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, Figures]) -> bytes:
     processes: dict[str, Figures] = {}
     totals: dict[str, float] = {"router_up": 0}
     if stats is None:
-        processes[own[0]] = own[1]
+        processes[own[0]] = with_former_names(own[1])
     else:
-        processes["router"] = stats.router.metrics
+        processes["router"] = with_former_names(stats.router.metrics)
         for member in stats.members:
             if member.kind != "ctl":
-                processes[_label(member, processes)] = member.metrics
+                processes[_label(member, processes)] = with_former_names(member.metrics)
         totals = {
             "router_up": 1,
             "active_streams": len(stats.streams),

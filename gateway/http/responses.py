@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from watchout.common import metric_names
 from watchout.common.metrics import Metrics
 from watchout.common.toolbox.budget import ByteBudget, Share
 from watchout.gateway.error_response import error_body
@@ -101,11 +102,11 @@ class ResponseSender:
         evicted_before = self._budget.evicted
         try:
             if not share.grow(len(body)):
-                self._metrics.count("answers_refused_total")
+                self._metrics.count(metric_names.HTTP_RESPONSES_REFUSED)
                 text = "too many response bytes wait for you, read them and try again"
                 return HttpError(503, "OVERLOADED", text, RETRY).response()
-            self._metrics.count("answers_cut_total", self._budget.evicted - evicted_before)
-            self._metrics.set("answers_waiting_bytes", self._budget.total_bytes)
+            self._metrics.count(metric_names.HTTP_RESPONSES_CUT, self._budget.evicted - evicted_before)
+            self._metrics.set(metric_names.HTTP_RESPONSES_WAITING_BYTES, self._budget.total_bytes)
             await response.prepare(request)
             await response.write_eof()
             if connection is not None and connection.write_monitor is not None:
@@ -114,5 +115,5 @@ class ResponseSender:
             pass  # the client disconnected or was cut off
         finally:
             share.release()
-            self._metrics.set("answers_waiting_bytes", self._budget.total_bytes)
+            self._metrics.set(metric_names.HTTP_RESPONSES_WAITING_BYTES, self._budget.total_bytes)
         return response

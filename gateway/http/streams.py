@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import HttpVersion11, web
 
+from watchout.common import metric_names
 from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
@@ -80,7 +81,7 @@ class StreamPages:
         try:
             return picture_response(request, frame)
         except FrameFault as fault:
-            self._context.metrics.count("frames_undecodable_total")
+            self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
             self._context.router.undecodable(frame, str(fault), now_ms())
             raise HttpError(404, "NOT_FOUND", "the newest frame of this stream is no picture") from None
 

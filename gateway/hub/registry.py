@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from watchout.common import metric_names
 from watchout.common.bus.messages import Forward, StatusUpdate, StreamStatus
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import Sampler
+from watchout.common.metric_names import GaugeName
 from watchout.gateway import wire
 from watchout.gateway.hub.delivery import Delivery
 from watchout.gateway.hub.demand import Demand
@@ -252,10 +254,14 @@ class Hub:
         stream = self._streams.get(stream_id)
         return stream.last_frame_id if stream is not None else 0
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[GaugeName, int]:
         """Return the gauges of this gateway: publications, and subscriptions with video and with alerts."""
         alerts = self._alert_viewers + sum(p.wants_alerts for p in self._publications.values())
-        return {"cameras": len(self._publications), "video_viewers": self._video_viewers, "alert_viewers": alerts}
+        return {
+            metric_names.PUBLISHERS: len(self._publications),
+            metric_names.VIDEO_VIEWERS: self._video_viewers,
+            metric_names.ALERT_VIEWERS: alerts,
+        }
 
     # ── messages of the router ───────────────────────────────────────────────────────────────────────────────────
 

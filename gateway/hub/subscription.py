@@ -8,6 +8,7 @@ from typing import Final
 
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import Sampler
+from watchout.common.metric_names import FRAMES_DROPPED, CounterName
 from watchout.gateway.hub.waiting_frames import WaitingFrames
 from watchout.gateway.wire import Format
 from watchout.identity import Identity
@@ -35,9 +36,9 @@ class DropReason(enum.StrEnum):
     CODEC = "codec"
 
     @property
-    def metric(self) -> str:
-        """The name of the Prometheus counter of this reason, without the prefix `watchout_`."""
-        return f"frames_skipped_{self.value}_total"
+    def metric(self) -> CounterName:
+        """The counter of this reason."""
+        return FRAMES_DROPPED[self.value]
 
 
 class Subscription:

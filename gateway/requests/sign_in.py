@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from watchout.common import metric_names
 from watchout.common.errors import ErrorCode, StoreUnavailable
 from watchout.common.settings import Settings
 from watchout.common.toolbox.origins import of_url
@@ -103,18 +104,18 @@ async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> Signe
         return SignedIn()
     by_cookie = isinstance(credential, Cookie)
     if by_cookie and (fault := page_fault(sender, context.settings, handshake=handshake)) is not None:
-        context.metrics.count("origin_refused_total")
+        context.metrics.count(metric_names.ORIGIN_REFUSED)
         return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: {fault}"))
     try:
         identity = await context.authenticator.verify(credential, lasting=handshake)
     except StoreUnavailable:
-        context.metrics.count("auth_unavailable_total")
+        context.metrics.count(metric_names.AUTH_UNAVAILABLE)
         if by_cookie:
             why = f"{_NOT_USED}: sessions cannot be checked now, try again"
             return SignedIn(ignored=IgnoredCookie(why, ErrorCode.AUTH_UNAVAILABLE))
         return SignedIn(unavailable=True)
     if identity is None:
-        context.metrics.count("auth_refused_total")
+        context.metrics.count(metric_names.AUTH_REFUSED)
         if by_cookie:
             return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: it is not good, or its session has ended"))
         return SignedIn(refused=True)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from watchout.common import clock, log
+from watchout.common import clock, log, metric_names
 from watchout.common.alerts.model import Alert
 from watchout.common.alerts.webhook_signature import sign, webhook_id_of
 from watchout.common.bus.reply_records import DeadAlertRow, WebhookStats
@@ -136,11 +136,11 @@ class WebhookSender:
             self._idle.set()
         else:
             self._idle.clear()
-        self._metrics.set("alert_webhook_sent_total", self._deliveries.sent)
-        self._metrics.set("alert_webhook_retries_total", self._deliveries.retries)
-        self._metrics.set("alert_webhook_dead_total", self._deliveries.dead)
-        self._metrics.set("alert_webhook_waiting", self._deliveries.waiting)
-        self._metrics.set("alert_webhook_disabled", self._deliveries.disabled)
+        self._metrics.set(metric_names.ALERT_WEBHOOK_SENT, self._deliveries.sent)
+        self._metrics.set(metric_names.ALERT_WEBHOOK_RETRIES, self._deliveries.retries)
+        self._metrics.set(metric_names.ALERT_WEBHOOK_DEAD, self._deliveries.dead)
+        self._metrics.set(metric_names.ALERT_WEBHOOK_WAITING, self._deliveries.waiting)
+        self._metrics.set(metric_names.ALERT_WEBHOOK_DISABLED, self._deliveries.disabled)
 
     async def _deliver(self, delivery: Delivery) -> None:
         status, retry_after, reason = 0, None, ""

@@ -22,7 +22,7 @@ import pytest
 from tests.kit.clients import JPEG, TEXT, Clients, base64_of, eventually, web_socket_frame
 from tests.kit.fillers import COLUMNS_WITHIN, FILLERS, NEEDS, Scene, compressed_fragment, rows, unfinished
 from tests.kit.processes import BIN, Watchout
-from watchout.common.metrics import METRICS
+from watchout.common.metric_names import DECLARED
 from watchout.common.settings import table
 
 NAMES = ("router", "gateway", "mlbridge")
@@ -50,7 +50,7 @@ def test_every_row_of_the_table_is_whole_and_has_its_filler() -> None:
     for row in found:
         assert all(row.values()), row
         metrics = [word.strip("`") for word in row["metric"].split(", ")]
-        assert set(metrics) - {"–"} <= set(METRICS), row
+        assert set(metrics) - {"–"} <= set(DECLARED), row
 
 
 def test_every_row_of_what_is_filled_within_has_a_bound_of_the_code_and_a_unit_test() -> None:
@@ -58,7 +58,7 @@ def test_every_row_of_what_is_filled_within_has_a_bound_of_the_code_and_a_unit_t
     units = {"MiB": 1 << 20, "KiB": 1 << 10, "s": 1, "": 1}
     for row in rows("bounds within", COLUMNS_WITHIN):
         assert all(row.values()), row
-        assert {word.strip("`") for word in row["metric"].split(", ")} - {"–"} <= set(METRICS), row
+        assert {word.strip("`") for word in row["metric"].split(", ")} - {"–"} <= set(DECLARED), row
         assert re.fullmatch(r"(`test_\w+`(, )?)+", row["held by"]), row
         constants = re.findall(r"`([a-z_.]+)\.([A-Z_]+)` = ([\d ]*[\d.]*\d) ?(MiB|KiB|s|)", row["bound"])
         assert row["bound"].count(" = ") == len(constants), row

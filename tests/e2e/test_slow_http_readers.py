@@ -53,15 +53,15 @@ async def test_a_hundred_readers_that_read_nothing_hold_little_and_are_ended(wat
         async def figure(name: str) -> float:
             return (await gateway_figures(started.url)).get(name, 0.0)
 
-        await eventually(lambda: figure("answers_refused_total"), ENDED_S)
-        assert await figure("answers_waiting_bytes") <= 17 * MIB
+        await eventually(lambda: figure("http_responses_refused_total"), ENDED_S)
+        assert await figure("http_responses_waiting_bytes") <= 17 * MIB
         assert own_memory_bytes(gateway.pid) - before < 100 * MIB
         # Somebody else asks, and is answered, meanwhile.
         other = started.token("alice")
         assert (await http(f"{started.url}/alerts", token=other)).status == 200
 
         async def nothing_waits() -> bool:
-            return await figure("answers_waiting_bytes") < len(whole.body)  # this very answer waits
+            return await figure("http_responses_waiting_bytes") < len(whole.body)  # this very answer waits
 
         await eventually(nothing_waits, ENDED_S)
 

@@ -1,7 +1,7 @@
 """What the lanes promise (docs/backpressure.md), against the real processes: viewers that are slow, stop or vanish.
 
 Each time somebody watches the same stream beside them who must not notice. Which frames were on the wire when is asked
-of `/metrics`: every frame that is offered to a viewer is sent, waits, or is counted as skipped, and the sum is exact.
+of `/metrics`: every frame that is offered to a viewer is sent, waits, or is counted as dropped, and the sum is exact.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def test_whatever_a_reader_does_it_gets_the_newest_frame_and_its_neighbour
         if how != "has a tiny buffer":
             assert len(ids) < number, "all of it was on the wire: this reader was never slow"
         metrics = await show.settled(show.shown + number)
-    assert metrics.get("frames_skipped_slow_total", 0) == number - len(ids)
+    assert metrics.get("frames_dropped_slow_total", 0) == number - len(ids)
 
 
 @pytest.mark.parametrize("how", ["reads 1 kB/s", "stops"])
@@ -138,7 +138,7 @@ async def test_frames_of_16_mib_beside_a_slow_reader_reach_its_neighbour_and_a_b
             await show.camera.show_binary(show.pictures[n])
             await show.seen(n)
         metrics = await show.settled(4 + 3)
-        assert metrics["frames_skipped_slow_total"] == 2
+        assert metrics["frames_dropped_slow_total"] == 2
         await show.camera.show_binary(bytes(limit + 1))
         assert await show.camera.closed(COMES_S) == 1009
         reader.bytes_per_s = None
@@ -171,13 +171,13 @@ async def test_every_frame_that_anybody_was_to_get_was_sent_or_is_counted_with_i
         for viewer in (rarely, never_acks, wants_pictures):
             await viewer.leave()
     await show.settled(len(everybody) * number)
-    assert metrics["frames_skipped_rate_total"] == number - len(rarely.frames)
-    assert metrics["frames_skipped_window_total"] == number - len(never_acks.frames)
-    assert metrics["frames_skipped_undecodable_total"] >= number / 10
+    assert metrics["frames_dropped_rate_total"] == number - len(rarely.frames)
+    assert metrics["frames_dropped_window_total"] == number - len(never_acks.frames)
+    assert metrics["frames_dropped_undecodable_total"] >= number / 10
     assert len(wants_pictures.frames) == number - number / 10
-    assert metrics["frames_skipped_slow_total"] > number
-    assert (await show.since())["frames_skipped_gone_total"] == 2
-    expected = {why: metrics[f"frames_skipped_{why}_total"] for why in ("rate", "window", "undecodable", "slow")}
+    assert metrics["frames_dropped_slow_total"] > number
+    assert (await show.since())["frames_dropped_gone_total"] == 2
+    expected = {why: metrics[f"frames_dropped_{why}_total"] for why in ("rate", "window", "undecodable", "slow")}
 
     async def by_stream() -> bool:
         return await show.skipped() == {**expected, "gone": 2}

@@ -225,8 +225,8 @@ async def gateway_figures(url: str) -> dict[str, float]:
 
 def accounted(metrics: dict[str, float]) -> float:
     """Frames that were handed to viewers' sockets, or not, for a reason. Those of the bus are nobody's here."""
-    skipped = (value for name, value in metrics.items() if name.startswith("frames_skipped_") and "_bus_" not in name)
-    return metrics.get("frames_out_total", 0) + sum(skipped)
+    dropped = (value for name, value in metrics.items() if name.startswith("frames_dropped_") and "_bus_" not in name)
+    return metrics.get("frames_out_total", 0) + sum(dropped)
 
 
 def own_memory_bytes(pid: int) -> int:

@@ -15,7 +15,7 @@ from tests.integration.ctl.test_ml import FOOTAGE, listens
 from tests.kit.ctl_command import Ctl, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing
-from watchout.common.metrics import METRICS
+from watchout.common.metric_names import DECLARED
 from watchout.common.settings import table
 from watchout.ctl.ml.conformance import CHECKS
 from watchout.ctl.ml.pictures import SAMPLE
@@ -95,7 +95,7 @@ async def test_every_option_that_the_page_names_is_there(ctl: Ctl) -> None:
 def test_every_setting_figure_check_and_file_that_the_page_names_is_there() -> None:
     known = {spec.env for _, spec, _ in table()} | {"PATH", "PWD", "KEY", "HOST", "NAME", "PORT"}
     assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT)) - known == set()
-    assert set(re.findall(r"`((?:ml|alerts|remote)_\w+)`", TEXT)) - set(METRICS) == set()
+    assert set(re.findall(r"`((?:ml|alerts|remote)_\w+)`", TEXT)) - set(DECLARED) == set()
     assert [name for name in CHECKS if f"`{name}`" not in TEXT] == []
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", TEXT)]
     assert [link for link in links if not (PAGE.parent / link).exists()] == []

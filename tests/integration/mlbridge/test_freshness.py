@@ -16,7 +16,7 @@ from tests.kit.ml_stub import ALERT, MlStub
 from tests.kit.polling import until
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
-from watchout.common.metrics import METRICS
+from watchout.common.metric_names import DECLARED
 from watchout.common.settings import Settings
 from watchout.mlbridge.app import Bridge
 from watchout.mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
@@ -78,7 +78,7 @@ def bridge(home: Path, router: FakeRouter) -> Start:
 
 
 def metric(process: Bridge, name: str) -> float:
-    assert name in METRICS
+    assert name in DECLARED
     return process._read_figures().get(name, 0)
 
 
@@ -131,7 +131,7 @@ async def test_an_answer_to_a_frame_that_became_old_meanwhile_is_an_alert_and_co
     async with bridge(stub.url, ml_max_age_s=0.2) as process:
         router.push(Frame("a", 1, 1, term=1, picture=PICTURE))
         await until(lambda: router.told.alerts, PATIENCE_S)
-        assert metric(process, "ml_answers_stale_total") == 1
+        assert metric(process, "ml_results_stale_total") == 1
         assert metric(process, "ml_failures_total") == 0
 
 
@@ -240,7 +240,7 @@ async def test_coverage_and_latency_are_told_as_they_are(router: FakeRouter, stu
         counts = process._feed._scheduler.counts if process._feed else None
         assert counts is not None
         assert counts.offered == counts.sent + counts.not_sent + metric(process, "ml_frames_waiting")
-        assert set(process._read_figures()) <= set(METRICS)
+        assert set(process._read_figures()) <= set(DECLARED)
 
 
 async def test_a_stream_that_is_never_answered_is_told_as_not_covered(

@@ -468,7 +468,7 @@ def test_a_viewer_that_is_closed_by_its_first_status_leaves_nothing_behind(house
     screen.queue.offer_message(b"full")
     assert not screen.watch("door")
     assert house.hub.viewers_of("door") == []
-    assert house.hub.counts() == {"cameras": 1, "video_viewers": 0, "alert_viewers": 0}
+    assert house.hub.counts() == {"publishers": 1, "video_viewers": 0, "alert_viewers": 0}
     house.frame(publication)
     assert screen.frames == []
 
@@ -1160,7 +1160,7 @@ def test_what_is_here_is_counted(house: House) -> None:
     screen = Screen(house.hub)
     screen.watch("door")
     screen.watch("yard", video=False)
-    assert house.hub.counts() == {"cameras": 1, "video_viewers": 1, "alert_viewers": 3}
+    assert house.hub.counts() == {"publishers": 1, "video_viewers": 1, "alert_viewers": 3}
 
 
 @pytest.mark.parametrize(
@@ -1367,7 +1367,7 @@ class AnyHistory(RuleBasedStateMachine):
             assert not self.hub._streams
             assert not self.hub._publications
             assert list(self.hub.reports.snapshot(self.now)) == []
-            assert self.hub.counts() == {"cameras": 0, "video_viewers": 0, "alert_viewers": 0}
+            assert self.hub.counts() == {"publishers": 0, "video_viewers": 0, "alert_viewers": 0}
 
 
 def read_payload(wire: bytes) -> dict[str, Any]:
@@ -1602,7 +1602,7 @@ def test_counts_and_rates_are_those_of_who_is_here_whoever_came_and_went() -> No
             assert interest.max_fps == (None if None in rates else max((r for r in rates if r), default=None))
     for screen in here:
         screen.leave()
-    assert hub.counts() == {"cameras": 0, "video_viewers": 0, "alert_viewers": 0}
+    assert hub.counts() == {"publishers": 0, "video_viewers": 0, "alert_viewers": 0}
 
 
 def test_of_ten_thousand_streams_that_came_and_went_nothing_is_left_but_what_is_bounded() -> None:

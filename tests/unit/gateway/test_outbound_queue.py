@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from watchout.common.media.frames import Frame
-from watchout.common.metrics import METRICS
+from watchout.common.metric_names import DECLARED
 from watchout.common.settings import Settings
 from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
 from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
@@ -384,7 +384,7 @@ def test_what_was_skipped_is_told_once() -> None:
 
 def test_every_reason_has_a_figure_of_its_own() -> None:
     assert len({why.metric for why in DropReason}) == len(DropReason)
-    assert all(why.metric in METRICS for why in DropReason)
+    assert all(why.metric in DECLARED for why in DropReason)
 
 
 # ── all of it at once ────────────────────────────────────────────────────────────────────────────────────────────

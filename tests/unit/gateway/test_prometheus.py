@@ -29,3 +29,11 @@ def test_processes_of_one_name_and_one_process_id_are_not_lost() -> None:
     found = labels(page)
     assert len(found) == len(set(found)) == 5
     assert found[:2] == ["router", "gateway"]
+
+
+def test_a_renamed_metric_is_exported_under_both_names_for_one_release() -> None:
+    page = render_metrics(None, ("gateway", {"publishers": 2.0, "frames_dropped_slow_total": 5.0})).decode()
+    assert 'watchout_publishers{process="gateway"} 2.0' in page
+    assert 'watchout_cameras{process="gateway"} 2.0' in page
+    assert 'watchout_frames_skipped_slow_total{process="gateway"} 5.0' in page
+    assert "# HELP watchout_cameras Deprecated, use watchout_publishers." in page

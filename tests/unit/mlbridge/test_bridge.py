@@ -20,7 +20,7 @@ from tests.kit.ml_stub import ALERT, MlStub
 from tests.kit.polling import until
 from watchout.common.errors import ErrorCode
 from watchout.common.media.frames import Frame
-from watchout.common.metrics import METRICS
+from watchout.common.metric_names import DECLARED
 from watchout.common.settings import Settings
 from watchout.mlbridge.app import Bridge
 from watchout.mlbridge.dispatcher import Outage
@@ -140,7 +140,7 @@ async def test_a_frame_comes_to_the_service_and_its_alert_to_the_router(
         assert router.told.metrics["ml_latency_seconds"] > 0
         assert router.told.metrics["ml_in_flight"] == 0
         assert router.told.metrics["frames_from_bus_total"] == 1
-        assert set(process._read_figures()) <= set(METRICS)
+        assert set(process._read_figures()) <= set(DECLARED)
 
 
 async def test_the_services_own_id_is_kept(router: FakeRouter, stub: MlStub, bridge: Start) -> None:
@@ -284,7 +284,7 @@ async def test_what_is_no_alert_reaches_nobody_and_is_no_failure(
     async with bridge(stub.url) as process:
         await joined(router)
         router.push(frame("s", 1))
-        await until(lambda: metric(process, "ml_latency_seconds") or metric(process, "ml_answers_unusable_total"))
+        await until(lambda: metric(process, "ml_latency_seconds") or metric(process, "ml_results_unusable_total"))
         assert metric(process, "alerts_refused_total") == refused
         assert metric(process, "ml_failures_total") == 0
         stub.mode, stub.answer = "answer", {"alert": ALERT}
@@ -517,7 +517,7 @@ async def test_secrets_that_the_service_echoes_do_not_reach_the_log(
     async with bridge(url, ml_headers=(("X-Key", header),)) as process:
         await joined(router)
         router.push(frame("cam", 1))
-        await until(lambda: metric(process, "ml_answers_unusable_total") or metric(process, "alerts_refused_total"))
+        await until(lambda: metric(process, "ml_results_unusable_total") or metric(process, "alerts_refused_total"))
     assert [line for line in logs if "***" in str(line)]
     assert not [line for line in logs if "canary" in str(line)]
 

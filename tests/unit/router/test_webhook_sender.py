@@ -17,7 +17,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.reply_records import WebhookStats
 from watchout.common.errors import SettingsError
-from watchout.common.metrics import METRICS, Metrics
+from watchout.common.metric_names import DECLARED
+from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings, load
 from watchout.gateway.http.webhook_requests import read_headers
 from watchout.router.webhook.sender import WebhookSender
@@ -175,7 +176,7 @@ async def test_what_is_never_taken_is_given_up_and_visible(outlet: Make, receive
     assert (dead.alert_id, dead.stream_id, dead.reason) == ("a1", "cam-1", "it answered with status 500")
     metrics = found._metrics.values
     assert metrics["alert_webhook_dead_total"] == 1
-    assert set(metrics) <= set(METRICS)
+    assert set(metrics) <= set(DECLARED)
 
 
 async def test_an_id_with_a_full_stop_becomes_one_that_can_be_signed(outlet: Make, receiver: Receiver) -> None:
