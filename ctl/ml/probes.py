@@ -25,7 +25,8 @@ from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
 from watchout.common.toolbox.reach import reach
-from watchout.ctl.doctor.findings import SCRUBBED_CHARACTERS, Finding, ok, place, scrubbed, secrets_of, warning, wrong
+from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
+from watchout.ctl.doctor.scrubbing import SCRUBBED_CHARACTERS, scrubbed, secrets_of, visible_address
 from watchout.ctl.environment import Failure
 from watchout.ctl.ml import conformance
 from watchout.ctl.ml.conformance import Came, Load
@@ -87,7 +88,7 @@ async def examine(settings: Settings, pictures: Sequence[bytes], *, load_s: floa
 
 
 async def _reach(url: str) -> Finding:
-    at = place(url) or "the service"
+    at = visible_address(url) or "the service"
     reached = await reach(url, REACH_S)
     if not reached.fault:
         return ok("reachable", f"{at} takes connections.")

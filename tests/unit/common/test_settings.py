@@ -166,6 +166,19 @@ def test_every_socket_of_the_bus_fits_below_the_longest_home() -> None:
     assert max(len(name) + 1 for name in names) <= SOCKET_NAME_BYTES
 
 
+@pytest.mark.parametrize("host", ["localhost:3000", "127.0.0.1:3000", "[::1]:3000", ":3000"])
+def test_a_host_with_a_port_is_refused_and_the_setting_for_the_port_named(host: str) -> None:
+    (text,) = faults(WATCHOUT_HOST=host)
+    assert text == (
+        f"WATCHOUT_HOST is {host!r}, expected a host name or an IP address alone: the port is WATCHOUT_PORT"
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "::", "2001:db8::7", "watchout.example.com"])
+def test_a_host_name_and_addresses_of_both_families_are_taken(host: str) -> None:
+    assert load({"WATCHOUT_HOST": host}).host == host
+
+
 def test_a_file_in_the_homes_place_is_a_fault() -> None:
     (text,) = faults(WATCHOUT_HOME="/dev/null")
     assert text == "WATCHOUT_HOME is '/dev/null', expected a directory; a file of this name exists"

@@ -1,3 +1,5 @@
+"""No secret gets into the doctor's report."""
+
 from __future__ import annotations
 
 import string
@@ -7,41 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.settings import table
-from watchout.ctl.doctor.findings import (
-    Level,
-    is_local,
-    ok,
-    place,
-    scrubbed,
-    secrets_of,
-    summary,
-    warning,
-    worst,
-    wrong,
-)
-
-
-def test_the_worst_finding_decides() -> None:
-    assert worst([]) is Level.OK
-    assert worst([ok("a", "A."), warning("a", "A."), ok("a", "A.")]) is Level.WARNING
-    assert worst([warning("a", "A."), wrong("a", "A."), ok("a", "A.")]) is Level.WRONG
-
-
-def test_the_summary_counts_each_level() -> None:
-    assert summary([ok("a", "A."), warning("a", "A."), ok("a", "A.")]) == "0 wrong, 1 warning, 2 ok"
-    assert summary([]) == "0 wrong, 0 warnings, 0 ok"
-
-
-def test_a_finding_is_one_line_whatever_is_in_it() -> None:
-    finding = wrong("store", "It says \x1b[2J\nno.", "Do\rso.")
-    assert finding.sentence == "It says \\x1b[2J\\nno. Do\\rso."
-    assert finding.body() == {
-        "check": "store",
-        "level": "wrong",
-        "says": "It says \\x1b[2J\\nno.",
-        "remedy": "Do\\rso.",
-    }
-    assert ok("a", "A.", days=3).body() == {"check": "a", "level": "ok", "says": "A.", "facts": {"days": 3}}
+from watchout.ctl.doctor.findings import ok, wrong
+from watchout.ctl.doctor.scrubbing import is_local, scrubbed, secrets_of, visible_address
 
 
 def test_every_secret_setting_and_what_is_in_urls_is_taken_out() -> None:
@@ -86,8 +55,8 @@ def test_a_word_that_is_too_short_to_be_a_secret_stays() -> None:
         ("http://[::1", None, ""),
     ],
 )
-def test_a_place_is_shown_only_where_it_is_no_part_of_a_password(url: str, port: int | None, shown: str) -> None:
-    assert place(url, port) == shown
+def test_an_address_is_shown_only_where_it_is_no_part_of_a_password(url: str, port: int | None, shown: str) -> None:
+    assert visible_address(url, port) == shown
 
 
 @pytest.mark.parametrize(

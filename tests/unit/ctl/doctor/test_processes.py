@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from tests.kit.processes import BIN, Watchout, poll
 from watchout.common.process import about
 from watchout.common.settings import load, table
+from watchout.ctl.doctor.checks.processes import RunningProcess, judge_processes, judge_without_router
 from watchout.ctl.doctor.findings import Finding, Level
-from watchout.ctl.doctor.running import Running, nothing_runs, of_running
 
 SECRET = "hunter2-hunter2-hunter2-hunter2-"
 
 
-def said(*found: Running, ours: dict[str, str] | None = None, version: str = "1") -> list[Finding]:
-    return list(of_running(found, ours or {}, version))
+def said(*found: RunningProcess, ours: dict[str, str] | None = None, version: str = "1") -> list[Finding]:
+    return list(judge_processes(found, ours or {}, version))
 
 
-ROUTER = Running(name="router", kind="router", pid=1, version="1")
-GATEWAY = Running(name="gateway", kind="gateway", pid=2, version="1")
-BRIDGE = Running(name="mlbridge", kind="mlbridge", pid=3, version="1")
+ROUTER = RunningProcess(name="router", kind="router", pid=1, version="1")
+GATEWAY = RunningProcess(name="gateway", kind="gateway", pid=2, version="1")
+BRIDGE = RunningProcess(name="mlbridge", kind="mlbridge", pid=3, version="1")
 
 
 def warnings(found: list[Finding]) -> list[str]:
@@ -71,7 +68,7 @@ def test_settings_that_a_process_does_not_use_do_not_differ() -> None:
     text = " ".join(warnings(said(ROUTER, GATEWAY, BRIDGE, ours={"ML_FPS": "3"})))
     assert "mlbridge (process 3)" in text
     assert "gateway (process 2)" not in text
-    far = replace(BRIDGE, far=True, settings={"WATCHOUT_HOME": "/elsewhere"})
+    far = replace(BRIDGE, remote=True, settings={"WATCHOUT_HOME": "/elsewhere"})
     assert warnings(said(ROUTER, GATEWAY, far)) == []
 
 
@@ -79,15 +76,15 @@ def test_other_versions_missing_processes_and_unlike_gateways_are_told() -> None
     assert any(
         "runs version 0, installed is 1" in t for t in warnings(said(ROUTER, replace(GATEWAY, version="0"), BRIDGE))
     )
-    assert any("tells nothing of itself" in t for t in warnings(said(ROUTER, replace(GATEWAY, version=""), BRIDGE)))
+    assert any("does not report its version" in t for t in warnings(said(ROUTER, replace(GATEWAY, version=""), BRIDGE)))
     (text,) = warnings(said(ROUTER))
     assert "No gateway and no mlbridge runs. Start `watchout-gateway` and `watchout-mlbridge`" in text
     other = replace(GATEWAY, name="gateway-2", settings={"STREAM_ACCESS": "authenticated"})
     assert any(
         "gateway-2 (there) and gateway (here)" in text for text in warnings(said(ROUTER, GATEWAY, other, BRIDGE))
     )
-    assert nothing_runs("/h", {}).level is Level.OK
-    assert "gateway (process 7) cannot be asked" in nothing_runs("/h", {"gateway": 7}).sentence
+    assert judge_without_router("/h", {}).level is Level.OK
+    assert "the settings of gateway (process 7) are unknown" in judge_without_router("/h", {"gateway": 7}).sentence
 
 
 def test_no_secret_is_told_whatever_form_it_has() -> None:
@@ -112,30 +109,3 @@ def test_no_secret_is_told_whatever_form_it_has() -> None:
 def test_every_setting_matters_to_some_process() -> None:
     for _, spec, _ in table():
         assert any(about.matters(kind, spec.env) for kind in ("router", "gateway", "mlbridge")), spec.env
-
-
-def findings_of(started: Watchout, **environ: str) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [BIN / "watchout-ctl", "doctor", "--json"], env={**started.environ, **environ}, capture_output=True, text=True,
-        timeout=60, cwd=started.directory,
-    )  # fmt: skip
-    body = json.loads(done.stdout)
-    return body["findings"] if isinstance(body, dict) else body
-
-
-@pytest.mark.e2e
-def test_the_doctor_judges_what_runs_and_not_what_it_was_started_with(watchout) -> None:
-    started = watchout(environ={"STREAM_ACCESS": "authenticated"})
-    poll(lambda: "joined the router" in started.output, 10, "the bridge did not join")
-    found = findings_of(started, STREAM_ACCESS="owner", SERVICE_TOKEN="", WATCHOUT_PORT="1")
-    text = json.dumps(found)
-    assert started.environ["SERVICE_TOKEN"] not in text
-    about_processes = [each for each in found if each["check"] == "processes"]
-    told = {each["facts"]["name"]: each["facts"] for each in about_processes if "settings" in each.get("facts", {})}
-    assert {name: facts["pid"] for name, facts in told.items()} == {p.name: p.pid for p in started.processes}
-    assert told["gateway"]["settings"]["SERVICE_TOKEN"] == "set"
-    (differs,) = [each["says"] for each in about_processes if "gateway" in each["says"] and each["level"] == "warning"]
-    assert "STREAM_ACCESS is authenticated there and not set here" in differs
-    assert "SERVICE_TOKEN is set there and not set here" in differs
-    # The port that is looked at is the gateway's, not that of the command.
-    assert any(f"The gateway on port {started.port} answers, and is healthy" in each["says"] for each in found)

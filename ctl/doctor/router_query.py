@@ -1,0 +1,37 @@
+"""Queries of the doctor to the running router."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Literal, TypeVar
+
+from watchout.common.bus.messages import Query
+from watchout.common.errors import RouterUnavailable
+from watchout.common.home_files import CONTROL_SOCKET
+from watchout.common.settings import Settings
+from watchout.ctl.bus_client import joined
+from watchout.ctl.doctor.check import ASK_S
+from watchout.ctl.environment import Failure
+
+R = TypeVar("R")
+
+
+async def has_router_socket(settings: Settings) -> bool:
+    """Whether the file of the router's socket exists; a router that was killed leaves it behind."""
+    return await asyncio.to_thread((settings.home / CONTROL_SOCKET).exists)
+
+
+async def query_router(settings: Settings, what: Literal["stats", "processes"], kind: type[R]) -> R | None:
+    """Return the router's reply to a `Query` as a `kind`; None when no router replies within `ASK_S`.
+
+    Raises `BusError` when the reply has another form, as from a router of another version.
+    """
+    if not await has_router_socket(settings):
+        return None
+    bounded = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
+    try:
+        async with joined(bounded) as bus:
+            return await bus.query(lambda number: Query(request=number, what=what), kind)
+    except (Failure, RouterUnavailable, OSError):
+        return None

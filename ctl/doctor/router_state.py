@@ -1,0 +1,87 @@
+"""The router: whether it replies, and how many gateways, bridges and streams it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from watchout.common.bus.reply_records import StatsReply
+from watchout.common.errors import BusError
+from watchout.common.home_files import CONTROL_SOCKET
+from watchout.common.settings import Settings
+from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
+from watchout.ctl.doctor.router_query import has_router_socket, query_router
+from watchout.ctl.stats_view import duration
+from watchout.ctl.terminal import counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterFacts:
+    """What `probe_router` found out about the router of a home.
+
+    Attributes:
+        has_socket: whether the file of its control socket exists.
+        replies: whether a router replies on it.
+        up_s: seconds since it started.
+        gateways: process ids of its gateways.
+        bridges: number of its bridges.
+        streams: number of streams.
+    """
+
+    has_socket: bool = False
+    replies: bool = False
+    up_s: float = 0.0
+    gateways: Sequence[int] = field(default=())
+    bridges: int = 0
+    streams: int = 0
+
+
+async def probe_router(settings: Settings) -> RouterFacts:
+    """Return the facts about the router of this home."""
+    if not await has_router_socket(settings):
+        return RouterFacts()
+    try:
+        stats = await query_router(settings, "stats", StatsReply)
+    except BusError:
+        return RouterFacts(has_socket=True, replies=True)
+    if stats is None:
+        return RouterFacts(has_socket=True)
+    return RouterFacts(
+        has_socket=True,
+        replies=True,
+        up_s=stats.router.uptime_s,
+        gateways=[member.pid for member in stats.members if member.kind == "gateway"],
+        bridges=sum(member.kind == "mlbridge" for member in stats.members),
+        streams=len(stats.streams),
+    )
+
+
+def judge_router(router: RouterFacts, home: Path, *, has_gateway: bool, has_ml_service: bool) -> Iterator[Finding]:
+    """Yield whether the router runs, and whether a bridge is missing. Pure.
+
+    Args:
+        router: the facts.
+        home: ``WATCHOUT_HOME``.
+        has_gateway: whether a gateway of this home runs.
+        has_ml_service: whether ``ML_SERVICE_URL`` is set.
+    """
+    start = "Start `watchout-router`, or look at its log."
+    if router.replies:
+        facts = {"gateways": len(router.gateways), "bridges": router.bridges, "streams": router.streams}
+        yield ok(
+            "ports",
+            f"The router replies, up {duration(router.up_s)}: {counted(len(router.gateways), 'gateway')}, "
+            f"{counted(router.bridges, 'mlbridge')}, {counted(router.streams, 'stream')}.",
+            **facts,
+        )
+        if has_ml_service and not router.bridges:
+            text = "ML_SERVICE_URL is set, but no mlbridge runs: no frames are analysed."
+            yield warning("ports", text, "Start `watchout-mlbridge`.")
+    elif has_gateway:
+        yield wrong("ports", f"No router replies on {home}: no stream can be started or viewed.", start)
+    elif router.has_socket:
+        text = f"{home / CONTROL_SOCKET} exists, but no router replies: it was killed, or hangs."
+        yield warning("ports", text, start)
+    else:
+        yield ok("ports", f"No router runs on {home}.")
