@@ -28,7 +28,7 @@ def test_nothing_set_is_said_too() -> None:
 
 def test_a_slip_of_the_pen_in_the_file_is_seen() -> None:
     _, slip = judge_sources({}, {"ALOWED_ORIGINS": "canary", "NODE_ENV": "production"}, None)
-    assert slip.sentence == "ALOWED_ORIGINS in .env is no setting. Is ALLOWED_ORIGINS meant?"
+    assert slip.sentence == "ALOWED_ORIGINS in .env is not a setting. Is ALLOWED_ORIGINS meant?"
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o100600, False), (0o100640, False), (0o100644, True), (None, False)])
