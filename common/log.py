@@ -1,9 +1,10 @@
-"""Log lines: one event a line, key=value on a terminal and under honcho, JSON elsewhere.
+"""Log lines: one event per line, as key=value on a terminal and under honcho, as JSON elsewhere.
 
-Control characters in values are escaped, long values are cut. No token, cookie or picture is ever given to a logger.
+Control characters in values are escaped and long values are cut. Callers never pass a token, cookie or picture.
 
-Logging never raises and never waits: lines go through `common.log_writer`. So does everything else that this process
-says on its standard output and error: what libraries log, warnings, exceptions that nobody caught, `print`.
+Logging never raises and never blocks: a thread writes the lines (`common.log_writer`). After `setup` everything else
+that the process writes to standard output and error takes the same way: records of the standard `logging`, warnings,
+uncaught exceptions, and `print`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import structlog
 
 from watchout.common.log_writer import LogWriter
 
+#: Longer values are cut at the end, in characters.
 MAX_VALUE: Final = 500
-#: An exception's text is cut in the middle.
+#: Longer tracebacks are cut in the middle, in characters.
 MAX_EXCEPTION: Final = 16_000
-#: When the process ends, lines that wait get so long, in seconds.
+#: Seconds for which `flush` and `close` wait for queued lines by default.
 FLUSH_S: Final = 1.0
-#: A text that is printed without a new line is taken for a line at this length.
+#: Printed text without a newline is written as a line once it has more than this many characters.
 MAX_UNFINISHED: Final = 8192
 
 _STREAMS: Final = ("stdout", "stderr")
@@ -40,11 +42,11 @@ def setup(*, level: str, format: str, process: str, take_streams: bool = True) -
     """Configure logging for this process.
 
     Args:
-        level: Least level that is logged.
-        format: ``text``, ``json`` or ``auto``.
-        process: Stands in each line.
-        take_streams: Whether `sys.stdout` and `sys.stderr` become writers that never wait. A command that prints for
-            its user, and ends when its reader does, keeps its own.
+        level: Lowest level that is logged, such as ``info``.
+        format: ``text``, ``json``, or ``auto``: text on a terminal and under honcho, JSON elsewhere.
+        process: Name of the process, a field of each line.
+        take_streams: Whether `sys.stdout` and `sys.stderr` are replaced by writers that never block. Commands that
+            print for a user keep theirs: they should block and end together with their reader.
 
     """
     plain = format == "text" or (format == "auto" and (_is_terminal() or "HONCHO_PROCESS_NAME" in os.environ))
@@ -60,7 +62,7 @@ def setup(*, level: str, format: str, process: str, take_streams: bool = True) -
     )
     structlog.contextvars.clear_contextvars()
     logging.raiseExceptions = False
-    if take_streams:  # libraries speak through the standard logging; only what is wrong is of interest
+    if take_streams:  # of what libraries log, warnings and errors
         root = logging.getLogger()
         root.handlers = [_Handler()]
         root.setLevel(logging.WARNING)
@@ -71,31 +73,35 @@ def setup(*, level: str, format: str, process: str, take_streams: bool = True) -
 _process: Final = ["watchout"]
 
 
-def get(room: str) -> structlog.typing.FilteringBoundLogger:
-    """The logger of one room, such as ``gateway.router_client``."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=room)
+def get(module: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a module, whose lines have the field ``module``: ``log.get("gateway.router_client")``."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(module=module)
     return logger
 
 
 def dropped() -> int:
-    """Lines that could not be written, or were too many, so far."""
+    """Return how many lines were dropped so far, because they could not be written or too many were queued."""
     return sum(writer.dropped for writer in _output.writers)
 
 
 def flush(timeout_s: float = FLUSH_S) -> None:
-    """Wait until what was said is written, at most so long."""
+    """Block until all queued lines are written, for `timeout_s` seconds at most."""
     for writer in _output.writers:
         writer.flush(timeout_s)
 
 
 def close(timeout_s: float = FLUSH_S) -> None:
-    """Write what waits, at most so long; what is said afterwards is dropped."""
+    """Write the queued lines, for `timeout_s` seconds at most, and drop all later ones."""
     for writer in _output.writers:
         writer.close(timeout_s)
 
 
 class _Output:
-    """Where lines go, and how they are made."""
+    """The destination and format of log lines; the module has one instance.
+
+    Before `take_streams` it writes to `sys.stdout` directly, as commands and tests need; afterwards to the threads of
+    `LogWriter`.
+    """
 
     def __init__(self) -> None:
         self._renderer: Any = structlog.processors.JSONRenderer()
@@ -103,11 +109,11 @@ class _Output:
         self.writers: list[LogWriter] = []
 
     def set_format(self, renderer: Any) -> None:
-        """Lines look like this from now on."""
+        """Set the function that turns an event into a line."""
         self._renderer = renderer
 
     def take_streams(self) -> None:
-        """Write in threads from now on. Once is enough; what a test has put in place of a stream is left alone."""
+        """Replace `sys.stdout`, `sys.stderr` and Python's hooks by ones that log. Later calls do nothing."""
         if self.writers:
             return
         originals: list[TextIO | None] = [sys.stdout, sys.stderr]
@@ -120,8 +126,8 @@ class _Output:
         for name, stream in zip(_STREAMS, originals, strict=True):
             descriptor = _descriptor_of(stream)
             same = (-1, -1) if descriptor is None else _identity(descriptor)
-            if same not in known:  # one writer where both lead to the same file: lines keep their order
-                known[same] = LogWriter(descriptor, self._lost)
+            if same not in known:  # one writer for both streams of one file, which keeps the order of lines
+                known[same] = LogWriter(descriptor, self._dropped_line)
             setattr(sys, name, _Stream(known[same], original=stream))
         self.writers = list(dict.fromkeys(known.values()))
         self._lines = self.writers[0]
@@ -131,19 +137,19 @@ class _Output:
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         atexit.register(close)
 
-    def say(self, line: str) -> None:
-        """One line of the log. Never raises."""
+    def write(self, line: str) -> None:
+        """Write one line of the log. Never raises."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         if self._lines is not None:
             self._lines.put(data)
             return
-        with contextlib.suppress(Exception):  # no thread: a command, or a test
+        with contextlib.suppress(Exception):  # before `take_streams`
             stream = sys.stdout
             stream.write(data.decode())
             stream.flush()
 
     def render(self, _: object, method: str, event: MutableMapping[str, Any]) -> str:
-        """The line of an event. Never raises: a value that cannot be shown is named by its type."""
+        """Return the line of an event. Never raises: a value whose `str` raises is shown as its type."""
         try:
             return self._render(method, dict(event))
         except Exception:
@@ -159,8 +165,9 @@ class _Output:
         step = structlog.processors.format_exc_info(None, method, step)
         return str(self._renderer(None, method, _cut(None, method, step)))
 
-    def _lost(self, lines: int) -> bytes:
-        text = self.render(None, "warning", {"event": "log lines were lost", "lines": lines, "room": "common.log"})
+    def _dropped_line(self, lines: int) -> bytes:
+        """Return the line that reports dropped lines."""
+        text = self.render(None, "warning", {"event": "log lines were dropped", "lines": lines, "module": "common.log"})
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -169,11 +176,11 @@ _output: Final = _Output()
 
 
 class _Logger:
-    """What structlog hands finished lines to."""
+    """The logger that structlog wraps: it receives finished lines and writes them, whatever their level."""
 
     def msg(self, message: str) -> None:
-        """Say a line."""
-        _output.say(message)
+        """Write a line."""
+        _output.write(message)
 
     debug = info = warning = error = critical = exception = log = msg
 
@@ -182,22 +189,25 @@ _logger: Final = _Logger()
 
 
 class _Handler(logging.Handler):
-    """Records of the standard logging become events like all others."""
+    """Handler of the root logger of the standard `logging`: writes records of libraries as events."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one record. Never raises."""
+        """Write one record. Never raises."""
         try:
             text = record.getMessage()
         except Exception:  # its arguments do not fit its text
             text = _safe(record.msg)
-        event: dict[str, Any] = {"event": text, "room": record.name}
+        event: dict[str, Any] = {"event": text, "module": record.name}
         if record.exc_info:
             event["exc_info"] = record.exc_info
-        _output.say(_output.render(None, record.levelname.lower(), event))
+        _output.write(_output.render(None, record.levelname.lower(), event))
 
 
 class _Stream(io.TextIOBase):
-    """`sys.stdout` or `sys.stderr` on a writer: whole lines go in; nobody waits, nothing raises."""
+    """Replacement of `sys.stdout` or `sys.stderr` that hands whole lines to a `LogWriter`; never blocks or raises.
+
+    `original` is the stream in whose place it stands.
+    """
 
     def __init__(self, writer: LogWriter, original: TextIO | None) -> None:
         super().__init__()
@@ -207,11 +217,11 @@ class _Stream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """UTF-8, whatever the locale."""
+        """UTF-8, independent of the locale."""
         return "utf-8"
 
     def write(self, text: str) -> int:
-        """Take a text; what has no new line yet waits for it, thread by thread."""
+        """Queue the complete lines of `text`; an unfinished line is kept per thread until its newline comes."""
         whole = getattr(self._unfinished, "text", "") + text
         end = len(whole) if len(whole) > MAX_UNFINISHED else whole.rfind("\n") + 1
         self._unfinished.text = whole[end:]
@@ -221,21 +231,21 @@ class _Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing waits here, and what the writer holds is not waited for."""
+        """Do nothing: `print(flush=True)` must not block."""
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Whether the original is a terminal."""
+        """Return whether the original stream is a terminal."""
         try:
             return self._original is not None and self._original.isatty()
         except ValueError:
             return False
 
     def fileno(self) -> int:
-        """The original's. Raises `OSError` when there is none."""
+        """Return the descriptor of the original stream. Raises `OSError` when there is none."""
         if self._original is None:
             raise OSError("there is no such stream")
         return self._original.fileno()
@@ -249,7 +259,10 @@ def _is_terminal() -> bool:
 
 
 def _occupy_standard_descriptors() -> None:
-    """A process that was started without them would get a socket or a database as its "standard output"."""
+    """Open /dev/null as descriptors 0 to 2 where they are closed.
+
+    Otherwise a socket or database opened later would get one of these numbers, and printed text would be written to it.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -266,7 +279,7 @@ def _descriptor_of(stream: TextIO | None) -> int | None:
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
-    """What is the same of two descriptors of one file."""
+    """Return a key that is equal for two descriptors of the same file or terminal."""
     try:
         found = os.fstat(descriptor)
     except OSError:
@@ -283,7 +296,7 @@ def _safe(value: object) -> str:
         return f"<a {type(value).__name__} that cannot be shown>"
 
 
-# ── what Python itself has to say ────────────────────────────────────────────────────────────────────────────────
+# ── hooks of Python ──────────────────────────────────────────────────────────────────────────────────────────────
 
 _log: Final = get("python")
 
@@ -291,7 +304,7 @@ _log: Final = get("python")
 def _exception_hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
-    _log.critical("this process ends by an exception", exc_info=(kind, error, traceback))
+    _log.critical("this process ends because of an exception", exc_info=(kind, error, traceback))
 
 
 def _unraisable_hook(unraisable: sys.UnraisableHookArgs) -> None:
@@ -311,7 +324,7 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
     _log.warning(str(message), category=category.__name__, where=f"{filename}:{lineno}")
 
 
-# ── how a line looks ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── format of a line ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _cut(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -326,7 +339,7 @@ def _cut(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
 
 
 def rename(process: str) -> None:
-    """From now on the lines of this process say that it is called so."""
+    """Set the name of this process in all further lines."""
     _process[0] = process
 
 
@@ -336,11 +349,11 @@ def _render_text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     head = f"{clock}{event.pop('level', 'info'):<7} {event.pop('event', '')}"
     event.pop("process", None)
     exception = event.pop("exception", None)
-    pairs = "".join(f" {key}={_fastpath(value)}" for key, value in event.items() if value is not None)
+    pairs = "".join(f" {key}={_format_value(value)}" for key, value in event.items() if value is not None)
     return head + pairs + (f"\n{exception}" if exception else "")
 
 
-def _fastpath(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)

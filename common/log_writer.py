@@ -1,9 +1,8 @@
-"""Writes log lines from a thread of its own, so that nobody who logs ever waits, or hears of a full disk.
+"""Writes log lines from a thread of its own, so that logging never blocks and never fails.
 
-`put` appends to a queue that is bounded in bytes. The thread writes in order, and copes with whatever the file
-descriptor is: a pipe that nobody reads, a pipe without a reader, a full disk, a terminal that is gone, a descriptor
-that somebody has made non-blocking. While nothing can be written the lines wait; past the bound new ones are dropped
-and counted, and one line says how many as soon as there is room.
+`put` appends to a queue that is bounded in bytes. The thread writes in order and retries every failure: a pipe whose
+reader stopped or left, a full disk, a closed terminal, a descriptor that is non-blocking. Meanwhile lines stay queued;
+once the queue is full new lines are dropped and counted, and one line reports their number when there is room again.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
-#: Lines that wait for one file descriptor have so many bytes together.
+#: Bound of the lines queued for one file descriptor, in bytes.
 MAX_WAITING_BYTES: Final = 1 << 20
-#: What a line costs beside its bytes.
+#: Memory that a queued line takes beside its bytes, about.
 LINE_COST_BYTES: Final = 100
-#: A longer line is cut.
+#: Longer lines are cut, in bytes.
 MAX_LINE_BYTES: Final = 64 << 10
-#: After a failed write it is tried again after so long, in seconds; after one that only found no room, after `SOON_S`.
+#: Seconds between a failed write and the next attempt; `SOON_S` when the descriptor was only not ready.
 RETRY_S: Final = 0.25
 SOON_S: Final = 0.01
-#: A file gets so many bytes in one write; anything else no more than goes in whole (pipe(7) PIPE_BUF), so that lines of
+#: Largest write, in bytes. To a pipe it is what the kernel writes atomically (pipe(7), PIPE_BUF), so that lines of
 #: processes that share a pipe do not mix.
 FILE_CHUNK_BYTES: Final = 64 << 10
 PIPE_CHUNK_BYTES: Final = select.PIPE_BUF
@@ -39,20 +38,20 @@ _writers: Final[weakref.WeakSet[LogWriter]] = weakref.WeakSet()
 
 
 class LogWriter:
-    """The writer of one file descriptor.
+    """Writes lines to one file descriptor from a thread that starts with the first line. Created by `common.log`.
 
     Args:
-        descriptor: Where to write; None: nowhere, everything is dropped.
-        lost_line: Makes the line, with its end, that says how many lines were lost.
-        max_bytes: Most bytes that wait.
+        descriptor: Where to write; None: every line is dropped.
+        dropped_line: Makes the line, with its newline, that reports a number of dropped lines.
+        max_bytes: Bound of the queue, in bytes.
 
     """
 
     def __init__(
-        self, descriptor: int | None, lost_line: Callable[[int], bytes], *, max_bytes: int = MAX_WAITING_BYTES
+        self, descriptor: int | None, dropped_line: Callable[[int], bytes], *, max_bytes: int = MAX_WAITING_BYTES
     ) -> None:
         self._descriptor = descriptor
-        self._lost_line = lost_line
+        self._dropped_line = dropped_line
         self._max_bytes = max_bytes
         self._dropped = 0
         self._chunk_bytes = PIPE_CHUNK_BYTES
@@ -64,15 +63,15 @@ class LogWriter:
         _writers.add(self)
 
     def _begin(self) -> None:
-        """Set up the queue; also in a forked child, whose copy of it may be locked, and holds its parent's lines."""
-        # Re-entrant: a garbage collection inside `put` may run what logs.
+        """Set up an empty queue; also in a forked child, where the copy may be locked and holds the parent's lines."""
+        # Re-entrant: garbage collection inside `put` may run a finalizer that logs.
         self._lock = threading.RLock()
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._waiting_bytes = 0
         self._waiting_lines = 0
-        #: Lines that were dropped and not said to be.
-        self._unsaid = 0
-        #: Dropping until half of what waits is written.
+        #: Dropped lines that no line has reported yet.
+        self._unreported = 0
+        #: Set when the queue was full; new lines are dropped until half of it is written.
         self._full = False
         self._closing = False
         self._give_up_at = float("inf")
@@ -82,31 +81,31 @@ class LogWriter:
 
     @property
     def dropped(self) -> int:
-        """Lines that were dropped so far."""
+        """Number of lines dropped so far."""
         return self._dropped
 
     @property
     def waiting_bytes(self) -> int:
-        """What waits, as it is counted against the bound."""
+        """Size of the queue as it counts against its bound."""
         return self._waiting_bytes
 
     def put(self, line: bytes) -> None:
-        """Queue a line, with its end. Never raises, never waits."""
+        """Queue a line that ends with a newline. Never raises, never blocks."""
         try:
             if len(line) > MAX_LINE_BYTES:
                 line = line[: MAX_LINE_BYTES - 4] + b"...\n"
             size = len(line) + LINE_COST_BYTES
             with self._lock:
                 if self._waiting_bytes + size > self._max_bytes:
-                    self._full = True  # until half of it is written, so that losses are said in few lines
+                    self._full = True  # until half of it is written, so that few lines report drops
                 if self._full or self._closing or self._descriptor is None:
                     self._dropped += 1
-                    self._unsaid += 1
+                    self._unreported += 1
                 else:
                     self._enqueue(line)
         except MemoryError:
             self._dropped += 1
-            self._unsaid += 1
+            self._unreported += 1
 
     def _enqueue(self, line: bytes) -> None:
         self._queue.put(line)
@@ -117,23 +116,26 @@ class LogWriter:
             self._thread = threading.Thread(target=self._run, args=(self._queue,), name="log writer", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # no more threads now: the next line tries again
+            except RuntimeError:  # no thread can be started now: the next line tries again
                 self._thread = None
 
-    def _say_lost(self) -> None:
-        lost, self._unsaid, self._full = self._unsaid, 0, False
-        if lost:
-            self._enqueue(self._lost_line(lost))
+    def _report_dropped(self) -> None:
+        dropped, self._unreported, self._full = self._unreported, 0, False
+        if dropped:
+            self._enqueue(self._dropped_line(dropped))
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all that waits is written, at most so long; whether it is."""
+        """Block until the queue is empty, for `timeout_s` seconds at most. Return whether it is."""
         return self._idle.wait(timeout_s)
 
     def close(self, timeout_s: float) -> bool:
-        """Write what waits, at most so long, and end the thread; what comes afterwards is dropped."""
+        """Write the queue, for `timeout_s` seconds at most, and end the thread. Return whether all was written.
+
+        Later lines are dropped.
+        """
         with self._lock:
             if not self._closing and self._descriptor is not None:
-                self._say_lost()
+                self._report_dropped()
             self._closing = True
             self._give_up_at = time.monotonic() + timeout_s
         written = self.flush(timeout_s)
@@ -146,7 +148,7 @@ class LogWriter:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self, queue: SimpleQueue[bytes | None]) -> None:
-        """Write until `None` comes, or there is no time left."""
+        """Write until `None` is queued or the time that `close` gave is over. Runs in the thread."""
         kept: bytes | None = None
         while (line := queue.get() if kept is None else kept) is not None:
             kept = None
@@ -165,7 +167,7 @@ class LogWriter:
                 return
 
     def _write(self, batch: list[bytes]) -> bool:
-        """Write these lines, however long that takes; False when there is no more time before the process ends."""
+        """Write these lines, retrying without end. Return False when the time that `close` gave is over."""
         left: memoryview | None = None
         assert self._descriptor is not None
         while left is None or left:
@@ -174,7 +176,7 @@ class LogWriter:
             try:
                 if left is None:
                     left = memoryview(b"".join(batch))
-                # Not poll(2): of a terminal it knows nothing on macOS. The descriptor is one of the standard ones.
+                # Not poll(2), which does not support terminals on macOS. The descriptor is small enough for select(2).
                 elif select.select((), (self._descriptor,), (), RETRY_S)[1]:
                     left = left[os.write(self._descriptor, left[: self._chunk_bytes]) :]
             except (OSError, ValueError, MemoryError) as error:
@@ -184,7 +186,7 @@ class LogWriter:
             self._waiting_bytes -= sum(map(len, batch)) + LINE_COST_BYTES * len(batch)
             self._waiting_lines -= len(batch)
             if self._full and self._waiting_bytes <= self._max_bytes / 2 and not self._closing:
-                self._say_lost()
+                self._report_dropped()
             if not self._waiting_lines:
                 self._idle.set()
         return True

@@ -35,8 +35,8 @@ from watchout.router.webhook.sender import WebhookSender
 class QueryHandler:
     """Builds the reply to each kind of `Query`. The router's app creates it once everything else stands.
 
-    `started_at` is when the router started, in seconds of its monotonic clock. `webhook` is None where the settings have
-    none.
+    `started_at` is when the router started, in seconds of its monotonic clock. `webhook` is None where no webhook is
+    set.
     """
 
     settings: Settings

@@ -11,7 +11,7 @@ PREAMBLE = """
 import asyncio, logging, os, sys, threading, warnings
 from watchout.common import log
 log.setup(level="info", format="json", process="p")
-l = log.get("room")
+l = log.get("common.test")
 """
 
 
@@ -93,3 +93,10 @@ def test_a_reader_that_is_gone_or_a_full_disk_ends_nobody() -> None:
             check=False,
         )
         assert found.returncode == 7, (redirect, found)
+
+
+def test_each_line_names_its_module_in_either_format() -> None:
+    (event,) = events("l.info('came')")
+    assert event["module"] == "common.test"
+    text = run("log.setup(level='info', format='text', process='p')\nl.info('came')").stdout
+    assert b" came module=common.test" in text

@@ -729,4 +729,4 @@ async def test_the_log_says_why_a_token_is_refused_and_nothing_of_it() -> None:
     async with opened(JWT_SECRET=SECRET) as verifier:
         with capture_logs() as lines:
             assert await verifier.verify(token) is None
-    assert lines == [{"event": "JWT refused", "reason": "it has expired", "log_level": "debug", "room": "identity"}]
+    assert lines == [{"event": "JWT refused", "reason": "it has expired", "log_level": "debug", "module": "identity"}]
