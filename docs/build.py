@@ -7,6 +7,7 @@ from pathlib import Path
 
 from watchout.common import schemas, settings
 from watchout.common.bus import messages
+from watchout.common.ml_targets import docs as ml_targets
 from watchout.common.settings import database_url
 
 HERE = Path(__file__).parent
@@ -22,6 +23,24 @@ def with_options(page: str) -> str:
     before, _, rest = page.partition(OPTIONS_BEGIN)
     _, _, after = rest.partition(OPTIONS_END)
     return f"{before}{OPTIONS_BEGIN}\n\n{database_url.render_markdown()}\n{OPTIONS_END}{after}"
+
+
+KINDS_BEGIN, KINDS_END = "<!-- kinds: generated, see docs/build.py -->", "<!-- end of kinds -->"
+WAYS_BEGIN, WAYS_END = "<!-- ways: generated, see docs/build.py -->", "<!-- end of ways -->"
+
+
+def with_kinds(page: str) -> str:
+    """docs/targets.md with the table of kinds of ML services made anew."""
+    before, _, rest = page.partition(KINDS_BEGIN)
+    _, _, after = rest.partition(KINDS_END)
+    return f"{before}{KINDS_BEGIN}\n\n{ml_targets.render_kinds()}\n\n{KINDS_END}{after}"
+
+
+def with_ways(page: str) -> str:
+    """docs/ml-team.md with the table of ways to receive frames made anew."""
+    before, _, rest = page.partition(WAYS_BEGIN)
+    _, _, after = rest.partition(WAYS_END)
+    return f"{before}{WAYS_BEGIN}\n\n{ml_targets.render_exchanges()}\n\n{WAYS_END}{after}"
 
 
 def with_messages(page: str) -> str:
@@ -64,6 +83,8 @@ def main() -> None:
     (HERE / "modules.md").write_text(render_modules())
     better_auth = HERE / "better-auth.md"
     better_auth.write_text(with_options(better_auth.read_text()))
+    for name, made_anew in (("targets.md", with_kinds), ("ml-team.md", with_ways)):
+        (HERE / name).write_text(made_anew((HERE / name).read_text()))
     for name, make in schemas.FILES.items():
         (HERE / "schemas" / name).write_text(schemas.render(make()))
 

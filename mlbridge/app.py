@@ -134,8 +134,8 @@ class Bridge:
         self._feed = feed
         _log.info(
             "mlbridge serves an ML service",
-            service=target.shown_as,
-            fallback=None if fallback is None else fallback.shown_as,
+            service=target.public_url,
+            fallback=None if fallback is None else fallback.public_url,
             fps=settings.ml_fps,
         )
 

@@ -24,7 +24,7 @@ from watchout.common.supervisor import Alarm, Periodic
 from watchout.mlbridge.coverage import Covered, Latencies
 from watchout.mlbridge.refusals import TOLD_EVERY_S, Blame, Telling
 from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
-from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, UnusableMessage
+from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableMessage, UnusableResult
 
 #: Weight of the newest request in the smoothed latency.
 LATENCY_WEIGHT: Final = 0.2
@@ -278,7 +278,7 @@ class Dispatcher:
         refused = len(self._backed_off)
         if refused and refused == self._covered.streams and now - self._refused_all_at >= TOLD_EVERY_S:
             self._refused_all_at = now
-            service = self._targets[self._scheduler.endpoints.in_use].shown_as
+            service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
                 "the ML service refuses the frames of every stream: it takes other frames than it is shown",
                 service=service, streams=refused,
@@ -299,7 +299,7 @@ class Dispatcher:
         now = self._loop.time()
         if now - self._unusable_at >= TOLD_EVERY_S:
             self._unusable_at = now
-            service = self._targets[self._scheduler.endpoints.in_use].shown_as
+            service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
                 "the ML service answers what is no answer; such frames do not count as looked at",
                 service=service, came=self._scrub(reason)[:300], answers=self._unusable,
@@ -320,7 +320,7 @@ class Dispatcher:
         in_use = self._scheduler.endpoints.in_use
         if in_use != self._in_use:
             self._in_use = in_use
-            _log.warning("frames go to another ML endpoint", service=self._targets[in_use].shown_as, endpoint=in_use)
+            _log.warning("frames go to another ML endpoint", service=self._targets[in_use].public_url, endpoint=in_use)
         if not self._requests:
             self._idle.set()
         self._set_timer()
@@ -341,7 +341,7 @@ class Dispatcher:
     async def _ask(self, command: SendFrame[Frame]) -> None:
         started = time.perf_counter()  # the loop's own clock counts milliseconds
         try:
-            values = await self._targets[command.endpoint].show(command.frame, apart=command.apart)
+            values = await self._targets[command.endpoint].analyse(command.frame, isolated=command.apart)
         except AlertFault as fault:
             if self._answered(command, started):
                 self._refused(str(fault))
@@ -367,7 +367,7 @@ class Dispatcher:
         self._requests.pop(command.ticket, None)
         lasted = self._outages[command.endpoint].answered(now)
         if lasted is not None:
-            service = self._targets[command.endpoint].shown_as
+            service = self._targets[command.endpoint].public_url
             _log.info("the ML service answers again", service=service, after_s=round(lasted, 1))
         if answered is Answered.COPY:
             return False
@@ -386,8 +386,8 @@ class Dispatcher:
             return
         self._requests.pop(command.ticket, None)
         is_timeout = isinstance(failure, TargetTimeout)
-        is_unusable = isinstance(failure, UnusableAnswer)
-        if isinstance(failure, UnusableAnswer) and not failure.counted:
+        is_unusable = isinstance(failure, UnusableResult)
+        if isinstance(failure, UnusableResult) and not failure.counted:
             self._count_unusable(str(failure))
         self._count_failure(
             command.endpoint, command.stream, str(failure), blame, timeout=is_timeout, unusable=is_unusable
@@ -398,7 +398,7 @@ class Dispatcher:
     ) -> None:
         """Count a failed request, and tell it: of a stream by its name, of the service once an outage."""
         now = self._loop.time()
-        service = self._targets[endpoint].shown_as
+        service = self._targets[endpoint].public_url
         reason = self._scrub(reason)[:200]
         if timeout:
             self._metrics.count(metric_names.ML_TIMEOUTS)

@@ -43,6 +43,12 @@ PURE = (
     "common/settings/cross_checks.py",
     "common/settings/docs.py",
     "common/settings/ml_url.py",
+    "common/ml_targets/declaration.py",
+    "common/ml_targets/docs.py",
+    "common/ml_targets/kinds.py",
+    "common/ml_targets/sentinel.py",
+    "common/media/codecs.py",
+    "common/media/drop_policy.py",
     "common/settings/spec.py",
     "common/settings/table.py",
     "common/settings/url_parsers.py",
@@ -95,6 +101,9 @@ PURE = (
     "identity/recently_verified.py",
     "identity/schema/plan.py",
     "mlbridge/alerts.py",
+    "mlbridge/targets/address.py",
+    "mlbridge/targets/bodies.py",
+    "mlbridge/targets/results.py",
     "mlbridge/breaker.py",
     "mlbridge/cooldown.py",
     "mlbridge/failover.py",
@@ -280,6 +289,12 @@ def test_the_settings_page_is_what_the_table_says() -> None:
     from watchout.common import settings
 
     assert (ROOT / "docs/settings.md").read_text() == settings.render_markdown()
+
+
+def test_the_pages_of_ml_services_have_every_kind_as_it_is_declared() -> None:
+    for name, made_anew in (("targets.md", "with_kinds"), ("ml-team.md", "with_ways")):
+        page = (ROOT / "docs" / name).read_text()
+        assert getattr(build(), made_anew)(page) == page
 
 
 def test_every_test_that_the_security_page_names_is_there() -> None:

@@ -236,7 +236,7 @@ def complete(
     )
 
 
-def split_answer(value: object) -> list[object]:
+def alerts_of_result(value: object) -> list[object]:
     """The alerts in a decoded answer of an ML service to one frame: ``{"alert":{…}}`` or ``{"alerts":[…]}``.
 
     Anything else means no alert. More than `MAX_ALERTS` are a fault.
@@ -254,7 +254,7 @@ def split_answer(value: object) -> list[object]:
     return _bounded(found)
 
 
-def split_push(value: object) -> list[object]:
+def alerts_of_message(value: object) -> list[object]:
     """The alerts in a decoded message that brings alerts by itself: one alert or a list of them."""
     return _bounded(value if isinstance(value, list) else [value])
 

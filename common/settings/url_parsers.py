@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
+from watchout.common.ml_targets.declaration import InvalidMlUrl
 from watchout.common.settings import ml_url
 from watchout.common.settings.database_url import InvalidDatabaseUrl, as_url, parse
 from watchout.common.settings.parsers import split_list
@@ -40,7 +41,7 @@ def ml_service_url(raw: str) -> str:
     """Parse the URL of an ML service (`ml_url.check`)."""
     try:
         return ml_url.check(raw)
-    except ml_url.InvalidMlUrl as exc:
+    except InvalidMlUrl as exc:
         raise InvalidValue(exc.expected, exc.received) from None
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from watchout.common.clock import now_ms
 from watchout.common.media.codecs import known_pictures, sniff
 from watchout.common.media.frames import Frame
+from watchout.common.ml_targets.declaration import Results, of_url
 from watchout.common.settings import Settings
 from watchout.ctl import environment as env
 from watchout.ctl.environment import Failure
@@ -65,8 +66,9 @@ def _settings(url: str | None) -> Settings:
 
 
 def _linger_s(settings: Settings) -> float:
-    """HTTP answers each frame, and has nothing to say afterwards."""
-    return 0.0 if (settings.ml_service_url or "").startswith("http") else LINGER_S
+    """Return how long to wait at the end for alerts, in seconds: not at all when each frame has its result."""
+    assert settings.ml_service_url is not None
+    return 0.0 if of_url(settings.ml_service_url).results is Results.EACH_FRAME else LINGER_S
 
 
 def _run(settings: Settings, work: Callable[[list[int]], Coroutine[Any, Any, None]]) -> int:
@@ -124,7 +126,7 @@ async def _try(
         said.clear()
 
     service = witness(settings, told=told, refused=refused)
-    show(f"showing {counted(len(pictures), 'picture')} to {service.shown_as}")
+    show(f"showing {counted(len(pictures), 'picture')} to {service.public_url}")
     await service.open(lambda _: None)
     try:
         for number, (name, picture) in enumerate(pictures, 1):
@@ -246,8 +248,8 @@ class Playing:
 
         first, second = self._first, self._second
         if not self._quiet:
-            beside = "" if second is None else f" and {second.shown_as}"
-            self._screen.line(f"playing {self._source.name} to {first.shown_as}{beside}")
+            beside = "" if second is None else f" and {second.public_url}"
+            self._screen.line(f"playing {self._source.name} to {first.public_url}{beside}")
         began, lingered_s = time.monotonic(), 0.0
         try:
             if second is not None:

@@ -12,8 +12,8 @@ from watchout.common.media.frames import Frame
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.ml.report import quantile
 from watchout.ctl.terminal import counted, printable, size
-from watchout.mlbridge.targets import UnusableAnswer
-from watchout.mlbridge.targets.codec import beginning, read_answer
+from watchout.mlbridge.targets import UnusableResult
+from watchout.mlbridge.targets.results import beginning, read_result
 
 #: In which the checks are shown.
 CHECKS: Final = (
@@ -86,8 +86,8 @@ class Came:
         if not self.is_json:
             return f"no JSON: {beginning(self.body)}"
         try:
-            read_answer(self.decoded)
-        except UnusableAnswer as fault:
+            read_result(self.decoded)
+        except UnusableResult as fault:
             return str(fault)
         except AlertFault:
             pass  # told with the alerts

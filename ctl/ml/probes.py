@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
@@ -22,18 +21,21 @@ from yarl import URL
 from watchout.common.alerts.model import AlertFault
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
+from watchout.common.ml_targets import kinds
+from watchout.common.ml_targets.declaration import of_url
+from watchout.common.ml_targets.reach import reach
 from watchout.common.settings import Settings
 from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
-from watchout.common.toolbox.reach import reach
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.scrubbing import SCRUBBED_CHARACTERS, scrubbed, secrets_of, visible_address
 from watchout.ctl.environment import Failure
 from watchout.ctl.ml import conformance
 from watchout.ctl.ml.conformance import Came, Load
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE, TRUNCATED, padded
-from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableAnswer, open_target
-from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Nonsense, frame_headers, json_body, read_answer, read_json
-from watchout.mlbridge.targets.http import NO_ANSWER
+from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableResult, open_target
+from watchout.mlbridge.targets.bodies import frame_headers, json_body
+from watchout.mlbridge.targets.http import NO_BODY
+from watchout.mlbridge.targets.results import MAX_RESULT_BYTES, Undecodable, read_json, read_result
 from watchout.mlbridge.targets.tls import ClientTls
 
 #: How long a service may take to be there.
@@ -75,7 +77,7 @@ async def examine(settings: Settings, pictures: Sequence[bytes], *, load_s: floa
     reached = await _reach(url)
     findings = [reached]
     if reached.level == "ok":
-        is_http = urlsplit(url).scheme in ("http", "https") and settings.ml_batch == 1
+        is_http = of_url(url) is kinds.HTTP and settings.ml_batch == 1
         async with _over_http(settings) if is_http else _over_target(settings) as asking:
             findings += await Examination(asking, settings, pictures, is_http=is_http, load_s=load_s).run()
     findings.sort(key=lambda finding: conformance.CHECKS.index(finding.check))
@@ -237,19 +239,19 @@ class _Posted:
 
 async def _with_body(came: Came, response: aiohttp.ClientResponse) -> Came:
     try:
-        return replace(came, body=await read_body(response, MAX_ANSWER_BYTES))
+        return replace(came, body=await read_body(response, MAX_RESULT_BYTES))
     except BodyTooLarge:
-        return replace(came, fault=f"its answer has over {MAX_ANSWER_BYTES} bytes")
+        return replace(came, fault=f"its answer has over {MAX_RESULT_BYTES} bytes")
 
 
 def _decoded(came: Came) -> Came:
-    if not came.body and came.status in NO_ANSWER:
+    if not came.body and came.status in NO_BODY:
         return replace(came, decoded={})
     decoded = read_json(came.body)
-    came = replace(came, decoded=decoded, is_json=not isinstance(decoded, Nonsense))
+    came = replace(came, decoded=decoded, is_json=not isinstance(decoded, Undecodable))
     try:
-        return replace(came, values=tuple(read_answer(decoded)))
-    except UnusableAnswer:
+        return replace(came, values=tuple(read_result(decoded)))
+    except UnusableResult:
         return came  # it knows by itself
     except AlertFault as fault:
         return replace(came, alert_fault=str(fault))
@@ -263,8 +265,8 @@ async def _over_http(settings: Settings) -> AsyncIterator[Asking]:
         context.trace_request_ctx.reused = True
 
     trace.on_connection_reuseconn.append(reused)
-    is_secure = (settings.ml_service_url or "").startswith("https")
-    tls = ClientTls(settings.ml_tls_ca, settings.ml_tls_cert, settings.ml_tls_key).context() if is_secure else True
+    is_secure = kinds.HTTP.uses_tls(settings.ml_service_url or "")
+    tls = ClientTls.of(settings).context() if is_secure else True
     async with HttpClient(
         user_agent="watchout-ctl",
         connections=max(2, settings.ml_in_flight),
@@ -293,10 +295,10 @@ class _Targeted:
         came = Came(frame, 0.0)
         try:
             async with asyncio.timeout(self._timeout_s):
-                came = replace(came, values=tuple(await self._target.show(frame)))
+                came = replace(came, values=tuple(await self._target.analyse(frame)))
         except (TimeoutError, TargetTimeout):
             came = replace(came, fault=f"no answer within {self._timeout_s:g} s", late=True)
-        except UnusableAnswer as unusable:
+        except UnusableResult as unusable:
             if not unusable.counted:  # else it was heard, and belongs to no frame in particular
                 came = replace(came, alert_fault=str(unusable))
         except TargetFailure as failure:

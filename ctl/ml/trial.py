@@ -28,7 +28,7 @@ from watchout.mlbridge.cooldown import Cooldown
 from watchout.mlbridge.dispatcher import Dispatcher
 from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.scheduler import Scheduler
-from watchout.mlbridge.targets import Heard, Target, TargetFailure, TargetTimeout, UnusableMessage, open_target
+from watchout.mlbridge.targets import OnAlerts, Target, TargetFailure, TargetTimeout, UnusableMessage, open_target
 
 #: Frames of which it is remembered when they were shown, for alerts that come by themselves.
 MAX_REMEMBERED: Final = 10_000
@@ -49,7 +49,7 @@ class Witness:
     """A target that stands before another one, and writes down each frame and each alert."""
 
     def __init__(self, target: Target, settings: Settings, *, told: OnAlert, refused: OnRefused) -> None:
-        self.record = Record(target.shown_as, Cooldown(settings.alert_cooldown_s))
+        self.record = Record(target.public_url, Cooldown(settings.alert_cooldown_s))
         self._target = target
         self._timeout_s = settings.ml_timeout_s
         self._told = told
@@ -62,11 +62,11 @@ class Witness:
         self.places: dict[int, float] = {}
 
     @property
-    def shown_as(self) -> str:
+    def public_url(self) -> str:
         """That of the target behind."""
-        return self._target.shown_as
+        return self._target.public_url
 
-    async def open(self, heard: Heard) -> None:
+    async def open(self, heard: OnAlerts) -> None:
         """Open the target behind."""
 
         def hear(values: list[object]) -> None:
@@ -75,7 +75,7 @@ class Witness:
 
         await self._target.open(hear)
 
-    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
+    async def analyse(self, frame: Frame, *, isolated: bool = False) -> list[object]:
         """Show it to the target behind; whatever comes of it is written down."""
         started = time.perf_counter()
         at_s = self.places.pop(frame.frame_id, self._at_s)
@@ -89,7 +89,7 @@ class Witness:
             self.record.shown(Look(frame.frame_id, at_s, latency_ms, outcome, reason))
 
         try:
-            values = await self._target.show(frame, apart=apart)
+            values = await self._target.analyse(frame, isolated=isolated)
         except asyncio.CancelledError:
             look(Outcome.TIMEOUT, f"no answer within {self._timeout_s:g} s")
             raise
@@ -108,7 +108,7 @@ class Witness:
         """Show it with the deadline of a request; failures are in the record."""
         with contextlib.suppress(TimeoutError, TargetFailure, AlertFault):
             async with asyncio.timeout(self._timeout_s):
-                await self.show(frame)
+                await self.analyse(frame)
 
     async def close(self) -> None:
         """Close the target behind."""

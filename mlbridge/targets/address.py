@@ -1,4 +1,4 @@
-"""What the URL of an ML service says besides where it is. Pure."""
+"""Parts of a service's URL: names of channels, ports, and what logs may show. Pure."""
 
 from __future__ import annotations
 
@@ -6,32 +6,38 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+#: Names that a URL without options means.
 FRAMES_CHANNEL: Final = "video-frames"
 ALERTS_CHANNEL: Final = "ml-alerts"
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Names of the channels, streams or subjects: ``?frames=…&alerts=…`` in the URL, or the contract's own."""
+    """The names under which a broker carries frames and alerts: of channels, streams or subjects.
+
+    Attributes:
+        frames: where mlbridge publishes frames.
+        alerts: where it reads alerts.
+    """
 
     frames: str
     alerts: str
 
     @classmethod
     def of(cls, url: str) -> Channels:
-        """The names that this URL gives."""
+        """Return the names in a checked URL (``?frames=…&alerts=…``), or the default ones."""
         options = dict(parse_qsl(urlsplit(url).query))
         return cls(options.get("frames", FRAMES_CHANNEL), options.get("alerts", ALERTS_CHANNEL))
 
 
 def alerts_port(url: str) -> int:
-    """The port of a ``tcp://`` service that gives alerts: ``?alerts=PORT``, or the one after that of the frames."""
+    """Return the port from which a ``tcp://`` service sends alerts: ``?alerts=PORT``, or the frames' port plus 1."""
     parts = urlsplit(url)
     given = dict(parse_qsl(parts.query)).get("alerts")
     return int(given) if given else (parts.port or 0) + 1
 
 
 def without_credentials(url: str) -> str:
-    """Scheme, host, port and path: what may stand in logs."""
+    """Return scheme, host, port and path of a URL: what logs may show."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,7 +1,7 @@
-"""An ML service over HTTP: ``POST …/analyze`` per frame or batch, its answer may bring alerts (docs/protocol.md, "ML").
+"""Target over HTTP: ``POST …/analyze`` for each frame or batch, the response may bring alerts (docs/protocol.md, "ML").
 
-The service is not trusted: its answer is bounded in bytes and time, redirects are failures, and nothing of the
-environment (proxies, netrc) or of earlier answers (cookies) has a say.
+The service is not trusted: its response is bounded in bytes and time, redirects are failures, and neither the
+environment (proxies, netrc) nor earlier responses (cookies) influence a request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -19,42 +19,50 @@ from yarl import URL
 
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
+from watchout.common.ml_targets import kinds
+from watchout.common.ml_targets.reach import SchemeHint
+from watchout.common.settings import Settings
 from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
-from watchout.common.toolbox.reach import SchemeHint
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout, discard
-from watchout.mlbridge.targets.batch import Batches, Outcome
-from watchout.mlbridge.targets.codec import (
-    MAX_ANSWER_BYTES,
-    frame_headers,
-    json_batch,
-    json_body,
+from watchout.mlbridge.targets.bodies import frame_headers, json_batch, json_body, multipart_batch
+from watchout.mlbridge.targets.frame_batcher import BatchOutcome, FrameBatcher
+from watchout.mlbridge.targets.results import (
+    MAX_RESULT_BYTES,
     key_of,
-    multipart_batch,
-    read_answer,
+    read_batch_result,
     read_json,
-    split_batch,
+    read_result,
 )
+from watchout.mlbridge.targets.target import OnAlerts, TargetFailure, TargetTimeout, discard_alerts
+from watchout.mlbridge.targets.tls import ClientTls
 
-#: 4xx that speak of the service, or of what its operator has to mend: credentials, method, protocol, rate.
+#: 4xx that concern the service or its configuration, not the frame: credentials, method, protocol, rate.
 OF_SERVICE: Final = frozenset((401, 402, 405, 407, 411, 414, 417, 421, 425, 426, 428, 429, 431))
-#: 4xx that may be either's: a path that is not there, or a stream that the service does not know.
+#: 4xx that may concern either: a wrong path, or a stream that the service does not know.
 UNSURE: Final = frozenset((403, 404, 408, 410))
-#: Longest ``Retry-After`` that is obeyed, in seconds.
+#: Longest ``Retry-After`` that is respected, in seconds.
 MAX_RETRY_AFTER_S: Final = 300.0
-#: With these it says when to come again.
-LATER: Final = (429, 503)
-#: With these it says that there is nothing to say now, whatever the body.
-NO_ANSWER: Final = (202, 204, 205)
+#: Statuses whose ``Retry-After`` says when the service accepts requests again.
+WITH_RETRY_AFTER: Final = (429, 503)
+#: Statuses that mean a result without alerts when the body is empty.
+NO_BODY: Final = (202, 204, 205)
 
 
 class HttpTarget:
-    """The client of one service. Connections last; there are at most `connections`.
+    """The client of one service over HTTP. Connections are kept and used again.
 
-    `raw`: a frame is the encoded picture itself, with its ids as headers, and not JSON. `batch`: most frames in a
-    request; 1: each goes alone. `headers` go with every request.
+    Args:
+        url: base URL; frames are posted to ``analyze`` below it, with its query.
+        timeout_s: deadline of a request, in seconds.
+        connections: most connections at once.
+        raw: send the encoded picture itself with its ids as headers, not JSON.
+        batch: most frames in one request; 1: each frame is sent alone.
+        headers: sent with every request.
+        tls: TLS context; None: the system's authorities for ``https``.
     """
+
+    declaration: ClassVar = kinds.HTTP
 
     def __init__(
         self,
@@ -83,17 +91,17 @@ class HttpTarget:
         self._hint = SchemeHint(url)
         self._answered = False
         self._client: HttpClient | None = None
-        self._batches: Batches | None = None
-        self._heard: Heard = discard
+        self._batcher: FrameBatcher | None = None
+        self._on_alerts: OnAlerts = discard_alerts
 
     @property
-    def shown_as(self) -> str:
-        """Scheme, host, port and path."""
+    def public_url(self) -> str:
+        """Scheme, host, port and path of the URL that frames are posted to."""
         return str(self._url.with_user(None).with_query(None))
 
-    async def open(self, heard: Heard) -> None:
-        """Prepare the client; it connects when it has to. `heard` gets a batch's alerts that name no frame of it."""
-        self._heard = heard
+    async def open(self, on_alerts: OnAlerts) -> None:
+        """Prepare the client. `on_alerts` receives alerts that name no frame of their batch."""
+        self._on_alerts = on_alerts
         self._client = HttpClient(
             user_agent="watchout-mlbridge",
             connections=self._connections,
@@ -102,39 +110,39 @@ class HttpTarget:
             tls=True if self._tls is None else self._tls,
         )
         if self._batch > 1:
-            self._batches = Batches(self._ask_all, most=self._batch)
+            self._batcher = FrameBatcher(self._send_batch, max_frames=self._batch)
 
-    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
-        """Post the frame, alone or with others, and read the answer."""
-        if self._batches is not None:
-            return await self._batches.show(frame, alone=apart)
+    async def analyse(self, frame: Frame, *, isolated: bool = False) -> list[object]:
+        """Post the frame, alone or in a batch, and return the alerts in the response. Raises as `Target.analyse`."""
+        if self._batcher is not None:
+            return await self._batcher.analyse(frame, alone=isolated)
         if not self._raw:
-            return read_answer(await self._post(json_body(frame), None))
+            return read_result(await self._post(json_body(frame), None))
         headers = {**frame_headers(frame), "Content-Type": frame.codec.content_type}
-        return read_answer(await self._post(frame.picture, headers))
+        return read_result(await self._post(frame.picture, headers))
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._batches is not None:
-            await self._batches.close()
+        if self._batcher is not None:
+            await self._batcher.close()
         if self._client is not None:
             await self._client.close()
 
-    async def _ask_all(self, frames: list[Frame]) -> list[Outcome]:
-        """Post a batch. One that is refused for what is in it is asked again in halves: one frame spoils no other."""
+    async def _send_batch(self, frames: list[Frame]) -> list[BatchOutcome]:
+        """Post a batch. When the service refuses its content it is sent again in halves, down to single frames."""
         body, headers = self._batch_body(frames)
         try:
-            found, strangers = split_batch(await self._post(body, headers), [key_of(frame) for frame in frames])
+            found, unmatched = read_batch_result(await self._post(body, headers), [key_of(frame) for frame in frames])
         except TargetFailure as failure:
             if failure.blame is not Blame.FRAME or len(frames) == 1:
                 return [failure] * len(frames)
             middle = len(frames) // 2
-            halves = await asyncio.gather(self._ask_all(frames[:middle]), self._ask_all(frames[middle:]))
+            halves = await asyncio.gather(self._send_batch(frames[:middle]), self._send_batch(frames[middle:]))
             return [*halves[0], *halves[1]]
         except AlertFault as failure:
             return [failure] * len(frames)
-        if strangers:
-            self._heard(strangers)
+        if unmatched:
+            self._on_alerts(unmatched)
         return [*found]
 
     def _batch_body(self, frames: Sequence[Frame]) -> tuple[bytes, dict[str, str] | None]:
@@ -144,15 +152,15 @@ class HttpTarget:
         return json_batch(frames), None
 
     async def _post(self, body: bytes, headers: dict[str, str] | None) -> object:
-        """Post it; the answer decoded, `codec.Nonsense` for one that cannot be."""
+        """Post a body and return the decoded response, or `Undecodable`. Raises `TargetFailure`."""
         assert self._client is not None, "open comes first"
         try:
             async with self._client.request("POST", self._url, headers=headers, body=body) as response:
                 self._answered = True
                 if not 200 <= response.status < 300:
                     raise _failure(response.status, response.headers)
-                answer = await read_body(response, MAX_ANSWER_BYTES)
-                return {} if not answer and response.status in NO_ANSWER else read_json(answer)
+                data = await read_body(response, MAX_RESULT_BYTES)
+                return {} if not data and response.status in NO_BODY else read_json(data)
         except BodyTooLarge as exc:
             raise TargetFailure(str(exc), blame=Blame.UNSURE) from None
         except TimeoutError:
@@ -163,12 +171,16 @@ class HttpTarget:
             raise TargetFailure(await self._hinted(http_reason(exc, with_text=True)), blame=Blame.UNSURE) from None
 
     async def _hinted(self, reason: str) -> str:
-        """The reason, with the scheme that is expected where it may be another: nothing has been answered so far."""
+        """Return the reason, with the scheme that the server expects if this one never received a response."""
         return reason if self._answered else await self._hint.added_to(reason)
 
 
 def blame_of(status: int) -> Blame:
-    """Whose fault an answer of this status is that is none of 2xx (RFC 9110 section 15; unknown 4xx count as 400)."""
+    """Return what a status other than 2xx blames.
+
+    Args:
+        status: the status (RFC 9110 section 15); an unknown 4xx counts as 400.
+    """
     if 400 <= status < 500 and status not in OF_SERVICE:
         return Blame.UNSURE if status in UNSURE else Blame.FRAME
     return Blame.UNSURE if status >= 500 else Blame.SERVICE
@@ -176,8 +188,21 @@ def blame_of(status: int) -> Blame:
 
 def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> TargetFailure:
     failure = TargetFailure(f"it answered with status {status}", blame=blame_of(status))
-    if status in LATER:
+    if status in WITH_RETRY_AFTER:
         failure.retry_after_s = read_retry_after(headers.get("Retry-After"), time.time(), most_s=MAX_RETRY_AFTER_S)
         if failure.retry_after_s is not None:
             failure.blame = Blame.SERVICE
     return failure
+
+
+def open_target(url: str, settings: Settings) -> HttpTarget:
+    """Build the target of a checked ``http://`` or ``https://`` URL. Raises `StartError` for unusable certificates."""
+    return HttpTarget(
+        url,
+        timeout_s=settings.ml_timeout_s,
+        connections=settings.ml_in_flight,
+        raw=settings.ml_http_format == "raw",
+        batch=settings.ml_batch,
+        headers=dict(settings.ml_headers),
+        tls=ClientTls.of(settings).context() if HttpTarget.declaration.uses_tls(url) else None,
+    )

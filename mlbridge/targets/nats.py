@@ -1,7 +1,8 @@
-"""An ML service behind NATS: frames to subject ``video-frames``, alerts from ``ml-alerts``, bodies in MessagePack.
+"""Target behind NATS: frames to subject ``video-frames``, alerts from ``ml-alerts``, both in MessagePack.
 
-A frame is published with a reply subject: a service may answer there, frame by frame, and is waited for from then on.
-Who does not is paced by the server alone, which drops a subscriber that lags. That nobody subscribes is known at once.
+A frame is published with a reply subject. Once a service has replied there, mlbridge waits for the reply to each frame.
+A service that only sends alerts is limited by the server, which disconnects a subscriber that lags. When nobody is
+subscribed, the server reports it at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client
@@ -19,33 +20,45 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from watchout.common.media.frames import Frame
-from watchout.common.toolbox.default_ports import DEFAULT_PORTS
+from watchout.common.ml_targets import kinds
+from watchout.common.settings import Settings
 from watchout.common.toolbox.futures import retrieve_exception
 from watchout.common.toolbox.reason import reason_with_text
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure, TargetTimeout, discard
 from watchout.mlbridge.targets.address import Channels, without_credentials
-from watchout.mlbridge.targets.answers import MAX_RECENT, Answer, Answers
-from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, Key, Nonsense, key_of, packed_body, read_msgpack
+from watchout.mlbridge.targets.bodies import packed_body
+from watchout.mlbridge.targets.pending_results import MAX_RECENT, PendingResults, ResultFuture
 from watchout.mlbridge.targets.reconnecting import OPEN_S, Reconnecting
+from watchout.mlbridge.targets.results import MAX_RESULT_BYTES, Key, Undecodable, key_of, read_msgpack
+from watchout.mlbridge.targets.target import OnAlerts, TargetFailure, TargetTimeout, discard_alerts
+from watchout.mlbridge.targets.tls import ClientTls
 
-#: Alerts that wait in this process.
+#: Most alerts that wait in this process, by number and by bytes.
 PENDING_MESSAGES: Final = 1_000
 PENDING_BYTES: Final = 8 << 20
-#: Bytes that wait in this process for the server.
+#: Most bytes that wait in this process to be written to the server.
 WRITE_BYTES: Final = 2 << 20
-#: How often the server is asked whether it lives; the second question without an answer ends the connection, seconds.
+#: Interval of pings, in seconds. A second ping without a pong ends the connection.
 PING_S: Final = 5
-#: How long a frame waits to be told why its connection ended, seconds.
-WHY_S: Final = 1.0
-#: Longer than a connection lives whose server does not answer (`PING_S`), seconds.
+#: How long a frame waits for the reason why its connection ended, in seconds.
+REASON_S: Final = 1.0
+#: Deadline of a flush, in seconds: longer than a connection lasts whose server does not reply to pings (`PING_S`).
 FLUSH_S: Final = 60
-#: The status of a reply that says that nobody subscribes (ADR-4).
+#: Status of a reply of the server itself that nobody is subscribed (NATS ADR-4).
 NO_RESPONDERS: Final = "503"
 
 
 class NatsTarget:
-    """The client of one server. Bridges of one `group` share the alerts."""
+    """The client of one NATS server.
+
+    Args:
+        url: URL of the server, with credentials and the names of subjects.
+        timeout_s: deadline of a frame, in seconds, for error texts; the caller enforces it.
+        group: bridges of one group share the alerts (a NATS queue group).
+        tls: TLS context; None: no TLS.
+    """
+
+    declaration: ClassVar = kinds.NATS
 
     def __init__(self, url: str, *, timeout_s: float, group: str, tls: ssl.SSLContext | None) -> None:
         self._url = url
@@ -53,29 +66,30 @@ class NatsTarget:
         self._queue = f"watchout-{group}"
         self._tls = tls
         self._channels = Channels.of(url)
-        self._lasting: Reconnecting[_Connection] | None = None
-        self._answers = Answers(discard)
+        self._reconnecting: Reconnecting[_Connection] | None = None
+        self._results = PendingResults(discard_alerts)
 
     @property
-    def shown_as(self) -> str:
-        """Scheme, host and port."""
+    def public_url(self) -> str:
+        """Scheme, host and port of the server."""
         return without_credentials(self._url)
 
-    async def open(self, heard: Heard) -> None:
-        """Begin to connect."""
-        self._answers = Answers(heard)
-        self._lasting = Reconnecting(self._connect, _ended, lost=self._lost, reason=_reason, url=self._url)
+    async def open(self, on_alerts: OnAlerts) -> None:
+        """Start to connect. `on_alerts` receives alerts that belong to no pending frame."""
+        self._results = PendingResults(on_alerts)
+        self._reconnecting = Reconnecting(self._connect, _ended, on_lost=self._on_lost, reason=_reason, url=self._url)
 
-    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
-        """Publish the frame, and wait until the server has it, or the service has answered it if it does that.
+    async def analyse(self, frame: Frame, *, isolated: bool = False) -> list[object]:
+        """Publish the frame, and wait until the server has it, or for the result if the service returns one for each.
 
-        The server says how large a message may be, so that no frame takes the connection with it: none goes `apart`.
+        `isolated` changes nothing: the server states the largest message that it accepts, so that no frame ends the
+        connection. Raises as `Target.analyse`.
         """
-        del apart
-        assert self._lasting is not None, "open comes first"
+        del isolated
+        assert self._reconnecting is not None, "open comes first"
         body = packed_body(frame)
         try:
-            return await self._show(await self._lasting.get(), frame, body)
+            return await self._analyse(await self._reconnecting.get(), frame, body)
         except TimeoutError:
             raise TargetTimeout(f"no answer within {self._timeout_s:g} s") from None
         except (NatsError, OSError) as exc:
@@ -83,42 +97,42 @@ class NatsTarget:
 
     async def close(self) -> None:
         """End the connection."""
-        if self._lasting is not None:
-            await self._lasting.close()
+        if self._reconnecting is not None:
+            await self._reconnecting.close()
 
-    async def _show(self, connection: _Connection, frame: Frame, body: bytes) -> list[object]:
-        client, answers = connection.client, self._answers
+    async def _analyse(self, connection: _Connection, frame: Frame, body: bytes) -> list[object]:
+        client, results = connection.client, self._results
         if len(body) > client.max_payload:
             raise TargetFailure(
                 f"a frame of {len(body)} bytes; the server's max_payload is {client.max_payload}, see its settings",
                 blame=Blame.FRAME,
             )
-        answer = answers.expect(frame)
+        result = results.expect(frame)
         reply = connection.expect(frame)
         began = asyncio.get_running_loop().time()
         flushed = False
         try:
             await client.publish(self._channels.frames, body, reply=reply)
-            if answers.answers_each:
+            if results.for_each_frame:
                 flushed = True
-                return await answer
-            await connection.flushed(answer)
+                return await result
+            await connection.flush(result)
             flushed = True
-            return await answers.wait(answer, frame.stream_id)
+            return await results.wait(result, frame.stream_id)
         except NatsError as exc:
-            await asyncio.wait((answer,), timeout=WHY_S)  # the end of the connection says whose fault it was
-            if answer.done() and not answer.cancelled() and (why := answer.exception()) is not None:
-                raise why from None
+            await asyncio.wait((result,), timeout=REASON_S)  # `on_connection_lost` sets what is to blame
+            if result.done() and not result.cancelled() and (failure := result.exception()) is not None:
+                raise failure from None
             raise TargetFailure(_reason(exc), blame=Blame.UNSURE) from None
         except asyncio.CancelledError:
-            if answers.missed(began) and not flushed:
-                connection.ended.set()  # what waits in it is stale by now
+            if results.on_timeout(began) and not flushed:
+                connection.ended.set()  # frames that wait in it are stale by now
             raise
         finally:
-            answers.forget(frame, answer)
+            results.forget(frame, result)
 
-    def _lost(self, reason: str, exc: BaseException | None) -> None:
-        self._answers.lost(reason, too_large="maximum payload" in str(exc).lower())
+    def _on_lost(self, reason: str, exc: BaseException | None) -> None:
+        self._results.on_connection_lost(reason, too_large="maximum payload" in str(exc).lower())
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[_Connection]:
@@ -128,13 +142,13 @@ class NatsTarget:
             ended.set()
 
         async def failed(_: Exception) -> None:
-            """What ends the connection is heard of by `closed`."""
+            """Ignore: when an error ends the connection, `closed` is called too."""
 
         parts = urlsplit(self._url)
         client = _TlsClient() if parts.scheme == "tls" else Client()
         try:
             await client.connect(
-                f"{parts.scheme}://{_host(parts.hostname or '')}:{parts.port or DEFAULT_PORTS[parts.scheme]}",
+                f"{parts.scheme}://{_host(parts.hostname or '')}:{parts.port or self.declaration.ports[parts.scheme]}",
                 name="watchout-mlbridge",
                 user=unquote(parts.username) if parts.username and parts.password is not None else None,
                 password=unquote(parts.password) if parts.password is not None else None,
@@ -149,10 +163,10 @@ class NatsTarget:
                 closed_cb=closed,
                 disconnected_cb=closed,
             )
-            connection = _Connection(client, ended, self._answers)
+            connection = _Connection(client, ended, self._results)
             limits: dict[str, Any] = {"pending_msgs_limit": PENDING_MESSAGES, "pending_bytes_limit": PENDING_BYTES}
-            await client.subscribe(self._channels.alerts, queue=self._queue, cb=connection.heard, **limits)
-            await client.subscribe(f"{connection.inbox}.*", cb=connection.replied, **limits)
+            await client.subscribe(self._channels.alerts, queue=self._queue, cb=connection.on_alert, **limits)
+            await client.subscribe(f"{connection.inbox}.*", cb=connection.on_reply, **limits)
             await client.flush(timeout=int(OPEN_S))
             yield connection
         finally:
@@ -160,7 +174,7 @@ class NatsTarget:
 
 
 class _TlsClient(Client):
-    """A client that sends nothing, credentials least of all, to a server that does not begin TLS."""
+    """A NATS client for ``tls://`` that sends nothing, not even credentials, to a server that does not start TLS."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and not info.get("tls_required"):
@@ -169,27 +183,33 @@ class _TlsClient(Client):
 
 
 class _Connection:
-    """One life of the connection: which frame is answered on which subject."""
+    """One connection to the server, from its start to its end, and the reply subjects of its frames.
 
-    def __init__(self, client: Client, ended: asyncio.Event, answers: Answers) -> None:
+    Attributes:
+        client: the connected client.
+        ended: set when the connection ended, or when it has to end.
+        inbox: prefix of the reply subjects.
+    """
+
+    def __init__(self, client: Client, ended: asyncio.Event, results: PendingResults) -> None:
         self.client = client
         self.ended = ended
         self.inbox = client.new_inbox()
-        self._answers = answers
+        self._results = results
         self._keys: OrderedDict[str, Key] = OrderedDict()
         self._flushes: set[asyncio.Future[None]] = set()
         self._number = 0
 
-    async def flushed(self, answer: Answer) -> None:
-        """Wait until the server has all that was published, or the answer is there: also that the connection was lost.
+    async def flush(self, result: ResultFuture) -> None:
+        """Wait until the server has everything that was published, or `result` is set, also to a failure.
 
-        The flush itself goes on when its caller does not: a pong for one that was cancelled would end the connection.
+        The flush is not cancelled with its caller: the client ends the connection at a pong for a cancelled flush.
         """
         flush = asyncio.ensure_future(self.client.flush(timeout=FLUSH_S))
         self._flushes.add(flush)
         flush.add_done_callback(self._flush_ended)
-        await asyncio.wait((flush, answer), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        await asyncio.wait((flush, result), return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
             flush.result()
 
     def _flush_ended(self, flush: asyncio.Future[None]) -> None:
@@ -197,7 +217,7 @@ class _Connection:
         retrieve_exception(flush)
 
     def expect(self, frame: Frame) -> str:
-        """The subject for the answer to this frame."""
+        """Return a new subject for the reply to this frame."""
         self._number += 1
         subject = f"{self.inbox}.{self._number}"
         self._keys[subject] = key_of(frame)
@@ -205,19 +225,19 @@ class _Connection:
             self._keys.popitem(last=False)
         return subject
 
-    async def heard(self, message: Msg) -> None:
-        """Alerts that came by themselves."""
-        self._answers.came(_read(message))
+    async def on_alert(self, message: Msg) -> None:
+        """Handle a message on the subject of alerts."""
+        self._results.on_message(_read(message))
 
-    async def replied(self, message: Msg) -> None:
-        """The answer to a frame; it need not name it."""
+    async def on_reply(self, message: Msg) -> None:
+        """Handle the reply to a frame. Its subject identifies the frame."""
         key = self._keys.get(message.subject)
         if key is None:
-            return  # so long ago that nobody remembers the frame
+            return  # over `MAX_RECENT` frames ago
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-            self._answers.fail(key, TargetFailure("nobody subscribes to the frames"))
+            self._results.fail(key, TargetFailure("nobody subscribes to the frames"))
             return
-        self._answers.replied(_read(message), key)
+        self._results.on_reply(_read(message), key)
 
 
 async def _ended(connection: _Connection) -> None:
@@ -227,8 +247,8 @@ async def _ended(connection: _Connection) -> None:
 
 
 def _read(message: Msg) -> object:
-    if len(message.data) > MAX_ANSWER_BYTES:
-        return Nonsense(f"a message of {len(message.data)} bytes, expected at most {MAX_ANSWER_BYTES}")
+    if len(message.data) > MAX_RESULT_BYTES:
+        return Undecodable(f"a message of {len(message.data)} bytes, expected at most {MAX_RESULT_BYTES}")
     return read_msgpack(message.data)
 
 
@@ -240,3 +260,12 @@ def _reason(exc: BaseException) -> str:
     if isinstance(exc, TimeoutError):
         return "the server does not answer"
     return reason_with_text(exc)
+
+
+def open_target(url: str, settings: Settings) -> NatsTarget:
+    """Build the target of a checked ``nats://`` or ``tls://`` URL. Raises `StartError` for unusable certificates."""
+    tls = ClientTls.of(settings)
+    secure = NatsTarget.declaration.uses_tls(url) or tls != ClientTls()
+    return NatsTarget(
+        url, timeout_s=settings.ml_timeout_s, group=settings.ml_group, tls=tls.context() if secure else None
+    )

@@ -1,4 +1,4 @@
-"""A connection that is meant to last: opened, served to its end, opened again after a pause with jitter."""
+"""Keeps one connection to an ML service: opens it, reads it to its end, and opens it again after a pause."""
 
 from __future__ import annotations
 
@@ -9,34 +9,42 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, TypeVar
 
 from watchout.common import log, supervisor
-from watchout.common.toolbox.reach import SchemeHint
+from watchout.common.ml_targets.reach import SchemeHint
 from watchout.common.toolbox.retry import backoff_s
-from watchout.mlbridge.targets import TargetFailure
 from watchout.mlbridge.targets.address import without_credentials
+from watchout.mlbridge.targets.target import TargetFailure
 
-#: Pause before the first new try, seconds; it doubles up to `MAX_PAUSE_S`, and each is spread over half to all of it.
+#: Pause before the first retry, in seconds. It doubles up to `MAX_PAUSE_S`; each pause is 50 to 100 % of that.
 MIN_PAUSE_S: Final = 0.05
 MAX_PAUSE_S: Final = 0.5
-#: Deadline of opening a connection.
+#: Deadline for opening a connection, in seconds.
 OPEN_S: Final = 5.0
-#: How long closing it may take before it is cut off.
+#: How long closing may take before the task is cancelled again, in seconds.
 CLOSE_S: Final = 1.5
-#: How long a frame waits for a connection, or for room in it: it must not get old there.
-PATIENCE_S: Final = 0.5
+#: How long a frame waits for a connection, or for room in its buffer, in seconds. Frames must not get old there.
+CONNECTION_WAIT_S: Final = 0.5
 
-#: What keeps the first connection from coming about is logged so often at most, seconds.
-TOLD_EVERY_S: Final = 60.0
+#: Shortest time between two log lines about why there is no first connection, in seconds.
+LOG_EVERY_S: Final = 60.0
 
-_log = log.get("mlbridge.lasting")
+_log = log.get("mlbridge.targets.reconnecting")
 
 C = TypeVar("C")
 
 
 class Reconnecting(Generic[C]):
-    """Keeps one connection of a kind. `connect` gives it, `serve` reads it and returns or raises at its end.
+    """Keeps one connection open in a background task. Created by a target in `open`, closed by it in `close`.
 
-    `url`: where it leads. Until the first connection stands, the reason is logged, with the scheme that is expected
-    where the URL has another.
+    Until the first connection succeeds, the reason of each failure is logged, with the URL scheme that the server
+    expects if it is another.
+
+    Args:
+        connect: returns a context manager that opens a connection and closes it.
+        serve: reads a connection; returns or raises when it ended.
+        on_lost: called after each end and each failed attempt, with the reason as text and the exception if there was
+            one.
+        reason: describes an exception for the log.
+        url: URL of the service.
     """
 
     def __init__(
@@ -44,29 +52,33 @@ class Reconnecting(Generic[C]):
         connect: Callable[[], AbstractAsyncContextManager[C]],
         serve: Callable[[C], Awaitable[None]],
         *,
-        lost: Callable[[str, BaseException | None], None],
+        on_lost: Callable[[str, BaseException | None], None],
         reason: Callable[[BaseException], str],
         url: str,
     ) -> None:
         self._connect = connect
         self._serve = serve
-        self._lost = lost
+        self._on_lost = on_lost
         self._reason = reason
         self._url = url
         self._hint = SchemeHint(url)
-        self._stood = False
-        self._told: tuple[str, float] = "", float("-inf")
+        self._was_connected = False
+        self._logged: tuple[str, float] = "", float("-inf")  # the reason that was logged last, and when
         self._connection: C | None = None
-        self._stands = asyncio.Event()
+        self._connected = asyncio.Event()
         self._why = "not connected yet"
         self._task = supervisor.current().keep(self._keep, "connection to the ML service")
 
     async def get(self) -> C:
-        """The connection that stands. Raises `TargetFailure` when there is none within `PATIENCE_S`."""
+        """Return the current connection, waiting up to `CONNECTION_WAIT_S` for one.
+
+        Raises:
+            TargetFailure: there is none.
+        """
         if self._connection is None:
             try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._stands.wait()
+                async with asyncio.timeout(CONNECTION_WAIT_S):
+                    await self._connected.wait()
             except TimeoutError:
                 raise TargetFailure(f"no connection: {self._why}") from None
         if self._connection is None:
@@ -74,7 +86,7 @@ class Reconnecting(Generic[C]):
         return self._connection
 
     async def close(self) -> None:
-        """End the connection and open no other."""
+        """Close the connection and stop the background task."""
         while not self._task.done():
             self._task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
             await asyncio.wait((self._task,), timeout=CLOSE_S)
@@ -83,41 +95,42 @@ class Reconnecting(Generic[C]):
         retries = 0
         loop = asyncio.get_running_loop()
         while True:
-            stood_at = None
+            connected_at = None
             failure: BaseException | None = None
             try:
-                async with _opened(self._connect()) as connection:
+                async with _OpenedInTime(self._connect()) as connection:
                     self._connection = connection
-                    self._stands.set()
-                    stood_at = loop.time()
-                    self._stood = True
+                    self._connected.set()
+                    connected_at = loop.time()
+                    self._was_connected = True
                     await self._serve(connection)
                     self._why = "it closed the connection"
-            except Exception as exc:  # whatever a library raises: it is told with the next frame, and tried again
+            except Exception as exc:  # libraries raise many types; the reason is in the failure of the next frame
                 failure = exc
                 self._why = self._reason(exc)
             finally:
                 self._connection = None
-                self._stands.clear()
-                self._lost(f"the connection was lost: {self._why}", failure)
-            if failure is not None and not self._stood:
+                self._connected.clear()
+                self._on_lost(f"the connection was lost: {self._why}", failure)
+            if failure is not None and not self._was_connected:
                 self._why = await self._hint.added_to(self._why)
-                self._tell_why(loop.time())
-            if stood_at is not None and loop.time() - stood_at > 10 * MAX_PAUSE_S:
+                self._log_why(loop.time())
+            if connected_at is not None and loop.time() - connected_at > 10 * MAX_PAUSE_S:
                 retries = 0
             await asyncio.sleep(backoff_s(retries, first_s=MIN_PAUSE_S, most_s=MAX_PAUSE_S, chance=random.random()))
             retries += 1
 
-    def _tell_why(self, now: float) -> None:
-        told, told_at = self._told
-        if self._why == told or now - told_at < TOLD_EVERY_S:
+    def _log_why(self, now: float) -> None:
+        """Log why there is no connection, unless the same reason, or any within `LOG_EVERY_S`, was logged before."""
+        logged, logged_at = self._logged
+        if self._why == logged or now - logged_at < LOG_EVERY_S:
             return
-        self._told = self._why, now
+        self._logged = self._why, now
         _log.warning("no connection to the ML service yet", service=without_credentials(self._url), reason=self._why)
 
 
-class _opened(Generic[C]):  # noqa: N801 - used as a word
-    """A context manager whose way in has a deadline."""
+class _OpenedInTime(Generic[C]):
+    """Wraps the context manager of a connection so that entering it raises `TimeoutError` after `OPEN_S`."""
 
     def __init__(self, manager: AbstractAsyncContextManager[C]) -> None:
         self._manager = manager

@@ -1,7 +1,7 @@
-"""An ML service behind Redis Streams: frames are added to ``video-frames``, alerts read from ``ml-alerts`` by a group.
+"""Target behind Redis Streams: frames are added to stream ``video-frames``, a group reads alerts from ``ml-alerts``.
 
-The newest `MAX_FRAMES` frames wait for a service that lags. Each alert goes to one bridge of a group, at least once:
-it is acknowledged when it was taken, and taken by another bridge when it was not.
+The newest `MAX_FRAMES` frames are kept for a service that lags. Each alert is delivered to one bridge of a group, at
+least once: a bridge acknowledges it after it has read it, and another bridge claims it otherwise.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from watchout.common.media.frames import Frame
-from watchout.mlbridge.targets.codec import Nonsense, read_json
-from watchout.mlbridge.targets.redis import DEAD_S, QUIET_S, RedisTarget
+from watchout.mlbridge.targets.redis_server import DEAD_S, QUIET_S, RedisTarget
+from watchout.mlbridge.targets.results import Undecodable, read_json
 from watchout.mlbridge.targets.tls import ClientTls
 
-#: Frames that wait in their stream; Redis may keep a few more (``MAXLEN ~``).
+#: Frames that the stream keeps; Redis may keep a few more (``MAXLEN ~``).
 MAX_FRAMES: Final = 256
-#: Alerts that stay in theirs, whoever has read them.
+#: Alerts that the stream keeps, read or not.
 MAX_ALERTS_KEPT: Final = 10_000
-#: Alerts read at once.
+#: Most alerts in one read.
 READ_ALERTS: Final = 16
-#: How often alerts are looked for that a bridge took and never acknowledged, how long ago that must be, how many are
-#: looked at, and how often one is tried before it is passed over.
+#: How often a bridge claims alerts that another one read and did not acknowledge (in seconds), how long ago it must
+#: have read them (in ms), most alerts in one claim, and deliveries after which an alert is given up as unreadable.
 CLAIM_EVERY_S: Final = 10.0
 CLAIM_IDLE_MS: Final = 5_000
 CLAIM_ALERTS: Final = 100
@@ -35,7 +35,7 @@ MAX_DELIVERIES: Final = 3
 
 
 class RedisStreamsTarget(RedisTarget[Redis]):
-    """Alerts are read as the bridges' `group`."""
+    """The client of a service behind Redis Streams. Arguments: as `RedisTarget`, and `group`, the group of bridges."""
 
     def __init__(self, url: str, *, timeout_s: float, connections: int, tls: ClientTls, group: str) -> None:
         super().__init__(url, timeout_s=timeout_s, connections=connections, tls=tls)
@@ -44,7 +44,7 @@ class RedisStreamsTarget(RedisTarget[Redis]):
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Redis]:
-        """The group is there: it reads what is added from its creation on."""
+        """Open a connection and create the group if it does not exist. It reads alerts from its creation on."""
         client = self.make_client(1, QUIET_S + DEAD_S)
         try:
             try:
@@ -57,7 +57,7 @@ class RedisStreamsTarget(RedisTarget[Redis]):
             await client.aclose()
 
     async def serve(self, connection: Redis) -> None:
-        """Read alerts, and now and then those that another bridge left behind."""
+        """Read alerts, and every `CLAIM_EVERY_S` those that another bridge did not acknowledge."""
         clock = asyncio.get_running_loop().time
         claim_at = clock()
         while True:
@@ -79,18 +79,20 @@ class RedisStreamsTarget(RedisTarget[Redis]):
             "frame": frame.picture,
         }
         await client.xadd(self.channels.frames, fields, maxlen=MAX_FRAMES, approximate=True)
-        self.answers.paced(frame.stream_id)
+        self.results.on_delivered(frame.stream_id)
         return []
 
     async def _take(self, client: Redis, entries: list[tuple[bytes, dict[bytes, bytes] | None]]) -> None:
         for _, fields in entries:
             text = (fields or {}).get(b"alert")
-            self.answers.came(Nonsense("an entry without the field alert") if text is None else read_json(text))
+            self.results.on_message(
+                Undecodable("an entry without the field alert") if text is None else read_json(text)
+            )
         if entries:
             await client.xack(self.channels.alerts, self._group, *(entry_id for entry_id, _ in entries))
 
     async def _claim(self, client: Redis) -> None:
-        """Take over what was read and not acknowledged, one by one: an entry that cannot be read stops no other."""
+        """Claim alerts that were not acknowledged, one by one: one that cannot be read must not hold up others."""
         alerts, group = self.channels.alerts, self._group
         await client.xtrim(alerts, maxlen=MAX_ALERTS_KEPT, approximate=True)
         pending: Any = await client.xpending_range(
@@ -98,7 +100,7 @@ class RedisStreamsTarget(RedisTarget[Redis]):
         )
         for entry in pending:
             if entry["times_delivered"] >= MAX_DELIVERIES:
-                self.answers.came(Nonsense("an entry that could not be read"))
+                self.results.on_message(Undecodable("an entry that could not be read"))
                 await client.xack(alerts, group, entry["message_id"])
                 continue
             entries: Any = await client.xclaim(alerts, group, self._consumer, CLAIM_IDLE_MS, [entry["message_id"]])

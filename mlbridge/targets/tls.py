@@ -1,4 +1,4 @@
-"""TLS towards an ML service: whom to trust, and the bridge's own certificate."""
+"""TLS towards an ML service: the authorities to trust, and mlbridge's own certificate."""
 
 from __future__ import annotations
 
@@ -7,18 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchout.common.errors import StartError
+from watchout.common.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """Files in PEM: the authorities that are trusted in place of the system's; a certificate to show, and its key."""
+    """The files in PEM with which mlbridge connects to an ML service over TLS.
+
+    Attributes:
+        ca: certificates of the authorities to trust in place of the system's.
+        cert: the certificate that mlbridge shows to the service.
+        key: the unencrypted key of `cert`; None: it is in the same file.
+    """
 
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
 
+    @classmethod
+    def of(cls, settings: Settings) -> ClientTls:
+        """Return the files that the settings name."""
+        return cls(settings.ml_tls_ca, settings.ml_tls_cert, settings.ml_tls_key)
+
     def context(self) -> ssl.SSLContext:
-        """A client's context; the host's name is always checked. Raises `StartError` for files of no such content."""
+        """Return the context of a client. It always checks the name of the host.
+
+        Raises:
+            StartError: a file holds no certificate, or no unencrypted key.
+        """
         try:
             context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
         except (ssl.SSLError, OSError, ValueError) as exc:
@@ -38,6 +54,7 @@ class ClientTls:
 
 
 def _no_password() -> str:
+    """Raise `ValueError`. OpenSSL calls it for an encrypted key, and would otherwise prompt on the terminal."""
     raise ValueError("the key is encrypted")
 
 

@@ -1,7 +1,7 @@
-"""An ML service over one lasting WebSocket: a text message per frame, alerts and answers back in any order.
+"""Target over one kept WebSocket: a text message for each frame; results and alerts arrive in any order.
 
-When is the service done with a frame? When it answers it by stream and frame id. A service that answers only where
-there is an alert is paced by RFC 6455's ping (section 5.5.2) behind each frame: its pong says that the frame was read.
+The service is done with a frame when it returns a result that names the frame. A service that only sends alerts is
+done when it has read the frame: each frame is followed by a ping (RFC 6455 section 5.5.2), and the pong shows it.
 """
 
 from __future__ import annotations
@@ -10,37 +10,52 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Awaitable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from watchout.common.errors import CloseCode
 from watchout.common.media.frames import Frame
+from watchout.common.ml_targets import kinds
 from watchout.common.service import Tasks
+from watchout.common.settings import Settings
 from watchout.common.toolbox.reason import reason, reason_with_text
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import Heard, TargetFailure, discard
 from watchout.mlbridge.targets.address import without_credentials
-from watchout.mlbridge.targets.answers import Answer, Answers
-from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES, json_body, read_json
-from watchout.mlbridge.targets.reconnecting import OPEN_S, PATIENCE_S, Reconnecting
+from watchout.mlbridge.targets.bodies import json_body
+from watchout.mlbridge.targets.pending_results import PendingResults, ResultFuture
+from watchout.mlbridge.targets.reconnecting import CONNECTION_WAIT_S, OPEN_S, Reconnecting
+from watchout.mlbridge.targets.results import MAX_RESULT_BYTES, read_json
+from watchout.mlbridge.targets.target import OnAlerts, TargetFailure, discard_alerts
+from watchout.mlbridge.targets.tls import ClientTls
 
-#: A connection on which nothing comes for so long is asked whether it lives, and given `DEAD_S` to say so, seconds.
+#: Interval of pings, and the shortest deadline of their pongs, in seconds.
 QUIET_S: Final = 5.0
 DEAD_S: Final = 20.0
+#: Deadline of the closing handshake, in seconds.
 CLOSE_S: Final = 1.0
-#: How long a frame waits to be told why its connection ended, seconds.
-WHY_S: Final = 1.0
-#: Connections of single frames that are open at once, those that wait for late alerts included.
-MAX_APART: Final = 16
-#: What may wait in the process before a frame is written, and how often that is looked at after a frame was cut off.
+#: How long a frame waits for the reason why its connection ended, in seconds.
+REASON_S: Final = 1.0
+#: Most connections for single frames at once, with those that wait for late alerts.
+MAX_ISOLATED: Final = 16
+#: Bytes in the transport's buffer over which no frame is written, and the interval at which the buffer is checked, in
+#: seconds.
 WRITE_BYTES: Final = 1 << 15
 POLL_S: Final = 0.01
 
 
 class WebSocketTarget:
-    """The client of one service."""
+    """The client of one service over a kept WebSocket.
+
+    Args:
+        url: URL of the WebSocket.
+        timeout_s: deadline of a frame, in seconds; the caller enforces it.
+        headers: sent with the handshake.
+        tls: TLS context; None: the system's authorities for ``wss``.
+    """
+
+    declaration: ClassVar = kinds.WEBSOCKET
 
     def __init__(
         self,
@@ -54,42 +69,45 @@ class WebSocketTarget:
         self._timeout_s = timeout_s
         self._headers = dict(headers or {})
         self._tls = tls
-        self._lasting: Reconnecting[ClientConnection] | None = None
-        self._answers = Answers(discard)
-        self._heard: Heard = discard
-        self._turn = asyncio.Lock()
+        self._reconnecting: Reconnecting[ClientConnection] | None = None
+        self._results = PendingResults(discard_alerts)
+        self._on_alerts: OnAlerts = discard_alerts
+        self._write_lock = asyncio.Lock()
         self._tasks = Tasks()
-        self._apart = 0
+        self._isolated = 0  # connections for single frames
 
     @property
-    def shown_as(self) -> str:
-        """Scheme, host, port and path."""
+    def public_url(self) -> str:
+        """Scheme, host, port and path of the URL."""
         return without_credentials(self._url)
 
-    async def open(self, heard: Heard) -> None:
-        """Begin to connect."""
-        self._heard = heard
-        self._answers = Answers(heard)
-        self._lasting = Reconnecting(self._connect, self._serve, lost=self._lost, reason=_reason, url=self._url)
+    async def open(self, on_alerts: OnAlerts) -> None:
+        """Start to connect. `on_alerts` receives alerts that belong to no pending frame."""
+        self._on_alerts = on_alerts
+        self._results = PendingResults(on_alerts)
+        self._reconnecting = Reconnecting(
+            self._connect, self._serve, on_lost=self._on_lost, reason=_reason, url=self._url
+        )
 
-    async def show(self, frame: Frame, *, apart: bool = False) -> list[object]:
-        """Send the frame; its alerts when they come before the service is done with it.
+    async def analyse(self, frame: Frame, *, isolated: bool = False) -> list[object]:
+        """Send the frame, and wait for its result or for the pong behind it.
 
-        One that is shown `apart`, or whose stream may have ended the last connection, has a connection of its own.
+        An isolated frame, and one of a stream that may have ended the last connection, gets a connection of its own.
+        Raises as `Target.analyse`.
         """
-        assert self._lasting is not None, "open comes first"
+        assert self._reconnecting is not None, "open comes first"
         body = json_body(frame)
-        if (apart or self._answers.is_suspect(frame.stream_id)) and self._apart < MAX_APART:
-            connection = await self._open_apart()
+        if (isolated or self._results.is_suspect(frame.stream_id)) and self._isolated < MAX_ISOLATED:
+            connection = await self._open_isolated()
             if connection is not None:
-                return await self._show_apart(connection, frame, body)
-        return await self._show(await self._lasting.get(), self._answers, frame, body)
+                return await self._analyse_isolated(connection, frame, body)
+        return await self._analyse(await self._reconnecting.get(), self._results, frame, body)
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close all connections."""
         await self._tasks.close()
-        if self._lasting is not None:
-            await self._lasting.close()
+        if self._reconnecting is not None:
+            await self._reconnecting.close()
 
     def _connect(self) -> connect:
         secure: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
@@ -103,120 +121,123 @@ class WebSocketTarget:
             ping_interval=QUIET_S,
             ping_timeout=max(DEAD_S, 2 * self._timeout_s),
             close_timeout=CLOSE_S,
-            max_size=MAX_ANSWER_BYTES,
+            max_size=MAX_RESULT_BYTES,
             write_limit=WRITE_BYTES,
             **secure,
         )
 
     async def _serve(self, connection: ClientConnection) -> None:
         async for message in connection:
-            self._answers.came(read_json(message))
+            self._results.on_message(read_json(message))
 
-    def _lost(self, reason: str, exc: BaseException | None) -> None:
-        self._answers.lost(reason, too_large=_is_too_large(exc))
+    def _on_lost(self, reason: str, exc: BaseException | None) -> None:
+        self._results.on_connection_lost(reason, too_large=_is_too_large(exc))
 
-    async def _open_apart(self) -> ClientConnection | None:
-        """One more connection; None: the service takes no second one, or is away."""
-        self._apart += 1
+    async def _open_isolated(self) -> ClientConnection | None:
+        """Open another connection. Returns None when the service accepts no second one, or is away."""
+        self._isolated += 1
         opened: ClientConnection | None = None
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(CONNECTION_WAIT_S):
                 opened = await self._connect()
         except (WebSocketException, OSError, TimeoutError):
             pass
         finally:
-            self._apart -= opened is None
+            self._isolated -= opened is None
         return opened
 
-    async def _show_apart(self, connection: ClientConnection, frame: Frame, body: bytes) -> list[object]:
-        """Show the frame over a connection that no other uses, which then stays for alerts that come later."""
-        answers = Answers(self._heard)
+    async def _analyse_isolated(self, connection: ClientConnection, frame: Frame, body: bytes) -> list[object]:
+        """Send the frame over a connection of its own, which stays open for late alerts, up to twice the timeout."""
+        results = PendingResults(self._on_alerts)
 
         async def serve() -> None:
             failure: BaseException | None = None
             try:
                 async with asyncio.timeout(2 * self._timeout_s):
                     async for message in connection:
-                        answers.came(read_json(message))
+                        results.on_message(read_json(message))
             except (WebSocketException, OSError, TimeoutError) as exc:
                 failure = exc
             finally:
-                self._apart -= 1
+                self._isolated -= 1
                 reason = "it closed the connection" if failure is None else _reason(failure)
-                answers.lost(reason, too_large=_is_too_large(failure))
+                results.on_connection_lost(reason, too_large=_is_too_large(failure))
                 with contextlib.suppress(OSError):
                     await connection.close()
 
-        reader = self._tasks.start(serve(), "a frame apart")
+        reader = self._tasks.start(serve(), "isolated ml frame")
         try:
-            values = await self._show(connection, answers, frame, body)
+            values = await self._analyse(connection, results, frame, body)
         except BaseException:
             reader.cancel()
             raise
-        self._answers.acquit(frame.stream_id)
-        if answers.answers_each:
+        self._results.clear_suspect(frame.stream_id)
+        if results.for_each_frame:
             reader.cancel()
         return values
 
-    async def _show(self, connection: ClientConnection, answers: Answers, frame: Frame, body: bytes) -> list[object]:
+    async def _analyse(
+        self, connection: ClientConnection, results: PendingResults, frame: Frame, body: bytes
+    ) -> list[object]:
+        """Send a frame over this connection and wait until the service is done with it."""
         began = asyncio.get_running_loop().time()
-        answer = answers.expect(frame)
+        result = results.expect(frame)
         try:
-            await self._send(connection, body, asyncio.Lock() if answers is not self._answers else self._turn)
-            if not answers.answers_each:
-                await _read_by(await connection.ping(), answer)
-                return await answers.wait(answer, frame.stream_id)
-            return await answer
+            await self._send(connection, body, asyncio.Lock() if results is not self._results else self._write_lock)
+            if not results.for_each_frame:
+                await _pong_or_result(await connection.ping(), result)
+                return await results.wait(result, frame.stream_id)
+            return await result
         except ConnectionClosed as exc:
-            await asyncio.wait((answer,), timeout=WHY_S)  # whoever reads the connection says whose fault it was
-            if answer.done() and not answer.cancelled() and (why := answer.exception()) is not None:
-                raise why from None
+            await asyncio.wait((result,), timeout=REASON_S)  # `on_connection_lost` sets what is to blame
+            if result.done() and not result.cancelled() and (failure := result.exception()) is not None:
+                raise failure from None
             raise TargetFailure(_reason(exc), blame=Blame.UNSURE) from None
         except asyncio.CancelledError:
-            if answers.missed(began):
-                # Nothing came since: what waits in this connection is stale by now, and there may be nobody behind it.
+            if results.on_timeout(began):
+                # No message arrived since: frames that wait in this connection are stale, and the peer may be gone.
                 connection.transport.abort()
             raise
         finally:
-            answers.forget(frame, answer)
+            results.forget(frame, result)
 
-    async def _send(self, connection: ClientConnection, body: bytes, turn: asyncio.Lock) -> None:
-        """Send in turn, each when what was sent before is on its way. Raises `TargetFailure` after `PATIENCE_S`."""
-        if turn.locked():
+    async def _send(self, connection: ClientConnection, body: bytes, lock: asyncio.Lock) -> None:
+        """Write a frame when those before it are written. Raises `TargetFailure` after `CONNECTION_WAIT_S`."""
+        if lock.locked():
             try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await turn.acquire()
+                async with asyncio.timeout(CONNECTION_WAIT_S):
+                    await lock.acquire()
             except TimeoutError:
                 raise TargetFailure("it reads too slowly: another frame is still on its way") from None
         else:
-            await turn.acquire()
+            await lock.acquire()
         try:
             if connection.transport.get_write_buffer_size() > WRITE_BYTES:
                 await _drained(connection.transport)
             await connection.send(body, text=True)
         finally:
-            turn.release()
+            lock.release()
 
 
 async def _drained(transport: asyncio.WriteTransport) -> None:
-    """Wait until what was cut off before is nearly written. Raises `TargetFailure` after `PATIENCE_S`."""
-    until = asyncio.get_running_loop().time() + PATIENCE_S
+    """Wait until at most `WRITE_BYTES` of earlier frames wait. Raises `TargetFailure` after `CONNECTION_WAIT_S`."""
+    until = asyncio.get_running_loop().time() + CONNECTION_WAIT_S
     while (waiting := transport.get_write_buffer_size()) > WRITE_BYTES:
         if asyncio.get_running_loop().time() > until:
             raise TargetFailure(f"it reads too slowly: {waiting} bytes wait for it")
         await asyncio.sleep(POLL_S)
 
 
-async def _read_by(pong: Awaitable[float], answer: Answer) -> None:
-    """Wait for the pong or the answer. Raises `ConnectionClosed`."""
+async def _pong_or_result(pong: Awaitable[float], result: ResultFuture) -> None:
+    """Wait for the pong or the result, whichever is first. Raises `ConnectionClosed`."""
     pong = asyncio.ensure_future(pong)
-    await asyncio.wait((answer, pong), return_when=asyncio.FIRST_COMPLETED)
-    if not answer.done() and (lost := pong.exception()) is not None:
-        raise lost
+    await asyncio.wait((result, pong), return_when=asyncio.FIRST_COMPLETED)
+    if not result.done() and (failure := pong.exception()) is not None:
+        raise failure
 
 
 def _is_too_large(exc: BaseException | None) -> bool:
-    """Whether the service closed because a message was larger than it takes (RFC 6455 section 7.4.1)."""
+    """Return whether the service closed because a message was larger than it accepts (RFC 6455 section 7.4.1)."""
     return isinstance(exc, ConnectionClosed) and exc.rcvd is not None and exc.rcvd.code == CloseCode.TOO_BIG
 
 
@@ -233,3 +254,13 @@ def _reason(exc: BaseException) -> str:
         case OSError():
             return reason(exc)
     return reason_with_text(exc)
+
+
+def open_target(url: str, settings: Settings) -> WebSocketTarget:
+    """Build the target of a checked ``ws://`` or ``wss://`` URL. Raises `StartError` for unusable certificates."""
+    return WebSocketTarget(
+        url,
+        timeout_s=settings.ml_timeout_s,
+        headers=dict(settings.ml_headers),
+        tls=ClientTls.of(settings).context() if WebSocketTarget.declaration.uses_tls(url) else None,
+    )

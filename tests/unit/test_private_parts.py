@@ -115,14 +115,14 @@ async def test_what_follows_an_upgrade_is_kept_in_message_tail() -> None:
 
 async def test_redis_reads_a_text_with_read() -> None:
     pytest.importorskip("redis")
-    from watchout.mlbridge.targets.codec import MAX_ANSWER_BYTES
-    from watchout.mlbridge.targets.redis import TooLarge, _BoundedParser
+    from watchout.mlbridge.targets.results import MAX_RESULT_BYTES
+    from watchout.mlbridge.targets.redis_server import TooLarge, _BoundedParser
 
     parser = _BoundedParser(socket_read_size=1024)
     stream = asyncio.StreamReader()
     parser._stream, parser._connected = stream, True
     parser.encoder = mock.Mock(decode=bytes)
-    stream.feed_data(b"$5\r\nhello\r\n" + b"$%d\r\n" % (MAX_ANSWER_BYTES + 1))
+    stream.feed_data(b"$5\r\nhello\r\n" + b"$%d\r\n" % (MAX_RESULT_BYTES + 1))
     assert await parser.read_response() == b"hello"
     with pytest.raises(TooLarge):
         await parser.read_response()

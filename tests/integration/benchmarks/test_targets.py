@@ -30,6 +30,14 @@ def test_the_page_says_of_each_kind_whether_it_reached_its_goal() -> None:
     assert "0.50 (0.50 to 0.50) | ≥ 0.8: **not reached** |" in page
 
 
+def test_the_page_keeps_what_is_not_of_the_benchmark() -> None:
+    page = targets.PAGE.read_text()
+    again = targets.with_benchmark(page, "new rows")
+    assert again.split(targets.BEGIN)[0] == page.split(targets.BEGIN)[0]
+    assert "new rows" in again
+    assert targets.with_benchmark(again, targets.page([ROW], "command", 2.0, 5)).count("| NATS |") == 2
+
+
 def test_an_answer_names_its_frame() -> None:
     text = b'{"streamId":"cam","frame":"AA","timestamp":1,"frameId":7}'
     assert targets.answer_to(text) == targets.answer_to(text.decode()) == '{"streamId":"cam","frameId":7,"alerts":[]}'

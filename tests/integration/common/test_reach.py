@@ -17,8 +17,8 @@ from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.polling import until
 from tests.kit.ports import free_port
 from watchout.common.media.frames import Frame
+from watchout.common.ml_targets.reach import reach
 from watchout.common.settings import Settings
-from watchout.common.toolbox.reach import reach
 from watchout.ctl.doctor import probes
 from watchout.ctl.ml import probes as ml_probes
 from watchout.mlbridge.targets import TargetFailure, open_target
@@ -93,7 +93,7 @@ async def said_of(url: str) -> str:
         while "expected" not in said:
             try:
                 async with asyncio.timeout(3.0):
-                    await target.show(FRAME)
+                    await target.analyse(FRAME)
             except (TargetFailure, TimeoutError) as failure:
                 said = str(failure)
             else:

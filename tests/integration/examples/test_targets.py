@@ -132,7 +132,7 @@ async def show(target: Target, frame: Frame) -> list[Any]:
     async with asyncio.timeout(READY_S):
         while True:
             try:
-                return await target.show(frame)
+                return await target.analyse(frame)
             except TargetFailure:
                 await asyncio.sleep(0.05)
 

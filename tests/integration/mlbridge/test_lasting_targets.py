@@ -36,7 +36,7 @@ def frame(number: int = 1, stream: str = "s", picture: bytes = PICTURE) -> Frame
     return Frame(stream, number, 1_700_000_000_000 + number, picture=picture)
 
 
-class Heard(list[Any]):
+class OnAlerts(list[Any]):
     """What came by itself."""
 
     def __call__(self, values: list[object]) -> None:
@@ -44,8 +44,8 @@ class Heard(list[Any]):
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, **settings: Any) -> AsyncIterator[tuple[Target, Heard]]:
-    heard = Heard()
+async def opened(url: str, **settings: Any) -> AsyncIterator[tuple[Target, OnAlerts]]:
+    heard = OnAlerts()
     target = open_target(Settings(ml_service_url=url, **{"ml_timeout_s": WAIT_S, **settings}))
     assert target is not None
     await target.open(heard)
@@ -60,7 +60,7 @@ async def shown(target: Target, one: Frame) -> list[Any]:
     async with asyncio.timeout(WAIT_S):
         while True:
             try:
-                return await target.show(one)
+                return await target.analyse(one)
             except TargetFailure:
                 await asyncio.sleep(0.02)
 
@@ -130,7 +130,7 @@ async def say_nothing(connection: ServerConnection, body: dict[str, Any]) -> Non
 async def test_over_websocket_the_frame_is_sent_as_the_contract_says(service: Any) -> None:
     running = await service(answer_each)
     async with opened(running.url) as (target, heard):
-        (alert,) = await target.show(frame(7))
+        (alert,) = await target.analyse(frame(7))
         assert alert == {"streamId": "s", "frameId": 7, **ALERT}
         assert heard == []
     assert running.frames == [
@@ -154,7 +154,7 @@ async def test_answers_out_of_order_find_their_frames(service: Any) -> None:
 
     running = await service(answer_in_reverse)
     async with opened(running.url) as (target, heard):
-        answers: list[list[Any]] = await asyncio.gather(*(target.show(frame(n, f"s{n}")) for n in range(4)))
+        answers: list[list[Any]] = await asyncio.gather(*(target.analyse(frame(n, f"s{n}")) for n in range(4)))
         assert [one["frameId"] for (one,) in answers] == [0, 1, 2, 3]
         assert heard == []
 
@@ -169,8 +169,8 @@ async def test_a_service_that_answers_each_frame_is_waited_for_beyond_the_pong(s
 
     running = await service(answer_late)
     async with opened(running.url) as (target, _):
-        assert await target.show(frame(1)) == []
-        second = asyncio.create_task(target.show(frame(2)))
+        assert await target.analyse(frame(1)) == []
+        second = asyncio.create_task(target.analyse(frame(2)))
         await asyncio.sleep(1.0)  # the pong came long ago
         assert not second.done()
         release.set()
@@ -184,7 +184,7 @@ async def test_a_service_that_speaks_only_for_alerts_is_paced_by_the_pong(servic
 
     running = await service(alert_later)
     async with opened(running.url) as (target, heard):
-        assert await target.show(frame(1)) == []
+        assert await target.analyse(frame(1)) == []
         assert heard == []
         await until(lambda: heard == [{**ALERT, "streamId": "s", "frameId": 1}], WAIT_S)
 
@@ -204,7 +204,7 @@ async def test_what_a_service_writes_that_is_no_answer_ends_nothing(
 
     running = await service(babble)
     async with opened(running.url) as (target, heard):
-        assert len(await target.show(frame())) == 1
+        assert len(await target.analyse(frame())) == 1
         assert len(heard) == (1 if refused else 0)
     assert len(running.connections) == 1
 
@@ -217,7 +217,7 @@ async def test_an_alert_of_a_frame_that_nobody_asked_about_is_heard(service: Any
 
     running = await service(talk)
     async with opened(running.url) as (target, heard):
-        assert len(await target.show(frame())) == 1
+        assert len(await target.analyse(frame())) == 1
         assert heard == [foreign]
 
 
@@ -231,8 +231,8 @@ async def test_a_message_over_a_mebibyte_ends_the_connection_and_the_next_one_wo
     running = await service(flood)
     async with opened(running.url) as (target, _):
         with pytest.raises(TargetFailure):  # noqa: PT012 - one of many fails
-            await target.show(frame(1))
-            await target.show(frame(1))
+            await target.analyse(frame(1))
+            await target.analyse(frame(1))
         assert len(await shown(target, frame(2))) == 1
     assert len(running.connections) == 2
 
@@ -240,12 +240,12 @@ async def test_a_message_over_a_mebibyte_ends_the_connection_and_the_next_one_wo
 async def test_a_service_that_is_away_fails_at_once_and_is_found_when_it_is_back(service: Any) -> None:
     running = await service(answer_each)
     async with opened(running.url) as (target, _):
-        await target.show(frame(1))
+        await target.analyse(frame(1))
         await running.stop()
         with pytest.raises(TargetFailure):
-            await target.show(frame(2))
+            await target.analyse(frame(2))
         with pytest.raises(TargetFailure, match="no connection"):
-            await target.show(frame(3))
+            await target.analyse(frame(3))
         await running.start()
         assert len(await shown(target, frame(4))) == 1
     assert [one["frameId"] for one in running.frames] in ([1, 4], [1, 2, 4])  # and nothing of what failed meanwhile
@@ -274,7 +274,7 @@ async def test_a_connection_that_is_not_read_is_given_up_with_all_that_waits_in_
         for number in range(3):
             with pytest.raises((TimeoutError, TargetFailure)):
                 async with asyncio.timeout(0.5):
-                    await target.show(frame(number, picture=PICTURE[:3] + bytes(1 << 20)))
+                    await target.analyse(frame(number, picture=PICTURE[:3] + bytes(1 << 20)))
         await until(lambda: len(came) >= 2, WAIT_S)
     server.close()
 
@@ -282,8 +282,8 @@ async def test_a_connection_that_is_not_read_is_given_up_with_all_that_waits_in_
 async def test_headers_go_with_the_handshake_and_are_not_shown(service: Any) -> None:
     running = await service(answer_each)
     async with opened(running.url + "?key=secret", ml_headers=(("Authorization", "Bearer secret"),)) as (target, _):
-        await target.show(frame())
-        assert target.shown_as == running.url
+        await target.analyse(frame())
+        assert target.public_url == running.url
     assert running.connections[0].request.headers["Authorization"] == "Bearer secret"
 
 
@@ -291,7 +291,7 @@ async def test_a_handshake_that_is_refused_says_its_status(service: Any) -> None
     running = await service(answer_each, process_request=lambda connection, request: connection.respond(401, "no"))
     async with opened(running.url) as (target, _):
         with pytest.raises(TargetFailure, match="401"):
-            await target.show(frame())
+            await target.analyse(frame())
 
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -342,7 +342,7 @@ async def test_over_redis_a_frame_is_published_and_its_answer_found(redis: Redis
 
     async with opened(redis_server.url) as (target, heard), subscriber(redis, answer) as frames:
         assert await shown(target, frame(7)) == [{"streamId": "s", "frameId": 7, **ALERT}]
-        assert len(await target.show(frame(8))) == 1
+        assert len(await target.analyse(frame(8))) == 1
         assert frames[0] == {
             "streamId": "s", "frame": base64.b64encode(PICTURE).decode(), "timestamp": 1_700_000_000_007, "frameId": 7,
         }  # fmt: skip
@@ -352,13 +352,13 @@ async def test_over_redis_a_frame_is_published_and_its_answer_found(redis: Redis
 async def test_over_redis_a_frame_that_nobody_hears_is_a_failure(redis: Redis, redis_server: Broker) -> None:
     async with opened(redis_server.url) as (target, _):
         with pytest.raises(TargetFailure, match="nobody subscribes to video-frames"):
-            await target.show(frame())
+            await target.analyse(frame())
 
 
 async def test_over_redis_alerts_come_by_themselves_and_nonsense_is_told(redis: Redis, redis_server: Broker) -> None:
     async with opened(redis_server.url + "?alerts=other") as (target, heard):
         with contextlib.suppress(TargetFailure):
-            await target.show(frame())  # it is connected now
+            await target.analyse(frame())  # it is connected now
         for data in (json.dumps({**ALERT, "streamId": "s"}), "nonsense", b"\xff"):
             await redis.publish("other", data)
         await until(lambda: len(heard) == 3, WAIT_S)
@@ -369,7 +369,7 @@ async def test_over_redis_alerts_come_by_themselves_and_nonsense_is_told(redis: 
 async def test_over_redis_a_message_that_is_too_long_is_not_read(redis: Redis, redis_server: Broker) -> None:
     async with opened(redis_server.url) as (target, heard):
         with contextlib.suppress(TargetFailure):
-            await target.show(frame())
+            await target.analyse(frame())
         await redis.publish("ml-alerts", json.dumps([ALERT] * 100_000))
         async with asyncio.timeout(WAIT_S):
             while not heard:  # on the next connection
@@ -390,7 +390,7 @@ async def test_a_redis_that_is_away_fails_at_once_and_is_found_when_it_is_back(
         await asyncio.to_thread(broker.stop)
         for number in (2, 3):
             with pytest.raises(TargetFailure):
-                await target.show(frame(number))
+                await target.analyse(frame(number))
         await asyncio.to_thread(broker.start)
         async with Redis(port=broker.port) as client, contextlib.AsyncExitStack() as stack:
             if mode == "pubsub":
@@ -404,7 +404,7 @@ async def test_a_redis_that_is_away_fails_at_once_and_is_found_when_it_is_back(
 async def test_in_a_stream_the_newest_frames_wait_and_no_more(redis: Redis, redis_server: Broker) -> None:
     async with opened(redis_server.url, ml_redis_mode="streams") as (target, _):
         for number in range(MAX_FRAMES + 200):
-            assert await target.show(frame(number)) == []
+            assert await target.analyse(frame(number)) == []
         assert MAX_FRAMES <= await redis.xlen("video-frames") <= MAX_FRAMES + 100
         ((_, last),) = await redis.xrevrange("video-frames", count=1)
         assert last == {
@@ -422,7 +422,7 @@ async def test_alerts_of_a_stream_are_acknowledged_and_go_to_one_bridge_of_a_gro
         opened(redis_server.url, ml_group="night", **streams) as (other, heard_3),
     ):
         for target in (one, two, other):
-            await target.show(frame())
+            await target.analyse(frame())
         for number in range(40):
             await redis.xadd("ml-alerts", {"alert": json.dumps({**ALERT, "frameId": number})})
         await redis.xadd("ml-alerts", {"nothing": "here"})
@@ -452,10 +452,10 @@ async def test_redis_wants_its_password_and_does_not_show_it(start_broker: Calla
     broker = start_broker("valkey", options=("--requirepass", "hunter2"))
     async with opened(broker.url) as (target, _):
         with pytest.raises(TargetFailure, match=r"(?i)auth"):
-            await target.show(frame())
+            await target.analyse(frame())
     async with opened(f"redis://:hunter2@127.0.0.1:{broker.port}/2", ml_redis_mode="streams") as (target, _):
-        assert await target.show(frame()) == []
-        assert target.shown_as == f"redis://127.0.0.1:{broker.port}/2"
+        assert await target.analyse(frame()) == []
+        assert target.public_url == f"redis://127.0.0.1:{broker.port}/2"
 
 
 # ── NATS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -493,7 +493,7 @@ async def test_over_nats_a_frame_is_answered_on_its_reply_subject(nats_server: B
 async def test_over_nats_a_frame_that_nobody_hears_is_a_failure(nats_server: Broker) -> None:
     async with opened(nats_server.url + "?frames=nobody.here") as (target, _):
         with pytest.raises(TargetFailure, match="nobody subscribes"):
-            await target.show(frame())
+            await target.analyse(frame())
 
 
 async def test_over_nats_alerts_come_by_themselves_to_one_bridge_of_a_group(nats_server: Broker) -> None:
@@ -523,8 +523,8 @@ async def test_over_nats_a_frame_above_max_payload_fails_alone_and_says_so(nats_
     async with opened(nats_server.url) as (target, _), nats_service(nats_server.url, respond):
         assert await shown(target, frame(1)) == []
         with pytest.raises(TargetFailure, match="max_payload is 1048576"):
-            await target.show(frame(2, picture=PICTURE[:3] + bytes(2 << 20)))
-        assert await target.show(frame(3)) == []
+            await target.analyse(frame(2, picture=PICTURE[:3] + bytes(2 << 20)))
+        assert await target.analyse(frame(3)) == []
 
 
 async def test_a_nats_that_is_away_fails_at_once_and_is_found_when_it_is_back(
@@ -540,7 +540,7 @@ async def test_a_nats_that_is_away_fails_at_once_and_is_found_when_it_is_back(
         await asyncio.to_thread(broker.stop)
         for number in (2, 3):
             with pytest.raises(TargetFailure):
-                await target.show(frame(number))
+                await target.analyse(frame(number))
         await asyncio.to_thread(broker.start)
         async with nats_service(broker.url, respond):
             assert await shown(target, frame(4)) == []
@@ -558,7 +558,7 @@ async def test_a_service_behind_nats_that_stops_answering_is_no_longer_waited_fo
         answers = False
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
-                await target.show(frame(2))
+                await target.analyse(frame(2))
         assert await shown(target, frame(3)) == []
 
 
@@ -616,19 +616,19 @@ async def test_over_zeromq_what_waits_for_a_service_that_reads_nothing_is_bounde
         await shown(target, frame(0))
         with pytest.raises(TargetFailure, match="reads no frames"):  # noqa: PT012 - one of many fails
             for number in range(1, 1000):
-                await target.show(frame(number, picture=PICTURE[:3] + bytes(500_000)))
+                await target.analyse(frame(number, picture=PICTURE[:3] + bytes(500_000)))
         assert number < 40
         async with asyncio.timeout(WAIT_S):
             while msgpack.unpackb(await frames.recv())["frameId"] != 2000:
                 with contextlib.suppress(TargetFailure):
-                    await target.show(frame(2000))
+                    await target.analyse(frame(2000))
 
 
 async def test_over_zeromq_a_service_that_is_away_is_a_failure_and_found_when_it_is_back() -> None:
     port = free_pair()
     async with opened(f"tcp://127.0.0.1:{port}") as (target, _):
         with pytest.raises(TargetFailure, match="no connection"):
-            await target.show(frame(1))
+            await target.analyse(frame(1))
         for number in (2, 3):
             async with zmq_service(port) as (frames, _):
                 # A frame that goes into the former connection before its end is seen is lost, and PUSH does not say
@@ -695,7 +695,7 @@ async def test_a_master_that_the_sentinels_do_not_know_is_named(start_broker: Ca
         async with asyncio.timeout(WAIT_S):
             while True:
                 with pytest.raises(TargetFailure) as raised:
-                    await target.show(frame())
+                    await target.analyse(frame())
                 if "master of this name" in str(raised.value):
                     break
                 await asyncio.sleep(0.05)
@@ -718,7 +718,7 @@ async def test_what_redis_refuses_is_said_in_one_clear_line(
         async with asyncio.timeout(WAIT_S):
             while True:
                 with pytest.raises(TargetFailure) as raised:
-                    await target.show(frame())
+                    await target.analyse(frame())
                 if says in str(raised.value):
                     break
                 await asyncio.sleep(0.05)

@@ -19,10 +19,10 @@ from watchout.common.alerts.model import (
     Alert,
     AlertDraft,
     AlertFault,
+    alerts_of_message,
+    alerts_of_result,
     check_draft,
     complete,
-    split_answer,
-    split_push,
 )
 from watchout.common.bus.messages import AlertNotification, decode_from_router, encode
 from watchout.common.toolbox.jsontext import read_json
@@ -286,28 +286,32 @@ def test_an_alert_leaves_as_the_protocol_writes_it() -> None:
     ],
 )
 def test_the_alerts_in_an_answer_stand_under_two_names(answer: object, found: list[object]) -> None:
-    assert split_answer(answer) == found
+    assert alerts_of_result(answer) == found
 
 
 @pytest.mark.parametrize(("alerts", "kind"), [({}, "an object"), ("x", "text"), (3, "a number")])
 def test_alerts_that_are_no_list_are_a_fault(alerts: object, kind: str) -> None:
     with pytest.raises(AlertFault, match=f"alerts is a list, got {kind}"):
-        split_answer({"alerts": alerts})
+        alerts_of_result({"alerts": alerts})
 
 
 @pytest.mark.parametrize(
     ("message", "found"), [(LEAST, [LEAST]), ([LEAST, FULL], [LEAST, FULL]), ([], []), (None, [None]), (7, [7])]
 )
 def test_what_comes_by_itself_is_one_alert_or_a_list(message: object, found: list[object]) -> None:
-    assert split_push(message) == found
+    assert alerts_of_message(message) == found
 
 
 def test_more_alerts_at_once_than_the_limit_are_a_fault() -> None:
-    assert len(split_push([LEAST] * MAX_ALERTS)) == len(split_answer({"alerts": [LEAST] * MAX_ALERTS})) == MAX_ALERTS
+    assert (
+        len(alerts_of_message([LEAST] * MAX_ALERTS))
+        == len(alerts_of_result({"alerts": [LEAST] * MAX_ALERTS}))
+        == MAX_ALERTS
+    )
     with pytest.raises(AlertFault, match="101 alerts at once, expected at most 100"):
-        split_push([LEAST] * (MAX_ALERTS + 1))
+        alerts_of_message([LEAST] * (MAX_ALERTS + 1))
     with pytest.raises(AlertFault, match="101 alerts at once"):
-        split_answer({"alert": LEAST, "alerts": [LEAST] * MAX_ALERTS})
+        alerts_of_result({"alert": LEAST, "alerts": [LEAST] * MAX_ALERTS})
 
 
 # ── anything ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -354,7 +358,7 @@ def test_any_value_is_a_draft_that_can_go_all_the_way_or_a_fault(value: object) 
 @settings(max_examples=100)
 @given(JSON)
 def test_any_answer_is_a_bounded_list_or_a_fault(value: object) -> None:
-    for split in (split_answer, split_push):
+    for split in (alerts_of_result, alerts_of_message):
         with contextlib.suppress(AlertFault):
             assert len(split(value)) <= MAX_ALERTS
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from watchout.common.errors import SettingsError
-from watchout.common.settings import load, ml_url
-from watchout.common.settings.ml_url import InvalidMlUrl, SentinelUrl, addresses, check, sentinels_of
+from watchout.common.ml_targets.declaration import InvalidMlUrl, addresses, schemes
+from watchout.common.ml_targets.sentinel import SentinelUrl
+from watchout.common.ml_targets.sentinel import parse as sentinels_of
+from watchout.common.settings import load
+from watchout.common.settings.ml_url import check
 from watchout.common.toolbox.default_ports import DEFAULT_PORTS
 
 
@@ -27,7 +30,7 @@ def test_a_url_leads_to_its_own_port_or_that_of_its_scheme(url: str, address: tu
 
 
 def test_every_scheme_has_a_port_but_tcp_where_it_must_be_given() -> None:
-    assert set(ml_url.SCHEMES) - set(DEFAULT_PORTS) == {"tcp"}
+    assert set(schemes()) - set(DEFAULT_PORTS) == {"tcp"}
     with pytest.raises(InvalidMlUrl):
         check("tcp://h")
 

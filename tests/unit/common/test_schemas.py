@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from watchout.common import schemas
 from watchout.common.alerts.model import STREAM_ID, AlertFault, check_draft
 from watchout.common.media.frames import Frame
-from watchout.mlbridge.targets.codec import json_body
+from watchout.mlbridge.targets.bodies import json_body
 
 FOLDER = Path(__file__).parents[3] / "docs/schemas"
 ALERT = Draft202012Validator(schemas.alert_schema())

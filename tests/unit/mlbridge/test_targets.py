@@ -15,7 +15,7 @@ from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import TargetFailure, TargetTimeout, UnusableAnswer, open_target
+from watchout.mlbridge.targets import TargetFailure, TargetTimeout, UnusableResult, open_target
 from watchout.mlbridge.targets.http import HttpTarget, blame_of
 
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
@@ -46,12 +46,12 @@ def test_no_url_means_no_target_and_the_scheme_chooses_the_kind() -> None:
 
 
 def test_credentials_of_the_url_are_not_shown() -> None:
-    shown = HttpTarget("http://user:secret@host:1/ml?key=secret", timeout_s=1, connections=1).shown_as
+    shown = HttpTarget("http://user:secret@host:1/ml?key=secret", timeout_s=1, connections=1).public_url
     assert shown == "http://host:1/ml/analyze"
 
 
 async def test_the_frame_is_posted_as_the_contract_says(stub: MlStub, target: HttpTarget) -> None:
-    assert await target.show(FRAME) == []
+    assert await target.analyse(FRAME) == []
     assert stub.requests == [
         {
             "streamId": "stream_1",
@@ -66,26 +66,26 @@ async def test_the_frame_is_posted_as_the_contract_says(stub: MlStub, target: Ht
 
 async def test_a_data_prefix_and_escapes_of_the_camera_are_gone(stub: MlStub, target: HttpTarget) -> None:
     text = json.dumps("data:image/jpeg;base64," + base64.b64encode(PICTURE).decode()).replace("/", "\\/")
-    await target.show(Frame("s", 1, 2, text=text.encode()))
+    await target.analyse(Frame("s", 1, 2, text=text.encode()))
     assert stub.requests[0]["frame"] == base64.b64encode(PICTURE).decode()
 
 
 async def test_a_path_and_a_query_of_the_url_are_kept(stub: MlStub) -> None:
     target = HttpTarget(stub.url + "/team/a?key=k", timeout_s=1, connections=1)
     await target.open(lambda _: None)
-    await target.show(FRAME)
+    await target.analyse(FRAME)
     await target.close()
     assert stub.paths == ["/team/a/analyze?key=k"]
 
 
 async def test_a_large_frame_goes_through(stub: MlStub, target: HttpTarget) -> None:
-    await target.show(Frame("s", 1, 2, picture=PICTURE[:3] + bytes((3 << 20) - 3)))
+    await target.analyse(Frame("s", 1, 2, picture=PICTURE[:3] + bytes((3 << 20) - 3)))
     assert len(stub.requests[0]["frame"]) == 4 << 20
 
 
 async def test_connections_last(stub: MlStub, target: HttpTarget) -> None:
     for _ in range(5):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     assert len(stub.peers) == 1
 
 
@@ -93,7 +93,7 @@ async def test_no_proxy_of_the_environment_is_used(
     stub: MlStub, monkeypatch: pytest.MonkeyPatch, target: HttpTarget
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    await target.show(FRAME)
+    await target.analyse(FRAME)
     assert len(stub.requests) == 1
 
 
@@ -112,21 +112,21 @@ async def test_the_alerts_of_an_answer_are_found(
     stub: MlStub, target: HttpTarget, answer: object, found: object
 ) -> None:
     stub.mode, stub.answer = "answer", answer
-    assert await target.show(FRAME) == found
+    assert await target.analyse(FRAME) == found
 
 
 @pytest.mark.parametrize("text", ["", "no json", '{"alert":', "[" * 100_000, "\x00", '{"a":' * 50_000, "9" * 5000])
 async def test_an_answer_that_is_no_json_is_unusable(stub: MlStub, target: HttpTarget, text: str) -> None:
     stub.mode, stub.answer = "text", text
-    with pytest.raises(UnusableAnswer):
-        await target.show(FRAME)
+    with pytest.raises(UnusableResult):
+        await target.analyse(FRAME)
 
 
 @pytest.mark.parametrize("answer", [[], [ALERT], None, "alert", 7, ALERT, {"detections": [1]}, {"error": "boom"}])
 async def test_json_in_another_form_is_unusable(stub: MlStub, target: HttpTarget, answer: object) -> None:
     stub.mode, stub.answer = "answer", answer
-    with pytest.raises(UnusableAnswer) as raised:
-        await target.show(FRAME)
+    with pytest.raises(UnusableResult) as raised:
+        await target.analyse(FRAME)
     assert raised.value.blame is Blame.UNSURE
 
 
@@ -135,7 +135,7 @@ async def test_a_status_that_says_that_there_is_no_answer_needs_none(
     stub: MlStub, target: HttpTarget, status: int
 ) -> None:
     stub.mode, stub.answer = "bare", status
-    assert await target.show(FRAME) == []
+    assert await target.analyse(FRAME) == []
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_a_status_says_whose_fault_it_is(statuses: tuple[int, ...], blame: Blame
 async def test_a_service_that_asks_for_time_is_not_ill_for_one_frame(stub: MlStub, target: HttpTarget) -> None:
     stub.mode, stub.answer, stub.answer_headers = "status", 503, {"Retry-After": "7"}
     with pytest.raises(TargetFailure) as raised:
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     assert (raised.value.blame, raised.value.retry_after_s) == (Blame.SERVICE, 7.0)
 
 
 async def test_nan_is_seen_so_that_it_can_be_refused(stub: MlStub, target: HttpTarget) -> None:
     stub.mode, stub.answer = "text", '{"alert":{"severity":"low","message":"m","metadata":{"confidence":NaN}}}'
-    (alert,) = await target.show(FRAME)
+    (alert,) = await target.analyse(FRAME)
     assert isinstance(alert, dict)
 
 
@@ -167,20 +167,20 @@ async def test_nan_is_seen_so_that_it_can_be_refused(stub: MlStub, target: HttpT
 async def test_alerts_of_a_wrong_shape_are_a_fault(stub: MlStub, target: HttpTarget, answer: object) -> None:
     stub.mode, stub.answer = "answer", answer
     with pytest.raises(AlertFault):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503, 300])
 async def test_any_status_but_success_is_a_failure(stub: MlStub, target: HttpTarget, status: int) -> None:
     stub.mode, stub.answer = "status", status
     with pytest.raises(TargetFailure, match=str(status)):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
 
 
 async def test_a_redirect_is_a_failure_and_is_not_followed(stub: MlStub, target: HttpTarget) -> None:
     stub.mode = "redirect"
     with pytest.raises(TargetFailure, match="307"):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     assert stub.paths == ["/analyze"]
 
 
@@ -189,7 +189,7 @@ async def test_the_deadline_is_for_the_whole_answer(stub: MlStub, target: HttpTa
     stub.mode = mode
     began = time.monotonic()
     with pytest.raises(TargetTimeout):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     assert time.monotonic() - began < 1.5
 
 
@@ -197,29 +197,29 @@ async def test_the_deadline_is_for_the_whole_answer(stub: MlStub, target: HttpTa
 async def test_an_answer_over_a_mebibyte_is_a_failure(stub: MlStub, target: HttpTarget, mode: str) -> None:
     stub.mode = mode
     with pytest.raises(TargetFailure, match="1048576"):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     stub.mode = "none"
-    assert await target.show(FRAME) == []
+    assert await target.analyse(FRAME) == []
 
 
 async def test_a_compressed_answer_is_not_unpacked(stub: MlStub, target: HttpTarget) -> None:
     stub.mode = "gzip"
-    with pytest.raises(UnusableAnswer):
-        await target.show(FRAME)
+    with pytest.raises(UnusableResult):
+        await target.analyse(FRAME)
     assert stub.headers[0]["Accept-Encoding"] == "identity"
 
 
 async def test_a_closed_port_is_a_failure_and_the_service_is_found_when_it_is_back(
     stub: MlStub, target: HttpTarget
 ) -> None:
-    await target.show(FRAME)
+    await target.analyse(FRAME)
     await stub.stop()
     with pytest.raises(TargetFailure):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     with pytest.raises(TargetFailure, match="no connection"):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     await stub.start()
-    assert await target.show(FRAME) == []
+    assert await target.analyse(FRAME) == []
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ async def test_broken_http_is_a_failure(answer: bytes) -> None:
     target = HttpTarget(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=1, connections=1)
     await target.open(lambda _: None)
     with pytest.raises(TargetFailure):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     await target.close()
     server.close()
     await server.wait_closed()
@@ -250,5 +250,5 @@ async def test_a_name_that_does_not_resolve_is_a_failure() -> None:
     target = HttpTarget("http://no-such-host.invalid", timeout_s=2, connections=1)
     await target.open(lambda _: None)
     with pytest.raises(TargetFailure):
-        await target.show(FRAME)
+        await target.analyse(FRAME)
     await target.close()

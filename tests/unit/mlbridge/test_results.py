@@ -16,21 +16,18 @@ from hypothesis import strategies as st
 
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
-from watchout.mlbridge.targets import UnusableAnswer, address
-from watchout.mlbridge.targets.codec import (
+from watchout.mlbridge.targets import UnusableResult, address
+from watchout.mlbridge.targets.bodies import json_batch, json_body, multipart_batch, packed_body
+from watchout.mlbridge.targets.results import (
     MAX_SHOWN,
-    Nonsense,
-    Said,
+    ServiceResult,
+    Undecodable,
     beginning,
-    json_batch,
-    json_body,
-    multipart_batch,
-    packed_body,
-    read_answer,
+    read_batch_result,
     read_json,
+    read_message,
     read_msgpack,
-    read_push,
-    split_batch,
+    read_result,
 )
 
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
@@ -95,7 +92,7 @@ def test_a_batch_of_raw_pictures_is_multipart_with_each_frames_ids() -> None:
 def test_any_bytes_are_read_or_nonsense(data: bytes) -> None:
     for read in (read_json, read_msgpack):
         value = read(data)
-        assert isinstance(value, Nonsense) or msgspec.json.encode(value) is not None
+        assert isinstance(value, Undecodable) or msgspec.json.encode(value) is not None
 
 
 @pytest.mark.parametrize(
@@ -103,12 +100,12 @@ def test_any_bytes_are_read_or_nonsense(data: bytes) -> None:
     [{b"a": 1}, {1: 2}, {"a": b"bytes"}, {"a": msgpack.Timestamp(1)}, {"a": msgpack.ExtType(3, b"x")}, b"x"],
 )
 def test_messagepack_that_json_could_not_say_is_nonsense(value: object) -> None:
-    assert isinstance(read_msgpack(msgpack.packb(value)), Nonsense)
+    assert isinstance(read_msgpack(msgpack.packb(value)), Undecodable)
 
 
 def test_deep_messagepack_is_nonsense() -> None:
-    assert isinstance(read_msgpack(b"\x91" * 100_000 + b"\xc0"), Nonsense)
-    assert isinstance(read_msgpack(b"\x91" * 100 + b"\xc0"), Nonsense)
+    assert isinstance(read_msgpack(b"\x91" * 100_000 + b"\xc0"), Undecodable)
+    assert isinstance(read_msgpack(b"\x91" * 100 + b"\xc0"), Undecodable)
 
 
 @pytest.mark.parametrize("read", [read_json, read_msgpack])
@@ -120,39 +117,39 @@ def test_what_is_written_is_read(read: Any) -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        (ALERT, [Said(None, [ALERT], answers=False)]),
+        (ALERT, [ServiceResult(None, [ALERT], ends_frame=False)]),
         ({**ALERT, "streamId": "s", "frameId": 1},
-         [Said(("s", 1), [{**ALERT, "streamId": "s", "frameId": 1}], answers=False)]),
-        ([ALERT, ALERT], [Said(None, [ALERT], answers=False)] * 2),
+         [ServiceResult(("s", 1), [{**ALERT, "streamId": "s", "frameId": 1}], ends_frame=False)]),
+        ([ALERT, ALERT], [ServiceResult(None, [ALERT], ends_frame=False)] * 2),
         ([], []),
-        ({}, [Said(None, [], answers=True)]),
-        ({"streamId": "s", "frameId": 1}, [Said(("s", 1), [], answers=True)]),
-        ({"streamId": "s", "frameId": 1, "alerts": []}, [Said(("s", 1), [], answers=True)]),
+        ({}, [ServiceResult(None, [], ends_frame=True)]),
+        ({"streamId": "s", "frameId": 1}, [ServiceResult(("s", 1), [], ends_frame=True)]),
+        ({"streamId": "s", "frameId": 1, "alerts": []}, [ServiceResult(("s", 1), [], ends_frame=True)]),
         ({"streamId": "s", "frameId": 1, "alert": ALERT},
-         [Said(("s", 1), [{"streamId": "s", "frameId": 1, **ALERT}], answers=True)]),
+         [ServiceResult(("s", 1), [{"streamId": "s", "frameId": 1, **ALERT}], ends_frame=True)]),
         ({"streamId": "s", "frameId": 1, "alerts": [{**ALERT, "frameId": 9}, 7]},
-         [Said(("s", 1), [{"streamId": "s", **ALERT, "frameId": 9}, 7], answers=True)]),
+         [ServiceResult(("s", 1), [{"streamId": "s", **ALERT, "frameId": 9}, 7], ends_frame=True)]),
         ({"streamId": "s", "frameId": 1, "alert": {**ALERT, "streamId": "t"}},
-         [Said(("s", 1), [{**ALERT, "streamId": "t"}], answers=True)]),
-        ({"alert": ALERT}, [Said(None, [ALERT], answers=True)]),
-        ([7, ALERT], [Said(None, [7], answers=False), Said(None, [ALERT], answers=False)]),
-        ({"severity": 7}, [Said(None, [{"severity": 7}], answers=False)]),
+         [ServiceResult(("s", 1), [{**ALERT, "streamId": "t"}], ends_frame=True)]),
+        ({"alert": ALERT}, [ServiceResult(None, [ALERT], ends_frame=True)]),
+        ([7, ALERT], [ServiceResult(None, [7], ends_frame=False), ServiceResult(None, [ALERT], ends_frame=False)]),
+        ({"severity": 7}, [ServiceResult(None, [{"severity": 7}], ends_frame=False)]),
     ],
 )  # fmt: skip
-def test_a_message_is_an_answer_an_alert_or_several(message: object, said: list[Said]) -> None:
-    assert read_push(message) == said
+def test_a_message_is_an_answer_an_alert_or_several(message: object, said: list[ServiceResult]) -> None:
+    assert read_message(message) == said
 
 
 @pytest.mark.parametrize("message", [[ALERT] * 101, {"alerts": {}}, {"alerts": [ALERT] * 101}])
 def test_a_message_that_is_none_of_them_is_a_fault(message: object) -> None:
     with pytest.raises(AlertFault):
-        read_push(message)
+        read_message(message)
 
 
 @pytest.mark.parametrize(
     ("message", "key"),
     [
-        (Nonsense("7 bytes"), None), ({"streamId": "s", "frameId": True}, None), ({"detections": 3}, None),
+        (Undecodable("7 bytes"), None), ({"streamId": "s", "frameId": True}, None), ({"detections": 3}, None),
         ("alert", None), (None, None), (7.5, None), (True, None), ([1, 2], None), ([{"label": "cat"}], None),
         ({"streamId": "s", "frameId": 1, "error": "too large"}, ("s", 1)),
         ({"streamId": "s", "frameId": 1, "alerts": [], "error": {"code": 7}}, ("s", 1)),
@@ -162,8 +159,8 @@ def test_a_message_that_is_none_of_them_is_a_fault(message: object) -> None:
 def test_a_message_in_no_form_of_an_answer_is_unusable_and_may_name_its_frame(
     message: object, key: tuple[str, int] | None
 ) -> None:
-    with pytest.raises(UnusableAnswer) as raised:
-        read_push(message)
+    with pytest.raises(UnusableResult) as raised:
+        read_message(message)
     assert raised.value.key == key
 
 
@@ -176,20 +173,21 @@ def test_a_message_in_no_form_of_an_answer_is_unusable_and_may_name_its_frame(
     ],
 )  # fmt: skip
 def test_an_answer_has_alerts_or_none(answer: object, alerts: list[object]) -> None:
-    assert read_answer(answer) == alerts
+    assert read_result(answer) == alerts
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Nonsense("<html>"), None, [], [ALERT], "no", 7, True, ALERT, {"error": "boom"}, {"error": "boom", "alerts": []},
+        Undecodable("<html>"),
+        None, [], [ALERT], "no", 7, True, ALERT, {"error": "boom"}, {"error": "boom", "alerts": []},
         {"detections": [{"label": "cat", "score": 0.9}]}, {"predictions": []}, {"status": "ok"},
         {"detail": "Not found"},
     ],
 )  # fmt: skip
 def test_an_answer_in_another_form_is_unusable(answer: object) -> None:
-    with pytest.raises(UnusableAnswer):
-        read_answer(answer)
+    with pytest.raises(UnusableResult):
+        read_result(answer)
 
 
 @pytest.mark.parametrize(
@@ -217,14 +215,14 @@ KEYS = [("a", 1), ("b", 2), ("b", 3)]
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_the_answers_of_a_batch_stand_in_the_order_of_its_frames(wrapped: bool) -> None:
     answers: list[object] = [{"alert": ALERT}, {"error": "too dark"}, None]
-    found, strangers = split_batch({"answers": answers} if wrapped else answers, KEYS)
-    assert (found[0], found[2], strangers) == ([ALERT], [], [])
-    assert isinstance(found[1], UnusableAnswer)
+    found, unmatched = read_batch_result({"answers": answers} if wrapped else answers, KEYS)
+    assert (found[0], found[2], unmatched) == ([ALERT], [], [])
+    assert isinstance(found[1], UnusableResult)
     assert "too dark" in str(found[1])
 
 
 def test_an_answer_of_a_batch_that_is_a_fault_is_one_of_its_frame_alone() -> None:
-    found, _ = split_batch([{"alerts": "x"}, {"alerts": [ALERT] * 101}, {"alert": ALERT}], KEYS)
+    found, _ = read_batch_result([{"alerts": "x"}, {"alerts": [ALERT] * 101}, {"alert": ALERT}], KEYS)
     assert isinstance(found[0], AlertFault)
     assert isinstance(found[1], AlertFault)
     assert found[2] == [ALERT]
@@ -232,28 +230,28 @@ def test_an_answer_of_a_batch_that_is_a_fault_is_one_of_its_frame_alone() -> Non
 
 @pytest.mark.parametrize("answers", [[], [{}], [{}] * 4])
 def test_answers_that_are_not_as_many_as_the_frames_are_a_fault(answers: list[object]) -> None:
-    with pytest.raises(UnusableAnswer, match="3 frames"):
-        split_batch({"answers": answers}, KEYS)
+    with pytest.raises(UnusableResult, match="3 frames"):
+        read_batch_result({"answers": answers}, KEYS)
 
 
 def test_alerts_of_a_batch_go_to_the_frame_that_they_name() -> None:
     for_a, for_3 = {**ALERT, "streamId": "a"}, {**ALERT, "streamId": "b", "frameId": 3}
     strange = [ALERT, {**ALERT, "streamId": "b"}, {**ALERT, "streamId": "c", "frameId": 1}, {**ALERT, "frameId": 9}, 7]
-    found, strangers = split_batch({"alerts": [for_a, *strange, for_3]}, KEYS)
+    found, unmatched = read_batch_result({"alerts": [for_a, *strange, for_3]}, KEYS)
     assert found == [[for_a], [], [for_3]]
-    assert strangers == strange
-    assert split_batch({"alert": ALERT}, KEYS[:1]) == ([[ALERT]], [])
+    assert unmatched == strange
+    assert read_batch_result({"alert": ALERT}, KEYS[:1]) == ([[ALERT]], [])
 
 
 @pytest.mark.parametrize("value", [{}, {"alerts": None}, {"alerts": [], "model": "v2"}, [None, {}, {"alert": None}]])
 def test_a_batch_without_alerts_has_none(value: object) -> None:
-    assert split_batch(value, KEYS) == ([[], [], []], [])
+    assert read_batch_result(value, KEYS) == ([[], [], []], [])
 
 
 @pytest.mark.parametrize("value", [None, {"x": 1}, "x", 7, {"answers": {}}, {"answers": None}, {"error": "boom"}])
 def test_a_batch_that_is_answered_in_another_form_is_unusable(value: object) -> None:
-    with pytest.raises(UnusableAnswer):
-        split_batch(value, KEYS)
+    with pytest.raises(UnusableResult):
+        read_batch_result(value, KEYS)
 
 
 @given(
@@ -267,8 +265,8 @@ def test_a_batch_that_is_answered_in_another_form_is_unusable(value: object) -> 
 )
 def test_whatever_a_batch_is_answered_each_frame_gets_its_part(value: object) -> None:
     try:
-        found, _ = split_batch(value, KEYS)
-    except (AlertFault, UnusableAnswer):
+        found, _ = read_batch_result(value, KEYS)
+    except (AlertFault, UnusableResult):
         return
     assert len(found) == len(KEYS)
 

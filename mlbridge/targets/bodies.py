@@ -1,0 +1,79 @@
+"""Frames as the bytes that an ML service receives (docs/protocol.md, "The ML side"). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from watchout.common.media.frames import Frame
+
+_packer: Final = msgspec.msgpack.Encoder()
+
+
+def json_body(frame: Frame) -> bytes:
+    """Return one frame as a JSON object, its picture in base64.
+
+    Raises:
+        watchout.common.media.frames.FrameFault: the frame holds no picture.
+    """
+    # A stream id has no character that JSON would escape.
+    return b"".join(
+        (
+            b'{"streamId":"%b","frame":"' % frame.stream_id.encode("ascii"),
+            frame.base64,
+            b'","timestamp":%d,"frameId":%d}' % (frame.timestamp, frame.frame_id),
+        )
+    )
+
+
+def json_batch(frames: Sequence[Frame]) -> bytes:
+    """Return several frames as JSON: ``{"frames":[…]}``. Raises `FrameFault` as `json_body` does."""
+    return b'{"frames":[' + b",".join(map(json_body, frames)) + b"]}"
+
+
+def packed_body(frame: Frame) -> bytes:
+    """Return one frame as a MessagePack map, its picture as `bin`. Raises `FrameFault` as `json_body` does."""
+    return _packer.encode(
+        {
+            "streamId": frame.stream_id,
+            "frame": frame.picture,
+            "timestamp": frame.timestamp,
+            "frameId": frame.frame_id,
+        }
+    )
+
+
+def frame_headers(frame: Frame) -> dict[str, str]:
+    """Return the HTTP headers that identify a frame whose body is the picture itself; the time is in ms."""
+    return {
+        "X-Stream-Id": frame.stream_id,
+        "X-Frame-Id": str(frame.frame_id),
+        "X-Frame-Time": str(frame.timestamp),
+    }
+
+
+def multipart_batch(frames: Sequence[Frame], boundary: str) -> bytes:
+    """Return several pictures as ``multipart/form-data`` (RFC 7578).
+
+    Args:
+        frames: the frames. Each becomes a part named ``frames`` with `frame_headers`.
+        boundary: separates the parts; must not occur in a picture.
+
+    Raises:
+        watchout.common.media.frames.FrameFault: a frame holds no picture.
+    """
+    parts: list[bytes] = []
+    for number, frame in enumerate(frames):
+        head = [
+            f"--{boundary}",
+            f'Content-Disposition: form-data; name="frames"; filename="{number}"',
+            f"Content-Type: {frame.codec.content_type}",
+            *(f"{name}: {value}" for name, value in frame_headers(frame).items()),
+            "",
+            "",
+        ]
+        parts += ["\r\n".join(head).encode("ascii"), frame.picture, b"\r\n"]
+    parts.append(f"--{boundary}--\r\n".encode("ascii"))
+    return b"".join(parts)
