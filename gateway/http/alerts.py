@@ -174,7 +174,7 @@ class AlertIntake:
         except (JsonFault, UnicodeDecodeError) as error:
             raise HttpError(400, "INVALID_MESSAGE", f"the body is not JSON: {error}") from None
         try:
-            drafts = [model.check_draft(item) async for item in _cooperatively(model.split_push(value))]
+            drafts = [model.check_draft(item) async for item in _cooperatively(model.alerts_of_message(value))]
             ids = _new_ids(signed, len(drafts) if isinstance(value, list) else None)
             return [
                 model.complete(draft, alert_id=new_id, timestamp=now_ms())
