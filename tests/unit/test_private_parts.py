@@ -115,8 +115,8 @@ async def test_what_follows_an_upgrade_is_kept_in_message_tail() -> None:
 
 async def test_redis_reads_a_text_with_read() -> None:
     pytest.importorskip("redis")
-    from watchout.mlbridge.targets.results import MAX_RESULT_BYTES
     from watchout.mlbridge.targets.redis_server import TooLarge, _BoundedParser
+    from watchout.mlbridge.targets.results import MAX_RESULT_BYTES
 
     parser = _BoundedParser(socket_read_size=1024)
     stream = asyncio.StreamReader()

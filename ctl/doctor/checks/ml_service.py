@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from watchout.common.settings import Settings
 from watchout.common.ml_targets.reach import reach
+from watchout.common.settings import Settings
 from watchout.ctl.doctor.check import ASK_S, Check
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.scrubbing import visible_address

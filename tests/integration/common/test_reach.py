@@ -19,7 +19,7 @@ from tests.kit.ports import free_port
 from watchout.common.media.frames import Frame
 from watchout.common.ml_targets.reach import reach
 from watchout.common.settings import Settings
-from watchout.ctl.doctor import probes
+from watchout.ctl.doctor.checks.ml_service import check_ml_service
 from watchout.ctl.ml import probes as ml_probes
 from watchout.mlbridge.targets import TargetFailure, open_target
 
@@ -111,14 +111,14 @@ async def said_of(url: str) -> str:
 async def names(url: str, *words: str) -> None:
     """The target, doctor and ``ml check`` all name the scheme that is expected."""
     settings = Settings(ml_service_url=url)
-    (finding,) = await probes.ml_service(settings)
+    (finding,) = await check_ml_service(settings)
     for text in (await said_of(url), finding.sentence, (await ml_probes._reach(url)).sentence):
         assert all(word in text for word in words), text
 
 
 async def fits(url: str) -> None:
     """Doctor and ``ml check`` find nothing wrong with it."""
-    (finding,) = await probes.ml_service(Settings(ml_service_url=url))
+    (finding,) = await check_ml_service(Settings(ml_service_url=url))
     assert (finding.level, (await ml_probes._reach(url)).level) == ("ok", "ok"), finding
 
 

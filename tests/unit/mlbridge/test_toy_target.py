@@ -19,7 +19,7 @@ from watchout.common.ml_targets import docs, kinds
 from watchout.common.ml_targets.declaration import InvalidMlUrl, Results, TargetDeclaration
 from watchout.common.ml_targets.reach import reach
 from watchout.common.settings import Settings, load
-from watchout.ctl.doctor import probes
+from watchout.ctl.doctor.checks.ml_service import check_ml_service
 from watchout.mlbridge.dispatcher import Dispatcher
 from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.scheduler import Scheduler
@@ -118,7 +118,7 @@ async def test_its_address_is_checked_and_its_tls_is_named() -> None:
         assert not (await reach(f"toy://127.0.0.1:{port}", 2.0)).fault
         plain = await reach(f"toys://127.0.0.1:{port}", 2.0)
         assert plain.fault == "it speaks no TLS: expected toy:// in place of toys://"
-        (finding,) = await probes.ml_service(Settings(ml_service_url=f"toy://127.0.0.1:{port}"))
+        (finding,) = await check_ml_service(Settings(ml_service_url=f"toy://127.0.0.1:{port}"))
         assert finding.level == "ok"
 
 
