@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.kit.brokers",
     "tests.kit.processes",
     "tests.kit.clients",
+    "tests.kit.one_process",
     "tests.kit.browser",
 ]
 
