@@ -37,7 +37,9 @@ MUTATIONS: Final = (
         before="        if owner is not None and owner != claim.user:\n",
         after="        if False:\n",
         unit=("tests/unit/router/test_streams.py::test_another_user_is_refused_while_the_camera_is_there",),
-        e2e=("tests/e2e/test_faults.py::test_another_users_stream_is_unauthorized_on_the_other_gateway_too",),
+        e2e=(
+            "tests/faults/processes/test_two_gateways.py::test_another_users_stream_is_unauthorized_on_the_other_gateway_too",
+        ),
     ),
     Mutation(
         name="origin-list",
@@ -55,7 +57,7 @@ MUTATIONS: Final = (
         before="if _may(pages[0], sender, settings)",
         after="if pages[0] == 'null' or _may(pages[0], sender, settings)",
         unit=("tests/unit/gateway/test_sign_in.py::test_the_origin_decides_where_there_is_one",),
-        e2e=("tests/e2e/test_edge.py::test_a_cookie_of_a_page_that_is_not_listed_is_ignored",),
+        e2e=("tests/e2e/edge/test_origins.py::test_a_cookie_of_a_page_that_is_not_listed_is_ignored",),
     ),
     Mutation(
         name="no-origin",
@@ -67,7 +69,7 @@ MUTATIONS: Final = (
             "tests/unit/gateway/test_sign_in.py::test_a_request_without_an_origin_needs_the_browsers_word_for_the_page",
         ),
         e2e=(
-            "tests/e2e/test_edge.py::test_a_request_without_an_origin_uses_the_cookie_only_where_the_browser_vouches_for_the_page",
+            "tests/e2e/edge/test_origins.py::test_a_request_without_an_origin_uses_the_cookie_only_where_the_browser_vouches_for_the_page",
         ),
     ),
     Mutation(
@@ -79,7 +81,7 @@ MUTATIONS: Final = (
         unit=(
             "tests/unit/gateway/test_addresses.py::test_a_trusted_proxy_says_under_which_name_the_client_came_and_nobody_else",
         ),
-        e2e=("tests/e2e/test_edge.py::test_only_a_trusted_proxy_says_what_the_gateways_own_origin_is",),
+        e2e=("tests/e2e/edge/test_origins.py::test_only_a_trusted_proxy_says_what_the_gateways_own_origin_is",),
     ),
     Mutation(
         name="first-auth",
@@ -99,7 +101,9 @@ MUTATIONS: Final = (
         before="                self._leave_identity()  # the end",
         after="                # the end",
         unit=("tests/unit/gateway/test_first_auth_moves.py::test_while_the_token_is_looked_up_the_socket_is_nobodys",),
-        e2e=("tests/e2e/test_identity.py::test_a_user_at_his_limit_is_counted_by_the_first_auth_and_not_by_a_cookie",),
+        e2e=(
+            "tests/e2e/identity/test_first_auth.py::test_a_user_at_his_limit_is_counted_by_the_first_auth_and_not_by_a_cookie",
+        ),
     ),
     Mutation(
         name="renewed-identity",
@@ -109,7 +113,7 @@ MUTATIONS: Final = (
         after="            if self.session.waiting is None and self.session._auth_came:\n                return\n"
         "            self._context.presence.add(self, identity, time.time())\n",
         unit=("tests/unit/gateway/test_first_auth_moves.py::test_while_the_token_is_looked_up_the_socket_is_nobodys",),
-        e2e=("tests/e2e/test_identity.py::test_the_end_of_the_former_session_does_not_end_the_socket",),
+        e2e=("tests/e2e/identity/test_first_auth.py::test_the_end_of_the_former_session_does_not_end_the_socket",),
     ),
     Mutation(
         name="session-ended",
@@ -120,7 +124,7 @@ MUTATIONS: Final = (
         after="                if found is None:\n                    continue\n"
         "                if found.user_id != identity.user_id:\n                    ended.append(member)",
         unit=("tests/unit/gateway/test_revalidation.py::test_whose_session_ended_is_told_once_and_others_are_not",),
-        e2e=("tests/e2e/test_vanishing.py::test_the_only_user_who_signs_out_is_out",),
+        e2e=("tests/e2e/identity/test_vanishing.py::test_the_only_user_who_signs_out_is_out",),
     ),
     # ── who is it? ───────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
@@ -132,7 +136,7 @@ MUTATIONS: Final = (
         unit=(
             "tests/integration/identity/test_vanishing.py::test_row_level_security_that_is_switched_on_is_no_verdict_and_is_named_with_its_remedy",
         ),
-        e2e=("tests/e2e/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
+        e2e=("tests/e2e/identity/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
     ),
     Mutation(
         name="emptied-table",
@@ -143,7 +147,7 @@ MUTATIONS: Final = (
         unit=(
             "tests/unit/identity/test_continuity.py::test_the_same_tables_in_use_are_accepted_and_emptied_ones_after_a_moment",
         ),
-        e2e=("tests/e2e/test_vanishing.py::test_a_table_that_is_emptied_and_filled_again_throws_nobody_out",),
+        e2e=("tests/e2e/identity/test_vanishing.py::test_a_table_that_is_emptied_and_filled_again_throws_nobody_out",),
     ),
     Mutation(
         name="another-table",
@@ -154,7 +158,7 @@ MUTATIONS: Final = (
         unit=(
             "tests/unit/identity/test_continuity.py::test_another_place_with_none_of_them_is_accepted_late_and_only_if_it_is_in_use",
         ),
-        e2e=("tests/e2e/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
+        e2e=("tests/e2e/identity/test_vanishing.py::test_sockets_stay_strangers_come_back_later_and_health_says_why",),
     ),
     Mutation(
         name="secret-signs-its-own",
@@ -163,7 +167,7 @@ MUTATIONS: Final = (
         before="            if is_symmetric(token):\n",
         after="            if self._secret is not None:\n",
         unit=("tests/unit/identity/test_jwks.py::test_a_secret_beside_the_issuers_keys_is_for_its_own_tokens_only",),
-        e2e=("tests/e2e/test_identity.py::test_each_kind_of_token_is_taken_in_each_place",),
+        e2e=("tests/e2e/identity/test_credentials_taken.py::test_each_kind_of_token_is_taken_in_each_place",),
     ),
     Mutation(
         name="ticket-fault",
@@ -174,7 +178,7 @@ MUTATIONS: Final = (
         unit=(
             "tests/integration/identity/test_postgres.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
         ),
-        e2e=("tests/e2e/test_vanishing.py::test_a_good_ticket_at_a_read_only_database_is_to_come_again",),
+        e2e=("tests/e2e/identity/test_vanishing.py::test_a_good_ticket_at_a_read_only_database_is_to_come_again",),
     ),
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
@@ -184,7 +188,9 @@ MUTATIONS: Final = (
         before="hold.term < stream.term",
         after="False",
         unit=("tests/unit/router/test_streams.py::test_a_hold_under_an_older_term_is_revoked",),
-        e2e=("tests/e2e/test_faults.py::test_a_gateway_that_hung_while_its_camera_moved_sends_nothing_old",),
+        e2e=(
+            "tests/faults/processes/test_two_gateways.py::test_a_gateway_that_hung_while_its_camera_moved_sends_nothing_old",
+        ),
     ),
     Mutation(
         name="alerts-overtake",
@@ -243,7 +249,9 @@ MUTATIONS: Final = (
         before="        publication.publisher.on_taken_over(stream_id)\n        self._close_if_unused(stream)\n",
         after="        self._close_if_unused(stream)\n",
         unit=("tests/unit/gateway/test_hub.py::test_a_revoked_camera_is_told_and_viewers_wait_for_the_other_gateway",),
-        e2e=("tests/e2e/test_faults.py::test_a_take_over_across_gateways_leaves_viewers_and_frame_ids_in_order",),
+        e2e=(
+            "tests/faults/processes/test_two_gateways.py::test_a_take_over_across_gateways_leaves_viewers_and_frame_ids_in_order",
+        ),
     ),
     Mutation(
         name="status-to-cameras",
@@ -280,7 +288,7 @@ MUTATIONS: Final = (
         after="False",
         unit=("tests/unit/gateway/test_frame_reader.py",),
         e2e=(
-            "tests/contract/test_protocol.py::test_anything_but_auth_before_authentication_is_refused_and_the_socket_stays",
+            "tests/contract/protocol/test_authentication.py::test_anything_but_auth_before_authentication_is_refused_and_the_socket_stays",
         ),
     ),
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_identity import House, has_ended, is_in, refused, start
+from tests.e2e.identity.support import House, has_ended, is_in, refused, start
 from tests.kit.clients import Client, Clients, eventually, http
 from tests.kit.processes import running
 from tests.kit.services import Postgres, SignedIn, running_better_auth

@@ -1,0 +1,40 @@
+"""A watchout on both event loops, a token and sockets for the tests of RFC 6455."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.rfc6455.support import SUBSCRIBE
+from tests.kit.clients import Clients, RawSocket
+from tests.kit.processes import BAD_WORDS, Watchout
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def watchout_loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def token(plain_watchout: Watchout) -> str:
+    return plain_watchout.token("autobahn")
+
+
+@pytest.fixture
+def url(plain_watchout: Watchout) -> Iterator[str]:
+    """Of the plain one; the test that made the gateway print a fault is the one that fails."""
+    gateway = plain_watchout.one("gateway")
+    before = len(gateway.output)
+    yield plain_watchout.url
+    said = gateway.output[before:]
+    assert not any(word in said for word in BAD_WORDS), said
+
+
+@pytest.fixture
+async def socket(url: str, token: str, clients: Clients) -> RawSocket:
+    """A viewer's connection, authenticated."""
+    raw = await clients.raw(url)
+    await raw.upgrade(f"{SUBSCRIBE}?token={token}")
+    await raw.sign_in(token)
+    return raw
