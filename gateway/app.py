@@ -46,7 +46,7 @@ class Gateway:
         metrics = Metrics()
         self._tasks = Tasks()
         self._link = RouterClient(
-            settings, metrics, sockets=lambda: self._context.connections.joined_total, transport=transport
+            settings, metrics, sockets=lambda: self._context.connections.authenticated, transport=transport
         )
         hub = Hub(
             wake=self._link.woken,
@@ -97,10 +97,10 @@ class Gateway:
         revalidation = Revalidation(settings, context.metrics, context.presence, context.authenticator)
         self._periodic = [*Housekeeping(context, certificate).begin(), *revalidation.begin()]
         keep, channel = supervisor.current().keep, settings.revocation_channel
-        self._listeners = [keep(revalidation.watch_changes, "changed sessions")]
+        self._listeners = [keep(revalidation.check_changed, "changed sessions")]
         if channel is not None:
             self._listeners.append(
-                keep(lambda: context.authenticator.listen(channel, revalidation.changed), "listen for revocations")
+                keep(lambda: context.authenticator.listen(channel, revalidation.on_changed), "listen for revocations")
             )
         if context.connections.most < settings.max_connections:
             _log.warning(

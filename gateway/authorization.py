@@ -1,9 +1,9 @@
-"""What a caller may do with a stream: one small policy, asked at register, at subscribe, at each HTTP path, and again
-when a caller's session or a stream's owner changes. Pure.
+"""Decides what a user may do with a stream, by one policy and the permissions of roles. Pure.
 
-A policy answers one question: as what does this caller stand to this stream? Its answer is the roles that count, or
-None for a stranger. A further policy is a further function in `POLICIES`, with what it needs in `Identity` or
-`Owner`. The router is not asked: rights come from the session store, which only the gateway knows.
+It is asked at register, at subscribe, by each HTTP path, and again when a user's session or a stream's owner changes.
+A policy returns the roles that a user has towards a stream, or None for a stranger. To add one, add a function to
+`POLICIES`, and what it needs to `Identity` or `Owner`. The router is not asked: permissions derive from the session
+store, which only the gateway knows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
 
-#: Stands for every role that `ROLE_RIGHTS` does not name.
+#: Stands in `ROLE_RIGHTS` for every role that is not named there.
 ANY_ROLE: Final = "*"
 
 V = TypeVar("V")
 
 
-class Right(enum.StrEnum):
-    """What somebody may do. Who may `VIEW` gets the alerts too."""
+class Permission(enum.StrEnum):
+    """What a user may do with a stream. `VIEW` in the settings includes `ALERTS`."""
 
     PUBLISH = "publish"
     VIEW = "view"
@@ -36,12 +36,12 @@ Policy = Callable[[Identity, Owner], frozenset[str] | None]
 
 
 def owner_only(caller: Identity, owner: Owner) -> frozenset[str] | None:
-    """Only the user whose camera it is."""
+    """Permit the owner only."""
     return caller.roles if caller.user_id == owner.user_id else None
 
 
 def organization(caller: Identity, owner: Owner) -> frozenset[str] | None:
-    """Also the members of the owner's organizations, with the roles that they have there."""
+    """Permit the owner, and members of the owner's organizations with the roles that they have there."""
     if caller.user_id == owner.user_id:
         return caller.roles
     shared = [roles for name, roles in caller.organizations.items() if name in owner.organizations]
@@ -49,7 +49,7 @@ def organization(caller: Identity, owner: Owner) -> frozenset[str] | None:
 
 
 def authenticated(caller: Identity, owner: Owner) -> frozenset[str] | None:
-    """Everybody who is signed in."""
+    """Permit every user with a session."""
     del owner
     return caller.roles
 
@@ -61,27 +61,31 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "authenticated": authenticated,
 }
 
-_EVERYTHING: Final = frozenset(Right)
+_EVERYTHING: Final = frozenset(Permission)
 
 
 class Authorization:
-    """The policy and the rights of roles that the settings name."""
+    """Judges users' permissions on streams by `STREAM_ACCESS` and `ROLE_RIGHTS`.
+
+    One per gateway, asked by client handlers, HTTP requests and `RouterClient`. In all methods, an `owner` of None
+    stands for a stream that nobody has registered.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._policy = POLICIES[settings.stream_access]
-        self._rights = {
-            role: frozenset(Right(name) for name in names) | ({Right.ALERTS} if "view" in names else set())
+        self._permissions = {
+            role: frozenset(Permission(name) for name in names) | ({Permission.ALERTS} if "view" in names else set())
             for role, names in settings.role_rights
         }
 
     def may_publish(self, caller: Identity) -> bool:
-        """Whether this caller may register streams of his own."""
-        return Right.PUBLISH in self._of_roles(caller.roles)
+        """Return whether the user may register streams."""
+        return Permission.PUBLISH in self._of_roles(caller.roles)
 
-    def rights(self, caller: Identity, owner: Owner | None) -> frozenset[Right]:
-        """What the caller may do with a stream of this owner; empty for a stranger.
+    def permissions(self, caller: Identity, owner: Owner | None) -> frozenset[Permission]:
+        """Return what the user may do with a stream of this owner; empty for a stranger.
 
-        A stream without an owner may be waited for by everybody who could ever have a right to one.
+        Without an owner: all that the user could have with any owner, so that they may wait for the stream.
         """
         if owner is None:
             roles = [caller.roles, *caller.organizations.values()]
@@ -90,57 +94,68 @@ class Authorization:
         return frozenset() if roles_here is None else self._of_roles(roles_here)
 
     def may_view(self, caller: Identity, owner: Owner | None) -> bool:
-        """Whether the caller may see the stream's pictures."""
-        return Right.VIEW in self.rights(caller, owner)
+        """Return whether the user may see the stream's frames."""
+        return Permission.VIEW in self.permissions(caller, owner)
 
-    def may_hear(self, caller: Identity, owner: Owner | None) -> bool:
-        """Whether the caller may have the stream's alerts, and know that it is there."""
-        return Right.ALERTS in self.rights(caller, owner)
+    def may_receive_alerts(self, caller: Identity, owner: Owner | None) -> bool:
+        """Return whether the user may receive the stream's alerts, and know that the stream exists."""
+        return Permission.ALERTS in self.permissions(caller, owner)
 
-    def may_hear_kept(self, caller: Identity, alert_owner: str | None, owner: Owner | None) -> bool:
-        """Whether the caller may have an alert that is kept: it belongs to whose the stream was when it came.
+    def may_receive_stored_alert(self, caller: Identity, alert_owner: str | None, owner: Owner | None) -> bool:
+        """Return whether the user may receive a stored alert, which belongs to the stream's owner of its time.
 
-        `owner` is whose it is now; of an earlier one only the user is known. An alert of a stream that nobody was
-        known to own is for whoever could have waited for it.
+        Args:
+            caller: The user.
+            alert_owner: Id of the user who owned the stream when the alert was raised; None: it had no known owner, and
+                everyone who could have waited for the stream may receive it.
+            owner: The present owner; only of this one the organizations are known.
         """
         if alert_owner is not None and (owner is None or owner.user_id != alert_owner):
             owner = Owner(alert_owner)
-        return self.may_hear(caller, owner if alert_owner is not None else None)
+        return self.may_receive_alerts(caller, owner if alert_owner is not None else None)
 
     def alert_scope(self, caller: Identity) -> AlertScope:
-        """Whose kept alerts the caller may have. It may be too much; `may_hear_kept` says exactly."""
-        own = Right.ALERTS in self._of_roles(caller.roles)
-        members_of = [name for name, roles in caller.organizations.items() if Right.ALERTS in self._of_roles(roles)]
+        """Return the owners whose stored alerts the user may receive, for the router's query.
+
+        It may include too many alerts: judge each of the result by `may_receive_stored_alert`.
+        """
+        own = Permission.ALERTS in self._of_roles(caller.roles)
+        member_of = [name for name, roles in caller.organizations.items() if Permission.ALERTS in self._of_roles(roles)]
         return AlertScope(
             user=caller.user_id,
             own=own,
-            organizations=tuple(sorted(members_of)) if self._policy is organization else (),
+            organizations=tuple(sorted(member_of)) if self._policy is organization else (),
             any_owner=own and self._policy is authenticated,
-            unowned=Right.ALERTS in self.rights(caller, None),
+            unowned=Permission.ALERTS in self.permissions(caller, None),
         )
 
-    def may_view_kept(self, caller: Identity, kept_owner: str | None, owner: Owner | None) -> bool:
-        """Whether the caller may see a picture that is kept: it belongs to whose the stream was, as an alert does.
+    def may_view_stored_picture(self, caller: Identity, stored_owner: str | None, owner: Owner | None) -> bool:
+        """Return whether the user may see a stored picture, which belongs to the stream's owner of its time.
 
-        A picture of nobody is for nobody.
+        Args:
+            caller: The user.
+            stored_owner: Id of the user who owned the stream at that time; None: nobody may see the picture.
+            owner: The present owner; only of this one the organizations are known.
         """
-        if kept_owner is None:
+        if stored_owner is None:
             return False
-        return self.may_view(caller, owner if owner is not None and owner.user_id == kept_owner else Owner(kept_owner))
+        return self.may_view(
+            caller, owner if owner is not None and owner.user_id == stored_owner else Owner(stored_owner)
+        )
 
     def allows(self, subscription: Subscription, owner: Owner | None) -> bool:
-        """Whether the subscription is within its viewer's rights."""
-        needed = Right.VIEW if subscription.video else Right.ALERTS
-        return needed in self.rights(subscription.identity, owner)
+        """Return whether the viewer has the permission that the subscription needs, for frames or for alerts."""
+        needed = Permission.VIEW if subscription.video else Permission.ALERTS
+        return needed in self.permissions(subscription.identity, owner)
 
-    def strangers(self, viewers: Iterable[tuple[Subscription, V]], owner: Owner) -> list[tuple[Subscription, V]]:
-        """Of the viewers of a stream, those who may not watch it now that it belongs to `owner`."""
+    def not_permitted(self, viewers: Iterable[tuple[Subscription, V]], owner: Owner) -> list[tuple[Subscription, V]]:
+        """Return those viewers of a stream whose subscriptions a new `owner` does not permit. The caller ends them."""
         return [(subscription, viewer) for subscription, viewer in viewers if not self.allows(subscription, owner)]
 
-    def _of_roles(self, roles: frozenset[str]) -> frozenset[Right]:
-        if not self._rights:
+    def _of_roles(self, roles: frozenset[str]) -> frozenset[Permission]:
+        if not self._permissions:
             return _EVERYTHING
-        anybody = self._rights.get(ANY_ROLE, frozenset())
+        anybody = self._permissions.get(ANY_ROLE, frozenset())
         if not roles:
             return anybody
-        return frozenset().union(*(self._rights.get(role, anybody) for role in roles))
+        return frozenset().union(*(self._permissions.get(role, anybody) for role in roles))

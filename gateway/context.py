@@ -19,7 +19,7 @@ from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.hub.waiting_frames import WaitingFrames
 from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
-from watchout.gateway.revalidation import Member
+from watchout.gateway.revalidation import RevalidatedClient
 from watchout.gateway.router_client import RouterClient
 from watchout.gateway.stream_ids import StreamIds
 from watchout.identity import Authenticator
@@ -72,7 +72,7 @@ class Context:
     tasks: Tasks
     authenticator: Authenticator
     authorization: Authorization
-    presence: Presence[Member]
+    presence: Presence[RevalidatedClient]
     connections: Connections
     hub: Hub
     router: RouterClient

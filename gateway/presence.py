@@ -1,4 +1,4 @@
-"""Who is here, by what keeps him in: a session in the store, an end in time, a token to be introspected. Pure."""
+"""The authenticated clients of a gateway, by what ends their access: session, expiry, token introspection. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ M = TypeVar("M", bound=Hashable)
 
 
 class Presence(Generic[M]):
-    """The members, each with its identity; several may live on one session. Times are seconds since the epoch."""
+    """Index of the authenticated clients ("members") of one gateway, with their identities. Times in s since the epoch.
+
+    Client handlers and HTTP requests add and remove themselves. `Revalidation` asks which members are due for a check,
+    looks them up, and passes the result to the method beside it, which returns the members whose access ended or whose
+    identity changed. Several members may share a session.
+    """
 
     def __init__(self) -> None:
         self._members: dict[M, Identity] = {}
@@ -27,7 +32,7 @@ class Presence(Generic[M]):
         return len(self._members)
 
     def add(self, member: M, identity: Identity, now: float) -> None:
-        """A member comes; its identity was found just now."""
+        """Add a member, or replace its identity, which was verified just now."""
         self.remove(member)
         self._members[member] = identity
         self._by_user.setdefault(identity.user_id, set()).add(member)
@@ -41,7 +46,7 @@ class Presence(Generic[M]):
             self._ending.add(member)
 
     def remove(self, member: M) -> None:
-        """A member goes, if it was here."""
+        """Remove a member, if it is there."""
         identity = self._members.pop(member, None)
         if identity is None:
             return
@@ -55,19 +60,26 @@ class Presence(Generic[M]):
     # ── sessions in the store ────────────────────────────────────────────────────────────────────────────────────
 
     def sessions(self) -> list[str]:
-        """The sessions that keep somebody in."""
+        """Return the ids of all sessions that members have."""
         return list(self._by_session)
 
     def sessions_of(self, session_id: str | None, user_id: str | None) -> set[str]:
-        """Those that a change of this session, or of this user, may concern."""
+        """Return the ids of the sessions of members that a change of this session, or of this user, may affect."""
         members = self._by_user.get(user_id, set()) if user_id is not None else set()
         found = {self._members[member].session_id for member in members} | {session_id}
         return {session for session in found if session is not None and session in self._by_session}
 
-    def compare(self, asked: Iterable[str], live: Mapping[str, Identity]) -> tuple[list[M], list[tuple[M, Identity]]]:
-        """What the store's answer means: the members whose session has ended, and those whose rights it changes.
+    def update_sessions(
+        self, asked: Iterable[str], live: Mapping[str, Identity]
+    ) -> tuple[list[M], list[tuple[M, Identity]]]:
+        """Apply the result of a lookup of sessions.
 
-        `live` is what the store found of the sessions that were `asked` for. The changes are taken in here.
+        Args:
+            asked: Ids of the sessions that were looked up.
+            live: Identity by id, for those of them that are valid.
+
+        Returns:
+            The members whose session has ended, and those whose identity changed, with the new one.
         """
         ended: list[M] = []
         renewed: list[tuple[M, Identity]] = []
@@ -83,14 +95,14 @@ class Presence(Generic[M]):
         self._members.update(renewed)
         return ended, renewed
 
-    # ── whom no session keeps in ─────────────────────────────────────────────────────────────────────────────────
+    # ── without a session in the store ──────────────────────────────────────────────────────────────────────────────
 
-    def overdue(self, now: float) -> list[M]:
-        """Members whose time is over, which nothing prolongs."""
+    def expired(self, now: float) -> list[M]:
+        """Return the members whose credential has expired for good."""
         return [member for member in self._ending if self._members[member].ends_at <= now]
 
-    def to_introspect(self, now: float, every_s: float) -> list[tuple[M, str]]:
-        """Members whose token is to be introspected again, with it: after a while, and when it ends."""
+    def due_introspections(self, now: float, every_s: float) -> list[tuple[M, str]]:
+        """Return members and tokens to introspect: every `every_s` seconds, and when the token expires."""
         due: list[tuple[M, str]] = []
         for member, asked_at in self._introspected_at.items():
             identity = self._members[member]
@@ -99,8 +111,13 @@ class Presence(Generic[M]):
                 due.append((member, identity.introspected))
         return due
 
-    def introspected(self, member: M, found: Identity | None, now: float) -> tuple[list[M], list[tuple[M, Identity]]]:
-        """What the answer to that means, as in `compare`: who the token is now, None when it is nobody."""
+    def update_introspected(
+        self, member: M, found: Identity | None, now: float
+    ) -> tuple[list[M], list[tuple[M, Identity]]]:
+        """Apply the result of an introspection: the identity of the token, None when it is not valid.
+
+        Returns as `update_sessions`.
+        """
         identity = self._members.get(member)
         if identity is None or identity.introspected is None:
             return [], []
@@ -108,17 +125,19 @@ class Presence(Generic[M]):
             return [member], []
         self._introspected_at[member] = now
         if identity.session_id is not None or identity.ends_at < math.inf:
-            return [], []  # it had only to be good still: who the caller is, another way said
+            return [], []  # the token only had to be valid: the identity comes from elsewhere
         renewed = replace(found, organizations=identity.organizations)
         self._members[member] = renewed
         return [], [(member, renewed)] if renewed != identity else []
 
     def users_without_session(self) -> list[str]:
-        """Users whose organizations have to be asked for by themselves."""
+        """Return the users of members without a session, whose organizations have to be looked up separately."""
         return list({self._members[member].user_id for member in self._without_session})
 
-    def belong(self, user_ids: Iterable[str], found: Mapping[str, Organizations]) -> list[tuple[M, Identity]]:
-        """The answer to that: the members whose rights it changes, with who they now are."""
+    def update_organizations(
+        self, user_ids: Iterable[str], found: Mapping[str, Organizations]
+    ) -> list[tuple[M, Identity]]:
+        """Apply the result of that lookup; return the members whose identity changed, with the new one."""
         renewed: list[tuple[M, Identity]] = []
         for user_id in user_ids:
             now_in = found.get(user_id, {})

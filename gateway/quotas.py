@@ -1,4 +1,7 @@
-"""What one socket, one user and one address may take. Pure; `now` in seconds."""
+"""Limits of one socket, one user and one address: message rates, alert rates, connections, subscriptions. Pure.
+
+`now` in seconds. A *stranger* is a connection of which the user is not known (yet).
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,54 @@ from typing import Final
 from watchout.common.media.rate import TokenBucket
 from watchout.common.settings import Settings
 
-#: Seconds' worth of messages and bytes that may come at once.
+#: A burst of messages or bytes may be as large as the rate over this many seconds.
 BURST_S: Final = 2.0
-#: `RATE_LIMITED` is said at most so often on one socket, in seconds.
-SAY_EVERY_S: Final = 1.0
-#: Connections over a limit that may be open at once, to be told so in order: of all addresses, and of one. What comes
-#: past that is cut off without a word.
+#: Least time between two `RATE_LIMITED` errors on one socket, in seconds.
+REPORT_EVERY_S: Final = 1.0
+#: Refused connections that stay open until the error is delivered: of all addresses, and of one. Further ones are
+#: dropped without an error.
 MAX_REFUSED: Final = 1024
 MAX_REFUSED_PER_ADDRESS: Final = 64
-#: File descriptors that are kept for everything but clients: the bus, the session store, files.
+#: File descriptors reserved for everything but clients: the bus, the session store, files.
 RESERVED_DESCRIPTORS: Final = 48
-#: However few there are, so many connections are taken, and so many are told that they are too many.
-FEW_CONNECTIONS: Final = 8
-FEW_REFUSED: Final = 4
-#: Strangers are too many past this part of a limit.
+#: Connections accepted, and refusals delivered, even where file descriptors are scarce.
+MIN_CONNECTIONS: Final = 8
+MIN_REFUSED: Final = 4
+#: Part of a limit above which strangers' connections are closed after each response.
 CROWDED: Final = 0.75
 
 
 class Allowance:
-    """The rates of one socket, and what it earned in errors."""
+    """Token buckets of one socket: messages, bytes, and errors that the client caused. Used by `ClientProtocol`.
+
+    Args:
+        settings: `MESSAGE_RATE`, `BYTE_RATE`, `ABUSE_LIMIT` and `MAX_MESSAGE_BYTES`.
+        now: Time of the connection.
+    """
 
     __slots__ = (
-        "_at", "_byte_burst", "_byte_rate", "_bytes", "_message_burst", "_message_rate", "_messages", "_said_at",
-        "_strikes",
+        "_at",
+        "_byte_burst",
+        "_byte_rate",
+        "_bytes",
+        "_errors",
+        "_message_burst",
+        "_message_rate",
+        "_messages",
+        "_reported_at",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, now: float) -> None:
-        # Two token buckets in one, with one look at the clock: every frame passes here.
+        # Two token buckets in one, with one reading of the clock: every frame passes here.
         self._message_rate, self._byte_rate = settings.message_rate, settings.byte_rate
         self._messages = self._message_burst = settings.message_rate * BURST_S
         self._bytes = self._byte_burst = max(settings.byte_rate * BURST_S, float(settings.max_message_bytes))
         self._at = now
-        self._strikes = TokenBucket(1.0, float(settings.abuse_limit), now)
-        self._said_at = float("-inf")
+        self._errors = TokenBucket(1.0, float(settings.abuse_limit), now)
+        self._reported_at = float("-inf")
 
-    def message(self, now: float, size_bytes: int) -> str | None:
-        """Count a message; None when it is within the rates, else what rate it broke."""
+    def count_message(self, now: float, size_bytes: int) -> str | None:
+        """Count a message; return None within the rates, else the exceeded one: "messages" or "bytes"."""
         elapsed = now - self._at
         if elapsed > 0:
             self._at = now
@@ -61,28 +76,31 @@ class Allowance:
         self._bytes -= size_bytes
         return None
 
-    def say(self, now: float) -> bool:
-        """Whether `RATE_LIMITED` is to be said now."""
-        if now - self._said_at < SAY_EVERY_S:
+    def take_report(self, now: float) -> bool:
+        """Return whether to send `RATE_LIMITED` now; it then counts as sent."""
+        if now - self._reported_at < REPORT_EVERY_S:
             return False
-        self._said_at = now
+        self._reported_at = now
         return True
 
-    def strike(self, now: float) -> bool:
-        """Count an error that the client earned; False when it was one too many."""
-        return self._strikes.take(now)
+    def count_error(self, now: float) -> bool:
+        """Count an error that the client caused; return False when there were too many: the caller closes it."""
+        return self._errors.take(now)
 
 
 class AlertRates:
-    """How many alerts each sender may bring to this gateway, over all his sockets and requests.
+    """Rate of the alerts of each sender on this gateway, over all their sockets and requests.
 
-    A sender who has his whole burst again is not remembered, so there are no more than brought one lately.
+    A sender whose burst is full again is forgotten, so only recent senders take memory.
+
+    Args:
+        rate: Alerts per second.
     """
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._burst = max(1.0, rate * BURST_S)
-        #: By sender, in the order in which they last brought one.
+        #: By sender, the least recent first.
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
         self._used_at: dict[str, float] = {}
 
@@ -90,7 +108,7 @@ class AlertRates:
         return len(self._buckets)
 
     def take(self, sender: str, now: float, count: int = 1) -> bool:
-        """Whether so many alerts are within the rate; they then count. More than a burst at once never are."""
+        """Return whether `count` alerts are within the rate; they then count. More than a burst at once never are."""
         self._forget(now)
         bucket = self._buckets.get(sender)
         if bucket is None:
@@ -100,7 +118,7 @@ class AlertRates:
         return bucket.take(now, count)
 
     def wait_s(self, count: int = 1) -> float:
-        """After how long a sender who brought too many has room for so many again, at most."""
+        """Return after how many seconds, at most, a sender may send `count` alerts again."""
         return min(float(count), self._burst) / self._rate
 
     def _forget(self, now: float) -> None:
@@ -113,103 +131,114 @@ class AlertRates:
 
 
 @dataclass(frozen=True, slots=True)
-class Full:
-    """A limit of connections that is reached; `what` ends the sentence "too many connections …"."""
+class LimitReached:
+    """A limit of connections that is reached. `what` completes the sentence "too many connections …"."""
 
     what: str
 
 
-class Place:
-    """What one connection takes of the limits, from `Connections.opened` until `closed`.
+class ConnectionSlot:
+    """One connection as the limits count it, from `Connections.open_slot` until `release`.
 
-    A connection begins as a stranger: nobody knows yet who it is. Every event may be told again; it counts once.
+    Created by `ConnectionDispatcher` for each accepted connection, and passed on to the socket. It begins as a
+    stranger. Every method may be called again; it counts once.
+
+    Attributes:
+        reached: The limit that this connection exceeds: send the error and close it. None: it is within all limits.
+        give_way: Ends the connection at once, so that the error of a newer refused one can be delivered; None: it
+            cannot be ended so.
     """
 
-    __slots__ = ("_connections", "_is_open", "_is_stranger", "_key", "full", "give_way")
+    __slots__ = ("_connections", "_is_open", "_is_stranger", "_key", "give_way", "reached")
 
     def __init__(self, connections: Connections, key: str | None) -> None:
         self._connections = connections
         self._key = key
         self._is_open = self._is_stranger = True
-        #: The limit that this connection is over, if any: say so and close it.
-        self.full: Full | None = None
-        #: Ends the connection at once, so that a newer one that is over a limit can be told so.
+        self.reached: LimitReached | None = None
         self.give_way: Callable[[], object] | None = None
 
     @property
-    def turned_away(self) -> bool:
-        """Whether so many are over the limits that there is no time to tell this one."""
-        return self.full is not None and self._connections.swamped(self._key)
+    def must_drop(self) -> bool:
+        """Whether too many refused connections are open to deliver the error to this one: drop it."""
+        return self.reached is not None and self._connections.too_many_refused(self._key)
 
     @property
     def key(self) -> str | None:
-        """The address that it counts under; None while that is not known."""
+        """Key of the address that it counts for; None while that is not known."""
         return self._key
 
     @property
     def is_stranger(self) -> bool:
-        """Whether nobody knows yet who this is."""
+        """Whether the user of this connection is not known."""
         return self._is_stranger
 
     @property
     def crowded(self) -> bool:
-        """Whether this is a stranger for whom there is hardly room: it goes when it has its answer."""
-        if self.full is not None:
+        """Whether this is a stranger close to a limit, or over one: close it after its response."""
+        if self.reached is not None:
             return True
         return self._is_open and self._is_stranger and self._connections.crowded(self._key)
 
-    def came_from(self, key: str) -> None:
-        """The client's address is known now: behind a proxy only a request says it. The first that is told counts."""
+    def set_address(self, key: str) -> None:
+        """Count the connection for an address, which behind a proxy only the request names. The first one counts."""
         if not self._is_open or self._key is not None:
             return
-        if self.full is None:
+        if self.reached is None:
             self._connections.count(None, -1, stranger=self._is_stranger)
         else:
             self._connections.count_refused(None, -1, self)
         self._key = key
         self._take()
 
-    def trusted(self) -> None:
-        """It is known who this is: no stranger any more."""
+    def mark_authenticated(self) -> None:
+        """Record that the user is known."""
         self._become(stranger=False)
 
-    def doubted(self) -> None:
-        """It is to be shown anew who this is: a stranger again."""
+    def mark_stranger(self) -> None:
+        """Record that the user is no longer known: the next request has to authenticate again."""
         self._become(stranger=True)
 
-    def closed(self) -> None:
-        """The connection ended."""
+    def release(self) -> None:
+        """Count the connection no more: it ended."""
         self.give_way = None
         if self._is_open:
             self._leave()
             self._is_open = False
 
     def _become(self, *, stranger: bool) -> None:
-        if self._is_open and self._is_stranger is not stranger and self.full is None:
+        if self._is_open and self._is_stranger is not stranger and self.reached is None:
             self._leave()
             self._is_stranger = stranger
             self._take()
 
     def _take(self) -> None:
-        self.full = self.full or self._connections.limit(self._key, stranger=self._is_stranger)
-        if self.full is None:
+        self.reached = self.reached or self._connections.limit(self._key, stranger=self._is_stranger)
+        if self.reached is None:
             self._connections.count(self._key, 1, stranger=self._is_stranger)
         else:
             self._connections.count_refused(self._key, 1, self)
 
     def _leave(self) -> None:
-        if self.full is None:
+        if self.reached is None:
             self._connections.count(self._key, -1, stranger=self._is_stranger)
         else:
             self._connections.count_refused(self._key, -1, self)
 
 
 class Connections:
-    """How many connections there are, by address and by user.
+    """Counts the connections of one gateway by address, and sockets and subscriptions by user.
 
-    Addresses are keys of `gateway.requests.addresses.limit_key`. Who is over a limit is counted apart, until he is told
-    and gone: so one address that is over its own limit takes nothing from the others. `descriptors`: how many files and
-    sockets the process may have open; None: enough.
+    Addresses are keys of `gateway.requests.addresses.limit_key`. Connections over a limit are counted apart until they
+    have been told and closed, so that an address over its own limit takes nothing from others.
+
+    Args:
+        settings: The limits.
+        descriptors: Most file descriptors of the process; None: enough.
+
+    Attributes:
+        authenticated: Sockets of which the user is known.
+        peak: Most connections since it was last reset, which the caller does.
     """
 
     def __init__(self, settings: Settings, descriptors: int | None = None) -> None:
@@ -217,9 +246,9 @@ class Connections:
         self._most = settings.max_connections
         self._most_refused = MAX_REFUSED
         if descriptors is not None:
-            self._most_refused = max(FEW_REFUSED, min(MAX_REFUSED, descriptors // 16))
+            self._most_refused = max(MIN_REFUSED, min(MAX_REFUSED, descriptors // 16))
             room = descriptors - RESERVED_DESCRIPTORS - self._most_refused
-            self._most = min(self._most, max(FEW_CONNECTIONS, room))
+            self._most = min(self._most, max(MIN_CONNECTIONS, room))
         self._most_strangers = max(1, self._most // 2)
         self._taken = 0
         self._strangers = 0
@@ -227,97 +256,100 @@ class Connections:
         self._by_address: Counter[str] = Counter()
         self._strangers_by_address: Counter[str] = Counter()
         self._refused_by_address: Counter[str] = Counter()
-        #: Those that are over a limit, the oldest first.
-        self._refused_places: OrderedDict[Place, None] = OrderedDict()
+        #: Slots over a limit, oldest first.
+        self._refused_slots: OrderedDict[ConnectionSlot, None] = OrderedDict()
         self._users: Counter[str] = Counter()
-        self._waits: Counter[str] = Counter()
+        self._awaited: Counter[str] = Counter()
         self._subscriptions: Counter[str] = Counter()
-        self.joined_total = 0
-        #: Most connections since somebody set it back.
+        self.authenticated = 0
         self.peak = 0
 
     @property
     def most(self) -> int:
-        """Most connections: `MAX_CONNECTIONS`, or what the descriptors allow."""
+        """Most connections: `MAX_CONNECTIONS`, or fewer where file descriptors are scarce."""
         return self._most
 
     @property
     def total(self) -> int:
-        """All open connections, also those that are over a limit and about to be closed."""
+        """All open connections, including those over a limit that are about to be closed."""
         return self._taken + self._refused
 
     @property
     def strangers(self) -> int:
-        """Connections of whom nobody knows yet who they are."""
+        """Connections of which the user is not known."""
         return self._strangers
 
-    def opened(self, key: str | None) -> Place:
-        """Count a connection; None: its address is not known yet, and `Place.came_from` follows."""
-        place = Place(self, key)
-        place._take()
+    def open_slot(self, key: str | None) -> ConnectionSlot:
+        """Count a connection. `key` None: its address is not known yet, `ConnectionSlot.set_address` follows."""
+        slot = ConnectionSlot(self, key)
+        slot._take()
         self.peak = max(self.peak, self.total)
-        return place
+        return slot
 
-    def joined(self, user: str) -> Full | None:
-        """Count an authenticated socket; not counted when it is one too many."""
-        if (full := self.full_for(user)) is not None:
-            return full
+    def add_socket(self, user: str) -> LimitReached | None:
+        """Count an authenticated socket of a user; return the limit, without counting, when it is one too many."""
+        if (reached := self.limit_of_user(user)) is not None:
+            return reached
         self._users[user] += 1
-        self.joined_total += 1
+        self.authenticated += 1
         return None
 
-    def full_for(self, user: str) -> Full | None:
-        """The limit that one more authenticated socket of this user would break."""
-        return Full("of this user") if self._users.get(user, 0) >= self._settings.max_connections_per_user else None
+    def limit_of_user(self, user: str) -> LimitReached | None:
+        """Return the limit that one more authenticated socket of this user would exceed, else None."""
+        return (
+            LimitReached("of this user")
+            if self._users.get(user, 0) >= self._settings.max_connections_per_user
+            else None
+        )
 
-    def left(self, user: str) -> None:
-        """An authenticated socket ended."""
-        self.joined_total -= 1
+    def remove_socket(self, user: str) -> None:
+        """Count an authenticated socket no more."""
+        self.authenticated -= 1
         _add(self._users, user, -1)
 
     def may_subscribe(self, user: str) -> bool:
-        """Whether the user may have one more subscription, over all of his sockets."""
+        """Return whether the user may have one more subscription, over all their sockets."""
         return self._subscriptions.get(user, 0) < self._settings.max_subscriptions_per_user
 
-    def subscribed(self, user: str) -> None:
-        """A subscription begins."""
+    def add_subscription(self, user: str) -> None:
+        """Count a subscription of a user."""
         self._subscriptions[user] += 1
 
-    def unsubscribed(self, user: str) -> None:
-        """It ends."""
+    def remove_subscription(self, user: str) -> None:
+        """Count a subscription no more."""
         _add(self._subscriptions, user, -1)
 
-    def may_wait(self, user: str) -> bool:
-        """Whether the user may subscribe to one more stream that nobody owns yet."""
-        return self._waits.get(user, 0) < self._settings.max_waits_per_user
+    def may_await_stream(self, user: str) -> bool:
+        """Return whether the user may subscribe to one more stream that nobody has registered."""
+        return self._awaited.get(user, 0) < self._settings.max_waits_per_user
 
-    def waits(self, user: str) -> None:
-        """Such a subscription begins."""
-        self._waits[user] += 1
+    def add_awaited(self, user: str) -> None:
+        """Count a subscription to a stream that nobody has registered."""
+        self._awaited[user] += 1
 
-    def waits_no_more(self, user: str) -> None:
-        """It ends."""
-        _add(self._waits, user, -1)
+    def remove_awaited(self, user: str) -> None:
+        """Count such a subscription no more."""
+        _add(self._awaited, user, -1)
 
-    # ── for Place ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── for ConnectionSlot ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def limit(self, key: str | None, *, stranger: bool) -> Full | None:
-        """The limit that one more connection would break."""
+    def limit(self, key: str | None, *, stranger: bool) -> LimitReached | None:
+        """Return the limit that one more connection would exceed, else None."""
         settings = self._settings
         if self._taken >= self._most:
-            return Full("on this gateway")
+            return LimitReached("on this gateway")
         if key is not None and self._by_address.get(key, 0) >= settings.max_connections_per_address:
-            return Full("from this address")
+            return LimitReached("from this address")
         if not stranger:
             return None
         if self._strangers >= self._most_strangers:
-            return Full("that have not signed in")
+            return LimitReached("that have not signed in")
         if key is not None and self._strangers_by_address.get(key, 0) >= settings.max_strangers_per_address:
-            return Full("from this address that have not signed in")
+            return LimitReached("from this address that have not signed in")
         return None
 
     def crowded(self, key: str | None) -> bool:
-        """Whether a limit that a stranger of this address may meet is nearly reached."""
+        """Return whether a limit that applies to a stranger of this address is nearly reached."""
         settings = self._settings
         counts = [(self._taken, self._most), (self._strangers, self._most_strangers)]
         if key is not None:
@@ -329,28 +361,29 @@ class Connections:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for anybody more, from wherever he comes: each begins as a stranger."""
+        """Whether no connection is accepted from any address: each begins as a stranger."""
         return self._taken >= self._most or self._strangers >= self._most_strangers
 
     def make_room_for_refused(self) -> None:
-        """When too many that are over a limit wait to be told, the oldest ones that can give way do.
+        """End the oldest refused connections that can give way, while too many of them are open.
 
-        What asks at once, as a health check does, so has its answer although others hold their connections in silence.
+        So a client that sends its request at once, such as a health check, gets its response although others keep their
+        refused connections open without a request.
         """
         while self._refused > self._most_refused:
-            oldest = next(iter(self._refused_places))
+            oldest = next(iter(self._refused_slots))
             if (end := oldest.give_way) is None:
                 return
-            oldest.closed()
+            oldest.release()
             end()
 
-    def swamped(self, key: str | None) -> bool:
-        """Whether too many that are over a limit wait to be told, of this address or of all."""
+    def too_many_refused(self, key: str | None) -> bool:
+        """Return whether too many refused connections are open, of this address or of all."""
         of_address = 0 if key is None else self._refused_by_address.get(key, 0)
         return self._refused > self._most_refused or of_address > MAX_REFUSED_PER_ADDRESS
 
     def count(self, key: str | None, change: int, *, stranger: bool) -> None:
-        """A connection within the limits comes (1) or goes (-1)."""
+        """Count a connection within the limits that begins (1) or ends (-1)."""
         self._taken += change
         if key is not None:
             _add(self._by_address, key, change)
@@ -359,13 +392,13 @@ class Connections:
             if key is not None:
                 _add(self._strangers_by_address, key, change)
 
-    def count_refused(self, key: str | None, change: int, place: Place) -> None:
-        """A connection over a limit comes (1) or goes (-1)."""
+    def count_refused(self, key: str | None, change: int, slot: ConnectionSlot) -> None:
+        """Count a connection over a limit that begins (1) or ends (-1)."""
         self._refused += change
         if change > 0:
-            self._refused_places[place] = None
+            self._refused_slots[slot] = None
         else:
-            self._refused_places.pop(place, None)
+            self._refused_slots.pop(slot, None)
         if key is not None:
             _add(self._refused_by_address, key, change)
 

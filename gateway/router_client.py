@@ -295,7 +295,7 @@ class RouterClient:
                 owner_known = self.hub.local_owner(body.stream) is not None
                 if body.user is not None and not owner_known:
                     owner = Owner(body.user, frozenset(body.organizations))
-                    for _, viewer in self._authorization.strangers(self.hub.viewers_of(body.stream), owner):
+                    for _, viewer in self._authorization.not_permitted(self.hub.viewers_of(body.stream), owner):
                         viewer.on_permission_lost(body.stream)
                 self.hub.on_status(body, self._loop.time(), now_ms)
             case Forward():

@@ -1,7 +1,7 @@
-"""The stream ids that the gateway makes: nobody can guess them, and nobody but their user can ever register them.
+"""Makes stream ids that cannot be guessed, and that only the user they were made for can ever register.
 
-An id carries a tag that is made of its user and a key of the home. So it needs no memory to refuse it to others,
-however long ago it was made. The key is secret only because a tag would else confirm a guess at whose a stream is.
+An id carries a tag computed from the user and a key of the home. So ids need no storage to be refused to other users,
+however old they are. The key is secret only because otherwise a tag would confirm a guess of the stream's user.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ _MADE: Final = re.compile(
 
 
 class StreamIds:
-    """Makes and recognizes ids with one key, of `KEY_BYTES`."""
+    """Makes and checks stream ids with one key. One per gateway; `ClientProtocol` asks it at register.
+
+    Args:
+        key: `KEY_BYTES` random bytes, the same for all gateways of a home: see `gateway.stream_key`.
+    """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._key_name = self._digest(b"key", _KEY_CHARS)
 
     def new(self, user: str, now_ms: int) -> str:
-        r"""An id for a stream of this user.
+        r"""Return a new id for a stream of this user. `now_ms` in ms since the epoch.
 
-        It matches ``stream_\w+`` as a whole, as old clients cut it out of a text.
+        It matches ``stream_\w+`` as a whole: older clients extract it from the text of a message by this pattern.
         """
         head = f"stream_{now_ms}_{''.join(secrets.choice(_DIGITS) for _ in range(_RANDOM_CHARS))}"
         return f"{head}_{self._key_name}{self._tag(head, user)}"
 
-    def is_anothers(self, stream: str, user: str) -> bool:
-        """Whether an id was made with this key for another user. Of ids that clients made it says nothing: False."""
+    def belongs_to_other(self, stream: str, user: str) -> bool:
+        """Return whether an id was made with this key for another user; False for ids that clients chose."""
         made = _MADE.match(stream)
         if made is None or made[2] != self._key_name:
             return False

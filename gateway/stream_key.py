@@ -1,4 +1,4 @@
-"""The key of the stream ids that the gateways of one home make (`gateway.stream_ids`): a file there."""
+"""Reads the key of the stream ids that the gateways of one home make, and makes its file when there is none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = log.get("gateway.stream_key")
 
 
 def stream_key(home: Path) -> bytes:
-    """The key of this home, made by the first gateway that asks for it.
+    """Return the key of this home for `gateway.stream_ids.StreamIds`; the first gateway makes it.
 
-    Where the file can be neither read nor written it is a key of this process alone, and that is logged: ids that
-    other gateways made are then only reserved.
+    If the file can be neither read nor written, a warning is logged and a key of this process alone is returned: ids
+    made by other gateways are then protected by their reservation only. Raises nothing.
     """
     path = home / STREAM_KEY_FILE
     try:
@@ -50,7 +50,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _make(path: Path) -> None:
-    """Put a whole key in place, unless another gateway was faster."""
+    """Create the key file atomically, unless another gateway was faster."""
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

@@ -340,7 +340,7 @@ OWN_TIMERS: dict[str, set[str]] = {"common/bus/zeromq/control.py": {"_drain"}}
 #: Endless loops with a pause that the supervisor keeps by a longer way (`gateway.app`), or that a deadline ends.
 OWN_LOOPS: dict[str, set[str]] = {
     "common/bus/client.py": {"request"},
-    "gateway/revalidation.py": {"watch_changes"},
+    "gateway/revalidation.py": {"check_changed"},
     "identity/sources/listen.py": {"run", "_listen"},
 }
 

@@ -158,7 +158,7 @@ class ClientHandler:
             self._auth_timer.cancel()
         self._leave_identity()
 
-    def renewed(self, identity: Identity) -> None:
+    def on_identity_changed(self, identity: Identity) -> None:
         """The session was looked up again, and something of it has changed."""
         self.run(self.session.renewed(identity, now_ms()))
         for subscription in self.session.subscriptions():
@@ -166,7 +166,7 @@ class ClientHandler:
             if not self._context.authorization.allows(subscription, owner):
                 self.right_lost(subscription.stream)
 
-    def session_ended(self) -> None:
+    def on_session_ended(self) -> None:
         """The session behind this socket is no more."""
         self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
         self.run(self.session.session_ended(now_ms()))
@@ -263,10 +263,10 @@ class ClientHandler:
             replay.cancel()
         if subscription.counted:
             subscription.counted = False
-            self._context.connections.unsubscribed(subscription.identity.user_id)
+            self._context.connections.remove_subscription(subscription.identity.user_id)
         if subscription.awaits_owner:
             subscription.awaits_owner = False
-            self._context.connections.waits_no_more(subscription.identity.user_id)
+            self._context.connections.remove_awaited(subscription.identity.user_id)
         self._socket.drop(subscription)
         self._context.count_dropped(subscription)
         if subscription.dropped and subscription.dropped.keys() & _WORTH_A_LINE:
@@ -300,7 +300,7 @@ class ClientHandler:
             self._auth_timer.cancel()
             self._auth_timer = None
         self._socket.trust()
-        full = self._context.connections.joined(identity.user_id)
+        full = self._context.connections.add_socket(identity.user_id)
         if full is None:
             self._user = identity.user_id
             self._context.presence.add(self, identity, time.time())
@@ -309,7 +309,7 @@ class ClientHandler:
 
     def _leave_identity(self) -> None:
         if self._user is not None:
-            self._context.connections.left(self._user)
+            self._context.connections.remove_socket(self._user)
             self._user = None
         self._context.presence.remove(self)
         self._audited = False
@@ -342,7 +342,7 @@ class ClientHandler:
                 most = self._context.settings.max_subscriptions_per_user
                 text = f"there are {most} subscriptions, which is the most of one user"
                 commands = self.session.refused(ErrorCode.RATE_LIMITED, text, self._loop.time(), now_ms())
-            elif word.owner is None and not self._context.connections.may_wait(user):
+            elif word.owner is None and not self._context.connections.may_await_stream(user):
                 text = (
                     f"{self._context.settings.max_waits_per_user} streams are waited for, which is the most of one user"
                 )
@@ -399,7 +399,7 @@ class ClientHandler:
             self._context.hub.change_owner(self.publication, command.owner)
 
     def _let_strangers_go(self, stream: str, owner: Owner) -> None:
-        for _, viewer in self._context.authorization.strangers(self._context.hub.viewers_of(stream), owner):
+        for _, viewer in self._context.authorization.not_permitted(self._context.hub.viewers_of(stream), owner):
             viewer.on_permission_lost(stream)
 
     def _send_alert(self, command: SendAlert) -> None:
@@ -423,10 +423,10 @@ class ClientHandler:
     def _watch(self, command: Watch) -> None:
         subscription = command.subscription
         subscription.counted = True
-        self._context.connections.subscribed(subscription.identity.user_id)
+        self._context.connections.add_subscription(subscription.identity.user_id)
         if command.word.owner is None:
             subscription.awaits_owner = True
-            self._context.connections.waits(subscription.identity.user_id)
+            self._context.connections.add_awaited(subscription.identity.user_id)
         subscription.held_alerts = {} if command.alerts_since is not None else None
         ask = self._context.hub.subscribe(subscription, self._socket, command.word, self._loop.time(), now_ms())
         if ask:
@@ -488,7 +488,7 @@ class ClientHandler:
             if not self._stands(subscription):
                 return
             owner = self._context.hub.last_known_owner(subscription.stream)
-            if self._context.authorization.may_hear_kept(subscription.identity, alert.owner, owner):
+            if self._context.authorization.may_receive_stored_alert(subscription.identity, alert.owner, owner):
                 replayed.add(alert.id)
                 self._socket.send_message(wire.text_message(alert.json))
         self._release_held(subscription, replayed)

@@ -19,7 +19,7 @@ from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import FrameFault, parse_binary
 from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import Authorization, Right
+from watchout.gateway.authorization import Authorization, Permission
 from watchout.gateway.client import first_message
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import IgnoredCookie, Owner, StreamState
@@ -241,7 +241,7 @@ class ClientProtocol:
         """A text message came."""
         if self._closed:
             return []
-        if (broken := self._allowance.message(now, len(data))) is not None:
+        if (broken := self._allowance.count_message(now, len(data))) is not None:
             return self._rate_limited(broken, now, now_ms)
         try:
             if self.identity is None:
@@ -267,7 +267,7 @@ class ClientProtocol:
 
         None: it goes on, as a `SendFrame` would.
         """
-        if (broken := self._allowance.message(now, size_bytes)) is not None:
+        if (broken := self._allowance.count_message(now, size_bytes)) is not None:
             return self._rate_limited(broken, now, now_ms)
         return None
 
@@ -275,7 +275,7 @@ class ClientProtocol:
         """A binary message came."""
         if self._closed:
             return []
-        if (broken := self._allowance.message(now, len(data))) is not None:
+        if (broken := self._allowance.count_message(now, len(data))) is not None:
             return self._rate_limited(broken, now, now_ms)
         try:
             if self.identity is None:
@@ -295,7 +295,7 @@ class ClientProtocol:
         """A ping came: it counts as a message."""
         if self._closed:
             return []
-        broken = self._allowance.message(now, size_bytes)
+        broken = self._allowance.count_message(now, size_bytes)
         return self._rate_limited(broken, now, now_ms) if broken is not None else []
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -356,11 +356,11 @@ class ClientProtocol:
         if self._closed or self.identity is None or not isinstance(asked, wire.Subscribe):
             return []
         owner, consumes = word.owner, asked.consumes or []
-        rights = self._authorization.rights(self.identity, owner)
+        rights = self._authorization.permissions(self.identity, owner)
         if not rights & _VIEWERS:
             text = "you may not view streams" if owner is None else "this stream belongs to another user"
             return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
-        if "video-frame" in consumes and Right.VIEW not in rights:
+        if "video-frame" in consumes and Permission.VIEW not in rights:
             text = 'you may have the alerts of this stream, not its pictures: leave "video-frame" out of `consumes`'
             return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
         commands: list[Command] = []
@@ -531,7 +531,7 @@ class ClientProtocol:
             new_id = self._stream_ids.new(self.identity.user_id, now_ms)
             message = msgspec.structs.replace(message, stream_id=new_id)
         assert message.stream_id is not None
-        if self._stream_ids.is_anothers(message.stream_id, self.identity.user_id):
+        if self._stream_ids.belongs_to_other(message.stream_id, self.identity.user_id):
             raise ClientError(ErrorCode.UNAUTHORIZED, "this stream belongs to another user")
         self._asked = message
         self.waiting = Waiting.CLAIM
@@ -589,9 +589,9 @@ class ClientProtocol:
             raise ClientError(ErrorCode.INVALID_MESSAGE, f"`{what}` is for {path}, this socket is on {self.path}")
 
     def _rate_limited(self, broken: str, now: float, now_ms: int) -> list[Command]:
-        if not self._allowance.strike(now):
+        if not self._allowance.count_error(now):
             return self._close(CloseCode.POLICY, "repeated abuse")
-        if not self._allowance.say(now):
+        if not self._allowance.take_report(now):
             return []
         rates = {
             "messages": f"{self._settings.message_rate:g} messages per second",
@@ -611,7 +611,7 @@ class ClientProtocol:
                 return self._say_and_close(self._ignored.code, self._ignored.reason, CloseCode.TRY_LATER, now_ms)
             message = f"{message}; {self._ignored.reason}"
         reply = Reply(wire.error(code, message, now_ms))
-        if code in _STRIKES and not self._allowance.strike(now):
+        if code in _STRIKES and not self._allowance.count_error(now):
             return [reply, *self._close(CloseCode.POLICY, "repeated abuse")]
         return [reply]
 
@@ -634,7 +634,7 @@ _JSON_AS_BINARY: Final = (
 _STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
 #: Who consumes any of these of a stream gets its status too.
 _CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
-_VIEWERS: Final = frozenset({Right.VIEW, Right.ALERTS})
+_VIEWERS: Final = frozenset({Permission.VIEW, Permission.ALERTS})
 
 
 def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool]:

@@ -38,7 +38,7 @@ from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
 from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
 from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, limit_kernel_buffers, shares_writes
 from watchout.gateway.progress import OVER_S, TransferProgress
-from watchout.gateway.quotas import Place
+from watchout.gateway.quotas import ConnectionSlot
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
 from watchout.identity.credentials import SECURE_PREFIX
 
@@ -103,10 +103,10 @@ class WebSocket(asyncio.BufferedProtocol):
         "heard_at",
     )  # fmt: skip
 
-    def __init__(self, context: Context, place: Place) -> None:
+    def __init__(self, context: Context, place: ConnectionSlot) -> None:
         self._context = context
         self._place = place
-        self._full = place.full
+        self._full = place.reached
         self._loop = asyncio.get_running_loop()
         max_bytes = min(STRANGER_BYTES, context.settings.max_message_bytes)
         self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes, select_subprotocol=_first)
@@ -318,7 +318,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._context.sockets.discard(self)
         if self._context.draining and not self._context.sockets:
             self._context.all_gone.set()
-        self._place.closed()
+        self._place.release()
         self._context.unfinished.release(self)
         self._context.waiting_frames.release(self)
         for timer in (self._window_timer, self._aborter):
@@ -601,7 +601,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def trust(self) -> None:
         """The client is authenticated: its messages may be as large as the setting says."""
-        self._place.trusted()
+        self._place.mark_authenticated()
         self._protocol.max_message_size = self._frame_reader.max_bytes = self._context.settings.max_message_bytes
         self._frame_reader.piece_bytes = PIECE_BYTES
         self._frame_reader.trusted = True

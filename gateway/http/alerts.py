@@ -72,7 +72,7 @@ class AlertPages:
         return [
             alert.json
             for alert in stored
-            if authorization.may_hear_kept(
+            if authorization.may_receive_stored_alert(
                 viewer, alert.owner, None if alert.owner is None else Owner(alert.owner, frozenset(alert.organizations))
             )
         ]
@@ -90,12 +90,14 @@ class AlertPages:
                     of_any_time = await router.alerts(stream)
                     owner = (await router.find(stream)).owner
         viewer = self._auth.current(caller)  # permissions are judged after the last await
-        if not authorization.may_hear(viewer, owner):
+        if not authorization.may_receive_alerts(viewer, owner):
             self._auth.count_unauthorized()
             raise no_such_stream()
-        if owner is None and not any(authorization.may_hear_kept(viewer, each.owner, owner) for each in of_any_time):
+        if owner is None and not any(
+            authorization.may_receive_stored_alert(viewer, each.owner, owner) for each in of_any_time
+        ):
             raise no_such_stream()
-        return [alert.json for alert in stored if authorization.may_hear_kept(viewer, alert.owner, owner)]
+        return [alert.json for alert in stored if authorization.may_receive_stored_alert(viewer, alert.owner, owner)]
 
     @contextlib.asynccontextmanager
     async def _turn_of(self, viewer: Identity) -> AsyncIterator[None]:
@@ -125,7 +127,7 @@ class AlertPages:
             frame = None if unchanged is not None else await self._context.router.picture(stored)
             owner = (await self._context.router.find(stored.stream)).owner
         # The caller's permission may have ended while the picture was awaited.
-        if not self._context.authorization.may_view_kept(self._auth.current(caller), stored.owner, owner):
+        if not self._context.authorization.may_view_stored_picture(self._auth.current(caller), stored.owner, owner):
             self._auth.count_unauthorized()
             raise _no_such_alert()
         if unchanged is not None:
@@ -136,7 +138,7 @@ class AlertPages:
 
     async def _may_view(self, viewer: Identity, frame: AlertFrameRow) -> bool:
         state = await self._context.router.find(frame.stream)
-        return self._context.authorization.may_view_kept(viewer, frame.owner, state.owner)
+        return self._context.authorization.may_view_stored_picture(viewer, frame.owner, state.owner)
 
 
 class AlertIntake:

@@ -13,7 +13,7 @@ from aiohttp import web
 from watchout.common import log, metric_names
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.errors import ErrorCode, StoreUnavailable
-from watchout.gateway.authorization import Right
+from watchout.gateway.authorization import Permission
 from watchout.gateway.client.handshake import read_target
 from watchout.gateway.context import Context
 from watchout.gateway.http.caller import Caller
@@ -84,7 +84,7 @@ class UserAuth:
         if not STREAM_ID.match(stream):
             raise HttpError(404, "NOT_FOUND", "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -")
         state = await self._context.router.find(stream)
-        if Right.VIEW not in self._context.authorization.rights(viewer, state.owner):
+        if Permission.VIEW not in self._context.authorization.permissions(viewer, state.owner):
             self.count_unauthorized()
             raise no_such_stream()
         return viewer, state

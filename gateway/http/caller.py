@@ -1,4 +1,4 @@
-"""Who waits for the answer to an HTTP request: the identity may change, or its session end, while he waits. Pure."""
+"""Tracks the user of an HTTP request while it awaits something: the identity may change, or the session end. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from watchout.identity import Identity
 
 
 class Caller:
-    """A member of the roster for as long as something is awaited for its request; `identity` is the newest known."""
+    """A user whose session is tracked while a request handler awaits something. Created by `UserAuth.tracked`.
+
+    A `RevalidatedClient`: `Revalidation` calls the methods. The handler reads the attributes after its last await.
+
+    Attributes:
+        identity: The newest identity.
+        ended: The session has ended: nothing that was awaited may be sent.
+    """
 
     __slots__ = ("ended", "identity")
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        #: The session is no more: what was awaited must not be sent.
         self.ended = False
 
-    def session_ended(self) -> None:
-        """The session behind the request is no more."""
+    def on_session_ended(self) -> None:
+        """Record that the session has ended."""
         self.ended = True
 
-    def renewed(self, identity: Identity) -> None:
-        """The session says something else now."""
+    def on_identity_changed(self, identity: Identity) -> None:
+        """Record the changed identity."""
         self.identity = identity

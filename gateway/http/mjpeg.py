@@ -193,12 +193,12 @@ class Mjpeg:
 
     # ── revalidation.Member ──────────────────────────────────────────────────────────────────────────────────────
 
-    def session_ended(self) -> None:
+    def on_session_ended(self) -> None:
         """The session behind the request is no more."""
         self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
         self.end()
 
-    def renewed(self, identity: Identity) -> None:
+    def on_identity_changed(self, identity: Identity) -> None:
         """The session says something else now."""
         self._subscription.identity = identity
         if not self._context.authorization.allows(

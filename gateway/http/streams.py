@@ -53,7 +53,7 @@ class StreamPages:
             }
             for row in rows
             if row.user_id is not None
-            and self._context.authorization.may_hear(viewer, Owner(row.user_id, frozenset(row.organizations)))
+            and self._context.authorization.may_receive_alerts(viewer, Owner(row.user_id, frozenset(row.organizations)))
         ]
         return json_response({"streams": visible})
 
@@ -96,7 +96,7 @@ class StreamPages:
             return web.StreamResponse(headers=MJPEG_HEADERS)
         # No await from here to `subscribe`: the permission was judged by a state that still holds.
         context, subscription = self._context, Subscription(stream, viewer, video=True, alerts=False, max_fps=max_fps)
-        if (full := context.connections.joined(viewer.user_id)) is not None:
+        if (full := context.connections.add_socket(viewer.user_id)) is not None:
             raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", RETRY)
         try:
             connection = connection_of(request)
@@ -106,7 +106,7 @@ class StreamPages:
                 context.router.ask_newest(stream)
             return await response.serve(request)
         finally:
-            context.connections.left(viewer.user_id)
+            context.connections.remove_socket(viewer.user_id)
 
     async def upgrade(self, request: web.Request) -> web.Response:
         """Handle a request of a WebSocket path that reached aiohttp.

@@ -25,7 +25,7 @@ from watchout.gateway.error_response import error_response
 from watchout.gateway.kernel_buffers import limit_kernel_buffers
 from watchout.gateway.listen.head import HeadFault, check_beginning, check_head, is_health_check
 from watchout.gateway.listen.tls import SHUTDOWN_S, Certificate
-from watchout.gateway.quotas import Place
+from watchout.gateway.quotas import ConnectionSlot
 from watchout.gateway.requests.addresses import client_address, is_trusted, limit_key
 from watchout.gateway.requests.origins import cors_headers
 from watchout.gateway.write_monitor import WriteMonitor
@@ -92,7 +92,7 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._http: HttpConnection | None = None
         self._buffer = b""
         self._peer = ""
-        self._place: Place
+        self._place: ConnectionSlot
         self._transport: asyncio.Transport
         #: Ends a connection whose first request does not arrive in time, or one that was refused.
         self._deadline: asyncio.TimerHandle | None = None
@@ -110,11 +110,11 @@ class ConnectionDispatcher(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         self._peer = str(peer[0]) if peer else ""
         self._proxied = is_trusted(self._peer, self._context.settings.trusted_proxies)
-        self._place = self._context.connections.opened(None if self._proxied else limit_key(self._peer))
+        self._place = self._context.connections.open_slot(None if self._proxied else limit_key(self._peer))
         self._place.give_way = self._transport.abort
-        if self._place.full is not None:
+        if self._place.reached is not None:
             self._context.connections.make_room_for_refused()
-        if self._place.turned_away:
+        if self._place.must_drop:
             self._transport.abort()
         elif self._certificate is None:
             self._expect_head()
@@ -198,17 +198,17 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._context.unfinished.release(self)
         head = received[:end]
         forwarded = values_of(head, "x-forwarded-for")
-        self._place.came_from(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
-        if self._place.full is not None:
+        self._place.set_address(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
+        if self._place.reached is not None:
             self._context.connections.make_room_for_refused()
-        if self._place.turned_away:
+        if self._place.must_drop:
             self._transport.abort()
         elif is_upgrade(head):
             self._become_websocket(head, received[end:])
-        elif self._place.full is not None and not is_health_check(head):
+        elif self._place.reached is not None and not is_health_check(head):
             origins = values_of(head, "origin")
             headers = cors_headers(origins[0] if len(origins) == 1 else None, settings.allowed_origins)
-            text = f"too many connections {self._place.full.what}"
+            text = f"too many connections {self._place.reached.what}"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", text, {"Retry-After": "1", **headers})
         else:
             limit_kernel_buffers(self._transport)
@@ -235,7 +235,7 @@ class ConnectionDispatcher(asyncio.Protocol):
 
     def on_authenticated(self) -> None:
         """Count the connection as authenticated: the current request shows who sent it."""
-        self._place.trusted()
+        self._place.mark_authenticated()
 
     def on_response(self) -> bool:
         """Handle a response that is about to be sent; return whether to keep the connection for further requests.
@@ -258,7 +258,7 @@ class ConnectionDispatcher(asyncio.Protocol):
             rest = self._http.detach()
             self._http = None
             self._stop_monitor()
-            self._place.doubted()
+            self._place.mark_stranger()
             self._become_websocket(head, rest)
 
     def _become_websocket(self, head: bytes, rest: bytes) -> None:
@@ -328,7 +328,7 @@ class ConnectionDispatcher(asyncio.Protocol):
                 timer.cancel()
         self._deadline = self._idle = None
         self._context.unfinished.release(self)
-        self._place.closed()
+        self._place.release()
 
 
 def _deliver(data: bytes, protocol: asyncio.BaseProtocol) -> None:

@@ -119,7 +119,7 @@ async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> Signe
         if by_cookie:
             return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: it is not good, or its session has ended"))
         return SignedIn(refused=True)
-    if handshake and by_cookie and (full := context.connections.full_for(identity.user_id)) is not None:
+    if handshake and by_cookie and (full := context.connections.limit_of_user(identity.user_id)) is not None:
         why = f"{_NOT_USED}: too many connections {full.what}"
         return SignedIn(ignored=IgnoredCookie(why, ErrorCode.TOO_MANY_CONNECTIONS))
     return SignedIn(identity=identity)

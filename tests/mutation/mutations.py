@@ -23,8 +23,8 @@ MUTATIONS: Final = (
         name="alert-picture-rights",
         rule="the right to an alert's picture is judged again after it was awaited",
         file="gateway/http/alerts.py",
-        before="if not self._context.authorization.may_view_kept(self._auth.current(caller), stored.owner, owner):",
-        after="if False:",
+        before="if not self._context.authorization.may_view_stored_picture(self._auth.",
+        after="if False and self._context.authorization.may_view_stored_picture(self._auth.",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
         ),

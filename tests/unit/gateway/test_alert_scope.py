@@ -33,7 +33,7 @@ def test_the_reach_of_a_caller_has_every_alert_that_he_may_have(policy, rights):
         scope = access.alert_scope(ann)
         for alert_owner, now_is in ALERTS:
             names = now_is.organizations if now_is is not None and now_is.user_id == alert_owner else frozenset()
-            if access.may_hear_kept(ann, alert_owner, now_is):
+            if access.may_receive_stored_alert(ann, alert_owner, now_is):
                 asked += 1
                 assert scope.includes(alert_owner, names), (ann, alert_owner, now_is)
             elif alert_owner == "bob" and (policy == "owner" or not names & organizations.keys()):

@@ -55,7 +55,7 @@ class Moving:
         return self.presence.sessions()
 
     def users(self) -> dict[str, int]:
-        return {user: 1 for user in ("ann", "bob") if self.connections.full_for(user) is not None}
+        return {user: 1 for user in ("ann", "bob") if self.connections.limit_of_user(user) is not None}
 
 
 async def settle() -> None:
@@ -84,7 +84,7 @@ async def test_a_socket_that_goes_meanwhile_counts_for_nobody() -> None:
     moving.talk.gone()
     moving.answer.set_result(BOB)
     await settle()
-    assert (moving.sessions, moving.users(), moving.connections.joined_total) == ([], {}, 0)
+    assert (moving.sessions, moving.users(), moving.connections.authenticated) == ([], {}, 0)
 
 
 async def test_a_wrong_token_and_a_store_that_is_away_close_what_is_nobodys() -> None:
@@ -101,7 +101,7 @@ async def test_a_wrong_token_and_a_store_that_is_away_close_what_is_nobodys() ->
 
 async def test_the_limit_is_that_of_the_tokens_user() -> None:
     moving = Moving()
-    assert moving.connections.joined("bob") is None
+    assert moving.connections.add_socket("bob") is None
     moving.talk.hear(AUTH, 0.0, text=True)
     moving.answer.set_result(BOB)
     await settle()

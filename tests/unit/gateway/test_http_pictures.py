@@ -74,14 +74,14 @@ class Scene:
     # ── what may happen meanwhile ────────────────────────────────────────────────────────────────────────────────
 
     def session_ends(self) -> None:
-        ended, _ = self.presence.compare(["session-of-ann"], {})
+        ended, _ = self.presence.update_sessions(["session-of-ann"], {})
         for member in ended:
-            member.session_ended()
+            member.on_session_ended()
 
     def becomes(self, identity: Identity) -> None:
-        _, renewed = self.presence.compare(["session-of-ann"], {"session-of-ann": identity})
+        _, renewed = self.presence.update_sessions(["session-of-ann"], {"session-of-ann": identity})
         for member, now_is in renewed:
-            member.renewed(now_is)
+            member.on_identity_changed(now_is)
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from watchout.common.settings import Settings, load
 from watchout.gateway.quotas import (
     BURST_S,
-    FEW_REFUSED,
     MAX_REFUSED,
     MAX_REFUSED_PER_ADDRESS,
-    SAY_EVERY_S,
+    MIN_REFUSED,
+    REPORT_EVERY_S,
     AlertRates,
     Allowance,
     Connections,
-    Full,
-    Place,
+    ConnectionSlot,
+    LimitReached,
 )
 
 
@@ -32,56 +32,56 @@ def allowance(**limits: float) -> Allowance:
 
 def test_two_seconds_worth_of_messages_may_come_at_once() -> None:
     rates = allowance(message_rate=10)
-    assert [rates.message(0.0, 0) for _ in range(21)] == [None] * 20 + ["messages"]
+    assert [rates.count_message(0.0, 0) for _ in range(21)] == [None] * 20 + ["messages"]
 
 
 def test_messages_are_allowed_again_at_their_rate() -> None:
     rates = allowance(message_rate=10)
-    while rates.message(0.0, 0) is None:
+    while rates.count_message(0.0, 0) is None:
         pass
-    assert rates.message(0.05, 0) == "messages"
-    assert rates.message(0.15, 0) is None
-    assert rates.message(0.15, 0) == "messages"
+    assert rates.count_message(0.05, 0) == "messages"
+    assert rates.count_message(0.15, 0) is None
+    assert rates.count_message(0.15, 0) == "messages"
 
 
 def test_silence_earns_no_more_than_the_burst() -> None:
     rates = allowance(message_rate=10)
-    assert [rates.message(1e6, 0) for _ in range(21)] == [None] * 20 + ["messages"]
+    assert [rates.count_message(1e6, 0) for _ in range(21)] == [None] * 20 + ["messages"]
 
 
 def test_bytes_have_a_rate_of_their_own() -> None:
     rates = allowance(byte_rate=2048, max_message_bytes=1024)
-    assert [rates.message(0.0, 1024) for _ in range(5)] == [None] * 4 + ["bytes"]
-    assert rates.message(0.5, 1024) is None
-    assert rates.message(0.5, 1) == "bytes"
+    assert [rates.count_message(0.0, 1024) for _ in range(5)] == [None] * 4 + ["bytes"]
+    assert rates.count_message(0.5, 1024) is None
+    assert rates.count_message(0.5, 1) == "bytes"
 
 
 def test_the_largest_message_is_allowed_however_small_the_rate() -> None:
     rates = allowance(byte_rate=1024, max_message_bytes=1 << 20)
-    assert rates.message(0.0, 1 << 20) is None
-    assert rates.message(1.0, 1 << 20) == "bytes"
-    assert rates.message(1025.0, 1 << 20) is None
+    assert rates.count_message(0.0, 1 << 20) is None
+    assert rates.count_message(1.0, 1 << 20) == "bytes"
+    assert rates.count_message(1025.0, 1 << 20) is None
 
 
 def test_a_clock_that_goes_back_earns_nothing() -> None:
     rates = Allowance(Settings(message_rate=1), 100.0)
-    assert [rates.message(99.0, 0) for _ in range(3)] == [None, None, "messages"]
+    assert [rates.count_message(99.0, 0) for _ in range(3)] == [None, None, "messages"]
 
 
 def test_being_over_the_rate_is_said_once_a_second() -> None:
     rates = allowance()
-    assert rates.say(0.0)
-    assert not rates.say(SAY_EVERY_S - 0.01)
-    assert rates.say(SAY_EVERY_S)
-    assert not rates.say(SAY_EVERY_S + 0.5)
+    assert rates.take_report(0.0)
+    assert not rates.take_report(REPORT_EVERY_S - 0.01)
+    assert rates.take_report(REPORT_EVERY_S)
+    assert not rates.take_report(REPORT_EVERY_S + 0.5)
 
 
 def test_errors_are_suffered_up_to_the_limit_and_forgiven_one_a_second() -> None:
     rates = allowance(abuse_limit=3)
-    assert [rates.strike(0.0) for _ in range(4)] == [True, True, True, False]
-    assert not rates.strike(0.9)
-    assert rates.strike(1.9)
-    assert not rates.strike(1.9)
+    assert [rates.count_error(0.0) for _ in range(4)] == [True, True, True, False]
+    assert not rates.count_error(0.9)
+    assert rates.count_error(1.9)
+    assert not rates.count_error(1.9)
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(0, 4000)), max_size=80))
@@ -91,7 +91,7 @@ def test_over_any_time_no_more_goes_through_than_the_rates_allow(arrivals: list[
     now, messages, size = 0.0, 0, 0
     for gap, size_bytes in arrivals:
         now += gap
-        if rates.message(now, size_bytes) is None:
+        if rates.count_message(now, size_bytes) is None:
             messages += 1
             size += size_bytes
         assert messages <= 5 * (BURST_S + now) + 1e-6
@@ -100,164 +100,164 @@ def test_over_any_time_no_more_goes_through_than_the_rates_allow(arrivals: list[
 
 # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-FROM_HERE = Full("from this address")
-NOT_SIGNED_IN = Full("that have not signed in")
-NOT_SIGNED_IN_HERE = Full("from this address that have not signed in")
+FROM_HERE = LimitReached("from this address")
+NOT_SIGNED_IN = LimitReached("that have not signed in")
+NOT_SIGNED_IN_HERE = LimitReached("from this address that have not signed in")
 
 
-def opened(connections: Connections, key: str | None, *, known: bool = False) -> Place:
-    place = connections.opened(key)
+def opened(connections: Connections, key: str | None, *, known: bool = False) -> ConnectionSlot:
+    slot = connections.open_slot(key)
     if known:
-        place.trusted()
-    return place
+        slot.mark_authenticated()
+    return slot
 
 
 def test_connections_of_one_address_are_limited_and_others_do_not_notice() -> None:
     connections = Connections(Settings(max_connections_per_address=2))
-    assert [connections.opened("a").full for _ in range(3)] == [None, None, FROM_HERE]
-    assert connections.opened("b").full is None
+    assert [connections.open_slot("a").reached for _ in range(3)] == [None, None, FROM_HERE]
+    assert connections.open_slot("b").reached is None
     assert connections.total == 4
 
 
 def test_a_connection_too_many_takes_nobody_elses_place() -> None:
     connections = Connections(Settings(max_connections_per_address=1, max_connections=4))
-    first = connections.opened("a")
-    over = [connections.opened("a") for _ in range(10)]
-    assert all(place.full == FROM_HERE for place in over)
-    assert connections.opened("b").full is None
-    first.closed()
-    assert connections.opened("a").full is None
+    first = connections.open_slot("a")
+    over = [connections.open_slot("a") for _ in range(10)]
+    assert all(slot.reached == FROM_HERE for slot in over)
+    assert connections.open_slot("b").reached is None
+    first.release()
+    assert connections.open_slot("a").reached is None
     assert connections.total == 12
-    for place in over:
-        place.closed()
+    for slot in over:
+        slot.release()
     assert connections.total == 2
 
 
 def test_all_connections_together_are_limited() -> None:
     connections = Connections(Settings(max_connections=2))
-    places = [opened(connections, key, known=True) for key in "abc"]
-    assert [place.full for place in places] == [None, None, Full("on this gateway")]
-    places[0].closed()
-    assert connections.opened("d").full is None
+    slots = [opened(connections, key, known=True) for key in "abc"]
+    assert [slot.reached for slot in slots] == [None, None, LimitReached("on this gateway")]
+    slots[0].release()
+    assert connections.open_slot("d").reached is None
 
 
 def test_strangers_never_have_more_than_half_of_all() -> None:
     connections = Connections(Settings(max_connections=8))
-    strangers = [connections.opened(str(number)) for number in range(5)]
-    assert [place.full for place in strangers] == [None] * 4 + [NOT_SIGNED_IN]
-    strangers[0].trusted()
+    strangers = [connections.open_slot(str(number)) for number in range(5)]
+    assert [slot.reached for slot in strangers] == [None] * 4 + [NOT_SIGNED_IN]
+    strangers[0].mark_authenticated()
     assert connections.strangers == 3
-    assert connections.opened("x").full is None
-    assert connections.opened("y").full == NOT_SIGNED_IN
+    assert connections.open_slot("x").reached is None
+    assert connections.open_slot("y").reached == NOT_SIGNED_IN
 
 
 def test_a_gateway_of_one_connection_takes_one_stranger() -> None:
-    assert Connections(Settings(max_connections=1)).opened("a").full is None
+    assert Connections(Settings(max_connections=1)).open_slot("a").reached is None
 
 
 def test_strangers_of_one_address_are_limited_until_they_sign_in() -> None:
     connections = Connections(Settings(max_strangers_per_address=2))
-    places = [connections.opened("a") for _ in range(3)]
-    assert [place.full for place in places] == [None, None, NOT_SIGNED_IN_HERE]
-    assert connections.opened("b").full is None
-    places[0].trusted()
-    assert connections.opened("a").full is None
+    slots = [connections.open_slot("a") for _ in range(3)]
+    assert [slot.reached for slot in slots] == [None, None, NOT_SIGNED_IN_HERE]
+    assert connections.open_slot("b").reached is None
+    slots[0].mark_authenticated()
+    assert connections.open_slot("a").reached is None
 
 
 def test_who_is_doubted_again_is_a_stranger_again_or_one_too_many() -> None:
     connections = Connections(Settings(max_strangers_per_address=1))
     first, second = opened(connections, "a", known=True), opened(connections, "a", known=True)
-    first.doubted()
-    assert first.full is None
-    second.doubted()
-    assert second.full == NOT_SIGNED_IN_HERE
-    first.closed()
-    assert connections.opened("a").full is None
+    first.mark_stranger()
+    assert first.reached is None
+    second.mark_stranger()
+    assert second.reached == NOT_SIGNED_IN_HERE
+    first.release()
+    assert connections.open_slot("a").reached is None
 
 
 def test_behind_a_proxy_a_connection_counts_under_the_first_client_that_is_told() -> None:
     connections = Connections(Settings(max_connections_per_address=1))
-    proxied = [connections.opened(None) for _ in range(3)]
-    assert all(place.full is None for place in proxied)
-    proxied[0].came_from("a")
-    proxied[0].came_from("b")
-    proxied[1].came_from("a")
-    proxied[2].came_from("b")
-    assert [place.full for place in proxied] == [None, FROM_HERE, None]
+    proxied = [connections.open_slot(None) for _ in range(3)]
+    assert all(slot.reached is None for slot in proxied)
+    proxied[0].set_address("a")
+    proxied[0].set_address("b")
+    proxied[1].set_address("a")
+    proxied[2].set_address("b")
+    assert [slot.reached for slot in proxied] == [None, FROM_HERE, None]
     assert connections.total == 3
 
 
 def test_what_comes_past_the_refused_ones_that_are_told_is_turned_away() -> None:
     connections = Connections(Settings(max_connections_per_address=1))
-    connections.opened("a")
-    over = [connections.opened("a") for _ in range(MAX_REFUSED_PER_ADDRESS + 1)]
-    assert [place.turned_away for place in over[-2:]] == [True, True]  # what is true now, for all of them
-    over[0].closed()
-    assert not over[-1].turned_away
-    assert not connections.opened("b").turned_away
+    connections.open_slot("a")
+    over = [connections.open_slot("a") for _ in range(MAX_REFUSED_PER_ADDRESS + 1)]
+    assert [slot.must_drop for slot in over[-2:]] == [True, True]  # what is true now, for all of them
+    over[0].release()
+    assert not over[-1].must_drop
+    assert not connections.open_slot("b").must_drop
 
 
 def test_refused_ones_of_many_addresses_are_bounded_together() -> None:
     connections = Connections(Settings(max_connections=1))
-    connections.opened("x")
-    over = [connections.opened(str(number)) for number in range(MAX_REFUSED + 1)]
-    assert all(place.full == Full("on this gateway") for place in over)
-    assert over[-1].turned_away
-    over[0].closed()
-    assert not over[-1].turned_away
+    connections.open_slot("x")
+    over = [connections.open_slot(str(number)) for number in range(MAX_REFUSED + 1)]
+    assert all(slot.reached == LimitReached("on this gateway") for slot in over)
+    assert over[-1].must_drop
+    over[0].release()
+    assert not over[-1].must_drop
 
 
 def test_a_connection_ends_once_however_often_that_is_told() -> None:
     connections = Connections(Settings())
-    place, other = connections.opened("a"), connections.opened("a")
+    slot, other = connections.open_slot("a"), connections.open_slot("a")
     for _ in range(3):
-        place.closed()
-        place.trusted()
-        place.doubted()
-        place.came_from("b")
+        slot.release()
+        slot.mark_authenticated()
+        slot.mark_stranger()
+        slot.set_address("b")
     assert (connections.total, connections.strangers) == (1, 1)
-    other.trusted()
-    other.trusted()
+    other.mark_authenticated()
+    other.mark_authenticated()
     assert (connections.total, connections.strangers) == (1, 0)
 
 
 def test_sockets_of_one_user_are_limited_and_one_too_many_is_not_counted() -> None:
     connections = Connections(Settings(max_connections_per_user=2))
-    assert [connections.joined("ann") for _ in range(3)] == [None, None, Full("of this user")]
-    assert connections.joined("bob") is None
-    assert connections.joined_total == 3
-    connections.left("ann")
-    assert connections.joined("ann") is None
+    assert [connections.add_socket("ann") for _ in range(3)] == [None, None, LimitReached("of this user")]
+    assert connections.add_socket("bob") is None
+    assert connections.authenticated == 3
+    connections.remove_socket("ann")
+    assert connections.add_socket("ann") is None
 
 
 def test_streams_that_nobody_owns_yet_are_waited_for_by_so_many_subscriptions_of_one_user() -> None:
     connections = Connections(Settings(max_waits_per_user=2))
     for _ in range(2):
-        assert connections.may_wait("ann")
-        connections.waits("ann")
-    assert not connections.may_wait("ann")
-    assert connections.may_wait("ben")
-    connections.waits_no_more("ann")
-    assert connections.may_wait("ann")
+        assert connections.may_await_stream("ann")
+        connections.add_awaited("ann")
+    assert not connections.may_await_stream("ann")
+    assert connections.may_await_stream("ben")
+    connections.remove_awaited("ann")
+    assert connections.may_await_stream("ann")
 
 
 def test_strangers_of_one_address_are_many_past_three_quarters_of_their_limit() -> None:
     connections = Connections(Settings(max_strangers_per_address=8))
-    places = [connections.opened("a") for _ in range(6)]
-    assert not any(place.crowded for place in places)
-    places.append(connections.opened("a"))
-    assert all(place.crowded for place in places)
-    assert not connections.opened("b").crowded
-    places[0].closed()
-    assert not places[1].crowded
+    slots = [connections.open_slot("a") for _ in range(6)]
+    assert not any(slot.crowded for slot in slots)
+    slots.append(connections.open_slot("a"))
+    assert all(slot.crowded for slot in slots)
+    assert not connections.open_slot("b").crowded
+    slots[0].release()
+    assert not slots[1].crowded
 
 
 def test_strangers_of_all_addresses_are_many_past_three_quarters_of_their_limit() -> None:
     connections = Connections(Settings(max_connections=16))
-    places = [connections.opened(str(number)) for number in range(6)]
-    assert not any(place.crowded for place in places)
-    places.append(connections.opened(None))
-    assert all(place.crowded for place in places)
+    slots = [connections.open_slot(str(number)) for number in range(6)]
+    assert not any(slot.crowded for slot in slots)
+    slots.append(connections.open_slot(None))
+    assert all(slot.crowded for slot in slots)
 
 
 def test_strangers_are_too_many_when_the_known_fill_the_gateway_or_their_address() -> None:
@@ -266,80 +266,80 @@ def test_strangers_are_too_many_when_the_known_fill_the_gateway_or_their_address
         connections = Connections(limits)
         for _ in range(5):
             opened(connections, others, known=True)
-        place = connections.opened("a")
-        assert not place.crowded
+        slot = connections.open_slot("a")
+        assert not slot.crowded
         opened(connections, others, known=True)
-        assert place.crowded
+        assert slot.crowded
 
 
 def test_who_is_known_is_in_nobodys_way() -> None:
     connections = Connections(Settings(max_strangers_per_address=1))
-    place = connections.opened("a")
-    assert place.crowded
-    place.trusted()
-    assert not place.crowded
-    place.doubted()
-    assert place.crowded
-    place.closed()
-    assert not place.crowded
+    slot = connections.open_slot("a")
+    assert slot.crowded
+    slot.mark_authenticated()
+    assert not slot.crowded
+    slot.mark_stranger()
+    assert slot.crowded
+    slot.release()
+    assert not slot.crowded
 
 
 class ConnectionsMachine(RuleBasedStateMachine):
     """Connections come, become known, are doubted and go, in any order, beside a plain count of them."""
 
-    places = Bundle("places")
+    slots = Bundle("slots")
 
     def __init__(self) -> None:
         super().__init__()
         self.settings = Settings(max_connections=8, max_connections_per_address=4, max_strangers_per_address=2)
         self.connections = Connections(self.settings)
-        self.open: dict[Place, str | None] = {}
-        self.strangers: set[Place] = set()
+        self.open: dict[ConnectionSlot, str | None] = {}
+        self.strangers: set[ConnectionSlot] = set()
 
-    @rule(target=places, key=st.sampled_from(["a", "b", "c", None]))
-    def comes(self, key: str | None) -> Place:
-        place = self.connections.opened(key)
-        self.open[place] = key
-        self.strangers.add(place)
-        return place
+    @rule(target=slots, key=st.sampled_from(["a", "b", "c", None]))
+    def comes(self, key: str | None) -> ConnectionSlot:
+        slot = self.connections.open_slot(key)
+        self.open[slot] = key
+        self.strangers.add(slot)
+        return slot
 
-    @rule(place=places, key=st.sampled_from("abc"))
-    def is_from(self, place: Place, key: str) -> None:
-        place.came_from(key)
-        if place in self.open and self.open[place] is None:
-            self.open[place] = key
+    @rule(slot=slots, key=st.sampled_from("abc"))
+    def is_from(self, slot: ConnectionSlot, key: str) -> None:
+        slot.set_address(key)
+        if slot in self.open and self.open[slot] is None:
+            self.open[slot] = key
 
-    @rule(place=places)
-    def is_known(self, place: Place) -> None:
-        before = place.full
-        place.trusted()
-        assert place.full is before
-        self.strangers.discard(place)
+    @rule(slot=slots)
+    def is_known(self, slot: ConnectionSlot) -> None:
+        before = slot.reached
+        slot.mark_authenticated()
+        assert slot.reached is before
+        self.strangers.discard(slot)
 
-    @rule(place=places)
-    def is_doubted(self, place: Place) -> None:
-        place.doubted()
-        if place in self.open:
-            self.strangers.add(place)
+    @rule(slot=slots)
+    def is_doubted(self, slot: ConnectionSlot) -> None:
+        slot.mark_stranger()
+        if slot in self.open:
+            self.strangers.add(slot)
 
-    @rule(place=places)
-    def goes(self, place: Place) -> None:
-        place.closed()
-        self.open.pop(place, None)
-        self.strangers.discard(place)
+    @rule(slot=slots)
+    def goes(self, slot: ConnectionSlot) -> None:
+        slot.release()
+        self.open.pop(slot, None)
+        self.strangers.discard(slot)
 
-    @rule(place=places)
-    def is_asked(self, place: Place) -> None:
-        assert place.turned_away in (True, False)
+    @rule(slot=slots)
+    def is_asked(self, slot: ConnectionSlot) -> None:
+        assert slot.must_drop in (True, False)
 
-    @rule(place=places)
-    def is_looked_at(self, place: Place) -> None:
-        assert not place.crowded or place.full is not None or (place.is_stranger and place in self.strangers)
+    @rule(slot=slots)
+    def is_looked_at(self, slot: ConnectionSlot) -> None:
+        assert not slot.crowded or slot.reached is not None or (slot.is_stranger and slot in self.strangers)
 
     @invariant()
     def the_counts_are_those_of_what_is_open(self) -> None:
-        connections, within = self.connections, [place for place in self.open if place.full is None]
-        strangers = [place for place in within if place in self.strangers]
+        connections, within = self.connections, [slot for slot in self.open if slot.reached is None]
+        strangers = [slot for slot in within if slot in self.strangers]
         assert connections.total == len(self.open)
         assert connections._taken == len(within) <= self.settings.max_connections
         assert connections.strangers == len(strangers) <= self.settings.max_connections // 2
@@ -349,13 +349,13 @@ class ConnectionsMachine(RuleBasedStateMachine):
         assert all(
             count <= self.settings.max_strangers_per_address for count in connections._strangers_by_address.values()
         )
-        refused = [place for place in self.open if place.full is not None]
+        refused = [slot for slot in self.open if slot.reached is not None]
         assert connections._refused == len(refused)
         assert connections._refused_by_address == Counter(self.open[p] for p in refused if self.open[p] is not None)
 
     def teardown(self) -> None:
-        for place in self.open:
-            place.closed()
+        for slot in self.open:
+            slot.release()
         connections = self.connections
         assert (connections.total, connections.strangers) == (0, 0)
         assert not connections._by_address
@@ -374,16 +374,16 @@ def test_a_user_who_left_is_forgotten(steps: list[tuple[str, bool]]) -> None:
     joined: list[str] = []
     for who, comes in steps:
         if comes:
-            if connections.joined(who) is None:
+            if connections.add_socket(who) is None:
                 joined.append(who)
             assert joined.count(who) <= 2
         elif who in joined:
             joined.remove(who)
-            connections.left(who)
-        assert connections.joined_total == len(joined)
+            connections.remove_socket(who)
+        assert connections.authenticated == len(joined)
     for who in joined:
-        connections.left(who)
-    assert connections.joined_total == 0
+        connections.remove_socket(who)
+    assert connections.authenticated == 0
     assert not connections._users
 
 
@@ -430,45 +430,45 @@ def test_few_descriptors_leave_room_for_everything_but_clients() -> None:
         assert 8 <= connections.most <= max(8, descriptors - 48)
     assert Connections(load({"MAX_CONNECTIONS": "20000"}), 65_536).most == 20_000
     few = Connections(load({"MAX_CONNECTIONS": "20000", "MAX_STRANGERS_PER_ADDRESS": "20000"}), 64)
-    places = [few.opened(str(number)) for number in range(40)]
-    assert sum(place.full is None for place in places) == few.most // 2  # strangers have half
-    assert sum(place.turned_away for place in places) >= 40 - few.most // 2 - 5
+    slots = [few.open_slot(str(number)) for number in range(40)]
+    assert sum(slot.reached is None for slot in slots) == few.most // 2  # strangers have half
+    assert sum(slot.must_drop for slot in slots) >= 40 - few.most // 2 - 5
 
 
 def test_a_users_subscriptions_are_counted_over_all_sockets() -> None:
     connections = Connections(load({"MAX_SUBSCRIPTIONS_PER_USER": "2"}))
     for _ in range(2):
         assert connections.may_subscribe("ann")
-        connections.subscribed("ann")
+        connections.add_subscription("ann")
     assert not connections.may_subscribe("ann")
     assert connections.may_subscribe("bob")
-    connections.unsubscribed("ann")
+    connections.remove_subscription("ann")
     assert connections.may_subscribe("ann")
 
 
 def test_past_the_refused_ones_that_are_told_the_oldest_give_way() -> None:
     connections = Connections(Settings(max_connections=2), descriptors=0)
     ended: list[int] = []
-    places = [connections.opened(f"10.0.0.{number}") for number in range(12)]
-    for number, place in enumerate(places):
-        place.give_way = lambda number=number: ended.append(number)  # type: ignore[misc]
-    taken = [place for place in places if place.full is None]
+    slots = [connections.open_slot(f"10.0.0.{number}") for number in range(12)]
+    for number, slot in enumerate(slots):
+        slot.give_way = lambda number=number: ended.append(number)  # type: ignore[misc]
+    taken = [slot for slot in slots if slot.reached is None]
     connections.make_room_for_refused()
-    assert ended == list(range(len(taken), 12 - FEW_REFUSED))
-    assert not any(place.turned_away for place in places[-FEW_REFUSED:])
-    assert all(place.full is None for place in taken)
-    assert connections.total == len(taken) + FEW_REFUSED
+    assert ended == list(range(len(taken), 12 - MIN_REFUSED))
+    assert not any(slot.must_drop for slot in slots[-MIN_REFUSED:])
+    assert all(slot.reached is None for slot in taken)
+    assert connections.total == len(taken) + MIN_REFUSED
     connections.make_room_for_refused()
-    assert len(ended) == 12 - len(taken) - FEW_REFUSED
+    assert len(ended) == 12 - len(taken) - MIN_REFUSED
 
 
 def test_there_is_no_room_when_no_stranger_is_taken_any_more() -> None:
     connections = Connections(Settings(max_connections=4))
-    first, second = connections.opened("10.0.0.1"), connections.opened("10.0.0.2")
+    first, second = connections.open_slot("10.0.0.1"), connections.open_slot("10.0.0.2")
     assert connections.is_full
-    first.trusted()
+    first.mark_authenticated()
     assert not connections.is_full
-    second.trusted()
-    connections.opened("10.0.0.3").trusted()
-    connections.opened("10.0.0.4")
+    second.mark_authenticated()
+    connections.open_slot("10.0.0.3").mark_authenticated()
+    connections.open_slot("10.0.0.4")
     assert connections.is_full

@@ -25,12 +25,12 @@ class Client:
         self.became: list[Identity] = []
         self._fails = fails
 
-    def session_ended(self) -> None:
+    def on_session_ended(self) -> None:
         self.ended += 1
         if self._fails:
             raise RuntimeError("this client is in trouble")
 
-    def renewed(self, identity: Identity) -> None:
+    def on_identity_changed(self, identity: Identity) -> None:
         self.became.append(identity)
 
 
@@ -76,7 +76,7 @@ async def running(
     metrics = Metrics()
     rounds = Revalidation(load({"RECHECK_S": "0.2"} | environ), metrics, presence, sessions)  # type: ignore[arg-type]
     begun = rounds.begin()
-    task = asyncio.create_task(rounds.watch_changes())
+    task = asyncio.create_task(rounds.check_changed())
     try:
         yield rounds, metrics
     finally:
@@ -153,16 +153,16 @@ async def test_a_change_that_was_heard_of_is_looked_at_without_waiting_for_the_r
     presence.add(other, sessions.sign_in("s2", "bob"), time.time())
     async with running(sessions, presence, RECHECK_S="3600") as (rounds, _):
         await until(lambda: len(sessions.asked) == 1)
-        rounds.changed("s1", None)
+        rounds.on_changed("s1", None)
         await until(lambda: len(sessions.asked) == 2)
         assert sessions.asked[1] == ["s1"]
         assert client.ended == 0  # a hint is no fact
-        rounds.changed("unknown", "nobody")
+        rounds.on_changed("unknown", "nobody")
         del sessions.rows["s2"]
-        rounds.changed(None, "bob")
+        rounds.on_changed(None, "bob")
         await until(lambda: other.ended)
         del sessions.rows["s1"]
-        rounds.changed(None, None)
+        rounds.on_changed(None, None)
         await until(lambda: client.ended)
 
 

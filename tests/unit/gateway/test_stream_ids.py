@@ -29,7 +29,7 @@ def test_an_id_is_as_old_clients_expect_it_and_no_two_are_alike() -> None:
 def test_only_its_user_may_ever_have_it_at_any_gateway_of_the_home(user: str) -> None:
     stream = StreamIds(KEY).new(user, NOW_MS)
     assert len(stream) == len(StreamIds(KEY).new("ann", NOW_MS))  # it does not hold the user's name
-    found = {other: StreamIds(KEY).is_anothers(stream, other) for other in USERS}
+    found = {other: StreamIds(KEY).belongs_to_other(stream, other) for other in USERS}
     assert found == {other: other != user for other in USERS}
 
 
@@ -37,12 +37,12 @@ def test_only_its_user_may_ever_have_it_at_any_gateway_of_the_home(user: str) ->
     "stream", ["cam-1", "stream_1729943200000_k3j9x", "stream_1729943200000_abcdefghijklmnop_0000aaaaaaaaaa"]
 )
 def test_of_other_ids_it_says_nothing(stream: str) -> None:
-    assert not StreamIds(KEY).is_anothers(stream, "ann")
+    assert not StreamIds(KEY).belongs_to_other(stream, "ann")
 
 
 def test_after_the_key_was_lost_the_owner_can_come_back() -> None:
     stream = StreamIds(KEY).new("ann", NOW_MS)
-    assert not StreamIds(bytes(KEY_BYTES)).is_anothers(stream, "ann")
+    assert not StreamIds(bytes(KEY_BYTES)).belongs_to_other(stream, "ann")
 
 
 def test_without_the_key_nobody_can_tell_whose_an_id_is() -> None:

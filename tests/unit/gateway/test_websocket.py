@@ -71,7 +71,7 @@ def opened() -> tuple[WebSocket, Wire]:
     ]  # fmt: skip
     context = Context(*parts)
     wire = Wire()
-    socket = WebSocket(context, context.connections.opened("127.0.0.1"))
+    socket = WebSocket(context, context.connections.open_slot("127.0.0.1"))
     socket.connection_made(cast("asyncio.BaseTransport", wire))
     session = ClientProtocol(Path.SUBSCRIBE, settings, context.authorization, now=0.0, stream_ids=ids)
     socket._handler = ClientHandler(context, socket, session)
