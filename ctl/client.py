@@ -48,7 +48,7 @@ _NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST
 Message = dict[str, Any]
 
 
-class TokenRefused(Failure):
+class EdgeTokenRefused(Failure):
     """The gateway does not know the token."""
 
 
@@ -153,7 +153,7 @@ class Connection:
                         case {"type": "error", "code": code} if code in _TRY_AGAIN:
                             raise Dropped(self._last_error)
                         case {"type": "error", "code": ErrorCode.AUTH_FAILED}:
-                            raise TokenRefused(f"the token was refused ({self._last_error})")
+                            raise EdgeTokenRefused(f"the token was refused ({self._last_error})")
                         case {"type": "error"}:
                             raise Failure(self._last_error)
         except TimeoutError:
@@ -217,7 +217,7 @@ async def keep_connected(
 async def _sign_in(connection: Connection, edge: Edge) -> None:
     try:
         await connection.ask({"type": "auth", "token": edge.token()})
-    except TokenRefused as refused:
+    except EdgeTokenRefused as refused:
         raise Failure(f"{refused.message}{f': {edge.token_origin}' if edge.token_origin else ''}") from None
 
 

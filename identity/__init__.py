@@ -10,10 +10,10 @@ from pathlib import Path
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings
 from watchout.identity import embedded_store
-from watchout.identity.authenticator import Authenticator, methods
+from watchout.identity.authenticator import Authenticator, auth_methods
 from watchout.identity.caller import Identity, Organizations, SessionStore
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
-from watchout.identity.schema.plan import Layout
+from watchout.identity.schema.catalogue import Layout
 from watchout.identity.sources.introspection import Introspection
 from watchout.identity.sources.jwt import JwtVerifier
 from watchout.identity.sources.postgres import PostgresStore
@@ -37,7 +37,7 @@ __all__ = [
 
 def make_authenticator(settings: Settings) -> Authenticator:
     """All ways of verifying that the settings name; nothing is asked or opened yet."""
-    ways = methods(settings)
+    ways = auth_methods(settings)
     return Authenticator(
         settings,
         open_store(settings) if "session" in ways or settings.database_url is not None else None,

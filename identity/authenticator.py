@@ -42,7 +42,7 @@ class Authenticator:
         self._store = store
         self._jwt = jwt
         self._introspection = introspection
-        self._methods = methods(settings)
+        self._methods = auth_methods(settings)
         self._sessions = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
         self._introspected = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
         self._by_token = self._by_id = None
@@ -73,10 +73,10 @@ class Authenticator:
 
     # ── who is it? ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def verify(self, credential: Credential, *, lasting: bool) -> Identity | None:
+    async def verify(self, credential: Credential, *, fresh: bool) -> Identity | None:
         """The caller that a credential stands for, or None when it stands for nobody now. A ticket is used up.
 
-        `lasting`: for a socket, whose session is looked up afresh, so that who signed out is out; there a remembered
+        `fresh`: for a socket, whose session is looked up afresh, so that who signed out is out; there a remembered
         answer is enough only while the store is busy. A single request may be answered from memory.
 
         Raises `common.errors.StoreUnavailable` when nobody who could know it can be asked.
@@ -84,11 +84,11 @@ class Authenticator:
         if isinstance(credential, Ticket):
             return await self._redeem(credential)
         if self._settings.auth_combine == "all":
-            return await self._verify_all(credential, lasting)
+            return await self._verify_all(credential, fresh)
         unavailable: StoreUnavailable | None = None
         for method in self._methods:
             try:
-                identity = await self._ask(method, credential, lasting)
+                identity = await self._ask(method, credential, fresh)
             except StoreUnavailable as exc:
                 unavailable = exc
                 continue
@@ -105,13 +105,13 @@ class Authenticator:
             return None
         return await self._store.redeem(ticket.text)
 
-    async def _verify_all(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
+    async def _verify_all(self, credential: Token | Cookie, fresh: bool) -> Identity | None:
         """Every way must accept it. A JWT is no session's token: there the session that it names has to be live."""
         found: list[Identity] = []
         for method in self._methods:
             if method == "session" and self._is_jwt(credential) and "jwt" in self._methods:
                 continue
-            identity = await self._ask(method, credential, lasting)
+            identity = await self._ask(method, credential, fresh)
             if identity is None:
                 return None
             found.append(identity)
@@ -120,23 +120,23 @@ class Authenticator:
             return None
         return caller
 
-    async def _ask(self, method: str, credential: Token | Cookie, lasting: bool) -> Identity | None:
+    async def _ask(self, method: str, credential: Token | Cookie, fresh: bool) -> Identity | None:
         match method:
             case "session":
-                return await self._by_session(credential, lasting)
+                return await self._by_session(credential, fresh)
             case "jwt":
                 return await self._by_jwt(credential)
             case _:
-                return await self._by_introspection(credential, lasting)
+                return await self._by_introspection(credential, fresh)
 
-    async def _by_session(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
+    async def _by_session(self, credential: Token | Cookie, fresh: bool) -> Identity | None:
         if self._is_jwt(credential):
             return None
         settings = self._settings
         token = session_token(credential, settings.better_auth_secret, require_signed=settings.require_signed_tokens)
         if token is None or self._by_token is None:
             return None
-        identity = self._remembered(self._sessions, token) if self._by_token.busy or not lasting else None
+        identity = self._remembered(self._sessions, token) if self._by_token.busy or not fresh else None
         if identity is None and (identity := await self._by_token.get(token)) is not None:
             self._sessions.put(token, identity, asyncio.get_running_loop().time())
         return identity
@@ -153,9 +153,9 @@ class Authenticator:
             return session if session is not None and session.user_id == claims.user_id else None
         if self._settings.jwt_require_session:
             return None
-        return await self._belonging(replace(_identity(claims), ends_at=claims.expires_at))
+        return await self._with_organizations(replace(_identity(claims), ends_at=claims.expires_at))
 
-    async def _by_introspection(self, credential: Token | Cookie, lasting: bool) -> Identity | None:
+    async def _by_introspection(self, credential: Token | Cookie, fresh: bool) -> Identity | None:
         if self._introspection is None:
             return None
         if isinstance(credential, Cookie):
@@ -165,9 +165,9 @@ class Authenticator:
             text = unquote(credential.value)
         else:
             text = credential.text
-        identity = None if lasting else self._remembered(self._introspected, text)
+        identity = None if fresh else self._remembered(self._introspected, text)
         if identity is None and (identity := await self.introspect(text)) is not None:
-            identity = await self._belonging(identity)
+            identity = await self._with_organizations(identity)
             self._introspected.put(text, identity, asyncio.get_running_loop().time())
         return identity
 
@@ -179,7 +179,7 @@ class Authenticator:
     def _is_jwt(self, credential: Credential) -> bool:
         return self._jwt is not None and isinstance(credential, Token) and looks_like_jwt(credential.text)
 
-    async def _belonging(self, identity: Identity) -> Identity:
+    async def _with_organizations(self, identity: Identity) -> Identity:
         """The same caller with what he belongs to: the store knows it by the user."""
         if self._by_user is None:
             return identity
@@ -193,7 +193,7 @@ class Authenticator:
         if self._store is None or not asked:
             return {}
         found = await self._store.live(asked)
-        self._sessions.compare(asked, found)
+        self._sessions.drop_changed(asked, found)
         return found
 
     async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:
@@ -218,7 +218,7 @@ class Authenticator:
         return replace(_identity(claims), introspected=token)
 
 
-def methods(settings: Settings) -> tuple[str, ...]:
+def auth_methods(settings: Settings) -> tuple[str, ...]:
     """The ways of verifying in the order in which they are asked."""
     if settings.auth_methods:
         return settings.auth_methods

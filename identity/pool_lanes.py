@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 
-class Lane(enum.Enum):
+class PoolLane(enum.Enum):
     """What a query is for: somebody who wants in, or those who are in and may have to go."""
 
     LOOKUP = "lookup"
     RECHECK = "recheck"
 
 
-_OTHER: Final = {Lane.LOOKUP: Lane.RECHECK, Lane.RECHECK: Lane.LOOKUP}
+_OTHER: Final = {PoolLane.LOOKUP: PoolLane.RECHECK, PoolLane.RECHECK: PoolLane.LOOKUP}
 
 
 class PoolLanes:
@@ -29,12 +29,12 @@ class PoolLanes:
     def __init__(self, at_once: int) -> None:
         self._free = at_once
         self._most = max(1, at_once - 1)
-        self._taken = dict.fromkeys(Lane, 0)
-        self._waiting: dict[Lane, dict[asyncio.Future[None], None]] = {lane: {} for lane in Lane}
-        self._last = Lane.LOOKUP
+        self._taken = dict.fromkeys(PoolLane, 0)
+        self._waiting: dict[PoolLane, dict[asyncio.Future[None], None]] = {lane: {} for lane in PoolLane}
+        self._last = PoolLane.LOOKUP
 
     @contextlib.asynccontextmanager
-    async def take(self, lane: Lane) -> AsyncIterator[None]:
+    async def take(self, lane: PoolLane) -> AsyncIterator[None]:
         """Hold a turn of this lane; waits for it without a bound of its own."""
         waiting = self._waiting[lane]
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,7 +60,7 @@ class PoolLanes:
             self._last = lane
             turn.set_result(None)
 
-    def _next(self) -> tuple[Lane, asyncio.Future[None]] | None:
+    def _next(self) -> tuple[PoolLane, asyncio.Future[None]] | None:
         if not self._free:
             return None
         for lane in (_OTHER[self._last], self._last):

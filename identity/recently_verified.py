@@ -44,7 +44,7 @@ class RecentlyVerified:
         while len(self._found) > self._size or next(iter(self._found.values()))[0] <= now:
             self._forget(next(iter(self._found)))
 
-    def compare(self, asked: Iterable[str], live: Mapping[str, Identity]) -> None:
+    def drop_changed(self, asked: Iterable[str], live: Mapping[str, Identity]) -> None:
         """Of the sessions that were `asked` for these are `live`: what is remembered otherwise is forgotten."""
         for session_id in asked:
             for key in list(self._by_session.get(session_id, ())):

@@ -281,7 +281,7 @@ class ClientHandler:
 
     async def _verify(self, token: str) -> None:
         try:
-            identity = await self._context.authenticator.verify(Token(token), lasting=True)
+            identity = await self._context.authenticator.verify(Token(token), fresh=True)
         except StoreUnavailable:
             self._context.metrics.count(metric_names.AUTH_UNAVAILABLE)
             self.run(self.session.store_unavailable(now_ms()))

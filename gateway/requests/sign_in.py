@@ -107,7 +107,7 @@ async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> Signe
         context.metrics.count(metric_names.ORIGIN_REFUSED)
         return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: {fault}"))
     try:
-        identity = await context.authenticator.verify(credential, lasting=handshake)
+        identity = await context.authenticator.verify(credential, fresh=handshake)
     except StoreUnavailable:
         context.metrics.count(metric_names.AUTH_UNAVAILABLE)
         if by_cookie:

@@ -1,7 +1,7 @@
-"""Channel binding, which asyncpg does not speak: who holds the certificate is made to prove that he knows the password.
+"""Channel binding for PostgreSQL, which asyncpg lacks: proof that the TLS server is the one that knows the password.
 
-`prove` signs in once by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677; ``tls-server-end-point``, RFC 5929) and returns the
-certificate under which the server proved itself. Connections that then accept this certificate alone are as bound.
+`verify_server` signs in once with SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677; ``tls-server-end-point``, RFC 5929) and
+returns the server's certificate. Connections that accept only this certificate are bound to the same server.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ _MAX_BYTES: Final = 64 << 10
 _SASL, _SASL_CONTINUE, _SASL_FINAL = 10, 11, 12
 
 
-class NotBound(Exception):
-    """The server did not prove itself; the text says how, and holds no secret."""
+class ChannelBindingFailed(Exception):
+    """The server did not prove that it knows the password. The text says why and is safe to log.
+
+    The caller reports the session store as unavailable and sends no password to this server.
+    """
 
 
-def end_point(certificate: bytes) -> bytes:
-    """The binding data of a certificate in DER: its hash by its own signature's algorithm, SHA-256 for older ones."""
+def endpoint_hash(certificate: bytes) -> bytes:
+    """Return the channel-binding data of a certificate in DER (RFC 5929 section 4.1): the hash of the certificate.
+
+    The hash function is that of the certificate's signature, SHA-256 in place of MD5 and SHA-1.
+    """
     algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
     if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
         algorithm = hashes.SHA256()
@@ -37,7 +43,7 @@ def end_point(certificate: bytes) -> bytes:
     return digest.finalize()
 
 
-def prove(
+def verify_server(
     address: str,
     port: int,
     context: ssl.SSLContext,
@@ -49,19 +55,32 @@ def prove(
     direct: bool,
     timeout_s: float,
 ) -> bytes:
-    """Sign in, leave, and return the server's certificate in DER. Blocks; each read and write for `timeout_s` at most.
+    """Sign in with channel binding, disconnect, and return the server's certificate in DER. Blocks.
 
-    Raises `NotBound` where the server does not prove itself, and OSError where there is no connection.
+    Args:
+        address: Host name or address to connect to.
+        port: TCP port.
+        context: TLS context; it decides whether the certificate's authority and name are verified.
+        server_name: Name sent in TLS (SNI) and compared with the certificate.
+        user: Database role.
+        password: Its password.
+        database: Database name.
+        direct: Start TLS at once (PostgreSQL 17) instead of asking for it first.
+        timeout_s: Deadline of each read and write, in seconds.
+
+    Raises:
+        ChannelBindingFailed: The server offers no SCRAM-SHA-256-PLUS, or does not prove that it knows the password.
+        OSError: There is no connection, or it ended.
     """
     with socket.create_connection((address, port), timeout=timeout_s) as plain:
         if not direct:
             plain.sendall(struct.pack("!ii", 8, _SSL_REQUEST))
             if plain.recv(1) != b"S":
-                raise NotBound("the server offers no TLS")
+                raise ChannelBindingFailed("the server offers no TLS")
         with context.wrap_socket(plain, server_hostname=server_name) as secure:
             certificate = secure.getpeercert(binary_form=True)
             if certificate is None:
-                raise NotBound("the server shows no certificate")
+                raise ChannelBindingFailed("the server shows no certificate")
             _sign_in(secure, user, password, database, certificate)
             with suppress(OSError):
                 secure.sendall(b"X" + struct.pack("!i", 4))
@@ -77,11 +96,13 @@ def _sign_in(server: ssl.SSLSocket, user: str, password: str, database: str, cer
     kind, said = _authentication(server)
     offered = said.decode("ascii", "replace").split("\0") if kind == _SASL else []
     if MECHANISM not in offered:
-        raise NotBound(f"the server offers no {MECHANISM} (a pooler in between, or a password that is not SCRAM's)")
+        raise ChannelBindingFailed(
+            f"the server offers no {MECHANISM} (a pooler in between, or a password that is not SCRAM's)"
+        )
     try:
-        client = ScramClient([MECHANISM], user, password, ("tls-server-end-point", end_point(certificate)))
+        client = ScramClient([MECHANISM], user, password, ("tls-server-end-point", endpoint_hash(certificate)))
     except ScramException:
-        raise NotBound("the password has characters that SASLprep (RFC 4013) does not allow") from None
+        raise ChannelBindingFailed("the password has characters that SASLprep (RFC 4013) does not allow") from None
     first = client.get_client_first().encode()
     _send(server, MECHANISM.encode() + b"\0" + struct.pack("!i", len(first)) + first)
     try:
@@ -89,7 +110,7 @@ def _sign_in(server: ssl.SSLSocket, user: str, password: str, database: str, cer
         _send(server, client.get_client_final().encode())
         client.set_server_final(_expected(server, _SASL_FINAL))
     except ScramException:
-        raise NotBound("the server does not prove that it knows the password") from None
+        raise ChannelBindingFailed("the server does not prove that it knows the password") from None
 
 
 def _send(server: ssl.SSLSocket, body: bytes) -> None:
@@ -99,22 +120,22 @@ def _send(server: ssl.SSLSocket, body: bytes) -> None:
 def _expected(server: ssl.SSLSocket, kind: int) -> str:
     came, said = _authentication(server)
     if came != kind:
-        raise NotBound("the server signs us in without channel binding")
+        raise ChannelBindingFailed("the server signs us in without channel binding")
     return said.decode("utf-8", "replace")
 
 
 def _authentication(server: ssl.SSLSocket) -> tuple[int, bytes]:
-    """The next authentication message: its kind and its body."""
+    """Read one authentication message; return its kind and body. Raises `ChannelBindingFailed` for anything else."""
     head = _read(server, 5)
     length = int.from_bytes(head[1:]) - 4
     if not 0 <= length <= _MAX_BYTES:
-        raise NotBound("what answers is no PostgreSQL")
+        raise ChannelBindingFailed("what answers is no PostgreSQL")
     body = _read(server, length)
     if head[:1] == b"E":
         fields = {field[:1]: field[1:].decode("utf-8", "replace") for field in body.split(b"\0") if field}
-        raise NotBound(f"the server refuses: {fields.get(b'M', 'it does not say why')}")
+        raise ChannelBindingFailed(f"the server refuses: {fields.get(b'M', 'it does not say why')}")
     if head[:1] != b"R" or length < 4:
-        raise NotBound("what answers is no PostgreSQL")
+        raise ChannelBindingFailed("what answers is no PostgreSQL")
     return int.from_bytes(body[:4]), body[4:]
 
 

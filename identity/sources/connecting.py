@@ -23,7 +23,7 @@ import asyncpg
 from watchout.common.errors import StoreUnavailable
 from watchout.common.settings.database_url import DatabaseUrl, Host, InvalidDatabaseUrl, Tls
 from watchout.common.toolbox.reason import reason
-from watchout.identity.sources.channel_binding import NotBound, prove
+from watchout.identity.sources.channel_binding import ChannelBindingFailed, verify_server
 
 #: What an error says of which the words belong to TLS.
 _REJECTED: Final = "rejected SSL upgrade"
@@ -118,7 +118,7 @@ def _load(option: str, file: str, load: Any) -> None:
         raise InvalidDatabaseUrl(f"{option}={file} to be a file that can be read: {exc.strerror}") from None
 
 
-class Connector:
+class PostgresConnector:
     """Makes connections as one URL says, each within `timeout_s`."""
 
     def __init__(self, url: DatabaseUrl, *, timeout_s: float) -> None:
@@ -199,7 +199,7 @@ class Connector:
             if url.connect_timeout_s is None and hosts == 1:
                 raise
             raise StoreUnavailable(f"PostgreSQL cannot be reached: no connection within {timeout_s:g} s") from None
-        except NotBound as exc:
+        except ChannelBindingFailed as exc:
             raise StoreUnavailable(f"channel_binding=require: {exc}") from None
         except (ssl.SSLError, ConnectionError) as exc:
             self._proven.pop(host, None)
@@ -239,9 +239,9 @@ class Connector:
             user = url.user or os.environ.get("PGUSER") or getpass.getuser()
             password = url.password or os.environ.get("PGPASSWORD")
             if password is None:
-                raise NotBound("it needs the password in DATABASE_URL")
+                raise ChannelBindingFailed("it needs the password in DATABASE_URL")
             self._proven[host] = await asyncio.to_thread(
-                prove,
+                verify_server,
                 host.address or "localhost",
                 host.port,
                 context,
@@ -301,7 +301,7 @@ async def _will_do(connection: Any, attributes: str) -> bool:
     return bool(kinds[attributes])
 
 
-def passed_over(url: DatabaseUrl) -> Iterator[tuple[str, str]]:
+def option_notices(url: DatabaseUrl) -> Iterator[tuple[str, str]]:
     """What is to be logged of the options: a sentence and their names."""
     if url.ignored:
         yield "options of DATABASE_URL that change nothing here", ", ".join(url.ignored)

@@ -32,7 +32,7 @@ LOOK_AGAIN_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoreLocation:
     """Which cluster, database and tables answer; in another one nothing that is missing has ended."""
 
     cluster: str
@@ -41,19 +41,19 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StoreState:
     """What answers: `mark` changes with the files of the tables, with who may see their rows, and with the server.
 
     `standby`: the server follows another one.
     """
 
-    place: Place
+    location: StoreLocation
     mark: str
     standby: bool = False
 
 
 #: Of a store that does not say.
-NO_STATE: Final = State(Place("", "", ""), "")
+UNKNOWN_STATE: Final = StoreState(StoreLocation("", "", ""), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class Continuity:
     """What is known of one store. `now` is monotonic, in s."""
 
     def __init__(self) -> None:
-        self._state: State | None = None
-        self._marks: OrderedDict[tuple[Place, str], None] = OrderedDict()
+        self._state: StoreState | None = None
+        self._marks: OrderedDict[tuple[StoreLocation, str], None] = OrderedDict()
         self._known: OrderedDict[str, float] = OrderedDict()
-        self._candidate: State | None = None
+        self._candidate: StoreState | None = None
         self._since = 0.0
         self._looked_at = -math.inf
         self._reason: str | None = None
@@ -89,13 +89,13 @@ class Continuity:
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
-    def ended(self, session_ids: Iterable[str], live: Mapping[str, Identity]) -> None:
+    def forget_ended(self, session_ids: Iterable[str], live: Mapping[str, Identity]) -> None:
         """Of these sessions that were asked for only those are live, which was believed."""
         for session_id in session_ids:
             if session_id not in live:
                 self._known.pop(session_id, None)
 
-    def look_for(self) -> list[str]:
+    def sessions_to_probe(self) -> list[str]:
         """Sessions by which the store can be recognised: those found last, as far as they have not expired."""
         now = time.time()
         for session_id in [each for each, ends in self._known.items() if ends <= now]:
@@ -104,22 +104,22 @@ class Continuity:
 
     # ── is it the same store? ────────────────────────────────────────────────────────────────────────────────────
 
-    def accepts(self, state: State) -> bool:
+    def accepts(self, state: StoreState) -> bool:
         """Whether this state needs no evidence. The first one, and any while nobody is here, is accepted."""
-        if (state.place, state.mark) in self._marks:
-            self._marks.move_to_end((state.place, state.mark))
+        if (state.location, state.mark) in self._marks:
+            self._marks.move_to_end((state.location, state.mark))
             return True
         if self._state is None or not self._known:
             self._accept(state)
             return True
         return False
 
-    def held(self, state: State, now: float) -> str | None:
+    def recent_doubt(self, state: StoreState, now: float) -> str | None:
         """Why this state was not accepted a moment ago; None: look for evidence (again)."""
         fresh = state == self._candidate and now < self._looked_at + LOOK_AGAIN_S
         return self._reason if fresh else None
 
-    def judge(self, state: State, evidence: Evidence, now: float) -> str | None:
+    def judge(self, state: StoreState, evidence: Evidence, now: float) -> str | None:
         """Why this state is not accepted; None when it is, and its answers are believed from now on."""
         if state != self._candidate:
             self._candidate, self._since = state, now
@@ -129,14 +129,14 @@ class Continuity:
             self._accept(state)
         return self._reason
 
-    def _doubt(self, state: State, evidence: Evidence, waited_s: float) -> str | None:
+    def _doubt(self, state: StoreState, evidence: Evidence, waited_s: float) -> str | None:
         assert self._state is not None, "the first state is accepted as it is"
         if not evidence.looked_for:
             return None
-        if state.place != self._state.place:
+        if state.location != self._state.location:
             if evidence.seen or (evidence.any_live and waited_s >= OTHER_S):
                 return None
-            what = _differs(self._state.place, state.place)
+            what = _differs(self._state.location, state.location)
             return (
                 f"another {what} answers than before, and has none of the {evidence.looked_for} sessions that were "
                 "live here: a pooler, a search_path or a restore may lead to the wrong one. If it is meant to be so, "
@@ -151,17 +151,17 @@ class Continuity:
             return None
         return f"the session table was emptied a moment ago: believed when it is still so after {EMPTIED_S:g} s"
 
-    def _accept(self, state: State) -> None:
-        if self._state is not None and state.place != self._state.place:
+    def _accept(self, state: StoreState) -> None:
+        if self._state is not None and state.location != self._state.location:
             self._marks.clear()
         self._state, self._candidate, self._reason = state, None, None
-        self._marks[(state.place, state.mark)] = None
+        self._marks[(state.location, state.mark)] = None
         while len(self._marks) > MARKS:
             self._marks.popitem(last=False)
 
     # ── is its clock the same? ───────────────────────────────────────────────────────────────────────────────────
 
-    def clock(self, server_s: float, own_s: float, now: float) -> str | None:
+    def check_clock(self, server_s: float, own_s: float, now: float) -> str | None:
         """Why nothing that is missing may be taken for expired; `server_s` and `own_s` are seconds since the epoch.
 
         Two clocks that agreed are two witnesses: a server whose clock then jumps ahead alone is not believed.
@@ -179,7 +179,7 @@ class Continuity:
         return None
 
 
-def _differs(before: Place, now: Place) -> str:
+def _differs(before: StoreLocation, now: StoreLocation) -> str:
     if before.cluster != now.cluster:
         return "database server"
     return "database" if before.database != now.database else "table"

@@ -1,7 +1,8 @@
-"""Tokens that only their issuer can read: an endpoint says who they are (RFC 7662, or Better Auth's ``get-session``).
+"""Verifies opaque tokens at an endpoint that knows them: RFC 7662, or Better Auth's ``get-session``.
 
-One request per token and lane, however many callers wait for it; what an answer means is decided in
-`identity.sources.claims`. Who is here already is asked for in a lane of its own, which strangers cannot fill.
+One request per token serves all callers that wait for it. `identity.sources.introspection_claims` reads the response.
+Tokens of connections that are already authenticated have a request pool of their own, so that a flood of unknown
+tokens cannot delay their re-check.
 """
 
 from __future__ import annotations
@@ -18,39 +19,48 @@ from yarl import URL
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import Settings
+from watchout.common.toolbox.outage import OutageLog
 from watchout.common.toolbox.single_flight import SharedCalls
-from watchout.identity.sources.claims import Claims, Refused, Unreadable, read_introspection, well_formed
-from watchout.identity.sources.endpoint import Answer, Endpoint, EndpointFault, Outage
+from watchout.identity.sources.claims import Claims, TokenRefused
+from watchout.identity.sources.endpoint import EndpointFault, EndpointResponse, HttpEndpoint
+from watchout.identity.sources.introspection_claims import UnreadableResponse, read_introspection, well_formed
 
 _log = log.get("identity")
 
-#: Requests under way, of strangers' tokens and of those that are looked at again.
-MAX_UNDER_WAY: Final = 48
+#: Requests at the same time for new tokens, and for tokens that are re-checked.
+MAX_REQUESTS: Final = 48
 MAX_RECHECKS: Final = 16
-#: Tokens of one lane that wait for their turn; past it callers are told at once to try again.
+#: Tokens of one pool that wait for a request; further callers are told at once to try again.
 MAX_WAITING: Final = 1024
-#: Largest answer.
-MAX_ANSWER_BYTES: Final = 64 << 10
+#: Longest response that is read.
+MAX_RESPONSE_BYTES: Final = 64 << 10
 
 _CLOSED: Final = "tokens are not introspected any more"
 
-#: The endpoint does not know such a token, or finds it too long or not of its form.
-_NOBODY: Final = frozenset({400, 404, 410, 413, 414, 422, 431})
-#: Somebody is refused: this server where it proves itself, else the token.
+#: With these statuses the endpoint says that it does not know the token, or cannot take such a token.
+_UNKNOWN_TOKEN: Final = frozenset({400, 404, 410, 413, 414, 422, 431})
+#: With these it refuses this server, where the settings give it credentials, and otherwise the token.
 _REFUSED: Final = frozenset({401, 403})
 
 
-class _Lane:
-    """Requests that share a number of connections, by their token."""
+class _RequestPool:
+    """The connections for new tokens or for re-checks, and the calls under way on them, by token."""
 
-    def __init__(self, at_once: int, timeout_s: float) -> None:
-        self.most = at_once + MAX_WAITING
-        self.endpoint = Endpoint(timeout_s=timeout_s, max_answer_bytes=MAX_ANSWER_BYTES, at_once=at_once)
+    def __init__(self, max_requests: int, timeout_s: float) -> None:
+        self.max_calls = max_requests + MAX_WAITING
+        self.endpoint = HttpEndpoint(
+            timeout_s=timeout_s, max_response_bytes=MAX_RESPONSE_BYTES, max_requests=max_requests
+        )
         self.calls: SharedCalls[str, Claims | StoreUnavailable | None] = SharedCalls("introspect a token")
 
 
 class Introspection:
-    """Who a token's bearer is, by the word of `INTROSPECTION_URL`. `now` gives seconds since the epoch."""
+    """Verifies tokens at the endpoint `INTROSPECTION_URL`. Created by `make_authenticator`, called by `Authenticator`.
+
+    Args:
+        settings: The ``INTROSPECTION_*`` settings and `STORE_TIMEOUT_S`, the deadline of a request.
+        now: Returns seconds since the Unix epoch; for tests.
+    """
 
     def __init__(self, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
         assert settings.introspection_url is not None, "AUTH_METHODS says so"
@@ -59,74 +69,93 @@ class Introspection:
         self._parameter = settings.introspection_token_param
         self._json = settings.introspection_body == "json"
         self._bearer = settings.introspection_token_in == "bearer"  # noqa: S105 - the name of a place
-        self._proof: dict[str, str] = {}
+        self._own_credentials: dict[str, str] = {}
         if settings.introspection_auth_header_value is not None:
-            self._proof[settings.introspection_auth_header_name] = settings.introspection_auth_header_value
+            self._own_credentials[settings.introspection_auth_header_name] = settings.introspection_auth_header_value
         self._timeout_s = settings.store_timeout_s
         self._now = now
-        self._lanes: dict[bool, _Lane] = {}
-        self._outage = Outage()
+        self._pools: dict[bool, _RequestPool] = {}
+        self._outage = OutageLog()
+        #: Status of the last response, 0 before the first; shown by ``watchout-ctl doctor``.
+        self.last_status = 0
 
     async def open(self) -> None:
-        """Prepare. Raises `StartError` when two settings want the same header."""
-        claimants = [
+        """Create the HTTP clients; the endpoint need not be reachable.
+
+        Raises:
+            StartError: Two settings need the header ``Authorization``.
+        """
+        needing_authorization = [
             name
-            for name, there in (
+            for name, is_set in (
                 ("INTROSPECTION_TOKEN_IN=bearer", self._bearer),
-                ("INTROSPECTION_AUTH_HEADER_NAME", any(name.lower() == "authorization" for name in self._proof)),
+                (
+                    "INTROSPECTION_AUTH_HEADER_NAME",
+                    any(name.lower() == "authorization" for name in self._own_credentials),
+                ),
                 ("the user in INTROSPECTION_URL", self._url.user is not None),
             )
-            if there
+            if is_set
         ]
-        if len(claimants) > 1:
-            raise StartError(f"{' and '.join(claimants)} both need the header Authorization, expected one of them")
-        self._lanes = {
-            recheck: _Lane(at_once, self._timeout_s)
-            for recheck, at_once in ((False, MAX_UNDER_WAY), (True, MAX_RECHECKS))
+        if len(needing_authorization) > 1:
+            raise StartError(
+                f"{' and '.join(needing_authorization)} both need the header Authorization, expected one of them"
+            )
+        self._pools = {
+            recheck: _RequestPool(max_requests, self._timeout_s)
+            for recheck, max_requests in ((False, MAX_REQUESTS), (True, MAX_RECHECKS))
         }
-        for lane in self._lanes.values():
-            await lane.endpoint.open()
+        for pool in self._pools.values():
+            await pool.endpoint.open()
 
     async def verify(self, token: str, *, recheck: bool = False) -> Claims | None:
-        """The bearer's claims; None when the endpoint says that it is nobody's.
+        """Ask the endpoint about a token.
 
-        `recheck`: the bearer is here already; the answer waits for other such ones at most, and for no stranger's.
-        Raises `StoreUnavailable` when the endpoint cannot be asked, or its answer cannot be understood.
+        Args:
+            token: The token as the client sent it.
+            recheck: Whether the token belongs to a connection that is already authenticated; such requests wait only
+                for each other.
+
+        Returns:
+            The claims, or None when the endpoint says that the token is not valid, or the token is malformed.
+
+        Raises:
+            StoreUnavailable: The endpoint cannot be reached, its response cannot be understood, or too many tokens
+                wait. The caller keeps authenticated connections and asks new clients to try again.
         """
         if not well_formed(token):
             return None
-        if (lane := self._lanes.get(recheck)) is None:
+        if (pool := self._pools.get(recheck)) is None:
             raise StoreUnavailable(_CLOSED)
-        if token not in lane.calls and len(lane.calls) >= lane.most:
+        if token not in pool.calls and len(pool.calls) >= pool.max_calls:
             raise self._unavailable(f"{MAX_WAITING} tokens are waiting already")
-        task = lane.calls.join(token, lambda: self._answer(lane.endpoint, token))
-        # The task goes on without a caller that leaves: others may wait for it too.
-        await asyncio.wait({task})
-        answer = StoreUnavailable(_CLOSED) if task.cancelled() else task.result()
-        if isinstance(answer, StoreUnavailable):
-            raise StoreUnavailable(str(answer))
-        return answer
+        task = pool.calls.join(token, lambda: self._verify(pool.endpoint, token))
+        await asyncio.wait({task})  # the call goes on when this caller is cancelled: others may have joined it
+        result = StoreUnavailable(_CLOSED) if task.cancelled() else task.result()
+        if isinstance(result, StoreUnavailable):
+            raise StoreUnavailable(str(result))
+        return result
 
     async def close(self) -> None:
-        """Let go of connections; whoever asks afterwards gets `StoreUnavailable`."""
-        lanes, self._lanes = list(self._lanes.values()), {}
-        await asyncio.gather(*(lane.calls.close() for lane in lanes))
-        for lane in lanes:
-            await lane.endpoint.close()
+        """Cancel all requests and close the connections. Callers that wait or follow get `StoreUnavailable`."""
+        pools, self._pools = list(self._pools.values()), {}
+        await asyncio.gather(*(pool.calls.close() for pool in pools))
+        for pool in pools:
+            await pool.endpoint.close()
 
-    async def _answer(self, endpoint: Endpoint, token: str) -> Claims | StoreUnavailable | None:
+    async def _verify(self, endpoint: HttpEndpoint, token: str) -> Claims | StoreUnavailable | None:
         try:
-            claims = self._understood(await self._asked(endpoint, token))
-        except (EndpointFault, Unreadable) as exc:
+            claims = self._read(await self._request(endpoint, token))
+        except (EndpointFault, UnreadableResponse) as exc:
             return self._unavailable(str(exc))
-        except Exception as exc:  # whatever it is, its text may hold the token
+        except Exception as exc:  # its text may hold the token
             return self._unavailable(type(exc).__name__)
-        if self._outage.answered():
-            _log.info("introspection answers again")
+        if self._outage.recovered():
+            _log.info("introspection is available again")
         return claims
 
-    async def _asked(self, endpoint: Endpoint, token: str) -> Answer:
-        url, headers = self._url, dict(self._proof)
+    async def _request(self, endpoint: HttpEndpoint, token: str) -> EndpointResponse:
+        url, headers = self._url, dict(self._own_credentials)
         body: bytes | None = None
         fields = {} if self._bearer else {self._parameter: token}
         if self._bearer:
@@ -136,20 +165,25 @@ class Introspection:
             headers["Content-Type"] = "application/json" if self._json else "application/x-www-form-urlencoded"
         else:
             url = url.update_query(fields)
-        return await endpoint.ask(self._method, url, headers=headers, body=body)
+        response = await endpoint.request(self._method, url, headers=headers, body=body)
+        self.last_status = response.status
+        return response
 
-    def _understood(self, answer: Answer) -> Claims | None:
-        if answer.status in _REFUSED and (self._proof or self._url.user is not None):
-            raise Unreadable(f"it refuses this server with status {answer.status}: see INTROSPECTION_AUTH_HEADER_VALUE")
-        if answer.status in _NOBODY | _REFUSED:
-            if answer.body.lstrip()[:1] == b"<":  # of whatever stands in front of the endpoint, or in its place
-                raise Unreadable(f"it answered with status {answer.status} and a page instead of a verdict")
+    def _read(self, response: EndpointResponse) -> Claims | None:
+        """Return the claims of a response, None for an invalid token. Raises `UnreadableResponse`."""
+        if response.status in _REFUSED and (self._own_credentials or self._url.user is not None):
+            raise UnreadableResponse(
+                f"it refuses this server with status {response.status}: see INTROSPECTION_AUTH_HEADER_VALUE"
+            )
+        if response.status in _UNKNOWN_TOKEN | _REFUSED:
+            if response.body.lstrip()[:1] == b"<":  # from a proxy or framework in front of the endpoint
+                raise UnreadableResponse(f"it answered with status {response.status} and a page instead of a verdict")
             return None
-        if answer.status != 200:
-            raise Unreadable(f"it answered with status {answer.status}")
+        if response.status != 200:
+            raise UnreadableResponse(f"it answered with status {response.status}")
         try:
-            return read_introspection(answer.body, self._now())
-        except Refused as refused:
+            return read_introspection(response.body, self._now())
+        except TokenRefused as refused:
             _log.debug("token refused by introspection", reason=str(refused))
             return None
 

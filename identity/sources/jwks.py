@@ -15,16 +15,18 @@ from yarl import URL
 
 from watchout.common import log
 from watchout.common.errors import StoreUnavailable
+from watchout.common.toolbox.outage import OutageLog
 from watchout.common.toolbox.single_flight import SharedCalls
-from watchout.identity.sources.endpoint import Endpoint, EndpointFault, Outage
-from watchout.identity.sources.keys import Ask, Found, Key, KeyCache, KeyFault, read_jwks
+from watchout.identity.sources.endpoint import EndpointFault, HttpEndpoint
+from watchout.identity.sources.key_cache import KeyCache, KeyLookup, KeyMiss
+from watchout.identity.sources.keys import KeyFault, VerificationKey, read_jwks
 
 _log = log.get("identity")
 
 #: Deadline of one fetch, from connecting to the last byte.
 FETCH_TIMEOUT_S: Final = 3.0
 #: Largest key set.
-MAX_ANSWER_BYTES: Final = 256 << 10
+MAX_RESPONSE_BYTES: Final = 256 << 10
 #: Callers that wait for one fetch.
 MAX_WAITING: Final = 4096
 
@@ -36,34 +38,34 @@ class IssuerKeys:
         self._url = URL(url)
         self._clock = clock
         self._cache = KeyCache()
-        self._outage = Outage()
-        self._endpoint: Endpoint | None = None
+        self._outage = OutageLog()
+        self._endpoint: HttpEndpoint | None = None
         self._fetches: SharedCalls[None, None] = SharedCalls("fetch the JWT issuer's keys")
         self._waiting = 0
         self._reason = "they were not fetched yet"
 
     async def open(self) -> None:
         """Prepare; the keys are fetched when the first token asks for one."""
-        self._endpoint = Endpoint(timeout_s=FETCH_TIMEOUT_S, max_answer_bytes=MAX_ANSWER_BYTES, at_once=1)
+        self._endpoint = HttpEndpoint(timeout_s=FETCH_TIMEOUT_S, max_response_bytes=MAX_RESPONSE_BYTES, max_requests=1)
         await self._endpoint.open()
 
-    async def find(self, kid: str | None) -> tuple[Key, ...]:
+    async def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
         """The keys of that name, none when the issuer has no such key.
 
         Raises `StoreUnavailable` when no keys can be had at all.
         """
         verdict = self._cache.look_up(kid, self._clock())
-        if verdict is Ask.FETCH:
+        if verdict is KeyMiss.FETCH:
             await self._wait_for_fetch()
-            verdict = self._cache.look_up(kid, self._clock(), asked=True)
+            verdict = self._cache.look_up(kid, self._clock(), waited=True)
         match verdict:
-            case Found(keys, refresh):
+            case KeyLookup(keys, refresh):
                 if refresh:
                     self._fetch()
                 return keys
-            case Ask.UNKNOWN:
+            case KeyMiss.UNKNOWN:
                 return ()
-            case Ask.FETCH | Ask.UNAVAILABLE:
+            case KeyMiss.FETCH | KeyMiss.UNAVAILABLE:
                 raise StoreUnavailable(f"no keys of the JWT issuer: {self._reason}")
         assert_never(verdict)
 
@@ -91,14 +93,14 @@ class IssuerKeys:
 
     def _fetch(self) -> asyncio.Task[None]:
         if (endpoint := self._endpoint) is None:
-            raise StoreUnavailable("the JWT issuer is not asked any more")
+            raise StoreUnavailable("the JWT issuer is not waited any more")
         if None not in self._fetches:
             self._cache.fetch_started(self._clock())
         return self._fetches.join(None, lambda: self._fetch_from(endpoint))
 
-    async def _fetch_from(self, endpoint: Endpoint) -> None:
+    async def _fetch_from(self, endpoint: HttpEndpoint) -> None:
         try:
-            answer = await endpoint.ask("GET", self._url)
+            answer = await endpoint.request("GET", self._url)
             if answer.status != 200:
                 raise EndpointFault(f"it answered with status {answer.status}")
             keys = read_jwks(answer.body)
@@ -111,8 +113,8 @@ class IssuerKeys:
             self._failed(type(exc).__name__)
         else:
             news = self._cache.fetched(keys, self._clock())
-            if self._outage.answered():
-                _log.info("JWT issuer answers again")
+            if self._outage.recovered():
+                _log.info("JWT issuer is available again")
             if not keys.keys:
                 if news:
                     _log.warning("the JWT issuer publishes no key that can be used")

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import Settings
-from watchout.identity.sources.claims import Claims, JwtPolicy, Refused, is_symmetric, looks_like_jwt, read_jwt
+from watchout.identity.sources.claims import Claims, TokenRefused
 from watchout.identity.sources.jwks import IssuerKeys
-from watchout.identity.sources.keys import Key, KeyFault, pem_key, secret_key
+from watchout.identity.sources.jwt_claims import JwtPolicy, is_symmetric, looks_like_jwt, read_jwt
+from watchout.identity.sources.keys import KeyFault, VerificationKey, pem_key, secret_key
 
 __all__ = ["Claims", "JwtVerifier", "looks_like_jwt"]
 
@@ -38,8 +39,8 @@ class JwtVerifier:
         self._policy = JwtPolicy.of(settings, published=False)
         self._published_policy = JwtPolicy.of(settings, published=True)
         self._now = now
-        self._secret: Key | None = None
-        self._public: Key | None = None
+        self._secret: VerificationKey | None = None
+        self._public: VerificationKey | None = None
         self._is_open = False
         self._issuer = None if settings.jwt_jwks_url is None else IssuerKeys(settings.jwt_jwks_url, clock=clock)
 
@@ -65,9 +66,9 @@ class JwtVerifier:
         """
         try:
             if is_symmetric(token):
-                return read_jwt(token, self._policy, self._now()).proven(self._held(self._secret))
+                return read_jwt(token, self._policy, self._now()).verify(self._held(self._secret))
             return await self._verify_public(token)
-        except Refused as refused:
+        except TokenRefused as refused:
             _log.debug("JWT refused", reason=str(refused))
             return None
 
@@ -76,13 +77,13 @@ class JwtVerifier:
         fixed = self._held(self._public)
         if fixed or self._issuer is None:
             try:
-                return read_jwt(token, self._policy, self._now()).proven(fixed)
-            except Refused:
+                return read_jwt(token, self._policy, self._now()).verify(fixed)
+            except TokenRefused:
                 if self._issuer is None:
                     raise
         assert self._issuer is not None, "else it was refused above"
         unproven = read_jwt(token, self._published_policy, self._now())
-        return unproven.proven(await self._issuer.find(unproven.kid))
+        return unproven.verify(await self._issuer.find(unproven.kid))
 
     async def check(self) -> None:
         """Raise `StoreUnavailable` when there is no key to verify with."""
@@ -97,13 +98,13 @@ class JwtVerifier:
         if self._issuer is not None:
             await self._issuer.close()
 
-    def _held(self, key: Key | None) -> tuple[Key, ...]:
+    def _held(self, key: VerificationKey | None) -> tuple[VerificationKey, ...]:
         if not self._is_open and self._issuer is None:
             raise StoreUnavailable("JWTs are not verified any more")
         return () if key is None else (key,)
 
 
-def _usable(name: str, read: Callable[[str], Key], text: str) -> Key:
+def _usable(name: str, read: Callable[[str], VerificationKey], text: str) -> VerificationKey:
     try:
         return read(text)
     except KeyFault as fault:

@@ -24,11 +24,11 @@ _log = log.get("identity")
 #: (session id, user id); None for what did not change.
 Change = tuple[str | None, str | None]
 
-ANYTHING: Final[Change] = (None, None)
+ANY_CHANGE: Final[Change] = (None, None)
 
-#: Changes that were heard and not told yet; past it they become `ANYTHING`.
+#: PendingChanges that were heard and not told yet; past it they become `ANY_CHANGE`.
 MAX_CHANGES: Final = 10_000
-#: Changes told at a time, before the loop may do something else.
+#: PendingChanges told at a time, before the loop may do something else.
 CHANGES_AT_ONCE: Final = 256
 
 MAX_ID_CHARACTERS: Final = 512
@@ -46,7 +46,7 @@ MALFORMED_QUIET_S: Final = 60.0
 CLOSE_S: Final = 0.3
 
 
-def parse(payload: str) -> Change | str | None:
+def parse_notification(payload: str) -> Change | str | None:
     """A change, the word of a heartbeat (a text), or None for what is neither.
 
     A payload is JSON: ``{"session": id or null, "user": id or null}``, or ``{"heartbeat": word}``.
@@ -71,7 +71,7 @@ def _is_id(value: object) -> bool:
     return value is None or (isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARACTERS)
 
 
-class Changes:
+class PendingChanges:
     """What was heard and not told yet: each change once, in order, and a bounded number of them."""
 
     def __init__(self) -> None:
@@ -83,9 +83,9 @@ class Changes:
         #: Payloads that were nothing of ours.
         self.malformed = 0
 
-    def hear(self, payload: str) -> None:
+    def add(self, payload: str) -> None:
         """Take in one notification."""
-        match parse(payload):
+        match parse_notification(payload):
             case None:
                 self.malformed += 1
             case str(word):
@@ -94,12 +94,12 @@ class Changes:
             case change:
                 if len(self._waiting) >= MAX_CHANGES and change not in self._waiting:
                     self._waiting.clear()
-                    change = ANYTHING
-                if ANYTHING not in self._waiting:
+                    change = ANY_CHANGE
+                if ANY_CHANGE not in self._waiting:
                     self._waiting[change] = None
         self._news.set()
 
-    def lose(self) -> None:
+    def connection_lost(self) -> None:
         """Note that the connection is gone."""
         self._lost = True
         self._news.set()
@@ -119,7 +119,7 @@ class Changes:
         return taken
 
 
-class Listener:
+class RevocationListener:
     """See `identity.sources.postgres.PostgresStore.listen`; `connect` gives a connection that nobody else uses.
 
     `words` says what a driver's exception means.
@@ -132,13 +132,13 @@ class Listener:
         on_change: Callable[[str | None, str | None], None],
         *,
         timeout_s: float,
-        words: Callable[[Exception], str],
+        describe: Callable[[Exception], str],
     ) -> None:
         self._connect = connect
         self._channel = channel
         self._on_change = on_change
         self._timeout_s = timeout_s
-        self._words = words
+        self._describe = describe
         self._retries = 0
         self._fault_known = False
         self._quiet_until = -math.inf
@@ -151,22 +151,22 @@ class Listener:
             except Exception as exc:  # a server that is something else makes the driver raise nearly anything
                 if not self._fault_known:
                     self._fault_known = True
-                    reason = str(exc) if isinstance(exc, StoreUnavailable) else self._words(exc)
+                    reason = str(exc) if isinstance(exc, StoreUnavailable) else self._describe(exc)
                     _log.warning("not listening for sessions that change", channel=self._channel, reason=reason)
             await asyncio.sleep(backoff_s(self._retries, first_s=RETRY_S, most_s=MAX_RETRY_S, chance=random.random()))
             self._retries += 1
 
     async def _listen(self) -> None:
-        changes = Changes()
+        changes = PendingChanges()
         connection = await self._connect()
         try:
-            connection.add_termination_listener(lambda _: changes.lose())
+            connection.add_termination_listener(lambda _: changes.connection_lost())
             async with self._deadline("LISTEN was not answered"):
-                await connection.add_listener(self._channel, lambda *heard: changes.hear(heard[3]))
+                await connection.add_listener(self._channel, lambda *heard: changes.add(heard[3]))
             await self._beat(connection, changes)
             _log.info("listening for sessions that change", channel=self._channel)
             self._retries, self._fault_known = 0, False
-            self._on_change(*ANYTHING)
+            self._on_change(*ANY_CHANGE)
             while True:
                 await self._tell(changes)
                 try:
@@ -179,7 +179,7 @@ class Listener:
             with contextlib.suppress(Exception):
                 await connection.close(timeout=CLOSE_S)
 
-    async def _tell(self, changes: Changes) -> None:
+    async def _tell(self, changes: PendingChanges) -> None:
         while taken := changes.take():
             for change in taken:
                 self._on_change(*change)
@@ -189,7 +189,7 @@ class Listener:
             _log.warning("notifications that are not the trigger's", channel=self._channel, count=changes.malformed)
             changes.malformed, self._quiet_until = 0, now + MALFORMED_QUIET_S
 
-    async def _beat(self, connection: Any, changes: Changes) -> None:
+    async def _beat(self, connection: Any, changes: PendingChanges) -> None:
         """Whether the channel carries: PgBouncer's transaction mode takes a LISTEN and loses most of what comes."""
         changes.awaited = secrets.token_hex(8)
         async with self._deadline("a notification of our own did not come back; through PgBouncer none may"):

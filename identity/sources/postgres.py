@@ -18,22 +18,13 @@ import asyncpg
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings.database_url import InvalidDatabaseUrl, parse
-from watchout.identity.schema.plan import (
-    POSTGRES,
-    Column,
-    Dialect,
-    Found,
-    Hidden,
-    Layout,
-    Plan,
-    Statement,
-    literal,
-    quoted,
-)
-from watchout.identity.sources.connecting import Connector, passed_over
-from watchout.identity.sources.continuity import Evidence, Place, State
-from watchout.identity.sources.listen import Listener
-from watchout.identity.sources.session_store import CannotRedeem, ChangedStore, Choose, Store
+from watchout.identity.schema.catalogue import HiddenTable, Layout, SchemaColumn, TablesFound, literal, quoted
+from watchout.identity.schema.dialects import POSTGRES, Dialect
+from watchout.identity.schema.plan import Plan, Statement
+from watchout.identity.sources.connecting import PostgresConnector, option_notices
+from watchout.identity.sources.continuity import Evidence, StoreLocation, StoreState
+from watchout.identity.sources.listen import RevocationListener
+from watchout.identity.sources.session_store import CannotRedeem, ChangedStore, Choose, DatabaseStore
 
 _log = log.get("identity")
 
@@ -143,7 +134,7 @@ _LOST: Final = (
 )
 
 
-class PostgresStore(Store):
+class PostgresStore(DatabaseStore):
     """A `SessionStore` on PostgreSQL; at most so many connections, and one more while `listen` runs."""
 
     kind: ClassVar[str] = "PostgreSQL"
@@ -152,7 +143,7 @@ class PostgresStore(Store):
     def __init__(self, url: str, layout: Layout | None = None, *, timeout_s: float, connections: int) -> None:
         super().__init__(layout or Layout(), timeout_s, connections)
         self._url = parse(url)
-        self._connector = Connector(self._url, timeout_s=timeout_s)
+        self._connector = PostgresConnector(self._url, timeout_s=timeout_s)
         self._connections = connections
         self._pool: Any = None
 
@@ -172,14 +163,14 @@ class PostgresStore(Store):
         async def connect() -> Any:
             return await self._connector.connect("watchout-listen")
 
-        await Listener(connect, channel, on_change, timeout_s=self._timeout_s, words=self._words).run()
+        await RevocationListener(connect, channel, on_change, timeout_s=self._timeout_s, describe=self._describe).run()
 
     async def _prepare(self) -> None:
         try:
             await asyncio.to_thread(self._connector.check)
         except InvalidDatabaseUrl as fault:
             raise StartError(f"DATABASE_URL cannot be used: expected {fault}") from None
-        for event, options in passed_over(self._url):
+        for event, options in option_notices(self._url):
             _log.warning(event, options=options)
         self._pool = await asyncpg.create_pool(
             connect=self._connect,
@@ -230,7 +221,7 @@ class PostgresStore(Store):
             if mark == plan.state.mark:
                 break
             # Something else is read than what the statement was made for.
-            self._detection.forget()
+            self._plans.expire()
             if statement.writes and rows:
                 return rows  # used up, and good
         else:
@@ -256,11 +247,11 @@ class PostgresStore(Store):
         try:
             # One statement is a transaction of its own. The driver sends Parse and Bind without a Sync between them,
             # so PgBouncer's transaction mode keeps them together.
-            found = await connection.fetch(statement.sql, [key for key in keys if statement.form.fits(key)])
+            found = await connection.fetch(statement.sql, [key for key in keys if statement.form.accepts(key)])
         except asyncpg.PostgresError as exc:
             if isinstance(exc, _LOST):
                 raise
-            self._detection.forget()
+            self._plans.expire()
             if statement.writes and isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
                 raise CannotRedeem(READ_ONLY) from None
             # Not the message: the server may repeat a parameter in it, and the parameter is the token.
@@ -271,11 +262,11 @@ class PostgresStore(Store):
         return mark, clock_s, [row[2:] for row in found if row[2] is not None]
 
     def _believe_clock(self, server_s: float) -> None:
-        reason = self._continuity.clock(server_s, time.time(), asyncio.get_running_loop().time())
+        reason = self._continuity.check_clock(server_s, time.time(), asyncio.get_running_loop().time())
         if reason is not None:
             raise ChangedStore(reason)
 
-    async def _found(self, connection: Any) -> Found:
+    async def _found(self, connection: Any) -> TablesFound:
         names = await self._names(connection)
         tables = self._layout.tables() | names
         identifiers = [quoted(name) for name in tables.values()]
@@ -286,16 +277,16 @@ class PostgresStore(Store):
         kinds = sorted(f"{row[0]}:{row[1]}:{row[2]}" for row in beneath if row[7] and row[0] != "verification")
         oids = [f"to_regclass({literal(name)})" for name in identifiers] + [row[1] for row in beneath if not row[7]]
         mark = _MARK.replace("{tables}", ", ".join(dict.fromkeys(oids)))
-        place = Place(cluster, database, " ".join(kinds))
-        state = State(place, (await connection.fetchrow(mark))[0], standby)
+        place = StoreLocation(cluster, database, " ".join(kinds))
+        state = StoreState(place, (await connection.fetchrow(mark))[0], standby)
         rows = await connection.fetch(_COLUMNS, list(tables), identifiers)
-        return Found(
-            columns=tuple(Column(*row[:5]) for row in rows),
+        return TablesFound(
+            columns=tuple(SchemaColumn(*row[:5]) for row in rows),
             version=version,
             role=role,
             may_delete=any(row[0] == "verification" and row[5] for row in rows),
             names=names,
-            hidden=tuple(Hidden(row[0], row[3], row[4], tuple(row[6])) for row in beneath if row[5]),
+            hidden=tuple(HiddenTable(row[0], row[3], row[4], tuple(row[6])) for row in beneath if row[5]),
             mark=mark,
             state=state,
         )
@@ -312,7 +303,7 @@ class PostgresStore(Store):
         rows = await connection.fetch(_SCHEMAS, list(bare), list(bare.values()), path)
         return {table: f"{schema}.{bare[table]}" for table, schema in rows}
 
-    def _words(self, exc: Exception) -> str:
+    def _describe(self, exc: Exception) -> str:
         """Why there is no connection. The server has not seen a token then, so its words may be repeated."""
         if isinstance(exc, asyncpg.PostgresError):
             return f"PostgreSQL refused: {exc}"
@@ -323,7 +314,7 @@ class PostgresStore(Store):
 
 async def _look(connection: Any, plan: Plan, session_ids: Sequence[str]) -> Evidence:
     """What this store shows of sessions, and of these that were live."""
-    fitting = [each for each in session_ids if plan.by_session.form.fits(each)]
+    fitting = [each for each in session_ids if plan.by_session.form.accepts(each)]
     rows = await connection.fetch(plan.by_session.sql, fitting)
     seen = sum(row[2] is not None for row in rows)
     return Evidence(await connection.fetchval(plan.any_live), len(session_ids), seen)

@@ -14,25 +14,16 @@ from typing import Any, ClassVar, Final
 from watchout.common import log
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.outage import OutageLog
 from watchout.identity.caller import Identity, Organizations
 from watchout.identity.coalescing import Coalescer
-from watchout.identity.pool_lanes import Lane, PoolLanes
-from watchout.identity.schema.plan import (
-    Detection,
-    Dialect,
-    Form,
-    Found,
-    Layout,
-    Plan,
-    Refusal,
-    Statement,
-    make_plan,
-    read_identity,
-    read_organizations,
-    ticket_identifiers,
-)
-from watchout.identity.sources.continuity import Continuity, Evidence, State
-from watchout.identity.sources.endpoint import Outage
+from watchout.identity.pool_lanes import PoolLane, PoolLanes
+from watchout.identity.schema.catalogue import Layout, SchemaRefusal, TablesFound
+from watchout.identity.schema.dialects import Dialect
+from watchout.identity.schema.key_forms import KeyForm, ticket_identifiers
+from watchout.identity.schema.plan import Plan, PlanCache, Statement, make_plan
+from watchout.identity.schema.rows import read_identity, read_organizations
+from watchout.identity.sources.continuity import Continuity, Evidence, StoreState
 
 _log = log.get("identity")
 
@@ -68,7 +59,7 @@ class CannotRedeem(StoreUnavailable):
     """Tickets cannot be used up here, while sessions can be looked up; the text says what is missing."""
 
 
-class Store(abc.ABC):
+class DatabaseStore(abc.ABC):
     """A `SessionStore` but for its database."""
 
     kind: ClassVar[str]
@@ -79,9 +70,9 @@ class Store(abc.ABC):
         self._timeout_s = timeout_s
         self._is_open = False
         self._turns = PoolLanes(connections)
-        self._asking: dict[Lane, set[asyncio.Task[Any]]] = {lane: set() for lane in Lane}
-        self._detection = Detection()
-        self._outage = Outage()
+        self._asking: dict[PoolLane, set[asyncio.Task[Any]]] = {lane: set() for lane in PoolLane}
+        self._plans = PlanCache()
+        self._outage = OutageLog()
         self._tickets = Coalescer(self._use_up, workers=1, timeout_s=timeout_s)
         self._no_tickets = ""
         self._look_again_at = 0.0
@@ -90,7 +81,7 @@ class Store(abc.ABC):
     @property
     def plan(self) -> Plan | None:
         """What was found of the database, once it was asked; looked at again every minute."""
-        return self._detection.current(asyncio.get_running_loop().time())
+        return self._plans.current(asyncio.get_running_loop().time())
 
     async def open(self) -> None:
         """See `SessionStore.open`."""
@@ -106,15 +97,15 @@ class Store(abc.ABC):
 
     async def find(self, tokens: Iterable[str]) -> dict[str, Identity]:
         """See `SessionStore.find`."""
-        found = await self._identities(Lane.LOOKUP, lambda plan: plan.by_token, Form.TOKEN, tokens)
+        found = await self._identities(PoolLane.LOOKUP, lambda plan: plan.by_token, KeyForm.TOKEN, tokens)
         self._continuity.remember(found.values())
         return found
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
         """See `SessionStore.live`. It waits for no `find` and no `redeem` where there are two connections."""
         asked = list(session_ids)
-        found = await self._identities(Lane.RECHECK, lambda plan: plan.by_session, Form.TEXT, asked)
-        self._continuity.ended(asked, found)
+        found = await self._identities(PoolLane.RECHECK, lambda plan: plan.by_session, KeyForm.TEXT, asked)
+        self._continuity.forget_ended(asked, found)
         self._continuity.remember(found.values())
         return found
 
@@ -122,7 +113,7 @@ class Store(abc.ABC):
         """See `SessionStore.organizations`."""
         if not self._layout.organizations:
             return {}
-        rows = await self._all_rows(Lane.RECHECK, _members, Form.TEXT, user_ids)
+        rows = await self._all_rows(PoolLane.RECHECK, _members, KeyForm.TEXT, user_ids)
         return {user_id: found for user_id, pairs in rows if (found := read_organizations(pairs))}
 
     async def redeem(self, ticket: str) -> Identity | None:
@@ -134,7 +125,7 @@ class Store(abc.ABC):
 
     async def check(self) -> None:
         """See `SessionStore.check`."""
-        await self._rows(Lane.RECHECK, lambda plan: plan.by_token, [])
+        await self._rows(PoolLane.RECHECK, lambda plan: plan.by_token, [])
 
     async def close(self) -> None:
         """See `SessionStore.close`."""
@@ -159,39 +150,41 @@ class Store(abc.ABC):
         """The rows of the statement that `choose` takes from the plan. May be cancelled at the deadline."""
 
     @abc.abstractmethod
-    def _words(self, exc: Exception) -> str:
+    def _describe(self, exc: Exception) -> str:
         """What the driver's exception means, without any key in it."""
 
     async def _use_up(self, tickets: list[str]) -> Mapping[str, list[Identity]]:
         """The caller of each good ticket, in a list that the first of those who came with that ticket empties."""
         ticket_of = {identifier: ticket for ticket in tickets for identifier in ticket_identifiers(ticket)}
         try:
-            rows = await self._rows(Lane.LOOKUP, _redeem, list(ticket_of))
+            rows = await self._rows(PoolLane.LOOKUP, _redeem, list(ticket_of))
         except CannotRedeem as exc:
             if self._no_tickets != str(exc):
                 self._no_tickets = str(exc)
                 _log.warning("tickets cannot be honoured", reason=self._no_tickets)
             if (now := asyncio.get_running_loop().time()) >= self._look_again_at:
                 self._look_again_at = now + TICKETS_AGAIN_S
-                self._detection.forget()
+                self._plans.expire()
             raise
         self._no_tickets = ""
         return {ticket_of[key]: [identity] for key, identity in map(read_identity, rows) if key in ticket_of}
 
-    async def _identities(self, lane: Lane, choose: Choose, form: Form, keys: Iterable[str]) -> dict[str, Identity]:
+    async def _identities(
+        self, lane: PoolLane, choose: Choose, form: KeyForm, keys: Iterable[str]
+    ) -> dict[str, Identity]:
         wanted = set(keys)
         rows = await self._all_rows(lane, choose, form, wanted)
         # SQLite compares '42' and '4.2e1' as equal where a column is a number; only the one that is kept was found.
         return {key: identity for key, identity in map(read_identity, rows) if key in wanted}
 
-    async def _all_rows(self, lane: Lane, choose: Choose, form: Form, keys: Iterable[str]) -> list[Any]:
-        fitting = [key for key in dict.fromkeys(keys) if form.fits(key)]
+    async def _all_rows(self, lane: PoolLane, choose: Choose, form: KeyForm, keys: Iterable[str]) -> list[Any]:
+        fitting = [key for key in dict.fromkeys(keys) if form.accepts(key)]
         rows: list[Any] = []
         for start in range(0, len(fitting), MAX_KEYS):
             rows += await self._rows(lane, choose, fitting[start : start + MAX_KEYS])
         return rows
 
-    async def _rows(self, lane: Lane, choose: Choose, keys: Sequence[str]) -> list[Any]:
+    async def _rows(self, lane: PoolLane, choose: Choose, keys: Sequence[str]) -> list[Any]:
         if not self._is_open:
             raise StoreUnavailable("the session store is closed")
         asking = self._asking[lane]
@@ -207,7 +200,7 @@ class Store(abc.ABC):
             raise StoreUnavailable("the session store is closed")
         return task.result()
 
-    async def _answer(self, lane: Lane, choose: Choose, keys: Sequence[str]) -> list[Any]:
+    async def _answer(self, lane: PoolLane, choose: Choose, keys: Sequence[str]) -> list[Any]:
         try:
             async with asyncio.timeout(self._timeout_s), self._turns.take(lane):
                 rows = await self._run(choose, keys)
@@ -218,9 +211,9 @@ class Store(abc.ABC):
         except TimeoutError:
             raise self._failed(StoreUnavailable(f"{self.kind} gave no answer within {self._timeout_s:g} s")) from None
         except Exception as exc:  # a server that is something else makes a driver raise nearly anything
-            raise self._failed(StoreUnavailable(self._words(exc))) from None
-        if self._outage.answered():
-            _log.info("session store answers again")
+            raise self._failed(StoreUnavailable(self._describe(exc))) from None
+        if self._outage.recovered():
+            _log.info("session store is available again")
         return rows
 
     def _failed(self, exc: StoreUnavailable) -> StoreUnavailable:
@@ -228,28 +221,28 @@ class Store(abc.ABC):
             _log.warning("session store unavailable", reason=str(exc))
         return exc
 
-    async def _planned(self, find: Callable[[], Awaitable[Found]]) -> Plan:
+    async def _planned(self, find: Callable[[], Awaitable[TablesFound]]) -> Plan:
         """The plan in use, or a new one from what `find` finds. Raises `StoreUnavailable` when there is none."""
         loop = asyncio.get_running_loop()
-        if (plan := self._detection.current(loop.time())) is not None:
+        if (plan := self._plans.current(loop.time())) is not None:
             return plan
         made = make_plan(await find(), self._layout, self.dialect)
-        if isinstance(made, Refusal):
+        if isinstance(made, SchemaRefusal):
             raise (UnusableStore if made.final else HiddenRows if made.hidden else StoreUnavailable)(made.reason)
-        if self._detection.found(made, loop.time()):
+        if self._plans.replace(made, loop.time()):
             _log.info("session store found", store=self.kind, **made.facts)
             for warning in made.warnings:
                 _log.warning("session store is slow", reason=warning)
         return made
 
-    async def _trust(self, state: State, look: Callable[[Sequence[str]], Awaitable[Evidence]]) -> None:
+    async def _trust(self, state: StoreState, look: Callable[[Sequence[str]], Awaitable[Evidence]]) -> None:
         """Raise `ChangedStore` when answers of this state are not to be believed; `look` gathers the evidence."""
         if self._continuity.accepts(state):
             return
         now = asyncio.get_running_loop().time()
-        reason = self._continuity.held(state, now)
+        reason = self._continuity.recent_doubt(state, now)
         if reason is None:
-            reason = self._continuity.judge(state, await look(self._continuity.look_for()), now)
+            reason = self._continuity.judge(state, await look(self._continuity.sessions_to_probe()), now)
         if reason is not None:
             raise ChangedStore(reason)
 
@@ -260,6 +253,6 @@ def _members(plan: Plan) -> Statement:
 
 
 def _redeem(plan: Plan) -> Statement:
-    if isinstance(plan.redeem, Refusal):
+    if isinstance(plan.redeem, SchemaRefusal):
         raise CannotRedeem(plan.redeem.reason)
     return plan.redeem

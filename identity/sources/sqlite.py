@@ -19,9 +19,11 @@ from urllib.parse import quote
 import aiosqlite
 
 from watchout.common import log
-from watchout.identity.schema.plan import SQLITE, Column, Dialect, Found, Layout, Plan
-from watchout.identity.sources.continuity import Evidence, Place, State
-from watchout.identity.sources.session_store import CannotRedeem, Choose, Store
+from watchout.identity.schema.catalogue import Layout, SchemaColumn, TablesFound
+from watchout.identity.schema.dialects import SQLITE, Dialect
+from watchout.identity.schema.plan import Plan
+from watchout.identity.sources.continuity import Evidence, StoreLocation, StoreState
+from watchout.identity.sources.session_store import CannotRedeem, Choose, DatabaseStore
 
 _log = log.get("identity")
 
@@ -37,7 +39,7 @@ from pragma_table_info(?1, ?2) c
 """
 
 
-class SqliteStore(Store):
+class SqliteStore(DatabaseStore):
     """A `SessionStore` on a SQLite file; `ensure` makes the file when the store is opened."""
 
     kind: ClassVar[str] = "SQLite"
@@ -69,10 +71,10 @@ class SqliteStore(Store):
         try:
             ((version,),) = await connection.execute_fetchall("pragma schema_version")
             if (plan := self.plan) is not None and plan.state.mark != str(version):
-                self._detection.forget()
+                self._plans.expire()
             plan = await self._planned(lambda: self._found(connection))
             statement = choose(plan)
-            parameter = json.dumps([key for key in keys if statement.form.fits(key)])
+            parameter = json.dumps([key for key in keys if statement.form.accepts(key)])
             if statement.then is not None:
                 rows = await asyncio.to_thread(self._write, statement.sql, parameter, statement.then)
             else:
@@ -81,7 +83,7 @@ class SqliteStore(Store):
                 await self._trust(plan.state, functools.partial(_look, connection, plan))
             return rows
         except sqlite3.Error:
-            self._detection.forget()
+            self._plans.expire()
             await self._drop()
             raise
 
@@ -102,18 +104,18 @@ class SqliteStore(Store):
                     raise
                 raise CannotRedeem(f"{self._path} is read-only for us: a ticket has to be deleted when used") from None
 
-    async def _found(self, connection: aiosqlite.Connection) -> Found:
-        columns: list[Column] = []
+    async def _found(self, connection: aiosqlite.Connection) -> TablesFound:
+        columns: list[SchemaColumn] = []
         for table, name in self._layout.tables().items():
             schema, _, bare = name.rpartition(".")
             rows = await connection.execute_fetchall(_COLUMNS, (bare, schema or "main"))
-            columns += [Column(table, row[0], row[1], indexed=bool(row[2])) for row in rows]
+            columns += [SchemaColumn(table, row[0], row[1], indexed=bool(row[2])) for row in rows]
         ((version,),) = await connection.execute_fetchall("pragma schema_version")
-        place = Place("", "{}:{}".format(*self._file) if self._file is not None else "", "")
-        state = State(place, str(version))
-        return Found(columns=tuple(columns), version=sqlite3.sqlite_version, state=state)
+        place = StoreLocation("", "{}:{}".format(*self._file) if self._file is not None else "", "")
+        state = StoreState(place, str(version))
+        return TablesFound(columns=tuple(columns), version=sqlite3.sqlite_version, state=state)
 
-    def _words(self, exc: Exception) -> str:
+    def _describe(self, exc: Exception) -> str:
         if isinstance(exc, OSError):
             return f"{self._path} cannot be read: {exc.strerror}"
         return f"{self._path} cannot be read: {exc if isinstance(exc, sqlite3.Error) else type(exc).__name__}"
@@ -132,7 +134,7 @@ class SqliteStore(Store):
         status = _status(self._path)
         if status != self._file:
             await self._drop()
-            self._detection.forget()
+            self._plans.expire()
         if self._opening is None:
             self._file = status
             self._opening = asyncio.create_task(self._connect(), name="open the session store")
@@ -165,7 +167,7 @@ class SqliteStore(Store):
 
 async def _look(connection: aiosqlite.Connection, plan: Plan, session_ids: Sequence[str]) -> Evidence:
     """What this file shows of sessions, and of these that were live."""
-    fitting = json.dumps([each for each in session_ids if plan.by_session.form.fits(each)])
+    fitting = json.dumps([each for each in session_ids if plan.by_session.form.accepts(each)])
     seen = len(list(await connection.execute_fetchall(plan.by_session.sql, (fitting,))))
     ((any_live,),) = await connection.execute_fetchall(plan.any_live)
     return Evidence(bool(any_live), len(session_ids), seen)

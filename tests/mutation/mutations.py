@@ -153,8 +153,8 @@ MUTATIONS: Final = (
         name="another-table",
         rule="another table without those who were here gives no verdict",
         file="identity/sources/continuity.py",
-        before="        if state.place != self._state.place:\n            if evidence.seen or",
-        after="        if state.place != self._state.place:\n            if True or",
+        before="        if state.location != self._state.location:\n            if evidence.seen or",
+        after="        if state.location != self._state.location:\n            if True or",
         unit=(
             "tests/unit/identity/test_continuity.py::test_another_place_with_none_of_them_is_accepted_late_and_only_if_it_is_in_use",
         ),
@@ -173,8 +173,8 @@ MUTATIONS: Final = (
         name="ticket-fault",
         rule="a ticket that the database cannot use up is not a bad one",
         file="identity/sources/session_store.py",
-        before="                self._detection.forget()\n            raise\n",
-        after="                self._detection.forget()\n            return {}\n",
+        before="                self._plans.expire()\n            raise\n",
+        after="                self._plans.expire()\n            return {}\n",
         unit=(
             "tests/integration/identity/test_postgres.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
         ),

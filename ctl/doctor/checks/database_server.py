@@ -16,8 +16,8 @@ from watchout.common.settings.database_url import parse
 from watchout.ctl.doctor.check import ASK_S, Check
 from watchout.ctl.doctor.clocks import judge_clock
 from watchout.ctl.doctor.findings import Finding, ok, warning
-from watchout.identity.schema.plan import quoted
-from watchout.identity.sources.connecting import Connector
+from watchout.identity.schema.catalogue import quoted
+from watchout.identity.sources.connecting import PostgresConnector
 
 #: How often the server's clock is read; the reading with the shortest round trip counts.
 CLOCK_READINGS: Final = 3
@@ -61,7 +61,7 @@ async def check_database_server(settings: Settings) -> list[Finding]:
         return [ok("clock", "The session store is a file: its sessions expire by this machine's clock.")]
     try:
         async with asyncio.timeout(ASK_S):
-            connection = await Connector(parse(url), timeout_s=ASK_S).connect("watchout-doctor")
+            connection = await PostgresConnector(parse(url), timeout_s=ASK_S).connect("watchout-doctor")
     except Exception:  # another kind of server makes the driver raise nearly anything
         return []
     try:

@@ -12,30 +12,18 @@ from watchout.ctl.doctor.check import ASK_S, Check
 from watchout.ctl.doctor.clocks import compare_http_clock
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.scrubbing import visible_address
-from watchout.identity.authenticator import methods
-from watchout.identity.sources.endpoint import Answer, Endpoint
+from watchout.identity.authenticator import auth_methods
 from watchout.identity.sources.introspection import Introspection
-
-
-class _RecordingIntrospection(Introspection):
-    """An `Introspection` that records the HTTP status of the last response, 0 before there is one."""
-
-    status = 0
-
-    async def _asked(self, endpoint: Endpoint, token: str) -> Answer:
-        answer = await super()._asked(endpoint, token)
-        self.status = answer.status
-        return answer
 
 
 async def check_introspection(settings: Settings) -> list[Finding]:
     """Return the findings on the introspection endpoint and its clock; none where it is not in use."""
     url = settings.introspection_url
-    if url is None or "introspection" not in methods(settings):
+    if url is None or "introspection" not in auth_methods(settings):
         return []
     address = visible_address(url)
     where = f"INTROSPECTION_URL{f' at {address}' if address else ''}"
-    source = _RecordingIntrospection(replace(settings, store_timeout_s=min(settings.store_timeout_s, ASK_S)))
+    source = Introspection(replace(settings, store_timeout_s=min(settings.store_timeout_s, ASK_S)))
     try:
         await source.open()
         claims = await source.verify(f"doctor-{secrets.token_hex(16)}")
@@ -48,11 +36,11 @@ async def check_introspection(settings: Settings) -> list[Finding]:
     if claims is not None:
         text = f"{where} accepts a random token that no user has: everybody can sign in."
         found = wrong("keys", text, "It does not read the token: see INTROSPECTION_TOKEN_PARAM and _METHOD.")
-    elif source.status == 404:
+    elif source.last_status == 404:
         text = f"{where} responds with status 404, which counts as an unknown token."
         found = warning("keys", text, "Some endpoints do so; if no token is accepted, the path is wrong.")
     else:
-        found = ok("keys", f"{where} responds, and refuses a random token that no user has.", status=source.status)
+        found = ok("keys", f"{where} responds, and refuses a random token that no user has.", status=source.last_status)
     return [found, *await compare_http_clock("the introspection endpoint", url)]
 
 

@@ -15,16 +15,16 @@ from watchout.ctl.doctor.clocks import compare_http_clock
 from watchout.ctl.doctor.findings import Finding, ok, wrong
 from watchout.ctl.doctor.scrubbing import visible_address
 from watchout.ctl.terminal import counted
-from watchout.identity.authenticator import methods
-from watchout.identity.sources.endpoint import Endpoint, EndpointFault
-from watchout.identity.sources.jwks import FETCH_TIMEOUT_S, MAX_ANSWER_BYTES
+from watchout.identity.authenticator import auth_methods
+from watchout.identity.sources.endpoint import EndpointFault, HttpEndpoint
+from watchout.identity.sources.jwks import FETCH_TIMEOUT_S, MAX_RESPONSE_BYTES
 from watchout.identity.sources.jwt import JwtVerifier
 from watchout.identity.sources.keys import KeyFault, pem_key, read_jwks
 
 
 async def check_jwt_keys(settings: Settings) -> list[Finding]:
     """Return the findings on each configured key of JWTs, and on the clock of their issuer."""
-    if "jwt" not in methods(settings):
+    if "jwt" not in auth_methods(settings):
         return [ok("keys", "No JWT is accepted: no JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL is in use.")]
     found = [] if settings.jwt_jwks_url is None else await _check_published_keys(settings.jwt_jwks_url)
     if settings.jwt_public_key is None and settings.jwt_secret is None:
@@ -52,10 +52,10 @@ async def _check_published_keys(url: str) -> list[Finding]:
     address = visible_address(url)
     where = f" at {address}" if address else ""
     remedy = "JWTs are refused until it works; look at the issuer, and at JWT_JWKS_URL."
-    endpoint = Endpoint(timeout_s=FETCH_TIMEOUT_S, max_answer_bytes=MAX_ANSWER_BYTES, at_once=1)
+    endpoint = HttpEndpoint(timeout_s=FETCH_TIMEOUT_S, max_response_bytes=MAX_RESPONSE_BYTES, max_requests=1)
     await endpoint.open()
     try:
-        answer = await endpoint.ask("GET", URL(url))
+        answer = await endpoint.request("GET", URL(url))
         if answer.status != 200:
             raise EndpointFault(f"it answered with status {answer.status}")
         found = read_jwks(answer.body)

@@ -19,9 +19,10 @@ from watchout.ctl.doctor.check import ASK_S, Check
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.scrubbing import visible_address
 from watchout.identity import open_store
-from watchout.identity.authenticator import methods
-from watchout.identity.schema.plan import Plan, Refusal
-from watchout.identity.sources.session_store import Store
+from watchout.identity.authenticator import auth_methods
+from watchout.identity.schema.catalogue import SchemaRefusal
+from watchout.identity.schema.plan import Plan
+from watchout.identity.sources.session_store import DatabaseStore
 
 #: Look-ups whose median latency is reported.
 LOOKUPS: Final = 5
@@ -54,7 +55,7 @@ _REMEDIES: Final = (
 async def check_session_store(settings: Settings) -> list[Finding]:
     """Return the findings on the session store. Nothing is written to it, and no file is created."""
     url = settings.database_url
-    if url is None and "session" not in methods(settings):
+    if url is None and "session" not in auth_methods(settings):
         return [ok("store", "No session store is used: AUTH_METHODS has no session.")]
     if url is None:
         file = settings.home / SESSION_STORE_FILE
@@ -68,7 +69,7 @@ async def check_session_store(settings: Settings) -> list[Finding]:
     where = f" at {address}" if address else ""
     on_url = [] if is_file else list(judge_url(parse(url), channel=settings.revocation_channel))
     store = open_store(bounded)
-    assert isinstance(store, Store), "open_store returns a Store where there is a URL"
+    assert isinstance(store, DatabaseStore), "open_store returns a DatabaseStore where there is a URL"
     try:
         plan, latency_ms = await _probe(store)
         return [*judge_store("SQLite" if is_file else "PostgreSQL", where, plan, latency_ms), *on_url]
@@ -83,7 +84,7 @@ async def check_session_store(settings: Settings) -> list[Finding]:
 CHECK: Final = Check("store", check_session_store)
 
 
-async def _probe(store: Store) -> tuple[Plan, float]:
+async def _probe(store: DatabaseStore) -> tuple[Plan, float]:
     """Return the store's query plan and the median latency of a look-up in ms.
 
     Raises `StartError` or `StoreUnavailable` with the reason why it cannot be used.
@@ -133,7 +134,7 @@ def judge_store(kind: str, where: str, plan: Plan, latency_ms: float) -> Iterato
         name, _, _ = text.partition(" has no index")
         owner, _, column = name.rpartition(".")
         yield warning("schema", f"{text}.", f"CREATE INDEX ON {owner} ({column})" if owner else "")
-    if isinstance(plan.redeem, Refusal):
+    if isinstance(plan.redeem, SchemaRefusal):
         yield warning(
             "schema",
             "One-time tickets (?ticket=) cannot be redeemed (AUTH_UNAVAILABLE); that does no harm where no client uses "

@@ -14,8 +14,8 @@ from watchout.common.settings import Settings
 from watchout.ctl.doctor.check import Check
 from watchout.ctl.doctor.findings import Finding, warning
 from watchout.ctl.doctor.scrubbing import is_local
-from watchout.identity.authenticator import methods as auth_methods
-from watchout.identity.sources.claims import JwtPolicy
+from watchout.identity.authenticator import auth_methods
+from watchout.identity.sources.jwt_claims import JwtPolicy
 
 #: A shorter secret can be guessed from one token that it signed (RFC 7518 section 3.2).
 SECRET_CHARACTERS: Final = 32

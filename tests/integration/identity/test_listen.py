@@ -16,7 +16,7 @@ from tests.kit.services import BetterAuth, Postgres
 from tests.kit.sql_of_page import sql_of_page
 from watchout.common.errors import StoreUnavailable
 from watchout.identity.sources import listen
-from watchout.identity.sources.listen import ANYTHING, CHANGES_AT_ONCE, Change, Changes, parse
+from watchout.identity.sources.listen import ANY_CHANGE, CHANGES_AT_ONCE, Change, PendingChanges, parse_notification
 from watchout.identity.sources.postgres import PostgresStore
 
 TIMEOUT_S = 2.0
@@ -49,19 +49,19 @@ TOKEN = "t" * 32
     ],
 )
 def test_a_payload_names_a_change_or_nothing(payload: str, said: object) -> None:
-    assert parse(payload) == said
+    assert parse_notification(payload) == said
 
 
 @given(st.text() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
 def test_no_payload_makes_it_raise(payload: str) -> None:
-    parse(payload)
+    parse_notification(payload)
 
 
 def heard(session: str) -> str:
     return json.dumps({"session": session, "user": "u"})
 
 
-def all_of(changes: Changes) -> list[Change]:
+def all_of(changes: PendingChanges) -> list[Change]:
     found = []
     while taken := changes.take():
         assert len(taken) <= CHANGES_AT_ONCE
@@ -70,32 +70,32 @@ def all_of(changes: Changes) -> list[Change]:
 
 
 async def test_changes_are_told_once_and_in_order() -> None:
-    changes = Changes()
+    changes = PendingChanges()
     for session in ("s1", "s2", "s1", "s3"):
-        changes.hear(heard(session))
+        changes.add(heard(session))
     assert all_of(changes) == [("s1", "u"), ("s2", "u"), ("s3", "u")]
     assert all_of(changes) == []
 
 
 async def test_more_changes_than_are_kept_become_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "MAX_CHANGES", 1000)
-    changes = Changes()
+    changes = PendingChanges()
     for i in range(1000):
-        changes.hear(heard(f"s{i}"))
-    changes.hear(heard("s7"))
+        changes.add(heard(f"s{i}"))
+    changes.add(heard("s7"))
     assert len(all_of(changes)) == 1000
     for i in range(5000):
-        changes.hear(heard(f"s{i}"))
-    assert all_of(changes) == [ANYTHING]
-    changes.hear(heard("s1"))
+        changes.add(heard(f"s{i}"))
+    assert all_of(changes) == [ANY_CHANGE]
+    changes.add(heard("s1"))
     assert all_of(changes) == [("s1", "u")]
 
 
 async def test_a_lost_connection_wakes_who_waits() -> None:
-    changes = Changes()
+    changes = PendingChanges()
     waiting = asyncio.create_task(changes.wait())
     await asyncio.sleep(0)
-    changes.lose()
+    changes.connection_lost()
     with pytest.raises(StoreUnavailable):
         await waiting
 
@@ -164,7 +164,7 @@ async def test_the_trigger_of_the_page_tells_every_change_that_matters_and_no_to
     run(SCHEMA[spelling] + sql_of_page(*TRIGGERS))
     user, session, other = (f"{i}1111111-2222-3333-4444-555555555555" for i in "abc")
     async with listening(url) as told:
-        await told.until(ANYTHING)
+        await told.until(ANY_CHANGE)
         run(f"""insert into "user" values ('{user}');
             insert into session (id, :"expires_at", token, :"user_id")
               values ('{session}', now(), '{TOKEN}', '{user}')""")
@@ -215,7 +215,7 @@ async def test_sign_out_ban_and_membership_of_a_real_better_auth_are_heard(
     }
     postgres.run_sql(postgres_url, f"""update "user" set role = 'admin' where id = '{admin.user_id}'""")
     async with listening(postgres_url) as told:
-        await told.until(ANYTHING)
+        await told.until(ANY_CHANGE)
         server.sign_out(alice.token)
         await told.until((ids[alice], alice.user_id))
         postgres.run_sql(postgres_url, f"""update "user" set banned = true where id = '{bob.user_id}'""")
@@ -241,12 +241,12 @@ async def test_after_each_connecting_anything_may_have_changed(own_postgres: Pos
         async with listening(url) as told:
             for _ in range(2):
                 await asyncio.to_thread(own_postgres.start)
-                await told.until(ANYTHING)
+                await told.until(ANY_CHANGE)
                 own_postgres.run_sql(url, f"notify {CHANNEL}, '{payload}'")
                 await told.until(("s1", "u"))
                 own_postgres.run_sql(url, "select pg_terminate_backend(pid) from pg_stat_activity where "
                                           "application_name = 'watchout-listen'")  # fmt: skip
-                await told.until(ANYTHING)
+                await told.until(ANY_CHANGE)
                 await asyncio.to_thread(own_postgres.stop)
             assert told.changes == []
     events = [line["event"] for line in lines]
@@ -264,7 +264,7 @@ async def test_five_thousand_sessions_that_go_at_once_are_all_told(postgres: Pos
         insert into session select 's' || i, now(), 't' || i, now(), 'u' from generate_series(1, 5000) i""",
     )
     async with listening(postgres_url) as told:
-        await told.until(ANYTHING)
+        await told.until(ANY_CHANGE)
         postgres.run_sql(postgres_url, "delete from session")
         for i in range(1, 5001):
             await told.until((f"s{i}", "u"))
@@ -275,7 +275,7 @@ async def test_five_thousand_sessions_that_go_at_once_are_all_told(postgres: Pos
 async def test_payloads_of_others_are_ignored_and_counted(postgres: Postgres, postgres_url: str) -> None:
     with capture_logs() as lines:
         async with listening(postgres_url) as told:
-            await told.until(ANYTHING)
+            await told.until(ANY_CHANGE)
             postgres.run_sql(
                 postgres_url, f"notify {CHANNEL}, 'what'; notify {CHANNEL}; notify {CHANNEL}, '{{\"heartbeat\":\"x\"}}'"
             )
@@ -296,12 +296,12 @@ async def test_a_silent_channel_is_tried_and_one_that_does_not_carry_is_left(
 
     def deaf(payload: str) -> Any:
         beats.append(payload)
-        return parse(payload) if len(beats) < 4 else None
+        return parse_notification(payload) if len(beats) < 4 else None
 
-    monkeypatch.setattr(listen, "parse", deaf)
+    monkeypatch.setattr(listen, "parse_notification", deaf)
     with capture_logs() as lines:
         async with listening(postgres_url) as told:
-            await told.until(ANYTHING)
+            await told.until(ANY_CHANGE)
             give_up = time.monotonic() + 10
             while not any(line["log_level"] == "warning" and "reason" in line for line in lines):
                 assert time.monotonic() < give_up

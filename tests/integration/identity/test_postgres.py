@@ -23,7 +23,8 @@ from structlog.testing import capture_logs
 from tests.kit.services import Postgres, missing
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.identity import Identity, SessionStore
-from watchout.identity.schema.plan import Layout, Statement
+from watchout.identity.schema.catalogue import Layout
+from watchout.identity.schema.plan import Statement
 from watchout.identity.sources import session_store as base
 from watchout.identity.sources.postgres import READ_ONLY, PostgresStore
 
@@ -394,7 +395,7 @@ async def test_a_batch_reads_no_table_once_per_row(each_postgres: Postgres, inde
         {'create index on member ("userId"); create index on verification (identifier);' if indexed else ""} analyze"""
     )
     async with opened(database.url, organizations=True) as store:
-        plan = store._detection.current(0.0)
+        plan = store._plans.current(0.0)
         assert plan is not None
         assert plan.members is not None
         connection = await asyncpg.connect(database.url)
@@ -651,7 +652,7 @@ async def test_a_role_without_the_right_to_delete_says_nothing_about_a_ticket_an
                 await no_verdict(store)
             assert who(await verify(store)) == ALICE
             database.run(f'grant select ("expiresAt"), delete on verification to {role}')
-            store._detection.forget()
+            store._plans.expire()
             assert who(await store.redeem(TICKET)) == ALICE
     (line,) = [line for line in lines if "tickets" in line["event"]]
     assert f'GRANT SELECT ("expiresAt"), DELETE ON "verification" TO "{role}"' in line["reason"]
@@ -914,7 +915,7 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(own_postgres: Postgres
         assert [line["event"] for line in lines] == [
             "session store found",
             "session store unavailable",
-            "session store answers again",
+            "session store is available again",
         ]
         assert TOKEN not in str(lines)
         assert own_postgres.password not in str(lines)
@@ -932,7 +933,7 @@ async def test_a_store_that_comes_and_goes_is_said_once_in_a_while(database: Dat
                 assert who(await verify(store)) == ALICE
     assert [line["event"] for line in lines if "found" not in line["event"]] == [
         "session store unavailable",
-        "session store answers again",
+        "session store is available again",
     ]
 
 

@@ -41,8 +41,8 @@ class Moving:
         self.talk = ClientHandler(context, self.socket, viewer(settings=self.settings))  # type: ignore[arg-type]
         self.talk.begin(refused=None, store_away=False)
 
-    async def _verify(self, token: Any, *, lasting: bool) -> Identity | None:
-        assert lasting
+    async def _verify(self, token: Any, *, fresh: bool) -> Identity | None:
+        assert fresh
         self.asked.append(token.text)
         return await self.answer
 

@@ -11,7 +11,7 @@ from watchout.identity import coalescing
 from watchout.identity.coalescing import Coalescer
 
 
-class Store:
+class DatabaseStore:
     """Knows the keys that begin with ``k``; answers when it is told to, and writes down what it was asked."""
 
     def __init__(self, *, answering: bool = True) -> None:
@@ -40,7 +40,7 @@ class Store:
         self._answering.set()
 
 
-def batched(store: Store, workers: int = 2, timeout_s: float = 5.0, **more: int) -> Coalescer[str]:
+def batched(store: DatabaseStore, workers: int = 2, timeout_s: float = 5.0, **more: int) -> Coalescer[str]:
     return Coalescer(store.fetch, workers=workers, timeout_s=timeout_s, **more)
 
 
@@ -50,13 +50,13 @@ async def turns(count: int = 5) -> None:
 
 
 async def test_a_key_has_its_value_or_none() -> None:
-    lookups = batched(Store())
+    lookups = batched(DatabaseStore())
     assert await lookups.get("k1") == "v-k1"
     assert await lookups.get("x1") is None
 
 
 async def test_keys_that_come_at_once_go_in_one_query() -> None:
-    store = Store()
+    store = DatabaseStore()
     lookups = batched(store)
     found = await asyncio.gather(*[lookups.get(f"k{i}") for i in range(100)])
     assert found == [f"v-k{i}" for i in range(100)]
@@ -64,7 +64,7 @@ async def test_keys_that_come_at_once_go_in_one_query() -> None:
 
 
 async def test_all_who_ask_for_a_key_are_served_by_one_query() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store)
     asked = [asyncio.create_task(lookups.get("k1")) for _ in range(50)]
     await turns()
@@ -76,7 +76,7 @@ async def test_all_who_ask_for_a_key_are_served_by_one_query() -> None:
 
 
 async def test_nothing_is_remembered_past_the_query() -> None:
-    store = Store()
+    store = DatabaseStore()
     lookups = batched(store)
     await lookups.get("k1")
     await lookups.get("k1")
@@ -84,7 +84,7 @@ async def test_nothing_is_remembered_past_the_query() -> None:
 
 
 async def test_a_storm_costs_few_queries_and_never_more_at_once_than_there_are_workers() -> None:
-    store = Store()
+    store = DatabaseStore()
     lookups = batched(store, workers=3)
 
     async def client(i: int) -> str | None:
@@ -98,7 +98,7 @@ async def test_a_storm_costs_few_queries_and_never_more_at_once_than_there_are_w
 
 
 async def test_what_comes_while_all_workers_are_busy_goes_together_afterwards() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=2)
     asked = []
     for i in range(1202):
@@ -113,7 +113,7 @@ async def test_what_comes_while_all_workers_are_busy_goes_together_afterwards() 
 
 
 async def test_past_the_bound_a_caller_is_told_so_at_once_but_known_keys_still_join() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=1, max_waiting=3)
     asked = [asyncio.create_task(lookups.get("k0"))]
     await turns()
@@ -129,7 +129,7 @@ async def test_past_the_bound_a_caller_is_told_so_at_once_but_known_keys_still_j
 
 
 async def test_each_caller_has_a_deadline_whatever_it_waits_for() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=1, timeout_s=0.05)
     first = asyncio.create_task(lookups.get("k1"))
     await turns()
@@ -140,7 +140,7 @@ async def test_each_caller_has_a_deadline_whatever_it_waits_for() -> None:
 
 
 async def test_a_caller_that_leaves_takes_nothing_from_the_others() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=1)
     asked = [asyncio.create_task(lookups.get(key)) for key in ("k1", "k1", "k2", "k2")]
     await turns()
@@ -155,7 +155,7 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others() -> None:
 
 
 async def test_a_key_that_nobody_waits_for_any_more_is_not_asked_for_and_leaves_its_place() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=1, max_waiting=3)
     first = asyncio.create_task(lookups.get("k0"))
     await turns()
@@ -174,7 +174,7 @@ async def test_a_key_that_nobody_waits_for_any_more_is_not_asked_for_and_leaves_
 
 
 async def test_a_query_whose_callers_have_all_left_is_not_made() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=1)
     first = asyncio.create_task(lookups.get("k0"))
     await turns()
@@ -189,7 +189,7 @@ async def test_a_query_whose_callers_have_all_left_is_not_made() -> None:
 
 
 async def test_a_query_that_fails_fails_only_its_own_callers() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     store.faults = [StoreUnavailable("PostgreSQL is away")]
     lookups = batched(store, workers=1)
     one = [asyncio.create_task(lookups.get("k1")) for _ in range(3)]
@@ -204,7 +204,7 @@ async def test_a_query_that_fails_fails_only_its_own_callers() -> None:
 
 
 async def test_a_query_that_fails_as_it_never_should_is_unavailable_and_logged_without_its_keys() -> None:
-    store = Store()
+    store = DatabaseStore()
     store.faults = [KeyError("k1")]
     lookups = batched(store)
     with capture_logs() as lines, pytest.raises(StoreUnavailable, match="KeyError"):
@@ -215,7 +215,7 @@ async def test_a_query_that_fails_as_it_never_should_is_unavailable_and_logged_w
 
 
 async def test_whoever_waits_when_it_closes_is_told_so() -> None:
-    store = Store(answering=False)
+    store = DatabaseStore(answering=False)
     lookups = batched(store, workers=1)
     asked = [asyncio.create_task(lookups.get("k1"))]
     await turns()

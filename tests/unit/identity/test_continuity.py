@@ -17,17 +17,17 @@ from watchout.identity.sources.continuity import (
     REMEMBERED,
     Continuity,
     Evidence,
-    Place,
-    State,
+    StoreLocation,
+    StoreState,
 )
 
-HERE = State(Place("cluster", "1", "session:10"), "a")
+HERE = StoreState(StoreLocation("cluster", "1", "session:10"), "a")
 REWRITTEN = replace(HERE, mark="b")
 STANDBY = replace(HERE, mark="c", standby=True)
 OTHERS = [
-    State(Place("other", "1", "session:10"), "a"),
-    State(Place("cluster", "2", "session:10"), "a"),
-    State(Place("cluster", "1", "session:11"), "a"),
+    StoreState(StoreLocation("other", "1", "session:10"), "a"),
+    StoreState(StoreLocation("cluster", "2", "session:10"), "a"),
+    StoreState(StoreLocation("cluster", "1", "session:11"), "a"),
 ]
 SEEN = Evidence(any_live=True, looked_for=3, seen=1)
 STRANGERS = Evidence(any_live=True, looked_for=3, seen=0)
@@ -52,26 +52,26 @@ def test_the_first_state_is_accepted_and_needs_no_evidence_again() -> None:
 
 
 @pytest.mark.parametrize("state", [REWRITTEN, STANDBY, *OTHERS])
-def test_while_nobody_is_here_any_state_is_accepted(state: State) -> None:
+def test_while_nobody_is_here_any_state_is_accepted(state: StoreState) -> None:
     made = Continuity()
     made.accepts(HERE)
     assert made.accepts(state)
     made = in_use()
-    made.ended(["s1", "s2"], {})
+    made.forget_ended(["s1", "s2"], {})
     assert made.accepts(state)
 
 
 @pytest.mark.parametrize("state", [REWRITTEN, *OTHERS])
-def test_a_state_that_shows_one_of_those_that_were_here_is_accepted(state: State) -> None:
+def test_a_state_that_shows_one_of_those_that_were_here_is_accepted(state: StoreState) -> None:
     made = in_use()
     assert made.judge(state, SEEN, 0) is None
     assert made.accepts(state)
 
 
 @pytest.mark.parametrize("state", OTHERS)
-def test_another_place_with_none_of_them_is_accepted_late_and_only_if_it_is_in_use(state: State) -> None:
+def test_another_place_with_none_of_them_is_accepted_late_and_only_if_it_is_in_use(state: StoreState) -> None:
     made = in_use()
-    what = "server" if state.place.cluster == "other" else "database" if state.place.database == "2" else "table"
+    what = "server" if state.location.cluster == "other" else "database" if state.location.database == "2" else "table"
     assert what in (made.judge(state, STRANGERS, 0) or "")
     assert made.judge(state, STRANGERS, OTHER_S - 1) is not None
     assert made.judge(state, EMPTY, OTHER_S + 1) is not None
@@ -104,11 +104,11 @@ def test_the_wait_begins_anew_with_each_state() -> None:
 
 def test_a_state_in_doubt_is_not_looked_at_again_at_once() -> None:
     made = in_use()
-    assert made.held(REWRITTEN, 0) is None
+    assert made.recent_doubt(REWRITTEN, 0) is None
     reason = made.judge(REWRITTEN, EMPTY, 0)
-    assert made.held(REWRITTEN, LOOK_AGAIN_S / 2) == reason
-    assert made.held(REWRITTEN, LOOK_AGAIN_S) is None
-    assert made.held(OTHERS[0], LOOK_AGAIN_S / 2) is None
+    assert made.recent_doubt(REWRITTEN, LOOK_AGAIN_S / 2) == reason
+    assert made.recent_doubt(REWRITTEN, LOOK_AGAIN_S) is None
+    assert made.recent_doubt(OTHERS[0], LOOK_AGAIN_S / 2) is None
 
 
 def test_hosts_that_answer_in_turn_are_each_judged_once() -> None:
@@ -123,17 +123,17 @@ def test_who_is_looked_for_is_bounded_and_has_not_expired() -> None:
     made = in_use()
     made.remember([who(f"x{n}") for n in range(REMEMBERED * 2)] + [who("old", time.time() - 1)])
     made.remember([Identity("u")])
-    assert made.look_for() == [f"x{n}" for n in range(REMEMBERED * 2 - LOOKED_FOR, REMEMBERED * 2)]
+    assert made.sessions_to_probe() == [f"x{n}" for n in range(REMEMBERED * 2 - LOOKED_FOR, REMEMBERED * 2)]
     assert len(made._known) < REMEMBERED
 
 
 def test_a_clock_that_jumps_ahead_alone_is_not_believed_until_it_is_back() -> None:
     made = Continuity()
-    assert made.clock(1000, 1000, 0) is None
-    assert made.clock(1010, 1010, 10) is None
-    assert "clock has jumped ahead" in (made.clock(1020 + 3600, 1020, 20) or "")
-    assert made.clock(1030 + 3600, 1030, 30) is not None
-    assert made.clock(1040, 1040, 40) is None
+    assert made.check_clock(1000, 1000, 0) is None
+    assert made.check_clock(1010, 1010, 10) is None
+    assert "clock has jumped ahead" in (made.check_clock(1020 + 3600, 1020, 20) or "")
+    assert made.check_clock(1030 + 3600, 1030, 30) is not None
+    assert made.check_clock(1040, 1040, 40) is None
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_a_clock_that_jumps_ahead_alone_is_not_believed_until_it_is_back() -> No
 )
 def test_a_clock_is_believed_that_another_witness_bears_out(server_s: float, own_s: float, elapsed_s: float) -> None:
     made = Continuity()
-    made.clock(1000, 1000, 0)
-    assert made.clock(server_s, own_s, elapsed_s) is None
+    made.check_clock(1000, 1000, 0)
+    assert made.check_clock(server_s, own_s, elapsed_s) is None
 
 
 def test_clocks_that_never_agreed_are_no_witnesses() -> None:
     made = Continuity()
-    made.clock(1000, 5000, 0)
-    assert made.clock(5010, 5010, 10) is None
+    made.check_clock(1000, 5000, 0)
+    assert made.check_clock(5010, 5010, 10) is None
 
 
 @given(
@@ -166,15 +166,15 @@ def test_clocks_that_never_agreed_are_no_witnesses() -> None:
     )
 )
 def test_nothing_is_accepted_that_was_not_judged_and_the_first_doubt_is_told(
-    history: list[tuple[State, Evidence, float]],
+    history: list[tuple[StoreState, Evidence, float]],
 ) -> None:
     made, now = in_use(), 0.0
     for state, evidence, wait_s in history:
         now += wait_s
         if made.accepts(state):
-            assert state.place == made._state.place if made._state else False
+            assert state.location == made._state.location if made._state else False
             continue
         reason = made.judge(state, evidence, now)
         assert made.accepts(state) is (reason is None)
-        if state.place != HERE.place and evidence == EMPTY:
+        if state.location != HERE.location and evidence == EMPTY:
             assert reason is not None

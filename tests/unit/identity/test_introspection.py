@@ -20,19 +20,11 @@ from structlog.testing import capture_logs
 from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
+from watchout.common.toolbox.outage import QUIET_S, OutageLog
 from watchout.identity.sources import introspection
-from watchout.identity.sources.claims import (
-    MAX_NAME,
-    MAX_ROLES,
-    MAX_TOKEN_BYTES,
-    Claims,
-    Refused,
-    Unreadable,
-    read_introspection,
-    well_formed,
-)
-from watchout.identity.sources.endpoint import QUIET_S, Outage
-from watchout.identity.sources.introspection import MAX_RECHECKS, MAX_UNDER_WAY, Introspection
+from watchout.identity.sources.claims import MAX_NAME, MAX_ROLES, MAX_TOKEN_BYTES, Claims, TokenRefused
+from watchout.identity.sources.introspection import MAX_RECHECKS, MAX_REQUESTS, Introspection
+from watchout.identity.sources.introspection_claims import UnreadableResponse, read_introspection, well_formed
 
 NOW = 1_800_000_000.0
 TOKEN = "canary-of-an-opaque+token/with=odd&characters?%41;#"
@@ -146,7 +138,7 @@ def test_answers_that_are_somebody(answer: object, claims: Claims) -> None:
     ids=repr,
 )
 def test_answers_that_are_nobody(answer: object) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(TokenRefused):
         read(answer)
 
 
@@ -165,7 +157,7 @@ def test_answers_that_are_nobody(answer: object) -> None:
     ids=lambda answer: repr(answer)[:60],
 )  # fmt: skip
 def test_answers_that_cannot_be_understood(answer: object) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableResponse):
         read(answer)
 
 
@@ -180,7 +172,7 @@ FIELDS = st.dictionaries(st.sampled_from(NAMES), JSON)
 
 @given(JSON | FIELDS | st.fixed_dictionaries({"session": FIELDS | JSON, "user": FIELDS | JSON}) | st.binary())
 def test_whatever_an_endpoint_says_is_somebody_nobody_or_unreadable(answer: object) -> None:
-    with suppress(Refused, Unreadable):
+    with suppress(TokenRefused, UnreadableResponse):
         found = read(answer)
         for name in (found.user_id, *found.roles):
             assert 0 < len(name) <= MAX_NAME
@@ -197,29 +189,29 @@ def test_what_may_be_shown_to_an_endpoint() -> None:
 
 
 def test_an_outage_is_told_once_and_not_more_often_than_every_ten_seconds() -> None:
-    outage = Outage()
-    assert not outage.answered()
+    outage = OutageLog()
+    assert not outage.recovered()
     assert outage.failed("a", 0.0)
     assert not outage.failed("a", 100.0)
     assert outage.failed("b", 100.0)
-    assert outage.answered()
-    assert not outage.answered()
+    assert outage.recovered()
+    assert not outage.recovered()
     assert not outage.failed("b", 100.0 + QUIET_S - 0.1)
-    assert not outage.answered()
+    assert not outage.recovered()
     assert outage.failed("b", 100.0 + QUIET_S)
 
 
 # ── against a server ─────────────────────────────────────────────────────────────────────────────────────────────
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+EndpointResponse = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Endpoint:
+class FakeEndpoint:
     """An introspection endpoint on loopback that remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.answer: Answer = says({"active": True, "sub": "u1"})
+        self.answer: EndpointResponse = says({"active": True, "sub": "u1"})
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -260,7 +252,7 @@ class Endpoint:
         return await self.answer(request)
 
 
-def says(value: object = None, status: int = 200, body: bytes | None = None, **headers: str) -> Answer:
+def says(value: object = None, status: int = 200, body: bytes | None = None, **headers: str) -> EndpointResponse:
     async def answer(_: web.Request) -> web.StreamResponse:
         text = json.dumps(value).encode() if body is None else body
         return web.Response(status=status, body=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -269,8 +261,8 @@ def says(value: object = None, status: int = 200, body: bytes | None = None, **h
 
 
 @pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    endpoint = Endpoint()
+async def endpoint() -> AsyncIterator[FakeEndpoint]:
+    endpoint = FakeEndpoint()
     await endpoint.start()
     yield endpoint
     await endpoint.stop()
@@ -329,13 +321,13 @@ WITH_PROOF = {"INTROSPECTION_AUTH_HEADER_NAME": "X-Proof", "INTROSPECTION_AUTH_H
         (WITH_PROOF | GET | BEARER, GOT | {"bearer": f"Bearer {TOKEN}", "proof": PROOF}),
     ],
 )
-async def test_every_way_of_asking(endpoint: Endpoint, environ: dict[str, str], asked: dict[str, Any]) -> None:
+async def test_every_way_of_asking(endpoint: FakeEndpoint, environ: dict[str, str], asked: dict[str, Any]) -> None:
     async with opened(endpoint.url, **environ) as asker:
         assert await asker.verify(TOKEN) == Claims("u1")
     assert endpoint.asked == [asked]
 
 
-async def test_a_user_in_the_url_proves_this_server(endpoint: Endpoint) -> None:
+async def test_a_user_in_the_url_proves_this_server(endpoint: FakeEndpoint) -> None:
     async with opened(endpoint.url.replace("//", "//us:canary@")) as asker:
         assert await asker.verify(TOKEN) == Claims("u1")
         assert endpoint.asked[0]["bearer"].startswith("Basic ")
@@ -345,7 +337,7 @@ async def test_a_user_in_the_url_proves_this_server(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("where", ["param", "bearer"])
-async def test_the_longest_token_arrives_whole(endpoint: Endpoint, method: str, where: str) -> None:
+async def test_the_longest_token_arrives_whole(endpoint: FakeEndpoint, method: str, where: str) -> None:
     token = ("+/=&%~" * MAX_TOKEN_BYTES)[:MAX_TOKEN_BYTES]
     async with opened(endpoint.url, INTROSPECTION_METHOD=method, INTROSPECTION_TOKEN_IN=where) as asker:
         assert await asker.verify(token) == Claims("u1")
@@ -354,7 +346,9 @@ async def test_the_longest_token_arrives_whole(endpoint: Endpoint, method: str, 
 
 
 @pytest.mark.parametrize("where", ["param", "bearer"])
-async def test_a_token_that_could_break_the_request_is_nobody_and_is_not_sent(endpoint: Endpoint, where: str) -> None:
+async def test_a_token_that_could_break_the_request_is_nobody_and_is_not_sent(
+    endpoint: FakeEndpoint, where: str
+) -> None:
     async with opened(endpoint.url, INTROSPECTION_TOKEN_IN=where) as asker:
         for token in ("", "a b", "a\r\nX-Proof: y", "a\n", "\0", "é", "\ud800", "x" * (MAX_TOKEN_BYTES + 1)):
             assert await asker.verify(token) is None
@@ -362,7 +356,7 @@ async def test_a_token_that_could_break_the_request_is_nobody_and_is_not_sent(en
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 414, 422, 431])
-async def test_statuses_that_mean_nobody(endpoint: Endpoint, status: int) -> None:
+async def test_statuses_that_mean_nobody(endpoint: FakeEndpoint, status: int) -> None:
     endpoint.answer = says({"active": True, "sub": "u1"}, status)
     async with opened(endpoint.url) as asker:
         assert await asker.verify(TOKEN) is None
@@ -373,7 +367,7 @@ async def test_statuses_that_mean_nobody(endpoint: Endpoint, status: int) -> Non
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 @pytest.mark.parametrize("body", [b"<!DOCTYPE html><title>Not Found</title>", b" \r\n<?xml version='1.0'?>"])
 async def test_a_page_of_whatever_stands_before_the_endpoint_is_no_verdict(
-    endpoint: Endpoint, status: int, body: bytes
+    endpoint: FakeEndpoint, status: int, body: bytes
 ) -> None:
     endpoint.answer = says(None, status, body=body)
     async with opened(endpoint.url) as asker:
@@ -381,7 +375,7 @@ async def test_a_page_of_whatever_stands_before_the_endpoint_is_no_verdict(
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 307, 308, 405, 429, 500, 502, 503, 504])
-async def test_statuses_that_mean_that_it_cannot_say(endpoint: Endpoint, status: int) -> None:
+async def test_statuses_that_mean_that_it_cannot_say(endpoint: FakeEndpoint, status: int) -> None:
     endpoint.answer = says({"active": True, "sub": "u1"}, status, Location="/who")
     async with opened(endpoint.url) as asker:
         assert await unavailable(asker) == f"it answered with status {status}"
@@ -389,7 +383,7 @@ async def test_statuses_that_mean_that_it_cannot_say(endpoint: Endpoint, status:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_of_this_server_is_no_refusal_of_the_token(endpoint: Endpoint, status: int) -> None:
+async def test_a_refusal_of_this_server_is_no_refusal_of_the_token(endpoint: FakeEndpoint, status: int) -> None:
     endpoint.answer = says(None, status)
     async with opened(endpoint.url, **WITH_PROOF) as asker:
         with capture_logs() as lines:
@@ -431,7 +425,7 @@ async def hang_up(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("answer", [drip, silence])
 async def test_an_endpoint_that_does_not_end_its_answer_is_unavailable_in_time(
-    endpoint: Endpoint, answer: Answer
+    endpoint: FakeEndpoint, answer: EndpointResponse
 ) -> None:
     endpoint.answer = answer
     async with opened(endpoint.url, STORE_TIMEOUT_S="0.3") as asker:
@@ -453,7 +447,7 @@ async def test_an_endpoint_that_does_not_end_its_answer_is_unavailable_in_time(
     ],
 )
 async def test_an_endpoint_that_misbehaves_is_unavailable_and_bounded(
-    endpoint: Endpoint, answer: Answer, reason: str
+    endpoint: FakeEndpoint, answer: EndpointResponse, reason: str
 ) -> None:
     endpoint.answer = answer
     async with opened(endpoint.url, STORE_TIMEOUT_S="30") as asker:
@@ -462,7 +456,7 @@ async def test_an_endpoint_that_misbehaves_is_unavailable_and_bounded(
         assert await asker.verify(TOKEN) == Claims("u1")
 
 
-async def test_an_endpoint_that_hangs_up_is_asked_once_more_and_then_unavailable(endpoint: Endpoint) -> None:
+async def test_an_endpoint_that_hangs_up_is_asked_once_more_and_then_unavailable(endpoint: FakeEndpoint) -> None:
     async with opened(endpoint.url) as asker:
         endpoint.answer = hang_up
         reason = await unavailable(asker)
@@ -470,7 +464,7 @@ async def test_an_endpoint_that_hangs_up_is_asked_once_more_and_then_unavailable
         assert len(endpoint.asked) == 2
 
 
-async def test_a_connection_that_was_closed_while_it_rested_is_not_noticed(endpoint: Endpoint) -> None:
+async def test_a_connection_that_was_closed_while_it_rested_is_not_noticed(endpoint: FakeEndpoint) -> None:
     async with opened(endpoint.url) as asker:
         for _ in range(5):
             assert await asker.verify(TOKEN) == Claims("u1")
@@ -501,7 +495,7 @@ async def test_something_else_on_that_port_is_unavailable(words: bytes, method: 
 
 
 async def test_an_endpoint_that_goes_and_comes_back_is_logged_once_each_and_no_secret_ever(
-    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+    endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(0)
     async with opened(endpoint.url, INTROSPECTION_METHOD="GET", **WITH_PROOF) as asker:
@@ -514,11 +508,11 @@ async def test_an_endpoint_that_goes_and_comes_back_is_logged_once_each_and_no_s
             endpoint.answer = says({"active": False})
             for _ in range(5):
                 assert await asker.verify(TOKEN) is None
-            endpoints = [vars(lane.endpoint) for lane in asker._lanes.values()]
+            endpoints = [vars(pool.endpoint) for pool in asker._pools.values()]
             shown = repr([asker, endpoints, asyncio.all_tasks()])
     assert [line["event"] for line in lines if line["log_level"] != "debug"] == [
         "introspection unavailable",
-        "introspection answers again",
+        "introspection is available again",
     ]
     assert "canary" not in str(lines) + caplog.text + shown
 
@@ -526,7 +520,7 @@ async def test_an_endpoint_that_goes_and_comes_back_is_logged_once_each_and_no_s
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_callers_of_one_token_are_one_request(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def history() -> None:
-        endpoint = Endpoint()
+        endpoint = FakeEndpoint()
         await endpoint.start()
         async with opened(endpoint.url) as asker:
             found = await asyncio.gather(*[asker.verify(f"t{i % 3}") for i in range(300)])
@@ -540,7 +534,7 @@ def test_callers_of_one_token_are_one_request(new_loop: Callable[[], asyncio.Abs
         runner.run(history())
 
 
-async def test_a_failure_is_everyones_who_waits_for_it(endpoint: Endpoint) -> None:
+async def test_a_failure_is_everyones_who_waits_for_it(endpoint: FakeEndpoint) -> None:
     endpoint.answer = says(None, 500)
     async with opened(endpoint.url) as asker:
         reasons = await asyncio.gather(*[unavailable(asker) for _ in range(50)])
@@ -549,7 +543,7 @@ async def test_a_failure_is_everyones_who_waits_for_it(endpoint: Endpoint) -> No
 
 
 async def test_requests_under_way_are_bounded_and_so_is_waiting(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(introspection, "MAX_WAITING", 36)
     release, under_way, most = asyncio.Event(), 0, 0
@@ -564,20 +558,20 @@ async def test_requests_under_way_are_bounded_and_so_is_waiting(
 
     endpoint.answer = later
     async with opened(endpoint.url) as asker:
-        tasks = [asyncio.create_task(asker.verify(f"t{i}")) for i in range(MAX_UNDER_WAY + 36 + 50)]
+        tasks = [asyncio.create_task(asker.verify(f"t{i}")) for i in range(MAX_REQUESTS + 36 + 50)]
         await until(lambda: sum(task.done() for task in tasks) == 50)
-        await until(lambda: under_way == MAX_UNDER_WAY)
+        await until(lambda: under_way == MAX_REQUESTS)
         assert {str(task.exception()) for task in tasks if task.done()} == {
             "the introspection endpoint cannot be asked: 36 tokens are waiting already"
         }
         release.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [claims for claims in found if isinstance(claims, Claims)] == [Claims("u1")] * (MAX_UNDER_WAY + 36)
-        assert most == MAX_UNDER_WAY
+        assert [claims for claims in found if isinstance(claims, Claims)] == [Claims("u1")] * (MAX_REQUESTS + 36)
+        assert most == MAX_REQUESTS
         assert await asker.verify("t149") == Claims("u1")
 
 
-async def test_who_is_looked_at_again_waits_for_no_stranger(endpoint: Endpoint) -> None:
+async def test_who_is_looked_at_again_waits_for_no_stranger(endpoint: FakeEndpoint) -> None:
     release = asyncio.Event()
 
     async def strangers_wait(request: web.Request) -> web.StreamResponse:
@@ -589,7 +583,7 @@ async def test_who_is_looked_at_again_waits_for_no_stranger(endpoint: Endpoint) 
     async with opened(endpoint.url) as asker:
         crowd = [asyncio.create_task(asker.verify(f"stranger{i}")) for i in range(1500)]
         crowd.append(asyncio.create_task(asker.verify("good")))  # refused, or behind the crowd
-        await until(lambda: len(endpoint.asked) == MAX_UNDER_WAY)
+        await until(lambda: len(endpoint.asked) == MAX_REQUESTS)
         for _ in range(20):
             assert await asker.verify("good", recheck=True) == Claims("u1")
         found = await asyncio.gather(*[asker.verify(f"good{i}", recheck=True) for i in range(500)])
@@ -598,7 +592,7 @@ async def test_who_is_looked_at_again_waits_for_no_stranger(endpoint: Endpoint) 
         await asyncio.gather(*crowd, return_exceptions=True)
 
 
-async def test_rechecks_are_bounded_too(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rechecks_are_bounded_too(endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(introspection, "MAX_WAITING", 4)
     endpoint.answer = silence
     async with opened(endpoint.url) as asker:
@@ -609,7 +603,7 @@ async def test_rechecks_are_bounded_too(endpoint: Endpoint, monkeypatch: pytest.
         assert {type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)} == {StoreUnavailable}
 
 
-async def test_waiting_for_a_turn_counts_into_the_deadline(endpoint: Endpoint) -> None:
+async def test_waiting_for_a_turn_counts_into_the_deadline(endpoint: FakeEndpoint) -> None:
     endpoint.answer = silence
     async with opened(endpoint.url, STORE_TIMEOUT_S="0.3") as asker:
         began = time.monotonic()
@@ -618,7 +612,7 @@ async def test_waiting_for_a_turn_counts_into_the_deadline(endpoint: Endpoint) -
         assert time.monotonic() - began < 10
 
 
-async def test_callers_that_leave_do_no_harm(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+async def test_callers_that_leave_do_no_harm(endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(endpoint.url) as asker:
         for turns in range(30):
             tasks = [asyncio.create_task(asker.verify(TOKEN)) for _ in range(5)]
@@ -631,11 +625,11 @@ async def test_callers_that_leave_do_no_harm(endpoint: Endpoint, caplog: pytest.
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_callers_that_wait_when_it_closes_are_told(endpoint: Endpoint) -> None:
+async def test_callers_that_wait_when_it_closes_are_told(endpoint: FakeEndpoint) -> None:
     endpoint.answer = silence
     async with opened(endpoint.url) as asker:
         tasks = [asyncio.create_task(asker.verify(f"t{i}")) for i in range(100)]
-        await until(lambda: len(endpoint.asked) == MAX_UNDER_WAY)
+        await until(lambda: len(endpoint.asked) == MAX_REQUESTS)
         await asker.close()
         assert {type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)} == {StoreUnavailable}
         assert "not introspected any more" in await unavailable(asker)

@@ -39,17 +39,8 @@ from watchout.common.settings import load
 from watchout.identity.sources import jwks
 from watchout.identity.sources.claims import Claims
 from watchout.identity.sources.jwt import JwtVerifier, looks_like_jwt
-from watchout.identity.sources.keys import (
-    MAX_BACKOFF_S,
-    REFETCH_S,
-    STALE_S,
-    TTL_S,
-    Ask,
-    Found,
-    KeyCache,
-    KeySet,
-    read_jwks,
-)
+from watchout.identity.sources.key_cache import MAX_BACKOFF_S, REFETCH_S, STALE_S, TTL_S, KeyCache, KeyLookup, KeyMiss
+from watchout.identity.sources.keys import KeySet, read_jwks
 
 CANARY = "canary-in-every-token"
 
@@ -69,8 +60,8 @@ def key_set(*kids: str) -> KeySet:
 # ── the decisions ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def kids_of(verdict: Found | Ask) -> list[str | None]:
-    assert isinstance(verdict, Found)
+def kids_of(verdict: KeyLookup | KeyMiss) -> list[str | None]:
+    assert isinstance(verdict, KeyLookup)
     return [key.kid for key in verdict.keys]
 
 
@@ -80,7 +71,7 @@ def kids_of(verdict: Found | Ask) -> list[str | None]:
 @pytest.mark.parametrize("under_way", [False, True])
 @pytest.mark.parametrize("failed_ago_s", [None, 0.5, 1.0, REFETCH_S])
 def test_every_look_up(
-    age_s: float | None, kid: str | None, asked: bool, under_way: bool, failed_ago_s: float | None
+    age_s: float | None, kid: str | None, waited: bool, under_way: bool, failed_ago_s: float | None
 ) -> None:
     now, cache = 1e6, KeyCache()
     if age_s is not None:
@@ -95,22 +86,22 @@ def test_every_look_up(
     if under_way:
         cache.fetch_started(now - 0.1)
 
-    verdict = cache.look_up(kid, now, asked=asked)
+    verdict = cache.look_up(kid, now, waited=waited)
 
     if age_s is None or age_s >= STALE_S:
         may_fetch = under_way or not backing_off
-        assert verdict is (Ask.FETCH if may_fetch and not asked else Ask.UNAVAILABLE)
+        assert verdict is (KeyMiss.FETCH if may_fetch and not waited else KeyMiss.UNAVAILABLE)
         assert not cache.usable(now)
     elif kid == "known":
         assert kids_of(verdict) == ["known"]
-        assert isinstance(verdict, Found)
+        assert isinstance(verdict, KeyLookup)
         assert verdict.refresh == (age_s >= TTL_S and not under_way and not backing_off)
         assert cache.usable(now)
     else:
         may_fetch = under_way or (since_start >= REFETCH_S and not backing_off)
         failed = failed_ago_s is not None and since_start == failed_ago_s
-        refused = Ask.UNAVAILABLE if failed else Ask.UNKNOWN
-        assert verdict is (Ask.FETCH if may_fetch and not asked else refused)
+        refused = KeyMiss.UNAVAILABLE if failed else KeyMiss.UNKNOWN
+        assert verdict is (KeyMiss.FETCH if may_fetch and not waited else refused)
 
 
 def test_the_times_are_those_of_the_documentation() -> None:
@@ -119,14 +110,14 @@ def test_the_times_are_those_of_the_documentation() -> None:
 
 def test_a_new_cache_fetches() -> None:
     cache = KeyCache()
-    assert cache.look_up("a", 0.0) is Ask.FETCH
-    assert cache.look_up(None, 0.0) is Ask.FETCH
+    assert cache.look_up("a", 0.0) is KeyMiss.FETCH
+    assert cache.look_up(None, 0.0) is KeyMiss.FETCH
 
 
 def test_while_a_fetch_is_under_way_others_wait_for_it() -> None:
     cache = KeyCache()
     cache.fetch_started(0.0)
-    assert cache.look_up("a", 0.1) is Ask.FETCH
+    assert cache.look_up("a", 0.1) is KeyMiss.FETCH
     assert cache.fetched(key_set("a"), 0.2)
     assert kids_of(cache.look_up("a", 0.2)) == ["a"]
 
@@ -137,11 +128,11 @@ def test_new_keys_replace_the_old_ones() -> None:
     assert cache.fetched(key_set("a", "b"), 0.0)
     assert kids_of(cache.look_up("a", 0.0)) == ["a"]
     assert cache.fetched(key_set("b", "c"), 1.0)
-    assert cache.look_up("a", 1.0) is Ask.UNKNOWN
+    assert cache.look_up("a", 1.0) is KeyMiss.UNKNOWN
     assert kids_of(cache.look_up("c", 1.0)) == ["c"]
     assert not cache.fetched(key_set("b", "c"), 2.0)
     assert cache.fetched(key_set(), 3.0)
-    assert cache.look_up("c", 3.0) is Ask.UNKNOWN
+    assert cache.look_up("c", 3.0) is KeyMiss.UNKNOWN
 
 
 def test_each_failure_waits_twice_as_long_up_to_a_bound_and_a_success_forgives() -> None:
@@ -150,13 +141,13 @@ def test_each_failure_waits_twice_as_long_up_to_a_bound_and_a_success_forgives()
     for _ in range(30):
         cache.fetch_started(now)
         cache.failed(now)
-        wait = next(w for w in itertools.count(0.5, 0.5) if cache.look_up("a", now + w) is Ask.FETCH)
+        wait = next(w for w in itertools.count(0.5, 0.5) if cache.look_up("a", now + w) is KeyMiss.FETCH)
         waits.append(wait)
         now += wait
     assert waits == [1, 2, 4, 8, *[MAX_BACKOFF_S] * 26]
     cache.fetched(key_set("a"), now)
     cache.failed(now + TTL_S)
-    assert isinstance(verdict := cache.look_up("a", now + TTL_S + 1), Found)
+    assert isinstance(verdict := cache.look_up("a", now + TTL_S + 1), KeyLookup)
     assert verdict.refresh
 
 
@@ -184,15 +175,15 @@ def test_over_any_history_fetches_are_single_and_seldom(history: list[tuple[floa
             case "known" | "unknown":
                 verdict = cache.look_up(event, now)
                 usable = fetched_at is not None and now - fetched_at < STALE_S
-                assert (event == "known" and usable) == isinstance(verdict, Found)
-                wants = verdict is Ask.FETCH or (isinstance(verdict, Found) and verdict.refresh)
-                if isinstance(verdict, Found):
+                assert (event == "known" and usable) == isinstance(verdict, KeyLookup)
+                wants = verdict is KeyMiss.FETCH or (isinstance(verdict, KeyLookup) and verdict.refresh)
+                if isinstance(verdict, KeyLookup):
                     assert not (verdict.refresh and under_way)
                 if wants and not under_way:
                     cache.fetch_started(now)
                     under_way = True
                     started.append((now, event == "unknown" and usable))
-                assert cache.look_up(event, now, asked=True) is not Ask.FETCH
+                assert cache.look_up(event, now, waited=True) is not KeyMiss.FETCH
     for (before, _), (at, for_unknown) in itertools.pairwise(started):
         assert at - before >= (REFETCH_S if for_unknown else 0)
 
@@ -651,7 +642,7 @@ async def test_callers_that_wait_when_it_closes_are_told(issuer: Issuer, clock: 
         assert {type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)} == {StoreUnavailable}
         await unavailable(verifier, issuer.token())
         clock.now += MAX_BACKOFF_S
-        assert "not asked any more" in await unavailable(verifier, issuer.token())
+        assert "not waited any more" in await unavailable(verifier, issuer.token())
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end_and_no_token_ever(
@@ -672,7 +663,7 @@ async def test_an_outage_is_logged_once_and_so_is_its_end_and_no_token_ever(
     assert [line["event"] for line in lines if line["log_level"] != "debug"] == [
         "JWT keys found",
         "JWT issuer unavailable",
-        "JWT issuer answers again",
+        "JWT issuer is available again",
     ]
     shown = str(lines) + caplog.text + repr(vars(verifier)) + repr(asyncio.all_tasks())
     for token in tokens:

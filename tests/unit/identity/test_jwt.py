@@ -22,17 +22,9 @@ from structlog.testing import capture_logs
 
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
-from watchout.identity.sources.claims import (
-    MAX_NAME,
-    MAX_ROLES,
-    MAX_TOKEN_BYTES,
-    Claims,
-    JwtPolicy,
-    Refused,
-    looks_like_jwt,
-    read_jwt,
-)
+from watchout.identity.sources.claims import MAX_NAME, MAX_ROLES, MAX_TOKEN_BYTES, Claims, TokenRefused
 from watchout.identity.sources.jwt import JwtVerifier
+from watchout.identity.sources.jwt_claims import JwtPolicy, looks_like_jwt, read_jwt
 from watchout.identity.sources.keys import KeyFault, KeySet, pem_key, read_jwks, secret_key
 
 NOW = 1_800_000_000.0
@@ -111,11 +103,11 @@ def keys_of(family: str) -> KeySet:
 
 def verified(token: str, keys: KeySet | None = None, policy: JwtPolicy = ANY, now: float = NOW) -> Claims:
     unproven = read_jwt(token, policy, now)
-    return unproven.proven((keys or keys_of("secret")).find(unproven.kid))
+    return unproven.verify((keys or keys_of("secret")).find(unproven.kid))
 
 
 def refusal(token: str, keys: KeySet | None = None, policy: JwtPolicy = ANY, now: float = NOW) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TokenRefused) as caught:
         verified(token, keys, policy, now)
     assert token not in str(caught.value)
     return str(caught.value)
@@ -231,7 +223,7 @@ def test_nothing_shows_a_key_or_a_token() -> None:
     token = signed(GOOD)
     unproven = read_jwt(token, ANY, NOW)
     keys = keys_of("secret")
-    shown = repr([unproven, keys, keys.keys, keys.find(None), unproven.proven(keys.keys)])
+    shown = repr([unproven, keys, keys.keys, keys.find(None), unproven.verify(keys.keys)])
     for canary in (SECRET, *token.split(".")):
         assert canary not in shown
 
@@ -554,7 +546,7 @@ def test_what_looks_like_a_jwt() -> None:
         "é" * 8 + ".e30.AA", f"{segment(b'[' * 4000)}.e30.AA",
     ):  # fmt: skip
         assert not looks_like_jwt(other)
-        with pytest.raises(Refused):
+        with pytest.raises(TokenRefused):
             read_jwt(other, ANY, NOW)
 
 
@@ -571,7 +563,7 @@ def test_a_token_has_a_greatest_length() -> None:
 @given(st.text() | st.text(alphabet="abcAB019-_.=") | st.binary().map(lambda data: f"{segment(data)}.e30.AA"))
 def test_no_text_makes_it_raise(text: str) -> None:
     if not looks_like_jwt(text):
-        with pytest.raises(Refused):
+        with pytest.raises(TokenRefused):
             read_jwt(text, ANY, NOW)
 
 
@@ -594,7 +586,7 @@ def test_whatever_an_issuer_signs_is_claims_in_order_or_refused(claims: Any, hea
     token = f"{head}.{segment(hmac.digest(SECRET.encode(), head.encode(), hashlib.sha256))}"
     try:
         found = verified(token, policy=JwtPolicy(session_claim="sid"))
-    except Refused:
+    except TokenRefused:
         return
     for name in (found.user_id, *([] if found.session_id is None else [found.session_id]), *found.roles):
         assert 0 < len(name) <= MAX_NAME

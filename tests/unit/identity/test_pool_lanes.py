@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from watchout.identity.pool_lanes import Lane, PoolLanes
+from watchout.identity.pool_lanes import PoolLane, PoolLanes
 
-LOOKUP, RECHECK = Lane.LOOKUP, Lane.RECHECK
+LOOKUP, RECHECK = PoolLane.LOOKUP, PoolLane.RECHECK
 
 
 class Queries:
@@ -110,7 +110,7 @@ async def test_in_any_history_no_turn_is_lost_and_none_is_taken_twice(seed: int)
     at_once = chance.randint(1, 5)
     turns, taken, most = PoolLanes(at_once), 0, 0
 
-    async def query(lane: Lane) -> None:
+    async def query(lane: PoolLane) -> None:
         nonlocal taken, most
         async with turns.take(lane):
             taken += 1

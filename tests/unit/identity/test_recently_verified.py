@@ -35,7 +35,7 @@ def test_what_a_look_up_finds_otherwise_is_forgotten_under_every_key() -> None:
     memory.put("e", Identity("dan", "s3"), 0.0)
     memory.put("f", Identity("fay", "s4"), 0.0)
     live = {"s3": Identity("dan", "s3", roles=frozenset({"admin"})), "s4": Identity("fay", "s4", 99.0)}
-    memory.compare(frozenset({"s1", "s3", "s4", "s9"}), live)
+    memory.drop_changed(frozenset({"s1", "s3", "s4", "s9"}), live)
     assert [memory.get(key, 1.0) is not None for key in "abcdef"] == [False, False, True, True, False, True]
 
 

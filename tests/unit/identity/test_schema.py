@@ -10,25 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.identity.caller import Identity
-from watchout.identity.schema.plan import (
-    PLAN_TRUSTED_S,
-    POSTGRES,
-    SQLITE,
-    Column,
-    Detection,
-    Form,
-    Found,
-    Layout,
-    Plan,
-    Refusal,
-    Statement,
-    make_plan,
-    quoted,
-    read_identity,
-    read_organizations,
-    read_roles,
-    ticket_identifiers,
-)
+from watchout.identity.schema.catalogue import Layout, SchemaColumn, SchemaRefusal, TablesFound, quoted
+from watchout.identity.schema.dialects import POSTGRES, SQLITE
+from watchout.identity.schema.key_forms import KeyForm, ticket_identifiers
+from watchout.identity.schema.plan import PLAN_TRUSTED_S, Plan, PlanCache, Statement, make_plan
+from watchout.identity.schema.rows import read_identity, read_organizations, read_roles
 
 TZ = "timestamp with time zone"
 NAIVE = "timestamp without time zone"
@@ -38,25 +24,25 @@ MEMBER = {"id": "text", "userId": "text", "organizationId": "text", "role": "tex
 VERIFICATION = {"id": "text", "identifier": "text", "value": "text", "expiresAt": TZ}
 
 
-def columns(**tables: dict[str, str]) -> list[Column]:
-    return [Column(table, name, kind) for table, names in tables.items() for name, kind in names.items()]
+def columns(**tables: dict[str, str]) -> list[SchemaColumn]:
+    return [SchemaColumn(table, name, kind) for table, names in tables.items() for name, kind in names.items()]
 
 
-def planned(*found: Column, dialect: str = "postgres", **layout: object) -> Plan:
+def planned(*found: SchemaColumn, dialect: str = "postgres", **layout: object) -> Plan:
     chosen = {"postgres": POSTGRES, "sqlite": SQLITE}[dialect]
-    plan = make_plan(Found(columns=found, role="watchout"), Layout(**layout), chosen)  # type: ignore[arg-type]
+    plan = make_plan(TablesFound(columns=found, role="watchout"), Layout(**layout), chosen)  # type: ignore[arg-type]
     assert isinstance(plan, Plan), plan
     return plan
 
 
-def refused(*found: Column, final: bool = False, **layout: object) -> str:
-    refusal = make_plan(Found(columns=found, role="watchout"), Layout(**layout), POSTGRES)  # type: ignore[arg-type]
-    assert isinstance(refusal, Refusal)
+def refused(*found: SchemaColumn, final: bool = False, **layout: object) -> str:
+    refusal = make_plan(TablesFound(columns=found, role="watchout"), Layout(**layout), POSTGRES)  # type: ignore[arg-type]
+    assert isinstance(refusal, SchemaRefusal)
     assert refusal.final is final
     return refusal.reason
 
 
-def plain(**tables: dict[str, str]) -> list[Column]:
+def plain(**tables: dict[str, str]) -> list[SchemaColumn]:
     return columns(**({"session": CAMEL, "user": USER} | tables))
 
 
@@ -67,7 +53,7 @@ def test_the_default_schema_is_asked_without_any_time_zone() -> None:
         'extract(epoch from s."expiresAt")::float8 as ends, null as roles, null as member '
         'from "session" s join "user" u on u."id" = s."userId" '
         'where s."token" = any($1::text[]) and s."expiresAt" > now()',
-        Form.TOKEN,
+        KeyForm.TOKEN,
     )
     assert plan.by_session.sql == plan.by_token.sql.replace('s."token"', 's."id"')
     assert plan.members is None
@@ -114,7 +100,9 @@ def test_prisma_dates_are_read_as_utc() -> None:
         (plain(user=USER | {"banned": "boolean", "banExpires": NAIVE}), '"user"."banExpires"'),
     ],
 )
-def test_dates_of_an_unknown_zone_are_refused_for_good_with_both_remedies(found: list[Column], where: str) -> None:
+def test_dates_of_an_unknown_zone_are_refused_for_good_with_both_remedies(
+    found: list[SchemaColumn], where: str
+) -> None:
     reason = refused(*found, final=True)
     table, name = where.split(".")
     assert where in reason
@@ -160,34 +148,36 @@ def test_two_columns_that_could_be_meant_are_refused() -> None:
         (plain(user=USER | {"banned": "integer"}), "expected boolean"),
     ],
 )
-def test_a_column_of_another_type_is_refused(found: list[Column], reason: str) -> None:
+def test_a_column_of_another_type_is_refused(found: list[SchemaColumn], reason: str) -> None:
     assert reason in refused(*found)
 
 
 def test_a_right_that_is_missing_is_refused_with_its_grant() -> None:
     secret = {("session", "token"), ("session", "expiresAt"), ("session", "userAgent")}
     found = [
-        Column(c.table, c.name, c.type, readable=(c.table, c.name) not in secret)
+        SchemaColumn(c.table, c.name, c.type, readable=(c.table, c.name) not in secret)
         for c in plain(session=CAMEL | {"userAgent": "text"})
     ]
     assert 'GRANT SELECT ("token", "expiresAt") ON "session" TO "watchout"' in refused(*found)
-    found = [Column(c.table, c.name, c.type, readable=c.name != "role") for c in plain(user=USER | {"role": "text"})]
+    found = [
+        SchemaColumn(c.table, c.name, c.type, readable=c.name != "role") for c in plain(user=USER | {"role": "text"})
+    ]
     assert 'GRANT SELECT ("role") ON "user" TO "watchout"' in refused(*found)
 
 
 @pytest.mark.parametrize(
     ("type", "form", "cast"),
     [
-        ("text", Form.TEXT, ""),
-        ("character varying(36)", Form.TEXT, ""),
-        ("character(36)", Form.TEXT, "::bpchar[]"),
-        ("uuid", Form.UUID, "::uuid[]"),
-        ("smallint", Form.SMALLINT, "::smallint[]"),
-        ("integer", Form.INTEGER, "::integer[]"),
-        ("bigint", Form.BIGINT, "::bigint[]"),
+        ("text", KeyForm.TEXT, ""),
+        ("character varying(36)", KeyForm.TEXT, ""),
+        ("character(36)", KeyForm.TEXT, "::bpchar[]"),
+        ("uuid", KeyForm.UUID, "::uuid[]"),
+        ("smallint", KeyForm.SMALLINT, "::smallint[]"),
+        ("integer", KeyForm.INTEGER, "::integer[]"),
+        ("bigint", KeyForm.BIGINT, "::bigint[]"),
     ],
 )
-def test_ids_are_compared_in_the_columns_own_type(type: str, form: Form, cast: str) -> None:
+def test_ids_are_compared_in_the_columns_own_type(type: str, form: KeyForm, cast: str) -> None:
     session, user, member = CAMEL | {"id": type, "userId": type}, USER | {"id": type}, MEMBER | {"userId": type}
     plan = planned(*plain(session=session, user=user, member=member), organizations=True)
     assert plan.by_session.form is form
@@ -221,14 +211,14 @@ def test_tickets_are_used_up_where_that_is_possible_and_stop_nothing_where_not()
         'and s."token" = v."value"::text and s."expiresAt" > now() '
         'returning v."identifier"::text as key, u."id"::text as user_id, s."id"::text as session_id, '
         'extract(epoch from s."expiresAt")::float8 as ends, null as roles, null as member',
-        Form.TEXT,
+        KeyForm.TEXT,
         writes=True,
     )
     refusal = planned(*plain()).redeem
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, SchemaRefusal)
     assert 'no table "verification"' in refusal.reason
     naive = planned(*plain(verification=VERIFICATION | {"expiresAt": NAIVE})).redeem
-    assert isinstance(naive, Refusal)
+    assert isinstance(naive, SchemaRefusal)
     assert "NAIVE_TIMEZONE" in naive.reason
 
 
@@ -248,10 +238,12 @@ def test_a_ticket_brings_the_organizations_too() -> None:
 
 
 def test_the_grant_that_tickets_need_is_named() -> None:
-    found = [Column(c.table, c.name, c.type, readable=c.name != "value") for c in plain(verification=VERIFICATION)]
-    plan = make_plan(Found(columns=tuple(found), role="watch out", may_delete=False), Layout(), POSTGRES)
+    found = [
+        SchemaColumn(c.table, c.name, c.type, readable=c.name != "value") for c in plain(verification=VERIFICATION)
+    ]
+    plan = make_plan(TablesFound(columns=tuple(found), role="watch out", may_delete=False), Layout(), POSTGRES)
     assert isinstance(plan, Plan)
-    assert isinstance(plan.redeem, Refusal)
+    assert isinstance(plan.redeem, SchemaRefusal)
     assert 'GRANT SELECT ("value"), DELETE ON "verification" TO "watch out"' in plan.redeem.reason
 
 
@@ -269,14 +261,14 @@ def test_sqlite_takes_any_declared_type() -> None:
     found = plain(session=CAMEL | {"expiresAt": "date"}, user=USER | {"banned": "integer", "banExpires": "date"})
     plan = planned(*found, dialect="sqlite")
     assert 's."token" in (select value from json_each(?))' in plan.by_token.sql
-    assert plan.by_session.form is Form.TEXT
+    assert plan.by_session.form is KeyForm.TEXT
     serial = planned(*plain(session=CAMEL | {"id": "INTEGER"}), dialect="sqlite")
-    assert serial.by_session.form is Form.BIGINT
+    assert serial.by_session.form is KeyForm.BIGINT
 
 
 def test_the_facts_say_what_was_found() -> None:
     found = plain(session=SNAKE, user=USER | {"banned": "boolean"}, verification=VERIFICATION)
-    plan = make_plan(Found(columns=tuple(found), version="18.1"), Layout(), POSTGRES)
+    plan = make_plan(TablesFound(columns=tuple(found), version="18.1"), Layout(), POSTGRES)
     assert isinstance(plan, Plan)
     assert plan.facts == {
         "version": "18.1", "session": "session", "user": "user", "spelling": "snake_case",
@@ -286,7 +278,9 @@ def test_the_facts_say_what_was_found() -> None:
 
 
 def test_a_column_without_an_index_is_warned_of() -> None:
-    found = [Column(c.table, c.name, c.type, indexed=c.name not in ("token", "userId")) for c in plain(member=MEMBER)]
+    found = [
+        SchemaColumn(c.table, c.name, c.type, indexed=c.name not in ("token", "userId")) for c in plain(member=MEMBER)
+    ]
     assert [w.partition(" ")[0] for w in planned(*found).warnings] == ['"session"."token"']
     assert [w.partition(" ")[0] for w in planned(*found, organizations=True).warnings] == [
         '"session"."token"',
@@ -296,12 +290,12 @@ def test_a_column_without_an_index_is_warned_of() -> None:
 
 
 def test_a_real_token_is_asked_for() -> None:
-    assert Form.TOKEN.fits("hQ6K2mV0q5rT8xYbN3cD7fGjL1pS4wZa")
+    assert KeyForm.TOKEN.accepts("hQ6K2mV0q5rT8xYbN3cD7fGjL1pS4wZa")
 
 
 @pytest.mark.parametrize("token", ["", "x" * 15, "x" * 513, "x" * 20 + "\0", "x x" * 10, "ü" * 20, "x" * 32 + "\n"])
 def test_what_cannot_be_a_token_is_not_asked_for(token: str) -> None:
-    assert not Form.TOKEN.fits(token)
+    assert not KeyForm.TOKEN.accepts(token)
 
 
 UUID = "11111111-2222-3333-4444-55555555555f"
@@ -311,26 +305,30 @@ UUID = "11111111-2222-3333-4444-55555555555f"
     ("form", "good", "bad"),
     [
         (
-            Form.TEXT,
+            KeyForm.TEXT,
             ["a", "hQ6K2mV0", "a b", "x" * 512, "sitzung-ä", "ü" * 512, "会議", "\u00a0", "🎥"],
             ["", "x" * 513, "🎥" * 513, "\0", "a\0", "\ud800", "a\udfff", "a\n", "\x1b", "\x7f", "\x85"],
         ),
-        (Form.UUID, [UUID], ["", UUID.upper(), UUID[:-1], f"{{{UUID}}}", UUID.replace("-", ""), UUID + "\n"]),
-        (Form.SMALLINT, ["0", "32767"], ["32768", "-1", ""]),
-        (Form.INTEGER, ["0", "1", "2147483647"], ["2147483648", "-1", "01", "1.0", "1e3", " 1", "١", "", "9" * 5000]),
-        (Form.BIGINT, ["2147483648", "9223372036854775807"], ["9223372036854775808", "9" * 19, "1" * 20]),
+        (KeyForm.UUID, [UUID], ["", UUID.upper(), UUID[:-1], f"{{{UUID}}}", UUID.replace("-", ""), UUID + "\n"]),
+        (KeyForm.SMALLINT, ["0", "32767"], ["32768", "-1", ""]),
+        (
+            KeyForm.INTEGER,
+            ["0", "1", "2147483647"],
+            ["2147483648", "-1", "01", "1.0", "1e3", " 1", "١", "", "9" * 5000],
+        ),
+        (KeyForm.BIGINT, ["2147483648", "9223372036854775807"], ["9223372036854775808", "9" * 19, "1" * 20]),
     ],
 )
-def test_only_ids_as_the_database_writes_them_are_asked_for(form: Form, good: list[str], bad: list[str]) -> None:
-    assert [key for key in good if not form.fits(key)] == []
-    assert [key for key in bad if form.fits(key)] == []
+def test_only_ids_as_the_database_writes_them_are_asked_for(form: KeyForm, good: list[str], bad: list[str]) -> None:
+    assert [key for key in good if not form.accepts(key)] == []
+    assert [key for key in bad if form.accepts(key)] == []
 
 
-@given(st.text(), st.sampled_from(Form))
-def test_whatever_fits_is_text_of_a_bounded_length_that_any_database_takes(key: str, form: Form) -> None:
-    if form.fits(key):
+@given(st.text(), st.sampled_from(KeyForm))
+def test_whatever_fits_is_text_of_a_bounded_length_that_any_database_takes(key: str, form: KeyForm) -> None:
+    if form.accepts(key):
         assert 1 <= len(key) <= 512
-        assert key.isascii() or form is Form.TEXT
+        assert key.isascii() or form is KeyForm.TEXT
         assert not {unicodedata.category(character) for character in key} & {"Cc", "Cs"}
         key.encode()
 
@@ -369,17 +367,17 @@ OTHER = planned(*plain(user=USER | {"banned": "boolean"}))
 
 
 def test_columns_are_read_again_after_a_while() -> None:
-    detection = Detection()
-    assert detection.current(0.0) is None
-    assert detection.found(PLAN, 100.0)
-    assert detection.current(100.0 + PLAN_TRUSTED_S - 1) == PLAN
-    assert detection.current(100.0 + PLAN_TRUSTED_S) is None
-    assert not detection.found(planned(*plain()), 200.0)
-    assert detection.found(OTHER, 200.0)
+    plans = PlanCache()
+    assert plans.current(0.0) is None
+    assert plans.replace(PLAN, 100.0)
+    assert plans.current(100.0 + PLAN_TRUSTED_S - 1) == PLAN
+    assert plans.current(100.0 + PLAN_TRUSTED_S) is None
+    assert not plans.replace(planned(*plain()), 200.0)
+    assert plans.replace(OTHER, 200.0)
 
 
 def test_columns_are_read_again_after_a_statement_that_failed() -> None:
-    detection = Detection()
-    detection.found(PLAN, 100.0)
-    detection.forget()
-    assert detection.current(100.0) is None
+    plans = PlanCache()
+    plans.replace(PLAN, 100.0)
+    plans.expire()
+    assert plans.current(100.0) is None

@@ -16,7 +16,7 @@ from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
 from watchout.identity import Identity, SessionStore, open_store
 from watchout.identity.embedded_store import ensure, mint_token
-from watchout.identity.schema.plan import Layout
+from watchout.identity.schema.catalogue import Layout
 from watchout.identity.sources import session_store as base
 from watchout.identity.sources.postgres import PostgresStore
 from watchout.identity.sources.sqlite import SqliteStore
@@ -339,7 +339,7 @@ async def test_an_outage_is_logged_once_and_never_with_a_token(tmp_path: Path, o
     assert [line["event"] for line in lines] == [
         "session store unavailable",
         "session store found",
-        "session store answers again",
+        "session store is available again",
     ]
     assert token not in str(lines)
     assert UNKNOWN not in str(lines)

@@ -7,22 +7,24 @@ import pytest
 from tests.kit.doctor_report import levels
 from watchout.ctl.doctor.checks.session_store import judge_failed_store, judge_store
 from watchout.ctl.doctor.findings import Level
-from watchout.identity.schema.plan import POSTGRES, Column, Found, Layout, Plan, make_plan
+from watchout.identity.schema.catalogue import Layout, SchemaColumn, TablesFound
+from watchout.identity.schema.dialects import POSTGRES
+from watchout.identity.schema.plan import Plan, make_plan
 
 OK, WARNING, WRONG = Level.OK, Level.WARNING, Level.WRONG
 
 
 def plan(*, indexed: bool = True, may_delete: bool = True) -> Plan:
     columns = [
-        Column("session", "id", "text"),
-        Column("session", "token", "text", indexed=indexed),
-        Column("session", "userId", "text"),
-        Column("session", "expiresAt", "timestamp with time zone"),
-        Column("user", "id", "text"),
-        *(Column("verification", name, "text") for name in ("identifier", "value")),
-        Column("verification", "expiresAt", "timestamp with time zone"),
+        SchemaColumn("session", "id", "text"),
+        SchemaColumn("session", "token", "text", indexed=indexed),
+        SchemaColumn("session", "userId", "text"),
+        SchemaColumn("session", "expiresAt", "timestamp with time zone"),
+        SchemaColumn("user", "id", "text"),
+        *(SchemaColumn("verification", name, "text") for name in ("identifier", "value")),
+        SchemaColumn("verification", "expiresAt", "timestamp with time zone"),
     ]
-    found = Found(columns=tuple(columns), version="18.1", role="watchout", may_delete=may_delete)
+    found = TablesFound(columns=tuple(columns), version="18.1", role="watchout", may_delete=may_delete)
     made = make_plan(found, Layout(), POSTGRES)
     assert isinstance(made, Plan)
     return made

@@ -9,7 +9,7 @@ import pytest
 from watchout.common.settings import load
 from watchout.ctl.doctor.checks.weak_settings import judge_settings
 from watchout.ctl.doctor.findings import Level
-from watchout.identity.authenticator import methods
+from watchout.identity.authenticator import auth_methods
 
 LONG = "s" * 32
 SOUND = {
@@ -25,7 +25,7 @@ JWT = {"JWT_SECRET": LONG, "JWT_ISSUER": "https://app", "JWT_AUDIENCE": "watchou
 
 def said(environ: dict[str, str]) -> list[str]:
     settings = load(environ)
-    found = list(judge_settings(settings, methods(settings)))
+    found = list(judge_settings(settings, auth_methods(settings)))
     assert all(finding.level is Level.WARNING and finding.check == "settings" for finding in found)
     assert all(finding.says.endswith(".") and finding.remedy for finding in found)
     return [finding.sentence for finding in found]
