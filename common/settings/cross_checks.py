@@ -1,4 +1,4 @@
-"""Checks of settings against each other: what is wrong although each value by itself is right. Pure."""
+"""Checks of settings against each other: combinations that are invalid although each value is valid. Pure."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def faults_between(s: Settings) -> list[str]:
     sessions = "session" in s.auth_methods or not s.auth_methods
     if s.auth_combine == "all" and sessions and s.database_url is None and (given or s.introspection_url):
         faults.append(
-            "AUTH_COMBINE is all and AUTH_METHODS has session without a DATABASE_URL: nobody but watchout-ctl could "
-            "make such a session; expected DATABASE_URL, or AUTH_METHODS without session"
+            "AUTH_COMBINE is all and AUTH_METHODS has session without a DATABASE_URL: only watchout-ctl could create "
+            "such a session; expected DATABASE_URL, or AUTH_METHODS without session"
         )
     if s.stream_access == "organization" and s.database_url is None:
-        faults.append("STREAM_ACCESS is organization, expected DATABASE_URL with it: the members are looked up there")
+        faults.append("STREAM_ACCESS is organization, expected DATABASE_URL with it: it has the members")
     if s.require_signed_tokens and s.better_auth_secret is None:
         faults.append("REQUIRE_SIGNED_TOKENS is true, expected BETTER_AUTH_SECRET with it")
     if s.jwt_require_session and s.database_url is None:
-        faults.append("JWT_REQUIRE_SESSION is true, expected DATABASE_URL with it: the sessions are looked up there")
+        faults.append("JWT_REQUIRE_SESSION is true, expected DATABASE_URL with it: it has the sessions")
     faults += _webhook_faults(s)
     if s.tls_key is not None and s.tls_cert is None:
         faults.append("TLS_KEY is set, expected TLS_CERT with it")
@@ -44,22 +44,24 @@ def faults_between(s: Settings) -> list[str]:
 
 
 def _webhook_faults(s: Settings) -> list[str]:
+    """Return the faults of the alert webhook."""
     if s.alert_webhook_url is None:
         return []
     faults: list[str] = []
     if not s.alert_webhook_secrets:
-        faults.append("ALERT_WEBHOOK_URL is set, expected ALERT_WEBHOOK_SECRETS with it: alerts are sent signed only")
+        faults.append("ALERT_WEBHOOK_URL is set, expected ALERT_WEBHOOK_SECRETS with it: alerts are only sent signed")
     if not s.alert_webhook_allow_private and urlsplit(s.alert_webhook_url).scheme == "http":
         faults.append("ALERT_WEBHOOK_URL is http://…, expected https://…, or ALERT_WEBHOOK_ALLOW_PRIVATE=true with it")
     return faults
 
 
 def _ml_faults(s: Settings) -> list[str]:
+    """Return the faults of the ML service, its TLS files, and the bus over TCP."""
     faults: list[str] = []
     if s.router_address is not None and (s.router_public_key is None or s.bridge_key_file is None):
         faults.append(
-            "ROUTER_ADDRESS is set, expected ROUTER_PUBLIC_KEY and BRIDGE_KEY_FILE with it: the bus over TCP is never "
-            "plain"
+            "ROUTER_ADDRESS is set, expected ROUTER_PUBLIC_KEY and BRIDGE_KEY_FILE with it: the bus over TCP is "
+            "always encrypted"
         )
     if s.ml_tls_key is not None and s.ml_tls_cert is None:
         faults.append("ML_TLS_KEY is set, expected ML_TLS_CERT with it")

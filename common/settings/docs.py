@@ -8,23 +8,24 @@ from watchout.common.settings.table import GROUPS, table
 
 
 def _default_text(value: Any) -> str:
+    """Return a default as it would be written in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def render_markdown() -> str:
-    """docs/settings.md, whole."""
+    """Return the whole page docs/settings.md."""
     lines = [
         "# Settings",
         "",
         "Environment variables, all optional; `honcho` and `watchout-ctl` also read them from `.env`.",
-        "Every wrong value is reported by name, all at once, before a socket opens; the exit code is then 2.",
+        "A process with an invalid value reports all of them by name before it opens a socket, and exits with 2.",
         "This page is generated from the tables in `common/settings/groups/` (`make docs`).",
         "",
     ]
     for group in GROUPS:
-        lines += [f"## {group}", "", "| name | default | expects | what |", "|---|---|---|---|"]
+        lines += [f"## {group}", "", "| name | default | accepts | effect |", "|---|---|---|---|"]
         for _, spec, default in table():
             if spec.group == group:
                 shown = "" if default in (None, "", ()) else f"`{_default_text(default)}`"

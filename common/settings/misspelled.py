@@ -1,8 +1,8 @@
-"""Variables of an environment that look like settings of watchout and are none: slips of the pen, and foreign ones.
+"""Variables of an environment that look like settings of watchout but are none: misspelled, or of other programs. Pure.
 
-A misspelled setting is silently not set: each process says so at its start, and `watchout-ctl doctor` for `.env` too.
-Kubernetes makes variables for each Service of a namespace, which must be neither taken for a setting nor warned of.
-Names are told, values never. Pure.
+A misspelled setting has no effect: each process logs it when it starts, and `watchout-ctl doctor` reports it for .env
+too. Variables that Kubernetes creates for the Services of a namespace are neither settings nor reported. Names are
+shown, values never.
 """
 
 from __future__ import annotations
@@ -13,36 +13,38 @@ from typing import Final
 
 from watchout.common.settings import is_service_link, table
 
-#: Variables of ours that are no entry of the table of settings.
+#: Variables of watchout that are not in the table of settings.
 MORE_SETTINGS: Final = ("PORT", "WATCHOUT_TOKEN")
-#: What our own tools hand to each other; nobody sets them.
+#: Variables that processes of watchout pass to each other.
 INTERNAL: Final = re.compile(r"WATCHOUT_(STARTER|KEEPER_\w+)\Z")
-#: Variables with our prefix that tests and benchmarks read.
+#: Variables with our prefix that only tests and benchmarks read.
 OF_TESTS: Final = frozenset(("WATCHOUT_FOOTAGE", "WATCHOUT_KILLED_ALERTS", "WATCHOUT_OUTAGE_S", "WATCHOUT_SLOW_S"))
 PREFIX: Final = "WATCHOUT_"
-#: What Kubernetes makes for a Service (kubernetes.io, "Discovering services", and Docker's links before it).
+#: Variables that Kubernetes creates for a Service (kubernetes.io, "Discovering services").
 _SERVICE: Final = re.compile(
     r"[A-Z0-9_]+?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d{1,5}_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)\Z"
 )
-#: A name of at least so many characters may have two slips, a shorter one has one.
-TWO_SLIPS_FROM: Final = 10
-#: Longest name of a variable that is looked at, and most that are.
+#: Length in characters from which a name may differ in two characters; a shorter one may differ in one.
+TWO_TYPOS_FROM: Final = 10
+#: Longest name that is examined, in characters, and most names of one environment.
 MAX_NAME: Final = 80
 MAX_NAMES: Final = 10_000
-#: Other programs' variables that are one or two characters away from one of ours.
+#: Variables of other programs that differ in one or two characters from a setting.
 FOREIGN: Final = frozenset(("SERVICE_NAME", "LOG_LEVELS", "JWT_SECRETS"))
 
 
 def known_names() -> frozenset[str]:
-    """Every name that is read from the environment."""
+    """Return every name that watchout reads from the environment."""
     return frozenset(spec.env for _, spec, _ in table()) | frozenset(MORE_SETTINGS)
 
 
 def near_misses(environ: Mapping[str, str], elsewhere: Iterable[str] = ()) -> Iterator[tuple[str, str | None]]:
-    """Each name that is probably a misspelled setting, with the setting that is meant, if one is near.
+    """Yield each name that is probably a misspelled setting, with the intended setting or None.
 
-    `elsewhere` are names that are set in another source: a setting that is set is not meant by another name as well,
-    unless that begins with our own prefix.
+    Args:
+        environ: the variables to examine.
+        elsewhere: names that another source sets. A setting that is set already is not the intended one, unless the
+            name begins with `PREFIX`.
     """
     known = known_names()
     given = {name for name, value in environ.items() if value.strip()} | set(elsewhere)
@@ -59,53 +61,57 @@ def near_misses(environ: Mapping[str, str], elsewhere: Iterable[str] = ()) -> It
 
 
 def notes(environ: Mapping[str, str]) -> list[str]:
-    """What is to be said of an environment at the start of a process: one sentence each, names only."""
+    """Return a sentence for each variable without effect, for the log at the start of a process."""
     found = [
-        f"{name} is no setting and has no effect" + (f", {meant} is probably meant" if meant else " (docs/settings.md)")
+        f"{name} is not a setting and has no effect"
+        + (f", probably {meant} is meant" if meant else " (docs/settings.md)")
         for name, meant in near_misses(environ)
     ]
     for _, spec, _ in table():
         if is_service_link(spec.env, environ.get(spec.env, "").strip()):
             service = spec.env.removesuffix("_PORT").lower().replace("_", "-")
             found.append(
-                f"{spec.env} was made by Kubernetes for a Service named {service}, and is passed over: set it to a "
+                f"{spec.env} was set by Kubernetes for a Service named {service}, and is ignored: set it to a "
                 "number in the pod, or enableServiceLinks: false"
             )
     return found
 
 
 def honcho_port_note(environ: Mapping[str, str]) -> str | None:
-    """What is to be said of honcho's `PORT` by a gateway that does not use it; None: nothing."""
+    """Return the sentence that a gateway logs because it ignores honcho's `PORT`; None if there is nothing to log."""
     port = environ.get("PORT", "").strip()
     ours = environ.get("WATCHOUT_PORT", "").strip()
     if "HONCHO_PROCESS_NAME" not in environ or not port or (ours and not is_service_link("WATCHOUT_PORT", ours)):
         return None
-    if re.fullmatch(r"5\d\d\d", port):  # honcho's own, when nobody asked for a port
+    if re.fullmatch(r"5\d\d\d", port):  # honcho's default, which the user did not set
         return None
-    return "PORT is passed over under honcho, which hands each process another one: set WATCHOUT_PORT"
+    return "PORT is ignored under honcho, which sets another one for each process: set WATCHOUT_PORT"
 
 
 def _meant(name: str, known: Iterable[str]) -> str | None:
-    """The setting of these that is nearest to `name`, if one is near enough."""
+    """Return the known setting that is nearest to `name`; None if none is near enough."""
     shape = name.strip().upper().replace("-", "_")
     bare = shape.removeprefix(PREFIX)
     best: tuple[int, str] | None = None
     for candidate in known:
-        # The prefix makes no word longer: what follows it must be near by itself.
+        # The prefix does not count towards the length: the rest must be near by itself.
         target = candidate.removeprefix(PREFIX)
-        most = 2 if len(target) >= TWO_SLIPS_FROM else 1
+        most = 2 if len(target) >= TWO_TYPOS_FROM else 1
         left, right = (shape, candidate) if shape == bare else (bare, target)
-        if left.endswith("Y") and right.endswith("IES"):  # the plural of a name that was given in the singular
+        if left.endswith("Y") and right.endswith("IES"):  # a plural that was written in the singular
             left = f"{left[:-1]}IES"
-        slips = distance(left, right, most)
-        # Who types a name gets its first letter right; another one there is another program's variable (GLOG_LEVEL).
-        if left[:1] == right[:1] and slips <= most and (best is None or slips < best[0]):
-            best = slips, candidate
+        typos = distance(left, right, most)
+        # A typo is rarely in the first letter; a name with another one is another program's (GLOG_LEVEL).
+        if left[:1] == right[:1] and typos <= most and (best is None or typos < best[0]):
+            best = typos, candidate
     return None if best is None else best[1]
 
 
 def distance(a: str, b: str, most: int) -> int:
-    """Slips between two words: a character more, less or other, or two exchanged; `most` + 1 when there are more."""
+    """Return the optimal string alignment distance of two words: insertions, deletions, replacements, swaps.
+
+    Returns `most` + 1 for any larger distance.
+    """
     if abs(len(a) - len(b)) > most:
         return most + 1
     before: list[int] = []

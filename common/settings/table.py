@@ -31,7 +31,7 @@ class Settings(
 
 
 def table() -> tuple[tuple[str, Spec, Any], ...]:
-    """Every setting as (attribute, spec, default), in the order of the docs."""
+    """Return every setting as (attribute of `Settings`, spec, default), by group in the order of docs/settings.md."""
     return tuple((f.name, f.metadata["spec"], f.default) for f in fields(Settings))
 
 

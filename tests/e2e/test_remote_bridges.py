@@ -166,7 +166,7 @@ async def test_a_router_without_keys_does_not_listen_and_says_how_to_make_them(w
         (["--streams", ",".join(["x"] * 65)], "1 to 64 patterns, which are 65"),
         (["--fps", "none"], "--fps is 'none', expected a number"),
         (["--router", "http://x"], "--router is 'http://x', expected tcp://host:port"),
-        (["--router", "tcp://127.0.0.1:5550"], "the bus over TCP is never plain"),
+        (["--router", "tcp://127.0.0.1:5550"], "the bus over TCP is always encrypted"),
         (["--router-key", "abc"], "--router-key is 'abc', expected 64 hexadecimal digits"),
         (["--key-file", "nowhere.key"], "--key-file is 'nowhere.key', expected a file that exists and can be reached"),
     ],

@@ -1,4 +1,4 @@
-"""Where the processes listen and connect, and where their files live. Pure."""
+"""Settings of ports, addresses, certificates and the home directory. Pure."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ _GROUP: Final = SettingsGroup("Network and files")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Network and files: one field a setting. `Settings` inherits them."""
+    """The settings of the section "Network and files": where the processes listen and keep files. See `Settings`."""
 
     port: int = _GROUP.setting(
         "WATCHOUT_PORT", parsers.whole(1, 65535), 3000, expects="1–65535",
-        help="Port of the gateway, for WebSocket and HTTP. `PORT` is used when this is not set, but only outside "
-        "honcho, which hands each process a `PORT` of its own. What Kubernetes makes of a Service named `watchout` "
-        "(`tcp://…`) is passed over.",
+        help="TCP port of the gateway, for WebSocket and HTTP. If it is not set, `PORT` is used, except under honcho, "
+        "which sets another `PORT` for each process. Ignored is a value `tcp://…`, which Kubernetes sets for a Service "
+        "named `watchout`.",
     )  # fmt: skip
     host: str = _GROUP.setting(
         "WATCHOUT_HOST", url_parsers.host, "", expects="host or address",
-        help="Address that the gateway listens on; empty: every address of the machine, IPv4 and IPv6.",
+        help="Address on which the gateway listens, without a port. Empty: all IPv4 and IPv6 addresses of the machine. "
+        "Set `127.0.0.1` behind a reverse proxy on the same machine.",
     )  # fmt: skip
     home: Path = _GROUP.setting(
         "WATCHOUT_HOME", parsers.home, Path(".watchout"), expects="directory",
-        help="Sockets of the bus, lock files and the embedded session store. Made with mode 0700. Processes that "
-        "share a home are one watchout.",
+        help="Directory of the bus's sockets, lock files, keys and the embedded session store; created with mode 0700. "
+        "Processes with the same home work together. Use a local file system.",
     )  # fmt: skip
     tls_cert: Path | None = _GROUP.setting(
         "TLS_CERT", parsers.file, None, expects="file",
-        help="Certificate with its chain, in PEM: the port then speaks TLS only. A new file is taken up within a "
-        "minute, without a restart.",
+        help="Certificate with its chain, in PEM. If it is set, the port accepts TLS only. A changed file is loaded "
+        "within a minute, without a restart.",
     )  # fmt: skip
     tls_key: Path | None = _GROUP.setting(
         "TLS_KEY", parsers.file, None, expects="file",
-        help="The certificate's private key, in PEM; not set: it is in the same file.",
+        help="Private key of the certificate, in PEM. If it is not set, the key is read from the file of `TLS_CERT`.",
     )  # fmt: skip
     router_listen: str | None = _GROUP.setting(
         "ROUTER_LISTEN", url_parsers.tcp_address, None, expects="tcp://address:port",
-        help="Where the router also listens for bridges on other machines, `tcp://*:5550` for every address of the "
-        "machine (IPv4). Always encrypted (CURVE), for those whose keys `watchout-ctl keys allow` let in. Not set: "
-        "nowhere.",
+        help="Address on which the router also accepts bridges of other machines; `tcp://*:5550`: all IPv4 addresses. "
+        "Always encrypted (CURVE), and only for keys allowed by `watchout-ctl keys allow`. Not set: the router accepts "
+        "processes of its own machine only.",
     )  # fmt: skip
     router_address: str | None = _GROUP.setting(
         "ROUTER_ADDRESS", url_parsers.tcp_address, None, expects="tcp://host:port",
-        help="The router of another machine that mlbridge joins, with `ROUTER_PUBLIC_KEY` and `BRIDGE_KEY_FILE`. Not "
+        help="Router of another machine that mlbridge joins; requires `ROUTER_PUBLIC_KEY` and `BRIDGE_KEY_FILE`. Not "
         "set: the router of `WATCHOUT_HOME`.",
     )  # fmt: skip
     router_public_key: str | None = _GROUP.setting(
         "ROUTER_PUBLIC_KEY", key_parsers.curve_key, None, expects="64 hexadecimal digits",
-        help="That router's public key: `watchout-ctl keys server` shows it there.",
+        help="Public key of that router, as `watchout-ctl keys server` prints it on the router's machine.",
     )  # fmt: skip
     bridge_key_file: Path | None = _GROUP.setting(
         "BRIDGE_KEY_FILE", parsers.file, None, expects="file",
-        help="The bridge's own key pair, made by `watchout-ctl keys client FILE`, mode 0600.",
+        help="Key pair of the bridge, mode 0600, as `watchout-ctl keys client FILE` creates it.",
     )  # fmt: skip
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _GROUP.setting(
         "TRUSTED_PROXIES", url_parsers.networks, (), expects="addresses, networks",
-        help="Reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. From anybody else they "
-        "are ignored.",
+        help="Reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used. From other peers these headers "
+        "are ignored, so that no client can choose its own address.",
     )  # fmt: skip

@@ -102,7 +102,7 @@ def test_what_kubernetes_makes_for_a_service_is_neither_a_setting_nor_a_slip(ser
 
 def test_the_port_that_kubernetes_makes_is_passed_over_with_a_word() -> None:
     (note,) = notes(made_for("watchout"))
-    assert note.startswith("WATCHOUT_PORT was made by Kubernetes for a Service named watchout")
+    assert note.startswith("WATCHOUT_PORT was set by Kubernetes for a Service named watchout")
     assert load({"WATCHOUT_PORT": "tcp://[fd00::9]:3000", "PORT": "8080"}).port == 8080
     # In any other setting such a value is what somebody wrote.
     assert load({"ML_SERVICE_URL": "tcp://10.43.7.9:3000"}).ml_service_url == "tcp://10.43.7.9:3000"
