@@ -70,9 +70,10 @@ test-fast: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal -m "not e2e and not real" $(ARGS) \
 	  tests/unit tests/test_house.py tests/test_mutations.py tests/test_flaky.py
 
-# Ten times the examples of every property test.
+# Ten times the examples of every property test, and the tests of large numbers with the numbers of a large site.
 test-thorough: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "not e2e and not real" $(ARGS) tests/unit
+	WATCHOUT_TEST_STREAMS=5000 WATCHOUT_TEST_ALERTS=100000 $(PYTEST) -q $(ARGS) tests/faults/test_many_streams.py tests/e2e/test_slow_alerts.py
 
 # Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.
 mutants: $(VENV)/.dev

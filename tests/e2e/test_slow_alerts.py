@@ -1,4 +1,4 @@
-"""A hundred thousand alerts to viewers that are slower: all of them in order, or 4400, and never a gap."""
+"""Tens of thousands of alerts to viewers that are slower: all of them in order, or 4400, and never a gap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from watchout.common.bus.transport_choice import local_member
 pytestmark = pytest.mark.e2e
 
 MIB: Final = 1 << 20
-ALERTS: Final = 100_000
+#: More than the lane of an alert viewer and the buffers of the kernel hold. `make test-thorough` has 100 000.
+WHOLE: Final = int(os.environ.get("WATCHOUT_TEST_ALERTS", "30000"))
+#: A viewer that reads too little is closed before it has so many.
+MOST: Final = 100_000
 CHUNK: Final = 500
 
 
@@ -61,23 +64,23 @@ async def alerts_read(reader: Reader, number: int) -> list[int]:
     return [int((await reader.message())["message"]) for _ in range(number)]
 
 
-async def test_100_000_alerts_reach_a_slow_viewer_whole_and_in_order_where_its_lane_has_room(watchout, clients):
-    started = watchout(environ={"ALERT_LANE_MESSAGES": str(ALERTS), "ALERT_LANE_BYTES": str(64 * MIB)})
+async def test_every_alert_reaches_a_slow_viewer_in_order_where_its_lane_has_room(watchout, clients):
+    started = watchout(environ={"ALERT_LANE_MESSAGES": str(WHOLE), "ALERT_LANE_BYTES": str(64 * MIB)})
     token = started.token()
     good = await clients.viewer(started.url, token)
     await good.subscribe("cam")
     slow = await Reader.watch(started.port, token, "cam", receive_buffer=4096)
     slow.bytes_per_s = 200_000
     async with slow, ml_side(started) as link:
-        reading = asyncio.create_task(alerts_read(slow, ALERTS))
-        for first in range(0, ALERTS, CHUNK):
+        reading = asyncio.create_task(alerts_read(slow, WHOLE))
+        for first in range(0, WHOLE, CHUNK):
             await bring(link, "cam", first)
             await good.find("alert", message=str(first + CHUNK - 1), timeout_s=COMES_S)
         assert not reading.done()
         slow.bytes_per_s = None
         async with asyncio.timeout(3 * COMES_S):
-            assert await reading == list(range(ALERTS))
-    assert [int(m["message"]) for m in good.heard if m["type"] == "alert"] == list(range(ALERTS))
+            assert await reading == list(range(WHOLE))
+    assert [int(m["message"]) for m in good.heard if m["type"] == "alert"] == list(range(WHOLE))
     assert (await gateway_figures(started.url)).get("closed_slow_total", 0) == 0
 
 
@@ -104,7 +107,7 @@ async def test_of_100_000_alerts_a_viewer_that_falls_too_far_behind_gets_the_fir
         reading = asyncio.create_task(read()) if bytes_per_s else None
         brought = 0
         while "alert lane is full" not in started.one("gateway").output:
-            assert brought < ALERTS, "100 000 alerts wait for a viewer that does not take them"
+            assert brought < MOST, "100 000 alerts wait for a viewer that does not take them"
             await bring(link, "cam", brought)
             brought += CHUNK
             await good.find("alert", message=str(brought - 1), timeout_s=COMES_S)

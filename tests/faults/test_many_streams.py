@@ -1,4 +1,4 @@
-"""5000 streams and a router that is killed: each of them is known again, and each of them reaches its viewers."""
+"""Many streams and a router that is killed: each of them is known again, and each of them reaches its viewers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from tests.kit.clients import Camera, Clients, Viewer, eventually
 from tests.kit.processes import poll
 
 pytestmark = pytest.mark.e2e
-STREAMS = int(os.environ.get("WATCHOUT_STREAMS", "5000"))
+#: More than a ZeroMQ socket queues by default (1000 messages). `make test-thorough` has 5000.
+STREAMS = int(os.environ.get("WATCHOUT_TEST_STREAMS", "1500"))
 VIEWERS = 10
 AT_ONCE = 50
 COMES_S = 120.0
 
 
-async def test_every_stream_of_5000_receives_after_a_restart_of_the_router(watchout, clients: Clients):
+async def test_every_stream_of_many_receives_after_a_restart_of_the_router(watchout, clients: Clients):
     # The tests' side and the gateway have a socket each for every camera; a process inherits the limit.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * STREAMS + 2000), hard))

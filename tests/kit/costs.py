@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests.kit import prefork
+
 COLUMNS: Final = ("test", "wall_s", "cpu_s", "children_cpu_s", "processes")
 _STARTS: Final = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.forkpty")
 _started = 0
@@ -30,6 +32,11 @@ def _count(event: str, _: tuple[Any, ...]) -> None:
 def _cpu_s(who: int) -> float:
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
+
+
+def _now() -> tuple[float, float, float, int]:
+    children_s = _cpu_s(resource.RUSAGE_CHILDREN) + prefork.totals.cpu_s
+    return time.monotonic(), _cpu_s(resource.RUSAGE_SELF), children_s, _started + prefork.totals.processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,11 +54,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     path = item.config.getoption("--costs")
     if not path:
         return (yield)
-    before = time.monotonic(), _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN), _started
+    before = _now()
     try:
         return (yield)
     finally:
-        after = time.monotonic(), _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN), _started
+        after = _now()
         cost = [round(new - old, 3) for new, old in zip(after, before, strict=True)]
         with Path(path).open("a", newline="") as file:
             csv.writer(file).writerow([item.nodeid, *cost])

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,17 @@ LATER: Final = ("uvloop", "aiosqlite", "asyncpg", "websockets.server")
 #: Variables that an interpreter, the loader or the C library reads once, when it starts.
 READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "TZ", "LC_", "LANG")
 POLL_S: Final = 0.005
+
+
+@dataclass
+class Totals:
+    """What the forked processes of this test process cost until now: `tests.kit.costs` reports it per test."""
+
+    processes: int = 0
+    cpu_s: float = 0.0
+
+
+totals = Totals()
 
 
 class Forked:
@@ -84,7 +96,8 @@ class Prefork:
         with self._lock:
             self._ours.sendall(json.dumps(job).encode() + b"\n")
             while "started" not in (line := self._line()):
-                self._codes[line["exited"]] = line["code"]
+                self._exited(line)
+            totals.processes += 1
             self._codes.pop(line["started"], None)  # of a former process of this id
         return Forked(line["started"], self, argv)
 
@@ -92,8 +105,7 @@ class Prefork:
         """Return the exit code of a process that has ended, else None."""
         with self._lock:
             while pid not in self._codes and select.select([self._ours], [], [], 0)[0]:
-                line = self._line()
-                self._codes[line["exited"]] = line["code"]
+                self._exited(self._line())
             return self._codes.get(pid)
 
     def close(self) -> None:
@@ -101,6 +113,10 @@ class Prefork:
         self._lines.close()
         self._ours.close()
         self._parent.wait()
+
+    def _exited(self, line: dict[str, Any]) -> None:
+        self._codes[line["exited"]] = line["code"]
+        totals.cpu_s += line["cpu_s"]
 
     def _line(self) -> dict[str, Any]:
         line = self._lines.readline()
@@ -118,10 +134,11 @@ def can_fork(name: str, environ: Mapping[str, str]) -> bool:
 
 def _reap(control: socket.socket) -> None:
     with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = ended
+        while (ended := os.wait4(-1, os.WNOHANG))[0]:
+            pid, status, usage = ended
             _children.discard(pid)
-            line = json.dumps({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
+            cpu_s = usage.ru_utime + usage.ru_stime
+            line = json.dumps({"exited": pid, "code": os.waitstatus_to_exitcode(status), "cpu_s": cpu_s})
             control.sendall(line.encode() + b"\n")
 
 

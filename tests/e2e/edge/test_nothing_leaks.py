@@ -89,17 +89,17 @@ async def test_the_metrics_have_no_names_of_streams_or_users(watchout, clients):
 SLOW_ROUTER = """
 import asyncio
 from watchout.gateway.router_client import RouterClient
-ask, asking = RouterClient.ask, 0
+query, asking = RouterClient._query, 0
 async def slow(self, *args, **kw):
     global asking
     asking += 1
     print(f"asks {asking}", flush=True)
     await asyncio.sleep(0.05)
     try:
-        return await ask(self, *args, **kw)
+        return await query(self, *args, **kw)
     finally:
         asking -= 1
-RouterClient.ask = slow
+RouterClient._query = slow
 """
 
 
