@@ -1,4 +1,4 @@
-"""The gateway terminates WebSockets and HTTP, knows who each caller is, and delivers frames to its own viewers.
+"""The gateway terminates WebSockets and HTTP, authenticates each caller, and delivers frames to its own viewers.
 
-Which module does what, and which are pure, stands in docs/architecture.md. ``app`` wires them and decides nothing.
+docs/modules.md lists its modules with their roles, and which of them are pure. ``app`` only wires them.
 """

@@ -1,8 +1,9 @@
-/* Nearly every frame in one pass: a camera's message is taken out of its socket's bytes and written, unmasked, to where
- * it stands in the message for its viewers. What is not plain is not judged here but left to gateway.intake and gateway.wire, which
- * do the same and more in Python, and are used where this module was not built.
+/* Reads and writes plain frames, which are nearly all, in one pass: the publisher's message is unmasked from the read
+ * buffer directly into the message for its viewers. Anything else is not judged here but left to
+ * gateway.client.frame_reader and gateway.wire, which do the same and more in Python, and are used where this module was
+ * not built.
  *
- * Bytes come from strangers: every read below stays within [data, data + count), every write within what was allocated.
+ * The input is not trusted: every read stays within [data, data + count), every write within the allocated memory.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -10,28 +11,29 @@
 #include <string.h>
 
 enum { TEXT_FRAME = 0x81, BINARY_FRAME = 0x82, MASKED = 0x80, SHORT_MAX = 125 };
-/* What stands around the picture in a camera's message is far shorter; what is longer is not plain. */
+/* Limits of a plain message; one that exceeds them is left to the parser in Python. MOST_ENDS: bytes before and after the
+ * text of `data`. */
 enum { MOST_ENDS = 4096, MOST_KEYS = 32, MOST_DEPTH = 16, MOST_NAME = 128, MOST_DIGITS = 15, MOST_PREFIX = 200 };
 /* The binary form (docs/protocol.md): magic, version, kind, flags, frame id, timestamp, codec, length of the name. */
 enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC = 3, TEXT = -1 };
 #define MAX_TIMESTAMP ((UINT64_C(1) << 53) - 1)
 #define MAX_FRAME_ID UINT64_C(0xffffffff)
 
-/* To be raised when `take` or `message` take or return something else: gateway/fastpath.py has the same number. */
+/* Version of `take` and `message`: raise it with their arguments or results, also in gateway/fastpath.py. */
 enum { INTERFACE = 2 };
 
 static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
-/* What stands before the text in a viewer's message has at most so many bytes beside the head: two numbers, the names. */
+/* Bytes between the head and `more` of a viewer's message: two numbers and the name of one. */
 enum { MOST_NUMBERS = 64 };
 
-/* Where the loader can choose: a version with the vectors of newer processors beside the one that runs everywhere. */
+/* Where the loader can choose between versions of a function: one for AVX2 besides the one for all processors. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
 #endif
 
-/* Unmask (RFC 6455 section 5.3). Eight bytes at a time; the compiler makes vectors of it. */
+/* Unmask (RFC 6455 section 5.3), eight bytes at a time; the compiler vectorizes it. */
 WIDE static void unmask(unsigned char *out, const unsigned char *in, Py_ssize_t size, const unsigned char *key)
 {
     unsigned char keys[8];
@@ -50,7 +52,7 @@ WIDE static void unmask(unsigned char *out, const unsigned char *in, Py_ssize_t 
         out[at] = in[at] ^ key[at & 3];
 }
 
-/* Whether all bytes are of the base64 alphabet (RFC 4648 section 4), without padding. */
+/* Return whether all bytes belong to the base64 alphabet (RFC 4648 section 4); padding does not. */
 WIDE static int base64_alphabet(const unsigned char *text, Py_ssize_t size)
 {
     unsigned char odd = 0;
@@ -62,7 +64,7 @@ WIDE static int base64_alphabet(const unsigned char *text, Py_ssize_t size)
     return !odd;
 }
 
-/* Whether the text is base64 with its padding, of at least one byte. */
+/* Return whether the text is padded base64 of at least one byte. */
 static int is_base64(const unsigned char *text, Py_ssize_t size)
 {
     if (size < 4 || size % 4 != 0)
@@ -79,7 +81,7 @@ static int same_letters(const unsigned char *text, const char *lower, Py_ssize_t
     return 1;
 }
 
-/* The size of the prefix "data:...;base64," of a text; 0 when it has none, -1 when it begins like one and is none. */
+/* Return the size of the prefix "data:...;base64," of a text; 0: there is none, -1: it begins like one but is not. */
 static Py_ssize_t prefix_size(const unsigned char *text, Py_ssize_t size)
 {
     if (size < 5 || !same_letters(text, "data", 4) || text[4] != ':')
@@ -96,8 +98,8 @@ static Py_ssize_t prefix_size(const unsigned char *text, Py_ssize_t size)
     return comma + 1;
 }
 
-/* JSON (RFC 8259) at the ends of a message. Each function moves `at` behind what it names and returns 1, or returns 0:
- * then the bytes are no JSON, go on beyond `end`, or are for the parser in Python.
+/* JSON (RFC 8259) before and after the text of `data`. Each function below moves `at` past what its name says and returns
+ * 1. It returns 0 when the bytes are not that, are incomplete at `end`, or need the parser in Python.
  */
 typedef struct {
     const unsigned char *at, *end;
@@ -117,7 +119,7 @@ static int skip_byte(Cursor *in, unsigned char byte)
     return 1;
 }
 
-/* One character of UTF-8 beyond ASCII (RFC 3629). */
+/* Skip one UTF-8 character beyond ASCII (RFC 3629). */
 static int skip_wide(Cursor *in)
 {
     const unsigned char *at = in->at;
@@ -286,7 +288,7 @@ static uint64_t big_endian(const unsigned char *in, int bytes)
     return number;
 }
 
-/* How many bytes the header of an unmasked WebSocket frame has. */
+/* Return the size of the header of an unmasked WebSocket frame with this payload size. */
 static Py_ssize_t header_size(Py_ssize_t size)
 {
     return size <= SHORT_MAX ? 2 : size < 65536 ? 4 : 10;
@@ -303,7 +305,7 @@ static void put_header(unsigned char *out, int first, Py_ssize_t size)
     }
 }
 
-/* A text message as viewers get it, with room for `size` bytes of text from `*text` on, which is not written here. */
+/* Return a viewer's text message with room for `size` bytes of text at offset `*text`; the caller writes the text. */
 static PyObject *text_message(const char *head, Py_ssize_t head_size, uint64_t frame_id, uint64_t timestamp,
                               const char *more, Py_ssize_t more_size, Py_ssize_t size, Py_ssize_t *text)
 {
@@ -331,20 +333,20 @@ static PyObject *text_message(const char *head, Py_ssize_t head_size, uint64_t f
     return made;
 }
 
-/* What came: one whole masked message, `body` still masked. */
+/* One complete received message; `body` is still masked. */
 typedef struct {
     const unsigned char *key, *body;
     Py_ssize_t size;
 } Message;
 
-/* What is known of the camera's stream. */
+/* The publisher's stream, and id and time for its next frame. */
 typedef struct {
     const char *json_head, *name;
     Py_ssize_t json_head_size, name_size;
     uint64_t frame_id, now_ms;
 } Stream;
 
-/* What was read of a camera's envelope: `more` are the members that are passed on, each with a comma before it. */
+/* The members of the received message besides `data`. `more`: those that are passed on, each with a comma before it. */
 typedef struct {
     int has_type, has_stream, has_timestamp, has_frame_id, keys;
     uint64_t timestamp;
@@ -357,7 +359,7 @@ static int same_text(const unsigned char *text, Py_ssize_t size, const char *wor
     return size == word_size && memcmp(text, word, word_size) == 0;
 }
 
-/* A time in ms, of which a fraction is dropped: only where the parser's floating point drops it to the same number. */
+/* Read a time in ms; a fraction is dropped, but only if the floating point of the parser in Python gives the same. */
 static int read_timestamp(Cursor *in, Envelope *found)
 {
     const unsigned char *begin = in->at;
@@ -376,13 +378,13 @@ static int read_timestamp(Cursor *in, Envelope *found)
     return in->at < in->end && (*in->at | 0x20) != 'e';
 }
 
-/* Keep a member that the protocol does not name. */
+/* Append a member that the protocol does not name to `more`. */
 static int pass_on(Envelope *found, const unsigned char *key, Py_ssize_t key_size, const unsigned char *value,
                    Py_ssize_t value_size)
 {
     if (found->keys >= MOST_KEYS || found->more_size + key_size + value_size + 2 > (Py_ssize_t)sizeof found->more)
         return 0;
-    for (int other = 0; other < found->keys; other++) /* of a repeated key the last one counts: for the parser */
+    for (int other = 0; other < found->keys; other++) /* a repeated key: the parser lets the last one count */
         if (same_text(key, key_size, found->more + found->key_at[other], found->key_size[other]))
             return 0;
     found->more[found->more_size++] = ',';
@@ -396,7 +398,7 @@ static int pass_on(Envelope *found, const unsigned char *key, Py_ssize_t key_siz
     return 1;
 }
 
-/* One member, `data` excepted: then `*is_data` is set and `at` stands at its value. */
+/* Read one member. For `data` only its key: `*is_data` is set, and `at` is at its value. */
 static int read_member(Cursor *in, const Stream *stream, Envelope *found, int *is_data)
 {
     int escapes = 0;
@@ -423,12 +425,12 @@ static int read_member(Cursor *in, const Stream *stream, Envelope *found, int *i
     if (same_text(key, key_size, "\"streamId\"", 10))
         return !found->has_stream++ && size == stream->name_size + 2 && value[0] == '"'
                && memcmp(value + 1, stream->name, stream->name_size) == 0;
-    if (same_text(key, key_size, "\"frameId\"", 9)) /* the server's own name */
+    if (same_text(key, key_size, "\"frameId\"", 9)) /* the server sets it */
         return !found->has_frame_id++;
     return pass_on(found, key, key_size, value, size);
 }
 
-/* Everything before the text of `data`: behind its quote. */
+/* Read everything up to and including the first quote of `data`. */
 static int read_head(Cursor *in, const Stream *stream, Envelope *found)
 {
     int is_data = 0;
@@ -446,7 +448,7 @@ static int read_head(Cursor *in, const Stream *stream, Envelope *found)
     return 0;
 }
 
-/* Everything after the text of `data`, from behind its quote to the end of the message. */
+/* Read everything after the last quote of `data`, to the end of the message. */
 static int read_tail(Cursor *in, const Stream *stream, Envelope *found)
 {
     int is_data = 0;
@@ -463,15 +465,15 @@ static int read_tail(Cursor *in, const Stream *stream, Envelope *found)
     return in->at == in->end;
 }
 
-static void unmask_part(unsigned char *out, const Message *came, Py_ssize_t from, Py_ssize_t size)
+static void unmask_part(unsigned char *out, const Message *received, Py_ssize_t from, Py_ssize_t size)
 {
     unsigned char key[4];
     for (int byte = 0; byte < 4; byte++)
-        key[byte] = came->key[(from + byte) & 3];
-    unmask(out, came->body + from, size, key);
+        key[byte] = received->key[(from + byte) & 3];
+    unmask(out, received->body + from, size, key);
 }
 
-static PyObject *take_text(const Message *came, const Stream *stream)
+static PyObject *take_text(const Message *received, const Stream *stream)
 {
     unsigned char ends[MOST_ENDS];
     Envelope found;
@@ -479,14 +481,14 @@ static PyObject *take_text(const Message *came, const Stream *stream)
     found.timestamp = stream->now_ms;
     found.more_size = 0;
 
-    Py_ssize_t size = came->size, part = size < MOST_ENDS ? size : MOST_ENDS;
-    unmask_part(ends, came, 0, part);
+    Py_ssize_t size = received->size, part = size < MOST_ENDS ? size : MOST_ENDS;
+    unmask_part(ends, received, 0, part);
     Cursor in = {ends, ends + part};
     if (!read_head(&in, stream, &found))
         return NULL;
     Py_ssize_t text_at = in.at - ends, from = size - MOST_ENDS < text_at ? text_at : size - MOST_ENDS;
-    unmask_part(ends, came, from, size - from);
-    /* The first quote ends the text, if what stands before it is base64: that is looked at below. */
+    unmask_part(ends, received, from, size - from);
+    /* The first quote ends the text, provided that the text is base64, which is checked below. */
     const unsigned char *quote = memchr(ends, '"', size - from);
     if (quote == NULL)
         return NULL;
@@ -501,7 +503,7 @@ static PyObject *take_text(const Message *came, const Stream *stream)
     if (made == NULL)
         return NULL;
     unsigned char *text = (unsigned char *)PyBytes_AS_STRING(made) + begin;
-    unmask_part(text, came, text_at, text_size);
+    unmask_part(text, received, text_at, text_size);
     Py_ssize_t prefix = prefix_size(text, text_size);
     PyObject *taken = NULL;
     if (prefix >= 0 && is_base64(text + prefix, text_size - prefix))
@@ -511,13 +513,13 @@ static PyObject *take_text(const Message *came, const Stream *stream)
     return taken;
 }
 
-static PyObject *take_binary(const Message *came, const Stream *stream)
+static PyObject *take_binary(const Message *received, const Stream *stream)
 {
-    Py_ssize_t size = came->size;
+    Py_ssize_t size = received->size;
     if (size <= BINARY_HEAD)
         return NULL;
     unsigned char head[BINARY_HEAD + MOST_NAME];
-    unmask(head, came->body, size < (Py_ssize_t)sizeof head ? size : (Py_ssize_t)sizeof head, came->key);
+    unmask(head, received->body, size < (Py_ssize_t)sizeof head ? size : (Py_ssize_t)sizeof head, received->key);
     uint64_t timestamp = big_endian(head + 8, 8);
     int codec = head[16];
     Py_ssize_t name_size = head[17], skipped = BINARY_HEAD + name_size;
@@ -542,16 +544,16 @@ static PyObject *take_binary(const Message *came, const Stream *stream)
     out[start + 17] = (unsigned char)stream->name_size;
     memcpy(out + start + BINARY_HEAD, stream->name, stream->name_size);
     for (int byte = 0; byte < 4; byte++)
-        key[byte] = came->key[(skipped + byte) & 3];
-    unmask(out + begin, came->body + skipped, picture_size, key);
+        key[byte] = received->key[(skipped + byte) & 3];
+    unmask(out + begin, received->body + skipped, picture_size, key);
     PyObject *found = Py_BuildValue("(OnnKiny#)", made, begin, start + length, (unsigned long long)timestamp, codec, size,
                                     "", (Py_ssize_t)0);
     Py_DECREF(made);
     return found;
 }
 
-/* Whether the first `count` bytes of `data` are one whole masked text or binary message of no more than `max_bytes`. */
-static int one_message(const unsigned char *data, Py_ssize_t count, Py_ssize_t max_bytes, Message *came)
+/* Return whether the first `count` bytes are exactly one masked text or binary message of at most `max_bytes`. */
+static int one_message(const unsigned char *data, Py_ssize_t count, Py_ssize_t max_bytes, Message *received)
 {
     if (count < 2 + 4 || (data[0] != TEXT_FRAME && data[0] != BINARY_FRAME) || !(data[1] & MASKED))
         return 0;
@@ -563,22 +565,22 @@ static int one_message(const unsigned char *data, Py_ssize_t count, Py_ssize_t m
             return 0;
         size = big_endian(data + 2, (int)at - 2);
     }
-    /* All of it and nothing else: no sum that could overflow. */
+    /* Compared with what is there, because a sum could overflow. */
     if (size != (uint64_t)(count - at - 4) || (Py_ssize_t)size > max_bytes)
         return 0;
-    came->key = data + at;
-    came->body = data + at + 4;
-    came->size = (Py_ssize_t)size;
+    received->key = data + at;
+    received->body = data + at + 4;
+    received->size = (Py_ssize_t)size;
     return 1;
 }
 
 PyDoc_STRVAR(take_doc,
     "take(data, count, max_bytes, json_head, name, frame_id, now_ms)\n--\n\n"
-    "The first `count` bytes of `data` as one whole masked message that is a plain frame: a JSON object of type\n"
-    "\"video-frame\" whose data is base64, or the binary form, with this name or none.\n"
-    "Returns (wire, begin, end, timestamp, codec, size, more): the message for its viewers under `frame_id`, where in it\n"
-    "text or picture is, the codec or -1 for text, the size of what came, and the members that the protocol does not\n"
-    "name, each with a comma before it; None when the bytes are anything else.");
+    "Read the first `count` bytes of `data` as one complete masked message that is a plain frame: a JSON object of type\n"
+    "\"video-frame\" whose data is base64, or the binary form, with this stream name or none.\n"
+    "Returns (wire, begin, end, timestamp, codec, size, more): the message for viewers with `frame_id`, begin and end of\n"
+    "the text or picture in it, its timestamp in ms, the codec or -1 for text, the size of the received message, and the\n"
+    "members that the protocol does not name, each with a comma before it. None when the bytes are anything else.");
 
 static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
@@ -600,10 +602,10 @@ static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     Py_buffer view;
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    Message came;
+    Message received;
     PyObject *found = NULL;
-    if (stream.frame_id <= MAX_FRAME_ID && count <= view.len && one_message(view.buf, count, max_bytes, &came))
-        found = *(unsigned char *)view.buf == TEXT_FRAME ? take_text(&came, &stream) : take_binary(&came, &stream);
+    if (stream.frame_id <= MAX_FRAME_ID && count <= view.len && one_message(view.buf, count, max_bytes, &received))
+        found = *(unsigned char *)view.buf == TEXT_FRAME ? take_text(&received, &stream) : take_binary(&received, &stream);
     PyBuffer_Release(&view);
     if (found == NULL && !PyErr_Occurred())
         Py_RETURN_NONE;
@@ -612,7 +614,7 @@ static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
 
 PyDoc_STRVAR(message_doc,
     "message(head, frame_id, timestamp, text, begin, end, more)\n--\n\n"
-    "A WebSocket text frame, unmasked: head, frame_id, ',\"timestamp\":', timestamp, more, ',\"data\":\"',\n"
+    "Return an unmasked WebSocket text frame: head, frame_id, ',\"timestamp\":', timestamp, more, ',\"data\":\"',\n"
     "text[begin:end], '\"}'.");
 
 static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
@@ -644,7 +646,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_fastpath", "Plain frames, in and out (gateway/_fastpath.c).", 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_fastpath", "Reads and writes plain frames (gateway/_fastpath.c).", 0, methods, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__fastpath(void)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from watchout.common.bus.messages import StreamStatus
 from watchout.common.errors import ErrorCode
+
+
+class SocketPath(enum.StrEnum):
+    """The paths of WebSockets: publishers register on one, viewers subscribe on the other."""
+
+    REGISTER = "/streams/register"
+    SUBSCRIBE = "/streams/subscribe"
 
 
 @dataclass(frozen=True, slots=True)

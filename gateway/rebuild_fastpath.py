@@ -1,6 +1,6 @@
-"""For ``make dev``: builds the C module again when its source is newer, then becomes the command that it was given.
+"""Builds the C module again when its source is newer, then replaces itself with the given command; for ``make dev``.
 
-Nothing here runs in production, where the module is built when watchout is installed.
+It does not run in production, where the module is built when watchout is installed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ def is_source(_change: object, path: str) -> bool:
 
 
 def is_stale() -> bool:
-    """Whether the module is there, and older than its source."""
+    """Whether the module was built, from an older version of its source."""
     built = sorted(SOURCE.parent.glob("_fastpath.*.so"))
     return SOURCE.exists() and bool(built) and max(b.stat().st_mtime for b in built) < SOURCE.stat().st_mtime
 
 
 def rebuild() -> None:
-    """Build it when it is stale; says so, and that the former one is in use when it cannot be built."""
+    """Build the module if it is stale; prints that, and prints the compiler's output if the build fails."""
     if not is_stale():
         return
-    print("gateway/_fastpath.c has changed: it is built again", flush=True)
+    print("gateway/_fastpath.c has changed: building it", flush=True)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=SOURCE.parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     if done.returncode or is_stale():
-        print(done.stdout + "gateway/_fastpath.c cannot be built: the former build is in use", flush=True)
+        print(done.stdout + "gateway/_fastpath.c cannot be built: the former build stays in use", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""One WebSocket client: socket, handshake, frame reader, protocol, and the handler of its commands."""
+"""One WebSocket client: its socket, upgrade, frame reader, protocol state, and the handler of the commands."""

@@ -12,7 +12,7 @@ from watchout.gateway.hub.subscription import Subscription
 class ClientSocket(Viewer, PublisherSocket, Protocol):
     """The socket of one client; also the `Viewer` and the `PublisherSocket` that the hub delivers to.
 
-    `ClientHandler` calls it to reply, to pause reading while an answer of the store or the router is pending, and to
+    `ClientHandler` calls it to reply, to stop reading while a reply of the store or the router is pending, and to
     close.
     """
 
@@ -21,28 +21,28 @@ class ClientSocket(Viewer, PublisherSocket, Protocol):
         """Whether the close has begun: nothing more is sent to the client."""
 
     def send_message(self, message: bytes) -> None:
-        """Send a ready-made message, after those that still wait; closes a client whose queue is full."""
+        """Send a ready-made message, after those that still wait; closes a client whose outbound queue is full."""
 
-    def hold(self) -> None:
-        """Stop reading from the client until `resume`."""
+    def hold_messages(self) -> None:
+        """Stop reading, and hold back received messages until `resume_messages`."""
 
-    def resume(self) -> None:
-        """Process the messages received meanwhile and read on."""
+    def resume_messages(self) -> None:
+        """Process the messages that were held back, and read on."""
 
-    def trust(self) -> None:
+    def on_authenticated(self) -> None:
         """Raise the limits of an unauthenticated client to those of the settings."""
 
-    def drain(self) -> None:
-        """Write frames and messages that wait, as far as the kernel and the viewer's windows allow."""
+    def write_waiting(self) -> None:
+        """Write messages and frames that wait, as far as the kernel and the viewer's windows allow."""
 
-    async def drained(self) -> None:
-        """Wait until no message waits for this client, or the client is gone."""
+    async def wait_until_written(self) -> None:
+        """Wait until no message waits for this client, or the connection is lost."""
 
-    def drop(self, subscription: Subscription) -> None:
+    def discard_waiting(self, subscription: Subscription) -> None:
         """Discard the frame that waits for a subscription."""
 
-    def too_slow(self, why: str | None = None) -> None:
-        """Close with `SLOW_CONSUMER`; `why` is the text of the error message, None: the queue is full."""
+    def close_slow(self, reason: str | None = None) -> None:
+        """Close with `SLOW_CONSUMER`; `reason` is the error's text, None: the outbound queue is full."""
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Send the messages that wait, then a close frame with this code and reason."""

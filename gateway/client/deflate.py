@@ -1,7 +1,7 @@
-"""permessage-deflate (RFC 7692) as this server offers it, with a bound that the library leaves out.
+"""permessage-deflate (RFC 7692) with small memory per connection, and a check that the library lacks. Pure.
 
-After a deflate block that says it is the last, zlib keeps whatever follows and inflates it to nothing: no limit on the
-size of a message counts those bytes. Here they are a protocol error.
+After a deflate block that is marked as the last, zlib stores all further bytes without inflating them, so that no limit
+on the size of a message counts them. Here they are a protocol error.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPe
 from websockets.frames import Frame
 from websockets.typing import ExtensionParameter
 
-#: What may follow the last block of a message: an empty one, and the end that RFC 7692 section 7.2.2 puts there.
+#: Bytes that may follow the last block of a message: an empty block, and the tail of RFC 7692 section 7.2.2.
 AFTER_LAST_BLOCK_BYTES: Final = 64
 
 
 class Deflate(PerMessageDeflate):
-    """The extension of one connection."""
+    """The extension of one connection; the library calls it for each compressed frame."""
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Inflate a frame. Raises `ProtocolError`, and what the library raises."""
+        """Inflate a frame; raises `ProtocolError` for data after the last block, and what the library raises."""
         decoded = super().decode(frame, max_size=max_size)
-        decoder = getattr(self, "decoder", None)  # there is none between messages
+        decoder = getattr(self, "decoder", None)  # none between messages
         if decoder is not None and len(decoder.unused_data) > AFTER_LAST_BLOCK_BYTES:
-            raise ProtocolError("compressed data goes on after its last block")
+            raise ProtocolError("compressed data after the last block")
         return decoded
 
 
 class DeflateFactory(ServerPerMessageDeflateFactory):
-    """Negotiates it."""
+    """Negotiates the extension in a handshake; the library calls it for each offer of a client."""
 
     def process_request_params(
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
     ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
-        """What the server answers to an offer, and the extension. Raises what the library raises."""
+        """Return the parameters of the response to an offer, and the extension; raises what the library raises."""
         answer, agreed = super().process_request_params(params, accepted_extensions)
         return answer, Deflate(
             agreed.remote_no_context_takeover,
@@ -48,7 +48,8 @@ class DeflateFactory(ServerPerMessageDeflateFactory):
         )
 
 
-#: No context is kept between messages, and the window is small: memory per connection (RFC 7692 section 7.1).
+#: Extensions that are offered. No context between messages and a small window bound the memory of a connection
+#: (RFC 7692 section 7.1).
 EXTENSIONS: Final = (
     DeflateFactory(
         server_no_context_takeover=True,

@@ -1,4 +1,4 @@
-"""Reads what a client that has not authenticated says, and tells it what it said instead of `auth`. Pure."""
+"""Reads the first message of an unauthenticated client, and explains what is wrong when it is not `auth`. Pure."""
 
 from __future__ import annotations
 
@@ -14,49 +14,52 @@ MAX_AUTH_BYTES: Final = 16 * 1024
 
 _SEND_AUTH: Final = 'authenticate first: {"type":"auth","token":"…"}'
 _WHITE_SPACE: Final = b" \t\r\n"
+#: How errors name a JSON value that is not an object; any other is "a number".
 _KINDS: Final = {list: "a JSON array", str: "a JSON string", bool: "true or false", type(None): "null"}
 
 
 def read_token(data: bytes) -> str:
-    """Return the token of an `auth` text message, without the white space or `Bearer` around it.
+    """Return the token of an `auth` text message, without surrounding white space and `Bearer`.
 
-    Raises `ClientError`: `INVALID_MESSAGE` for an `auth` with a wrong field, `AUTH_REQUIRED` for everything else; its
-    text says what came. Raises `UnicodeDecodeError` for what is not UTF-8: the socket is then closed with 1007.
+    Raises:
+        ClientError: `INVALID_MESSAGE` for an `auth` with a wrong field, `AUTH_REQUIRED` for anything else; the text
+            describes the message, the caller sends it.
+        UnicodeDecodeError: The message is not UTF-8; the caller closes with 1007.
     """
     if len(data) > MAX_AUTH_BYTES:
-        data.decode("utf-8")  # broken text closes, however long
-        raise _required(f"this message has {len(data)} bytes, and an `auth` at most {MAX_AUTH_BYTES}")
+        data.decode("utf-8")  # invalid text closes, whatever its length
+        raise _required(f"this message has {len(data)} bytes, an `auth` has at most {MAX_AUTH_BYTES}")
     try:
         message = wire.parse_text(data)
     except ClientError as error:
-        what, is_auth = _describe(data)
+        description, is_auth = _describe(data)
         if is_auth:
             raise error
-        raise _required(what) from None
+        raise _required(description) from None
     if not isinstance(message, wire.Auth):
         raise _required(_describe(data)[0])
     return clean_token(message.token)
 
 
 def refuse_binary(data: bytes) -> ClientError:
-    """Return the error for a binary message that comes before authentication."""
-    came = "JSON came" if is_json(data) else "this message came"
-    return _required(f"{came} as a binary message (opcode 2), `auth` is a text message (opcode 1)")
+    """Return the error for a binary message before authentication."""
+    what = "this is JSON in" if is_json(data) else "this is"
+    return _required(f"{what} a binary message (opcode 2), `auth` is a text message (opcode 1)")
 
 
 def is_json(data: bytes) -> bool:
-    """Whether a binary message looks like a JSON object or array, which belongs into a text message."""
+    """Whether a binary message looks like a JSON object or array, which belongs in a text message."""
     return data[:64].lstrip(b"\xef\xbb\xbf" + _WHITE_SPACE)[:1] in (b"{", b"[")
 
 
-def _required(came: str) -> ClientError:
-    return ClientError(ErrorCode.AUTH_REQUIRED, f"{_SEND_AUTH}; {came}")
+def _required(description: str) -> ClientError:
+    return ClientError(ErrorCode.AUTH_REQUIRED, f"{_SEND_AUTH}; {description}")
 
 
 def _describe(data: bytes) -> tuple[str, bool]:
-    """What a text message is, as the end of a sentence, and whether it is meant as `auth`."""
+    """Return what a text message is, as the end of a sentence, and whether its `type` is `auth`."""
     if not data.strip(_WHITE_SPACE):
-        return "this message is empty, or longer than any that is looked at before `auth`", False
+        return "this message is empty, or longer than any that is read before `auth`", False
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -67,5 +70,5 @@ def _describe(data: bytes) -> tuple[str, bool]:
         return "this message has no `type`", False
     kind = value["type"]
     if not isinstance(kind, str):
-        return "the `type` of this message is no string", False
+        return "the `type` of this message is not a string", False
     return f"the `type` of this message is {kind[:40]!a}", kind == "auth"

@@ -1,10 +1,9 @@
-"""What a client sends, taken apart at the borders of WebSocket frames (RFC 6455 section 5.2). Pure.
+"""Splits a client's bytes into simple messages, and bytes for the websockets library (RFC 6455 section 5.2). Pure.
 
-A whole plain data frame (unfragmented, uncompressed, masked, within the size limit) of a client that is known is taken
-out ready, in one pass over its bytes: that is nearly all that a camera sends. One of a client that is not known yet
-and that is too long for such a one is passed over, and an empty message stands for it. Everything else is left to
-websockets' `ServerProtocol`, byte for byte and in order, which so sees a stream that is as valid or broken as the
-client's.
+A simple message is one unfragmented, uncompressed, masked data frame within the size limit: nearly all that publishers
+send. Those of authenticated clients are unmasked here, in one pass over their bytes. A simple message of an
+unauthenticated client that is over its limit is discarded, and an empty message stands for it. All other bytes go to
+the library's `ServerProtocol` unchanged and in order: it judges a broken stream as it would without this module.
 """
 
 from __future__ import annotations
@@ -20,82 +19,90 @@ try:
 except ImportError:  # an installation without its C part
     from websockets.utils import apply_mask
 
-#: Bytes that are read at once, shared by all connections: between two turns of the loop nothing is in it.
+#: Size of the read buffer that all connections share; it is empty between two callbacks of the event loop.
 SCRATCH_BYTES: Final = 256 * 1024
-#: A frame that is on its way has memory for this many bytes at first; it grows as the bytes come.
+#: First size of the memory for a frame that arrives in several reads; it grows with the bytes received.
 FIRST_BYTES: Final = 256 * 1024
-#: Bytes that are read of a stranger at once, and may have to be kept while an answer is awaited.
+#: Bytes read of an unauthenticated client at once, and possibly kept while a reply is pending.
 STRANGER_READ_BYTES: Final = 16 * 1024
 
 _FIN: Final = 0x80
+#: First byte of an unfragmented, uncompressed data frame, and its opcode.
 _WHOLE: Final = {_FIN | int(opcode): opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
 _MASKED: Final = 0x80
 _LENGTH: Final = 0x7F
+#: Bytes of the shortest and of the longest header of a masked frame.
 _SHORT_HEADER: Final = 2 + 4
 _LONGEST: Final = 2 + 8 + 4
 
 
 class FrameReader:
-    """The bytes of one client. Use: `buffer`, write into it, `received`, then `next` until it is None.
+    """Reads the bytes of one client; `WebSocket` has one per connection.
 
-    What `next` has not given by the end of the loop's turn has to be kept with `keep`: `scratch` is shared.
+    Use: let the transport write into `buffer`, then call `plain`, and after that `whole` (or `received`), until one
+    returns a message; otherwise call `next` until it returns None. Bytes that `next` has not returned when the callback
+    of the event loop ends must be kept with `keep`, because `scratch` is shared.
+
+    Args:
+        scratch: The read buffer that all connections share.
+        max_bytes: Largest payload of a simple message; the library refuses longer ones.
+        piece_bytes: Most bytes that `next` returns for the library at once.
+        longest_bytes: Largest payload over `max_bytes` that is discarded while the client is not `trusted`.
     """
 
     __slots__ = (
-        "_data", "_end", "_given", "_got", "_header", "_in_message", "_left", "_need", "_partial", "_pos", "_scratch",
-        "_skipped", "_spoilt", "longest_bytes", "max_bytes", "piece_bytes", "trusted",
+        "_broken", "_data", "_discarding", "_end", "_given", "_got", "_header", "_in_message", "_left", "_need",
+        "_partial", "_pos", "_scratch", "longest_bytes", "max_bytes", "piece_bytes", "trusted",
     )  # fmt: skip
 
     def __init__(self, scratch: memoryview, *, max_bytes: int, piece_bytes: int, longest_bytes: int = 0) -> None:
         self._scratch = scratch
-        #: Largest payload that is taken out; a longer one is the protocol's to refuse.
         self.max_bytes = max_bytes
-        #: Largest payload of a client that is not trusted that is passed over where it is over `max_bytes`.
         self.longest_bytes = longest_bytes
-        #: Most bytes that the protocol gets at once.
         self.piece_bytes = piece_bytes
-        #: Until then the protocol gets everything.
+        #: The client is authenticated: simple messages are taken here, not by the library.
         self.trusted = False
+        #: Bytes received and not returned: those of `_data` from `_pos` to `_end`.
         self._data: memoryview | None = None
         self._pos = self._end = 0
-        #: Beginning of a frame whose header is not whole yet.
+        #: Beginning of a frame whose header is incomplete.
         self._header = b""
-        #: Bytes of it that the protocol has already: the frame is not plain, whatever else it is.
+        #: Bytes of that header that the library has already, because the frame is not simple.
         self._given = 0
-        #: Bytes to come of a frame that is the protocol's.
+        #: Remaining bytes of a frame that goes to the library, or is discarded.
         self._left = 0
-        #: Whether they are passed over, and of what kind of message.
-        self._skipped: Opcode | None = None
-        #: A frame that will be taken out: its bytes so far, header included, and how many it has in all.
+        #: Type of the message whose remaining bytes are discarded; None: they go to the library.
+        self._discarding: Opcode | None = None
+        #: A simple message that arrives in several reads: its bytes, header included; `_got` of `_need` are there.
         self._partial: bytearray | None = None
         self._got = self._need = 0
         #: Between the first and the last frame of a fragmented message.
         self._in_message = False
-        #: The stream is broken, its borders are not known any more: the protocol has said so, or will.
-        self._spoilt = False
+        #: The stream violates RFC 6455: everything goes to the library, which will fail the connection.
+        self._broken = False
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def buffer(self) -> memoryview:
-        """Where the next bytes are to be written; not empty."""
+        """Return the memory for the next bytes; never empty."""
         partial, got = self._partial, self._got
         if partial is None or got == self._need:
             return self._scratch if self.trusted else self._scratch[:STRANGER_READ_BYTES]
         if got == len(partial):
-            self._partial = bytearray(min(self._need, 2 * got))  # a new one: the loop may still hold a view of the old
+            self._partial = bytearray(min(self._need, 2 * got))  # a new one: the loop may still have a view of the old
             self._partial[:got] = partial
             partial = self._partial
         return memoryview(partial)[got:]
 
     def received(self, count: int) -> None:
-        """So many bytes were written into `buffer`."""
+        """Take `count` bytes that were written into `buffer`."""
         if self._partial is not None and self._got < self._need:
             self._got += count
         else:
             self.add(self._scratch[:count])
 
     def add(self, data: memoryview) -> None:
-        """More bytes, that came another way; all before them must have been taken with `next` or kept."""
+        """Take bytes from elsewhere; those before them must have been returned by `next`, or kept."""
         if self._data is None:
             self._data, self._pos, self._end = data, 0, len(data)
         else:
@@ -103,22 +110,22 @@ class FrameReader:
             self._pos, self._end = 0, len(self._data)
 
     def keep(self) -> None:
-        """Copy what is left, before `scratch` is used by another client."""
+        """Copy the bytes not returned yet, before another client uses `scratch`."""
         if self._data is not None:
             self._data = memoryview(bytes(self._data[self._pos : self._end]))
             self._pos, self._end = 0, len(self._data)
 
     def close(self) -> None:
-        """No more bytes come: let go of what is held."""
+        """Discard all bytes, because the connection ends."""
         self._data = self._partial = None
         self._header = b""
         self._got = self._need = self._left = 0
-        self._skipped = None
+        self._discarding = None
 
     def plain(self, count: int, json_head: bytes, name: bytes, frame_id: int, now_ms: int) -> fastpath.Taken | None:
-        """So many bytes were written into `buffer`; they are, or complete, just one plain frame: see `plain.Take`.
+        """Return the plain frame that the last `count` bytes in `buffer` are, or complete; None: call `whole` next.
 
-        None: ask `whole`.
+        The further arguments and the result are those of `fastpath.Take`.
         """
         if (
             fastpath.take is None
@@ -127,7 +134,7 @@ class FrameReader:
             or self._header
             or not self.trusted
             or self._in_message
-            or self._spoilt
+            or self._broken
         ):
             return None
         partial = self._partial
@@ -142,9 +149,10 @@ class FrameReader:
         return found
 
     def whole(self, count: int) -> tuple[Opcode, bytes] | None:
-        """So many bytes were written into `buffer`, and they are just one whole message: the usual case, at its price.
+        """Return type and payload of the one simple message that the last `count` bytes in `buffer` are.
 
-        None: they are something else, ask `next`.
+        None when they are anything else: they are then taken as with `received`, and `next` returns them. This saves
+        the general way for what nearly every read of a client without `fastpath` is.
         """
         if (
             self._data is None
@@ -153,7 +161,7 @@ class FrameReader:
             and not self._header
             and self.trusted
             and not self._in_message
-            and not self._spoilt
+            and not self._broken
             and count > _LONGEST
         ):
             data = self._scratch
@@ -176,30 +184,30 @@ class FrameReader:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are bytes that `next` has not looked at."""
+        """Whether `next` has bytes to process."""
         return self._data is not None or (self._partial is not None and self._got == self._need)
 
     @property
     def held_bytes(self) -> int:
-        """What is kept here for this client alone."""
+        """Bytes of memory held for this client alone."""
         kept = self._end - self._pos if self._data is not None else 0
         return kept + len(self._partial or b"") + len(self._header)
 
     @property
     def unfinished(self) -> bool:
-        """Whether the client has begun a frame and not ended it."""
+        """Whether a frame has begun and not ended."""
         return self._partial is not None or self._left > 0 or bool(self._header)
 
     def next(self) -> tuple[Opcode | None, bytes] | None:
-        """A whole message with its opcode, or None and bytes for the protocol; None when there is nothing more now."""
+        """Return type and payload of a message, or None and bytes for the library; None when more bytes are needed."""
         if self._partial is not None:
             return self._finish(self._partial)
         if self._data is None:
             return None
-        if self._skipped is not None:
-            return self._pass_over(self._skipped)
-        if self._left or self._spoilt:
-            return self._for_protocol()
+        if self._discarding is not None:
+            return self._discard(self._discarding)
+        if self._left or self._broken:
+            return self._for_library()
         data, pos = self._data, self._pos
         if not self._header and self._end - pos >= _LONGEST:
             opcode = _WHOLE.get(data[pos])
@@ -218,7 +226,7 @@ class FrameReader:
         return self._begin()
 
     def _take(self, opcode: Opcode, at: int, length: int) -> tuple[Opcode, bytes] | None:
-        """A frame that is taken out, whose mask begins at `at`: now, or when it is whole."""
+        """Return a simple message whose mask begins at `at`, or keep what is there of it and return None."""
         assert self._data is not None
         data, begin = self._data, at + 4
         end = begin + length
@@ -234,6 +242,7 @@ class FrameReader:
         return None
 
     def _finish(self, partial: bytearray) -> tuple[Opcode, bytes] | None:
+        """Return the message that arrived in several reads, None while it is incomplete."""
         if self._got < self._need:
             return None
         self._partial = None
@@ -242,7 +251,7 @@ class FrameReader:
         return _WHOLE[partial[0]], apply_mask(whole[at + 4 :], bytes(whole[at : at + 4]))
 
     def _begin(self) -> tuple[Opcode | None, bytes] | None:
-        """The next frame, whatever it is; its header may come in pieces, and be wrong before it is whole."""
+        """Begin with the next frame of any kind; its header may be incomplete, and invalid nevertheless."""
         assert self._data is not None
         held, given = self._header, self._given
         header = held + bytes(self._data[self._pos : min(self._end, self._pos + _LONGEST)])
@@ -252,8 +261,8 @@ class FrameReader:
         data_message = opcode is not None and not self._in_message and not given
         ours = data_message and self.trusted
         too_long = data_message and not self.trusted and self.max_bytes < length <= self.longest_bytes
-        self._spoilt = not second & _MASKED or (length > self.max_bytes and not too_long)
-        if len(header) < size and not self._spoilt:
+        self._broken = not second & _MASKED or (length > self.max_bytes and not too_long)
+        if len(header) < size and not self._broken:
             self._advance(self._end)
             self._header = header
             if ours or len(header) < 2 or (data_message and self.longest_bytes):
@@ -261,33 +270,34 @@ class FrameReader:
             self._given = len(header)
             return None, header[given:]
         self._header, self._given = b"", 0
-        if ours and opcode is not None and not self._spoilt:
-            if held:  # rare: the border of two reads went through the header
+        if ours and opcode is not None and not self._broken:
+            if held:  # rare: the header arrived in two reads
                 self._data = memoryview(held + bytes(self._data[self._pos : self._end]))
                 self._pos, self._end = 0, len(self._data)
             return self._take(opcode, self._pos + size - 4, length)
-        if too_long and opcode is not None and not self._spoilt:
-            self._left, self._skipped = size + length - len(held), opcode
-            return self._pass_over(opcode)
-        if header[0] & 0x0F < 8:  # no control frame
+        if too_long and opcode is not None and not self._broken:
+            self._left, self._discarding = size + length - len(held), opcode
+            return self._discard(opcode)
+        if header[0] & 0x0F < 8:  # not a control frame
             self._in_message = not header[0] & _FIN
         self._left = size + length - len(held)
-        return (None, held[given:]) if held[given:] else self._for_protocol()
+        return (None, held[given:]) if held[given:] else self._for_library()
 
-    def _pass_over(self, opcode: Opcode) -> tuple[Opcode, bytes] | None:
-        """Let go of what came of a message that is not looked at; an empty one when it has ended."""
+    def _discard(self, opcode: Opcode) -> tuple[Opcode, bytes] | None:
+        """Discard bytes of a message over the limit; return an empty message in its place when it has ended."""
         count = min(self._left, self._end - self._pos)
         self._left -= count
         self._advance(self._pos + count)
         if self._left:
             return None
-        self._skipped = None
+        self._discarding = None
         return opcode, b""
 
-    def _for_protocol(self) -> tuple[None, bytes] | None:
+    def _for_library(self) -> tuple[None, bytes] | None:
+        """Return the next piece for the library, within the current frame."""
         assert self._data is not None
         size = min(self.piece_bytes, self._end - self._pos)
-        if not self._spoilt:
+        if not self._broken:
             size = min(size, self._left)
             self._left -= size
         pos = self._pos
@@ -303,7 +313,7 @@ class FrameReader:
 
 
 def _header_of(header: bytes) -> tuple[int, int]:
-    """How many bytes this header has, mask included, and the length that it says, 0 while that is not whole."""
+    """Return the size of a header, mask included, and the payload length that it states, 0 while that is incomplete."""
     short = header[1] & _LENGTH if len(header) > 1 else 0
     more = {126: 2, 127: 8}.get(short, 0)
     if not more:

@@ -1,7 +1,7 @@
-"""Reads a WebSocket handshake in each form that RFC 9110, 9112 and 6455 allow, and writes it in one form. Pure.
+"""Rewrites the head of a WebSocket handshake in the one form that the websockets library reads. Pure.
 
-What the RFCs forbid is refused with the header that is wrong. The head must have passed
-`gateway.listen.head.check_head`.
+RFC 9110, 9112 and 6455 allow several forms of the request target and of headers. What they forbid is refused, with the
+name of the wrong header. The head must have passed `gateway.listen.head.check_head`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 from websockets.exceptions import InvalidHeaderFormat
 from websockets.headers import parse_extension
 
-from watchout.gateway.client.protocol import Path
+from watchout.gateway.model import SocketPath
 
-#: Longest line of a header that is handed on to the library, in bytes; its own limit is 8192.
+#: Longest header line that is passed to the library, in bytes; the library's own limit is 8192.
 MAX_LINE_BYTES: Final = 8000
 
-#: Headers that somebody here looks at. All others are dropped.
+#: Headers that are read later. All others are left out, besides those of the handshake itself.
 _KEPT: Final = frozenset(
     {
         "authorization", "cookie", "origin", "sec-websocket-extensions", "x-forwarded-host", "x-forwarded-port",
@@ -33,7 +33,7 @@ _KEPT: Final = frozenset(
 _REQUEST_LINE: Final = re.compile(rb"GET ([\x21-\x7e]+) HTTP/1\.1\r\n")
 _ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://(?P<host>[^/?#@\\]+)(?P<rest>[/?].*)?", re.IGNORECASE | re.DOTALL)
 _ESCAPE: Final = re.compile(r"%([0-9a-fA-F]{2})")
-#: Escapes of these mean the character itself (RFC 3986 section 6.2.2.2).
+#: Characters whose escape means the character itself (RFC 3986 section 6.2.2.2).
 _UNRESERVED: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _KEY_BYTES: Final = 16
@@ -41,7 +41,10 @@ _VERSION: Final = "13"
 
 
 class HandshakeFault(Exception):
-    """A handshake that is refused, with the HTTP status; the text is for the client and quotes nothing that it sent."""
+    """A handshake that is refused; raised by `one_form`.
+
+    The caller sends an HTTP error with `status`, `code` and the text, which quotes nothing of the request, and closes.
+    """
 
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         self.status = status
@@ -54,16 +57,20 @@ class HandshakeFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The target of a request: path without needless escapes, query, and the host where the target names one."""
+class RequestTarget:
+    """The target of a request (RFC 9112 section 3.2), as `read_target` returns it.
+
+    `path` has no escapes that mean the character itself; `query` is "" when there is none; `host` is None unless the
+    target is an absolute URL.
+    """
 
     path: str
     query: str
     host: str | None = None
 
 
-def read_target(target: str) -> Target | None:
-    """Read a request target in origin-form or absolute-form (RFC 9112 section 3.2), None when it is neither."""
+def read_target(target: str) -> RequestTarget | None:
+    """Return a request target in origin-form or absolute-form (RFC 9112 section 3.2); None when it is neither."""
     host = None
     if (match := _ABSOLUTE.fullmatch(target)) is not None:
         host, rest = match["host"], match["rest"] or "/"
@@ -71,38 +78,38 @@ def read_target(target: str) -> Target | None:
     if not target.startswith("/"):
         return None
     path, _, query = target.partition("?")
-    return Target(_ESCAPE.sub(_fastpath, path), query, host)
+    return RequestTarget(_ESCAPE.sub(_unescape, path), query, host)
 
 
 def values_of(head: bytes, name: str) -> list[str]:
-    """Return the values of a header in a whole head, one for each line of it."""
+    """Return the values of a header in a complete head, one for each line with its name; white space is stripped."""
     found = re.findall(rb"\r\n%b:([^\r\n]*)" % re.escape(name.encode()), head, re.IGNORECASE)
     return [value.decode("latin-1").strip(" \t") for value in found]
 
 
 def is_upgrade(head: bytes) -> bool:
-    """Whether a request's head asks for a WebSocket on one of our paths."""
+    """Whether a complete head is a request for a WebSocket on one of the gateway's paths."""
     line = _REQUEST_LINE.match(head)
-    if line is None or (target := read_target(line[1].decode("ascii"))) is None or target.path not in set(Path):
+    if line is None or (target := read_target(line[1].decode("ascii"))) is None or target.path not in set(SocketPath):
         return False
     return names_websocket(values_of(head, "upgrade"))
 
 
 def names_websocket(upgrade: Sequence[str]) -> bool:
-    """Whether the values of `Upgrade` headers, one for each line, have `websocket` among them."""
+    """Whether the values of `Upgrade` headers, one for each line, contain `websocket`."""
     return any(each.lower() == "websocket" for each in _elements(upgrade))
 
 
 def one_form(head: bytes, cookies: Sequence[str]) -> bytes:
-    """Return the head of a handshake (`is_upgrade`) in the one form that the library reads. Raises `HandshakeFault`.
+    """Return a head for which `is_upgrade` is true in the form that the library reads. Raises `HandshakeFault`.
 
-    Kept are the headers that are looked at; of cookies that are too long for the library, only those of the names in
-    `cookies`.
+    Only headers that are read later are kept. Of a `Cookie` line that is too long for the library, only the cookies
+    named in `cookies` are kept.
     """
     line = _REQUEST_LINE.match(head)
     target = None if line is None else read_target(line[1].decode("ascii"))
     if target is None:
-        raise HandshakeFault("the target of a WebSocket request is a path or an http URL")
+        raise HandshakeFault("the target of a WebSocket request must be a path or an http URL")
     _check_body(head)
     key = _checked_key(head)
     hosts = [target.host] if target.host is not None else values_of(head, "host")
@@ -124,7 +131,8 @@ def one_form(head: bytes, cookies: Sequence[str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _fastpath(escape: re.Match[str]) -> str:
+def _unescape(escape: re.Match[str]) -> str:
+    """Return the character of an escape that is not needed, else the escape itself."""
     character = chr(int(escape[1], 16))
     return character if character in _UNRESERVED else escape[0]
 
@@ -135,7 +143,7 @@ def _fields(head: bytes) -> list[tuple[str, str]]:
 
 
 def _elements(values: Sequence[str]) -> list[str]:
-    """The elements of a list in one or more lines (RFC 9110 section 5.6.1); empty ones count for nothing."""
+    """Return the elements of a list header with one or more lines (RFC 9110 section 5.6.1), without empty ones."""
     found = (each.strip(" \t") for value in values for each in value.split(","))
     return [each for each in found if each]
 
@@ -149,13 +157,13 @@ def _check_body(head: bytes) -> None:
 
 def _checked_key(head: bytes) -> str:
     if not any(each.lower() == "upgrade" for each in _elements(values_of(head, "connection"))):
-        text = "no `Connection: Upgrade` came; a proxy in between may have dropped it"
+        text = "no `Connection: Upgrade` header; a proxy in between may have removed it"
         raise HandshakeFault(text, HTTPStatus.UPGRADE_REQUIRED)
     versions = values_of(head, "sec-websocket-version")
     if len(versions) != 1:
         raise HandshakeFault(f"expected one Sec-WebSocket-Version header, got {len(versions)}")
     if versions[0] != _VERSION:
-        raise HandshakeFault(f"only Sec-WebSocket-Version {_VERSION} is spoken here", HTTPStatus.UPGRADE_REQUIRED)
+        raise HandshakeFault(f"only Sec-WebSocket-Version {_VERSION} is supported", HTTPStatus.UPGRADE_REQUIRED)
     keys = values_of(head, "sec-websocket-key")
     if len(keys) != 1:
         raise HandshakeFault(f"expected one Sec-WebSocket-Key header, got {len(keys)}")
@@ -176,22 +184,23 @@ def _subprotocols(values: Sequence[str]) -> list[str]:
 
 
 def _is_extensions(value: str) -> bool:
-    """Whether extensions are offered; False for a line that holds nothing."""
+    """Whether a `Sec-WebSocket-Extensions` line offers any; False for an empty one. Raises `HandshakeFault`."""
     if not value.strip(", \t"):
         return False
     try:
         parse_extension(value)
     except InvalidHeaderFormat:
-        raise HandshakeFault("Sec-WebSocket-Extensions cannot be read (RFC 6455 section 9.1)") from None
+        raise HandshakeFault("Sec-WebSocket-Extensions is malformed (RFC 6455 section 9.1)") from None
     return True
 
 
 def _only(value: str, names: Sequence[str]) -> str:
+    """Return the cookies of these names in a `Cookie` value, without very long ones."""
     pairs = [pair for pair in value.split(";") if pair.partition("=")[0].strip(" \t") in names]
     return ";".join(pair for pair in pairs if len(pair) < MAX_LINE_BYTES // 2)
 
 
-def path_and_query(target: str) -> tuple[Path, str]:
-    """Return the path and the query of a target in the form of `one_form`."""
+def path_and_query(target: str) -> tuple[SocketPath, str]:
+    """Return path and query of a target that `one_form` has written."""
     url = urlsplit(target)
-    return Path(url.path), url.query
+    return SocketPath(url.path), url.query

@@ -1,343 +1,186 @@
-"""One WebSocket: the bytes of a socket on one side, a `ClientProtocol` on the other. Decides nothing.
+"""One WebSocket: the bytes of a connection on one side, messages for its `ClientHandler` on the other.
 
-The protocol is websockets' sans-I/O `ServerProtocol`; only its receiving side and its control frames are used. What
-goes to clients is written ready-made, one buffer for all viewers (`gateway.wire`).
+It uses the receiving side and the control frames of websockets' sans-I/O `ServerProtocol`. Messages to clients are
+written ready-made, as one buffer for all viewers (`gateway.wire`); rules about messages are in `client.protocol`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.http11 import Request
-from websockets.protocol import OPEN, SEND_EOF
+from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
-from watchout.common import log, metric_names
-from watchout.common.clock import now_ms
+from watchout.common import metric_names
 from watchout.common.errors import CloseCode
-from watchout.common.media.frames import Frame, FrameFault
-from watchout.gateway import wire
 from watchout.gateway.client.deflate import EXTENSIONS
 from watchout.gateway.client.frame_reader import FrameReader
 from watchout.gateway.client.handler import ClientHandler
-from watchout.gateway.client.handshake import HandshakeFault, one_form, path_and_query
-from watchout.gateway.client.protocol import ClientProtocol
+from watchout.gateway.client.handshake import HandshakeFault, one_form
+from watchout.gateway.client.message_assembler import MessageAssembler, TooManyFragments
+from watchout.gateway.client.socket_writer import SocketWriter
 from watchout.gateway.client.unfinished import FREE_BYTES
+from watchout.gateway.client.upgrade import NO_HANDSHAKE, UpgradeRefused, accept_upgrade, first_subprotocol, refusal
 from watchout.gateway.closed_transport import CLOSED_TRANSPORT
 from watchout.gateway.context import Context
-from watchout.gateway.error_response import SERVER, error_response
-from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
-from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
-from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, limit_kernel_buffers, shares_writes
+from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, limit_kernel_buffers
 from watchout.gateway.progress import OVER_S, TransferProgress
 from watchout.gateway.quotas import ConnectionSlot
-from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
 from watchout.identity.credentials import SECURE_PREFIX
 
-#: Largest message of a client that has not authenticated that is looked at.
+#: Largest message of an unauthenticated client that is processed, in bytes.
 STRANGER_BYTES: Final = 64 * 1024
-#: A longer one up to this size that comes whole and uncompressed is passed over, and nothing of it is kept: a camera
-#: that sends a frame before its `auth` is told so and stays.
+#: A longer message of an unauthenticated client, up to this size, is discarded as it arrives when it is uncompressed
+#: and unfragmented: a publisher that sends a frame before its `auth` gets an error and stays connected.
 STRANGER_LONGEST_BYTES: Final = 1 << 20
-#: What zlib keeps of an unfinished compressed message, with a window of 32 KiB.
+#: Memory of zlib for an unfinished compressed message, with a window of 32 KiB.
 INFLATER_BYTES: Final = 44 * 1024
-#: Bytes that the protocol gets at once: of a stranger, and of somebody known, from whom they are compressed mostly and
-#: may be a thousand times as long as they look.
+#: Bytes passed to the library at once: of an unauthenticated client, and of an authenticated one. The latter are mostly
+#: compressed, and may inflate to a thousand times their size.
 STRANGER_PIECE_BYTES: Final = 512
 PIECE_BYTES: Final = 8192
-#: First byte of a pong frame.
-PONG_BYTE: Final = 0x8A
-#: After a close was sent, the peer has this long to answer it.
+#: Seconds that the peer has to answer a close frame before the connection is dropped.
 CLOSE_TIMEOUT_S: Final = 3.0
-#: Most fragments of one message (the flaw of CVE-2026-48779: a fragment costs more than its bytes).
-MAX_FRAGMENTS: Final = 131_072
-#: So many fragments count as one message for the rates.
-FRAGMENTS_A_MESSAGE: Final = 16
 
-_NO_HANDSHAKE: Final = "not a WebSocket handshake that can be accepted (RFC 6455)"
 _PING: Final = b"\x89\x00"
 
-_log = log.get("gateway.client.socket")
 
+class WebSocket(SocketWriter, asyncio.BufferedProtocol):
+    """The socket of one client, from its upgrade request until the connection is lost.
 
-class WebSocket(asyncio.BufferedProtocol):
-    """One client's socket, from the handshake on. `place` is what it takes of the limits of connections."""
+    Made by `ConnectionDispatcher`, which has read the head of the request; the event loop calls it from then on. While
+    the handler waits for a reply, received messages are held back and reading is paused.
+
+    Args:
+        context: What the gateway's connections share.
+        slot: How the connection counts in the limits; one that exceeds a limit is closed after the upgrade.
+    """
 
     __slots__ = (
         "_aborter",
-        "_assembling",
-        "_assembling_opcode",
-        "_context",
+        "_assembler",
         "_deaf",
-        "_drained",
         "_feed_due",
-        "_fragments",
         "_frame_reader",
-        "_full",
         "_handler",
-        "_heard_eof",
-        "_held",
+        "_held_bytes",
         "_inbox",
-        "_late_pong",
-        "_loop",
-        "_lost",
-        "_outbound_queue",
+        "_limit",
+        "_peer_ended",
         "_pinged_at",
-        "_place",
         "_protocol",
         "_received",
-        "_shaking",
-        "_transport",
+        "_slot",
         "_unfinished",
-        "_window_timer",
-        "_wrote_eof",
-        "closing",
-        "heard_at",
+        "_upgrading",
+        "received_at",
     )  # fmt: skip
 
-    def __init__(self, context: Context, place: ConnectionSlot) -> None:
-        self._context = context
-        self._place = place
-        self._full = place.reached
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, context: Context, slot: ConnectionSlot) -> None:
+        super().__init__(context)
+        self._slot = slot
+        self._limit = slot.reached
         max_bytes = min(STRANGER_BYTES, context.settings.max_message_bytes)
-        self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes, select_subprotocol=_first)
-        self._outbound_queue = OutboundQueue(context.settings, self._encode_late, context.waiting_frames)
-        self._transport: asyncio.Transport
+        self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes, select_subprotocol=first_subprotocol)
+        #: None before the upgrade was accepted, and after the connection is lost.
         self._handler: ClientHandler | None = None
-        #: The fragments of a message so far; the first alone as it came, because a copy of it may be large.
-        self._assembling: bytearray | bytes | None = None
-        self._assembling_opcode = Opcode.TEXT
-        self._fragments = 0
+        self._assembler = MessageAssembler()
+        #: Messages that are held back; None: none ever was.
         self._inbox: deque[tuple[Opcode, bytes]] | None = None
-        self._window_timer: asyncio.TimerHandle | None = None
+        #: Drops the connection when the peer does not answer the close.
         self._aborter: asyncio.TimerHandle | None = None
-        #: From now on nothing is written but what ends the connection.
-        self.closing = False
-        self._lost = self._heard_eof = self._wrote_eof = self._shaking = False
-        #: Had too much unfinished: what comes is not looked at.
+        self._peer_ended = self._upgrading = False
+        #: Received bytes are discarded, because the client had too much unfinished.
         self._deaf = False
-        #: Bytes that count against `context.unfinished`.
-        self._held = 0
+        #: Bytes that count in `context.unfinished`.
+        self._held_bytes = 0
         self._frame_reader = FrameReader(
             context.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES,
             longest_bytes=min(STRANGER_LONGEST_BYTES, context.settings.max_message_bytes),
         )  # fmt: skip
+        #: A call of `_feed` is due in a later turn (`context.turns`).
         self._feed_due = False
-        self._late_pong = b""
+        #: Progress of the message that is unfinished now.
         self._unfinished: TransferProgress | None = None
+        #: Bytes received so far, control frames not counted: what `_unfinished` measures.
         self._received = 0
-        self._drained: asyncio.Future[None] | None = None
-        self.heard_at = self._pinged_at = self._loop.time()
+        #: When bytes were received last, and when a ping was sent last; the loop's time in seconds.
+        self.received_at = self._pinged_at = self._loop.time()
 
     # ── asyncio.Protocol ─────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over the connection from the listener."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
+        """Take over the connection from the dispatcher."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's classes do not inherit from asyncio's
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         limit_kernel_buffers(self._transport)
         self._context.sockets.add(self)
 
-    def head_received(self, head: bytes) -> None:
-        """The head of the handshake, which the listener has read."""
+    def receive_head(self, head: bytes) -> None:
+        """Process the head of the upgrade request, which the dispatcher has read and checked."""
         name = self._context.settings.session_cookie
         try:
             self._protocol.receive_data(one_form(head, (name, SECURE_PREFIX + name)))
         except HandshakeFault as fault:
             self._refuse(fault.status, fault.code, str(fault))
             return
-        self._pump()
+        self._process_events()
 
-    def more_received(self, data: bytes) -> None:
-        """What the listener has read beyond the head: it is heard after the handshake."""
+    def receive_rest(self, data: bytes) -> None:
+        """Keep bytes that the dispatcher has read after the head; they are processed after the upgrade."""
         self._frame_reader.add(memoryview(data))
 
-    # ── asyncio.BufferedProtocol ─────────────────────────────────────────────────────────────────────────────────
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Where the next bytes go."""
-        return self._frame_reader.buffer()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Bytes came."""
-        self.heard_at = self._loop.time()
-        if self._wrote_eof or self._deaf:
-            return
-        self._received += nbytes
-        intake, handler = self._frame_reader, self._handler
-        if (
-            handler is not None
-            and (camera := handler.publication) is not None
-            and not self.closing
-            and handler.hear_plain(intake, nbytes, camera, self.heard_at)
-        ):
-            self._unfinished = None
-        elif (whole := intake.whole(nbytes)) is not None:
-            self._unfinished = None
-            self._message(*whole)
-        elif self._shaking or self._inbox or self._feed_due:  # bounded: reading is paused
-            intake.keep()
-        elif self._handler is not None and self._context.turns.is_over:
-            intake.keep()
-            self.hold()
-            self._feed_soon()
-        else:
-            self._feed()
-        if self._held or intake.unfinished or intake.waiting or self._assembling is not None:
-            self._account()
-
-    def _account(self) -> None:
-        """Count what this client has begun and not finished; somebody who has too much gives way."""
-        held = (
-            self._frame_reader.held_bytes
-            + len(self._protocol.reader.buffer)
-            + sum(len(d) for _, d in self._inbox or ())
-        )
-        if self._assembling is not None:
-            held += len(self._assembling) + (INFLATER_BYTES if self._protocol.extensions else 0)
-        held = held if held > FREE_BYTES and not self._lost else 0
-        if held != self._held:
-            self._held = held
-            identity = self._handler.session.identity if self._handler is not None else None
-            self._context.unfinished.hold(self, None if identity is None else identity.user_id, held)
-
-    def give_way(self) -> None:
-        """Too much is unfinished, and this client has the most of it: let go of that, and let it come back."""
-        self._held = 0
-        self.close(CloseCode.TRY_LATER, "too much is unfinished here, try again")
-        self._deaf = True
-        self._assembling = self._inbox = None
-        self._frame_reader.close()
-        self._protocol.parser.close()
-        self._protocol.reader.buffer.clear()
-        self._protocol.extensions = []
-
-    def _feed(self) -> None:
-        """Hand on what came, for a while: frames of six bytes, or compressed ones, may cost more than they look."""
-        intake, turns = self._frame_reader, self._context.turns
-        while (item := intake.next()) is not None:
-            opcode, data = item
-            if opcode is None:
-                self._protocol.receive_data(data)
-                self._pump()
-            else:
-                self._unfinished = None
-                self._message(opcode, data)
-            if self._wrote_eof:
-                return
-            if intake.waiting:
-                waits = self._inbox or self._awaits()
-                if waits or turns.is_over:
-                    intake.keep()
-                    self.hold()
-                    if not waits:
-                        self._feed_soon()
-                    return
-        if intake.unfinished or self._assembling is not None:
-            if self._unfinished is None:
-                self._unfinished = TransferProgress(OVER_S, self._received, self.heard_at)
-        else:
-            self._unfinished = None
-
-    def _awaits(self) -> bool:
-        """Whether an answer is awaited, after which the client may be trusted with more."""
-        return self._handler is not None and self._handler.session.waiting is not None
-
-    def _feed_soon(self) -> None:
-        if not self._feed_due:
-            self._feed_due = True
-            identity = self._handler.session.identity if self._handler is not None else None
-            self._context.turns.ask(None if identity is None else identity.user_id, self._fed)
-
-    def _fed(self) -> None:
-        self._feed_due = False
-        if not self._lost and not self._heard_eof and not self._deaf:
-            self._feed()
-            self.resume()
-            if self._held or self._frame_reader.unfinished:
-                self._account()
-
     def eof_received(self) -> bool:
-        """The peer will send no more."""
-        self._ending()  # before the protocol's own end of stream: nothing may be written after it
+        """Handle the end of the peer's bytes; False lets the transport close."""
+        self._begin_close()  # before the library's end of stream: nothing may be written after it
         if self._handler is not None and not self._deaf:
-            self._heard_eof = True
+            self._peer_ended = True
             self._protocol.receive_eof()
-            self._pump()
+            self._process_events()
         return False
 
     def pause_writing(self) -> None:
-        """The kernel takes no more for now."""
-        self._outbound_queue.blocked = True
+        """Queue frames and messages from now on: the kernel takes no more."""
+        self._block()
         if self._handler is not None:
-            for subscription in self._handler.session.subscriptions():
-                self._context.hub.delivery.stop_direct_writes(subscription)
-        self._count_kept()
-
-    def _count_kept(self) -> None:
-        """Count what the transport keeps for this client, which it has not taken."""
-        identity = self._handler.session.identity if self._handler is not None else None
-        size, body = self._transport.get_write_buffer_size(), self._context.hub.delivery.writing
-        if not size or identity is None or self.closing:
-            return
-        if body is not None and shares_writes(self._transport, self._loop):
-            self._context.waiting_frames.hold(self, identity.user_id, body, len(body))
-        else:
-            self._context.waiting_frames.hold(self, identity.user_id, self, size)
-
-    def on_frame_evicted(self) -> None:
-        """The frame of which this client has taken a part gives way to those of others: end it, to come back."""
-        if not self._lost:
-            self._context.metrics.count(metric_names.CLOSED_SLOW)
-            _log.info("viewer closed, it did not take its frame, and too many wait")
-            self._transport.abort()  # nothing can be said in the middle of a frame
-
-    def resume_writing(self) -> None:
-        """The kernel took what there was."""
-        self._outbound_queue.blocked = False
-        self._context.waiting_frames.release(self)
-        if self._late_pong and not self.closing:
-            self._transport.write(self._late_pong)
-        self._late_pong = b""
-        self.drain()
+            self._handler.on_writing_paused()
+        self._count_transport_bytes()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The connection is gone."""
+        """Release everything that the connection holds."""
         if self._lost:
             return
         self._lost = self.closing = True
         self._context.sockets.discard(self)
         if self._context.draining and not self._context.sockets:
             self._context.all_gone.set()
-        self._place.release()
+        self._slot.release()
         self._context.unfinished.release(self)
         self._context.waiting_frames.release(self)
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
-        self._tell_drained()
+        self._set_written()
         if self._handler is not None:
-            self._handler.gone()
-        self._inbox = self._assembling = None
-        self._let_go()
+            self._handler.on_connection_lost()
+        self._inbox = None
+        self._assembler.clear()
+        self._break_cycles()
 
-    def _let_go(self) -> None:
-        """Break the circles of references around this socket, so that its memory is free now and not at a garbage
-        collection: the conversation, the lanes and a TLS transport point back here, and the protocol's generator at
-        the protocol.
+    def _break_cycles(self) -> None:
+        """Break the reference cycles around this socket, so that its memory is freed now and not by the collector.
+
+        Handler, outbound queue and TLS transport refer to this socket; the library's generator refers to its protocol.
         """
         protocol = self._protocol
         protocol.parser.close()
-        vars(protocol).pop("select_subprotocol", None)  # a bound method of its own
+        vars(protocol).pop("select_subprotocol", None)  # a bound method of the protocol
         for error in (protocol.parser_exc, protocol.handshake_exc):
             if error is not None:
                 error.__traceback__ = error.__context__ = error.__cause__ = None
@@ -346,318 +189,307 @@ class WebSocket(asyncio.BufferedProtocol):
         self._handler = None
         self._transport = CLOSED_TRANSPORT
 
-    # ── handshake ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── asyncio.BufferedProtocol ─────────────────────────────────────────────────────────────────────────────────
 
-    def _pump(self) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Return the memory that the next bytes are read into."""
+        return self._frame_reader.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Process `nbytes` that were read into the buffer: at once if they are one whole message, else in turns."""
+        self.received_at = self._loop.time()
+        if self._wrote_eof or self._deaf:
+            return
+        self._received += nbytes
+        reader, handler = self._frame_reader, self._handler
+        if (
+            handler is not None
+            and (publication := handler.publication) is not None
+            and not self.closing
+            and handler.receive_plain(reader, nbytes, publication, self.received_at)
+        ):
+            self._unfinished = None
+        elif (whole := reader.whole(nbytes)) is not None:
+            self._unfinished = None
+            self._receive_message(*whole)
+        elif self._upgrading or self._inbox or self._feed_due:  # bounded: reading is paused
+            reader.keep()
+        elif self._handler is not None and self._context.turns.is_over:
+            reader.keep()
+            self.hold_messages()
+            self._feed_later()
+        else:
+            self._feed()
+        if self._held_bytes or reader.unfinished or reader.waiting or self._assembler.is_open:
+            self._count_unfinished()
+
+    def _feed(self) -> None:
+        """Process received bytes until this turn of the loop is over.
+
+        Tiny frames and compressed ones cost much more time than their size suggests: clients take turns with them.
+        """
+        reader, turns = self._frame_reader, self._context.turns
+        while (item := reader.next()) is not None:
+            opcode, data = item
+            if opcode is None:
+                self._protocol.receive_data(data)
+                self._process_events()
+            else:
+                self._unfinished = None
+                self._receive_message(opcode, data)
+            if self._wrote_eof:
+                return
+            if reader.waiting:
+                # After a pending reply the client may be trusted with larger messages: its bytes wait for it too.
+                waits = self._inbox or (self._handler is not None and self._handler.is_waiting)
+                if waits or turns.is_over:
+                    reader.keep()
+                    self.hold_messages()
+                    if not waits:
+                        self._feed_later()
+                    return
+        if reader.unfinished or self._assembler.is_open:
+            if self._unfinished is None:
+                self._unfinished = TransferProgress(OVER_S, self._received, self.received_at)
+        else:
+            self._unfinished = None
+
+    def _feed_later(self) -> None:
+        if not self._feed_due:
+            self._feed_due = True
+            self._context.turns.enqueue(self._user_id, self._feed_in_turn)
+
+    def _feed_in_turn(self) -> None:
+        self._feed_due = False
+        if not self._lost and not self._peer_ended and not self._deaf:
+            self._feed()
+            self.resume_messages()
+            if self._held_bytes or self._frame_reader.unfinished:
+                self._count_unfinished()
+
+    def _count_unfinished(self) -> None:
+        """Count the memory of what this client has begun and not finished; a client with too much is evicted."""
+        held = (
+            self._frame_reader.held_bytes
+            + len(self._protocol.reader.buffer)
+            + sum(len(d) for _, d in self._inbox or ())
+        )
+        if self._assembler.is_open:
+            held += self._assembler.held_bytes + (INFLATER_BYTES if self._protocol.extensions else 0)
+        held = held if held > FREE_BYTES and not self._lost else 0
+        if held != self._held_bytes:
+            self._held_bytes = held
+            self._context.unfinished.hold(self, self._user_id, held)
+
+    def give_way(self) -> None:
+        """Discard what is unfinished and close; called by `Unfinished` when a budget is exceeded."""
+        self._held_bytes = 0
+        self.close(CloseCode.TRY_LATER, "too many unfinished bytes here, try again")
+        self._deaf = True
+        self._inbox = None
+        self._assembler.clear()
+        self._frame_reader.close()
+        self._protocol.parser.close()
+        self._protocol.reader.buffer.clear()
+        self._protocol.extensions = []
+
+    @property
+    def _user_id(self) -> str | None:
+        return None if self._handler is None else self._handler.user_id
+
+    # ── upgrade ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _process_events(self) -> None:
+        """Process what the library has read: the upgrade request, or WebSocket frames that are not plain."""
         failed = self._protocol.handshake_exc or self._protocol.parser_exc
         if self._handler is None and failed is not None:
-            self._refuse(400, "BAD_REQUEST", _NO_HANDSHAKE)
+            self._refuse(HTTPStatus.BAD_REQUEST, "BAD_REQUEST", NO_HANDSHAKE)
             return
         events = self._protocol.events_received()
         for event in events:
             if isinstance(event, WebSocketFrame):
-                if event.opcode is Opcode.PING and self._protocol.writes:  # the pong stands where the ping stood
+                if event.opcode is Opcode.PING and self._protocol.writes:  # write the pong in the ping's place
                     pong = self._protocol.writes.pop(0)
-                    if not self.closing:  # after a close there is nothing more to say
-                        self._write(pong)
-                self._frame_event(event)
-                event.data = b""  # the library keeps its last frame until the next one comes
+                    if not self.closing:  # after a close frame no other may be sent
+                        self._write_control(pong)
+                self._receive_frame(event)
+                event.data = b""  # the library keeps its last frame until the next one
             elif isinstance(event, Request):
-                self._shaking = True
-                self.hold()
-                self._context.tasks.start(self._shake_hands(event), "handshake")
-        if self._protocol.writes:  # after the events: an answer to a message goes before the answer to a close
+                self._upgrading = True
+                self.hold_messages()
+                self._context.tasks.start(self._upgrade(event), "handshake")
+        if self._protocol.writes:  # after the events: a reply to a message goes before the answer to a close
             self._flush()
         if self._protocol.close_expected():
-            self._ending()
+            self._begin_close()
             self._expect_close()
 
-    async def _shake_hands(self, request: Request) -> None:
+    async def _upgrade(self, request: Request) -> None:
+        """Answer the upgrade request, and begin with the messages of an accepted client."""
         try:
-            await self._handshake(request)
+            await self._accept(request)
+        except UpgradeRefused as refused:
+            self._refuse(refused.status, refused.code, str(refused))
         except Exception:
             if self._protocol.state is OPEN:
                 self.close(CloseCode.INTERNAL, "the request failed here")
             else:
-                self._refuse(500, "INTERNAL_ERROR", "the request failed here")
+                self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "the request failed here")
             raise
 
-    async def _handshake(self, request: Request) -> None:
+    async def _accept(self, request: Request) -> None:
         now = self._loop.time()
-        path, query = path_and_query(request.path)
-        response = self._protocol.accept(request)
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._refuse(response.status_code, "BAD_REQUEST", _NO_HANDSHAKE)
-            return
-        response.headers["Server"] = SERVER
-        signed_in = SignedIn()
-        if self._full is None:
-            try:
-                signed_in = await sign_in(self._context, self._sender(request, query), handshake=True)
-            except ValueError as error:
-                self._refuse(400, "BAD_REQUEST", str(error))
-                return
-        if signed_in.refused:
-            self._refuse(401, "AUTH_FAILED", BAD_TOKEN)
-            return
-        if self.closing:  # the client did not wait
+        response, path, signed_in = await accept_upgrade(
+            self._context, self._protocol, request, self._transport, signs_in=self._limit is None
+        )
+        if self.closing:  # the client left meanwhile
             return
         self._protocol.send_response(response)
         self._flush()
-        session = ClientProtocol(
-            path,
-            self._context.settings,
-            self._context.authorization,
-            now=now,
-            stream_ids=self._context.stream_ids,
-            identity=signed_in.identity,
-            ignored=signed_in.ignored,
-        )
-        self._handler = ClientHandler(self._context, self, session)
-        full = self._full.what if self._full is not None else None
-        self._handler.begin(refused=full, store_away=signed_in.unavailable)
-        self._shaking = False
+        self._handler = ClientHandler.after_upgrade(self._context, self, path, signed_in, now)
+        full = self._limit.what if self._limit is not None else None
+        self._handler.begin(full=full, store_unavailable=signed_in.unavailable)
+        self._upgrading = False
         self._feed()
-        self.resume()
-
-    def _sender(self, request: Request, query: str) -> Sender:
-        peer = self._transport.get_extra_info("peername")
-        secure = self._transport.get_extra_info("sslcontext") is not None
-        return Sender(request.headers.get_all, query, str(peer[0]) if peer else "", secure)
+        self.resume_messages()
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """End the handshake with an HTTP error, whatever state the protocol is in."""
+        """Refuse the upgrade with an HTTP error, in any state of the library's protocol."""
         if self.closing:
             return
         self.closing = True
-        headers = {"Sec-WebSocket-Version": "13"}  # RFC 6455 section 4.4
-        if status == HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110 section 15.5.22
-            headers |= {"Upgrade": "websocket", "Connection": "Upgrade, close"}
-        if status == HTTPStatus.UNAUTHORIZED:
-            headers["WWW-Authenticate"] = "Bearer"
-        self._transport.write(error_response(status, code, message, headers))
-        self._write_eof()  # not closed at once: unread bytes would make the kernel drop the answer
+        self._transport.write(refusal(status, code, message))
+        self._write_eof()  # not closed at once: with unread bytes the kernel would reset the connection
         self._expect_close()
 
-    # ── messages in ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── messages of the client ───────────────────────────────────────────────────────────────────────────────────
 
-    def _frame_event(self, event: WebSocketFrame) -> None:
+    def _receive_frame(self, event: WebSocketFrame) -> None:
+        """Process a WebSocket frame that the library has read."""
         if self.closing:
             return
         opcode, handler = event.opcode, self._handler
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             if event.fin:
                 self._unfinished = None
-                self._message(opcode, bytes(event.data))
+                self._receive_message(opcode, bytes(event.data))
             else:
-                self._assembling = bytes(event.data)
-                self._assembling_opcode = opcode
-                self._fragments = 1
+                self._assembler.begin(opcode, bytes(event.data))
         elif opcode is Opcode.CONT:
-            if self._assembling is not None:
-                self._continue(self._assembling, event)
+            if self._assembler.is_open:
+                self._receive_fragment(event)
         elif (opcode is Opcode.PING or opcode is Opcode.PONG) and handler is not None:
-            self._received -= len(event.data)  # no progress of a message that it stands in
-            handler.ping(len(event.data))  # a pong that nobody asked for costs as much
+            self._received -= len(event.data)  # a control frame inside a message is no progress of the message
+            handler.receive_control(len(event.data))  # an unsolicited pong costs as much as a ping
 
-    def _continue(self, assembling: bytearray | bytes, event: WebSocketFrame) -> None:
-        if isinstance(assembling, bytes):
-            assembling = self._assembling = bytearray(assembling)
-        assembling += event.data
-        self._fragments += 1
-        if self._fragments > MAX_FRAGMENTS:
-            self._assembling = None
+    def _receive_fragment(self, event: WebSocketFrame) -> None:
+        """Process a further fragment of a message."""
+        try:
+            counts = self._assembler.append(event.data)
+        except TooManyFragments:
             self.close(CloseCode.POLICY, "too many fragments")
             return
-        if self._fragments % FRAGMENTS_A_MESSAGE == 0 and self._handler is not None:
-            self._handler.ping(0)
+        if counts and self._handler is not None:
+            self._handler.receive_control(0)
         if event.fin:
-            self._assembling = None
             self._unfinished = None
-            self._message(self._assembling_opcode, bytes(assembling))
+            opcode, data = self._assembler.opcode, self._assembler.finish()
+            self._receive_message(opcode, data)
 
-    def _message(self, opcode: Opcode, data: bytes) -> None:
+    def _receive_message(self, opcode: Opcode, data: bytes) -> None:
+        """Pass a complete message to the handler, or hold it back while a reply is pending."""
         if self.closing:
             return
         handler = self._handler
-        if handler is None or handler.session.waiting is not None or self._inbox:
-            # Bounded: reading is paused, so this is no more than one turn of reading brought.
+        if handler is None or handler.is_waiting or self._inbox:
+            # Bounded by one read of the transport, because reading is paused.
             if self._inbox is None:
                 self._inbox = deque()
             self._inbox.append((opcode, data))
-            self.hold()
+            self.hold_messages()
             return
-        handler.hear(data, self.heard_at, text=opcode is Opcode.TEXT)
+        handler.receive(data, self.received_at, text=opcode is Opcode.TEXT)
 
-    def hold(self) -> None:
-        """Read no more: an answer is awaited."""
-        self._read(False)
+    def hold_messages(self) -> None:
+        """Stop reading, and hold back received messages until `resume_messages`."""
+        self._set_reading(False)
 
-    def resume(self) -> None:
-        """The answer is there: hear what was held back, and read on."""
+    def resume_messages(self) -> None:
+        """Process the messages that were held back, and read on, unless another reply is pending."""
         handler = self._handler
         if handler is None:
             return
-        while self._inbox and handler.session.waiting is None and not self.closing:
+        while self._inbox and not handler.is_waiting and not self.closing:
             opcode, data = self._inbox.popleft()
-            handler.hear(data, self._loop.time(), text=opcode is Opcode.TEXT)
-        if not self._inbox and handler.session.waiting is None:
+            handler.receive(data, self._loop.time(), text=opcode is Opcode.TEXT)
+        if not self._inbox and not handler.is_waiting:
             if self._frame_reader.waiting:
-                self._feed_soon()
+                self._feed_later()
             else:
-                self._read(True)
+                self._set_reading(True)
 
-    # ── hub.streams.Viewer and PublisherSocket ───────────────────────────────────────────────────────────────────────
-
-    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
-        """A frame for this viewer, if its lanes take it."""
-        if self.closing:
-            return
-        if subscription.format == "binary" and not frame.has_binary:  # it replaces no picture that waits
-            subscription.drop(DropReason.UNDECODABLE)
-            self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
-            self._context.router.undecodable(frame, frame.fault, now_ms())
-            return
-        if self._outbound_queue.offer_frame(subscription, frame, now):
-            encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire
-            if encoded is None and (encoded := self._encode(subscription, frame)) is None:
-                subscription.mark_undecodable()
-                return
-            self._count_out(encoded)
-            self._write_whole(encoded)
-            if subscription.sampler is None and subscription.window is None and not self._outbound_queue.blocked:
-                self._context.hub.delivery.start_direct_writes(subscription, self._transport.write)
-        elif subscription.waiting_frame is not None:
-            self._arm_window_timer()
-
-    def send_message(self, message: bytes) -> None:
-        """An answer, alert or status for this client."""
-        if self.closing:
-            return
-        if wire.is_error(message):
-            self._context.metrics.count(metric_names.CLIENT_ERRORS)
-        try:
-            write = self._outbound_queue.offer_message(message)
-        except OutboundQueueFull as full:
-            _log.info("viewer closed, its alert lane is full", messages=full.messages, bytes=full.pending_bytes)
-            self.too_slow()
-            return
-        if write:
-            self._transport.write(message)
-
-    def on_permission_lost(self, stream: str) -> None:
-        """This viewer may watch a stream no more."""
-        if self._handler is not None:
-            self._handler.right_lost(stream)
-
-    def on_taken_over(self, stream: str) -> None:
-        """Another socket has this camera's stream."""
-        if self._handler is not None:
-            self._handler.taken_over(stream)
-
-    # ── lanes and closing ────────────────────────────────────────────────────────────────────────────────────────
-
-    def _encode(self, subscription: Subscription, frame: Frame) -> bytes | None:
-        try:
-            return wire.frame_message(frame, subscription.format)
-        except FrameFault as fault:
-            self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
-            self._context.router.undecodable(frame, str(fault), now_ms())
-            return None
-
-    def _encode_late(self, subscription: Subscription, frame: Frame) -> bytes | None:
-        """The bytes of a frame that has waited, which goes out now."""
-        encoded = self._encode(subscription, frame)
-        if encoded is not None:
-            self._count_out(encoded)
-        return encoded
-
-    def _count_out(self, encoded: bytes) -> None:
-        delivery = self._context.hub.delivery
-        delivery.frames_out += 1
-        delivery.frame_bytes_out += len(encoded)
-
-    def drain(self) -> None:
-        """Write what waits, as far as the socket and the windows take it."""
-        now = self._loop.time()
-        while not self._outbound_queue.blocked and not self.closing:  # after a close nothing is written
-            waiting = self._outbound_queue.next(now)
-            if waiting is None:
-                break
-            self._write_whole(waiting)
-        if self._outbound_queue.depth[1]:
-            self._arm_window_timer()
-        if not self._outbound_queue.blocked:
-            self._tell_drained()
-
-    def _arm_window_timer(self) -> None:
-        """A frame waits for the window: it goes out in a while even when no `ack` comes."""
-        if self._window_timer is None and not self._outbound_queue.blocked and not self.closing:
-            self._window_timer = self._loop.call_later(UNACKED_EVERY_S, self._window_due)
-
-    def _window_due(self) -> None:
-        self._window_timer = None
-        self.drain()
-
-    def trust(self) -> None:
-        """The client is authenticated: its messages may be as large as the setting says."""
-        self._place.mark_authenticated()
+    def on_authenticated(self) -> None:
+        """Raise the limits of an unauthenticated client to those of the settings."""
+        self._slot.mark_authenticated()
         self._protocol.max_message_size = self._frame_reader.max_bytes = self._context.settings.max_message_bytes
         self._frame_reader.piece_bytes = PIECE_BYTES
         self._frame_reader.trusted = True
 
-    async def drained(self) -> None:
-        """Wait until no message waits for this client, or the client is gone."""
-        while not self.closing and (self._outbound_queue.blocked or self._outbound_queue.depth[0]):
-            if self._drained is None:
-                self._drained = self._loop.create_future()
-            await asyncio.shield(self._drained)
+    # ── hub.streams.Viewer and PublisherSocket ───────────────────────────────────────────────────────────────────
 
-    def _tell_drained(self) -> None:
-        if self._drained is not None:
-            self._drained.set_result(None)
-            self._drained = None
+    def on_permission_lost(self, stream: str) -> None:
+        """End the subscription to a stream that this viewer may not receive any more."""
+        if self._handler is not None:
+            self._handler.on_permission_lost(stream)
 
-    def drop(self, subscription: Subscription) -> None:
-        """What waits for this subscription is not wanted any more."""
-        self._outbound_queue.remove(subscription)
+    def on_taken_over(self, stream: str) -> None:
+        """Close, because another socket registered the stream of this publisher."""
+        if self._handler is not None:
+            self._handler.on_taken_over(stream)
 
-    def too_slow(self, why: str | None = None) -> None:
-        """This client does not take its alerts: end it, and let it come back for them."""
+    # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close_slow(self, reason: str | None = None) -> None:
+        """Close a client that does not read its messages; the close code asks it to reconnect for them.
+
+        `reason`: text of the error; None: the outbound queue is full.
+        """
         if self.closing:
             return
         self._context.metrics.count(metric_names.CLOSED_SLOW)
-        self._outbound_queue.blocked = False  # what still waits is not sent: the code tells the client to come back
+        self._outbound_queue.blocked = False  # what still waits is not sent: the client is to reconnect
         self._outbound_queue.clear_messages()
         if self._handler is not None:
-            self._handler.run(self._handler.session.slow(now_ms(), why))
+            self._handler.on_slow_consumer(reason)
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Send what still waits in the message lane, then the close."""
+        """Send the messages that wait, then a close frame; drop the connection if the peer does not answer it."""
         if self.closing:
             return
-        while self._outbound_queue.depth[0] and (waiting := self._outbound_queue.next(self._loop.time())) is not None:
-            self._transport.write(waiting)
-        self._ending()
+        self._write_queued_messages()
+        self._begin_close()
         if self._protocol.state is OPEN:
             self._protocol.send_close(int(code), reason)
             self._flush()
         self._expect_close()
 
-    def _ending(self) -> None:
+    def _begin_close(self) -> None:
+        """Process and send nothing more, and end what the client publishes and receives."""
         if not self.closing:
             self.closing = True
-            self._inbox = self._assembling = None
-            self._tell_drained()
+            self._inbox = None
+            self._assembler.clear()
+            self._set_written()
             if self._handler is not None:
                 self._handler.leave()
 
     def _expect_close(self) -> None:
+        """Read on until the peer closes, at most for `CLOSE_TIMEOUT_S`."""
         if self._aborter is None and not self._lost:
-            self._read(True)
+            self._set_reading(True)
             self._aborter = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
-    def _read(self, on: bool) -> None:
+    def _set_reading(self, on: bool) -> None:
         if self._lost or self._transport.is_closing():
             return
         if on:
@@ -666,36 +498,14 @@ class WebSocket(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _flush(self) -> None:
+        """Write what the library has to send."""
         for data in self._protocol.data_to_send():
-            self._write(data)
+            self._write_control(data)
 
-    def _write(self, data: bytes) -> None:
-        if self._wrote_eof:
-            return
-        if data == SEND_EOF:
-            self._write_eof()
-        elif self._outbound_queue.blocked and data[0] == PONG_BYTE:
-            self._late_pong = data  # the newest is answer enough (RFC 6455 section 5.5.3)
-        else:
-            self._transport.write(data)
-
-    def _write_whole(self, data: bytes) -> None:
-        """Write bytes that other clients may get as well."""
-        delivery = self._context.hub.delivery
-        delivery.writing = data
-        self._transport.write(data)
-        delivery.writing = None
-
-    def _write_eof(self) -> None:
-        self._wrote_eof = True
-        if not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        with contextlib.suppress(OSError):  # the peer was faster
-            self._transport.write_eof()
+    # ── context.OpenSocket ───────────────────────────────────────────────────────────────────────────────────────
 
     def sweep(self, now: float) -> None:
-        """Ping a quiet client, close one that is gone, move its counts into the figures."""
+        """Ping a quiet client, close one that stalls or is gone, and report drops to the metrics."""
         idle_s = self._context.settings.idle_timeout_s
         if (
             self._unfinished is not None
@@ -703,36 +513,30 @@ class WebSocket(asyncio.BufferedProtocol):
             and not self._unfinished.keeps_up(self._received, now, waiting=True)
         ):
             self._context.metrics.count(metric_names.CLOSED_STALLED)
-            self._timed_out()
-        elif now - self.heard_at > idle_s:
+            if self._handler is not None:
+                self._handler.on_message_timeout()
+            else:
+                self._transport.abort()
+        elif now - self.received_at > idle_s:
             self._context.metrics.count(metric_names.CLOSED_IDLE)
             self._transport.abort()
         elif (
-            now - max(self.heard_at, self._pinged_at) > idle_s / 4 and self._protocol.state is OPEN and not self.closing
+            now - max(self.received_at, self._pinged_at) > idle_s / 4
+            and self._protocol.state is OPEN
+            and not self.closing
         ):
             self._pinged_at = now
             self._transport.write(_PING)
         if self._handler is not None:
             self._handler.count_dropped()
 
-    def _timed_out(self) -> None:
-        if self._handler is not None:
-            self._handler.run(self._handler.session.message_timeout(now_ms()))
-        else:
-            self._transport.abort()
-
     def end(self) -> None:
-        """The gateway restarts: say so."""
+        """Close with the code that asks the client to reconnect, because the gateway restarts."""
         if self._handler is not None:
             self._handler.end()
         else:
             self._transport.abort()
 
     def abort(self) -> None:
-        """End now."""
+        """Drop the connection at once."""
         self._transport.abort()
-
-
-def _first(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The subprotocol for a client: none means anything here, and browsers fail a handshake without one of theirs."""
-    return offered[0] if offered else None

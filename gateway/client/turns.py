@@ -1,7 +1,7 @@
-"""Who may go on with what came from him: clients take turns where their bytes cost more than they look.
+"""Divides processing time fairly among clients whose bytes are expensive, such as compressed messages.
 
-A compressed message may be a thousand times as long as its bytes. In one turn of the loop all clients together get
-`TURN_S` for such things, and one message at least; then everybody else is served, and the next user goes on.
+A compressed message may inflate to a thousand times its size. In one turn of the event loop all clients together get
+`TURN_S` for such bytes, and at least one message; then everything else runs, and the next user continues.
 """
 
 from __future__ import annotations
@@ -11,34 +11,40 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
-#: Seconds in one turn of the loop.
+#: Seconds of processing in one turn of the event loop.
 TURN_S: Final = 0.005
 
 
 class Turns:
-    """The clients of one gateway that wait for their turn. `soon` runs a function in the loop's next turn."""
+    """The clients of one gateway that wait to process their bytes.
+
+    Args:
+        soon: Runs a function in the next turn of the event loop.
+        clock: Returns seconds of a monotonic clock; not the loop's, which may stand still within a turn (as uvloop's).
+    """
 
     def __init__(
         self, soon: Callable[[Callable[[], None]], object], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._soon = soon
-        #: Not the loop's clock, which may stand still within a turn (uvloop's does).
         self.clock = clock
+        #: Callbacks that wait, by user, both in order.
         self._waiting: OrderedDict[Hashable, OrderedDict[Callable[[], None], None]] = OrderedDict()
+        #: When this turn's time is over; None: no time was used in this turn.
         self._until: float | None = None
 
     @property
     def is_over(self) -> bool:
-        """Whether this turn of the loop has no time left."""
+        """Whether this turn of the event loop has no time left; the first call of a turn starts its time."""
         if self._until is None:
             self._until = self.clock() + TURN_S
             self._soon(self._next_turn)
             return False
         return self.clock() > self._until
 
-    def ask(self, user: Hashable, go_on: Callable[[], None]) -> None:
-        """Call `go_on` when it is its turn: users one after another, and of each user one after another."""
-        self._waiting.setdefault(user, OrderedDict())[go_on] = None
+    def enqueue(self, user: Hashable, process: Callable[[], None]) -> None:
+        """Call `process` when it is its turn: one client of each user in rotation, in the order of their calls."""
+        self._waiting.setdefault(user, OrderedDict())[process] = None
         if self._until is None:
             self._until = self.clock() + TURN_S
             self._soon(self._next_turn)
@@ -49,13 +55,13 @@ class Turns:
             return
         self._until = self.clock() + TURN_S
         self._soon(self._next_turn)
-        rounds = sum(map(len, self._waiting.values()))  # who asks again meanwhile waits for the next turn
+        rounds = sum(map(len, self._waiting.values()))  # those enqueued meanwhile wait for the next turn
         while self._waiting and rounds:
             rounds -= 1
             user, of_user = self._waiting.popitem(last=False)
-            go_on, _ = of_user.popitem(last=False)
+            process, _ = of_user.popitem(last=False)
             if of_user:
                 self._waiting[user] = of_user
-            go_on()
+            process()
             if self.clock() > self._until:
                 return

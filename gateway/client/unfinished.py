@@ -1,6 +1,7 @@
-"""What clients have begun and not finished: bounded for each user and in total, and the largest gives way.
+"""Budget for request heads and messages that clients have begun and not finished, per user and in total.
 
-Strangers have a budget of their own, so that they never push out anybody who has signed in.
+When it is exceeded, the connections that hold the most are closed. Unauthenticated clients share a budget of their own,
+so that they never displace an authenticated one.
 """
 
 from __future__ import annotations
@@ -12,33 +13,36 @@ from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.common.toolbox.budget import ByteBudget
 
-#: Unfinished heads and messages of all strangers together.
+#: Bytes of unfinished heads and messages of all unauthenticated clients together.
 STRANGERS_BYTES: Final = 12 << 20
-#: What one holds below this is not worth counting.
+#: A connection that holds less than this is not counted.
 FREE_BYTES: Final = 2048
 
 
-class Holder(Protocol):
-    """A connection with something unfinished."""
+class UnfinishedHolder(Protocol):
+    """A connection with an unfinished head or message; implemented by `WebSocket` and `ConnectionDispatcher`."""
 
     def __hash__(self) -> int: ...
 
     def give_way(self) -> None:
-        """Let go of what is unfinished, at once, and end the connection with a word that says come back."""
+        """Discard what is unfinished at once, and close; a WebSocket with a code that asks the client to reconnect."""
 
 
 class Unfinished:
-    """The budgets of one gateway."""
+    """The budgets for unfinished bytes of one gateway; every connection with something unfinished reports to it."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        whole = settings.max_message_bytes  # one message of the largest size is never too much
+        whole = settings.max_message_bytes  # one message of the largest size always fits
         of_user = max(settings.unfinished_bytes_per_user, whole)
-        self._users: ByteBudget[Holder] = ByteBudget(max(settings.unfinished_bytes, of_user), of_user)
-        self._strangers: ByteBudget[Holder] = ByteBudget(STRANGERS_BYTES)
+        self._users: ByteBudget[UnfinishedHolder] = ByteBudget(max(settings.unfinished_bytes, of_user), of_user)
+        self._strangers: ByteBudget[UnfinishedHolder] = ByteBudget(STRANGERS_BYTES)
         self._metrics = metrics
 
-    def hold(self, holder: Holder, user: str | None, size_bytes: int) -> None:
-        """Set what a connection holds from now on. Somebody may give way meanwhile, possibly `holder` itself."""
+    def hold(self, holder: UnfinishedHolder, user: str | None, size_bytes: int) -> None:
+        """Set the bytes that a connection holds; closes others, or `holder` itself, when a budget is exceeded.
+
+        `user`: the authenticated user whose budget it counts in; None: that of unauthenticated clients.
+        """
         if user is None:
             gave_way = self._strangers.hold(holder, None, size_bytes)
         else:
@@ -48,12 +52,12 @@ class Unfinished:
             self._metrics.count(metric_names.CLOSED_UNFINISHED)
             each.give_way()
 
-    def release(self, holder: Holder) -> None:
-        """A connection is gone."""
+    def release(self, holder: UnfinishedHolder) -> None:
+        """Count nothing for a connection any more."""
         self._strangers.release(holder)
         self._users.release(holder)
 
     @property
     def bytes(self) -> int:
-        """All that is unfinished now."""
+        """Bytes that all connections hold now."""
         return self._strangers.total_bytes + self._users.total_bytes

@@ -6,7 +6,6 @@ from typing import Final
 
 from aiohttp import web
 
-from watchout.gateway.client.protocol import Path
 from watchout.gateway.context import Context
 from watchout.gateway.http.alerts import AlertIntake, AlertPages
 from watchout.gateway.http.auth import UserAuth
@@ -15,6 +14,7 @@ from watchout.gateway.http.health import HealthPages
 from watchout.gateway.http.middleware import RequestRules, convert_errors, keep_or_close
 from watchout.gateway.http.responses import ResponseSender
 from watchout.gateway.http.streams import StreamPages
+from watchout.gateway.model import SocketPath
 
 HELP: Final = """watchout: live camera frames and ML alerts, routed.
 
@@ -57,7 +57,7 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/streams", streams.list_streams)
     app.router.add_get("/alerts", alerts.recent)
     app.router.add_post("/alerts", AlertIntake(context).post)
-    for path in Path:
+    for path in SocketPath:
         app.router.add_get(str(path), streams.upgrade, allow_head=False)
     app.router.add_get("/streams/{id}/frame.jpg", streams.newest_picture)
     app.router.add_get("/alerts/{id}/frame.jpg", alerts.picture)

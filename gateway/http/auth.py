@@ -43,7 +43,7 @@ class UserAuth:
             signed_in = await sign_in(self._context, _sender(request), handshake=False)
         except ValueError as error:
             raise HttpError(400, "BAD_REQUEST", str(error)) from None
-        ignored = signed_in.ignored
+        ignored = signed_in.ignored_cookie
         if signed_in.unavailable or (ignored is not None and ignored.code is ErrorCode.AUTH_UNAVAILABLE):
             raise StoreUnavailable("the caller cannot be verified")
         if signed_in.refused:

@@ -7,14 +7,14 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from watchout.common.errors import RouterUnavailable, StoreUnavailable
-from watchout.gateway.client.protocol import Path
 from watchout.gateway.error_response import SERVER
 from watchout.gateway.http.bodies import TOO_LARGE
 from watchout.gateway.http.responses import RETRY, Handler, HttpError, connection_of
 from watchout.gateway.listen.head import HeadFault, check_fields
+from watchout.gateway.model import SocketPath
 from watchout.gateway.requests import origins
 
-_WEBSOCKET_PATHS: Final = frozenset(map(str, Path))
+_WEBSOCKET_PATHS: Final = frozenset(map(str, SocketPath))
 
 
 @web.middleware

@@ -75,10 +75,10 @@ class ConnectionDispatcher(asyncio.Protocol):
         "_lost",
         "_make_http",
         "_peer",
-        "_place",
         "_proxied",
         "_refused",
         "_shaking",
+        "_slot",
         "_transport",
         "write_monitor",
     )  # fmt: skip
@@ -92,7 +92,7 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._http: HttpConnection | None = None
         self._buffer = b""
         self._peer = ""
-        self._place: ConnectionSlot
+        self._slot: ConnectionSlot
         self._transport: asyncio.Transport
         #: Ends a connection whose first request does not arrive in time, or one that was refused.
         self._deadline: asyncio.TimerHandle | None = None
@@ -110,11 +110,11 @@ class ConnectionDispatcher(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         self._peer = str(peer[0]) if peer else ""
         self._proxied = is_trusted(self._peer, self._context.settings.trusted_proxies)
-        self._place = self._context.connections.open_slot(None if self._proxied else limit_key(self._peer))
-        self._place.give_way = self._transport.abort
-        if self._place.reached is not None:
+        self._slot = self._context.connections.open_slot(None if self._proxied else limit_key(self._peer))
+        self._slot.give_way = self._transport.abort
+        if self._slot.reached is not None:
             self._context.connections.make_room_for_refused()
-        if self._place.must_drop:
+        if self._slot.must_drop:
             self._transport.abort()
         elif self._certificate is None:
             self._expect_head()
@@ -198,17 +198,17 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._context.unfinished.release(self)
         head = received[:end]
         forwarded = values_of(head, "x-forwarded-for")
-        self._place.set_address(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
-        if self._place.reached is not None:
+        self._slot.set_address(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
+        if self._slot.reached is not None:
             self._context.connections.make_room_for_refused()
-        if self._place.must_drop:
+        if self._slot.must_drop:
             self._transport.abort()
         elif is_upgrade(head):
             self._become_websocket(head, received[end:])
-        elif self._place.reached is not None and not is_health_check(head):
+        elif self._slot.reached is not None and not is_health_check(head):
             origins = values_of(head, "origin")
             headers = cors_headers(origins[0] if len(origins) == 1 else None, settings.allowed_origins)
-            text = f"too many connections {self._place.reached.what}"
+            text = f"too many connections {self._slot.reached.what}"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", text, {"Retry-After": "1", **headers})
         else:
             limit_kernel_buffers(self._transport)
@@ -220,7 +220,7 @@ class ConnectionDispatcher(asyncio.Protocol):
     @property
     def address_key(self) -> str | None:
         """The key under which the limits count the client's address; None while the address is not known."""
-        return self._place.key
+        return self._slot.key
 
     def give_way(self) -> None:
         """Discard the unfinished head and end the connection; called by `Unfinished` when its budget is exceeded."""
@@ -235,7 +235,7 @@ class ConnectionDispatcher(asyncio.Protocol):
 
     def on_authenticated(self) -> None:
         """Count the connection as authenticated: the current request shows who sent it."""
-        self._place.mark_authenticated()
+        self._slot.mark_authenticated()
 
     def on_response(self) -> bool:
         """Handle a response that is about to be sent; return whether to keep the connection for further requests.
@@ -243,9 +243,9 @@ class ConnectionDispatcher(asyncio.Protocol):
         Connections are not kept when the limits are nearly reached. An unauthenticated one is closed after
         `STRANGER_KEEPALIVE_S`, unless it is a trusted proxy's: those close connections that they do not need.
         """
-        if self._place.is_stranger and not self._proxied and not self._lost:
+        if self._slot.is_stranger and not self._proxied and not self._lost:
             self._idle = asyncio.get_running_loop().call_later(STRANGER_KEEPALIVE_S, self._on_idle)
-        return not self._place.crowded
+        return not self._slot.crowded
 
     def _on_idle(self) -> None:
         self._idle = None
@@ -258,18 +258,18 @@ class ConnectionDispatcher(asyncio.Protocol):
             rest = self._http.detach()
             self._http = None
             self._stop_monitor()
-            self._place.mark_stranger()
+            self._slot.mark_stranger()
             self._become_websocket(head, rest)
 
     def _become_websocket(self, head: bytes, rest: bytes) -> None:
-        websocket = WebSocket(self._context, self._place)
+        websocket = WebSocket(self._context, self._slot)
         self._transport.pause_reading()  # a BufferedProtocol is read in another way
         self._transport.set_protocol(websocket)
         websocket.connection_made(self._transport)
         if rest:
-            websocket.more_received(rest)
+            websocket.receive_rest(rest)
         self._transport.resume_reading()
-        websocket.head_received(head)
+        websocket.receive_head(head)
 
     def _refuse(self, status: HTTPStatus, code: str, text: str, headers: Mapping[str, str] | None = None) -> None:
         """Send an error response and end the connection."""
@@ -328,7 +328,7 @@ class ConnectionDispatcher(asyncio.Protocol):
                 timer.cancel()
         self._deadline = self._idle = None
         self._context.unfinished.release(self)
-        self._place.release()
+        self._slot.release()
 
 
 def _deliver(data: bytes, protocol: asyncio.BaseProtocol) -> None:

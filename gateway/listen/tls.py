@@ -1,7 +1,7 @@
-"""The certificate of the gateway's port: read at start, read again when its files change.
+"""Loads the TLS certificate of the gateway's port at the start, and again whenever its files change.
 
-Each connection takes the context that is current when it comes. A changed pair of files becomes a new context as a
-whole or not at all, so a half-written one, or a certificate without its key, never serves.
+Each connection uses the context that is current when it is accepted. A changed pair of files replaces the context
+completely or not at all: a half-written file, or a certificate without its key, is never used.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from watchout.common import log
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 
-#: How often the files are looked at, in seconds.
+#: Seconds between two checks of the files.
 LOOK_EVERY_S: Final = 60.0
-#: A peer that does not answer the end of TLS (close_notify) is cut off after this, in seconds.
+#: Seconds that a peer has to answer the end of TLS (close_notify) before the connection is dropped.
 SHUTDOWN_S: Final = 3.0
 
+#: Modification time in ns, size and inode of each file.
 _Stamp = tuple[tuple[int, int, int], ...]
 
 _log = log.get("gateway.listen.tls")
 
 
 class Certificate:
-    """The certificate and key that the settings name. Raises `StartError` when they cannot be used."""
+    """The certificate of the port; `gateway.app` makes it, `listen.dispatch` takes the context for each connection.
+
+    Args:
+        cert: PEM file of the certificate and its chain.
+        key: PEM file of the private key; None: it is in `cert`.
+
+    Raises:
+        StartError: The files cannot be used; the text says why.
+    """
 
     def __init__(self, cert: Path, key: Path | None) -> None:
         self._cert = cert
@@ -35,20 +44,20 @@ class Certificate:
 
     @classmethod
     def of(cls, settings: Settings) -> Certificate | None:
-        """The one of the settings; None: the port speaks no TLS."""
+        """Return the certificate of `TLS_CERT` and `TLS_KEY`, None when TLS is not configured. Raises `StartError`."""
         return None if settings.tls_cert is None else cls(settings.tls_cert, settings.tls_key)
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For the next connection."""
+        """The context for the next connection."""
         return self._context
 
     def look(self) -> None:
-        """To be called every `LOOK_EVERY_S`: take up changed files."""
+        """Load changed files; to be called every `LOOK_EVERY_S`."""
         self.refresh()
 
     def refresh(self) -> bool:
-        """Take up changed files; whether there is a new certificate. One that cannot be used is logged, once."""
+        """Load changed files; return whether the certificate was replaced. Unusable files are logged once."""
         stamp = self._look()
         if stamp == self._stamp:
             return False
@@ -56,13 +65,13 @@ class Certificate:
         try:
             self._context = load(self._cert, self._key)
         except StartError as error:
-            _log.error("the new certificate cannot be used, the old one goes on", reason=str(error))
+            _log.error("the new certificate cannot be used, the old one stays in use", reason=str(error))
             return False
-        _log.info("new certificate", file=str(self._cert))
+        _log.info("certificate replaced", file=str(self._cert))
         return True
 
     def _look(self) -> _Stamp:
-        """What changes when a file does; a file that is away for a moment counts as changed."""
+        """Return what changes when a file does; a missing file counts as changed."""
         stamps = []
         for path in (self._cert, self._key or self._cert):
             try:
@@ -74,7 +83,10 @@ class Certificate:
 
 
 def load(cert: Path, key: Path | None) -> ssl.SSLContext:
-    """A server's context: TLS 1.2 or newer, HTTP/1.1. Raises `StartError` with what is wrong with the files."""
+    """Return the context of a server: TLS 1.2 or newer, ALPN for HTTP/1.1.
+
+    Raises `StartError` with what is wrong with the files.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -82,7 +94,7 @@ def load(cert: Path, key: Path | None) -> ssl.SSLContext:
     asked: list[bool] = []
 
     def no_password() -> str:
-        asked.append(True)  # without this OpenSSL would ask on the terminal, and wait
+        asked.append(True)  # without this callback OpenSSL would prompt on the terminal, and block
         return ""
 
     holder = "TLS_CERT" if key is None else "TLS_KEY"
@@ -99,13 +111,18 @@ def load(cert: Path, key: Path | None) -> ssl.SSLContext:
 
 
 def _reason(error: Exception, holder: str, *, encrypted: bool) -> str:
+    """Return why a certificate could not be loaded; `holder` is the setting that names the file of the key."""
     if encrypted:
         return f"the private key in {holder} is encrypted, expected one without a pass phrase"
     reason = getattr(error, "reason", None) or ""
-    if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # the last: of another kind
+    if reason in (
+        "KEY_VALUES_MISMATCH",
+        "KEY_TYPE_MISMATCH",
+        "NO_CERTIFICATE_ASSIGNED",
+    ):
         return f"the private key in {holder} does not belong to the certificate in TLS_CERT"
     weak = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK")
     if reason in weak:
-        return f"the certificate in TLS_CERT is too weak for OpenSSL here ({reason})"
+        return f"the certificate in TLS_CERT is too weak for this OpenSSL ({reason})"
     where = f"TLS_CERT or {holder}" if holder != "TLS_CERT" else "TLS_CERT"
     return f"{where} is not a certificate with its private key in PEM ({reason or type(error).__name__})"

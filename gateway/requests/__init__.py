@@ -1,1 +1,1 @@
-"""What a request says of its sender: addresses, web origins, credentials."""
+"""The sender of a request: its address, its web origin, and its credential."""

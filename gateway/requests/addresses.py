@@ -1,6 +1,6 @@
-"""From which address a client comes, also behind reverse proxies, and by what addresses are counted. Pure.
+"""Finds the address and the scheme of a client, also behind reverse proxies, and the key under which it counts. Pure.
 
-Only what a trusted proxy says is believed (`TRUSTED_PROXIES`): anybody can write a header.
+Only headers of trusted proxies are believed (`TRUSTED_PROXIES`): any client can send them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-#: Most entries of `X-Forwarded-For` that are looked at.
+#: Most entries of `X-Forwarded-For` that are read.
 MAX_HOPS: Final = 32
-#: Bits of an IPv6 address that count: what one customer gets at least (RFC 6177).
+#: Bits of an IPv6 address that count for limits: the smallest prefix that one site gets (RFC 6177).
 IPV6_PREFIX: Final = 64
-#: Longest text that can be an address with brackets, zone and port.
+#: Longest text that is parsed as an address, with brackets, zone and port.
 MAX_TEXT: Final = 80
 
 Address = IPv4Address | IPv6Address
@@ -22,9 +22,9 @@ Networks = Iterable[IPv4Network | IPv6Network]
 
 
 def parse(text: str) -> Address | None:
-    """An address as proxies write it: with a port or without, IPv6 in brackets or without, quoted or not.
+    """Return an address as proxies write it: with or without a port, brackets and quotes; None: it is not an address.
 
-    A zone is dropped, and an IPv4 address inside IPv6 (RFC 4291 section 2.5.5.2) is that IPv4 address.
+    A zone is ignored, and an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) becomes the IPv4 address.
     """
     text = text.strip(" \t").strip('"')
     if len(text) > MAX_TEXT or not text.isascii():
@@ -45,16 +45,17 @@ def parse(text: str) -> Address | None:
 
 
 def is_trusted(address: str, trusted: Networks) -> bool:
-    """Whether this is a trusted proxy."""
+    """Whether an address belongs to a trusted proxy; False when it is not an address."""
     return _is_in(parse(address), trusted)
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -> str:
-    """The client's address: the peer's, unless that is a trusted proxy.
+    """Return the client's address: the peer's, unless the peer is a trusted proxy.
 
-    `forwarded_for` are the values of all X-Forwarded-For headers, in order. Each proxy appends whom it heard from, so
-    they are read from the right: the first that is no trusted proxy is the client, and what stands left of it is the
-    client's own invention. What is no address, or more than `MAX_HOPS` of them, ends the walk at the last good one.
+    `forwarded_for` are the values of all X-Forwarded-For headers, in order. Each proxy appends the address of its peer,
+    so the entries are read from the right: the first that is not a trusted proxy is the client, and entries left of it
+    were sent by the client itself. An entry that is not an address, or the limit `MAX_HOPS`, ends the search at the
+    last valid one.
     """
     networks = tuple(trusted)
     last = parse(peer)
@@ -73,37 +74,38 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
 
 
 def forwarded_secure(peer: str, forwarded_proto: Sequence[str], trusted: Networks, *, secure: bool) -> bool:
-    """Whether the client came over TLS: what the nearest trusted proxy says, else `secure`, as it came here."""
-    said = _last(forwarded_proto).lower()
-    if said in ("http", "https", "ws", "wss") and is_trusted(peer, trusted):
-        return said in ("https", "wss")
+    """Whether the client uses TLS: as X-Forwarded-Proto of a trusted proxy states, else `secure`, as the peer does."""
+    scheme = _last(forwarded_proto).lower()
+    if scheme in ("http", "https", "ws", "wss") and is_trusted(peer, trusted):
+        return scheme in ("https", "wss")
     return secure
 
 
 def own_hosts(
     peer: str, hosts: Sequence[str], forwarded_host: Sequence[str], forwarded_port: Sequence[str], trusted: Networks
 ) -> list[str]:
-    """Return the names, with ports, under which the client knows this server: its `Host`, and what a proxy made of it.
+    """Return the names, with ports, under which the client knows this server: `Host`, and what a proxy passed on.
 
-    `hosts`, `forwarded_host` and `forwarded_port` are the values of those headers (Host, X-Forwarded-Host,
-    X-Forwarded-Port); the latter two count only when `peer` is a trusted proxy. Of a list the nearest proxy's entry
-    counts. More than one `Host` is none.
+    `hosts`, `forwarded_host` and `forwarded_port` are the values of the headers Host, X-Forwarded-Host and
+    X-Forwarded-Port. The latter two count only when `peer` is a trusted proxy; of several entries, the last, which the
+    nearest proxy has added. More than one `Host` header counts as none.
     """
     names = list(hosts) if len(hosts) == 1 else []
     if is_trusted(peer, trusted):
-        if said := _last(forwarded_host):
-            names.append(said)
-        if _is_port(port := _last(forwarded_port)):  # a proxy may pass the name on without it
+        if host := _last(forwarded_host):
+            names.append(host)
+        if _is_port(port := _last(forwarded_port)):  # a proxy may pass on the name without the port
             names += [f"{name}:{port}" for name in names if not re.search(r":[0-9]+\Z", name)]
     return names
 
 
 def _last(values: Sequence[str]) -> str:
+    """Return the last entry of a header with one or more lines, "" when there is none."""
     return ",".join(values).rpartition(",")[2].strip()
 
 
 def limit_key(address: str) -> str:
-    """By what an address is counted: IPv4 as a whole, IPv6 by its first 64 bits."""
+    """Return the key under which limits count an address: all of an IPv4 address, the first 64 bits of IPv6."""
     parsed = parse(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False))

@@ -1,7 +1,7 @@
-"""Which web origins may use a cookie, and read answers over HTTP. Pure.
+"""Decides which web origins may act with a session cookie, and read responses over HTTP (CORS). Pure.
 
-Origins are compared as a whole (`common.toolbox.origins`): scheme, host and port, never a part of a text. What is not
-one origin as a browser sends it (``null``, a list, a path, a user name) is nobody's.
+Origins are compared by scheme, host and port (`common.toolbox.origins`), never by a part of their text. A value that is
+not a single origin as browsers send it (``null``, a list, with a path or a user name) is never allowed.
 """
 
 from __future__ import annotations
@@ -11,29 +11,32 @@ from typing import Final
 
 from watchout.common.toolbox.origins import Origin, of_host, parse
 
-#: What a page elsewhere may read of an answer, besides the body and what every page may (Fetch, "CORS-safelisted").
+#: Response headers that a page of an allowed origin may read, besides the CORS-safelisted ones (Fetch standard).
 EXPOSED: Final = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"
-#: What such a page may send besides what every page may.
+#: Request headers that such a page may send, besides the CORS-safelisted ones.
 SENDABLE: Final = "authorization, content-type, if-none-match"
-#: How long a browser may go without asking again, in seconds.
+#: Seconds for which a browser may cache the response to a preflight request.
 PREFLIGHT_S: Final = 600
 
 
 def allowed(
     origin: str | None, hosts: Sequence[str], allowed_origins: tuple[str, ...], *, secure: bool = False
 ) -> bool:
-    """Whether a page of `origin` may act with the caller's cookie: one of the list, or of the gateway itself.
+    """Whether a page may act with the cookie of its user: a page of an allowed origin, or of the gateway itself.
 
-    `origin` is the value of that header, None when there is none or more than one. `hosts` are the names, with ports,
-    under which the client knows the gateway. `secure` says that the client came over TLS: an http page is then another
-    origin. When it is false, TLS may have ended at a proxy that nobody spoke of, so the scheme of `origin` is believed.
+    Args:
+        origin: Value of the `Origin` header; None when there is none, or more than one.
+        hosts: Names with ports under which the client knows the gateway.
+        allowed_origins: The setting `ALLOWED_ORIGINS`.
+        secure: Whether the client uses TLS: an http page is another origin then. When false, TLS may still have ended
+            at a proxy that does not tell, so the scheme of `origin` is believed.
     """
     page = parse(origin)
     return page is not None and (_is_listed(page, allowed_origins) or is_own(page, hosts, secure=secure))
 
 
 def is_own(page: Origin, hosts: Sequence[str], *, secure: bool) -> bool:
-    """Whether a page comes from the gateway itself; the arguments are those of `allowed`."""
+    """Whether a page was served under one of the gateway's own names; the arguments are those of `allowed`."""
     if page.scheme not in ("http", "https") or (secure and page.scheme != "https"):
         return False
     return any(of_host(page.scheme, host) == page for host in hosts)
@@ -44,9 +47,9 @@ def _is_listed(page: Origin, allowed_origins: tuple[str, ...]) -> bool:
 
 
 def cors_headers(origin: str | None, allowed_origins: tuple[str, ...]) -> dict[str, str]:
-    """The headers by which a page of `origin` may read an answer (Fetch standard, "CORS protocol").
+    """Return the headers that let a page of `origin` read a response (Fetch standard, "CORS protocol").
 
-    Without a list there is nothing to say: a page of the own origin needs no leave.
+    Empty without `allowed_origins`: a page of the gateway's own origin needs none.
     """
     if not allowed_origins:
         return {}
@@ -62,7 +65,10 @@ def cors_headers(origin: str | None, allowed_origins: tuple[str, ...]) -> dict[s
 
 
 def preflight_headers(origin: str | None, methods: str, allowed_origins: tuple[str, ...]) -> dict[str, str] | None:
-    """The headers of the answer to a preflight for a path with these methods; None: refuse it."""
+    """Return the headers of the response to a preflight request; None: the origin is not allowed.
+
+    `methods` is the value of `Access-Control-Allow-Methods` for the path.
+    """
     headers = cors_headers(origin, allowed_origins)
     if "Access-Control-Allow-Origin" not in headers:
         return None

@@ -1,7 +1,7 @@
-"""Who sends an HTTP request or a handshake, by what it carries; and why a cookie that it carries does not count.
+"""Authenticates an HTTP request or a WebSocket handshake by the credential that it carries.
 
-A browser, or the cookie jar of a phone, attaches cookies unasked. So a cookie is used or ignored, never refused: it
-counts only for pages that may act for its user, and a client that means to sign in with a token is not hindered by it.
+Browsers, and the cookie jars of phones, attach cookies without being asked. So a cookie is used or ignored, never
+refused: it signs in only for pages that may act for its user, and never hinders a client that signs in with a token.
 """
 
 from __future__ import annotations
@@ -20,38 +20,43 @@ from watchout.gateway.requests.addresses import forwarded_secure, own_hosts
 from watchout.gateway.requests.origins import allowed
 from watchout.identity import Cookie, Credential, Identity, find_credential
 
-#: What is told of a token that nobody knows.
-BAD_TOKEN: Final = "the token is not good, sign in again"  # noqa: S105 - a sentence
+#: Text of the error for a token that is not valid.
+BAD_TOKEN: Final = "the token is not valid, sign in again"  # noqa: S105 - a sentence
 _NOT_USED: Final = "the session cookie was not used"
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What a request says of its sender. `values` gives those of a header, one for each line of it."""
+    """What a request tells about its sender; made by the callers of `sign_in`."""
 
+    #: Returns the values of a header, one for each line with its name.
     values: Callable[[str], Sequence[str]]
+    #: The query of the request's target, which may hold a token.
     query: str
-    #: Address of the peer, "" when it has none.
+    #: Address of the peer, a proxy perhaps; "" when it has none.
     peer: str
-    #: Whether the peer speaks TLS with this process.
+    #: Whether the peer's connection to this process is TLS.
     secure: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """The outcome: an identity, or why there is none."""
+    """Result of `sign_in`: an identity, or why there is none."""
 
     identity: Identity | None = None
-    #: Why the cookie did not count; None when none came, or when it did.
-    ignored: IgnoredCookie | None = None
-    #: A token or ticket came that is not good.
+    #: Why the session cookie was not used; None: there was none, or it was used.
+    ignored_cookie: IgnoredCookie | None = None
+    #: The token or ticket of the request is not valid.
     refused: bool = False
-    #: A token or ticket came and nobody who could know it can be asked.
+    #: The token or ticket of the request could not be verified: the session store is away.
     unavailable: bool = False
 
 
 def credential_of(sender: Sender, settings: Settings) -> Credential | None:
-    """Return the one credential that decides. Raises ValueError as `identity.find_credential` does."""
+    """Return the credential of a request, None when it has none.
+
+    Raises ValueError as `identity.find_credential` does.
+    """
     return find_credential(
         sender.values("Authorization"),
         sender.values("Cookie"),
@@ -62,30 +67,32 @@ def credential_of(sender: Sender, settings: Settings) -> Credential | None:
 
 
 def page_fault(sender: Sender, settings: Settings, *, handshake: bool) -> str | None:
-    """Return why the page that a request comes from may not use the cookie, None when it may.
+    """Return why the page that sent a request may not use the cookie, None when it may.
 
-    A browser names the page's origin in every handshake of a WebSocket, and in every request whose answer the page
-    could read. In other requests, such as those for an `img`, it names it in `Referer`, which a page can hold back but
-    not forge, or says that page and server have one origin (Fetch Metadata, which is sent to https and loopback only).
+    Browsers send the page's origin in every WebSocket handshake, and in every request whose response the page could
+    read. In other requests, such as for an `img`, they send it in `Referer`, which a page can suppress but not forge,
+    or send that page and server have the same origin (Fetch Metadata, only to https and loopback).
     """
     pages = sender.values("Origin")
     if len(pages) > 1:
-        return "more than one Origin came"
+        return "more than one Origin header"
     if pages:
-        return (
-            None if _may(pages[0], sender, settings) else f"a page of {pages[0][:100]!a} may not, see ALLOWED_ORIGINS"
-        )
+        if _may_use_cookie(pages[0], sender, settings):
+            return None
+        return f"a page of {pages[0][:100]!a} may not use it, see ALLOWED_ORIGINS"
     if handshake:
-        return "no Origin says which page opens the socket"
-    if list(sender.values("Sec-Fetch-Site")) in (["same-origin"], ["none"]):  # none: the user's own doing
+        return "without an Origin header the page is not known"
+    if list(sender.values("Sec-Fetch-Site")) in (["same-origin"], ["none"]):  # none: the user entered the URL
         return None
     referers = sender.values("Referer")
-    if len(referers) == 1 and (page := of_url(referers[0])) is not None and _may(str(page), sender, settings):
+    page = of_url(referers[0]) if len(referers) == 1 else None
+    if page is not None and _may_use_cookie(str(page), sender, settings):
         return None
-    return "neither Origin nor Referer names a page that may, see ALLOWED_ORIGINS"
+    return "neither Origin nor Referer names a page that may use it, see ALLOWED_ORIGINS"
 
 
-def _may(origin: str, sender: Sender, settings: Settings) -> bool:
+def _may_use_cookie(origin: str, sender: Sender, settings: Settings) -> bool:
+    """Whether a page of this origin may act with the session cookie of its user."""
     values, proxies = sender.values, settings.trusted_proxies
     return allowed(
         origin,
@@ -98,28 +105,37 @@ def _may(origin: str, sender: Sender, settings: Settings) -> bool:
 
 
 async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> SignedIn:
-    """Find out who sends this. Raises ValueError, with a text for the client, for what can be read in two ways."""
+    """Authenticate a request.
+
+    Args:
+        context: What the gateway's connections share: the authenticator, the limits.
+        sender: What the request tells about its sender.
+        handshake: Whether it is a WebSocket handshake; the identity then outlives the request.
+
+    Raises:
+        ValueError: The request carries contradicting credentials; the text is for the client, status 400.
+    """
     credential = credential_of(sender, context.settings)
     if credential is None:
         return SignedIn()
     by_cookie = isinstance(credential, Cookie)
     if by_cookie and (fault := page_fault(sender, context.settings, handshake=handshake)) is not None:
         context.metrics.count(metric_names.ORIGIN_REFUSED)
-        return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: {fault}"))
+        return SignedIn(ignored_cookie=IgnoredCookie(f"{_NOT_USED}: {fault}"))
     try:
         identity = await context.authenticator.verify(credential, fresh=handshake)
     except StoreUnavailable:
         context.metrics.count(metric_names.AUTH_UNAVAILABLE)
         if by_cookie:
-            why = f"{_NOT_USED}: sessions cannot be checked now, try again"
-            return SignedIn(ignored=IgnoredCookie(why, ErrorCode.AUTH_UNAVAILABLE))
+            reason = f"{_NOT_USED}: sessions cannot be checked now, try again"
+            return SignedIn(ignored_cookie=IgnoredCookie(reason, ErrorCode.AUTH_UNAVAILABLE))
         return SignedIn(unavailable=True)
     if identity is None:
         context.metrics.count(metric_names.AUTH_REFUSED)
         if by_cookie:
-            return SignedIn(ignored=IgnoredCookie(f"{_NOT_USED}: it is not good, or its session has ended"))
+            return SignedIn(ignored_cookie=IgnoredCookie(f"{_NOT_USED}: it is not valid, or its session has ended"))
         return SignedIn(refused=True)
     if handshake and by_cookie and (full := context.connections.limit_of_user(identity.user_id)) is not None:
-        why = f"{_NOT_USED}: too many connections {full.what}"
-        return SignedIn(ignored=IgnoredCookie(why, ErrorCode.TOO_MANY_CONNECTIONS))
+        reason = f"{_NOT_USED}: too many connections {full.what}"
+        return SignedIn(ignored_cookie=IgnoredCookie(reason, ErrorCode.TOO_MANY_CONNECTIONS))
     return SignedIn(identity=identity)

@@ -54,8 +54,8 @@ MUTATIONS: Final = (
         name="origin-null",
         rule="`Origin: null` is nobody's, in a handshake and over HTTP",
         file="gateway/requests/sign_in.py",
-        before="if _may(pages[0], sender, settings)",
-        after="if pages[0] == 'null' or _may(pages[0], sender, settings)",
+        before="if _may_use_cookie(pages[0], sender, settings)",
+        after="if pages[0] == 'null' or _may_use_cookie(pages[0], sender, settings)",
         unit=("tests/unit/gateway/test_sign_in.py::test_the_origin_decides_where_there_is_one",),
         e2e=("tests/e2e/edge/test_origins.py::test_a_cookie_of_a_page_that_is_not_listed_is_ignored",),
     ),
@@ -76,8 +76,8 @@ MUTATIONS: Final = (
         name="own-origin",
         rule="only a trusted proxy says under which name the client knows the gateway",
         file="gateway/requests/addresses.py",
-        before="    if is_trusted(peer, trusted):\n        if said",
-        after="    if True:\n        if said",
+        before="    if is_trusted(peer, trusted):\n        if host",
+        after="    if True:\n        if host",
         unit=(
             "tests/unit/gateway/test_addresses.py::test_a_trusted_proxy_says_under_which_name_the_client_came_and_nobody_else",
         ),
@@ -87,7 +87,7 @@ MUTATIONS: Final = (
         name="first-auth",
         rule="the first auth message is answered like a first one also after a sign-in at the upgrade",
         file="gateway/client/protocol.py",
-        before="        if self._auth_came:\n",
+        before="        if self._auth_received:\n",
         after="        if True:\n",
         unit=(
             "tests/unit/gateway/test_first_auth.py::test_the_first_auth_of_who_signed_in_at_the_upgrade_is_answered_like_a_first_one",
@@ -110,7 +110,7 @@ MUTATIONS: Final = (
         rule="the session of the first auth keeps the socket in, and its end ends it",
         file="gateway/client/handler.py",
         before="            self._context.presence.add(self, identity, time.time())\n",
-        after="            if self.session.waiting is None and self.session._auth_came:\n                return\n"
+        after="            if self.protocol.pending is None and self.protocol._auth_received:\n                return\n"
         "            self._context.presence.add(self, identity, time.time())\n",
         unit=("tests/unit/gateway/test_first_auth_moves.py::test_while_the_token_is_looked_up_the_socket_is_nobodys",),
         e2e=("tests/e2e/identity/test_first_auth.py::test_the_end_of_the_former_session_does_not_end_the_socket",),

@@ -178,14 +178,14 @@ async def test_a_gateway_that_ends_closes_sockets_over_tls_in_order(watchout, cl
 
 
 async def test_a_new_certificate_is_taken_up_and_a_bad_one_is_not(watchout, clients):
-    expected = ("cannot be used, the old one goes on",)
+    expected = ("cannot be used, the old one stays in use",)
     hurried = "import watchout.gateway.listen.tls\nwatchout.gateway.listen.tls.LOOK_EVERY_S = 0.1"
     made = Secured(watchout(start=False, expected=expected), hurried)
     viewer = await clients.viewer(made.url.replace("https:", "wss:"), made.started.token(), ssl=made.trust)
     old = made.trust
     good = made.key.read_bytes()
     made.key.write_bytes(b"half a fi")
-    await eventually(lambda: "the old one goes on" in made.gateway.output)
+    await eventually(lambda: "the old one stays in use" in made.gateway.output)
     assert (await made.get("/health/live"))[0] == 200
     made.key.write_bytes(good)
     made.renew()

@@ -29,8 +29,9 @@ from tests.kit.playbook import (
     watches,
 )
 from watchout.common.errors import CloseCode, ErrorCode
+from watchout.gateway.client.commands import ClaimStream, FindStream, Publish, Reply, VerifyToken
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
-from watchout.gateway.client.protocol import AskClaim, AskOwner, ClientProtocol, Publish, Reply, Verify, Waiting
+from watchout.gateway.client.protocol import ClientProtocol, PendingReply
 from watchout.gateway.model import IgnoredCookie, Owner
 from watchout.identity import Identity
 
@@ -44,7 +45,7 @@ def registered() -> Playbook:
     return (
         Playbook(camera())
         >> says(type="register", streamId="door", produces=["video-frame"])
-        << AskClaim("door", Owner("ann"), producing=True)
+        << ClaimStream("door", Owner("ann"), producing=True)
         >> router_grants(term=7, first_frame_id=1)
         << success("Registration successful. Stream ID: door", streamId="door")
         << Publish("door", Owner("ann"), 7, 1, producing=True, wants_alerts=False)
@@ -56,7 +57,7 @@ def subscribed() -> Playbook:
     return (
         Playbook(viewer())
         >> says(type="subscribe", streamId="door", consumes=["video-frame"])
-        << AskOwner("door")
+        << FindStream("door")
         >> owner_is("ann", "streaming")
         << success("Subscription successful", streamId="door")
         << watches("door", status="streaming", owner="ann")
@@ -65,9 +66,9 @@ def subscribed() -> Playbook:
 
 @pytest.mark.parametrize("client", [camera, viewer])
 def test_the_first_auth_of_who_signed_in_at_the_upgrade_is_answered_like_a_first_one(client: Any) -> None:
-    talk = Playbook(client()) >> says(type="auth", token="bobs") << Verify("bobs")
+    talk = Playbook(client()) >> says(type="auth", token="bobs") << VerifyToken("bobs")
     assert talk.session.identity is None  # nothing of the former one is left
-    assert talk.session.waiting is Waiting.STORE
+    assert talk.session.pending is PendingReply.STORE
     assert talk >> session_renewed(PROMOTED) >> time_to_authenticate_is_over() >> store_says(BOB) << AUTHENTICATED
     assert talk.session.identity == BOB
     assert talk >> says(type="auth", token="t") << error("ALREADY_AUTHENTICATED")
@@ -77,11 +78,11 @@ def test_the_stream_belongs_to_who_the_first_auth_says() -> None:
     assert (
         Playbook(camera())
         >> says(type="auth", token="bobs")
-        << Verify("bobs")
+        << VerifyToken("bobs")
         >> store_says(BOB)
         << AUTHENTICATED
         >> says(type="register", streamId="door")
-        << AskClaim("door", Owner("bob"), producing=False)
+        << ClaimStream("door", Owner("bob"), producing=False)
     )
 
 
@@ -89,7 +90,7 @@ def test_a_first_auth_with_a_wrong_token_closes_with_1008_also_after_the_upgrade
     assert (
         Playbook(viewer())
         >> says(type="auth", token="wrong")
-        << Verify("wrong")
+        << VerifyToken("wrong")
         >> store_says(None)
         << error("AUTH_FAILED")
         << closes(CloseCode.POLICY)
@@ -97,7 +98,7 @@ def test_a_first_auth_with_a_wrong_token_closes_with_1008_also_after_the_upgrade
 
 
 def test_a_first_auth_while_the_store_is_away_closes_with_1013_also_after_the_upgrade() -> None:
-    talk = Playbook(viewer()) >> says(type="auth", token="t") << Verify("t")
+    talk = Playbook(viewer()) >> says(type="auth", token="t") << VerifyToken("t")
     assert talk >> store_is_away() << error("AUTH_UNAVAILABLE") << closes(CloseCode.TRY_LATER)
 
 
@@ -109,13 +110,13 @@ def test_who_has_registered_or_subscribed_is_somebody_already() -> None:
 
 def test_an_auth_that_does_not_fit_is_no_first_one() -> None:
     talk = Playbook(viewer()) >> says(type="auth", token=5) << error("INVALID_MESSAGE")
-    assert talk >> says(type="auth", token="t") << Verify("t")
+    assert talk >> says(type="auth", token="t") << VerifyToken("t")
 
 
 @pytest.mark.parametrize("token", ["t.sig", " t.sig\n", "Bearer t.sig", "bearer  t.sig ", "\tBEARER t.sig\r\n"])
 @pytest.mark.parametrize("identity", [None, ANN])
 def test_what_is_copied_along_with_a_token_is_left_out(token: str, identity: Any) -> None:
-    assert Playbook(viewer(identity)) >> says(type="auth", token=token) << Verify("t.sig")
+    assert Playbook(viewer(identity)) >> says(type="auth", token=token) << VerifyToken("t.sig")
 
 
 @pytest.mark.parametrize("token", ["", " \n", "Bearer "])
@@ -138,7 +139,7 @@ def test_who_has_a_cookie_that_does_not_count_is_told_why() -> None:
         assert told(viewer(None, ignored=FOREIGN), event, "AUTH_REQUIRED").endswith(FOREIGN.reason)
     late = Playbook(viewer(None, ignored=FOREIGN)) >> time_to_authenticate_is_over()
     assert late << error("AUTH_TIMEOUT") << closes(CloseCode.POLICY)
-    assert Playbook(viewer(None, ignored=FOREIGN)) >> says(type="auth", token="t") << Verify("t")
+    assert Playbook(viewer(None, ignored=FOREIGN)) >> says(type="auth", token="t") << VerifyToken("t")
 
 
 @pytest.mark.parametrize("code", [ErrorCode.AUTH_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS])
@@ -147,7 +148,7 @@ def test_who_has_a_cookie_that_may_be_good_later_is_told_to_come_back_unless_a_t
         talk = Playbook(viewer(None, ignored=IgnoredCookie("later", code)))
         assert talk >> event << error(str(code)) << closes(CloseCode.TRY_LATER)
     talk = Playbook(viewer(None, ignored=IgnoredCookie("later", code)))
-    assert talk >> says(type="auth", token="t") << Verify("t") >> store_says(ANN) << AUTHENTICATED
+    assert talk >> says(type="auth", token="t") << VerifyToken("t") >> store_says(ANN) << AUTHENTICATED
 
 
 @pytest.mark.parametrize(
@@ -162,15 +163,15 @@ def test_who_has_a_cookie_that_may_be_good_later_is_told_to_come_back_unless_a_t
         (sends_text(b"null"), "is null"),
         (sends_text(b"7"), "a number"),
         (says(token="t"), "no `type`"),
-        (says(type=5), "no string"),
+        (says(type=5), "not a string"),
         (says(type="authenticate", token="t"), "'authenticate'"),
         (says(type="subscribe", streamId="door"), "'subscribe'"),
         (says(type="subscribe"), "'subscribe'"),
         (sends_text(b'{"type":"auth","token":"' + b"t" * MAX_AUTH_BYTES + b'"}'), "16384"),
-        (sends_binary(b'{"type":"auth","token":"t"}'), "JSON came as a binary message (opcode 2)"),
-        (sends_binary(b'\xef\xbb\xbf {"type":"auth"}'), "JSON came as a binary message (opcode 2)"),
-        (sends_binary(b""), "as a binary message (opcode 2)"),
-        (sends_binary(FRAME), "as a binary message (opcode 2)"),
+        (sends_binary(b'{"type":"auth","token":"t"}'), "this is JSON in a binary message (opcode 2)"),
+        (sends_binary(b'\xef\xbb\xbf {"type":"auth"}'), "this is JSON in a binary message (opcode 2)"),
+        (sends_binary(b""), "is a binary message (opcode 2)"),
+        (sends_binary(FRAME), "is a binary message (opcode 2)"),
     ],
 )
 def test_before_authentication_the_answer_says_what_came(event: Event, what: str) -> None:

@@ -35,11 +35,11 @@ class Moving:
             presence=self.presence, draining=False, authenticator=SimpleNamespace(verify=self._verify),
         )  # fmt: skip
         self.socket = SimpleNamespace(
-            closing=False, send_message=self.said.append, close=self._close, hold=lambda: None, resume=lambda: None,
-            trust=lambda: None, drain=lambda: None,
+            closing=False, send_message=self.said.append, close=self._close, hold_messages=lambda: None,
+            resume_messages=lambda: None, on_authenticated=lambda: None, write_waiting=lambda: None,
         )  # fmt: skip
         self.talk = ClientHandler(context, self.socket, viewer(settings=self.settings))  # type: ignore[arg-type]
-        self.talk.begin(refused=None, store_away=False)
+        self.talk.begin(full=None, store_unavailable=False)
 
     async def _verify(self, token: Any, *, fresh: bool) -> Identity | None:
         assert fresh
@@ -66,22 +66,22 @@ async def settle() -> None:
 async def test_while_the_token_is_looked_up_the_socket_is_nobodys() -> None:
     moving = Moving()
     assert (moving.sessions, moving.users()) == ([ANN.session_id], {"ann": 1})
-    moving.talk.hear(AUTH, 0.0, text=True)
+    moving.talk.receive(AUTH, 0.0, text=True)
     await settle()
     assert (moving.asked, moving.sessions, moving.users()) == (["bobs"], [], {})
     moving.answer.set_result(BOB)
     await settle()
     assert (moving.sessions, moving.users(), moving.codes) == ([BOB.session_id], {"bob": 1}, [])
     assert read(moving.said[-1])["event"] == "authenticated"
-    moving.talk.gone()
+    moving.talk.on_connection_lost()
     assert (moving.sessions, moving.users()) == ([], {})
 
 
 async def test_a_socket_that_goes_meanwhile_counts_for_nobody() -> None:
     moving = Moving()
-    moving.talk.hear(AUTH, 0.0, text=True)
+    moving.talk.receive(AUTH, 0.0, text=True)
     moving.socket.closing = True
-    moving.talk.gone()
+    moving.talk.on_connection_lost()
     moving.answer.set_result(BOB)
     await settle()
     assert (moving.sessions, moving.users(), moving.connections.authenticated) == ([], {}, 0)
@@ -90,7 +90,7 @@ async def test_a_socket_that_goes_meanwhile_counts_for_nobody() -> None:
 async def test_a_wrong_token_and_a_store_that_is_away_close_what_is_nobodys() -> None:
     for answer, code in ((None, 1008), (StoreUnavailable("away"), 1013)):
         moving = Moving()
-        moving.talk.hear(AUTH, 0.0, text=True)
+        moving.talk.receive(AUTH, 0.0, text=True)
         if isinstance(answer, Exception):
             moving.answer.set_exception(answer)
         else:
@@ -102,9 +102,9 @@ async def test_a_wrong_token_and_a_store_that_is_away_close_what_is_nobodys() ->
 async def test_the_limit_is_that_of_the_tokens_user() -> None:
     moving = Moving()
     assert moving.connections.add_socket("bob") is None
-    moving.talk.hear(AUTH, 0.0, text=True)
+    moving.talk.receive(AUTH, 0.0, text=True)
     moving.answer.set_result(BOB)
     await settle()
     assert (moving.codes, read(moving.said[-1])["code"]) == ([1013], "TOO_MANY_CONNECTIONS")
-    moving.talk.gone()
+    moving.talk.on_connection_lost()
     assert moving.users() == {"bob": 1}  # the other socket's

@@ -18,8 +18,8 @@ from watchout.gateway.client.handshake import (
     path_and_query,
     read_target,
 )
-from watchout.gateway.client.protocol import Path
 from watchout.gateway.listen.head import HeadFault, check_head
+from watchout.gateway.model import SocketPath
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = "Sec-WebSocket-Version: 13"
@@ -69,7 +69,7 @@ def read(whole: bytes) -> Request:
 def test_each_form_is_read_as_one(fields: tuple[str, ...], target: str) -> None:
     request = read(head(*fields, target=target))
     path, _ = path_and_query(request.path)
-    assert path is Path.SUBSCRIBE
+    assert path is SocketPath.SUBSCRIBE
     assert request.headers["Host"] == ("other:1" if "://" in target else "localhost:3000")
 
 

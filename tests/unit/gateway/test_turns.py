@@ -41,8 +41,8 @@ def test_users_go_on_one_after_another_whoever_has_many() -> None:
         return go_on
 
     for number in range(5):
-        loop.turns.ask("mallory", work(f"mallory {number}"))
-    loop.turns.ask("ann", work("ann"))
+        loop.turns.enqueue("mallory", work(f"mallory {number}"))
+    loop.turns.enqueue("ann", work("ann"))
     for _ in range(2):
         loop.turn()
     assert done == ["mallory 0", "ann"]
@@ -58,9 +58,9 @@ def test_who_asks_again_waits_for_the_next_turn() -> None:
     def go_on() -> None:
         times.append(len(times))
         if len(times) < 3:
-            loop.turns.ask("ann", go_on)
+            loop.turns.enqueue("ann", go_on)
 
-    loop.turns.ask("ann", go_on)
+    loop.turns.enqueue("ann", go_on)
     for count in (1, 2, 3, 3):
         loop.turn()
         assert len(times) == count

@@ -1,4 +1,4 @@
-"""What a socket hears when it is cut short in its turn: the handshake's end on, with a transport that keeps all."""
+"""A socket that processes received bytes turn by turn, with a transport that records what is written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import turns
 from watchout.gateway.client.handler import ClientHandler
-from watchout.gateway.client.protocol import ClientProtocol, Path
+from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.client.socket import WebSocket
 from watchout.gateway.context import Context
 from watchout.gateway.hub.registry import Hub
+from watchout.gateway.model import SocketPath
 from watchout.gateway.quotas import Connections
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 
@@ -73,7 +74,7 @@ def opened() -> tuple[WebSocket, Wire]:
     wire = Wire()
     socket = WebSocket(context, context.connections.open_slot("127.0.0.1"))
     socket.connection_made(cast("asyncio.BaseTransport", wire))
-    session = ClientProtocol(Path.SUBSCRIBE, settings, context.authorization, now=0.0, stream_ids=ids)
+    session = ClientProtocol(SocketPath.SUBSCRIBE, settings, context.authorization, now=0.0, stream_ids=ids)
     socket._handler = ClientHandler(context, socket, session)
     socket._protocol.receive_data(HEAD)
     (request,) = socket._protocol.events_received()

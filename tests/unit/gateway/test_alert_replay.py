@@ -1,4 +1,4 @@
-"""Carrying out a session's commands, where an answer comes after the world has changed."""
+"""Replays of recent alerts: their order with live ones, their limits, and subscriptions that end meanwhile."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from watchout.common.bus.reply_records import RecentAlertRow
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
-from watchout.gateway.client import handler
-from watchout.gateway.client.handler import MAX_REPLAYS, ClientHandler
+from watchout.gateway.client import alert_replay
+from watchout.gateway.client.alert_replay import MAX_REPLAYS, AlertReplays
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
 
 
 class Talk:
-    """One viewer's conversation with a router that answers when it is told to."""
+    """The replays of one viewer, and a router that replies when the test sets `answer`."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[list[RecentAlertRow]] = asyncio.get_running_loop().create_future()
@@ -34,43 +34,36 @@ class Talk:
         context = SimpleNamespace(
             router=SimpleNamespace(alerts=self._alerts),
             authorization=Authorization(Settings()),
-            hub=SimpleNamespace(last_known_owner=lambda _: Owner("ann"), unsubscribe=lambda _: None),
+            hub=SimpleNamespace(last_known_owner=lambda _: Owner("ann")),
             replays=asyncio.Semaphore(32),
             replays_of=lambda _: self.of_user,
             tasks=self.tasks,
-            metrics=SimpleNamespace(values={}),
-            count_dropped=lambda subscription: None,
         )
         socket = SimpleNamespace(
             closing=False,
             send_message=self.sent.append,
-            drained=self._drained,
-            too_slow=self._too_slow,
-            drop=lambda _: None,
+            wait_until_written=self._wait_until_written,
+            close_slow=self._close_slow,
         )
-        session = SimpleNamespace(
-            subscriptions=lambda: self.wanted,
-            alerts_failed=lambda text, *_: self.errors.append(text) or [],
-            unauthorized=0,
-        )
-        self.talk = ClientHandler(context, socket, session)  # type: ignore[arg-type]
+        protocol = SimpleNamespace(subscriptions=lambda: self.wanted)
+        self.replays = AlertReplays(context, socket, protocol, self.errors.append)  # type: ignore[arg-type]
 
     async def _alerts(self, stream: str, *, since: int) -> list[RecentAlertRow]:
         self.fetches += 1
         return await asyncio.shield(self.answer)
 
-    async def _drained(self) -> None:
+    async def _wait_until_written(self) -> None:
         if not self.reads:
             await asyncio.Event().wait()
 
-    def _too_slow(self, why: str) -> None:
+    def _close_slow(self, reason: str) -> None:
         self.slow += 1
 
     def subscribe(self, stream: str = "door") -> Subscription:
         subscription = Subscription(stream, Identity("ann", "s"), video=False, alerts=True)
         subscription.held_alerts = {}
         self.wanted.append(subscription)
-        self.talk._replay_later(subscription, 7)
+        self.replays.begin(subscription, 7)
         return subscription
 
 
@@ -96,7 +89,7 @@ async def test_who_lost_the_stream_during_the_replay_gets_nothing_of_it() -> Non
     subscription = talk.subscribe()
     await settle()
     talk.wanted.clear()
-    talk.talk._unwatch(subscription)
+    talk.replays.cancel(subscription)
     talk.answer.set_result([RecentAlertRow("a1", "ann", b"{}")])
     await settle()
     assert talk.sent == []
@@ -110,7 +103,7 @@ async def test_one_socket_replays_one_stream_after_another_and_not_without_end()
     assert len(talk.errors) == 1
     assert subscriptions[-1].held_alerts is None  # it has the live ones at least
     for subscription in subscriptions:
-        talk.talk._unwatch(subscription)
+        talk.replays.cancel(subscription)
     await settle()
     assert talk.subscribe("again").held_alerts == {}
     await talk.tasks.close()
@@ -121,14 +114,14 @@ async def test_subscribing_again_and_again_keeps_one_replay() -> None:
     for _ in range(50):
         subscription = talk.subscribe()
         await settle()
-        talk.talk._unwatch(subscription)
+        talk.replays.cancel(subscription)
         await settle()
     assert talk.errors == []
-    assert talk.talk._replays == {}
+    assert talk.replays._tasks == {}
 
 
 async def test_a_viewer_that_takes_none_of_them_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "REPLAY_S", 0.05)
+    monkeypatch.setattr(alert_replay, "REPLAY_S", 0.05)
     talk = Talk()
     talk.reads = False
     talk.subscribe()
@@ -141,7 +134,7 @@ async def test_a_viewer_that_takes_none_of_them_is_too_slow(monkeypatch: pytest.
 
 
 async def test_who_has_no_turn_in_time_goes_on_with_the_live_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "REPLAY_TURN_S", 0.05)
+    monkeypatch.setattr(alert_replay, "REPLAY_TURN_S", 0.05)
     talk = Talk()
     talk.of_user = asyncio.Semaphore(0)
     subscription = talk.subscribe()

@@ -1,0 +1,133 @@
+"""Replays recent alerts to one viewer that subscribed with `alertsSince`, then the live ones that arrived meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from watchout.common.bus.reply_records import RecentAlertRow
+from watchout.common.errors import RouterUnavailable
+from watchout.gateway import wire
+from watchout.gateway.client.client_socket import ClientSocket
+from watchout.gateway.client.protocol import ClientProtocol
+from watchout.gateway.context import Context
+from watchout.gateway.hub.subscription import Subscription
+
+#: Most replays of one socket that run or wait for their turn.
+MAX_REPLAYS: Final = 64
+#: Seconds that a replay waits for its turn.
+REPLAY_TURN_S: Final = 5.0
+#: Seconds within which a viewer has to read a replay.
+REPLAY_S: Final = 30.0
+
+
+class AlertReplays:
+    """The replays of one viewer; made by its `ClientHandler` at the first subscription that asks for one.
+
+    The hub holds live alerts in `Subscription.held_alerts` while a replay runs. A replay ends by sending them, except
+    those that it has sent itself: so each alert arrives once.
+
+    Args:
+        context: What the gateway's connections share; its permits bound how many replays run at once.
+        socket: The viewer's socket.
+        protocol: The viewer's protocol, which knows its subscriptions.
+        report_failure: Called with the text for the client when a replay is not possible.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        socket: ClientSocket,
+        protocol: ClientProtocol,
+        report_failure: Callable[[str], None],
+    ) -> None:
+        self._context = context
+        self._socket = socket
+        self._protocol = protocol
+        self._report_failure = report_failure
+        self._tasks: dict[Subscription, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+
+    def begin(self, subscription: Subscription, since_ms: int) -> None:
+        """Replay the alerts of a stream since `since_ms`, in milliseconds since the epoch, as soon as it is its turn.
+
+        With `MAX_REPLAYS` under way nothing is replayed; the client gets an error and the live alerts.
+        """
+        tasks = self._tasks
+        if len(tasks) >= MAX_REPLAYS:
+            self._give_up(subscription, f"{MAX_REPLAYS} replays of this socket are under way")
+            return
+        tasks[subscription] = task = self._context.tasks.start(
+            self._replay_in_turn(subscription, since_ms), "replay of alerts"
+        )
+        task.add_done_callback(lambda _: tasks.pop(subscription, None))
+
+    def cancel(self, subscription: Subscription) -> None:
+        """Cancel the replay of a subscription that has ended; does nothing when there is none."""
+        if (task := self._tasks.pop(subscription, None)) is not None:
+            task.cancel()
+
+    async def _replay_in_turn(self, subscription: Subscription, since_ms: int) -> None:
+        """Wait for the turn, request the alerts from the router, and send them.
+
+        One at a time on a socket, few of one user, and not too many on the gateway: each holds the alerts in memory
+        until the viewer has read them.
+        """
+        of_user = self._context.replays_of(subscription.identity.user_id)
+        async with contextlib.AsyncExitStack() as permits:
+            try:
+                async with asyncio.timeout(REPLAY_TURN_S):
+                    for permit in (self._turn, of_user, self._context.replays):
+                        await permits.enter_async_context(permit)
+                kept = await self._context.router.alerts(subscription.stream, since=since_ms)
+            except TimeoutError:
+                self._give_up(subscription, "too many replays are under way")
+                return
+            except RouterUnavailable:
+                self._give_up(subscription, "the router did not answer in time")
+                return
+            try:
+                async with asyncio.timeout(REPLAY_S):
+                    await self._replay(subscription, kept)
+            except TimeoutError:
+                self._socket.close_slow(f"the recent alerts of a stream were not read within {REPLAY_S:g} s")
+
+    def _give_up(self, subscription: Subscription, reason: str) -> None:
+        """Report that the recent alerts are not available, and go on with the live ones."""
+        self._report_failure(f"recent alerts of {subscription.stream} are not available, subscribe again: {reason}")
+        self._release_held(subscription, set())
+
+    async def _replay(self, subscription: Subscription, kept: list[RecentAlertRow]) -> None:
+        """Send the kept alerts that the viewer may receive, oldest first, then the held ones."""
+        replayed: set[str] = set()
+        subscription.replayed = frozenset(alert.id for alert in kept if alert.at >= subscription.subscribed_ms)
+        for alert in kept:
+            await self._socket.wait_until_written()
+            if not self._is_active(subscription):
+                return
+            owner = self._context.hub.last_known_owner(subscription.stream)
+            if self._context.authorization.may_receive_stored_alert(subscription.identity, alert.owner, owner):
+                replayed.add(alert.id)
+                self._socket.send_message(wire.text_message(alert.json))
+        self._release_held(subscription, replayed)
+
+    def _release_held(self, subscription: Subscription, replayed: set[str]) -> None:
+        """Send the live alerts that were held, except those of these ids; from now on live ones are sent at once.
+
+        A viewer for which more were held than the hub keeps is closed: it reconnects and asks for them again.
+        """
+        if not self._is_active(subscription):
+            return
+        held, subscription.held_alerts = subscription.held_alerts or {}, None
+        if subscription.held_alerts_overflowed:
+            self._socket.close_slow("too many alerts arrived while the recent ones were sent")
+            return
+        for alert_id, message in held.items():
+            if alert_id not in replayed:
+                self._socket.send_message(message)
+
+    def _is_active(self, subscription: Subscription) -> bool:
+        """Whether the subscription still stands and its socket is not closing."""
+        return not self._socket.closing and subscription in self._protocol.subscriptions()

@@ -1,0 +1,85 @@
+"""How a client's protocol reports faults: error replies, strikes for repeated faults, and closing. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from watchout.common.errors import CloseCode, ErrorCode
+from watchout.common.settings import Settings
+from watchout.gateway import wire
+from watchout.gateway.client.commands import Close, Command, Reply
+from watchout.gateway.model import IgnoredCookie
+from watchout.gateway.quotas import Allowance
+
+#: Reason of the close of a client that repeats faults; the handler counts it.
+ABUSE: Final = "repeated abuse"
+#: Errors that count as a strike. Too many of them within a time close the socket (`Allowance.count_error`).
+_STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
+
+
+class ErrorReplies:
+    """The part of a client's protocol that replies with errors and closes; base class of `ClientProtocol`.
+
+    Args:
+        settings: The gateway's settings: rates, for the text of errors.
+        now: The loop's time in seconds.
+        ignored_cookie: Why the session cookie of the upgrade request was not used; None when there was none.
+    """
+
+    __slots__ = ("_allowance", "_closed", "_ignored_cookie", "_settings", "may_send_plain", "unauthorized")
+
+    def __init__(self, settings: Settings, now: float, ignored_cookie: IgnoredCookie | None) -> None:
+        #: Requests of this client, since the handler last counted them, for which it has no permission.
+        self.unauthorized = 0
+        #: Whether plain frames may skip `receive_text` and `receive_binary`: see `ClientProtocol.receive_plain`.
+        self.may_send_plain = False
+        self._settings = settings
+        self._allowance = Allowance(settings, now)
+        self._ignored_cookie = ignored_cookie
+        #: A `Close` was returned: no further command is.
+        self._closed = False
+
+    def _error(self, code: ErrorCode, message: str, now: float, now_ms: int) -> list[Command]:
+        """Reply with an error; close as well after too many strikes."""
+        if self._closed:
+            return []
+        if code is ErrorCode.UNAUTHORIZED:
+            self.unauthorized += 1
+        if code is ErrorCode.AUTH_REQUIRED and (ignored := self._ignored_cookie) is not None:
+            if ignored.code is not ErrorCode.AUTH_REQUIRED:
+                return self._error_and_close(ignored.code, ignored.reason, CloseCode.TRY_LATER, now_ms)
+            message = f"{message}; {ignored.reason}"
+        reply = Reply(wire.error(code, message, now_ms))
+        if code in _STRIKES and not self._allowance.count_error(now):
+            return [reply, *self._close(CloseCode.POLICY, ABUSE)]
+        return [reply]
+
+    def _rate_limited(self, limit: str, now: float, now_ms: int) -> list[Command]:
+        """Report a message over a rate, which is dropped: an error now and then, a close after too many strikes.
+
+        `limit` is "messages", "bytes" or "alerts".
+        """
+        if not self._allowance.count_error(now):
+            return self._close(CloseCode.POLICY, ABUSE)
+        if not self._allowance.take_report(now):
+            return []
+        rates = {
+            "messages": f"{self._settings.message_rate:g} messages per second",
+            "bytes": f"{self._settings.byte_rate:g} bytes per second",
+            "alerts": f"{self._settings.alert_rate:g} alerts per second, the limit of one user",
+        }
+        text = f"this socket sent more than {rates[limit]}; what exceeds it is dropped"
+        return [Reply(wire.error(ErrorCode.RATE_LIMITED, text, now_ms))]
+
+    def _error_and_close(self, code: ErrorCode, message: str, close: CloseCode, now_ms: int) -> list[Command]:
+        """Reply with an error and close; the reason of the close is the error's code."""
+        if self._closed:
+            return []
+        return [Reply(wire.error(code, message, now_ms)), *self._close(close, str(code))]
+
+    def _close(self, code: CloseCode, reason: str) -> list[Command]:
+        if self._closed:
+            return []
+        self._closed = True
+        self.may_send_plain = False
+        return [Close(code, reason)]

@@ -1,0 +1,69 @@
+"""Joins the fragments of a WebSocket message (RFC 6455 section 5.4), and bounds their number. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from websockets.frames import Opcode
+
+#: Most fragments of one message. Each costs more than its bytes: a message in a million fragments is an attack
+#: (CVE-2026-48779).
+MAX_FRAGMENTS: Final = 131_072
+#: This many fragments count as one message against the rates.
+FRAGMENTS_PER_MESSAGE: Final = 16
+
+
+class TooManyFragments(Exception):
+    """A message has more than `MAX_FRAGMENTS` fragments; the caller closes the connection."""
+
+
+class MessageAssembler:
+    """The fragments of one client's unfinished message; `WebSocket` has one per connection."""
+
+    __slots__ = ("_count", "_data", "opcode")
+
+    def __init__(self) -> None:
+        #: Type of the message that is assembled now, or was last.
+        self.opcode = Opcode.TEXT
+        #: The payload so far; the first fragment alone is kept as it arrived, because it may be large.
+        self._data: bytearray | bytes | None = None
+        self._count = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._data is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of the unfinished message so far."""
+        return 0 if self._data is None else len(self._data)
+
+    def begin(self, opcode: Opcode, data: bytes) -> None:
+        """Begin a message with its first fragment."""
+        self._data, self.opcode, self._count = data, opcode, 1
+
+    def append(self, data: bytes | bytearray | memoryview) -> bool:
+        """Append a further fragment to the open message; return whether the fragments count as one more message.
+
+        Raises `TooManyFragments`.
+        """
+        assert self._data is not None
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data)
+        self._data += data
+        self._count += 1
+        if self._count > MAX_FRAGMENTS:
+            self._data = None
+            raise TooManyFragments
+        return self._count % FRAGMENTS_PER_MESSAGE == 0
+
+    def finish(self) -> bytes:
+        """Return the payload of the open message, which ends with the last fragment appended."""
+        assert self._data is not None
+        data, self._data = self._data, None
+        return bytes(data)
+
+    def clear(self) -> None:
+        """Discard the unfinished message."""
+        self._data = None
