@@ -68,7 +68,7 @@ test: $(VENV)/.dev
 # What starts no process and needs no service: the unit tests and the plan of the house.
 test-fast: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal -m "not e2e and not real" $(ARGS) \
-	  tests/unit tests/test_house.py tests/test_mutations.py tests/test_flaky.py
+	  tests/unit tests/test_*.py
 
 # Ten times the examples of every property test, and the tests of large numbers with the numbers of a large site.
 test-thorough: $(VENV)/.dev

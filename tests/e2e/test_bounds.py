@@ -7,7 +7,6 @@ on meanwhile: frames flow, and neither is disconnected.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import re
 import resource
@@ -20,10 +19,8 @@ import psutil
 import pytest
 
 from tests.kit.clients import JPEG, TEXT, Clients, base64_of, eventually, web_socket_frame
-from tests.kit.fillers import COLUMNS_WITHIN, FILLERS, NEEDS, Scene, compressed_fragment, rows, unfinished
+from tests.kit.fillers import FILLERS, NEEDS, Scene, compressed_fragment, unfinished
 from tests.kit.processes import BIN, Watchout
-from watchout.common.metric_names import DECLARED
-from watchout.common.settings import table
 
 NAMES = ("router", "gateway", "mlbridge")
 #: The bystanders' frames while a row is filled and after it.
@@ -40,32 +37,6 @@ SETTINGS = {
     "NEWEST_FRAME_BYTES": str(32 << 20),
     "WAITING_FRAME_BYTES": str(32 << 20),
 }
-
-
-def test_every_row_of_the_table_is_whole_and_has_its_filler() -> None:
-    found = rows()
-    names = [row["filler"].strip("`") for row in found]
-    assert len(set(names)) == len(names)
-    assert set(names) == set(FILLERS)
-    for row in found:
-        assert all(row.values()), row
-        metrics = [word.strip("`") for word in row["metric"].split(", ")]
-        assert set(metrics) - {"–"} <= set(DECLARED), row
-
-
-def test_every_row_of_what_is_filled_within_has_a_bound_of_the_code_and_a_unit_test() -> None:
-    settings = {spec.env for _, spec, _ in table()}
-    units = {"MiB": 1 << 20, "KiB": 1 << 10, "s": 1, "": 1}
-    for row in rows("bounds within", COLUMNS_WITHIN):
-        assert all(row.values()), row
-        assert {word.strip("`") for word in row["metric"].split(", ")} - {"–"} <= set(DECLARED), row
-        assert re.fullmatch(r"(`test_\w+`(, )?)+", row["held by"]), row
-        constants = re.findall(r"`([a-z_.]+)\.([A-Z_]+)` = ([\d ]*[\d.]*\d) ?(MiB|KiB|s|)", row["bound"])
-        assert row["bound"].count(" = ") == len(constants), row
-        for module, name, number, unit in constants:
-            value = getattr(importlib.import_module(f"watchout.{module}"), name)
-            assert value == float(number.replace(" ", "")) * units[unit], (row, value)
-        assert constants or set(re.findall(r"`([A-Z_]+)`", row["bound"])) & settings, row
 
 
 @pytest.mark.parametrize("name", sorted(FILLERS))
@@ -96,7 +67,11 @@ async def _fill(name: str, started: Watchout, clients: Clients) -> None:
     assert all(process.running for process in limited)
     ids = viewer.frame_ids
     assert ids == sorted(set(ids))
-    assert (await asyncio.to_thread(started.get, "/health"))[0] == 200
+
+    async def healthy() -> bool:
+        return bool((await asyncio.to_thread(started.get, "/health"))[0] == 200)
+
+    await eventually(healthy)  # the filling may have kept a process from its heartbeats until just now
 
 
 def _limit(pid: int, headroom_bytes: int) -> None:
