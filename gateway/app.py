@@ -49,7 +49,7 @@ class Gateway:
             settings, metrics, sockets=lambda: self._context.connections.authenticated, transport=transport
         )
         hub = Hub(
-            wake=self._link.woken,
+            wake=self._link.wake,
             to_bus=self._link.frame_to_bus,
             unlimited_fps=settings.demand_fps,
             newest_bytes=settings.newest_frame_bytes,

@@ -1,11 +1,11 @@
-"""The gateway's bond with the router: what the hub holds and wants goes up, what the router says comes down."""
+"""Connects the hub to the router: reports and requests go up, status, alerts and frames of other gateways come down."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
 
 from watchout.common import clock, log, metric_names, supervisor
 from watchout.common.alerts.model import Alert, Severity
@@ -48,27 +48,37 @@ from watchout.common.process import about
 from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
+from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.model import Owner, StreamState
 
-#: Streams' moving figures go to the router this often, in seconds.
+#: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
-#: A bond that is back sooner than this was not worth a line; nor is one that ends because all ends.
+#: A loss of the router is logged only if it lasts this many seconds.
 LOST_LOGGED_AFTER_S: Final = 0.3
-#: HTTP requests that may wait for the newest frame of streams elsewhere.
-MAX_FRAME_WAITS: Final = 1000
-#: Who wants only so many frames per second of a stream gets each a tenth of their distance later at the most, so that
-#: frames of several streams go together: every turn of a process that sleeps costs as much as some frames.
+#: A frame of a stream that is requested at a limited rate is delayed by at most this part of the time between two of
+#: them, so that frames of several streams go out together: waking the receiving process costs as much as some frames.
 COALESCING_SHARE: Final = 0.1
 MAX_COALESCING_DELAY_S: Final = 0.05
 
 _log = log.get("gateway.router_client")
 
-K = TypeVar("K", bound=Hashable)
-
 
 class RouterClient:
-    """Joins one hub to the router. `start` opens the sockets."""
+    """Member of the router on behalf of one `Hub`; built by `gateway.app`, asked by client handlers and HTTP requests.
+
+    The hub works on without the router. All coroutines that ask the router raise `RouterUnavailable`, when it does not
+    reply within `ROUTER_TIMEOUT_S` or refuses; the caller then tells its client to try again.
+
+    Args:
+        settings: `WATCHOUT_HOME`, `ROUTER_TIMEOUT_S` and the addresses of the bus.
+        metrics: The metrics of this process, which heartbeats carry to the router.
+        sockets: Returns the number of authenticated sockets.
+        transport: Opens the connection to the router; None: the one of the settings.
+
+    Attributes:
+        ending: The process drains: a lost router is not logged.
+    """
 
     def __init__(
         self,
@@ -84,19 +94,18 @@ class RouterClient:
         self._sockets = sockets
         self._metrics = metrics
         self._flushing = False
-        self._waits: dict[str, list[asyncio.Future[Frame]]] = {}
-        self._picture_waits: dict[tuple[str, int, int], list[asyncio.Future[Frame]]] = {}
-        self._waiting = 0
+        self._frame_requests = FrameRequests(settings.router_timeout_s)
+        #: Alerts that the router accepted and may not have delivered yet.
         self._accepted = UnconfirmedAlerts()
-        #: The epoch of the router that knows all cameras that went from here.
-        self._told_gone = 0
+        #: Epoch of the router that was last sent the reservations of streams that ended here.
+        self._reserved_epoch = 0
         self.ending = False
         self._name = wanted_name(settings, "gateway")
         self.hub: Hub
         self.link: BusClient
 
     def start(self, hub: Hub) -> None:
-        """Open the bond; it stands when the router answers."""
+        """Start to connect; `live` becomes true when the router replies. Returns at once."""
         self.hub = hub
         self._loop = asyncio.get_running_loop()
         self.link = BusClient(
@@ -110,56 +119,63 @@ class RouterClient:
             open_transport=self._open_transport,
             request_timeout_s=self._settings.router_timeout_s,
             snapshot=self._snapshot,
-            metrics=self._read_figures,
-            on_message=self._message,
-            on_frame=self._frame,
-            on_joined=self._joined,
-            on_lost=self._lost,
+            metrics=self._read_metrics,
+            on_message=self._on_message,
+            on_frame=self._on_frame,
+            on_joined=self._on_joined,
+            on_lost=self._on_lost,
         )
         self._reporter = supervisor.current().every(REPORT_EVERY_S, self._send_reports, "reports of streams")
 
     @property
     def live(self) -> bool:
-        """Whether the router is there."""
+        """Whether the router is connected."""
         return self.link.live
 
     async def close(self) -> None:
-        """Tell what is left to tell, and end the bond."""
+        """Send the remaining changes and leave the router."""
         self._reporter.cancel()
         self._flush()
         await self.link.close()
 
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def woken(self) -> None:
-        """Holds or interest changed: tell it at the end of this turn of the loop, once."""
+    def wake(self) -> None:
+        """Send the changes of publications and interest, once at the end of this turn of the loop."""
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def frame_to_bus(self, frame: Frame) -> None:
-        """Push a frame that the router asked for."""
+        """Send a frame of a publisher here, which the router requested."""
         publication = self.hub.publication(frame.stream_id)
         self._push(frame.bus_parts(), coalescing_delay_s(publication.bus_fps if publication is not None else None))
 
-    def undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
-        """A frame could not be decoded here: its camera is told, wherever it is."""
-        told = self.hub.notices.on_undecodable(frame, reason, now_ms)
-        if told is not None:
-            self.link.send(told)
+    def report_undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
+        """Report a frame that cannot be decoded to its publisher, on whichever gateway that is."""
+        message = self.hub.notices.on_undecodable(frame, reason, now_ms)
+        if message is not None:
+            self.link.send(message)
 
-    def picture_wanted(self, stream: str, now_ms: int) -> None:
-        """The newest picture of a stream is asked for: see `Hub.picture_wanted`."""
-        told = self.hub.notices.on_picture_requested(stream, now_ms)
-        if told is not None:
-            self.link.send(told)
+    def on_picture_requested(self, stream: str, now_ms: int) -> None:
+        """Handle a request for the newest picture of a stream: if the last frame is none, its publisher is told."""
+        message = self.hub.notices.on_picture_requested(stream, now_ms)
+        if message is not None:
+            self.link.send(message)
 
     def release(self, stream: str, term: int) -> None:
-        """Give back a claim that nobody waits for any more."""
+        """Give a granted claim back, because its client has left meanwhile."""
         self.link.send(Release(stream=stream, term=term))
 
     async def claim(self, stream: str, owner: Owner, *, producing: bool, floor: int) -> GrantedReply | RefusedReply:
-        """Ask for a stream. Raises `RouterUnavailable`."""
+        """Claim a stream for a publisher of this gateway.
+
+        Args:
+            stream: Id of the stream.
+            owner: Owner of the stream, the publisher's user.
+            producing: Whether the publisher sends video.
+            floor: The highest frame id of the stream known here: the ids continue after it.
+        """
         user, organizations = owner.user_id, tuple(sorted(owner.organizations))
         reply = await self.link.request(
             lambda n: Claim(
@@ -171,9 +187,9 @@ class RouterClient:
         return reply
 
     async def find(self, stream: str) -> StreamState:
-        """The last word on a stream, of the router or of this gateway, which alone has it of its own cameras.
+        """Return the newest state of a stream, from this gateway when it is published here, else from the router.
 
-        It holds in this turn of the loop; later it has to be asked for again. Raises `RouterUnavailable`.
+        It holds only until the next await of the caller.
         """
         if self.hub.publication(stream) is not None:
             return self.hub.newest_state(stream, StreamState())
@@ -184,7 +200,7 @@ class RouterClient:
         return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term))
 
     async def raise_alert(self, alert: Alert) -> AcceptedReply:
-        """Hand an alert to the router. Raises `RouterUnavailable`."""
+        """Send an alert to the router; it has been accepted when this returns."""
         epoch = self.link.epoch
         reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
         if not isinstance(reply, AcceptedReply):
@@ -212,7 +228,7 @@ class RouterClient:
         severity: Severity = "low",
         scope: AlertScope | None = None,
     ) -> list[RecentAlertRow]:
-        """Recent alerts of a stream, or of all within `scope`, oldest first. Raises `RouterUnavailable`."""
+        """Return recent alerts of a stream (or of all within `scope`) since a time in ms, oldest first."""
         return await self._query(
             lambda n: Query(
                 request=n, what="alerts", stream=stream, since=since, limit=limit, severity=severity, scope=scope
@@ -221,7 +237,7 @@ class RouterClient:
         )
 
     async def alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
-        """The frames that recent alerts of this id refer to, one of each stream. Raises `RouterUnavailable`."""
+        """Return the frames that recent alerts with this id refer to, one for each stream."""
         return await self._query(lambda n: Query(request=n, what="alert", id=alert_id), list[AlertFrameRow])
 
     async def _query(self, make: Callable[[int], Query], kind: type[R]) -> R:
@@ -231,64 +247,38 @@ class RouterClient:
             raise RouterUnavailable(str(exc)) from None
 
     def _send_counts(self) -> None:
-        """Send what is counted here to the router. It takes messages in order, so the next reply includes it."""
+        """Send the latest counts to the router, which handles messages in order: the next reply includes them."""
         self._flush()
         self._send_reports()
         self.link.send_heartbeat()
 
-    async def picture(self, of: AlertFrameRow) -> Frame | None:
-        """The picture that the router keeps of an alert's frame; None when it does not come in time."""
+    async def stored_picture(self, of: AlertFrameRow) -> Frame | None:
+        """Return the picture of an alert's frame that the router stores, None when it does not arrive in time."""
         key = of.stream, of.term, of.frame_id
-        return await self._await_frame(
-            self._picture_waits,
+        return await self._frame_requests.wait_for(
             key,
             lambda: self.link.send(FetchPicture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
         )
 
-    def ask_newest(self, stream: str) -> None:
-        """Ask for the newest frame of a stream elsewhere; it comes like any other frame, or not."""
+    def request_newest(self, stream: str) -> None:
+        """Request the newest frame of a stream of another gateway; if it exists, it arrives like any other frame."""
         self._flush()
         self.link.send(FetchNewest(stream=stream))
 
-    async def newest(self, stream: str, word: StreamState) -> Frame | None:
-        """The newest frame of a stream, from here or from elsewhere. `word` is what `find` just said of it.
+    async def newest_frame(self, stream: str, state: StreamState) -> Frame | None:
+        """Return the newest picture of a stream, of this or another gateway; None: there is none.
 
-        Raises `RouterUnavailable`.
+        `state` is the result of `find` for this stream, just before.
         """
-        self.picture_wanted(stream, clock.now_ms())
-        if self.hub.publication(stream) is not None:
+        self.on_picture_requested(stream, clock.now_ms())
+        if self.hub.publication(stream) is not None or state.status == "offline":
             return self.hub.delivery.newest_frame(stream)
-        if word.status == "offline":
-            return self.hub.delivery.newest_frame(stream)
-        frame = await self._await_frame(self._waits, stream, lambda: self.ask_newest(stream))
+        frame = await self._frame_requests.wait_for(stream, lambda: self.request_newest(stream))
         return self.hub.delivery.newest_frame(stream) if frame is None else frame
-
-    async def _await_frame(
-        self, all_waits: dict[K, list[asyncio.Future[Frame]]], key: K, ask: Callable[[], object]
-    ) -> Frame | None:
-        """Ask for a frame, once for all who wait for it, and wait. Raises `RouterUnavailable` when too many do."""
-        if self._waiting >= MAX_FRAME_WAITS:
-            raise RouterUnavailable("too many wait for frames")
-        future: asyncio.Future[Frame] = self._loop.create_future()
-        waits = all_waits.setdefault(key, [])
-        waits.append(future)
-        self._waiting += 1
-        try:
-            if len(waits) == 1:
-                ask()
-            async with asyncio.timeout(self._settings.router_timeout_s):
-                return await future
-        except TimeoutError:
-            return None
-        finally:
-            self._waiting -= 1
-            waits.remove(future)
-            if not waits:
-                all_waits.pop(key, None)
 
     # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _message(self, body: FromRouter) -> None:
+    def _on_message(self, body: FromRouter) -> None:
         now_ms = clock.now_ms()
         match body:
             case StatusUpdate():
@@ -303,7 +293,7 @@ class RouterClient:
             case SendNewest():
                 frame = self.hub.delivery.newest_frame(body.stream)
                 publication = self.hub.publication(body.stream)
-                self.picture_wanted(body.stream, now_ms)
+                self.on_picture_requested(body.stream, now_ms)
                 if frame is not None and publication is not None and frame.term == publication.term:
                     self._push(frame.bus_parts(bytes.fromhex(body.to)))
             case Revoke():
@@ -317,26 +307,20 @@ class RouterClient:
             case _:
                 pass
 
-    def _frame(self, data: bytes) -> None:
+    def _on_frame(self, data: bytes) -> None:
         try:
-            came = decode_frame(data)
-            frame = Frame.from_bus(came)
+            received = decode_frame(data)
+            frame = Frame.from_bus(received)
         except BusError as exc:
             self._metrics.count(metric_names.BUS_BAD_MESSAGES)
             _log.warning("bad frame from the router", error=str(exc))
             return
-        if came.to == FOR_ALERT:
-            self._arrived(self._picture_waits.get((frame.stream_id, frame.term, frame.frame_id), ()), frame)
+        if received.to == FOR_ALERT:
+            self._frame_requests.on_frame((frame.stream_id, frame.term, frame.frame_id), frame)
             return
         self._metrics.count(metric_names.FRAMES_FROM_BUS)
-        self._arrived(self._waits.get(frame.stream_id, ()), frame)
+        self._frame_requests.on_frame(frame.stream_id, frame)
         self.hub.delivery.on_remote_frame(frame, self._loop.time())
-
-    @staticmethod
-    def _arrived(waits: Iterable[asyncio.Future[Frame]], frame: Frame) -> None:
-        for future in waits:
-            if not future.done():
-                future.set_result(frame)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -349,7 +333,7 @@ class RouterClient:
         now = self._loop.time()
         changes: Iterator[Message] = self.hub.reports.changes(now)
         for body in changes:
-            self.link.send(body)  # while the router is away this tells nothing; the snapshot will
+            self.link.send(body)  # discarded while the router is not connected: the snapshot follows
         self.hub.notices.send_demand(now, clock.now_ms())
 
     def _send_reports(self) -> None:
@@ -360,16 +344,16 @@ class RouterClient:
     async def _snapshot(self) -> AsyncIterator[Message]:
         for body in self.hub.reports.snapshot(self._loop.time()):
             yield body
-        if (epoch := self.link.epoch) != self._told_gone:
-            for gone in self.hub.reports.reservations(clock.now_ms()):
-                yield gone
-            self._told_gone = epoch
+        if (epoch := self.link.epoch) != self._reserved_epoch:
+            for reservations in self.hub.reports.reservations(clock.now_ms()):
+                yield reservations
+            self._reserved_epoch = epoch
 
     def metrics(self) -> tuple[str, dict[str, float]]:
-        """This process's name and figures."""
-        return self._name, self._read_figures()
+        """Return the name and the metrics of this process."""
+        return self._name, self._read_metrics()
 
-    def _read_figures(self) -> dict[str, float]:
+    def _read_metrics(self) -> dict[str, float]:
         self._metrics.set(metric_names.SOCKETS, self._sockets())
         for name, value in self.hub.counts().items():
             self._metrics.set(name, value)
@@ -387,27 +371,27 @@ class RouterClient:
         metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.link.bad_messages
         return metrics
 
-    def _joined(self, new_epoch: bool) -> None:
+    def _on_joined(self, new_epoch: bool) -> None:
         epoch = self.link.epoch
         _log.info("router joined", epoch=epoch)
-        # What another router accepted a moment before it ended may not have gone out.
+        # A former router may have ended before it delivered the alerts that it accepted last.
         for raised in self._accepted.take_other(epoch) if new_epoch else ():
             self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
             self.link.send(RaiseAlert(request=0, alert=raised.alert, accepted_at=raised.accepted_at))
             self._accepted.add(raised, epoch, self._loop.time())
 
-    def _lost(self) -> None:
+    def _on_lost(self) -> None:
         self._accepted.prune(self._loop.time())
         self._metrics.count(metric_names.ROUTER_LOST)
-        self._loop.call_later(LOST_LOGGED_AFTER_S, self._say_lost)
+        self._loop.call_later(LOST_LOGGED_AFTER_S, self._log_lost)
 
-    def _say_lost(self) -> None:
+    def _log_lost(self) -> None:
         if not self.link.live and not self.ending:
             _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
 
 
 def coalescing_delay_s(max_fps: float | None) -> float:
-    """How long a frame may wait for others to go with, when no more than `max_fps` of its stream are wanted."""
+    """Return how many seconds a frame may be delayed to be sent with others, at a requested rate (None: every frame)."""
     return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
 
 

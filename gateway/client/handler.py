@@ -483,7 +483,7 @@ class ClientHandler:
             subscription, self._socket, command.state, self._loop.time(), now_ms()
         )
         if needs_newest:
-            self._context.router.ask_newest(subscription.stream)
+            self._context.router.request_newest(subscription.stream)
         if command.alerts_since is not None:
             if self._replays is None:  # most viewers never ask for one
                 self._replays = AlertReplays(self._context, self._socket, self.protocol, self._report_alert_failure)

@@ -79,7 +79,7 @@ class SocketWriter(abc.ABC):
         if subscription.format == "binary" and not frame.has_binary:  # it does not replace a picture that waits
             subscription.drop(DropReason.UNDECODABLE)
             self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
-            self._context.router.undecodable(frame, frame.fault, now_ms())
+            self._context.router.report_undecodable(frame, frame.fault, now_ms())
             return
         if self._outbound_queue.offer_frame(subscription, frame, now):
             encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire
@@ -187,7 +187,7 @@ class SocketWriter(abc.ABC):
             return wire.frame_message(frame, subscription.format)
         except FrameFault as fault:
             self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
-            self._context.router.undecodable(frame, str(fault), now_ms())
+            self._context.router.report_undecodable(frame, str(fault), now_ms())
             return None
 
     def _encode_waiting(self, subscription: Subscription, frame: Frame) -> bytes | None:

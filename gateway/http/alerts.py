@@ -124,7 +124,7 @@ class AlertPages:
             raise HttpError(404, "NO_FRAME", "no picture is kept of this alert's frame")
         unchanged = not_modified_response(request, entity_tag(stored.stream, stored.term, stored.frame_id))
         with self._auth.tracked(viewer) as caller:
-            frame = None if unchanged is not None else await self._context.router.picture(stored)
+            frame = None if unchanged is not None else await self._context.router.stored_picture(stored)
             owner = (await self._context.router.find(stored.stream)).owner
         # The caller's permission may have ended while the picture was awaited.
         if not self._context.authorization.may_view_stored_picture(self._auth.current(caller), stored.owner, owner):

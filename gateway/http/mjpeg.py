@@ -181,7 +181,7 @@ class Mjpeg:
     def _cannot_show(self, frame: Frame, fault: str) -> None:
         self._subscription.drop(DropReason.UNDECODABLE)
         self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
-        self._context.router.undecodable(frame, fault, now_ms())
+        self._context.router.report_undecodable(frame, fault, now_ms())
 
     def send_message(self, message: bytes) -> None:
         """Status is not for pictures: who waits for a camera waits."""

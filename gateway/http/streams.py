@@ -70,7 +70,7 @@ class StreamPages:
         if state.owner is None:
             raise no_such_stream()
         with self._auth.tracked(viewer) as caller:
-            frame = await self._context.router.newest(stream, state)
+            frame = await self._context.router.newest_frame(stream, state)
             owner = (await self._context.router.find(stream)).owner
         # The stream's owner, or the caller's permission, may have changed while the frame was awaited.
         if not self._context.authorization.may_view(self._auth.current(caller), owner):
@@ -82,7 +82,7 @@ class StreamPages:
             return picture_response(request, frame)
         except FrameFault as fault:
             self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
-            self._context.router.undecodable(frame, str(fault), now_ms())
+            self._context.router.report_undecodable(frame, str(fault), now_ms())
             raise HttpError(404, "NOT_FOUND", "the newest frame of this stream is no picture") from None
 
     async def mjpeg(self, request: web.Request) -> web.StreamResponse:
@@ -103,7 +103,7 @@ class StreamPages:
             taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
             response = Mjpeg(context, subscription, taste, None if connection is None else connection.write_monitor)
             if context.hub.subscribe(subscription, response, state, asyncio.get_running_loop().time(), now_ms()):
-                context.router.ask_newest(stream)
+                context.router.request_newest(stream)
             return await response.serve(request)
         finally:
             context.connections.remove_socket(viewer.user_id)

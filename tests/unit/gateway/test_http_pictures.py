@@ -47,7 +47,11 @@ class Scene:
         self.presence: Presence[Any] = Presence()
         self.metrics = Metrics()
         link = SimpleNamespace(
-            find=self._find, newest=self._awaited, picture=self._awaited, alert_frames=self._alert_frames, live=True
+            find=self._find,
+            newest_frame=self._awaited,
+            stored_picture=self._awaited,
+            alert_frames=self._alert_frames,
+            live=True,
         )
         self.context = SimpleNamespace(
             settings=Settings(), tasks=Tasks(), router=link, authorization=Authorization(Settings()),
