@@ -391,7 +391,7 @@ class RouterClient:
 
 
 def coalescing_delay_s(max_fps: float | None) -> float:
-    """Return how many seconds a frame may be delayed to be sent with others, at a requested rate (None: every frame)."""
+    """Return for how many seconds a frame may be delayed to be sent with others; `max_fps`: the requested rate."""
     return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
 
 

@@ -22,7 +22,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from watchout.gateway.client.deflate import AFTER_LAST_BLOCK_BYTES, Deflate
-from watchout.gateway.http.app import JsonRequestHandler
+from watchout.gateway.http.server import JsonRequestHandler
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
@@ -34,12 +34,12 @@ USES: Final = {
         "gateway/client/deflate.py",
         "test_the_inflater_of_a_message_is_the_attribute_decoder",
     ),
-    ("aiohttp", "RequestHandler._waiter"): ("gateway/http/app.py", "test_an_idle_http_connection_waits_in_waiter"),
+    ("aiohttp", "RequestHandler._waiter"): ("gateway/http/server.py", "test_an_idle_http_connection_waits_in_waiter"),
     ("aiohttp", "RequestHandler._message_tail"): (
-        "gateway/http/app.py",
+        "gateway/http/server.py",
         "test_what_follows_an_upgrade_is_kept_in_message_tail",
     ),
-    ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis.py", "test_redis_reads_a_text_with_read"),
+    ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis_server.py", "test_redis_reads_a_text_with_read"),
     ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
     ("asyncpg", "text of a refused TLS request"): (
         "identity/sources/connecting.py",
