@@ -130,10 +130,10 @@ def render_markdown() -> str:
     """Return the tables of control messages for docs/bus.md."""
     lines: list[str] = []
     for title, union in (("Member → router", FromMember), ("Router → member", FromRouter)):
-        lines += [f"### {title}", "", "| `t` | fields | what |", "|---|---|---|"]
+        lines += [f"### {title}", "", "| `t` | fields | class | what |", "|---|---|---|---|"]
         for kind in get_args(union):
             fields = ", ".join(f"`{f.encode_name}`" + ("" if f.required else "?") for f in msgspec.structs.fields(kind))
             what = " ".join((kind.__doc__ or "").split())
-            lines.append(f"| `{kind.__struct_config__.tag}` | {fields or '–'} | {what} |")
+            lines.append(f"| `{kind.__struct_config__.tag}` | {fields or '–'} | `{kind.__name__}` | {what} |")
         lines.append("")
     return "\n".join(lines)

@@ -259,7 +259,7 @@ class AlertScope(msgspec.Struct, frozen=True):
 
 class Query(Message, frozen=True, tag="query"):
     """Request of an operator or of an HTTP client for what the router knows; `answer` replies, and `what` says with
-    which of the replies in `common.bus.messages.replies`.
+    which record of `common.bus.reply_records`.
 
     `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; `stream` and
     `user` select what belongs to one of them.

@@ -1,8 +1,8 @@
-"""Keys of the bus over TCP: pairs in files, and the list of bridges that a router lets in (CURVE, ZeroMQ RFC 26).
+"""Keys of the bus over TCP (CURVE, ZeroMQ RFC 26): key pairs in files, and the list of bridges that may connect.
 
-A key is 32 bytes, shown as 64 hexadecimal digits: they go through mail, shells and .env files unharmed. A file with a
-secret key has mode 0600. The list is a directory with one file for each bridge, so that adding or removing one is a
-single step that a running router sees by the directory's time.
+A key is 32 bytes, written as 64 hexadecimal digits, which survive mail, shells and .env files. A file with a secret key
+has mode 0600. The list is a directory with one file for each bridge: adding or removing one is a single step, which a
+running router notices by the directory's modification time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from watchout.common.home_files import CURVE_DIRECTORY
 
 SERVER_FILE: Final = "server.key"
 CLIENTS: Final = "clients"
-#: Most bridges that a router lets in.
+#: Most keys on the list.
 MAX_CLIENTS: Final = 1_000
-#: A file of keys is never longer.
+#: Bytes that are read of a key file; a valid one is never longer.
 MAX_FILE_BYTES: Final = 4096
-#: Changes of the list are noticed after this at the latest.
-LOOK_EVERY_S: Final = 0.25
-#: The time of a directory is not finer than this on every file system; younger than that, it is read again.
+#: A change of the list is noticed within this time, in seconds.
+READ_EVERY_S: Final = 0.25
+#: Some file systems store modification times this coarsely: a directory that changed more recently is read again.
 SETTLED_NS: Final = 2_000_000_000
 
 KEY: Final = re.compile(r"[0-9a-fA-F]{64}\Z")
@@ -42,30 +42,42 @@ _log = log.get("common.bus.zeromq.curve")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A key pair, in hexadecimal digits."""
+    """A CURVE key pair in hexadecimal digits; the secret is left out of the `repr`. Made by `new_pair` and
+    `load_pair`.
+    """
 
     public: str
     secret: str = field(repr=False)
 
 
 def new_pair() -> Pair:
-    """A fresh pair."""
+    """Generate a key pair."""
     public, secret = zmq.curve_keypair()
     return Pair(z85.decode(public).hex(), z85.decode(secret).hex())
 
 
 def server_file(home: Path) -> Path:
-    """Where the router of `home` keeps its own pair."""
+    """Return the path of the router's own key pair in `home`."""
     return home / CURVE_DIRECTORY / SERVER_FILE
 
 
 def clients_directory(home: Path) -> Path:
-    """Where the router of `home` keeps who is let in."""
+    """Return the directory of the keys that the router of `home` lets in."""
     return home / CURVE_DIRECTORY / CLIENTS
 
 
 def write_pair(path: Path, pair: Pair, whose: str) -> None:
-    """Write a pair into a file that is not there yet, mode 0600. Raises `CurveFault`."""
+    """Write a key pair to a new file, mode 0600.
+
+    Args:
+        path: The file; missing directories are made with mode 0700.
+        pair: The pair.
+        whose: Owner of the pair, for the comment in the file.
+
+    Raises:
+        CurveFault: The file exists, or cannot be written.
+
+    """
     text = (
         f"# watchout: key pair of {whose} (CURVE). The secret key stays in this file, the public one may be told.\n"
         f"public {pair.public}\nsecret {pair.secret}\n"
@@ -74,7 +86,18 @@ def write_pair(path: Path, pair: Pair, whose: str) -> None:
 
 
 def load_pair(path: Path) -> Pair:
-    """The pair of a file. Raises `CurveFault` that says what is wrong with it."""
+    """Read a key pair.
+
+    Args:
+        path: A file of `write_pair`.
+
+    Returns:
+        The pair.
+
+    Raises:
+        CurveFault: The file cannot be read, is not a key pair, or others may read or change it.
+
+    """
     try:
         status = path.stat()
         mode = status.st_mode & 0o777
@@ -82,7 +105,7 @@ def load_pair(path: Path) -> Pair:
     except (OSError, ValueError) as error:
         raise CurveFault(f"the key pair {path} cannot be read: {_why(error)}") from None
     if status.st_uid not in (0, os.geteuid()):
-        # Whoever owns it can read the secret, and put another one in its place.
+        # Its owner could read the secret, or replace it.
         raise CurveFault(
             f"the key pair {path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: chown it"
         )
@@ -98,7 +121,17 @@ def load_pair(path: Path) -> Pair:
 
 
 def allow(home: Path, name: str, key: str) -> None:
-    """Let in who holds the secret to this public key. Raises `CurveFault`, also for a name that is there."""
+    """Add a public key to the list.
+
+    Args:
+        home: The router's home.
+        name: Name of the bridge, not used yet.
+        key: Its public key.
+
+    Raises:
+        CurveFault: Name or key is invalid or on the list already, the list is full, or a file cannot be written.
+
+    """
     if not NAME.match(name):
         raise CurveFault(f"{name[:80]!r} is no name for a key: 1 to 64 of A-Z a-z 0-9 _ . -, a letter or digit first")
     if not KEY.match(key):
@@ -113,7 +146,16 @@ def allow(home: Path, name: str, key: str) -> None:
 
 
 def remove(home: Path, name: str) -> None:
-    """Let in the holder of this name's key no more. Raises `CurveFault`."""
+    """Remove a key from the list; a connected bridge loses its membership within a second.
+
+    Args:
+        home: The router's home.
+        name: The name under which the key was added.
+
+    Raises:
+        CurveFault: There is no such name, or the file cannot be removed.
+
+    """
     try:
         if not NAME.match(name):
             raise FileNotFoundError
@@ -125,38 +167,55 @@ def remove(home: Path, name: str) -> None:
 
 
 def allowed(home: Path) -> dict[str, str]:
-    """Names and keys of who is let in, by name. Files that hold no key are left out. Raises `CurveFault`."""
+    """Return the keys on the list by name, without files that hold no key.
+
+    Raises:
+        CurveFault: The directory cannot be read.
+
+    """
     return _read_directory(clients_directory(home))[0]
 
 
 def broken(home: Path) -> list[str]:
-    """Files among them that hold no key. Raises `CurveFault`."""
+    """Return the names of the files in the list's directory that hold no key.
+
+    Raises:
+        CurveFault: The directory cannot be read.
+
+    """
     return _read_directory(clients_directory(home))[1]
 
 
 class AllowList:
-    """Who is let in, as the directory now says; a missing or unreadable one lets nobody in."""
+    """The list as a running router sees it: read again when the directory changed, at most every `READ_EVERY_S`.
+
+    A directory that is missing or cannot be read lets nobody in, and is logged.
+
+    Args:
+        home: The router's home.
+
+    """
 
     def __init__(self, home: Path) -> None:
         self._directory = clients_directory(home)
         self._keys: dict[str, str] = {}
         self._stamp: tuple[int, int] | None = None
-        self._looked_at = float("-inf")
+        self._read_at = float("-inf")
         self._fault: str | None = None
 
     def name_of(self, key: str) -> str | None:
-        """Under which name this public key is let in; None: it is not."""
+        """Return the name of the bridge with this public key, None when the key is not on the list."""
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
-            self._looked_at = now
-            self._look()
+        if now - self._read_at >= READ_EVERY_S:
+            self._read_at = now
+            self._read_again()
         return self._keys.get(key)
 
-    def look_again(self) -> None:
-        """Whatever is asked next is answered from the directory as it is then."""
-        self._looked_at = float("-inf")
+    def refresh(self) -> None:
+        """Read the directory again for the next `name_of`."""
+        self._read_at = float("-inf")
 
-    def _look(self) -> None:
+    def _read_again(self) -> None:
         try:
             status = self._directory.stat()
             stamp = (status.st_ino, status.st_mtime_ns)
@@ -171,7 +230,7 @@ class AllowList:
         self._keys = {key: name for name, key in found.items()}
         self._stamp = stamp if stamp is not None and time.time_ns() - stamp[1] > SETTLED_NS else None
         if fault is not None and fault != self._fault:
-            _log.warning("the list of allowed keys is not whole", directory=str(self._directory), reason=fault)
+            _log.warning("the list of allowed keys is not complete", directory=str(self._directory), reason=fault)
         self._fault = fault
 
 
@@ -204,7 +263,7 @@ def _read(path: Path) -> str:
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:
-    """All or nothing: whoever reads meanwhile sees no half of it, and what was there is never overwritten."""
+    """Create a file with its content in one step, by a link, and never overwrite one. Raises `CurveFault`."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -174,7 +174,7 @@ class TcpRouterTransport:
         """Answer whether the holder of a key may connect (ZAP 1.0, ZeroMQ RFC 27)."""
         version, request, *rest = parts if len(parts) >= 2 else (b"1.0", b"")
         key = rest[4].hex() if len(rest) == 5 and rest[3] == b"CURVE" and version == b"1.0" else ""
-        self._allowed.look_again()
+        self._allowed.refresh()
         name = self._allowed.name_of(key)
         if name is None:
             self.refusals["key"] += 1

@@ -191,7 +191,7 @@ class ZmtpConnection:
         if len(greeting) < GREETING_BYTES:
             return False
         if greeting[12:32].rstrip(b"\0") != b"NULL":
-            raise BusError("the peer wants another mechanism than NULL")
+            raise BusError("the peer requires another mechanism than NULL")
         self._greeted = True
         self._begin = GREETING_BYTES
         return True
@@ -223,7 +223,7 @@ class ZmtpConnection:
 
     def _on_ready(self, name: bytes, properties: bytes) -> None:
         if name != b"READY":
-            raise BusError(f"the peer said {name[:16]!r}, expected READY")
+            raise BusError(f"the peer sent {name[:16]!r}, expected READY")
         kind = b""
         while properties:
             length = properties[0]

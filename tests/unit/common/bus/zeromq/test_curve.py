@@ -107,10 +107,10 @@ def test_the_running_list_follows_the_directory_at_once_when_it_is_asked_to(tmp_
     assert known.name_of(pair.public) is None
     for _ in range(20):  # within the grain of the file system's clock
         curve.allow(tmp_path, "a", pair.public)
-        known.look_again()
+        known.refresh()
         assert known.name_of(pair.public) == "a"
         curve.remove(tmp_path, "a")
-        known.look_again()
+        known.refresh()
         assert known.name_of(pair.public) is None
     assert known.name_of("") is None
 
@@ -122,7 +122,7 @@ def test_a_list_that_cannot_be_read_lets_nobody_in(tmp_path: Path, pair: Pair) -
     directory = curve.clients_directory(tmp_path)
     directory.rename(tmp_path / "away")
     directory.write_text("a file in its place")
-    known.look_again()
+    known.refresh()
     assert known.name_of(pair.public) is None
     with pytest.raises(CurveFault, match="cannot be read"):
         curve.allowed(tmp_path)

@@ -1,0 +1,156 @@
+"""What every transport of the bus does, over Unix sockets and in memory; only one module chooses between them."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.clients import eventually
+from tests.kit.memory_transport import MemoryBus
+from watchout.common.bus.frames import BusFrame
+from watchout.common.bus.transport import MemberTransport, OpenMemberTransport, OpenRouterTransport, RouterTransport
+from watchout.common.bus.transport_choice import local_member, router_transport
+from watchout.common.settings import load
+
+ROOT = Path(__file__).parents[4]
+PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
+STRANGER = b"\x01stranger"[:8]
+
+
+class Ends:
+    """A way to open both ends of one bus, and what arrived at them."""
+
+    def __init__(self, open_router: OpenRouterTransport, open_member: OpenMemberTransport) -> None:
+        self._open_router = open_router
+        self._open_member = open_member
+        self._opened: list[RouterTransport | MemberTransport] = []
+        self.at_router: list[tuple[bytes, bytes]] = []
+        self.frames_at_router: list[bytes] = []
+        self.at_member: list[bytes] = []
+        self.frames_at_member: list[bytes] = []
+
+    def router(self) -> RouterTransport:
+        end = self._open_router(
+            on_control=lambda member, message: self.at_router.append((member, message)),
+            on_frame=self.frames_at_router.append,
+        )
+        self._opened.append(end)
+        return end
+
+    def member(self) -> MemberTransport:
+        end = self._open_member(on_control=self.at_member.append, on_frame=self.frames_at_member.append)
+        self._opened.append(end)
+        return end
+
+    async def joined(self) -> tuple[RouterTransport, MemberTransport]:
+        """A router's and a member's end that reach each other."""
+        router, member = self.router(), self.member()
+        await eventually(lambda: member.send_control(b"hello"), what="the router is not connected")
+        await eventually(lambda: self.at_router and router.reaches(member.member_id))
+        member.on_joined()
+        return router, member
+
+    async def close(self) -> None:
+        for end in reversed(self._opened):
+            end.close()
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(params=["unix sockets", "memory"])
+async def ends(request: pytest.FixtureRequest) -> Any:
+    with tempfile.TemporaryDirectory(prefix="wo-") as home:
+        if request.param == "memory":
+            bus = MemoryBus()
+            made = Ends(bus.open_router, bus.open_member)
+        else:
+            settings = load({"WATCHOUT_HOME": home})
+            made = Ends(router_transport(settings), local_member(Path(home), settings.max_message_bytes))
+        yield made
+        await made.close()
+
+
+def frame(number: int) -> bytes:
+    return BusFrame("cam", 1, number, 1, 1, 1, b"picture").encode()
+
+
+async def test_control_messages_arrive_in_order_both_ways(ends: Ends) -> None:
+    router, member = await ends.joined()
+    assert len(member.member_id) == 8
+    assert member.member_id[0] != 0
+    assert not router.is_remote(member.member_id)
+    sent = [b"%d" % number for number in range(200)]
+    for message in sent:
+        assert member.send_control(message)
+        assert router.send_control(member.member_id, message)
+    await eventually(lambda: len(ends.at_member) == 200 and len(ends.at_router) == 201)
+    assert ends.at_member == sent
+    assert ends.at_router == [(member.member_id, message) for message in (b"hello", *sent)]
+
+
+async def test_frames_arrive_both_ways_and_are_counted(ends: Ends) -> None:
+    router, member = await ends.joined()
+    member.send_frame((frame(1)[:20], frame(1)[20:]), 0.0)
+    member.send_frame((frame(2),), 0.001)
+    router.send_frame(member.member_id, frame(3))
+    await eventually(lambda: frame(2) in ends.frames_at_router and ends.frames_at_member == [frame(3)])
+    assert member.frames_sent + member.frames_dropped == 2
+    assert (router.frames_sent, router.frames_dropped) == (1, 0)
+    assert (router.malformed, member.malformed) == (0, 0)
+
+
+async def test_without_a_router_control_is_refused_and_a_new_router_is_found(ends: Ends) -> None:
+    member = ends.member()
+    assert not member.send_control(b"is anybody there")
+    assert member.explain_absence()
+    first = ends.router()
+    await eventually(lambda: member.send_control(b"one"))
+    await eventually(lambda: ends.at_router)
+    first.close()
+    ends._opened.remove(first)
+    ends.router()
+    ends.at_router.clear()
+
+    def arrived() -> bool:
+        member.send_control(b"two")
+        return (member.member_id, b"two") in ends.at_router
+
+    await eventually(arrived, what="the new router gets nothing")
+
+
+async def test_a_member_that_is_not_there_is_not_reached(ends: Ends) -> None:
+    router, member = await ends.joined()
+    assert not router.send_control(STRANGER, b"hello")
+    assert not router.reaches(STRANGER)
+    router.forget(STRANGER)
+    assert router.revoked() == []
+    assert router.refused is None
+    member.close()
+    ends._opened.remove(member)
+    await eventually(lambda: not router.reaches(member.member_id))
+    router.forget(member.member_id)
+
+
+def modules() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from (ROOT / package).rglob("*.py")
+
+
+def test_only_the_choice_of_the_transport_imports_one() -> None:
+    """Keys of the bus over TCP are files that settings and the operator's tool read too."""
+    importers = set()
+    for path in modules():
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith("common/bus/zeromq/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("watchout.common.bus.zeromq"):
+                imported = {f"{node.module}.{alias.name}" for alias in node.names}
+                if not all(each.startswith("watchout.common.bus.zeromq.curve") for each in imported):
+                    importers.add(name)
+    assert importers == {"common/bus/transport_choice.py"}
