@@ -1,7 +1,7 @@
 """The bytes of the edge protocol: client messages in, server messages out (docs/protocol.md). Pure.
 
-Server messages are made as whole unmasked WebSocket frames (RFC 6455 section 5.2), so that one buffer serves every
-viewer and a connection only writes it.
+Messages of clients are parsed to `ClientMessage` structs. Messages of the server are encoded as whole, unmasked
+WebSocket frames (RFC 6455 section 5.2), so that one buffer serves all viewers and a connection only writes it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from watchout.common.toolbox.jsontext import JsonFault, read_json, read_members,
 from watchout.gateway import fastpath
 
 Format = Literal["json", "binary"]
-#: What a `success` is about.
+#: The event that a `success` message confirms.
 Event = Literal["authenticated", "registered", "subscribed", "unsubscribed"]
-#: Some languages write every number with a fraction; it is dropped.
+#: A time in ms since the epoch. Some languages write every number with a fraction, which is dropped.
 ClientTime = Milliseconds | Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]
 Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=32)]
 OPCODE_TEXT: Final = 0x1
@@ -39,11 +39,11 @@ OPCODE_BINARY: Final = 0x2
 
 
 class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
-    """Root of what a client may say. Unknown fields are ignored."""
+    """Base of the messages of clients, as `parse_text` returns them. Unknown fields are ignored."""
 
 
 class Auth(ClientMessage, frozen=True, tag="auth"):
-    """Who I am."""
+    """`auth`: authenticates the socket with a session token. `repr` does not show the token."""
 
     token: str
 
@@ -52,7 +52,14 @@ class Auth(ClientMessage, frozen=True, tag="auth"):
 
 
 class Register(ClientMessage, frozen=True, tag="register"):
-    """A camera wants a stream."""
+    """`register`: the client publishes a stream.
+
+    Attributes:
+        client_type: Ignored; older clients send it.
+        stream_id: Id of the stream; None: the gateway makes one.
+        produces: "video-frame", "alert"; None: nothing.
+        consumes: What the publisher receives, such as "alerts", "status", "demand".
+    """
 
     client_type: str | None = None
     stream_id: StreamId | None = None
@@ -61,9 +68,13 @@ class Register(ClientMessage, frozen=True, tag="register"):
 
 
 class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
-    """A frame as JSON. `data` is the JSON string token, not decoded.
+    """`video-frame`: a frame as JSON.
 
-    `more`: the fields that the protocol does not name, as they came, each with a comma before it.
+    Attributes:
+        stream_id: Id of the stream; None: the registered one.
+        timestamp: The publisher's time, in ms since the epoch; None: the time of receipt.
+        data: The JSON string token of the payload, not decoded.
+        more: Members that the protocol does not name, as received, each with a comma before it.
     """
 
     stream_id: StreamId | None = None
@@ -73,7 +84,18 @@ class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
 
 
 class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
-    """A viewer wants a stream."""
+    """`subscribe`: the client wants frames or alerts of a stream.
+
+    Attributes:
+        stream_id: Id of the stream.
+        client_type: Ignored; older clients send it.
+        consumes: "video", "alerts"; None: both.
+        format: Encoding of frames; None: JSON.
+        max_fps: Highest rate of frames per second; None: every frame.
+        last_frame: Whether the newest frame is sent at once; None: yes.
+        alerts_since: Alerts since this time in ms are sent first; None: none.
+        window: Most frames sent before one is acknowledged; None: no acknowledgement.
+    """
 
     stream_id: StreamId
     client_type: str | None = None
@@ -86,47 +108,54 @@ class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
 
 
 class Unsubscribe(ClientMessage, frozen=True, tag="unsubscribe"):
-    """A viewer wants it no more."""
+    """`unsubscribe`: ends the subscription to a stream."""
 
     stream_id: StreamId
 
 
 class Ack(ClientMessage, frozen=True, tag="ack"):
-    """A viewer has seen all frames up to this one."""
+    """`ack`: the viewer has seen all frames with ids up to `frame_id`."""
 
     stream_id: StreamId
     frame_id: FrameId
 
 
-class CameraAlert(ClientMessage, frozen=True, tag="alert"):
-    """A camera's panic button."""
+class PublisherAlert(ClientMessage, frozen=True, tag="alert"):
+    """`alert`: a publisher raises an alert for its stream. `draft` has been checked."""
 
     draft: AlertDraft
 
 
-AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | CameraAlert
+AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | PublisherAlert
 KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "alert")
 
-#: Longest value of a field that is read, in bytes of JSON, unless it is a text; and longest alert.
+#: Longest value of a field, in bytes of JSON (strings excepted), and longest alert.
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_ALERT_BYTES: Final = 128 * 1024
-#: The fields of each type of message that are read; those of a frame are apart.
+#: The fields that are read, by type of message; frames and alerts are read by functions of their own.
 _FIELDS: Final = {
     struct.__struct_config__.tag: frozenset(field.encode_name for field in msgspec.structs.fields(struct))
     for struct in (Auth, Register, Subscribe, Unsubscribe, Ack)
 }
 _FRAME_FIELDS: Final = ("streamId", "timestamp")
-#: In a frame these are the protocol's, or the server's to say.
+#: Fields of a frame that the protocol defines, or that only the server sets.
 _NAMED_IN_FRAMES: Final = frozenset({"type", "streamId", "data", "timestamp", "frameId"})
 _QUOTE: Final = ord('"')
 _TIMES: Final = frozenset({"timestamp", "alertsSince"})
 
 
 def parse_text(data: bytes) -> AnyClientMessage:
-    """A text message of a client.
+    """Parse a text message of a client.
 
-    Raises `UnicodeDecodeError` for what is not UTF-8 (the socket is then closed with 1007), and `ClientError` with
-    `INVALID_MESSAGE` or `UNKNOWN_MESSAGE_TYPE` for what is no message.
+    Args:
+        data: The payload of the WebSocket message.
+
+    Returns:
+        The message.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8; the caller closes the socket with 1007 (RFC 6455 section 8.1).
+        ClientError: It is no valid message, with `INVALID_MESSAGE` or `UNKNOWN_MESSAGE_TYPE`; the caller replies it.
     """
     try:
         members = read_members(data)
@@ -143,7 +172,7 @@ def parse_text(data: bytes) -> AnyClientMessage:
 
 
 def _read(name: str, value: memoryview) -> Any:
-    """The value of a field. Numbers may be written in any form that JSON has; of a time the fraction is dropped."""
+    """Decode the value of a field. Numbers may have any JSON syntax; the fraction of a time is dropped."""
     if len(value) > MAX_VALUE_BYTES and value[0] != _QUOTE:
         text = f"`{name}` has {len(value)} bytes, expected at most {MAX_VALUE_BYTES}"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)
@@ -166,12 +195,12 @@ def _frame(members: dict[str, memoryview]) -> VideoFrame:
     return frame
 
 
-def _alert(data: bytes) -> CameraAlert:
+def _alert(data: bytes) -> PublisherAlert:
     if len(data) > MAX_ALERT_BYTES:
         text = f"an alert of {len(data)} bytes, expected at most {MAX_ALERT_BYTES}"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)
     try:
-        return CameraAlert(draft=check_draft(read_json(data)))
+        return PublisherAlert(draft=check_draft(read_json(data)))
     except AlertFault as fault:
         raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
 
@@ -187,7 +216,7 @@ def _convert(value: dict[str, Any], kind: Any) -> Any:
 
 
 class PlainFrame(msgspec.Struct, frozen=True, gc=False):
-    """A ``video-frame`` as `PlainFrames` reads it; `span`: where in the message the JSON string token of `data` is."""
+    """A ``video-frame`` read by `PlainFrames`; `span`: start and end of the string token of `data` in the message."""
 
     stream_id: str | None
     timestamp: int | None
@@ -196,12 +225,12 @@ class PlainFrame(msgspec.Struct, frozen=True, gc=False):
 
 _WS: Final = rb"[ \t\r\n]*"
 _FIELD: Final = rb'(?:"streamId"WS:WS"([A-Za-z0-9_.:-]{1,128})"|"timestamp"WS:WS(0|[1-9][0-9]{0,14}))'
-#: Everything before the text of `data`, and everything after it.
+#: All bytes before the payload of a plain frame, and all after it.
 _HEAD: Final = re.compile(
     rb'WS\{WS"type"WS:WS"video-frame"WS,WS(?:FIELDWS,WS){0,2}"data"WS:WS"'.replace(b"FIELD", _FIELD).replace(b"WS", _WS)
 )
 _TAIL: Final = re.compile(rb'"WS(?:,WSFIELDWS){0,2}\}WS\Z'.replace(b"FIELD", _FIELD).replace(b"WS", _WS))
-#: The tail of a plain frame is looked for in so many bytes at the end.
+#: The tail of a plain frame is searched in this many bytes at the end.
 _TAIL_BYTES: Final = 256
 _TIMESTAMP: Final = b'","timestamp":'
 _BRACE: Final = ord("}")
@@ -209,25 +238,25 @@ _ZERO: Final = ord("0")
 
 
 class PlainFrames:
-    """Reads the ``video-frame`` messages of one client that have a plain envelope, without a parse.
+    """Reads plain ``video-frame`` messages of one client without a JSON parser.
 
-    This is for messages that `gateway.fastpath` does not see: compressed ones, and where it was not built.
+    Plain means: `type` first, known fields only, plain numbers, base64 without escapes and white space, as nearly all
+    clients send. Used for messages that `gateway.fastpath` does not handle: compressed ones, and all where the C module
+    was not built. The payload is validated by decoding it as base64, in a third of the time of a JSON parser; the
+    picture is discarded, as few receivers need it.
 
-    That is: `type` first, known fields, plain numbers, base64 without escapes or white space; nearly all frames are so.
-    The text is not parsed as JSON but decoded as base64, which shows as well that nothing else is in it, in a third of
-    the time. The picture is not kept: few receivers ask for it, and memory that is used again at once stays in the
-    processor's cache.
+    Attributes:
+        head: The bytes before the payload of the last frame: the next frame usually has the same.
     """
 
     __slots__ = ("_stream_id", "head")
 
     def __init__(self) -> None:
-        #: How the last frame began, up to its text: the next begins alike.
         self.head: bytes | None = None
         self._stream_id: str | None = None
 
     def read(self, data: bytes) -> PlainFrame | None:
-        """A message as a frame. None: ask `parse_text`, which accepts the same and more."""
+        """Return a message as a frame; None: it is not plain, `parse_text` decides."""
         head = self.head
         if (
             head is not None
@@ -251,7 +280,7 @@ class PlainFrames:
             return None
         stream, time = (after or before for after, before in zip(tail.groups(), head.groups(), strict=True))
         stream_id = None if stream is None else stream.decode("ascii")
-        if head[2] is None and tail[1] is None:  # what `read` goes by
+        if head[2] is None and tail[1] is None:  # the form that `read` compares with
             self.head, self._stream_id = head[0], stream_id
         return PlainFrame(stream_id, None if time is None else int(time), (begin - 1, tail.start() + 1))
 
@@ -264,7 +293,7 @@ def _is_base64(data: bytes, begin: int, end: int) -> bool:
 
 
 def _explain(data: bytes) -> ClientError:
-    """Why `data` is no message; only run when it is none, so it may be slow."""
+    """Return the error for `data`, which is no valid message. Slow: called only for errors."""
     try:
         value = read_json(data)
     except JsonFault as fault:
@@ -280,7 +309,12 @@ def _explain(data: bytes) -> ClientError:
 
 
 def frame_header(opcode: int, length: int) -> bytes:
-    """Header of an unmasked, unfragmented, uncompressed WebSocket frame."""
+    """Return the header of an unmasked, unfragmented, uncompressed WebSocket frame (RFC 6455 section 5.2).
+
+    Args:
+        opcode: `OPCODE_TEXT` or `OPCODE_BINARY`.
+        length: Bytes of the payload.
+    """
     if length < 126:
         return bytes((0x80 | opcode, length))
     if length < 65536:
@@ -289,27 +323,35 @@ def frame_header(opcode: int, length: int) -> bytes:
 
 
 def text_message(payload: bytes) -> bytes:
-    """A text message, ready to write."""
+    """Return a text message with this payload as a whole WebSocket frame."""
     return frame_header(OPCODE_TEXT, len(payload)) + payload
 
 
 def _message_of_text(
     head: bytes, frame_id: int, timestamp: int, text: bytes, begin: int, end: int, more: bytes = b""
 ) -> bytes:
-    """What `plain.message` does, in Python; `more`: further members, each with a comma before it."""
+    """Do what `gateway.fastpath.message` does, in Python; `more`: further members, each with a comma before it."""
     start = b'%b%d,"timestamp":%d%b,"data":"' % (head, frame_id, timestamp, more)
     size = len(start) + end - begin + 2
     return b"".join((frame_header(OPCODE_TEXT, size), start, memoryview(text)[begin:end], b'"}'))
 
 
-#: Makes the JSON message of a frame: see `common.media.frames.Frame.json_message`.
+#: Encodes the JSON message of a frame, for `common.media.frames.Frame.json_message`.
 json_message: Final = fastpath.message or _message_of_text
 
 
 def frame_message(frame: Frame, format: Format) -> bytes:
-    """A video frame in one format, ready to write; made once per frame and format.
+    """Return a frame as a whole WebSocket frame; it is encoded once per frame and format.
 
-    Raises `common.media.frames.FrameFault` when the picture is wanted and cannot be decoded.
+    Args:
+        frame: The frame; it keeps the result.
+        format: "json" or "binary".
+
+    Returns:
+        The bytes to write, shared by all viewers of that format.
+
+    Raises:
+        FrameFault: The binary format needs the decoded payload, which is invalid.
     """
     if format == "json":
         return frame.json_wire or frame.json_message(json_message)
@@ -323,7 +365,10 @@ def _binary_message(frame: Frame) -> bytes:
 
 
 def success(message: str, event: Event, now_ms: int, stream_id: str | None = None) -> bytes:
-    """``success``, ready to write; `event` says for programs what `message` says."""
+    """Return a ``success`` message as a whole WebSocket frame.
+
+    `message` is for people, `event` for programs; `now_ms` in ms since the epoch.
+    """
     body: dict[str, Any] = {"type": "success", "message": message, "event": event}
     if stream_id is not None:
         body["streamId"] = stream_id
@@ -332,7 +377,7 @@ def success(message: str, event: Event, now_ms: int, stream_id: str | None = Non
 
 
 def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = None) -> bytes:
-    """``error``, ready to write."""
+    """Return an ``error`` message as a whole WebSocket frame. `now_ms` in ms since the epoch."""
     body: dict[str, Any] = {"type": "error", "code": str(code), "message": message}
     if stream_id is not None:
         body["streamId"] = stream_id
@@ -345,18 +390,18 @@ _LENGTH_BYTES: Final = {126: 4, 127: 10}
 
 
 def is_error(message: bytes) -> bool:
-    """Whether a message that is ready to write is one of `error`."""
+    """Return whether an encoded message is one that `error` returned."""
     return message.startswith(_ERROR, _LENGTH_BYTES.get(message[1], 2))
 
 
 def demand(stream_id: str, viewers: int, fps: float, timestamp: int) -> bytes:
-    """``demand``, ready to write."""
-    told = {"type": "demand", "streamId": stream_id, "viewers": viewers, "fps": int(fps) if fps == int(fps) else fps}
-    return text_message(msgspec.json.encode({**told, "timestamp": timestamp}))
+    """Return a ``demand`` message as a whole WebSocket frame: number of viewers, and frames per second they want."""
+    body = {"type": "demand", "streamId": stream_id, "viewers": viewers, "fps": int(fps) if fps == int(fps) else fps}
+    return text_message(msgspec.json.encode({**body, "timestamp": timestamp}))
 
 
 def status(stream_id: str, status: str, timestamp: int) -> bytes:
-    """``status``, ready to write."""
+    """Return a ``status`` message as a whole WebSocket frame. `timestamp` in ms since the epoch."""
     return text_message(
         msgspec.json.encode({"type": "status", "streamId": stream_id, "status": status, "timestamp": timestamp})
     )

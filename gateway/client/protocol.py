@@ -413,7 +413,7 @@ class ClientProtocol(ErrorReplies):
                 former = self._subscriptions.pop(message.stream_id, None)
                 done = Reply(wire.success("Unsubscription successful", "unsubscribed", now_ms, message.stream_id))
                 return [EndSubscription(former), done] if former is not None else [done]
-            case wire.CameraAlert():
+            case wire.PublisherAlert():
                 return self._alert(message)
             case _:
                 assert_never(message)
@@ -457,7 +457,7 @@ class ClientProtocol(ErrorReplies):
         self.pending = PendingReply.OWNER
         return [FindStream(message.stream_id)]
 
-    def _alert(self, message: wire.CameraAlert) -> list[Command]:
+    def _alert(self, message: wire.PublisherAlert) -> list[Command]:
         self._require_path(SocketPath.REGISTER, "alert")
         registration = self.registration
         if registration is None or message.draft.stream_id not in (None, registration.stream):

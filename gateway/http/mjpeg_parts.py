@@ -1,11 +1,11 @@
-"""The parts of a ``multipart/x-mixed-replace`` answer: how they are written, which a reader takes, and when. Pure.
+"""The parts of a ``multipart/x-mixed-replace`` response: their bytes, who accepts which, and when to send. Pure.
 
-`now` in seconds. What is known of readers was seen with them, and `tests/e2e/test_mjpeg_readers.py` sees to it:
+`now` in seconds. The behaviour of readers was observed, and is checked by `tests/e2e/test_mjpeg_readers.py`:
 
-- ffmpeg and what is built on its libavformat (OpenCV, PyAV, mpv) end at the first part that is no JPEG, and say that
-  they accept everything.
-- Chromium shows a part when the head of the next one has come; its tab crashes on a part whose size it cannot find.
-- Firefox shows a part when the boundary after it has come, and passes over what it cannot decode.
+- ffmpeg and programs on its libavformat (OpenCV, PyAV, mpv) stop at the first part that is not JPEG, although they
+  send `Accept: */*`.
+- Chromium shows a part when the header of the next one arrives; its tab crashes on a picture without a readable size.
+- Firefox shows a part when the boundary after it arrives, and ignores what it cannot decode.
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ from watchout.common.media.frames import Frame
 
 BOUNDARY: Final = "watchout-frame"
 FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()
-#: After a part the boundary of the next one follows at once: readers show a part when they have seen its end.
+#: The boundary of the next part follows each part at once: readers show a part when they have seen its end.
 PART_END: Final = b"\r\n" + FIRST_BOUNDARY
-#: A line of the head of the first part, for as long as there is no picture: readers pass over it, proxies go on.
+#: Header line of the first part, sent while there is no picture yet: readers ignore it, proxies see traffic.
 WAITING_LINE: Final = b"X-Waiting: yes\r\n"
-#: So many at most: heads of parts are bounded in readers too.
+#: Most of these lines: readers limit the header of a part.
 MAX_WAITING_LINES: Final = 1000
-#: The newest part comes again after so long a silence, in seconds, and then every so often.
-FIRST_AGAIN_S: Final = 1.0
-AGAIN_EVERY_S: Final = 10.0
+#: The newest part is repeated after this many seconds without a new one, and then at this interval.
+FIRST_REPEAT_S: Final = 1.0
+REPEAT_EVERY_S: Final = 10.0
 
 _ONLY_JPEG: Final = re.compile(r"Lavf/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Taste:
-    """The pictures that a reader accepts: of these codecs (None: of all).
+class AcceptedPictures:
+    """The pictures that the reader of an MJPEG response can show.
 
-    `sized`: only those whose header states their size.
+    Attributes:
+        codecs: The codecs it accepts; None: all.
+        sized: It accepts only pictures whose header contains their size.
     """
 
     codecs: frozenset[Codec] | None = None
     sized: bool = False
 
     @classmethod
-    def of(cls, accept: Iterable[str], user_agent: str) -> Taste:
-        """By the values of the headers `Accept` and `User-Agent`.
+    def of(cls, accept: Iterable[str], user_agent: str) -> AcceptedPictures:
+        """Return what a reader with these values of the headers `Accept` and `User-Agent` accepts.
 
-        Who names types of images gets those; ``image/*`` stands for what every browser shows. Who names none gets
-        all that is a picture, but for libavformat.
+        Image types that it names, of which ``image/*`` stands for what every browser shows. Without any, all pictures;
+        libavformat accepts JPEG only.
         """
         if _ONLY_JPEG.match(user_agent):
             return cls(frozenset({Codec.JPEG}), sized=True)
@@ -60,41 +62,44 @@ class Taste:
             codecs |= {codec for codec in pictures() if codec.in_every_browser}
         return cls(frozenset(codecs), sized=True) if codecs else cls()
 
-    def takes(self, codec: Codec) -> bool:
-        """Whether the reader takes pictures of this codec."""
+    def accepts(self, codec: Codec) -> bool:
+        """Return whether the reader accepts pictures of this codec."""
         return self.codecs is None or codec in self.codecs
 
     def can_show(self, frame: Frame) -> bool:
-        """Whether this reader can show the picture of a frame of a codec that it takes."""
+        """Return whether the reader can show the picture of a frame whose codec it accepts."""
         return not self.sized or frame.codec.picture_size(frame.picture) is not None
 
 
 def part_head(frame: Frame) -> bytes:
-    """What stands before the picture of a frame; after it comes `PART_END`."""
+    """Return the header of a part; the picture follows, then `PART_END`."""
     return (
         f"Content-Type: {frame.codec.content_type}\r\nContent-Length: {len(frame.picture)}\r\n"
         f"X-Frame-Id: {frame.frame_id}\r\nX-Frame-Time: {frame.timestamp}\r\n\r\n"
     ).encode("ascii")
 
 
-class Silence:
-    """When something has to be sent although no new picture came: the newest one again, or `WAITING_LINE`."""
+class RepeatTimer:
+    """When an MJPEG response sends something although no new picture arrived: the newest again, or `WAITING_LINE`.
+
+    Attributes:
+        due: Time of the next repetition, in seconds.
+    """
 
     def __init__(self, now: float) -> None:
         self._waiting_lines = 0
-        #: The time of the next one.
-        self.until = now + AGAIN_EVERY_S
+        self.due = now + REPEAT_EVERY_S
 
-    def new_part(self, now: float) -> None:
-        """A new picture was sent."""
-        self.until = now + FIRST_AGAIN_S
+    def on_new_part(self, now: float) -> None:
+        """Record that a new picture was sent."""
+        self.due = now + FIRST_REPEAT_S
 
-    def same_part(self, now: float) -> None:
-        """The newest one was sent again."""
-        self.until = now + AGAIN_EVERY_S
+    def on_repeated_part(self, now: float) -> None:
+        """Record that the newest picture was repeated."""
+        self.due = now + REPEAT_EVERY_S
 
-    def waiting_line(self, now: float) -> bool:
-        """A `WAITING_LINE` is to be sent; False when there were too many."""
+    def take_waiting_line(self, now: float) -> bool:
+        """Return whether a `WAITING_LINE` may be sent; False after too many: the caller ends the response."""
         self._waiting_lines += 1
-        self.until = now + AGAIN_EVERY_S
+        self.due = now + REPEAT_EVERY_S
         return self._waiting_lines <= MAX_WAITING_LINES

@@ -1,4 +1,4 @@
-"""What stands in the query of a request. Each value that does not fit is an `HttpError` 400 that says what came."""
+"""Reads the query parameters of HTTP requests. An invalid value raises `HttpError` 400, which names it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from watchout.gateway.http.responses import HttpError
 
 MAX_ALERTS: Final = 1000
 MAX_MS: Final = 2**53 - 1
-#: A number as JSON has it.
+#: A non-negative number in the syntax of JSON.
 _TIME: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?\Z")
 MAX_TIME_CHARS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class AlertQuery:
-    """What `GET /alerts` asks for: of one stream or of all, from a time in ms on, the newest `limit`."""
+    """The query of `GET /alerts`, read by `of`.
+
+    Attributes:
+        stream: Id of the stream; None: all streams.
+        since: Earliest time of an alert, in ms since the epoch.
+        limit: Most alerts; the newest ones are returned.
+        severity: Lowest severity.
+        newest_first: Order of the result.
+    """
 
     stream: str | None
     since: int
@@ -31,7 +39,7 @@ class AlertQuery:
 
     @classmethod
     def of(cls, request: web.Request) -> AlertQuery:
-        """Read the query. Raises `HttpError`."""
+        """Read the query of a request. Raises `HttpError`."""
         stream = request.query.get("streamId")
         if stream is not None and not STREAM_ID.match(stream):
             text = f"streamId has 1 to 128 of A-Z a-z 0-9 _ . : -, got {stream[:40]!a}"
@@ -46,7 +54,7 @@ class AlertQuery:
 
 
 def time_ms(request: web.Request, name: str) -> int:
-    """A time in ms since the epoch, without its fraction; 0 without one."""
+    """Return a time in ms since the epoch, without its fraction; 0 without the parameter."""
     raw = request.query.get(name, "")
     if not raw:
         return 0
@@ -57,7 +65,7 @@ def time_ms(request: web.Request, name: str) -> int:
 
 
 def whole(request: web.Request, name: str, low: int, high: int, default: int) -> int:
-    """A whole number from `low` to `high`; without one the default."""
+    """Return a whole number from `low` to `high`; the default without the parameter."""
     raw = request.query.get(name, "")
     if not raw:
         return default
@@ -67,7 +75,7 @@ def whole(request: web.Request, name: str, low: int, high: int, default: int) ->
 
 
 def number(request: web.Request, name: str, low: float, high: float) -> float | None:
-    """A number from `low` to `high`, None without one."""
+    """Return a number from `low` to `high`; None without the parameter."""
     raw = request.query.get(name, "")
     if not raw:
         return None
@@ -81,7 +89,7 @@ def number(request: web.Request, name: str, low: float, high: float) -> float | 
 
 
 def one_of(request: web.Request, name: str, words: tuple[str, ...], default: str) -> str:
-    """One of these words; without one the default."""
+    """Return one of `words`; the default without the parameter."""
     raw = request.query.get(name, "")
     if not raw:
         return default

@@ -17,7 +17,7 @@ from watchout.gateway.context import Context
 from watchout.gateway.http import queries
 from watchout.gateway.http.auth import UserAuth, no_such_stream
 from watchout.gateway.http.mjpeg import MJPEG_HEADERS, Mjpeg
-from watchout.gateway.http.mjpeg_parts import Taste
+from watchout.gateway.http.mjpeg_parts import AcceptedPictures
 from watchout.gateway.http.pictures import picture_response
 from watchout.gateway.http.responses import RETRY, HttpError, connection_of, json_response
 from watchout.gateway.hub.subscription import Subscription
@@ -100,8 +100,8 @@ class StreamPages:
             raise HttpError(503, "TOO_MANY_CONNECTIONS", f"too many connections {full.what}", RETRY)
         try:
             connection = connection_of(request)
-            taste = Taste.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
-            response = Mjpeg(context, subscription, taste, None if connection is None else connection.write_monitor)
+            accepted = AcceptedPictures.of(request.headers.getall("Accept", ()), request.headers.get("User-Agent", ""))
+            response = Mjpeg(context, subscription, accepted, None if connection is None else connection.write_monitor)
             if context.hub.subscribe(subscription, response, state, asyncio.get_running_loop().time(), now_ms()):
                 context.router.request_newest(stream)
             return await response.serve(request)

@@ -1,7 +1,7 @@
-"""Standard Webhooks, the receiving side: signed requests, and what was taken before. Pure; times in seconds.
+"""The receiving side of Standard Webhooks: signatures of requests, and requests accepted before. Pure.
 
-Specification: standard-webhooks 1.0.0, "Verifying webhook authenticity". Written here because the reference library
-brings an HTTP client with it.
+Specification: standard-webhooks 1.0.0, "Verifying webhook authenticity". The reference library is not used, because it
+depends on an HTTP client. Times in seconds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final
 
 from watchout.common.alerts.webhook_signature import WEBHOOK_ID, digest
 
-#: How far a signed time may be off, either way.
+#: Largest difference of a signed time from now, either way.
 TOLERANCE_S: Final = 300
-#: A signed request can come again for so long: signed with a clock that is ahead, and sent until it is behind.
+#: For how long a signed request is valid: from a clock that is ahead by the tolerance until it is behind by it.
 REPLAY_S: Final = 2 * TOLERANCE_S
-#: Most signatures that are compared; while secrets are rotated there are two.
+#: Most signatures that are compared; there are two while secrets are rotated.
 MAX_SIGNATURES: Final = 32
 MAX_SIGNATURE_BYTES: Final = 4096
 #: Most ids that `Replays` remembers.
@@ -34,7 +34,7 @@ _TIME: Final = re.compile(r"[0-9]{1,12}")
 
 
 class WebhookFault(Exception):
-    """A request that is not signed as it must be; `reason` is for the log, never for the caller."""
+    """A request without a valid signature: it is refused with 401. `reason` is for the log, never for the sender."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -43,7 +43,7 @@ class WebhookFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What the headers of a signed request say; it is worth nothing before `verify`."""
+    """The headers of a signed request, from `read_headers`. Nothing in them may be trusted before `verify`."""
 
     id: str
     timestamp: str
@@ -64,10 +64,10 @@ class Signed:
 
 
 def read_headers(ids: Sequence[str], timestamps: Sequence[str], signatures: Sequence[str], *, now_s: float) -> Signed:
-    """What can be checked before the body is read. Raises `WebhookFault`.
+    """Check the headers of a signed request, before its body is read. Raises `WebhookFault`.
 
     The arguments are the values of ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature``, one of each.
-    Signatures of versions other than ``v1`` are passed over.
+    Signatures of other versions than ``v1`` are ignored. `now_s` in seconds since the epoch.
     """
     if not (len(ids) == len(timestamps) == len(signatures) == 1):
         raise WebhookFault("not one header each of webhook-id, webhook-timestamp, webhook-signature")
@@ -92,14 +92,14 @@ def _decode(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return b""  # fits nothing
+        return b""  # equals no signature
 
 
 def alert_id(webhook_id: str, number: int | None) -> str:
-    """The id of an alert that brought none: the same at each retry, whichever gateway takes it.
+    """Return the id for an alert without one: the same at each retry, on every gateway.
 
-    `number` is its place in a list, from 0; None when the request was one alert. Where that would be longer than an
-    alert's id may be, a digest stands for the webhook's id.
+    `number` is its position in a list, from 0; None when the request was a single alert. Where the id would be too
+    long, a digest replaces the webhook's id.
     """
     if number is None:
         return webhook_id
@@ -108,10 +108,13 @@ def alert_id(webhook_id: str, number: int | None) -> str:
 
 
 class Replays:
-    """The requests that were accepted lately, by their id, with the ids of the alerts that they brought.
+    """The recently accepted requests by id, with the ids of their alerts, so that a repeated one has no second effect.
 
-    Only what was verified gets in, so nobody else can push out what is remembered. Bounded in time, and in the
-    number of ids, of requests and alerts together: the oldest goes first.
+    `ServiceAuth` enters only verified requests, so strangers cannot displace any.
+
+    Args:
+        keep_s: For how long a request is remembered, in seconds.
+        most: Most ids of requests and alerts together; past it the oldest request is forgotten.
     """
 
     __slots__ = ("_accepted", "_keep_s", "_most", "_size")
@@ -127,17 +130,17 @@ class Replays:
 
     @property
     def size(self) -> int:
-        """Ids that are remembered, of requests and of alerts."""
+        """Number of remembered ids, of requests and of alerts."""
         return self._size
 
     def accepted(self, webhook_id: str, now: float) -> tuple[str, ...] | None:
-        """The alerts that this request brought when it was accepted; None when it was not."""
+        """Return the ids of the alerts of a request that was accepted before; None: it was not. `now` in seconds."""
         self._prune(now)
         found = self._accepted.get(webhook_id)
         return None if found is None else found[1]
 
     def accept(self, webhook_id: str, alert_ids: Sequence[str], now: float) -> None:
-        """Remember a request that has had its effect."""
+        """Remember a request after it had its effect."""
         self._forget(webhook_id)
         self._accepted[webhook_id] = (now, tuple(alert_ids))
         self._size += 1 + len(alert_ids)

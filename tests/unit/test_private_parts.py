@@ -70,7 +70,7 @@ def test_the_inflater_of_a_message_is_the_attribute_decoder() -> None:
     extension = Deflate(True, True, 12, 12, {})
     packer = zlib.compressobj(wbits=-12)
     message = packer.compress(b"hello") + packer.flush(zlib.Z_FINISH)
-    with pytest.raises(ProtocolError, match="after its last block"):
+    with pytest.raises(ProtocolError, match="after the last block"):
         extension.decode(Frame(Opcode.BINARY, message + bytes(AFTER_LAST_BLOCK_BYTES + 1), fin=False, rsv1=True))
 
 

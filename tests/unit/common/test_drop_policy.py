@@ -26,7 +26,7 @@ from watchout.ctl.commands.publish import Publisher
 from watchout.ctl.sources.open import Source
 from watchout.gateway.authorization import Owner
 from watchout.gateway.http.mjpeg import Mjpeg
-from watchout.gateway.http.mjpeg_parts import Taste
+from watchout.gateway.http.mjpeg_parts import AcceptedPictures
 from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub, StreamState
 from watchout.gateway.hub.subscription import DropReason, Subscription
@@ -66,7 +66,7 @@ def test_a_registered_codec_is_known_everywhere() -> None:
     for sent in (made, Frame("door", 2, 0, text=bytes(made.text), is_base64=True)):
         assert kind_on_bus(sent.bus_parts()) == kind_on_bus([sent.to_bus()]) == FAKE.kind_of(delta)
         assert Frame.from_bus(decode_frame(sent.to_bus())).codec is FAKE
-    assert Taste.of(["video/x-fake"], "").takes(FAKE)
+    assert AcceptedPictures.of(["video/x-fake"], "").accepts(FAKE)
     text = bytes(made.text)
     assert sniff_base64(text, 1, len(text) - 1) is FAKE
 
@@ -252,13 +252,13 @@ def test_a_moving_picture(events: list[str]) -> None:
     """Each part of it is a picture by itself: it is made of key frames."""
     subscription = Subscription("door", ANN, video=True, alerts=False, format="binary")
     waiting = SimpleNamespace(hold=lambda *_: None, release=lambda *_: None)
-    mjpeg = Mjpeg(SimpleNamespace(waiting_frames=waiting), subscription, Taste(), None)  # type: ignore[arg-type]
+    mjpeg = Mjpeg(SimpleNamespace(waiting_frames=waiting), subscription, AcceptedPictures(), None)  # type: ignore[arg-type]
     for event, came in numbered(events):
         if came is not None:
             mjpeg.send_frame(subscription, came, 0.0)
         elif event == "full":
             mjpeg.on_frame_evicted()
-        assert mjpeg._newest is None or mjpeg._newest.is_key
+        assert mjpeg._waiting is None or mjpeg._waiting.is_key
 
 
 # ── the bridge and the operator's tool ───────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,14 @@ import pytest
 from tests.kit.clients import JPEG
 from watchout.common.media.codecs import Codec, pictures
 from watchout.common.media.frames import Frame
-from watchout.gateway.http.mjpeg_parts import AGAIN_EVERY_S, FIRST_AGAIN_S, MAX_WAITING_LINES, Silence, Taste, part_head
+from watchout.gateway.http.mjpeg_parts import (
+    FIRST_REPEAT_S,
+    MAX_WAITING_LINES,
+    REPEAT_EVERY_S,
+    AcceptedPictures,
+    RepeatTimer,
+    part_head,
+)
 
 ALL = set(pictures())
 COMMON = {Codec.JPEG, Codec.PNG, Codec.WEBP, Codec.GIF}
@@ -29,15 +36,15 @@ SAFARI = "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*
     ],
 )  # fmt: skip
 def test_a_reader_gets_what_it_says_it_takes(accept, agent, codecs):
-    taste = Taste.of(accept, agent)
-    assert {codec for codec in pictures() if taste.takes(codec)} == codecs
+    accepted = AcceptedPictures.of(accept, agent)
+    assert {codec for codec in pictures() if accepted.accepts(codec)} == codecs
 
 
 def test_who_decodes_pictures_gets_none_without_a_size():
     broken = Frame("cam", 1, 5, picture=JPEG)
-    assert not Taste.of([CHROMIUM], "Mozilla/5.0").can_show(broken)
-    assert Taste.of(["*/*"], "").can_show(broken)
-    assert not Taste.of([], "Lavf/59").can_show(broken)
+    assert not AcceptedPictures.of([CHROMIUM], "Mozilla/5.0").can_show(broken)
+    assert AcceptedPictures.of(["*/*"], "").can_show(broken)
+    assert not AcceptedPictures.of([], "Lavf/59").can_show(broken)
 
 
 def test_the_head_of_a_part_says_what_it_is():
@@ -48,18 +55,18 @@ def test_the_head_of_a_part_says_what_it_is():
     }  # fmt: skip
 
 
-def test_a_silence_is_broken_after_a_second_and_then_every_ten():
-    silence = Silence(100.0)
-    assert silence.until == 100.0 + AGAIN_EVERY_S
-    silence.new_part(103.0)
-    assert silence.until == 103.0 + FIRST_AGAIN_S == 104.0
-    silence.same_part(104.0)
-    assert silence.until == 104.0 + AGAIN_EVERY_S == 114.0
-    silence.new_part(110.0)
-    assert silence.until == 111.0
+def test_a_repeat_is_broken_after_a_second_and_then_every_ten():
+    repeat = RepeatTimer(100.0)
+    assert repeat.due == 100.0 + REPEAT_EVERY_S
+    repeat.on_new_part(103.0)
+    assert repeat.due == 103.0 + FIRST_REPEAT_S == 104.0
+    repeat.on_repeated_part(104.0)
+    assert repeat.due == 104.0 + REPEAT_EVERY_S == 114.0
+    repeat.on_new_part(110.0)
+    assert repeat.due == 111.0
 
 
 def test_who_waits_for_a_first_picture_for_hours_is_let_go():
-    silence = Silence(0.0)
-    assert all(silence.waiting_line(silence.until) for _ in range(MAX_WAITING_LINES))
-    assert not silence.waiting_line(silence.until)
+    repeat = RepeatTimer(0.0)
+    assert all(repeat.take_waiting_line(repeat.due) for _ in range(MAX_WAITING_LINES))
+    assert not repeat.take_waiting_line(repeat.due)

@@ -113,7 +113,7 @@ def test_alert_carries_everything_that_it_says() -> None:
         timestamp=5,
         frameId=6,
         id="my-own",
-    ) == wire.CameraAlert(
+    ) == wire.PublisherAlert(
         draft=AlertDraft(
             stream_id="door",
             severity="critical",
@@ -135,8 +135,8 @@ def test_unknown_fields_are_ignored(kind: str) -> None:
         assert isinstance(more, wire.VideoFrame)
         assert bytes(plain.data) == bytes(more.data)
         assert more.more == b',"future":{"deep": [1, null, "x"]},"":0,"also":[[]]' or b"future" in more.more
-    elif isinstance(plain, wire.CameraAlert):
-        assert isinstance(more, wire.CameraAlert)
+    elif isinstance(plain, wire.PublisherAlert):
+        assert isinstance(more, wire.PublisherAlert)
         assert more.draft.more == {"future": {"deep": [1, None, "x"]}, "": 0, "also": [[]]}
     else:
         assert plain == more
@@ -421,7 +421,7 @@ def test_a_whole_number_may_be_written_in_any_form(text: str, value: int) -> Non
     number = text.encode()
     assert parse_text(b'{"type":"ack","streamId":"s","frameId":%b}' % number) == wire.Ack(stream_id="s", frame_id=value)
     alert = parse_text(b'{"type":"alert","severity":"low","message":"m","frameId":%b}' % number)
-    assert isinstance(alert, wire.CameraAlert)
+    assert isinstance(alert, wire.PublisherAlert)
     assert alert.draft.frame_id == value
     if value:
         message = parse_text(b'{"type":"subscribe","streamId":"s","window":%b,"maxFps":%b}' % (number, number))
