@@ -58,7 +58,7 @@ class Register(ClientMessage, frozen=True, tag="register"):
         client_type: Ignored; older clients send it.
         stream_id: Id of the stream; None: the gateway makes one.
         produces: "video-frame", "alert"; None: nothing.
-        consumes: What the publisher receives, such as "alerts", "status", "demand".
+        consumes: "alert", "demand"; with any of the known names the publisher receives the status too; None: nothing.
     """
 
     client_type: str | None = None
@@ -89,7 +89,7 @@ class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
     Attributes:
         stream_id: Id of the stream.
         client_type: Ignored; older clients send it.
-        consumes: "video", "alerts"; None: both.
+        consumes: "video-frame", "alert"; None: nothing but the status.
         format: Encoding of frames; None: JSON.
         max_fps: Highest rate of frames per second; None: every frame.
         last_frame: Whether the newest frame is sent at once; None: yes.
