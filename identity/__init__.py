@@ -1,6 +1,6 @@
-"""Who the caller is: one file a way of verifying, and the `Authenticator` that asks them as the settings say.
+"""Verifies users: `find_credential` finds the credential of a request, `Authenticator.verify` tells whose it is.
 
-`find_credential` reads what a request carries; `Authenticator.verify` says who that is.
+Each way of verifying (session database, JWT, introspection) is a package of modules in `identity.sources`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def make_authenticator(settings: Settings) -> Authenticator:
-    """All ways of verifying that the settings name; nothing is asked or opened yet."""
+    """Create the authenticator that the settings describe. Call its `open` before anything else."""
     ways = auth_methods(settings)
     return Authenticator(
         settings,
@@ -47,7 +47,7 @@ def make_authenticator(settings: Settings) -> Authenticator:
 
 
 def open_store(settings: Settings) -> SessionStore:
-    """The store that the settings name: PostgreSQL, or a SQLite file, embedded when none is named."""
+    """Create the session store that the settings name: PostgreSQL, a SQLite file, or the embedded one. Not opened."""
     url, timeout_s = settings.database_url, settings.store_timeout_s
     layout = Layout(
         session=settings.session_table,

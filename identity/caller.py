@@ -1,4 +1,4 @@
-"""Who a verified caller is, and what a session store looks like from outside. Pure."""
+"""`Identity`, what is known about a verified user, and `SessionStore`, the interface of session databases. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-#: Organization id → the member's roles in it, as Better Auth's organization plugin has them.
+#: Organization id → the user's roles in it, as Better Auth's organization plugin stores them.
 Organizations = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified caller.
+    """A verified user. Created by the sources in `identity.sources`, kept with each authenticated connection.
 
-    `expires_at` is in seconds since the epoch, infinite where nothing says when it ends; a session may be prolonged,
-    so it takes no part in comparing. `session_id` is the row in the session store that keeps the caller in; None:
-    there is no such row (a JWT without one, introspection). `ends_at` is an end that nothing prolongs: of a JWT that
-    counts by itself.
-    `roles` are the user's own, `organizations` those that the user belongs to. `introspected` is the token, where
-    nothing else can tell later whether it is still good.
+    Two identities are equal when they grant the same: the times and `introspected` take no part, as a session may be
+    prolonged.
+
+    Attributes:
+        user_id: The user's id in the app.
+        session_id: Id of the session's row in the session store, which is looked up again while the connection lives.
+            None when there is no such row: a JWT without a session, or an introspected token.
+        expires_at: When the session ends, in seconds since the Unix epoch; infinite when nothing says so. It may be
+            prolonged.
+        roles: The user's own roles.
+        organizations: The organizations of the user, with the roles in each.
+        introspected: The token, when only introspection can tell later whether it is still valid.
+        ends_at: An end that nothing prolongs, in seconds since the Unix epoch: that of a JWT without a session.
     """
 
     user_id: str
@@ -33,41 +40,46 @@ class Identity:
 
 
 class SessionStore(Protocol):
-    """Where sessions are looked up, many at a time. Each method but `open` and `close` raises
-    `common.errors.StoreUnavailable` when the store cannot be asked within its deadline.
+    """A database with sessions and users, looked up many at a time. Called by `Authenticator`.
+
+    All methods but `open` and `close` raise `common.errors.StoreUnavailable` when the database does not respond
+    within its deadline; the caller then keeps authenticated connections and asks new clients to try again.
     """
 
     async def open(self) -> None:
-        """Prepare, and find out the schema when the store can be asked now; it may also come later.
+        """Prepare, and read the schema when the database can be reached; otherwise that happens later.
 
-        Raises `common.errors.StartError` when the embedded store cannot be made here, or when the database is one
-        that can never be used with these settings (a naive timestamp without `NAIVE_TIMEZONE`).
+        Raises:
+            StartError: The embedded store cannot be created, or the database can never be used with these settings
+                (a timestamp without time zone and no `NAIVE_TIMEZONE`).
         """
 
     async def find(self, tokens: Iterable[str]) -> dict[str, Identity]:
-        """The callers of those tokens that are live sessions now, by token: not expired, the user not banned.
+        """Return the users of session tokens, by token.
 
-        Anything may be asked for: what cannot be a token is not found.
+        Only tokens of live sessions are in the result: not expired, and the user exists and is not banned. Any text
+        may be passed; one that cannot be a token is not found.
         """
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
-        """The same by the session's id, as it is now: who is not in the answer has no session any more."""
+        """Return the users of sessions as they are now, by session id; a session that is missing has ended."""
 
     async def organizations(self, user_ids: Iterable[str]) -> dict[str, Organizations]:
-        """What organizations these users belong to now; who belongs to none is left out.
+        """Return the organizations of users, by user id, without users that are in none.
 
-        Only with ``STREAM_ACCESS=organization``; otherwise it is empty and asks nothing.
+        Empty, without a query, unless `STREAM_ACCESS` is ``organization``.
         """
 
     async def redeem(self, ticket: str) -> Identity | None:
-        """Use up a one-time token of Better Auth's plugin; the caller of the session that it was made in.
+        """Use up a one-time token (Better Auth's one-time-token plugin) and return the user of its session.
 
-        None only for a ticket that is no good. Where tickets cannot be deleted (read-only, no right, no table) it
-        raises `StoreUnavailable`: that says nothing about the ticket.
+        Returns:
+            None only when the ticket is invalid. A database in which tickets cannot be deleted (read-only, missing
+            right, no table) says nothing about the ticket: it raises `StoreUnavailable`.
         """
 
     async def check(self) -> None:
-        """Raise `common.errors.StoreUnavailable` when the store cannot be asked."""
+        """Run one query, to see whether the database can be used. Raises `StoreUnavailable` when not."""
 
     async def close(self) -> None:
-        """Let go of connections; whoever asks afterwards gets `common.errors.StoreUnavailable`."""
+        """Close all connections. Calls that are under way or follow raise `StoreUnavailable`."""

@@ -1,7 +1,7 @@
-"""Many look-ups of one key each become few queries of many keys, with every wait and every queue bounded.
+"""Combines look-ups of single keys into few queries of many keys each, with bounded waits and queues.
 
-One query serves all who ask for a key while it is under way. Keys that come while as many queries are under way as
-may be wait, and go together in the next; one that nobody waits for any more is not asked for.
+A look-up joins the query that is under way for its key. Keys that come while all queries are busy wait, and go
+together in the next one; a key that no caller waits for any more is left out.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ T = TypeVar("T")
 #: Keys in one query.
 MAX_KEYS: Final = 500
 
-#: Keys that wait for a query where no setting says otherwise, those under way not counted.
+#: Keys that may wait for a query by default, besides those under way.
 MAX_WAITING: Final = 20_000
 
 
 class _Batch(Generic[T]):
-    """The keys of one query, with how many wait for each, and its answer or fault once it is there."""
+    """The keys of one query with the number of callers waiting for each, and a future for its result.
+
+    The result is the values that were found, or the `StoreUnavailable` to raise.
+    """
 
     def __init__(self) -> None:
         self.keys: dict[str, int] = {}
@@ -36,10 +39,14 @@ class _Batch(Generic[T]):
 
 
 class Coalescer(Generic[T]):
-    """Look-ups by `fetch`, which takes keys and answers with the values of those that it found.
+    """Looks up values by key, many callers per query. Used by `Authenticator` for tokens, sessions and organizations.
 
-    At most `workers` queries are under way, and `max_waiting` keys wait for one beside those under way. Each caller
-    waits `timeout_s` at most, whatever it waits for.
+    Args:
+        fetch: Takes a list of keys and returns the values of those that it found; may raise `StoreUnavailable`. It
+            is called with at most `MAX_KEYS` keys.
+        workers: Most queries under way at the same time.
+        timeout_s: How long a caller waits, in seconds, including the wait for a query.
+        max_waiting: Most keys that wait for a query, besides those under way; a further one is refused at once.
     """
 
     def __init__(
@@ -62,15 +69,19 @@ class Coalescer(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether a new key would have to wait for a query."""
+        """Whether all queries are busy, so that a new key would wait."""
         return len(self._queries) >= self._workers
 
     async def get(self, key: str) -> T | None:
-        """The key's value, or None when it has none. Raises `StoreUnavailable`."""
+        """Return the value of a key, or None when there is none.
+
+        Raises:
+            StoreUnavailable: The query failed, did not finish within `timeout_s`, or too many keys wait.
+        """
         batch = self._by_key.get(key) or self._enter(key)
         batch.keys[key] += 1
         try:
-            # Not `wait_for`: a caller that leaves must not take the answer from the others.
+            # Not `wait_for`: it would cancel the result of the other callers as well.
             await asyncio.wait({batch.answer}, timeout=self._timeout_s)
         finally:
             self._leave(batch, key)
@@ -82,7 +93,7 @@ class Coalescer(Generic[T]):
         return answer.get(key)
 
     async def close(self) -> None:
-        """Give up all queries; whoever waits or asks afterwards gets `StoreUnavailable`."""
+        """Cancel all queries. Callers that wait or follow get `StoreUnavailable`."""
         self._closed = True
         queries = list(self._queries)
         for query in queries:
@@ -99,7 +110,7 @@ class Coalescer(Generic[T]):
             raise StoreUnavailable(f"{self._max_waiting} keys are waiting already")
         if not self._waiting or len(self._waiting[-1].keys) >= MAX_KEYS:
             self._waiting.append(_Batch())
-            # Not at once: what else comes in this turn of the loop goes along.
+            # In the next turn of the loop, so that look-ups of this turn share the query.
             asyncio.get_running_loop().call_soon(self._start)
         batch = self._waiting[-1]
         batch.keys[key] = 0
@@ -136,7 +147,7 @@ class Coalescer(Generic[T]):
         except StoreUnavailable as exc:
             answer = exc
         except Exception as exc:
-            # Not its text: that may hold a key, which may be a token.
+            # Without its text, which may hold a token.
             at = traceback.extract_tb(exc.__traceback__)[-1]
             _log.error("a look-up failed", error=type(exc).__name__, at=f"{at.filename}:{at.lineno}")
             answer = StoreUnavailable(f"the look-up failed: {type(exc).__name__}")

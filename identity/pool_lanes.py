@@ -1,4 +1,4 @@
-"""Turns at a store's connections: who is here already is looked at again without waiting for strangers."""
+"""Divides a store's connections between sign-ins and re-checks, so that a flood of sign-ins cannot delay re-checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class PoolLane(enum.Enum):
-    """What a query is for: somebody who wants in, or those who are in and may have to go."""
+    """What a query is for: a client that signs in (LOOKUP), or connections that are authenticated already (RECHECK)."""
 
     LOOKUP = "lookup"
     RECHECK = "recheck"
@@ -20,22 +20,26 @@ _OTHER: Final = {PoolLane.LOOKUP: PoolLane.RECHECK, PoolLane.RECHECK: PoolLane.L
 
 
 class PoolLanes:
-    """At most `at_once` turns are taken, each lane in the order of asking.
+    """Lets as many queries run as the store has connections, in the order of their calls within each lane.
 
-    The last free one is for the lane that has none. Where both lanes wait for one, they have it alternately: with one
-    connection, a re-check waits for one look-up at most.
+    One lane never holds all connections, unless there is only one: the last one is kept for the other lane. When both
+    lanes wait for the same connection they get it in turn, so that with one connection a re-check waits for at most
+    one look-up. `DatabaseStore` takes a turn for each query.
+
+    Args:
+        connections: How many queries may run at the same time.
     """
 
-    def __init__(self, at_once: int) -> None:
-        self._free = at_once
-        self._most = max(1, at_once - 1)
+    def __init__(self, connections: int) -> None:
+        self._free = connections
+        self._most = max(1, connections - 1)
         self._taken = dict.fromkeys(PoolLane, 0)
         self._waiting: dict[PoolLane, dict[asyncio.Future[None], None]] = {lane: {} for lane in PoolLane}
         self._last = PoolLane.LOOKUP
 
     @contextlib.asynccontextmanager
     async def take(self, lane: PoolLane) -> AsyncIterator[None]:
-        """Hold a turn of this lane; waits for it without a bound of its own."""
+        """Wait for a turn in this lane and hold it for the block. It has no deadline; the caller sets one."""
         waiting = self._waiting[lane]
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting[turn] = None
@@ -44,7 +48,7 @@ class PoolLanes:
             await turn
             yield
         finally:
-            if turn in waiting:  # whoever waited has left
+            if turn in waiting:  # cancelled before it had its turn
                 del waiting[turn]
             else:
                 self._taken[lane] -= 1
@@ -66,6 +70,6 @@ class PoolLanes:
         for lane in (_OTHER[self._last], self._last):
             if self._taken[lane] < self._most:
                 for turn in self._waiting[lane]:
-                    if not turn.cancelled():  # its task is about to take it out
+                    if not turn.cancelled():  # a cancelled one removes itself in `take`
                         return lane, turn
         return None

@@ -1,4 +1,4 @@
-"""Accepted callers, remembered for a moment. Pure; `now` in seconds."""
+"""A short-lived cache of users that were verified. Pure; `now` is monotonic, in seconds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from watchout.identity.caller import Identity
 
 
 class RecentlyVerified:
-    """Who was accepted with which key, for `lifetime_s`, at most `size` of them: the oldest goes first.
+    """Caches identities by token. Used by `Authenticator` for sessions and for introspected tokens.
 
-    Only what was accepted is remembered: a token that is refused now may be good in a moment.
+    Refusals are not cached: a token that is refused now may be valid in a moment.
+
+    Args:
+        lifetime_s: How long an entry counts, in seconds (`AUTH_CACHE_S`); 0 or less disables the cache.
+        size: Most entries (`AUTH_CACHE_TOKENS`); past it the oldest is dropped.
     """
 
     def __init__(self, lifetime_s: float, size: int) -> None:
@@ -24,7 +28,7 @@ class RecentlyVerified:
         return len(self._found)
 
     def get(self, key: str, now: float) -> Identity | None:
-        """Who was accepted with this key not long ago."""
+        """Return the identity of a token that was verified less than `lifetime_s` ago, else None."""
         found = self._found.get(key)
         if found is None:
             return None
@@ -34,7 +38,7 @@ class RecentlyVerified:
         return found[1]
 
     def put(self, key: str, identity: Identity, now: float) -> None:
-        """Remember an answer of now."""
+        """Cache the identity of a token that was verified now."""
         if self._lifetime_s <= 0:
             return
         self._forget(key)
@@ -45,7 +49,7 @@ class RecentlyVerified:
             self._forget(next(iter(self._found)))
 
     def drop_changed(self, asked: Iterable[str], live: Mapping[str, Identity]) -> None:
-        """Of the sessions that were `asked` for these are `live`: what is remembered otherwise is forgotten."""
+        """Drop entries whose session has ended or changed: of `asked`, only those in `live` are live, and as given."""
         for session_id in asked:
             for key in list(self._by_session.get(session_id, ())):
                 if live.get(session_id) != self._found[key][1]:

@@ -67,7 +67,7 @@ def kids_of(verdict: KeyLookup | KeyMiss) -> list[str | None]:
 
 @pytest.mark.parametrize("age_s", [None, 0.0, REFETCH_S, TTL_S - 0.1, TTL_S, STALE_S - 0.1, STALE_S, STALE_S + 1])
 @pytest.mark.parametrize("kid", ["known", "unknown", None])
-@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("waited", [False, True])
 @pytest.mark.parametrize("under_way", [False, True])
 @pytest.mark.parametrize("failed_ago_s", [None, 0.5, 1.0, REFETCH_S])
 def test_every_look_up(
