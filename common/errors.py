@@ -1,10 +1,10 @@
-"""The tree of watchout's own errors. Each class says what its catcher does.
+"""The errors that cross modules, as one tree; each says what its caller does.
 
 ::
 
     WatchoutError
-    ├── SettingsError       wrong environment: report every fault, exit 2
-    ├── StartError          cannot start here (lock taken, port taken): report, exit 1
+    ├── SettingsError       settings that cannot be used: print all faults, exit 2
+    ├── StartError          this process cannot start here: print the text, exit 1
     │   └── CurveFault      a key of the bus, or its file, that cannot be used
     ├── BusError            a bus message that does not fit: drop and count
     ├── RouterUnavailable   no answer from the router in time: tell the caller to try again
@@ -55,11 +55,11 @@ class CloseCode(enum.IntEnum):
 
 
 class WatchoutError(Exception):
-    """Root of the tree."""
+    """Base class of all errors in this module."""
 
 
 class SettingsError(WatchoutError):
-    """Settings that cannot be used; `faults` has one sentence per wrong name."""
+    """Settings that cannot be used. `faults` has one sentence per setting; the process prints them and exits with 2."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -67,29 +67,32 @@ class SettingsError(WatchoutError):
 
 
 class StartError(WatchoutError):
-    """This process cannot start here; the text says what stands in the way."""
+    """This process cannot start here. The text says why; the process prints it and exits with 1."""
 
 
 class CurveFault(StartError):
-    """A key of the bus over TCP, or its file, that cannot be used; the text says what is wrong with it."""
+    """A key of the bus over TCP, or its file, cannot be used. The text says what is wrong with it."""
 
 
 class BusError(WatchoutError):
-    """A message from the bus that does not fit the contract of docs/bus.md."""
+    """A message from the bus violates docs/bus.md. The receiver drops and counts it."""
 
 
 class RouterUnavailable(WatchoutError):
-    """The router gave no answer within the deadline."""
+    """The router did not reply within the deadline. The client is asked to try again."""
 
 
 class StoreUnavailable(WatchoutError):
-    """The session store cannot be asked now. `public` is what strangers may read of it, in `/health`."""
+    """The session store, or another source of identities, cannot be used now. The client is asked to try again.
+
+    `public` is the text for `/health`, which anyone may read.
+    """
 
     public = "the session store is unreachable"
 
 
 class ClientError(WatchoutError):
-    """A client's message that is refused; `code` and the text go to the client."""
+    """A client's message is refused. `code` and the text are sent to the client."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         self.code = code

@@ -1,8 +1,8 @@
-"""Verifies callers in all the ways that the settings name, and looks again later whether they still are who they were.
+"""Verifies credentials by the methods that the settings name, and re-checks users that are connected.
 
-A token of one kind is not asked for in the store of another: what has the form of a JWT goes to the JWT verifier, a
-session's token to the session store, and introspection takes whatever nobody else knows. Concurrent look-ups of one
-token are one, many of different tokens are one query, and what was accepted is accepted again for a moment.
+The form of a token decides which method gets it: a JWT goes to the JWT verifier, a session token to the session store,
+and introspection gets what no other method accepts. Concurrent look-ups of one token share a query, as do look-ups of
+different tokens, and a verified token is cached for a short time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,22 @@ from watchout.identity.sources.introspection import Introspection
 from watchout.identity.sources.jwt import Claims, JwtVerifier, looks_like_jwt
 from watchout.identity.sources.postgres import PostgresStore
 
-#: Queries for tokens that are under way at once.
+#: Most queries for session tokens at the same time.
 LOOKUPS_AT_ONCE: Final = 2
 
 
 class Authenticator:
-    """All ways of verifying of one process. `store` is None where no way needs it."""
+    """Verifies users for one gateway process. Created by `make_authenticator`.
+
+    The gateway calls `verify` for each credential that a client presents, and `live`, `organizations` and `introspect`
+    to re-check clients that are connected.
+
+    Args:
+        settings: Which methods are used, in which order and combination (`AUTH_METHODS`, `AUTH_COMBINE`), and limits.
+        store: The session database, None when no method needs it.
+        jwt: The JWT verifier, None when JWTs are not accepted.
+        introspection: The introspection client, None when there is no endpoint.
+    """
 
     def __init__(
         self,
@@ -55,31 +65,38 @@ class Authenticator:
                 self._by_user = Coalescer(store.organizations, workers=1, timeout_s=timeout_s, max_waiting=most)
 
     async def open(self) -> None:
-        """Prepare every way; none has to be reachable now. Raises `common.errors.StartError`."""
+        """Open all sources; they need not be reachable yet. Raises `StartError` for settings that cannot be used."""
         for way in (self._store, self._jwt, self._introspection):
             if way is not None:
                 await way.open()
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all sources. Calls that are under way or follow raise `StoreUnavailable`."""
         for way in (self._by_token, self._by_id, self._by_user, self._introspection, self._jwt, self._store):
             if way is not None:
                 await way.close()
 
     async def check(self) -> None:
-        """Raise `common.errors.StoreUnavailable` when the session store cannot be asked, where one is used."""
+        """Run one query on the session store, if there is one. Raises `StoreUnavailable`; `/health` reports it."""
         if self._store is not None:
             await self._store.check()
 
-    # ── who is it? ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── credentials ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def verify(self, credential: Credential, *, fresh: bool) -> Identity | None:
-        """The caller that a credential stands for, or None when it stands for nobody now. A ticket is used up.
+        """Return the user of a credential. A ticket is used up.
 
-        `fresh`: for a socket, whose session is looked up afresh, so that who signed out is out; there a remembered
-        answer is enough only while the store is busy. A single request may be answered from memory.
+        Args:
+            credential: What the client presented.
+            fresh: Look the session up even when the token is in the cache, unless the store is busy. For a WebSocket,
+                which stays open: a user who has signed out must not get one. A single HTTP request may use the cache.
 
-        Raises `common.errors.StoreUnavailable` when nobody who could know it can be asked.
+        Returns:
+            None when the credential is not valid.
+
+        Raises:
+            StoreUnavailable: No method accepted the credential, and one that might have cannot be used now. The
+                caller asks the client to try again.
         """
         if isinstance(credential, Ticket):
             return await self._redeem(credential)
@@ -99,14 +116,14 @@ class Authenticator:
         return None
 
     async def _redeem(self, ticket: Ticket) -> Identity | None:
-        """A ticket is as good as the session that it was made in: where that alone does not do, neither does it."""
+        """Redeem a ticket, where a session alone is enough to sign in: a ticket proves no more than its session."""
         alone = self._settings.auth_combine == "any" or len(self._methods) == 1
         if self._store is None or "session" not in self._methods or not alone:
             return None
         return await self._store.redeem(ticket.text)
 
     async def _verify_all(self, credential: Token | Cookie, fresh: bool) -> Identity | None:
-        """Every way must accept it. A JWT is no session's token: there the session that it names has to be live."""
+        """Require that every method accepts the credential. For a JWT, the session that it names has to be live."""
         found: list[Identity] = []
         for method in self._methods:
             if method == "session" and self._is_jwt(credential) and "jwt" in self._methods:
@@ -148,7 +165,7 @@ class Authenticator:
         if claims is None:
             return None
         if claims.session_id is not None and self._by_id is not None and self._settings.database_url is not None:
-            # The session is what keeps the caller in from now on: the token proved it once, as a ticket does.
+            # From now on the session decides, not the expiry of the JWT: the JWT proved it once, as a ticket does.
             session = await self._by_id.get(claims.session_id)
             return session if session is not None and session.user_id == claims.user_id else None
         if self._settings.jwt_require_session:
@@ -159,7 +176,7 @@ class Authenticator:
         if self._introspection is None:
             return None
         if isinstance(credential, Cookie):
-            # The endpoint is asked with the signed token, as the bearer plugin takes it.
+            # The endpoint gets the signed token, which the bearer plugin accepts.
             if session_token(credential, self._settings.better_auth_secret, require_signed=True) is None:
                 return None
             text = unquote(credential.value)
@@ -180,15 +197,19 @@ class Authenticator:
         return self._jwt is not None and isinstance(credential, Token) and looks_like_jwt(credential.text)
 
     async def _with_organizations(self, identity: Identity) -> Identity:
-        """The same caller with what he belongs to: the store knows it by the user."""
+        """Return the identity with the organizations that the session store has for its user."""
         if self._by_user is None:
             return identity
         return replace(identity, organizations=await self._by_user.get(identity.user_id) or {})
 
-    # ── is it still? ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── re-checks ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
-        """See `SessionStore.live`. What was remembered otherwise is forgotten."""
+        """Return the live ones of these sessions (see `SessionStore.live`), and drop cached tokens of the others.
+
+        Raises:
+            StoreUnavailable: The store cannot be queried; the caller keeps all sessions.
+        """
         asked = frozenset(session_ids)
         if self._store is None or not asked:
             return {}
@@ -197,21 +218,26 @@ class Authenticator:
         return found
 
     async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:
-        """Tell of sessions and users that PostgreSQL says have changed, until cancelled; see `PostgresStore.listen`."""
+        """Report sessions and users that changed in PostgreSQL, until cancelled; see `PostgresStore.listen`."""
         assert isinstance(self._store, PostgresStore), "the settings are checked together"
         await self._store.listen(channel, on_change)
 
     async def organizations(self, user_ids: Iterable[str]) -> Mapping[str, Organizations]:
-        """See `SessionStore.organizations`."""
+        """Return the organizations of users, by user id; as `SessionStore.organizations`. Raises `StoreUnavailable`."""
         asked = list(user_ids)
         return (
             {} if self._by_user is None or self._store is None or not asked else await self._store.organizations(asked)
         )
 
     async def introspect(self, token: str, *, recheck: bool = False) -> Identity | None:
-        """Who the introspection endpoint says that this is now. Raises `StoreUnavailable`.
+        """Return the user of a token by the introspection endpoint, None when the token is not valid any more.
 
-        `recheck`: of somebody who is here already, so that it does not wait behind strangers.
+        Args:
+            token: The token as the client sent it.
+            recheck: Whether it belongs to an authenticated connection; see `Introspection.verify`.
+
+        Raises:
+            StoreUnavailable: The endpoint gave no usable response.
         """
         if self._introspection is None or (claims := await self._introspection.verify(token, recheck=recheck)) is None:
             return None
@@ -219,7 +245,7 @@ class Authenticator:
 
 
 def auth_methods(settings: Settings) -> tuple[str, ...]:
-    """The ways of verifying in the order in which they are asked."""
+    """Return the methods in use, in their order: `AUTH_METHODS`, or those for which there are settings."""
     if settings.auth_methods:
         return settings.auth_methods
     found = ["session"]
@@ -235,7 +261,7 @@ def _identity(claims: Claims) -> Identity:
 
 
 def _combined(found: list[Identity]) -> Identity | None:
-    """One caller out of what every way says: the same user, ended by whatever ends first."""
+    """Combine the results of several methods: None unless all name the same user; the earliest end counts."""
     if not found or len({identity.user_id for identity in found}) > 1:
         return None
     session = next((identity for identity in found if identity.session_id is not None), found[0])

@@ -1,8 +1,9 @@
-"""What a request or a message carries to say who is there, and the session token in it. Pure.
+"""Finds the credential in a request or message, and the session token in a credential. Pure.
 
-Forms as Better Auth gives them (measured on 1.3 and 1.7): the session token itself, 32 letters and digits; signed,
+Better Auth (seen in 1.3 and 1.7) issues these forms: the session token itself, 32 letters and digits; signed,
 ``token.base64(HMAC-SHA256(secret, token))``, as the bearer plugin's ``set-auth-token`` and percent-encoded as the
-cookie; and the one-time-token plugin's ticket. A token may also be a JWT, or anything that introspection knows.
+cookie; and the ticket of the one-time-token plugin. A token may also be a JWT, or any text that an introspection
+endpoint knows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
-#: Most fields of a query that are looked at.
+#: Most fields of a query string; one with more is refused.
 MAX_QUERY_FIELDS: Final = 32
 #: Put in front of a cookie's name by https sites; browsers let only https set it (RFC 6265bis section 4.1.3).
 SECURE_PREFIX: Final = "__Secure-"
@@ -30,21 +31,21 @@ _SIGNATURE_CHARACTERS: Final = 44
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token out of `Authorization`, the query or an `auth` message; of any kind."""
+    """A token of any kind, from the `Authorization` header, the query ``?token=`` or an `auth` message."""
 
     text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """The value of Better Auth's session cookie, as it came. It counts only with an allowed `Origin`."""
+    """The value of Better Auth's session cookie as it was received. Usable only from an allowed page (`Origin`)."""
 
     value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A one-time token of Better Auth's plugin."""
+    """A one-time token of Better Auth's one-time-token plugin, from the query ``?ticket=``."""
 
     text: str = field(repr=False)
 
@@ -55,11 +56,22 @@ Credential = Token | Cookie | Ticket
 def find_credential(
     authorization: Sequence[str], cookies: Sequence[str], query: str, *, cookie_name: str, secure_only: bool
 ) -> Credential | None:
-    """The one credential that decides for this request: the bearer, else the query's, else the cookie.
+    """Return the credential that counts for a request: the bearer token, else that of the query, else the cookie.
 
-    `authorization` and `cookies` are the values of those header fields, each as often as it came. What a client says
-    on purpose goes before the cookie that its browser adds. Raises ValueError, with a text for the client, when it is
-    not clear what the request says.
+    What a client sends on purpose goes before the cookie that its browser adds.
+
+    Args:
+        authorization: The values of all ``Authorization`` header fields.
+        cookies: The values of all ``Cookie`` header fields.
+        query: The query string without ``?``.
+        cookie_name: Name of the session cookie, without ``__Secure-``.
+        secure_only: Accept only the cookie with the prefix ``__Secure-``.
+
+    Returns:
+        None when the request has no credential.
+
+    Raises:
+        ValueError: The request is ambiguous, such as with two ``Authorization`` headers; the text is for the client.
     """
     if len(authorization) > 1:
         raise ValueError("more than one Authorization header")
@@ -86,7 +98,7 @@ def clean_token(text: str) -> str:
 
 
 def cookie_value(cookies: Sequence[str], name: str) -> str | None:
-    """The first cookie of this name, as Better Auth takes it; Python's own parser would take the last."""
+    """Return the first cookie of this name, as Better Auth does; Python's own parser returns the last."""
     for line in cookies:
         for pair in line.split(";"):
             found, equals, value = pair.partition("=")
@@ -98,10 +110,10 @@ def cookie_value(cookies: Sequence[str], name: str) -> str | None:
 
 
 def signed_session_token(value: str, secret: str | None) -> str | None:
-    """The session token in a signed one, percent-encoded or not; None when it is not one, or wrongly signed.
+    """Return the session token in a signed one, percent-encoded or not; None for a wrong form or signature.
 
-    Without `secret` only the form of the signature is looked at: it guards against a stolen database, and the token
-    in front of it is the credential.
+    Without `secret` only the form of the signature is checked: the token in front of it is the credential, and the
+    signature only guards against tokens from a stolen database.
     """
     try:
         if "%" in value:
@@ -109,16 +121,16 @@ def signed_session_token(value: str, secret: str | None) -> str | None:
         token, _, signature = value.rpartition(".")
         if len(signature) != _SIGNATURE_CHARACTERS or not signature.endswith("=") or not TOKEN.fullmatch(token):
             return None
-        came = base64.b64decode(signature, validate=True)
-    except ValueError:  # also what base64 and UTF-8 raise
+        signed = base64.b64decode(signature, validate=True)
+    except ValueError:  # base64 and UTF-8 raise subclasses of it
         return None
     if secret is None:
         return token
-    return token if hmac.compare_digest(came, hmac.digest(secret.encode(), token.encode(), hashlib.sha256)) else None
+    return token if hmac.compare_digest(signed, hmac.digest(secret.encode(), token.encode(), hashlib.sha256)) else None
 
 
 def session_token(credential: Token | Cookie, secret: str | None, *, require_signed: bool) -> str | None:
-    """The session token that a credential holds, or None when it can hold none. A cookie is always signed."""
+    """Return the session token of a credential, None when it cannot hold one. A cookie is always signed."""
     if isinstance(credential, Cookie):
         return signed_session_token(credential.value, secret)
     text = credential.text
@@ -128,7 +140,7 @@ def session_token(credential: Token | Cookie, secret: str | None, *, require_sig
 
 
 def _query(query: str) -> dict[str, str]:
-    """The first value of each field; '+' stays, because a token may hold one."""
+    """Return the first value of each field; ``+`` is not decoded to a space, because a token may contain one."""
     fields: dict[str, str] = {}
     if query.count("&") >= MAX_QUERY_FIELDS:
         raise ValueError(f"the query has over {MAX_QUERY_FIELDS} fields")

@@ -1,7 +1,7 @@
-"""The session store that comes with watchout: a SQLite file with Better Auth's own schema, for a start without one.
+"""Creates the embedded session store, a SQLite file with Better Auth's schema, and the users and tokens in it.
 
-Synchronous and complete in itself, for `watchout-ctl` as well as the gateway. A real Better Auth can be pointed at the
-file: the statements below are the ones that its migrations run. It makes users and sessions; it verifies nothing.
+Synchronous; used by `watchout-ctl token` and the gateway when no `DATABASE_URL` is set. A real Better Auth can use the
+file: the schema is the one that its migrations create. Verification is done by `identity.sources.sqlite`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from watchout.common.home import check_file
 DEFAULT_USER: Final = "watchout"
 DAY_S: Final = 86_400.0
 
-#: Marks the sessions that `mint_token` made; it returns and removes no others.
+#: User agent of the sessions that `mint_token` created; it returns and deletes no others.
 MINTED_BY: Final = "watchout mint_token"
 
 MAX_USER_CHARACTERS: Final = 64
 MAX_LIFETIME_S: Final = 3650 * DAY_S
 
-#: How long to wait for another process that writes.
+#: How long to wait for another process that writes, in seconds.
 BUSY_S: Final = 5.0
 
 #: As the migrations of Better Auth 1.7.25 make it; real Better Auth adds to it what its plugins need.
@@ -62,19 +62,30 @@ SCHEMA: Final = (
 
 
 def ensure(path: Path) -> None:
-    """Make the file with mode 0600, the schema and the default user, where they are not there yet.
+    """Create the file (mode 0600), its schema and the default user, as far as they are missing.
 
-    Safe when several processes do it at once. Raises `StartError` when the file cannot be used.
+    Safe when several processes do it at the same time.
+
+    Raises:
+        StartError: The file cannot be used.
     """
     with _opened(path):
         pass
 
 
 def mint_token(path: Path, user: str | None = None, lifetime_s: float = 7 * DAY_S) -> str:
-    """A session token for the user of this name, who is made when not there; the file is ensured first.
+    """Return a session token for a user of the embedded store; create the file and the user when missing.
 
-    The newest session that this function made for that user serves again while it has over a day left and does not
-    outlive `lifetime_s`. Raises `StartError` for a name or a lifetime that cannot be, and for an unusable file.
+    The newest session that this function created for the user is reused while it has over a day left and does not
+    outlive `lifetime_s`.
+
+    Args:
+        path: The file.
+        user: Name of the user, None for the default user.
+        lifetime_s: How long a new session lasts, in seconds.
+
+    Raises:
+        StartError: The name or the lifetime is not allowed, or the file cannot be used.
     """
     name = DEFAULT_USER if user is None else user
     if not 1 <= len(name) <= MAX_USER_CHARACTERS or not name.isprintable() or name != name.strip():
@@ -97,7 +108,7 @@ def _session(db: sqlite3.Connection, user_id: str, lifetime_s: float) -> str:
     ).fetchone()
     if newest is not None:
         return str(newest[0])
-    # Better Auth removes an expired row when it reads it; nobody may ever read these.
+    # Better Auth deletes an expired row when it reads it; these may never be read.
     db.execute(f'delete {ours} and "expiresAt" <= ?', (user_id, MINTED_BY, _iso(now)))
     token = _random()
     db.execute(
@@ -125,7 +136,7 @@ def _user(db: sqlite3.Connection, name: str) -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to the file as `ensure` leaves it; every fault of the file is a `StartError`."""
+    """Open the file as `ensure` leaves it. Raises `StartError` for every failure of the file."""
     try:
         _create(path)
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as db:
@@ -145,7 +156,7 @@ def _create(path: Path) -> None:
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
         check_file(path.with_name(name))
     try:
-        # Only a file that nobody has open yet is opened here: closing a second descriptor of a database would drop
+        # Only a new file is opened here: closing a second descriptor of a database would drop
         # the locks that SQLite holds in this process (sqlite.org/howtocorrupt.html, section 2.2).
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -154,7 +165,7 @@ def _create(path: Path) -> None:
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
-    """Readers then do not wait for writers. Better Auth's own server may already have switched it."""
+    """Switch to write-ahead logging, so that readers do not wait for writers."""
     give_up = time.monotonic() + BUSY_S
     while True:
         try:
@@ -173,7 +184,7 @@ def _has_schema(db: sqlite3.Connection) -> bool:
 
 
 def _make_schema(db: sqlite3.Connection) -> None:
-    if _has_schema(db):  # another process was here first
+    if _has_schema(db):  # another process created it meanwhile
         return
     for statement in SCHEMA:
         db.execute(statement)
@@ -192,11 +203,11 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _random() -> str:
-    """32 letters and digits, as Better Auth makes ids and tokens."""
+    """Return 32 letters and digits, the form of Better Auth's ids and tokens."""
     alphabet = string.ascii_letters + string.digits
     return "".join(secrets.choice(alphabet) for _ in range(32))
 
 
 def _iso(moment_s: float) -> str:
-    """As Better Auth writes dates: ISO 8601 in UTC with milliseconds, so that they sort as text."""
+    """Return a time as Better Auth writes dates: ISO 8601 in UTC with milliseconds, so that they sort as text."""
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -1,1 +1,1 @@
-"""Small parts that know nothing of frames or alerts."""
+"""Small parts without knowledge of streams, alerts or users."""

@@ -1,4 +1,4 @@
-"""The port that a URL's scheme means when it names none: the one table for all that watchout connects to."""
+"""The default ports of URL schemes: the one table for all services that watchout connects to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Patterns of stream ids, as `fnmatch` has them: ``*``, ``?``, ``[a-c]``, ``[!a-c]``. Pure.
-
-Upper and lower case differ.
-"""
+"""Patterns of stream ids as in `fnmatch`: ``*``, ``?``, ``[a-c]``, ``[!a-c]``; upper and lower case differ. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ _PATTERN: Final = re.compile(PATTERN)
 
 
 def fault(patterns: Iterable[str]) -> str | None:
-    """What these patterns should have been, as a phrase that goes after "expected"; None: they can be used."""
+    """Return what is wrong with these patterns, as a phrase that follows "expected"; None when they can be used."""
     known = list(patterns)
     if not 0 < len(known) <= MAX_PATTERNS:
         return f"1 to {MAX_PATTERNS} patterns, which are {len(known)}"
@@ -31,7 +28,11 @@ def fault(patterns: Iterable[str]) -> str | None:
 
 
 class Globs:
-    """Patterns that are asked together: a stream matches when it matches one of them, or when there is none."""
+    """Several patterns, compiled. A stream matches when it matches one of them, or when there are none.
+
+    Args:
+        patterns: Patterns that `fault` accepts.
+    """
 
     __slots__ = ("_tests", "patterns")
 
@@ -40,5 +41,5 @@ class Globs:
         self._tests = [re.compile(fnmatch.translate(pattern)).match for pattern in self.patterns]
 
     def match(self, stream: str) -> bool:
-        """Whether this stream is meant."""
+        """Return whether a stream id matches."""
         return not self._tests or any(test(stream) for test in self._tests)

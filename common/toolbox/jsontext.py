@@ -1,7 +1,7 @@
-"""The one reader of JSON that comes from outside: it takes what `JSON.parse` of browsers takes; and its writer. Pure.
+"""Reads JSON from outside exactly as `JSON.parse` of browsers does, and writes it. Pure.
 
-That is RFC 8259 with lone surrogate escapes; without NaN, comments, trailing commas or a byte order mark. Of a repeated
-key the last value counts. What is nested too deeply is refused.
+That is RFC 8259 with lone surrogate escapes, without NaN, comments, trailing commas or a byte order mark. Of a repeated
+key the last value counts. Text that is nested too deeply is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-#: Longest whole number that is read exactly; a longer one is read as a number with a fraction is.
+#: Most digits of a whole number that is read exactly; a longer one becomes a float.
 MAX_DIGITS: Final = 400
 
 _WHITE_SPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -23,11 +23,16 @@ _fast_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JsonFault(ValueError):
-    """Text that is no JSON; says why."""
+    """The text is not JSON; the message says why. Its reader refuses the message or file that contained it."""
 
 
 def read_json(data: bytes | bytearray | memoryview | str) -> Any:
-    """The value of a JSON text. Raises `UnicodeDecodeError` for bytes that are not UTF-8, `JsonFault` for the rest."""
+    """Return the value of a JSON text.
+
+    Raises:
+        UnicodeDecodeError: The bytes are not UTF-8.
+        JsonFault: The text is not JSON.
+    """
     text = data if isinstance(data, str) else bytes(data)
     if isinstance(text, bytes) and not text.isascii():
         text.decode("utf-8")
@@ -39,9 +44,13 @@ def read_json(data: bytes | bytearray | memoryview | str) -> Any:
 
 
 def read_members(data: bytes) -> dict[str, memoryview]:
-    """The members of a JSON object, each value as the text that it is, in their order; of a repeated key the last one.
+    """Return the members of a JSON object in their order, each value as the JSON text that it is.
 
-    Raises as `read_json` does, and `JsonFault` for what is no object.
+    Of a repeated key the last value counts.
+
+    Raises:
+        UnicodeDecodeError: The bytes are not UTF-8.
+        JsonFault: The text is not a JSON object.
     """
     if not data.isascii():
         data.decode("utf-8")
@@ -53,7 +62,7 @@ def read_members(data: bytes) -> dict[str, memoryview]:
 
 
 def _walk(text: str) -> Iterator[tuple[str, str]]:
-    """The members of an object one after another, as `read_members` gives them."""
+    """Yield the members of an object in their order, each value as its JSON text. Raises `JsonFault`."""
     at, end = _skip(text, 0), len(text)
     if text[at : at + 1] != "{":
         raise JsonFault(f"expected an object at character {at}")
@@ -91,16 +100,21 @@ def _scan(text: str, at: int) -> tuple[Any, int]:
 
 
 def _skip(text: str, at: int) -> int:
-    """Where what follows the white space begins."""
+    """Return the position of the next character that is not white space."""
     found = _WHITE_SPACE.match(text, at)
     assert found is not None
     return found.end()
 
 
 def write_json(value: Any, *, in_order: bool = False) -> bytes:
-    """A value that `read_json` gave as JSON again, lone surrogates and long whole numbers included.
+    """Return a value as JSON, including lone surrogates and long whole numbers that `read_json` returned.
 
-    `in_order`: the keys of objects are sorted. Raises `ValueError` for what JSON has not.
+    Args:
+        value: The value.
+        in_order: Whether the keys of objects are sorted.
+
+    Raises:
+        ValueError: The value cannot be written as JSON.
     """
     try:
         return msgspec.json.encode(value, order="sorted" if in_order else None)
@@ -113,7 +127,7 @@ def write_json(value: Any, *, in_order: bool = False) -> bytes:
 
 
 def _decode(text: str) -> Any:
-    """What `read_json` does, of all that `JSON.parse` takes."""
+    """Return the value of a JSON text, with the slower decoder that accepts all that `JSON.parse` does."""
     try:
         return _decoder.decode(text)
     except RecursionError:

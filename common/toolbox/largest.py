@@ -1,4 +1,4 @@
-"""Which of many keys holds the most: for bounds in total, past which whoever has the most gives way. Pure."""
+"""Tracks sizes by key and tells which key has the largest, so that the largest holder gives way to others. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
-#: The heap may hold so many outdated entries for each key, and this many more, before it is made anew.
+#: The heap is rebuilt when it has more entries than this many per key plus the second number.
 OUTDATED_PER_KEY: Final = 4
 OUTDATED_SPARE: Final = 64
 
@@ -15,7 +15,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Largest(Generic[K]):
-    """Sizes by key. `set` and `largest` take O(log n) amortized, however many keys there are."""
+    """Sizes by key, such as bytes by stream. `add` and `largest` take O(log n) amortized, however many keys there are.
+
+    Used where a bound on all keys together is enforced at the key that holds the most.
+    """
 
     __slots__ = ("_heap", "_numbers", "_sizes", "total")
 
@@ -30,11 +33,11 @@ class Largest(Generic[K]):
         return len(self._sizes)
 
     def size(self, key: K) -> int:
-        """The size of a key, 0 when it has none."""
+        """Return the size of a key, 0 when it has none."""
         return self._sizes.get(key, 0)
 
     def add(self, key: K, change: int) -> None:
-        """Change the size of a key; at 0 the key is forgotten."""
+        """Change the size of a key by `change`; a key whose size falls to 0 is forgotten."""
         size = self._sizes.get(key, 0) + change
         self.total += change
         if size > 0:
@@ -47,7 +50,7 @@ class Largest(Generic[K]):
             heapq.heapify(self._heap)
 
     def largest(self) -> K | None:
-        """The key of the greatest size, of several the one that reached it first; None when there is none."""
+        """Return the key with the largest size, the earliest of equal ones; None when there are no keys."""
         while self._heap:
             size, _, key = self._heap[0]
             if self._sizes.get(key) == -size:

@@ -1,4 +1,4 @@
-"""Web origins: scheme, host and port, compared as a whole (RFC 6454 section 5). Pure."""
+"""Parses and compares web origins as a whole: scheme, host and port (RFC 6454 section 5). Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _HOST: Final = re.compile(_AUTHORITY, re.IGNORECASE | re.ASCII)
 
 
 class Origin(NamedTuple):
-    """An origin in its one normal form; `port` is None where none is said and the scheme has no default."""
+    """An origin in its normal form: lower case, port filled in.
+
+    `port` is None when the text names none and the scheme has no default port.
+    """
 
     scheme: str
     host: str
@@ -33,9 +36,9 @@ class Origin(NamedTuple):
 
 
 def parse(text: str | None) -> Origin | None:
-    """Return the origin that the value of an `Origin` header says, None for whatever is not exactly one.
+    """Return the origin in the value of an ``Origin`` header, None when the value is not exactly one origin.
 
-    ``null`` is none, whoever sends it: sandboxed frames, `data:` pages and redirected requests of every site do.
+    ``null`` is not an origin: sandboxed frames, `data:` pages and redirected requests of any site send it.
     """
     if text is None or len(text) > MAX_ORIGIN or (match := _ORIGIN.fullmatch(text)) is None:
         return None
@@ -44,23 +47,24 @@ def parse(text: str | None) -> Origin | None:
 
 
 def of_host(scheme: str, host: str | None) -> Origin | None:
-    """Return the origin of `scheme` at the value of a `Host` header, None when that is not exactly one host."""
+    """Return the origin of `scheme` at the value of a ``Host`` header, None when it is not exactly one host."""
     if host is None or len(host) > MAX_ORIGIN or (match := _HOST.fullmatch(host)) is None:
         return None
     return _origin(scheme, match, DEFAULT_PORTS.get(scheme))
 
 
 def of_url(url: str | None) -> Origin | None:
-    """Return the origin of a URL, as the value of a `Referer` header is one; None when it has none."""
+    """Return the origin of a URL, such as the value of a ``Referer`` header; None when it has none."""
     if url is None or (match := re.match(r"[^:/?#]+://[^/?#\\]*", url)) is None:
         return None
     return parse(match[0])
 
 
 def from_setting(text: str) -> Origin:
-    """Return the origin that an operator wrote: as browsers send it, or with a slash at the end, or in another script.
+    """Return the origin that an operator wrote: as browsers send it, with a slash at the end, or in another script.
 
-    Raises `ValueError` with what is wrong, as the end of a sentence.
+    Raises:
+        ValueError: It is not an origin; the text says what is wrong, as the end of a sentence.
     """
     if (fault := _fault(text)) is not None:
         raise ValueError(fault)

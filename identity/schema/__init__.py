@@ -1,1 +1,1 @@
-"""From the tables of a Better Auth database to the statements that are run on it."""
+"""Turns the tables of a Better Auth database into the SQL statements that look users up."""

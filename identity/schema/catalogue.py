@@ -1,4 +1,4 @@
-"""Tables, columns and rights that were found in a Better Auth database, and the names that the operator gave. Pure."""
+"""The tables and columns found in a Better Auth database, and the names that the operator gave for them. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from watchout.identity.sources.continuity import UNKNOWN_STATE, StoreState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What only the operator knows of the database: names of tables (``table`` or ``schema.table``), a time zone.
+    """What only the operator knows about the database, from the settings. Created by `open_store`.
 
-    `naive_timezone` is that of dates without one that Better Auth 1.3.0 to 1.3.10 wrote. With `organizations`, the
-    member table is read too.
+    Attributes:
+        session, user, member, verification: Names of the tables, each ``table`` or ``schema.table``.
+        naive_timezone: Time zone of dates without one, as Better Auth 1.3.0 to 1.3.10 wrote them (`NAIVE_TIMEZONE`).
+        organizations: Whether the member table is read as well (`STREAM_ACCESS=organization`).
     """
 
     session: str = "session"
@@ -24,12 +26,12 @@ class Layout:
     organizations: bool = False
 
     def tables(self) -> dict[str, str]:
-        """What each table is to us → its name here."""
+        """Return the names of the tables in use, by role: ``session``, ``user``, ``verification``, ``member``."""
         names = {"session": self.session, "user": self.user, "verification": self.verification}
         return names | ({"member": self.member} if self.organizations else {})
 
     def named(self, names: Mapping[str, str]) -> Layout:
-        """The same with other names for some of the tables."""
+        """Return a copy in which some tables have other names, such as with the schema in which they were found."""
         here = self.tables() | {"member": self.member} | dict(names)
         return replace(
             self,
@@ -41,7 +43,7 @@ class Layout:
 
 
 def quoted(name: str) -> str:
-    """A table's name, or ``schema.table``, as SQL has it."""
+    """Return the name of a table (``table`` or ``schema.table``) as SQL."""
     return ".".join(quoted_part(part) for part in name.split("."))
 
 
@@ -51,15 +53,20 @@ def quoted_part(part: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as SQL has it."""
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaColumn:
-    """One column as the database names it; `type` as the database spells it.
+    """One column as the database reports it.
 
-    `table` says what its table is to us. `readable`: our role may read it. `indexed`: an index leads with it.
+    Attributes:
+        table: The role of its table: ``session``, ``user``, ``verification`` or ``member``.
+        name: Its name, such as ``expiresAt`` or ``expires_at``.
+        type: Its type as the database spells it.
+        readable: Whether our database role may read it.
+        indexed: Whether an index begins with it.
     """
 
     table: str
@@ -70,20 +77,24 @@ class SchemaColumn:
 
     @property
     def sql(self) -> str:
-        """Quoted and qualified: SQLite reads a quoted name that is not qualified and not there as text."""
+        """The quoted and qualified name. SQLite would read a quoted name that does not exist as text."""
         return f"{self.table[0]}.{quoted_part(self.name)}"
 
     @property
     def normal(self) -> str:
-        """The name as it is matched: ``expiresAt`` and ``expires_at`` are the same."""
+        """The name as it is compared: ``expiresAt`` and ``expires_at`` are equal."""
         return self.name.lower().replace("_", "")
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenTable:
-    """A table whose rows a policy may hide; `table` says what it is to us, `relation` is the one with the policies.
+    """A table whose rows may be hidden from us by row level security.
 
-    `role` is who reads it: we, or the owner of a view. `restrictive` are policies that no other one lifts.
+    Attributes:
+        table: The role of the table in the layout.
+        relation: The table with the policies; it may lie beneath a view.
+        role: The database role that reads it: ours, or the owner of the view.
+        restrictive: Restrictive policies, which no other policy can lift.
     """
 
     table: str
@@ -93,7 +104,7 @@ class HiddenTable:
 
     @property
     def reason(self) -> str:
-        """What is wrong, with the statements that mend it at the end."""
+        """What is wrong, for the log, ending with the SQL statements that fix it."""
         why = f"row level security may hide rows of {self.relation} from the role {quoted_part(self.role)}"
         if self.restrictive:
             names = ", ".join(map(quoted_part, self.restrictive))
@@ -107,11 +118,18 @@ class HiddenTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablesFound:
-    """What the database has of the tables in the layout; `role` is who we are in it, `may_delete` from verification.
+    """What a database has of the tables in a layout. Filled by the stores, read by `make_plan`.
 
-    `names` are those of tables that are called otherwise than in the layout: with the schema in which they were found.
-    `hidden` are the tables of which row level security may hide rows. `mark` is SQL that gives one row, that of
-    `state.mark` and of the server's clock, which then stand in front of each row of an answer; empty: neither.
+    Attributes:
+        columns: All columns of these tables.
+        version: The server's version, for the log.
+        role: Our database role.
+        may_delete: Whether we may delete from the verification table.
+        names: Names of tables that were found in another schema than the layout says, by role.
+        hidden: Tables of which rows may be hidden.
+        mark: SQL that returns one row, the text of `state.mark` and the server's clock; both are then put in front of
+            each row of a look-up. Empty for a database without them.
+        state: The state of the store when the columns were read.
     """
 
     columns: tuple[SchemaColumn, ...]
@@ -126,9 +144,12 @@ class TablesFound:
 
 @dataclass(frozen=True, slots=True)
 class SchemaRefusal:
-    """Why something cannot be done with this database, and what would help.
+    """Why a database, or one feature of it, cannot be used, and what would help.
 
-    `final`: no migration and no grant will, only other settings or a repair. `hidden`: rows may be hidden from us.
+    Attributes:
+        reason: The text for the log.
+        final: Whether only other settings or a repair help, no migration and no grant; the gateway then does not start.
+        hidden: Whether the reason is that rows may be hidden.
     """
 
     reason: str
@@ -137,7 +158,7 @@ class SchemaRefusal:
 
 
 class PlanRefused(Exception):
-    """Carries a refusal out of the checks below."""
+    """Raised inside of `make_plan` to end with a `SchemaRefusal`."""
 
     def __init__(self, reason: str, *, final: bool = False) -> None:
         self.refusal = SchemaRefusal(reason, final)
@@ -145,7 +166,7 @@ class PlanRefused(Exception):
 
 
 class CatalogueTable:
-    """One table of those found: its columns by normalised name, and which of them we need but may not read."""
+    """The columns of one table by normalized name; it records columns that are needed but not readable."""
 
     def __init__(self, found: TablesFound, layout: Layout, table: str) -> None:
         self.layout = layout
@@ -155,7 +176,7 @@ class CatalogueTable:
         self._unreadable: list[SchemaColumn] = []
 
     def optional(self, name: str) -> SchemaColumn | None:
-        """The column, or None where there is none; `name` is normalised."""
+        """Return the column with this normalized name, None if there is none. Raises `PlanRefused` if there are two."""
         fitting = [column for column in self.columns if column.normal == name]
         if len(fitting) > 1:
             names = " and ".join(quoted_part(column.name) for column in fitting)
@@ -167,7 +188,7 @@ class CatalogueTable:
         return fitting[0]
 
     def needed(self, camel: str, snake: str | None = None) -> SchemaColumn:
-        """The column. Raises a refusal when there is none."""
+        """Return the column with one of these names. Raises `PlanRefused` when there is none."""
         if (column := self.optional(camel.lower())) is not None:
             return column
         raise PlanRefused(
@@ -177,7 +198,7 @@ class CatalogueTable:
         )
 
     def check_grants(self, *, delete: bool = False) -> None:
-        """Refuse when columns that were asked for are not readable, or rows not to be deleted, with the remedy."""
+        """Raise `PlanRefused`, naming the GRANT, if a needed column is not readable or rows may not be deleted."""
         wanted = ([f"SELECT ({', '.join(quoted_part(column.name) for column in self._unreadable)})"]
                   if self._unreadable else []) + (["DELETE"] if delete else [])  # fmt: skip
         if wanted:
@@ -187,5 +208,5 @@ class CatalogueTable:
 
     @property
     def all_snake_case(self) -> bool:
-        """Whether every name is, as Drizzle makes them."""
+        """Whether all column names are in snake_case, as Drizzle writes them."""
         return all(column.name == column.name.lower() for column in self.columns)

@@ -1,4 +1,4 @@
-"""How PostgreSQL and SQLite differ in the SQL of a look-up, and which column types each takes. Pure."""
+"""The SQL in which PostgreSQL and SQLite differ, and the column types that each accepts. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ from watchout.identity.schema.key_forms import KeyForm
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What differs between the two databases: a moment is comparable with `now`, `seconds` turns it into a number.
+    """The parts of a statement that differ between databases; `POSTGRES` and `SQLITE` are its two values.
 
-    `deletes_joined`: a DELETE may join other tables. `zone` is what a date is read in when it has none itself, `among`
-    says that a column has one of the values in the parameter, `pairs` makes the JSON of `read_organizations`.
+    Attributes:
+        now: Expression for the current time, comparable with `moment`.
+        no: Literal for false.
+        deletes_joined: Whether DELETE may join other tables.
+        text: Returns a column as text.
+        form: Returns the form of the keys in a column. Raises `PlanRefused` for an unsupported type.
+        among: Returns the condition that a column has one of the keys in the parameter.
+        zone: Returns the time zone in which a date without one is read, None for a date that has one.
+        moment: Returns a date column as an expression that is comparable with `now`.
+        seconds: Returns such an expression as seconds since the Unix epoch.
+        pairs: Returns the JSON that `read_organizations` reads, from two expressions.
+        check_token: Raises `PlanRefused` when the token column has an unsupported type.
+        check_flag: Raises `PlanRefused` when a yes-or-no column has an unsupported type.
     """
 
     now: str
@@ -112,7 +123,7 @@ def _sqlite_moment(column: SchemaColumn, table: CatalogueTable) -> str:
 
 
 def _any_type(column: SchemaColumn) -> None:
-    """SQLite keeps any value in any column, whatever its type is called."""
+    """Accept every type: SQLite stores any value in any column."""
     del column
 
 

@@ -1,4 +1,4 @@
-"""What the keys of a look-up must look like, so that a database is asked only for keys that it can hold. Pure."""
+"""The forms of keys in look-ups, so that a database is asked only for keys that it can contain. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TICKET_PREFIX: Final = "one-time-token:"
 
 
 class KeyForm(enum.Enum):
-    """What a key must look like to be looked up: as the database itself would write it, so that it can be compared."""
+    """The form that a key has as text when the database writes it. Keys in other forms are in no table."""
 
     TOKEN = "token"  # noqa: S105  the name of a form
     TEXT = "text"
@@ -38,7 +38,7 @@ class KeyForm(enum.Enum):
     BIGINT = "bigint"
 
     def accepts(self, key: str) -> bool:
-        """Whether the database is to be asked for this key at all; one that does not fit is in no table."""
+        """Return whether a key has this form; when not, the database is not asked for it."""
         if (most := _MOST.get(self)) is not None:
             return _WHOLE.fullmatch(key) is not None and int(key) <= most
         return _FORMS[self].fullmatch(key) is not None
@@ -51,10 +51,10 @@ _MOST: Final = {KeyForm.SMALLINT: 2**15 - 1, KeyForm.INTEGER: 2**31 - 1, KeyForm
 
 
 def ticket_identifiers(ticket: str) -> list[str]:
-    """Where the one-time-token plugin may keep this ticket: in plain, and by its hash (``storeToken: "hashed"``)."""
+    """Return the identifiers under which the one-time-token plugin may store a ticket: plain, and its SHA-256."""
     if not KeyForm.TOKEN.accepts(ticket):
         return []
     digest = base64.urlsafe_b64encode(hashlib.sha256(ticket.encode()).digest()).decode().rstrip("=")
     hashed = TICKET_PREFIX + digest
-    # What looks like a hash is only looked up by its own hash: otherwise a hash that is kept would be a ticket itself.
+    # A ticket that looks like a hash is looked up by its hash only: otherwise a stored hash could be used as a ticket.
     return [hashed] if _SHA256_BASE64URL.fullmatch(ticket) else [TICKET_PREFIX + ticket, hashed]

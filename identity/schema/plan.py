@@ -1,8 +1,7 @@
-"""From what a Better Auth database has to the statements that the stores run on it, and how long they are trusted.
+"""Builds the SQL statements for a Better Auth database from its columns, or says why that is impossible. Pure.
 
-Pure: columns and `now` go in, SQL or a refusal comes out. The SQL holds names of the settings and of the catalogue,
-quoted, and nothing else. Every statement takes one list of texts. A look-up gives rows for `read_identity`, of sessions
-that are live now and whose user is there and not banned.
+The SQL contains only names from the settings and the catalogue, quoted. Each statement takes one list of texts as
+its parameter. A look-up returns rows for `read_identity`, of live sessions whose user exists and is not banned.
 """
 
 from __future__ import annotations
@@ -25,15 +24,19 @@ from watchout.identity.schema.dialects import Dialect
 from watchout.identity.schema.key_forms import KeyForm
 from watchout.identity.sources.continuity import UNKNOWN_STATE, StoreState
 
-#: Migrations may add ban columns to a running system; a plan older than this is made anew.
+#: A plan older than this many seconds is made anew: migrations may add columns, such as bans, to a running system.
 PLAN_TRUSTED_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with one parameter, a list of keys of this form.
+    """One SQL statement with one parameter, a list of keys.
 
-    `then`, where there is one, is run with the keys of the rows that were found, in one transaction with `sql`.
+    Attributes:
+        sql: The statement.
+        form: The form of its keys.
+        writes: Whether it deletes rows.
+        then: A second statement, run with the keys of the rows that were found, in one transaction with `sql`; or None.
     """
 
     sql: str
@@ -44,11 +47,16 @@ class Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The statements for one database. `facts` and `warnings` say for the log what they were made from.
+    """The statements for one database. Made by `make_plan`, kept in a `PlanCache`, run by a `DatabaseStore`.
 
-    `by_token`, `by_session` and `redeem` give rows for `read_identity`, `members` rows of user id and organizations.
-    `redeem` takes identifiers of tickets, and removes those whose session it found: with it or not at all.
-    `any_live` says without a parameter whether any session is live.
+    Attributes:
+        by_token, by_session: Look users up by session token and by session id; rows for `read_identity`.
+        members: Returns rows of user id and organizations; None when they are not used.
+        redeem: Looks users up by ticket identifier and deletes those tickets, or why that is impossible.
+        any_live: SQL without a parameter that tells whether any session is live.
+        state: The state of the store that the statements were made for.
+        facts: What was found, for the log.
+        warnings: Missing indexes, for the log.
     """
 
     by_token: Statement
@@ -62,7 +70,13 @@ class Plan:
 
 
 def make_plan(found: TablesFound, layout: Layout, dialect: Dialect) -> Plan | SchemaRefusal:
-    """The statements for this database, or why there are none."""
+    """Return the statements for a database, or why there are none.
+
+    Args:
+        found: The columns and rights that were found.
+        layout: Names of the tables and other settings.
+        dialect: The SQL of the database.
+    """
     layout = layout.named(found.names)
     tables = {table: CatalogueTable(found, layout, table) for table in layout.tables()}
     try:
@@ -83,7 +97,7 @@ def make_plan(found: TablesFound, layout: Layout, dialect: Dialect) -> Plan | Sc
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """How organizations are read: all of some users, or joined to ``live``; `user` is the member's user id."""
+    """The statement for organizations of users, the join that adds them to ``live`` rows, and the user id column."""
 
     user: SchemaColumn
     statement: Statement
@@ -91,7 +105,7 @@ class _Members:
 
 
 def _marked(sql: str, mark: str, ctes: str = "") -> str:
-    """The statement with the mark in front of each row, and one row with nothing else where there would be none."""
+    """Return a statement that puts the mark in front of each row, and returns one row of it when there is no other."""
     if not mark:
         return f"with {ctes} {sql}" if ctes else sql
     before = f"{ctes}, " if ctes else ""
@@ -123,9 +137,16 @@ def _members(table: CatalogueTable, dialect: Dialect, mark: str) -> _Members:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LookUp:
-    """How callers are found: the columns of a row after its key, the tables that are joined, and which rows are live.
+    """The parts of a statement that finds users; `s` is the session table in them, `u` the user table.
 
-    A session is `s` in them and its user `u`; `token` is the session's.
+    Attributes:
+        columns: The columns of a row after its key.
+        tables: The joined tables.
+        live: The condition for a live session.
+        token: The token column of the session table.
+        members: How organizations are added, None when they are not.
+        dialect: The SQL of the database.
+        mark: SQL for the mark, empty for none.
     """
 
     columns: str
@@ -138,18 +159,18 @@ class _LookUp:
 
     @property
     def any(self) -> str:
-        """Whether there is any live one."""
+        """SQL that tells whether any session is live."""
         return f"select exists (select 1 from {self.tables} where {self.live})"  # noqa: S608
 
     def by(self, key: SchemaColumn, form: KeyForm) -> Statement:
-        """By a column of the session table."""
+        """Return the statement that finds users by a column of the session table."""
         return self._statement(
             f"select {self._row(key)} from {self.tables} where {self.dialect.among(key)} and {self.live}",  # noqa: S608
             form,
         )
 
     def by_ticket(self, verification: str, identifier: SchemaColumn, value: SchemaColumn, unexpired: str) -> Statement:
-        """By the identifier of a ticket, whose value is the session's token, and which is deleted with that."""
+        """Return the statement that finds users by ticket identifier and deletes the tickets it found."""
         among = self.dialect.among(identifier)
         good = f"{among} and {unexpired} and {self.token.sql} = {self.dialect.text(value)} and {self.live}"
         row = self._row(identifier)
@@ -252,7 +273,7 @@ def _slow(looked_up: Iterable[tuple[CatalogueTable, SchemaColumn]]) -> tuple[str
 
 
 def _redeem(found: TablesFound, table: CatalogueTable, look_up: _LookUp) -> Statement | SchemaRefusal:
-    """What uses up tickets. It failing stops nothing else."""
+    """Return the statement for tickets, or why there is none; sessions can be looked up in any case."""
     try:
         if not table.columns:
             raise PlanRefused(f"there is no table {quoted(table.name)} here (VERIFICATION_TABLE)")
@@ -269,22 +290,25 @@ def _redeem(found: TablesFound, table: CatalogueTable, look_up: _LookUp) -> Stat
 
 
 class PlanCache:
-    """The plan in use, and for how long it is trusted. `now` is monotonic, in s."""
+    """The plan in use, trusted for `PLAN_TRUSTED_S`, as migrations may add columns meanwhile. Used by `DatabaseStore`.
+
+    `now` is monotonic, in seconds.
+    """
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
         self._trusted_until = 0.0
 
     def current(self, now: float) -> Plan | None:
-        """The plan to use, or None when the columns have to be read (again)."""
+        """Return the plan to use, None when the columns have to be read."""
         return self._plan if now < self._trusted_until else None
 
     def replace(self, plan: Plan, now: float) -> bool:
-        """Take a plan into use; True when it is news."""
+        """Use a new plan; return whether it differs from the former one."""
         news = plan != self._plan
         self._plan, self._trusted_until = plan, now + PLAN_TRUSTED_S
         return news
 
     def expire(self) -> None:
-        """Read the columns again at the next look-up: a statement failed, so they may have changed."""
+        """Make the next look-up read the columns: a statement failed, or the tables changed."""
         self._trusted_until = 0.0

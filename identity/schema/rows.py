@@ -1,4 +1,4 @@
-"""Reads the rows of a look-up: callers, their roles and their organizations. Pure."""
+"""Reads the rows of look-ups: users with their roles and organizations. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from watchout.identity.caller import Identity, Organizations
 
 
 def read_identity(row: Any) -> tuple[str, Identity]:
-    """The key that was asked for, and the caller, from a row of a look-up."""
+    """Return the key that was looked up and the user, from one row of a look-up."""
     key, user_id, session_id, expires_at, roles, organizations = row
     return key, Identity(
         user_id=user_id,
@@ -21,12 +21,12 @@ def read_identity(row: Any) -> tuple[str, Identity]:
 
 
 def read_roles(text: str | None) -> frozenset[str]:
-    """Roles as Better Auth keeps them: in one text, separated by commas."""
+    """Return the roles in a text as Better Auth stores them, separated by commas."""
     return frozenset(role for part in (text or "").split(",") if (role := part.strip()))
 
 
 def read_organizations(text: str | None) -> Organizations:
-    """Organizations from JSON of ``[[organization id, roles], …]``."""
+    """Return the organizations in JSON of the form ``[[organization id, roles], …]``."""
     found: dict[str, frozenset[str]] = {}
     for organization, roles in json.loads(text) if text else ():
         if organization is not None:

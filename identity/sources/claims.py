@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-#: Longest token that is looked at.
+#: Longest token that is read; a longer one is refused.
 MAX_TOKEN_BYTES: Final = 8 << 10
 
 
@@ -20,21 +20,28 @@ MAX_NAME: Final = 255
 MAX_ROLES: Final = 100
 
 
-#: Where the user's id stands, in the order in which it is looked for; then in an object ``user``.
+#: Claims that may hold the user's id, in order of preference; after them ``user.id``.
 SUBJECTS: Final = ("sub", "userId", "user_id", "uid")
 
 
-#: A date above this is in milliseconds: as seconds it would be in the year 5138.
+#: A date above this is in milliseconds: in seconds it would be in the year 5138.
 _MILLISECONDS: Final = 1e11
 
 
 class TokenRefused(Exception):
-    """This token is nobody's; the text is a fixed sentence that holds nothing of the token."""
+    """The token is not valid. The text is a fixed sentence without any part of the token, and may be logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """A verified token's bearer. `expires_at` is in seconds since the epoch, the leeway included."""
+    """What a verified token says about its user. Returned by `JwtVerifier` and `Introspection`.
+
+    Attributes:
+        user_id: The user's id in the app.
+        expires_at: End of the token in seconds since the Unix epoch, with the leeway; infinite when it has none.
+        session_id: The session that the token names, None when it names none.
+        roles: The user's roles.
+    """
 
     user_id: str
     expires_at: float = math.inf
@@ -43,12 +50,12 @@ class Claims:
 
 
 def _moment(number: float) -> float:
-    """Seconds since the epoch, out of seconds or milliseconds."""
+    """Return seconds since the Unix epoch for a number of seconds or milliseconds."""
     return number / 1000 if number > _MILLISECONDS else number
 
 
 def _name(value: object, what: str) -> str:
-    """An id as text; integers are what some databases have for ids."""
+    """Return an id as text; some databases have integers. Raises `TokenRefused` for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if -(1 << 63) <= value < 1 << 64 else None
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
@@ -57,7 +64,7 @@ def _name(value: object, what: str) -> str:
 
 
 def _roles(about: dict[str, Any]) -> frozenset[str]:
-    """``role`` as Better Auth's admin plugin has it, a list in one text; ``roles`` as others have it."""
+    """Return the roles in ``role`` (comma-separated, from Better Auth's admin plugin) and ``roles`` (a list)."""
     found: set[str] = set()
     for value in (about.get("role"), about.get("roles")):
         listed = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
@@ -69,7 +76,7 @@ def _roles(about: dict[str, Any]) -> frozenset[str]:
 
 
 def _check_not_banned(about: dict[str, Any], now: float) -> None:
-    """Better Auth puts every field of the user into its JWTs and answers, the admin plugin's ban as well."""
+    """Raise `TokenRefused` for a banned user: Better Auth puts all fields of the user into JWTs and responses."""
     if about.get("banned") is not True:
         return
     try:
@@ -93,7 +100,10 @@ def _number(value: object) -> float:
 
 
 def _date(value: object) -> float:
-    """A date as JavaScript writes it: ISO 8601 with its zone, or milliseconds since the epoch."""
+    """Return seconds since the Unix epoch for a date as JavaScript writes it: ISO 8601 with its zone, or milliseconds.
+
+    Raises `ValueError`.
+    """
     if not isinstance(value, str):
         return _number(value) / 1000
     date = datetime.fromisoformat(value)

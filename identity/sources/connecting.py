@@ -1,8 +1,7 @@
-"""Connections to PostgreSQL as the URL of `common.settings.database_url` says: hosts in turn, TLS, and which server
-will do.
+"""Opens connections to PostgreSQL by a parsed `DATABASE_URL`: several hosts, TLS, and the kind of server.
 
-asyncpg knows some of a URL's options and sends the rest to the server, so it gets none: everything is said here.
-No text made here holds a password.
+asyncpg understands only some options of a URL and sends the others to the server, so it gets no URL: all options are
+applied here. No text made here contains a password.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from watchout.common.settings.database_url import DatabaseUrl, Host, InvalidData
 from watchout.common.toolbox.reason import reason
 from watchout.identity.sources.channel_binding import ChannelBindingFailed, verify_server
 
-#: What an error says of which the words belong to TLS.
+#: Part of asyncpg's message when the server offers no TLS.
 _REJECTED: Final = "rejected SSL upgrade"
 
 _KIND: Final = "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
 
 
 class _Named(ssl.SSLContext):
-    """A context for a server that is reached at its address and has another name in its certificate."""
+    """A TLS context for a server that is reached by address and has another name in its certificate."""
 
     server_name: str | None = None
 
@@ -44,9 +43,15 @@ class _Named(ssl.SSLContext):
 
 
 def make_context(tls: Tls, mode: str, name: str | None = None) -> ssl.SSLContext:
-    """The TLS of `sslmode=require` and more, for a server whose certificate has `name`, None: the host's.
+    """Return the TLS context for `sslmode=require` and stricter modes.
 
-    Raises `InvalidDatabaseUrl`, naming the option and the file, when one cannot be used.
+    Args:
+        tls: The TLS options of the URL.
+        mode: The `sslmode` in effect.
+        name: The name in the server's certificate, None for the host name.
+
+    Raises:
+        InvalidDatabaseUrl: A file cannot be used; the text names the option and the file.
     """
     context = _Named(ssl.PROTOCOL_TLS_CLIENT)
     context.server_name = name
@@ -65,7 +70,7 @@ def make_context(tls: Tls, mode: str, name: str | None = None) -> ssl.SSLContext
 
 
 def _home_file(name: str) -> str | None:
-    """A file in ~/.postgresql, where libpq looks as well."""
+    """Return the path of a file in ``~/.postgresql``, where libpq looks as well; None when it is not there."""
     try:
         path = Path.home() / ".postgresql" / name
         return str(path) if path.is_file() else None
@@ -119,7 +124,12 @@ def _load(option: str, file: str, load: Any) -> None:
 
 
 class PostgresConnector:
-    """Makes connections as one URL says, each within `timeout_s`."""
+    """Opens connections as one URL says. Used by `PostgresStore` and ``watchout-ctl doctor``.
+
+    Args:
+        url: The parsed URL.
+        timeout_s: Deadline for each connection, in seconds.
+    """
 
     def __init__(self, url: DatabaseUrl, *, timeout_s: float) -> None:
         self._url = url
@@ -129,7 +139,7 @@ class PostgresConnector:
         self._proven: dict[Host, bytes] = {}
 
     def check(self) -> None:
-        """Raise `InvalidDatabaseUrl` when a file that the URL names cannot be used."""
+        """Raise `InvalidDatabaseUrl` when a file that the URL names cannot be used. Blocks."""
         if self._verifies:
             make_context(self._url.tls, self._mode)
         elif self._url.tls.cert is not None and self._mode != "disable":
@@ -147,9 +157,15 @@ class PostgresConnector:
         return self._mode in ("require", "verify-ca", "verify-full")
 
     async def connect(self, application_name: str, **of_pool: Any) -> Any:
-        """A connection to the first host that will do. `of_pool` is what a pool of asyncpg adds.
+        """Open a connection to the first host that fits `target_session_attrs`.
 
-        Raises `StoreUnavailable` or what asyncpg raises.
+        Args:
+            application_name: Shown in ``pg_stat_activity``, unless the URL has one.
+            of_pool: Arguments that an asyncpg pool adds.
+
+        Raises:
+            StoreUnavailable: No host can be used; the text says why.
+            OSError, TimeoutError, asyncpg.PostgresError: What asyncpg raised for the last host.
         """
         hosts = list(self._url.hosts)
         if self._url.shuffled:
@@ -172,7 +188,7 @@ class PostgresConnector:
 
     async def _connect_host(self, host: Host, hosts: int, application_name: str, of_pool: Any) -> Any:
         url = self._url
-        # One host that swallows everything must leave time for the others.
+        # A host that does not respond must leave time for the others.
         timeout_s = min(url.connect_timeout_s or self._timeout_s / hosts, self._timeout_s)
         settings = {"application_name": url.application_name or application_name}
         if url.options is not None:
@@ -187,7 +203,7 @@ class PostgresConnector:
                     database=url.database,
                     passfile=self._passfile,
                     timeout=timeout_s,
-                    # No named statements: a pooler hands each transaction to another server connection.
+                    # No named statements: a pooler gives each transaction another server connection.
                     statement_cache_size=0,
                     server_settings=settings,
                     **await self._tls(host, timeout_s),
@@ -212,7 +228,7 @@ class PostgresConnector:
             raise StoreUnavailable(words) from None
 
     async def _tls(self, host: Host, timeout_s: float) -> dict[str, Any]:
-        """The arguments of `asyncpg.connect` for TLS."""
+        """Return the TLS arguments of `asyncpg.connect`."""
         tls = self._url.tls
         if host.is_socket or self._mode == "disable":
             return {"ssl": None if host.address is None and self._mode != "disable" else False}
@@ -222,7 +238,7 @@ class PostgresConnector:
             name = host.name if host.name != host.address else None
             context = await asyncio.to_thread(make_context, tls, self._mode, name)
             return {"ssl": context, "direct_tls": tls.direct}
-        # `allow` and `prefer` are asyncpg's own: it knows when to try the other way.
+        # asyncpg implements `allow` and `prefer`: it knows when to retry with or without TLS.
         files = {"sslcert": tls.cert, "sslkey": tls.key, "sslpassword": tls.key_password}
         files |= {"ssl_min_protocol_version": tls.min_version, "ssl_max_protocol_version": tls.max_version}
         said = {option: value for option, value in files.items() if value is not None}
@@ -230,7 +246,7 @@ class PostgresConnector:
         return {"ssl": self._mode, **dsn}
 
     async def _bound(self, host: Host, timeout_s: float) -> ssl.SSLContext:
-        """A context that takes the certificate alone under which this host has proven itself."""
+        """Return a context that accepts only the certificate with which this host proved that it knows the password."""
         url, tls = self._url, self._url.tls
         name = host.name or host.address or "localhost"
         mode = self._mode if self._verifies else "require"
@@ -259,7 +275,7 @@ class PostgresConnector:
         return pinned
 
     def _tls_words(self, exc: Exception) -> str | None:
-        """What a fault of TLS means by the option that asks for it; None: it is none."""
+        """Return the text for a TLS failure, with the option that causes it; None for any other failure."""
         mode = f"sslmode={self._mode}"
         if self._url.tls.direct and not isinstance(exc, ssl.SSLCertVerificationError | ConnectionRefusedError):
             return f"{mode}&sslnegotiation=direct: PostgreSQL 17 or newer takes TLS so, leave it out for an older one"
@@ -273,7 +289,7 @@ class PostgresConnector:
         return None
 
     def _refusal(self, exc: asyncpg.PostgresError) -> str | None:
-        """What a refusal at the start of a connection means by the option that it comes from; None: nothing more."""
+        """Return the text for a refusal of the server that an option of the URL causes; None for any other."""
         said = str(exc)
         if "pg_hba.conf" in said and ("no encryption" in said or "SSL off" in said):
             return f"PostgreSQL refused: {said} (sslmode={self._mode}: it may want TLS)"
@@ -302,7 +318,7 @@ async def _will_do(connection: Any, attributes: str) -> bool:
 
 
 def option_notices(url: DatabaseUrl) -> Iterator[tuple[str, str]]:
-    """What is to be logged of the options: a sentence and their names."""
+    """Yield log messages about options of the URL that have no effect, each with the names of those options."""
     if url.ignored:
         yield "options of DATABASE_URL that change nothing here", ", ".join(url.ignored)
     if url.unknown:

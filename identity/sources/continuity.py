@@ -1,8 +1,8 @@
-"""Whether a session store is still the one that it was: what is missing in another one has not ended. Pure.
+"""Decides whether a session store is still the same one, so that sessions missing from it have really ended. Pure.
 
-Sessions seem to vanish all at once when the tables are replaced, restored or emptied, when a pooler or the search path
-leads to others, or when the server's clock jumps. A row that was deleted leaves all of that as it was, so the end of a
-session in an unchanged store is believed at once, whether it is one user's or everybody's.
+All sessions seem to vanish at once when the tables are replaced, restored or emptied, when a pooler or the search path
+leads to other tables, or when the server's clock jumps. A deleted row changes none of that, so in an unchanged store
+the end of a session is accepted at once, for one user or for all.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from typing import Final
 
 from watchout.identity.caller import Identity
 
-#: Sessions that are remembered to recognise the store by, and how many of them are looked for.
+#: Live sessions that are remembered to recognise the store, and how many of them are probed.
 REMEMBERED: Final = 256
 LOOKED_FOR: Final = 50
-#: Marks that were accepted: hosts that answer in turn each have one.
+#: Accepted marks that are kept: several hosts that answer in turn have one each.
 MARKS: Final = 16
-#: The same tables without any live session were emptied if that is still so after this: a reload takes a moment.
+#: The same tables without any live session count as emptied after this many seconds: a reload takes a moment.
 EMPTIED_S: Final = 10.0
-#: Other tables, in which live sessions are but none of those that were here, are accepted after this; so is a standby.
+#: Other tables, with live sessions but none of the known ones, are accepted after this many seconds; so is a standby.
 OTHER_S: Final = 600.0
-#: A server's clock that moves by more, away from this machine's, makes sessions expire that have not.
+#: A jump of the server's clock by more than this, in seconds and away from this machine's, is not believed.
 CLOCK_JUMP_S: Final = 30.0
-#: What was found out about a store that is not accepted is not asked for more often.
+#: Pause between two probes of a store that is not accepted, in seconds.
 LOOK_AGAIN_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLocation:
-    """Which cluster, database and tables answer; in another one nothing that is missing has ended."""
+    """Identifies the tables that answered: the server's cluster id, the database's oid and the tables' oids.
+
+    A session missing in another location has not ended.
+    """
 
     cluster: str
     database: str
@@ -42,9 +45,12 @@ class StoreLocation:
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What answers: `mark` changes with the files of the tables, with who may see their rows, and with the server.
+    """The state of a store at one answer. Two equal states show the same rows, but for changes to the rows themselves.
 
-    `standby`: the server follows another one.
+    Attributes:
+        location: Which tables answered.
+        mark: Text that changes with the files of the tables, with policies on their rows, and with the server's start.
+        standby: Whether the server is a standby, which may lag behind.
     """
 
     location: StoreLocation
@@ -52,13 +58,13 @@ class StoreState:
     standby: bool = False
 
 
-#: Of a store that does not say.
+#: State of a store that does not report one.
 UNKNOWN_STATE: Final = StoreState(StoreLocation("", "", ""), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a store shows: whether any session in it is live, and how many of those looked for are."""
+    """Result of a probe: whether any session is live, how many known ones were probed, and how many are live."""
 
     any_live: bool
     looked_for: int
@@ -66,7 +72,10 @@ class Evidence:
 
 
 class Continuity:
-    """What is known of one store. `now` is monotonic, in s."""
+    """Tracks the state of one store and decides whether its answers are accepted. Used by `DatabaseStore`.
+
+    `now` is monotonic, in seconds. Reasons are texts for logs and `/health`.
+    """
 
     def __init__(self) -> None:
         self._state: StoreState | None = None
@@ -78,10 +87,10 @@ class Continuity:
         self._reason: str | None = None
         self._clock: tuple[float, float, float] | None = None
 
-    # ── who was here ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── known sessions ───────────────────────────────────────────────────────────────────────────────────────────
 
     def remember(self, found: Iterable[Identity]) -> None:
-        """These callers were found."""
+        """Record sessions that were found live."""
         for identity in found:
             if identity.session_id is not None:
                 self._known[identity.session_id] = identity.expires_at
@@ -90,22 +99,22 @@ class Continuity:
             self._known.popitem(last=False)
 
     def forget_ended(self, session_ids: Iterable[str], live: Mapping[str, Identity]) -> None:
-        """Of these sessions that were asked for only those are live, which was believed."""
+        """Forget those of `session_ids` that are not in `live`: their end was accepted."""
         for session_id in session_ids:
             if session_id not in live:
                 self._known.pop(session_id, None)
 
     def sessions_to_probe(self) -> list[str]:
-        """Sessions by which the store can be recognised: those found last, as far as they have not expired."""
+        """Return the ids of up to `LOOKED_FOR` unexpired sessions, found last, by which the store can be recognised."""
         now = time.time()
         for session_id in [each for each, ends in self._known.items() if ends <= now]:
             del self._known[session_id]
         return list(self._known)[-LOOKED_FOR:]
 
-    # ── is it the same store? ────────────────────────────────────────────────────────────────────────────────────
+    # ── the state of the store ───────────────────────────────────────────────────────────────────────────────────
 
     def accepts(self, state: StoreState) -> bool:
-        """Whether this state needs no evidence. The first one, and any while nobody is here, is accepted."""
+        """Return whether the state is accepted without a probe: it is known, the first one, or no session is known."""
         if (state.location, state.mark) in self._marks:
             self._marks.move_to_end((state.location, state.mark))
             return True
@@ -115,12 +124,12 @@ class Continuity:
         return False
 
     def recent_doubt(self, state: StoreState, now: float) -> str | None:
-        """Why this state was not accepted a moment ago; None: look for evidence (again)."""
+        """Return why this state was refused less than `LOOK_AGAIN_S` ago; None: probe the store."""
         fresh = state == self._candidate and now < self._looked_at + LOOK_AGAIN_S
         return self._reason if fresh else None
 
     def judge(self, state: StoreState, evidence: Evidence, now: float) -> str | None:
-        """Why this state is not accepted; None when it is, and its answers are believed from now on."""
+        """Decide on a state by a probe; return why it is not accepted, None when it is accepted from now on."""
         if state != self._candidate:
             self._candidate, self._since = state, now
         self._looked_at, waited_s = now, now - self._since
@@ -130,7 +139,7 @@ class Continuity:
         return self._reason
 
     def _doubt(self, state: StoreState, evidence: Evidence, waited_s: float) -> str | None:
-        assert self._state is not None, "the first state is accepted as it is"
+        assert self._state is not None, "the first state is always accepted"
         if not evidence.looked_for:
             return None
         if state.location != self._state.location:
@@ -159,12 +168,17 @@ class Continuity:
         while len(self._marks) > MARKS:
             self._marks.popitem(last=False)
 
-    # ── is its clock the same? ───────────────────────────────────────────────────────────────────────────────────
+    # ── the server's clock ───────────────────────────────────────────────────────────────────────────────────────
 
     def check_clock(self, server_s: float, own_s: float, now: float) -> str | None:
-        """Why nothing that is missing may be taken for expired; `server_s` and `own_s` are seconds since the epoch.
+        """Compare the server's clock with this machine's; return why missing sessions must not count as expired.
 
-        Two clocks that agreed are two witnesses: a server whose clock then jumps ahead alone is not believed.
+        When both clocks agreed before and then the server's alone jumps ahead, it is wrong.
+
+        Args:
+            server_s: The server's clock, in seconds since the Unix epoch.
+            own_s: This machine's clock, in seconds since the Unix epoch.
+            now: Monotonic seconds.
         """
         if self._clock is not None:
             before_s, own_before_s, at = self._clock

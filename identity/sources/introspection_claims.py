@@ -23,37 +23,45 @@ from watchout.identity.sources.claims import (
     _roles,
 )
 
-#: When a token ends, in an introspection's answer.
+#: Members of a response that hold the end of the token.
 _ENDS: Final = ("exp", "expiresAt", "expires_at", "expires")
 
 
-#: Objects of an answer in which it may say these things, besides the answer itself.
+#: Objects in a response that may hold claims, besides the response itself.
 _PARTS: Final = ("claims", "data", "session", "user")
 
 
-#: What an answer may call it that a token is good.
+#: Members that say whether the token is valid.
 _VERDICTS: Final = ("active", "valid", "authenticated", "success")
 
 
-#: What may be sent to an endpoint: nothing that ends a header line or a field.
+#: A token that may be sent to an endpoint: nothing that could end a header line or a form field.
 _OPAQUE: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN_BYTES}}}")
 
 
 class UnreadableResponse(Exception):
-    """An endpoint's answer that is not of a known form: it cannot be said whose the token is."""
+    """The response is not in a known form, so it says nothing about the token. The text is safe to log."""
 
 
 def well_formed(token: str) -> bool:
-    """Whether an opaque token may be shown to an endpoint: printable ASCII without spaces, up to 8 KiB."""
+    """Return whether a token may be sent to an endpoint: printable ASCII without spaces, up to 8 KiB."""
     return _OPAQUE.fullmatch(token) is not None
 
 
 def read_introspection(body: bytes, now: float) -> Claims:
-    """Who a token is by an endpoint's answer: RFC 7662, plain claims, Better Auth's ``get-session``, or such in parts.
+    """Return the claims in a response: RFC 7662, plain claims, or Better Auth's ``get-session``.
 
-    The claims stand in the answer itself, or in objects `claims`, `data`, `session` and `user` of it, or of its
-    `claims` or `data`. The earliest end counts. They have no session id: there is no row of ours behind it.
-    Raises `TokenRefused` when it is nobody, and `UnreadableResponse`.
+    The claims are members of the response, or of objects `claims`, `data`, `session` and `user` in it, or in its
+    `claims` or `data`. Of several ends the earliest counts. There is no session id, as no row of the session store
+    belongs to the token.
+
+    Args:
+        body: The body of a response with status 200.
+        now: Seconds since the Unix epoch.
+
+    Raises:
+        TokenRefused: The token is not valid: unknown, inactive, expired, or its user is banned.
+        UnreadableResponse: The response is not in a known form.
     """
     try:
         answer = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))  # as `fetch(…).json()` of browsers has it
@@ -89,9 +97,9 @@ def read_introspection(body: bytes, now: float) -> Claims:
 
 
 def _parts(answer: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The answer, and the objects in it that say something of the token, each with its name.
+    """Return the response and the objects in it that hold claims, each with its name ("" for the response).
 
-    Where the answer itself says whose the token is, `claims` and `data` are whatever else the endpoint keeps of him.
+    When the response itself has the user's id, `claims` and `data` are other data about the user and are left out.
     """
     found = [("", answer)]
     for kind in _PARTS if _first(answer, SUBJECTS) is None else ("session", "user"):
@@ -103,7 +111,7 @@ def _parts(answer: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _introspected_user(parts: list[tuple[str, dict[str, Any]]]) -> object:
-    """The user's id. An ``id`` is the user's only where the object is not a session, and nothing says it better."""
+    """Return the user's id. An ``id`` counts only outside of a session object, and when no other member has it."""
     named = [_first(part, SUBJECTS) for _, part in parts]
     users = [_first(part, ("id", *SUBJECTS)) for kind, part in parts if kind == "user"]
     owners = [_first(part, ("userId", "user_id")) for kind, part in parts if kind == "session"]
@@ -120,7 +128,7 @@ def _is_true(value: object) -> bool:
 
 
 def _answered(value: object, name: str) -> float:
-    """A date of an answer: a number or text of one, in seconds or milliseconds, or ISO 8601 with its zone."""
+    """Return seconds since the Unix epoch for a date: seconds or milliseconds, also as text, or ISO 8601."""
     try:
         try:
             return _moment(_number(float(value) if isinstance(value, str) else value))

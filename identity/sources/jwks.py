@@ -1,7 +1,7 @@
-"""The keys that a JWT issuer publishes, fetched beside the callers and never by each of them.
+"""Fetches the keys that a JWT issuer publishes (JWKS, RFC 7517), and keeps them.
 
-One fetch is under way, known keys go on verifying while it is, and for a day after the issuer went away. When to fetch
-is decided in `identity.sources.keys`.
+At most one fetch is under way, for all callers. Known keys verify tokens during a fetch, and for a day while the issuer
+cannot be reached. `identity.sources.key_cache` decides when to fetch.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ from watchout.identity.sources.keys import KeyFault, VerificationKey, read_jwks
 
 _log = log.get("identity")
 
-#: Deadline of one fetch, from connecting to the last byte.
+#: Deadline of one fetch in seconds, from connecting to the last byte.
 FETCH_TIMEOUT_S: Final = 3.0
-#: Largest key set.
+#: Longest key set that is read.
 MAX_RESPONSE_BYTES: Final = 256 << 10
-#: Callers that wait for one fetch.
+#: Most callers that wait for a fetch; a further one is refused at once.
 MAX_WAITING: Final = 4096
 
 
 class IssuerKeys:
-    """The keys that an issuer publishes at a JWKS address. `clock` is monotonic, in s."""
+    """The keys at an issuer's JWKS address (`JWT_JWKS_URL`). Created and called by `JwtVerifier`.
+
+    Args:
+        url: The JWKS address.
+        clock: Returns monotonic seconds; for tests.
+    """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = URL(url)
@@ -45,14 +50,18 @@ class IssuerKeys:
         self._reason = "they were not fetched yet"
 
     async def open(self) -> None:
-        """Prepare; the keys are fetched when the first token asks for one."""
+        """Create the HTTP client. The keys are fetched for the first token."""
         self._endpoint = HttpEndpoint(timeout_s=FETCH_TIMEOUT_S, max_response_bytes=MAX_RESPONSE_BYTES, max_requests=1)
         await self._endpoint.open()
 
     async def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys of that name, none when the issuer has no such key.
+        """Return the keys with this key id, none when the issuer has no such key.
 
-        Raises `StoreUnavailable` when no keys can be had at all.
+        Args:
+            kid: The key id of the token's header; None: the only key, if there is exactly one.
+
+        Raises:
+            StoreUnavailable: There are no keys, and none can be fetched now.
         """
         verdict = self._cache.look_up(kid, self._clock())
         if verdict is KeyMiss.FETCH:
@@ -70,12 +79,12 @@ class IssuerKeys:
         assert_never(verdict)
 
     async def check(self) -> None:
-        """Raise `StoreUnavailable` when there are no keys and none can be fetched."""
+        """Fetch the keys when there are none. Raises `StoreUnavailable` when that fails."""
         if not self._cache.usable(self._clock()):
             await self.find(None)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Cancel a fetch and close the connections. `find` then raises `StoreUnavailable` unless keys are known."""
         endpoint, self._endpoint = self._endpoint, None
         await self._fetches.close()
         if endpoint is not None:
@@ -86,7 +95,7 @@ class IssuerKeys:
             raise StoreUnavailable(f"{MAX_WAITING} callers wait for the JWT issuer's keys already")
         self._waiting += 1
         try:
-            # A caller that leaves meanwhile must not take the others' fetch along.
+            # Not awaited directly: a caller that is cancelled must not cancel the fetch of the others.
             await asyncio.wait({self._fetch()})
         finally:
             self._waiting -= 1
@@ -109,7 +118,7 @@ class IssuerKeys:
             raise
         except (EndpointFault, KeyFault) as exc:
             self._failed(str(exc))
-        except Exception as exc:  # whatever it is, the next token must be able to try again
+        except Exception as exc:  # the next token must be able to try again, whatever it is
             self._failed(type(exc).__name__)
         else:
             news = self._cache.fetched(keys, self._clock())

@@ -1,6 +1,6 @@
-"""JWTs, verified with the key of the settings or with those that their issuer publishes.
+"""Verifies JWTs with the keys of the settings or with those that their issuer publishes.
 
-What a JWT says is read in `identity.sources.claims`, which algorithms a key takes in `identity.sources.keys`.
+`identity.sources.jwt_claims` reads the claims, `identity.sources.keys` decides which algorithms a key accepts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ _log = log.get("identity")
 
 
 class JwtVerifier:
-    """Who a JWT's bearer is, by `JWT_SECRET`, `JWT_PUBLIC_KEY` and `JWT_JWKS_URL`, as many of them as are set.
+    """Verifies JWTs with `JWT_SECRET`, `JWT_PUBLIC_KEY` and the keys at `JWT_JWKS_URL`, whichever are set.
 
-    A token that names HS256, HS384 or HS512 is looked at with the secret alone, and any other with public keys alone.
-    `now` gives seconds since the epoch, `clock` is monotonic, in s.
+    A token that names HS256, HS384 or HS512 is verified with the secret only, any other with public keys only, so that
+    a public key can never be used as a secret (RFC 8725 section 3.1). Created by `make_authenticator`.
+
+    Args:
+        settings: The ``JWT_*`` settings.
+        now: Returns seconds since the Unix epoch; for tests.
+        clock: Returns monotonic seconds, for the cache of published keys; for tests.
     """
 
     def __init__(
@@ -45,7 +50,11 @@ class JwtVerifier:
         self._issuer = None if settings.jwt_jwks_url is None else IssuerKeys(settings.jwt_jwks_url, clock=clock)
 
     async def open(self) -> None:
-        """Read the keys. Raises `StartError` when one cannot be used, or none is set."""
+        """Read the keys of the settings; published keys are fetched later.
+
+        Raises:
+            StartError: A key cannot be used, or none is set.
+        """
         settings = self._settings
         if settings.jwt_public_key is not None:
             self._public = _usable("JWT_PUBLIC_KEY", pem_key, settings.jwt_public_key)
@@ -56,13 +65,16 @@ class JwtVerifier:
         elif self._public is None and self._secret is None:
             raise StartError("JWTs cannot be verified: neither JWT_SECRET, JWT_PUBLIC_KEY nor JWT_JWKS_URL is set")
         if settings.jwt_jwks_url is not None and settings.jwt_issuer is None and settings.jwt_audience is None:
-            _log.warning("JWTs of the issuer's keys are taken whomever they are for: set JWT_ISSUER or JWT_AUDIENCE")
+            _log.warning(
+                "JWTs of the issuer are accepted whatever service they are for: set JWT_ISSUER or JWT_AUDIENCE"
+            )
         self._is_open = True
 
     async def verify(self, token: str) -> Claims | None:
-        """The bearer's claims; None for whatever is not a JWT that is good now.
+        """Return the claims of a JWT, None when it is malformed, expired, not for this server or wrongly signed.
 
-        Raises `StoreUnavailable` when the issuer's keys cannot be had.
+        Raises:
+            StoreUnavailable: The issuer's keys cannot be fetched. The caller asks the client to try again.
         """
         try:
             if is_symmetric(token):
@@ -73,7 +85,7 @@ class JwtVerifier:
             return None
 
     async def _verify_public(self, token: str) -> Claims:
-        """Proven by the key of the settings, or else by the issuer's."""
+        """Verify with the public key of the settings, or else with the issuer's keys. Raises `TokenRefused`."""
         fixed = self._held(self._public)
         if fixed or self._issuer is None:
             try:
@@ -86,14 +98,14 @@ class JwtVerifier:
         return unproven.verify(await self._issuer.find(unproven.kid))
 
     async def check(self) -> None:
-        """Raise `StoreUnavailable` when there is no key to verify with."""
+        """Raise `StoreUnavailable` when there is no key to verify with, and none can be fetched."""
         if self._issuer is not None:
             await self._issuer.check()
         else:
             self._held(None)
 
     async def close(self) -> None:
-        """Let go of connections; whoever asks afterwards gets `StoreUnavailable`, unless the keys are known."""
+        """Close the connections. Afterwards `verify` raises `StoreUnavailable` unless the keys are known."""
         self._is_open = False
         if self._issuer is not None:
             await self._issuer.close()

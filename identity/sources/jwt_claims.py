@@ -28,14 +28,15 @@ from watchout.identity.sources.claims import (
 )
 from watchout.identity.sources.keys import VerificationKey
 
-#: What Better Auth 1.7 signs with the same keys for its session cookie: the raw session token is in it (`sid`).
+#: Type and audience of the session cookie cache, which Better Auth 1.7 signs with the same keys. It contains the raw
+#: session token, and is refused.
 SESSION_CACHE_TYPE: Final = "better-auth.session-cache+jwt"
 
 
 SESSION_CACHE_AUDIENCE: Final = "better-auth:session-cache"
 
 
-#: The clock of who made a token may be ahead by so much.
+#: How far the issuer's clock may be ahead, in seconds.
 _AHEAD_S: Final = 60.0
 
 
@@ -45,7 +46,15 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtPolicy:
-    """What is demanded of a JWT besides its signature; None: not looked at."""
+    """What a JWT must say besides being signed; a field that is None is not checked.
+
+    Attributes:
+        issuer: The expected `iss`.
+        audience: A value that `aud` must contain.
+        session_claim: The claim that holds the session's id.
+        leeway_s: Tolerance for clocks that differ, in seconds.
+        max_age_s: How long a JWT without `exp` counts from its `iat`, in seconds; 0: it is refused.
+    """
 
     issuer: str | None = None
     audience: str | None = None
@@ -55,8 +64,12 @@ class JwtPolicy:
 
     @classmethod
     def of(cls, settings: Settings, *, published: bool | None = None) -> JwtPolicy:
-        """For tokens of the issuer's published keys the audience is the issuer unless said otherwise, as Better Auth
-        has it. `published`: it is for them; None: where there is a JWKS address.
+        """Return the policy of the settings.
+
+        Args:
+            settings: The ``JWT_*`` settings.
+            published: Whether it is for tokens signed with published keys: their audience is the issuer unless
+                `JWT_AUDIENCE` is set, as Better Auth does it. None: if `JWT_JWKS_URL` is set.
         """
         audience = settings.jwt_audience
         if audience is None and (settings.jwt_jwks_url is not None if published is None else published):
@@ -73,7 +86,7 @@ class JwtPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SignedJwt:
-    """A JWT that says the right things; whether they are true, only `verify` tells."""
+    """A JWT whose claims satisfy the policy and whose signature is not checked yet. Created by `read_jwt`."""
 
     algorithm: str
     kid: str | None
@@ -82,7 +95,7 @@ class SignedJwt:
     _claims: Claims = field(repr=False)
 
     def verify(self, keys: Iterable[VerificationKey]) -> Claims:
-        """The claims, if one of these keys signed them with an algorithm that is this key's. Raises `TokenRefused`."""
+        """Return the claims when one of `keys` made the signature. Raises `TokenRefused` when none did."""
         fitting = [key for key in keys if self.algorithm in key.algorithms]
         if not fitting:
             raise TokenRefused("no key of its kid takes its alg")
@@ -92,7 +105,7 @@ class SignedJwt:
 
 
 def looks_like_jwt(token: str) -> bool:
-    """Whether this text has the form of a signed JWT (RFC 7515 section 7.1), whoever signed it. Never raises."""
+    """Return whether a text has the form of a signed JWT (RFC 7515 section 7.1), whoever signed it. Never raises."""
     try:
         _header(_split(token)[0])
     except TokenRefused:
@@ -106,9 +119,15 @@ def is_symmetric(token: str) -> bool:
 
 
 def read_jwt(token: str, policy: JwtPolicy, now: float) -> SignedJwt:
-    """Take a JWT apart and check all that needs no key, so that a hopeless one never makes us fetch any.
+    """Parse a JWT and check its claims, so that a token that is refused anyway never causes a fetch of keys.
 
-    Raises `TokenRefused`.
+    Args:
+        token: The JWT as text.
+        policy: What it must say.
+        now: Seconds since the Unix epoch.
+
+    Raises:
+        TokenRefused: It is malformed, expired, not valid yet, its user is banned, or it violates the policy.
     """
     head, body, tail = _split(token)
     header = _header(head)
@@ -150,7 +169,7 @@ def _claims(payload: dict[str, Any], policy: JwtPolicy, now: float) -> Claims:
 
 
 def _end(payload: dict[str, Any], policy: JwtPolicy, now: float) -> float:
-    """When a JWT ends: at its `exp`, or by the policy a while after its `iat`."""
+    """Return when a JWT ends: at its `exp`, or `max_age_s` after its `iat`."""
     if "exp" in payload or "iat" not in payload or not policy.max_age_s:
         return _claimed(payload, "exp")
     made_at = _claimed(payload, "iat")
@@ -160,7 +179,7 @@ def _end(payload: dict[str, Any], policy: JwtPolicy, now: float) -> float:
 
 
 def _subject(payload: dict[str, Any]) -> object:
-    """The user's id: the first claim of the usual ones, or the id in an object `user`."""
+    """Return the user's id: the first of `SUBJECTS` that is present, else ``user.id``, else ``id``."""
     user = payload.get("user")
     nested = user.get("id") if isinstance(user, dict) else None
     found = (*(payload.get(name) for name in SUBJECTS), nested, payload.get("id"))

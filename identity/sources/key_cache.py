@@ -10,15 +10,15 @@ from typing import Final
 from watchout.common.toolbox.retry import backoff_s
 from watchout.identity.sources.keys import KeySet, VerificationKey
 
-#: Keys are fetched anew, behind the back of who asks, when they are older than this.
+#: Keys older than this many seconds are fetched anew in the background, while they go on verifying.
 TTL_S: Final = 300.0
 
 
-#: A token whose kid is unknown makes us fetch at most so often, all such tokens together.
+#: Tokens with an unknown key id cause at most one fetch in this many seconds, all of them together.
 REFETCH_S: Final = 10.0
 
 
-#: While the issuer cannot be asked, its keys are good for so long.
+#: How long keys stay valid while the issuer cannot be reached, in seconds.
 STALE_S: Final = 86_400.0
 
 
@@ -31,22 +31,26 @@ MAX_BACKOFF_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class KeyLookup:
-    """The keys of a kid; `refresh`: start a fetch beside it, and do not wait for it."""
+    """A look-up that found keys. With `refresh` the caller also starts a fetch, and does not wait for it."""
 
     keys: tuple[VerificationKey, ...]
     refresh: bool = False
 
 
 class KeyMiss(enum.Enum):
-    """What else a look-up may come to."""
+    """The outcome of a look-up that found no key: what the caller does next."""
 
-    FETCH = "fetch, or wait for the fetch under way, and look again"
-    UNKNOWN = "no such key"
-    UNAVAILABLE = "no keys at all, and too early to try again"
+    FETCH = "fetch, or wait for the fetch under way, then look up again"
+    UNKNOWN = "the issuer has no such key: refuse the token"
+    UNAVAILABLE = "no keys, and too early to fetch again: the client tries again later"
 
 
 class KeyCache:
-    """What is known of an issuer's keys. `now` is monotonic, in s. At most one fetch is under way."""
+    """The keys of one issuer and the decision when to fetch them. `IssuerKeys` owns it and does the fetching.
+
+    The owner reports each fetch with `fetch_started`, then `fetched` or `failed`; at most one is under way. `now` is
+    monotonic, in seconds.
+    """
 
     def __init__(self) -> None:
         self._keys: KeySet | None = None
@@ -57,7 +61,13 @@ class KeyCache:
         self._under_way = False
 
     def look_up(self, kid: str | None, now: float, *, waited: bool = False) -> KeyLookup | KeyMiss:
-        """What to do for a token of this kid. `asked`: a fetch was waited for already, so it is not FETCH again."""
+        """Return the keys for a token with this key id, or why there are none.
+
+        Args:
+            kid: The key id of the token's header, or None.
+            now: The current time.
+            waited: Whether the caller has already waited for a fetch; the result is then never `KeyMiss.FETCH`.
+        """
         if self._keys is None or not self.usable(now):
             self._keys = None
             return KeyMiss.FETCH if self._may_fetch(now, 0.0) and not waited else KeyMiss.UNAVAILABLE
@@ -66,29 +76,29 @@ class KeyCache:
             return KeyLookup(keys, refresh=due and not self._under_way and self._may_fetch(now, 0.0))
         if self._may_fetch(now, REFETCH_S) and not waited:
             return KeyMiss.FETCH
-        # An issuer that is down may have a new key that nobody could fetch: that is not the client's fault.
+        # While the issuer is down it may have a new key that could not be fetched: the token may be valid.
         return KeyMiss.UNAVAILABLE if self._failures else KeyMiss.UNKNOWN
 
     def usable(self, now: float) -> bool:
-        """Whether there are keys at all."""
+        """Return whether there are keys that are not too old."""
         return self._keys is not None and now < self._fetched_at + STALE_S
 
     def _may_fetch(self, now: float, interval_s: float) -> bool:
         return self._under_way or now >= max(self._retry_at, self._started_at + interval_s)
 
     def fetch_started(self, now: float) -> None:
-        """A request went out."""
+        """Record that a fetch has begun."""
         self._under_way, self._started_at = True, now
 
     def fetched(self, keys: KeySet, now: float) -> bool:
-        """It brought these keys, which replace all others; True when they are news."""
+        """Replace all keys by fetched ones; return whether their key ids differ from before."""
         news = self._keys is None or [k.kid for k in keys.keys] != [k.kid for k in self._keys.keys]
         self._keys, self._fetched_at = keys, now
         self._under_way, self._failures, self._retry_at = False, 0, -math.inf
         return news
 
     def failed(self, now: float) -> None:
-        """It brought none."""
+        """Record that a fetch failed; the next one waits for a pause that doubles with each failure."""
         self._under_way = False
         self._retry_at = now + backoff_s(self._failures, first_s=FIRST_BACKOFF_S, most_s=MAX_BACKOFF_S)
         self._failures += 1

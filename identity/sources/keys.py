@@ -19,15 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
-#: Most keys of one issuer.
+#: Most keys in a key set; a larger set is refused.
 MAX_KEYS: Final = 100
 
 
-#: Bounds of an RSA modulus: NIST SP 800-131A below, what one verification may cost above.
+#: Bits of an RSA modulus: at least what NIST SP 800-131A allows, at most what one verification may cost.
 RSA_BITS: Final = (2048, 8192)
 
 
-#: Longest number of a published key in base64url: 8192 bits.
+#: Characters in base64url of the largest number in a published key: 8192 bits.
 _MAX_NUMBER: Final = 1366
 
 
@@ -55,19 +55,19 @@ _ALGORITHMS: Final[Mapping[str, Algorithm]] = {
 
 
 class KeyFault(Exception):
-    """What was to be a key, or a set of keys, and is none; the text shows nothing of it."""
+    """Text that is not a key, or not a set of keys; the message says what was expected and shows no part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key with its algorithms; `kid` is the issuer's name for it."""
+    """A key that verifies signatures, its algorithms, and its key id (`kid`), None for a key of the settings."""
 
     kid: str | None
     algorithms: frozenset[str]
     _material: Any = field(repr=False)
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """Whether it made this signature with this algorithm, which has to be one of its own. Takes about 0.1 ms."""
+        """Return whether this key made the signature; False for an algorithm not its own. Takes about 0.1 ms."""
         if algorithm not in self.algorithms:
             return False
         return _ALGORITHMS[algorithm].verify(signed, self._material, signature)
@@ -75,14 +75,14 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys of an issuer that can be used, in its order."""
+    """The usable keys of an issuer, in the order in which it publishes them."""
 
     keys: tuple[VerificationKey, ...]
     _by_kid: Mapping[str, tuple[VerificationKey, ...]] = field(repr=False)
 
     @classmethod
     def of(cls, keys: Iterable[VerificationKey]) -> KeySet:
-        """A set of these."""
+        """Create a set of these keys."""
         kept = tuple(keys)
         by_kid: dict[str, tuple[VerificationKey, ...]] = {}
         for key in kept:
@@ -91,19 +91,19 @@ class KeySet:
         return cls(kept, by_kid)
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys of that name; for a token without kid the only one, if there is exactly one."""
+        """Return the keys with this key id; for None the only key, if there is exactly one."""
         if kid is None:
             return self.keys if len(self.keys) == 1 else ()
         return self._by_kid.get(kid, ())
 
     @property
     def algorithms(self) -> str:
-        """For the log."""
+        """Names of the algorithms of all keys, for the log."""
         return " ".join(sorted({name for key in self.keys for name in key.algorithms}))
 
 
 def secret_key(secret: str) -> VerificationKey:
-    """A shared secret, for HS256, HS384 and HS512. Raises `KeyFault` for what is a public key by its form."""
+    """Return the key for a shared secret (HS256, HS384, HS512). Raises `KeyFault` for text that is a public key."""
     try:
         return VerificationKey(None, _HMAC, _ALGORITHMS["HS256"].prepare_key(secret))
     except jwt.InvalidKeyError:
@@ -111,7 +111,7 @@ def secret_key(secret: str) -> VerificationKey:
 
 
 def pem_key(pem: str) -> VerificationKey:
-    """An RSA, EC or Ed25519 public key in PEM. Raises `KeyFault`."""
+    """Return the key for an RSA, EC or Ed25519 public key in PEM. Raises `KeyFault` for anything else."""
     try:
         material = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm):
@@ -120,10 +120,13 @@ def pem_key(pem: str) -> VerificationKey:
 
 
 def read_jwks(body: bytes) -> KeySet:
-    """The keys of a JWK set (RFC 7517) that can verify; others in it are passed over.
+    """Return the keys of a JWK set (RFC 7517) that can verify signatures.
 
-    Passed over are keys for encryption, symmetric ones, unknown types and curves, RSA outside of `RSA_BITS`, and those
-    that were published together with their private half. Raises `KeyFault` when it is no such set.
+    Ignored are keys for encryption, symmetric keys, unknown types and curves, RSA keys outside of `RSA_BITS`, and keys
+    that were published together with their private half.
+
+    Raises:
+        KeyFault: The text is not a JWK set, or has over `MAX_KEYS` keys.
     """
     try:
         document = msgspec.json.decode(body)
@@ -162,7 +165,7 @@ def _published_key(entry: object) -> VerificationKey | None:
 
 
 def _kind(kty: object, crv: object) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The algorithms of a key type and curve, and the names of the numbers that make such a key."""
+    """Return the algorithms of a key type and curve, and the names of the numbers in such a key."""
     if kty == "RSA":
         return _RSA, ("n", "e")
     if kty == "EC" and isinstance(crv, str):

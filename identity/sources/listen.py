@@ -1,7 +1,7 @@
-"""Hears from PostgreSQL which sessions and users changed: one connection that LISTENs, come back to when it is lost.
+"""Receives notifications from PostgreSQL about sessions and users that changed, over one connection that LISTENs.
 
-What is heard is a hint to look again, never a fact: the look-up decides. So anything lost or too much for the bounds
-below becomes "anything may have changed".
+A notification is only a hint to look the session up again. So after a lost connection, or more notifications than the
+bounds allow, the listener reports that anything may have changed.
 """
 
 from __future__ import annotations
@@ -21,35 +21,38 @@ from watchout.common.toolbox.retry import backoff_s
 
 _log = log.get("identity")
 
-#: (session id, user id); None for what did not change.
+#: The session id and the user id that changed; None where there is none.
 Change = tuple[str | None, str | None]
 
+#: Stands for "any session or user may have changed".
 ANY_CHANGE: Final[Change] = (None, None)
 
-#: PendingChanges that were heard and not told yet; past it they become `ANY_CHANGE`.
+#: Most changes that wait to be reported; past it they become one `ANY_CHANGE`.
 MAX_CHANGES: Final = 10_000
-#: PendingChanges told at a time, before the loop may do something else.
+#: Changes that are reported before other tasks may run.
 CHANGES_AT_ONCE: Final = 256
 
+#: Longest id in a notification.
 MAX_ID_CHARACTERS: Final = 512
 
-#: When nothing was heard for so long, the channel is tried with a message of our own.
+#: After this many seconds without a notification the channel is tested with one of our own.
 SILENCE_S: Final = 15.0
 
-#: The first and the longest wait before the next connecting; it doubles, and from half of it on is left to chance.
+#: First and longest pause before reconnecting, in seconds; see `common.toolbox.retry.backoff_s`.
 RETRY_S: Final = 0.25
 MAX_RETRY_S: Final = 15.0
 
-#: Payloads that are none of the trigger's are not spoken of more often than this.
+#: Payloads in an unknown form are logged at most once in this many seconds.
 MALFORMED_QUIET_S: Final = 60.0
 
+#: How long closing the connection may take, in seconds.
 CLOSE_S: Final = 0.3
 
 
 def parse_notification(payload: str) -> Change | str | None:
-    """A change, the word of a heartbeat (a text), or None for what is neither.
+    """Return the change in a notification, the text of a heartbeat, or None for any other payload.
 
-    A payload is JSON: ``{"session": id or null, "user": id or null}``, or ``{"heartbeat": word}``.
+    A payload is JSON: ``{"session": id or null, "user": id or null}``, or ``{"heartbeat": text}``.
     """
     try:
         said = json.loads(payload)
@@ -72,19 +75,22 @@ def _is_id(value: object) -> bool:
 
 
 class PendingChanges:
-    """What was heard and not told yet: each change once, in order, and a bounded number of them."""
+    """Changes that were received and not reported yet: each once, in order, at most `MAX_CHANGES`.
+
+    Filled by the driver's callbacks, emptied by `RevocationListener`.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[Change, None] = {}
         self._news = asyncio.Event()
         self._lost = False
-        #: The word of the heartbeat that is awaited.
+        #: Text of the heartbeat that has not come back yet.
         self.awaited: str | None = None
-        #: Payloads that were nothing of ours.
+        #: Payloads in an unknown form since they were last logged.
         self.malformed = 0
 
     def add(self, payload: str) -> None:
-        """Take in one notification."""
+        """Add the payload of one notification."""
         match parse_notification(payload):
             case None:
                 self.malformed += 1
@@ -100,19 +106,19 @@ class PendingChanges:
         self._news.set()
 
     def connection_lost(self) -> None:
-        """Note that the connection is gone."""
+        """Record that the connection was lost; `wait` then raises."""
         self._lost = True
         self._news.set()
 
     async def wait(self) -> None:
-        """Until something was heard. Raises `StoreUnavailable` when the connection is gone."""
+        """Wait for a notification. Raises `StoreUnavailable` when the connection was lost."""
         await self._news.wait()
         self._news.clear()
         if self._lost:
             raise StoreUnavailable("the connection was closed")
 
     def take(self) -> list[Change]:
-        """Some changes, which are then told."""
+        """Remove and return up to `CHANGES_AT_ONCE` changes, oldest first."""
         taken = [change for change, _ in zip(self._waiting, range(CHANGES_AT_ONCE), strict=False)]
         for change in taken:
             del self._waiting[change]
@@ -120,9 +126,15 @@ class PendingChanges:
 
 
 class RevocationListener:
-    """See `identity.sources.postgres.PostgresStore.listen`; `connect` gives a connection that nobody else uses.
+    """Listens on a channel and reports changes; reconnects for ever. Created by `PostgresStore.listen`.
 
-    `words` says what a driver's exception means.
+    Args:
+        connect: Opens a connection for this listener alone; may raise `StoreUnavailable` or a driver's exception.
+        channel: The channel of the trigger (`REVOCATION_CHANNEL`).
+        on_change: Called with the session id and the user id of each change, both None when anything may have
+            changed: after each connect, and after an overflow.
+        timeout_s: Deadline of each statement, in seconds.
+        describe: Returns the text for a driver's exception.
     """
 
     def __init__(
@@ -144,11 +156,11 @@ class RevocationListener:
         self._quiet_until = -math.inf
 
     async def run(self) -> NoReturn:
-        """Listen until cancelled."""
+        """Connect, listen and reconnect until cancelled. Failures are logged once per outage."""
         while True:
             try:
                 await self._listen()
-            except Exception as exc:  # a server that is something else makes the driver raise nearly anything
+            except Exception as exc:  # the driver may raise nearly anything when the server is not PostgreSQL
                 if not self._fault_known:
                     self._fault_known = True
                     reason = str(exc) if isinstance(exc, StoreUnavailable) else self._describe(exc)
@@ -168,18 +180,18 @@ class RevocationListener:
             self._retries, self._fault_known = 0, False
             self._on_change(*ANY_CHANGE)
             while True:
-                await self._tell(changes)
+                await self._report(changes)
                 try:
                     async with asyncio.timeout(SILENCE_S):
                         await changes.wait()
                 except TimeoutError:
                     await self._beat(connection, changes)
         finally:
-            # After the deadline the driver has cut it off by itself.
+            # After the deadline the driver has terminated the connection itself.
             with contextlib.suppress(Exception):
                 await connection.close(timeout=CLOSE_S)
 
-    async def _tell(self, changes: PendingChanges) -> None:
+    async def _report(self, changes: PendingChanges) -> None:
         while taken := changes.take():
             for change in taken:
                 self._on_change(*change)
@@ -190,7 +202,10 @@ class RevocationListener:
             changes.malformed, self._quiet_until = 0, now + MALFORMED_QUIET_S
 
     async def _beat(self, connection: Any, changes: PendingChanges) -> None:
-        """Whether the channel carries: PgBouncer's transaction mode takes a LISTEN and loses most of what comes."""
+        """Send a notification and wait for it: PgBouncer in transaction mode accepts LISTEN but loses most of them.
+
+        Raises `StoreUnavailable` when it does not come back.
+        """
         changes.awaited = secrets.token_hex(8)
         async with self._deadline("a notification of our own did not come back; through PgBouncer none may"):
             await connection.execute(

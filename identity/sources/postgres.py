@@ -1,7 +1,7 @@
-"""Sessions in Better Auth's PostgreSQL, by asyncpg.
+"""Looks sessions up in Better Auth's PostgreSQL database with asyncpg.
 
-Connections open at the first look-up, so the gateway comes up while PostgreSQL is down and finds it when it is back.
-No text made here holds a token or the database's URL.
+Connections are opened by the first look-ups, so the gateway starts while PostgreSQL is down and finds it when it is
+back. No text made here contains a token or the database URL.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from watchout.identity.sources.session_store import CannotRedeem, ChangedStore, 
 
 _log = log.get("identity")
 
-#: A connection that rests longer is closed: fewer are half-open after a network loss.
+#: A connection that is idle for longer is closed, in seconds: fewer are half-open after a network loss.
 MAX_REST_S: Final = 60.0
 
-#: How long `close` waits for the server to hear of it.
+#: How long `close` waits for an orderly end of the connections, in seconds.
 CLOSE_S: Final = 0.3
 
 #: The tables' columns, types, and what we may do. `to_regclass` follows the search_path as the statements themselves
@@ -122,20 +122,27 @@ READ_ONLY: Final = (
     "ticket has to be deleted when used. Set DATABASE_URL to the primary"
 )
 
-#: The connection was lost under the statement. Other resting ones may be lost too, a new one need not be.
+#: The connection was lost during the statement. Other idle ones may be lost as well; a new one may work.
 _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
-    # The server's farewell came while the connection rested: the driver then finds itself in the wrong state.
+    # The server closed an idle connection: the driver then finds itself in the wrong state.
     asyncpg.InternalClientError,
     OSError,
 )
 
 
 class PostgresStore(DatabaseStore):
-    """A `SessionStore` on PostgreSQL; at most so many connections, and one more while `listen` runs."""
+    """A `SessionStore` on PostgreSQL. Created by `open_store` for a `DATABASE_URL` with ``postgres://``.
+
+    Args:
+        url: The database URL; see `common.settings.database_url`.
+        layout: Names of the tables and the operator's other settings.
+        timeout_s: Deadline of each call, in seconds.
+        connections: Most connections, besides the one of `listen`.
+    """
 
     kind: ClassVar[str] = "PostgreSQL"
     dialect: ClassVar[Dialect] = POSTGRES
@@ -148,10 +155,12 @@ class PostgresStore(DatabaseStore):
         self._pool: Any = None
 
     async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:
-        """Hear what the trigger of docs/better-auth.md says on this channel; runs until it is cancelled.
+        """Report sessions and users that change, by the trigger of docs/better-auth.md; runs until it is cancelled.
 
-        `on_change(session_id, user_id)` is called for each change, with None for what did not change, and with twice
-        None when anything may have: after each connecting, and when changes came faster than they were taken.
+        Args:
+            channel: The channel of the trigger (`REVOCATION_CHANNEL`).
+            on_change: Called as ``on_change(session_id, user_id)`` for each change, with None for what did not
+                change. Both are None when anything may have changed: after each connect, and after an overflow.
         """
         if self._url.transaction_pooler:
             _log.warning(
@@ -177,12 +186,12 @@ class PostgresStore(DatabaseStore):
             min_size=0,
             max_size=self._connections,
             max_inactive_connection_lifetime=MAX_REST_S,
-            # A look-up leaves nothing behind; the default would send four more statements after each.
-            reset=_leave_as_it_is,
+            # A look-up leaves nothing to reset; the default would send four more statements after each.
+            reset=_no_reset,
         )
 
     async def _connect(self, *_: object, **of_pool: Any) -> Any:
-        """What the pool calls, with a URL that it does not have."""
+        """Open a connection for the pool, which has no URL of its own."""
         return await self._connector.connect("watchout-gateway", **of_pool)
 
     async def _release(self) -> None:
@@ -197,7 +206,7 @@ class PostgresStore(DatabaseStore):
 
     async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
         pool = self._pool
-        for _ in range(self._connections + 1):  # at worst every resting connection is lost, and then a new one is made
+        for _ in range(self._connections + 1):  # at worst each idle connection is lost, then a new one is opened
             connection = await pool.acquire()
             try:
                 return await self._run_on(connection, choose, keys)
@@ -206,7 +215,7 @@ class PostgresStore(DatabaseStore):
             except _LOST:
                 _terminate(connection)
             except BaseException:
-                # Its answer may still be on the way. Asking the server to cancel could outlast the deadline.
+                # The result may still arrive, and asking the server to cancel could take longer than the deadline.
                 _terminate(connection)
                 raise
             finally:
@@ -220,10 +229,10 @@ class PostgresStore(DatabaseStore):
             mark, clock_s, rows = await self._fetched(connection, statement, keys)
             if mark == plan.state.mark:
                 break
-            # Something else is read than what the statement was made for.
+            # The statement read other tables than those it was made for.
             self._plans.expire()
             if statement.writes and rows:
-                return rows  # used up, and good
+                return rows  # the ticket was deleted, so it was valid
         else:
             raise StoreUnavailable("the tables change while they are read")
         await self._trust(plan.state, functools.partial(_look, connection, plan))
@@ -237,13 +246,13 @@ class PostgresStore(DatabaseStore):
         except asyncpg.PostgresError as exc:
             if isinstance(exc, _LOST):
                 raise
-            # The server has seen no key yet, so its words may be repeated.
-            raise StoreUnavailable(f"PostgreSQL refused to say what it has: {exc}") from None
+            # No key was sent yet, so the server's message is safe to log.
+            raise StoreUnavailable(f"PostgreSQL refused to show its tables: {exc}") from None
 
     async def _fetched(
         self, connection: Any, statement: Statement, keys: Sequence[str]
     ) -> tuple[str, float, list[Any]]:
-        """The mark and the clock of the answer, and its rows."""
+        """Run a statement; return the mark, the server's clock in seconds, and the rows."""
         try:
             # One statement is a transaction of its own. The driver sends Parse and Bind without a Sync between them,
             # so PgBouncer's transaction mode keeps them together.
@@ -254,7 +263,7 @@ class PostgresStore(DatabaseStore):
             self._plans.expire()
             if statement.writes and isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
                 raise CannotRedeem(READ_ONLY) from None
-            # Not the message: the server may repeat a parameter in it, and the parameter is the token.
+            # Without the message, in which the server may repeat a parameter: the token.
             refused = f"PostgreSQL refused the look-up: {type(exc).__name__} {exc.sqlstate}"
             # Sessions may be readable while tickets cannot be deleted (a right taken away, a full disk).
             raise (CannotRedeem if statement.writes else StoreUnavailable)(refused) from None
@@ -292,7 +301,7 @@ class PostgresStore(DatabaseStore):
         )
 
     async def _names(self, connection: Any) -> dict[str, str]:
-        """The tables that have no schema in the settings with the one in which the URL's search path has them."""
+        """Return names with a schema, by the URL's search path, for the tables that the settings name without one."""
         bare = {table: name for table, name in self._layout.tables().items() if "." not in name}
         if not self._url.search_path or not bare:
             return {}
@@ -304,7 +313,7 @@ class PostgresStore(DatabaseStore):
         return {table: f"{schema}.{bare[table]}" for table, schema in rows}
 
     def _describe(self, exc: Exception) -> str:
-        """Why there is no connection. The server has not seen a token then, so its words may be repeated."""
+        """See `DatabaseStore`. The connection failed before a token was sent, so the server's message is safe."""
         if isinstance(exc, asyncpg.PostgresError):
             return f"PostgreSQL refused: {exc}"
         if isinstance(exc, OSError):
@@ -313,7 +322,7 @@ class PostgresStore(DatabaseStore):
 
 
 async def _look(connection: Any, plan: Plan, session_ids: Sequence[str]) -> Evidence:
-    """What this store shows of sessions, and of these that were live."""
+    """Probe the store: whether any session is live, and how many of these are."""
     fitting = [each for each in session_ids if plan.by_session.form.accepts(each)]
     rows = await connection.fetch(plan.by_session.sql, fitting)
     seen = sum(row[2] is not None for row in rows)
@@ -321,10 +330,10 @@ async def _look(connection: Any, plan: Plan, session_ids: Sequence[str]) -> Evid
 
 
 def _terminate(connection: Any) -> None:
-    # One that was lost may have left the pool by itself, and then can no longer be told anything.
+    # A lost connection may have left the pool already; then this raises.
     with contextlib.suppress(asyncpg.InterfaceError):
         connection.terminate()
 
 
-async def _leave_as_it_is(connection: Any) -> None:
+async def _no_reset(connection: Any) -> None:
     del connection

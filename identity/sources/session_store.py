@@ -1,7 +1,6 @@
-"""What every session store does, whatever database it is on: batches, deadlines, bounds, and what is said of faults.
+"""The part of a session store that PostgreSQL and SQLite share: batches, deadlines, limits and logging.
 
-A store on a database adds how a connection is had and a statement is run. Whatever goes wrong is `StoreUnavailable`;
-no text made here holds a token.
+Subclasses open connections and run statements. All failures are raised as `StoreUnavailable`; no text contains a token.
 """
 
 from __future__ import annotations
@@ -27,40 +26,55 @@ from watchout.identity.sources.continuity import Continuity, Evidence, StoreStat
 
 _log = log.get("identity")
 
-#: Keys that one query looks up; more are asked for one query after another.
+#: Most keys of one query; more keys are looked up by one query after another.
 MAX_KEYS: Final = 1000
 
-#: Queries of one lane that are under way or wait for a connection.
+#: Most queries of one lane that are under way or wait; a further one is refused at once.
 MAX_QUERIES: Final = 4096
 
-#: How often a ticket that cannot be used up makes us look whether it can be by now.
+#: While tickets cannot be deleted, the rights are read again at most once in this many seconds.
 TICKETS_AGAIN_S: Final = 1.0
 
 Choose = Callable[[Plan], Statement]
 
 
 class UnusableStore(StoreUnavailable):
-    """The database can never be used with these settings."""
+    """The database can never be used with these settings; `open` turns it into a `StartError`."""
 
 
 class HiddenRows(StoreUnavailable):
-    """Row level security hides rows from us, so that what is missing may be there."""
+    """Row level security may hide rows from us, so a missing session may exist. The caller keeps all sessions."""
 
     public = "row level security hides the sessions from the gateway"
 
 
 class ChangedStore(StoreUnavailable):
-    """What answers is not the store that it was, so that what is missing may be in the other one."""
+    """The tables that answered are not those of before, so a missing session may still be live in the others.
+
+    The caller keeps all sessions. Raised until the store is accepted again, see `identity.sources.continuity`.
+    """
 
     public = "the session store is not the one that it was"
 
 
 class CannotRedeem(StoreUnavailable):
-    """Tickets cannot be used up here, while sessions can be looked up; the text says what is missing."""
+    """Tickets cannot be deleted in this database, while sessions can be looked up. The text says what is missing.
+
+    The client is asked to try again: this says nothing about the ticket.
+    """
 
 
 class DatabaseStore(abc.ABC):
-    """A `SessionStore` but for its database."""
+    """The part of a `SessionStore` that is the same for all databases; subclasses run the statements.
+
+    It reads the schema into a `Plan` and renews it every minute, combines nothing (that is `Coalescer`'s), gives each
+    query a turn (`PoolLanes`) and a deadline, checks that the store is still the same (`Continuity`), and logs outages.
+
+    Args:
+        layout: Names of the tables and the operator's other settings.
+        timeout_s: Deadline of each call in seconds, including the wait for a turn.
+        connections: How many queries may run at the same time.
+    """
 
     kind: ClassVar[str]
     dialect: ClassVar[Dialect]
@@ -80,7 +94,7 @@ class DatabaseStore(abc.ABC):
 
     @property
     def plan(self) -> Plan | None:
-        """What was found of the database, once it was asked; looked at again every minute."""
+        """The statements for this database; None before the schema was read, and when it has to be read again."""
         return self._plans.current(asyncio.get_running_loop().time())
 
     async def open(self) -> None:
@@ -102,7 +116,7 @@ class DatabaseStore(abc.ABC):
         return found
 
     async def live(self, session_ids: Iterable[str]) -> dict[str, Identity]:
-        """See `SessionStore.live`. It waits for no `find` and no `redeem` where there are two connections."""
+        """See `SessionStore.live`. With two connections or more it never waits for `find` or `redeem`."""
         asked = list(session_ids)
         found = await self._identities(PoolLane.RECHECK, lambda plan: plan.by_session, KeyForm.TEXT, asked)
         self._continuity.forget_ended(asked, found)
@@ -117,7 +131,7 @@ class DatabaseStore(abc.ABC):
         return {user_id: found for user_id, pairs in rows if (found := read_organizations(pairs))}
 
     async def redeem(self, ticket: str) -> Identity | None:
-        """See `SessionStore.redeem`. A database that does not let us use up tickets says nothing about one."""
+        """See `SessionStore.redeem`. Raises `CannotRedeem` when this database does not let us delete tickets."""
         if not ticket_identifiers(ticket):
             return None
         caller = await self._tickets.get(ticket)
@@ -139,22 +153,25 @@ class DatabaseStore(abc.ABC):
 
     @abc.abstractmethod
     async def _prepare(self) -> None:
-        """Make ready without asking the database. Raises `StartError`."""
+        """Prepare without a query. Raises `StartError` for settings that cannot be used."""
 
     @abc.abstractmethod
     async def _release(self) -> None:
-        """Let go of every connection."""
+        """Close all connections."""
 
     @abc.abstractmethod
     async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
-        """The rows of the statement that `choose` takes from the plan. May be cancelled at the deadline."""
+        """Run the statement that `choose` picks from the plan, with these keys; return its rows.
+
+        It is cancelled at the deadline. It raises `StoreUnavailable` or an exception of the driver.
+        """
 
     @abc.abstractmethod
     def _describe(self, exc: Exception) -> str:
-        """What the driver's exception means, without any key in it."""
+        """Return the text for a driver's exception; it must not contain any of the keys, which may be tokens."""
 
     async def _use_up(self, tickets: list[str]) -> Mapping[str, list[Identity]]:
-        """The caller of each good ticket, in a list that the first of those who came with that ticket empties."""
+        """Return the user of each valid ticket, in a list of one, which the first of several callers takes out."""
         ticket_of = {identifier: ticket for ticket in tickets for identifier in ticket_identifiers(ticket)}
         try:
             rows = await self._rows(PoolLane.LOOKUP, _redeem, list(ticket_of))
@@ -174,7 +191,7 @@ class DatabaseStore(abc.ABC):
     ) -> dict[str, Identity]:
         wanted = set(keys)
         rows = await self._all_rows(lane, choose, form, wanted)
-        # SQLite compares '42' and '4.2e1' as equal where a column is a number; only the one that is kept was found.
+        # In a numeric column SQLite finds 42 for '4.2e1'; only the text that is stored counts.
         return {key: identity for key, identity in map(read_identity, rows) if key in wanted}
 
     async def _all_rows(self, lane: PoolLane, choose: Choose, form: KeyForm, keys: Iterable[str]) -> list[Any]:
@@ -190,8 +207,8 @@ class DatabaseStore(abc.ABC):
         asking = self._asking[lane]
         if len(asking) >= MAX_QUERIES:
             raise self._failed(StoreUnavailable(f"{MAX_QUERIES} queries are waiting already"))
-        # A task of its own: whoever asked may leave meanwhile, which would otherwise cost a connection each time.
-        task = asyncio.create_task(self._answer(lane, choose, keys), name="ask the session store")
+        # A task of its own: a caller that is cancelled would otherwise cost a connection each time.
+        task = asyncio.create_task(self._answer(lane, choose, keys), name="query the session store")
         asking.add(task)
         task.add_done_callback(asking.discard)
         task.add_done_callback(retrieve_exception)
@@ -210,7 +227,7 @@ class DatabaseStore(abc.ABC):
             raise self._failed(exc) from None
         except TimeoutError:
             raise self._failed(StoreUnavailable(f"{self.kind} gave no answer within {self._timeout_s:g} s")) from None
-        except Exception as exc:  # a server that is something else makes a driver raise nearly anything
+        except Exception as exc:  # a driver may raise nearly anything when the server is not what it expects
             raise self._failed(StoreUnavailable(self._describe(exc))) from None
         if self._outage.recovered():
             _log.info("session store is available again")
@@ -222,7 +239,7 @@ class DatabaseStore(abc.ABC):
         return exc
 
     async def _planned(self, find: Callable[[], Awaitable[TablesFound]]) -> Plan:
-        """The plan in use, or a new one from what `find` finds. Raises `StoreUnavailable` when there is none."""
+        """Return the plan in use, or make one from what `find` returns. Raises `StoreUnavailable` if there is none."""
         loop = asyncio.get_running_loop()
         if (plan := self._plans.current(loop.time())) is not None:
             return plan
@@ -236,7 +253,7 @@ class DatabaseStore(abc.ABC):
         return made
 
     async def _trust(self, state: StoreState, look: Callable[[Sequence[str]], Awaitable[Evidence]]) -> None:
-        """Raise `ChangedStore` when answers of this state are not to be believed; `look` gathers the evidence."""
+        """Raise `ChangedStore` unless answers in this state are accepted; `look` probes the store for sessions."""
         if self._continuity.accepts(state):
             return
         now = asyncio.get_running_loop().time()

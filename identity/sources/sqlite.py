@@ -1,7 +1,7 @@
-"""Sessions in a SQLite file with Better Auth's schema, by aiosqlite: the embedded store, or the customer's file.
+"""Looks sessions up in a SQLite file with Better Auth's schema, with aiosqlite: the embedded store, or the app's file.
 
-One statement at a time; look-ups on aiosqlite's own thread and read only. The file may be missing or be replaced
-meanwhile: until it is there, and whatever else goes wrong below, it is `StoreUnavailable`.
+One statement runs at a time, on the thread of aiosqlite, over a read-only connection. The file may be missing or be
+replaced at any time; look-ups then raise `StoreUnavailable` until it is there.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from watchout.identity.sources.session_store import CannotRedeem, Choose, Databa
 
 _log = log.get("identity")
 
-#: How long SQLite waits for a writer's lock, as a share of the deadline: a statement cannot be called back from its
-#: thread, so it has to give up by itself before those that wait behind it do.
+#: How long SQLite waits for a writer's lock, as a share of the deadline. A statement on its thread cannot be cancelled,
+#: so it has to fail by itself before those that wait behind it reach their deadline.
 BUSY_SHARE: Final = 0.25
 
 _COLUMNS: Final = """
@@ -40,7 +40,14 @@ from pragma_table_info(?1, ?2) c
 
 
 class SqliteStore(DatabaseStore):
-    """A `SessionStore` on a SQLite file; `ensure` makes the file when the store is opened."""
+    """A `SessionStore` on a SQLite file. Created by `open_store`.
+
+    Args:
+        path: The file.
+        layout: Names of the tables and the operator's other settings.
+        timeout_s: Deadline of each call, in seconds.
+        ensure: Called with the path by `open`, to create the embedded store; None: the file is not created.
+    """
 
     kind: ClassVar[str] = "SQLite"
     dialect: ClassVar[Dialect] = SQLITE
@@ -88,11 +95,11 @@ class SqliteStore(DatabaseStore):
             raise
 
     def _write(self, sql: str, parameter: str, then: str) -> list[Any]:
-        """Run two statements on a connection of their own, so that the other one never may write."""
+        """Find the rows and delete them on a connection of its own; the one for look-ups stays read-only. Blocks."""
         with contextlib.closing(sqlite3.connect(self._uri, **self._options)) as connection:
             try:
                 if not connection.execute(sql, (parameter,)).fetchall():
-                    return []  # made up: nobody else who writes has to wait for that
+                    return []  # an invalid ticket takes no lock
                 connection.execute("begin immediate")
                 rows = list(connection.execute(sql, (parameter,)))
                 connection.execute(then, (json.dumps([row[0] for row in rows]),))
@@ -130,7 +137,7 @@ class SqliteStore(DatabaseStore):
         return {"uri": True, "timeout": self._timeout_s * BUSY_SHARE, "isolation_level": None}
 
     async def _connected(self) -> aiosqlite.Connection:
-        # While we hold the old file open its inode cannot be given to another.
+        # The old file is still open, so its inode number cannot be reused.
         status = _status(self._path)
         if status != self._file:
             await self._drop()
@@ -140,7 +147,7 @@ class SqliteStore(DatabaseStore):
             self._opening = asyncio.create_task(self._connect(), name="open the session store")
         opening = self._opening
         try:
-            # A deadline that passes meanwhile must not lose a connection that its thread is about to open.
+            # Shielded: a deadline must not lose a connection that its thread is about to open.
             return await asyncio.shield(opening)
         finally:
             if opening.done() and (opening.cancelled() or opening.exception() is not None):
@@ -166,7 +173,7 @@ class SqliteStore(DatabaseStore):
 
 
 async def _look(connection: aiosqlite.Connection, plan: Plan, session_ids: Sequence[str]) -> Evidence:
-    """What this file shows of sessions, and of these that were live."""
+    """Probe the file: whether any session is live, and how many of these are."""
     fitting = json.dumps([each for each in session_ids if plan.by_session.form.accepts(each)])
     seen = len(list(await connection.execute_fetchall(plan.by_session.sql, (fitting,))))
     ((any_live,),) = await connection.execute_fetchall(plan.any_live)
