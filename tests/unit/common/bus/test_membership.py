@@ -1,4 +1,4 @@
-"""The bond of a member with the router, as dialogues: what comes and the time go in, what to do comes out."""
+"""The membership of a process at the router, as dialogues: what comes and the time go in, what to do comes out."""
 
 from __future__ import annotations
 
@@ -32,116 +32,118 @@ def says(epoch: int, seq: int, body: FromRouter) -> Envelope[FromRouter]:
 
 def joined(now: float = 10.0, epoch: int = 5) -> Membership:
     """A member that was welcomed at `now`."""
-    bond = Membership()
-    assert bond.tick(now) == [SendHello(bond.attempt)]
-    assert bond.received(says(epoch, 0, Welcome(attempt=bond.attempt)), now) == [Joined(epoch, new_epoch=True)]
-    return bond
+    membership = Membership()
+    assert membership.tick(now) == [SendHello(membership.attempt)]
+    assert membership.received(says(epoch, 0, Welcome(attempt=membership.attempt)), now) == [
+        Joined(epoch, new_epoch=True)
+    ]
+    return membership
 
 
 # ── greeting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_first_tick_greets() -> None:
-    bond = Membership()
-    assert bond.state is MembershipState.DOWN
-    assert bond.tick(0.0) == [SendHello(bond.attempt)]
-    assert bond.state is MembershipState.GREETING
+    membership = Membership()
+    assert membership.state is MembershipState.DOWN
+    assert membership.tick(0.0) == [SendHello(membership.attempt)]
+    assert membership.state is MembershipState.GREETING
 
 
 def test_a_greeting_is_repeated_until_it_is_answered() -> None:
-    bond = Membership()
-    assert bond.tick(0.0) == [SendHello(bond.attempt)]
-    assert bond.tick(HELLO_EVERY_S / 2) == []
-    assert bond.tick(HELLO_EVERY_S) == [SendHello(bond.attempt)]
-    assert bond.tick(HELLO_EVERY_S * 2) == [SendHello(bond.attempt)]
+    membership = Membership()
+    assert membership.tick(0.0) == [SendHello(membership.attempt)]
+    assert membership.tick(HELLO_EVERY_S / 2) == []
+    assert membership.tick(HELLO_EVERY_S) == [SendHello(membership.attempt)]
+    assert membership.tick(HELLO_EVERY_S * 2) == [SendHello(membership.attempt)]
 
 
-def test_a_welcome_makes_the_bond() -> None:
-    bond = joined(epoch=7)
-    assert bond.state is MembershipState.LIVE
-    assert bond.epoch == 7
+def test_a_welcome_makes_the_membership() -> None:
+    membership = joined(epoch=7)
+    assert membership.state is MembershipState.LIVE
+    assert membership.epoch == 7
 
 
 def test_what_follows_the_welcome_in_order_is_delivered() -> None:
-    bond = joined()
-    assert bond.received(says(5, 1, NEWS), 10.1) == [Deliver(NEWS)]
-    assert bond.received(says(5, 2, RouterHeartbeat()), 10.2) == [Deliver(RouterHeartbeat())]
+    membership = joined()
+    assert membership.received(says(5, 1, NEWS), 10.1) == [Deliver(NEWS)]
+    assert membership.received(says(5, 2, RouterHeartbeat()), 10.2) == [Deliver(RouterHeartbeat())]
 
 
 def test_the_count_goes_on_from_the_welcomes_own_number() -> None:
-    bond = Membership()
-    bond.tick(0.0)
-    bond.received(says(5, 40, Welcome(attempt=bond.attempt)), 0.0)
-    assert bond.received(says(5, 41, NEWS), 0.0) == [Deliver(NEWS)]
+    membership = Membership()
+    membership.tick(0.0)
+    membership.received(says(5, 40, Welcome(attempt=membership.attempt)), 0.0)
+    assert membership.received(says(5, 41, NEWS), 0.0) == [Deliver(NEWS)]
 
 
 def test_before_the_welcome_nothing_is_delivered_and_nothing_is_asked() -> None:
-    bond = Membership()
-    assert bond.received(says(5, 1, NEWS), 0.0) == []
-    bond.tick(0.0)
-    assert bond.received(says(5, 1, NEWS), 0.0) == []
-    assert bond.state is MembershipState.GREETING
+    membership = Membership()
+    assert membership.received(says(5, 1, NEWS), 0.0) == []
+    membership.tick(0.0)
+    assert membership.received(says(5, 1, NEWS), 0.0) == []
+    assert membership.state is MembershipState.GREETING
 
 
 def test_messages_to_the_router_are_counted_from_the_greeting_on() -> None:
-    bond = joined()
-    assert [bond.next_seq() for _ in range(3)] == [1, 2, 3]
-    bond.received(says(5, 9, NEWS), 20.0)
-    assert bond.next_seq() == 1
+    membership = joined()
+    assert [membership.next_seq() for _ in range(3)] == [1, 2, 3]
+    membership.received(says(5, 9, NEWS), 20.0)
+    assert membership.next_seq() == 1
 
 
 # ── what ends it ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_hole_in_the_numbers_greets_again() -> None:
-    bond = joined(10.0)
-    assert bond.received(says(5, 2, NEWS), 11.0) == [Left(), SendHello(bond.attempt)]
-    assert bond.state is MembershipState.GREETING
-    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 11.1) == [Joined(5, new_epoch=False)]
-    assert bond.received(says(5, 1, NEWS), 11.2) == [Deliver(NEWS)]
+    membership = joined(10.0)
+    assert membership.received(says(5, 2, NEWS), 11.0) == [Left(), SendHello(membership.attempt)]
+    assert membership.state is MembershipState.GREETING
+    assert membership.received(says(5, 0, Welcome(attempt=membership.attempt)), 11.1) == [Joined(5, new_epoch=False)]
+    assert membership.received(says(5, 1, NEWS), 11.2) == [Deliver(NEWS)]
 
 
 def test_a_message_told_twice_is_a_hole_too() -> None:
-    bond = joined(10.0)
-    assert bond.received(says(5, 1, NEWS), 11.0) == [Deliver(NEWS)]
-    assert bond.received(says(5, 1, NEWS), 11.0) == [Left(), SendHello(bond.attempt)]
+    membership = joined(10.0)
+    assert membership.received(says(5, 1, NEWS), 11.0) == [Deliver(NEWS)]
+    assert membership.received(says(5, 1, NEWS), 11.0) == [Left(), SendHello(membership.attempt)]
 
 
 def test_another_epoch_greets_again_and_the_next_welcome_says_that_it_is_new() -> None:
-    bond = joined(10.0, epoch=5)
-    assert bond.received(says(6, 1, NEWS), 11.0) == [Left(), SendHello(bond.attempt)]
-    assert bond.received(says(6, 0, Welcome(attempt=bond.attempt)), 11.1) == [Joined(6, new_epoch=True)]
+    membership = joined(10.0, epoch=5)
+    assert membership.received(says(6, 1, NEWS), 11.0) == [Left(), SendHello(membership.attempt)]
+    assert membership.received(says(6, 0, Welcome(attempt=membership.attempt)), 11.1) == [Joined(6, new_epoch=True)]
 
 
 def test_a_router_that_does_not_know_this_member_is_greeted() -> None:
-    bond = joined(10.0)
-    assert bond.received(says(6, 0, Rejoin()), 11.0) == [Left(), SendHello(bond.attempt)]
+    membership = joined(10.0)
+    assert membership.received(says(6, 0, Rejoin()), 11.0) == [Left(), SendHello(membership.attempt)]
 
 
 def test_a_rejoin_before_the_first_tick_greets() -> None:
-    bond = Membership()
-    assert bond.received(says(6, 0, Rejoin()), 11.0) == [SendHello(bond.attempt)]
+    membership = Membership()
+    assert membership.received(says(6, 0, Rejoin()), 11.0) == [SendHello(membership.attempt)]
 
 
 def test_silence_ends_the_bond_and_greets() -> None:
-    bond = joined(10.0)
-    assert bond.tick(10.0 + LOST_AFTER_S) == [SendHeartbeat()]
-    assert bond.tick(10.0 + LOST_AFTER_S + 0.01) == [Left(), SendHello(bond.attempt)]
-    assert bond.tick(10.0 + LOST_AFTER_S + 0.02) == []
+    membership = joined(10.0)
+    assert membership.tick(10.0 + LOST_AFTER_S) == [SendHeartbeat()]
+    assert membership.tick(10.0 + LOST_AFTER_S + 0.01) == [Left(), SendHello(membership.attempt)]
+    assert membership.tick(10.0 + LOST_AFTER_S + 0.02) == []
 
 
 def test_whatever_is_delivered_proves_that_the_router_lives() -> None:
-    bond = joined(10.0)
+    membership = joined(10.0)
     for step in range(1, 20):
-        bond.received(says(5, step, RouterHeartbeat()), 10.0 + step)
-        assert Left() not in bond.tick(10.0 + step + LOST_AFTER_S)
+        membership.received(says(5, step, RouterHeartbeat()), 10.0 + step)
+        assert Left() not in membership.tick(10.0 + step + LOST_AFTER_S)
 
 
 def test_after_a_silence_late_messages_bring_the_bond_back_only_through_a_greeting() -> None:
-    bond = joined(10.0)
-    bond.tick(20.0)
-    assert bond.received(says(5, 1, NEWS), 20.0) == []
-    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 20.1) == [Joined(5, new_epoch=False)]
+    membership = joined(10.0)
+    membership.tick(20.0)
+    assert membership.received(says(5, 1, NEWS), 20.0) == []
+    assert membership.received(says(5, 0, Welcome(attempt=membership.attempt)), 20.1) == [Joined(5, new_epoch=False)]
 
 
 def test_the_router_is_given_up_sooner_than_it_gives_a_member_up() -> None:
@@ -149,87 +151,90 @@ def test_the_router_is_given_up_sooner_than_it_gives_a_member_up() -> None:
 
 
 def test_a_message_that_could_not_be_sent_greets_again() -> None:
-    bond = joined(10.0)
-    assert bond.send_failed(11.0) == [Left(), SendHello(bond.attempt)]
-    assert bond.send_failed(11.0) == []
+    membership = joined(10.0)
+    assert membership.send_failed(11.0) == [Left(), SendHello(membership.attempt)]
+    assert membership.send_failed(11.0) == []
 
 
 def test_a_message_that_could_not_be_sent_right_after_a_greeting_waits_for_the_tick() -> None:
-    bond = joined(10.0)
-    assert bond.send_failed(10.0) == [Left()]
-    assert bond.state is MembershipState.GREETING
-    assert bond.tick(10.0 + HELLO_EVERY_S) == [SendHello(bond.attempt)]
+    membership = joined(10.0)
+    assert membership.send_failed(10.0) == [Left()]
+    assert membership.state is MembershipState.GREETING
+    assert membership.tick(10.0 + HELLO_EVERY_S) == [SendHello(membership.attempt)]
 
 
 def test_what_could_not_be_sent_before_the_bond_stands_costs_nothing() -> None:
-    bond = Membership()
-    assert bond.send_failed(0.0) == []
+    membership = Membership()
+    assert membership.send_failed(0.0) == []
 
 
 # ── bursts and heartbeats ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_burst_of_stray_messages_makes_one_greeting() -> None:
-    bond = joined(10.0)
+    membership = joined(10.0)
     actions: list[Action] = []
     for number in range(2, 1000):
-        actions += bond.received(says(5, number, NEWS), 11.0 + number / 1e6)
-    assert actions == [Left(), SendHello(bond.attempt)]
+        actions += membership.received(says(5, number, NEWS), 11.0 + number / 1e6)
+    assert actions == [Left(), SendHello(membership.attempt)]
 
 
 def test_a_burst_of_rejoins_makes_one_greeting() -> None:
-    bond = joined(10.0)
+    membership = joined(10.0)
     actions: list[Action] = []
     for number in range(1000):
-        actions += bond.received(says(6, 0, Rejoin()), 11.0 + number / 1e6)
-    assert actions == [Left(), SendHello(bond.attempt)]
+        actions += membership.received(says(6, 0, Rejoin()), 11.0 + number / 1e6)
+    assert actions == [Left(), SendHello(membership.attempt)]
 
 
 def test_a_second_welcome_tells_everything_anew() -> None:
-    bond = joined(10.0)
-    bond.received(says(5, 1, NEWS), 10.1)
-    assert bond.received(says(5, 0, Welcome(attempt=bond.attempt)), 10.2) == [Left(), Joined(5, new_epoch=False)]
-    assert bond.received(says(5, 1, NEWS), 10.3) == [Deliver(NEWS)]
+    membership = joined(10.0)
+    membership.received(says(5, 1, NEWS), 10.1)
+    assert membership.received(says(5, 0, Welcome(attempt=membership.attempt)), 10.2) == [
+        Left(),
+        Joined(5, new_epoch=False),
+    ]
+    assert membership.received(says(5, 1, NEWS), 10.3) == [Deliver(NEWS)]
 
 
 def test_a_router_that_is_slow_to_answer_is_greeted_less_often_and_joined() -> None:
-    bond = Membership()
+    membership = Membership()
     answers: list[tuple[float, int]] = []
     now = 0.0
-    while bond.state is not MembershipState.LIVE:
-        for action in bond.tick(now):
+    while membership.state is not MembershipState.LIVE:
+        for action in membership.tick(now):
             assert isinstance(action, SendHello)
-            bond.hello_sent(queued=True)
+            membership.hello_sent(queued=True)
             answers.append((now + 0.9, action.attempt))
         while answers and answers[0][0] <= now:
-            bond.received(says(5, 0, Welcome(attempt=answers.pop(0)[1])), now)
+            membership.received(says(5, 0, Welcome(attempt=answers.pop(0)[1])), now)
         now += 0.05
         assert now < 5
 
 
 def test_a_router_that_is_not_there_is_greeted_at_the_first_pace() -> None:
-    bond = Membership()
+    membership = Membership()
     for turn in range(40):
-        for _ in bond.tick(turn * HELLO_EVERY_S):
-            bond.hello_sent(queued=False)
-    assert bond.attempt == 40
+        for _ in membership.tick(turn * HELLO_EVERY_S):
+            membership.hello_sent(queued=False)
+    assert membership.attempt == 40
 
 
 def test_only_the_answer_to_the_last_greeting_counts() -> None:
-    bond = Membership()
+    membership = Membership()
     for turn in range(12):  # the router hangs, and the greetings pile up there
-        bond.tick(turn * HELLO_EVERY_S)
-    assert bond.attempt == 12
+        membership.tick(turn * HELLO_EVERY_S)
+    assert membership.attempt == 12
     for attempt in range(12):
-        assert bond.received(says(5, 0, Welcome(attempt=attempt)), 4.0) == []
-    assert bond.received(says(5, 0, Welcome(attempt=12)), 4.0) == [Joined(5, new_epoch=True)]
+        assert membership.received(says(5, 0, Welcome(attempt=attempt)), 4.0) == []
+    assert membership.received(says(5, 0, Welcome(attempt=12)), 4.0) == [Joined(5, new_epoch=True)]
 
 
 def test_a_live_bond_beats_and_does_not_greet() -> None:
-    bond = joined(10.0)
-    assert bond.tick(10.0) == [SendHeartbeat()]
-    assert bond.tick(10.0 + HEARTBEAT_EVERY_S / 2) == []
-    assert bond.tick(10.0 + HEARTBEAT_EVERY_S) == [SendHeartbeat()]
+    membership = joined(10.0)
+    assert membership.tick(10.0) == [SendHeartbeat()]
+    assert membership.tick(10.0 + HEARTBEAT_EVERY_S / 2) == []
+    assert membership.tick(10.0 + HEARTBEAT_EVERY_S) == [SendHeartbeat()]
 
 
 @settings(max_examples=200)
@@ -242,7 +247,7 @@ def test_a_live_bond_beats_and_does_not_greet() -> None:
     )
 )
 def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps: list[tuple[str, float]]) -> None:
-    bond = Membership()
+    membership = Membership()
     now, epoch, seq = 0.0, 1, 0
     live = False
     greeted_at: list[float] = []
@@ -250,23 +255,23 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
         now += gap
         match what:
             case "tick":
-                actions = bond.tick(now)
+                actions = membership.tick(now)
             case "send_failed":
-                actions = bond.send_failed(now)
+                actions = membership.send_failed(now)
             case "welcome":
                 seq = 0
-                actions = bond.received(says(epoch, 0, Welcome(attempt=bond.attempt)), now)
+                actions = membership.received(says(epoch, 0, Welcome(attempt=membership.attempt)), now)
             case "rejoin":
-                actions = bond.received(says(epoch, 0, Rejoin()), now)
+                actions = membership.received(says(epoch, 0, Rejoin()), now)
             case "next":
                 seq += 1
-                actions = bond.received(says(epoch, seq, NEWS), now)
+                actions = membership.received(says(epoch, seq, NEWS), now)
             case "gap":
                 seq += 2
-                actions = bond.received(says(epoch, seq, NEWS), now)
+                actions = membership.received(says(epoch, seq, NEWS), now)
             case _:
                 epoch, seq = epoch + 1, 1
-                actions = bond.received(says(epoch, 1, NEWS), now)
+                actions = membership.received(says(epoch, 1, NEWS), now)
         for action in actions:
             match action:
                 case Joined():
@@ -280,7 +285,7 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
                     assert not live
                 case Deliver() | SendHeartbeat():
                     assert live
-        assert live is (bond.state is MembershipState.LIVE)
+        assert live is (membership.state is MembershipState.LIVE)
     pace = HELLO_EVERY_S / 5
     assert all(after - before >= pace * 0.999 for before, after in itertools.pairwise(greeted_at))
 
@@ -288,9 +293,9 @@ def test_in_any_history_joins_and_losses_alternate_and_greetings_are_rare(steps:
 @settings(max_examples=50)
 @given(st.floats(0.01, 0.25))
 def test_a_member_alone_greets_at_a_steady_pace(step: float) -> None:
-    bond = Membership()
+    membership = Membership()
     ticks = int(10 / step)
     for turn in range(ticks):
-        bond.tick(turn * step)
-    greetings = bond.attempt
+        membership.tick(turn * step)
+    greetings = membership.attempt
     assert 10 / 0.5 - 1 <= greetings <= 10 / (HELLO_EVERY_S * 0.9) + 1

@@ -1,0 +1,65 @@
+"""The router's end on one machine takes control messages of local members only."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.kit.clients import eventually
+from watchout.common.bus.zeromq.local import LocalRouterTransport
+
+
+class Router:
+    """A router's end, and what arrived there."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.arrived: list[tuple[bytes, bytes]] = []
+        self.transport = LocalRouterTransport(
+            home,
+            max_message_bytes=1 << 20,
+            on_control=lambda member, message: self.arrived.append((member, message)),
+            on_frame=lambda _: None,
+        )
+
+    def send_as(self, routing_id: bytes, *parts: bytes) -> None:
+        """Send one message with libzmq, as a process does that knows nothing of the bus."""
+        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 1000)
+            socket.setsockopt(zmq.ROUTING_ID, routing_id)
+            socket.connect(f"ipc://{self.home / 'control'}")
+            socket.send_multipart(parts)
+
+
+@pytest.fixture
+async def router() -> AsyncIterator[Router]:
+    with tempfile.TemporaryDirectory(prefix="wo-") as home:
+        made = Router(Path(home))
+        yield made
+        made.transport.close()
+
+
+async def test_a_message_of_a_local_member_arrives(router: Router) -> None:
+    router.send_as(b"\x01member1", b"hello")
+    await eventually(lambda: router.arrived == [(b"\x01member1", b"hello")])
+    assert router.transport.malformed == 0
+
+
+@pytest.mark.parametrize(
+    ("routing_id", "parts"),
+    [
+        pytest.param(b"\x80member1", (b"hello",), id="the id of a remote member"),
+        pytest.param(b"\x01short", (b"hello",), id="an id of another length"),
+        pytest.param(b"\x01member1", (b"hello", b"again"), id="two parts"),
+    ],
+)
+async def test_anything_else_is_counted_and_dropped(
+    router: Router, routing_id: bytes, parts: tuple[bytes, ...]
+) -> None:
+    router.send_as(routing_id, *parts)
+    await eventually(lambda: router.transport.malformed)
+    assert router.arrived == []
