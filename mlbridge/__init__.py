@@ -1,4 +1,1 @@
-"""The bridge carries frames to one ML service and alerts back. It finds the router and nothing else.
-
-Which module does what, and which are pure, stands in docs/architecture.md. ``app`` wires them and decides nothing.
-"""
+"""mlbridge sends frames to one ML service and its alerts to the router. It connects to nothing else."""

@@ -1,8 +1,9 @@
-"""Alerts from the ML service to the router: each gets an identity here and is sent until the router has it.
+"""Sends alerts of the ML service to the router, each until the router has accepted it.
 
-One at a time, so that their order is kept. While the router is away they wait, bounded; a repeated one carries the same
-id, and the router tells nobody twice. What a router accepted is raised again to its successor
-(`common.alerts.unconfirmed`). The picture of an alert's frame goes before the alert, over the frame sockets.
+Alerts are sent one at a time, which keeps their order. While the router is away they wait in a bounded queue. An alert
+that is sent again has the same id, and the router delivers no id twice. Alerts that a router accepted shortly before it
+was replaced are sent to its successor (`watchout.common.alerts.unconfirmed`). The picture of an alert's frame is sent
+before the alert, over the frame sockets.
 """
 
 from __future__ import annotations
@@ -27,52 +28,60 @@ from watchout.mlbridge.alerts import AlertQueue, mark_stale, read_alerts
 from watchout.mlbridge.cooldown import Cooldown
 from watchout.mlbridge.shown_frames import ShownFrames
 
-#: Pause after an attempt that the router did not answer.
+#: Pause after a request without a reply of the router, in seconds.
 RETRY_S: Final = 0.1
-#: How long one wait for the router is; it is repeated.
+#: How long the sender waits for the router at once, in seconds; it waits again after that.
 WAIT_LIVE_S: Final = 5.0
-#: Refused alerts in the log: so many at once, and so many per second.
+#: Log lines about refused and dropped alerts: this many at once, and this many per second.
 LOG_BURST: Final = 5
 LOG_RATE: Final = 0.2
-#: Pictures of which is remembered that the router was sent them: many alerts may speak of one frame.
-MAX_PICTURES_KNOWN: Final = 1_024
+#: Pictures that are remembered as sent to the router, since several alerts may name one frame.
+MAX_PICTURES_SENT: Final = 1_024
 
 _log = log.get("mlbridge.alert_sender")
 
 
-class Router(Protocol):
-    """What the outbox needs of `common.bus.client.BusClient`."""
+class AlertRouter(Protocol):
+    """What `AlertSender` uses of `common.bus.client.BusClient`."""
 
     @property
     def epoch(self) -> int:
-        """The router's epoch."""
+        """The epoch of the router: higher for each router that was started later."""
 
     async def wait_live(self, timeout_s: float) -> bool:
-        """Wait for the bond; whether it stands."""
+        """Wait up to `timeout_s` seconds until this bridge is a member. Returns whether it is."""
 
     async def request(self, make: Callable[[int], Message]) -> Reply:
-        """Send a request and wait for its answer. Raises `RouterUnavailable`."""
+        """Send what `make` returns for a request number, and return the reply. Raises `RouterUnavailable`."""
 
     def send_frame(self, *parts: bytes | memoryview) -> bool:
-        """Push a frame; False when the router is away."""
+        """Send a frame in parts. Returns False when the router is away."""
 
 
 class AlertSender:
-    """Sends alerts to the router. `max_age_s`: an alert of an older frame is marked as stale; None: none is.
-    `scrub` takes secrets out of a text that came from the service.
+    """Checks alerts of the ML service, holds back repeated ones, and sends the others to the router.
 
-    Its owner tells it by `joined` and `lost` how the bond with the router stands.
+    Created by `Bridge`, which calls `on_joined` and `on_lost`. A background task sends.
+
+    Args:
+        router: the connection to the router.
+        metrics: where alerts are counted.
+        queue: alerts that wait; None: a new queue with the default bounds.
+        cooldown_s: pause after an alert of a stream and kind, in seconds.
+        max_age_s: age of a frame over which its alert is marked as stale, in seconds; None: none is marked.
+        frames: the frames that were sent lately, for pictures of alerts; None: no pictures are sent.
+        scrub: removes secrets from a text of the service.
     """
 
     def __init__(
         self,
-        router: Router,
+        router: AlertRouter,
         *,
         metrics: Metrics,
         queue: AlertQueue | None = None,
         cooldown_s: float = 0.0,
         max_age_s: float | None = None,
-        ring: ShownFrames | None = None,
+        frames: ShownFrames | None = None,
         scrub: Callable[[str], str] = str,
     ) -> None:
         self._router = router
@@ -80,66 +89,69 @@ class AlertSender:
         self._queue = queue or AlertQueue()
         self._cooldown = Cooldown(cooldown_s)
         self._max_age_s = max_age_s
-        self._ring = ring
+        self._frames = frames
         self._scrub = scrub
         self._accepted = UnconfirmedAlerts()
         self._again: deque[Raised] = deque()
         self._pictures_sent: OrderedDict[tuple[str, int, int | None], None] = OrderedDict()
-        self._some = asyncio.Event()
+        self._not_empty = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
         self._unlogged = 0
-        self._sending = supervisor.current().keep(self._send_all, "outbox")
+        self._sending = supervisor.current().keep(self._send_all, "alert sender")
 
-    def said(self, values: list[object], frame: Frame | None, age_ms: int | None = None) -> None:
-        """Alerts as the ML service wrote them, and the frame that they answer, if that is known.
+    def on_alerts(self, values: list[object], frame: Frame | None, age_ms: int | None = None) -> None:
+        """Handle alerts of the ML service: check, hold back or queue each.
 
-        `age_ms` is how old that frame was when the answer came.
+        Args:
+            values: the alerts, decoded but not checked.
+            frame: the frame of the result; None: it is not known.
+            age_ms: age of that frame when the result arrived, in ms.
         """
         read = read_alerts(values, frame, now_ms=now_ms())
         for reason in read.refused:
-            self.refused(reason)
+            self.on_refused(reason)
         now = time.monotonic()
         for alert, size_bytes in read.alerts:
-            told = self._cooldown.take(alert, now)
-            if told is None:
+            alert_to_send = self._cooldown.take(alert, now)
+            if alert_to_send is None:
                 continue
             if age_ms is not None and self._max_age_s is not None and age_ms > self._max_age_s * 1000:
-                told = mark_stale(told, age_ms)
+                alert_to_send = mark_stale(alert_to_send, age_ms)
             self._metrics.count(metric_names.ALERTS)
-            term = self._keep_picture(told.stream_id, told.frame_id, frame)
-            dropped = self._queue.put(Raised(told, size_bytes, term))
+            term = self._keep_picture(alert_to_send.stream_id, alert_to_send.frame_id, frame)
+            dropped = self._queue.put(Raised(alert_to_send, size_bytes, term))
             if dropped:
                 self._metrics.count(metric_names.ALERTS_DROPPED, dropped)
                 self._warn("an alert was dropped, too many wait for the router", waiting=len(self._queue))
             self._empty.clear()
-            self._some.set()
+            self._not_empty.set()
         self._metrics.set(metric_names.ALERTS_SUPPRESSED, self._cooldown.suppressed)
         self._metrics.set(metric_names.ALERTS_REPEATED, self._cooldown.repeated)
 
-    def joined(self) -> None:
-        """A router knows this bridge: what another one accepted a moment before it ended is raised again."""
+    def on_joined(self) -> None:
+        """Handle that this bridge joined a router: send again what another router accepted shortly before it ended."""
         again = self._accepted.take_other(self._router.epoch)
         if again:
             _log.info("alerts are raised again to a new router", alerts=len(again))
             self._metrics.count(metric_names.ALERTS_RAISED_AGAIN, len(again))
             self._again.extendleft(reversed(again))
             self._empty.clear()
-            self._some.set()
+            self._not_empty.set()
 
-    def lost(self) -> None:
-        """The router is away. What it accepted long before that has gone out."""
+    def on_lost(self) -> None:
+        """Handle that the router is away. Alerts that it accepted long before have been delivered."""
         self._accepted.prune(time.monotonic())
         self._pictures_sent.clear()
 
-    def refused(self, reason: str) -> None:
-        """Count something that was to be an alert and is none."""
+    def on_refused(self, reason: str) -> None:
+        """Count and log an alert that is not valid."""
         self._metrics.count(metric_names.ALERTS_REFUSED)
         self._warn("an alert of the ML service was refused", reason=self._scrub(reason)[:200])
 
     async def close(self, timeout_s: float) -> None:
-        """Give the alerts that wait `timeout_s` to reach the router."""
+        """Wait up to `timeout_s` seconds until all alerts are sent, then stop sending."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
@@ -152,10 +164,10 @@ class AlertSender:
     async def _send_all(self) -> None:
         while True:
             if not self._again and not len(self._queue):
-                self._some.clear()
+                self._not_empty.clear()
                 self._empty.set()
-                await self._some.wait()
-            # The bond first, then whose turn it is: a new router gets what its predecessor had before all else.
+                await self._not_empty.wait()
+            # Chosen after the wait: alerts that a former router had accepted are sent to a new router first.
             if not await self._router.wait_live(WAIT_LIVE_S):
                 continue
             raised = self._again[0] if self._again else self._queue.first()
@@ -169,17 +181,17 @@ class AlertSender:
                 self._queue.done(raised)
 
     async def _send(self, raised: Raised) -> bool:
-        """Whether the router has judged the alert."""
+        """Send one alert. Returns whether the router accepted or refused it; False: send it again."""
         epoch = self._router.epoch
 
-        def ask(number: int) -> Message:
-            if self._router.epoch != epoch:  # this one is not the first that the new router is to hear
+        def make(number: int) -> Message:
+            if self._router.epoch != epoch:  # the new router gets other alerts first
                 raise RouterUnavailable("another router came")
             return RaiseAlert(request=number, alert=raised.alert, term=raised.term, accepted_at=raised.accepted_at)
 
         self._send_picture(raised)
         try:
-            reply = await self._router.request(ask)
+            reply = await self._router.request(make)
         except RouterUnavailable:
             return False
         match reply:
@@ -192,31 +204,31 @@ class AlertSender:
             case RefusedReply(code=ErrorCode.ROUTING_ERROR):
                 return False
             case RefusedReply(message=message):
-                self.refused(f"the router: {message}")
+                self.on_refused(f"the router: {message}")
         return True
 
     def _keep_picture(self, stream: str, frame_id: int | None, frame: Frame | None) -> int:
-        """See to it that the ring keeps the frame of an alert; its term, 0 when it is not there."""
-        if self._ring is None or frame_id is None:
+        """Keep the frame of an alert. Returns its term, 0 when it is not available."""
+        if self._frames is None or frame_id is None:
             return 0
-        answered = frame is not None and (frame.stream_id, frame.frame_id) == (stream, frame_id)
-        found = self._ring.find(stream, frame_id, frame.term if frame is not None and answered else None)
+        is_same = frame is not None and (frame.stream_id, frame.frame_id) == (stream, frame_id)
+        found = self._frames.find(stream, frame_id, frame.term if frame is not None and is_same else None)
         if found is None:
             return 0
-        self._ring.keep(found)
-        self._metrics.set(metric_names.ML_RING_BYTES, self._ring.bytes)
+        self._frames.keep(found)
+        self._metrics.set(metric_names.ML_RING_BYTES, self._frames.bytes)
         return found.term
 
     def _send_picture(self, raised: Raised) -> None:
         alert = raised.alert
         key = alert.stream_id, raised.term, alert.frame_id
-        if self._ring is None or not raised.term or alert.frame_id is None or key in self._pictures_sent:
+        if self._frames is None or not raised.term or alert.frame_id is None or key in self._pictures_sent:
             return
-        found = self._ring.find(alert.stream_id, alert.frame_id, raised.term)
+        found = self._frames.find(alert.stream_id, alert.frame_id, raised.term)
         if found is not None and self._router.send_frame(*found.bus_parts(FOR_ALERT)):
             self._metrics.count(metric_names.ALERT_PICTURES)
             self._pictures_sent[key] = None
-            if len(self._pictures_sent) > MAX_PICTURES_KNOWN:
+            if len(self._pictures_sent) > MAX_PICTURES_SENT:
                 self._pictures_sent.popitem(last=False)
 
     def _warn(self, event: str, **values: object) -> None:

@@ -1,7 +1,4 @@
-"""Alerts between the ML service and the router: what came is checked and given an identity, what waits is bounded.
-
-Pure: no socket, no clock.
-"""
+"""Checks alerts of the ML service, completes them, and queues them for the router. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from watchout.common.errors import BusError
 from watchout.common.media.frames import Frame
 from watchout.common.toolbox.jsontext import write_json
 
-#: Alerts that may wait for the router; past it, or past the bytes, the oldest is dropped.
+#: Most alerts that wait for the router, by number and by bytes; past either the oldest is dropped.
 MAX_WAITING: Final = 1_000
 MAX_WAITING_BYTES: Final = 4 << 20
 _NO_ID: Final = "-"
@@ -26,14 +23,25 @@ _NO_ID: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class ReadAlerts:
-    """What a message of the ML service brought: alerts with their bytes on the bus, and why others were refused."""
+    """The alerts in one message of the ML service. Returned by `read_alerts`.
+
+    Attributes:
+        alerts: valid alerts, each with its size on the bus in bytes.
+        refused: why others were refused.
+    """
 
     alerts: list[tuple[Alert, int]]
     refused: list[str]
 
 
 def read_alerts(values: Iterable[object], frame: Frame | None, *, now_ms: int) -> ReadAlerts:
-    """Check alerts as they came; what they leave out is taken from the frame that they answer, if that is known."""
+    """Check the alerts in a message and complete them.
+
+    Args:
+        values: the alerts as they were decoded.
+        frame: the frame of the result, from which missing fields are taken; None: the alerts belong to no known frame.
+        now_ms: the current time in ms, for alerts without a time and a frame.
+    """
     read = ReadAlerts([], [])
     for value in values:
         try:
@@ -54,21 +62,24 @@ def read_alerts(values: Iterable[object], frame: Frame | None, *, now_ms: int) -
 
 
 def content_id(alert: Alert) -> str:
-    """The id of an alert that brought none: 32 hexadecimal digits of its stream, frame, time and content.
+    """Return the id of an alert without one: 32 hexadecimal digits that depend on stream, frame, time and content.
 
-    So an answer that comes twice, also through another bridge or after a restart, has the same id both times.
+    An alert that is received twice, also by another bridge or after a restart, has the same id both times.
     """
     content = write_json(alert.body() | {"id": _NO_ID}, in_order=True)
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def mark_stale(alert: Alert, age_ms: int) -> Alert:
-    """The alert, saying that the frame it speaks of was so old when the answer came."""
+    """Return the alert with the age of its frame, in ms, at the time of the result."""
     return alert.changed(metadata={**(alert.metadata or {}), "ageMs": age_ms, "stale": True})
 
 
 def _bus_bytes(alert: Alert) -> int:
-    """Size on the bus. An alert that the router could not read would be sent again for ever: `AlertFault`."""
+    """Return the size of an alert on the bus.
+
+    Raises `AlertFault` when the router could not decode it: such an alert would be sent again for ever.
+    """
     try:
         data = encode(0, 0, RaiseAlert(request=0, alert=alert))
         decode_from_member(data)
@@ -78,7 +89,12 @@ def _bus_bytes(alert: Alert) -> int:
 
 
 class AlertQueue:
-    """Alerts that the router has not yet accepted, oldest first."""
+    """Alerts that the router has not accepted yet, oldest first. Owned by `AlertSender`.
+
+    Args:
+        max_alerts: most alerts.
+        max_bytes: most bytes; one larger alert may wait alone.
+    """
 
     def __init__(self, *, max_alerts: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self._max_alerts = max_alerts
@@ -90,7 +106,7 @@ class AlertQueue:
         return len(self._waiting)
 
     def put(self, raised: Raised) -> int:
-        """Add one at the end; how many of the oldest were dropped for it."""
+        """Add an alert at the end. Returns how many of the oldest were dropped for it."""
         self._waiting.append(raised)
         self.bytes += raised.size_bytes
         dropped = 0
@@ -100,11 +116,11 @@ class AlertQueue:
         return dropped
 
     def first(self) -> Raised | None:
-        """The oldest; it stays until it is `done`."""
+        """Return the oldest alert, None when the queue is empty. It stays until `done`."""
         return self._waiting[0] if self._waiting else None
 
     def done(self, raised: Raised) -> None:
-        """Take it out, if it was not dropped meanwhile."""
+        """Take an alert out that `first` returned, if it was not dropped meanwhile."""
         if self._waiting and self._waiting[0] is raised:
             self._pop()
 

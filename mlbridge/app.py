@@ -1,4 +1,4 @@
-"""The bridge's wiring: settings in, a `common.service.Process` out. Decides nothing."""
+"""The mlbridge process: builds the parts from the settings, starts and drains them. Wiring only."""
 
 from __future__ import annotations
 
@@ -31,25 +31,32 @@ from watchout.mlbridge.scrubber import scrubber_of
 from watchout.mlbridge.shown_frames import ShownFrames
 from watchout.mlbridge.targets import Target, open_target
 
-#: Part of a drain that is kept for alerts, after the requests under way had theirs.
+#: Share of the drain time for sending alerts, after the requests in flight had theirs.
 ALERT_SHARE: Final = 0.25
 
 _log = log.get("mlbridge.app")
 
 
 class Bridge:
-    """One mlbridge process. Without an ML service it joins the router, asks for no frames, and waits."""
+    """One mlbridge process. Run by `watchout.common.service`.
+
+    Without ``ML_SERVICE_URL`` it joins the router, requests no frames, and waits.
+
+    Args:
+        settings: the settings of the process.
+        transport: opens the connection to the router; None: the one that the settings select.
+    """
 
     def __init__(self, settings: Settings, transport: OpenMemberTransport | None = None) -> None:
         self._settings = settings
         self._transport = transport
         self._metrics = Metrics()
         self._link: BusClient | None = None
-        self._feed: Dispatcher | None = None
-        self._outbox: AlertSender | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._alert_sender: AlertSender | None = None
 
     async def start(self) -> None:
-        """Join the router, whenever it comes."""
+        """Open the targets and start to connect to the router. Raises `StartError` for unusable settings."""
         settings = self._settings
         target = open_target(settings)
         self._metrics.set(metric_names.ML_CONFIGURED, 0 if target is None else 1)
@@ -66,46 +73,46 @@ class Bridge:
             ),
             open_transport=self._transport or bridge_transport(settings),
             request_timeout_s=settings.router_timeout_s,
-            snapshot=_nothing_held,
-            metrics=self._read_figures,
-            on_message=_pass_over,
-            on_frame=None if target is None else self._frame_came,
-            on_joined=self._joined,
-            on_lost=self._lost,
+            snapshot=_no_snapshot,
+            metrics=self._read_metrics,
+            on_message=_ignore,
+            on_frame=None if target is None else self._on_frame,
+            on_joined=self._on_joined,
+            on_lost=self._on_lost,
         )
         if target is None:
             _log.info("mlbridge waits: ML_SERVICE_URL is not set")
         else:
-            await self._open_feed(target, link)
+            await self._open_dispatcher(target, link)
 
     async def drain(self) -> None:
-        """Take no more frames; let requests under way end, and their alerts reach the router."""
+        """Ignore further frames, and wait for requests in flight and for alerts to be sent, within ``DRAIN_S``."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.drain_s
-        if self._feed is not None:
-            await self._feed.close(self._settings.drain_s * (1 - ALERT_SHARE))
-        if self._outbox is not None:
-            await self._outbox.close(max(0.0, until - loop.time()))
+        if self._dispatcher is not None:
+            await self._dispatcher.close(self._settings.drain_s * (1 - ALERT_SHARE))
+        if self._alert_sender is not None:
+            await self._alert_sender.close(max(0.0, until - loop.time()))
 
     async def stop(self) -> None:
-        """Close what is open."""
-        if self._feed is not None:
-            await self._feed.close(0)
-        if self._outbox is not None:
-            await self._outbox.close(0)
+        """Close all connections."""
+        if self._dispatcher is not None:
+            await self._dispatcher.close(0)
+        if self._alert_sender is not None:
+            await self._alert_sender.close(0)
         if self._link is not None:
             await self._link.close()
 
-    async def _open_feed(self, target: Target, link: BusClient) -> None:
+    async def _open_dispatcher(self, target: Target, link: BusClient) -> None:
         settings = self._settings
         scrub = scrubber_of(settings)
-        ring = ShownFrames(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
-        self._outbox = outbox = AlertSender(
+        frames = ShownFrames(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
+        self._alert_sender = alert_sender = AlertSender(
             link,
             metrics=self._metrics,
             cooldown_s=settings.alert_cooldown_s,
             max_age_s=settings.ml_max_age_s,
-            ring=ring,
+            frames=frames,
             scrub=scrub,
         )
         targets = [target]
@@ -119,19 +126,19 @@ class Bridge:
             timeout_s=settings.ml_timeout_s,
             max_streams=settings.max_streams,
         )
-        feed = Dispatcher(
+        dispatcher = Dispatcher(
             targets,
             scheduler,
             metrics=self._metrics,
-            said=outbox.said,
-            refused=outbox.refused,
+            on_alerts=alert_sender.on_alerts,
+            on_refused=alert_sender.on_refused,
             report=link.send,
             max_age_s=settings.ml_max_age_s,
-            sent=ring.sent,
+            on_sent=frames.add,
             scrub=scrub,
         )
-        await feed.open()
-        self._feed = feed
+        await dispatcher.open()
+        self._dispatcher = dispatcher
         _log.info(
             "mlbridge serves an ML service",
             service=target.public_url,
@@ -139,48 +146,48 @@ class Bridge:
             fps=settings.ml_fps,
         )
 
-    def _frame_came(self, data: bytes) -> None:
-        if self._feed is not None:
-            self._feed.frame_came(data)
+    def _on_frame(self, data: bytes) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.on_frame(data)
 
-    def _joined(self, new_epoch: bool) -> None:
+    def _on_joined(self, new_epoch: bool) -> None:
         _log.info("joined the router", new_epoch=new_epoch)
-        if self._outbox is not None:
-            self._outbox.joined()
+        if self._alert_sender is not None:
+            self._alert_sender.on_joined()
 
-    def _lost(self) -> None:
+    def _on_lost(self) -> None:
         self._metrics.count(metric_names.ROUTER_LOST)
         _log.warning("the router is away; alerts wait for it")
-        if self._outbox is not None:
-            self._outbox.lost()
+        if self._alert_sender is not None:
+            self._alert_sender.on_lost()
 
-    def _read_figures(self) -> dict[str, float]:
-        if self._feed is not None:
-            self._feed.tell_figures()
-        bad = self._feed.bad_messages if self._feed is not None else 0
+    def _read_metrics(self) -> dict[str, float]:
+        if self._dispatcher is not None:
+            self._dispatcher.update_metrics()
+        bad = self._dispatcher.bad_messages if self._dispatcher is not None else 0
         bad += self._link.bad_messages if self._link is not None else 0
         self._metrics.set(metric_names.BUS_BAD_MESSAGES, bad)
         return self._metrics.read()
 
 
-async def _nothing_held() -> AsyncIterator[Message]:
-    """A bridge holds nothing that the router has to be told after a greeting."""
+async def _no_snapshot() -> AsyncIterator[Message]:
+    """Yield nothing: a bridge has no state that the router needs after it joined."""
     nothing: tuple[Message, ...] = ()
     for message in nothing:
         yield message
 
 
-def _pass_over(_: FromRouter) -> None:
-    """The router tells a bridge nothing but answers and frames."""
+def _ignore(_: FromRouter) -> None:
+    """Ignore: bridges receive no unsolicited messages."""
 
 
 def _name(settings: Settings) -> str:
-    """What this process is called in figures and logs: of another machine's, with its host."""
+    """Return the name of this process in metrics and logs; with the host when the router is on another machine."""
     name = wanted_name(settings, "mlbridge")
     return name if settings.router_address is None else f"{name}@{socket.gethostname()}"[:255]
 
 
-#: Options, and the settings that they go before.
+#: Options of the command line, each with the setting that it overrides.
 OPTIONS: Final = {
     "streams": "ML_STREAMS",
     "fps": "ML_FPS",
@@ -199,9 +206,9 @@ OPTIONS: Final = {
 @click.option("--router-key", metavar="KEY", help="That router's public key (ROUTER_PUBLIC_KEY).")
 @click.option("--key-file", metavar="FILE", help="This bridge's own key pair (BRIDGE_KEY_FILE).")
 def main(**given: str | None) -> None:
-    """Show the newest frames of the streams to an ML service, ML_SERVICE_URL, and bring back its alerts.
+    """Send the newest frames of the streams to an ML service, ML_SERVICE_URL, and its alerts to the router.
 
-    All settings come from the environment; an option goes before the setting named with it.
+    All settings come from the environment; an option overrides the setting that is named with it.
     """
     options = {
         OPTIONS[name]: (f"--{name.replace('_', '-')}", value) for name, value in given.items() if value is not None

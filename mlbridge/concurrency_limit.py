@@ -1,13 +1,13 @@
-"""How many requests may be under way at one endpoint, learned from its latency. Pure; times in seconds.
+"""Learns from the latency of an endpoint how many requests may be in flight there. Pure; times in seconds.
 
 The rule is the gradient of Netflix's concurrency-limits (github.com/Netflix/concurrency-limits, ``Gradient2Limit``) and
 of Envoy's adaptive concurrency filter: once a window, ``limit = limit × gradient + √limit / 2``. The gradient falls
-below 1 when requests take longer than they do alone, which means that they queue. A service that works on one frame at
-a time so gets two or three, keeps its full rate, and answers fresh frames; one that works on many gets up to the bound.
+below 1 when requests take longer than a single one does, which means that they queue. A service that works on one frame
+at a time gets two or three, which keeps its full rate on fresh frames; one that works on many gets up to the bound.
 A failure halves the limit, as in TCP (RFC 5681, section 3.1).
 
-What a request takes *alone* is measured, as Envoy does, and is not the lowest latency seen, because pictures differ:
-from time to time the limit is 1 for `ALONE` answers.
+The latency of a single request is measured, as Envoy does. It is not the lowest latency so far, because pictures
+differ: from time to time the limit is 1 for `ALONE` results.
 """
 
 from __future__ import annotations
@@ -17,30 +17,36 @@ import statistics
 from collections import deque
 from typing import Final
 
-#: Where it begins, if the bound allows.
+#: The first limit, if the bound allows it.
 FIRST_LIMIT: Final = 4
-#: Answers that a measurement of the latency alone takes; their median counts.
+#: Results in one measurement of the latency of single requests; their median is used.
 ALONE: Final = 3
-#: It is measured again after so long, and not sooner than after `MEASURE_EVERY_TURNS` times what it takes.
+#: Time between two measurements, in seconds, and the least time in multiples of that latency.
 MEASURE_EVERY_S: Final = 30.0
 MEASURE_EVERY_TURNS: Final = 100
-#: When the first answers had others beside them, it is measured so soon.
+#: Time until the first measurement when the first requests were not single ones, in seconds.
 MEASURE_FIRST_S: Final = 1.0
-#: Latency up to ``TOLERANCE × alone + SLACK_S`` is no queue: it varies by itself, and milliseconds matter to nobody.
+#: Latency up to ``TOLERANCE × alone_s + SLACK_S`` does not count as queueing: latency varies by itself.
 TOLERANCE: Final = 1.5
 SLACK_S: Final = 0.02
-#: One window leaves the limit at least this share of itself.
+#: Least factor by which one window reduces the limit.
 LEAST_GRADIENT: Final = 0.25
-#: Weight of a window that was quicker than the latency alone.
+#: Weight of a window that was faster than `alone_s`, when `alone_s` is corrected.
 QUICKER_WEIGHT: Final = 0.2
 
 
 class ConcurrencyLimit:
-    """The limit of one endpoint; always from 1 to `bound`."""
+    """The limit of one endpoint, from 1 to `bound`. Owned by `ServiceEndpoint`.
+
+    Args:
+        bound: most requests in flight (``ML_IN_FLIGHT``).
+
+    Attributes:
+        alone_s: latency of a request with no other in flight, in seconds; None: not measured yet.
+    """
 
     def __init__(self, bound: int) -> None:
         self.bound = max(1, bound)
-        #: What a request takes with no other beside it; None: not known yet.
         self.alone_s: float | None = None
         self._limit = float(min(self.bound, FIRST_LIMIT))
         self._single_since = -math.inf
@@ -53,18 +59,22 @@ class ConcurrencyLimit:
 
     @property
     def limit(self) -> int:
-        """Requests that may be under way now."""
+        """Number of requests that may be in flight now."""
         return 1 if self._measuring else int(self._limit)
 
     def measures(self, now: float) -> bool:
-        """Whether the latency alone is being measured, or is to be as soon as an answer allows it."""
+        """Return whether single requests are being measured, or will be with the next result."""
         return self._measuring or (now >= self._measure_at > -math.inf and self.limit > 1)
 
-    def answered(self, sent_at: float, in_flight: int, now: float, *, may_measure: bool = True) -> None:
-        """An answer came; `in_flight` is how many were under way when it was sent, itself included.
+    def on_result(self, sent_at: float, in_flight: int, now: float, *, may_measure: bool = True) -> None:
+        """Handle a result.
 
-        `may_measure`: whether a measurement of the latency alone may begin now if it is due. It should not while a
-        request is under way that may never be answered, as nothing else is sent until that one ends.
+        Args:
+            sent_at: when the request was sent.
+            in_flight: requests in flight when it was sent, itself included.
+            now: the current time.
+            may_measure: whether a measurement that is due may begin. It must not while a request is in flight that may
+                never finish, since no other is sent before that one ends.
         """
         latency = max(0.0, now - sent_at)
         # The very first was sent before those beside it.
@@ -82,8 +92,8 @@ class ConcurrencyLimit:
             self._single_since = now
             self._alone.clear()
 
-    def failed(self, sent_at: float, now: float) -> None:
-        """A request failed. All that were sent before the last change count as one."""
+    def on_failure(self, sent_at: float, now: float) -> None:
+        """Handle a failure. Failures of requests that were sent before the last change of the limit count as one."""
         self._measure_at = max(self._measure_at, now + MEASURE_EVERY_S) if self._measuring else self._measure_at
         self._measuring = False
         if sent_at >= self._window_from:
@@ -105,7 +115,7 @@ class ConcurrencyLimit:
             gradient = max(LEAST_GRADIENT, min(1.0, (TOLERANCE * self.alone_s + SLACK_S) / latency))
         moved = self._limit * gradient + math.sqrt(self._limit) / 2
         if moved > self._limit and 2 * self._most_in_flight < self._limit:
-            moved = self._limit  # what was not made use of does not grow
+            moved = self._limit  # a limit that is not used does not grow
         self._set(moved, now)
 
     def _set(self, limit: float, now: float) -> None:

@@ -1,9 +1,9 @@
-"""What an ML service says again and again is told once: a pause per stream and kind of alert. Pure; `now` in seconds.
+"""Holds back repeated alerts for a pause after each alert of a stream and kind. Pure; times in seconds.
 
-The kind is `metadata.objectType` where the service gives one. Otherwise it is the message, read without its numbers,
-so that "person 0.87" and "person 0.91" are of one kind. What comes within the pause is counted, and the next alert of
-the kind carries the count in `metadata.suppressed`. An alert of a higher severity than the one that began the pause
-does not wait, and begins a new one.
+The kind is `metadata.objectType` if the service sets it. Otherwise it is the message without its numbers, so that
+"person 0.87" and "person 0.91" are of one kind. Alerts within the pause are counted, and the next alert of the kind
+carries the count in `metadata.suppressed`. An alert of a higher severity than the one that began the pause is not held
+back, and begins a new pause.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final, get_args
 
 from watchout.common.alerts.model import Alert, Severity
 
-#: Kinds, over all streams, whose pause is remembered; past it the one told longest ago is forgotten.
+#: Most pauses that are remembered, over all streams; past it the oldest is forgotten.
 MAX_KINDS: Final = 20_000
-#: Ids that are remembered, so that an answer that comes twice is not counted as a second alert.
+#: Most ids that are remembered, so that a result that is received twice does not count as a second alert.
 MAX_IDS: Final = 16_384
-#: After this an id may stand for another alert, as it may at the router (`router.alerts.log.KNOWN_S`).
+#: Time after which an id may belong to another alert, as at the router (`router.alerts.log.KNOWN_S`), in seconds.
 IDS_KNOWN_S: Final = 900.0
-#: A message is read so far.
+#: Characters of a message that make its kind.
 KIND_CHARACTERS: Final = 200
 
 _RANK: Final = {name: rank for rank, name in enumerate(get_args(Severity))}
@@ -29,7 +29,7 @@ _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def kind_of(alert: Alert) -> str:
-    """What an alert is about, as the cooldown sees it."""
+    """Return the kind of an alert: alerts of one stream and kind share a pause."""
     named = (alert.metadata or {}).get("objectType")
     if isinstance(named, str) and named:
         return f"objectType {named[:KIND_CHARACTERS]}"
@@ -38,13 +38,25 @@ def kind_of(alert: Alert) -> str:
 
 @dataclass(slots=True)
 class _Pause:
+    """The pause of one stream and kind: its end in seconds, the severity's rank that began it, alerts held back."""
+
     until: float
     rank: int
     suppressed: int = 0
 
 
 class Cooldown:
-    """The pauses of one bridge. With `pause_s` 0 every alert passes, but none twice."""
+    """The pauses of one bridge. Used by `AlertSender`, and by ``watchout-ctl ml`` for dry runs.
+
+    Args:
+        pause_s: length of a pause (``ALERT_COOLDOWN_S``), in seconds; 0: every alert passes, but none twice.
+        max_kinds: most pauses that are remembered.
+        max_ids: most ids that are remembered.
+
+    Attributes:
+        suppressed: alerts that were held back by a pause.
+        repeated: alerts with an id that was received before.
+    """
 
     def __init__(self, pause_s: float, *, max_kinds: int = MAX_KINDS, max_ids: int = MAX_IDS) -> None:
         self._pause_s = pause_s
@@ -52,7 +64,6 @@ class Cooldown:
         self._max_ids = max_ids
         self._pauses: OrderedDict[tuple[str, str], _Pause] = OrderedDict()
         self._ids: OrderedDict[tuple[str, str], float] = OrderedDict()
-        #: Alerts held back by a pause, and alerts whose id had come before.
         self.suppressed = 0
         self.repeated = 0
 
@@ -60,7 +71,7 @@ class Cooldown:
         return len(self._pauses)
 
     def take(self, alert: Alert, now: float) -> Alert | None:
-        """The alert as it is to be told, with the count of those before it that were not; None: it is not told."""
+        """Return the alert to report, with the number of alerts held back before it; None: it is held back."""
         if not self._first(alert, now):
             self.repeated += 1
             return None
@@ -73,14 +84,14 @@ class Cooldown:
             pause.suppressed += 1
             self.suppressed += 1
             return None
-        untold = 0 if pause is None else pause.suppressed
+        held_back = 0 if pause is None else pause.suppressed
         self._pauses[key] = _Pause(now + self._pause_s, rank)
         self._pauses.move_to_end(key)
         if len(self._pauses) > self._max_kinds:
             self._pauses.popitem(last=False)
-        if not untold:
+        if not held_back:
             return alert
-        return alert.changed(metadata={**(alert.metadata or {}), "suppressed": untold})
+        return alert.changed(metadata={**(alert.metadata or {}), "suppressed": held_back})
 
     def _first(self, alert: Alert, now: float) -> bool:
         key = alert.stream_id, alert.id

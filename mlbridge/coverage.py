@@ -1,7 +1,8 @@
-"""How well the streams are looked at: coverage of each, and latency. Pure; `now` in seconds.
+"""Coverage of streams, and latency of the ML service. Pure; times in seconds.
 
-The coverage of a stream is the share of seconds, of the last `WINDOW_S` between its first and its newest frame, in
-which the ML service answered a frame of it in time. Answers count, not requests: so it is true of a slow service too.
+The coverage of a stream is the share of the last `WINDOW_S` seconds, between its first and its newest frame, in which
+the ML service returned a result for a frame of it in time. Results count, not requests, so that it holds for a slow
+service too.
 """
 
 from __future__ import annotations
@@ -11,46 +12,57 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-#: Seconds over which coverage is told.
+#: Period over which coverage and latency are reported, in seconds.
 WINDOW_S: Final = 60
-#: Answers over which latency is told.
+#: Most results over which latency is reported.
 MAX_LATENCIES: Final = 1_000
 
-_MASK: Final = (1 << (WINDOW_S + 1)) - 1  # one more, for the second that is not over
+_MASK: Final = (1 << (WINDOW_S + 1)) - 1  # one more, for the current second
 
 
-class Coverage:
-    """The coverage of one stream, in one bit a second."""
+class StreamCoverage:
+    """The coverage of one stream, as one bit for each second. Owned by the scheduler.
 
-    __slots__ = ("_first", "_last", "_looks", "_newest")
+    Args:
+        now: time of the stream's first frame.
+    """
+
+    __slots__ = ("_analysed", "_first", "_last", "_newest")
 
     def __init__(self, now: float) -> None:
         self._first = self._last = self._newest = math.floor(now)
-        self._looks = 0  # bit n: looked at in the second `_newest` - n
+        self._analysed = 0  # bit n: a frame was analysed in the second `_newest` - n
 
-    def seen(self, now: float) -> None:
-        """A frame of it came."""
+    def on_frame(self, now: float) -> None:
+        """Record a frame of the stream."""
         self._last = max(self._last, math.floor(now))
 
-    def looked(self, now: float) -> None:
-        """A frame of it was answered."""
+    def on_result(self, now: float) -> None:
+        """Record a result for a frame of the stream."""
         second = max(self._newest, math.floor(now))
-        self._looks = (self._looks << min(second - self._newest, WINDOW_S + 1)) & _MASK | 1
+        self._analysed = (self._analysed << min(second - self._newest, WINDOW_S + 1)) & _MASK | 1
         self._newest = second
 
     def share(self, now: float) -> float:
-        """From 0 to 1. The second that is not over counts only while there is no other."""
+        """Return the coverage, from 0 to 1. The current second counts only while there is no other."""
         to = max(self._first, min(max(self._last, self._newest), math.floor(now) - 1))
         since = max(self._first, to - WINDOW_S + 1)
         ahead = to - self._newest
-        looks = self._looks << min(ahead, WINDOW_S) if ahead >= 0 else self._looks >> -ahead
+        analysed = self._analysed << min(ahead, WINDOW_S) if ahead >= 0 else self._analysed >> -ahead
         seconds = to - since + 1
-        return (looks & ((1 << seconds) - 1)).bit_count() / seconds
+        return (analysed & ((1 << seconds) - 1)).bit_count() / seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
-    """The coverage of all streams: how many they are, mean and least (1 without any), and the least covered ones."""
+class CoverageSummary:
+    """The coverage of all streams. Made by the dispatcher every few seconds.
+
+    Attributes:
+        streams: number of streams.
+        mean: mean coverage, from 0 to 1; 1 without streams.
+        least: least coverage; 1 without streams.
+        worst: (stream, coverage) of the streams with the least coverage, lowest first.
+    """
 
     streams: int
     mean: float
@@ -58,8 +70,8 @@ class Covered:
     worst: list[tuple[str, float]]
 
     @classmethod
-    def of(cls, shares: list[tuple[str, float]], most: int) -> Covered:
-        """Of each stream's share; `most` rows of them are kept, the least covered first."""
+    def of(cls, shares: list[tuple[str, float]], most: int) -> CoverageSummary:
+        """Summarize (stream, coverage) rows; `most`: length of `worst`."""
         if not shares:
             return cls(0, 1.0, 1.0, [])
         rows = sorted(shares, key=lambda row: (row[1], row[0]))
@@ -67,17 +79,17 @@ class Covered:
 
 
 class Latencies:
-    """Latency of the newest answers, `MAX_LATENCIES` of them and no older than `WINDOW_S`."""
+    """Latencies of the newest results: at most `MAX_LATENCIES`, none older than `WINDOW_S`. Owned by the dispatcher."""
 
     def __init__(self) -> None:
         self._rows: deque[tuple[float, float]] = deque(maxlen=MAX_LATENCIES)
 
     def add(self, latency_s: float, now: float) -> None:
-        """An answer came."""
+        """Record the latency of a result, in seconds."""
         self._rows.append((now, latency_s))
 
     def quantiles(self, now: float, *shares: float) -> list[float]:
-        """The latency within which each share of the answers came (nearest rank); 0 without answers."""
+        """Return for each share (0 to 1) the latency within which it arrived, by nearest rank; 0 without results."""
         while self._rows and self._rows[0][0] < now - WINDOW_S:
             self._rows.popleft()
         if not self._rows:

@@ -1,6 +1,7 @@
-"""Frames from the bus to the ML service: runs what the scheduler says, and tells figures and log how it went.
+"""Carries frames from the bus to the ML service: runs the scheduler's commands, and keeps metrics and log.
 
-It decides nothing about turns (`scheduler`) and nothing about alerts (`alerts`, `outbox`).
+When a frame is sent is decided by `watchout.mlbridge.scheduler`; alerts are checked by `watchout.mlbridge.alerts` and
+sent by `watchout.mlbridge.alert_sender`.
 """
 
 from __future__ import annotations
@@ -21,102 +22,54 @@ from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.supervisor import Alarm, Periodic
-from watchout.mlbridge.coverage import Covered, Latencies
-from watchout.mlbridge.refusals import TOLD_EVERY_S, Blame, Telling
-from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
+from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
+from watchout.mlbridge.coverage import CoverageSummary, Latencies
+from watchout.mlbridge.refusals import LOG_EVERY_S, Blame, RefusalLog
+from watchout.mlbridge.scheduler import Scheduler
+from watchout.mlbridge.scheduler_metrics import write_metrics
+from watchout.mlbridge.service_outage import ServiceOutage
+from watchout.mlbridge.standstill import TICK_EVERY_S, Standstill
 from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableMessage, UnusableResult
 
 #: Weight of the newest request in the smoothed latency.
 LATENCY_WEIGHT: Final = 0.2
-#: Streams with an undecodable frame that are remembered, so that each is told once.
+#: Streams with an undecodable frame that are remembered, so that each is reported once.
 MAX_BAD_STREAMS: Final = 1_000
-#: How often the loop is looked at for a standstill.
-WATCH_EVERY_S: Final = 0.25
-#: After a standstill, what the sockets held meanwhile has been read when the loop has run for so long.
-SETTLE_S: Final = 0.1
-#: How often the streams' coverage is told.
+#: Interval at which the coverage of streams is reported to the router, in seconds.
 COVERAGE_EVERY_S: Final = 2.0
 
 _log = log.get("mlbridge.dispatcher")
 
 
-class Said(Protocol):
-    """Takes what the ML service said."""
+class AlertHandler(Protocol):
+    """Receives alerts of the ML service. In mlbridge it is `AlertSender.on_alerts`."""
 
     def __call__(self, values: list[object], frame: Frame | None, *, age_ms: int | None = None) -> None:
-        """Alerts as they came, the frame that they answer, and how old it was when the answer came."""
+        """Handle alerts.
 
-
-class Standstill:
-    """How long a frame may have waited unread because this process stood still. Pure; `now` in seconds.
-
-    Frames are dated by when they are read. After a standstill (a stopped process, a starved machine) the sockets hold
-    old ones: those are dated by the last time the loop was seen running, which makes them seem older, never younger.
-    """
-
-    def __init__(self, now: float) -> None:
-        self._seen_at = now
-        self._since = now
-        self._until = -math.inf
-
-    def look(self, now: float) -> None:
-        """The loop runs."""
-        if now - self._seen_at > 2 * WATCH_EVERY_S:
-            self._since = self._seen_at
-            self._until = now + SETTLE_S
-        self._seen_at = now
-
-    def came_at(self, now: float) -> float:
-        """When a frame that is read now came, at the earliest."""
-        if now - self._seen_at > 2 * WATCH_EVERY_S:
-            self.look(now)
-        return self._since if now < self._until else now
-
-
-class Outage:
-    """When the ML service's health is worth a line: once when it fails, once when it is back. Pure; `now` in seconds.
-
-    A service that fails only now and then gets a line every `QUIET_S` at most, and so does one that fails for another
-    reason than before; its failures are in the figures.
-    """
-
-    QUIET_S: Final = 10.0
-    SURE_AFTER: Final = 3
-
-    def __init__(self) -> None:
-        self._row = 0
-        self._since = 0.0
-        self._told = False
-        self._told_at = float("-inf")
-        self._told_reason = ""
-
-    def failed(self, now: float, reason: str = "") -> bool:
-        """Whether this failure is to be told."""
-        if not self._row:
-            self._since = now
-        self._row += 1
-        if self._told and (reason == self._told_reason or now - self._told_at < self.QUIET_S):
-            return False
-        if not self._told and self._row < self.SURE_AFTER and now - self._told_at < self.QUIET_S:
-            return False
-        self._told_reason = reason
-        self._told = True
-        self._told_at = now
-        return True
-
-    def answered(self, now: float) -> float | None:
-        """How long the outage lasted, when its end is to be told."""
-        lasted = now - self._since if self._told else None
-        self._row = 0
-        self._told = False
-        return lasted
+        Args:
+            values: the alerts, decoded but not checked.
+            frame: the frame of the result; None: they belong to no frame under way.
+            age_ms: age of the frame when the result arrived, in ms.
+        """
 
 
 class Dispatcher:
-    """Feeds the endpoints of one ML service. `frame_came` takes frames as the bus brings them.
+    """Sends frames to the endpoints of one ML service. Created by `Bridge` and by ``watchout-ctl ml`` for dry runs.
 
-    `targets` are in the order of the scheduler's endpoints. `sent` is told each frame that goes out. `scrub` takes
-    secrets out of a text that came from the service, which may echo what it was sent.
+    Args:
+        targets: the clients, in the order of the scheduler's endpoints.
+        scheduler: decides when a frame is sent.
+        metrics: where frames, requests and failures are counted.
+        on_alerts: receives the alerts of results, and those that the service sends unasked.
+        on_refused: receives the reason when a result has alerts that are no list, or too many.
+        report: sends a report to the router; returns whether the router is there.
+        max_age_s: age of a frame over which its result counts as stale.
+        on_sent: called with each frame that is sent.
+        scrub: removes secrets from a text of the service, which may echo what it received.
+
+    Attributes:
+        bad_messages: messages of the bus that were no frames.
     """
 
     def __init__(
@@ -125,53 +78,53 @@ class Dispatcher:
         scheduler: Scheduler[Frame],
         *,
         metrics: Metrics,
-        said: Said,
-        refused: Callable[[str], None],
+        on_alerts: AlertHandler,
+        on_refused: Callable[[str], None],
         report: Callable[[BadFrame | CoverageReport], bool],
         max_age_s: float,
-        sent: Callable[[Frame], None] | None = None,
+        on_sent: Callable[[Frame], None] | None = None,
         scrub: Callable[[str], str] = str,
     ) -> None:
         self._targets = targets
         self._scheduler = scheduler
         self._metrics = metrics
-        self._said = said
-        self._refused = refused
+        self._on_alerts = on_alerts
+        self._on_refused = on_refused
         self._report = report
         self._max_age_s = max_age_s
-        self._sent = sent
+        self._on_sent = on_sent
         self._scrub = scrub
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         self._requests: dict[int, tuple[asyncio.Task[None], int]] = {}
-        self._alarm = Alarm(self._turn, "turns of the ML service")
+        self._alarm = Alarm(self._run_commands, "turns of the ML service")
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self._outages = [Outage() for _ in targets]
-        self._telling = Telling()
+        self._outages = [ServiceOutage() for _ in targets]
+        self._refusal_log = RefusalLog()
         self._refused_all_at = -math.inf
         self._backed_off: list[str] = []
         self._unusable_at = -math.inf
         self._unusable = 0
         self._latencies = Latencies()
         self._standstill = Standstill(self._loop.time())
-        self._watches: Periodic | None = None
-        self._covered = Covered.of([], 0)
-        self._covered_at = -math.inf
-        self._told_rows = 0
+        self._ticks: Periodic | None = None
+        self._summary = CoverageSummary.of([], 0)
+        self._reported_at = -math.inf
+        self._reported_rows = 0
         self._in_use = 0
         self._bad_streams: OrderedDict[str, None] = OrderedDict()
         self.bad_messages = 0
 
     async def open(self) -> None:
-        """Prepare the targets."""
+        """Open the targets."""
         for target in self._targets:
-            await target.open(self._came_by_itself)
-        self._watches = supervisor.current().every(WATCH_EVERY_S, self._watch, "coverage", first_s=0)
+            await target.open(self._on_other_alerts)
+        self._ticks = supervisor.current().every(TICK_EVERY_S, self._tick, "coverage", first_s=0)
 
-    def frame_came(self, data: bytes) -> None:
-        """A frame from the bus."""
+    def on_frame(self, data: bytes) -> None:
+        """Handle a frame from the bus, in the encoding of the bus."""
         if self._closed:
             return
         try:
@@ -188,56 +141,27 @@ class Dispatcher:
         try:
             size = len(frame.picture)
         except FrameFault as fault:
-            self._undecodable(frame, str(fault))
+            self._on_undecodable(frame, str(fault))
             return
         self._bad_streams.pop(frame.stream_id, None)
         now = self._loop.time()
         order = (frame.term, frame.frame_id)
         came_at = self._standstill.came_at(now)
         self._scheduler.offer(frame.stream_id, order, frame, size, now, came_at=came_at, kind=frame.kind)
-        self._turn()
+        self._run_commands()
 
-    def tell_figures(self) -> None:
-        """Bring the figures up to date."""
-        scheduler, metrics, now = self._scheduler, self._metrics, self._loop.time()
-        counts, endpoints = scheduler.counts, scheduler.endpoints
-        first = endpoints.each[0]
-        serving = endpoints.each[endpoints.in_use]
-        p50, p99 = self._latencies.quantiles(now, 0.5, 0.99)
-        for name, value in (
-            (metric_names.ML_FRAMES_REPLACED, counts.replaced),
-            (metric_names.ML_FRAMES_TOO_OLD, counts.too_old),
-            (metric_names.ML_FRAMES_AWAY, counts.away),
-            (metric_names.ML_FRAMES_OVER_BYTES, counts.over_bytes),
-            (metric_names.ML_FRAMES_BACKED_OFF, counts.backed_off),
-            (metric_names.ML_REFUSALS, counts.refused),
-            (metric_names.ML_STREAMS_REFUSED, len(self._backed_off)),
-            (metric_names.ML_IN_FLIGHT_BYTES, scheduler.in_flight_bytes),
-            (metric_names.ML_FRAMES_FORGOTTEN, counts.forgotten),
-            (metric_names.ML_FRAMES_WAITING, scheduler.waiting),
-            (metric_names.ML_RESULTS_LATE, counts.late),
-            (metric_names.ML_PROBE_COPIES, counts.copies),
-            (metric_names.ML_IN_FLIGHT, scheduler.in_flight),
-            (metric_names.ML_IN_FLIGHT_LIMIT, serving.limiter.limit),
-            (metric_names.ML_LATENCY_P50_SECONDS, round(p50, 6)),
-            (metric_names.ML_LATENCY_P99_SECONDS, round(p99, 6)),
-            (metric_names.ML_BREAKER_STATE, first.breaker.state),
-            (metric_names.ML_BREAKER_OPENED, first.breaker.opened),
-            (metric_names.ML_ENDPOINT, endpoints.in_use),
-            (metric_names.ML_STREAMS, self._covered.streams),
-            (metric_names.ML_COVERAGE_MEAN, round(self._covered.mean, 4)),
-            (metric_names.ML_COVERAGE_MIN, round(self._covered.least, 4)),
-        ):
-            metrics.set(name, float(value))
-        for fallback in endpoints.each[1:]:
-            metrics.set(metric_names.ML_FALLBACK_BREAKER_STATE, float(fallback.breaker.state))
-            metrics.set(metric_names.ML_FALLBACK_BREAKER_OPENED, fallback.breaker.opened)
+    def update_metrics(self) -> None:
+        """Write the values of the scheduler, the endpoints and the coverage into the metrics."""
+        p50, p99 = self._latencies.quantiles(self._loop.time(), 0.5, 0.99)
+        write_metrics(
+            self._metrics, self._scheduler, self._summary, latency_s=(p50, p99), backed_off=len(self._backed_off)
+        )
 
     async def close(self, timeout_s: float) -> None:
-        """Take no more frames, give requests under way `timeout_s`, then let go of the targets."""
+        """Ignore further frames, wait up to `timeout_s` seconds for requests in flight, then close the targets."""
         self._closed = True
-        self._scheduler.clear()
-        self._turn()
+        self._scheduler.drop_waiting()
+        self._run_commands()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -246,13 +170,14 @@ class Dispatcher:
             self._requests.clear()
             self._idle.set()
         self._alarm.cancel()
-        if self._watches is not None:
-            self._watches.cancel()
+        if self._ticks is not None:
+            self._ticks.cancel()
         await self._tasks.close()
         for target in self._targets:
             await target.close()
 
-    def _undecodable(self, frame: Frame, reason: str) -> None:
+    def _on_undecodable(self, frame: Frame, reason: str) -> None:
+        """Count a frame without a picture, and report it once for each stream, so that its publisher learns of it."""
         self._metrics.count(metric_names.FRAMES_UNDECODABLE)
         if frame.declared_opaque or frame.stream_id in self._bad_streams:
             return
@@ -261,22 +186,24 @@ class Dispatcher:
             if len(self._bad_streams) > MAX_BAD_STREAMS:
                 del self._bad_streams[next(iter(self._bad_streams))]
 
-    def _watch(self) -> None:
+    def _tick(self) -> None:
+        """Notice a standstill, and report coverage every `COVERAGE_EVERY_S`."""
         now = self._loop.time()
-        self._standstill.look(now)
-        if now - self._covered_at >= COVERAGE_EVERY_S:
-            self._covered_at = now
-            self._covered = Covered.of(self._scheduler.coverage(now), MAX_COVERAGE_ROWS)
-            rows = [(stream, round(share, 4)) for stream, share in self._covered.worst]
-            if rows or self._told_rows:
+        self._standstill.on_tick(now)
+        if now - self._reported_at >= COVERAGE_EVERY_S:
+            self._reported_at = now
+            self._summary = CoverageSummary.of(self._scheduler.coverage(now), MAX_COVERAGE_ROWS)
+            rows = [(stream, round(share, 4)) for stream, share in self._summary.worst]
+            if rows or self._reported_rows:
                 self._report(CoverageReport(rows=rows))
-            self._told_rows = len(rows)
-            self._watch_refusals(now)
+            self._reported_rows = len(rows)
+            self._check_refusals(now)
 
-    def _watch_refusals(self, now: float) -> None:
+    def _check_refusals(self, now: float) -> None:
+        """Log when all streams are backed off: the service then expects other frames than it gets."""
         self._backed_off = self._scheduler.backed_off(now)
         refused = len(self._backed_off)
-        if refused and refused == self._covered.streams and now - self._refused_all_at >= TOLD_EVERY_S:
+        if refused and refused == self._summary.streams and now - self._refused_all_at >= LOG_EVERY_S:
             self._refused_all_at = now
             service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
@@ -284,20 +211,21 @@ class Dispatcher:
                 service=service, streams=refused,
             )  # fmt: skip
 
-    def _came_by_itself(self, values: list[object]) -> None:
-        """What a target heard that belongs to no frame under way."""
+    def _on_other_alerts(self, values: list[object]) -> None:
+        """Handle alerts that belong to no frame under way, and unusable messages among them."""
         for fault in values:
             if isinstance(fault, UnusableMessage):
                 self._count_unusable(fault)
-        said = [value for value in values if not isinstance(value, UnusableMessage)]
-        if said:
-            self._said(said, None)
+        alerts = [value for value in values if not isinstance(value, UnusableMessage)]
+        if alerts:
+            self._on_alerts(alerts, None)
 
     def _count_unusable(self, reason: str) -> None:
+        """Count an unusable result, and log its beginning at most every `LOG_EVERY_S`."""
         self._metrics.count(metric_names.ML_RESULTS_UNUSABLE)
         self._unusable += 1
         now = self._loop.time()
-        if now - self._unusable_at >= TOLD_EVERY_S:
+        if now - self._unusable_at >= LOG_EVERY_S:
             self._unusable_at = now
             service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
@@ -306,15 +234,16 @@ class Dispatcher:
             )  # fmt: skip
             self._unusable = 0
 
-    def _turn(self) -> None:
+    def _run_commands(self) -> None:
+        """Carry out what the scheduler wants done now, and set the alarm for the next time."""
         for command in self._scheduler.due(self._loop.time()):
             match command:
                 case SendFrame():
                     self._start(command)
-                case GiveUp(ticket, stream, blame):
-                    under_way = self._requests.pop(ticket, None)
-                    if under_way is not None:
-                        task, endpoint = under_way
+                case CancelRequest(ticket, stream, blame):
+                    in_flight = self._requests.pop(ticket, None)
+                    if in_flight is not None:
+                        task, endpoint = in_flight
                         task.cancel()
                         self._count_failure(endpoint, stream, "no answer before the deadline", blame, timeout=True)
         in_use = self._scheduler.endpoints.in_use
@@ -323,53 +252,52 @@ class Dispatcher:
             _log.warning("frames go to another ML endpoint", service=self._targets[in_use].public_url, endpoint=in_use)
         if not self._requests:
             self._idle.set()
-        self._set_timer()
+        self._alarm.set(self._scheduler.next_at())
 
     def _start(self, command: SendFrame[Frame]) -> None:
+        """Start the request of a command in a task of its own."""
         self._metrics.count(metric_names.ML_REQUESTS)
         if command.endpoint:
             self._metrics.count(metric_names.ML_FALLBACK_REQUESTS)
-        if not command.copy and self._sent is not None:
-            self._sent(command.frame)
+        if not command.copy and self._on_sent is not None:
+            self._on_sent(command.frame)
         self._idle.clear()
-        task = self._tasks.start(self._ask(command), f"ml request {command.ticket}")
+        task = self._tasks.start(self._request(command), f"ml request {command.ticket}")
         self._requests[command.ticket] = task, command.endpoint
 
-    def _set_timer(self) -> None:
-        self._alarm.set(self._scheduler.next_at())
-
-    async def _ask(self, command: SendFrame[Frame]) -> None:
-        started = time.perf_counter()  # the loop's own clock counts milliseconds
+    async def _request(self, command: SendFrame[Frame]) -> None:
+        """Send a frame, and pass the result on."""
+        started = time.perf_counter()  # the loop's clock has a resolution of milliseconds
         try:
-            values = await self._targets[command.endpoint].analyse(command.frame, isolated=command.apart)
+            values = await self._targets[command.endpoint].analyse(command.frame, isolated=command.isolated)
         except AlertFault as fault:
-            if self._answered(command, started):
-                self._refused(str(fault))
+            if self._on_result(command, started):
+                self._on_refused(str(fault))
         except TargetFailure as failure:
-            self._failed(command, failure)
+            self._on_failure(command, failure)
         except Exception as exc:
-            self._failed(command, TargetFailure(f"unexpected {type(exc).__name__}: {exc}", blame=Blame.UNSURE))
+            self._on_failure(command, TargetFailure(f"unexpected {type(exc).__name__}: {exc}", blame=Blame.UNSURE))
         else:
             age_s = self._loop.time() - command.came_at
-            if self._answered(command, started):
+            if self._on_result(command, started):
                 if age_s > self._max_age_s:
                     self._metrics.count(metric_names.ML_RESULTS_STALE)
                 if values:
-                    self._said(values, command.frame, age_ms=max(0, round(age_s * 1000)))
-        self._turn()
+                    self._on_alerts(values, command.frame, age_ms=max(0, round(age_s * 1000)))
+        self._run_commands()
 
-    def _answered(self, command: SendFrame[Frame], started: float) -> bool:
-        """The endpoint answered; whether the answer counts."""
+    def _on_result(self, command: SendFrame[Frame], started: float) -> bool:
+        """Record a result. Returns whether it counts."""
         now = self._loop.time()
-        answered = self._scheduler.answered(command.ticket, now)
-        if answered is Answered.LATE:
+        outcome = self._scheduler.on_result(command.ticket, now)
+        if outcome is ResultOutcome.LATE:
             return False
         self._requests.pop(command.ticket, None)
-        lasted = self._outages[command.endpoint].answered(now)
+        lasted = self._outages[command.endpoint].on_result(now)
         if lasted is not None:
             service = self._targets[command.endpoint].public_url
             _log.info("the ML service answers again", service=service, after_s=round(lasted, 1))
-        if answered is Answered.COPY:
+        if outcome is ResultOutcome.COPY:
             return False
         latency = time.perf_counter() - started
         self._latencies.add(latency, now)
@@ -380,8 +308,9 @@ class Dispatcher:
         )
         return True
 
-    def _failed(self, command: SendFrame[Frame], failure: TargetFailure) -> None:
-        blame = self._scheduler.failed(command.ticket, self._loop.time(), failure.retry_after_s, failure.blame)
+    def _on_failure(self, command: SendFrame[Frame], failure: TargetFailure) -> None:
+        """Record a failed request, unless it was cancelled before."""
+        blame = self._scheduler.on_failure(command.ticket, self._loop.time(), failure.retry_after_s, failure.blame)
         if blame is None:
             return
         self._requests.pop(command.ticket, None)
@@ -396,23 +325,23 @@ class Dispatcher:
     def _count_failure(
         self, endpoint: int, stream: str, reason: str, blame: Blame, *, timeout: bool, unusable: bool = False
     ) -> None:
-        """Count a failed request, and tell it: of a stream by its name, of the service once an outage."""
+        """Count a failed request, and log it: a refused stream by its name, an outage of the service once."""
         now = self._loop.time()
         service = self._targets[endpoint].public_url
         reason = self._scrub(reason)[:200]
         if timeout:
             self._metrics.count(metric_names.ML_TIMEOUTS)
         if blame is Blame.FRAME:
-            refused = self._telling.refused(stream, now)
+            refused = self._refusal_log.on_refusal(stream, now)
             if refused is not None:
                 _log.warning(
                     "the ML service refuses the frames of a stream, which is shown less often",
                     stream=stream, service=service, reason=reason, refused=refused,
-                    streams_not_named=self._telling.unnamed or None,
+                    streams_not_named=self._refusal_log.unnamed or None,
                 )  # fmt: skip
-                self._telling.unnamed = 0
+                self._refusal_log.unnamed = 0
             return
         if not unusable:
             self._metrics.count(metric_names.ML_FAILURES)
-        if blame is Blame.SERVICE and self._outages[endpoint].failed(now, reason):
+        if blame is Blame.SERVICE and self._outages[endpoint].on_failure(now, reason):
             _log.warning("the ML service fails, video goes on", service=service, reason=reason)

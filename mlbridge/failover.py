@@ -1,7 +1,7 @@
-"""Which endpoint of the ML service gets the next frame: the first, or the one to fall back on. Pure; `now` in seconds.
+"""Chooses the endpoint for the next frame: ``ML_SERVICE_URL`` or ``ML_FALLBACK_URL``. Pure; times in seconds.
 
-Each endpoint has its own breaker and limiter. The first whose breaker is closed gets all; an endpoint in front of it
-gets a probe whenever its breaker allows one. One that is merely busy is waited for: the next is for outages.
+Each endpoint has its own breaker and limit. The first one with a closed breaker gets all frames; endpoints before it
+get a probe whenever their breaker allows one. A busy endpoint is waited for: the fallback is for outages.
 """
 
 from __future__ import annotations
@@ -14,28 +14,33 @@ from typing import Final
 from watchout.mlbridge.breaker import Breaker, BreakerState
 from watchout.mlbridge.concurrency_limit import ConcurrencyLimit
 
-#: While an endpoint has answered nothing at all, one more request than its limit may be under way after each such time:
-#: the frames that it does not answer may be those of some streams only, seconds.
+#: Until the first result of an endpoint, one more request than its limit may be in flight after each such time, in
+#: seconds: perhaps only the frames of some streams get no result.
 FIRST_ANSWER_STEP_S: Final = 0.25
 
 
-class Endpoint:
-    """One endpoint: what is under way there, and what is known of its health."""
+class ServiceEndpoint:
+    """One endpoint of the ML service: its requests in flight, its breaker and its limit.
+
+    Args:
+        bound: most requests in flight (``ML_IN_FLIGHT``).
+        chance: returns a random number from 0 up to 1, for the breaker's pauses.
+    """
 
     def __init__(self, bound: int, *, chance: Callable[[], float]) -> None:
         self.breaker = Breaker(chance=chance)
         self.limiter = ConcurrencyLimit(bound)
         self.in_flight = 0
         self._first_sent_at: float | None = None  # of those under way and those that ended beside them
-        self._has_answered = False
+        self._has_results = False
 
     def has_room(self, now: float, aside: int = 0) -> bool:
-        """Whether one more request may be under way here; `aside` of those that are do not count against the limit."""
+        """Return whether one more request may be sent; `aside` requests in flight do not count against the limit."""
         steps = self._steps(now) or 0
         return self.in_flight < self.limiter.bound and self.in_flight - aside < self.limiter.limit + steps
 
     def room_at(self, now: float, aside: int = 0) -> float | None:
-        """When there is room, minus infinity: now; None: not before a request ends."""
+        """Return when there is room, minus infinity for now; None: not before a request ends."""
         if self.has_room(now, aside):
             return -math.inf
         if self._steps(now) is None or self.in_flight >= self.limiter.bound:
@@ -44,31 +49,35 @@ class Endpoint:
         missing = self.in_flight - aside + 1 - self.limiter.limit
         return self._first_sent_at + missing * FIRST_ANSWER_STEP_S
 
-    def began(self, now: float) -> None:
-        """A request goes out."""
+    def on_sent(self, now: float) -> None:
+        """Record that a request is sent."""
         self.in_flight += 1
         if self._first_sent_at is None:
             self._first_sent_at = now
 
-    def ended(self, *, answered: bool) -> None:
-        """A request ended, with an answer or without."""
+    def on_end(self, *, has_result: bool) -> None:
+        """Record that a request ended."""
         self.in_flight -= 1
         if not self.in_flight:
             self._first_sent_at = None
-        self._has_answered = self._has_answered or answered
+        self._has_results = self._has_results or has_result
 
     def _steps(self, now: float) -> int | None:
-        if self._has_answered or self._first_sent_at is None or self.breaker.state is not BreakerState.CLOSED:
+        if self._has_results or self._first_sent_at is None or self.breaker.state is not BreakerState.CLOSED:
             return None
-        # Rounded up a little, so that there is room at the very time that `room_at` tells.
+        # Rounded up a little, so that there is room at the very time that `room_at` returns.
         return int((now - self._first_sent_at) / FIRST_ANSWER_STEP_S + 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A request at an endpoint, one of `in_flight` there, those aside left out.
+    """Permission to send one request to an endpoint. Returned by `Failover.begin`, given back when the request ends.
 
-    The end of a `probe` says whether the endpoint is back.
+    Attributes:
+        endpoint: number of the endpoint.
+        sent_at: when the request is sent, in seconds.
+        in_flight: requests in flight there, this one included, without those that do not count.
+        probe: whether the request tests an endpoint whose breaker is open.
     """
 
     endpoint: int
@@ -78,27 +87,37 @@ class Turn:
 
 
 class Failover:
-    """All endpoints, in the order in which they are preferred."""
+    """All endpoints, in the order in which they are preferred. Owned by the scheduler.
+
+    Args:
+        number: number of endpoints.
+        bound: most requests in flight at each.
+        chance: returns a random number from 0 up to 1.
+    """
 
     def __init__(self, number: int, bound: int, *, chance: Callable[[], float]) -> None:
-        self.each: Sequence[Endpoint] = tuple(Endpoint(bound, chance=chance) for _ in range(number))
+        self.each: Sequence[ServiceEndpoint] = tuple(ServiceEndpoint(bound, chance=chance) for _ in range(number))
 
     @property
     def away(self) -> bool:
-        """Whether no breaker is closed: frames are let go for the service's sake."""
+        """Whether no breaker is closed: frames are dropped because the service is away."""
         return self._serving() is None
 
     @property
     def in_use(self) -> int:
-        """The endpoint that gets the frames; the first when all are away."""
+        """Number of the endpoint that gets the frames; 0 when all are away."""
         return self._serving() or 0
 
     def begin(self, now: float, aside: int = 0) -> list[Turn]:
-        """Take the turns of one frame; none: no endpoint may get a frame now.
+        """Take the turns of one frame.
 
-        The last turn is the frame's own. Those before it are probes of endpoints that are preferred but away: they get
-        a copy, so that a probe costs no look while another endpoint serves. `aside`: requests at the endpoint in use
-        that do not count against its limit.
+        Args:
+            now: the current time.
+            aside: requests in flight at the endpoint in use that do not count against its limit.
+
+        Returns:
+            The turns; empty: no endpoint may get a frame now. The last turn is the frame's own. Those before it are
+            probes of endpoints that are preferred but away. They get copies, so that a probe costs no frame.
         """
         serving = self._serving()
         if serving is None:
@@ -112,7 +131,7 @@ class Failover:
         return [*probes, self._take(serving, now, aside)]
 
     def opens_at(self, now: float, aside: int = 0) -> float | None:
-        """When `begin` may give a turn, minus infinity for now; None: only after an answer or a failure."""
+        """Return when `begin` may return turns, minus infinity for now; None: only after a request ends."""
         serving = self._serving()
         if serving is not None:
             return self.each[serving].room_at(now, aside)
@@ -123,35 +142,36 @@ class Failover:
         ]
         return min(times, default=None)
 
-    def answered(self, turn: Turn, now: float, *, may_measure: bool = True) -> None:
-        """The request of this turn was answered in time; `may_measure`: see `ConcurrencyLimit.answered`."""
+    def on_result(self, turn: Turn, now: float, *, may_measure: bool = True) -> None:
+        """Handle a result before the deadline; `may_measure`: see `ConcurrencyLimit.on_result`."""
         endpoint = self.each[turn.endpoint]
-        endpoint.ended(answered=True)
-        endpoint.limiter.answered(turn.sent_at, turn.in_flight, now, may_measure=may_measure)
-        endpoint.breaker.answered(now, probe=turn.probe)
+        endpoint.on_end(has_result=True)
+        endpoint.limiter.on_result(turn.sent_at, turn.in_flight, now, may_measure=may_measure)
+        endpoint.breaker.on_result(now, probe=turn.probe)
 
-    def answered_apart(self, turn: Turn, now: float) -> None:
-        """It was answered, over a connection of its own: what that took tells nothing of the others."""
+    def on_isolated_result(self, turn: Turn, now: float) -> None:
+        """Handle a result over a connection of its own, whose latency does not apply to other requests."""
         endpoint = self.each[turn.endpoint]
-        endpoint.ended(answered=True)
-        endpoint.breaker.answered(now, probe=turn.probe)
+        endpoint.on_end(has_result=True)
+        endpoint.breaker.on_result(now, probe=turn.probe)
 
-    def failed(self, turn: Turn, now: float, retry_after_s: float | None = None) -> None:
-        """It failed, or its deadline is past."""
+    def on_failure(self, turn: Turn, now: float, retry_after_s: float | None = None) -> None:
+        """Handle a failure or timeout that is attributed to the service."""
         endpoint = self.each[turn.endpoint]
-        endpoint.ended(answered=False)
-        endpoint.limiter.failed(turn.sent_at, now)
-        endpoint.breaker.failed(turn.sent_at, now, probe=turn.probe, retry_after_s=retry_after_s)
+        endpoint.on_end(has_result=False)
+        endpoint.limiter.on_failure(turn.sent_at, now)
+        endpoint.breaker.on_failure(turn.sent_at, now, probe=turn.probe, retry_after_s=retry_after_s)
 
-    def refused(self, turn: Turn, now: float) -> None:
-        """It failed for what its frame is, or because of another frame: the endpoint is there, and no slower for it.
+    def on_refusal(self, turn: Turn, now: float) -> None:
+        """Handle a failure that is attributed to the frame, or to another frame.
 
-        Its latency tells nothing, as a refusal may take less than a look. As a probe it shows that somebody answers.
+        Its latency is not used, since a refusal may take less time than an analysis. A refused probe shows that the
+        endpoint responds.
         """
         endpoint = self.each[turn.endpoint]
-        endpoint.ended(answered=False)
+        endpoint.on_end(has_result=False)
         if turn.probe:
-            endpoint.breaker.answered(now, probe=True)
+            endpoint.breaker.on_result(now, probe=True)
 
     def _serving(self) -> int | None:
         for number, endpoint in enumerate(self.each):
@@ -160,14 +180,14 @@ class Failover:
         return None
 
     def _may_probe(self, number: int, now: float) -> bool:
-        """Whether a probe may go there.
+        """Return whether a probe may be sent to this endpoint.
 
-        Requests sent before the breaker opened may still be under way; a probe needs room beside them like any other
-        request. They end by their deadline at the latest.
+        Requests that were sent before the breaker opened may still be in flight. A probe needs room beside them like
+        any other request; they end at their deadline at the latest.
         """
         return self.each[number].breaker.allows(now) and self.each[number].has_room(now)
 
     def _take(self, number: int, now: float, aside: int = 0) -> Turn:
         endpoint = self.each[number]
-        endpoint.began(now)
-        return Turn(number, now, endpoint.in_flight - aside, endpoint.breaker.sent())
+        endpoint.on_sent(now)
+        return Turn(number, now, endpoint.in_flight - aside, endpoint.breaker.on_sent())

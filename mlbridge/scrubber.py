@@ -1,4 +1,4 @@
-"""Takes secrets out of texts that come from an ML service, which may echo what it was sent."""
+"""Removes secrets from texts that an ML service sends, since a service may echo what it received. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from watchout.common.settings import Settings
 
 #: What stands in place of a secret.
 REMOVED: Final = "***"
-#: A text may be cut in the middle of a secret: so many of its first characters, and of its last, are enough.
+#: A text may be cut within a secret: this many of its first or last characters identify it.
 ENOUGH: Final = 8
-#: Shorter parts are no secret, and would make other words unreadable.
+#: Parts shorter than this are not removed: they are no secrets, and would occur in other words.
 SHORTEST: Final = 4
 
 
 def scrubber_of(settings: Settings) -> Callable[[str], str]:
-    """A function that replaces what may be a secret of ``ML_HEADERS``, ``ML_SERVICE_URL`` or ``ML_FALLBACK_URL``."""
+    """Return a function that replaces the secrets in ``ML_HEADERS``, ``ML_SERVICE_URL`` and ``ML_FALLBACK_URL``."""
     found: set[str] = set()
     for _, value in settings.ml_headers:
         found |= _of_header(value)
@@ -42,12 +42,12 @@ def scrubber_of(settings: Settings) -> Callable[[str], str]:
 
 
 def _of_header(value: str) -> set[str]:
-    """The value, and behind a scheme such as ``Bearer`` the credentials alone."""
+    """Return the value of a header, and the credentials behind a scheme such as ``Bearer``."""
     return {value, value.rpartition(" ")[2]}
 
 
 def _of_url(url: str) -> set[str]:
-    """User, password and values of the query, as they are written and as they are meant."""
+    """Return user, password and values of the query, as written and decoded."""
     parts = urlsplit(url)
     credentials = parts.netloc.rpartition("@")[0]
     written = {credentials, *credentials.split(":", 1), *_values(parts.query)}

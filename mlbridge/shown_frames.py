@@ -1,8 +1,7 @@
-"""The frames that were lately shown to the ML service, so that an alert's very frame can be had.
+"""Keeps the frames that were sent to the ML service lately, so that the picture of an alert's frame is available. Pure.
 
-Pure; the clock is given.
-Bounded in bytes, per stream and in all, and in age. `keep` takes a frame out of the turnover: the frames of alerts are
-not pushed out by those that nobody spoke of.
+Bounded in bytes, for each stream and in total, and in age. The frames of alerts are kept apart from all others, so that
+frames without alerts do not replace them.
 """
 
 from __future__ import annotations
@@ -13,12 +12,18 @@ from typing import Final
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.media.held_frames import HeldFrames
 
-#: Frames of alerts may hold this part of the bytes, the rest is for the turnover.
+#: Share of the bytes for frames of alerts; the rest is for all frames.
 KEPT_SHARE: Final = 0.5
 
 
 class ShownFrames:
-    """The ring of one bridge. With `max_bytes` 0 nothing is held. `clock` gives seconds, monotonic."""
+    """The frames of one bridge that were sent lately. The dispatcher adds them, `AlertSender` looks them up.
+
+    Args:
+        max_bytes: most bytes of pictures (``ML_RING_BYTES``); 0: none is kept.
+        max_age_s: age after which a frame without an alert is dropped, in seconds.
+        clock: returns a monotonic time in seconds.
+    """
 
     def __init__(self, *, max_bytes: int, max_age_s: float, clock: Callable[[], float]) -> None:
         kept = int(max_bytes * KEPT_SHARE)
@@ -31,21 +36,21 @@ class ShownFrames:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are held: at most `max_bytes`, or one frame for the turnover and one for alerts."""
+        """Bytes of the frames that are kept: at most `max_bytes`, or one frame of each kind."""
         return self._turnover.bytes + self._kept.bytes
 
-    def sent(self, frame: Frame) -> None:
-        """A frame goes to the ML service. One that holds no picture is passed over."""
+    def add(self, frame: Frame) -> None:
+        """Keep a frame that is sent to the ML service, if it holds a picture."""
         try:
             picture, codec = frame.picture, frame.codec
         except FrameFault:
             return
-        # The picture alone: what the camera wrote around it, and other forms of it, are not held for this.
+        # The picture alone: the camera's message around it, and other encodings, are not kept.
         lean = Frame(frame.stream_id, frame.frame_id, frame.timestamp, term=frame.term, picture=picture, codec=codec)
         self._turnover.put(frame.stream_id, (frame.term, frame.frame_id), lean, len(picture), self._clock())
 
     def find(self, stream: str, frame_id: int, term: int | None = None) -> Frame | None:
-        """A frame that was sent and is still held; without a `term` the newest of that id."""
+        """Return a frame that is still kept, None otherwise; without a `term` the newest with that id."""
         self._turnover.prune(self._clock())
         for shelf in (self._turnover, self._kept):
             number = shelf.newest(stream, frame_id) if term is None else (term, frame_id)
@@ -55,6 +60,6 @@ class ShownFrames:
         return None
 
     def keep(self, frame: Frame) -> None:
-        """Hold this frame, which `find` gave, as long as there is room for the frames of alerts."""
+        """Keep a frame that `find` returned as the frame of an alert."""
         number = frame.term, frame.frame_id
         self._kept.put(frame.stream_id, number, frame, len(frame.picture), self._clock())

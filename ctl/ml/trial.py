@@ -253,8 +253,8 @@ async def play_paced(
             shadow.show(frame, first.places[frame.frame_id])
 
     feed = Dispatcher(
-        [first], scheduler, metrics=Metrics(), said=_passed_on, refused=_passed_over, report=_reported,
-        max_age_s=settings.ml_max_age_s, sent=sent,
+        [first], scheduler, metrics=Metrics(), on_alerts=_passed_on, on_refused=_passed_over, report=_reported,
+        max_age_s=settings.ml_max_age_s, on_sent=sent,
     )  # fmt: skip
     loop = asyncio.get_running_loop()
     pump = Pump(source.pictures)
@@ -276,7 +276,7 @@ async def play_paced(
             if len(first.places) > MAX_REMEMBERED:
                 del first.places[next(iter(first.places))]
             if turn_of(at_s) > turn:
-                feed.frame_came(Frame(stream, number, now_ms(), picture=picture).to_bus())
+                feed.on_frame(Frame(stream, number, now_ms(), picture=picture).to_bus())
             progress(number, at_s)
         # The last frame has its turn before the feed takes no more.
         await asyncio.sleep(max(linger_s, min(1 / (fps * speed), settings.ml_max_age_s)))

@@ -20,7 +20,7 @@ from watchout.common.metric_names import DECLARED
 from watchout.common.settings import Settings
 from watchout.mlbridge.app import Bridge
 from watchout.mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
-from watchout.mlbridge.dispatcher import SETTLE_S, WATCH_EVERY_S, Standstill
+from watchout.mlbridge.standstill import SETTLE_S, TICK_EVERY_S, Standstill
 
 PICTURE = b"\xff\xd8\xff picture"
 PATIENCE_S = 20.0
@@ -79,7 +79,7 @@ def bridge(home: Path, router: FakeRouter) -> Start:
 
 def metric(process: Bridge, name: str) -> float:
     assert name in DECLARED
-    return process._read_figures().get(name, 0)
+    return process._read_metrics().get(name, 0)
 
 
 class Cameras:
@@ -237,10 +237,10 @@ async def test_coverage_and_latency_are_told_as_they_are(router: FakeRouter, stu
         assert metric(process, "ml_coverage_mean") >= metric(process, "ml_coverage_min") > 0.5
         assert 0.05 <= metric(process, "ml_latency_p50_seconds") <= metric(process, "ml_latency_p99_seconds")
         assert 1 <= metric(process, "ml_in_flight_limit") <= 16
-        counts = process._feed._scheduler.counts if process._feed else None
+        counts = process._dispatcher._scheduler.counts if process._dispatcher else None
         assert counts is not None
         assert counts.offered == counts.sent + counts.not_sent + metric(process, "ml_frames_waiting")
-        assert set(process._read_figures()) <= set(DECLARED)
+        assert set(process._read_metrics()) <= set(DECLARED)
 
 
 async def test_a_stream_that_is_never_answered_is_told_as_not_covered(
@@ -256,7 +256,7 @@ async def test_a_stream_that_is_never_answered_is_told_as_not_covered(
 def test_while_the_process_runs_a_frame_came_when_it_is_read() -> None:
     standstill = Standstill(0.0)
     for step in range(100):
-        now = step * WATCH_EVERY_S
+        now = step * TICK_EVERY_S
         standstill.look(now)
         assert standstill.came_at(now + 0.1) == now + 0.1
 
@@ -273,4 +273,4 @@ def test_after_a_standstill_frames_are_dated_from_its_begin_until_all_are_read()
 def test_a_loop_that_is_a_little_late_did_not_stand_still() -> None:
     standstill = Standstill(0.0)
     standstill.look(10.0)
-    assert standstill.came_at(10.0 + 1.9 * WATCH_EVERY_S) == 10.0 + 1.9 * WATCH_EVERY_S
+    assert standstill.came_at(10.0 + 1.9 * TICK_EVERY_S) == 10.0 + 1.9 * TICK_EVERY_S

@@ -70,7 +70,7 @@ class Run:
             max_fps=FPS, max_age_s=1.0, timeout_s=self.settings.ml_timeout_s, max_streams=100,
         )  # fmt: skip
         self.feed = Dispatcher(
-            [target], self.scheduler, metrics=self.metrics, said=_passed_on, refused=_passed_over,
+            [target], self.scheduler, metrics=self.metrics, on_alerts=_passed_on, on_refused=_passed_over,
             report=_reported, max_age_s=1.0,
         )  # fmt: skip
 
@@ -83,7 +83,7 @@ class Run:
                 at = began + (number + place / len(streams)) / FPS
                 await asyncio.sleep(max(0.0, at - loop.time()))
                 picture = self._bad if stream in BAD else SMALL
-                self.feed.frame_came(Frame(stream, first_number + number, 1, term=1, picture=picture).to_bus())
+                self.feed.on_frame(Frame(stream, first_number + number, 1, term=1, picture=picture).to_bus())
 
 
 def _passed_on(values: list[object], frame: Frame | None, *, age_ms: int | None = None) -> None:
@@ -294,7 +294,7 @@ async def rates(kind: Kind, *, bad: bytes = SMALL, **settings: Any) -> tuple[flo
                 before = looked.copy()
                 await run.film(streams, MEASURE_S, first_number=1000)
             finally:
-                run.feed.tell_figures()
+                run.feed.update_metrics()
                 await run.feed.close(0)
             assert not any(looked[stream] for stream in BAD)
             found.append(min(looked[stream] - before[stream] for stream in GOOD) / MEASURE_S)

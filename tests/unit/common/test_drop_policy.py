@@ -31,8 +31,9 @@ from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub, StreamState
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.identity import Identity
+from watchout.mlbridge.commands import OfferOutcome, SendFrame
 from watchout.mlbridge.failover import Failover
-from watchout.mlbridge.scheduler import Offered, Scheduler, SendFrame
+from watchout.mlbridge.scheduler import Scheduler
 
 ANN = Identity("ann", "1", 0.0)
 #: What happens in turn: a key frame, a delta frame, a frame that another place dropped, the receiver is ready, or full.
@@ -276,10 +277,10 @@ def test_the_scheduler(events: list[str]) -> None:
         now += 1.0
         if came is not None:
             offered = scheduler.offer("door", (1, came.frame_id), came, 20, now, kind=came.kind)
-            assert (offered is Offered.DEPENDENT) is not came.is_key
+            assert (offered is OfferOutcome.DEPENDENT) is not came.is_key
             newest_key = came.frame_id if came.is_key else newest_key
         elif event == "ready" and tickets:
-            scheduler.answered(tickets.pop(), now)
+            scheduler.on_result(tickets.pop(), now)
         for command in scheduler.due(now):
             assert isinstance(command, SendFrame)
             assert command.frame.frame_id == newest_key

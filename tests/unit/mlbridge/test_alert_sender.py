@@ -21,7 +21,7 @@ from watchout.common.bus.transport_choice import local_member
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.mlbridge.alert_sender import AlertSender
-from watchout.mlbridge.app import _nothing_held
+from watchout.mlbridge.app import _no_snapshot
 from watchout.mlbridge.shown_frames import ShownFrames
 
 FRAME = Frame("s", 1, 1, picture=b"x")
@@ -45,16 +45,16 @@ class Bench:
         self.ring = ShownFrames(max_bytes=1 << 20, max_age_s=30, clock=time.monotonic)
         self.link = BusClient(
             Hello(kind="mlbridge", name="test", pid=1), open_transport=local_member(home, 1 << 20), request_timeout_s=1,
-            snapshot=_nothing_held, metrics=dict, on_message=lambda _: None, on_frame=lambda _: None,
-            on_joined=lambda _: self.outbox.joined(), on_lost=lambda: self.outbox.lost(),
+            snapshot=_no_snapshot, metrics=dict, on_message=lambda _: None, on_frame=lambda _: None,
+            on_joined=lambda _: self.outbox.on_joined(), on_lost=lambda: self.outbox.on_lost(),
         )  # fmt: skip
-        self.outbox = AlertSender(self.link, metrics=self.metrics, ring=self.ring, **options)
+        self.outbox = AlertSender(self.link, metrics=self.metrics, frames=self.ring, **options)
 
     def says(self, number: int, *messages: str, age_ms: int | None = None, **fields: Any) -> None:
         """The service saw a frame, and says something of it."""
         shown = frame(number)
-        self.ring.sent(shown)
-        self.outbox.said([ALERT | {"message": each} | fields for each in messages], shown, age_ms=age_ms)
+        self.ring.add(shown)
+        self.outbox.on_alerts([ALERT | {"message": each} | fields for each in messages], shown, age_ms=age_ms)
 
 
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Bench]]
@@ -114,7 +114,7 @@ async def test_the_very_frame_goes_before_its_alerts_and_once(router: FakeRouter
     async with bench() as found:
         found.says(7, "one", "two")
         for number in range(8, 100):
-            found.ring.sent(frame(number))
+            found.ring.add(frame(number))
         await until(lambda: len(router.told.alerts) == 2)
         await until(lambda: router.told.frames)
         (data,) = router.told.frames
@@ -129,10 +129,10 @@ async def test_an_alert_that_names_its_frame_itself_gets_that_one_and_of_a_forei
 ) -> None:
     async with bench() as found:
         for number in (1, 2):
-            found.ring.sent(frame(number))
-        found.outbox.said([{**ALERT, "streamId": "s", "frameId": 1}], None)
-        found.outbox.said([{**ALERT, "streamId": "s", "frameId": 99}], None)
-        found.outbox.said([{**ALERT, "streamId": "another", "frameId": 1}], frame(2))
+            found.ring.add(frame(number))
+        found.outbox.on_alerts([{**ALERT, "streamId": "s", "frameId": 1}], None)
+        found.outbox.on_alerts([{**ALERT, "streamId": "s", "frameId": 99}], None)
+        found.outbox.on_alerts([{**ALERT, "streamId": "another", "frameId": 1}], frame(2))
         await until(lambda: len(router.told.alerts) == 3)
         assert [raised.term for raised in router.told.raised] == [9, 0, 0]
         await until(lambda: router.told.frames)
@@ -166,8 +166,8 @@ async def test_a_router_of_the_same_epoch_is_told_nothing_again(router: FakeRout
     async with bench() as found:
         found.says(1, "1")
         await until(lambda: router.told.alerts)
-        found.outbox.lost()
-        found.outbox.joined()
+        found.outbox.on_lost()
+        found.outbox.on_joined()
         found.says(2, "2")
         await until(lambda: len(router.told.alerts) == 2)
         assert messages(router) == ["1", "2"]
@@ -180,7 +180,7 @@ async def test_the_outbox_closes_whatever_step_of_a_send_it_is_at(home: Path) ->
         Hello(kind="mlbridge", name="test", pid=1),
         open_transport=local_member(home, 1 << 20),
         request_timeout_s=1,
-        snapshot=_nothing_held,
+        snapshot=_no_snapshot,
         metrics=dict,
         on_message=lambda _: None,
     )
@@ -188,7 +188,7 @@ async def test_the_outbox_closes_whatever_step_of_a_send_it_is_at(home: Path) ->
     for turns in range(20):
         outbox = AlertSender(link, metrics=Metrics())
         for _ in range(20):
-            outbox.said([ALERT], FRAME)
+            outbox.on_alerts([ALERT], FRAME)
         for _ in range(turns):
             await asyncio.sleep(0)
         async with asyncio.timeout(2):

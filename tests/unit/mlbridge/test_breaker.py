@@ -28,7 +28,7 @@ def make(chance: float = 0.0) -> Breaker:
 def opened(chance: float = 0.0, at: float = 0.0) -> Breaker:
     breaker = make(chance)
     for _ in range(OPEN_AFTER):
-        breaker.failed(at, at, probe=False)
+        breaker.on_failure(at, at, probe=False)
     assert breaker.state is OPEN
     return breaker
 
@@ -37,16 +37,16 @@ def test_a_closed_breaker_allows_everything() -> None:
     breaker = make()
     for _ in range(100):
         assert breaker.allows(0.0)
-        assert not breaker.sent()
+        assert not breaker.on_sent()
     assert breaker.next_at() is None
 
 
 def test_it_opens_after_failures_in_a_row_and_not_before() -> None:
     breaker = make()
     for _ in range(OPEN_AFTER - 1):
-        breaker.failed(0.0, 0.0, probe=False)
+        breaker.on_failure(0.0, 0.0, probe=False)
         assert breaker.state is CLOSED
-    breaker.failed(0.0, 0.0, probe=False)
+    breaker.on_failure(0.0, 0.0, probe=False)
     assert breaker.state is OPEN
     assert breaker.opened == 1
     assert not breaker.allows(0.0)
@@ -57,15 +57,15 @@ def test_an_answer_between_failures_begins_a_new_row() -> None:
     breaker = make()
     for _ in range(20):
         for _ in range(OPEN_AFTER - 1):
-            breaker.failed(0.0, 0.0, probe=False)
-        breaker.answered(0.0, probe=False)
+            breaker.on_failure(0.0, 0.0, probe=False)
+        breaker.on_result(0.0, probe=False)
     assert breaker.state is CLOSED
 
 
 def test_when_the_pause_is_over_one_probe_goes_and_no_second() -> None:
     breaker = opened()
     assert breaker.allows(FIRST_PAUSE_S)
-    assert breaker.sent()
+    assert breaker.on_sent()
     assert breaker.state is HALF_OPEN
     assert not breaker.allows(1e9)
     assert breaker.next_at() is None
@@ -76,13 +76,13 @@ def test_a_probes_answer_closes_it_and_pauses_begin_small_again() -> None:
     for _ in range(10):
         at = breaker.next_at()
         assert at is not None
-        breaker.sent()
-        breaker.failed(at, at, probe=True)
-    breaker.sent()
-    breaker.answered(100.0, probe=True)
+        breaker.on_sent()
+        breaker.on_failure(at, at, probe=True)
+    breaker.on_sent()
+    breaker.on_result(100.0, probe=True)
     assert breaker.state is CLOSED
     for _ in range(OPEN_AFTER):
-        breaker.failed(200.0, 200.0, probe=False)
+        breaker.on_failure(200.0, 200.0, probe=False)
     assert breaker.next_at() == 200.0 + FIRST_PAUSE_S
     assert breaker.opened == 2
 
@@ -94,8 +94,8 @@ def test_pauses_grow_to_a_bound() -> None:
         assert at is not None
         pauses.append(round(at - now, 6))
         now = at
-        breaker.sent()
-        breaker.failed(now, now, probe=True)
+        breaker.on_sent()
+        breaker.on_failure(now, now, probe=True)
     assert pauses == [0.1, 0.2, 0.4] + [LONGEST_PAUSE_S] * 5
     assert breaker.opened == 1, "a probe that fails opens nothing that was closed"
 
@@ -108,36 +108,36 @@ def test_chance_makes_pauses_shorter_and_never_longer() -> None:
 
 def test_a_request_from_before_proves_the_service_and_closes_it() -> None:
     breaker = opened()
-    breaker.answered(0.01, probe=False)
+    breaker.on_result(0.01, probe=False)
     assert breaker.state is CLOSED
 
 
 def test_while_a_probe_is_under_way_only_the_probe_decides() -> None:
     breaker = opened()
-    breaker.sent()
-    breaker.answered(0.2, probe=False)
+    breaker.on_sent()
+    breaker.on_result(0.2, probe=False)
     assert breaker.state is HALF_OPEN
-    breaker.failed(0.0, 0.2, probe=False)
+    breaker.on_failure(0.0, 0.2, probe=False)
     assert breaker.state is HALF_OPEN
-    breaker.failed(0.1, 0.3, probe=True)
+    breaker.on_failure(0.1, 0.3, probe=True)
     assert breaker.state is OPEN
 
 
 def test_failures_of_an_outage_that_was_judged_do_not_open_it_again() -> None:
     breaker = opened(at=1.0)
-    breaker.sent()
-    breaker.answered(2.0, probe=True)
+    breaker.on_sent()
+    breaker.on_result(2.0, probe=True)
     for _ in range(10):
-        breaker.failed(0.5, 2.1, probe=False)
+        breaker.on_failure(0.5, 2.1, probe=False)
     assert breaker.state is CLOSED
 
 
 def test_one_word_to_come_back_later_opens_it_for_that_time() -> None:
     breaker = make()
-    breaker.failed(0.0, 0.0, probe=False, retry_after_s=7.0)
+    breaker.on_failure(0.0, 0.0, probe=False, retry_after_s=7.0)
     assert breaker.state is OPEN
     assert breaker.next_at() == 7.0
-    breaker.answered(1.0, probe=False)
+    breaker.on_result(1.0, probe=False)
     assert breaker.state is OPEN, "it asked for time, and an older request changes nothing of that"
     assert not breaker.allows(6.9)
     assert breaker.allows(7.0)
@@ -145,21 +145,21 @@ def test_one_word_to_come_back_later_opens_it_for_that_time() -> None:
 
 def test_while_it_is_open_a_later_word_prolongs_it() -> None:
     breaker = opened()
-    breaker.failed(0.0, 0.05, probe=False, retry_after_s=5.0)
+    breaker.on_failure(0.0, 0.05, probe=False, retry_after_s=5.0)
     assert breaker.next_at() == 5.05
 
 
 @pytest.mark.parametrize("asked", [1e9, math.inf])
 def test_what_a_service_asks_for_is_bounded(asked: float) -> None:
     breaker = make()
-    breaker.failed(0.0, 0.0, probe=False, retry_after_s=asked)
+    breaker.on_failure(0.0, 0.0, probe=False, retry_after_s=asked)
     assert breaker.next_at() == MAX_RETRY_AFTER_S
 
 
 @pytest.mark.parametrize("asked", [0.0, -5.0, math.nan, -math.inf])
 def test_what_is_no_time_to_wait_is_passed_over(asked: float) -> None:
     breaker = make()
-    breaker.failed(0.0, 0.0, probe=False, retry_after_s=asked)
+    breaker.on_failure(0.0, 0.0, probe=False, retry_after_s=asked)
     assert breaker.state is CLOSED
 
 
@@ -183,16 +183,16 @@ def test_whatever_happens_there_is_one_probe_and_no_pause_without_end(
         match what:
             case "send" if breaker.allows(now):
                 closed = breaker.state is CLOSED
-                probe = breaker.sent()
+                probe = breaker.on_sent()
                 assert probe is not closed
                 under_way.append((now, probe))
             case "answer" if under_way:
                 _, probe = under_way.pop(int(length * 10) % len(under_way))
-                breaker.answered(now, probe=probe)
+                breaker.on_result(now, probe=probe)
                 assert not probe or breaker.state is CLOSED
             case "fail" if under_way:
                 sent_at, probe = under_way.pop(int(length * 10) % len(under_way))
-                breaker.failed(sent_at, now, probe=probe, retry_after_s=asked)
+                breaker.on_failure(sent_at, now, probe=probe, retry_after_s=asked)
                 assert not probe or breaker.state is OPEN
             case "wait":
                 now += length

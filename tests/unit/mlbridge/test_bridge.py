@@ -23,8 +23,8 @@ from watchout.common.media.frames import Frame
 from watchout.common.metric_names import DECLARED
 from watchout.common.settings import Settings
 from watchout.mlbridge.app import Bridge
-from watchout.mlbridge.dispatcher import Outage
 from watchout.mlbridge.scrubber import scrubber_of
+from watchout.mlbridge.service_outage import ServiceOutage
 
 PICTURE = b"\xff\xd8\xff picture"
 
@@ -82,7 +82,7 @@ def bridge(home: Path, logs: list[EventDict]) -> Start:
 
 
 def metric(process: Bridge, name: str) -> float:
-    return process._read_figures().get(name, 0)
+    return process._read_metrics().get(name, 0)
 
 
 def events(logs: list[EventDict], word: str) -> list[EventDict]:
@@ -140,7 +140,7 @@ async def test_a_frame_comes_to_the_service_and_its_alert_to_the_router(
         assert router.told.metrics["ml_latency_seconds"] > 0
         assert router.told.metrics["ml_in_flight"] == 0
         assert router.told.metrics["frames_from_bus_total"] == 1
-        assert set(process._read_figures()) <= set(DECLARED)
+        assert set(process._read_metrics()) <= set(DECLARED)
 
 
 async def test_the_services_own_id_is_kept(router: FakeRouter, stub: MlStub, bridge: Start) -> None:
@@ -415,11 +415,11 @@ async def test_alerts_past_the_bound_are_dropped_oldest_first_and_counted(
     async with bridge(stub.url) as process:
         await joined(router)
         router.close()
-        outbox = process._outbox
+        outbox = process._alert_sender
         assert outbox is not None
         await until(lambda: process._link is not None and not process._link.live)
         for number in range(1_010):
-            outbox.said([ALERT | {"message": str(number)}], frame("s", 1))
+            outbox.on_alerts([ALERT | {"message": str(number)}], frame("s", 1))
         assert metric(process, "alerts_dropped_total") == 10
         assert metric(process, "router_lost_total") == 1
         router = FakeRouter(home, epoch=2)
@@ -459,11 +459,11 @@ async def test_a_drain_ends_in_time_whatever_hangs(home: Path, stub: MlStub, bri
         await until(lambda: router.told.alerts)
         router.close()
         stub.mode = "hang"
-        assert process._feed is not None
-        assert process._outbox is not None
-        process._feed.frame_came(frame("s", 2).to_bus())
+        assert process._dispatcher is not None
+        assert process._alert_sender is not None
+        process._dispatcher.on_frame(frame("s", 2).to_bus())
         await until(lambda: len(stub.requests) == 2)
-        process._outbox.said([ALERT], frame("s", 2))
+        process._alert_sender.on_alerts([ALERT], frame("s", 2))
         began = time.monotonic()
         await process.drain()
         await process.stop()
@@ -477,28 +477,28 @@ async def test_the_bridge_starts_and_ends_without_a_router_and_without_a_service
 
 
 def test_an_outage_is_told_once_and_so_is_its_end() -> None:
-    outage = Outage()
-    assert outage.answered(0.0) is None
-    assert outage.failed(1.0)
-    assert not any(outage.failed(1.0 + number) for number in range(100))
-    assert outage.answered(200.0) == 199.0
-    assert outage.answered(201.0) is None
+    outage = ServiceOutage()
+    assert outage.on_result(0.0) is None
+    assert outage.on_failure(1.0)
+    assert not any(outage.on_failure(1.0 + number) for number in range(100))
+    assert outage.on_result(200.0) == 199.0
+    assert outage.on_result(201.0) is None
 
 
 def test_a_service_that_fails_now_and_then_does_not_flood_the_log() -> None:
-    outage = Outage()
+    outage = ServiceOutage()
     told = 0
     for second in range(100):
-        told += outage.failed(float(second))
-        outage.answered(second + 0.5)
+        told += outage.on_failure(float(second))
+        outage.on_result(second + 0.5)
     assert told == 10
 
 
 def test_a_second_outage_soon_after_the_first_is_told_when_it_is_sure() -> None:
-    outage = Outage()
-    assert outage.failed(0.0)
-    outage.answered(1.0)
-    assert [outage.failed(2.0), outage.failed(2.1), outage.failed(2.2), outage.failed(2.3)] == [
+    outage = ServiceOutage()
+    assert outage.on_failure(0.0)
+    outage.on_result(1.0)
+    assert [outage.on_failure(2.0), outage.on_failure(2.1), outage.on_failure(2.2), outage.on_failure(2.3)] == [
         False,
         False,
         True,

@@ -21,19 +21,19 @@ def test_it_begins_low_and_within_the_bound() -> None:
 def test_a_failure_halves_it_and_those_sent_before_count_as_one() -> None:
     limiter = ConcurrencyLimit(100)
     for _ in range(4):
-        limiter.failed(0.0, 5.0)
+        limiter.on_failure(0.0, 5.0)
     assert limiter.limit == FIRST_LIMIT // 2
     for number in range(10):
-        limiter.failed(6.0 + number, 6.0 + number)
+        limiter.on_failure(6.0 + number, 6.0 + number)
     assert limiter.limit == 1
 
 
 def test_what_was_sent_before_a_change_moves_nothing() -> None:
     limiter = ConcurrencyLimit(100)
-    limiter.failed(1.0, 5.0)
+    limiter.on_failure(1.0, 5.0)
     before = limiter.limit
     for _ in range(100):
-        limiter.answered(4.0, 2, 6.0)
+        limiter.on_result(4.0, 2, 6.0)
     assert limiter.limit <= before
 
 
@@ -41,23 +41,23 @@ def test_what_is_not_made_use_of_does_not_grow() -> None:
     limiter = ConcurrencyLimit(100)
     now = 0.0
     for _ in range(500):
-        limiter.answered(now, 1, now + 0.05)
+        limiter.on_result(now, 1, now + 0.05)
         now += 0.06
     assert limiter.limit <= FIRST_LIMIT
 
 
 def test_the_latency_alone_is_measured_again_and_again_with_one_request_at_a_time() -> None:
     limiter = ConcurrencyLimit(8)
-    limiter.answered(0.0, 1, 0.1)
+    limiter.on_result(0.0, 1, 0.1)
     assert limiter.alone_s == pytest.approx(0.1)
     now = 0.2
     while now < 0.2 + MEASURE_EVERY_S:
-        limiter.answered(now, 8, now + 0.1)
+        limiter.on_result(now, 8, now + 0.1)
         now += 0.1
     assert limiter.limit == 1
     for _ in range(ALONE):
         assert limiter.limit == 1
-        limiter.answered(now, 1, now + 0.3)
+        limiter.on_result(now, 1, now + 0.3)
         now += 0.3
     assert limiter.limit > 1
     assert limiter.alone_s == pytest.approx(0.3)
@@ -65,24 +65,24 @@ def test_the_latency_alone_is_measured_again_and_again_with_one_request_at_a_tim
 
 def test_what_was_under_way_with_others_does_not_count_as_alone() -> None:
     limiter = ConcurrencyLimit(8)
-    limiter.answered(0.0, 1, 0.1)
+    limiter.on_result(0.0, 1, 0.1)
     now = 1.0 + MEASURE_EVERY_S
-    limiter.answered(now - 0.1, 5, now)
+    limiter.on_result(now - 0.1, 5, now)
     assert limiter.limit == 1
     for _ in range(10):
-        limiter.answered(now - 0.5, 4, now)
+        limiter.on_result(now - 0.5, 4, now)
     assert limiter.alone_s == pytest.approx(0.1)
     assert limiter.limit == 1
 
 
 def test_a_failure_ends_a_measurement() -> None:
     limiter = ConcurrencyLimit(8)
-    limiter.answered(0.0, 1, 0.1)
-    limiter.answered(100.0, 4, 100.1)
+    limiter.on_result(0.0, 1, 0.1)
+    limiter.on_result(100.0, 4, 100.1)
     assert limiter.limit == 1
-    limiter.failed(100.2, 105.2)
+    limiter.on_failure(100.2, 105.2)
     assert limiter.limit == 2
-    limiter.answered(105.3, 2, 105.4)
+    limiter.on_result(105.3, 2, 105.4)
     assert limiter.limit == 2, "and the next one is not at once"
 
 
@@ -97,9 +97,9 @@ def test_whatever_happens_the_limit_is_from_one_to_the_bound(
     for answered, latency, in_flight, wait in steps:
         now += wait
         if answered:
-            limiter.answered(now - latency, min(in_flight, bound), now)
+            limiter.on_result(now - latency, min(in_flight, bound), now)
         else:
-            limiter.failed(now - latency, now)
+            limiter.on_failure(now - latency, now)
         assert 1 <= limiter.limit <= bound
 
 
@@ -134,10 +134,10 @@ def test_a_service_of_many_workers_gets_up_to_the_bound(latency: float) -> None:
 
 def test_latencies_of_milliseconds_are_no_queue_however_they_vary() -> None:
     limiter, chance, now = ConcurrencyLimit(64), random.Random(5), 0.0
-    limiter.answered(0.0, 1, 0.0005)
+    limiter.on_result(0.0, 1, 0.0005)
     for _ in range(2000):
         now += 0.02
-        limiter.answered(now - chance.uniform(0.0005, 0.02), limiter.limit, now)
+        limiter.on_result(now - chance.uniform(0.0005, 0.02), limiter.limit, now)
     assert limiter.limit in (1, 64), "it is measured now and then"
 
 

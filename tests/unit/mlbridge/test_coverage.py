@@ -1,4 +1,4 @@
-"""Coverage and latency, against a plain count."""
+"""StreamCoverage and latency, against a plain count."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.mlbridge.coverage import MAX_LATENCIES, WINDOW_S, Coverage, Covered, Latencies
+from watchout.mlbridge.coverage import MAX_LATENCIES, WINDOW_S, CoverageSummary, Latencies, StreamCoverage
 
 
 def covered(looks: list[float], seen: list[float], now: float) -> float:
-    coverage = Coverage(seen[0])
+    coverage = StreamCoverage(seen[0])
     for at, looked in sorted([(at, False) for at in seen] + [(at, True) for at in looks]):
-        (coverage.looked if looked else coverage.seen)(at)
+        (coverage.on_result if looked else coverage.on_frame)(at)
     return coverage.share(now)
 
 
@@ -70,13 +70,13 @@ def test_it_is_what_a_plain_count_says(looks: list[float], seen: list[float], la
 
 
 def test_all_streams_are_told_as_mean_least_and_the_worst_first() -> None:
-    told = Covered.of([("a", 1.0), ("b", 0.25), ("c", 0.5), ("d", 0.25)], 2)
+    told = CoverageSummary.of([("a", 1.0), ("b", 0.25), ("c", 0.5), ("d", 0.25)], 2)
     assert (told.streams, told.mean, told.least) == (4, 0.5, 0.25)
     assert told.worst == [("b", 0.25), ("d", 0.25)]
 
 
 def test_without_streams_nothing_is_missed() -> None:
-    assert Covered.of([], 10) == Covered(0, 1.0, 1.0, [])
+    assert CoverageSummary.of([], 10) == CoverageSummary(0, 1.0, 1.0, [])
 
 
 def test_quantiles_are_those_of_the_last_minute() -> None:

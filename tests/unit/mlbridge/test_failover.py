@@ -15,7 +15,7 @@ def breaks(endpoints: Failover, number: int, now: float) -> None:
     """Let it fail until its breaker opens."""
     for _ in range(OPEN_AFTER):
         endpoints.each[number].in_flight += 1
-        endpoints.failed(Turn(number, now, 1, False), now)
+        endpoints.on_failure(Turn(number, now, 1, False), now)
     assert endpoints.each[number].breaker.state is BreakerState.OPEN
 
 
@@ -34,7 +34,7 @@ def test_one_that_is_busy_is_waited_for() -> None:
     (turn,) = endpoints.begin(0.0)
     assert endpoints.begin(0.0) == []
     assert endpoints.opens_at(0.0) is None
-    endpoints.answered(turn, 0.1)
+    endpoints.on_result(turn, 0.1)
     assert numbers(endpoints.begin(0.1)) == [0]
 
 
@@ -44,19 +44,19 @@ def test_while_the_first_is_away_the_second_gets_all_and_the_first_a_copy_now_an
     assert (endpoints.in_use, endpoints.away) == (1, False)
     (own,) = endpoints.begin(0.0)
     assert own.endpoint == 1
-    endpoints.answered(own, 0.1)
+    endpoints.on_result(own, 0.1)
     probe, own = endpoints.begin(0.1)
     assert (probe.endpoint, probe.probe, own.endpoint, own.probe) == (0, True, 1, False)
-    endpoints.answered(own, 0.2)
+    endpoints.on_result(own, 0.2)
     (own,) = endpoints.begin(5.0)
     assert own.endpoint == 1, "one probe at a time"
-    endpoints.failed(probe, 5.0)
-    endpoints.answered(own, 5.0)
+    endpoints.on_failure(probe, 5.0)
+    endpoints.on_result(own, 5.0)
     (own,) = endpoints.begin(5.0)
     assert own.endpoint == 1, "and none before the pause is over"
-    endpoints.answered(own, 5.1)
+    endpoints.on_result(own, 5.1)
     probe, own = endpoints.begin(5.0 + LONGEST_PAUSE_S)
-    endpoints.answered(probe, 6.0)
+    endpoints.on_result(probe, 6.0)
     assert endpoints.in_use == 0
     assert numbers(endpoints.begin(6.0)) == [0]
 
@@ -82,7 +82,7 @@ def test_while_both_are_away_each_gets_a_probe_in_its_time() -> None:
     assert second.probe
     assert endpoints.begin(1.0) == []
     assert endpoints.opens_at(0.0) is None
-    endpoints.answered(second, 1.1)
+    endpoints.on_result(second, 1.1)
     assert endpoints.in_use == 1
 
 
@@ -140,11 +140,11 @@ def test_a_service_that_wants_time_is_left_alone_for_it() -> None:
 def test_a_probe_needs_room_beside_what_is_still_under_way() -> None:
     endpoints = make(number=1, bound=2)
     (first,), (second,) = endpoints.begin(0.0), endpoints.begin(0.0)
-    endpoints.failed(first, 0.1, retry_after_s=1.0)  # the limit falls to 1, which `second` takes up
+    endpoints.on_failure(first, 0.1, retry_after_s=1.0)  # the limit falls to 1, which `second` takes up
     assert endpoints.each[0].limiter.limit == 1
     assert endpoints.begin(5.0) == []
     assert endpoints.opens_at(5.0) is None, "only after an answer or a failure"
-    endpoints.failed(second, 5.0)
+    endpoints.on_failure(second, 5.0)
     (probe,) = endpoints.begin(5.0)
     assert probe.probe
 
@@ -152,5 +152,5 @@ def test_a_probe_needs_room_beside_what_is_still_under_way() -> None:
 def test_a_probe_of_the_preferred_service_needs_room_there_too() -> None:
     endpoints = make(number=2, bound=2)
     (first,), (_,) = endpoints.begin(0.0), endpoints.begin(0.0)
-    endpoints.failed(first, 0.1, retry_after_s=1.0)
+    endpoints.on_failure(first, 0.1, retry_after_s=1.0)
     assert numbers(endpoints.begin(5.0)) == [1]

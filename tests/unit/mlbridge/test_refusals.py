@@ -9,25 +9,26 @@ from hypothesis import strategies as st
 from tests.unit.mlbridge.test_scheduler import make, offer, sent
 from tests.unit.mlbridge.virtual_time import Simulation, VirtualService
 from watchout.mlbridge.breaker import BreakerState
+from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
 from watchout.mlbridge.refusals import (
     FIRST_PAUSE_S,
+    LOG_EVERY_S,
     LONGEST_PAUSE_S,
     MAX_LINES,
-    MAX_TOLD,
+    MAX_LOGGED,
     STUCK_S,
     STUCK_TIMES,
-    TOLD_EVERY_S,
     Blame,
-    LastAnswers,
-    Latest,
-    Telling,
-    Trouble,
+    LatestResults,
+    LatestTimes,
+    RefusalLog,
+    StreamHealth,
 )
-from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
+from watchout.mlbridge.scheduler import Scheduler
 
 
 def test_a_pause_doubles_is_bounded_and_ends_with_an_answer() -> None:
-    trouble = Trouble()
+    trouble = StreamHealth()
     pauses = []
     for _ in range(10):
         trouble.refuse(100, 50.0)
@@ -43,33 +44,33 @@ def test_a_pause_doubles_is_bounded_and_ends_with_an_answer() -> None:
 
 
 def test_only_a_clearly_smaller_picture_ends_the_pause_and_the_next_has_to_be_smaller_again() -> None:
-    trouble = Trouble()
+    trouble = StreamHealth()
     trouble.refuse(1000, 0.0)
     trouble.refuse(800, 0.0)
     trouble.refuse(900, 0.0)
-    assert not trouble.offered(800)
-    assert not trouble.offered(721)
-    assert trouble.offered(720)
+    assert not trouble.ends_pause(800)
+    assert not trouble.ends_pause(721)
+    assert trouble.ends_pause(720)
     assert trouble.retry_at is None
     assert not trouble.is_clear, "it is still to go apart"
     trouble.refuse(720, 0.0)
-    assert not trouble.offered(700)
-    assert trouble.offered(600)
+    assert not trouble.ends_pause(700)
+    assert trouble.ends_pause(600)
 
 
 @given(times=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=30))
 def test_the_latest_time_of_others_is_known_of_each_stream(times: list[tuple[str, float]]) -> None:
-    latest = Latest()
+    latest = LatestTimes()
     for number, (stream, at) in enumerate(sorted(times, key=lambda pair: pair[1])):
         latest.add(stream, at)
         so_far = sorted(times, key=lambda pair: pair[1])[: number + 1]
         assert latest.at == max(at for _, at in so_far)
         for each in "abcd":
-            assert latest.but(each) == max((at for name, at in so_far if name != each), default=float("-inf"))
+            assert latest.except_of(each) == max((at for name, at in so_far if name != each), default=float("-inf"))
 
 
 def test_a_request_is_stuck_when_one_that_was_sent_later_took_much_less() -> None:
-    last = LastAnswers()
+    last = LatestResults()
     assert last.stuck_at(0.0) == float("inf")
     last.add("a", 1.0, 1.5)
     assert last.stuck_at(0.5) == 0.5 + STUCK_TIMES * 0.5
@@ -79,19 +80,19 @@ def test_a_request_is_stuck_when_one_that_was_sent_later_took_much_less() -> Non
 
 
 def test_a_stream_is_named_once_a_minute_with_what_was_not_told() -> None:
-    telling = Telling()
-    assert telling.refused("a", 0.0) == 1
-    assert [telling.refused("a", float(now)) for now in range(1, 60)] == [None] * 59
-    assert telling.refused("b", 30.0) == 1
-    assert telling.refused("a", TOLD_EVERY_S) == 60
+    telling = RefusalLog()
+    assert telling.on_refusal("a", 0.0) == 1
+    assert [telling.on_refusal("a", float(now)) for now in range(1, 60)] == [None] * 59
+    assert telling.on_refusal("b", 30.0) == 1
+    assert telling.on_refusal("a", LOG_EVERY_S) == 60
 
 
 def test_lines_and_memory_are_bounded_whatever_the_number_of_streams() -> None:
-    telling = Telling()
-    told = [telling.refused(f"s{number}", 1.0) for number in range(2 * MAX_TOLD)]
+    telling = RefusalLog()
+    told = [telling.on_refusal(f"s{number}", 1.0) for number in range(2 * MAX_LOGGED)]
     assert len(told) - told.count(None) == MAX_LINES
-    assert telling.unnamed == 2 * MAX_TOLD - MAX_LINES
-    assert len(telling._streams) == MAX_TOLD
+    assert telling.unnamed == 2 * MAX_LOGGED - MAX_LINES
+    assert len(telling._streams) == MAX_LOGGED
 
 
 def one(scheduler: Scheduler[str], now: float) -> SendFrame[str]:
@@ -104,18 +105,18 @@ def test_a_refused_stream_waits_and_its_next_frame_goes_apart() -> None:
     scheduler = make(max_fps=100)
     offer(scheduler, "a", 1, 0.0, size=10)
     first = one(scheduler, 0.0)
-    assert not first.apart
-    assert scheduler.failed(first.ticket, 0.1, blame=Blame.FRAME) is Blame.FRAME
+    assert not first.isolated
+    assert scheduler.on_failure(first.ticket, 0.1, blame=Blame.FRAME) is Blame.FRAME
     assert scheduler.backed_off(0.1) == ["a"]
     offer(scheduler, "a", 2, 0.2, size=10)
     assert scheduler.due(0.2) == []
     assert scheduler.next_at() == pytest.approx(0.1 + FIRST_PAUSE_S)
     again = one(scheduler, 0.1 + FIRST_PAUSE_S)
-    assert again.apart
-    assert scheduler.answered(again.ticket, 2.0) is Answered.COUNTS
+    assert again.isolated
+    assert scheduler.on_result(again.ticket, 2.0) is ResultOutcome.COUNTS
     assert scheduler.backed_off(2.0) == []
     offer(scheduler, "a", 3, 2.1, size=10)
-    assert not one(scheduler, 2.1).apart
+    assert not one(scheduler, 2.1).isolated
     assert scheduler.counts.refused == 1
 
 
@@ -125,7 +126,7 @@ def test_refusals_leave_breaker_and_limit_alone_however_many() -> None:
     limit = endpoint.limiter.limit
     for number in range(100):
         offer(scheduler, f"s{number}", 1, 1.0)
-        scheduler.failed(one(scheduler, 1.0).ticket, 1.0, blame=Blame.FRAME)
+        scheduler.on_failure(one(scheduler, 1.0).ticket, 1.0, blame=Blame.FRAME)
     assert endpoint.breaker.state is BreakerState.CLOSED
     assert (endpoint.breaker.opened, endpoint.limiter.limit) == (0, limit)
 
@@ -133,7 +134,7 @@ def test_refusals_leave_breaker_and_limit_alone_however_many() -> None:
 def test_a_smaller_picture_of_a_refused_stream_goes_at_once() -> None:
     scheduler = make(max_fps=100)
     offer(scheduler, "a", 1, 0.0, size=1000)
-    scheduler.failed(one(scheduler, 0.0).ticket, 0.1, blame=Blame.FRAME)
+    scheduler.on_failure(one(scheduler, 0.0).ticket, 0.1, blame=Blame.FRAME)
     offer(scheduler, "a", 2, 0.2, size=990)
     assert scheduler.due(0.2) == []
     offer(scheduler, "a", 3, 0.3, size=500)
@@ -143,7 +144,7 @@ def test_a_smaller_picture_of_a_refused_stream_goes_at_once() -> None:
 def test_frames_let_go_while_their_stream_is_backed_off_are_counted_so() -> None:
     scheduler = make(max_fps=100, max_age_s=0.5)
     offer(scheduler, "a", 1, 0.0, size=10)
-    scheduler.failed(one(scheduler, 0.0).ticket, 0.1, blame=Blame.FRAME)
+    scheduler.on_failure(one(scheduler, 0.0).ticket, 0.1, blame=Blame.FRAME)
     offer(scheduler, "a", 2, 0.2, size=10)
     offer(scheduler, "a", 3, 0.3, size=10)
     assert scheduler.due(0.9) == []
@@ -154,16 +155,16 @@ def test_one_retry_of_all_refused_streams_is_under_way_and_they_have_a_share_of_
     scheduler = make(max_fps=1e6, in_flight=8)
     for number in range(4):
         offer(scheduler, f"bad{number}", 1, 0.0)
-        scheduler.failed(one(scheduler, 0.0).ticket, 0.0, blame=Blame.FRAME)
+        scheduler.on_failure(one(scheduler, 0.0).ticket, 0.0, blame=Blame.FRAME)
     for number in range(4):
         offer(scheduler, f"bad{number}", 2, 2.0)
     offer(scheduler, "good", 1, 2.0)
     commands = scheduler.due(2.0)
     assert [frame[:3] for frame in sent(commands)] == ["bad", "goo"]
     tickets = [command.ticket for command in commands if isinstance(command, SendFrame)]
-    scheduler.failed(tickets[0], 2.1, blame=Blame.FRAME)
+    scheduler.on_failure(tickets[0], 2.1, blame=Blame.FRAME)
     assert scheduler.due(2.1) == [], "0.1 s were theirs, so the next 1.9 s are not, while another is under way"
-    scheduler.answered(tickets[1], 2.2)
+    scheduler.on_result(tickets[1], 2.2)
     assert len(sent(scheduler.due(2.2))) == 1, "nobody else wants it"
 
 
@@ -172,7 +173,7 @@ def test_what_may_be_either_is_the_services_while_nobody_else_is_answered() -> N
     blames = []
     for number in range(3):
         offer(scheduler, "a", number, float(number))
-        blames.append(scheduler.failed(one(scheduler, float(number)).ticket, number + 0.1, blame=Blame.UNSURE))
+        blames.append(scheduler.on_failure(one(scheduler, float(number)).ticket, number + 0.1, blame=Blame.UNSURE))
     assert blames == [Blame.SERVICE] * 3
     assert scheduler.endpoints.each[0].breaker.state is BreakerState.OPEN
 
@@ -182,11 +183,11 @@ def test_what_may_be_either_is_the_streams_when_others_are_answered_meanwhile() 
 
     def fail(number: int, now: float) -> Blame | None:
         offer(scheduler, "a", number, now)
-        return scheduler.failed(one(scheduler, now).ticket, now + 0.1, blame=Blame.UNSURE)
+        return scheduler.on_failure(one(scheduler, now).ticket, now + 0.1, blame=Blame.UNSURE)
 
     assert fail(1, 0.0) is Blame.SERVICE
     offer(scheduler, "b", 1, 1.0)
-    scheduler.answered(one(scheduler, 1.0).ticket, 1.1)
+    scheduler.on_result(one(scheduler, 1.0).ticket, 1.1)
     assert fail(2, 2.0) is Blame.FRAME
     assert scheduler.backed_off(2.1) == ["a"]
 
@@ -195,19 +196,21 @@ def test_a_deadline_that_one_stream_always_misses_is_the_streams() -> None:
     scheduler = make(max_fps=1e6, timeout_s=1.0)
     offer(scheduler, "slow", 1, 0.0)
     scheduler.due(0.0)
-    assert scheduler.due(1.0) == [GiveUp(1, "slow", Blame.SERVICE)]
+    assert scheduler.due(1.0) == [CancelRequest(1, "slow", Blame.SERVICE)]
     offer(scheduler, "good", 1, 1.1)
-    scheduler.answered(one(scheduler, 1.1).ticket, 1.2)
+    scheduler.on_result(one(scheduler, 1.1).ticket, 1.2)
     offer(scheduler, "slow", 2, 1.3)
     scheduler.due(1.3)
-    assert scheduler.due(2.3) == [GiveUp(3, "slow", Blame.FRAME)]
+    assert scheduler.due(2.3) == [CancelRequest(3, "slow", Blame.FRAME)]
 
 
 def test_a_connection_that_another_frame_ended_costs_nothing() -> None:
     scheduler = make(max_fps=1e6)
     for number in range(20):
         offer(scheduler, "a", number, float(number))
-        assert scheduler.failed(one(scheduler, float(number)).ticket, number + 0.1, blame=Blame.OTHER) is Blame.OTHER
+        assert (
+            scheduler.on_failure(one(scheduler, float(number)).ticket, number + 0.1, blame=Blame.OTHER) is Blame.OTHER
+        )
     assert scheduler.backed_off(20.0) == []
     assert scheduler.endpoints.each[0].breaker.state is BreakerState.CLOSED
 
@@ -217,9 +220,9 @@ def test_a_probe_always_ends(blame: Blame) -> None:
     scheduler = make(max_fps=1e6)
     for number in range(3):
         offer(scheduler, f"a{number}", 1, 0.0)
-        scheduler.failed(one(scheduler, 0.0).ticket, 0.0)
+        scheduler.on_failure(one(scheduler, 0.0).ticket, 0.0)
     offer(scheduler, "b", 1, 10.0)
-    scheduler.failed(one(scheduler, 10.0).ticket, 10.1, blame=blame)
+    scheduler.on_failure(one(scheduler, 10.0).ticket, 10.1, blame=blame)
     state = scheduler.endpoints.each[0].breaker.state
     assert state is (BreakerState.CLOSED if blame is Blame.FRAME else BreakerState.OPEN)
 
@@ -233,7 +236,7 @@ def test_frames_under_way_are_bounded_in_bytes_and_small_ones_pass_a_large_one()
     assert scheduler.in_flight_bytes == 90
     for command in commands:
         assert isinstance(command, SendFrame)
-        scheduler.answered(command.ticket, 0.1)
+        scheduler.on_result(command.ticket, 0.1)
     offer(scheduler, "d", 1, 0.1, size=1000)
     assert sent(scheduler.due(0.1)) == ["b1"]
     assert scheduler.due(0.2) == []
@@ -352,7 +355,7 @@ def test_before_anything_is_answered_one_more_is_asked_after_each_quarter_of_a_s
 def test_a_request_that_is_never_answered_takes_no_room_when_later_ones_are() -> None:
     scheduler = make(in_flight=4, max_fps=1e6, timeout_s=60.0)
     offer(scheduler, "good", 1, 0.0)
-    scheduler.answered(one(scheduler, 0.0).ticket, 0.1)
+    scheduler.on_result(one(scheduler, 0.0).ticket, 0.1)
     for stream in ("never", "nor"):
         offer(scheduler, stream, 1, 0.2)
     assert len(sent(scheduler.due(0.2))) == 2
@@ -364,9 +367,9 @@ def test_a_request_that_is_never_answered_takes_no_room_when_later_ones_are() ->
         assert sent(commands)[:1] or now < 1.0
         for command in commands:
             assert isinstance(command, SendFrame)
-            scheduler.answered(command.ticket, now + 0.1)
+            scheduler.on_result(command.ticket, now + 0.1)
     assert scheduler.in_flight == 2
-    assert scheduler._aside(8.0) == 2
+    assert scheduler._requests.stuck(8.0) == 2
 
 
 def test_a_first_frame_that_is_past_its_deadline_is_the_frames_fault_when_later_ones_were_answered() -> None:
@@ -374,19 +377,19 @@ def test_a_first_frame_that_is_past_its_deadline_is_the_frames_fault_when_later_
     offer(scheduler, "never", 1, 0.0)
     number = one(scheduler, 0.0).ticket
     offer(scheduler, "good", 1, 0.1)
-    scheduler.answered(one(scheduler, 0.1).ticket, 0.2)
-    assert scheduler.due(1.0) == [GiveUp(number, "never", Blame.FRAME)]
+    scheduler.on_result(one(scheduler, 0.1).ticket, 0.2)
+    assert scheduler.due(1.0) == [CancelRequest(number, "never", Blame.FRAME)]
     assert scheduler.backed_off(1.0) == ["never"]
 
 
 def test_the_deadline_of_a_stream_on_trial_is_not_the_services_soon_after_another_was_answered() -> None:
     scheduler = make(in_flight=1, max_fps=1e6, timeout_s=2.0)
     offer(scheduler, "good", 1, 0.0)
-    scheduler.answered(one(scheduler, 0.0).ticket, 0.1)
+    scheduler.on_result(one(scheduler, 0.0).ticket, 0.1)
     limit = scheduler.endpoints.each[0].limiter.limit
     for number, expected in ((1, Blame.UNSURE), (5, Blame.SERVICE), (7, Blame.SERVICE), (9, Blame.SERVICE)):
         offer(scheduler, f"never-{number}", 1, float(number))
         ticket = one(scheduler, float(number)).ticket
-        assert scheduler.due(number + 2.0) == [GiveUp(ticket, f"never-{number}", expected)]
+        assert scheduler.due(number + 2.0) == [CancelRequest(ticket, f"never-{number}", expected)]
         assert scheduler.endpoints.each[0].limiter.limit == limit
     assert scheduler.endpoints.each[0].breaker.state is BreakerState.OPEN, "nobody was answered meanwhile"

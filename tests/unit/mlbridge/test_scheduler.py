@@ -7,19 +7,11 @@ from hypothesis import strategies as st
 
 from tests.unit.mlbridge.virtual_time import Simulation, VirtualService
 from watchout.mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
+from watchout.mlbridge.commands import CancelRequest, Command, OfferOutcome, ResultOutcome, SendFrame
 from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.refusals import FIRST_PAUSE_S as FIRST_PAUSE_OF_A_STREAM_S
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.scheduler import (
-    FORGET_AFTER_S,
-    TOLD_FOR_S,
-    Answered,
-    Command,
-    GiveUp,
-    Offered,
-    Scheduler,
-    SendFrame,
-)
+from watchout.mlbridge.scheduler import FORGET_AFTER_S, REPORTED_FOR_S, Scheduler
 
 
 def make(
@@ -48,7 +40,7 @@ def sent(commands: list[Command[str]]) -> list[str]:
     return [command.frame for command in commands if isinstance(command, SendFrame)]
 
 
-def offer(scheduler: Scheduler[str], stream: str, number: int, now: float, size: int = 1) -> Offered:
+def offer(scheduler: Scheduler[str], stream: str, number: int, now: float, size: int = 1) -> OfferOutcome:
     return scheduler.offer(stream, (1, number), f"{stream}{number}", size, now)
 
 
@@ -60,7 +52,7 @@ def ticket(commands: list[Command[str]]) -> int:
 
 def test_a_frame_is_sent_at_once_when_the_service_is_free() -> None:
     scheduler = make()
-    assert offer(scheduler, "a", 1, 10.0) is Offered.WAITS
+    assert offer(scheduler, "a", 1, 10.0) is OfferOutcome.WAITS
     assert scheduler.due(10.0) == [SendFrame(1, "a", "a1", 15.0, 10.0)]
     assert scheduler.in_flight == 1
 
@@ -69,10 +61,10 @@ def test_the_newest_frame_takes_the_place_of_the_one_that_waits() -> None:
     scheduler = make(max_fps=100)
     offer(scheduler, "a", 1, 0.0)
     first = ticket(scheduler.due(0.0))
-    assert offer(scheduler, "a", 2, 0.1) is Offered.WAITS
-    assert offer(scheduler, "a", 3, 0.2) is Offered.REPLACED_ONE
+    assert offer(scheduler, "a", 2, 0.1) is OfferOutcome.WAITS
+    assert offer(scheduler, "a", 3, 0.2) is OfferOutcome.REPLACED_ONE
     assert scheduler.due(0.2) == []
-    assert scheduler.answered(first, 0.3) is Answered.COUNTS
+    assert scheduler.on_result(first, 0.3) is ResultOutcome.COUNTS
     assert sent(scheduler.due(0.3)) == ["a3"]
     assert scheduler.counts.replaced == 1
 
@@ -80,8 +72,8 @@ def test_the_newest_frame_takes_the_place_of_the_one_that_waits() -> None:
 def test_a_frame_older_than_one_that_was_offered_is_never_sent() -> None:
     scheduler = make(max_fps=100)
     offer(scheduler, "a", 5, 0.0)
-    assert offer(scheduler, "a", 4, 0.0) is Offered.OVERTAKEN
-    assert offer(scheduler, "a", 5, 0.0) is Offered.OVERTAKEN
+    assert offer(scheduler, "a", 4, 0.0) is OfferOutcome.OVERTAKEN
+    assert offer(scheduler, "a", 5, 0.0) is OfferOutcome.OVERTAKEN
     assert sent(scheduler.due(0.0)) == ["a5"]
     assert scheduler.counts.replaced == 2
 
@@ -89,8 +81,8 @@ def test_a_frame_older_than_one_that_was_offered_is_never_sent() -> None:
 def test_a_new_term_may_count_its_frames_from_one_again() -> None:
     scheduler = make()
     scheduler.offer("a", (1, 900), "old", 1, 0.0)
-    assert scheduler.offer("a", (2, 1), "new", 1, 0.0) is Offered.REPLACED_ONE
-    assert scheduler.offer("a", (1, 901), "zombie", 1, 0.0) is Offered.OVERTAKEN
+    assert scheduler.offer("a", (2, 1), "new", 1, 0.0) is OfferOutcome.REPLACED_ONE
+    assert scheduler.offer("a", (1, 901), "zombie", 1, 0.0) is OfferOutcome.OVERTAKEN
     assert sent(scheduler.due(0.0)) == ["new"]
 
 
@@ -101,17 +93,17 @@ def test_no_more_requests_are_under_way_than_allowed() -> None:
     commands = scheduler.due(0.0)
     assert sent(commands) == ["a1", "b1"]
     assert isinstance(commands[1], SendFrame)
-    scheduler.answered(commands[1].ticket, 0.1)
+    scheduler.on_result(commands[1].ticket, 0.1)
     assert sent(scheduler.due(0.1)) == [], "one that was never answered leaves the room to the other"
     assert isinstance(commands[0], SendFrame)
-    scheduler.answered(commands[0].ticket, 0.2)
+    scheduler.on_result(commands[0].ticket, 0.2)
     assert sent(scheduler.due(0.2)) == ["c1"]
 
 
 def test_a_stream_is_shown_at_its_rate_and_then_with_its_newest_frame() -> None:
     scheduler = make(max_fps=2)
     offer(scheduler, "a", 1, 0.0)
-    scheduler.answered(ticket(scheduler.due(0.0)), 0.01)
+    scheduler.on_result(ticket(scheduler.due(0.0)), 0.01)
     offer(scheduler, "a", 2, 0.1)
     offer(scheduler, "a", 3, 0.2)
     assert scheduler.due(0.2) == []
@@ -130,7 +122,7 @@ def test_the_rate_holds_over_a_long_time() -> None:
         for command in scheduler.due(now):
             assert isinstance(command, SendFrame)
             count += 1
-            scheduler.answered(command.ticket, now)
+            scheduler.on_result(command.ticket, now)
     assert 64 <= count <= 68
 
 
@@ -145,7 +137,7 @@ def test_the_stream_that_was_served_longest_ago_goes_first() -> None:
         assert isinstance(command, SendFrame)
         order.append(command.stream)
         now += 0.01
-        scheduler.answered(command.ticket, now)
+        scheduler.on_result(command.ticket, now)
         for stream in "cba":  # whoever comes first does not matter
             offer(scheduler, stream, turn, now)
     assert "".join(order) == "abcabcabc"
@@ -157,7 +149,7 @@ def test_a_stream_that_joins_waits_for_those_that_are_there() -> None:
     offer(scheduler, "b", 1, 0.0)
     first = ticket(scheduler.due(0.0))
     offer(scheduler, "new", 1, 0.1)
-    scheduler.answered(first, 0.2)
+    scheduler.on_result(first, 0.2)
     assert sent(scheduler.due(0.2)) == ["b1"]
 
 
@@ -167,10 +159,10 @@ def test_a_request_past_its_deadline_is_given_up_once_and_its_answer_does_not_co
     number = ticket(scheduler.due(0.0))
     assert scheduler.next_at() == 1.0
     assert scheduler.due(0.999) == []
-    assert scheduler.due(1.0) == [GiveUp(number, "a")]
+    assert scheduler.due(1.0) == [CancelRequest(number, "a")]
     assert scheduler.due(1.1) == []
-    assert scheduler.answered(number, 1.2) is Answered.LATE
-    assert not scheduler.failed(number, 1.2)
+    assert scheduler.on_result(number, 1.2) is ResultOutcome.LATE
+    assert not scheduler.on_failure(number, 1.2)
     assert scheduler.counts.late == 1
     assert scheduler.in_flight == 0
 
@@ -179,8 +171,8 @@ def test_an_answer_after_the_deadline_but_before_the_timer_does_not_count() -> N
     scheduler = make(timeout_s=1)
     offer(scheduler, "a", 1, 0.0)
     number = ticket(scheduler.due(0.0))
-    assert scheduler.answered(number, 1.5) is Answered.LATE
-    assert scheduler.due(1.5) == [GiveUp(number, "a")]
+    assert scheduler.on_result(number, 1.5) is ResultOutcome.LATE
+    assert scheduler.due(1.5) == [CancelRequest(number, "a")]
 
 
 def test_a_given_up_stream_goes_on_with_its_newest_frame() -> None:
@@ -190,7 +182,7 @@ def test_a_given_up_stream_goes_on_with_its_newest_frame() -> None:
     offer(scheduler, "a", 2, 0.5)
     offer(scheduler, "a", 3, 0.9)
     given_up, sent_again = scheduler.due(1.0)
-    assert given_up == GiveUp(number, "a")
+    assert given_up == CancelRequest(number, "a")
     assert sent([sent_again]) == ["a3"]
 
 
@@ -198,7 +190,7 @@ def test_failures_in_a_row_make_a_pause_and_then_one_frame_goes() -> None:
     scheduler = make(max_fps=1000, in_flight=1)
     for number in range(OPEN_AFTER):
         offer(scheduler, "a", number, 1.0 + number)
-        assert scheduler.failed(ticket(scheduler.due(1.0 + number)), 1.0 + number)
+        assert scheduler.on_failure(ticket(scheduler.due(1.0 + number)), 1.0 + number)
     now = 0.0 + OPEN_AFTER
     for stream in "abc":
         offer(scheduler, stream, 100, now)
@@ -207,7 +199,7 @@ def test_failures_in_a_row_make_a_pause_and_then_one_frame_goes() -> None:
     assert at == now + FIRST_PAUSE_S
     probe = ticket(scheduler.due(at))
     assert scheduler.due(at + 1.0) == []
-    assert scheduler.answered(probe, at + 1.0) is Answered.COUNTS
+    assert scheduler.on_result(probe, at + 1.0) is ResultOutcome.COUNTS
     assert len(sent(scheduler.due(at + 1.0))) == 1
 
 
@@ -215,7 +207,7 @@ def test_what_was_replaced_or_became_too_old_while_the_service_was_away_is_count
     scheduler = make(max_fps=1000, in_flight=1, max_age_s=0.05)
     for number in range(OPEN_AFTER):
         offer(scheduler, "a", number, float(number))
-        scheduler.failed(ticket(scheduler.due(float(number))), float(number))
+        scheduler.on_failure(ticket(scheduler.due(float(number))), float(number))
     now = OPEN_AFTER - 1.0
     offer(scheduler, "a", 10, now)
     offer(scheduler, "a", 11, now)
@@ -234,7 +226,7 @@ def test_a_frame_that_waited_past_the_age_limit_is_not_sent() -> None:
     assert scheduler.next_at() == 1.5
     assert scheduler.due(1.5) == []
     assert (scheduler.counts.too_old, scheduler.waiting) == (1, 1)
-    scheduler.answered(first, 1.59)
+    scheduler.on_result(first, 1.59)
     assert sent(scheduler.due(1.59)) == ["b1"]
 
 
@@ -243,7 +235,7 @@ def test_a_frame_whose_turn_comes_with_its_limit_is_not_sent() -> None:
     offer(scheduler, "a", 1, 0.0)
     first = ticket(scheduler.due(0.0))
     offer(scheduler, "b", 1, 0.0)
-    scheduler.answered(first, 1.0)
+    scheduler.on_result(first, 1.0)
     assert scheduler.due(1.0) == []
 
 
@@ -255,15 +247,15 @@ def test_a_stream_whose_frame_became_too_old_keeps_its_turn() -> None:
     scheduler.due(1.0)
     offer(scheduler, "a", 2, 1.9)
     offer(scheduler, "b", 2, 2.0)
-    scheduler.answered(first, 2.1)
+    scheduler.on_result(first, 2.1)
     assert sent(scheduler.due(2.1)) == ["b2"]
 
 
 def test_a_frame_that_came_too_long_ago_is_not_taken_but_known() -> None:
     scheduler = make(max_age_s=1.0)
-    assert scheduler.offer("a", (0, 5), "late", 1, 10.0, came_at=8.5) is Offered.TOO_OLD
-    assert scheduler.offer("a", (0, 4), "older", 1, 10.0) is Offered.OVERTAKEN
-    assert scheduler.offer("a", (0, 6), "in time", 1, 10.0, came_at=9.5) is Offered.WAITS
+    assert scheduler.offer("a", (0, 5), "late", 1, 10.0, came_at=8.5) is OfferOutcome.TOO_OLD
+    assert scheduler.offer("a", (0, 4), "older", 1, 10.0) is OfferOutcome.OVERTAKEN
+    assert scheduler.offer("a", (0, 6), "in time", 1, 10.0, came_at=9.5) is OfferOutcome.WAITS
     (command,) = scheduler.due(10.0)
     assert isinstance(command, SendFrame)
     assert (command.frame, command.came_at) == ("in time", 9.5)
@@ -285,33 +277,33 @@ def test_a_copy_tries_an_endpoint_and_holds_no_stream() -> None:
     scheduler = make(max_fps=1000, endpoints=2, timeout_s=5.0)
     for number in range(OPEN_AFTER):
         offer(scheduler, "a", number, number / 10)
-        scheduler.failed(ticket(scheduler.due(number / 10)), number / 10)
+        scheduler.on_failure(ticket(scheduler.due(number / 10)), number / 10)
     offer(scheduler, "a", 10, 1.0)
     copy, own = scheduler.due(1.0)
     assert isinstance(copy, SendFrame)
     assert isinstance(own, SendFrame)
     assert (copy.endpoint, copy.copy, own.endpoint, own.copy) == (0, True, 1, False)
     assert scheduler.in_flight == 2
-    scheduler.answered(own.ticket, 1.1)
+    scheduler.on_result(own.ticket, 1.1)
     offer(scheduler, "a", 11, 1.2)
     again = ticket(scheduler.due(1.2))
-    scheduler.answered(again, 1.3)
-    assert scheduler.due(6.0) == [GiveUp(copy.ticket, "a")]
+    scheduler.on_result(again, 1.3)
+    assert scheduler.due(6.0) == [CancelRequest(copy.ticket, "a")]
     offer(scheduler, "a", 12, 7.0)
     copy, own = scheduler.due(7.0)
     assert isinstance(copy, SendFrame)
-    assert scheduler.answered(copy.ticket, 7.1) is Answered.COPY
+    assert scheduler.on_result(copy.ticket, 7.1) is ResultOutcome.COPY
     assert (scheduler.counts.sent, scheduler.counts.copies) == (OPEN_AFTER + 3, 2)
 
 
 def test_coverage_is_told_of_streams_that_are_there() -> None:
     scheduler = make(in_flight=1)
     offer(scheduler, "a", 1, 0.5)
-    scheduler.answered(ticket(scheduler.due(0.5)), 0.6)
+    scheduler.on_result(ticket(scheduler.due(0.5)), 0.6)
     offer(scheduler, "b", 1, 5.5)
     offer(scheduler, "a", 2, 5.6)
     assert dict(scheduler.coverage(6.5)) == {"a": 1 / 6, "b": 0.0}
-    assert dict(scheduler.coverage(5.55 + TOLD_FOR_S)) == {"a": 1 / 6}
+    assert dict(scheduler.coverage(5.55 + REPORTED_FOR_S)) == {"a": 1 / 6}
 
 
 def test_a_stream_that_is_not_seen_is_forgotten_with_its_frame() -> None:
@@ -328,7 +320,7 @@ def test_a_stream_that_is_not_seen_is_forgotten_with_its_frame() -> None:
 def test_a_forgotten_stream_may_begin_anew() -> None:
     scheduler = make()
     offer(scheduler, "a", 900, 0.0)
-    scheduler.answered(ticket(scheduler.due(0.0)), 0.1)
+    scheduler.on_result(ticket(scheduler.due(0.0)), 0.1)
     scheduler.due(FORGET_AFTER_S + 1)
     assert scheduler.streams == 0
     assert scheduler.next_at() is None
@@ -346,7 +338,7 @@ def test_past_the_most_streams_the_one_not_seen_for_longest_is_forgotten() -> No
     offer(scheduler, "e", 1, 5.0)  # b has a request under way: c goes
     assert scheduler.streams == 3
     given_up, next_one = scheduler.due(9.0)
-    assert given_up == GiveUp(1, "b")
+    assert given_up == CancelRequest(1, "b")
     assert sent([next_one]) == ["d1"]
 
 
@@ -356,7 +348,7 @@ def test_frames_that_wait_are_bounded_in_bytes_and_the_one_that_waits_longest_go
         offer(scheduler, stream, 1, float(number), size=40)
     assert scheduler.waiting_bytes == 80
     assert sent(scheduler.due(3.0)) == ["b1"]
-    assert offer(scheduler, "d", 1, 4.0, size=1000) is Offered.WAITS  # one frame may always wait
+    assert offer(scheduler, "d", 1, 4.0, size=1000) is OfferOutcome.WAITS  # one frame may always wait
     assert scheduler.waiting == 1
     assert scheduler.counts.over_bytes == 2
 
@@ -366,9 +358,9 @@ def test_clear_lets_go_of_what_waits_and_not_of_what_is_under_way() -> None:
     offer(scheduler, "a", 1, 0.0)
     number = ticket(scheduler.due(0.0))
     offer(scheduler, "b", 1, 0.0)
-    scheduler.clear()
+    scheduler.drop_waiting()
     assert (scheduler.waiting, scheduler.waiting_bytes, scheduler.in_flight) == (0, 0, 1)
-    assert scheduler.answered(number, 0.1) is Answered.COUNTS
+    assert scheduler.on_result(number, 0.1) is ResultOutcome.COUNTS
     assert scheduler.due(0.1) == []
 
 
@@ -427,19 +419,19 @@ class History:
     def end(self, which: int, what: str, length: float) -> None:
         command = self.flying.pop(list(self.flying)[which % len(self.flying)])
         if what == "answer":
-            expected = Answered.COPY if command.copy else Answered.COUNTS
+            expected = ResultOutcome.COPY if command.copy else ResultOutcome.COUNTS
             self._answered[command.endpoint] = True
-            assert self.scheduler.answered(command.ticket, self.now) is expected
+            assert self.scheduler.on_result(command.ticket, self.now) is expected
         else:
             later = length if what == "later" else None
-            assert self.scheduler.failed(command.ticket, self.now, later, BLAMES.get(what, Blame.SERVICE))
+            assert self.scheduler.on_failure(command.ticket, self.now, later, BLAMES.get(what, Blame.SERVICE))
             if what == "refuse" and not command.copy:
                 self._refused_until[command.stream] = self.now + FIRST_PAUSE_OF_A_STREAM_S
 
     def obey(self) -> None:
         self._forget()
         for command in self.scheduler.due(self.now):
-            if isinstance(command, GiveUp):
+            if isinstance(command, CancelRequest):
                 assert self.flying.pop(command.ticket).deadline <= self.now
                 self.given_up.append(command.ticket)
             else:
@@ -459,7 +451,7 @@ class History:
         assert limit <= self._in_flight
         # Past the limit: while nothing was answered at all, and beside those of streams that are never answered.
         room = limit if self._answered[command.endpoint] else self._in_flight
-        aside = min(self._in_flight // 2, self.scheduler._trials)
+        aside = min(self._in_flight // 2, self.scheduler._requests.trials)
         assert before < min(self._in_flight, room + aside) or before == 0
         self.flying[command.ticket] = command
 
@@ -468,7 +460,7 @@ class History:
         assert all(command.deadline > now for command in self.flying.values())
         assert scheduler.in_flight == len(self.flying)
         assert scheduler.in_flight_bytes == sum(1 + int(command.stream[1:]) for command in self.flying.values())
-        assert sum(request.retry for request in scheduler._requests.values()) <= 1
+        assert sum(request.retry for request in scheduler._requests._requests.values()) <= 1
         for which, endpoint in enumerate(scheduler.endpoints.each):
             assert endpoint.in_flight == self._at_endpoint(which) <= self._in_flight
         counts = scheduler.counts
@@ -479,9 +471,9 @@ class History:
         at = scheduler.next_at()
         assert at is None or at > now, "due has done all there is to do"
         assert at is not None or not scheduler.streams
-        ready = [*scheduler._ready, *scheduler._ready_on_trial]
-        queued = sorted(place.stream for place in [*ready, *scheduler._later, *scheduler._retries])
-        assert queued == sorted(scheduler._waiting.keys() - self._streams_flying())
+        ready = [*scheduler._queues.ready, *scheduler._queues.ready_on_trial]
+        queued = sorted(place.stream for place in [*ready, *scheduler._queues.later, *scheduler._queues.retries])
+        assert queued == sorted(set(scheduler._waiting.streams()) - self._streams_flying())
         assert all(0 <= share <= 1 for _, share in scheduler.coverage(now))
 
     def _streams_flying(self) -> set[str]:
@@ -522,15 +514,15 @@ def test_whatever_happens_the_rules_hold(
                 history.end(which, what, length)
             case "answer" if history.given_up:
                 given_up = history.given_up[which % len(history.given_up)]
-                assert scheduler.answered(given_up, history.now) is Answered.LATE
+                assert scheduler.on_result(given_up, history.now) is ResultOutcome.LATE
             case "wait":
                 history.now += length
             case "jump":
                 history.now = max(history.now, scheduler.next_at() or 0.0)
             case "clear":
-                scheduler.clear()
+                scheduler.drop_waiting()
         history.obey()
-    scheduler.clear()
+    scheduler.drop_waiting()
     assert scheduler.counts.offered == scheduler.counts.sent + scheduler.counts.not_sent
 
 
@@ -552,7 +544,7 @@ class Service:
         for command, sent_at in list(self._under_way):
             if sent_at + self._answer_after <= now:
                 self._under_way.remove((command, sent_at))
-                assert self._scheduler.answered(command.ticket, now) is Answered.COUNTS
+                assert self._scheduler.on_result(command.ticket, now) is ResultOutcome.COUNTS
                 self._proven.add(command.stream)
                 self._last_took = now - sent_at
 
@@ -601,7 +593,7 @@ def test_nobody_is_served_twice_while_another_waits_that_could_be_served(
                     assert command.stream not in by, f"{waits} waits"
                     by.add(command.stream)
             service.take(command, now)
-        for place in [*scheduler._ready, *scheduler._ready_on_trial]:
+        for place in [*scheduler._queues.ready, *scheduler._queues.ready_on_trial]:
             passed_over_by.setdefault(place.stream, set())
 
 
@@ -621,7 +613,7 @@ def test_a_stream_on_trial_that_leaves_its_turn_for_the_room_of_others_is_the_ne
         (0.9, "d", "", "e"),
     ):
         for stream in answered:
-            assert scheduler.answered(tickets[stream], now) is Answered.COUNTS
+            assert scheduler.on_result(tickets[stream], now) is ResultOutcome.COUNTS
         for stream in answered + join:
             offer(scheduler, stream, round(now * 10) + 1, now)
         commands = scheduler.due(now)

@@ -30,8 +30,8 @@ def ring(max_bytes: int = 100_000, max_age_s: float = 30.0, clock: Clock | None 
 
 def test_a_frame_that_was_sent_is_found_by_stream_and_id_and_by_its_term_where_that_is_known() -> None:
     held = ring()
-    held.sent(frame(7))
-    held.sent(frame(7, term=2, picture=PICTURE + b"2"))
+    held.add(frame(7))
+    held.add(frame(7, term=2, picture=PICTURE + b"2"))
     newest, older = held.find("s", 7), held.find("s", 7, 1)
     assert newest is not None
     assert older is not None
@@ -42,7 +42,7 @@ def test_a_frame_that_was_sent_is_found_by_stream_and_id_and_by_its_term_where_t
 
 def test_of_a_json_frame_the_picture_alone_is_held() -> None:
     held = ring()
-    held.sent(Frame("s", 1, 5, term=1, text=b'"' + pybase64.b64encode(PICTURE) + b'"'))
+    held.add(Frame("s", 1, 5, term=1, text=b'"' + pybase64.b64encode(PICTURE) + b'"'))
     found = held.find("s", 1)
     assert found is not None
     assert found.picture == PICTURE
@@ -52,8 +52,8 @@ def test_of_a_json_frame_the_picture_alone_is_held() -> None:
 
 def test_a_frame_without_a_picture_and_a_ring_of_no_bytes_hold_nothing() -> None:
     held, off = ring(), ring(0)
-    held.sent(Frame("s", 1, 5, text=b'"no base64!"'))
-    off.sent(frame(1))
+    held.add(Frame("s", 1, 5, text=b'"no base64!"'))
+    off.add(frame(1))
     off.keep(frame(1))
     assert len(held) == len(off) == off.bytes == 0
 
@@ -62,7 +62,7 @@ def test_frames_go_with_their_age_but_not_those_of_alerts() -> None:
     clock = Clock()
     held = ring(clock=clock)
     for number in (1, 2):
-        held.sent(frame(number))
+        held.add(frame(number))
     spoken_of = held.find("s", 1)
     assert spoken_of is not None
     held.keep(spoken_of)
@@ -74,12 +74,12 @@ def test_frames_go_with_their_age_but_not_those_of_alerts() -> None:
 
 def test_the_frames_of_alerts_are_not_pushed_out_by_those_that_nobody_spoke_of() -> None:
     held = ring(40_000)
-    held.sent(frame(0))
+    held.add(frame(0))
     spoken_of = held.find("s", 0)
     assert spoken_of is not None
     held.keep(spoken_of)
     for number in range(1, 200):
-        held.sent(frame(number))
+        held.add(frame(number))
     assert held.find("s", 0) is spoken_of
     assert held.find("s", 199) is not None
     assert held.find("s", 150) is None
@@ -89,7 +89,7 @@ def test_the_frames_of_alerts_are_not_pushed_out_by_those_that_nobody_spoke_of()
 def test_the_ring_is_bounded_in_bytes(sent: list[tuple[str, int, bool]]) -> None:
     held = ring(20_000)
     for number, (stream, size, alert) in enumerate(sent):
-        held.sent(frame(number, stream, picture=PICTURE[:3] + bytes(size)))
+        held.add(frame(number, stream, picture=PICTURE[:3] + bytes(size)))
         found = held.find(stream, number)
         assert found is not None
         if alert:

@@ -143,12 +143,12 @@ async def test_frames_reach_it_and_alerts_come_back() -> None:
         Failover(1, 4, chance=random.random), max_fps=100.0, max_age_s=60.0, timeout_s=60.0, max_streams=10
     )
     dispatcher = Dispatcher(
-        [target], scheduler, metrics=metrics, said=said, refused=print, report=lambda _: True, max_age_s=60.0
+        [target], scheduler, metrics=metrics, on_alerts=said, on_refused=print, report=lambda _: True, max_age_s=60.0
     )
     await dispatcher.open()
     try:
         for number, stream in enumerate(("door", "yard", "cellar"), 1):
-            dispatcher.frame_came(Frame(stream, number, 1, term=1, picture=b"\xff\xd8\xff").to_bus())
+            dispatcher.on_frame(Frame(stream, number, 1, term=1, picture=b"\xff\xd8\xff").to_bus())
         await until(lambda: len(target.frames) == 3 and not scheduler.in_flight)
         assert target.on_alerts is not None
         target.on_alerts([{"severity": "high", "message": "later"}])

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
 from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.scheduler import Answered, GiveUp, Scheduler, SendFrame
+from watchout.mlbridge.scheduler import Scheduler
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Simulation:
             match command:
                 case SendFrame():
                     self._send(command)
-                case GiveUp():
+                case CancelRequest():
                     pass
         for endpoint in self.endpoints.each:
             assert 1 <= endpoint.limiter.limit <= self._bound
@@ -145,10 +146,10 @@ class Simulation:
 
         def end() -> None:
             if answered and command.stream in service.refuses:
-                self.scheduler.failed(command.ticket, self.now, None, service.refusal)
+                self.scheduler.on_failure(command.ticket, self.now, None, service.refusal)
             elif not answered:
-                self.scheduler.failed(command.ticket, self.now, service.retry_after_s)
-            elif self.scheduler.answered(command.ticket, self.now) is Answered.COUNTS:
+                self.scheduler.on_failure(command.ticket, self.now, service.retry_after_s)
+            elif self.scheduler.on_result(command.ticket, self.now) is ResultOutcome.COUNTS:
                 self.answers.append((self.now, command.stream, self.now - command.frame))
                 self.answered_of[command.stream] += 1
 
