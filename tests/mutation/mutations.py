@@ -219,8 +219,8 @@ MUTATIONS: Final = (
         before="            if frame.is_picture and frame.is_key:\n                stream.newest, ",
         after="            if True:\n                stream.newest, ",
         unit=(
-            "tests/unit/gateway/test_hub.py::test_what_is_no_picture_never_becomes_the_newest_frame",
-            "tests/unit/gateway/test_hub.py::test_what_is_no_picture_replaces_no_newest_frame_of_a_camera_elsewhere",
+            "tests/unit/gateway/test_hub_notices.py::test_what_is_no_picture_never_becomes_the_newest_frame",
+            "tests/unit/gateway/test_hub_notices.py::test_what_is_no_picture_replaces_no_newest_frame_of_a_camera_elsewhere",
         ),
         e2e=("tests/e2e/test_mjpeg.py::test_what_is_no_picture_is_no_part_and_hides_no_picture",),
     ),
@@ -248,7 +248,9 @@ MUTATIONS: Final = (
         file="gateway/hub/registry.py",
         before="        publication.publisher.on_taken_over(stream_id)\n        self._close_if_unused(stream)\n",
         after="        self._close_if_unused(stream)\n",
-        unit=("tests/unit/gateway/test_hub.py::test_a_revoked_camera_is_told_and_viewers_wait_for_the_other_gateway",),
+        unit=(
+            "tests/unit/gateway/test_hub_publishers.py::test_a_revoked_camera_is_told_and_viewers_wait_for_the_other_gateway",
+        ),
         e2e=(
             "tests/faults/processes/test_two_gateways.py::test_a_take_over_across_gateways_leaves_viewers_and_frame_ids_in_order",
         ),
@@ -259,7 +261,7 @@ MUTATIONS: Final = (
         file="gateway/hub/delivery.py",
         before="        if stream.publication is not None and stream.publication.wants_status:\n",
         after="        if False:\n",
-        unit=("tests/unit/gateway/test_hub.py::test_a_camera_that_wants_the_status_gets_each_once",),
+        unit=("tests/unit/gateway/test_hub_notices.py::test_a_camera_that_wants_the_status_gets_each_once",),
         e2e=("tests/e2e/test_messages.py::test_a_camera_that_consumes_anything_gets_the_status",),
     ),
     Mutation(

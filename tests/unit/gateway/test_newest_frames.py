@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kit.hub import FakePublisher, FakeViewer
 from tests.kit.playbook import START_MS
-from tests.unit.gateway.test_hub import Phone, Screen
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
@@ -65,7 +65,7 @@ def made_hub(newest_bytes: int) -> Hub:
 
 def camera(hub: Hub, stream: str, term: int = 1) -> Publication:
     return hub.publish(
-        stream, Owner("ann"), Phone(), term=term, first_frame_id=1, producing=True, wants_alerts=False, now=0.0,
+        stream, Owner("ann"), FakePublisher(), term=term, first_frame_id=1, producing=True, wants_alerts=False, now=0.0,
         now_ms=START_MS,
     )  # fmt: skip
 
@@ -93,8 +93,8 @@ def test_a_viewer_of_a_stream_whose_picture_gave_way_waits_for_the_next() -> Non
     first, second = camera(hub, "a"), camera(hub, "b")
     shows(hub, first)
     shows(hub, second)
-    screen = Screen(hub)
-    screen.watch("a")
+    screen = FakeViewer(hub)
+    screen.subscribe("a")
     assert screen.frames == []
     shows(hub, first)
     assert len(screen.frames) == 1
@@ -126,7 +126,7 @@ def test_what_is_gone_does_not_count() -> None:
         hub.release(publication, START_MS)
     hub.revoke("cam-2", 9)
     hub.publish(
-        "cam-3", Owner("bob"), Phone(), term=9, first_frame_id=1, producing=True, wants_alerts=False, now=0.0,
+        "cam-3", Owner("bob"), FakePublisher(), term=9, first_frame_id=1, producing=True, wants_alerts=False, now=0.0,
         now_ms=START_MS,
     )  # fmt: skip
     assert len(hub.delivery.newest_frames) == 1

@@ -1,0 +1,246 @@
+"""What the hub reports to the router, and which frames it sends there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, ms, remote, word
+from watchout.common.bus.messages import (
+    Forward,
+    Interest,
+    PublicationState,
+    Release,
+    StreamReport,
+)
+from watchout.gateway.hub.subscription import DropReason
+
+# ── frames to the bus ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_newest_frame_goes_to_the_bus_when_the_router_begins_to_want_it_and_then_all(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.frame(publication)
+    harness.frame(publication)
+    assert harness.pushed == []
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True), 0.0)
+    harness.frame(publication)
+    harness.frame(publication)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=False), 0.0)
+    harness.frame(publication)
+    assert harness.pushed == [2, 3, 4]
+
+
+def test_the_bus_gets_no_more_than_the_router_wants(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True, max_fps=2), 0.0)
+    for n in range(300):
+        harness.frame(publication, n / 30)
+    assert len(harness.pushed) == pytest.approx(20, abs=2)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True, max_fps=None), 0.0)
+    before = len(harness.pushed)
+    for n in range(30):
+        harness.frame(publication, 10 + n / 30)
+    assert len(harness.pushed) == before + 30
+
+
+def test_viewers_here_get_all_frames_whatever_the_bus_wants(harness: HubHarness) -> None:
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door")
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True, max_fps=1), 0.0)
+    for n in range(30):
+        harness.frame(publication, n / 30)
+    assert len(screen.frames) == 30
+
+
+def test_a_wish_for_another_term_or_stream_does_not_count(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.hub.on_forward(Forward(stream="door", term=3, wanted=True), 0.0)
+    harness.hub.on_forward(Forward(stream="door", term=5, wanted=True), 0.0)
+    harness.hub.on_forward(Forward(stream="yard", term=4, wanted=True), 0.0)
+    harness.frame(publication)
+    assert harness.pushed == []
+
+
+def test_a_snapshot_forgets_what_the_former_router_wanted_and_nothing_later(harness: HubHarness) -> None:
+    publications = [harness.publish(FakePublisher(), name, term=4) for name in ("a", "b", "c")]
+    for publication in publications:
+        harness.hub.on_forward(Forward(stream=publication.stream, term=4, wanted=True), 0.0)
+    snapshot = harness.hub.reports.snapshot(0.0)
+    next(snapshot)
+    harness.hub.on_forward(Forward(stream="c", term=4, wanted=True), 0.0)
+    assert len(list(snapshot)) == 2
+    for publication in publications:
+        harness.frame(publication)
+    assert harness.pushed == [1]
+    assert publications[2].bus_sampler is not None
+
+
+# ── what the router is told ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stream_that_is_held_is_told_as_it_now_is(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4, first=10, wants_alerts=True)
+    for n in range(11):
+        harness.frame(publication, n / 10)
+    assert harness.changes(1.0) == [
+        PublicationState(
+            stream="door", user="ann", term=4, status="streaming", producing=True, wants_alerts=True, frame_id=20,
+            total_frames=11, fps=10.0, started_at=ms(0), last_frame_at=ms(1),
+        )
+    ]  # fmt: skip
+    assert harness.changes(1.0) == []
+
+
+def test_frames_alone_change_no_state(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher())
+    harness.changes()
+    woken = harness.woken
+    for n in range(10):
+        harness.frame(publication, n / 10)
+    assert harness.changes() == []
+    assert harness.woken == woken
+
+
+def test_a_change_of_status_is_a_change_of_state(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher())
+    harness.changes()
+    harness.hub.tick(6.0, ms(6))
+    (hold,) = harness.changes(6.0)
+    assert isinstance(hold, PublicationState)
+    assert hold.status == "online"
+    harness.frame(publication, 7.0)
+    (hold,) = harness.changes(7.0)
+    assert isinstance(hold, PublicationState)
+    assert hold.status == "streaming"
+
+
+def test_a_release_names_term_and_last_frame(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4, first=10)
+    harness.frame(publication)
+    harness.hub.release(publication, ms(1))
+    assert harness.changes() == [Release(stream="door", term=4, frame_id=10)]
+    assert harness.changes() == []
+
+
+def test_a_stream_that_is_left_and_taken_again_at_once_is_told_in_that_order(harness: HubHarness) -> None:
+    harness.hub.release(harness.publish(FakePublisher(), term=4), ms(0))
+    harness.publish(FakePublisher(), term=5)
+    release, hold = harness.changes()
+    assert isinstance(release, Release)
+    assert isinstance(hold, PublicationState)
+    assert (release.term, hold.term) == (4, 5)
+
+
+def test_interest_is_the_sum_of_the_viewers_and_the_highest_rate(harness: HubHarness) -> None:
+    screens = [FakeViewer(harness.hub) for _ in range(4)]
+    screens[0].subscribe("door", max_fps=2, alerts=False)
+    screens[1].subscribe("door", max_fps=5)
+    screens[2].subscribe("door", video=False)
+    assert harness.changes() == [Interest(stream="door", viewers=2, alert_viewers=2, max_fps=5)]
+    screens[3].subscribe("door", alerts=False)
+    assert harness.changes() == [Interest(stream="door", viewers=3, alert_viewers=2, max_fps=None)]
+    for screen in (screens[0], screens[1], screens[3]):
+        screen.leave()
+    assert harness.changes() == [Interest(stream="door", viewers=0, alert_viewers=1)]
+    screens[2].leave()
+    assert harness.changes() == [Interest(stream="door", viewers=0, alert_viewers=0)]
+
+
+def test_interest_names_the_highest_frame_that_was_seen(harness: HubHarness) -> None:
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door", "streaming", "ann")
+    harness.hub.on_status(word("streaming"), 0.0, ms(0))
+    harness.hub.delivery.on_remote_frame(remote(99), 0.0)
+    FakeViewer(harness.hub).subscribe("door")
+    (interest,) = harness.changes()
+    assert isinstance(interest, Interest)
+    assert interest.floor == 99
+
+
+def test_the_snapshot_tells_everything_that_is_held_and_wanted(harness: HubHarness) -> None:
+    harness.publish(FakePublisher(), "door")
+    gone = harness.publish(FakePublisher(), "gone")
+    FakeViewer(harness.hub).subscribe("door")
+    FakeViewer(harness.hub).subscribe("yard")
+    harness.hub.release(gone, ms(0))
+    told = list(harness.hub.reports.snapshot(0.0))
+    assert sorted(m.stream for m in told if isinstance(m, PublicationState)) == ["door"]
+    assert sorted(m.stream for m in told if isinstance(m, Interest)) == ["door", "yard"]
+    assert not any(isinstance(m, Release) for m in harness.changes())
+
+
+def test_what_goes_during_a_snapshot_is_not_told_as_held(harness: HubHarness) -> None:
+    publications = {name: harness.publish(FakePublisher(), name) for name in ("a", "b", "c")}
+    snapshot = harness.hub.reports.snapshot(0.0)
+    first = next(snapshot)
+    gone = next(name for name in publications if name != first.stream)
+    harness.hub.release(publications[gone], ms(0))
+    assert gone not in {m.stream for m in snapshot}
+    assert any(isinstance(m, Release) and m.stream == gone for m in harness.changes())
+
+
+def test_reports_tell_the_streams_that_moved_in_chunks(harness: HubHarness) -> None:
+    publications = [harness.publish(FakePublisher(), f"s{n}") for n in range(5)]
+    for publication in publications[:3]:
+        for n in range(11):
+            harness.frame(publication, n / 10)
+    reports = list(harness.hub.reports.stream_metrics(1.0, 2))
+    assert [len(r.rows) for r in reports] == [2, 1]
+    rows = sorted(row for report in reports for row in report.rows)
+    assert rows == [(f"s{n}", 11, 11, 10.0, ms(1)) for n in range(3)]
+    assert list(harness.hub.reports.stream_metrics(1.0, 2)) == []
+
+
+def test_reports_go_on_while_a_camera_is_quiet_so_that_its_rate_falls(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher())
+    for n in range(11):
+        harness.frame(publication, n / 10)
+    list(harness.hub.reports.stream_metrics(1.0, 10))
+    harness.hub.tick(9.0, ms(9))
+    assert list(harness.hub.reports.stream_metrics(9.0, 10)) == [StreamReport(rows=[("door", 11, 11, 0.0, ms(1))])]
+
+
+def test_what_viewers_missed_is_in_one_report_added_up(harness: HubHarness) -> None:
+    harness.hub.reports.count_dropped("door", {DropReason.SLOW: 2, DropReason.RATE: 1})
+    harness.hub.reports.count_dropped("door", {DropReason.SLOW: 3})
+    harness.hub.reports.count_dropped("gate", {DropReason.GONE: 1})
+    reports = list(harness.hub.reports.stream_metrics(0.0, 2))
+    assert [row for report in reports for row in report.dropped] == [
+        ("door", "slow", 5), ("door", "rate", 1), ("gate", "gone", 1),
+    ]  # fmt: skip
+    assert all(len(report.dropped) <= 2 for report in reports)
+    assert list(harness.hub.reports.stream_metrics(0.0, 2)) == []
+
+
+def test_a_camera_that_left_is_in_no_report(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher())
+    harness.frame(publication)
+    harness.hub.release(publication, ms(0))
+    assert list(harness.hub.reports.stream_metrics(0.0, 10)) == []
+
+
+def test_what_is_here_is_counted(harness: HubHarness) -> None:
+    harness.publish(FakePublisher(), "door", wants_alerts=True)
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door")
+    screen.subscribe("yard", video=False)
+    assert harness.hub.counts() == {"publishers": 1, "video_viewers": 1, "alert_viewers": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda harness: harness.publish(FakePublisher(), "new"),
+        lambda harness: harness.hub.release(harness.hub.publication("door"), ms(1)),
+        lambda harness: FakeViewer(harness.hub).subscribe("door"),
+        lambda harness: harness.hub.tick(6.0, ms(6)),
+    ],
+)
+def test_each_change_wakes_the_link(harness: HubHarness, change: Callable[[HubHarness], None]) -> None:
+    harness.publish(FakePublisher())
+    woken = harness.woken
+    change(harness)
+    assert harness.woken > woken
