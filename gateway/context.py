@@ -26,8 +26,8 @@ from watchout.identity import Authenticator
 
 #: Replays of recent alerts that run at once, each holding the alerts that the router keeps of one stream; on the whole
 #: gateway, and for one user.
-MAX_REPLAYS: Final = 32
-MAX_REPLAYS_PER_USER: Final = 4
+MAX_RUNNING_REPLAYS: Final = 32
+MAX_RUNNING_REPLAYS_PER_USER: Final = 4
 
 
 class OpenSocket(Protocol):
@@ -92,7 +92,7 @@ class Context:
     #: Set when the last WebSocket has closed during a drain.
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
     #: Permits for replays of recent alerts on this gateway; those of one user come from `replays_of`.
-    replays: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REPLAYS))
+    replays: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_RUNNING_REPLAYS))
     _replays_by_user: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
 
     #: Budget for request heads and messages that clients have begun and not finished.
@@ -111,7 +111,7 @@ class Context:
         """Return the permits for replays of one user; freed when nobody holds or awaits one."""
         found = self._replays_by_user.get(user)
         if found is None:
-            found = self._replays_by_user[user] = asyncio.Semaphore(MAX_REPLAYS_PER_USER)
+            found = self._replays_by_user[user] = asyncio.Semaphore(MAX_RUNNING_REPLAYS_PER_USER)
         return found
 
     def count_dropped(self, subscription: Subscription) -> None:

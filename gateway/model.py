@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from watchout.common.bus.messages import StreamStatus
 from watchout.common.errors import ErrorCode
+from watchout.identity import Identity
 
 
 class SocketPath(enum.StrEnum):
@@ -25,6 +26,11 @@ class Owner:
 
     user_id: str
     organizations: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, identity: Identity) -> Owner:
+        """Return the owner of the streams that this identity publishes."""
+        return cls(identity.user_id, frozenset(identity.organizations))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ from watchout.identity import clean_token
 #: Longest text that is parsed before authentication, in bytes.
 MAX_AUTH_BYTES: Final = 16 * 1024
 
+#: Text of the error for JSON in a binary message, after authentication.
+JSON_AS_BINARY: Final = (
+    "JSON in a binary message (opcode 2): send it as a text message (opcode 1); a binary message is a frame"
+)
 _SEND_AUTH: Final = 'authenticate first: {"type":"auth","token":"…"}'
 _WHITE_SPACE: Final = b" \t\r\n"
 #: How errors name a JSON value that is not an object; any other is "a number".

@@ -40,8 +40,7 @@ from watchout.gateway.client.protocol import ClientProtocol, PendingReply
 from watchout.gateway.context import Context
 from watchout.gateway.hub.streams import Publication
 from watchout.gateway.hub.subscription import DropReason, Subscription
-from watchout.gateway.model import Owner, SocketPath
-from watchout.gateway.requests.sign_in import SignedIn
+from watchout.gateway.model import Owner
 from watchout.identity import Identity, Token
 
 #: Reasons of dropped frames that are logged when a subscription ends; the others are what the viewer asked for.
@@ -88,22 +87,6 @@ class ClientHandler:
         self._audited = False
         self._replays: AlertReplays | None = None
 
-    @classmethod
-    def after_upgrade(
-        cls, context: Context, socket: ClientSocket, path: SocketPath, signed_in: SignedIn, now: float
-    ) -> ClientHandler:
-        """Return the handler of a client whose upgrade to this path was accepted at `now` (the loop's time)."""
-        protocol = ClientProtocol(
-            path,
-            context.settings,
-            context.authorization,
-            now=now,
-            stream_ids=context.stream_ids,
-            identity=signed_in.identity,
-            ignored_cookie=signed_in.ignored_cookie,
-        )
-        return cls(context, socket, protocol)
-
     # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -117,15 +100,15 @@ class ClientHandler:
         """Whether a reply is pending: the socket holds the client's messages back."""
         return self.protocol.pending is not None
 
-    def begin(self, *, full: str | None, store_unavailable: bool) -> None:
+    def begin(self, *, limit: str | None, store_unavailable: bool) -> None:
         """Begin after the upgrade response was sent.
 
         Args:
-            full: The limit of connections that is reached, as the end of a sentence; the client is closed. None: none.
+            limit: The limit of connections that is reached, as the end of a sentence; the client is closed. None: none.
             store_unavailable: The upgrade carried a token that could not be verified; the client is closed.
         """
-        if full is not None:
-            self.run(self.protocol.on_connection_limit(full, now_ms()))
+        if limit is not None:
+            self.run(self.protocol.on_connection_limit(limit, now_ms()))
         elif store_unavailable:
             self.run(self.protocol.on_store_unavailable(now_ms()))
         elif self._context.draining:
@@ -326,12 +309,12 @@ class ClientHandler:
             self._auth_timer.cancel()
             self._auth_timer = None
         self._socket.on_authenticated()
-        full = self._context.connections.add_socket(identity.user_id)
-        if full is None:
+        limit = self._context.connections.add_socket(identity.user_id)
+        if limit is None:
             self._user = identity.user_id
             self._context.presence.add(self, identity, time.time())
         else:
-            self.run(self.protocol.on_connection_limit(full.what, now_ms()))
+            self.run(self.protocol.on_connection_limit(limit.what, now_ms()))
 
     def _leave_identity(self) -> None:
         """Count the connection for nobody any more."""

@@ -42,9 +42,6 @@ from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
 from watchout.gateway.stream_ids import StreamIds
 from watchout.identity import Identity, clean_token
 
-_JSON_AS_BINARY: Final = (
-    "JSON in a binary message (opcode 2): send it as a text message (opcode 1); a binary message is a frame"
-)
 #: A publisher that consumes any of these receives the stream's status as well.
 _CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
 #: A viewer needs one of these to subscribe.
@@ -179,7 +176,7 @@ class ClientProtocol(ErrorReplies):
             try:
                 frame = parse_binary(data)
             except FrameFault as fault:
-                text = _JSON_AS_BINARY if first_message.is_json(data) else str(fault)
+                text = first_message.JSON_AS_BINARY if first_message.is_json(data) else str(fault)
                 raise ClientError(ErrorCode.INVALID_MESSAGE, text) from None
             self._check_frame(frame.stream_id)
         except ClientError as error:
@@ -229,7 +226,7 @@ class ClientProtocol(ErrorReplies):
             return []
         former: list[Command] = [Unpublish()] if self.registration is not None else []
         self._register_stream(asked.stream_id, asked)
-        publish = Publish(asked.stream_id, _owner(self.identity), term, first_frame_id, *_wishes(asked))
+        publish = Publish(asked.stream_id, Owner.of(self.identity), term, first_frame_id, *_wishes(asked))
         if not self._authorization.may_publish(self.identity):  # the permission ended while the router decided
             return [*former, publish, *self._unpublish(now_ms)]
         return [*former, self._registered_reply(asked.stream_id, now_ms), publish]
@@ -337,7 +334,7 @@ class ClientProtocol(ErrorReplies):
             return []
         if not self._authorization.may_publish(identity):
             return self._unpublish(now_ms)
-        return [ChangeOwner(_owner(identity))] if _owner(before) != _owner(identity) else []
+        return [ChangeOwner(Owner.of(identity))] if Owner.of(before) != Owner.of(identity) else []
 
     def on_session_ended(self, now_ms: int) -> list[Command]:
         """Handle that the auth session expired or was revoked, or that its user was banned: close."""
@@ -436,7 +433,7 @@ class ClientProtocol(ErrorReplies):
         self._asked = message
         self.pending = PendingReply.CLAIM
         producing = "video-frame" in (message.produces or [])
-        return [ClaimStream(message.stream_id, _owner(self.identity), producing)]
+        return [ClaimStream(message.stream_id, Owner.of(self.identity), producing)]
 
     def _register_stream(self, stream: str, message: wire.Register) -> None:
         """Replace the registration of this socket by that of the message."""
@@ -498,8 +495,3 @@ def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool]:
     consumes = set(message.consumes or [])
     producing = "video-frame" in (message.produces or [])
     return producing, "alert" in consumes, "demand" in consumes, bool(consumes & _CONSUMABLE)
-
-
-def _owner(identity: Identity) -> Owner:
-    """Return the owner of streams that this identity publishes."""
-    return Owner(identity.user_id, frozenset(identity.organizations))

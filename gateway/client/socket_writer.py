@@ -24,7 +24,7 @@ _PONG: Final = 0x8A
 _log = log.get("gateway.client.socket")
 
 
-class SocketWriter(abc.ABC):
+class ClientSocketWriter(abc.ABC):
     """Sends frames and messages to one client; base class of `WebSocket`, which does the reading and the closing.
 
     While the kernel takes bytes, everything is written at once. When it takes no more, messages wait in order and of

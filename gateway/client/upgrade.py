@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -12,9 +13,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from watchout.gateway.client.handshake import path_and_query
+from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.context import Context
 from watchout.gateway.error_response import SERVER, error_response
-from watchout.gateway.model import SocketPath
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, SignedIn, sign_in
 
 #: Text of the error for a request that the library does not accept as a handshake.
@@ -30,9 +31,22 @@ class UpgradeRefused(Exception):
         super().__init__(message)
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptedUpgrade:
+    """Result of `accept_upgrade`: the response to send, and the protocol state of the new client.
+
+    `store_unavailable`: the request carries a token that could not be verified now; the client is closed after the
+    upgrade, because only a WebSocket close tells a browser to reconnect.
+    """
+
+    response: Response
+    protocol: ClientProtocol
+    store_unavailable: bool
+
+
 async def accept_upgrade(
     context: Context, protocol: ServerProtocol, request: Request, transport: asyncio.Transport, *, signs_in: bool
-) -> tuple[Response, SocketPath, SignedIn]:
+) -> AcceptedUpgrade:
     """Check and authenticate an upgrade request.
 
     Args:
@@ -42,12 +56,10 @@ async def accept_upgrade(
         transport: The connection's transport, for the peer's address and whether it speaks TLS.
         signs_in: Whether to authenticate the request; not for one that a limit of connections refuses afterwards.
 
-    Returns:
-        The response that accepts the upgrade, the path of the request, and who signed in.
-
     Raises:
         UpgradeRefused: The request is malformed, or carries a token that is not valid.
     """
+    now = asyncio.get_running_loop().time()
     path, query = path_and_query(request.path)
     response = protocol.accept(request)
     if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
@@ -64,7 +76,16 @@ async def accept_upgrade(
             raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "BAD_REQUEST", str(error)) from None
     if signed_in.refused:
         raise UpgradeRefused(HTTPStatus.UNAUTHORIZED, "AUTH_FAILED", BAD_TOKEN)
-    return response, path, signed_in
+    client = ClientProtocol(
+        path,
+        context.settings,
+        context.authorization,
+        now=now,
+        stream_ids=context.stream_ids,
+        identity=signed_in.identity,
+        ignored_cookie=signed_in.ignored_cookie,
+    )
+    return AcceptedUpgrade(response, client, signed_in.unavailable)
 
 
 def refusal(status: int, code: str, message: str) -> bytes:

@@ -91,8 +91,8 @@ async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clie
 
 #: Progress is judged over a second, not two minutes, and at as many bytes a second.
 UNFINISHED = (
-    "import watchout.gateway.progress, watchout.gateway.client.socket\n"
-    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket.OVER_S = 1.5\n"
+    "import watchout.gateway.progress, watchout.gateway.client.socket_reader\n"
+    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket_reader.OVER_S = 1.5\n"
     "watchout.gateway.progress.LEAST_BYTES_PER_S = 2000"
 )
 

@@ -57,7 +57,7 @@ async def test_an_exception_in_the_handshake_says_nothing_to_the_stranger(watcho
     started.start("router")
     patched_gateway(
         started,
-        "import watchout.gateway.client.socket as w\n"
+        "import watchout.gateway.client.socket_reader as w\n"
         f"def broken(*_): raise RuntimeError({canary!r})\n"
         "w.ServerProtocol.accept = broken",
     )

@@ -39,7 +39,7 @@ class Moving:
             resume_messages=lambda: None, on_authenticated=lambda: None, write_waiting=lambda: None,
         )  # fmt: skip
         self.talk = ClientHandler(context, self.socket, viewer(settings=self.settings))  # type: ignore[arg-type]
-        self.talk.begin(full=None, store_unavailable=False)
+        self.talk.begin(limit=None, store_unavailable=False)
 
     async def _verify(self, token: Any, *, fresh: bool) -> Identity | None:
         assert fresh
