@@ -55,7 +55,7 @@ def _registrations(ended: int) -> Call:
             stream=name, user=user, term=term, status="streaming", producing=True, wants_alerts=False, frame_id=0,
             total_frames=0, fps=0.0, started_at=number,
         )  # fmt: skip
-        streams.hold(MEMBER, hold, number)
+        streams.set_publication(MEMBER, hold, number)
         streams.release(MEMBER, Release(stream=name, term=term, frame_id=1), now, number)
         if number % 1000 == 0:
             for _ in streams.take_changes():

@@ -17,7 +17,7 @@ from watchout.common.toolbox.largest import Largest
 class Reservation:
     """What is known of a stream without a camera.
 
-    `term` and `frame_id` are the last ones of its cameras, `last_holder` the member whose `Release` told them (None:
+    `term` and `frame_id` are the last ones of its cameras, `last_gateway` the member whose `Release` told them (None:
     nobody told them), `ended_at` when the camera went, in seconds of the caller's clock.
     """
 
@@ -26,7 +26,7 @@ class Reservation:
     term: int
     frame_id: int
     ended_at: float
-    last_holder: bytes | None = None
+    last_gateway: bytes | None = None
 
 
 class Reservations:

@@ -1,9 +1,10 @@
-"""Who takes part: gateways, bridges and operators, with numbered messages and heartbeats. Pure; `now` in seconds."""
+"""The processes that are joined to the router, with their message numbers and heartbeats. Pure; `now` in seconds."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
 
 from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import (
@@ -18,20 +19,25 @@ from watchout.common.bus.messages import (
     SnapshotEnd,
 )
 
-#: Most members at once; a further greeting is not answered.
-MAX_MEMBERS = 1000
-#: A turn of the router's loop that is later than this was a stall.
-STALL_S = 0.5
+#: Members at most; the greeting of a further one is ignored.
+MAX_MEMBERS: Final = 1000
+#: A timer of the router's loop that is later than this, in seconds, means that the process did not run.
+STALL_S: Final = 0.5
 
 
 @dataclass(slots=True)
 class Member:
-    """One process that greeted this router. Times in seconds of the router's monotonic clock."""
+    """One process that has joined, from its greeting to its end; owned by `Members`.
+
+    `joined_at` and `last_message_at` are in seconds of the router's monotonic clock. `received` and `sent` are the
+    numbers of the last messages since the greeting. `metrics` are those of its last heartbeat; `coverage` is, of a
+    bridge, the share of the last minute in which the ML service saw each stream, 0 to 1.
+    """
 
     id: bytes
     hello: Hello
     joined_at: float
-    heard_at: float
+    last_message_at: float
     received: int = 0
     sent: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -39,26 +45,30 @@ class Member:
 
     @property
     def lost_after_s(self) -> float:
-        """Silence after which it is taken for gone."""
+        """Seconds of silence after which the member counts as lost."""
         return BRIDGE_LOST_AFTER_S if self.hello.kind == "mlbridge" else MEMBER_LOST_AFTER_S
 
     def next_seq(self) -> int:
-        """Number of the next message to this member, counted from its `Welcome`."""
+        """Return the number of the next message to this member; the first one after `Welcome` has 1."""
         self.sent += 1
         return self.sent
 
 
-class Verdict(enum.Enum):
-    """What to do with a message of a member."""
+class MessageVerdict(enum.Enum):
+    """What the router does with a received message; returned by `Members.receive`."""
 
+    #: It is a greeting, and the sender is a member now: send `Welcome`.
     GREETED = enum.auto()
-    TAKE = enum.auto()
+    #: It is the next message of a member.
+    HANDLE = enum.auto()
+    #: The sender is not a member, or a message before it was lost: send `Rejoin`.
     REJOIN = enum.auto()
+    #: It is a greeting past `MAX_MEMBERS`.
     IGNORE = enum.auto()
 
 
 class Members:
-    """All members of one router's life; `epoch` is that life's number."""
+    """All members of one router; `epoch` is that router's. Created by the router's app."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -68,31 +78,44 @@ class Members:
         return len(self._members)
 
     def get(self, member: bytes) -> Member | None:
-        """The member, if it is known."""
+        """Return the member of this id, None when there is none."""
         return self._members.get(member)
 
     def all(self) -> list[Member]:
-        """Every member, in the order of first greetings."""
+        """Return all members in the order of their first greetings."""
         return list(self._members.values())
 
-    def receive(self, member: bytes, envelope: Envelope[FromMember], now: float) -> Verdict:
-        """Judge a message: a greeting begins a new count, everything else must be the next of this epoch's."""
+    def receive(self, member: bytes, envelope: Envelope[FromMember], now: float) -> MessageVerdict:
+        """Check the number and epoch of a message, and record that the member is alive.
+
+        A greeting starts a new count; every other message must carry this epoch and the next number.
+        """
         known = self._members.get(member)
         if isinstance(envelope.body, Hello):
             if known is None and len(self._members) >= MAX_MEMBERS:
-                return Verdict.IGNORE
+                return MessageVerdict.IGNORE
             joined_at = known.joined_at if known else now
             metrics = known.metrics if known else {}
             self._members[member] = Member(member, envelope.body, joined_at, now, metrics=metrics)
-            return Verdict.GREETED
+            return MessageVerdict.GREETED
         if known is None or envelope.epoch != self.epoch or envelope.seq != known.received + 1:
-            return Verdict.REJOIN
+            return MessageVerdict.REJOIN
         known.received = envelope.seq
-        known.heard_at = now
-        return Verdict.TAKE
+        known.last_message_at = now
+        return MessageVerdict.HANDLE
+
+    def set_metrics(self, member: bytes, metrics: dict[str, float]) -> None:
+        """Keep the metrics of a heartbeat."""
+        if (known := self._members.get(member)) is not None:
+            known.metrics = metrics
+
+    def set_coverage(self, member: bytes, coverage: dict[str, float]) -> None:
+        """Replace the coverage that a bridge reported."""
+        if (known := self._members.get(member)) is not None:
+            known.coverage = coverage
 
     def coverage(self) -> dict[str, float]:
-        """How well each stream is looked at, by the bridge that looks least; not of those that no bridge told of."""
+        """Return the coverage of each stream by the bridge that covers it least; without streams no bridge reported."""
         least: dict[str, float] = {}
         for member in self._members.values():
             for stream, share in member.coverage.items():
@@ -100,22 +123,25 @@ class Members:
         return least
 
     def remove(self, member: bytes) -> Member | None:
-        """Forget a member that ended or was lost."""
+        """Remove and return a member that ended or was lost."""
         return self._members.pop(member, None)
 
     def excuse(self, stall_s: float) -> None:
-        """The router itself stood still for so long: what members said meanwhile waits to be read."""
+        """Do not count `stall_s` seconds in which the router itself did not run as silence of its members."""
         if stall_s > STALL_S:
             for member in self._members.values():
-                member.heard_at += stall_s
+                member.last_message_at += stall_s
 
     def silent(self, now: float) -> list[Member]:
-        """Members that have not been heard for `MEMBER_LOST_AFTER_S`, bridges for `BRIDGE_LOST_AFTER_S`."""
-        return [m for m in self._members.values() if now - m.heard_at > m.lost_after_s]
+        """Return the members that are lost: without a message for `Member.lost_after_s`."""
+        return [m for m in self._members.values() if now - m.last_message_at > m.lost_after_s]
 
 
-def may_come_from_afar(body: FromMember) -> bool:
-    """Whether a member on another machine may say this: what a bridge needs, and nothing about streams or others."""
+def may_be_remote(body: FromMember) -> bool:
+    """Return whether a member on another machine may send this message.
+
+    A bridge needs no more; a remote member cannot register streams or read what the router knows.
+    """
     if isinstance(body, Hello):
         return body.kind == "mlbridge"
     return isinstance(body, SnapshotEnd | MemberHeartbeat | CoverageReport | RaiseAlert | BadFrame | Bye)

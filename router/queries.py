@@ -24,7 +24,7 @@ from watchout.common.process import about
 from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.router import stats
-from watchout.router.alerts.log import AlertBook
+from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.members import Members
 from watchout.router.reservation_file import ReservationFile
 from watchout.router.streams.registry import Streams
@@ -45,7 +45,7 @@ class QueryHandler:
     started_at: float
     members: Members
     streams: Streams
-    alerts: AlertBook
+    alerts: RecentAlerts
     pictures: HeldFrames[bytes]
     reservations: ReservationFile
     bus: RouterTransport

@@ -33,10 +33,10 @@ MUTATIONS: Final = (
     Mutation(
         name="stream-owner",
         rule="a stream of another user cannot be registered",
-        file="router/streams/registry.py",
+        file="router/streams/claims.py",
         before="        if owner is not None and owner != claim.user:\n",
         after="        if False:\n",
-        unit=("tests/unit/router/test_streams.py::test_another_user_is_refused_while_the_camera_is_there",),
+        unit=("tests/unit/router/streams/test_claims.py::test_another_user_is_refused_while_the_camera_is_there",),
         e2e=(
             "tests/faults/processes/test_two_gateways.py::test_another_users_stream_is_unauthorized_on_the_other_gateway_too",
         ),
@@ -184,10 +184,10 @@ MUTATIONS: Final = (
     Mutation(
         name="term-at-router",
         rule="the router drops frames of a camera that was taken over",
-        file="router/streams/registry.py",
-        before="hold.term < stream.term",
+        file="router/streams/claims.py",
+        before="state.term < stream.term",
         after="False",
-        unit=("tests/unit/router/test_streams.py::test_a_hold_under_an_older_term_is_revoked",),
+        unit=("tests/unit/router/streams/test_claims.py::test_a_hold_under_an_older_term_is_revoked",),
         e2e=(
             "tests/faults/processes/test_two_gateways.py::test_a_gateway_that_hung_while_its_camera_moved_sends_nothing_old",
         ),

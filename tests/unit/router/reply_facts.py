@@ -19,9 +19,10 @@ from watchout.common.bus.messages import (
 )
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.toolbox.globs import Globs
-from watchout.router.alerts.log import AlertBook
+from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.members import Members
-from watchout.router.streams.registry import Bridge, Streams
+from watchout.router.streams.registry import Streams
+from watchout.router.streams.stream import BridgeRecord
 
 EPOCH = 1_729_943_200_000
 NOW = 1000.5
@@ -61,27 +62,27 @@ def members() -> Members:
 
 def streams() -> Streams:
     found = Streams(7, max_streams=100, reserved_s=600)
-    found.bridge_joined(Bridge(BRIDGE, "people", 2.0, Globs(())))
+    found.add_bridge(BridgeRecord(BRIDGE, "people", 2.0, Globs(())))
     for member, stream, user, producing in ((GATEWAY, "cam-1", "ann", True), (OTHER, "cam-2", "bob", False)):
         granted = found.claim(
             member, Claim(request=1, stream=stream, user=user, producing=producing, organizations=("org",)), NOW, NOW_MS
         )[-1].body
-        found.hold(
+        found.set_publication(
             member,
             PublicationState(stream=stream, user=user, term=granted.term, status="streaming" if producing else "online",  # type: ignore[union-attr]
                  producing=producing, wants_alerts=True, frame_id=9 if producing else 0, total_frames=9, fps=29.974,
                  started_at=NOW_MS - 61_500, last_frame_at=NOW_MS - 40 if producing else None, organizations=("org",)),
             NOW_MS,
         )  # fmt: skip
-    found.interest(OTHER, Interest(stream="cam-1", viewers=2, alert_viewers=1), NOW, NOW_MS)
+    found.set_interest(OTHER, Interest(stream="cam-1", viewers=2, alert_viewers=1), NOW, NOW_MS)
     found.report(OTHER, StreamReport(dropped=[("cam-1", "slow", 3), ("cam-1", "rate", 5)]))
     granted = found.claim(GATEWAY, Claim(request=2, stream="cam-3", user="ann"), NOW, NOW_MS)[-1].body
     found.release(GATEWAY, Release(stream="cam-3", term=granted.term), NOW - 40, NOW_MS)  # type: ignore[union-attr]
     return found
 
 
-def book() -> AlertBook:
-    found = AlertBook(limit=10, minutes=10)
+def book() -> RecentAlerts:
+    found = RecentAlerts(limit=10, minutes=10)
     for number, (stream, owner, term) in enumerate((("cam-1", "ann", 5), ("cam-9", None, 0))):
         text = json.dumps(
             {"streamId": stream, "frameId": 9, "timestamp": NOW_MS - 100, "severity": "high", "message": "fire",

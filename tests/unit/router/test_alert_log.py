@@ -12,17 +12,10 @@ from hypothesis import strategies as st
 
 from watchout.common.alerts.model import MAX_METADATA_BYTES, Alert
 from watchout.common.bus.messages import AlertScope
-from watchout.router.alerts.log import (
-    ALERT_COST_BYTES,
-    KNOWN_S,
-    MAX_ANSWER_BYTES,
-    MAX_KNOWN,
-    MAX_LOOKED_AT,
-    AlertBook,
-    AlertIds,
-    AlertLog,
-)
-from watchout.router.shelves import Shelves
+from watchout.router.alerts.ids import KNOWN_S, MAX_KNOWN, AlertIds
+from watchout.router.alerts.log import ALERT_COST_BYTES, AlertLog
+from watchout.router.alerts.recent import MAX_EXAMINED, MAX_REPLY_BYTES, RecentAlerts
+from watchout.router.bounded_store import BoundedStore
 
 
 def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) -> Alert:
@@ -30,36 +23,36 @@ def alert(name: str, stream: str = "cam-1", timestamp: int = 0, **more: object) 
     return Alert(id=name, stream_id=stream, **fields)
 
 
-def names(book: AlertBook, stream: str | None = None, since: int = 0, limit: int = 1000) -> list[str]:
+def names(book: RecentAlerts, stream: str | None = None, since: int = 0, limit: int = 1000) -> list[str]:
     rows = book.recent(stream, since=since, limit=limit)
     assert [name for name, *_ in rows] == [json.loads(row[2])["id"] for row in rows]
     return [name for name, *_ in rows]
 
 
 @pytest.fixture
-def book() -> AlertBook:
-    return AlertBook(limit=3, minutes=1)
+def book() -> RecentAlerts:
+    return RecentAlerts(limit=3, minutes=1)
 
 
-def test_alerts_are_kept_in_the_order_in_which_they_came(book: AlertBook) -> None:
+def test_alerts_are_kept_in_the_order_in_which_they_came(book: RecentAlerts) -> None:
     assert [book.accept(alert(name, timestamp=-ord(name) % 7), 0) for name in "cab"] == [True] * 3
     assert names(book) == ["c", "a", "b"]
 
 
-def test_an_id_that_is_known_has_no_second_effect(book: AlertBook) -> None:
+def test_an_id_that_is_known_has_no_second_effect(book: RecentAlerts) -> None:
     assert book.accept(alert("a"), 0)
     assert not book.accept(alert("a"), 5)
     assert names(book) == ["a"]
 
 
-def test_the_same_id_of_another_stream_is_another_alert(book: AlertBook) -> None:
+def test_the_same_id_of_another_stream_is_another_alert(book: RecentAlerts) -> None:
     assert book.accept(alert("a"), 0)
     assert book.accept(alert("a", stream="cam-2"), 5)
     assert names(book, "cam-2") == ["a"]
 
 
 def test_a_noisy_stream_forgets_its_own_alerts() -> None:
-    book = AlertBook(limit=3, minutes=1)
+    book = RecentAlerts(limit=3, minutes=1)
     book.accept(alert("quiet", stream="cam-2"), 0)
     for number in range(10):
         book.accept(alert(str(number)), number)
@@ -67,7 +60,7 @@ def test_a_noisy_stream_forgets_its_own_alerts() -> None:
     assert len(book) == 3
 
 
-def test_past_the_limit_the_oldest_is_forgotten(book: AlertBook) -> None:
+def test_past_the_limit_the_oldest_is_forgotten(book: RecentAlerts) -> None:
     for name in "abcd":
         book.accept(alert(name), 0)
     assert names(book) == ["b", "c", "d"]
@@ -75,7 +68,7 @@ def test_past_the_limit_the_oldest_is_forgotten(book: AlertBook) -> None:
     assert book.accept(alert("a"), 0)
 
 
-def test_past_its_time_an_alert_is_forgotten(book: AlertBook) -> None:
+def test_past_its_time_an_alert_is_forgotten(book: RecentAlerts) -> None:
     book.accept(alert("a"), 0)
     book.accept(alert("b"), 30_000)
     book.prune(60_000)
@@ -85,20 +78,20 @@ def test_past_its_time_an_alert_is_forgotten(book: AlertBook) -> None:
     assert book.accept(alert("a"), 60_001)
 
 
-def test_accepting_prunes_too(book: AlertBook) -> None:
+def test_accepting_prunes_too(book: RecentAlerts) -> None:
     book.accept(alert("a"), 0)
     book.accept(alert("b"), 90_000)
     assert len(book) == 1
 
 
 def test_a_book_without_room_takes_every_alert_and_keeps_none() -> None:
-    book = AlertBook(limit=0, minutes=60)
+    book = RecentAlerts(limit=0, minutes=60)
     assert book.accept(alert("a"), 0)
     assert book.accept(alert("a"), 0)
     assert names(book) == []
 
 
-def test_alerts_of_one_stream_are_found(book: AlertBook) -> None:
+def test_alerts_of_one_stream_are_found(book: RecentAlerts) -> None:
     book.accept(alert("a"), 0)
     book.accept(alert("b", stream="cam-2"), 0)
     book.accept(alert("c"), 0)
@@ -106,13 +99,13 @@ def test_alerts_of_one_stream_are_found(book: AlertBook) -> None:
     assert names(book, "cam-3") == []
 
 
-def test_the_newest_are_found_when_there_are_more_than_asked_for(book: AlertBook) -> None:
+def test_the_newest_are_found_when_there_are_more_than_asked_for(book: RecentAlerts) -> None:
     for name in "abc":
         book.accept(alert(name), 0)
     assert names(book, limit=2) == ["b", "c"]
 
 
-def test_since_counts_the_alerts_own_time_and_its_arrival(book: AlertBook) -> None:
+def test_since_counts_the_alerts_own_time_and_its_arrival(book: RecentAlerts) -> None:
     book.accept(alert("arrived late", timestamp=10), 100)
     book.accept(alert("dated ahead", timestamp=300), 100)
     assert names(book, since=100) == ["arrived late", "dated ahead"]
@@ -120,7 +113,7 @@ def test_since_counts_the_alerts_own_time_and_its_arrival(book: AlertBook) -> No
     assert names(book, since=301) == []
 
 
-def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: AlertBook) -> None:
+def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: RecentAlerts) -> None:
     book.accept(alert("a"), 0, owner="ann")
     book.accept(alert("b"), 0, owner="bob")
     book.accept(alert("c"), 0)
@@ -128,12 +121,12 @@ def test_whose_the_stream_was_when_the_alert_came_is_kept_with_it(book: AlertBoo
 
 
 def test_an_answer_is_bounded_in_bytes() -> None:
-    book = AlertBook(limit=1000, minutes=60, max_bytes=1 << 30)
+    book = RecentAlerts(limit=1000, minutes=60, max_bytes=1 << 30)
     large = {"x": "y" * (MAX_METADATA_BYTES - 10)}
     for number in range(1000):
         book.accept(alert(str(number), metadata=large), 0)
     found = book.recent(None, since=0, limit=1000)
-    assert sum(len(row[2]) for row in found) <= MAX_ANSWER_BYTES + len(found[0][2])
+    assert sum(len(row[2]) for row in found) <= MAX_REPLY_BYTES + len(found[0][2])
     assert found[-1][0] == "999"
     assert len(found) > 400
 
@@ -144,7 +137,7 @@ def test_an_answer_is_bounded_in_bytes() -> None:
     st.lists(st.tuples(st.integers(0, 8).map(str), st.sampled_from("xy"), st.integers(0, 40_000)), max_size=40),
 )
 def test_a_book_is_the_last_distinct_alerts_of_each_stream(limit: int, steps: list[tuple[str, str, int]]) -> None:
-    book = AlertBook(limit=limit, minutes=1)
+    book = RecentAlerts(limit=limit, minutes=1)
     kept: list[tuple[int, str, str]] = []
     now = 0
     for name, stream, gap in steps:
@@ -172,34 +165,34 @@ def test_a_book_is_the_last_distinct_alerts_of_each_stream(limit: int, steps: li
 
 def test_an_id_has_its_effect_once_for_longer_than_a_signed_request_is_good() -> None:
     ids = AlertIds()
-    assert ids.first("cam-1", "a", 0.0)
+    assert ids.add("cam-1", "a", 0.0)
     for now in (0.0, 600.0, KNOWN_S):
         ids.prune(now)
-        assert not ids.first("cam-1", "a", now)
+        assert not ids.add("cam-1", "a", now)
     assert KNOWN_S >= 600 + 60
-    assert ids.first("cam-1", "a", KNOWN_S + 0.1)  # counted from the effect, not from the last repeat
+    assert ids.add("cam-1", "a", KNOWN_S + 0.1)  # counted from the effect, not from the last repeat
 
 
 def test_the_same_id_of_another_stream_has_an_effect_of_its_own() -> None:
     ids = AlertIds()
-    assert [ids.first(stream, "a", 0.0) for stream in ("cam-1", "cam-2", "cam-1")] == [True, True, False]
+    assert [ids.add(stream, "a", 0.0) for stream in ("cam-1", "cam-2", "cam-1")] == [True, True, False]
 
 
 def test_a_stream_that_floods_makes_only_itself_forget() -> None:
     ids = AlertIds(limit=100)
     quiet = [(f"quiet-{number}", str(number % 2)) for number in range(20)]
-    assert all(ids.first(stream, name, 0.0) for stream, name in quiet)
-    assert all(ids.first("noisy", str(number), 1.0) for number in range(10_000))
+    assert all(ids.add(stream, name, 0.0) for stream, name in quiet)
+    assert all(ids.add("noisy", str(number), 1.0) for number in range(10_000))
     assert len(ids) == 100
-    assert not any(ids.first(stream, name, 2.0) for stream, name in quiet)
-    assert not ids.first("noisy", "9999", 2.0)
-    assert ids.first("noisy", "0", 2.0)
+    assert not any(ids.add(stream, name, 2.0) for stream, name in quiet)
+    assert not ids.add("noisy", "9999", 2.0)
+    assert ids.add("noisy", "0", 2.0)
 
 
 def test_ids_that_are_too_old_are_forgotten_in_all_streams() -> None:
     ids = AlertIds(keep_s=10)
     for number in range(10):
-        ids.first(f"cam-{number}", "a", float(number))
+        ids.add(f"cam-{number}", "a", float(number))
     ids.prune(15.0)
     assert len(ids) == 5
     ids.prune(100.0)
@@ -209,7 +202,7 @@ def test_ids_that_are_too_old_are_forgotten_in_all_streams() -> None:
 def test_so_many_ids_are_known_as_is_said() -> None:
     ids = AlertIds()
     for number in range(MAX_KNOWN + 10):
-        ids.first(f"cam-{number % 100}", str(number), 0.0)
+        ids.add(f"cam-{number % 100}", str(number), 0.0)
     assert len(ids) == MAX_KNOWN
 
 
@@ -227,27 +220,27 @@ def test_only_the_fullest_stream_ever_forgets_before_its_time(limit: int, steps:
         ids.prune(now)
         known = {each: [entry for entry in kept if now - entry[0] <= 10] for each, kept in known.items()}
         is_known = name in {entry[1] for entry in known[stream]}
-        assert ids.first(stream, name, now) is not is_known
+        assert ids.add(stream, name, now) is not is_known
         if not is_known:
             known[stream].append((now, name))
         while sum(map(len, known.values())) > limit:
             most = max(map(len, known.values()))
             fullest = [each for each, kept in known.items() if len(kept) == most]
-            forgot = next(each for each in fullest if len(ids._shelves.of(each)) < most)  # any of them
+            forgot = next(each for each in fullest if len(ids._store.of(each)) < most)  # any of them
             known[forgot].pop(0)
         for each, kept in known.items():
-            assert [entry[1] for entry in kept] == list(ids._shelves.of(each))
+            assert [entry[1] for entry in kept] == list(ids._store.of(each))
         assert len(ids) == sum(map(len, known.values())) <= limit
 
 
-def test_the_frame_of_an_alert_is_found_by_its_id_in_every_stream_that_has_it(book: AlertBook) -> None:
+def test_the_frame_of_an_alert_is_found_by_its_id_in_every_stream_that_has_it(book: RecentAlerts) -> None:
     book.accept(alert("a", frame_id=7), 0, owner="ann", term=5)
     book.accept(alert("a", stream="cam-2"), 0, owner="bob")
     assert book.of_id("a") == [("cam-1", "ann", 5, 7), ("cam-2", "bob", 0, 0)]
     assert book.of_id("b") == []
 
 
-def test_an_alert_that_is_forgotten_is_not_found_by_its_id(book: AlertBook) -> None:
+def test_an_alert_that_is_forgotten_is_not_found_by_its_id(book: RecentAlerts) -> None:
     for name in "abcd":
         book.accept(alert(name, frame_id=1), 0, term=1)
     assert book.of_id("a") == []
@@ -256,7 +249,7 @@ def test_an_alert_that_is_forgotten_is_not_found_by_its_id(book: AlertBook) -> N
     assert book.of_id("d") == []
 
 
-def test_a_row_says_when_the_alert_arrived(book: AlertBook) -> None:
+def test_a_row_says_when_the_alert_arrived(book: RecentAlerts) -> None:
     book.accept(alert("a"), 70)
     assert [arrived for _, _, _, arrived, _ in book.recent("cam-1", since=0, limit=9)] == [70]
 
@@ -325,9 +318,9 @@ def heavy(name: str, stream: str = "cam-1") -> Alert:
     return alert(name, stream, message="x" * (10_001 - ALERT_COST_BYTES - len(one.to_json())))
 
 
-def heavy_book(alerts: int) -> AlertBook:
+def heavy_book(alerts: int) -> RecentAlerts:
     """With room for so many of them."""
-    return AlertBook(limit=100_000, minutes=60, max_bytes=alerts * 10_000)
+    return RecentAlerts(limit=100_000, minutes=60, max_bytes=alerts * 10_000)
 
 
 def test_a_stream_has_a_quarter_of_the_bytes_and_loses_its_oldest() -> None:
@@ -360,7 +353,7 @@ def test_past_the_bytes_of_all_whoever_has_the_most_gives_way() -> None:
 
 
 def test_one_alert_has_always_room() -> None:
-    book = AlertBook(limit=10, minutes=60, max_bytes=100)
+    book = RecentAlerts(limit=10, minutes=60, max_bytes=100)
     for name in "ab":
         assert book.accept(alert(name), 0, owner="ann")
         assert names(book) == [name]
@@ -373,30 +366,30 @@ def test_one_alert_has_always_room() -> None:
         max_size=80,
     )
 )  # fmt: skip
-def test_shelves_hold_their_bounds_and_their_indexes_agree(steps: list[tuple[str, str, str, int, int]]) -> None:
-    shelves: Shelves[None] = Shelves(limit=12, keep=50, stream_bytes=60, user_bytes=80, total_bytes=120)
+def test_a_bounded_store_keeps_its_bounds_and_their_indexes_agree(steps: list[tuple[str, str, str, int, int]]) -> None:
+    store: BoundedStore[None] = BoundedStore(limit=12, keep=50, stream_bytes=60, user_bytes=80, total_bytes=120)
     now = 0
     for name, stream, user, size, gap in steps:
         now += gap
-        shelves.add(stream, name, None, now, user=user, size_bytes=size)
-        kept = [(key, each) for key, each in shelves.newest_first()]
-        assert len(kept) == len(shelves) <= 12
-        assert all(now - each.came <= 50 for _, each in kept)
-        assert sum(each.size_bytes for _, each in kept) == shelves.bytes <= 120
+        store.add(stream, name, None, now, user=user, size_bytes=size)
+        kept = [(key, each) for key, each in store.newest_first()]
+        assert len(kept) == len(store) <= 12
+        assert all(now - each.added_at <= 50 for _, each in kept)
+        assert sum(each.size_bytes for _, each in kept) == store.bytes <= 120
         for index, bound in ((lambda key, _: key[0], 60), (lambda _, each: each.user, 80)):
             sums: Counter[Any] = Counter()
             for key, each in kept:
                 sums[index(key, each)] += each.size_bytes  # type: ignore[no-untyped-call]
             assert all(size <= bound for size in sums.values())
-        assert {(s, n) for s in "xyz" for n in shelves.of(s)} == {key for key, _ in kept}
-        assert {(s, n) for n in "abcdef" for s in shelves.holders(n)} == {key for key, _ in kept}
-    shelves.prune(now + 51)
-    maps = (shelves._all, shelves._streams, shelves._of_user, shelves._ids, shelves._counts, shelves._bytes_of_user)
+        assert {(s, n) for s in "xyz" for n in store.of(s)} == {key for key, _ in kept}
+        assert {(s, n) for n in "abcdef" for s in store.streams_with(n)} == {key for key, _ in kept}
+    store.prune(now + 51)
+    maps = (store._all, store._streams, store._of_user, store._ids, store._counts, store._bytes_of_user)
     assert [len(each) for each in maps] == [0] * 6
 
 
 def test_alerts_are_chosen_by_the_least_severity_and_by_whose_they_are_before_they_are_counted() -> None:
-    book = AlertBook(limit=100, minutes=1)
+    book = RecentAlerts(limit=100, minutes=1)
     severities = ["low", "medium", "high", "critical"]
     for number in range(12):
         one = alert(f"a{number}", f"cam-{number % 3}", number, severity=severities[number % 4])
@@ -415,9 +408,9 @@ def test_alerts_are_chosen_by_the_least_severity_and_by_whose_they_are_before_th
 
 
 def test_a_callers_own_alerts_are_found_without_a_look_at_others() -> None:
-    book = AlertBook(limit=100_000, minutes=60, max_bytes=1 << 30)
+    book = RecentAlerts(limit=100_000, minutes=60, max_bytes=1 << 30)
     book.accept(alert("first", "mine"), 0, owner="ann")
-    for number in range(MAX_LOOKED_AT + 10):
+    for number in range(MAX_EXAMINED + 10):
         book.accept(alert(str(number), f"s{number % 9}"), number, owner="bob")
     book.accept(alert("nobodys", "free"), 50_000)
     book.accept(alert("last", "mine"), 60_000, owner="ann")

@@ -39,8 +39,9 @@ from watchout.common.bus.messages import (
 )
 from watchout.common.errors import BusError
 from watchout.common.toolbox.globs import Globs
-from watchout.router.members import Members, Verdict, may_come_from_afar
-from watchout.router.streams.registry import Bridge, assign
+from watchout.router.members import Members, MessageVerdict, may_be_remote
+from watchout.router.streams.routing import assign
+from watchout.router.streams.stream import BridgeRecord
 
 STREAMS = [f"{kind}-{number}" for kind in ("cam", "door") for number in range(40)]
 ALERT = Alert(id="a", stream_id="cam", severity="low", message="m", timestamp=0)
@@ -48,7 +49,7 @@ PATTERNS = [(), ("cam-*",), ("door-*",), ("cam-?", "door-1*"), ("nothing-*",)]
 
 BRIDGES = st.lists(
     st.builds(
-        lambda member, group, patterns: Bridge(member, group, 2.0, Globs(patterns)),
+        lambda member, group, patterns: BridgeRecord(member, group, 2.0, Globs(patterns)),
         st.binary(min_size=8, max_size=8),
         st.sampled_from(["people", "fire"]),
         st.sampled_from(PATTERNS),
@@ -58,7 +59,7 @@ BRIDGES = st.lists(
 )
 
 
-def shared(bridges: list[Bridge]) -> dict[tuple[str, str], bytes]:
+def shared(bridges: list[BridgeRecord]) -> dict[tuple[str, str], bytes]:
     """By group and stream: which bridge has it."""
     found: dict[tuple[str, str], bytes] = {}
     for stream in STREAMS:
@@ -70,13 +71,13 @@ def shared(bridges: list[Bridge]) -> dict[tuple[str, str], bytes]:
 
 
 @given(BRIDGES)
-def test_each_stream_is_on_exactly_one_bridge_of_each_group_that_has_one_for_it(bridges: list[Bridge]) -> None:
+def test_each_stream_is_on_exactly_one_bridge_of_each_group_that_has_one_for_it(bridges: list[BridgeRecord]) -> None:
     wanted = {(b.group, stream) for b in bridges for stream in STREAMS if b.globs.match(stream)}
     assert set(shared(bridges)) == wanted
 
 
 @given(BRIDGES, st.integers(0, 7))
-def test_when_a_bridge_goes_only_its_own_streams_move(bridges: list[Bridge], which: int) -> None:
+def test_when_a_bridge_goes_only_its_own_streams_move(bridges: list[BridgeRecord], which: int) -> None:
     if not bridges:
         return
     gone = bridges[which % len(bridges)]
@@ -87,7 +88,7 @@ def test_when_a_bridge_goes_only_its_own_streams_move(bridges: list[Bridge], whi
 
 
 @given(BRIDGES, st.integers(0, 7))
-def test_when_a_bridge_comes_streams_move_only_to_it(bridges: list[Bridge], which: int) -> None:
+def test_when_a_bridge_comes_streams_move_only_to_it(bridges: list[BridgeRecord], which: int) -> None:
     if not bridges:
         return
     new = bridges[which % len(bridges)]
@@ -97,12 +98,12 @@ def test_when_a_bridge_comes_streams_move_only_to_it(bridges: list[Bridge], whic
 
 
 @given(BRIDGES)
-def test_the_order_of_bridges_does_not_matter(bridges: list[Bridge]) -> None:
+def test_the_order_of_bridges_does_not_matter(bridges: list[BridgeRecord]) -> None:
     assert shared(bridges) == shared(bridges[::-1])
 
 
 def test_four_bridges_have_about_a_quarter_each() -> None:
-    bridges = [Bridge(bytes([number]) * 8, "g", 2.0) for number in range(1, 5)]
+    bridges = [BridgeRecord(bytes([number]) * 8, "g", 2.0) for number in range(1, 5)]
     counts: dict[bytes, int] = defaultdict(int)
     for number in range(4000):
         (bridge,) = assign(f"cam-{number}", bridges)
@@ -115,7 +116,7 @@ def test_a_bridge_that_is_silent_is_missed_soon_enough_for_its_streams_to_be_els
     bridge, gateway = b"b" * 8, b"g" * 8
     for member, kind in ((bridge, "mlbridge"), (gateway, "gateway")):
         hello = Hello(kind=kind, name=kind, pid=1)
-        assert members.receive(member, Envelope(0, 0, hello), 10.0) is Verdict.GREETED
+        assert members.receive(member, Envelope(0, 0, hello), 10.0) is MessageVerdict.GREETED
     assert members.silent(9.95 + BRIDGE_LOST_AFTER_S) == []
     assert [m.id for m in members.silent(10.05 + BRIDGE_LOST_AFTER_S)] == [bridge]
     assert BRIDGE_LOST_AFTER_S + HEARTBEAT_EVERY_S < 2.0
@@ -126,7 +127,7 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
         SnapshotEnd(publications=0, interests=0), MemberHeartbeat(metrics={}), CoverageReport(rows=[]), Bye(),
         BadFrame(stream="cam", frame_id=1, reason="no picture"), RaiseAlert(request=1, alert=ALERT),
     )  # fmt: skip
-    assert all(map(may_come_from_afar, said))
+    assert all(map(may_be_remote, said))
     kinds = {type(body) for body in said} | {Hello}
     refused = (
         Claim(request=1, stream="cam", user="ann"), Release(stream="cam", term=1), OwnerLookup(request=1, stream="cam"),
@@ -138,7 +139,7 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
             total_frames=0, fps=0.0, started_at=0,
         ),
     )  # fmt: skip
-    assert not any(map(may_come_from_afar, refused))
+    assert not any(map(may_be_remote, refused))
     assert kinds | {type(body) for body in refused} == set(get_args(FromMember))
 
 
@@ -155,6 +156,6 @@ def test_patterns_cross_the_bus_as_they_are() -> None:
 
 
 def test_of_another_machine_only_a_bridge_may_greet() -> None:
-    assert may_come_from_afar(Hello(kind="mlbridge", name="", pid=1))
-    assert not may_come_from_afar(Hello(kind="gateway", name="", pid=1))
-    assert not may_come_from_afar(Hello(kind="ctl", name="", pid=1))
+    assert may_be_remote(Hello(kind="mlbridge", name="", pid=1))
+    assert not may_be_remote(Hello(kind="gateway", name="", pid=1))
+    assert not may_be_remote(Hello(kind="ctl", name="", pid=1))

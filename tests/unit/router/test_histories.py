@@ -33,7 +33,9 @@ from watchout.common.bus.messages import (
     StatusUpdate,
     StreamReport,
 )
-from watchout.router.streams.registry import Bridge, Send, Streams, assign
+from watchout.router.streams.registry import Streams
+from watchout.router.streams.routing import assign
+from watchout.router.streams.stream import BridgeRecord, Send
 
 NOW_MS = 1_700_000_000_000
 NAMES = ("x", "y")
@@ -179,7 +181,7 @@ class Histories(RuleBasedStateMachine):
         self.epoch = 5
         self.streams = Streams(self.epoch, max_streams=100, reserved_s=RESERVED_S)
         self.gateways = {name: Gateway(name.encode().ljust(8)) for name in GATEWAYS}
-        self.bridges: dict[bytes, Bridge] = {}
+        self.bridges: dict[bytes, BridgeRecord] = {}
         self.waiting: list[tuple[bytes, Claim]] | None = None
         self.names = 0
         self.requests = 0
@@ -266,7 +268,7 @@ class Histories(RuleBasedStateMachine):
         camera.last_frame_id += count
         gateway.saw(stream, camera.last_frame_id)
         known = self.streams.get(stream)
-        valid = known is not None and known.holder is not None and known.term == camera.term
+        valid = known is not None and known.gateway is not None and known.term == camera.term
         head = FrameHead(stream, camera.term, camera.last_frame_id, NOW_MS, 1, 1, EVERYBODY, 40)
         receivers = self.streams.route(head, self.now)
         assert valid or receivers == []
@@ -307,11 +309,11 @@ class Histories(RuleBasedStateMachine):
         member = name.encode().ljust(8)
         if max_fps is None:
             self.bridges.pop(member, None)
-            self.deliver(self.streams.member_gone(member, self.now, NOW_MS))
+            self.deliver(self.streams.remove_member(member, self.now, NOW_MS))
             return
         self.deliver(self.streams.begin_snapshot(member))
-        self.bridges[member] = Bridge(member, BRIDGES[name], max_fps)
-        self.deliver(self.streams.bridge_joined(self.bridges[member]))
+        self.bridges[member] = BridgeRecord(member, BRIDGES[name], max_fps)
+        self.deliver(self.streams.add_bridge(self.bridges[member]))
         self.deliver(self.streams.end_snapshot(member, self.now, NOW_MS))
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0, 700.0]))
@@ -377,7 +379,7 @@ class Histories(RuleBasedStateMachine):
     def is_lost(self, name: str) -> None:
         if self.gateways[name].known:
             self.gateways[name].lost()
-            self.deliver(self.streams.member_gone(self.gateways[name].id, self.now, NOW_MS))
+            self.deliver(self.streams.remove_member(self.gateways[name].id, self.now, NOW_MS))
 
     def judge(self, gateway: Gateway, message: FromMember) -> None:
         """The router's side of one message."""
@@ -389,11 +391,11 @@ class Histories(RuleBasedStateMachine):
             case Claim():
                 sends = self.claim(gateway.id, message)
             case PublicationState():
-                sends = known.hold(gateway.id, message, NOW_MS)
+                sends = known.set_publication(gateway.id, message, NOW_MS)
                 if not any(send.member == gateway.id and isinstance(send.body, Revoke) for send in sends):
                     self.tell_id(message.stream, message.frame_id)
             case Interest():
-                sends = known.interest(gateway.id, message, now, NOW_MS)
+                sends = known.set_interest(gateway.id, message, now, NOW_MS)
                 if message.viewers or message.alert_viewers:
                     self.tell_id(message.stream, message.floor)
             case Release():
@@ -404,7 +406,7 @@ class Histories(RuleBasedStateMachine):
             case StreamReport():
                 known.report(gateway.id, message)
                 for stream, frame_id, *_ in message.rows:
-                    if known.get(stream) is not None and known.get(stream).holder == gateway.id:  # type: ignore[union-attr]
+                    if known.get(stream) is not None and known.get(stream).gateway == gateway.id:  # type: ignore[union-attr]
                         self.tell_id(stream, frame_id)
             case SnapshotEnd():
                 sends = known.end_snapshot(gateway.id, now, NOW_MS)
@@ -422,7 +424,7 @@ class Histories(RuleBasedStateMachine):
 
     def is_holder(self, gateway: Gateway, stream: str, term: int) -> bool:
         known = self.streams.get(stream)
-        return known is not None and known.holder == gateway.id and known.term == term
+        return known is not None and known.gateway == gateway.id and known.term == term
 
     def tell_id(self, stream: str, frame_id: int) -> None:
         self.told_ids[stream] = max(self.told_ids.get(stream, 0), frame_id)
@@ -449,9 +451,9 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def one_member_holds_a_stream_and_the_index_says_the_same(self) -> None:
-        by_member = {(member, name) for member, held in self.streams._held.items() for name in held}
-        assert by_member == {(s.holder, s.id) for s in self.streams.held()}
-        wanted = {(member, name) for member, names in self.streams._wanted.items() for name in names}
+        by_member = {(member, name) for member, held in self.streams._table.published_at.items() for name in held}
+        assert by_member == {(s.gateway, s.id) for s in self.streams.published()}
+        wanted = {(member, name) for member, names in self.streams._table.viewed_at.items() for name in names}
         known = [s for name in NAMES if (s := self.streams.get(name)) is not None]
         assert wanted == {(member, s.id) for s in known for member in s.interests}
 
@@ -459,31 +461,33 @@ class Histories(RuleBasedStateMachine):
     def what_is_neither_held_nor_waited_for_is_a_reservation(self) -> None:
         known = [s for name in NAMES if (s := self.streams.get(name)) is not None]
         assert len(self.streams) == len(known)
-        assert all(s.holder is not None or s.interests for s in known)
-        assert self.streams._held_count == sum(s.holder is not None for s in known)
-        assert self.streams._waited_for == {s.id for s in known if s.holder is None and s.user is None}
-        for name, reserved in self.streams._reservations.items():
+        assert all(s.gateway is not None or s.interests for s in known)
+        assert self.streams._table.published_count == sum(s.gateway is not None for s in known)
+        assert self.streams._table.awaited == {s.id for s in known if s.gateway is None and s.user is None}
+        for name, reserved in self.streams._ownership.reservations.items():
             stream = self.streams.get(name)
-            assert stream is None or (stream.holder is None and stream.user == reserved.user)
-        self.had |= {s.id: (s.user, self.now) for s in known if s.holder is not None and s.user is not None}
+            assert stream is None or (stream.gateway is None and stream.user == reserved.user)
+        self.had |= {s.id: (s.user, self.now) for s in known if s.gateway is not None and s.user is not None}
 
     @invariant()
     def terms_never_fall(self) -> None:
         for name in NAMES:
             known = self.streams.get(name)
-            if known is not None and known.holder is not None:
+            if known is not None and known.gateway is not None:
                 assert known.term >= self.terms.get(f"{self.epoch} {name}", 0)
                 self.terms[f"{self.epoch} {name}"] = known.term
 
     @invariant()
     def nothing_is_left_of_members_that_are_gone(self) -> None:
         here = {gateway.id for gateway in self.gateways.values() if gateway.known} | set(self.bridges)
-        traces = {*self.streams._held, *self.streams._wanted, *self.streams._untold, *self.streams._bridges}
+        table = self.streams._table
+        unconfirmed, bridges = self.streams._snapshots._unconfirmed, self.streams._routing.bridges
+        traces = {*table.published_at, *table.viewed_at, *unconfirmed, *bridges}
         for name in NAMES:
             known = self.streams.get(name)
             if known is not None:
                 traces |= {*known.interests, *known.bridges.values(), *(member for member, _ in known.routes)}
-                traces |= {known.holder} - {None}  # type: ignore[arg-type]
+                traces |= {known.gateway} - {None}  # type: ignore[arg-type]
         assert traces <= here
 
     # ── what holds when all has arrived ──────────────────────────────────────────────────────────────────────────
@@ -494,7 +498,7 @@ class Histories(RuleBasedStateMachine):
             for gateway in self.gateways.values()
             for name, camera in gateway.cameras.items()
         ]
-        held = [(s.id, s.holder, s.term, s.user, s.status, s.wants_alerts) for s in self.streams.held()]
+        held = [(s.id, s.gateway, s.term, s.user, s.status, s.wants_alerts) for s in self.streams.published()]
         assert sorted(cameras) == held
         wanted = {(name, g.id): viewers for g in self.gateways.values() for name, viewers in g.viewers.items()}
         registry = {
@@ -529,7 +533,7 @@ class Histories(RuleBasedStateMachine):
                 if name not in gateway.cameras:
                     told = gateway.told[name]
                     assert told.status == known.status
-                    assert told.user == known.user or (told.user is None and known.holder is None)
+                    assert told.user == known.user or (told.user is None and known.gateway is None)
 
     def alerts_would_reach_whoever_wants_them(self) -> None:
         for name in NAMES:

@@ -6,7 +6,7 @@ import pytest
 
 from watchout.common.bus.membership import MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, MemberHeartbeat
-from watchout.router.members import MAX_MEMBERS, STALL_S, Members, Verdict
+from watchout.router.members import MAX_MEMBERS, STALL_S, Members, MessageVerdict
 
 EPOCH = 5
 A, B = b"a" * 8, b"b" * 8
@@ -22,48 +22,48 @@ def says(seq: int, body: FromMember = NEWS, epoch: int = EPOCH) -> Envelope[From
 def members() -> Members:
     """A has greeted at 10.0."""
     members = Members(EPOCH)
-    assert members.receive(A, says(0, HELLO), 10.0) is Verdict.GREETED
+    assert members.receive(A, says(0, HELLO), 10.0) is MessageVerdict.GREETED
     return members
 
 
 def test_a_greeting_makes_a_member(members: Members) -> None:
     known = members.get(A)
     assert known is not None
-    assert (known.hello, known.joined_at, known.heard_at) == (HELLO, 10.0, 10.0)
+    assert (known.hello, known.joined_at, known.last_message_at) == (HELLO, 10.0, 10.0)
     assert [m.id for m in members.all()] == [A]
     assert len(members) == 1
 
 
 def test_whoever_has_not_greeted_is_told_to(members: Members) -> None:
-    assert members.receive(B, says(1), 10.0) is Verdict.REJOIN
+    assert members.receive(B, says(1), 10.0) is MessageVerdict.REJOIN
     assert members.get(B) is None
 
 
 def test_messages_in_order_are_taken(members: Members) -> None:
-    assert [members.receive(A, says(seq), 10.0) for seq in (1, 2, 3)] == [Verdict.TAKE] * 3
+    assert [members.receive(A, says(seq), 10.0) for seq in (1, 2, 3)] == [MessageVerdict.HANDLE] * 3
 
 
 @pytest.mark.parametrize("seq", [0, 2, 3, 2**63])
 def test_a_hole_in_the_numbers_is_told(members: Members, seq: int) -> None:
-    assert members.receive(A, says(seq), 10.0) is Verdict.REJOIN
+    assert members.receive(A, says(seq), 10.0) is MessageVerdict.REJOIN
 
 
 def test_after_a_hole_nothing_is_taken_until_the_next_greeting(members: Members) -> None:
     members.receive(A, says(1), 10.0)
-    assert members.receive(A, says(3), 10.0) is Verdict.REJOIN
-    assert members.receive(A, says(4), 10.0) is Verdict.REJOIN
-    assert members.receive(A, says(0, HELLO), 10.0) is Verdict.GREETED
-    assert members.receive(A, says(1), 10.0) is Verdict.TAKE
+    assert members.receive(A, says(3), 10.0) is MessageVerdict.REJOIN
+    assert members.receive(A, says(4), 10.0) is MessageVerdict.REJOIN
+    assert members.receive(A, says(0, HELLO), 10.0) is MessageVerdict.GREETED
+    assert members.receive(A, says(1), 10.0) is MessageVerdict.HANDLE
 
 
 def test_a_message_of_another_epoch_is_not_taken(members: Members) -> None:
-    assert members.receive(A, says(1, epoch=EPOCH - 1), 10.0) is Verdict.REJOIN
-    assert members.receive(A, says(1, epoch=EPOCH + 1), 10.0) is Verdict.REJOIN
-    assert members.receive(A, says(1), 10.0) is Verdict.TAKE
+    assert members.receive(A, says(1, epoch=EPOCH - 1), 10.0) is MessageVerdict.REJOIN
+    assert members.receive(A, says(1, epoch=EPOCH + 1), 10.0) is MessageVerdict.REJOIN
+    assert members.receive(A, says(1), 10.0) is MessageVerdict.HANDLE
 
 
 def test_a_greeting_may_carry_any_epoch(members: Members) -> None:
-    assert members.receive(B, says(0, HELLO, epoch=0), 10.0) is Verdict.GREETED
+    assert members.receive(B, says(0, HELLO, epoch=0), 10.0) is MessageVerdict.GREETED
 
 
 def test_a_second_greeting_counts_both_ways_anew_and_keeps_the_age(members: Members) -> None:
@@ -73,12 +73,12 @@ def test_a_second_greeting_counts_both_ways_anew_and_keeps_the_age(members: Memb
     assert [known.next_seq() for _ in range(2)] == [1, 2]
     members.receive(A, says(1), 11.0)
     again = Hello(kind="gateway", name="gateway.1", pid=7, max_fps=2.0)
-    assert members.receive(A, says(0, again), 12.0) is Verdict.GREETED
+    assert members.receive(A, says(0, again), 12.0) is MessageVerdict.GREETED
     known = members.get(A)
     assert known is not None
-    assert (known.hello, known.joined_at, known.heard_at, known.metrics) == (again, 10.0, 12.0, {"sockets": 3.0})
+    assert (known.hello, known.joined_at, known.last_message_at, known.metrics) == (again, 10.0, 12.0, {"sockets": 3.0})
     assert known.next_seq() == 1
-    assert members.receive(A, says(1), 12.0) is Verdict.TAKE
+    assert members.receive(A, says(1), 12.0) is MessageVerdict.HANDLE
 
 
 def test_a_member_is_silent_when_nothing_of_it_was_taken_for_so_long(members: Members) -> None:
@@ -110,7 +110,7 @@ def test_a_removed_member_has_to_greet(members: Members) -> None:
     assert removed is not None
     assert removed.id == A
     assert members.remove(A) is None
-    assert members.receive(A, says(1, Bye()), 10.0) is Verdict.REJOIN
+    assert members.receive(A, says(1, Bye()), 10.0) is MessageVerdict.REJOIN
     assert len(members) == 0
 
 
@@ -124,10 +124,10 @@ def test_past_the_most_members_a_stranger_is_not_answered_and_the_known_still_ar
     members = Members(EPOCH)
     ids = [number.to_bytes(8, "big") for number in range(1, MAX_MEMBERS + 2)]
     verdicts = [members.receive(member, says(0, HELLO), 10.0) for member in ids]
-    assert verdicts == [Verdict.GREETED] * MAX_MEMBERS + [Verdict.IGNORE]
-    assert members.receive(ids[0], says(0, HELLO), 10.0) is Verdict.GREETED
+    assert verdicts == [MessageVerdict.GREETED] * MAX_MEMBERS + [MessageVerdict.IGNORE]
+    assert members.receive(ids[0], says(0, HELLO), 10.0) is MessageVerdict.GREETED
     members.remove(ids[1])
-    assert members.receive(ids[-1], says(0, HELLO), 10.0) is Verdict.GREETED
+    assert members.receive(ids[-1], says(0, HELLO), 10.0) is MessageVerdict.GREETED
 
 
 def test_the_routers_own_words_are_numbered_per_member(members: Members) -> None:

@@ -1,7 +1,8 @@
-"""Values by stream and id that are kept for a while: bounded in number and bytes, for a stream, a user, in all. Pure.
+"""A store of values by stream and id, bounded in age, number and bytes, per stream, per user and in total. Pure.
 
-Whoever has the most gives way: past a bound of a stream or a user his own oldest, past a bound of all the oldest of the
-stream that has the most values, or of the user that has the most bytes. So a noisy camera forgets its own.
+Whoever has the most is evicted from: past the bound of a stream or a user its own oldest value; past a total bound the
+oldest value of the stream with the most values, or of the user with the most bytes. So a noisy stream evicts its own
+values and not those of others.
 """
 
 from __future__ import annotations
@@ -19,22 +20,33 @@ UNBOUNDED: Final = sys.maxsize
 
 _V = TypeVar("_V")
 
-#: A stream and an id.
-Key = tuple[str, str]
+#: Stream id, and id of the value within the stream.
+StoreKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved(Generic[_V]):
-    """A value, when it came, whose it is and its size."""
+class StoredValue(Generic[_V]):
+    """A value of a `BoundedStore`: when it was added, in the unit of the store, its user and its size."""
 
-    came: float
+    added_at: float
     value: _V
     user: str | None
     size_bytes: int
 
 
-class Shelves(Generic[_V]):
-    """`keep` is in the unit of every `now`. Nothing costs more for what is kept of others."""
+class BoundedStore(Generic[_V]):
+    """Values by stream and id, each kept for `keep` at most. The cost of an operation does not grow with the store.
+
+    `keep` is in the unit of the caller's `now`. Created by `AlertIds` and `RecentAlerts`.
+
+    Args:
+        limit: Most values in total.
+        keep: Age at which a value is dropped.
+        stream_bytes: Most bytes of one stream, except that its newest value is always kept.
+        user_bytes: Most bytes of one user, except that the newest value is always kept.
+        total_bytes: Most bytes in total.
+
+    """
 
     def __init__(
         self,
@@ -50,15 +62,15 @@ class Shelves(Generic[_V]):
         self._stream_bytes = stream_bytes
         self._user_bytes = user_bytes
         self._total_bytes = total_bytes
-        #: Every value, oldest first; and the same by stream, by user and by id.
-        self._all: OrderedDict[Key, Shelved[_V]] = OrderedDict()
-        self._streams: dict[str, OrderedDict[str, Shelved[_V]]] = {}
-        self._of_user: dict[str | None, OrderedDict[Key, None]] = {}
+        #: All values, oldest first; then indexes of them by stream, by user and by id.
+        self._all: OrderedDict[StoreKey, StoredValue[_V]] = OrderedDict()
+        self._streams: dict[str, OrderedDict[str, StoredValue[_V]]] = {}
+        self._of_user: dict[str | None, OrderedDict[StoreKey, None]] = {}
         self._ids: dict[str, dict[str, None]] = {}
         self._counts: Largest[str] = Largest()
         self._bytes_of_stream: Largest[str] = Largest()
         self._bytes_of_user: Largest[str | None] = Largest()
-        #: Values that gave way before their time.
+        #: Values evicted before their time.
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -66,39 +78,39 @@ class Shelves(Generic[_V]):
 
     @property
     def bytes(self) -> int:
-        """Sizes of all values together."""
+        """Total size of all values."""
         return self._bytes_of_user.total
 
     def streams(self) -> Iterable[str]:
-        """Those that have values."""
+        """The streams that have values."""
         return self._streams
 
-    def of(self, stream: str) -> OrderedDict[str, Shelved[_V]]:
-        """What is kept of a stream by id, oldest first."""
+    def of(self, stream: str) -> OrderedDict[str, StoredValue[_V]]:
+        """Return the values of a stream by id, oldest first."""
         return self._streams.get(stream, OrderedDict())
 
-    def newest_first(self, users: Collection[str | None] | None = None) -> Iterator[tuple[Key, Shelved[_V]]]:
-        """Everything that is kept, with its stream and id; of these users alone, where they are given."""
+    def newest_first(self, users: Collection[str | None] | None = None) -> Iterator[tuple[StoreKey, StoredValue[_V]]]:
+        """Iterate over all values with their keys, or those of some users, newest first."""
         if users is None:
             return reversed(self._all.items())
-        return heapq.merge(*map(self._of_one_user, users), key=lambda entry: -entry[1].came)
+        return heapq.merge(*map(self._of_one_user, users), key=lambda entry: -entry[1].added_at)
 
-    def _of_one_user(self, user: str | None) -> Iterator[tuple[Key, Shelved[_V]]]:
+    def _of_one_user(self, user: str | None) -> Iterator[tuple[StoreKey, StoredValue[_V]]]:
         return ((key, self._all[key]) for key in reversed(self._of_user.get(user, OrderedDict())))
 
-    def holders(self, id: str) -> Iterable[str]:
-        """The streams that have a value of this id."""
+    def streams_with(self, id: str) -> Iterable[str]:
+        """Return the streams that have a value of this id."""
         return self._ids.get(id, ())
 
     def add(self, stream: str, id: str, value: _V, now: float, *, user: str | None = None, size_bytes: int = 0) -> bool:
-        """Keep a value; False when there is one of this id in the stream."""
+        """Add a value and evict others as needed. Return False when the stream already has a value of this id."""
         self.prune(now)
         key = stream, id
         if key in self._all:
             return False
-        shelved = Shelved(now, value, user, size_bytes)
-        self._all[key] = shelved
-        self._streams.setdefault(stream, OrderedDict())[id] = shelved
+        stored = StoredValue(now, value, user, size_bytes)
+        self._all[key] = stored
+        self._streams.setdefault(stream, OrderedDict())[id] = stored
         self._of_user.setdefault(user, OrderedDict())[key] = None
         self._ids.setdefault(id, {})[stream] = None
         self._counts.add(stream, 1)
@@ -108,10 +120,10 @@ class Shelves(Generic[_V]):
         return True
 
     def prune(self, now: float) -> None:
-        """Forget what is too old. Costs only what it forgets."""
+        """Drop values older than `keep`. The cost is that of the dropped ones."""
         while self._all:
             key = next(iter(self._all))
-            if now - self._all[key].came <= self._keep:
+            if now - self._all[key].added_at <= self._keep:
                 return
             self._drop(key)
 
@@ -130,18 +142,18 @@ class Shelves(Generic[_V]):
     def _drop_oldest_of_stream(self, stream: str) -> None:
         self._drop((stream, next(iter(self._streams[stream]))))
 
-    def _drop(self, key: Key) -> None:
+    def _drop(self, key: StoreKey) -> None:
         stream, name = key
-        shelved = self._all.pop(key)
+        stored = self._all.pop(key)
         del self._streams[stream][name]
         if not self._streams[stream]:
             del self._streams[stream]
         del self._ids[name][stream]
         if not self._ids[name]:
             del self._ids[name]
-        del self._of_user[shelved.user][key]
-        if not self._of_user[shelved.user]:
-            del self._of_user[shelved.user]
+        del self._of_user[stored.user][key]
+        if not self._of_user[stored.user]:
+            del self._of_user[stored.user]
         self._counts.add(stream, -1)
-        self._bytes_of_stream.add(stream, -shelved.size_bytes)
-        self._bytes_of_user.add(shelved.user, -shelved.size_bytes)
+        self._bytes_of_stream.add(stream, -stored.size_bytes)
+        self._bytes_of_user.add(stored.user, -stored.size_bytes)

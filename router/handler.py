@@ -1,0 +1,266 @@
+"""Handles the messages and frames that the router receives: checks the sender, and calls the part that each is for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from watchout.common import clock, log, metric_names, supervisor
+from watchout.common.bus.frames import FOR_ALERT, read_frame_head
+from watchout.common.bus.membership import HEARTBEAT_EVERY_S
+from watchout.common.bus.messages import (
+    BadFrame,
+    Bye,
+    Claim,
+    CoverageReport,
+    FetchNewest,
+    FetchPicture,
+    FromMember,
+    Hello,
+    Interest,
+    MemberHeartbeat,
+    OwnerLookup,
+    PublicationState,
+    Query,
+    QueryReply,
+    RaiseAlert,
+    RefusedReply,
+    Rejoin,
+    Release,
+    ReservationEnded,
+    ReservationReport,
+    RouterHeartbeat,
+    SnapshotEnd,
+    StreamReport,
+    Unreserve,
+    decode_from_member,
+)
+from watchout.common.bus.transport import RouterTransport
+from watchout.common.errors import BusError
+from watchout.common.media.held_frames import HeldFrames
+from watchout.common.metrics import Metrics
+from watchout.common.toolbox.globs import Globs
+from watchout.router.alerts.delivery import AlertDelivery
+from watchout.router.members import MAX_MEMBERS, Members, MessageVerdict, may_be_remote
+from watchout.router.outbox import Outbox
+from watchout.router.queries import QueryHandler
+from watchout.router.startup_hold import HeldRequest, StartupHold
+from watchout.router.streams.registry import Streams
+from watchout.router.streams.stream import BridgeRecord
+
+#: Seconds between two warnings about malformed or refused messages.
+WARN_EVERY_S: Final = 5.0
+
+_log: Final = log.get("router.handler")
+
+
+@dataclass(slots=True, kw_only=True)
+class MessageHandler:
+    """The receiving side of the router. The router's app creates one, opens the transport with it, and attaches both.
+
+    `pictures` are encoded frames that alerts refer to, by stream and (term, frame id). `checked_at` is when
+    `drop_silent_members` ran last, in seconds of the loop's clock.
+    """
+
+    metrics: Metrics
+    members: Members
+    streams: Streams
+    alerts: AlertDelivery
+    pictures: HeldFrames[bytes]
+    hold: StartupHold
+    outbox: Outbox
+    loop: asyncio.AbstractEventLoop
+    checked_at: float
+    bus: RouterTransport = field(init=False)
+    queries: QueryHandler = field(init=False)
+    _warned_at: float = field(default=float("-inf"), init=False)
+
+    def attach(self, bus: RouterTransport, queries: QueryHandler) -> None:
+        """Set the open transport, and the part that reads its counters, before the first message."""
+        self.bus = bus
+        self.queries = queries
+        self.outbox.attach(bus)
+
+    # ── control messages ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_control(self, member: bytes, data: bytes) -> None:
+        """Handle a control message: count one that is malformed or not allowed, ask to rejoin after a gap."""
+        try:
+            envelope = decode_from_member(data)
+        except BusError as exc:
+            self._on_bad_message("bad message from a member", exc, member)
+            self.outbox.send(member, Rejoin())
+            self._forget_if_unknown(member)
+            return
+        if self.bus.is_remote(member) and not may_be_remote(envelope.body):
+            error = BusError(f"{type(envelope.body).__name__}, expected what a bridge sends")
+            self._on_bad_message("a remote member may not send this", error, member)
+            self._forget_if_unknown(member)
+            return
+        match self.members.receive(member, envelope, self.loop.time()):
+            case MessageVerdict.GREETED:
+                assert isinstance(envelope.body, Hello)
+                self._on_hello(member, envelope.body)
+            case MessageVerdict.HANDLE:
+                self._on_message(member, envelope.body)
+            case MessageVerdict.REJOIN:
+                self.outbox.send(member, Rejoin())
+            case MessageVerdict.IGNORE:
+                error = BusError(f"{MAX_MEMBERS} members")
+                self._on_bad_message("too many members, a greeting was ignored", error, member)
+        self._forget_if_unknown(member)
+
+    def _forget_if_unknown(self, member: bytes) -> None:
+        """Let the transport forget a remote peer that is not a member, so that it costs nothing."""
+        if self.bus.is_remote(member) and self.members.get(member) is None:
+            self.bus.forget(member)
+
+    def _on_hello(self, member: bytes, hello: Hello) -> None:
+        """Welcome a member that joins, and give a bridge its share of the streams."""
+        over = "tcp" if self.bus.is_remote(member) else "ipc"
+        _log.info("member joined", kind=hello.kind, name=hello.name, pid=hello.pid, over=over)
+        if hello.kind == "gateway":
+            self.alerts.replay.begin(member)
+        sends = self.streams.begin_snapshot(member)
+        self.outbox.welcome(member, hello.attempt)
+        self.outbox.send_all(sends)
+        if hello.kind == "mlbridge" and hello.max_fps is not None:
+            bridge = BridgeRecord(member, hello.group, hello.max_fps, Globs(hello.streams))
+            self.outbox.send_all(self.streams.add_bridge(bridge))
+
+    def _on_message(self, member: bytes, body: FromMember) -> None:  # noqa: C901 - one arm per message, no logic
+        """Handle a message of a member."""
+        now, now_ms, send_all = self.loop.time(), clock.now_ms(), self.outbox.send_all
+        match body:
+            case MemberHeartbeat(metrics=metrics):
+                self.members.set_metrics(member, metrics)
+            case CoverageReport(rows=rows):
+                self.members.set_coverage(member, dict(rows))
+            case StreamReport():
+                self.streams.report(member, body)
+            case PublicationState():
+                send_all(self.streams.set_publication(member, body, now_ms))
+            case Interest():
+                send_all(self.streams.set_interest(member, body, now, now_ms))
+            case SnapshotEnd():
+                send_all(self.streams.end_snapshot(member, now, now_ms))
+                self.alerts.resume(member, body.alerts_epoch, body.last_alert)
+            case Claim() | OwnerLookup() | RaiseAlert():
+                if not self.hold.syncing:
+                    self._decide(member, body)
+                elif not self.hold.is_full:
+                    self.hold.hold(member, body)
+                else:
+                    refusal = RefusedReply(request=body.request, code="ROUTING_ERROR", message="try again")
+                    self.outbox.send(member, refusal)
+            case ReservationReport():
+                self.streams.add_reported_reservations(body, now)
+            case Release():
+                send_all(self.streams.release(member, body, now, now_ms))
+            case FetchNewest():
+                send_all(self.streams.fetch_newest(member, body.stream))
+            case FetchPicture():
+                picture = self.pictures.find(body.stream, (body.term, body.frame_id))
+                if picture is not None:
+                    self.bus.send_frame(member, picture)
+            case BadFrame():
+                send_all(self.streams.report_bad_frame(body))
+            case Unreserve():
+                self._unreserve(member, body)
+            case Query():
+                reply = self.queries.reply(body, now, now_ms, syncing=self.hold.syncing)
+                self.outbox.send(member, QueryReply(request=body.request, body=reply))
+            case Bye():
+                self._remove(member, "ended")
+            case Hello():
+                raise AssertionError("`Members.receive` does not return HANDLE for a greeting")
+            case _:
+                assert_never(body)
+
+    def _decide(self, member: bytes, body: HeldRequest) -> None:
+        """Handle a request that depends on which streams have a publisher."""
+        now, now_ms = self.loop.time(), clock.now_ms()
+        match body:
+            case Claim():
+                self.outbox.send_all(self.streams.claim(member, body, now, now_ms))
+            case OwnerLookup():
+                self.outbox.send(member, self.streams.look_up_owner(body.request, body.stream))
+            case RaiseAlert():
+                self.alerts.accept(member, body, now, now_ms)
+
+    def _unreserve(self, member: bytes, body: Unreserve) -> None:
+        """End the reservation of a stream id for an operator, and let all gateways forget it too."""
+        found = self.streams.unreserve(body.stream)
+        if found is not None:
+            _log.info("an operator released the id of a stream", stream=body.stream, user=found.user)
+            for each in self.members.all():
+                if each.hello.kind == "gateway":
+                    self.outbox.send(each.id, ReservationEnded(stream=body.stream, term=found.term))
+        self.outbox.send(member, QueryReply(request=body.request, body=None if found is None else found.user))
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_frame(self, data: bytes) -> None:
+        """Forward a frame to the members that want it now, or keep it when it is the picture of an alert."""
+        try:
+            head = read_frame_head(data)
+        except BusError as exc:
+            self._on_bad_message("bad frame from a member", exc)
+            return
+        if head.to == FOR_ALERT:
+            now = self.loop.time()
+            if self.pictures.put(head.stream, (head.term, head.frame_id), data, len(data), now):
+                self.metrics.count(metric_names.ALERT_PICTURES)
+            return
+        for member in self.streams.route(head, self.loop.time()):
+            if self.members.get(member) is not None:
+                self.bus.send_frame(member, data)
+
+    def _on_bad_message(self, what: str, error: BusError, member: bytes = b"") -> None:
+        """Count a malformed or refused message, and log it unless one was logged within `WARN_EVERY_S`."""
+        self.metrics.count(metric_names.BUS_BAD_MESSAGES)
+        now = self.loop.time()
+        if now - self._warned_at > WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning(what, member=member.hex() or None, error=str(error))
+
+    # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def send_heartbeats(self) -> None:
+        """Send every member a heartbeat. Runs every `HEARTBEAT_EVERY_S`."""
+        for member in self.members.all():
+            self.outbox.send(member.id, RouterHeartbeat())
+
+    def drop_silent_members(self) -> None:
+        """Remove members that sent nothing for too long, or whose key was removed. Runs every `HEARTBEAT_EVERY_S`.
+
+        Time in which this process itself did not run does not count: the members' messages wait to be read.
+        """
+        now = self.loop.time()
+        self.members.excuse(now - self.checked_at - HEARTBEAT_EVERY_S)
+        self.checked_at = now
+        for member in self.members.silent(now):
+            self._remove(member.id, "silent")
+        for remote in self.bus.revoked():
+            self._remove(remote, "its key was removed")
+
+    def end_startup(self) -> None:
+        """Declare streams without a publisher offline, and decide the held requests. Runs once."""
+        held = self.hold.release()
+        self.outbox.send_all(self.streams.settle(clock.now_ms()))
+        guarding = supervisor.current().guarding
+        for member, body in held:
+            with guarding("what waited for the start"):
+                if self.members.get(member) is not None:
+                    self._decide(member, body)
+
+    def _remove(self, member: bytes, why: str) -> None:
+        """Forget a member that ended or was lost; its streams go offline."""
+        known = self.members.remove(member)
+        self.alerts.replay.forget(member)
+        self.bus.forget(member)
+        if known is not None:
+            level = _log.info if why == "ended" else _log.warning
+            level("member gone", kind=known.hello.kind, name=known.hello.name, pid=known.hello.pid, why=why)
+        self.outbox.send_all(self.streams.remove_member(member, self.loop.time(), clock.now_ms()))

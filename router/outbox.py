@@ -1,0 +1,56 @@
+"""Sends control messages to members, numbered for each so that a member notices a lost one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from watchout.common import log
+from watchout.common.bus.messages import FromRouter, QueryReply, RefusedReply, Welcome, encode
+from watchout.common.bus.transport import RouterTransport
+from watchout.common.errors import BusError
+from watchout.router.members import Members
+from watchout.router.streams.stream import Send
+
+_log: Final = log.get("router.outbox")
+
+
+class Outbox:
+    """Encodes, numbers and queues the router's messages to its members. The router's app creates one.
+
+    A message that the transport cannot queue is lost: the gap in the numbers makes the member join again.
+    """
+
+    def __init__(self, epoch: int, members: Members) -> None:
+        self._epoch = epoch
+        self._members = members
+
+    def attach(self, bus: RouterTransport) -> None:
+        """Set the transport, once it is open and before the first message."""
+        self._bus = bus
+
+    def send(self, member: bytes, body: FromRouter) -> None:
+        """Send one message, with the member's next number; 0 for a sender that is not a member."""
+        known = self._members.get(member)
+        self._put(member, known.next_seq() if known is not None else 0, body)
+
+    def send_all(self, sends: Iterable[Send]) -> None:
+        """Send messages in their order."""
+        for send in sends:
+            self.send(send.member, send.body)
+
+    def welcome(self, member: bytes, attempt: int) -> None:
+        """Send the `Welcome` that replies to the greeting of this attempt. It has number 0; the next message has 1."""
+        self._put(member, 0, Welcome(attempt=attempt))
+
+    def _put(self, member: bytes, seq: int, body: FromRouter) -> None:
+        """Encode and queue a message. In the place of a reply that is too large, a refusal is sent."""
+        try:
+            message = encode(self._epoch, seq, body)
+        except BusError as exc:
+            _log.error("a message is too large for the bus", error=str(exc))
+            if not isinstance(body, QueryReply):
+                return
+            refusal = RefusedReply(request=body.request, code="ROUTING_ERROR", message=str(exc))
+            message = encode(self._epoch, seq, refusal)
+        self._bus.send_control(member, message)

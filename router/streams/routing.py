@@ -1,0 +1,105 @@
+"""Routes of frames: which members get a stream's frames, and at what rate its gateway forwards them. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from watchout.common.bus.frames import EVERYBODY, FrameHead
+from watchout.common.bus.messages import Forward
+from watchout.common.media.rate import Sampler
+from watchout.router.streams.stream import BridgeRecord, RouterStream, Send
+from watchout.router.streams.table import RouterStreamTable
+
+
+class Routing:
+    """Computes routes when interest or bridges change, and looks them up for each frame. Part of the registry.
+
+    A gateway is asked to forward frames only while a member on another process wants them, at the highest rate wanted.
+    """
+
+    def __init__(self, table: RouterStreamTable) -> None:
+        self._table = table
+        self._streams = table.streams
+        #: Bridges by member id.
+        self.bridges: dict[bytes, BridgeRecord] = {}
+        #: Frames dropped because the stream has another term or no publisher.
+        self.old_term_frames = 0
+
+    def route(self, head: FrameHead, now: float) -> list[bytes]:
+        """Return the members that get this frame. `now` in seconds."""
+        stream = self._streams.get(head.stream)
+        if stream is None or stream.gateway is None or head.term != stream.term:
+            self.old_term_frames += 1
+            return []
+        if head.to != EVERYBODY:
+            return [head.to]
+        return [member for member, sampler in stream.routes if sampler is None or sampler.take(now)]
+
+    def add_bridge(self, bridge: BridgeRecord) -> list[Send]:
+        """Add a bridge, and share the streams of its group anew."""
+        self.bridges[bridge.member] = bridge
+        return self.reroute_all()
+
+    def remove_bridge(self, member: bytes) -> list[Send]:
+        """Remove a bridge, if the member is one, and share the streams of its group anew."""
+        return self.reroute_all() if self.bridges.pop(member, None) is not None else []
+
+    def reroute_all(self) -> list[Send]:
+        """Compute the routes of all streams."""
+        return [
+            send for stream in self._streams.values() if stream.gateway is not None for send in self.reroute(stream)
+        ]
+
+    def reroute(self, stream: RouterStream) -> list[Send]:
+        """Compute the routes of a stream. Return the `Forward` for its gateway if that changed.
+
+        Nothing is sent before the gateway's first `PublicationState`: it may not have received its grant yet.
+        """
+        if stream.gateway is None or not stream.confirmed:
+            return []
+        wanted: dict[bytes, float | None] = {
+            member: interest.max_fps
+            for member, interest in stream.interests.items()
+            if interest.viewers and member != stream.gateway
+        }
+        stream.bridges = {}
+        if stream.producing:
+            for bridge in assign(stream.id, self.bridges.values()):
+                stream.bridges[bridge.group] = bridge.member
+                wanted[bridge.member] = bridge.max_fps
+        rates = list(wanted.values())
+        top = None if None in rates else max((r for r in rates if r is not None), default=None)
+        # Members that want the highest rate get every forwarded frame: a second sampler at that rate would drop some.
+        before = dict(stream.routes)
+        stream.routes = [
+            (member, None if rate is None or rate == top else before.get(member) or Sampler(rate))
+            for member, rate in wanted.items()
+        ]
+        for member, sampler in stream.routes:
+            if sampler is not None:
+                sampler.set_rate(wanted[member])
+        viewers = sum(interest.viewers for member, interest in stream.interests.items() if member != stream.gateway)
+        forward = Forward(stream=stream.id, term=stream.term, wanted=bool(wanted), max_fps=top, viewers=viewers)
+        if stream.forward is None and not wanted:
+            return []
+        if forward == stream.forward:
+            return []
+        stream.forward = forward
+        return [Send(stream.gateway, forward)]
+
+
+def assign(stream: str, bridges: Iterable[BridgeRecord]) -> list[BridgeRecord]:
+    """Return, for each group with a bridge for this stream, the bridge that gets it.
+
+    By highest random weight (rendezvous hashing): when a bridge joins or leaves, only the streams that it takes or
+    leaves move.
+    """
+    best: dict[str, tuple[bytes, BridgeRecord]] = {}
+    for bridge in bridges:
+        if not bridge.globs.match(stream):
+            continue
+        weight = hashlib.blake2b(stream.encode() + bridge.member, digest_size=8).digest()
+        if bridge.group not in best or weight > best[bridge.group][0]:
+            best[bridge.group] = (weight, bridge)
+    return [bridge for _, bridge in best.values()]

@@ -1,0 +1,52 @@
+"""Which streams a gateway that joined again has not reported yet. Pure.
+
+After its greeting a gateway reports all publications and interests. What was known of it before and is not reported
+by the end of this snapshot is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class UnconfirmedStreams:
+    """Ids of streams known of a gateway before it joined again that it has not reported since."""
+
+    publications: set[str]
+    interests: set[str]
+
+
+class Snapshots:
+    """The gateways that are sending their snapshot, with what they have not confirmed yet. Part of the registry."""
+
+    def __init__(self) -> None:
+        self._unconfirmed: dict[bytes, UnconfirmedStreams] = {}
+
+    def __len__(self) -> int:
+        return len(self._unconfirmed)
+
+    def begin(self, member: bytes, publications: set[str], interests: set[str]) -> None:
+        """Expect the member to report these streams again."""
+        self._unconfirmed[member] = UnconfirmedStreams(publications, interests)
+
+    def confirm_publication(self, member: bytes, name: str) -> None:
+        """Record that the member reported the publication of a stream."""
+        if (unconfirmed := self._unconfirmed.get(member)) is not None:
+            unconfirmed.publications.discard(name)
+
+    def confirm_interest(self, member: bytes, name: str) -> bool:
+        """Record that the member reported interest in a stream. Return whether it is the first time since it joined."""
+        unconfirmed = self._unconfirmed.get(member)
+        if unconfirmed is None or name not in unconfirmed.interests:
+            return False
+        unconfirmed.interests.discard(name)
+        return True
+
+    def end(self, member: bytes) -> UnconfirmedStreams:
+        """Return the streams that the member did not report, and expect no more."""
+        return self._unconfirmed.pop(member, None) or UnconfirmedStreams(set(), set())
+
+    def forget(self, member: bytes) -> None:
+        """Forget a member that is gone."""
+        self._unconfirmed.pop(member, None)

@@ -1,0 +1,108 @@
+"""The streams that have a publisher or viewers, with their indexes by member. Pure.
+
+A stream without a publisher and without viewers is only a reservation, so nothing here grows with the number of streams
+that ended.
+"""
+
+from __future__ import annotations
+
+from watchout.common.bus.messages import Interest
+from watchout.router.streams.ownership import Ownership
+from watchout.router.streams.stream import RouterStream
+
+
+class RouterStreamTable:
+    """All streams of one router. Created by `Streams`, shared by `StreamClaims`, `Interests` and `Routing`.
+
+    At most `max_streams` streams have a publisher. As many more, of known owners, may have viewers alone, and as many
+    of unknown owners.
+    """
+
+    def __init__(self, max_streams: int, *, reserved_s: float, reserved_per_user: int, reserved_max: int) -> None:
+        self.max_streams = max_streams
+        self.streams: dict[str, RouterStream] = {}
+        #: Streams of unknown owner that only have viewers.
+        self.awaited: set[str] = set()
+        self.published_count = 0
+        #: Ids of the streams whose publisher is connected to a gateway, by the gateway's member id.
+        self.published_at: dict[bytes, set[str]] = {}
+        #: Ids of the streams that a gateway has viewers of, by member id.
+        self.viewed_at: dict[bytes, set[str]] = {}
+        self.ownership = Ownership(
+            self.streams, reserved_s=reserved_s, reserved_per_user=reserved_per_user, reserved_max=reserved_max
+        )
+
+    def get(self, name: str) -> RouterStream | None:
+        """Return a stream that has a publisher or viewers."""
+        return self.streams.get(name)
+
+    def published(self) -> list[RouterStream]:
+        """Return the streams that have a publisher, by id."""
+        return sorted((s for s in self.streams.values() if s.gateway is not None), key=lambda s: s.id)
+
+    def claimed_by(self, name: str, now: float) -> str | None:
+        """Return the only user who may register a stream now, None when every user may. `now` in seconds."""
+        stream = self.streams.get(name)
+        if stream is not None and stream.gateway is not None:
+            return stream.user
+        return self.ownership.reserved_for(name, now)
+
+    def add_published(self, name: str) -> RouterStream | None:
+        """Return the stream, which is about to get a publisher; None when `max_streams` have one.
+
+        A new stream continues with the owner, term and frame id of its reservation, which ends.
+        """
+        stream = self.streams.get(name)
+        if stream is None or stream.gateway is None:
+            if self.published_count >= self.max_streams:
+                return None
+            reserved = self.ownership.take(name)
+            if stream is None:
+                stream = self.streams[name] = RouterStream(name)
+                stream.recall(reserved)
+            self.awaited.discard(name)
+        return stream
+
+    def add_viewed(self, interest: Interest) -> RouterStream | None:
+        """Add a stream that has viewers and no publisher; None when too many are awaited."""
+        name = interest.stream
+        reserved = self.ownership.get(name)
+        if reserved is None and interest.user is None:
+            if len(self.awaited) >= self.max_streams:
+                return None
+            self.awaited.add(name)
+        elif len(self.streams) - self.published_count - len(self.awaited) >= self.max_streams:
+            return None
+        stream = self.streams[name] = RouterStream(name)
+        stream.recall(reserved)
+        return stream
+
+    def remove_if_unused(self, stream: RouterStream) -> None:
+        """Remove a stream that has neither a publisher nor viewers."""
+        if stream.gateway is None and not stream.interests:
+            self.streams.pop(stream.id, None)
+            self.awaited.discard(stream.id)
+
+    def set_gateway(self, stream: RouterStream, member: bytes) -> None:
+        """Record the gateway that the publisher of a stream is connected to."""
+        if stream.gateway is None:
+            self.published_count += 1
+        stream.gateway = stream.last_gateway = member
+        self.published_at.setdefault(member, set()).add(stream.id)
+        self.ownership.mark_changed(stream.id)
+
+    def clear_gateway(self, stream: RouterStream) -> None:
+        """Record that a stream has no publisher."""
+        if stream.gateway is not None:
+            discard(self.published_at, stream.gateway, stream.id)
+            self.published_count -= 1
+        stream.gateway = None
+
+
+def discard(index: dict[bytes, set[str]], member: bytes, name: str) -> None:
+    """Remove a stream id from a member's set, and the set once it is empty."""
+    names = index.get(member)
+    if names is not None:
+        names.discard(name)
+        if not names:
+            del index[member]
