@@ -1,8 +1,8 @@
-"""``WATCHOUT_HOME``: the directory of sockets, locks, keys and the embedded store, and the files that are made in it.
+"""Creates ``WATCHOUT_HOME``, opens files in it safely, and locks them.
 
-The directory belongs to the user that runs watchout and has mode 0700. Files in it are opened without following links,
-and only when they are plain files of that user with one name: whoever could write into the home before, or made it,
-cannot make a process that runs as root write somewhere else.
+The home belongs to the user that runs watchout and has mode 0700. Files in it are opened without following links, and
+only if they are plain files of that user with one hard link: another user who could write into the home earlier, or
+created it, cannot redirect the writes of a process that runs as root.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from watchout.common.errors import StartError
 from watchout.common.home_files import ROUTER_LOCK, is_home_file
 from watchout.common.toolbox.reason import reason
 
-#: A lock that somebody looks at for a moment (`who_holds`) is free again within this.
-LOOK_S: Final = 0.5
-_LOOK_STEP_S: Final = 0.02
+#: Seconds after which a lock that `who_holds` takes for a moment is free again.
+BRIEF_LOCK_S: Final = 0.5
+_RETRY_S: Final = 0.02
 
 
 def prepare_home(home: Path) -> None:
-    """Make `home` with mode 0700, or tighten one that is empty or already watchout's. Raises `StartError`."""
+    """Create `home` with mode 0700; an existing one gets that mode if it is empty or holds files of watchout.
+
+    Raises `StartError` if it belongs to another user, holds other files with a wider mode, or cannot be changed.
+    """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -39,6 +42,7 @@ def prepare_home(home: Path) -> None:
 
 
 def _check_directory(home: Path, fd: int) -> None:
+    """Check owner and mode of an open home, and tighten the mode."""
     status = os.fstat(fd)
     user, mode = os.geteuid(), status.st_mode & 0o7777
     if status.st_uid != user:
@@ -49,7 +53,7 @@ def _check_directory(home: Path, fd: int) -> None:
     if names and not any(is_home_file(name) for name in names):
         raise StartError(
             f"WATCHOUT_HOME={home} has mode {mode & 0o777:04o} and holds other files; expected a directory of its own "
-            "with mode 0700 (sockets and sessions live in it)"
+            "with mode 0700 (it holds sockets and sessions)"
         )
     refused = None
     try:
@@ -58,35 +62,37 @@ def _check_directory(home: Path, fd: int) -> None:
         refused = exc.strerror
     left = os.fstat(fd).st_mode & 0o777
     if left & 0o077:
+        why = refused or "the change has no effect"
         raise StartError(
-            f"WATCHOUT_HOME={home} has mode {left:04o}, which cannot be changed to 0700 ({refused or 'it stays so'}): "
-            f"it is a volume without modes of its own; set WATCHOUT_HOME to a directory on a local file system"
+            f"WATCHOUT_HOME={home} has mode {left:04o}, which cannot be changed to 0700 ({why}): the volume does not "
+            "support modes; set WATCHOUT_HOME to a directory on a local file system"
         )
 
 
 def _foreign_home(home: Path, status: os.stat_result, user: int) -> str:
+    """Return the error for a home of another user, with what to do."""
     whose = f"WATCHOUT_HOME={home} belongs to user {status.st_uid}, and this process runs as user {user}"
     if user == 0:
         return f"{whose}: run it as that user, or set WATCHOUT_HOME to a directory of root's own"
     if os.access(home, os.W_OK | os.X_OK):
-        # A mounted volume, such as one with Kubernetes' fsGroup, or a directory that is open to all.
+        # A mounted volume, such as one with Kubernetes' fsGroup, or a directory that every user may write to.
         below = home / "watchout"
         return (
             f"{whose}, who may not change its mode {status.st_mode & 0o777:04o} to 0700: set WATCHOUT_HOME={below}, a "
-            "directory below it, which is then made"
+            "directory below it, which is then created"
         )
     return f"{whose}: run all of watchout as one user, or set WATCHOUT_HOME to a directory of this one"
 
 
 def open_file(path: Path, flags: int) -> int:
-    """A descriptor of a plain file of this user in the home, made with mode 0600 when `flags` has O_CREAT.
+    """Return a descriptor of a plain file of this user in the home; O_CREAT in `flags` creates it with mode 0600.
 
-    No link is followed, neither a symbolic one nor a second name of the file. Raises `StartError`.
+    Raises `StartError` if it cannot be opened, or is a symbolic link, a hard link or another user's file.
     """
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as exc:
-        if exc.errno in (errno.ELOOP, errno.EMLINK):  # the latter on FreeBSD
+        if exc.errno in (errno.ELOOP, errno.EMLINK):  # EMLINK on FreeBSD
             raise StartError(f"{path} is a symbolic link, expected a file of watchout's own: remove it") from None
         raise StartError(f"{path} cannot be opened: {_why(exc)}") from None
     try:
@@ -98,22 +104,23 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def check_file(path: Path) -> None:
-    """Raise `StartError` unless `path` is missing, or a plain file of this user that is reached by no link.
+    """Raise `StartError` unless `path` is missing, or a plain file of this user and no link.
 
-    For files that a library opens by name.
+    For files that a library opens by name, such as SQLite.
     """
     try:
         status = path.lstat()
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise StartError(f"{path} cannot be looked at: {_why(exc)}") from None
+        raise StartError(f"{path} cannot be examined: {_why(exc)}") from None
     if stat.S_ISLNK(status.st_mode):
         raise StartError(f"{path} is a symbolic link, expected a file of watchout's own: remove it")
     _check_file(path, status)
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:
+    """Raise `StartError` unless the status is that of a plain file of this user with one hard link."""
     if not stat.S_ISREG(status.st_mode):
         raise StartError(f"{path} is not a file, expected a plain one of watchout: remove it")
     if status.st_uid != os.geteuid():
@@ -126,7 +133,7 @@ def _check_file(path: Path, status: os.stat_result) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace the file at once: who reads meanwhile sees the former text or this one. Raises `StartError`."""
+    """Replace the content of a file atomically, with mode 0600. Raises `StartError`."""
     fresh = path.with_name(f"{path.name}.new")
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -142,9 +149,10 @@ def write_file(path: Path, text: str) -> None:
 
 
 def lock_home(home: Path) -> int:
-    """Hold the router's lock of `home` until the process ends. Raises `StartError` when another router has it.
+    """Lock `home` for this router until the process ends. Returns the descriptor of the lock.
 
-    Binding is no such test: a second bind on an ``ipc://`` path succeeds and steals the traffic (libzmq zmq_ipc.adoc).
+    Raises `StartError` if another router has it. Binding the socket would not detect that: a second bind to an
+    ``ipc://`` path succeeds and takes over the traffic (libzmq zmq_ipc.adoc).
     """
     fd = open_file(home / ROUTER_LOCK, os.O_RDWR | os.O_CREAT)
     if not lock_soon(fd):
@@ -156,30 +164,30 @@ def lock_home(home: Path) -> int:
 
 
 def lock_soon(fd: int) -> bool:
-    """Lock a file for this process alone; False when somebody else holds it for longer than a look takes."""
-    give_up = time.monotonic() + LOOK_S
+    """Lock a file exclusively; False if another process holds it for longer than `who_holds` does. Blocks briefly."""
+    give_up = time.monotonic() + BRIEF_LOCK_S
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if time.monotonic() > give_up:
                 return False
-            time.sleep(_LOOK_STEP_S)
+            time.sleep(_RETRY_S)
         else:
             return True
 
 
 def write_pid(fd: int) -> None:
-    """Write into a locked file whose it is. Only for people: a full disk does not matter."""
+    """Write this process's id into a file that it has locked. Informational: a full disk is ignored."""
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
 def who_holds(path: Path) -> int | None:
-    """The process that holds the lock of this file, 0 when it does not say; None: nobody does, or it cannot be seen.
+    """Return the id of the process that has locked this file (0: unknown); None if none has, or it cannot be read.
 
-    A lock that is free is taken for a moment: `lock_soon` waits for that.
+    A free lock is held for a moment; `lock_soon` waits for that.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -198,10 +206,10 @@ def who_holds(path: Path) -> int | None:
 
 
 def _why(exc: OSError) -> str:
-    """The system's word on an error, with what it means for a home."""
+    """Return the system's text for an error, with the remedy where it concerns a home."""
     text = reason(exc)
     if exc.errno == errno.EROFS:
-        return f"{text}: sockets and locks need a directory that can be written"
+        return f"{text}: sockets and locks need a writable directory"
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{text}: make room on its disk"
+        return f"{text}: free space on its disk"
     return text

@@ -21,7 +21,7 @@ from watchout.common import log, supervisor
 from watchout.common.errors import SettingsError, StartError
 from watchout.common.home import prepare_home
 from watchout.common.process import memory
-from watchout.common.process.kept import Kept
+from watchout.common.process.keeper_link import KeeperLink
 from watchout.common.process.process_name import claim_name, wanted_name
 from watchout.common.settings import Settings, load
 from watchout.common.settings.misspelled import honcho_port_note, notes
@@ -101,7 +101,7 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         format=settings.log_format,
         process=wanted_name(settings, name),
     )
-    kept = Kept()
+    keeper = KeeperLink()
     try:
         factory = _loop_factory(settings)
         prepare_home(settings.home)
@@ -109,11 +109,11 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         log.rename(settings.process_name)
         _tell_of_environment(name)
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_live(name, build, settings, kept))
+            runner.run(_live(name, build, settings, keeper))
     except StartError as error:
         _log.error(f"{name} cannot start", reason=str(error))
         raise SystemExit(1) from None
-    kept.exits(0)
+    keeper.exits(0)
     others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     for thread in others:
         thread.join(THREAD_END_S)  # one that was told to end may be just about to
@@ -170,7 +170,7 @@ def end_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGINT) if ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-async def _live(name: str, build: Callable[[Settings], Process], settings: Settings, kept: Kept) -> None:
+async def _live(name: str, build: Callable[[Settings], Process], settings: Settings, keeper: KeeperLink) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -186,7 +186,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
 
     for number in end_signals():
         loop.add_signal_handler(number, end)
-    kept.attach(told.set)
+    keeper.attach(told.set)
     loop.set_exception_handler(_callback_failed)
     process = build(settings)
     try:
@@ -196,7 +196,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
             raise StartError(f"{error.strerror or error} ({error.filename or 'no file'})") from None
         _calm_the_collector()
         _log.info(f"{name} ready", pid=os.getpid())
-        kept.ready()
+        keeper.ready()
         await told.wait()
         _log.info(f"{name} drains")
         try:
@@ -205,7 +205,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
         except TimeoutError:
             _log.warning(f"{name} drain cut off", after_s=settings.drain_s + STOP_TIMEOUT_S)
     finally:
-        kept.detach()
+        keeper.detach()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.stop()

@@ -1,7 +1,7 @@
-"""What a process tells of itself over the bus: its version, since when it runs, and which settings it has. Pure.
+"""What a process reports about itself over the bus: its version and its settings, without secrets. Pure.
 
-Only settings that differ from their defaults are told. Of a secret it is told that it is set, of a URL in one also
-where it leads: scheme, host and port, where it is certain that these are no part of a password.
+Only settings that differ from their defaults are reported. A secret is reported as set; of a URL also scheme, host and
+port, unless they could be part of a password with unencoded characters.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 
 from watchout.common.settings import Settings, load, table
 
+#: Reported in place of a secret.
 SET: Final = "set"
+#: Longest reported value, in characters.
 MAX_TEXT: Final = 200
-#: Settings that differ between processes of one watchout by their nature.
+#: Settings that always differ between processes of one home: not reported.
 _OWN: Final = frozenset(("WATCHOUT_PROCESS_NAME",))
-#: What a far bridge has elsewhere than the router.
-_OF_A_PLACE: Final = frozenset(("WATCHOUT_HOME", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE"))
+#: Settings that differ between a bridge on another machine and the router, and are not compared.
+_OF_A_MACHINE: Final = frozenset(("WATCHOUT_HOME", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE"))
+#: Names, or beginnings of names, of the settings that mlbridge uses, the router uses, and the gateway does not use.
 _BRIDGE: Final = ("ML_", "LOG_", "ALERT_COOLDOWN_S", "MAX_MESSAGE_BYTES", "ROUTER_TIMEOUT_S", "DRAIN_S",
                   "WATCHOUT_HOME", "WATCHOUT_LOOP", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY",
                   "BRIDGE_KEY_FILE")  # fmt: skip
@@ -29,7 +32,7 @@ _NOT_GATEWAY: Final = ("ML_", "ALERT_WEBHOOK_", "ALERT_COOLDOWN_S", "ROUTER_LIST
 
 
 def version() -> str:
-    """The installed version of watchout."""
+    """Return the installed version of watchout, ``unknown`` if it is not installed as a package."""
     try:
         return importlib.metadata.version("watchout")
     except importlib.metadata.PackageNotFoundError:
@@ -37,7 +40,7 @@ def version() -> str:
 
 
 def told(settings: Settings) -> dict[str, str]:
-    """The settings that differ from their defaults, by name: values of plain ones, of secrets that they are set."""
+    """Return the settings that differ from their defaults: text by name, secrets as `SET`."""
     defaults = load({})
     found = {}
     for attribute, spec, _ in table():
@@ -48,17 +51,24 @@ def told(settings: Settings) -> dict[str, str]:
 
 
 def matters(kind: str, env: str) -> bool:
-    """Whether a process of this kind (``gateway`` …) does anything by this setting."""
+    """Whether processes of this kind (``gateway``, ``router``, ``mlbridge``) use the setting."""
     if kind == "mlbridge":
         return env.startswith(_BRIDGE)
     return env.startswith(_ROUTER) if kind == "router" else not env.startswith(_NOT_GATEWAY)
 
 
 def differences(kind: str, theirs: Mapping[str, str], ours: Mapping[str, str], *, far: bool = False) -> list[str]:
-    """How a process's settings differ from others, a phrase for each; `far`: it runs on another machine."""
+    """Return how the settings of two processes differ, a clause for each setting.
+
+    Args:
+        kind: kind of the first process; settings that it does not use are not compared.
+        theirs: its settings, as `told` returns them.
+        ours: settings of the second.
+        far: whether the first runs on another machine.
+    """
     found = []
     for env in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(env) == ours.get(env) or not matters(kind, env) or (far and env in _OF_A_PLACE):
+        if theirs.get(env) == ours.get(env) or not matters(kind, env) or (far and env in _OF_A_MACHINE):
             continue
         found.append(f"{env} is {_shown(theirs.get(env))} there and {_shown(ours.get(env))} here")
     return found
@@ -79,7 +89,7 @@ def _text(value: Any) -> str:
 
 
 def _secret(value: object) -> str:
-    """That it is set; of a URL also where it leads."""
+    """Return `SET`; for a URL also with scheme, host and port."""
     if not isinstance(value, str) or "://" not in value:
         return SET
     try:

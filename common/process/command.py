@@ -1,4 +1,4 @@
-"""The command line of a process: ``--help`` says what it does, its main settings and where all are; ``--version``."""
+"""The command line of a process: ``--help`` with its main settings, and ``--version``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 10
 
 
 def process_command(kind: str, main_settings: Sequence[str]) -> Callable[[Callable[..., Any]], click.Command]:
-    """A decorator: the function becomes ``watchout-<kind>``. Whatever option is not known ends with 2, and no start."""
+    """Return a decorator that makes a function the command ``watchout-<kind>``.
+
+    `main_settings` are listed in its ``--help``. An unknown option ends the command with exit code 2.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         script = f"watchout-{kind}"
@@ -24,6 +27,7 @@ def process_command(kind: str, main_settings: Sequence[str]) -> Callable[[Callab
 
 
 def _epilog(names: Sequence[str]) -> str:
+    """Return the end of the help: the main settings, where to find all, and the exit codes."""
     specs = {spec.env: (spec, default) for _, spec, default in table()}
     width = max(map(len, names))
     rows = []
@@ -34,7 +38,7 @@ def _epilog(names: Sequence[str]) -> str:
     lines = "\n".join(rows)
     return (
         f"\b\nMain settings, as environment variables:\n{lines}\n\n"
-        "\b\nAll settings with their meaning: docs/settings.md. `honcho start` reads them from .env too, this command\n"
+        "\b\nAll settings: docs/settings.md. `honcho start` reads them from .env too, this command\n"
         "does not. `watchout-ctl doctor` checks them.\n\n"
         "\b\nExit codes: 0 ended by SIGTERM, SIGINT or SIGHUP, 1 cannot start here, 2 wrong settings or usage."
     )

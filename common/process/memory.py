@@ -1,4 +1,4 @@
-"""Memory that was freed and that the C library has not given back to the operating system."""
+"""Returns freed memory to the operating system, which glibc would keep."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any, Final
 #: Parameters of mallopt(3), in glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-#: Blocks of at least this size are given back as soon as they are free.
+#: Size in bytes from which blocks are returned as soon as they are freed.
 LARGE_BYTES: Final = 4 << 20
-#: So much may be free at the end of the heap before it is given back.
+#: Free bytes at the end of the heap from which they are returned.
 FREE_END_BYTES: Final = 8 << 20
-#: Variables by which an operator sets the same for himself.
+#: Variables with which an operator sets the same limits: then they are left alone.
 _ENVIRON: Final = frozenset(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"))
 
 
 def _find(name: str) -> Any:
+    """Return a function of glibc, None with another C library."""
     try:
-        return getattr(ctypes.CDLL(None), name)  # of glibc; others give back by themselves
+        return getattr(ctypes.CDLL(None), name)  # musl and macOS return memory by themselves
     except (AttributeError, OSError):
         return None
 
@@ -29,10 +30,10 @@ _option: Final = _find("mallopt") if _trim is not None else None
 
 
 def keep_little() -> None:
-    """Give large blocks back as soon as they are free, whatever else lies in the heap; call it before there are any.
+    """Let the C library return large blocks as soon as they are freed; call it before any is allocated.
 
-    Without this glibc learns from the first large block that is freed, and puts later ones of that size, up to 32 MiB,
-    into the heap, where a small block behind them keeps them from being given back.
+    By default glibc raises its threshold when the first large block is freed (up to 32 MiB), and allocates later ones
+    in the heap, where a small block behind them prevents their return.
     """
     if _option is not None and not _ENVIRON & os.environ.keys():
         _option(_M_MMAP_THRESHOLD, LARGE_BYTES)
@@ -40,6 +41,6 @@ def keep_little() -> None:
 
 
 def give_back() -> None:
-    """Give back what is free at the end and between (malloc_trim(3)); takes milliseconds. Nothing where it is not."""
+    """Return free memory of the whole heap (malloc_trim(3)); takes milliseconds. Does nothing without glibc."""
     if _trim is not None:
         _trim(0)

@@ -1,8 +1,8 @@
-"""Who started this process, and whether they are still there: honcho, and make before it.
+"""Finds the processes that started this one (honcho, and make before it), and detects when they are gone.
 
-A dropped terminal, a pipe whose reader went, or a kill -9 can end a starter, or leave it behind unable to do anything,
-without a signal to what it started. On Linux the end of a process is seen by a pidfd, on macOS and BSD by a kqueue, and
-elsewhere by looking. Whether the starter can still write is seen on Linux only.
+A closed terminal, a pipe without a reader, or SIGKILL can end a starter, or leave it unable to act, without a signal to
+its children. The end of a process is detected by a pidfd on Linux, by a kqueue on macOS and BSD, and by polling
+elsewhere. Whether a starter can still write is detected on Linux only.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-#: Process id of the make that ran honcho; set in the Makefile.
+#: Variable with the process id of the make that ran honcho; the Makefile sets it.
 MAKE_VARIABLE: Final = "WATCHOUT_STARTER"
-#: How many processes up it is looked for honcho and make.
+#: How many generations of parents are searched for honcho and make.
 MOST_GENERATIONS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """A process that has to be there. `born` tells it from a later one of the same id, 0 where it cannot be seen."""
+    """A process that must be alive for this one to go on.
+
+    `born` is its start time in clock ticks, by which a later process with the same id is recognised; 0: unknown.
+    """
 
     pid: int
     born: int
@@ -35,22 +38,27 @@ class Ancestor:
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """All who must be there, and the one whose output must be."""
+    """The starters of this process. Made by `find`.
+
+    Attributes:
+        ancestors: the processes that must be alive.
+        writer: process id of honcho, whose output must have a reader; 0 for none.
+        gone: whether one of them was already gone when they were searched.
+    """
 
     ancestors: tuple[Ancestor, ...] = ()
     writer: int = 0
-    #: Somebody was gone before it was looked.
     gone: bool = False
 
     def end_a_writer_without_reader(self) -> bool:
-        """Kill honcho when nobody can read what it prints, as a broken pipe ends other programs; whether it is gone.
+        """Kill honcho if its output has no reader, as a broken pipe ends other programs. Returns whether it is gone.
 
-        Its handler of every signal, and of the end of every process, prints first, and fails there.
+        It cannot end by itself: its handlers of signals and of ended processes print first, and fail there.
         """
         honcho = next((each for each in self.ancestors if each.pid == self.writer), None)
         if honcho is None:
             return False
-        if not _is_there(honcho):
+        if not _is_alive(honcho):
             return True
         if not output_is_dead(self.writer):
             return False
@@ -59,17 +67,17 @@ class Starter:
         return True
 
     def to_state(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the value for JSON."""
         return asdict(self)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Starter:
-        """The same back."""
+        """Return the starter of a `to_state` value."""
         return cls(tuple(Ancestor(**each) for each in state["ancestors"]), state["writer"], state["gone"])
 
 
 def find(environ: Mapping[str, str]) -> Starter:
-    """Who started this process, when that is honcho or make; else nobody, and then it lives as long as it likes."""
+    """Return honcho and make if they started this process; otherwise a `Starter` that is never gone."""
     if "HONCHO_PROCESS_NAME" not in environ and MAKE_VARIABLE not in environ:
         return Starter()
     chain = _chain()
@@ -79,7 +87,7 @@ def find(environ: Mapping[str, str]) -> Starter:
         if not _is_honcho(each.command):
             break
         found.append(each)
-        writer = each.pid  # the last one is honcho itself, those below are its helpers
+        writer = each.pid  # the topmost is honcho itself, those below are its helpers
     gone = not chain or chain[0].pid != os.getppid()
     made_by = environ.get(MAKE_VARIABLE, "")
     if made_by.isdecimal():
@@ -90,15 +98,15 @@ def find(environ: Mapping[str, str]) -> Starter:
     return Starter(tuple(unique), writer, gone)
 
 
-class Watch:
-    """Tells when one of them is gone. `descriptors` become readable then; where there are none, ask now and then."""
+class StarterWatch:
+    """Detects when a starter is gone. A `Keeper` waits on `descriptors`, and polls `gone` if `must_be_asked`."""
 
     def __init__(self, starter: Starter) -> None:
         self._starter = starter
         self._gone = starter.gone
         self._pidfds: list[int] = []
         self._kqueue: Any = None
-        self._looked: list[Ancestor] = []
+        self._polled: list[Ancestor] = []
         for each in starter.ancestors:
             self._add(each)
 
@@ -110,9 +118,9 @@ class Watch:
                 self._gone = True
                 return
             except OSError:
-                pass  # an old kernel, or a sandbox
+                pass  # an old kernel or a sandbox does not have it
             else:
-                self._gone |= not _is_there(each)
+                self._gone |= not _is_alive(each)
                 return
         elif hasattr(select, "kqueue"):
             kernel: Any = select
@@ -123,20 +131,20 @@ class Watch:
             with contextlib.suppress(OSError):
                 self._kqueue.control([event], 0)
                 return
-        self._looked.append(each)
+        self._polled.append(each)
 
     @property
     def descriptors(self) -> Sequence[int]:
-        """To wait for."""
+        """File descriptors that become readable when a starter ends."""
         return [*self._pidfds, *([self._kqueue.fileno()] if self._kqueue is not None else [])]
 
     @property
     def must_be_asked(self) -> bool:
-        """Whether something can be seen by asking only."""
-        return bool(self._looked or self._starter.writer)
+        """Whether something can be detected only by calling `gone` from time to time."""
+        return bool(self._polled or self._starter.writer)
 
     def gone(self) -> bool:
-        """Whether somebody is gone, or cannot write any more."""
+        """Whether a starter is gone, or its output has no reader."""
         if not self._gone:
             if self._pidfds:
                 poll = select.poll()
@@ -145,11 +153,11 @@ class Watch:
                 self._gone = bool(poll.poll(0))
             if self._kqueue is not None and self._kqueue.control(None, 1, 0):
                 self._gone = True
-            self._gone |= not all(_is_there(each) for each in self._looked) or output_is_dead(self._starter.writer)
+            self._gone |= not all(_is_alive(each) for each in self._polled) or output_is_dead(self._starter.writer)
         return self._gone
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors."""
         for fd in self._pidfds:
             os.close(fd)
         self._pidfds = []
@@ -159,9 +167,9 @@ class Watch:
 
 
 def output_is_dead(pid: int) -> bool:
-    """Whether nobody can read what a process prints any more: a pipe without a reader, a terminal that hung up.
+    """Whether the output of a process has no reader: a pipe without one, or a terminal that hung up.
 
-    False when it cannot be seen.
+    False where that cannot be detected.
     """
     if not pid:
         return False
@@ -187,8 +195,8 @@ def output_is_dead(pid: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """One process of the chain, from the parent up."""
+class _ProcessInfo:
+    """A process as /proc or ps(1) shows it: its id, its parent's, its start time in clock ticks, and its command."""
 
     pid: int
     parent: int
@@ -196,48 +204,51 @@ class _Seen:
     command: tuple[str, ...]
 
 
-def _chain() -> list[_Seen]:
-    found: list[_Seen] = []
+def _chain() -> list[_ProcessInfo]:
+    """Return the ancestors of this process, from its parent upwards."""
+    found: list[_ProcessInfo] = []
     pid = os.getppid()
     while pid > 1 and len(found) < MOST_GENERATIONS:
-        seen = _look(pid)
-        if seen is None:
+        process = _read_process(pid)
+        if process is None:
             break
-        found.append(seen)
-        pid = seen.parent
+        found.append(process)
+        pid = process.parent
     return found
 
 
-def _look(pid: int) -> _Seen | None:
+def _read_process(pid: int) -> _ProcessInfo | None:
+    """Return a process, None if there is none or it cannot be read."""
     if Path("/proc/self/stat").exists():
         try:
             words = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
             command = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")
         except OSError:
             return None
-        return _Seen(pid, int(words[1]), int(words[19]), tuple(filter(None, command)))
+        return _ProcessInfo(pid, int(words[1]), int(words[19]), tuple(filter(None, command)))
     try:
-        said = subprocess.run(  # noqa: S603
+        fields = subprocess.run(  # noqa: S603
             ["/bin/ps", "-o", "ppid=,command=", "-p", str(pid)], capture_output=True, text=True, timeout=5, check=True
         ).stdout.split()
-        return _Seen(pid, int(said[0]), 0, tuple(said[1:]))
+        return _ProcessInfo(pid, int(fields[0]), 0, tuple(fields[1:]))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
-def _is_there(each: Ancestor) -> bool:
+def _is_alive(each: Ancestor) -> bool:
+    """Whether the process is alive, and not another one with its id."""
     if each.born:
-        seen = _look(each.pid)
-        return seen is not None and seen.born == each.born
+        process = _read_process(each.pid)
+        return process is not None and process.born == each.born
     try:
         os.kill(each.pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # another user's, and there
+        pass  # another user's process: it is alive
     return True
 
 
 def _is_honcho(command: Sequence[str]) -> bool:
-    """Whether it runs honcho: the script, or ``python -m honcho``."""
+    """Whether a command runs honcho: the script, or ``python -m honcho``."""
     return any(Path(word).name == "honcho" for word in command[:4])

@@ -71,7 +71,7 @@ def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kin
 def test_a_home_that_is_not_there_is_said(tmp_path) -> None:
     said = run("watchout-ctl", "stats", "--home", str(tmp_path / "wrong"))
     assert said.returncode == 1
-    assert "wrong, which is not there" in said.stderr
+    assert "wrong, which does not exist" in said.stderr
     assert not (tmp_path / "wrong").exists()
 
 

@@ -269,7 +269,7 @@ def test_a_taken_port_ends_the_start_and_says_whose_it_is(watchout) -> None:
     honcho = started.run("honcho", [str(BIN / "honcho"), "start"])
     assert honcho.wait(20) == 1
     assert f"process {other.pid} (http.server) listens there" in honcho.output
-    assert "gateway could not start, and is not tried again" in honcho.output
+    assert "gateway could not start, and is not started again" in honcho.output
     other.kill()
 
 

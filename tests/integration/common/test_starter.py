@@ -16,7 +16,7 @@ import pytest
 
 from tests.kit.processes import REPOSITORY, poll
 from watchout.common.process import starter
-from watchout.common.process.starter import Ancestor, Starter, Watch, find, output_is_dead
+from watchout.common.process.starter import Ancestor, Starter, StarterWatch, find, output_is_dead
 
 FIND = (
     "import json, os; from watchout.common.process import starter; "
@@ -36,8 +36,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_one_that_was_started_by_hand_has_no_starter() -> None:
     assert find({}) == Starter()
-    assert not Watch(Starter()).gone()
-    assert not Watch(Starter()).must_be_asked
+    assert not StarterWatch(Starter()).gone()
+    assert not StarterWatch(Starter()).must_be_asked
 
 
 def found_below(script: Path, environ: dict[str, str]) -> Starter:
@@ -74,9 +74,9 @@ def test_the_end_of_an_ancestor_is_seen(
     if way == "looking":
         monkeypatch.delattr(os, "pidfd_open", raising=False)
         monkeypatch.delattr(starter.select, "kqueue", raising=False)
-    seen = starter._look(sleeper.pid)
+    seen = starter._read_process(sleeper.pid)
     assert seen is not None
-    watch = Watch(Starter((Ancestor(sleeper.pid, seen.born),)))
+    watch = StarterWatch(Starter((Ancestor(sleeper.pid, seen.born),)))
     assert not watch.gone()
     assert watch.must_be_asked == (way == "looking")
     sleeper.kill()
@@ -86,8 +86,8 @@ def test_the_end_of_an_ancestor_is_seen(
 
 
 def test_another_process_with_the_same_id_is_not_it(sleeper: subprocess.Popen[bytes]) -> None:
-    assert Watch(Starter((Ancestor(sleeper.pid, 1),))).gone()
-    assert Watch(Starter((Ancestor(999_999_999, 1),))).gone()
+    assert StarterWatch(Starter((Ancestor(sleeper.pid, 1),))).gone()
+    assert StarterWatch(Starter((Ancestor(999_999_999, 1),))).gone()
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows another process's output")
@@ -99,7 +99,7 @@ def test_a_pipe_without_a_reader_is_seen(sleeper: subprocess.Popen[bytes]) -> No
     assert sleeper.stdout is not None
     sleeper.stdout.close()
     assert output_is_dead(sleeper.pid)
-    assert Watch(Starter(writer=sleeper.pid)).gone()
+    assert StarterWatch(Starter(writer=sleeper.pid)).gone()
 
 
 @linux

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.common.process.restarts import LONGEST_PAUSE_S, LOOP, STEADY_S, Again, Restarts, Stop
+from watchout.common.process.restarts import LONGEST_PAUSE_S, LOOP, STEADY_S, Restarts, StartAgain, Stop
 
 
 def served(*, own: bool = True) -> Restarts:
@@ -22,7 +22,7 @@ def served(*, own: bool = True) -> Restarts:
 )  # fmt: skip
 def test_one_that_served_is_started_again_at_once_however_it_ended(code: int | None, how: str) -> None:
     verdict = served().ended(100, code)
-    assert isinstance(verdict, Again)
+    assert isinstance(verdict, StartAgain)
     assert verdict.after_s == 0
     assert how in verdict.says
 
@@ -39,17 +39,17 @@ def test_wrong_settings_are_wrong_the_next_time_too(ready: bool) -> None:
 def test_a_first_start_that_did_not_succeed_is_for_a_person() -> None:
     restarts = Restarts("gateway", own=True)
     restarts.started(0)
-    assert restarts.ended(1, 1) == Stop(1, "gateway could not start, and is not tried again")
+    assert restarts.ended(1, 1) == Stop(1, "gateway could not start, and is not started again")
     # Killed before it served, as for want of memory, it is tried again.
     restarts = Restarts("gateway", own=True)
     restarts.started(0)
-    assert isinstance(restarts.ended(1, -9), Again)
+    assert isinstance(restarts.ended(1, -9), StartAgain)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
 def test_the_exit_code_of_any_other_program_is_its_decision(code: int) -> None:
     assert Restarts("ml", own=False).ended(100, code) == Stop(code, "")
-    assert isinstance(served(own=False).ended(100, -9), Again)
+    assert isinstance(served(own=False).ended(100, -9), StartAgain)
 
 
 def test_a_loop_has_growing_pauses_and_is_told() -> None:
@@ -58,7 +58,7 @@ def test_a_loop_has_growing_pauses_and_is_told() -> None:
         restarts.started(now)
         now += 1
         verdict = restarts.ended(now, -6)
-        assert isinstance(verdict, Again)
+        assert isinstance(verdict, StartAgain)
         pauses.append(verdict.after_s)
         said.append(verdict.says)
         now += verdict.after_s
@@ -69,7 +69,7 @@ def test_a_loop_has_growing_pauses_and_is_told() -> None:
     # One that was well in between begins anew.
     restarts.started(now)
     verdict = restarts.ended(now + STEADY_S, -6)
-    assert isinstance(verdict, Again)
+    assert isinstance(verdict, StartAgain)
     assert verdict.after_s == 0
 
 
@@ -80,6 +80,6 @@ def test_the_pause_is_bounded_whatever_happens(ends: list[tuple[float, int | Non
         restarts.started(now)
         now += lived_s
         verdict = restarts.ended(now, code)
-        assert isinstance(verdict, Again)
+        assert isinstance(verdict, StartAgain)
         assert 0 <= verdict.after_s <= LONGEST_PAUSE_S
         now += verdict.after_s

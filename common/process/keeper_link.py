@@ -1,8 +1,7 @@
-"""The side of a process that is kept (`common.process.keeper`): says that it is ready and how it ends, and hears that
-it is to.
+"""The link of a process to its keeper (`common.process.keeper`): reports readiness and exit code, receives the end.
 
-When the keeper was killed the process goes on serving and starts another keeper, so that it is still started again when
-it dies, and still ends when honcho is gone.
+When the keeper is killed, the process serves on and starts another keeper, so that it is still restarted when it dies,
+and still ended when honcho is gone.
 """
 
 from __future__ import annotations
@@ -20,11 +19,14 @@ from typing import Any
 from watchout.common import log
 from watchout.common.process.restarts import END, EXIT, READY, STATE_VARIABLE
 
-_log = log.get("common.process.kept")
+_log = log.get("common.process.keeper_link")
 
 
-class Kept:
-    """One process's tie to its keeper; without one, all of this does nothing."""
+class KeeperLink:
+    """The end of a process in the socket pair with its keeper. `common.service` creates one in each process.
+
+    The keeper passes its end in the environment (`STATE_VARIABLE`). Without a keeper all methods do nothing.
+    """
 
     def __init__(self) -> None:
         self._state: dict[str, Any] | None = None
@@ -41,45 +43,45 @@ class Kept:
                 os.set_inheritable(self._link.fileno(), False)
 
     def attach(self, on_end: Callable[[], None]) -> None:
-        """From now on `on_end` is called in the running loop when the keeper says so."""
+        """Call `on_end` in the running loop when the keeper asks the process to end."""
         self._on_end = on_end
         if self._link is not None:
-            asyncio.get_running_loop().add_reader(self._link.fileno(), self._came)
+            asyncio.get_running_loop().add_reader(self._link.fileno(), self._on_readable)
 
     def ready(self) -> None:
-        """Tell that this process serves."""
+        """Report that this process serves."""
         self._ready = True
-        self._tell(READY)
+        self._send(READY)
 
     def exits(self, code: int) -> None:
-        """Tell with which code it is about to exit."""
-        self._tell(EXIT + bytes([code]))
+        """Report the code with which this process is about to exit."""
+        self._send(EXIT + bytes([code]))
 
     def detach(self) -> None:
-        """The loop is about to end."""
+        """Stop listening to the keeper, because the loop is about to end."""
         if self._link is not None:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
 
-    def _tell(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.send(message)
 
-    def _came(self) -> None:
+    def _on_readable(self) -> None:
         assert self._link is not None
         try:
-            said = self._link.recv(64)
+            data = self._link.recv(64)
         except BlockingIOError:
             return
         except OSError:
-            said = b""
-        if END in said:
+            data = b""
+        if END in data:
             self._on_end()
-        elif not said:
+        elif not data:
             self._replace()
 
     def _replace(self) -> None:
-        """The keeper was killed: start another one, or end when that is not possible."""
+        """Start another keeper after the first was killed; end the process if that fails."""
         assert self._link is not None
         assert self._state is not None
         loop = asyncio.get_running_loop()
@@ -87,18 +89,18 @@ class Kept:
         self._link.close()
         self._link = None
         if self._helper is not None:
-            self._helper.poll()  # so that the last one does not stay a zombie
+            self._helper.poll()  # reap the last one
         ours, theirs = socket.socketpair()
         state = {**self._state, "fd": theirs.fileno(), "pid": os.getpid()}
         try:
             self._helper = subprocess.Popen(
-                # -P: a folder called common where this was started is not ours.
+                # -P: do not import packages from the current directory.
                 [sys.executable, "-P", "-m", "watchout.common.process.keeper"],
                 env={**os.environ, STATE_VARIABLE: json.dumps(state)},
                 pass_fds=[theirs.fileno()],
             )
         except OSError as exc:
-            _log.error("the keeper of this process was killed, and no other can be started", reason=exc.strerror)
+            _log.error("the keeper of this process was killed, and another one cannot be started", reason=exc.strerror)
             ours.close()
             self._on_end()
             return
@@ -107,4 +109,4 @@ class Kept:
         _log.warning("the keeper of this process was killed; another one took over", pid=self._helper.pid)
         ours.setblocking(False)
         self._link = ours
-        loop.add_reader(ours.fileno(), self._came)
+        loop.add_reader(ours.fileno(), self._on_readable)
