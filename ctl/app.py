@@ -1,4 +1,4 @@
-"""``watchout-ctl``: the group of commands, and the one place where what went wrong becomes a sentence and an exit code.
+"""``watchout-ctl``: the group of commands, and the conversion of every failure to a sentence and an exit code.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 and 143 ended by a signal.
 """
@@ -17,20 +17,20 @@ import click
 from watchout.common.errors import WatchoutError
 from watchout.ctl.environment import Failure, Interrupted
 
-#: Each in a module of its name.
+#: Commands in the order of the help; each is in the module `ctl.commands.<name>`.
 COMMANDS: Final = ("token", "publish", "watch", "alert", "stats", "reservations", "doctor", "keys", "ml")
 
 
 class Commands(click.Group):
-    """Imports a command when it is used: what one of them needs would make all the others slow to start."""
+    """The click group of `watchout-ctl`; it imports the module of a command only when that is used, to start fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the help."""
+        """Return the names in the order of the help."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
+        """Return the command of this name, None if there is none."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -41,7 +41,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="watchout", prog_name="watchout-ctl")
 def cli() -> None:
-    """Work with a running watchout: publish pictures, watch streams, raise alerts, see figures.
+    """Work with a running watchout: publish frames, watch streams, raise alerts, see metrics.
 
     Settings come from the environment and from .env in the current directory.
     """
@@ -51,12 +51,12 @@ def main() -> None:
     """Run the console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ?
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code. What a user did or met never ends in a traceback."""
+    """Run one command and return its exit code; every failure is a sentence on stderr, not a traceback."""
     try:
         code = cli.main(list(arguments), prog_name="watchout-ctl", standalone_mode=False)
         sys.stdout.flush()
@@ -70,7 +70,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at its end.
+        # The interpreter flushes stdout once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as exc:
@@ -78,10 +78,11 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as exc:
         if os.environ.get("LOG_LEVEL", "").lower() == "debug":
             raise
-        return _failed(f"a fault of this program, {type(exc).__name__}: {exc} (LOG_LEVEL=debug shows where)")
+        return _failed(f"a bug in watchout-ctl, {type(exc).__name__}: {exc} (LOG_LEVEL=debug shows where)")
     return code if isinstance(code, int) else 0
 
 
 def _failed(sentence: str) -> int:
+    """Print the sentence, and return the exit code 1."""
     Failure(sentence).show()
     return 1

@@ -1,4 +1,4 @@
-"""Joins the bus as an operator: a member that holds nothing and asks something."""
+"""Joins the bus as ``watchout-ctl``: a member without streams that sends queries."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from watchout.common.process import missing
 from watchout.common.settings import Settings
 from watchout.ctl.environment import Failure
 
-#: A running router answers within a few heartbeats; past this there is none.
+#: Seconds within which a running router accepts a member; after it there is none.
 JOIN_TIMEOUT_S: Final = 1.8
 
 
 def nothing_runs(settings: Settings) -> Failure:
-    """What to say when no router answers."""
+    """Return the failure for a command when no router replies."""
     return Failure(missing.nothing_answers(settings.home))
 
 
 @asynccontextmanager
 async def joined(settings: Settings) -> AsyncIterator[BusClient]:
-    """The bond with the running router. Raises `Failure` when there is none."""
+    """Join the running router, and leave it at the end. Raises `Failure` when none replies."""
     metrics = Metrics()
     link = BusClient(
         Hello(kind="ctl", name="ctl", pid=os.getpid()),
@@ -34,7 +34,7 @@ async def joined(settings: Settings) -> AsyncIterator[BusClient]:
         request_timeout_s=settings.router_timeout_s,
         snapshot=_nothing,
         metrics=metrics.read,
-        on_message=_pass_over,
+        on_message=_ignore,
     )
     try:
         if not await link.wait_live(JOIN_TIMEOUT_S):
@@ -45,10 +45,11 @@ async def joined(settings: Settings) -> AsyncIterator[BusClient]:
 
 
 async def _nothing() -> AsyncIterator[Message]:
+    """Yield the state that a member restores at the router: none."""
     nothing: tuple[Message, ...] = ()
     for message in nothing:
         yield message
 
 
-def _pass_over(_: FromRouter) -> None:
-    """An operator's member asked for nothing that comes by itself."""
+def _ignore(_: FromRouter) -> None:
+    """Ignored: this member has subscribed to nothing."""

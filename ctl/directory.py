@@ -1,4 +1,4 @@
-"""Which streams there are, for commands that were given the id of one that is not."""
+"""Lists the existing streams, for commands that were given the id of a missing one."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import msgspec
 
 from watchout.ctl.terminal import printable
 
+#: Deadline of the request to the gateway, in seconds.
 TIMEOUT_S: Final = 3.0
-#: Streams that a sentence names; the others are counted.
+#: Streams that a sentence names; further ones are counted.
 MAX_NAMED: Final = 10
-MAX_ANSWER_BYTES: Final = 16 << 20
+#: Largest accepted response.
+MAX_BODY_BYTES: Final = 16 << 20
 
 
-def others_than(wanted: str, there: Iterable[str]) -> str:
-    """A sentence on the streams that there are, with the one that may have been meant."""
-    names = sorted({printable(name) for name in there} - {wanted})
+def others_than(wanted: str, existing: Iterable[str]) -> str:
+    """Return a clause that lists the existing streams, and suggests the one that may be meant."""
+    names = sorted({printable(name) for name in existing} - {wanted})
     if not names:
-        return "no other stream is there"
+        return "there is no other stream"
     shown = ", ".join(names[:MAX_NAMED])
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     near = difflib.get_close_matches(wanted, names, n=1)
-    return f"streams there are: {shown}{more}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"existing streams: {shown}{more}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def ids_of(rows: object) -> list[str]:
-    """The ids of the streams in `rows` (of `GET /streams` or the router's answer) that have a camera now."""
+    """Return the ids of the streams in the rows of `GET /streams` that are published now."""
     if not isinstance(rows, list):
         return []
     live = [row for row in rows if isinstance(row, dict) and row.get("status") != "offline"]
@@ -36,13 +38,13 @@ def ids_of(rows: object) -> list[str]:
 
 
 async def viewable(url: str, token: str) -> list[str] | None:
-    """Ids of the streams with a camera that the holder of `token` may view; None when the gateway does not say.
+    """Return the ids of the published streams that the token's user may view; None if the gateway does not list them.
 
     Args:
         url: The gateway, as ``ws://`` or ``wss://`` without a path.
-        token: The caller's session token.
+        token: The user's session token.
     """
-    # aiohttp takes long to import, and most commands do without it
+    # aiohttp is slow to import, and most commands do not need it
     from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, read_body
 
     try:
@@ -50,11 +52,11 @@ async def viewable(url: str, token: str) -> list[str] | None:
             HttpClient(user_agent="watchout-ctl", connections=1, timeout_s=TIMEOUT_S) as client,
             client.request(
                 "GET", f"{url.replace('ws', 'http', 1)}/streams", headers={"Authorization": f"Bearer {token}"}
-            ) as answer,
+            ) as response,
         ):
-            if answer.status != 200:
+            if response.status != 200:
                 return None
-            body: dict[str, Any] = msgspec.json.decode(await read_body(answer, MAX_ANSWER_BYTES), type=dict[str, Any])
+            body: dict[str, Any] = msgspec.json.decode(await read_body(response, MAX_BODY_BYTES), type=dict[str, Any])
             return ids_of(body.get("streams"))
     except (TimeoutError, BodyTooLarge, msgspec.MsgspecError, *HTTP_ERRORS):
         return None

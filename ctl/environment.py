@@ -1,6 +1,6 @@
-"""What every command starts from: settings, the options that commands share, tokens, one way to fail and one to run.
+"""What all commands share: settings, common options, tokens, the exception for a failure, and the run of a coroutine.
 
-The environment is that of the process, over what `.env` in the current directory says (as honcho reads it).
+Settings come from the environment of the process, and from `.env` in the current directory where it has no value.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from watchout.identity import embedded_store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ANY_ADDRESS: Final = ("", "*", "::", "0.0.0.0")  # noqa: S104 - what a host setting may say, nothing is bound here
+_ANY_ADDRESS: Final = ("", "*", "::", "0.0.0.0")  # noqa: S104 - values of a setting, nothing is bound
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-#: Where clients connect at the gateway: an address that is copied with it is that of the gateway.
+#: Paths at which clients connect; they are removed from an address that was copied with one.
 _OWN_PATH: Final = re.compile(r"/streams/(register|subscribe)\Z")
 
 
 class Failure(click.ClickException):
-    """What ends a command: one sentence on stderr, exit code 1."""
+    """Ends a command with one sentence on stderr and exit code 1. Raised anywhere below a command."""
 
     def show(self, file: Any = None) -> None:
-        """Print the sentence."""
+        """Print the sentence to stderr."""
         click.echo(f"watchout-ctl: {self.message}", file=file or sys.stderr)
 
 
 class WrongSettings(Failure):
-    """Settings that cannot be used: every fault on a line of its own, exit code 2."""
+    """Ends a command whose settings are invalid: each fault on a line of its own, exit code 2."""
 
     exit_code = 2
 
@@ -55,13 +55,13 @@ class WrongSettings(Failure):
         self.faults = error.faults
 
     def show(self, file: Any = None) -> None:
-        """Print every fault."""
+        """Print each fault to stderr."""
         for fault in self.faults:
             click.echo(f"watchout-ctl: wrong setting: {fault}", file=file or sys.stderr)
 
 
 class Interrupted(Exception):
-    """A signal ended the command; `exit_code` is the shell's for it."""
+    """A signal ended the command. `run` raises it; `exit_code` is 128 + the signal's number, as in a shell."""
 
     def __init__(self, number: int) -> None:
         self.exit_code = 128 + number
@@ -70,14 +70,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The checked settings, and the token that the environment names."""
+    """The settings of a command and the value of ``WATCHOUT_TOKEN``. Made by `read_environment`."""
 
     settings: Settings
     token: str | None
 
 
 def read_environment(home: str | None = None, **given: str | None) -> Environment:
-    """The environment of this command; `home` and other settings as options gave them. Raises `Failure`."""
+    """Return the environment of this command; options (`home`, others by setting) win. Raises `Failure`."""
     environ = {**_dotenv(), **os.environ, **{name: value for name, value in given.items() if value is not None}}
     if home is not None:
         environ["WATCHOUT_HOME"] = home
@@ -88,34 +88,35 @@ def read_environment(home: str | None = None, **given: str | None) -> Environmen
 
 
 def _dotenv() -> Mapping[str, str]:
+    """Return the variables of `.env`, read as honcho reads it."""
     try:
         content = Path(".env").read_text(encoding="utf-8")
         values: dict[str, str] = parse(content)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or a quote that does not end
+    except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or an unterminated quote
         raise Failure(f".env in this directory cannot be read: {exc}") from None
     return values
 
 
 def home_option(command: F) -> F:
-    """`--home`, for the commands that need the bus or the embedded store."""
+    """Add the option `--home`, for commands that use the bus or the embedded store."""
     return click.option(
         "--home", metavar="DIR", help="Home of the running watchout, instead of WATCHOUT_HOME (default .watchout)."
     )(command)
 
 
 def edge_options(command: F) -> F:
-    """`--url`, `--token`, `--wait` and `--home`, for the commands that are clients of the gateway."""
+    """Add the options `--url`, `--token`, `--wait` and `--home`, for commands that are clients of the gateway."""
     for option in (
         home_option,
         click.option(
             "--wait", "wait_s", type=click.FloatRange(0), default=0.0, metavar="S", show_default=True,
-            help="Keep trying to connect for so many seconds at the start.",
+            help="Seconds in which the first connection is tried again.",
         ),
         click.option(
             "--token", metavar="TOKEN",
-            help="Session token, instead of WATCHOUT_TOKEN. With the embedded session store one is made when none "
+            help="Session token, instead of WATCHOUT_TOKEN. With the embedded session store one is created if none "
             "is given.",
         ),
         click.option("--url", metavar="URL", help="The gateway, instead of ws://127.0.0.1:$WATCHOUT_PORT."),
@@ -125,14 +126,17 @@ def edge_options(command: F) -> F:
 
 
 def stream_id(value: str) -> str:
-    """A stream id of the protocol, as a type of click. Raises `click.BadParameter`."""
+    """Parse a stream id, as a click type. Raises `click.BadParameter`."""
     if not STREAM_ID.match(value):
-        raise click.BadParameter(f"{value!r} is no stream id: 1 to 128 of A-Z a-z 0-9 _ . : -")
+        raise click.BadParameter(f"{value!r} is not a stream id: 1 to 128 of A-Z a-z 0-9 _ . : -")
     return value
 
 
 def edge_url(given: str | None, settings: Settings) -> str:
-    """The address of the gateway, without a trailing slash. Raises `click.UsageError`."""
+    """Return the gateway's address without a trailing slash; by the settings where none is given.
+
+    Raises `click.UsageError`.
+    """
     if given is None:
         host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
         return f"ws://{f'[{host}]' if ':' in host else host}:{settings.port}"
@@ -141,7 +145,7 @@ def edge_url(given: str | None, settings: Settings) -> str:
         fits = parts.scheme in _SCHEMES and parts.hostname and parts.port != 0 and not parts.query
     except ValueError:
         fits = False
-    if "@" in given:  # what stands before it is a secret
+    if "@" in given:  # a secret may be before it
         raise click.UsageError("--url holds a user name or password, expected ws://host[:port]; the token is --token")
     if not fits:
         raise click.UsageError(f"--url is {given!r}, expected ws://host[:port] or wss://host[:port]")
@@ -150,11 +154,11 @@ def edge_url(given: str | None, settings: Settings) -> str:
 
 
 def token_source(given: str | None, environment: Environment) -> Callable[[], str]:
-    """Where a client takes its token from, asked once it is connected. Raises `Failure` when there is none."""
+    """Return a function that returns the token, called on each connection. Raises `Failure` when there is none."""
     token = given or environment.token
     if token is not None:
         if not token.isascii() or not token.isprintable():
-            raise Failure("the token holds characters that no session token has")
+            raise Failure("the token contains characters that no session token has")
         return lambda: token
     settings = environment.settings
     if settings.database_url is not None:
@@ -166,25 +170,28 @@ def token_source(given: str | None, environment: Environment) -> Callable[[], st
 
 
 def token_origin(given: str | None, environment: Environment) -> str:
-    """Where `token_source` takes its token from, as a sentence for when it is refused; empty when it was given."""
+    """Return where `token_source` takes its token from, for the message when it is refused; empty if it was given."""
     if given or environment.token is not None:
         return ""
     home = environment.settings.home
-    return f"it is of the session store in WATCHOUT_HOME={home}, which is not the one of the gateway that answers"
+    return f"it comes from the session store in WATCHOUT_HOME={home}, but the gateway at this address uses another one"
 
 
 def _mint_here(settings: Settings) -> str:
-    """A session in the embedded store of a watchout that runs, which has made its store. Raises `Failure`."""
+    """Return the token of a new session in the embedded store of the running watchout. Raises `Failure`."""
     if not (settings.home / SESSION_STORE_FILE).exists():
         raise Failure(
             f"WATCHOUT_HOME={settings.home} holds no session store ({SESSION_STORE_FILE}): it is not the home of "
-            "the watchout that answers. Give its home with --home or WATCHOUT_HOME, or a token with --token"
+            "the running watchout. Give its home with --home or WATCHOUT_HOME, or a token with --token"
         )
     return mint(settings)
 
 
 def mint(settings: Settings, user: str | None = None) -> str:
-    """A fresh session in the embedded store, which is made when it is missing. Raises `StartError`, `Failure`."""
+    """Return the token of a new session in the embedded store, which is created if missing.
+
+    Raises `StartError` if the home cannot be used, `Failure` for an invalid user name.
+    """
     prepare_home(settings.home)
     try:
         return embedded_store.mint_token(settings.home / SESSION_STORE_FILE, user)
@@ -193,8 +200,8 @@ def mint(settings: Settings, user: str | None = None) -> str:
 
 
 def run(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end; SIGINT and SIGTERM cancel it, and then `Interrupted` is raised."""
-    # Nothing but a command's own output belongs on stdout: rooms of `common` and libraries stay silent.
+    """Run `work` in an event loop. SIGINT and SIGTERM cancel it; `Interrupted` is raised after that."""
+    # stdout is for the command's own output: modules of `common` and libraries must not log to it.
     logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)
     log.setup(level="critical", format="text", process="ctl", take_streams=False)
     factory = uvloop.new_event_loop if settings.loop == "uvloop" else asyncio.new_event_loop
@@ -203,14 +210,15 @@ def run(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends or a signal cancels it; a second signal exits at once."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work, name="command")
-    came: list[int] = []
+    received: list[int] = []
 
     def end(number: int) -> None:
-        if came:  # the second signal does not wait
+        if received:
             os._exit(128 + number)
-        came.append(number)
+        received.append(number)
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -218,6 +226,6 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
     try:
         await task
     except asyncio.CancelledError:
-        if came:
-            raise Interrupted(came[0]) from None
+        if received:
+            raise Interrupted(received[0]) from None
         raise

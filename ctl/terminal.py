@@ -1,4 +1,4 @@
-"""What a command shows: lines, one line refreshed below them on a terminal, and text from outside made harmless."""
+"""Output of the commands: escaped text, numbers for people, and lines above one refreshed status line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+#: Shortest time between two refreshes of the status line, in seconds.
 REFRESH_EVERY_S: Final = 0.1
+#: Styles of severities, and of the states of a stream.
 STYLES: Final = {"low": "cyan", "medium": "yellow", "high": "bold red", "critical": "bold white on red"}
 STATUS_STYLES: Final = {"streaming": "green", "online": "yellow", "offline": "bright_black"}
+#: Longest text from outside that is shown, in characters.
 MAX_SHOWN: Final = 1000
 
 
 def printable(value: object) -> str:
-    """Text from outside on one line: what could steer a terminal is escaped, what is long is cut."""
+    """Return text from outside on one line: control characters escaped, cut to `MAX_SHOWN` characters."""
     text = str(value)
     if len(text) > MAX_SHOWN:
         text = text[:MAX_SHOWN] + "…"
@@ -25,7 +28,7 @@ def printable(value: object) -> str:
 
 
 def clock(timestamp: object) -> str:
-    """The local time of day of a protocol timestamp in ms, or what came instead."""
+    """Return the local time of day of a timestamp in ms since 1970; ``--:--:--`` for anything else."""
     if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
         try:
             return datetime.fromtimestamp(timestamp / 1000).astimezone().strftime("%H:%M:%S")
@@ -35,7 +38,7 @@ def clock(timestamp: object) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people: 940 B, 27.1 kB, 3.4 MB."""
+    """Return a number of bytes with its unit: 940 B, 27.1 kB, 3.4 MB."""
     if count < 1000:
         return f"{count:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -46,12 +49,12 @@ def size(count: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun: 1 frame, 2 frames."""
+    """Return a number with its noun: 1 frame, 2 frames."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def alert_line(alert: dict[str, Any]) -> Text:
-    """One alert on one line."""
+    """Return an alert message as one styled line."""
     severity = printable(alert.get("severity", "?"))
     line = Text(f"{clock(alert.get('timestamp'))} ")
     line.append(f"ALERT {severity}", STYLES.get(severity, "bold"))
@@ -66,7 +69,10 @@ def alert_line(alert: dict[str, Any]) -> Text:
 
 
 class Screen:
-    """The terminal of a command that runs for long. Without a terminal only lines are written, and at once."""
+    """The output of a long-running command: lines, and on a terminal a status line below them that is refreshed.
+
+    Each command creates its own. Without a terminal only lines are written, each at once.
+    """
 
     def __init__(self) -> None:
         self._out = Console(highlight=False, soft_wrap=True)
@@ -76,15 +82,15 @@ class Screen:
         self._shown_at = float("-inf")
 
     def line(self, text: Text | str) -> None:
-        """One line on stdout, above the refreshed one."""
+        """Print a line to stdout, above the status line."""
         self._above(self._out, text)
 
     def note(self, text: Text | str) -> None:
-        """One line on stderr."""
+        """Print a line to stderr, above the status line."""
         self._above(self._err, text)
 
     def refresh(self, text: str, *, force: bool = False) -> None:
-        """Show `text` in the refreshed line; too soon after the last time it is left out."""
+        """Show `text` in the status line; does nothing within `REFRESH_EVERY_S` of the last time, unless `force`."""
         now = time.monotonic()
         if self.live and (force or now - self._shown_at >= REFRESH_EVERY_S):
             self._shown_at = now
@@ -92,7 +98,7 @@ class Screen:
             self._write(f"\r\x1b[2K{self._shown}")
 
     def close(self) -> None:
-        """Leave the refreshed line as it is and go below it."""
+        """Move below the status line, which stays as it is."""
         if self._shown:
             self._shown = ""
             self._write("\n")

@@ -1,4 +1,4 @@
-"""``watchout-ctl alert``: raises an alert by hand, through the bus, to see that it reaches those it should."""
+"""``watchout-ctl alert``: raises a test alert over the bus, and reports how many clients it reached."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from watchout.ctl.terminal import counted, printable
 @click.option("--metadata", metavar="JSON", help="An object such as '{\"confidence\": 0.9}'.")
 @home_option
 def alert(stream: str, message: str, severity: str, metadata: str | None, home: str | None) -> None:
-    """Send a test alert MESSAGE about STREAM to everybody who watches its alerts.
+    """Send a test alert MESSAGE about STREAM to all subscribers of its alerts.
 
-    It ends with 1 when nobody publishes or watches STREAM, and names the streams that there are.
+    The exit code is 1 if STREAM has neither a publisher nor a viewer; the existing streams are then listed.
     """
     raised = _checked({"streamId": stream, "severity": severity, "message": message}, metadata)
     settings = read_environment(home).settings
@@ -38,6 +38,7 @@ def alert(stream: str, message: str, severity: str, metadata: str | None, home: 
 
 
 def _checked(body: dict[str, Any], metadata: str | None) -> Alert:
+    """Return the alert of these options. Raises a click exception for an invalid one."""
     try:
         if metadata is not None:
             body["metadata"] = msgspec.json.decode(metadata)
@@ -47,33 +48,38 @@ def _checked(body: dict[str, Any], metadata: str | None) -> Alert:
     except msgspec.DecodeError as exc:
         raise click.BadParameter(f"not JSON: {exc}", param_hint="--metadata") from None
     except AlertFault as exc:
-        raise click.UsageError(f"the alert does not fit: {exc}") from None
+        raise click.UsageError(f"the alert is invalid: {exc}") from None
 
 
 async def _raise(settings: Settings, raised: Alert) -> None:
+    """Send the alert to the router and print the number of receivers. Raises `Failure`."""
     async with joined(settings) as link:
         try:
             reply = await link.request(lambda number: RaiseAlert(request=number, alert=raised))
         except RouterUnavailable as exc:
-            raise Failure(f"the alert may not have gone out: {exc}") from None
+            raise Failure(f"the alert may not have been sent: {exc}") from None
         if isinstance(reply, AcceptedReply) and not reply.receivers:
             raise Failure(await _nobody(link, reply.id, raised.stream_id))
     match reply:
         case AcceptedReply(id=alert_id, receivers=receivers):
-            click.echo(f"alert {alert_id} went to {counted(receivers, 'receiver')}")
+            click.echo(f"alert {alert_id} was sent to {counted(receivers, 'receiver')}")
         case RefusedReply(code=code, message=text):
             raise Failure(f"{printable(text)} ({printable(code)})")
         case _:
-            raise Failure(f"the router gave an unexpected answer: {type(reply).__name__}")
+            raise Failure(f"unexpected reply of the router: {type(reply).__name__}")
 
 
 async def _nobody(link: BusClient, alert_id: str, stream: str) -> str:
-    """Why an alert went to nobody."""
+    """Return why an alert reached no client."""
     try:
         rows = await link.query(lambda number: Query(request=number, what="streams"), list[StreamRow])
     except (RouterUnavailable, BusError):
-        return f"alert {alert_id} went to nobody"
-    there = [row.stream_id for row in rows if row.status != "offline"]
-    if stream in there:
-        return f"alert {alert_id} is kept, and went to nobody: neither the camera of {stream} nor a viewer wants alerts"
-    return f"nobody publishes or watches {stream}: alert {alert_id} went to nobody; {others_than(stream, there)}"
+        return f"alert {alert_id} reached no client"
+    published = [row.stream_id for row in rows if row.status != "offline"]
+    if stream in published:
+        return (
+            f"alert {alert_id} is stored, but reached no client: neither the publisher of {stream} nor a viewer "
+            "subscribes to alerts"
+        )
+    others = others_than(stream, published)
+    return f"{stream} has no publisher and no viewer: alert {alert_id} reached no client; {others}"

@@ -1,4 +1,4 @@
-"""``watchout-ctl keys``: key pairs of the bus over TCP, and the list of bridges that the router lets in."""
+"""``watchout-ctl keys``: key pairs of the bus over TCP, and the list of bridges that may join the router."""
 
 from __future__ import annotations
 
@@ -14,81 +14,82 @@ from watchout.common.settings import Settings
 from watchout.ctl.environment import home_option, read_environment
 
 
-@click.group("keys", short_help="Make, list, let in and remove keys of bridges on other machines.")
+@click.group("keys", short_help="Create, list, allow and remove keys of bridges on other machines.")
 def keys() -> None:
     """Keys of bridges on other machines, which join the router over TCP (CURVE).
 
     \b
     Where the router runs:
-      watchout-ctl keys server                 makes its pair once, prints the public key for the bridges
+      watchout-ctl keys server                 creates its pair once, prints the public key for the bridges
       ROUTER_LISTEN=tcp://*:5550 honcho start
     Where the bridge runs:
-      watchout-ctl keys client bridge.key      makes its pair, prints the public key for the router
+      watchout-ctl keys client bridge.key      creates its pair, prints the public key for the router
     Where the router runs, at any time:
       watchout-ctl keys allow ml-team KEY
     Where the bridge runs:
       watchout-mlbridge --router tcp://HOST:5550 --router-key KEY --key-file bridge.key
 
-    Public keys may be told to anybody. Files with a secret key have mode 0600 and stay where they are. The running
-    router sees a change of the list within a second.
+    Public keys are no secrets. Files with a secret key have mode 0600 and stay on their machine. The running
+    router applies a change of the list within a second.
     """  # noqa: D301 - click looks for the character itself
 
 
 def _home(home: str | None) -> Settings:
+    """Return the settings, with their home created."""
     settings = read_environment(home).settings
     prepare_home(settings.home)
     return settings
 
 
-@keys.command("server", short_help="Print the router's public key; its pair is made when there is none.")
+@keys.command("server", short_help="Print the router's public key; create its pair if there is none.")
 @home_option
 def server(home: str | None) -> None:
     """Print the public key of this home's router, and nothing else.
 
-    The pair (curve/server.key in WATCHOUT_HOME) is made when it is missing. To replace it, remove that file, ask for
-    the key again, start the router anew, and tell all bridges.
+    The pair (curve/server.key in WATCHOUT_HOME) is created if it does not exist. To replace it, remove that file, run
+    this command again, restart the router, and set the new key at all bridges.
     """
     path = curve.server_file(_home(home).home)
     if path.exists():
         click.echo(curve.load_pair(path).public)
     else:
-        click.echo(_made(path, "this watchout's router").public)
+        click.echo(_create_pair(path, "this watchout's router").public)
 
 
-@keys.command("client", short_help="Make a key pair for a bridge.")
+@keys.command("client", short_help="Create a key pair for a bridge.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--allow", "name", metavar="NAME", help="Also let it in, under this name, when the router is here.")
+@click.option("--allow", "name", metavar="NAME", help="Also allow it under this name, on the router's machine.")
 @home_option
 def client(file: Path, name: str | None, home: str | None) -> None:
-    """Make a key pair in FILE, for a bridge, and print its public key.
+    """Create a key pair for a bridge in FILE, and print its public key.
 
-    Do this where the bridge runs: then its secret key never leaves that machine.
+    Run this on the bridge's machine, so that the secret key never leaves it.
     """
     settings = None if name is None else _home(home)
-    pair = _made(file, "a bridge")
+    pair = _create_pair(file, "a bridge")
     if settings is not None and name is not None:
         try:
             curve.allow(settings.home, name, pair.public)
         except BaseException:
-            file.unlink()  # all or nothing
+            file.unlink()  # both or neither
             raise
     click.echo(pair.public)
 
 
-@keys.command("allow", short_help="Let in the bridge with this public key.")
+@keys.command("allow", short_help="Allow the bridge with this public key to join.")
 @click.argument("name")
 @click.argument("key")
 @home_option
 def allow(name: str, key: str, home: str | None) -> None:
-    """Let in the bridge that holds the secret to the public KEY, and call it NAME."""
+    """Allow the bridge with the public key KEY to join the router, under the name NAME."""
     curve.allow(_home(home).home, name, key)
 
 
-@keys.command("list", short_help="List the keys that are let in.")
+@keys.command("list", short_help="List the allowed keys.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the router's public key, and names and keys.")
 @home_option
 def list_keys(as_json: bool, home: str | None) -> None:
-    """List who is let in: name and public key, a line each."""
+    """List the allowed bridges: name and public key, one a line."""
     settings = read_environment(home).settings
     known = curve.allowed(settings.home)
     if as_json:
@@ -99,18 +100,19 @@ def list_keys(as_json: bool, home: str | None) -> None:
     for name, key in known.items():
         click.echo(f"{name}\t{key}")
     if not known:
-        click.echo("no key is let in; `watchout-ctl keys allow NAME KEY` lets one in", err=True)
+        click.echo("no key is allowed; add one with `watchout-ctl keys allow NAME KEY`", err=True)
 
 
-@keys.command("remove", short_help="Let a bridge in no more.")
+@keys.command("remove", short_help="Allow a bridge no longer.")
 @click.argument("name")
 @home_option
 def remove(name: str, home: str | None) -> None:
-    """Let in the bridge called NAME no more. A running router lets go of it within a second."""
+    """Allow the bridge NAME no longer. A running router disconnects it within a second."""
     curve.remove(read_environment(home).settings.home, name)
 
 
-def _made(path: Path, whose: str) -> Pair:
+def _create_pair(path: Path, whose: str) -> Pair:
+    """Create a key pair in the file; `whose` is written into its comment."""
     pair = curve.new_pair()
     curve.write_pair(path, pair, whose)
     return pair

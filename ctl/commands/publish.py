@@ -1,7 +1,7 @@
-"""``watchout-ctl publish``: a camera made of a file, a folder, a real camera or a drawn scene.
+"""``watchout-ctl publish``: publishes a file, a folder, a camera or a drawn scene as a stream.
 
-Pictures come from a thread at the pace of real time into a slot where the newest wins; the socket takes from it what
-it can carry. The slot lives through reconnects.
+A thread puts pictures in real time into a slot for one frame, where a newer frame replaces an older one; the connection
+sends from it as fast as it can. The slot outlives reconnects.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from watchout.common.media.drop_policy import STANDALONE, AwaitedKeyFrames, Fram
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import RateMeter
 from watchout.ctl import environment as env
-from watchout.ctl.client import Connection, Edge, Message, encode_frame, keep_connected
+from watchout.ctl.client import Edge, EdgeConnection, Message, encode_frame, keep_connected
 from watchout.ctl.sources.open import Source, open_source
 from watchout.ctl.sources.pump import Pump
 from watchout.ctl.terminal import Screen, alert_line, counted, printable, size
 
-#: How often a status line is printed where it cannot be refreshed.
+#: Seconds between two status lines where they cannot be refreshed.
 STATUS_EVERY_S: Final = 10.0
-#: What is still to be sent when the source ends gets so long, a reconnect included.
+#: Seconds to send the last frame after the source ended, including a reconnect.
 FLUSH_S: Final = 5.0
 #: The key of the one slot, for `AwaitedKeyFrames`.
 _SLOT: Final = 0
@@ -33,12 +33,12 @@ _SLOT: Final = 0
 
 @click.command("publish", short_help="Publish a file, a folder, a camera or a drawn scene.")
 @click.argument("source_text", metavar="SOURCE")
-@click.option("--stream", "stream_id", type=env.stream_id, metavar="ID", help="Stream id; without it the server "
-              "makes one.")  # fmt: skip
+@click.option("--stream", "stream_id", type=env.stream_id, metavar="ID", help="Stream id; without it the gateway "
+              "assigns one.")  # fmt: skip
 @click.option("--fps", type=click.FloatRange(0.01, 240), metavar="N", help="Frames per second; without it the "
               "source's own rate, and 10 for a folder and the drawn scene.")  # fmt: skip
-@click.option("--loop", "loop_source", is_flag=True, help="Begin again when a file or folder ends.")
-@click.option("--once", is_flag=True, help="End when a camera goes away, instead of connecting to it again.")
+@click.option("--loop", "loop_source", is_flag=True, help="Start again when a file or folder ends.")
+@click.option("--once", is_flag=True, help="End when the camera disconnects, instead of reconnecting to it.")
 @click.option("--binary", is_flag=True, help="Send binary frames instead of JSON.")
 @click.option("--quality", type=click.IntRange(1, 95), default=75, show_default=True, help="JPEG quality, where "
               "pictures are encoded here.")  # fmt: skip
@@ -58,14 +58,14 @@ def publish(
     wait_s: float,
     home: str | None,
 ) -> None:
-    """Publish pictures as a camera would, and show the alerts that come back.
+    """Publish pictures as a camera does, and show the alerts about them.
 
     SOURCE is a video file, a folder of JPEGs, the address of a camera (rtsp://… or http://…, also MJPEG), a camera
     such as /dev/video0, or the word "test" for a drawn scene. Video, cameras and the scene need:
     pip install 'watchout[media]'
 
-    A camera that goes away is connected to again until it is back, unless --once is given; each attempt and its reason
-    is a line on stderr. A damaged file of a folder is passed over.
+    A camera that disconnects is tried again until it is back, unless --once is given; each attempt is a line on stderr
+    with its reason. Damaged files of a folder are ignored.
     """
     environment = env.read_environment(home)
     settings = environment.settings
@@ -81,7 +81,7 @@ def publish(
 
 
 class Publisher:
-    """One camera, from its first connection to the end of its source."""
+    """Publishes one source as a stream, across reconnects, until the source ends. The command creates and runs it."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Publisher:
         count: int | None = None,
     ) -> None:
         self.sent = 0
-        self.skipped = 0
+        self.dropped = 0
         self._sent_bytes = 0
         self._edge = edge
         self._source = source
@@ -107,7 +107,7 @@ class Publisher:
         self._last_kind = STANDALONE
         self._filled = asyncio.Event()
         self._registered = asyncio.Event()
-        self._ended = self._told_too_large = False
+        self._ended = self._reported_too_large = False
         self._pump: Pump | None = None
 
     async def run(self) -> None:
@@ -130,16 +130,16 @@ class Publisher:
             await asyncio.wait({line, feeder, client})
             if self._registered.is_set():
                 if self._slot is not None:
-                    self.skipped += 1
+                    self.dropped += 1
                 self._screen.refresh(self._status(), force=True)
                 self._screen.close()
-                bad = self._pump.passed_over if self._pump else 0
+                bad = self._pump.skipped if self._pump else 0
                 self._screen.line(
-                    f"sent {counted(self.sent, 'frame')}, {size(self._sent_bytes)}; skipped {self.skipped}"
-                    + (f"; {counted(bad, 'file')} passed over" if bad else "")
+                    f"sent {counted(self.sent, 'frame')}, {size(self._sent_bytes)}; dropped {self.dropped}"
+                    + (f"; {counted(bad, 'file')} skipped" if bad else "")
                 )
 
-    async def _talk(self, connection: Connection) -> None:
+    async def _talk(self, connection: EdgeConnection) -> None:
         register: Message = {
             "type": "register",
             "clientType": "mobile",
@@ -148,7 +148,7 @@ class Publisher:
         }
         if self._stream_id is not None:
             register["streamId"] = self._stream_id
-        answer = await connection.ask(register)
+        answer = await connection.request(register)
         stream_id = self._stream_id = str(answer.get("streamId") or self._stream_id)
         self._screen.line(f"publishing {self._source.name} as stream {printable(stream_id)} to {self._edge.url}")
         self._registered.set()
@@ -167,7 +167,7 @@ class Publisher:
             await asyncio.wait({sender, listener})
 
     async def _feed(self) -> None:
-        """Fill the slot in real time; a source that is late is not caught up with."""
+        """Fill the slot in real time; a late source is not made up for."""
         await self._registered.wait()
         loop = asyncio.get_running_loop()
         interval = 1 / self._source.fps if self._source.fps else 0.0
@@ -192,9 +192,9 @@ class Publisher:
         kind = sniff(picture).kind_of(picture)
         waiting = self._slot
         if waiting is not None:
-            self.skipped += 1
+            self.dropped += 1
         if not self._awaited.admits(_SLOT, None if waiting is None else waiting[2], kind):
-            self.skipped += waiting is None
+            self.dropped += waiting is None
             return
         self._slot = (now_ms(), picture, kind)
         self._filled.set()
@@ -204,10 +204,10 @@ class Publisher:
         self._awaited.dropped(_SLOT, self._last_kind)
         if self._slot is not None and not self._slot[2].is_key:
             self._slot = None
-            self.skipped += 1
+            self.dropped += 1
             self._filled.clear()
 
-    async def _send(self, connection: Connection, stream_id: str) -> None:
+    async def _send(self, connection: EdgeConnection, stream_id: str) -> None:
         loop = asyncio.get_running_loop()
         while self._count is None or self.sent < self._count:
             await self._filled.wait()
@@ -229,16 +229,16 @@ class Publisher:
             self._rate.add(loop.time())
 
     def _too_large(self, size_bytes: int) -> None:
-        """Leave out a frame for which the gateway would close the connection; said once."""
-        self.skipped += 1
-        if not self._told_too_large:
-            self._told_too_large = True
+        """Drop a frame for which the gateway would close the connection; report it once."""
+        self.dropped += 1
+        if not self._reported_too_large:
+            self._reported_too_large = True
             self._screen.note(
                 f"a frame of {size(size_bytes)} is over MAX_MESSAGE_BYTES ({size(self._edge.max_message_bytes)}), it "
-                "is left out; use --binary or a lower --quality, or raise the setting"
+                "is dropped; use --binary or a lower --quality, or raise the setting"
             )
 
-    async def _listen(self, connection: Connection) -> None:
+    async def _listen(self, connection: EdgeConnection) -> None:
         while True:
             message = await connection.receive()
             match message:
@@ -247,12 +247,12 @@ class Publisher:
                 case {"type": "alert"}:
                     self._screen.line(alert_line(message))
                 case {"type": "error", "code": code, "message": text}:
-                    if code != ErrorCode.STREAM_TAKEN_OVER:  # the close that follows says it
-                        self._screen.note(f"the server says {printable(code)}: {printable(text)}")
+                    if code != ErrorCode.STREAM_TAKEN_OVER:  # the close code that follows reports it
+                        self._screen.note(f"the gateway reports {printable(code)}: {printable(text)}")
 
     def _status(self) -> str:
         rate = self._rate.rate(asyncio.get_running_loop().time())
-        return f"sent {self.sent} · {rate:.1f} fps · {size(self._sent_bytes)} · skipped {self.skipped}"
+        return f"sent {self.sent} · {rate:.1f} fps · {size(self._sent_bytes)} · dropped {self.dropped}"
 
     async def _show_status(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""``watchout-ctl reservations``: whose the ids of streams without a camera are, and how one is released."""
+"""``watchout-ctl reservations``: lists the reserved ids of streams without a publisher, and releases one."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from watchout.ctl.bus_client import joined
 from watchout.ctl.environment import Failure, home_option, read_environment, run
 from watchout.ctl.terminal import printable
 
-#: The most that the router tells at once.
+#: Most reservations that the router returns in one reply.
 MAX_ROWS: Final = 1000
-UNEXPECTED: Final = "the router gave an unexpected answer"
+UNEXPECTED: Final = "unexpected reply of the router"
 
 
 @click.command("reservations")
-@click.option("--user", metavar="ID", help="Only those of this user.")
-@click.option("--release", "released", metavar="STREAM", help="Let anybody register this id from now on.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@click.option("--user", metavar="ID", help="Only reservations of this user.")
+@click.option("--release", "released", metavar="STREAM", help="Release this id: any user may register it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @home_option
 def reservations(user: str | None, released: str | None, as_json: bool, home: str | None) -> None:
-    """Show whose the ids of streams without a camera are, or release one.
+    """List the reserved stream ids with their users, or release one.
 
-    An id that a user has published stays his for STREAM_RESERVED_S after its camera went: others are refused. Up to
-    1000 are shown, those whose cameras went first.
+    The id of a stream stays reserved for its user for STREAM_RESERVED_S after the publisher disconnected: other users
+    may not register it. Up to 1000 are listed, the oldest first.
     """
     if released is not None and not STREAM_ID.match(released):
         raise click.BadParameter("expected 1 to 128 of A-Z a-z 0-9 _ . : -", param_hint="--release")
@@ -41,6 +41,7 @@ def reservations(user: str | None, released: str | None, as_json: bool, home: st
 
 
 async def _release(settings: Settings, stream: str) -> None:
+    """Release one reservation. Raises `Failure`."""
     async with joined(settings) as link:
         try:
             reply = await link.request(lambda number: Unreserve(request=number, stream=stream))
@@ -48,7 +49,7 @@ async def _release(settings: Settings, stream: str) -> None:
             raise Failure(str(exc)) from None
     match reply:
         case QueryReply(body=None):
-            raise Failure(f"{stream} is not reserved: it has a camera now, or is nobody's")
+            raise Failure(f"{stream} is not reserved: it has a publisher now, or never had one")
         case QueryReply(body=str(former)):
             click.echo(f"released {stream}, which was reserved for user {printable(former)}")
         case RefusedReply(message=text):
@@ -58,6 +59,7 @@ async def _release(settings: Settings, stream: str) -> None:
 
 
 async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
+    """Print the reservations of all users, or of one. Raises `Failure`."""
     async with joined(settings) as link:
         try:
             rows = await link.query(
@@ -82,5 +84,6 @@ async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
 
 
 def _duration(seconds: int) -> str:
+    """Return a time in the two largest units that it has."""
     days, hours, minutes = seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"

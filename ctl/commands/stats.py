@@ -1,4 +1,4 @@
-"""``watchout-ctl stats``: what runs and what flows, asked of the router over the bus."""
+"""``watchout-ctl stats``: shows the router, the processes and the streams with their metrics."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ DEFAULT_EVERY_S: Final = 2.0
 
 
 @click.command("stats")
-@click.option("--json", "as_json", is_flag=True, help="The router's answer as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the router's reply as JSON.")
 @click.option("--watch", "every_s", type=click.FloatRange(0.25, 3600), is_flag=False, flag_value=DEFAULT_EVERY_S,
               metavar="[SECONDS]", help="Refresh in place, every 2 s without a number.")  # fmt: skip
 @click.option("--rows", type=click.IntRange(1, 10_000), default=DEFAULT_ROWS, show_default=True, metavar="N",
-              help="Most streams that are shown.")  # fmt: skip
+              help="Most streams to show.")  # fmt: skip
 @home_option
 def stats(as_json: bool, every_s: float | None, rows: int, home: str | None) -> None:
     """Show the router, the processes and the streams.
 
-    Figures are totals since each process started; with --watch they are per second.
+    Metrics are totals since each process started; with --watch they are per second.
     """
     settings = read_environment(home).settings
     run(settings, _show(settings, as_json=as_json, every_s=every_s, rows=rows))

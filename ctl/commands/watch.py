@@ -1,4 +1,4 @@
-"""``watchout-ctl watch``: a viewer in the terminal. Frames, status and alerts of one stream, as they come."""
+"""``watchout-ctl watch``: a viewer in the terminal, which shows frames, status and alerts of one stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.media.rate import RateMeter
-from watchout.ctl.client import Connection, Edge, Message, keep_connected
+from watchout.ctl.client import Edge, EdgeConnection, Message, keep_connected
 from watchout.ctl.directory import others_than, viewable
 from watchout.ctl.environment import (
     Failure,
@@ -31,9 +31,9 @@ from watchout.ctl.environment import (
 )
 from watchout.ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
 
-#: Alerts whose id is remembered, so that one that is replayed after a reconnect is shown once.
+#: Ids of shown alerts that are kept, so that an alert that is replayed after a reconnect is shown once.
 REMEMBERED_ALERTS: Final = 1000
-#: Alerts are asked for anew from so long before the connection was lost.
+#: Milliseconds before a lost connection from which alerts are requested again.
 REPLAY_SLACK_MS: Final = 2000
 
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])\Z")
@@ -41,26 +41,26 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def moment(value: str) -> int:
-    """A time in milliseconds since the epoch, given so or as how long ago, as a type of click."""
+    """Parse a time, as a click type: milliseconds since 1970, or how long ago (``10m``)."""
     if value.isascii() and value.isdigit() and int(value) < 2**53:
         return int(value)
     ago = _AGO.match(value)
     if ago is None:
-        raise click.BadParameter(f"{value!r} is no time: 30s, 10m, 2h, 1d (ago), or milliseconds since the epoch")
+        raise click.BadParameter(f"{value!r} is not a time: 30s, 10m, 2h, 1d (ago), or milliseconds since the epoch")
     return max(0, now_ms() - int(float(ago[1]) * _UNIT_S[ago[2]] * 1000))
 
 
 @click.command("watch", short_help="Watch a stream in the terminal.")
 @click.argument("stream", type=stream_id)
-@click.option("--alerts-only", is_flag=True, help="Alerts and status, no frames.")
+@click.option("--alerts-only", is_flag=True, help="Subscribe to alerts and status only, not to frames.")
 @click.option("--save", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write each picture to DIR as STREAM-<frameId>.jpg.")  # fmt: skip
-@click.option("--binary", is_flag=True, help="Ask for binary frames instead of JSON.")
+@click.option("--binary", is_flag=True, help="Request binary frames instead of JSON.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after N frames; alerts with --alerts-only.")
-@click.option("--max-fps", type=click.FloatRange(0.01, 1000), metavar="N", help="Ask for at most N frames per second.")
-@click.option("--since", type=moment, metavar="TIME", help="Replay the alerts that are kept since then: 10m, 2h, or "
+@click.option("--max-fps", type=click.FloatRange(0.01, 1000), metavar="N", help="Request at most N frames per second.")
+@click.option("--since", type=moment, metavar="TIME", help="Replay the stored alerts since then: 10m, 2h, or "
               "milliseconds since the epoch.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, frames without their picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, frames without their picture.")
 @edge_options
 def watch(
     stream: str,
@@ -76,10 +76,10 @@ def watch(
     wait_s: float,
     home: str | None,
 ) -> None:
-    """Watch STREAM: its frames, status and alerts, as they come.
+    """Watch STREAM: show its frames, status and alerts.
 
-    A stream that does not exist yet is waited for, and the streams that there are are named. A frame's latency is this
-    machine's clock less the camera's.
+    If the stream is not published yet, the command waits for it and lists the existing streams. The latency of a frame
+    is the difference of this machine's clock and the publisher's.
     """
     environment = read_environment(home)
     settings = environment.settings
@@ -103,7 +103,13 @@ def watch(
 
 
 class Watcher:
-    """One viewer of one stream, through reconnects."""
+    """A viewer of one stream, across reconnects, until `count` is reached. The command creates and runs it.
+
+    Attributes:
+        frames: number of received frames.
+        alerts: number of received alerts.
+        dropped: frames that the gateway dropped for this viewer, by the gaps in their ids.
+    """
 
     def __init__(
         self,
@@ -117,7 +123,7 @@ class Watcher:
     ) -> None:
         self.frames = 0
         self.alerts = 0
-        self.missed = 0
+        self.dropped = 0
         self._edge = edge
         self._subscribe = subscribe
         self._stream = str(subscribe["streamId"])
@@ -131,7 +137,7 @@ class Watcher:
         self._last_id: int | None = None
         self._seen_alerts: OrderedDict[str, None] = OrderedDict()
         self._subscribed = False
-        self._looked_around = False
+        self._listed_others = False
 
     async def run(self) -> None:
         """Watch until `count` is reached. Raises `Failure`."""
@@ -142,14 +148,14 @@ class Watcher:
         finally:
             self._screen.close()
             if self._subscribed and not self._as_json:
-                frames = "" if self._alerts_only else f"{counted(self.frames, 'frame')}, {self.missed} missed; "
+                frames = "" if self._alerts_only else f"{counted(self.frames, 'frame')}, {self.dropped} dropped; "
                 self._screen.line(f"received {frames}{counted(self.alerts, 'alert')}")
 
-    async def _talk(self, connection: Connection) -> None:
-        wish = dict(self._subscribe)
+    async def _talk(self, connection: EdgeConnection) -> None:
+        request = dict(self._subscribe)
         if self._since is not None:
-            wish["alertsSince"] = self._since
-        await connection.ask(wish)
+            request["alertsSince"] = self._since
+        await connection.request(request)
         if not self._as_json:
             self._screen.line(f"watching stream {self._stream} at {self._edge.url}")
         self._subscribed = True
@@ -157,40 +163,40 @@ class Watcher:
             while not self._done():
                 match await connection.receive():
                     case Frame() as frame:
-                        self._take_frame(frame)
+                        self._on_frame(frame)
                     case {"type": "alert"} as alert:
-                        self._take_alert(alert)
+                        self._on_alert(alert)
                     case {"type": "status"} as status:
-                        self._take_status(status)
-                        if status.get("status") == "offline" and not self._looked_around:
-                            self._looked_around = True
-                            await self._name_others()
+                        self._on_status(status)
+                        if status.get("status") == "offline" and not self._listed_others:
+                            self._listed_others = True
+                            await self._list_others()
                     case {"type": "error"} as error:
                         text = f"{printable(error.get('code', ''))}: {printable(error.get('message', ''))}"
-                        self._screen.note(f"the server says {text}")
+                        self._screen.note(f"the gateway reports {text}")
         finally:
             self._since = now_ms() - REPLAY_SLACK_MS  # for the next connection
 
     def _done(self) -> bool:
         return self._count is not None and (self.alerts if self._alerts_only else self.frames) >= self._count
 
-    async def _name_others(self) -> None:
-        """Say that nobody publishes the stream, and which streams there are: the id may be mistyped."""
-        there = await viewable(self._edge.url, self._edge.token())
-        if there is not None and self._stream not in there:
+    async def _list_others(self) -> None:
+        """Report that the stream is not published, and list the others: the id may be mistyped."""
+        existing = await viewable(self._edge.url, self._edge.token())
+        if existing is not None and self._stream not in existing:
             self._screen.note(
-                f"nobody publishes {self._stream} now, it is waited for; {others_than(self._stream, there)}"
+                f"{self._stream} is not published yet, waiting for it; {others_than(self._stream, existing)}"
             )
 
-    def _take_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame) -> None:
         if frame.stream_id != self._stream or frame.frame_id == self._last_id:
-            return  # the newest frame, once more after a reconnect
+            return  # the newest frame again, after a reconnect
         gap = 0
         if self._last_id is not None and frame.frame_id > self._last_id:
             gap = frame.frame_id - self._last_id - 1
         self._last_id = frame.frame_id
         self.frames += 1
-        self.missed += gap
+        self.dropped += gap
         self._rate.add(time.monotonic())
         latency_ms = now_ms() - frame.timestamp
         try:
@@ -217,9 +223,9 @@ class Watcher:
             f"{self._rate.rate(time.monotonic()):.1f} fps"
         )
         if self._screen.live:
-            self._screen.refresh(f"{text} · {self.frames} received · {self.missed} missed")
+            self._screen.refresh(f"{text} · {self.frames} received · {self.dropped} dropped")
         else:
-            self._screen.line(f"{text}{f' · {gap} missed' if gap else ''}")
+            self._screen.line(f"{text}{f' · {gap} dropped' if gap else ''}")
 
     def _save(self, frame_id: int, picture: bytes, codec: Codec) -> Path | None:
         if self._folder is None:
@@ -231,7 +237,7 @@ class Watcher:
             raise Failure(f"{path} cannot be written: {exc.strerror}") from None
         return path
 
-    def _take_alert(self, alert: Message) -> None:
+    def _on_alert(self, alert: Message) -> None:
         alert_id = str(alert.get("id"))
         if alert_id in self._seen_alerts:
             return
@@ -244,7 +250,7 @@ class Watcher:
         else:
             self._screen.line(alert_line(alert))
 
-    def _take_status(self, status: Message) -> None:
+    def _on_status(self, status: Message) -> None:
         if self._as_json:
             click.echo(msgspec.json.encode(status))
             return
@@ -255,7 +261,7 @@ class Watcher:
 
 
 def safe_name(stream_id: str) -> str:
-    """A stream id as the beginning of a file name: no `:`, no dot in front, and still another for another id."""
+    """Return a stream id as the beginning of a file name, without `:` and leading dot; different ids stay different."""
     name = stream_id.replace(":", "_")
     if name.startswith("."):
         name = "_" + name[1:]

@@ -1,4 +1,4 @@
-"""How findings are shown: one line each with a coloured level, or JSON."""
+"""Shows findings: one line each with a coloured level, or JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.text import Text
 
 from watchout.ctl.doctor.findings import Finding, Level, summary, worst
 
+#: Styles of the levels.
 STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "bold red"}
 
 
 def show(findings: Sequence[Finding], *, as_json: bool) -> None:
-    """Print them, and how many there are of each level."""
+    """Print the findings and their number by level, or all as one JSON object."""
     if as_json:
         body = {"status": worst(findings), "findings": [finding.body() for finding in findings]}
         click.echo(msgspec.json.encode(body))

@@ -1,4 +1,4 @@
-"""The address of a camera, taken apart so that it can be opened and shown without its secrets. Pure.
+"""Parses the address of a camera, so that it can be opened, and shown without its secrets. Pure.
 
 Cameras are addressed as no RFC allows: passwords with ````, ``#`` or ``[`` as they are, and user and password in the
 path (``rtsp://host/user=admin&password=…``). So everything but scheme, host and port counts as a secret here.
@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from watchout.common.toolbox import default_ports
 
-#: Scheme → the port that it means.
+#: Default port by scheme, of the schemes that cameras use.
 DEFAULT_PORTS: Final = {scheme: default_ports.DEFAULT_PORTS[scheme] for scheme in ("rtsp", "rtsps", "http", "https")}
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -24,12 +24,15 @@ _UNCLEAR: Final = f"it is not clear where user name and password end in the addr
 
 
 class AddressFault(Exception):
-    """The address cannot be used; the text says why and shows no secret."""
+    """An address that cannot be used; the text says why and shows no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class CameraAddress:
-    """A network camera. `opened_as` is the URL for FFmpeg, with its secrets; `shown` is for people and logs."""
+    """A parsed address of a network camera, made by `parse_camera`.
+
+    `opened_as` is the URL for FFmpeg with its secrets; `shown` is for output, without them.
+    """
 
     scheme: str
     host: str
@@ -39,23 +42,23 @@ class CameraAddress:
 
 
 def scheme_of(text: str) -> str | None:
-    """The scheme of a URL in lower case; None for what has none, such as a path."""
+    """Return the scheme of a URL in lower case; None for text without one, such as a path."""
     found = _SCHEME.match(text)
     return None if found is None else found[1].lower()
 
 
 def parse_camera(text: str) -> CameraAddress:
-    """Take the address of a network camera apart. Raises `AddressFault`."""
+    """Parse the address of a network camera. Raises `AddressFault`."""
     scheme = scheme_of(text)
     if scheme not in DEFAULT_PORTS:
         expected = ", ".join(f"{each}://" for each in DEFAULT_PORTS)
-        raise AddressFault(f"{scheme}:// is no address of a camera, expected {expected}")
+        raise AddressFault(f"{scheme}:// is not the address of a camera, expected {expected}")
     rest = text.partition("://")[2]
     userinfo, place, path = _split(rest)
     found = _HOST_PORT.match(place)
     if found is None or not 0 < int(found[2] or 1) < 65536:
         if userinfo is None and path:
-            raise AddressFault(f"the {scheme}:// address has no host that can be made out; {_ENCODE}")
+            raise AddressFault(f"the {scheme}:// address has no recognisable host; {_ENCODE}")
         raise AddressFault(f"the {scheme}:// address has no host[:port] {'behind its @' if userinfo else 'in it'}")
     opened = f"{scheme}://{'' if userinfo is None else _encoded(userinfo) + '@'}{place}{path}"
     shown = f"{scheme}://{place}{'/…' if path.strip('/') else ''}"
@@ -63,11 +66,11 @@ def parse_camera(text: str) -> CameraAddress:
 
 
 def _split(rest: str) -> tuple[str | None, str, str]:
-    """User information, host and port, and what follows."""
+    """Return user information (None for none), host and port, and the rest from the path on."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     path = rest[len(authority) :]
     if "@" in authority:
-        if "@" in path:  # `user:p@ss#1@host`, or a path with an @: what stands behind the first @ may be a password
+        if "@" in path:  # `user:p@ss#1@host`, or a path with an @: the text after the first @ may be a password
             raise AddressFault(_UNCLEAR)
         userinfo, _, place = authority.rpartition("@")
         return userinfo, place, path
@@ -81,12 +84,14 @@ def _split(rest: str) -> tuple[str | None, str, str]:
 
 
 def _split_at_last(rest: str) -> tuple[str, str, str]:
+    """Return the same, split at the last ``@``."""
     userinfo, _, behind = rest.rpartition("@")
     place = re.split(r"[/?#]", behind, maxsplit=1)[0]
     return userinfo, place, behind[len(place) :]
 
 
 def _encoded(userinfo: str) -> str:
+    """Return user name and password, percent-encoded where they are not yet."""
     user, colon, password = userinfo.partition(":")
     return colon.join(
         quote(_BARE_PERCENT.sub("%25", each), safe="%!$&'()*+,;=~") for each in (user, password)[: 1 + len(colon)]

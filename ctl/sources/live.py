@@ -1,4 +1,4 @@
-"""Live sources: a camera of the network or of this machine, which comes back by itself after each interruption."""
+"""Live sources: a camera of the network or of this machine, with a reconnect after each interruption."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from watchout.ctl.sources.addresses import CameraAddress
 from watchout.ctl.sources.decoding import Video, VideoFault, encode, fault_of
 from watchout.ctl.sources.pump import Notice, Pictures
 
-#: A camera that sends nothing for so long is given up, and tried again.
+#: Seconds without data after which a camera is disconnected and tried again.
 SILENT_S: Final = 10.0
-#: A camera that gives one picture for each request is asked so often, without `--fps`.
+#: Requests per second to a camera that returns one picture for each, without `--fps`.
 STILL_FPS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Where a live source is. `device` is the FFmpeg input format of a local device; None: a network address."""
+    """The place of a live source; made by `at`, or for a local device by `open_source`.
+
+    `device` is the FFmpeg input format of a local device; None: a network address.
+    """
 
     shown: str
     opened_as: str
@@ -35,15 +38,16 @@ class Camera:
 
     @classmethod
     def at(cls, address: CameraAddress) -> Camera:
-        """A camera of the network."""
+        """Return the camera at a network address."""
         return cls(address.shown, address.opened_as, address.host, address.scheme)
 
 
 def live(camera: Camera, *, fps: float | None, once: bool, quality: int) -> Pictures:
-    """Pictures of a camera, for ever; with `once` until the first interruption, which raises `Failure`.
+    """Yield the pictures of a camera without end; with `once` until the first interruption, which raises `Failure`.
 
-    Each interruption is a `Notice` with its reason and the time until the next attempt. What no further attempt would
-    mend (a wrong password, no video) raises `Failure`, unless pictures came before: a camera that starts says much.
+    Each interruption is a `Notice` with its reason and the time until the next attempt. A fault that another attempt
+    would not change (a wrong password, no video) raises `Failure`, unless there were pictures before: a camera that is
+    just starting may report any error.
     """
     sampler, attempt, worked, away = Sampler(fps), 0, False, False
     while True:
@@ -55,7 +59,7 @@ def live(camera: Camera, *, fps: float | None, once: bool, quality: int) -> Pict
                 for picture in _pictures(container, quality, paced=camera.scheme in ("http", "https")):
                     if away:
                         away = False
-                        yield Notice(f"{camera.shown}: it is back")
+                        yield Notice(f"{camera.shown}: reconnected")
                     taken += 1
                     if sampler.take(time.monotonic()):
                         yield picture
@@ -79,7 +83,7 @@ def live(camera: Camera, *, fps: float | None, once: bool, quality: int) -> Pict
 
 
 class _opened:  # noqa: N801 - used as a function
-    """The open PyAV container of a camera, as a context; every fault in it is a `VideoFault`."""
+    """A context manager with the open PyAV container of a camera; every failure inside is raised as `VideoFault`."""
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
@@ -95,7 +99,7 @@ class _opened:  # noqa: N801 - used as a function
         try:
             self._container = av.open(camera.opened_as, format=camera.device, options=options, timeout=SILENT_S)
         except (av.FFmpegError, OSError, ValueError) as error:
-            # An RTSP server that says nothing ends as "invalid data".
+            # A silent RTSP server is reported as "invalid data".
             silent = isinstance(error, av.error.ExitError) or time.monotonic() - began >= SILENT_S
             raise fault_of(error, silent_s=SILENT_S if silent else None) from None
         return self._container
@@ -109,27 +113,28 @@ class _opened:  # noqa: N801 - used as a function
 
 
 def _resolve(host: str) -> None:
-    """FFmpeg says "Input/output error" for a name that does not exist."""
+    """Raise `VideoFault` for an unknown host name, which FFmpeg reports only as "Input/output error"."""
     try:
         socket.getaddrinfo(host, None)
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
             raise VideoFault(f"the host name {host} is unknown", lasting=True) from None
-        raise VideoFault(f"the host name {host} cannot be looked up now") from None
+        raise VideoFault(f"the host name {host} cannot be resolved now") from None
 
 
 def _is_still(container: Any) -> bool:
-    """Whether the camera gives one picture for each request."""
+    """Whether the camera returns one picture for each request."""
     name = str(container.format.name)
     return name.endswith("_pipe") or name == "image2"
 
 
 def _pictures(container: Any, quality: int, *, paced: bool) -> Iterator[bytes]:
+    """Yield the pictures of a container as JPEGs; with `paced` no faster than its timestamps."""
     video = Video(container)
     if video.is_mjpeg or not paced:
         yield from video.jpegs(quality)
         return
-    # A recording comes over HTTP as fast as the network carries it, and HLS in pieces: its own clock is the pace.
+    # A recording arrives over HTTP as fast as the network allows, and HLS in segments: its timestamps set the pace.
     begun: tuple[float, float] | None = None
     for frame in video.frames():
         if frame.time is not None:

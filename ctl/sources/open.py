@@ -1,8 +1,7 @@
-"""Where `publish` and `ml replay` take pictures from: iterators of encoded JPEGs that may block (`ctl.sources.pump`
-runs them).
+"""Opens the source of `publish` and `ml replay`: an iterator of encoded pictures that may block.
 
-A paced source says how many pictures a second it has; a live one (a camera) brings them when it has them.
-PyAV and Pillow are imported only by the sources that need them.
+`ctl.sources.pump` runs it in a thread. A paced source has a number of pictures per second; a live one (a camera) yields
+them as they arrive. PyAV and Pillow are imported only by the sources that need them.
 """
 
 from __future__ import annotations
@@ -22,20 +21,27 @@ from watchout.ctl.sources.pump import Notice, Pictures
 
 T = TypeVar("T")
 
+#: Frames per second of a folder and of the drawn scene, without `--fps`.
 FOLDER_FPS: Final = 10.0
 SCENE_FPS: Final = 10.0
-#: A rate that a container claims and no camera has is not believed.
+#: Highest plausible rate of a container; `UNKNOWN_FPS` replaces a higher one.
 BELIEVED_FPS: Final = 120.0
 UNKNOWN_FPS: Final = 25.0
-#: Timestamps of files are rounded, mostly to ms: what is so little late must not repeat one frame and lose the next.
+#: Seconds by which a timestamp may be late because it is rounded, mostly to ms, without a frame being repeated for it.
 ROUNDING_S: Final = 0.002
-#: A hole in a file's timestamps that is longer is cut out.
+#: Longest gap in a file's timestamps, in seconds; a longer one is cut out.
 MAX_HOLE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`pictures` makes the iterator, to be run in a thread; `fps` None: live."""
+    """A source of pictures, made by `open_source`.
+
+    Attributes:
+        name: for output, without secrets.
+        fps: pictures per second; None: live.
+        pictures: returns the iterator of pictures, which `Pump` runs in a thread.
+    """
 
     name: str
     fps: float | None
@@ -45,14 +51,14 @@ class Source:
 def open_source(
     text: str, *, fps: float | None = None, loop: bool = False, once: bool = False, quality: int = 75
 ) -> Source:
-    """The source that `text` names. Raises `Failure` when it cannot be used.
+    """Return the source that `text` names. Raises `Failure` if it cannot be used.
 
     Args:
         text: ``test``, the URL of a camera, a device, a video file, a JPEG or a folder of JPEGs.
         fps: Frames per second, instead of the source's own.
-        loop: Begin again when a file or folder ends.
-        once: End a live source at its first interruption, instead of connecting again.
-        quality: JPEG quality (1 to 95), where pictures are encoded here.
+        loop: Start again when a file or folder ends.
+        once: End a live source at its first interruption, instead of reconnecting.
+        quality: JPEG quality (1 to 95) of pictures that are encoded here.
     """
     if not text.strip():
         raise Failure("the source is empty, expected a file, a folder, a camera's address, a device or test")
@@ -83,8 +89,8 @@ def open_source(
         device = Camera(text, str(path), device="v4l2")
         return Source(text, None, lambda: live(device, fps=fps, once=once, quality=quality))
     if not path.is_file():
-        shown = "the source" if "@" in text else text  # an address without its // may hold a password
-        raise Failure(f"{shown} is no file, folder or camera here, and no address such as rtsp://… or http://…")
+        shown = "the source" if "@" in text else text  # an address without // may hold a password
+        raise Failure(f"{shown} is not a file, folder or camera here, and not an address such as rtsp://… or http://…")
     if _is_jpeg(path):
         return Source(text, fps or FOLDER_FPS, lambda: _files([path], loop))
     _need("av", "PIL")
@@ -93,6 +99,7 @@ def open_source(
 
 
 def _need(*modules: str) -> None:
+    """Raise `Failure` with the command to install missing packages."""
     if any(importlib.util.find_spec(name) is None for name in modules):
         raise Failure(MEDIA_HINT)
 
@@ -102,6 +109,7 @@ def _is_jpeg(path: Path) -> bool:
 
 
 def _scene(fps: float, quality: int) -> Pictures:
+    """Yield the drawn scene, without end."""
     from watchout.ctl.sources.scene import Scene
 
     scene = Scene()
@@ -112,7 +120,8 @@ def _scene(fps: float, quality: int) -> Pictures:
 
 
 def _files(files: list[Path], loop: bool) -> Pictures:
-    told: set[Path] = set()
+    """Yield JPEG files; a file that cannot be used is a `Notice`, once."""
+    reported: set[Path] = set()
     while True:
         good = 0
         for path in files:
@@ -123,11 +132,11 @@ def _files(files: list[Path], loop: bool) -> Pictures:
                 fault = f"{path} cannot be read: {exc.strerror}"
             else:
                 if sniff(picture) is not Codec.JPEG:
-                    fault = f"{path} is no JPEG"
+                    fault = f"{path} is not a JPEG"
             if fault:
-                if path not in told:
-                    told.add(path)
-                    yield Notice(f"{fault}; it is passed over", passed_over=1)
+                if path not in reported:
+                    reported.add(path)
+                    yield Notice(f"{fault}; it is skipped", skipped=1)
                 continue
             good += 1
             yield picture
@@ -138,6 +147,7 @@ def _files(files: list[Path], loop: bool) -> Pictures:
 
 
 def _rate_of(path: Path) -> float:
+    """Return the frame rate of a video file. Raises `Failure` if it cannot be played."""
     import av
 
     try:
@@ -149,9 +159,10 @@ def _rate_of(path: Path) -> float:
 
 
 def _video(path: Path, fps: float, loop: bool, quality: int) -> Pictures:
+    """Yield the pictures of a video file at `fps`, as JPEGs."""
     import av
 
-    told = False
+    reported = False
     while True:
         shown: Any = None
         picture = b""
@@ -165,21 +176,22 @@ def _video(path: Path, fps: float, loop: bool, quality: int) -> Pictures:
         except (av.FFmpegError, OSError, ValueError, VideoFault) as exc:
             raise Failure(f"{path} cannot be decoded to its end: {fault_of(exc)}") from None
         if shown is None:
-            raise Failure(f"{path} holds no picture")
-        if video.damaged and not told:
-            told = True
-            yield Notice(f"{path}: {video.damaged} damaged packets were passed over")
+            raise Failure(f"{path} has no picture")
+        if video.damaged and not reported:
+            reported = True
+            yield Notice(f"{path}: {video.damaged} damaged packets were skipped")
         if not loop:
             return
 
 
 def _timed(frames: Iterable[Any]) -> Iterator[tuple[float, Any]]:
+    """Yield (time in seconds, frame); a frame without a timestamp gets one at `UNKNOWN_FPS`."""
     for number, frame in enumerate(frames):
         yield (number / UNKNOWN_FPS if frame.time is None else frame.time), frame
 
 
 def resample(frames: Iterable[tuple[float, T]], fps: float) -> Iterator[T]:
-    """`fps` frames per second of a recording, at its own speed: left out or repeated as its timestamps ask."""
+    """Yield `fps` frames per second of a recording at its own speed; frames are dropped or repeated for that."""
     interval = 1 / fps
     slack = min(interval / 4, ROUNDING_S)
     start = last_at = 0.0

@@ -1,8 +1,8 @@
-"""The drawn scene of ``publish test``: an empty room through which somebody walks now and then.
+"""Draws the scene of ``publish test``: an empty room through which a person walks from time to time.
 
-Deterministic: the same seed and time give the same picture. All that moves is the figure, so that a detector which
-compares pictures finds the figure and nothing else; the small clock makes every picture differ without moving much.
-Needs Pillow; imported only where a scene is drawn.
+Deterministic: the same seed and time give the same picture. Only the person moves, so that a detector which compares
+pictures finds the person and nothing else; the small clock makes every picture differ. Needs Pillow, and is imported
+only where a scene is drawn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 640, 480
-#: One passage: an empty room, then a walk through it.
+#: Seconds of a cycle, and of the empty room at its beginning; then a person walks through.
 CYCLE_S: Final = 6.0
 EMPTY_S: Final = 2.0
 
@@ -26,7 +26,7 @@ _SKIN: Final = ((224, 178, 148), (160, 110, 80), (98, 66, 50))
 
 
 class Scene:
-    """Draws the room at a time."""
+    """Draws the room at any time. `seed` determines furniture, clothes and paths."""
 
     def __init__(self, seed: int = 7) -> None:
         self._seed = seed
@@ -34,14 +34,14 @@ class Scene:
         self._font = ImageFont.load_default(11)
 
     def draw(self, at_s: float, number: int = 0) -> Image.Image:
-        """The picture at `at_s` seconds; `number` stands beside the clock."""
+        """Return the picture at `at_s` seconds, with `number` beside the clock."""
         picture = self._room.copy()
         pen = ImageDraw.Draw(picture)
         cycle, into = divmod(at_s, CYCLE_S)
         if into >= EMPTY_S:
             self._draw_walker(pen, int(cycle), (into - EMPTY_S) / (CYCLE_S - EMPTY_S), into)
         minutes, seconds = divmod(at_s, 60)
-        # Small and pale: in each picture it differs, by too little for a detector to take it for somebody.
+        # Small and pale: it differs in each picture, but too little for a motion detector.
         pen.text((8, 463), f"{int(minutes):02d}:{seconds:04.1f}  #{number}", (158, 146, 134), self._font)
         return picture
 

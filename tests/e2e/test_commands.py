@@ -60,7 +60,7 @@ def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kin
         said = run("watchout-ctl", "stats", WATCHOUT_HOME=str(started.home))
         assert said.returncode == 1
         assert f"no router runs on WATCHOUT_HOME={started.home}" in said.stderr
-        assert f"running are gateway (process {process.pid})" in said.stderr
+        assert f"running: gateway (process {process.pid})" in said.stderr
     router = started.start("router")
     process.wait_for_output("the router is there")
     router.pause()

@@ -22,12 +22,12 @@ async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, t
 
     viewer = started.run("watch", ctl("watch", "cam-l"))
     await eventually(lambda: "did you mean cam-1?" in viewer.output, 10)
-    assert "nobody publishes cam-l now, it is waited for; streams there are: cam-1" in viewer.output
+    assert "cam-l is not published yet, waiting for it; existing streams: cam-1" in viewer.output
 
     alert = started.run("alert", ctl("alert", "nosuch", "fire", "--severity", "low"))
     assert await alert.ended() == 1
-    assert "nobody publishes or watches nosuch" in alert.output
-    assert "streams there are: cam-1" in alert.output
+    assert "nosuch has no publisher and no viewer" in alert.output
+    assert "existing streams: cam-1" in alert.output
 
     elsewhere = tmp_path / "elsewhere"
     lost = started.run("watch-elsewhere", ctl("watch", "cam-1", "--home", elsewhere, "--url", url))
@@ -39,7 +39,7 @@ async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, t
     assert await other.ended() == 0
     lost = started.run("watch-elsewhere", ctl("watch", "cam-1", "--home", elsewhere, "--url", url))
     assert await lost.ended() == 1
-    assert "which is not the one of the gateway that answers" in lost.output
+    assert "the gateway at this address uses another one" in lost.output
 
     # The gateway's own moving picture is a source like any camera's.
     mjpeg = f"{started.url}/streams/cam-1/mjpeg?token={started.token()}"

@@ -24,7 +24,7 @@ async def test_an_alert_goes_over_the_bus_and_its_id_and_receivers_are_printed(r
     assert (alert.stream_id, alert.severity, alert.message) == ("cam:1", "critical", "fire")
     assert alert.metadata == {"confidence": 0.5}
     assert abs(alert.timestamp - now_ms()) < 20_000
-    assert ended.out == f"alert {alert.id} went to 3 receivers\n"
+    assert ended.out == f"alert {alert.id} was sent to 3 receivers\n"
     assert router.hellos[0].kind == "ctl"
 
 
@@ -46,8 +46,8 @@ async def test_a_refusal_is_told_with_the_routers_words(router: FakeRouter, ctl:
     [
         (["cam", "m", "--severity", "loud"], "loud"),
         (["cam", "m"], "--severity"),
-        (["a b", "m", "--severity", "low"], "is no stream id"),
-        (["cam", "", "--severity", "low"], "the alert does not fit"),
+        (["a b", "m", "--severity", "low"], "is not a stream id"),
+        (["cam", "", "--severity", "low"], "the alert is invalid"),
         (["cam", "m", "--severity", "low", "--metadata", "[1]"], "expected a JSON object"),
         (["cam", "m", "--severity", "low", "--metadata", "{"], "not JSON"),
         (["cam", "m", "--severity", "low", "--metadata", '{"a": "' + "x" * 20_000 + '"}'], "metadata has"),
@@ -70,8 +70,8 @@ async def test_an_alert_that_nobody_gets_is_a_failure_that_names_the_streams_tha
     ]  # fmt: skip
     ended = await ctl("alert", "cam-l", "--severity", "low", "m")
     assert (ended.code, ended.out) == (1, "")
-    assert "nobody publishes or watches cam-l" in ended.err
-    assert "streams there are: cam-1, front; did you mean cam-1?" in ended.err
+    assert "cam-l has no publisher and no viewer" in ended.err
+    assert "existing streams: cam-1, front; did you mean cam-1?" in ended.err
     ended = await ctl("alert", "front", "--severity", "low", "m")
     assert ended.code == 1
-    assert "neither the camera of front nor a viewer wants alerts" in ended.err
+    assert "neither the camera of front nor a viewer subscribes to alerts" in ended.err

@@ -33,7 +33,7 @@ async def test_the_way_of_a_key_from_the_bridge_to_the_list_and_off_it(home: Pat
     assert (await ctl("keys", "remove", "ml-team")).code == 0
     ended = await ctl("keys", "list")
     assert ended.out == ""
-    assert "no key is let in" in ended.err
+    assert "no key is allowed" in ended.err
 
 
 async def test_on_one_machine_a_pair_is_made_and_let_in_at_once(home: Path, ctl: Ctl, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ async def test_the_doctor_says_what_bridges_of_other_machines_lack(home: Path, c
     await ctl("keys", "server")
     ((level, says),) = await bus_findings(ctl, **listens)
     assert level == "warning"
-    assert "none is let in" in says
+    assert "none is allowed to join" in says
     key = (await ctl("keys", "client", tmp_path / "bridge.key", "--allow", "ml")).out.strip()
     assert await bus_findings(ctl, **listens) == [
         ("ok", "1 bridge may join the router on tcp://127.0.0.1:5550, encrypted.")

@@ -143,7 +143,7 @@ async def test_what_cannot_be_tried_is_a_sentence(run: Ctl, tmp_path: Path, pict
         (("try", "text.jpg", "--url", url), 1, "text.jpg is no JPEG, PNG, WebP, GIF, AVIF or HEIC"),
         (("try", "nowhere.jpg", "--url", url), 1, "nowhere.jpg cannot be read: No such file"),
         (("try", picture, "--url", "gopher://x"), 2, "ML_SERVICE_URL is a gopher:// URL, expected http"),
-        (("replay", "nowhere.mp4", "--url", url), 1, "nowhere.mp4 is no file"),
+        (("replay", "nowhere.mp4", "--url", url), 1, "nowhere.mp4 is not a file"),
         (("replay", "test", "--url", url), 1, "has no end"),
         (("replay", ".", "--url", url, "--speed", 2, "--as-fast-as-possible"), 2, "expected one of them"),
         (("check",), 1, "give --url, or set ML_SERVICE_URL"),

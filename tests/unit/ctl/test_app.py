@@ -48,7 +48,7 @@ async def test_a_client_without_a_token_mints_one_in_the_embedded_store(
     ensure(home / SESSION_STORE_FILE)
     ended = await ctl("publish", folder, "--url", gateway.url, WATCHOUT_TOKEN="")
     assert "the token was refused" in ended.err  # the fake gateway knows but one token
-    assert f"of the session store in WATCHOUT_HOME={home}" in ended.err
+    assert f"from the session store in WATCHOUT_HOME={home}" in ended.err
     await until(lambda: gateway.left)
 
 

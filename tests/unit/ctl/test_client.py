@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.media.frames import parse_binary
-from watchout.ctl.client import encode_frame, may_return
+from watchout.ctl.client import encode_frame, may_reconnect
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from watchout.ctl.client import encode_frame, may_return
     ],
 )
 def test_the_close_code_says_whether_to_come_back(codes: list[int | None], returns: bool) -> None:
-    assert [may_return(code) for code in codes] == [returns] * len(codes)
+    assert [may_reconnect(code) for code in codes] == [returns] * len(codes)
 
 
 @given(st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True), st.integers(1, 2**53 - 1), st.binary(min_size=1))

@@ -65,12 +65,12 @@ def test_a_camera_that_goes_away_is_connected_to_again_and_each_attempt_is_a_lin
         running.close()
     assert len(pictures) == 100
     assert any("the connection ended; trying again in 0.0 s" in text for text in notices)
-    assert any("it is back" in text for text in notices)
+    assert any("reconnected" in text for text in notices)
     more = list(itertools.islice((item.text for item in source if isinstance(item, Notice)), 4))
     assert any("onnection refused" in text for text in more), more
     again = TcpCamera(mjpeg(numbered), running.port)
     try:
-        assert take(source, 3)[1][-1].endswith("it is back")
+        assert take(source, 3)[1][-1].endswith("reconnected")
     finally:
         again.close()
 
@@ -90,7 +90,7 @@ def test_a_camera_that_falls_silent_is_given_up_and_tried_again() -> None:
 
     with camera(talk) as port:
         _, notices = take(open_source(f"http://127.0.0.1:{port}/stream").pictures(), 90)
-    assert any("nothing came for 1.5 s" in text for text in notices), notices
+    assert any("no data for 1.5 s" in text for text in notices), notices
 
 
 def test_a_camera_with_one_picture_for_each_request_is_asked_again() -> None:
@@ -106,7 +106,7 @@ def test_a_camera_with_one_picture_for_each_request_is_asked_again() -> None:
         (http_answer("401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"\r\n'), "user name or password"),
         (http_answer("403 Forbidden"), r"\(403\)"),
         (http_answer("404 Not Found"), r"\(404\)"),
-        (http_answer("200 OK", "Content-Type: text/html\r\n", b"<html>login</html>" * 99), "no video"),
+        (http_answer("200 OK", "Content-Type: text/html\r\n", b"<html>login</html>" * 99), "not a video"),
     ],
 )
 def test_what_no_further_attempt_would_mend_ends_it_with_a_sentence(talk, says: str) -> None:
@@ -156,7 +156,7 @@ def silent(peer: socket.socket) -> None:
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_a_server_that_never_answers_is_said_to_be_silent(scheme: str) -> None:
-    with camera(silent) as port, pytest.raises(Failure, match=r"nothing came for 1\.5 s"):
+    with camera(silent) as port, pytest.raises(Failure, match=r"no data for 1\.5 s"):
         take(open_source(f"{scheme}://127.0.0.1:{port}/x", once=True).pictures(), 1)
 
 

@@ -175,14 +175,14 @@ async def test_a_socket_that_cannot_keep_up_costs_frames_and_nothing_else(gatewa
     gateway.reading.clear()
     publisher = Publisher(edge_to(gateway), Source("big", 100.0, pictures), stream_id="cam", binary=True)
     task = asyncio.create_task(publisher.run())
-    await until(lambda: publisher.skipped > 5)
+    await until(lambda: publisher.dropped > 5)
     gateway.reading.set()
     await task
     numbers = [picture[-1] for _, _, picture, _ in gateway.frames]
     assert numbers == sorted(numbers)
     assert numbers[-1] == 59
     assert publisher.sent == len(numbers)
-    assert publisher.sent + publisher.skipped == 60
+    assert publisher.sent + publisher.dropped == 60
 
 
 async def test_with_nothing_running_it_says_so_at_once(folder: Path, ctl: Ctl, unused_port: int) -> None:
@@ -254,10 +254,10 @@ async def test_a_bad_file_of_a_folder_is_passed_over_and_told_once(
     ended = await ctl("publish", folder, "--stream", "cam", "--fps", 50, "--url", gateway.url, "--loop", "--count", 12)
     assert ended.code == 0
     assert "sent 12 frames" in ended.out
-    assert "; 2 files passed over" in ended.out
+    assert "; 2 files skipped" in ended.out
     assert {picture[-1] for _, _, picture, _ in gateway.frames} == {0, 1, 2}
     assert [line.rpartition("/")[2] for line in ended.err.splitlines()] == [
-        "3.jpg is no JPEG; it is passed over", "4.jpg is no JPEG; it is passed over"
+        "3.jpg is not a JPEG; it is skipped", "4.jpg is not a JPEG; it is skipped"
     ]  # fmt: skip
 
 
@@ -317,4 +317,4 @@ async def test_a_source_that_ends_while_the_gateway_is_away_ends_the_command(
     await until(lambda: gateway.frames)
     await gateway.stop()
     await asyncio.wait_for(task, 10)
-    assert publisher.sent + publisher.skipped == 5
+    assert publisher.sent + publisher.dropped == 5

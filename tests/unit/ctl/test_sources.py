@@ -61,7 +61,7 @@ def test_an_empty_source_is_not_the_current_directory(text: str) -> None:
 @pytest.mark.parametrize("once", [False, True])
 def test_a_device_that_is_no_camera_is_called_so_at_once(*, once: bool) -> None:
     pytest.importorskip("av")
-    with pytest.raises(Failure, match="/dev/null cannot be read: it is no camera"):
+    with pytest.raises(Failure, match="/dev/null cannot be read: it is not a camera"):
         next(open_source("/dev/null", once=once).pictures())
 
 

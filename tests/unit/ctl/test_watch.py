@@ -60,8 +60,8 @@ async def test_frames_status_and_alerts_are_shown_a_line_each_and_gaps_are_count
     assert lines[3].startswith(f"frame 1 · {len(TINY_JPEG)} B · ")
     assert lines[4].endswith("ALERT low cam: a cat (frame 1)")
     assert lines[5].startswith("frame 2 ")
-    assert lines[6].endswith("· 3 missed")
-    assert lines[7] == "received 3 frames, 3 missed; 1 alert"
+    assert lines[6].endswith("· 3 dropped")
+    assert lines[7] == "received 3 frames, 3 dropped; 1 alert"
     await until(lambda: gateway.left == [1000])
 
 
@@ -146,7 +146,7 @@ async def test_after_a_lost_socket_it_asks_for_the_alerts_in_between_and_shows_n
     await asyncio.wait_for(task, 10)
     came = capsys.readouterr()
     assert came.out.count("once") == 1
-    assert (viewer.frames, viewer.alerts, viewer.missed) == (2, 1, 0)
+    assert (viewer.frames, viewer.alerts, viewer.dropped) == (2, 1, 0)
     assert "trying again" in came.err
 
 
@@ -209,7 +209,7 @@ async def test_a_directory_that_cannot_be_made_is_a_sentence(gateway: FakeGatewa
 async def test_a_stream_id_that_cannot_be_is_wrong_usage(ctl: Ctl) -> None:
     ended = await ctl("watch", "a/b")
     assert ended.code == 2
-    assert "is no stream id" in ended.err
+    assert "is not a stream id" in ended.err
 
 
 @pytest.mark.parametrize(("text", "ago_s"), [("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
