@@ -176,7 +176,7 @@ MUTATIONS: Final = (
         before="                self._plans.expire()\n            raise\n",
         after="                self._plans.expire()\n            return {}\n",
         unit=(
-            "tests/integration/identity/test_postgres.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
+            "tests/integration/identity/test_postgres_tickets.py::test_a_database_that_is_read_only_says_nothing_about_a_ticket_and_says_so_once",
         ),
         e2e=("tests/e2e/identity/test_vanishing.py::test_a_good_ticket_at_a_read_only_database_is_to_come_again",),
     ),

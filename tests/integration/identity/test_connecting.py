@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from tests.integration.identity.test_postgres import ALICE, SCHEMA, SESSION, TOKEN, Database, PgBouncer, verify, who
+from tests.integration.identity.postgres_kit import ALICE, SCHEMA, SESSION, TOKEN, Database, PgBouncer, verify, who
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.services import Postgres
 from watchout.common.errors import StartError, StoreUnavailable

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.identity.test_postgres import (
+from tests.integration.identity.postgres_kit import (
     ALICE,
     MEMBER,
     OTHER,

@@ -1,10 +1,11 @@
+"""Introspection against a server, and against a real Better Auth."""
+
 from __future__ import annotations
 
 import asyncio
 import gc
 import gzip
 import json
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,195 +14,19 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
-from watchout.common.toolbox.outage import QUIET_S, OutageLog
 from watchout.identity.sources import introspection
-from watchout.identity.sources.claims import MAX_NAME, MAX_ROLES, MAX_TOKEN_BYTES, Claims, TokenRefused
+from watchout.identity.sources.claims import MAX_TOKEN_BYTES, Claims
 from watchout.identity.sources.introspection import MAX_RECHECKS, MAX_REQUESTS, Introspection
-from watchout.identity.sources.introspection_claims import UnreadableResponse, read_introspection, well_formed
 
-NOW = 1_800_000_000.0
 TOKEN = "canary-of-an-opaque+token/with=odd&characters?%41;#"
+
 PROOF = "Basic canary-of-this-server"
-LATER, EARLIER = "2027-01-15T08:00:01.500Z", "2027-01-15T07:59:59.999Z"  # around NOW
 
-
-# ── what an answer means ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def read(answer: object) -> Claims:
-    return read_introspection(answer if isinstance(answer, bytes) else json.dumps(answer).encode(), NOW)
-
-
-@pytest.mark.parametrize(
-    ("answer", "claims"),
-    [
-        # RFC 7662
-        ({"active": True, "sub": "u1", "exp": int(NOW) + 60}, Claims("u1", NOW + 60)),
-        ({"active": True, "sub": "u1"}, Claims("u1", math.inf)),
-        ({"active": True, "sub": 7, "exp": None}, Claims("7")),
-        ({"active": True, "user_id": "u1", "username": "alice"}, Claims("u1")),
-        ({"active": True, "userId": "u1"}, Claims("u1")),
-        ({"active": True, "username": "alice"}, Claims("alice")),
-        ({"active": True, "sub": "u1", "user_id": "u2", "username": "u3", "id": "u4"}, Claims("u1")),
-        ({"active": True, "sub": None, "user_id": "u2"}, Claims("u2")),
-        ({"active": True, "sub": "u1", "role": "a, b", "roles": ["c"]}, Claims("u1", roles=frozenset("abc"))),
-        ({"active": True, "sub": "u1", "session": {"id": "s1", "userId": "u2"}}, Claims("u1")),
-        # plain claims
-        ({"sub": "u1", "exp": NOW + 0.5}, Claims("u1", NOW + 0.5)),
-        ({"userId": 7}, Claims("7")),
-        ({"user_id": "u1", "roles": ["camera"]}, Claims("u1", roles=frozenset({"camera"}))),
-        ({"id": "u1", "sid": "s1"}, Claims("u1")),
-        ({"sub": "u1", "session": "s1"}, Claims("u1")),
-        ({"active": "true", "sub": "u1"}, Claims("u1")),
-        ({"active": True, "uid": "u1"}, Claims("u1")),
-        ({"active": True, "id": "u1"}, Claims("u1")),
-        ({"user": {"id": "u1"}}, Claims("u1")),
-        ({"active": True, "user": {"uid": "u1", "role": "a"}}, Claims("u1", roles=frozenset("a"))),
-        # in parts
-        ({"active": True, "claims": {"sub": "u1", "exp": NOW + 9}}, Claims("u1", NOW + 9)),
-        ({"claims": {"userId": "u1", "roles": ["a"]}}, Claims("u1", roles=frozenset("a"))),
-        ({"success": True, "data": {"userId": 7, "expiresAt": LATER}}, Claims("7", NOW + 1.5)),
-        ({"data": {"id": "u1"}}, Claims("u1")),
-        ({"data": {"user": {"id": "u1"}}}, Claims("u1")),
-        ({"data": {"session": {"userId": "u1", "expiresAt": LATER}, "user": {"id": "u1"}}}, Claims("u1", NOW + 1.5)),
-        ({"session": {"id": "s1"}, "user": {"id": "u1"}}, Claims("u1")),
-        # every form of a date
-        ({"sub": "u1", "exp": (NOW + 9) * 1000}, Claims("u1", NOW + 9)),
-        ({"sub": "u1", "exp": str(int(NOW) + 9)}, Claims("u1", int(NOW) + 9)),
-        ({"sub": "u1", "expires_at": LATER}, Claims("u1", NOW + 1.5)),
-        ({"sub": "u1", "expires": NOW + 9, "exp": NOW + 5}, Claims("u1", NOW + 5)),
-        ({"sub": "u1", "expires_in": 9}, Claims("u1", NOW + 9)),
-        ({"sub": "u1", "expires_in": "9"}, Claims("u1", NOW + 9)),
-        (b'\xef\xbb\xbf{"sub":"u1"}', Claims("u1")),
-        ({"session": {"userId": "u1", "expiresAt": NOW + 9}}, Claims("u1", NOW + 9)),
-        # what else an endpoint keeps of a user says nothing of rights, nor of the token
-        ({"sub": "u1", "data": {"sub": "u2", "role": "admin", "exp": "soon"}}, Claims("u1")),
-        # Better Auth's get-session
-        ({"session": {"id": "s1", "userId": "u1", "expiresAt": LATER}, "user": {"id": "u1"}}, Claims("u1", NOW + 1.5)),
-        ({"session": {"id": "s1", "userId": "u1", "expiresAt": (NOW + 9) * 1000}}, Claims("u1", NOW + 9)),
-        ({"session": {"user_id": 1, "expires_at": "2027-01-15T13:30:01+05:30"}}, Claims("1", NOW + 1)),
-        ({"session": {"userId": 1}, "user": {"id": 1}}, Claims("1")),
-        ({"session": {"userId": "u1"}, "user": {"role": "admin,x"}}, Claims("u1", roles=frozenset({"admin", "x"}))),
-        ({"session": {"userId": "u1"}, "user": {"id": "u1", "banned": False, "role": None}}, Claims("u1")),
-        ({"session": {"userId": "u1"}, "user": {"id": "u1", "banned": True, "banExpires": EARLIER}}, Claims("u1")),
-    ],
-)  # fmt: skip
-def test_answers_that_are_somebody(answer: object, claims: Claims) -> None:
-    assert read(answer) == claims
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        None,
-        {},
-        {"active": False},
-        {"active": False, "sub": "u1"},
-        *[{"active": odd, "sub": "u1"} for odd in (None, 1, "false", "yes", [], {})],
-        *[{name: False, "sub": "u1"} for name in ("valid", "authenticated", "success")],
-        {"data": {"active": False, "sub": "u1"}},
-        {"claims": {"sub": "u1", "exp": NOW - 1}},
-        {"data": {"session": {"userId": "u1", "expiresAt": EARLIER}}},
-        {"sub": "u1", "exp": NOW + 9, "expires_at": NOW - 9},
-        {"sub": "u1", "exp": (NOW - 1) * 1000},
-        {"sub": "u1", "expires_in": 0},
-        {"data": None, "error": {"status": 401}},
-        {"data": {"session": {"userId": "u1"}, "user": {"id": "u2"}}},
-        {"claims": {"sub": "u1", "banned": True}},
-        {"active": True},
-        {"active": True, "client_id": "machine"},
-        {"active": True, "sub": "u1", "exp": NOW},
-        {"active": True, "sub": "u1", "exp": 0},
-        {"active": False, "session": {"userId": "u1"}},
-        {"sub": "u1", "exp": NOW - 1},
-        {"username": "alice"},
-        {"error": "invalid token"},
-        *[{"sub": odd} for odd in ("", "x" * 256, "a\nb", True, 1.5, ["u1"], {})],
-        {"sub": "", "id": "u1"},
-        {"sub": "u1", "banned": True},
-        {"sub": "u1", "roles": [str(i) for i in range(MAX_ROLES + 1)]},
-        {"session": None, "user": None},
-        {"session": None, "user": {"id": "u1"}},
-        {"session": {"userId": "u1", "expiresAt": EARLIER}, "user": {"id": "u1"}},
-        {"session": {"userId": "u1", "expiresAt": LATER}, "user": {"id": "u2"}},
-        {"session": {"userId": "u1", "expiresAt": LATER}, "user": {"id": "u1", "banned": True}},
-        {"session": {"userId": "u1"}, "user": {"id": "u1", "banned": True, "banExpires": LATER}},
-        {"session": {}, "user": {}},
-    ],
-    ids=repr,
-)
-def test_answers_that_are_nobody(answer: object) -> None:
-    with pytest.raises(TokenRefused):
-        read(answer)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"", b"<html>", b"u1", b"\xff", b"{", b"[" * 60_000, b'{"sub":"u1","exp":NaN}', b'{"sub":"u1"} x',
-        [], "u1", 7, True, False,
-        *[{"sub": "u1", "exp": odd} for odd in ("soon", "", "nan", True, [NOW], {}, 10**400)],
-        *[{"sub": "u1", "expires_in": odd} for odd in ("soon", "", "nan", "inf", True, [9], {}, 10**400)],
-        *[
-            {"session": {"userId": "u1", "expiresAt": odd}}
-            for odd in ("", "soon", "2999-01-01T00:00:00", True, [], {}, "99999-01-01T00:00:00Z")
-        ],
-    ],
-    ids=lambda answer: repr(answer)[:60],
-)  # fmt: skip
-def test_answers_that_cannot_be_understood(answer: object) -> None:
-    with pytest.raises(UnreadableResponse):
-        read(answer)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=6,
-)
-NAMES = ["active", "sub", "user_id", "id", "exp", "role", "roles", "banned", "userId", "expiresAt"]
-FIELDS = st.dictionaries(st.sampled_from(NAMES), JSON)
-
-
-@given(JSON | FIELDS | st.fixed_dictionaries({"session": FIELDS | JSON, "user": FIELDS | JSON}) | st.binary())
-def test_whatever_an_endpoint_says_is_somebody_nobody_or_unreadable(answer: object) -> None:
-    with suppress(TokenRefused, UnreadableResponse):
-        found = read(answer)
-        for name in (found.user_id, *found.roles):
-            assert 0 < len(name) <= MAX_NAME
-            assert name.isprintable()
-        assert found.session_id is None
-        assert found.expires_at > NOW
-
-
-def test_what_may_be_shown_to_an_endpoint() -> None:
-    for token in (TOKEN, "x", "x" * MAX_TOKEN_BYTES, "a.b.c"):
-        assert well_formed(token)
-    for token in ("", " ", "a b", "a\r\nX: y", "a\n", "\0", "é", "\x7f", "\ud800", "x" * (MAX_TOKEN_BYTES + 1)):
-        assert not well_formed(token)
-
-
-def test_an_outage_is_told_once_and_not_more_often_than_every_ten_seconds() -> None:
-    outage = OutageLog()
-    assert not outage.recovered()
-    assert outage.failed("a", 0.0)
-    assert not outage.failed("a", 100.0)
-    assert outage.failed("b", 100.0)
-    assert outage.recovered()
-    assert not outage.recovered()
-    assert not outage.failed("b", 100.0 + QUIET_S - 0.1)
-    assert not outage.recovered()
-    assert outage.failed("b", 100.0 + QUIET_S)
-
-
-# ── against a server ─────────────────────────────────────────────────────────────────────────────────────────────
 
 EndpointResponse = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -296,12 +121,26 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 GET = {"INTROSPECTION_METHOD": "GET"}
+
+
 BEARER = {"INTROSPECTION_TOKEN_IN": "bearer"}
+
+
 ASKED = {"path": "/who", "query": {"tenant": "a+b"}, "form": None, "type": None, "bearer": None, "proof": None}
+
+
 GOT = ASKED | {"method": "GET"}
+
+
 POSTED = ASKED | {"method": "POST", "type": "application/x-www-form-urlencoded"}
+
+
 JSON_BODY = {"INTROSPECTION_BODY": "json"}
+
+
 SAID = POSTED | {"type": "application/json"}
+
+
 WITH_PROOF = {"INTROSPECTION_AUTH_HEADER_NAME": "X-Proof", "INTROSPECTION_AUTH_HEADER_VALUE": PROOF}
 
 
@@ -648,9 +487,6 @@ async def test_two_settings_that_want_one_header_stop_the_start(environ: dict[st
     with pytest.raises(StartError, match="both need the header Authorization") as caught:
         await asker.open()
     assert "canary" not in str(caught.value)
-
-
-# ── against a real Better Auth ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.real

@@ -1,3 +1,5 @@
+"""The published keys of an issuer, fetched from a server."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,19 +8,13 @@ import contextlib
 import gc
 import gzip
 import hmac
-import http.client
-import itertools
-import json
-import math
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import jwt
 import pytest
@@ -26,252 +22,16 @@ import uvloop
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth, Postgres
+from tests.unit.identity.jwks_kit import CANARY, Clock, Issuer, opened, published, until, who
 from watchout.common.errors import StoreUnavailable
-from watchout.common.settings import load
 from watchout.identity.sources import jwks
 from watchout.identity.sources.claims import Claims
-from watchout.identity.sources.jwt import JwtVerifier, looks_like_jwt
-from watchout.identity.sources.key_cache import MAX_BACKOFF_S, REFETCH_S, STALE_S, TTL_S, KeyCache, KeyLookup, KeyMiss
-from watchout.identity.sources.keys import KeySet, read_jwks
-
-CANARY = "canary-in-every-token"
-
-
-def published(*kids: str, keys: dict[str, Ed25519PrivateKey]) -> bytes:
-    entries = []
-    for kid in kids:
-        key = keys.setdefault(kid, Ed25519PrivateKey.generate())
-        entries.append(jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key(), as_dict=True) | {"kid": kid})
-    return json.dumps({"keys": entries}).encode()
-
-
-def key_set(*kids: str) -> KeySet:
-    return read_jwks(published(*kids, keys={}))
-
-
-# ── the decisions ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def kids_of(verdict: KeyLookup | KeyMiss) -> list[str | None]:
-    assert isinstance(verdict, KeyLookup)
-    return [key.kid for key in verdict.keys]
-
-
-@pytest.mark.parametrize("age_s", [None, 0.0, REFETCH_S, TTL_S - 0.1, TTL_S, STALE_S - 0.1, STALE_S, STALE_S + 1])
-@pytest.mark.parametrize("kid", ["known", "unknown", None])
-@pytest.mark.parametrize("waited", [False, True])
-@pytest.mark.parametrize("under_way", [False, True])
-@pytest.mark.parametrize("failed_ago_s", [None, 0.5, 1.0, REFETCH_S])
-def test_every_look_up(
-    age_s: float | None, kid: str | None, waited: bool, under_way: bool, failed_ago_s: float | None
-) -> None:
-    now, cache = 1e6, KeyCache()
-    if age_s is not None:
-        cache.fetch_started(now - age_s)
-        cache.fetched(key_set("known", "other"), now - age_s)
-    since_start = math.inf if age_s is None else age_s
-    backing_off = False
-    if failed_ago_s is not None and failed_ago_s <= since_start:
-        cache.fetch_started(now - failed_ago_s)
-        cache.failed(now - failed_ago_s)
-        since_start, backing_off = failed_ago_s, failed_ago_s < 1.0
-    if under_way:
-        cache.fetch_started(now - 0.1)
-
-    verdict = cache.look_up(kid, now, waited=waited)
-
-    if age_s is None or age_s >= STALE_S:
-        may_fetch = under_way or not backing_off
-        assert verdict is (KeyMiss.FETCH if may_fetch and not waited else KeyMiss.UNAVAILABLE)
-        assert not cache.usable(now)
-    elif kid == "known":
-        assert kids_of(verdict) == ["known"]
-        assert isinstance(verdict, KeyLookup)
-        assert verdict.refresh == (age_s >= TTL_S and not under_way and not backing_off)
-        assert cache.usable(now)
-    else:
-        may_fetch = under_way or (since_start >= REFETCH_S and not backing_off)
-        failed = failed_ago_s is not None and since_start == failed_ago_s
-        refused = KeyMiss.UNAVAILABLE if failed else KeyMiss.UNKNOWN
-        assert verdict is (KeyMiss.FETCH if may_fetch and not waited else refused)
-
-
-def test_the_times_are_those_of_the_documentation() -> None:
-    assert (TTL_S, REFETCH_S, STALE_S, MAX_BACKOFF_S) == (300, 10, 24 * 3600, 10)
-
-
-def test_a_new_cache_fetches() -> None:
-    cache = KeyCache()
-    assert cache.look_up("a", 0.0) is KeyMiss.FETCH
-    assert cache.look_up(None, 0.0) is KeyMiss.FETCH
-
-
-def test_while_a_fetch_is_under_way_others_wait_for_it() -> None:
-    cache = KeyCache()
-    cache.fetch_started(0.0)
-    assert cache.look_up("a", 0.1) is KeyMiss.FETCH
-    assert cache.fetched(key_set("a"), 0.2)
-    assert kids_of(cache.look_up("a", 0.2)) == ["a"]
-
-
-def test_new_keys_replace_the_old_ones() -> None:
-    cache = KeyCache()
-    cache.fetch_started(0.0)
-    assert cache.fetched(key_set("a", "b"), 0.0)
-    assert kids_of(cache.look_up("a", 0.0)) == ["a"]
-    assert cache.fetched(key_set("b", "c"), 1.0)
-    assert cache.look_up("a", 1.0) is KeyMiss.UNKNOWN
-    assert kids_of(cache.look_up("c", 1.0)) == ["c"]
-    assert not cache.fetched(key_set("b", "c"), 2.0)
-    assert cache.fetched(key_set(), 3.0)
-    assert cache.look_up("c", 3.0) is KeyMiss.UNKNOWN
-
-
-def test_each_failure_waits_twice_as_long_up_to_a_bound_and_a_success_forgives() -> None:
-    cache, now = KeyCache(), 0.0
-    waits = []
-    for _ in range(30):
-        cache.fetch_started(now)
-        cache.failed(now)
-        wait = next(w for w in itertools.count(0.5, 0.5) if cache.look_up("a", now + w) is KeyMiss.FETCH)
-        waits.append(wait)
-        now += wait
-    assert waits == [1, 2, 4, 8, *[MAX_BACKOFF_S] * 26]
-    cache.fetched(key_set("a"), now)
-    cache.failed(now + TTL_S)
-    assert isinstance(verdict := cache.look_up("a", now + TTL_S + 1), KeyLookup)
-    assert verdict.refresh
-
-
-@given(
-    st.lists(
-        st.tuples(st.floats(0, 30), st.sampled_from(["known", "unknown", "fails", "succeeds", "rests for hours"])),
-        max_size=80,
-    )
-)
-def test_over_any_history_fetches_are_single_and_seldom(history: list[tuple[float, str]]) -> None:
-    cache, now, under_way = KeyCache(), 0.0, False
-    fetched_at: float | None = None
-    started: list[tuple[float, bool]] = []
-    for pause, event in history:
-        now += pause
-        match event:
-            case "rests for hours":
-                now += STALE_S / 4
-            case "fails" if under_way:
-                cache.failed(now)
-                under_way = False
-            case "succeeds" if under_way:
-                cache.fetched(key_set("known"), now)
-                under_way, fetched_at = False, now
-            case "known" | "unknown":
-                verdict = cache.look_up(event, now)
-                usable = fetched_at is not None and now - fetched_at < STALE_S
-                assert (event == "known" and usable) == isinstance(verdict, KeyLookup)
-                wants = verdict is KeyMiss.FETCH or (isinstance(verdict, KeyLookup) and verdict.refresh)
-                if isinstance(verdict, KeyLookup):
-                    assert not (verdict.refresh and under_way)
-                if wants and not under_way:
-                    cache.fetch_started(now)
-                    under_way = True
-                    started.append((now, event == "unknown" and usable))
-                assert cache.look_up(event, now, waited=True) is not KeyMiss.FETCH
-    for (before, _), (at, for_unknown) in itertools.pairwise(started):
-        assert at - before >= (REFETCH_S if for_unknown else 0)
-
-
-# ── against a server ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Issuer:
-    """A JWKS address on loopback that counts, and misbehaves when told to."""
-
-    def __init__(self) -> None:
-        self.fetches = 0
-        self.keys: dict[str, Ed25519PrivateKey] = {}
-        self.kids = ["k1"]
-        self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
-        self._runner: web.AppRunner | None = None
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/jwks?of=all"
-
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.fetches += 1
-        assert (request.method, request.path_qs) == ("GET", "/jwks?of=all")
-        if self.answer is not None:
-            return await self.answer(request)
-        return web.Response(body=published(*self.kids, keys=self.keys), content_type="application/json")
-
-    def token(self, kid: str | None = "k1", sub: str = "u1", by: str | None = None, **more: Any) -> str:
-        signer = self.keys.setdefault(by or kid or self.kids[0], Ed25519PrivateKey.generate())
-        claims = {"sub": sub, "exp": time.time() + 600, "iss": "me", "aud": "me", "name": CANARY}
-        return jwt.encode(claims | more, signer, "EdDSA", headers={} if kid is None else {"kid": kid})
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    issuer = Issuer()
-    await issuer.start()
-    yield issuer
-    await issuer.stop()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@asynccontextmanager
-async def opened(url: str, clock: Clock, **environ: str) -> AsyncIterator[JwtVerifier]:
-    verifier = JwtVerifier(load({"JWT_JWKS_URL": url, "JWT_ISSUER": "me"} | environ), clock=clock)
-    await verifier.open()
-    try:
-        yield verifier
-    finally:
-        await verifier.close()
-
-
-@pytest.fixture
-async def verifier(issuer: Issuer, clock: Clock) -> AsyncIterator[JwtVerifier]:
-    async with opened(issuer.url, clock) as verifier:
-        yield verifier
-
-
-def who(claims: Claims | None) -> str | None:
-    return claims and claims.user_id
+from watchout.identity.sources.jwt import JwtVerifier
+from watchout.identity.sources.key_cache import MAX_BACKOFF_S, REFETCH_S, STALE_S, TTL_S
 
 
 async def unavailable(verifier: JwtVerifier, token: str) -> str:
@@ -279,13 +39,6 @@ async def unavailable(verifier: JwtVerifier, token: str) -> str:
         await verifier.verify(token)
     assert token not in str(caught.value)
     return str(caught.value)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < give_up
-        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -554,6 +307,7 @@ async def test_a_failure_leaves_the_keys_in_use(issuer: Issuer, verifier: JwtVer
         await until(lambda before=before: issuer.fetches == before + 1)  # type: ignore[misc]
         assert who(await verifier.verify(issuer.token())) == "u1"
         assert issuer.fetches == before + 1
+        await until(lambda: not verifier._issuer._fetches)  # its failure has arrived, so that the next one may begin
 
 
 async def test_an_issuer_that_takes_back_all_keys_is_obeyed(
@@ -668,132 +422,3 @@ async def test_an_outage_is_logged_once_and_so_is_its_end_and_no_token_ever(
     shown = str(lines) + caplog.text + repr(vars(verifier)) + repr(asyncio.all_tasks())
     for token in tokens:
         assert not any(part in shown for part in (*token.split("."), CANARY))
-
-
-# ── against a real Better Auth ───────────────────────────────────────────────────────────────────────────────────
-
-Start = Callable[..., BetterAuth]
-
-#: What makes a JWT revocable: docs/better-auth.md.
-SID = """
-export const pluginOptions = {
-  jwt: { jwt: { definePayload: ({ user, session }) => ({ ...user, sid: session.id }) } },
-};
-"""
-
-
-def options(**jwks_options: Any) -> str:
-    return json.dumps({"jwt": {"jwks": jwks_options}})
-
-
-def token_of(server: BetterAuth, session_token: str) -> str:
-    status, answer, _ = server.call("GET", "/token", token=session_token)
-    assert status == 200, answer
-    token: str = answer["token"]
-    assert looks_like_jwt(token)
-    assert not looks_like_jwt(session_token)
-    return token
-
-
-def kid_of(token: str) -> str:
-    kid: str = jwt.get_unverified_header(token)["kid"]
-    return kid
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("version", BETTER_AUTH_VERSIONS)
-@pytest.mark.parametrize("alg", ["EdDSA", "ES256", "RS256", "PS256", "ES512"])
-async def test_a_real_token_of_every_algorithm(
-    start_better_auth: Start, postgres_url: str, clock: Clock, version: str, alg: str
-) -> None:
-    server = start_better_auth(postgres_url, version=version, BA_PLUGIN_OPTIONS=options(keyPairConfig={"alg": alg}))
-    alice, bob = server.sign_up("alice"), server.sign_up("bob")
-    async with opened(server.ready["jwksUrl"], clock, JWT_ISSUER=server.ready["issuer"]) as verifier:
-        for one in (alice, bob):
-            token = token_of(server, one.token)
-            assert jwt.get_unverified_header(token)["alg"] == alg
-            claims = await verifier.verify(token)
-            assert claims is not None
-            assert (claims.user_id, claims.session_id) == (one.user_id, None)
-            assert claims.expires_at == pytest.approx(time.time() + 900, abs=30)
-            head, body, tail = token.split(".")
-            changed = body[:40] + ("A" if body[40] != "A" else "B") + body[41:]
-            for other in (f"{head}.{changed}.{tail}", f"{head}.{body}.{tail[:-8]}", one.token):
-                assert await verifier.verify(other) is None
-    for wrong in ({"JWT_ISSUER": "http://other"}, {"JWT_ISSUER": server.ready["issuer"], "JWT_AUDIENCE": "other"}):
-        async with opened(server.ready["jwksUrl"], clock, **wrong) as verifier:
-            assert await verifier.verify(token_of(server, alice.token)) is None
-
-
-@pytest.mark.real
-async def test_keys_that_better_auth_rotates(start_better_auth: Start, postgres_url: str, clock: Clock) -> None:
-    server = start_better_auth(postgres_url, BA_PLUGIN_OPTIONS=options(rotationInterval=1, gracePeriod=1))
-    alice = server.sign_up()
-    async with opened(server.ready["jwksUrl"], clock, JWT_ISSUER=server.ready["issuer"]) as verifier:
-        first = token_of(server, alice.token)
-        assert who(await verifier.verify(first)) == alice.user_id
-        await until(lambda: kid_of(token_of(server, alice.token)) != kid_of(first))
-        second = token_of(server, alice.token)
-        clock.now += REFETCH_S
-        assert who(await verifier.verify(second)) == alice.user_id
-
-        def published_kids() -> list[str]:
-            return [key["kid"] for key in server.call("GET", "/jwks")[1]["keys"]]
-
-        await until(lambda: kid_of(first) not in published_kids())
-        clock.now += TTL_S
-        third = token_of(server, alice.token)
-        async with asyncio.timeout(5):
-            while await verifier.verify(first) is not None:  # until the keys were fetched in the background
-                await asyncio.sleep(0.02)
-        assert who(await verifier.verify(third)) == alice.user_id
-
-
-@pytest.mark.real
-async def test_a_token_names_its_session_and_roles_when_better_auth_says_them(
-    start_better_auth: Start, postgres_url: str, postgres: Postgres, tmp_path: Path, clock: Clock
-) -> None:
-    module = tmp_path / "config.mjs"
-    module.write_text(SID)
-    server = start_better_auth(postgres_url, BA_PLUGINS="bearer,jwt,admin", BA_CONFIG_MODULE=str(module))
-    alice = server.sign_up()
-    postgres.run_sql(postgres_url, """update "user" set role = 'admin,guard'""")
-    _, session, _ = server.call("GET", "/get-session", token=alice.token)
-    async with opened(server.ready["jwksUrl"], clock, JWT_ISSUER=server.ready["issuer"]) as verifier:
-        claims = await verifier.verify(token_of(server, alice.token))
-        assert claims is not None
-        assert claims.session_id == session["session"]["id"]
-        assert claims.roles == {"admin", "guard"}
-        postgres.run_sql(postgres_url, 'update "user" set banned = true')
-        assert await verifier.verify(token_of(server, alice.token)) is None
-
-
-@pytest.mark.real
-async def test_the_cache_in_a_cookie_that_better_auth_signs_with_the_same_keys_is_refused(
-    start_better_auth: Start, postgres_url: str, clock: Clock
-) -> None:
-    server = start_better_auth(
-        postgres_url,
-        BA_OPTIONS=json.dumps({"session": {"cookieCache": {"enabled": True, "strategy": "jwt"}}}),
-        BA_PLUGIN_OPTIONS=json.dumps({"jwt": {"sessionCookieCache": True}}),
-    )
-    where = urlsplit(server.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=10)
-    body = json.dumps({"email": "a@example.com", "password": "correct horse", "name": "a"})
-    headers = {"Origin": server.url, "Content-Type": "application/json"}
-    connection.request("POST", "/api/auth/sign-up/email", body, headers)
-    response = connection.getresponse()
-    session_token = json.loads(response.read())["token"]
-    cookies: SimpleCookie = SimpleCookie()
-    for line in response.headers.get_all("Set-Cookie") or []:
-        cookies.load(line)
-    connection.close()
-    cache = unquote(cookies["better-auth.session_data"].value)
-    assert looks_like_jwt(cache)
-    assert kid_of(cache) == kid_of(token_of(server, session_token))
-    for audience in ({}, {"JWT_AUDIENCE": "better-auth:session-cache"}):
-        environ = {"JWT_ISSUER": server.ready["issuer"]} | audience
-        async with opened(server.ready["jwksUrl"], clock, **environ) as verifier:
-            assert await verifier.verify(cache) is None
-            if not audience:
-                assert await verifier.verify(token_of(server, session_token)) is not None
