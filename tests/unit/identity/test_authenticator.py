@@ -317,7 +317,7 @@ class Counting:
 
 async def test_a_storm_of_callers_is_a_handful_of_queries_and_then_memory() -> None:
     store = Counting()
-    authenticator = Authenticator(Settings(store_timeout_s=60), store, None, None)  # type: ignore[arg-type]
+    authenticator = Authenticator(Settings(store_timeout_s=60, auth_cache_s=60), store, None, None)  # type: ignore[arg-type]
     tokens = [f"{number:032}" for number in range(2000)]
     asking = [asyncio.create_task(authenticator.verify(Token(t), fresh=True)) for t in tokens for _ in range(2)]
     await asyncio.sleep(0.05)
