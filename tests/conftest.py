@@ -1,3 +1,7 @@
+import gc
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from tests.kit.examples import apply_profile
@@ -23,3 +27,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """Report a failure without the garbage collector.
+
+    The report parses source code. A finalizer that parses meanwhile raises SystemError in CPython 3.11, and an error in
+    a report ends the whole run.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        if was_enabled:
+            gc.enable()

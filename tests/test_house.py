@@ -334,10 +334,9 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
     page = (ROOT / "docs/security.md").read_text()
     named = set(re.findall(r"`(test_\w+)`", page))
     there = {
-        node.name
+        name
         for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
     }
     assert named - there == set()
     assert len(named) > 30
