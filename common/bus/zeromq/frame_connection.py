@@ -133,7 +133,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         kind: ZeroMQ socket type of this end, such as ``b"PULL"``.
         max_bytes: Largest message accepted, in bytes; a larger one closes the connection.
         deliver: Called with each message. What it raises is logged, and the connection stays.
-        skip: Bytes at the begin of each message that are not delivered: the topic of a SUB.
+        skip: Bytes at the beginning of each message that are not delivered: the topic of a SUB.
         ready: Called once with this object when the peer is ready for messages.
         subscribed: Called on a PUB with (this object, topic, whether subscribed or unsubscribed).
         lost: Called with this object when the connection is over.

@@ -61,7 +61,7 @@ class ZmtpConnection:
         deliver: Called with each message, without its first `skip` bytes.
         send: Called with bytes that the protocol itself has to send (PONG).
         subscribed: Called on a PUB with (topic, whether subscribed or unsubscribed).
-        skip: Bytes at the begin of each message that are not delivered.
+        skip: Bytes at the beginning of each message that are not delivered.
 
     """
 
