@@ -290,6 +290,7 @@ class BusClient:
         self._transport.close()
 
     def _send(self, seq: int, body: Message) -> bool:
+        """Encode and queue a message with this number; False when it is lost."""
         try:
             return self._transport.send_control(encode(self._membership.epoch, seq, body))
         except BusError as exc:
@@ -297,6 +298,7 @@ class BusClient:
             return False
 
     def _on_control(self, data: bytes) -> None:
+        """Handle a control message of the router."""
         try:
             envelope = decode_from_router(data)
         except BusError as exc:
@@ -321,6 +323,7 @@ class BusClient:
             _log.warning("the router is missing", reason=self._transport.explain_absence())
 
     def _run(self, actions: list[Action]) -> None:
+        """Perform the actions of the membership, in order."""
         for action in actions:
             match action:
                 case Deliver(body):
@@ -347,6 +350,7 @@ class BusClient:
                             self._on_lost()
 
     def _deliver(self, body: FromRouter) -> None:
+        """Hand a message to the request that waits for it, or to `on_message`."""
         if isinstance(body, AlertNotification):
             self._last_alert = self._membership.epoch, body.number
         if not isinstance(body, Reply):
@@ -368,6 +372,7 @@ class BusClient:
             self._run(self._membership.send_failed(self._loop.time()))
 
     async def _send_state(self) -> None:
+        """Send what `snapshot` yields, and `SnapshotEnd`; stop when the router goes away."""
         publications = interests = sent = 0
         async for body in self._snapshot():
             if not self.send(body):
@@ -384,6 +389,7 @@ class BusClient:
             self._ready.set()  # requests from here on reach a router that knows this member's state
 
     def _fail_pending(self) -> None:
+        """Make every pending request send itself again, when the router is back."""
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(RouterUnavailable("the router went away"))

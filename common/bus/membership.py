@@ -181,6 +181,7 @@ class Membership:
         return self._rejoin(now) if self.state is MembershipState.LIVE else []
 
     def _rejoin(self, now: float) -> list[Action]:
+        """Return the actions after a loss: leave, and greet unless that was done just now."""
         actions: list[Action] = [Left()] if self.state is MembershipState.LIVE else []
         self.state = MembershipState.GREETING
         if now - self._hello_at < HELLO_EVERY_S / 5:  # one `Hello` for a burst of messages with a gap
@@ -188,6 +189,7 @@ class Membership:
         return actions + self._greet(now)
 
     def _greet(self, now: float) -> list[Action]:
+        """Return the action of the next `Hello`, and number messages from 1 again."""
         self.state = MembershipState.GREETING
         self._hello_at = now
         self._sent = 0

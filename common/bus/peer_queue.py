@@ -136,6 +136,7 @@ class PeerQueue:
         self.bytes = 0
 
     def _send(self, parts: Parts, size: int) -> bool:
+        """Hand a frame to the connection and count it; False when the connection did not take it."""
         if not self._write(parts, size):
             return False
         self._credit.spend(size)
@@ -143,6 +144,7 @@ class PeerQueue:
         return True
 
     def _put(self, parts: Parts, size: int) -> None:
+        """Queue a frame, or drop it if its codec's policy demands that; then drop what exceeds the bounds."""
         key = self._key_of(parts[0])
         kind = kind_on_bus(parts)
         older = self._queued.get(key)

@@ -75,6 +75,7 @@ class SocketReader:
             self._next_turn = self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
+        """Deliver messages until the socket is empty or the time of the turn is over."""
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None

@@ -21,6 +21,7 @@ from zmq.utils import z85
 from watchout.common import log
 from watchout.common.errors import CurveFault
 from watchout.common.home_files import CURVE_DIRECTORY
+from watchout.common.toolbox.reason import reason
 
 SERVER_FILE: Final = "server.key"
 CLIENTS: Final = "clients"
@@ -103,7 +104,7 @@ def load_pair(path: Path) -> Pair:
         mode = status.st_mode & 0o777
         text = _read(path)
     except (OSError, ValueError) as error:
-        raise CurveFault(f"the key pair {path} cannot be read: {_why(error)}") from None
+        raise CurveFault(f"the key pair {path} cannot be read: {_cause(error)}") from None
     if status.st_uid not in (0, os.geteuid()):
         # Its owner could read the secret, or replace it.
         raise CurveFault(
@@ -163,7 +164,7 @@ def remove(home: Path, name: str) -> None:
     except FileNotFoundError:
         raise CurveFault(f"no key is called {name[:80]!r}; `watchout-ctl keys list` shows them") from None
     except OSError as error:
-        raise CurveFault(f"the key {name!r} cannot be removed: {_why(error)}") from None
+        raise CurveFault(f"the key {name!r} cannot be removed: {_cause(error)}") from None
 
 
 def allowed(home: Path) -> dict[str, str]:
@@ -216,6 +217,7 @@ class AllowList:
         self._read_at = float("-inf")
 
     def _read_again(self) -> None:
+        """Read the list if its directory changed."""
         try:
             status = self._directory.stat()
             stamp = (status.st_ino, status.st_mtime_ns)
@@ -235,6 +237,7 @@ class AllowList:
 
 
 def _read_directory(directory: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the keys by name, and the names of the files without a key. Raises `CurveFault`."""
     found: dict[str, str] = {}
     bad: list[str] = []
     try:
@@ -242,7 +245,7 @@ def _read_directory(directory: Path) -> tuple[dict[str, str], list[str]]:
     except FileNotFoundError:
         return {}, []
     except OSError as error:
-        raise CurveFault(f"the allowed keys in {directory} cannot be read: {_why(error)}") from None
+        raise CurveFault(f"the allowed keys in {directory} cannot be read: {_cause(error)}") from None
     for name in names[: 2 * MAX_CLIENTS]:
         try:
             key = _read(directory / name).strip()
@@ -274,11 +277,12 @@ def _write_new(path: Path, text: str, mode: int) -> None:
     except FileExistsError:
         raise CurveFault(f"{path} is there already; remove it first if it is to be replaced") from None
     except OSError as error:
-        raise CurveFault(f"{path} cannot be written: {_why(error)}") from None
+        raise CurveFault(f"{path} cannot be written: {_cause(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             fresh.unlink()
 
 
-def _why(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
+def _cause(error: Exception) -> str:
+    """Return why a key file cannot be used, from an `OSError` or a `ValueError` of decoding."""
+    return reason(error) if isinstance(error, OSError) else "it is no text"

@@ -234,6 +234,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         return time.monotonic() > self._turn_ends_at
 
     def _parse(self, nbytes: int) -> None:
+        """Deliver the complete messages of this turn; the rest follows in the next turn, before more is read."""
         self._turn_ends_at = time.monotonic() + DRAIN_BUDGET_S
         try:
             more = self._zmtp.parse(nbytes, self._is_turn_over)

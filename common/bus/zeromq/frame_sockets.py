@@ -73,6 +73,7 @@ class Binding:
         return self._malformed + sum(connection.malformed for connection in self._connections)
 
     async def _accept(self) -> None:
+        """Accept connections for as long as the router lives."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -136,6 +137,7 @@ class Dialing:
         return self._malformed + (current.malformed if current is not None and not self._lost.is_set() else 0)
 
     async def _stay_connected(self) -> None:
+        """Connect, and again after each loss, for as long as the process lives."""
         retries = 0
         while True:
             if await self._connect():
@@ -315,6 +317,7 @@ class Pub:
         self._binding.close()
 
     def _on_subscribed(self, connection: FrameProtocol, topic: bytes, wanted: bool) -> None:
+        """Attach the receiver's frames to the connection that subscribed last."""
         if len(topic) != self._topic_bytes:
             return
         known = self._connected.get(topic)

@@ -160,6 +160,7 @@ class TcpMemberTransport:
         return socket
 
     def _on_control_event(self, parts: list[bytes]) -> None:
+        """Log why the router refuses the connection for control, and forget that once it accepts it."""
         match parse_monitor_message(parts)["event"]:
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._logged = None
@@ -180,6 +181,7 @@ class TcpMemberTransport:
             _log.warning(what, router=self._router.url, **values)
 
     def _on_frames_event(self, parts: list[bytes]) -> None:
+        """Open a window when the connection for frames begins, and close it when it is lost."""
         match parse_monitor_message(parts)["event"]:
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._open_window()
@@ -187,6 +189,7 @@ class TcpMemberTransport:
                 self._credit.close()
 
     def _open_window(self) -> None:
+        """Open a window for frames in both directions; while the router is not connected it stays closed."""
         if self._frames is None:
             return
         number = secrets.randbits(63)
@@ -204,6 +207,7 @@ class TcpMemberTransport:
         self._on_control(parts[0])
 
     def _on_frame_parts(self, parts: list[bytes]) -> None:
+        """Handle a frame, or a message about the window."""
         data = parts[0]
         if len(parts) != 1 or self._on_frame is None:
             self.malformed += 1
@@ -229,6 +233,7 @@ class TcpMemberTransport:
             self._write((message,), len(message))
 
     def _write(self, parts: Parts, _size: int) -> bool:
+        """Queue a message for the router's end of the frame connection; False when that is not connected."""
         if self._frames is None:
             return False
         sent = send_parts(self._frames, [b"".join(parts)])

@@ -196,6 +196,7 @@ class TcpRouterTransport:
             _log.warning(what, **values)
 
     def _on_parts(self, parts: list[Any]) -> None:
+        """Handle a message of a remote member, if its key is on the list and its id belongs to that key."""
         routing_id, message = parts[0].bytes, parts[-1]
         member, suffix = routing_id[:MEMBER_ID_BYTES], routing_id[MEMBER_ID_BYTES:]
         if (
@@ -255,6 +256,7 @@ class TcpRouterTransport:
                 self._put(member, (message,))
 
     def _put(self, member: bytes, parts: Parts) -> bool:
+        """Queue a message for a member's frame connection; False when it is not connected or its queue is full."""
         sent = send_parts(self._socket, [member + FRAMES_SUFFIX, b"".join(parts)])
         self._reader.check()
         return sent

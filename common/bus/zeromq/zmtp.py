@@ -166,9 +166,11 @@ class ZmtpConnection:
         return False
 
     def _bound(self, flags: int) -> int:
+        """Return the largest size in bytes that is accepted for a message with these flags."""
         return MAX_COMMAND_BYTES if flags & _COMMAND or not self._receives else self._max_bytes
 
     def _start_large(self, body: int, size: int, *, plain: bool) -> None:
+        """Read the rest of a message that does not fit into the read buffer into a buffer of its own."""
         if not plain:
             raise BusError(f"a message of {size} bytes in parts or before READY, expected one part after it")
         self._large = bytearray(size)
@@ -177,12 +179,14 @@ class ZmtpConnection:
         self._begin = self._end = 0
 
     def _compact(self) -> None:
+        """Move the unparsed bytes to the beginning of the read buffer."""
         rest = self._end - self._begin
         if rest:
             self._buffer[:rest] = self._buffer[self._begin : self._end]
         self._begin, self._end = 0, rest
 
     def _read_greeting(self) -> bool:
+        """Check the peer's greeting as far as it arrived; return whether it is complete. Raises `BusError`."""
         greeting = bytes(self._buffer[: min(self._end, GREETING_BYTES)])
         if greeting[:1] != b"\xff"[: len(greeting)] or greeting[9:10] not in (b"", b"\x7f"):
             raise BusError("the peer does not speak ZMTP")
@@ -218,10 +222,12 @@ class ZmtpConnection:
             self._on_subscription(body[0] == 1, body[1:])
 
     def _on_subscription(self, wanted: bool, topic: bytes) -> None:
+        """Report a subscription of the peer, or its end."""
         if self._subscribed is not None:
             self._subscribed(topic, wanted)
 
     def _on_ready(self, name: bytes, properties: bytes) -> None:
+        """Check the peer's READY. Raises `BusError`."""
         if name != b"READY":
             raise BusError(f"the peer sent {name[:16]!r}, expected READY")
         kind = b""
