@@ -1,7 +1,7 @@
-"""Whose the stream ids are whose camera is gone: bounded per user and in total. Pure; `now` in seconds.
+"""Reservations of stream ids for their last owners, bounded per user and in total. Pure; `now` in seconds.
 
-Past the bound of a user his oldest reservation gives way; past the bound of all, the oldest of the user who has the
-most. So nobody can take a reservation from somebody who has fewer.
+Past the bound of a user, their oldest reservation is evicted; past the total bound, the oldest of the user with the
+most. So no user can evict a reservation of a user who has fewer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from watchout.common.toolbox.largest import Largest
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What is known of a stream without a camera.
+    """What is known of a stream id without a publisher.
 
-    `term` and `frame_id` are the last ones of its cameras, `last_gateway` the member whose `Release` told them (None:
-    nobody told them), `ended_at` when the camera went, in seconds of the caller's clock.
+    `term` and `frame_id` are the last ones of its publishers, `last_gateway` the member whose `Release` reported them
+    (None: nobody did), `ended_at` when the publisher left, in seconds of the caller's clock.
     """
 
     user: str
@@ -30,17 +30,26 @@ class Reservation:
 
 
 class Reservations:
-    """Reservations by stream id, each kept for `keep_s` after its camera went, at most."""
+    """Reservations by stream id, each kept for `keep_s` seconds at most after its publisher left.
+
+    Used by the router, and by each gateway for the publishers that left it.
+
+    Args:
+        keep_s: Seconds for which a reservation is kept.
+        per_user: Most reservations of one user.
+        total: Most reservations in total.
+
+    """
 
     def __init__(self, *, keep_s: float, per_user: int, total: int) -> None:
         self._keep_s = keep_s
         self._per_user = per_user
         self._total = total
-        #: By stream id, in the order in which they came.
+        #: By stream id, oldest first.
         self._all: OrderedDict[str, Reservation] = OrderedDict()
         self._of_user: dict[str, OrderedDict[str, None]] = {}
         self._counts: Largest[str] = Largest()
-        #: Reservations that gave way to others before their time.
+        #: Reservations evicted before their time.
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -48,23 +57,23 @@ class Reservations:
 
     @property
     def users(self) -> int:
-        """How many users have one."""
+        """Number of users with reservations."""
         return len(self._of_user)
 
     def get(self, stream: str) -> Reservation | None:
-        """The reservation of a stream id."""
+        """Return the reservation of a stream id, None when there is none."""
         return self._all.get(stream)
 
     def items(self) -> Iterator[tuple[str, Reservation]]:
-        """Every stream id and its reservation, in the order in which they came."""
+        """Iterate over stream ids and reservations, oldest first."""
         return iter(self._all.items())
 
     def of_user(self, user: str) -> list[str]:
-        """The stream ids of one user, oldest first."""
+        """Return the reserved stream ids of one user, oldest first."""
         return list(self._of_user.get(user, ()))
 
     def put(self, stream: str, reservation: Reservation) -> list[str]:
-        """Keep a reservation in the place of an earlier one. Returns the ids whose reservation gave way."""
+        """Add a reservation, in the place of an earlier one of the id. Return the ids of evicted ones."""
         self.take(stream)
         user = reservation.user
         self._all[stream] = reservation
@@ -90,7 +99,7 @@ class Reservations:
         return found
 
     def prune(self, now: float) -> list[str]:
-        """Forget what is too old. Returns the forgotten ids."""
+        """Remove reservations older than `keep_s`. Return their ids."""
         gone: list[str] = []
         while self._all and now - next(iter(self._all.values())).ended_at > self._keep_s:
             stream = next(iter(self._all))

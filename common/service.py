@@ -1,6 +1,6 @@
-"""The life of a process: settings → start → ready → drain → stop, with signals, on uvloop or asyncio.
+"""Runs a process from its settings to its end: start, ready, drain and stop, with signals, on uvloop or asyncio.
 
-Exit codes: 0 ended as told, 1 cannot start here or failed, 2 wrong settings.
+Exit codes: 0 ended on request, 1 cannot start here or failed, 2 wrong settings.
 """
 
 from __future__ import annotations
@@ -28,35 +28,38 @@ from watchout.common.settings.misspelled import honcho_port_note, notes
 
 _log = log.get("common.service")
 
-#: A drain may take this much longer than `DRAIN_S`, and closing everything as long again.
+#: Seconds that a drain may take beyond `DRAIN_S`, and seconds for `stop`.
 STOP_TIMEOUT_S: Final = 0.7
-#: A thread that is still there at the end gets so long.
+#: Seconds to wait at the end for threads that are still running.
 THREAD_END_S: Final = 0.2
-#: Log lines that wait when a second signal comes get so long.
+#: Seconds to write queued log lines after a second signal.
 LAST_WORDS_S: Final = 0.2
 
 
 class Process(Protocol):
-    """What an `app` gives to `run`."""
+    """The application that `run` starts and ends: the gateway, router or bridge."""
 
     async def start(self) -> None:
-        """Open everything. May raise `StartError`; must not wait for other processes."""
+        """Open everything, without waiting for other processes. Raises `StartError` when it cannot run here."""
 
     async def drain(self) -> None:
-        """Let go of clients in order."""
+        """Finish what is in progress and send clients away; called once, for `DRAIN_S` at most."""
 
     async def stop(self) -> None:
-        """Close everything; also after a `start` that failed."""
+        """Close everything; also called after a `start` that failed."""
 
 
 class Tasks:
-    """Keeps background tasks alive by name, and logs the one that fails."""
+    """Starts background tasks, keeps a reference to each until its end, and logs those that fail.
+
+    For tasks that end by themselves; what has to go on is run by `common.supervisor`.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run `work` beside everything else."""
+        """Start a coroutine as a task of this name."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -68,7 +71,7 @@ class Tasks:
             _log.error("a task failed", task=task.get_name(), exc_info=error)
 
     async def close(self) -> None:
-        """Cancel all and wait for their end."""
+        """Cancel all tasks and wait for their end."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -76,9 +79,10 @@ class Tasks:
 
 
 def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settings:
-    """The settings of this process's environment; prints every fault and exits with 2.
+    """Return the settings of this process's environment, or print every fault and exit with 2.
 
-    `options` are settings of the command line, which go before: by the setting's name, the option's name and value.
+    `options` are settings given on the command line, which take precedence: the name of the setting → (name of the
+    option, value).
     """
     given = options or {}
     try:
@@ -87,13 +91,20 @@ def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settin
         for fault in error.faults:
             env = fault.partition(" ")[0]
             shown = given[env][0] + fault.removeprefix(env) if env in given else fault
-            with contextlib.suppress(OSError):  # nobody may be there to read it; the exit code says it too
+            with contextlib.suppress(OSError):  # stderr may be closed; the exit code is enough
                 print(f"watchout: wrong setting: {shown}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, tuple[str, str]] | None = None) -> None:
-    """Run a process to its end; never returns normally. `options` as `load_or_exit` takes them."""
+    """Run a process to its end; raises `SystemExit` with its exit code.
+
+    Args:
+        name: ``gateway``, ``router`` or ``mlbridge``.
+        build: Creates the application from the settings, in the event loop.
+        options: Settings given on the command line, see `load_or_exit`.
+
+    """
     settings = load_or_exit(options)
     memory.keep_little()
     log.setup(
@@ -107,7 +118,7 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         prepare_home(settings.home)
         settings = replace(settings, process_name=claim_name(settings.home, wanted_name(settings, name)))
         log.rename(settings.process_name)
-        _tell_of_environment(name)
+        _log_notes_on_environment(name)
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_live(name, build, settings, keeper))
     except StartError as error:
@@ -116,17 +127,17 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
     keeper.exits(0)
     others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     for thread in others:
-        thread.join(THREAD_END_S)  # one that was told to end may be just about to
+        thread.join(THREAD_END_S)  # one that was asked to end may be about to
     stuck = [thread.name for thread in others if thread.is_alive()]
     if stuck:
         _log.warning(f"{name} left threads behind", threads=", ".join(stuck))
         log.close()
-        os._exit(0)  # the interpreter would wait for them for ever
+        os._exit(0)  # a normal exit would wait for them without end
     raise SystemExit(0)
 
 
 def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop. Raises `StartError` when uvloop is not installed."""
+    """Return the function that creates the event loop. Raises `StartError` when uvloop cannot be loaded."""
     if settings.loop == "asyncio":
         return asyncio.new_event_loop
     try:
@@ -138,17 +149,18 @@ def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]
     return uvloop.new_event_loop
 
 
-def _tell_of_environment(name: str) -> None:
-    """Warn of variables that look like settings and have no effect."""
+def _log_notes_on_environment(name: str) -> None:
+    """Log environment variables that look like settings and have no effect."""
     for note in notes(os.environ):
         _log.warning(note)
     if name == "gateway" and (port := honcho_port_note(os.environ)) is not None:
         _log.info(port)
 
 
-def _calm_the_collector() -> None:
-    """Let cyclic garbage wait longer: what a frame makes goes by reference counts, and what stays is looked at for
-    nothing. What the start has made is looked at no more.
+def _relax_garbage_collection() -> None:
+    """Collect cyclic garbage less often, and never examine objects that the start created.
+
+    What a frame allocates is freed by reference counts, so most collections would find nothing.
     """
     gc.collect()
     gc.freeze()
@@ -158,20 +170,20 @@ def _calm_the_collector() -> None:
 def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        # The loop accepts again in a second; until then it says so for each try, and sets as many timers.
+        # The loop accepts again after a second. Until then it reports each attempt, so the supervisor limits the log.
         supervisor.current().failed("accepting connections", error)
     elif not (_loop.is_closed() or "_start_serving" in str(context.get("message"))):
         _log.error("a callback failed", what=context.get("message"), exc_info=error)
 
 
 def end_signals() -> tuple[signal.Signals, ...]:
-    """Signals that let this process drain and end. SIGHUP is none where it is ignored from the start, as by nohup."""
+    """Return the signals that make this process drain and end; without SIGHUP where it is ignored, as by nohup."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGINT) if ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def _live(name: str, build: Callable[[Settings], Process], settings: Settings, keeper: KeeperLink) -> None:
-    told = asyncio.Event()
+    ending = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     signals = 0
@@ -179,14 +191,14 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
     def end() -> None:
         nonlocal signals
         signals += 1
-        if signals > 1:  # the second signal does not wait; a keeper's word counts as none
+        if signals > 1:  # the second signal ends at once; a request of the keeper counts as none
             log.close(LAST_WORDS_S)
             os._exit(1)
-        told.set()
+        ending.set()
 
     for number in end_signals():
         loop.add_signal_handler(number, end)
-    keeper.attach(told.set)
+    keeper.attach(ending.set)
     loop.set_exception_handler(_callback_failed)
     process = build(settings)
     try:
@@ -194,10 +206,10 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
             await process.start()
         except OSError as error:
             raise StartError(f"{error.strerror or error} ({error.filename or 'no file'})") from None
-        _calm_the_collector()
+        _relax_garbage_collection()
         _log.info(f"{name} ready", pid=os.getpid())
         keeper.ready()
-        await told.wait()
+        await ending.wait()
         _log.info(f"{name} drains")
         try:
             async with asyncio.timeout(settings.drain_s + STOP_TIMEOUT_S):

@@ -1,9 +1,8 @@
-"""Everything that a process does again and again, under one supervisor: it logs what fails, counts it, and goes on.
+"""Runs the background tasks of a process so that no exception ends them: failures are logged and counted.
 
-A loop has one supervisor, `current`. `every` runs a piece of work at an interval; `keep` runs one that is to go on for
-as long as the process lives, such as a listener, and begins it again when it dies; `Alarm` runs one at a time that the
-work itself sets anew. No exception ends any of them. `stalled` names the periodic work that has not succeeded for too
-long, which is a reason to be unhealthy.
+An event loop has one supervisor, `current`. `every` runs work at an interval; `keep` runs work that goes on as long as
+the process, such as a listener, and restarts it when it ends; `Alarm` runs work at a time that it sets itself.
+`stalled` names periodic work that has not succeeded for too long, for which the process reports itself unhealthy.
 """
 
 from __future__ import annotations
@@ -18,26 +17,29 @@ from typing import Any, Final
 from watchout.common import log
 from watchout.common.toolbox.retry import backoff_s
 
-#: The same work is logged so often at most when it fails, in seconds.
+#: Seconds between two log lines about failures of the same task.
 LOG_EVERY_S: Final = 60.0
-#: Work that has not succeeded for so many of its intervals, and for so long, is stalled.
+#: A periodic task is stalled when it has not succeeded for so many of its intervals, and so many seconds.
 STALLED_INTERVALS: Final = 5.0
 STALLED_S: Final = 10.0
-#: Time in which the loop itself stood still counts as nobody's stall; it is looked for this often, in seconds.
-LOOK_EVERY_S: Final = 1.0
-#: Work that was to go on and ended begins again after so long, twice as long each time, up to the second number.
+#: Seconds between two checks whether the event loop itself was held up; that time does not count as a stall.
+CHECK_EVERY_S: Final = 1.0
+#: Seconds until kept work that ended is restarted; doubled each time, up to the last.
 FIRST_RESTART_S: Final = 0.1
 LAST_RESTART_S: Final = 15.0
-#: Who went on for so long begins anew with the first.
+#: Kept work that ran for so many seconds is restarted after the first pause again.
 STEADY_S: Final = 30.0
-#: An alarm whose work failed before it set the next one rings again after this.
+#: Seconds until an alarm whose work failed before it set the next time runs again.
 ALARM_AGAIN_S: Final = 1.0
 
 _log = log.get("common.supervisor")
 
 
 class Supervisor:
-    """The periodic and lasting work of one loop."""
+    """The background tasks of one event loop; `current` creates and returns it.
+
+    `failures` counts the failures of each task by its name.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -46,8 +48,8 @@ class Supervisor:
         self._logged_at: dict[str, float] = {}
         self._unlogged: Counter[str] = Counter()
         self._periodic: set[Periodic] = set()
-        self._looked_at = loop.time()
-        self._looker: asyncio.TimerHandle | None = None
+        self._checked_at = loop.time()
+        self._checker: asyncio.TimerHandle | None = None
 
     def every(
         self,
@@ -57,28 +59,35 @@ class Supervisor:
         *,
         first_s: float | None = None,
     ) -> Periodic:
-        """Run `work` at an interval until the result is cancelled.
+        """Run `work` at an interval until the returned handle is cancelled.
 
         Args:
-            interval_s: Seconds from one begin to the next, or what gives them after each run. Runs that came to be
-                late are left out, never made up for; a run that takes longer than the interval is not run twice.
-            work: A function, or one that returns an awaitable. What it raises is logged and counted.
-            name: Names it in log, metrics and health.
+            interval_s: Seconds from the start of one run to the next, or a function that returns them after each run.
+                Late runs are left out, and runs never overlap.
+            work: A function, which may return an awaitable. Exceptions are logged and counted.
+            name: The name of the task in log, metrics and health.
             first_s: Seconds until the first run; None: the interval.
 
         """
         periodic = Periodic(self, interval_s, work, name)
         self._periodic.add(periodic)
-        if self._looker is None:
-            self._looked_at = self.loop.time()
-            self._looker = self.loop.call_later(LOOK_EVERY_S, self._look)
+        if self._checker is None:
+            self._checked_at = self.loop.time()
+            self._checker = self.loop.call_later(CHECK_EVERY_S, self._check)
         periodic.begin(first_s)
         return periodic
 
     def keep(
         self, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, log_failures: bool = True
     ) -> asyncio.Task[None]:
-        """Run `work` for as long as the process lives: when it raises or returns it begins again, after a pause."""
+        """Run `work` until the returned task is cancelled; restart it after a pause when it raises or returns.
+
+        Args:
+            work: A coroutine function.
+            name: The name of the task in log, metrics and health.
+            log_failures: Whether failures are logged, besides being counted.
+
+        """
         return self.loop.create_task(self._keep(work, name, log_failures=log_failures), name=name)
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, log_failures: bool) -> None:
@@ -88,11 +97,11 @@ class Supervisor:
             try:
                 await work()
             except asyncio.CancelledError as error:
-                if _is_told_to_end():
+                if _is_cancelled():
                     raise
-                self.failed(name, error, say=log_failures)
+                self.failed(name, error, log_it=log_failures)
             except Exception as error:
-                self.failed(name, error, say=log_failures)
+                self.failed(name, error, log_it=log_failures)
             if self.loop.time() - began > STEADY_S:
                 restarts = 0
             await asyncio.sleep(
@@ -102,16 +111,16 @@ class Supervisor:
 
     @contextlib.contextmanager
     def guarding(self, name: str) -> Iterator[None]:
-        """Around one of many pieces of work that must not keep each other from being done."""
+        """Return a context manager that logs and counts an exception instead of raising it."""
         try:
             yield
         except Exception as error:
             self.failed(name, error)
 
-    def failed(self, name: str, error: BaseException, *, say: bool = True) -> None:
-        """Count a failure of this work, and log it unless that was done just now."""
+    def failed(self, name: str, error: BaseException, *, log_it: bool = True) -> None:
+        """Count a failure of a task, and log it unless one was logged within `LOG_EVERY_S`."""
         self.failures[name] += 1
-        if not say:
+        if not log_it:
             return
         now = self.loop.time()
         if now - self._logged_at.get(name, float("-inf")) < LOG_EVERY_S:
@@ -123,33 +132,36 @@ class Supervisor:
         )
 
     def stalled(self) -> list[str]:
-        """The names of periodic work that has not succeeded for too long, in order."""
+        """Return the names of periodic tasks that have not succeeded for too long, sorted."""
         now = self.loop.time()
         self._excuse(now)
         return sorted({periodic.name for periodic in self._periodic if periodic.stalled(now)})
 
     def forget(self, periodic: Periodic) -> None:
-        """It was cancelled."""
+        """Remove a periodic task that was cancelled."""
         self._periodic.discard(periodic)
-        if not self._periodic and self._looker is not None:
-            self._looker.cancel()
-            self._looker = None
+        if not self._periodic and self._checker is not None:
+            self._checker.cancel()
+            self._checker = None
 
-    def _look(self) -> None:
-        self._looker = self.loop.call_later(LOOK_EVERY_S, self._look)
+    def _check(self) -> None:
+        self._checker = self.loop.call_later(CHECK_EVERY_S, self._check)
         self._excuse(self.loop.time())
 
     def _excuse(self, now: float) -> None:
-        """A process that was stopped, or had no CPU, was no task's fault."""
-        still = now - self._looked_at - LOOK_EVERY_S
-        self._looked_at = now
-        if still > 0:
+        """Do not count time in which the process was stopped or got no CPU as a stall of its tasks."""
+        held_up_s = now - self._checked_at - CHECK_EVERY_S
+        self._checked_at = now
+        if held_up_s > 0:
             for periodic in self._periodic:
-                periodic.succeeded_at += still
+                periodic.succeeded_at += held_up_s
 
 
 class Periodic:
-    """One piece of periodic work; made by `Supervisor.every`."""
+    """Handle of a periodic task, returned by `Supervisor.every`; its owner cancels or closes it.
+
+    `succeeded_at` is when it last ran without an exception, in seconds of the loop's clock.
+    """
 
     def __init__(
         self,
@@ -163,7 +175,6 @@ class Periodic:
         self._interval_s = interval_s
         self._work = work
         self.name = name
-        #: When it last did what it is for.
         self.succeeded_at = self._loop.time()
         self._interval_was_s = interval_s if isinstance(interval_s, float | int) else 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -171,11 +182,11 @@ class Periodic:
         self._cancelled = False
 
     def begin(self, first_s: float | None) -> None:
-        """Set the first run."""
+        """Schedule the first run."""
         self._set(self._interval() if first_s is None else first_s, self._loop.time())
 
     def cancel(self) -> None:
-        """Run it no more; a run that is under way is cancelled."""
+        """Run it no more, and cancel a run in progress."""
         self._cancelled = True
         if self._timer is not None:
             self._timer.cancel()
@@ -184,13 +195,13 @@ class Periodic:
         self._supervisor.forget(self)
 
     async def close(self) -> None:
-        """`cancel`, and wait for the end of a run that is under way."""
+        """Cancel it, and wait for the end of a run in progress."""
         self.cancel()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def stalled(self, now: float) -> bool:
-        """Whether it has not succeeded for too long."""
+        """Return whether it has not succeeded for too long."""
         return now - self.succeeded_at > max(STALLED_S, STALLED_INTERVALS * self._interval_was_s)
 
     def _interval(self) -> float:
@@ -201,7 +212,7 @@ class Periodic:
 
     def _set(self, after_s: float, since: float) -> None:
         if not self._cancelled:
-            # What is overdue runs in the next turn, once.
+            # Overdue runs are run once, in the next turn of the loop.
             self._timer = self._loop.call_at(max(since + after_s, self._loop.time()), self._due)
 
     def _due(self) -> None:
@@ -232,14 +243,18 @@ class Periodic:
         self._set(self._interval(), began)
 
 
-def _is_told_to_end() -> bool:
-    """Whether somebody cancelled this task; a cancelled future that it awaited raises the same."""
+def _is_cancelled() -> bool:
+    """Return whether the current task was cancelled; a cancelled future that it awaits raises the same exception."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 class Alarm:
-    """Runs `work` once at a time that may be set anew, also by the work itself."""
+    """A timer that runs `work` once at a time that can be changed, also by the work itself.
+
+    An exception is logged and counted under `name`; unless the work has set the next time, it then runs again after
+    `ALARM_AGAIN_S`.
+    """
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
         self._supervisor = current()
@@ -248,13 +263,13 @@ class Alarm:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, at: float | None) -> None:
-        """Ring at this time of the loop's clock, in place of the time before; None: not at all."""
+        """Run the work at this time of the loop's clock, in place of the time before; None: not at all."""
         self.cancel()
         if at is not None:
             self._timer = self._supervisor.loop.call_at(at, self._ring)
 
     def cancel(self) -> None:
-        """Do not ring."""
+        """Do not run the work."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -269,12 +284,12 @@ class Alarm:
                 self.set(self._supervisor.loop.time() + ALARM_AGAIN_S)
 
 
-#: Of the loop that ran last: a process has one.
+#: The supervisor of the loop that ran last: a process has one loop.
 _latest: Final[list[Supervisor]] = []
 
 
 def current() -> Supervisor:
-    """The supervisor of the running loop."""
+    """Return the supervisor of the running loop, created at the first call."""
     loop = asyncio.get_running_loop()
     if not _latest or _latest[0].loop is not loop:
         _latest[:] = [Supervisor(loop)]
@@ -282,5 +297,5 @@ def current() -> Supervisor:
 
 
 def counted() -> tuple[dict[str, int], list[str]]:
-    """Failures by the name of the work, and the names of what is stalled; nothing where no loop has run."""
+    """Return the failures by task and the names of stalled tasks; empty where no loop has run."""
     return (dict(_latest[0].failures), _latest[0].stalled()) if _latest else ({}, [])

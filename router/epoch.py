@@ -1,4 +1,4 @@
-"""The number of a router's life, above those of all former ones of its home; a file there remembers it."""
+"""The epoch of a router: a number above those of all routers that ran in its home before, kept in a file there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from watchout.common.errors import StartError
 from watchout.common.home import write_file
 from watchout.common.home_files import EPOCH_FILE
 
-#: No clock of use shows a later time in ms (the year 2109); terms are built on the epoch and have 63 bits.
+#: Epochs stay below this, which as ms is the year 2109: terms are built on the epoch and have 63 bits.
 MAX_EPOCH: Final = 2**42
 MAX_FILE_CHARS: Final = 64
 
@@ -18,10 +18,11 @@ _log = log.get("router")
 
 
 def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:
-    """A number above every former router's of this home, and whether there may have been one.
+    """Return the epoch for a new router, and whether there may have been a router in this home before.
 
-    It is the clock's time in ms, or one more than the former epoch. Where the file cannot be read or written the clock
-    alone decides, which is good as long as it does not go back by more than the former router lived; that is logged.
+    The epoch is the time in ms, or one more than the former epoch if that is higher. When the file cannot be read or
+    written, which is logged, the clock alone decides; that is safe unless the clock was set back by more than
+    the former router ran.
     """
     path = home / EPOCH_FILE
     former, may_be_former = _read(path)

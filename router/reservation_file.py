@@ -1,8 +1,8 @@
-"""Reservations across the router's restarts: a small SQLite file in ``WATCHOUT_HOME``, written by a thread of its own.
+"""Reservations across restarts of the router: a small SQLite file in ``WATCHOUT_HOME``, written by its own thread.
 
-The file is a help, not a need: without it the router learns from the gateways whose the streams were. So whatever is
-wrong with the disk or the file is logged, by the file's name, and the router goes on; what could not be written is
-tried again. A file that cannot be read is put aside.
+The router works without the file: gateways report the owners of streams that they know. So every fault of the disk or
+the file is logged with the file's name and the router goes on; failed writes are tried again, and a file that cannot be
+read is put aside.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from watchout.common.alerts.model import STREAM_ID
 from watchout.common.home_files import RESERVATIONS_FILE
 from watchout.common.reservations import Reservation
 
-#: A failed write is tried again after this, and after twice the time each further time, up to the other.
+#: Seconds between a failed write and the next attempt: the first pause, doubled each time up to the longest.
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 30.0
-#: Most bytes of the file: far more than all reservations need.
+#: Largest size of the file, in bytes; all reservations need far less.
 MAX_FILE_BYTES: Final = 256 << 20
 PAGE_BYTES: Final = 4096
 MAX_TEXT_CHARS: Final = 1024
@@ -48,11 +48,13 @@ Change = tuple[str, Reservation | None]
 
 
 class ReservationFile:
-    """The reservations of one home. `load` comes first; `save` never waits."""
+    """The file of one home. Created by the router's app, used through `ReservationSync`: `load` once, then `save`.
+
+    `failed` is called in the loop when changes could not be written: the caller saves everything the next time.
+    """
 
     def __init__(self, home: Path, *, failed: Callable[[], None]) -> None:
         self._path = home / RESERVATIONS_FILE
-        #: Called when changes could not be written: all are to be told again.
         self._failed = failed
         self._thread = ThreadPoolExecutor(1, "reservations")
         self._db: sqlite3.Connection | None = None
@@ -64,9 +66,9 @@ class ReservationFile:
         self.failing = False
 
     def load(self, now_ms: int) -> list[tuple[str, Reservation]]:
-        """What a former router wrote, oldest first; nothing when the file is not there or cannot be used.
+        """Return what a former router wrote, oldest first; nothing when there is no usable file.
 
-        `ended_at` is in ms. A stream that had a camera is taken as one whose camera went now.
+        `ended_at` of the reservations is in ms since the epoch. For a stream that had a publisher it is now.
         """
         try:
             return list(self._read(now_ms))
@@ -83,22 +85,22 @@ class ReservationFile:
             return []
 
     def ready(self, now: float) -> bool:
-        """Whether `save` may be called: nothing is being written, and the disk had its pause after a failure."""
+        """Return whether `save` may be called: no write is in progress, and the pause after a failure is over."""
         return (self._writing is None or self._writing.done()) and now >= self._again_at
 
     def save(self, changes: list[Change], now: float, *, whole: bool) -> None:
-        """Write changes, in a thread. With `whole` they are everything that there is."""
+        """Begin to write changes in the thread. With `whole`, ids that are not among them are deleted."""
         loop = asyncio.get_running_loop()
         self._writing = loop.run_in_executor(self._thread, self._write, changes, whole)
         self._writing.add_done_callback(lambda done: self._written(done, now))
 
     async def wait(self) -> None:
-        """Wait for what is being written."""
+        """Wait until no write is in progress."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
 
     async def close(self) -> None:
-        """Wait for what is being written, and close the file. Only the first call counts."""
+        """Wait for a write in progress and close the file. Further calls do nothing."""
         if self._closed:
             return
         self._closed = True
@@ -110,13 +112,13 @@ class ReservationFile:
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            # No link is followed, and the file is for nobody else.
+            # Links are not followed, and other users cannot read the file.
             flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             try:
                 os.close(os.open(self._path, flags, 0o600))
             except OSError as exc:
                 raise sqlite3.OperationalError(exc.strerror or str(exc)) from None
-            # One thread at a time uses it: `load` before the first `save`, which is in the one thread of its own.
+            # One thread at a time uses it: `load` runs before the first `save`, and writes run in one thread.
             db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
             try:
                 db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -150,7 +152,7 @@ class ReservationFile:
             _log.warning("reserved stream ids that cannot be read are passed over", file=str(self._path), count=bad)
 
     def _write(self, changes: list[Change], whole: bool) -> str | None:
-        """Why it failed, None when it did not."""
+        """Write changes in one transaction. Return why it failed, None when it did not."""
         try:
             db = self._open()
             db.execute("BEGIN IMMEDIATE")
@@ -168,7 +170,7 @@ class ReservationFile:
                     db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as exc:
-            self._close()  # the disk may have been changed below it
+            self._close()  # open it anew the next time: the file may have been replaced
             return str(exc)
         return None
 
@@ -204,7 +206,7 @@ def _row(r: Reservation) -> tuple[str, str, int, int, int | None]:
 
 
 def _reservation(row: tuple[str, str, str, int, int, int | None], now_ms: int) -> Reservation | None:
-    """A row of the file, None when it is none that was written here."""
+    """Convert a row of the file; None when it has a value that this module does not write."""
     stream, user, organizations, term, frame_id, ended_ms = row
     try:
         names = msgspec.json.decode(organizations, type=tuple[str, ...])

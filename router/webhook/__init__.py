@@ -1,1 +1,1 @@
-"""The alert webhook: what waits for it, where it may lead, and who calls it."""
+"""The alert webhook: its queue and schedule, the addresses that it may use, and the HTTP sender."""

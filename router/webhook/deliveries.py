@@ -1,6 +1,6 @@
-"""What waits for the alert webhook, and when it is tried: bounded, with backoff and jitter. Pure; `now` in seconds.
+"""The queue of alerts for the webhook, and the schedule of attempts, with back-off and jitter. Pure; `now` in seconds.
 
-Every delivery ends in one of two ways: it was taken, or it is dead, and is then counted and stands in a short list.
+Every delivery ends in one of two ways: the receiver accepts it, or it is given up ("dead"), counted and listed.
 """
 
 from __future__ import annotations
@@ -14,25 +14,29 @@ from typing import Final
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 from watchout.common.toolbox.retry import backoff_s
 
-#: Requests under way; after a failure one, until one is taken again.
+#: Requests in flight at most; after a failure one, until the receiver accepts an alert again.
 AT_ONCE: Final = 8
-#: Most alerts that wait, and most bytes of them; past either the oldest is given up.
+#: Alerts that wait at most, and their bytes; past either the oldest is given up.
 MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 16 << 20
-#: Pause after the first failure of a delivery; it doubles with each further one, up to the other.
+#: Seconds of pause after the first failure of a delivery; the pause doubles with each further one, up to the longest.
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
-#: A `Retry-After` is obeyed up to this.
+#: Longest `Retry-After` that is obeyed, in seconds.
 LONGEST_RETRY_AFTER_S: Final = 600.0
-#: So many that were given up may stand among those that wait, beside as many again as wait.
+#: Given-up deliveries that may stay in the schedule, beyond the number of those that wait, before they are removed.
 SPARE: Final = 64
-#: Dead ones that are listed.
+#: Dead deliveries that are listed, the latest ones.
 MAX_LISTED: Final = 20
 
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One alert on its way to the webhook. `offered_at` in seconds of the caller's clock."""
+    """One alert for the webhook; created by `WebhookSender.offer`, owned by `Deliveries`.
+
+    `offered_at` is in seconds of the caller's clock. `over` is set while the delivery does not wait: it is in
+    flight, or was given up.
+    """
 
     webhook_id: str
     alert_id: str
@@ -44,8 +48,8 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
-    """A delivery that was given up; `at_ms` since the epoch."""
+class DeadDelivery:
+    """A delivery that was given up, and why; `at_ms` is in ms since the epoch. Listed by `Deliveries.listed`."""
 
     alert_id: str
     stream: str
@@ -55,7 +59,16 @@ class Dead:
 
 
 class Deliveries:
-    """All deliveries of one webhook. `chance` gives a number from 0 to 1, anew each time."""
+    """All deliveries of one webhook. Created and driven by `WebhookSender`: `due` starts attempts, each ends in a call.
+
+    Args:
+        give_up_s: Seconds after which an alert is not tried any more.
+        chance: Returns a new random number from 0 to 1, for the jitter.
+        at_once: Requests in flight at most.
+        max_waiting: Alerts that wait at most.
+        max_bytes: Bytes of those at most; a single alert may exceed it.
+
+    """
 
     def __init__(
         self,
@@ -76,16 +89,16 @@ class Deliveries:
         self._numbers = 0
         self._paused_until = float("-inf")
         self._failing = False
-        #: The receiver said that it wants nothing any more.
+        #: Set once the receiver responded with 410: nothing is sent any more.
         self.disabled = False
         self.sent = 0
         self.retries = 0
         self.dead = 0
-        self.listed: deque[Dead] = deque(maxlen=MAX_LISTED)
+        self.listed: deque[DeadDelivery] = deque(maxlen=MAX_LISTED)
 
     @property
     def waiting(self) -> int:
-        """Deliveries that wait for their turn or their next try."""
+        """Deliveries that wait for their first or next attempt."""
         return len(self._waiting)
 
     @property
@@ -95,16 +108,16 @@ class Deliveries:
 
     @property
     def under_way(self) -> int:
-        """Requests under way."""
+        """Requests in flight."""
         return len(self._under_way)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is under way."""
+        """Whether nothing waits and nothing is in flight."""
         return not self._waiting and not self._under_way
 
     def offer(self, delivery: Delivery, now_ms: int) -> None:
-        """One more alert."""
+        """Queue an alert; past a bound the oldest waiting one is given up. `now_ms` since the epoch."""
         if self.disabled:
             self._bury(delivery, "the webhook is disabled", now_ms)
             return
@@ -116,7 +129,7 @@ class Deliveries:
             self._forget_over()
 
     def due(self, now: float, now_ms: int) -> list[Delivery]:
-        """The deliveries to be tried now; each ends with `taken`, `failed` or `refused_for_ever`."""
+        """Start and return the deliveries to attempt now; each ends with `accepted`, `failed` or `gone`."""
         while self._later and self._later[0][0] <= now:
             delivery = heapq.heappop(self._later)[2]
             if not delivery.over:
@@ -137,7 +150,7 @@ class Deliveries:
         return started
 
     def next_at(self) -> float | None:
-        """When `due` has something to do, if nothing happens before; None: never."""
+        """Return when `due` has to be called next, unless something happens before; None: not at all."""
         if len(self._under_way) >= self._limit:
             return None
         times = [self._later[0][0]] if self._later else []
@@ -145,8 +158,8 @@ class Deliveries:
             times.append(self._paused_until)
         return max(min(times), self._paused_until) if times else None
 
-    def taken(self, delivery: Delivery) -> None:
-        """The receiver has it."""
+    def accepted(self, delivery: Delivery) -> None:
+        """End an attempt: the receiver has the alert."""
         self._under_way.discard(delivery)
         self._failing = False
         self.sent += 1
@@ -154,7 +167,16 @@ class Deliveries:
     def failed(
         self, delivery: Delivery, reason: str, now: float, now_ms: int, *, retry_after_s: float | None = None
     ) -> None:
-        """It was not taken: it is tried again later, or given up. `retry_after_s`: nothing at all before that."""
+        """End an attempt that failed: schedule the next one, or give the delivery up.
+
+        Args:
+            delivery: The delivery.
+            reason: Why it failed, for the list of dead ones.
+            now: Seconds of the caller's clock.
+            now_ms: The same moment in ms since the epoch.
+            retry_after_s: Seconds for which the receiver asked to send nothing at all.
+
+        """
         self._under_way.discard(delivery)
         self._failing = True
         if self.disabled:
@@ -174,8 +196,8 @@ class Deliveries:
         self._numbers += 1
         heapq.heappush(self._later, (now + pause, self._numbers, delivery))
 
-    def refused_for_ever(self, delivery: Delivery, reason: str, now_ms: int) -> None:
-        """The receiver is gone for good (410): nothing is sent any more, all that waits is given up."""
+    def gone(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+        """End an attempt to which the receiver responded with 410: disable the webhook, give up all that waits."""
         self._under_way.discard(delivery)
         self.disabled = True
         self._bury(delivery, reason, now_ms)
@@ -190,7 +212,7 @@ class Deliveries:
         return 1 if self._failing else self._at_once
 
     def _forget_over(self) -> None:
-        """Let go of those that were given up while they waited, once they are many: their turn may be far."""
+        """Remove given-up deliveries from the schedule once they are many: their time may be far away."""
         most = 2 * len(self._waiting) + SPARE
         if len(self._ready) > most:
             self._ready = deque(each for each in self._ready if not each.over)
@@ -209,4 +231,4 @@ class Deliveries:
     def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
         self.dead += 1
         delivery.body = b""
-        self.listed.append(Dead(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))
+        self.listed.append(DeadDelivery(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))

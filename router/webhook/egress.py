@@ -1,7 +1,7 @@
-"""Which addresses the router may call: only public ones, so that a webhook's name leads nobody inside. Pure.
+"""Whether an address is public: the webhook must not reach services inside the network. Pure.
 
-OWASP "Server-Side Request Forgery Prevention"; what is public is what the IANA registries call globally reachable
-(RFC 6890), as `ipaddress` has them. An IPv6 address that stands for an IPv4 address is judged by that.
+Against server-side request forgery (OWASP). Public is what the IANA registries call globally reachable (RFC 6890), as
+`ipaddress` has them. An IPv6 address that embeds an IPv4 address is treated as that one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def is_public(text: str) -> bool:
-    """Whether this address, as `getaddrinfo` gives it, is on the public internet. What is no address is not."""
+    """Return whether this address, as `getaddrinfo` returns it, is public; False for text that is not an address."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -28,7 +28,7 @@ def is_public(text: str) -> bool:
 
 
 def _inner(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for."""
+    """Return the IPv4 address that an IPv6 address embeds, None when there is none."""
     if address in _COMPATIBLE or address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     teredo = address.teredo

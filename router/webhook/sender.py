@@ -1,8 +1,8 @@
-"""Alerts onward: every accepted alert to the webhook of the service that stores them, signed (Standard Webhooks).
+"""Sends every accepted alert to the webhook, signed as Standard Webhooks specifies.
 
-It runs what `deliveries` says and decides nothing about turns. At least once, by the same `webhook-id`; the order is
-not promised. Redirects are not followed, and no address is called that is not public, unless the settings allow it:
-what is checked is the address that a connection is opened to, so a name may resolve to what it likes.
+`Deliveries` decides when to attempt what; this module sends. Delivery is at least once, with the same `webhook-id` on
+each attempt, in no promised order. Redirects are not followed. Unless the settings allow it, only public addresses are
+connected to; the check is on the address of the connection itself, so it holds whatever the name resolves to.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from watchout.common.toolbox.retry import read_retry_after
 from watchout.router.webhook.deliveries import AT_ONCE, LONGEST_RETRY_AFTER_S, Deliveries, Delivery
 from watchout.router.webhook.egress import is_public
 
-#: An answer is read so far, so that its connection can be used again.
+#: Bytes of a response that are read, so that its connection can be reused; past it the connection is closed.
 MAX_ANSWER_BYTES: Final = 16 << 10
-#: Lines in the log: so many at once, and so many per second.
+#: Failures that are logged: lines at once, and lines per second after that.
 LOG_BURST: Final = 5
 LOG_RATE: Final = 0.2
 
@@ -48,7 +48,10 @@ _log = log.get("router.webhook.sender")
 
 
 class WebhookSender:
-    """Sends alerts to one webhook. `offer` never waits."""
+    """Sends alerts to the webhook of the settings. Created by the router's app, fed by `AlertDelivery`.
+
+    `resolver` replaces the look-up of names, for tests. Raises `ValueError` when no webhook is set.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, resolver: AbstractResolver | None = None) -> None:
         if settings.alert_webhook_url is None:
@@ -80,7 +83,7 @@ class WebhookSender:
         _log.info("alerts go on to a webhook", service=self._shown_as)
 
     def offer(self, alert: Alert) -> None:
-        """One more alert, to be sent when there is a turn for it."""
+        """Queue an alert and return at once."""
         body = alert.to_json()
         delivery = Delivery(webhook_id_of(alert.id), alert.id, alert.stream_id, body, time.monotonic())
         self._deliveries.offer(delivery, clock.now_ms())
@@ -109,7 +112,7 @@ class WebhookSender:
         )
 
     async def drain(self, timeout_s: float) -> None:
-        """Give what waits so long."""
+        """Wait until all alerts are delivered or given up, for `timeout_s` seconds at most."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -117,7 +120,7 @@ class WebhookSender:
             _log.warning("alerts did not reach the webhook", alerts=self._deliveries.waiting)
 
     async def close(self) -> None:
-        """Cut off what is under way."""
+        """Cancel requests in flight and close connections."""
         self._alarm.cancel()
         await self._tasks.close()
         if self._client is not None:
@@ -128,6 +131,7 @@ class WebhookSender:
         return f"{self._url.scheme}://{self._url.host}"
 
     def _turn(self) -> None:
+        """Start the attempts that are due, set the timer for the next one, and update the metrics."""
         for delivery in self._deliveries.due(time.monotonic(), clock.now_ms()):
             self._tasks.start(self._deliver(delivery), "webhook")
         at = self._deliveries.next_at()
@@ -143,6 +147,7 @@ class WebhookSender:
         self._metrics.set(metric_names.ALERT_WEBHOOK_DISABLED, self._deliveries.disabled)
 
     async def _deliver(self, delivery: Delivery) -> None:
+        """Make one attempt, and report its end to `Deliveries`."""
         status, retry_after, reason = 0, None, ""
         try:
             async with asyncio.timeout(self._settings.alert_webhook_timeout_s):
@@ -155,10 +160,10 @@ class WebhookSender:
             reason = f"it answered with status {status}" + (", and redirects are not followed" * (status // 100 == 3))
         now, now_ms = time.monotonic(), clock.now_ms()
         if 200 <= status < 300:
-            self._deliveries.taken(delivery)
+            self._deliveries.accepted(delivery)
         elif status == 410:
-            self._deliveries.refused_for_ever(delivery, reason, now_ms)
-            _log.error("the webhook is gone (410), no alerts go there until a new start", service=self._shown_as)
+            self._deliveries.gone(delivery, reason, now_ms)
+            _log.error("the webhook is gone (410), no alerts are sent to it until a restart", service=self._shown_as)
         else:
             dead = self._deliveries.dead
             after = None
@@ -169,7 +174,7 @@ class WebhookSender:
         self._turn()
 
     async def _post(self, delivery: Delivery) -> tuple[int, str | None]:
-        """The status, and what `Retry-After` says."""
+        """Send a delivery. Return the status and the value of `Retry-After`; raises `HTTP_ERRORS`."""
         assert self._client is not None, "open comes first"
         secrets = self._settings.alert_webhook_secrets
         headers = sign(delivery.webhook_id, int(time.time()), delivery.body, secrets)
@@ -179,6 +184,7 @@ class WebhookSender:
             return response.status, response.headers.get("Retry-After")
 
     def _warn(self, delivery: Delivery, reason: str, *, given_up: bool) -> None:
+        """Log a failed attempt, within the allowance."""
         if not self._log_allowance.take(time.monotonic()):
             self._unlogged += 1
             return
@@ -194,7 +200,7 @@ class WebhookSender:
 
 
 def _public_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket for an address of `getaddrinfo`, right before it is connected. Raises `ForbiddenAddress`."""
+    """Create the socket for an address of `getaddrinfo` that is about to be connected. Raises `ForbiddenAddress`."""
     family, kind, protocol, _, where = address
     if not is_public(str(where[0])):
         raise ForbiddenAddress("its address is not public; ALERT_WEBHOOK_ALLOW_PRIVATE=true would allow it")

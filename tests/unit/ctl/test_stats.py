@@ -132,7 +132,7 @@ def test_without_a_bridge_that_serves_there_is_no_such_table() -> None:
     assert "in flight" not in draw(140, answer)
 
 
-def test_a_stream_shows_how_well_it_is_looked_at() -> None:
+def test_a_stream_shows_its_coverage() -> None:
     lines = draw(160, body()).splitlines()
     assert sum("73%" in line for line in lines if line.startswith("stream_")) == 3
 

@@ -31,7 +31,7 @@ def test_alerts_are_tried_in_their_order_and_so_many_at_once() -> None:
     first = found.due(0, 0)
     assert [each.alert_id for each in first] == [f"a{number}" for number in range(AT_ONCE)]
     assert (found.due(0, 0), found.next_at(), found.waiting, found.under_way) == ([], None, 2, AT_ONCE)
-    found.taken(first[0])
+    found.accepted(first[0])
     assert [each.alert_id for each in found.due(0, 0)] == [f"a{AT_ONCE}"]
     assert found.sent == 1
 
@@ -81,7 +81,7 @@ def test_while_it_fails_one_request_is_under_way_and_after_a_success_all_may_be(
         found.failed(delivery, "down", 0, 0)
     (probe,) = found.due(0, 0)
     assert found.due(0, 0) == []
-    found.taken(probe)
+    found.accepted(probe)
     assert len(found.due(0, 0)) == AT_ONCE
 
 
@@ -91,12 +91,12 @@ def test_a_retry_after_is_obeyed_for_all_alerts_and_bounded() -> None:
     found.offer(new(2), 0)
     first, second = found.due(0, 0)
     found.failed(first, "429", 0, 0, retry_after_s=30)
-    found.taken(second)
+    found.accepted(second)
     found.offer(new(3), 0)
     assert found.due(29.9, 0) == []
     assert found.next_at() == 30
     delivery, other = found.due(30, 0)
-    found.taken(other)
+    found.accepted(other)
     found.failed(delivery, "429", 30, 0, retry_after_s=1e9)
     assert found.next_at() == 30 + LONGEST_RETRY_AFTER_S
 
@@ -106,12 +106,12 @@ def test_a_receiver_that_is_gone_gets_nothing_any_more() -> None:
     for number in range(AT_ONCE + 3):
         found.offer(new(number), 0)
     first, second, *others = found.due(0, 0)
-    found.refused_for_ever(first, "410", 7)
+    found.gone(first, "410", 7)
     assert found.disabled
     assert (found.waiting, found.bytes, found.dead, found.next_at()) == (0, 0, 4, None)
     found.failed(second, "no", 0, 0)
     for other in others:
-        found.taken(other)
+        found.accepted(other)
     found.offer(new(99), 0)
     assert found.due(1e6, 0) == []
     assert (found.dead, found.sent, found.idle) == (6, AT_ONCE - 2, True)
@@ -156,9 +156,9 @@ def test_every_alert_is_sent_or_dead_or_waits_whatever_happens(steps: list[str],
         elif under_way:
             delivery = under_way.pop(0)
             if step == "taken":
-                found.taken(delivery)
+                found.accepted(delivery)
             elif step == "gone" and chance > 0.9:
-                found.refused_for_ever(delivery, "410", 0)
+                found.gone(delivery, "410", 0)
             else:
                 found.failed(delivery, "no", now, 0, retry_after_s=40 if step == "busy" else None)
         under_way += found.due(now, 0)
@@ -168,14 +168,14 @@ def test_every_alert_is_sent_or_dead_or_waits_whatever_happens(steps: list[str],
         assert found.bytes == 10 * found.waiting
         assert found.next_at() is not None or found.under_way or not found.waiting
     for delivery in under_way:
-        found.taken(delivery)
+        found.accepted(delivery)
     for _ in range(50):
         at = found.next_at()
         if at is None:
             break
         now = max(now, at)
         for delivery in found.due(now, 0):
-            found.taken(delivery)
+            found.accepted(delivery)
     assert found.idle
     assert offered == found.sent + found.dead
     assert LONGEST_PAUSE_S < 200
@@ -198,7 +198,7 @@ def test_while_the_receiver_wants_nothing_for_long_those_that_were_given_up_are_
     while tried:
         for each in tried:
             assert each.body
-            found.taken(each)
+            found.accepted(each)
         tried = found.due(LONGEST_RETRY_AFTER_S + 1, 0)
     assert found.sent == 100
     assert found.idle
