@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -105,3 +106,13 @@ async def test_while_a_gateway_starts_its_ports_are_unknown(home: Path) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX)
     assert held_ports(home) == {4001: None, 4002: None}
     os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [("drains", "start another"), ("just begun", "in a second"), ("router is", "Start `watchout-router`")],
+)
+def test_the_remedies_know_the_reasons_that_the_gateway_gives(words: str, remedy: str) -> None:
+    source = (Path(__file__).parents[4] / "gateway/http/health.py").read_text()
+    (reason,) = {found for found in re.findall(r'"(the [^"]+)"', source) if words in found}
+    assert remedy in one(judge_port(replace(GATEWAY, health=503, reason=reason), router_replies=True)).remedy
