@@ -37,6 +37,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         env, raw = spec.env, environ.get(spec.env, "").strip()
         if is_service_link(env, raw):
             raw = ""
+        if not raw and spec.former_env is not None:
+            env, raw = spec.former_env, environ.get(spec.former_env, "").strip()
         if name == "port" and not raw and not under_honcho:
             env, raw = "PORT", environ.get("PORT", "").strip()
         if name == "home" and not raw:

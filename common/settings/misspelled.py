@@ -35,7 +35,12 @@ FOREIGN: Final = frozenset(("SERVICE_NAME", "LOG_LEVELS", "JWT_SECRETS"))
 
 def known_names() -> frozenset[str]:
     """Return every name that watchout reads from the environment."""
-    return frozenset(spec.env for _, spec, _ in table()) | frozenset(MORE_SETTINGS)
+    return frozenset(spec.env for _, spec, _ in table()) | frozenset(MORE_SETTINGS) | frozenset(former_names())
+
+
+def former_names() -> dict[str, str]:
+    """Return the present name by former name of each renamed setting."""
+    return {spec.former_env: spec.env for _, spec, _ in table() if spec.former_env is not None}
 
 
 def near_misses(environ: Mapping[str, str], elsewhere: Iterable[str] = ()) -> Iterator[tuple[str, str | None]]:
@@ -48,7 +53,8 @@ def near_misses(environ: Mapping[str, str], elsewhere: Iterable[str] = ()) -> It
     """
     known = known_names()
     given = {name for name, value in environ.items() if value.strip()} | set(elsewhere)
-    free = sorted(known - given - set(MORE_SETTINGS))
+    present = known - former_names().keys()
+    free = sorted(present - given - set(MORE_SETTINGS))
     for name in sorted(environ)[:MAX_NAMES]:
         if name in known or len(name) > MAX_NAME or INTERNAL.match(name) or name in OF_TESTS or name in FOREIGN:
             continue
@@ -57,7 +63,7 @@ def near_misses(environ: Mapping[str, str], elsewhere: Iterable[str] = ()) -> It
         if (meant := _meant(name, free)) is not None:
             yield name, meant
         elif name.upper().startswith(PREFIX):
-            yield name, _meant(name, sorted(known - {"PORT"}))
+            yield name, _meant(name, sorted(present - {"PORT"}))
 
 
 def notes(environ: Mapping[str, str]) -> list[str]:
@@ -66,6 +72,11 @@ def notes(environ: Mapping[str, str]) -> list[str]:
         f"{name} is not a setting and has no effect"
         + (f", probably {meant} is meant" if meant else " (docs/settings.md)")
         for name, meant in near_misses(environ)
+    ]
+    found += [
+        f"{former} is the former name of {env}: rename it, the next release does not read it"
+        for former, env in former_names().items()
+        if environ.get(former, "").strip()
     ]
     for _, spec, _ in table():
         if is_service_link(spec.env, environ.get(spec.env, "").strip()):

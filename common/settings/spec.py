@@ -31,6 +31,8 @@ class Spec:
         expects: the accepted values in a few words, with the unit.
         help: what the setting does; one cell of docs/settings.md, in Markdown.
         secret: whether the value is left out of errors, logs and reports.
+        former_env: name of the variable in earlier releases, None for none. It is read where `env` is not set, with a
+            warning at the start, and removed in the next release.
     """
 
     env: str
@@ -39,6 +41,7 @@ class Spec:
     expects: str
     help: str
     secret: bool = False
+    former_env: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class SettingsGroup:
         expects: str,
         help: str,
         secret: bool = False,
+        former_env: str | None = None,
     ) -> Any:
         """Return a dataclass field with this default that carries the setting's `Spec`."""
-        spec = Spec(env, parse, self.title, expects, help, secret)
+        spec = Spec(env, parse, self.title, expects, help, secret, former_env)
         return field(default=default, repr=not secret, metadata={"spec": spec})

@@ -99,10 +99,10 @@ def watch(
     }
     if max_fps is not None:
         subscribe["maxFps"] = max_fps
-    run(settings, Watcher(edge, subscribe, folder=folder, count=count, since=since, as_json=as_json).run())
+    run(settings, StreamViewer(edge, subscribe, folder=folder, count=count, since=since, as_json=as_json).run())
 
 
-class Watcher:
+class StreamViewer:
     """A viewer of one stream, across reconnects, until `count` is reached. The command creates and runs it.
 
     Attributes:

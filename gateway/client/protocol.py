@@ -345,7 +345,7 @@ class ClientProtocol(ErrorReplies):
     def on_slow_consumer(self, now_ms: int, reason: str | None = None) -> list[Command]:
         """Handle that the client does not read its messages: close. `reason`: None when its outbound queue is full."""
         full = (
-            f"more than {self._settings.alert_lane_messages} messages or {self._settings.alert_lane_bytes} bytes of "
+            f"more than {self._settings.alert_queue_messages} messages or {self._settings.alert_queue_bytes} bytes of "
             "alerts and status wait for this socket"
         )
         return self._error_and_close(ErrorCode.SLOW_CONSUMER, reason or full, CloseCode.SLOW_CONSUMER, now_ms)

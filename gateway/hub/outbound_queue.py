@@ -21,7 +21,7 @@ from watchout.gateway.hub.waiting_frames import WaitingFrames
 
 
 class OutboundQueueFull(Exception):
-    """More messages wait for a viewer than `ALERT_LANE_MESSAGES` or `ALERT_LANE_BYTES` permit. The caller closes it.
+    """More messages wait for a viewer than `ALERT_QUEUE_MESSAGES` or `ALERT_QUEUE_BYTES` permit. The caller closes it.
 
     Attributes:
         messages: Messages that wait.
@@ -66,8 +66,8 @@ class OutboundQueue:
         waiting_frames: WaitingFrames | None = None,
     ) -> None:
         self._waiting_frames = waiting_frames
-        self._max_messages = settings.alert_lane_messages
-        self._max_bytes = settings.alert_lane_bytes
+        self._max_messages = settings.alert_queue_messages
+        self._max_bytes = settings.alert_queue_bytes
         self._encode = encode
         # Both are made when first needed: most sockets never block.
         self._messages: deque[bytes] | None = None

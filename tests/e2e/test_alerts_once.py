@@ -77,7 +77,7 @@ async def test_every_accepted_alert_is_delivered_and_none_twice_however_router_a
         gateways=1,
         environ={
             "ML_SERVICE_URL": service.url, "ML_FPS": "1000", "ALERT_COOLDOWN_S": "0", "LOG_LEVEL": "debug",
-            "LOG_FORMAT": "json", "ALERT_LANE_MESSAGES": "100000", "ALERT_LANE_BYTES": str(64 << 20),
+            "LOG_FORMAT": "json", "ALERT_QUEUE_MESSAGES": "100000", "ALERT_QUEUE_BYTES": str(64 << 20),
         },
         expected=["Connect call failed"],
     )  # fmt: skip

@@ -65,7 +65,7 @@ async def alerts_read(reader: Reader, number: int) -> list[int]:
 
 
 async def test_every_alert_reaches_a_slow_viewer_in_order_where_its_lane_has_room(watchout, clients):
-    started = watchout(environ={"ALERT_LANE_MESSAGES": str(WHOLE), "ALERT_LANE_BYTES": str(64 * MIB)})
+    started = watchout(environ={"ALERT_QUEUE_MESSAGES": str(WHOLE), "ALERT_QUEUE_BYTES": str(64 * MIB)})
     token = started.token()
     good = await clients.viewer(started.url, token)
     await good.subscribe("cam")

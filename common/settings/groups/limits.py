@@ -137,13 +137,14 @@ class LimitSettings:
         help="`INVALID_MESSAGE` and `RATE_LIMITED` errors that a socket may cause in a burst; one per second is "
         "forgiven. Beyond it the socket is closed with 1008.",
     )  # fmt: skip
-    alert_lane_messages: int = _GROUP.setting(
-        "ALERT_LANE_MESSAGES", parsers.whole(1, 1_000_000), 1_000, expects="messages",
+    alert_queue_messages: int = _GROUP.setting(
+        "ALERT_QUEUE_MESSAGES", parsers.whole(1, 1_000_000), 1_000, expects="messages",
+        former_env="ALERT_LANE_MESSAGES",
         help="Most alerts and status messages that wait for one viewer; beyond it the viewer gets `SLOW_CONSUMER` and "
         "is closed.",
     )  # fmt: skip
-    alert_lane_bytes: int = _GROUP.setting(
-        "ALERT_LANE_BYTES", parsers.whole(1024, 1 << 30), 1 << 20, expects="bytes",
+    alert_queue_bytes: int = _GROUP.setting(
+        "ALERT_QUEUE_BYTES", parsers.whole(1024, 1 << 30), 1 << 20, expects="bytes", former_env="ALERT_LANE_BYTES",
         help="Most bytes of them.",
     )  # fmt: skip
     recent_alerts: int = _GROUP.setting(

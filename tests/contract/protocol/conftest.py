@@ -27,7 +27,7 @@ def strict_watchout(watchout_loop: str) -> Iterator[Watchout]:
         "MESSAGE_RATE": "50",
         "BYTE_RATE": "200000",
         "ABUSE_LIMIT": "10",
-        "ALERT_LANE_MESSAGES": "20",
+        "ALERT_QUEUE_MESSAGES": "20",
         "MAX_CONNECTIONS_PER_USER": "5",
         "MAX_CONNECTIONS_PER_ADDRESS": "30",
         "STREAM_ACCESS": "authenticated",

@@ -7,9 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.settings import load, table
-from watchout.common.settings.misspelled import distance, honcho_port_note, known_names, near_misses, notes
+from watchout.common.settings.misspelled import (
+    distance,
+    former_names,
+    honcho_port_note,
+    known_names,
+    near_misses,
+    notes,
+)
 
-NAMES = sorted(known_names())
+NAMES = sorted(known_names() - former_names().keys())
 SERVICE = {
     "{0}_SERVICE_HOST": "10.43.7.9", "{0}_SERVICE_PORT": "3000", "{0}_SERVICE_PORT_HTTP": "3000",
     "{0}_SERVICE_PORT_HTTP_ALT": "3001", "{0}_PORT": "tcp://10.43.7.9:3000", "{0}_PORT_3000_TCP": "tcp://10.43.7.9:3000",
@@ -149,3 +156,16 @@ def test_the_distance_is_the_textbooks_up_to_its_bound(a: str, b: str, most: int
 @given(st.dictionaries(st.text(max_size=30), st.text(max_size=20), max_size=20))
 def test_any_environment_is_taken(environ: dict[str, str]) -> None:
     assert all("\n" not in note or any("\n" in name for name in environ) for note in notes(environ))
+
+
+def test_the_former_name_of_a_setting_is_a_note_that_names_the_present_one() -> None:
+    (note,) = notes({"ALERT_LANE_BYTES": "2048"})
+    assert (
+        note == "ALERT_LANE_BYTES is the former name of ALERT_QUEUE_BYTES: rename it, the next release does not read it"
+    )
+    assert notes({"ALERT_QUEUE_BYTES": "2048"}) == []
+
+
+def test_no_former_name_is_what_a_misspelled_one_means() -> None:
+    assert dict(near_misses({"ALERT_LANE_BYTE": "1"})) == {}
+    assert dict(near_misses({"ALERT_QUEUE_BYTE": "1"})) == {"ALERT_QUEUE_BYTE": "ALERT_QUEUE_BYTES"}

@@ -466,3 +466,13 @@ def test_patterns_are_a_list() -> None:
 def test_a_group_has_a_short_name() -> None:
     (text,) = faults(ML_GROUP="x" * 65)
     assert "at most 64" in text
+
+
+@pytest.mark.parametrize(
+    ("former", "env"), [("ALERT_LANE_MESSAGES", "ALERT_QUEUE_MESSAGES"), ("ALERT_LANE_BYTES", "ALERT_QUEUE_BYTES")]
+)
+def test_the_former_name_of_a_setting_is_read_and_the_present_one_wins(former: str, env: str) -> None:
+    attribute = env.lower()
+    assert getattr(load({former: "2048"}), attribute) == 2048
+    assert getattr(load({former: "2048", env: "4096"}), attribute) == 4096
+    assert faults(**{former: "many"})[0].startswith(f"{former} is 'many', expected ")

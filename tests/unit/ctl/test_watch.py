@@ -16,7 +16,7 @@ from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.ctl.client import Edge
-from watchout.ctl.commands.watch import Watcher, moment, safe_name
+from watchout.ctl.commands.watch import StreamViewer, moment, safe_name
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -25,10 +25,10 @@ def frame(number: int, picture: bytes = TINY_JPEG, stream: str = "cam") -> Frame
     return Frame(stream, number, now_ms() - 40, picture=picture)
 
 
-def watcher(gateway: FakeGateway, **options) -> Watcher:
+def watcher(gateway: FakeGateway, **options) -> StreamViewer:
     edge = Edge(url=gateway.url, token=lambda: TOKEN, max_message_bytes=16 << 20)
     wish = {"type": "subscribe", "streamId": "cam", "consumes": ["video-frame", "alert"]}
-    return Watcher(edge, wish, **options)
+    return StreamViewer(edge, wish, **options)
 
 
 async def test_frames_status_and_alerts_are_shown_a_line_each_and_gaps_are_counted(

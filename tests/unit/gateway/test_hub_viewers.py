@@ -92,7 +92,7 @@ def test_leaving_twice_changes_nothing(harness: HubHarness) -> None:
 def test_a_viewer_that_is_closed_by_its_first_status_leaves_nothing_behind(harness: HubHarness) -> None:
     publication = harness.publish(FakePublisher())
     harness.frame(publication)
-    screen = FakeViewer(harness.hub, alert_lane_messages=1)
+    screen = FakeViewer(harness.hub, alert_queue_messages=1)
     screen.queue.blocked = True
     screen.queue.offer_message(b"full")
     assert not screen.subscribe("door")
@@ -103,7 +103,7 @@ def test_a_viewer_that_is_closed_by_its_first_status_leaves_nothing_behind(harne
 
 
 def test_a_viewer_that_is_closed_by_a_status_does_not_keep_it_from_others(harness: HubHarness) -> None:
-    full, other = FakeViewer(harness.hub, alert_lane_messages=1), FakeViewer(harness.hub)
+    full, other = FakeViewer(harness.hub, alert_queue_messages=1), FakeViewer(harness.hub)
     full.subscribe("door")
     other.subscribe("door")
     full.queue.blocked = True

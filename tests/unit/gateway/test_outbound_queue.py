@@ -165,7 +165,7 @@ def test_a_stream_whose_numbers_begin_again_is_followed() -> None:
 
 
 def test_the_lane_is_full_exactly_at_its_number_of_messages() -> None:
-    queue = make(alert_lane_messages=3)
+    queue = make(alert_queue_messages=3)
     queue.blocked = True
     for _ in range(3):
         queue.offer_message(b"12345")
@@ -175,7 +175,7 @@ def test_the_lane_is_full_exactly_at_its_number_of_messages() -> None:
 
 
 def test_the_lane_is_full_exactly_at_its_number_of_bytes() -> None:
-    queue = make(alert_lane_bytes=1024)
+    queue = make(alert_queue_bytes=1024)
     queue.blocked = True
     queue.offer_message(b"x" * 1000)
     queue.offer_message(b"x" * 24)
@@ -185,7 +185,7 @@ def test_the_lane_is_full_exactly_at_its_number_of_bytes() -> None:
 
 
 def test_what_went_out_makes_room() -> None:
-    queue = make(alert_lane_messages=2, alert_lane_bytes=1024)
+    queue = make(alert_queue_messages=2, alert_queue_bytes=1024)
     for _ in range(10):
         queue.blocked = True
         queue.offer_message(b"x" * 1000)
@@ -194,7 +194,7 @@ def test_what_went_out_makes_room() -> None:
 
 
 def test_frames_take_no_room_of_the_message_lane() -> None:
-    queue = make(alert_lane_messages=1)
+    queue = make(alert_queue_messages=1)
     queue.blocked = True
     for n in range(50):
         queue.offer_frame(wish(f"s{n}"), frame(1, f"s{n}"), 0.0)
@@ -203,7 +203,7 @@ def test_frames_take_no_room_of_the_message_lane() -> None:
 
 
 def test_a_socket_that_takes_bytes_has_no_bound() -> None:
-    queue = make(alert_lane_messages=1, alert_lane_bytes=1024)
+    queue = make(alert_queue_messages=1, alert_queue_bytes=1024)
     assert all(queue.offer_message(b"x" * 2000) for _ in range(10))
 
 
@@ -424,7 +424,7 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = OutboundQueue(
-            Settings(alert_lane_messages=self.MOST, alert_lane_bytes=self.MOST_BYTES),
+            Settings(alert_queue_messages=self.MOST, alert_queue_bytes=self.MOST_BYTES),
             lambda s, f: None if self.watched[s.stream].is_bad(f.frame_id) else encode(s, f),
         )
         self.watched = {name: self.watch(name) for name in self.WISHES}
