@@ -138,7 +138,7 @@ class ClientHandler:
         protocol = self.protocol
         if not protocol.may_send_plain:
             return False
-        clock_ms = time.time_ns() // 1_000_000
+        clock_ms = now_ms()
         taken = reader.plain(count, publication.json_head, publication.name, publication.next_frame_id, clock_ms)
         if taken is None:
             return False

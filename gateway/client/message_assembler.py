@@ -20,19 +20,16 @@ class TooManyFragments(Exception):
 class MessageAssembler:
     """The fragments of one client's unfinished message; `WebSocket` has one per connection."""
 
-    __slots__ = ("_count", "_data", "opcode")
+    __slots__ = ("_count", "_data", "is_open", "opcode")
 
     def __init__(self) -> None:
         #: Type of the message that is assembled now, or was last.
         self.opcode = Opcode.TEXT
+        #: Whether a message has begun and not ended. An attribute, because it is read for each frame of a publisher.
+        self.is_open = False
         #: The payload so far; the first fragment alone is kept as it arrived, because it may be large.
         self._data: bytearray | bytes | None = None
         self._count = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return self._data is not None
 
     @property
     def held_bytes(self) -> int:
@@ -42,6 +39,7 @@ class MessageAssembler:
     def begin(self, opcode: Opcode, data: bytes) -> None:
         """Begin a message with its first fragment."""
         self._data, self.opcode, self._count = data, opcode, 1
+        self.is_open = True
 
     def append(self, data: bytes | bytearray | memoryview) -> bool:
         """Append a further fragment to the open message; return whether the fragments count as one more message.
@@ -54,16 +52,18 @@ class MessageAssembler:
         self._data += data
         self._count += 1
         if self._count > MAX_FRAGMENTS:
-            self._data = None
+            self.clear()
             raise TooManyFragments
         return self._count % FRAGMENTS_PER_MESSAGE == 0
 
     def finish(self) -> bytes:
         """Return the payload of the open message, which ends with the last fragment appended."""
         assert self._data is not None
-        data, self._data = self._data, None
+        data = self._data
+        self.clear()
         return bytes(data)
 
     def clear(self) -> None:
         """Discard the unfinished message."""
         self._data = None
+        self.is_open = False
