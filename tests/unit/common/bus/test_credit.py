@@ -71,7 +71,9 @@ def test_a_frame_larger_than_the_window_goes_alone(way: Way) -> None:
 
 
 @pytest.mark.parametrize(("number", "total"), [(6, 60), (7, 0), (7, 61), (7, 2**63)])
-def test_word_of_another_window_or_of_what_was_never_sent_makes_no_room(way: Way, number: int, total: int) -> None:
+def test_an_acknowledgement_of_another_window_or_of_bytes_never_sent_gives_no_credit(
+    way: Way, number: int, total: int
+) -> None:
     way.open(7)
     way.offer("a" * 60)
     way.acknowledge(number, total)
@@ -141,7 +143,7 @@ def test_bytes_on_their_way_are_bounded_and_every_frame_is_accounted_for(steps: 
         assert offered == way.queue.sent + way.queue.dropped + len(way.queue)
 
 
-def test_what_was_told_is_not_told_again() -> None:
+def test_bytes_are_acknowledged_once() -> None:
     receipt = Receipt()
     receipt.took(5)
     assert receipt.due() is None, "no window was opened"

@@ -50,7 +50,7 @@ def test_the_first_tick_greets() -> None:
     assert membership.state is MembershipState.GREETING
 
 
-def test_a_greeting_is_repeated_until_it_is_answered() -> None:
+def test_hello_is_repeated_until_it_is_answered() -> None:
     membership = Membership()
     assert membership.tick(0.0) == [SendHello(membership.attempt)]
     assert membership.tick(HELLO_EVERY_S / 2) == []
@@ -103,13 +103,13 @@ def test_a_hole_in_the_numbers_greets_again() -> None:
     assert membership.received(says(5, 1, NEWS), 11.2) == [Deliver(NEWS)]
 
 
-def test_a_message_told_twice_is_a_hole_too() -> None:
+def test_a_repeated_message_is_a_gap_too() -> None:
     membership = joined(10.0)
     assert membership.received(says(5, 1, NEWS), 11.0) == [Deliver(NEWS)]
     assert membership.received(says(5, 1, NEWS), 11.0) == [Left(), SendHello(membership.attempt)]
 
 
-def test_another_epoch_greets_again_and_the_next_welcome_says_that_it_is_new() -> None:
+def test_another_epoch_greets_again_and_the_next_welcome_reports_it_as_new() -> None:
     membership = joined(10.0, epoch=5)
     assert membership.received(says(6, 1, NEWS), 11.0) == [Left(), SendHello(membership.attempt)]
     assert membership.received(says(6, 0, Welcome(attempt=membership.attempt)), 11.1) == [Joined(6, new_epoch=True)]
@@ -132,7 +132,7 @@ def test_silence_ends_the_bond_and_greets() -> None:
     assert membership.tick(10.0 + LOST_AFTER_S + 0.02) == []
 
 
-def test_whatever_is_delivered_proves_that_the_router_lives() -> None:
+def test_any_delivered_message_counts_as_a_heartbeat() -> None:
     membership = joined(10.0)
     for step in range(1, 20):
         membership.received(says(5, step, RouterHeartbeat()), 10.0 + step)
@@ -163,7 +163,7 @@ def test_a_message_that_could_not_be_sent_right_after_a_greeting_waits_for_the_t
     assert membership.tick(10.0 + HELLO_EVERY_S) == [SendHello(membership.attempt)]
 
 
-def test_what_could_not_be_sent_before_the_bond_stands_costs_nothing() -> None:
+def test_a_message_that_cannot_be_sent_while_not_live_changes_nothing() -> None:
     membership = Membership()
     assert membership.send_failed(0.0) == []
 

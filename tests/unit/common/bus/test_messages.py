@@ -141,7 +141,7 @@ def name(message: Message) -> str:
 
 
 @pytest.mark.parametrize("message", FROM_MEMBER, ids=name)
-def test_what_a_member_says_arrives_as_it_was_said(message: FromMember) -> None:
+def test_a_members_message_is_decoded_as_it_was_encoded(message: FromMember) -> None:
     assert decode_from_member(encode(5, 3, message)) == Envelope(5, 3, message)
 
 
@@ -152,7 +152,7 @@ def test_bytes_in_an_answer_arrive_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("message", FROM_ROUTER, ids=name)
-def test_what_the_router_says_arrives_as_it_was_said(message: FromRouter) -> None:
+def test_a_routers_message_is_decoded_as_it_was_encoded(message: FromRouter) -> None:
     assert decode_from_router(encode(5, 3, message)) == Envelope(5, 3, message)
 
 
@@ -177,13 +177,13 @@ def test_every_message_has_a_tag_of_its_own_and_goes_one_way() -> None:
 
 
 @pytest.mark.parametrize("message", FROM_MEMBER, ids=name)
-def test_a_member_takes_nothing_that_only_members_say(message: FromMember) -> None:
+def test_a_member_refuses_messages_of_members(message: FromMember) -> None:
     with pytest.raises(BusError):
         decode_from_router(encode(1, 1, message))
 
 
 @pytest.mark.parametrize("message", FROM_ROUTER, ids=name)
-def test_the_router_takes_nothing_that_only_routers_say(message: FromRouter) -> None:
+def test_the_router_refuses_messages_of_routers(message: FromRouter) -> None:
     with pytest.raises(BusError):
         decode_from_member(encode(1, 1, message))
 
@@ -426,7 +426,7 @@ def test_the_router_reads_the_head_and_leaves_the_payload(frame: BusFrame) -> No
     assert (head.timestamp, head.form, head.codec) == (frame.timestamp, frame.form, frame.codec)
 
 
-def test_a_frame_is_for_everybody_unless_it_says_for_whom() -> None:
+def test_a_frame_is_for_every_member_unless_it_names_one() -> None:
     assert read_frame_head(FRAME.encode()).to == EVERYBODY == bytes(8)
 
 

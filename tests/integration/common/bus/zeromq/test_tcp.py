@@ -1,4 +1,4 @@
-"""The bus over TCP: the router's end and members' ends on loopback, with the keys that may and those that may not."""
+"""The bus over TCP: the router's end and members' ends on loopback, with keys that are allowed and keys that are not."""
 
 from __future__ import annotations
 
@@ -35,39 +35,44 @@ def frame(number: int, stream: str = "cam", *, size: int = 10, **fields: bytes) 
 
 
 class RouterEnd:
-    """A router's end that answers each message with itself, and keeps what came."""
+    """A router's end that replies to each message with itself, and keeps what arrived."""
 
     def __init__(self, home: Path, url: str, pair: Pair) -> None:
         self.control: list[tuple[bytes, bytes]] = []
         self.frames: list[bytes] = []
         self.bus = TcpRouterTransport(
-            url, pair, AllowList(home), max_message_bytes=MAX_BYTES, on_control=self._came, on_frame=self.frames.append
+            url,
+            pair,
+            AllowList(home),
+            max_message_bytes=MAX_BYTES,
+            on_control=self._on_control,
+            on_frame=self.frames.append,
         )
 
-    def _came(self, member: bytes, message: bytes) -> None:
+    def _on_control(self, member: bytes, message: bytes) -> None:
         self.control.append((member, message))
-        self.bus.send_control(member, b"you said " + message)
+        self.bus.send_control(member, b"reply to " + message)
 
 
 class MemberEnd:
-    """A member's end, that keeps what came."""
+    """A member's end that keeps what arrived."""
 
     def __init__(self, url: str, server_key: str, pair: Pair, **options: object) -> None:
         self.id = new_member_id(remote=True)
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.frames: list[bytes] = []
         self.bus = TcpMemberTransport(
             RouterAddress(url, server_key, pair), member_id=self.id, max_message_bytes=MAX_BYTES,
-            on_control=self.heard.append, on_frame=self.frames.append,
+            on_control=self.received.append, on_frame=self.frames.append,
         )  # fmt: skip
 
-    async def says(self, message: bytes) -> None:
-        """Say it, once there is a connection, and wait for the answer."""
+    async def exchange(self, message: bytes) -> None:
+        """Send a message, once there is a connection, and wait for the reply."""
         await eventually(lambda: self.bus.send_control(message), COMES_S, "no connection to the router")
-        await eventually(lambda: b"you said " + message in self.heard, COMES_S, "no answer of the router")
+        await eventually(lambda: b"reply to " + message in self.received, COMES_S, "no reply of the router")
 
     async def joins(self, router: RouterEnd) -> None:
-        await self.says(b"hello")
+        await self.exchange(b"hello")
         self.bus.on_joined()
         await eventually(lambda: router.bus.reaches(self.id), COMES_S, "no window was opened")
 
@@ -109,7 +114,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     site.close()
 
 
-def test_the_first_bit_of_an_id_says_over_what_a_member_comes() -> None:
+def test_the_first_bit_of_a_member_id_is_set_over_tcp() -> None:
     for _ in range(500):
         assert is_remote(new_member_id(remote=True))
         local = new_member_id()
@@ -117,7 +122,7 @@ def test_the_first_bit_of_an_id_says_over_what_a_member_comes() -> None:
         assert local[0] != 0
 
 
-async def test_who_has_an_allowed_key_talks_to_the_router_and_gets_its_frames(site: Site) -> None:
+async def test_a_member_with_an_allowed_key_reaches_the_router_and_gets_its_frames(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     for number in range(20):
@@ -138,14 +143,14 @@ async def test_a_key_that_is_not_allowed_gets_nothing_until_it_is(site: Site) ->
     await member.joins(site.router)
 
 
-async def test_who_takes_another_router_for_this_one_gets_nothing(site: Site) -> None:
+async def test_a_member_that_expects_another_routers_key_gets_nothing(site: Site) -> None:
     member = site.member(server_key=curve.new_pair().public)
     await eventually(lambda: site.router.bus.refusals["handshake"], COMES_S)
     assert not member.bus.send_control(b"hello")
     assert site.router.control == []
 
 
-async def test_who_speaks_no_curve_gets_nothing(site: Site) -> None:
+async def test_a_peer_without_curve_gets_nothing(site: Site) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     plain = context.socket(zmq.DEALER)
     plain.setsockopt(zmq.LINGER, 0)
@@ -158,34 +163,34 @@ async def test_who_speaks_no_curve_gets_nothing(site: Site) -> None:
     context.term()
 
 
-async def test_bytes_that_are_no_zmtp_disturb_nobody(site: Site) -> None:
+async def test_bytes_that_are_no_zmtp_do_not_affect_other_members(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     host, port = site.url.removeprefix("tcp://").split(":")
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"\0" * 10_000)
-        await member.says(b"still here")
+        await member.exchange(b"still here")
 
 
-async def test_what_a_removed_key_says_is_dropped_and_it_may_come_back_when_it_is_allowed_again(site: Site) -> None:
+async def test_messages_under_a_removed_key_are_dropped_until_it_is_allowed_again(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     curve.remove(site.home, "ml")
     await eventually(lambda: site.router.bus.revoked() == [member.id], COMES_S)
     site.router.bus.forget(member.id)
-    heard = len(site.router.control)
+    received = len(site.router.control)
     member.bus.send_control(b"still here?")
     site.router.bus.send_frame(member.id, frame(1))
     await asyncio.sleep(STAYS_AWAY_S)
-    assert len(site.router.control) == heard
+    assert len(site.router.control) == received
     assert member.frames == []
-    # Nothing comes of the router any more, so the member connects anew, and is refused at the door.
+    # The router sends nothing more, so the member connects again, and its key is refused.
     await eventually(lambda: site.router.bus.refusals["key"], COMES_S)
     curve.allow(site.home, "ml", site.client.public)
     await member.joins(site.router)
 
 
-async def test_a_router_that_starts_anew_is_found_again(site: Site) -> None:
+async def test_a_member_reconnects_to_a_restarted_router(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     site.stop()
@@ -196,7 +201,7 @@ async def test_a_router_that_starts_anew_is_found_again(site: Site) -> None:
     await eventually(lambda: member.frames == [frame(2)], COMES_S)
 
 
-async def test_a_member_that_is_there_first_waits_for_the_router(site: Site) -> None:
+async def test_a_member_that_starts_first_waits_for_the_router(site: Site) -> None:
     site.stop()
     member = site.member()
     await asyncio.sleep(0.2)
@@ -211,7 +216,7 @@ def not_reading(member: MemberEnd) -> Iterator[None]:
     yield
 
 
-async def test_to_a_member_that_hangs_no_more_than_a_window_goes_and_the_newest_waits(site: Site) -> None:
+async def test_a_member_that_hangs_is_sent_one_window_and_the_newest_frame_is_queued(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     with not_reading(member):
@@ -221,12 +226,12 @@ async def test_to_a_member_that_hangs_no_more_than_a_window_goes_and_the_newest_
     bus = site.router.bus
     assert bus.frames_sent * 50_000 <= WINDOW_BYTES + 50_100
     assert bus.frames_sent + bus.frames_dropped == 400 - 2
-    await member.says(b"control is not behind the frames")
+    await member.exchange(b"control is not behind the frames")
     bus.forget(member.id)
     assert bus.frames_sent + bus.frames_dropped == 400
 
 
-async def test_of_a_member_only_pictures_of_alerts_are_taken_as_frames(site: Site) -> None:
+async def test_a_remote_members_frames_are_refused_except_for_pictures_of_alerts(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     picture = frame(1, size=100_000, to=FOR_ALERT)
@@ -239,7 +244,7 @@ async def test_of_a_member_only_pictures_of_alerts_are_taken_as_frames(site: Sit
     assert member.bus.frames_sent == 6
 
 
-async def test_more_bytes_than_a_window_go_both_ways_because_each_side_says_what_it_took(site: Site) -> None:
+async def test_more_bytes_than_a_window_go_both_ways_because_each_side_acknowledges(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     count = 3 * WINDOW_BYTES // 100_000
@@ -250,7 +255,7 @@ async def test_more_bytes_than_a_window_go_both_ways_because_each_side_says_what
 
 
 @pytest.mark.parametrize("routing_id", [b"\x01" + b"m" * 7, b"\xff" * 7, b"\xff" * 8 + b"x", b"\xff" * 10])
-async def test_an_id_that_no_remote_member_has_is_not_taken(site: Site, routing_id: bytes) -> None:
+async def test_an_id_that_no_remote_member_can_have_is_refused(site: Site, routing_id: bytes) -> None:
     stranger = TcpMemberTransport(
         RouterAddress(site.url, site.server.public, site.client), member_id=routing_id, max_message_bytes=MAX_BYTES,
         on_control=lambda _: None,
@@ -263,7 +268,7 @@ async def test_an_id_that_no_remote_member_has_is_not_taken(site: Site, routing_
         stranger.close()
 
 
-async def test_nobody_speaks_under_the_id_of_a_holder_of_another_key(site: Site) -> None:
+async def test_an_id_cannot_be_used_with_another_key(site: Site) -> None:
     member = site.member()
     await member.joins(site.router)
     other = curve.new_pair()
@@ -273,14 +278,14 @@ async def test_nobody_speaks_under_the_id_of_a_holder_of_another_key(site: Site)
         on_control=lambda _: None,
     )  # fmt: skip
     try:
-        await eventually(lambda: thief.send_control(b"I am he"), COMES_S)
+        await eventually(lambda: thief.send_control(b"hello again"), COMES_S)
         await eventually(lambda: site.router.bus.malformed, COMES_S)
-        assert (member.id, b"I am he") not in site.router.control
+        assert (member.id, b"hello again") not in site.router.control
     finally:
         thief.close()
 
 
-async def test_an_address_that_cannot_be_bound_is_a_sentence(site: Site) -> None:
+async def test_an_address_that_cannot_be_bound_is_a_start_error(site: Site) -> None:
     with pytest.raises(StartError, match=r"cannot listen on ROUTER_LISTEN=tcp://127\.0\.0\.1"):
         RouterEnd(site.home, site.url, site.server)
 

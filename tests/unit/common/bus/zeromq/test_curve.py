@@ -46,7 +46,7 @@ def test_a_pair_that_others_can_read_or_change_is_refused(tmp_path: Path, pair: 
 
 
 @pytest.mark.parametrize("text", ["", "public 12\nsecret 34\n", "\xff\xfe", "x" * 10_000])
-def test_what_is_no_pair_is_said(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_pair_is_named_with_the_reason(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bridge.key"
     path.write_bytes(text.encode("latin-1"))
     path.chmod(0o600)
@@ -102,7 +102,7 @@ def test_a_file_without_a_key_lets_nobody_in_and_is_named(tmp_path: Path, pair: 
     assert curve.broken(tmp_path) == ["b.pub"]
 
 
-def test_the_running_list_follows_the_directory_at_once_when_it_is_asked_to(tmp_path: Path, pair: Pair) -> None:
+def test_the_running_list_follows_the_directory_at_once_after_refresh(tmp_path: Path, pair: Pair) -> None:
     known = AllowList(tmp_path)
     assert known.name_of(pair.public) is None
     for _ in range(20):  # within the grain of the file system's clock

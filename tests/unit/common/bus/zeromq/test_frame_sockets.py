@@ -275,7 +275,7 @@ def test_a_connection_is_made_again_after_each_loss_and_what_waited_goes(run: Ru
     run(work())
 
 
-def test_who_speaks_something_else_is_let_go_and_counted_and_others_go_on(run: Run, home: Path) -> None:
+def test_a_peer_of_another_protocol_is_disconnected_and_counted_and_others_continue(run: Run, home: Path) -> None:
     async def work() -> None:
         got: list[bytes] = []
         pull, out = frame_sockets.pull(home / "in", 1000, got.append), FrameSender(key)

@@ -149,13 +149,13 @@ def test_a_message_in_parts_is_passed_over_and_counted_once() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"PUB", b"XPUB"])
-def test_a_sub_takes_what_publishes(kind: bytes) -> None:
+def test_a_sub_accepts_publishing_peers_only(kind: bytes) -> None:
     end = End(b"SUB", skip=8)
     end.read(GREETING + ready(kind) + message(b"12345678frame") + message(b"12345678" + bytes(300_000)))
     assert end.got == [b"frame", bytes(300_000)]
 
 
-def test_a_pub_hears_of_subscriptions_in_both_forms() -> None:
+def test_a_pub_accepts_subscriptions_in_both_forms() -> None:
     end = End(b"PUB")
     end.read(SUB + encode_subscription(b"12345678") + message(b"\x0012345678") + message(b"\x07what"))
     end.read(command(b"SUBSCRIBE", b"abcdefgh") + command(b"CANCEL", b"abcdefgh") + command(b"OTHER"))
@@ -164,7 +164,7 @@ def test_a_pub_hears_of_subscriptions_in_both_forms() -> None:
     assert end.got == []
 
 
-def test_what_a_sub_says_is_bounded() -> None:
+def test_messages_of_a_sub_are_bounded() -> None:
     with pytest.raises(BusError, match="a message of 600 bytes"):
         End(b"PUB").read(SUB + message(bytes(600)))
 
