@@ -1,4 +1,4 @@
-"""The bus over TCP: the router's end and members' ends on loopback, with keys that are allowed and keys that are not."""
+"""The bus over TCP: both ends on loopback, with keys that are allowed and keys that are not."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_a_message_in_parts_is_passed_over_and_counted_once() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"PUB", b"XPUB"])
-def test_a_sub_accepts_publishing_peers_only(kind: bytes) -> None:
+def test_a_sub_accepts_a_pub_and_an_xpub(kind: bytes) -> None:
     end = End(b"SUB", skip=8)
     end.read(GREETING + ready(kind) + message(b"12345678frame") + message(b"12345678" + bytes(300_000)))
     assert end.got == [b"frame", bytes(300_000)]
