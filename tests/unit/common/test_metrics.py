@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from watchout.common import metric_names
@@ -53,3 +56,10 @@ def test_all_that_a_process_reports_is_declared() -> None:
 
 def test_a_renamed_metric_keeps_its_former_name_beside_the_new_one() -> None:
     assert with_former_names({"publishers": 3, "streams": 1}) == {"publishers": 3, "streams": 1, "cameras": 3}
+
+
+def test_every_metric_that_the_operations_page_names_is_declared() -> None:
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    named = {name for name in re.findall(r"`([a-z][a-z0-9_]*_total)`", page)}
+    assert named - set(DECLARED) == set()
+    assert len(named) > 40
