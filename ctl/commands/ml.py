@@ -1,4 +1,4 @@
-"""``watchout-ctl ml``: what whoever writes an ML service needs: `try` pictures, `replay` footage, `check` the service.
+"""``watchout-ctl ml``: commands for authors of ML services: `try` pictures, `replay` footage, `check` the service.
 
 They ask the service itself, by mlbridge's own target; no part of watchout needs to run.
 """
@@ -26,7 +26,7 @@ from watchout.ctl.environment import Failure
 from watchout.ctl.terminal import STYLES, Screen, alert_line, counted, printable
 
 if TYPE_CHECKING:  # what the bridge needs is loaded only by the command that needs it
-    from watchout.ctl.ml.report import Replay, Told
+    from watchout.ctl.ml.report import AlertRecord, Replay
     from watchout.ctl.sources.open import Source
 
 #: How long is waited for alerts that come by themselves, after the last picture.
@@ -107,12 +107,12 @@ async def _try(
     settings: Settings, pictures: list[tuple[str, bytes]], stream: str, as_json: bool, codes: list[int]
 ) -> None:
     from watchout.ctl.ml.report import Outcome
-    from watchout.ctl.ml.trial import witness
+    from watchout.ctl.ml.trial import recording_target
 
     screen = Screen()
     said: list[Text] = []  # comes before its picture's own line can be written
 
-    def told(each: Told) -> None:
+    def told(each: AlertRecord) -> None:
         line = Text("  ") + alert_line(msgspec.json.decode(each.alert.to_json()))
         said.append(line if each.told else line.append(" held back by the cooldown", "bright_black"))
 
@@ -125,7 +125,7 @@ async def _try(
                 screen.line(each)
         said.clear()
 
-    service = witness(settings, told=told, refused=refused)
+    service = recording_target(settings, told=told, refused=refused)
     show(f"showing {counted(len(pictures), 'picture')} to {service.public_url}")
     await service.open(lambda _: None)
     try:
@@ -212,7 +212,7 @@ def replay(
 
 
 class Playing:
-    """Footage on its way through one service, or two. `speed` None: as fast as possible."""
+    """A run of footage through one service or two. Created by ``ml replay``; `speed` None: as fast as possible."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class Playing:
         speed: float | None,
         quiet: bool,
     ) -> None:
-        from watchout.ctl.ml.trial import witness
+        from watchout.ctl.ml.trial import recording_target
 
         self.note = ""
         #: Of the footage, so far.
@@ -239,11 +239,11 @@ class Playing:
         self._quiet = quiet
         self._screen = Screen()
         self._linger_s = max(_linger_s(each) for each in (settings, second) if each is not None)
-        self._first = witness(settings, told=self._told, refused=self._refused)
-        self._second = None if second is None else witness(second, told=lambda _: None, refused=lambda _: None)
+        self._first = recording_target(settings, told=self._told, refused=self._refused)
+        self._second = None if second is None else recording_target(second, told=lambda _: None, refused=lambda _: None)
 
     async def run(self) -> None:
-        """Play it to its end. Raises `Failure` when the footage cannot be read."""
+        """Play the footage to its end. Raises `Failure` when it cannot be read."""
         from watchout.ctl.ml.trial import play_fast, play_paced
 
         first, second = self._first, self._second
@@ -273,7 +273,7 @@ class Playing:
             self._screen.close()
 
     def result(self, *, interrupted: bool = False) -> Replay:
-        """What came of it."""
+        """Return the finished run."""
         from watchout.ctl.ml.report import Replay
 
         return Replay(
@@ -288,7 +288,7 @@ class Playing:
             interrupted=interrupted,
         )
 
-    def _told(self, each: Told) -> None:
+    def _told(self, each: AlertRecord) -> None:
         from watchout.ctl.ml.report import alert_text
 
         if not self._quiet and each.told:

@@ -1,4 +1,4 @@
-"""What ``watchout-ctl ml check`` makes of a service's answers: what came, what was expected, how to mend it. Pure."""
+"""The verdicts of ``watchout-ctl ml check``: what the service returned, what was expected, the remedy. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from watchout.ctl.terminal import counted, printable, size
 from watchout.mlbridge.targets import UnusableResult
 from watchout.mlbridge.targets.results import beginning, read_result
 
-#: In which the checks are shown.
+#: Names of the checks, in the order in which they are shown.
 CHECKS: Final = (
     "reachable", "answers", "json", "alerts", "frame-ids", "unknown-field", "two-at-once", "garbage", "large-frame",
     "answer-size", "keep-alive", "load",
 )  # fmt: skip
-#: An answer is better smaller than this: it is read for every frame.
+#: Bytes of a response over which `of_size` warns, since one is read for every frame.
 GOOD_ANSWER_BYTES: Final = 64 << 10
-#: Timestamps below are not ms of this century: mostly they are seconds.
+#: Timestamps below this are before 2001 as ms; most are seconds by mistake.
 LEAST_MS: Final = 1_000_000_000_000
-#: So far from its frame an alert's time may be.
+#: Largest difference between the times of an alert and its frame, in ms.
 FAR_MS: Final = 60_000
 _SHOWN: Final = 200
 
@@ -54,10 +54,22 @@ _STATUS_REMEDIES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Came:
-    """What came of one frame. `fault` says why there is no usable answer. HTTP only: status, content type, body, reuse.
+class ProbeResult:
+    """What the service returned for one frame. Made by the probes of `watchout.ctl.ml.probes`.
 
-    `body` is no longer than the largest answer; `values` are its alerts, not checked.
+    Attributes:
+        frame: the frame that was sent.
+        ms: time until the result or the failure, in ms.
+        fault: why there is no result; empty: there is one.
+        late: the deadline passed.
+        values: the alerts in the result, not checked.
+        alert_fault: why the list of alerts was refused; empty: it was not.
+        status: status of the HTTP response; None over other kinds of targets, as the next ones.
+        content_type: its media type.
+        body: its body, up to the largest that mlbridge reads.
+        decoded: its decoded body.
+        is_json: whether the body is JSON.
+        reused: whether the request used a connection that was open before.
     """
 
     frame: Frame
@@ -75,12 +87,12 @@ class Came:
 
     @property
     def accepted(self) -> bool:
-        """Whether mlbridge would call the frame answered."""
+        """Whether mlbridge would count the frame as analysed."""
         return not self.fault and (self.status is None or 200 <= self.status < 300)
 
     @property
     def unusable(self) -> str:
-        """Why an answer over HTTP is in no form of one; empty: it is."""
+        """Why a response over HTTP is no result; empty: it is one."""
         if not self.accepted or self.status is None:
             return ""
         if not self.is_json:
@@ -90,12 +102,12 @@ class Came:
         except UnusableResult as fault:
             return str(fault)
         except AlertFault:
-            pass  # told with the alerts
+            pass  # reported with the alerts
         return ""
 
     @property
     def says(self) -> str:
-        """What came, in a few words."""
+        """What the service returned, as part of a sentence."""
         if self.fault:
             return f"no usable answer ({self.fault})"
         if self.status is None:
@@ -104,60 +116,66 @@ class Came:
         return f"status {self.status}{f' with {text!r}' if text and not self.accepted else ''}"
 
 
-def of_answer(came: Came, timeout_s: float) -> Finding:
-    """Whether a valid frame is answered in time."""
-    if came.accepted:
-        return ok("answers", f"A valid frame was answered in {came.ms:.0f} ms.", ms=round(came.ms, 1))
-    if came.late:
+def of_answer(result: ProbeResult, timeout_s: float) -> Finding:
+    """Check that a valid frame has a result in time."""
+    if result.accepted:
+        return ok("answers", f"A valid frame was answered in {result.ms:.0f} ms.", ms=round(result.ms, 1))
+    if result.late:
         return wrong(
-            "answers", f"A valid frame got {came.says}, expected a whole answer within {timeout_s:g} s.",
+            "answers", f"A valid frame got {result.says}, expected a whole answer within {timeout_s:g} s.",
             "Answer sooner (a model that is slow to load: before the port opens), or raise ML_TIMEOUT_S.",
         )  # fmt: skip
-    return wrong("answers", f"A valid frame got {came.says}, expected a status of 2xx.", _remedy_of(came))
+    return wrong("answers", f"A valid frame got {result.says}, expected a status of 2xx.", _remedy_of(result))
 
 
-def _remedy_of(came: Came) -> str:
-    status = came.status or 0
+def _remedy_of(result: ProbeResult) -> str:
+    status = result.status or 0
     if 300 <= status < 400:
         return "Give the URL that it leads to: redirects are not followed."
     return _STATUS_REMEDIES.get(status) or ("Look into the log of the service." if status >= 500 or not status else "")
 
 
-def of_json(came: Came) -> Finding:
-    """Whether an answer of 2xx over HTTP is read as the service means it."""
-    if came.unusable:
-        what = f"no answer: {came.unusable}"
+def of_json(result: ProbeResult) -> Finding:
+    """Check that mlbridge can read the body of a successful response."""
+    if result.unusable:
+        what = f"no answer: {result.unusable}"
         remedy = "Answer with {} when there is no alert, and a status that is not 2xx for what failed."
-        if not came.is_json:
-            what = came.unusable
-        elif isinstance(came.decoded, list):
+        if not result.is_json:
+            what = result.unusable
+        elif isinstance(result.decoded, list):
             what = "a list, expected an object"
             remedy = 'Answer {"alerts":[…]}.'
-        elif isinstance(came.decoded, dict) and "severity" in came.decoded:
+        elif isinstance(result.decoded, dict) and "severity" in result.decoded:
             what = "itself an alert, expected an object around it"
             remedy = 'Answer {"alert":{…}}.'
-        elif isinstance(came.decoded, dict) and not came.decoded.get("error"):
+        elif isinstance(result.decoded, dict) and not result.decoded.get("error"):
             remedy = 'Add "alerts":[…], empty when there are none: what your model found is for you to judge.'
         return wrong("json", f"The answer is {what}. Such frames do not count as looked at.", remedy)
-    if came.body and came.content_type != "application/json":
+    if result.body and result.content_type != "application/json":
         return warning(
-            "json", f"The answer is a JSON object, its Content-Type is {printable(came.content_type)!r}.",
+            "json", f"The answer is a JSON object, its Content-Type is {printable(result.content_type)!r}.",
             "Send application/json: proxies and logs believe it.",
         )  # fmt: skip
-    return ok("json", "The answer is a JSON object." if came.body else f"Status {came.status} means no alert.")
+    return ok("json", "The answer is a JSON object." if result.body else f"Status {result.status} means no alert.")
 
 
-def of_alerts(cames: Sequence[Came], *, heard: Sequence[object], pictures: int) -> list[Finding]:
-    """Whether the alerts that came fit. `pictures` is how many the service's author gave to be alerted on."""
+def of_alerts(results: Sequence[ProbeResult], *, heard: Sequence[object], pictures: int) -> list[Finding]:
+    """Check the alerts.
+
+    Args:
+        results: results of all frames.
+        heard: alerts that belong to no frame.
+        pictures: number of pictures that the user gave and expects alerts for.
+    """
     found: dict[str, Finding] = {}
     count = 0
-    for frame, value in _with_frames(cames, heard):
+    for frame, value in _with_frames(results, heard):
         count += 1
         for finding in _of_alert(value, frame):
             found.setdefault(finding.says, finding)
-    for came in cames:
-        if came.alert_fault:
-            text = f"The answer to {_name(came.frame)} was refused: {came.alert_fault}."
+    for result in results:
+        if result.alert_fault:
+            text = f"The answer to {_name(result.frame)} was refused: {result.alert_fault}."
             found.setdefault(text, wrong("alerts", text, f'Answer {{"alerts":[…]}} with at most {MAX_ALERTS} of them.'))
     if found:
         return list(found.values())[:20]
@@ -217,13 +235,13 @@ def _alert_remedy(reason: str) -> str:
     return _FIELD_REMEDIES.get(name, "See docs/schemas/alert.json.")
 
 
-def of_frame_ids(cames: Sequence[Came], *, heard: Sequence[object]) -> list[Finding]:
-    """Whether what alerts say of stream and frame is true of the frames that were shown, in whatever order."""
-    shown = {(came.frame.stream_id, came.frame.frame_id) for came in cames}
+def of_frame_ids(results: Sequence[ProbeResult], *, heard: Sequence[object]) -> list[Finding]:
+    """Check that alerts name streams and frames that were sent, and the frame of the result that holds them."""
+    shown = {(result.frame.stream_id, result.frame.frame_id) for result in results}
     streams = {stream for stream, _ in shown}
     foreign: dict[str, Finding] = {}
     count = 0
-    for frame, value in _with_frames(cames, heard):
+    for frame, value in _with_frames(results, heard):
         if not isinstance(value, dict):
             continue
         stream = value.get("streamId", None if frame is None else frame.stream_id)
@@ -249,50 +267,50 @@ def of_frame_ids(cames: Sequence[Came], *, heard: Sequence[object]) -> list[Find
     return [ok("frame-ids", "No alert names a frame that was not shown; none came.")]
 
 
-def of_unknown_field(came: Came) -> Finding:
-    """Whether a frame with a field that is not known today is taken."""
-    if came.accepted:
+def of_unknown_field(result: ProbeResult) -> Finding:
+    """Check that a frame with an unknown field is accepted."""
+    if result.accepted:
         return ok("unknown-field", "A frame with an unknown field was answered.")
     return wrong(
-        "unknown-field", f"A frame with an unknown field got {came.says}, expected that the field is passed over.",
+        "unknown-field", f"A frame with an unknown field got {result.says}, expected that the field is passed over.",
         "Allow unknown fields: watchout may add some.",
     )  # fmt: skip
 
 
-def of_two(cames: Sequence[Came], alone_ms: float) -> Finding:
-    """Whether two frames of two streams at once are both answered."""
-    failed = [came for came in cames if not came.accepted]
+def of_two(results: Sequence[ProbeResult], alone_ms: float) -> Finding:
+    """Check that two frames of two streams, sent at once, both have a result."""
+    failed = [result for result in results if not result.accepted]
     if failed:
         return wrong(
             "two-at-once", f"Of two frames at once, one got {failed[0].says}, expected that both are answered.",
             "Let the second wait for the first, or work on both.",
         )  # fmt: skip
-    slower = max(came.ms for came in cames)
+    slower = max(result.ms for result in results)
     return ok("two-at-once", f"Two frames at once were answered in {slower:.0f} ms (one alone: {alone_ms:.0f} ms).")
 
 
-def of_garbage(broken: Sequence[Came], after: Came, *, is_http: bool) -> Finding:
-    """Whether what is no picture harms nobody but itself.
+def of_garbage(broken: Sequence[ProbeResult], after: ProbeResult, *, is_http: bool) -> Finding:
+    """Check that a broken picture does not affect frames after it.
 
-    Only over HTTP a failure is told from no answer; other kinds may refuse a frame, but must not keep one waiting.
+    Over HTTP a response is expected; other kinds may refuse a frame, but must not let mlbridge wait for its result.
     """
     if not after.accepted:
         return wrong(
             "garbage", f"After a broken picture a valid frame got {after.says}: the service is harmed.",
             "Catch what decoding raises; answer 400, or {}.",
         )  # fmt: skip
-    if not is_http and any(came.late for came in broken):
+    if not is_http and any(result.late for result in broken):
         return warning(
             "garbage", "A broken picture got no answer in time: mlbridge waits for each answer, then connects anew.",
             'Answer it without alerts: {"streamId":…,"frameId":…,"alerts":[]}.',
         )  # fmt: skip
-    silent = [came for came in broken if came.fault and is_http]
+    silent = [result for result in broken if result.fault and is_http]
     if silent:
         return wrong(
             "garbage", f"A broken picture got {silent[0].says}, expected an answer of any status.",
             "Catch what decoding raises; answer 400, or {}.",
         )  # fmt: skip
-    failed = [came for came in broken if (came.status or 0) >= 500]
+    failed = [result for result in broken if (result.status or 0) >= 500]
     if failed:
         return warning(
             "garbage", f"A broken picture got {failed[0].says}: mlbridge takes the service for ill, and pauses.",
@@ -301,18 +319,18 @@ def of_garbage(broken: Sequence[Came], after: Came, *, is_http: bool) -> Finding
     return ok("garbage", "Broken pictures did no harm.")
 
 
-def of_large(came: Came) -> Finding:
-    """Whether a large picture is taken."""
-    told = f"A picture of {size(len(came.frame.picture))}"
-    if came.accepted:
-        return ok("large-frame", f"{told} was answered in {came.ms:.0f} ms.")
+def of_large(result: ProbeResult) -> Finding:
+    """Check that a large picture is accepted."""
+    told = f"A picture of {size(len(result.frame.picture))}"
+    if result.accepted:
+        return ok("large-frame", f"{told} was answered in {result.ms:.0f} ms.")
     remedy = "Raise the limit of the body's size (aiohttp: client_max_size; nginx: client_max_body_size)."
-    return warning("large-frame", f"{told} got {came.says}: frames of good cameras would be lost.", remedy)
+    return warning("large-frame", f"{told} got {result.says}: frames of good cameras would be lost.", remedy)
 
 
-def of_size(cames: Sequence[Came]) -> Finding:
-    """Whether answers are small."""
-    largest = max((len(came.body) for came in cames if came.accepted), default=0)
+def of_size(results: Sequence[ProbeResult]) -> Finding:
+    """Check that responses are small."""
+    largest = max((len(result.body) for result in results if result.accepted), default=0)
     if largest > GOOD_ANSWER_BYTES:
         return warning(
             "answer-size", f"An answer has {size(largest)}: it is read for every frame.",
@@ -321,10 +339,10 @@ def of_size(cames: Sequence[Came]) -> Finding:
     return ok("answer-size", f"The largest answer has {size(largest)}.", bytes=largest)
 
 
-def of_keep_alive(cames: Sequence[Came]) -> Finding:
-    """Whether connections last over the requests of one after the other."""
-    after = [came for came in cames if came.reused is not None][1:]
-    fresh = sum(not came.reused for came in after)
+def of_keep_alive(results: Sequence[ProbeResult]) -> Finding:
+    """Check that connections are kept open between requests."""
+    after = [result for result in results if result.reused is not None][1:]
+    fresh = sum(not result.reused for result in after)
     if not fresh:
         return ok("keep-alive", f"One connection served {counted(len(after) + 1, 'request')}.")
     return warning(
@@ -334,19 +352,25 @@ def of_keep_alive(cames: Sequence[Came]) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What came of frames of `streams` streams, one after the other of each, over `took_s`."""
+class LoadResult:
+    """The results of a load test: several streams at once, the frames of each one after the other.
+
+    Attributes:
+        streams: number of streams.
+        took_s: length of the test, in seconds.
+        results: results of all frames.
+    """
 
     streams: int
     took_s: float
-    cames: Sequence[Came] = field(default_factory=tuple)
+    results: Sequence[ProbeResult] = field(default_factory=tuple)
 
 
-def of_load(load: Load, *, is_http: bool, ml_fps: float, max_age_s: float, timeout_s: float) -> Finding:
-    """How the service does with several streams at once. Other kinds than HTTP may refuse what comes too fast."""
-    answered = sorted(came.ms for came in load.cames if came.accepted)
-    failed = [came for came in load.cames if not came.accepted]
-    paced = not is_http and any(not came.late for came in failed)
+def of_load(load: LoadResult, *, is_http: bool, ml_fps: float, max_age_s: float, timeout_s: float) -> Finding:
+    """Judge a load test: rate, latency, failures. Services over other kinds than HTTP may refuse frames."""
+    answered = sorted(result.ms for result in load.results if result.accepted)
+    failed = [result for result in load.results if not result.accepted]
+    paced = not is_http and any(not result.late for result in failed)
     rate = len(answered) / load.took_s if load.took_s > 0 else 0.0
     p50, p99 = quantile(answered, 0.5), quantile(answered, 0.99)
     facts = {"fps": round(rate, 1), "p50Ms": round(p50, 1), "p99Ms": round(p99, 1), "failed": len(failed)}
@@ -355,7 +379,7 @@ def of_load(load: Load, *, is_http: bool, ml_fps: float, max_age_s: float, timeo
         return warning("load", text, "mlbridge sends less to such a service.", **facts)
     if failed:
         text = (
-            f"With {load.streams} streams at once {len(failed)} of {counted(len(load.cames), 'frame')} failed, "
+            f"With {load.streams} streams at once {len(failed)} of {counted(len(load.results), 'frame')} failed, "
             f"one of them with {failed[0].says}."
         )
         return wrong("load", text, "Let frames wait or answer sooner; mlbridge sends less to a slow service.", **facts)
@@ -369,8 +393,8 @@ def of_load(load: Load, *, is_http: bool, ml_fps: float, max_age_s: float, timeo
     return ok("load", f"{text}; enough for {counted(streams, 'stream')} at ML_FPS={ml_fps:g}.", **facts)
 
 
-def _with_frames(cames: Iterable[Came], heard: Iterable[object]) -> list[tuple[Frame | None, object]]:
-    return [(came.frame, value) for came in cames for value in came.values] + [(None, value) for value in heard]
+def _with_frames(results: Iterable[ProbeResult], heard: Iterable[object]) -> list[tuple[Frame | None, object]]:
+    return [(result.frame, value) for result in results for value in result.values] + [(None, value) for value in heard]
 
 
 def _name(frame: Frame) -> str:

@@ -1,4 +1,4 @@
-"""A replay as one SVG picture: when frames were looked at, how long the answers took, where the alerts are. Pure."""
+"""Draws a replay as an SVG picture: coverage, latency and alerts over the time of the footage. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 import math
 from typing import Final, TypeVar
 
-from watchout.ctl.ml.report import BORDERS_MS, Outcome, Record, Replay, clock_of, histogram
+from watchout.ctl.ml.report import BORDERS_MS, Outcome, Replay, ServiceRecord, clock_of, histogram
 from watchout.ctl.terminal import printable
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ _LEFT: Final = 70
 _RIGHT: Final = 20
 _PLOT: Final = 120
 _ROOM: Final = _WIDTH - _LEFT - _RIGHT
-#: Points and marks that are drawn of one service; of more, every n-th.
+#: Most points and marks that are drawn for one service; of more, every n-th is drawn.
 MAX_MARKS: Final = 5_000
 _LEAST_MS: Final = 1.0
 _STYLE: Final = """\
@@ -34,7 +34,7 @@ _STYLE: Final = """\
 
 
 def draw(replay: Replay) -> str:
-    """The picture, as the text of an SVG file."""
+    """Return the text of an SVG file."""
     top = 34
     out = [_text(16, top, f"{replay.footage}, {clock_of(replay.length_s)}", "ink title")]
     top += 14
@@ -64,7 +64,7 @@ def draw(replay: Replay) -> str:
     )
 
 
-def _service(replay: Replay, record: Record, name: str, top: int) -> tuple[list[str], int]:
+def _service(replay: Replay, record: ServiceRecord, name: str, top: int) -> tuple[list[str], int]:
     covered = record.coverage(replay.length_s)
     out = [_text(16, top, f"{name}: {record.service} · coverage {covered:.1%}", "ink")]
     top += 12
@@ -84,8 +84,8 @@ def _service(replay: Replay, record: Record, name: str, top: int) -> tuple[list[
     return out, top + 58
 
 
-def _covered(replay: Replay, record: Record) -> list[tuple[float, float, str]]:
-    """Stretches of seconds that were looked at or not: where they begin, how wide they are, their style."""
+def _covered(replay: Replay, record: ServiceRecord) -> list[tuple[float, float, str]]:
+    """Return stretches of seconds with and without results: begin in seconds, width in pixels, style."""
     seconds = math.ceil(replay.length_s - 1e-9)
     seen = {math.floor(look.at_s) for look in record.looks if look.outcome is Outcome.ANSWERED}
     found: list[tuple[float, float, str]] = []
@@ -99,7 +99,7 @@ def _covered(replay: Replay, record: Record) -> list[tuple[float, float, str]]:
     return found
 
 
-def _latencies(replay: Replay, record: Record, top: float) -> list[str]:
+def _latencies(replay: Replay, record: ServiceRecord, top: float) -> list[str]:
     most = max((look.latency_ms for look in record.looks), default=_LEAST_MS)
     high = max(10.0, 10 ** math.ceil(math.log10(max(most, _LEAST_MS))))
 
@@ -121,7 +121,7 @@ def _latencies(replay: Replay, record: Record, top: float) -> list[str]:
     return out
 
 
-def _histogram(record: Record, top: float) -> list[str]:
+def _histogram(record: ServiceRecord, top: float) -> list[str]:
     bars = histogram(record.latencies())
     most = max(bars) or 1
     step = _ROOM / len(bars)

@@ -1,4 +1,4 @@
-"""Pictures for questions to an ML service: one that is plain and valid, and what may come instead of one. Pure."""
+"""Pictures that ``watchout-ctl ml check`` sends: a valid one, a truncated one, a large one, and garbage. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import pybase64
 
-#: A JPEG of 320×240: a drawn room with a figure of a few strokes.
+#: A valid JPEG of 320×240: a drawn room with a figure.
 SAMPLE: Final = pybase64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDACgcHiMeGSgjISMtKygwPGRBPDc3PHtYXUlkkYCZlo+AjIqgtObDoKrarYqMyP/L2u71////m8H////6"
     "/+b9//j/2wBDASstLTw1PHZBQXb4pYyl+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj4+Pj/wAARCADwAUAD"
@@ -23,16 +23,16 @@ SAMPLE: Final = pybase64.b64decode(
     "sSVpl2CtMuwUisSVpl2CtMuwUjmAigAAAAAAAAAAAAAAAAAAAOYbo9jdHs71zA3R7G6PYo9aP49POn+PTj663nABFAAAAAAAAAAAAAAAAAAAAAAA"
     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAf/9k="
 )
-#: Begins as a JPEG does, and is none.
+#: Bytes that begin as a JPEG and are none.
 GARBAGE: Final = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4
-#: A JPEG of which the second half did not arrive.
+#: A JPEG without its second half.
 TRUNCATED: Final = SAMPLE[: len(SAMPLE) // 2]
 
 _COMMENT_BYTES: Final = 65_533
 
 
 def padded(size_bytes: int) -> bytes:
-    """`SAMPLE`, made so large at least by comments (ITU T.81, B.2.4.5), as large pictures of cameras are."""
+    """Return `SAMPLE` with comment segments (ITU T.81, B.2.4.5) that make it at least `size_bytes` large."""
     comment = b"\xff\xfe\xff\xff" + bytes(_COMMENT_BYTES)
     count = -(-max(0, size_bytes - len(SAMPLE)) // len(comment))
     return SAMPLE[:2] + comment * count + SAMPLE[2:]

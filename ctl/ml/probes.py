@@ -1,7 +1,7 @@
-"""Asks an ML service what ``watchout-ctl ml check`` wants to know. What the answers mean is in `ml_conformance`.
+"""Sends the frames of ``watchout-ctl ml check`` to an ML service. `watchout.ctl.ml.conformance` judges the results.
 
-HTTP is asked directly, because a check wants to see statuses, bodies and connections that a target keeps to itself;
-batches and every other kind are asked by their own target. Nothing is asked for longer than its deadline.
+HTTP requests are made directly, because a check needs statuses, bodies and connections that a target does not expose.
+Batches and all other kinds use mlbridge's own target. Every request has a deadline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.scrubbing import SCRUBBED_CHARACTERS, scrubbed, secrets_of, visible_address
 from watchout.ctl.environment import Failure
 from watchout.ctl.ml import conformance
-from watchout.ctl.ml.conformance import Came, Load
+from watchout.ctl.ml.conformance import LoadResult, ProbeResult
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE, TRUNCATED, padded
 from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableResult, open_target
 from watchout.mlbridge.targets.bodies import frame_headers, json_body
@@ -38,38 +38,50 @@ from watchout.mlbridge.targets.http import NO_BODY
 from watchout.mlbridge.targets.results import MAX_RESULT_BYTES, Undecodable, read_json, read_result
 from watchout.mlbridge.targets.tls import ClientTls
 
-#: How long a service may take to be there.
+#: Deadline of the connection that checks whether the service is reachable, in seconds.
 REACH_S: Final = 5.0
-#: The sample is shown so often before alerts are judged: detectors of motion need more than one.
+#: Number of times that the sample is sent before alerts are judged: motion detectors need more than one frame.
 SAMPLE_FRAMES: Final = 3
 LARGE_BYTES: Final = 2 << 20
-#: aiohttp wants larger bodies as a file.
+#: Largest body that aiohttp sends without a warning, in bytes.
 MAX_PLAIN_BODY_BYTES: Final = 1 << 20
-#: Frames of the load; with more, it ends before its time.
+#: Most frames and most streams of the load test.
 LOAD_FRAMES: Final = 10_000
 LOAD_STREAMS: Final = 8
-#: Alerts that come by themselves and are looked at.
+#: Most alerts without a frame that are kept.
 MAX_HEARD: Final = 1_000
-#: So often, and after such a pause, a valid frame is tried again after a broken one.
+#: Attempts to send a valid frame after a broken one, and the pause between them in seconds.
 RECONNECTS: Final = 5
 RECONNECT_S: Final = 0.5
-#: How long alerts that come by themselves are waited for.
+#: How long to wait for alerts without a frame, in seconds.
 LINGER_S: Final = 2.0
 STREAM: Final = "check-1"
 OTHER_STREAM: Final = "check-2"
 
 
-class Asking(Protocol):
-    """A way to show one frame and see what comes of it."""
+class FrameProbe(Protocol):
+    """A way to send one frame to the service: `_HttpProbe` or `_TargetProbe`."""
 
-    async def show(self, frame: Frame, *, unknown_field: bool = False) -> Came:
-        """Show it; never raises for what the service does."""
+    async def show(self, frame: Frame, *, unknown_field: bool = False) -> ProbeResult:
+        """Send a frame and return the result. Failures of the service are in the result; none is raised.
+
+        `unknown_field`: add a field that the protocol does not name.
+        """
 
 
 async def examine(settings: Settings, pictures: Sequence[bytes], *, load_s: float) -> list[Finding]:
-    """All checks, in the order in which they are shown; `pictures` are those on which it should alert.
+    """Run all checks against the service of the settings.
 
-    `load_s` is how long it is asked by several streams at once; 0: not at all.
+    Args:
+        settings: the settings of mlbridge.
+        pictures: pictures for which the user expects alerts.
+        load_s: length of the load test, in seconds; 0: none.
+
+    Returns:
+        The findings, in the order in which they are shown, without secrets.
+
+    Raises:
+        Failure: ``ML_SERVICE_URL`` is not set.
     """
     url = settings.ml_service_url
     if url is None:
@@ -102,10 +114,18 @@ async def _reach(url: str) -> Finding:
 
 
 class Examination:
-    """One service, asked check after check."""
+    """Runs the checks against one reachable service, one after the other. Created by `examine`.
+
+    Args:
+        asking: sends frames.
+        settings: the settings of mlbridge.
+        pictures: pictures for which the user expects alerts.
+        is_http: whether the service is asked directly over HTTP.
+        load_s: length of the load test, in seconds; 0: none.
+    """
 
     def __init__(
-        self, asking: Asking, settings: Settings, pictures: Sequence[bytes], *, is_http: bool, load_s: float
+        self, asking: FrameProbe, settings: Settings, pictures: Sequence[bytes], *, is_http: bool, load_s: float
     ) -> None:
         self._asking = asking
         self._settings = settings
@@ -115,7 +135,7 @@ class Examination:
         self._numbers = itertools.count(1)
 
     async def run(self) -> list[Finding]:
-        """The findings."""
+        """Run the checks and return the findings. Stops after the first frame if it has no result."""
         first = await self._show(SAMPLE)
         answered = conformance.of_answer(first, self._settings.ml_timeout_s)
         if not first.accepted:
@@ -130,7 +150,7 @@ class Examination:
             unusable = next((came for came in cames if came.unusable), first)
             findings += [conformance.of_json(unusable), conformance.of_keep_alive(cames)]
             findings.append(conformance.of_unknown_field(await self._show(SAMPLE, unknown_field=True)))
-        pair: list[Came] = []
+        pair: list[ProbeResult] = []
         for picture in (SAMPLE, *self._pictures[-1:]):
             pair += await asyncio.gather(*(self._show(picture, stream=stream) for stream in (STREAM, OTHER_STREAM)))
         findings.append(conformance.of_two(pair, cames[-1].ms))
@@ -153,7 +173,7 @@ class Examination:
                     timeout_s=self._settings.ml_timeout_s,
                 )
             )  # fmt: skip
-            cames += load.cames
+            cames += load.results
         cames += [*broken, after, large]
         heard = await self._heard()
         findings += conformance.of_alerts(cames, heard=heard, pictures=len(self._pictures))
@@ -162,14 +182,14 @@ class Examination:
             findings.append(conformance.of_size(cames))
         return findings
 
-    async def _show(self, picture: bytes, *, stream: str = STREAM, unknown_field: bool = False) -> Came:
+    async def _show(self, picture: bytes, *, stream: str = STREAM, unknown_field: bool = False) -> ProbeResult:
         frame = Frame(stream, next(self._numbers), now_ms(), picture=picture)
         return await self._asking.show(frame, unknown_field=unknown_field)
 
-    async def _load(self) -> Load:
+    async def _load(self) -> LoadResult:
         loop = asyncio.get_running_loop()
         streams = min(LOAD_STREAMS, self._settings.ml_in_flight)
-        cames: list[Came] = []
+        cames: list[ProbeResult] = []
         began = loop.time()
 
         async def camera(number: int) -> None:
@@ -180,10 +200,10 @@ class Examination:
                     return
 
         await asyncio.gather(*(camera(number) for number in range(streams)))
-        return Load(streams, loop.time() - began, cames)
+        return LoadResult(streams, loop.time() - began, cames)
 
     async def _heard(self) -> Sequence[object]:
-        if not isinstance(self._asking, _Targeted):
+        if not isinstance(self._asking, _TargetProbe):
             return ()
         await asyncio.sleep(LINGER_S)
         return self._asking.heard
@@ -193,12 +213,14 @@ class Examination:
 
 
 @dataclass(slots=True)
-class _Connection:
+class _ConnectionUse:
+    """Set by aiohttp's tracing: whether a request used a connection that was open before."""
+
     reused: bool = False
 
 
-class _Posted:
-    """Posts frames to ``…/analyze`` and keeps all that came."""
+class _HttpProbe:
+    """Sends frames with ``POST …/analyze`` and records status, body and connection. Implements `FrameProbe`."""
 
     def __init__(self, client: HttpClient, settings: Settings) -> None:
         base = URL(settings.ml_service_url or "")
@@ -216,12 +238,12 @@ class _Posted:
             body = body[:-1] + b',"watchoutCheck":{"a":[1]}}'
         return body, {"Content-Type": "application/json"}
 
-    async def show(self, frame: Frame, *, unknown_field: bool = False) -> Came:
-        """Post it."""
+    async def show(self, frame: Frame, *, unknown_field: bool = False) -> ProbeResult:
+        """Post a frame. See `FrameProbe.show`."""
         body, headers = self._request(frame, unknown_field)
-        connection = _Connection()
+        connection = _ConnectionUse()
         began = time.perf_counter()
-        came = Came(frame, 0.0)
+        came = ProbeResult(frame, 0.0)
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -237,14 +259,14 @@ class _Posted:
         return _decoded(came) if came.accepted else came
 
 
-async def _with_body(came: Came, response: aiohttp.ClientResponse) -> Came:
+async def _with_body(came: ProbeResult, response: aiohttp.ClientResponse) -> ProbeResult:
     try:
         return replace(came, body=await read_body(response, MAX_RESULT_BYTES))
     except BodyTooLarge:
         return replace(came, fault=f"its answer has over {MAX_RESULT_BYTES} bytes")
 
 
-def _decoded(came: Came) -> Came:
+def _decoded(came: ProbeResult) -> ProbeResult:
     if not came.body and came.status in NO_BODY:
         return replace(came, decoded={})
     decoded = read_json(came.body)
@@ -252,13 +274,13 @@ def _decoded(came: Came) -> Came:
     try:
         return replace(came, values=tuple(read_result(decoded)))
     except UnusableResult:
-        return came  # it knows by itself
+        return came  # `unusable` is derived from the body
     except AlertFault as fault:
         return replace(came, alert_fault=str(fault))
 
 
 @contextlib.asynccontextmanager
-async def _over_http(settings: Settings) -> AsyncIterator[Asking]:
+async def _over_http(settings: Settings) -> AsyncIterator[FrameProbe]:
     trace = aiohttp.TraceConfig()
 
     async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
@@ -274,32 +296,32 @@ async def _over_http(settings: Settings) -> AsyncIterator[Asking]:
         tls=tls,
         traces=[trace],
     ) as client:
-        yield _Posted(client, settings)
+        yield _HttpProbe(client, settings)
 
 
 # ── every other kind ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Targeted:
-    """Shows frames by mlbridge's own target."""
+class _TargetProbe:
+    """Sends frames with mlbridge's own target. Implements `FrameProbe`; `heard` are alerts without a frame."""
 
     def __init__(self, target: Target, timeout_s: float) -> None:
         self.heard: list[object] = []
         self._target = target
         self._timeout_s = timeout_s
 
-    async def show(self, frame: Frame, *, unknown_field: bool = False) -> Came:
-        """Show it; an unknown field cannot be added there."""
+    async def show(self, frame: Frame, *, unknown_field: bool = False) -> ProbeResult:
+        """Send a frame. See `FrameProbe.show`; `unknown_field` is ignored."""
         del unknown_field
         began = time.perf_counter()
-        came = Came(frame, 0.0)
+        came = ProbeResult(frame, 0.0)
         try:
             async with asyncio.timeout(self._timeout_s):
                 came = replace(came, values=tuple(await self._target.analyse(frame)))
         except (TimeoutError, TargetTimeout):
             came = replace(came, fault=f"no answer within {self._timeout_s:g} s", late=True)
         except UnusableResult as unusable:
-            if not unusable.counted:  # else it was heard, and belongs to no frame in particular
+            if not unusable.counted:  # else it is in `heard`, as it names no frame
                 came = replace(came, alert_fault=str(unusable))
         except TargetFailure as failure:
             came = replace(came, fault=str(failure))
@@ -309,10 +331,10 @@ class _Targeted:
 
 
 @contextlib.asynccontextmanager
-async def _over_target(settings: Settings) -> AsyncIterator[Asking]:
+async def _over_target(settings: Settings) -> AsyncIterator[FrameProbe]:
     target = open_target(settings)
     assert target is not None, "the URL is set"
-    asking = _Targeted(target, settings.ml_timeout_s)
+    asking = _TargetProbe(target, settings.ml_timeout_s)
 
     def hear(values: list[object]) -> None:
         if len(asking.heard) < MAX_HEARD:

@@ -1,7 +1,6 @@
-"""What a dry run saw: every frame that a service was shown, what it said, and the figures made of it. Pure.
+"""The record of a dry run: frames, alerts, latency and coverage of one service or two. Pure.
 
-Times are seconds of the footage (`at_s`) and milliseconds of the clock (latency). A `Record` is of one service; two of
-them over the same frames make a comparison.
+`at_s` is a time in the footage, in seconds; latency is in ms of the clock.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from watchout.common.alerts.model import Alert
 from watchout.ctl.terminal import counted, printable
 from watchout.mlbridge.cooldown import Cooldown, kind_of
 
-#: Alerts, and refused ones, that are kept of a run; more are only counted.
+#: Alerts, and refused alerts, that are kept of a run; more are only counted.
 MAX_KEPT: Final = 10_000
-#: Frames that are listed where two services disagree; more are only counted.
+#: Frames that are listed when two services disagree; more are only counted.
 MAX_DISAGREEMENTS: Final = 1_000
 #: Upper borders of the latency histogram in ms; the last bar is open.
 BORDERS_MS: Final = (5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
@@ -29,7 +28,7 @@ _BAR: Final = 40
 
 
 class Outcome(enum.StrEnum):
-    """What came of a frame that was shown."""
+    """The outcome of a frame that was sent: a result, a failure, or no result in time."""
 
     ANSWERED = "answered"
     FAILED = "failed"
@@ -37,8 +36,16 @@ class Outcome(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One frame that was shown. `reason` says why it failed."""
+class FrameRecord:
+    """One frame that was sent to a service.
+
+    Attributes:
+        frame_id: number of the frame.
+        at_s: its time in the footage, in seconds.
+        latency_ms: time until the outcome, in ms.
+        outcome: the outcome.
+        reason: why it failed; empty: it did not.
+    """
 
     frame_id: int
     at_s: float
@@ -47,7 +54,7 @@ class Look:
     reason: str = ""
 
     def body(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for the JSON report."""
         found: dict[str, Any] = {
             "frameId": self.frame_id,
             "atS": round(self.at_s, 3),
@@ -58,10 +65,14 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One alert that fits. `told` False: the cooldown would hold it back. `at_s` None: it names no frame of the run.
+class AlertRecord:
+    """One valid alert.
 
-    `after_ms` is how long after its frame was shown it came.
+    Attributes:
+        alert: the alert.
+        told: False when mlbridge's cooldown would hold it back.
+        at_s: time of its frame in the footage, in seconds; None: it names no frame of the run.
+        after_ms: time between sending the frame and receiving the alert, in ms; None: as `at_s`.
     """
 
     alert: Alert
@@ -70,7 +81,7 @@ class Told:
     after_ms: float | None
 
     def body(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for the JSON report."""
         found: dict[str, Any] = msgspec.json.decode(self.alert.to_json())
         found |= {"told": self.told}
         if self.at_s is not None:
@@ -81,39 +92,54 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Something that was to be an alert and is none; `frame_id` None: it came by itself."""
+class FrameRefusal:
+    """One alert that is not valid.
+
+    Attributes:
+        reason: what is wrong with it.
+        frame_id: the frame of its result; None: it belongs to no frame.
+    """
 
     reason: str
     frame_id: int | None
 
     def body(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for the JSON report."""
         return {"reason": printable(self.reason), "frameId": self.frame_id}
 
 
 @dataclass(slots=True)
-class Record:
-    """One service over a run. `offered` counts the frames of the footage, also those that were not shown."""
+class ServiceRecord:
+    """What one service returned in a run. Filled by `RecordingTarget`.
+
+    Attributes:
+        service: URL of the service, for reports.
+        cooldown: decides which alerts mlbridge would hold back.
+        looks: the frames that were sent.
+        alerts: valid alerts, up to `MAX_KEPT`.
+        refusals: invalid alerts, up to `MAX_KEPT`.
+        alert_count: number of valid alerts, with those that were not kept.
+        refusal_count: number of invalid alerts, with those that were not kept.
+        kinds: number of alerts by kind, for each frame id.
+    """
 
     service: str
     cooldown: Cooldown
-    looks: list[Look] = field(default_factory=list)
-    alerts: list[Told] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    #: Alerts and refusals, those that were not kept included.
+    looks: list[FrameRecord] = field(default_factory=list)
+    alerts: list[AlertRecord] = field(default_factory=list)
+    refusals: list[FrameRefusal] = field(default_factory=list)
     alert_count: int = 0
     refusal_count: int = 0
     kinds: dict[int, Counter[str]] = field(default_factory=dict)
 
-    def shown(self, look: Look) -> None:
-        """A frame was shown, and this came of it."""
+    def shown(self, look: FrameRecord) -> None:
+        """Add a frame that was sent."""
         self.looks.append(look)
 
-    def alert(self, alert: Alert, at_s: float | None, after_ms: float | None, now_s: float) -> Told:
-        """An alert came; `now_s` is for the cooldown."""
+    def alert(self, alert: Alert, at_s: float | None, after_ms: float | None, now_s: float) -> AlertRecord:
+        """Add a valid alert and return its record; `now_s` is the time for the cooldown, in seconds."""
         passed = self.cooldown.take(alert, now_s)
-        told = Told(alert if passed is None else passed, passed is not None, at_s, after_ms)
+        told = AlertRecord(alert if passed is None else passed, passed is not None, at_s, after_ms)
         self.alert_count += 1
         if len(self.alerts) < MAX_KEPT:
             self.alerts.append(told)
@@ -122,37 +148,37 @@ class Record:
         return told
 
     def refused(self, reason: str, frame_id: int | None) -> None:
-        """An alert did not fit."""
+        """Add an invalid alert."""
         self.refusal_count += 1
         if len(self.refusals) < MAX_KEPT:
-            self.refusals.append(Refusal(reason, frame_id))
+            self.refusals.append(FrameRefusal(reason, frame_id))
 
     def count(self, outcome: Outcome) -> int:
-        """Frames of this outcome."""
+        """Return the number of frames with this outcome."""
         return sum(look.outcome is outcome for look in self.looks)
 
     def latencies(self) -> list[float]:
-        """Those of the answers, in ms, sorted."""
+        """Return the latencies of all results, in ms, sorted."""
         return sorted(look.latency_ms for look in self.looks if look.outcome is Outcome.ANSWERED)
 
     def coverage(self, length_s: float) -> float:
-        """Share of the footage's seconds in which a frame was answered; 0 of no footage."""
+        """Return the share of the footage's seconds in which a frame has a result; 0 without footage."""
         seconds = math.ceil(length_s - 1e-9)
         seen = {math.floor(look.at_s) for look in self.looks if look.outcome is Outcome.ANSWERED}
         return min(1.0, len(seen) / seconds) if seconds > 0 else 0.0
 
     def failures(self) -> list[tuple[str, int]]:
-        """Reasons with their number, the most frequent first."""
+        """Return the ten most frequent reasons of failures, each with its number."""
         return Counter(look.reason for look in self.looks if look.outcome is not Outcome.ANSWERED).most_common(10)
 
 
 def quantile(ranked: Sequence[float], share: float) -> float:
-    """The least value that this share of all does not pass (nearest rank); 0 of none."""
+    """Return the quantile for a share from 0 to 1 of sorted values (nearest rank); 0 without values."""
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else 0.0
 
 
 def histogram(values_ms: Iterable[float]) -> list[int]:
-    """How many are up to each of `BORDERS_MS`, and, last, beyond them."""
+    """Return the number of values up to each of `BORDERS_MS`, and in the last place the number above."""
     bars = [0] * (len(BORDERS_MS) + 1)
     for value in values_ms:
         bars[next((n for n, border in enumerate(BORDERS_MS) if value <= border), len(BORDERS_MS))] += 1
@@ -161,7 +187,14 @@ def histogram(values_ms: Iterable[float]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One frame of which two services said different kinds of alerts."""
+    """A frame for which two services returned different kinds of alerts.
+
+    Attributes:
+        frame_id: number of the frame.
+        at_s: its time in the footage, in seconds.
+        only_first: kinds of alerts that only the first service returned.
+        only_second: kinds of alerts that only the second service returned.
+    """
 
     frame_id: int
     at_s: float
@@ -169,7 +202,7 @@ class Disagreement:
     only_second: tuple[str, ...]
 
     def body(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for the JSON report."""
         return {
             "frameId": self.frame_id,
             "atS": round(self.at_s, 3),
@@ -180,15 +213,23 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two services over the frames that both answered; alerts are compared by frame and kind, without the cooldown."""
+    """Two services compared over the frames for which both have a result.
+
+    Alerts are compared by frame and kind, without the cooldown.
+
+    Attributes:
+        compared: number of frames.
+        agreed: number of frames with the same kinds of alerts.
+        disagreements: the other frames, up to `MAX_DISAGREEMENTS`.
+    """
 
     compared: int
     agreed: int
     disagreements: tuple[Disagreement, ...]
 
     @classmethod
-    def of(cls, first: Record, second: Record) -> Comparison:
-        """Compare them."""
+    def of(cls, first: ServiceRecord, second: ServiceRecord) -> Comparison:
+        """Compare two records of the same run."""
         answered = {look.frame_id for look in second.looks if look.outcome is Outcome.ANSWERED}
         both = [look for look in first.looks if look.outcome is Outcome.ANSWERED and look.frame_id in answered]
         found = []
@@ -200,7 +241,7 @@ class Comparison:
         return cls(len(both), len(both) - len(found), tuple(found[:MAX_DISAGREEMENTS]))
 
     def body(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for the JSON report."""
         return {
             "compared": self.compared,
             "agreed": self.agreed,
@@ -211,9 +252,18 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run of footage through one service, or two: `fps` frames per second of it, at `speed` (None: all of them).
+    """A finished dry run over footage, with one service or two. Made by ``watchout-ctl ml replay``.
 
-    `interrupted`: somebody ended it before the footage did.
+    Attributes:
+        footage: name of the source.
+        length_s: length of the footage, in seconds.
+        took_s: duration of the run, in seconds.
+        frames: number of frames of the footage.
+        fps: frames per second of footage that were sent.
+        speed: multiple of real time; None: each frame was sent after the result of the last one.
+        first: the record of the service.
+        second: the record of the second service; None: there is none.
+        interrupted: whether the user ended the run early.
     """
 
     footage: str
@@ -222,22 +272,22 @@ class Replay:
     frames: int
     fps: float
     speed: float | None
-    first: Record
-    second: Record | None = None
+    first: ServiceRecord
+    second: ServiceRecord | None = None
     interrupted: bool = False
 
     @property
     def comparison(self) -> Comparison | None:
-        """Of the two services, when there are two."""
+        """The comparison of the two services, None with one."""
         return None if self.second is None else Comparison.of(self.first, self.second)
 
     @property
     def reached(self) -> float:
-        """Seconds of footage per second of the clock."""
+        """The multiple of real time that was reached."""
         return self.length_s / self.took_s if self.took_s > 0 else 0.0
 
     def body(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for the JSON report."""
         comparison = self.comparison
         return {
             "footage": printable(self.footage),
@@ -253,7 +303,7 @@ class Replay:
             "comparison": None if comparison is None else comparison.body(),
         }
 
-    def _body_of(self, record: Record) -> dict[str, Any]:
+    def _body_of(self, record: ServiceRecord) -> dict[str, Any]:
         ranked = record.latencies()
         bars = histogram(ranked)
         return {
@@ -272,7 +322,7 @@ class Replay:
         }
 
     def text(self) -> str:
-        """For people: a page without colours."""
+        """Return the report as plain text."""
         speed = "as fast as possible" if self.speed is None else f"at {self.speed:g} times its speed"
         lines = [
             f"{printable(self.footage)}: {clock_of(self.length_s)} of footage, {counted(self.frames, 'frame')}"
@@ -286,7 +336,7 @@ class Replay:
             lines += ["", "shadow", "", *self._lines_of(self.second), "", *self._compared(comparison)]
         return "\n".join(lines) + "\n"
 
-    def _lines_of(self, record: Record) -> list[str]:
+    def _lines_of(self, record: ServiceRecord) -> list[str]:
         ranked = record.latencies()
         answered, failed, late = (record.count(outcome) for outcome in Outcome)
         found = [
@@ -318,12 +368,12 @@ _SHARES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 
 
 def counted_rate(fps: float) -> str:
-    """A rate with its noun."""
+    """Return a frame rate as text."""
     return f"{fps:g} {'frame' if fps == 1 else 'frames'} per second"
 
 
 def clock_of(seconds: float) -> str:
-    """A place in the footage: 0:07.5, 1:02:03.0."""
+    """Return a time in the footage as text: ``0:07.5``, ``1:02:03.0``."""
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -331,8 +381,8 @@ def clock_of(seconds: float) -> str:
     return f"{f'{hours}:' if hours else ''}{shown}:{rest / 10:04.1f}"
 
 
-def alert_text(told: Told) -> str:
-    """One alert on one line."""
+def alert_text(told: AlertRecord) -> str:
+    """Return one alert as one line."""
     alert = told.alert
     where = "--:--" if told.at_s is None else clock_of(told.at_s)
     frame = "" if alert.frame_id is None else f" (frame {alert.frame_id})"
@@ -340,7 +390,7 @@ def alert_text(told: Told) -> str:
 
 
 def bars_of(bars: Sequence[int]) -> list[str]:
-    """A histogram as lines, from the first bar that is not empty to the last."""
+    """Return a histogram as lines, from the first bar that is not empty to the last such one."""
     filled = [n for n, bar in enumerate(bars) if bar]
     most = max(bars, default=0)
     found = []

@@ -1,6 +1,6 @@
-"""A bridge without a router: shows pictures to an ML service as mlbridge does, and keeps what came of each frame.
+"""Dry runs: sends pictures to an ML service as mlbridge does, without a router, and records the results.
 
-The target, the deadlines, the turns and the checks of alerts are mlbridge's own; only the bus is left out.
+Target, deadlines, scheduler and checks of alerts are mlbridge's own; only the bus is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.ctl.environment import Failure
-from watchout.ctl.ml.report import Look, Outcome, Record, Told
+from watchout.ctl.ml.report import AlertRecord, FrameRecord, Outcome, ServiceRecord
 from watchout.ctl.sources.open import Source
 from watchout.ctl.sources.pump import Pump
 from watchout.mlbridge.alerts import read_alerts
@@ -30,44 +30,55 @@ from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.scheduler import Scheduler
 from watchout.mlbridge.targets import OnAlerts, Target, TargetFailure, TargetTimeout, UnusableMessage, open_target
 
-#: Frames of which it is remembered when they were shown, for alerts that come by themselves.
+#: Frames of which the time of sending is remembered, for alerts that arrive later.
 MAX_REMEMBERED: Final = 10_000
-#: Frames that may wait for the shadow; more are not compared.
+#: Frames that may wait for the second service; more are not compared.
 MAX_SHADOW_FRAMES: Final = 16
-#: Frames of one run.
+#: Most frames of one run.
 MAX_FRAMES: Final = 500_000
 
-#: What the scheduler allows, where another rule says how many frames are shown.
+#: Frame rate of the scheduler when the rate is limited by the time of the footage instead.
 UNLIMITED_FPS: Final = 1e6
 
-#: Told each alert as it came, and each reason for which one was refused.
-OnAlert = Callable[[Told], None]
+#: Called with each alert, and with the reason for each alert that is refused.
+OnAlert = Callable[[AlertRecord], None]
 OnRefused = Callable[[str], None]
 
 
-class Witness:
-    """A target that stands before another one, and writes down each frame and each alert."""
+class RecordingTarget:
+    """A target that passes frames to another one and records each frame and each alert. Made by `recording_target`.
+
+    Args:
+        target: the target that sends the frames.
+        settings: the settings of mlbridge.
+        told: called with each valid alert.
+        refused: called with the reason for each alert that is refused.
+
+    Attributes:
+        record: what was recorded.
+        places: time of each frame in the footage, in seconds, by frame id; set before the frame is sent.
+    """
 
     def __init__(self, target: Target, settings: Settings, *, told: OnAlert, refused: OnRefused) -> None:
-        self.record = Record(target.public_url, Cooldown(settings.alert_cooldown_s))
+        self.record = ServiceRecord(target.public_url, Cooldown(settings.alert_cooldown_s))
         self._target = target
         self._timeout_s = settings.ml_timeout_s
         self._told = told
         self._refused = refused
         self._shown: OrderedDict[int, tuple[float, float]] = (
             OrderedDict()
-        )  # frame id → place in the footage, when it was shown
+        )  # frame id → time in the footage, time of sending
         self._under_way: set[asyncio.Task[object]] = set()
         self._at_s = 0.0
         self.places: dict[int, float] = {}
 
     @property
     def public_url(self) -> str:
-        """That of the target behind."""
+        """The URL of the inner target."""
         return self._target.public_url
 
     async def open(self, heard: OnAlerts) -> None:
-        """Open the target behind."""
+        """Open the inner target."""
 
         def hear(values: list[object]) -> None:
             self._said(values, None)
@@ -76,7 +87,7 @@ class Witness:
         await self._target.open(hear)
 
     async def analyse(self, frame: Frame, *, isolated: bool = False) -> list[object]:
-        """Show it to the target behind; whatever comes of it is written down."""
+        """Send a frame with the inner target and record the outcome. Raises what the inner target raises."""
         started = time.perf_counter()
         at_s = self.places.pop(frame.frame_id, self._at_s)
         self._at_s = max(self._at_s, at_s)
@@ -86,7 +97,7 @@ class Witness:
 
         def look(outcome: Outcome, reason: str = "") -> None:
             latency_ms = (time.perf_counter() - started) * 1e3
-            self.record.shown(Look(frame.frame_id, at_s, latency_ms, outcome, reason))
+            self.record.shown(FrameRecord(frame.frame_id, at_s, latency_ms, outcome, reason))
 
         try:
             values = await self._target.analyse(frame, isolated=isolated)
@@ -105,13 +116,13 @@ class Witness:
         return values
 
     async def show_in_time(self, frame: Frame) -> None:
-        """Show it with the deadline of a request; failures are in the record."""
+        """Send a frame with the deadline ``ML_TIMEOUT_S``. Failures are recorded, none is raised."""
         with contextlib.suppress(TimeoutError, TargetFailure, AlertFault):
             async with asyncio.timeout(self._timeout_s):
                 await self.analyse(frame)
 
     async def close(self) -> None:
-        """Close the target behind."""
+        """Close the inner target."""
         await self._target.close()
 
     def _said(self, values: list[object], frame: Frame | None) -> None:
@@ -137,25 +148,32 @@ class Witness:
         self._refused(reason)
 
 
-def witness(settings: Settings, *, told: OnAlert, refused: OnRefused) -> Witness:
-    """The service that the settings name, with a witness before it. Raises `Failure`, `StartError`."""
+def recording_target(settings: Settings, *, told: OnAlert, refused: OnRefused) -> RecordingTarget:
+    """Return a recording target for the service of the settings. Raises `Failure` without one, and `StartError`."""
     target = open_target(settings)
     if target is None:
         raise Failure("no ML service is named: give --url, or set ML_SERVICE_URL")
-    return Witness(target, settings, told=told, refused=refused)
+    return RecordingTarget(target, settings, told=told, refused=refused)
 
 
 class Shadow:
-    """Shows a second service the frames that the first one is shown, in order, at its own pace."""
+    """Sends the frames that the first service gets to a second one, in order, at the pace of the second one.
 
-    def __init__(self, second: Witness) -> None:
+    Args:
+        second: the recording target of the second service, already open.
+
+    Attributes:
+        left_out: frames that were not sent because too many waited.
+    """
+
+    def __init__(self, second: RecordingTarget) -> None:
         self.left_out = 0
         self._second = second
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(MAX_SHADOW_FRAMES)
         self._task = asyncio.create_task(self._run(), name="shadow")
 
     def show(self, frame: Frame, at_s: float) -> None:
-        """Take a frame; with too many waiting it is left out of the comparison."""
+        """Queue a frame; `at_s` is its time in the footage. It is left out when `MAX_SHADOW_FRAMES` wait."""
         try:
             self._frames.put_nowait(frame)
         except asyncio.QueueFull:
@@ -164,12 +182,12 @@ class Shadow:
             self._second.places[frame.frame_id] = at_s
 
     async def close(self) -> None:
-        """Show what waits, then end."""
+        """Send the frames that wait, then stop."""
         await self._frames.put(None)
         await self._task
 
     def cancel(self) -> None:
-        """End now."""
+        """Stop at once."""
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -180,16 +198,27 @@ class Shadow:
 async def play_fast(
     source: Source,
     stream: str,
-    first: Witness,
-    second: Witness | None,
+    first: RecordingTarget,
+    second: RecordingTarget | None,
     *,
     linger_s: float,
     progress: Callable[[int, float], None],
 ) -> tuple[int, float]:
-    """Show every picture of the source, each after the last was answered. Frames shown and the footage's length in s.
+    """Send every picture of a source, each after the result of the last one.
 
-    Frames carry the footage's time, counted from now: a service that dates events by them sees them as far apart as
-    they were. Opens and closes the first service, not the second.
+    The timestamps of the frames are the footage's time, counted from now, so that a service that computes with them
+    sees the original intervals. Opens and closes the first service, not the second.
+
+    Args:
+        source: the pictures; must have a frame rate.
+        stream: stream id of the frames.
+        first: the first service.
+        second: a second service that gets the same frames, None: none.
+        linger_s: how long to wait at the end for alerts without a result, in seconds.
+        progress: called with the number of frames and the time in the footage after each frame.
+
+    Returns:
+        Number of frames, and length of the footage in seconds.
     """
     assert source.fps is not None, "a live source cannot be played fast"
     began = now_ms()
@@ -216,8 +245,8 @@ async def play_fast(
 async def play_paced(
     source: Source,
     stream: str,
-    first: Witness,
-    second: Witness | None,
+    first: RecordingTarget,
+    second: RecordingTarget | None,
     settings: Settings,
     *,
     fps: float,
@@ -225,23 +254,36 @@ async def play_paced(
     linger_s: float,
     progress: Callable[[int, float], None],
 ) -> tuple[int, float, int]:
-    """Play the source as a camera would, `speed` times as fast, through mlbridge's scheduler and feed.
+    """Play a source at a multiple of real time through mlbridge's scheduler and dispatcher.
 
-    `fps` is frames per second of footage that the service is to be shown; `linger_s` is how long is waited at the end
-    for alerts that come by themselves. Opens and closes the first service, not the second. Gives the frames of the
-    footage, its length in s, and how many of those shown the shadow was not.
+    Opens and closes the first service, not the second.
+
+    Args:
+        source: the pictures; must have a frame rate.
+        stream: stream id of the frames.
+        first: the first service.
+        second: a second service that gets the same frames, None: none.
+        settings: the settings of mlbridge.
+        fps: frames per second of footage that are sent.
+        speed: multiple of real time.
+        linger_s: how long to wait at the end for alerts without a result, in seconds.
+        progress: called with the number of frames and the time in the footage after each frame.
+
+    Returns:
+        Number of frames of the footage, its length in seconds, and the number of frames that only the first service
+        got.
     """
     assert source.fps is not None, "a live source has no speed"
     shadow = None if second is None else Shadow(second)
     scheduler = Scheduler[Frame](
         Failover(1, settings.ml_in_flight, chance=random.random),
-        max_fps=UNLIMITED_FPS,  # what is shown is counted by the footage's time
+        max_fps=UNLIMITED_FPS,  # frames are limited by the footage's time below
         max_age_s=settings.ml_max_age_s,
         timeout_s=settings.ml_timeout_s,
         max_streams=1,
     )
 
-    turn = -1  # the footage is cut into turns of 1/fps seconds, in each of which one frame is shown
+    turn = -1  # one frame is sent in each turn of 1/fps seconds of the footage
 
     def turn_of(at_s: float) -> int:
         return math.floor(at_s * fps + 1e-6)
@@ -252,7 +294,7 @@ async def play_paced(
         if shadow is not None:
             shadow.show(frame, first.places[frame.frame_id])
 
-    feed = Dispatcher(
+    dispatcher = Dispatcher(
         [first], scheduler, metrics=Metrics(), on_alerts=_passed_on, on_refused=_passed_over, report=_reported,
         max_age_s=settings.ml_max_age_s, on_sent=sent,
     )  # fmt: skip
@@ -260,14 +302,14 @@ async def play_paced(
     pump = Pump(source.pictures)
     number = 0
     try:
-        await feed.open()
+        await dispatcher.open()
         due = loop.time()
         interval = 1 / (source.fps * speed)
         while number < MAX_FRAMES and (picture := await pump.get()) is not None:
             now = loop.time()
             if now < due:
                 await asyncio.sleep(due - now)
-            elif now - due > interval:  # a source that is late is not caught up with
+            elif now - due > interval:  # a late source is not caught up with
                 due = now
             due += interval
             at_s = number / source.fps
@@ -276,9 +318,9 @@ async def play_paced(
             if len(first.places) > MAX_REMEMBERED:
                 del first.places[next(iter(first.places))]
             if turn_of(at_s) > turn:
-                feed.on_frame(Frame(stream, number, now_ms(), picture=picture).to_bus())
+                dispatcher.on_frame(Frame(stream, number, now_ms(), picture=picture).to_bus())
             progress(number, at_s)
-        # The last frame has its turn before the feed takes no more.
+        # The last frame gets its turn before the dispatcher stops accepting frames.
         await asyncio.sleep(max(linger_s, min(1 / (fps * speed), settings.ml_max_age_s)))
     except BaseException:
         if shadow is not None:
@@ -286,21 +328,21 @@ async def play_paced(
         raise
     finally:
         pump.stop()
-        await feed.close(settings.ml_timeout_s)
+        await dispatcher.close(settings.ml_timeout_s)
     if shadow is not None:
         await shadow.close()
     return number, number / source.fps, 0 if shadow is None else shadow.left_out
 
 
 def _passed_on(values: list[object], frame: Frame | None, *, age_ms: int | None = None) -> None:
-    """The witness has written it down."""
+    """Ignore: `RecordingTarget` has recorded them."""
     del values, frame, age_ms
 
 
 def _passed_over(_: str) -> None:
-    """So it has this."""
+    """Ignore: `RecordingTarget` has recorded it."""
 
 
 def _reported(_: object) -> bool:
-    """There is no router to tell."""
+    """Return True: there is no router that needs the report."""
     return True

@@ -28,7 +28,7 @@ from tests.kit.ports import free_port
 from tests.kit.services import missing
 from watchout.common.settings import load
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE
-from watchout.ctl.ml.trial import play_paced, witness
+from watchout.ctl.ml.trial import play_paced, recording_target
 from watchout.ctl.sources.open import Source
 
 REPOSITORY = Path(__file__).parents[3]
@@ -232,7 +232,7 @@ async def test_a_replay_shows_so_many_frames_of_each_second_of_footage_however_l
 
     async with service(answer) as url:
         settings = load({"ML_SERVICE_URL": url})
-        first = witness(settings, told=lambda _: None, refused=lambda _: None)
+        first = recording_target(settings, told=lambda _: None, refused=lambda _: None)
         await play_paced(
             Source("slow", 10.0, slowly), "try", first, None, settings,
             fps=1, speed=20, linger_s=0, progress=lambda *_: None,

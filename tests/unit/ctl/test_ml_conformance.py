@@ -12,15 +12,15 @@ from watchout.common.media.codecs import Codec, sniff
 from watchout.common.media.frames import Frame
 from watchout.ctl.doctor.findings import Finding, Level
 from watchout.ctl.ml import conformance
-from watchout.ctl.ml.conformance import Came, Load
+from watchout.ctl.ml.conformance import LoadResult, ProbeResult
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE, TRUNCATED, padded
 
 FRAME = Frame("check-1", 3, 1_700_000_000_000, picture=SAMPLE)
 GOOD = {"severity": "high", "message": "a person"}
 
 
-def came(*values: object, frame: Frame = FRAME, **more: Any) -> Came:
-    return Came(frame, 10.0, values=values, **{"status": 200, "content_type": "application/json", **more})
+def came(*values: object, frame: Frame = FRAME, **more: Any) -> ProbeResult:
+    return ProbeResult(frame, 10.0, values=values, **{"status": 200, "content_type": "application/json", **more})
 
 
 def alerts(*values: object, pictures: int = 0) -> list[Finding]:
@@ -134,18 +134,18 @@ def test_each_status_comes_with_a_remedy(status: int) -> None:
 
 
 def test_the_load_says_how_many_streams_the_service_is_enough_for() -> None:
-    def judge(cames: list[Came], is_http: bool = True) -> Finding:
-        return conformance.of_load(Load(4, 2.0, cames), is_http=is_http, ml_fps=2.0, max_age_s=1.0, timeout_s=5.0)
+    def judge(cames: list[ProbeResult], is_http: bool = True) -> Finding:
+        return conformance.of_load(LoadResult(4, 2.0, cames), is_http=is_http, ml_fps=2.0, max_age_s=1.0, timeout_s=5.0)
 
     fine = judge([came()] * 40)
     assert fine.level is Level.OK
     assert "enough for 10 streams at ML_FPS=2" in fine.says
-    assert judge([Came(FRAME, 2_000.0, status=200)] * 4).level is Level.WARNING
+    assert judge([ProbeResult(FRAME, 2_000.0, status=200)] * 4).level is Level.WARNING
     assert judge([came(), came(status=503)]).level is Level.WRONG
     assert judge([]).level is Level.OK
-    full = Came(FRAME, 500.0, fault="it reads no frames")
+    full = ProbeResult(FRAME, 500.0, fault="it reads no frames")
     assert judge([came(), full], is_http=False).level is Level.WARNING
-    assert judge([came(), Came(FRAME, 5_000.0, fault="late", late=True)], is_http=False).level is Level.WRONG
+    assert judge([came(), ProbeResult(FRAME, 5_000.0, fault="late", late=True)], is_http=False).level is Level.WRONG
 
 
 def test_a_service_that_a_broken_picture_harms_is_wrong_and_one_that_only_complains_is_not() -> None:
@@ -153,7 +153,7 @@ def test_a_service_that_a_broken_picture_harms_is_wrong_and_one_that_only_compla
     gone = came(fault="a closed connection instead of an answer")
     late = came(fault="no answer", late=True)
 
-    def judge(broken: Came, after: Came, is_http: bool = True) -> Level:
+    def judge(broken: ProbeResult, after: ProbeResult, is_http: bool = True) -> Level:
         return conformance.of_garbage([broken, fine], after, is_http=is_http).level
 
     assert judge(bad, fine) is Level.OK

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from watchout.common.alerts.model import Alert
 from watchout.ctl.ml import report
 from watchout.ctl.ml.drawing import MAX_MARKS, draw
-from watchout.ctl.ml.report import BORDERS_MS, Comparison, Look, Outcome, Record, Replay, clock_of, histogram, quantile
+from watchout.ctl.ml.report import (
+    BORDERS_MS,
+    Comparison,
+    FrameRecord,
+    Outcome,
+    Replay,
+    ServiceRecord,
+    clock_of,
+    histogram,
+    quantile,
+)
 from watchout.mlbridge.cooldown import Cooldown
 
 looks = st.lists(
@@ -20,10 +30,12 @@ looks = st.lists(
 )
 
 
-def record_of(rows: list[tuple[float, float, Outcome]], service: str = "http://a/analyze") -> Record:
-    record = Record(service, Cooldown(5.0))
+def record_of(rows: list[tuple[float, float, Outcome]], service: str = "http://a/analyze") -> ServiceRecord:
+    record = ServiceRecord(service, Cooldown(5.0))
     for number, (at_s, latency_ms, outcome) in enumerate(rows, 1):
-        record.shown(Look(number, at_s, latency_ms, outcome, "" if outcome is Outcome.ANSWERED else f"why {number}"))
+        record.shown(
+            FrameRecord(number, at_s, latency_ms, outcome, "" if outcome is Outcome.ANSWERED else f"why {number}")
+        )
     return record
 
 
@@ -33,7 +45,7 @@ def alert(frame_id: int | None, message: str = "a person", severity: str = "high
     )
 
 
-def replay_of(first: Record, second: Record | None = None, length_s: float = 30.0) -> Replay:
+def replay_of(first: ServiceRecord, second: ServiceRecord | None = None, length_s: float = 30.0) -> Replay:
     return Replay(
         footage="people.mp4", length_s=length_s, took_s=3.0, frames=300, fps=2.0, speed=10.0, first=first, second=second
     )
