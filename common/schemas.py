@@ -1,6 +1,6 @@
-"""JSON Schema (draft 2020-12) of what goes to an ML service and what comes back: docs/schemas/*.json. Pure.
+"""JSON Schemas (draft 2020-12) of frames for an ML service and of its alerts: docs/schemas/*.json. Pure.
 
-Made from the types that check the messages, so that a schema cannot say what the code does not.
+They are made from the types that check the messages, so that schema and code cannot differ.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from watchout.common.alerts.model import (
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-#: Python's ``\Z`` is unknown to ECMA-262, which JSON Schema's patterns are written in, and its ``$`` passes over a
-#: line's end in Python. This says the same in both.
+#: End of a pattern. Python's ``\Z`` is unknown to ECMA-262, the dialect of JSON Schema's patterns, and ``$`` also
+#: matches before a final line feed in Python. This means the same in both.
 _END: Final = r"(?![\s\S])"
 
 _ALERT_FIELDS: Final = {
@@ -62,7 +62,7 @@ class FrameBody(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def alert_schema() -> dict[str, Any]:
-    """What `common.alerts.model.check_draft` accepts, but for the bounds of metadata, which JSON Schema cannot say."""
+    """Return the schema of what `check_draft` accepts, without the bounds of metadata: JSON Schema has none."""
     schema = _whole(AlertFields, "alert", "An alert, as an ML service sends it.")
     for name, field in schema["properties"].items():
         field["description"] = _ALERT_FIELDS[name]
@@ -70,16 +70,16 @@ def alert_schema() -> dict[str, Any]:
 
 
 def frame_schema() -> dict[str, Any]:
-    """The body of a frame for an ML service."""
+    """Return the schema of a frame as an ML service receives it."""
     return _whole(FrameBody, "frame", FrameBody.__doc__ or "")
 
 
 def render(schema: dict[str, Any]) -> str:
-    """The text of a schema's file."""
+    """Return the text of a schema's file."""
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
-#: File name below docs/schemas → what makes it.
+#: File names below docs/schemas, each with the function that makes the schema.
 FILES: Final = {"alert.json": alert_schema, "frame.json": frame_schema}
 
 

@@ -1,8 +1,7 @@
-"""What an alert is, and how one that came from outside is checked. Pure.
+"""Alerts: their fields, and the check of those from outside. Pure.
 
-One alert is what an ML service, a camera's panic button or an operator says of a stream
-(docs/protocol.md, "Alerts"). Anything that does not fit is refused with a reason, never repaired. Fields that the
-protocol does not name are passed on as they came.
+ML services, publishers (panic button) and operators raise alerts about a stream (docs/protocol.md, "Alerts"). An
+invalid alert is refused with a reason, never repaired. Fields that the protocol does not name are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 ALERT_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_METADATA_DEPTH: Final = 32
-#: Values in it, those that hold others among them: each costs far more in memory and time than its bytes. The same for
-#: all the fields together that the protocol does not name.
+#: Most values in `metadata`, objects and lists included: each costs far more memory and time than its bytes. The same
+#: limit applies to all fields together that the protocol does not name.
 MAX_METADATA_VALUES: Final = 1024
-#: Most alerts in one answer of an ML service or one ``POST /alerts``.
+#: Most alerts in one result of an ML service or one ``POST /alerts``.
 MAX_ALERTS: Final = 100
 
 Severity = Literal["low", "medium", "high", "critical"]
-#: From the least on.
+#: In rising order.
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 StreamId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}\Z")]
 AlertId = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,128}\Z")]
@@ -36,7 +35,10 @@ FrameId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
 class AlertFields(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The fields of an alert that the protocol names, as they come from outside: what may be left out is None."""
+    """The fields of an alert that the protocol names, as msgspec checks them. The source of docs/schemas/alert.json.
+
+    An optional field that is missing is None. `timestamp` is in ms since the epoch.
+    """
 
     severity: Severity
     message: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
@@ -49,13 +51,17 @@ class AlertFields(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class AlertDraft(AlertFields, frozen=True, kw_only=True):
-    """An alert as it came from outside; `more` are the fields that the protocol does not name."""
+    """A checked alert from outside, not complete yet: `complete` makes it an `Alert`. Returned by `check_draft`.
+
+    Attributes:
+        more: the fields that the protocol does not name.
+    """
 
     more: dict[str, Any] = msgspec.field(default_factory=dict, name="(not named)")
 
 
 class _Head(msgspec.Struct, frozen=True, rename="camel"):
-    """What is read of an alert that was written here."""
+    """The fields that are read from the JSON of an `Alert`."""
 
     id: AlertId
     stream_id: StreamId
@@ -69,10 +75,17 @@ _head_decoder: Final = msgspec.json.Decoder(_Head)
 
 
 class Alert:
-    """An alert with an identity: of one stream, at one time, under one id.
+    """A complete alert, as it crosses the bus and as viewers receive it. Immutable; made by `complete` and `from_json`.
 
-    It holds itself as JSON, in the form in which viewers get it, and what is asked for often beside that; the rest is
-    read anew each time.
+    It holds its JSON and the fields that are used often; others are decoded on each use.
+
+    Attributes:
+        id: id, unique within its stream.
+        stream_id: the stream.
+        severity: the severity.
+        timestamp: time in ms since the epoch.
+        frame_id: the frame that it is about, None: none.
+        json: the alert as viewers receive it.
     """
 
     __slots__ = ("frame_id", "id", "json", "severity", "stream_id", "timestamp")
@@ -116,7 +129,7 @@ class Alert:
 
     @classmethod
     def from_json(cls, data: bytes) -> Alert:
-        """The alert that `json` says. Raises `AlertFault`."""
+        """Return the alert with this JSON. Raises `AlertFault`."""
         try:
             head = _head_decoder.decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -146,11 +159,11 @@ class Alert:
         return found
 
     def to_json(self) -> bytes:
-        """The alert as the edge protocol sends it."""
+        """Return the alert as the edge protocol sends it."""
         return self.json
 
     def changed(self, **fields: object) -> Alert:
-        """The alert with these fields, by their names in the protocol, in the place of what they were."""
+        """Return a copy with other values for these fields, given by their names in the protocol."""
         alert = Alert.__new__(Alert)
         alert._take(self.body() | fields)
         return alert
@@ -166,16 +179,19 @@ class Alert:
 
 
 class AlertFault(ValueError):
-    """An alert that does not fit; the text says what came and what was expected."""
+    """An alert that is not valid. The text says what came and what was expected; the caller refuses the alert."""
 
 
 _NAMED: Final = frozenset(field.encode_name for field in msgspec.structs.fields(AlertFields))
 
 
 def check_draft(value: object) -> AlertDraft:
-    """One alert from decoded JSON or MessagePack. Raises `AlertFault`.
+    """Check one alert in decoded JSON or MessagePack.
 
-    A fraction of `timestamp` is dropped. Any form of a whole number is taken for one.
+    A fraction of `timestamp` is dropped. Whole numbers may be written with a fraction or an exponent (``5.0``).
+
+    Raises:
+        AlertFault: the alert is not valid.
     """
     if not isinstance(value, dict):
         raise AlertFault(f"an alert is an object, got {_kind(value)}")
@@ -196,17 +212,17 @@ def check_draft(value: object) -> AlertDraft:
 
 
 def whole_ms(value: object) -> object:
-    """A time in ms without its fraction, if it has one; other values as they are, for a check to refuse."""
+    """Return a time in ms without its fraction; other values unchanged, to be refused by a check."""
     return int(value) if isinstance(value, float) and 0 <= value < math.inf else value
 
 
 def whole(value: object) -> object:
-    """A whole number that is written with a fraction or an exponent (``5.0``, ``1e3``) as such; others as they are."""
+    """Return a whole number that is written as ``5.0`` or ``1e3`` as an int; other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_part(what: str, part: dict[str, Any]) -> None:
-    """Whether a part of an alert that is passed on as it is can be, and is within its bounds. Raises `AlertFault`."""
+    """Check a part of an alert that is passed on unchanged. Raises `AlertFault`."""
     _check_value(what, part)
     try:
         size = len(write_json(part))
@@ -219,7 +235,18 @@ def _check_part(what: str, part: dict[str, Any]) -> None:
 def complete(
     draft: AlertDraft, *, alert_id: str, timestamp: int, stream_id: str | None = None, frame_id: int | None = None
 ) -> Alert:
-    """Fill what the sender left out. The sender's own values win. Raises `AlertFault` without any stream id."""
+    """Return the alert with defaults for the fields that the sender left out.
+
+    Args:
+        draft: the checked alert.
+        alert_id: id, if it has none.
+        timestamp: time in ms, if it has none.
+        stream_id: stream, if it names none.
+        frame_id: frame, if it names none and is about `stream_id`.
+
+    Raises:
+        AlertFault: there is no stream id.
+    """
     stream = draft.stream_id or stream_id
     if stream is None:
         raise AlertFault("streamId is missing")
@@ -237,9 +264,9 @@ def complete(
 
 
 def alerts_of_result(value: object) -> list[object]:
-    """The alerts in a decoded answer of an ML service to one frame: ``{"alert":{…}}`` or ``{"alerts":[…]}``.
+    """Return the alerts in a decoded result of an ML service: ``{"alert":{…}}`` or ``{"alerts":[…]}``.
 
-    Anything else means no alert. More than `MAX_ALERTS` are a fault.
+    Anything else has no alerts. Raises `AlertFault` for alerts that are no list, and for more than `MAX_ALERTS`.
     """
     if not isinstance(value, dict):
         return []
@@ -255,7 +282,7 @@ def alerts_of_result(value: object) -> list[object]:
 
 
 def alerts_of_message(value: object) -> list[object]:
-    """The alerts in a decoded message that brings alerts by itself: one alert or a list of them."""
+    """Return the alerts in a decoded message that is one alert or a list. Raises `AlertFault` for over `MAX_ALERTS`."""
     return _bounded(value if isinstance(value, list) else [value])
 
 
@@ -266,9 +293,9 @@ def _bounded(found: list[object]) -> list[object]:
 
 
 def _check_value(what: str, part: dict[str, Any]) -> None:
-    """Whether this is what JSON has, and within the bounds. Raises `AlertFault`.
+    """Check that a value is valid JSON within the bounds. Raises `AlertFault`.
 
-    It goes by levels and types, because a sender may have this done for so many values, as often as his rate allows.
+    Iterates by level instead of recursing, since senders may make it check many values as often as their rate allows.
     """
     level: list[Any] = [part]
     values = depth = 1

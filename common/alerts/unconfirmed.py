@@ -1,8 +1,8 @@
-"""Alerts that the router accepted, kept until it is certain that they went out. Pure; `now` in seconds.
+"""Keeps alerts that the router accepted until they have certainly been delivered. Pure; `now` in seconds.
 
-`Accepted` says that the router has an alert, not that the gateways have it: a router that is killed in that moment
-takes it with it. So whoever raised an alert keeps it for a while, and raises it again, under the same id and with the
-time of its acceptance, to a router of another epoch. Gateways tell no id twice.
+`AcceptedReply` confirms that the router has an alert, not that the gateways have it: an alert is lost when the router
+is killed at that moment. So the process that raised an alert keeps it for a while and raises it again to a router of
+another epoch, under the same id and with the time of its acceptance. Gateways deliver no id twice.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from typing import Final
 from watchout.common.alerts.model import Alert
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 
-#: A message that a router queued went out within this, or its receiver was taken for gone and asks again: longer than
-#: `membership.MEMBER_LOST_AFTER_S` by a good deal.
+#: Within this time the router has delivered a queued message, or has dropped the receiver, which then asks again, in
+#: seconds: much longer than `membership.MEMBER_LOST_AFTER_S`.
 KEEP_S: Final = 10.0
-#: Most alerts that are kept, and most bytes of them; past either the oldest is let go.
+#: Most alerts that are kept, by number and by bytes; past either the oldest is dropped.
 MAX_KEPT: Final = 20_000
 MAX_KEPT_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An alert on its way to the router: its size on the bus, and the term of the frame that it speaks of, 0: none.
+    """An alert on its way to the router. Made by `AlertSender` and by the gateway.
 
-    `accepted_at` is when a router first had it, in ms of the router's clock; None: none had it yet.
+    Attributes:
+        alert: the alert.
+        size_bytes: its size on the bus.
+        term: term of the frame that it is about; 0: none.
+        accepted_at: when a router first accepted it, in ms of the router's clock; None: not yet.
     """
 
     alert: Alert
@@ -36,7 +40,13 @@ class Raised:
 
 
 class UnconfirmedAlerts:
-    """What was accepted lately, oldest first, each with the epoch of the router that had it."""
+    """Alerts that were accepted lately, oldest first, each with the epoch of the router that accepted it.
+
+    Args:
+        keep_s: how long an alert is kept, in seconds.
+        max_alerts: most alerts.
+        max_bytes: most bytes; one larger alert may be kept alone.
+    """
 
     def __init__(self, *, keep_s: float = KEEP_S, max_alerts: int = MAX_KEPT, max_bytes: int = MAX_KEPT_BYTES) -> None:
         self._keep_s = keep_s
@@ -54,18 +64,18 @@ class UnconfirmedAlerts:
         return self._kept.bytes
 
     def add(self, raised: Raised, epoch: int, now: float) -> None:
-        """The router of this epoch accepted an alert."""
+        """Keep an alert that the router of this epoch accepted."""
         self._kept.add(next(self._numbers), (now, epoch, raised), raised.size_bytes)
         self.prune(now)
         while self._kept.pop_excess() is not None:
             pass
 
     def prune(self, now: float) -> None:
-        """The router lives, or lived until just now: what it accepted long ago has gone out."""
+        """Drop alerts that were accepted more than `keep_s` ago: they have been delivered."""
         while (oldest := self._kept.oldest()) is not None and now - oldest[0] > self._keep_s:
             self._kept.pop_oldest()
 
     def take_other(self, epoch: int) -> list[Raised]:
-        """Take out what another router than that of `epoch` accepted, oldest first: it is to be raised again."""
+        """Take out and return the alerts that routers of other epochs accepted, oldest first, to raise them again."""
         other = [number for number, (_, of, _) in self._kept.items() if of != epoch]
         return [self._kept.pop(number)[2] for number in other]

@@ -1,7 +1,7 @@
 """One video frame and its two encodings, JSON and binary (docs/protocol.md, "Frames"). Pure.
 
-A `Frame` keeps what the camera sent and makes each other form at most once, however many ask for it.
-No codec is run here: a picture is looked at only for its first bytes.
+A `Frame` keeps the encoding that the publisher sent, and makes the other one at most once, on first use. No codec is
+run: only the first bytes of a picture are read.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ BINARY_MAGIC: Final = 0x57
 BINARY_VERSION: Final = 1
 KIND_VIDEO_FRAME: Final = 1
 MAX_TIMESTAMP: Final = 2**53 - 1
-#: ``data:`` URLs (RFC 2397) as cameras write them: parameters in any form, white space around them.
+#: A ``data:`` URL (RFC 2397) with parameters in any form and white space around them, as some publishers write it.
 _DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
-#: The same in a JSON string that holds no escapes.
+#: The same in a JSON string without escapes.
 _PLAIN_DATA_URL: Final = re.compile(rb'data:[^,"\\\x00-\x1f\x7f-\xff]{0,200}; *base64 *,', re.IGNORECASE)
 _PREFIX_BYTES: Final = 256
 _WHITE_SPACE: Final = b" \t\r\n\f"
@@ -60,14 +60,17 @@ MakeMessage = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
 
 
 class FrameFault(ValueError):
-    """Bytes that are no frame, or `data` that is no picture; the text says what came and what was expected."""
+    """Bytes that are no frame, or a payload that is no picture. The text says what came and what was expected.
+
+    The gateway rejects a message that is no frame, and tells the publisher once when a viewer needed a picture.
+    """
 
 
 def decode_text(token: bytes) -> bytes:
-    """The bytes in a JSON string token (quotes included): base64, with or without a ``data:`` prefix.
+    """Decode base64 in a JSON string token (quotes included), with or without a ``data:`` prefix.
 
-    As encoders write it: padded or not, in either alphabet of RFC 4648, with white space in it (MIME), percent-encoded
-    after a ``data:`` prefix. Raises `FrameFault`.
+    Accepts base64 with or without padding, in either alphabet of RFC 4648, with white space (MIME), and percent-encoded
+    after a ``data:`` prefix. Raises `FrameFault` for anything else, and when there are no bytes.
     """
     text = token[1:-1]
     if b"\\" in text:
@@ -97,7 +100,7 @@ def _without_prefix(text: bytes) -> bytes:
 
 
 def _decode_loosely(text: bytes) -> bytes:
-    """Base64 that is not of the usual form. Raises `FrameFault`."""
+    """Decode base64 in an unusual form. Raises `FrameFault`."""
     text = text.translate(_URL_SAFE, _WHITE_SPACE)
     if b"=" not in text:
         text += b"=" * (-len(text) % 4)
@@ -109,12 +112,12 @@ def _decode_loosely(text: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def json_head(stream_id: str) -> bytes:
-    """How each frame of a stream begins as a JSON message, up to its frame id."""
+    """Return the beginning of each frame of a stream as a JSON message, up to its frame id."""
     return b'{"type":"video-frame","streamId":"%b","frameId":' % stream_id.encode("ascii")
 
 
 def payload_at(message: bytes, begin: int) -> int:
-    """Where the base64 begins in a text that begins at `begin`: after its ``data:`` prefix, if it has one."""
+    """Return the index of the base64 in a text that begins at `begin`: after its ``data:`` prefix, if it has one."""
     if message[begin] | 0x20 != 0x64:  # "d" or "D"; such base64 is rare but may be
         return begin
     prefix = _PLAIN_DATA_URL.match(message, begin, begin + _PREFIX_BYTES)
@@ -122,12 +125,19 @@ def payload_at(message: bytes, begin: int) -> int:
 
 
 class Frame:
-    """One frame of one stream. `picture` and `text` are made when first asked for, and kept.
+    """One frame of one stream. Created by the gateway for each message of a publisher, and by `from_bus` elsewhere.
 
-    It is made of what the camera sent: `text`, of which `span` is the JSON string token of `data`, or `picture`. What
-    its first bytes show decides whether it is a picture, whatever the camera said of it.
-    `timestamp` is the camera's, in ms since the epoch; `term` the claim under which it was sent.
-    `json_wire` and `binary_wire` are for the gateway: finished WebSocket messages, shared by all viewers.
+    It holds what the publisher sent: a JSON message or a picture. The other form is made on first use and kept. The
+    first bytes of the payload decide whether it is a picture, whatever codec the publisher stated.
+
+    Attributes:
+        stream_id: the stream.
+        frame_id: number of the frame within the stream.
+        timestamp: time of the publisher, in ms since the epoch.
+        term: term of the claim under which it was published.
+        more: fields of the JSON message that are passed on, as JSON members with a comma before each.
+        json_wire: the finished WebSocket message for JSON viewers, shared by all; None: not made yet.
+        binary_wire: the same for binary viewers.
     """
 
     __slots__ = (
@@ -149,9 +159,20 @@ class Frame:
         is_base64: bool = False,
         more: bytes = b"",
     ) -> None:
-        """`codec`: what the camera said of its `picture`. `is_base64`: `text` is known to be base64 in its usual form,
-        with or without a ``data:`` prefix, so that its first characters are enough to tell the codec. `more`: fields of
-        the camera's JSON message that are passed on, as JSON members with a comma before each.
+        """Create a frame from exactly one of `text` and `picture`.
+
+        Args:
+            stream_id: the stream.
+            frame_id: number of the frame.
+            timestamp: time of the publisher, in ms since the epoch.
+            term: term of the claim.
+            text: bytes that hold the JSON string token of ``data``.
+            span: begin and end of the token in `text`; None: all of it.
+            picture: the payload of a binary frame.
+            codec: the codec that the publisher stated for `picture`; None: none.
+            is_base64: `text` is known to be base64 in its usual form, with or without a ``data:`` prefix, so that its
+                first characters identify the codec.
+            more: other fields of the JSON message.
         """
         if (text is None) is (picture is None):
             raise ValueError("a frame is made of either text or picture")
@@ -169,7 +190,7 @@ class Frame:
         self._picture = picture
         self._picture_at = 0
         self._claimed = codec
-        #: What the first bytes show; None: not looked at yet.
+        #: The codec that the first bytes identify; None: not determined yet.
         self._codec: Codec | None = None
         self._fault: str | None = None
 
@@ -186,7 +207,7 @@ class Frame:
         codec: int,
         more: bytes = b"",
     ) -> Frame:
-        """The frame in a finished message: the base64 between its quotes (`codec` -1), or the picture at its end."""
+        """Create a frame from a WebSocket message with base64 (`codec` -1) or a picture in ``message[begin:end]``."""
         frame = cls.__new__(cls)
         frame.stream_id = stream_id
         frame.frame_id = frame_id
@@ -206,20 +227,20 @@ class Frame:
         frame._claimed = BY_NUMBER[codec]
         frame._sent_as_text = frame._is_base64 = False
         frame._begin = frame._end = 0
-        if codec and frame.codec.number != codec:  # the header says what is not so
+        if codec and frame.codec.number != codec:  # the header states another codec than the payload has
             frame._picture, frame.binary_wire = message[begin:], None
         return frame
 
     @property
     def codec(self) -> Codec:
-        """What the first bytes show; `Codec.OPAQUE` for what is no picture, or cannot be decoded."""
+        """The codec that the first bytes identify; `Codec.OPAQUE` for what is no picture or cannot be decoded."""
         if self._codec is None:
-            self._codec = self._look()
+            self._codec = self._sniff()
         return self._codec
 
     @property
     def is_picture(self) -> bool:
-        """Whether it may be shown as a picture and be looked at: by HTTP, by the ML service."""
+        """Whether the payload is a picture of a known codec, for HTTP and for the ML service."""
         return (self._codec or self.codec) is not Codec.OPAQUE
 
     @property
@@ -236,24 +257,24 @@ class Frame:
 
     @property
     def declared_opaque(self) -> bool:
-        """Whether the camera said that its bytes are for viewers that understand them, whatever they are."""
+        """Whether the publisher stated codec 0: bytes for viewers that understand them, passed on as they are."""
         return self._claimed is Codec.OPAQUE
 
     @property
     def has_binary(self) -> bool:
-        """Whether it can be had as a binary message: what is no picture only where the camera sent it as opaque."""
+        """Whether it can be sent as a binary message: a picture, or what the publisher declared as opaque."""
         return self._claimed is Codec.OPAQUE or self.is_picture
 
     @property
     def picture(self) -> bytes:
-        """The encoded picture. Raises `FrameFault` when what the camera sent is none."""
+        """The encoded picture. Raises `FrameFault` when the payload is none."""
         if self.codec is Codec.OPAQUE:
             raise FrameFault(self.fault)
         return self._payload()
 
     @property
     def fault(self) -> str:
-        """Why this is no picture: what came and what was expected. Empty when it is one."""
+        """Why the payload is no picture: what came and what was expected. Empty when it is one."""
         if self.codec is not Codec.OPAQUE:
             return ""
         if self._fault is None:
@@ -266,7 +287,7 @@ class Frame:
 
     @property
     def base64(self) -> bytes | memoryview:
-        """The picture in base64, nothing around it: the camera's own text where it is just that, and not kept.
+        """The picture in base64: the publisher's own text if it is exactly that. Not kept.
 
         Raises `FrameFault` as `picture` does.
         """
@@ -281,14 +302,15 @@ class Frame:
 
     @property
     def text(self) -> memoryview:
-        """The JSON string token of `data`, quotes included: unchanged when the camera sent JSON."""
+        """The JSON string token of `data`, quotes included: unchanged when the publisher sent JSON."""
         holder, begin, end = self.held_text()
         return memoryview(holder)[begin:end]
 
     def json_message(self, make: MakeMessage) -> bytes:
-        """The frame as a finished message, by ``make(head, frame_id, timestamp, text, begin, end, more)``; kept.
+        """Return the finished JSON message, and keep it.
 
-        `text` is then held as a part of it, and not a second time.
+        `make(head, frame_id, timestamp, text, begin, end, more)` builds it from ``text[begin:end]``. The frame then
+        holds its text as a part of the message, not a second time.
         """
         holder, begin, end = self._holder, self._begin, self._end
         if holder is None:
@@ -301,7 +323,7 @@ class Frame:
         return wire
 
     def held_text(self) -> tuple[bytes, int, int]:
-        """`text` as a part of longer bytes: from where to where."""
+        """Return bytes that hold `text`, with begin and end."""
         if self._holder is None:
             text = b'"' + pybase64.b64encode(self._sent_picture()) + b'"'
             self._holder, self._end = text, len(text)
@@ -309,7 +331,7 @@ class Frame:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that this frame holds in memory, finished messages included."""
+        """Bytes that this frame holds in memory, with finished messages."""
         text, picture, binary = self._holder, self._picture, self.binary_wire  # the JSON message is the text's holder
         size = len(self.more) + (0 if text is None else len(text))
         if picture is not None:
@@ -317,7 +339,7 @@ class Frame:
         return size if binary is None else size + len(binary)
 
     def compact(self) -> None:
-        """Let go of every form but the one that the camera sent; the others are made again when they are asked for."""
+        """Drop every form but the one that the publisher sent. The others are made again on use."""
         if self._sent_as_text:
             self._picture = self.binary_wire = None
             return
@@ -327,16 +349,16 @@ class Frame:
             self.binary_wire = None
 
     def to_json(self) -> bytes:
-        """The frame as a JSON message of the edge protocol."""
+        """Return the frame as a JSON message of the edge protocol."""
         head = b'%b%d,"timestamp":%d%b,"data":' % (
             json_head(self.stream_id), self.frame_id, self.timestamp, self.more,
         )  # fmt: skip
         return b"".join((head, self.text, b"}"))
 
     def binary_parts(self) -> tuple[bytes, bytes]:
-        """The frame as a binary message of the edge protocol, in two parts.
+        """Return the frame as a binary message of the edge protocol, in two parts: header and payload.
 
-        Raises `FrameFault` as `picture` does, but for what the camera itself sent as opaque: that goes on as it is.
+        Raises `FrameFault` as `picture` does, unless the publisher declared the payload as opaque.
         """
         if self.declared_opaque:
             payload, number = self._payload(), Codec.OPAQUE.number
@@ -349,17 +371,18 @@ class Frame:
         return head + name, payload
 
     def to_binary(self) -> bytes:
-        """The frame as a binary message of the edge protocol. Raises `FrameFault` as `binary_parts` does."""
+        """Return the frame as a binary message of the edge protocol. Raises `FrameFault` as `binary_parts` does."""
         return b"".join(self.binary_parts())
 
     def to_bus(self, to: bytes = EVERYBODY) -> bytes:
-        """The frame as it crosses the bus, in one."""
+        """Return the frame as it crosses the bus."""
         return b"".join(self.bus_parts(to))
 
     def bus_parts(self, to: bytes = EVERYBODY) -> tuple[bytes, bytes | memoryview]:
-        """The frame as it crosses the bus: in the form that the camera sent, so that nothing is converted twice.
+        """Return the frame as it crosses the bus, in two parts: header and payload as the publisher sent it.
 
-        Of a text the codec is told that was seen in it, of a picture the one that the camera said.
+        The header of a text states the codec of the picture in it, that of a picture the codec that the publisher
+        stated.
         """
         payload: bytes | memoryview
         if self._sent_as_text:
@@ -372,7 +395,8 @@ class Frame:
             self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more
         ).parts()
 
-    def _look(self) -> Codec:
+    def _sniff(self) -> Codec:
+        """Return the codec that the first bytes of the payload identify."""
         if self._picture is not None:
             return sniff(self._picture)
         if not self._sent_as_text:
@@ -387,13 +411,13 @@ class Frame:
             return Codec.OPAQUE
 
     def _payload(self) -> bytes:
-        """What the camera sent, picture or not, decoded. Raises `FrameFault` for a text that cannot be."""
+        """Return the decoded payload, picture or not. Raises `FrameFault` for a text that cannot be decoded."""
         if self._picture is None:
             self._picture = decode_text(bytes(self.text)) if self._sent_as_text else bytes(self._sent_picture())
         return self._picture
 
     def _sent_picture(self) -> bytes | memoryview:
-        """The picture that the camera sent as it is: held by itself, or as the end of its message."""
+        """Return the payload of a binary frame: held by itself, or as the end of its message."""
         if self._picture is not None:
             return self._picture
         assert self.binary_wire is not None
@@ -401,7 +425,7 @@ class Frame:
 
     @classmethod
     def from_bus(cls, frame: BusFrame) -> Frame:
-        """The frame that another process pushed."""
+        """Return the frame that another process sent."""
         name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
         if frame.form != FORM_PICTURE:
             made = cls(name, number, at, term=term, text=bytes(frame.payload), more=frame.more)  # no copy
@@ -423,9 +447,14 @@ def kind_on_bus(parts: Sequence[bytes | memoryview]) -> FrameKind:
 
 @dataclass(frozen=True, slots=True)
 class BinaryFrame:
-    """A binary message as it came: `stream_id` None means the camera's own, `timestamp` None the server's time.
+    """A binary message of the edge protocol, as `parse_binary` read it.
 
-    `codec` is what its header says.
+    Attributes:
+        stream_id: the stream; None: that of the publisher.
+        frame_id: number of the frame; ignored from publishers.
+        timestamp: time in ms since the epoch; None: the time of the server.
+        codec: the codec that the header states.
+        picture: the payload.
     """
 
     stream_id: str | None
@@ -436,7 +465,7 @@ class BinaryFrame:
 
 
 def parse_binary(data: bytes) -> BinaryFrame:
-    """A binary message of the edge protocol. Raises `FrameFault`."""
+    """Parse a binary message of the edge protocol. Raises `FrameFault`."""
     if len(data) < _BINARY.size:
         raise FrameFault(f"binary message of {len(data)} bytes, expected a header of {_BINARY.size} bytes")
     magic, version, kind, flags, frame_id, timestamp, codec, length = _BINARY.unpack_from(data)

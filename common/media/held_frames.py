@@ -1,23 +1,32 @@
-"""Frames that are held for later: bounded in bytes, for each stream and in all, and in age. Pure; `now` in seconds."""
+"""Keeps frames for later use, bounded in bytes for each stream and in total, and in age. Pure; times in seconds."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
-#: One stream may hold this part of the bytes, and always one frame.
+#: Share of the bytes that one stream may use; one frame always fits.
 STREAM_SHARE: Final = 0.25
-#: What a frame costs beside its bytes, about.
+#: Estimated memory of a frame beside its bytes.
 FRAME_COST_BYTES: Final = 400
 
-#: A frame's term and id: an id alone can come again, when a stream ended and begins anew.
+#: A frame's term and id: ids repeat when a stream ends and begins again.
 Number = tuple[int, int]
 
 V = TypeVar("V")
 
 
 class HeldFrames(Generic[V]):
-    """Frames by stream and number, oldest first; not over `max_bytes`, but always room for one. 0: nothing is held."""
+    """Frames by stream and number. The router keeps pictures of alerts in it, the bridge the frames that it sent.
+
+    Args:
+        max_bytes: most bytes in total; the oldest frame is dropped first, one always fits. 0: nothing is kept.
+        max_age_s: age after which a frame is dropped, in seconds; None: never.
+        stream_bytes: most bytes of one stream; None: `STREAM_SHARE` of `max_bytes`.
+
+    Attributes:
+        bytes: bytes of all frames, with `FRAME_COST_BYTES` for each.
+    """
 
     def __init__(self, max_bytes: int, *, max_age_s: float | None = None, stream_bytes: int | None = None) -> None:
         self._max_bytes = max_bytes
@@ -32,7 +41,7 @@ class HeldFrames(Generic[V]):
         return len(self._frames)
 
     def put(self, stream: str, number: Number, frame: V, size_bytes: int, now: float) -> bool:
-        """Hold a frame; False when it is held already, or nothing is held at all."""
+        """Keep a frame. Returns False when it is kept already, or nothing is kept at all."""
         self.prune(now)
         if not self._max_bytes or (stream, number) in self._frames:
             return False
@@ -49,19 +58,19 @@ class HeldFrames(Generic[V]):
         return True
 
     def find(self, stream: str, number: Number) -> V | None:
-        """The frame of this number, if it is held."""
+        """Return the frame with this number, None when it is not kept."""
         found = self._frames.get((stream, number))
         return None if found is None else found[1]
 
     def newest(self, stream: str, frame_id: int) -> Number | None:
-        """The number of the newest frame of this id."""
+        """Return the number of the newest frame with this id, None when there is none."""
         for number in reversed(self._numbers.get(stream, ())):
             if number[1] == frame_id:
                 return number
         return None
 
     def prune(self, now: float) -> None:
-        """Let go of what is too old."""
+        """Drop frames over the age limit."""
         while self._max_age_s is not None and self._frames:
             (stream, number), (came, _, _) = next(iter(self._frames.items()))
             if now - came <= self._max_age_s:

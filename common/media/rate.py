@@ -1,4 +1,4 @@
-"""Small clocks without a clock: sampling to a rate, measuring a rate, limiting a rate. Pure; `now` in seconds."""
+"""Reduces frames to a rate, measures a rate, limits a rate. Pure; `now` in seconds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections import deque
 
 
 class Sampler:
-    """Lets through at most `max_fps` of a stream of frames, evenly; None lets all through.
+    """Selects frames of a stream, evenly, so that at most `max_fps` per second remain. One for each receiver.
 
-    A frame that comes up to a quarter of an interval early is let through, so that a source with jitter at the very
-    rate is not halved; over any time the count stays within `max_fps` times the time, plus two.
+    A frame up to a quarter of an interval early is selected too: otherwise a source with exactly this rate and some
+    jitter would be halved. Over any period at most `max_fps` times its length plus two frames are selected.
+
+    Args:
+        max_fps: frames per second; None: all frames are selected.
     """
 
     __slots__ = ("_due", "_interval")
@@ -19,30 +22,34 @@ class Sampler:
         self._due = float("-inf")
 
     def set_rate(self, max_fps: float | None) -> None:
-        """Change the rate; what was already let through still counts."""
+        """Change the rate. Frames that were selected before still count."""
         interval = 1.0 / max_fps if max_fps else 0.0
         self._due += interval - self._interval
         self._interval = interval
 
     def take(self, now: float) -> bool:
-        """Whether the frame that is here now goes on; if so it is counted."""
+        """Return whether a frame at time `now` is selected; if so it is counted."""
         interval = self._interval
         if not interval:
             return True
         if now < self._due - interval / 4:
             return False
         due = self._due + interval
-        # What a late frame leaves for its followers to make up is bounded, or three could come in less than one turn.
+        # A late frame shortens the wait for the next ones only so much: else three could be selected in one interval.
         self._due = max(due, now + interval / 4) if due > now else now + interval
         return True
 
     def due_at(self) -> float:
-        """When the next frame may go on."""
+        """Return the time from which the next frame is selected, in seconds."""
         return self._due - self._interval / 4
 
 
 class RateMeter:
-    """Events per second of late: over the last `MARKS` events, and over no more than `window_s` seconds."""
+    """Measures events per second over the last `MARKS` events, and over at most `window_s` seconds.
+
+    Attributes:
+        total: number of all events.
+    """
 
     __slots__ = ("_marks", "_window_s", "total")
     MARKS = 128
@@ -58,7 +65,7 @@ class RateMeter:
         self._marks.append(now)
 
     def rate(self, now: float) -> float:
-        """Events per second; falls as the next event is overdue, 0 with fewer than two events in the window."""
+        """Return events per second: lower when the next event is overdue, 0 with fewer than two in the window."""
         marks = self._marks
         while marks and now - marks[0] > self._window_s:
             marks.popleft()
@@ -70,7 +77,13 @@ class RateMeter:
 
 
 class TokenBucket:
-    """Allows `rate` per second on the long run and `burst` at once."""
+    """Limits a rate: on average `rate` units per second, and at most `burst` at once.
+
+    Args:
+        rate: units per second.
+        burst: most units at once.
+        now: the current time, in seconds.
+    """
 
     __slots__ = ("_at", "_burst", "_level", "_rate")
 
@@ -81,7 +94,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, amount: float = 1.0) -> bool:
-        """Whether `amount` is allowed now; if so it is taken."""
+        """Take `amount` units. Returns False, and takes none, when there are not enough."""
         if now > self._at:
             self._level = min(self._burst, self._level + (now - self._at) * self._rate)
             self._at = now
