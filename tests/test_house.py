@@ -440,3 +440,12 @@ def test_a_metric_is_counted_by_its_declaration(path: Path) -> None:
         and isinstance(node.slice, ast.Constant)
     ]
     assert quoted == []
+
+
+def test_every_call_on_the_way_of_a_frame_and_of_an_alert_is_there() -> None:
+    """docs/architecture.md lists them; tests/e2e/test_ways.py compares their order with a real run."""
+    from tests.kit.calls import resolve, ways
+
+    assert len(ways()) == 2
+    for names in ways().values():
+        assert all(callable(resolve(name)) for process in names for name in process)
