@@ -244,13 +244,6 @@ def test_no_import_circle() -> None:
     assert circles(imported_modules()) == []
 
 
-#: Names that two public classes still have; each is to go.
-SHARED_NAMES = {
-    "Bridge", "Budget", "Connection", "Delivery", "Endpoint", "Member", "Outage", "Place",
-    "Process", "Refusal", "Router", "Said", "SendFrame", "Server", "Target", "Watch",
-}  # fmt: skip
-
-
 def classes_of(path: Path) -> list[ast.ClassDef]:
     return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
 
@@ -258,7 +251,12 @@ def classes_of(path: Path) -> list[ast.ClassDef]:
 def test_no_two_public_classes_have_one_name() -> None:
     """One word stands for one thing: docs/architecture.md, glossary."""
     count = Counter(node.name for path in MODULES for node in classes_of(path) if not node.name.startswith("_"))
-    assert {name for name, times in count.items() if times > 1} - SHARED_NAMES == set()
+    assert {name for name, times in count.items() if times > 1} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_every_class_says_what_it_is(path: Path) -> None:
+    assert [node.name for node in classes_of(path) if not ast.get_docstring(node)] == []
 
 
 def test_the_search_for_circles_finds_one() -> None:

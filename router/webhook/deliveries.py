@@ -31,7 +31,7 @@ MAX_LISTED: Final = 20
 
 
 @dataclass(slots=True, eq=False)
-class Delivery:
+class WebhookDelivery:
     """One alert for the webhook; created by `WebhookSender.offer`, owned by `Deliveries`.
 
     `offered_at` is in seconds of the caller's clock. `over` is set while the delivery does not wait: it is in
@@ -82,10 +82,12 @@ class Deliveries:
         self._give_up_s = give_up_s
         self._chance = chance
         self._at_once = at_once
-        self._waiting: BoundedQueue[int, Delivery] = BoundedQueue(max_entries=max_waiting, max_bytes=max_bytes)  # by id
-        self._ready: deque[Delivery] = deque()
-        self._later: list[tuple[float, int, Delivery]] = []
-        self._under_way: set[Delivery] = set()
+        self._waiting: BoundedQueue[int, WebhookDelivery] = BoundedQueue(
+            max_entries=max_waiting, max_bytes=max_bytes
+        )  # by id
+        self._ready: deque[WebhookDelivery] = deque()
+        self._later: list[tuple[float, int, WebhookDelivery]] = []
+        self._under_way: set[WebhookDelivery] = set()
         self._numbers = 0
         self._paused_until = float("-inf")
         self._failing = False
@@ -116,7 +118,7 @@ class Deliveries:
         """Whether nothing waits and nothing is in flight."""
         return not self._waiting and not self._under_way
 
-    def offer(self, delivery: Delivery, now_ms: int) -> None:
+    def offer(self, delivery: WebhookDelivery, now_ms: int) -> None:
         """Queue an alert; past a bound the oldest waiting one is given up. `now_ms` since the epoch."""
         if self.disabled:
             self._bury(delivery, "the webhook is disabled", now_ms)
@@ -128,13 +130,13 @@ class Deliveries:
             self._bury(oldest, "too many waited", now_ms)
             self._forget_over()
 
-    def due(self, now: float, now_ms: int) -> list[Delivery]:
+    def due(self, now: float, now_ms: int) -> list[WebhookDelivery]:
         """Start and return the deliveries to attempt now; each ends with `accepted`, `failed` or `gone`."""
         while self._later and self._later[0][0] <= now:
             delivery = heapq.heappop(self._later)[2]
             if not delivery.over:
                 self._ready.append(delivery)
-        started: list[Delivery] = []
+        started: list[WebhookDelivery] = []
         while self._ready and now >= self._paused_until and len(self._under_way) < self._limit:
             delivery = self._ready.popleft()
             if delivery.over:
@@ -158,14 +160,14 @@ class Deliveries:
             times.append(self._paused_until)
         return max(min(times), self._paused_until) if times else None
 
-    def accepted(self, delivery: Delivery) -> None:
+    def accepted(self, delivery: WebhookDelivery) -> None:
         """End an attempt: the receiver has the alert."""
         self._under_way.discard(delivery)
         self._failing = False
         self.sent += 1
 
     def failed(
-        self, delivery: Delivery, reason: str, now: float, now_ms: int, *, retry_after_s: float | None = None
+        self, delivery: WebhookDelivery, reason: str, now: float, now_ms: int, *, retry_after_s: float | None = None
     ) -> None:
         """End an attempt that failed: schedule the next one, or give the delivery up.
 
@@ -196,7 +198,7 @@ class Deliveries:
         self._numbers += 1
         heapq.heappush(self._later, (now + pause, self._numbers, delivery))
 
-    def gone(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+    def gone(self, delivery: WebhookDelivery, reason: str, now_ms: int) -> None:
         """End an attempt to which the receiver responded with 410: disable the webhook, give up all that waits."""
         self._under_way.discard(delivery)
         self.disabled = True
@@ -220,15 +222,15 @@ class Deliveries:
             self._later = [each for each in self._later if not each[2].over]
             heapq.heapify(self._later)
 
-    def _wait(self, delivery: Delivery) -> None:
+    def _wait(self, delivery: WebhookDelivery) -> None:
         delivery.over = False
         self._waiting.add(id(delivery), delivery, len(delivery.body))
 
-    def _leave(self, delivery: Delivery) -> None:
+    def _leave(self, delivery: WebhookDelivery) -> None:
         self._waiting.pop(id(delivery))
         delivery.over = True
 
-    def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+    def _bury(self, delivery: WebhookDelivery, reason: str, now_ms: int) -> None:
         self.dead += 1
         delivery.body = b""
         self.listed.append(DeadDelivery(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))

@@ -1,6 +1,6 @@
 """Sends every accepted alert to the webhook, signed as Standard Webhooks specifies.
 
-`Deliveries` decides when to attempt what; this module sends. Delivery is at least once, with the same `webhook-id` on
+`Deliveries` decides when to attempt what; this module sends. WebhookDelivery is at least once, with the same `webhook-id` on
 each attempt, in no promised order. Redirects are not followed. Unless the settings allow it, only public addresses are
 connected to; the check is on the address of the connection itself, so it holds whatever the name resolves to.
 """
@@ -35,7 +35,7 @@ from watchout.common.toolbox.http_client import (
     read_body,
 )
 from watchout.common.toolbox.retry import read_retry_after
-from watchout.router.webhook.deliveries import AT_ONCE, LONGEST_RETRY_AFTER_S, Deliveries, Delivery
+from watchout.router.webhook.deliveries import AT_ONCE, LONGEST_RETRY_AFTER_S, Deliveries, WebhookDelivery
 from watchout.router.webhook.egress import is_public
 
 #: Bytes of a response that are read, so that its connection can be reused; past it the connection is closed.
@@ -85,7 +85,7 @@ class WebhookSender:
     def offer(self, alert: Alert) -> None:
         """Queue an alert and return at once."""
         body = alert.to_json()
-        delivery = Delivery(webhook_id_of(alert.id), alert.id, alert.stream_id, body, time.monotonic())
+        delivery = WebhookDelivery(webhook_id_of(alert.id), alert.id, alert.stream_id, body, time.monotonic())
         self._deliveries.offer(delivery, clock.now_ms())
         self._turn()
 
@@ -146,7 +146,7 @@ class WebhookSender:
         self._metrics.set(metric_names.ALERT_WEBHOOK_WAITING, self._deliveries.waiting)
         self._metrics.set(metric_names.ALERT_WEBHOOK_DISABLED, self._deliveries.disabled)
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: WebhookDelivery) -> None:
         """Make one attempt, and report its end to `Deliveries`."""
         status, retry_after, reason = 0, None, ""
         try:
@@ -173,7 +173,7 @@ class WebhookSender:
             self._warn(delivery, reason, given_up=self._deliveries.dead > dead)
         self._turn()
 
-    async def _post(self, delivery: Delivery) -> tuple[int, str | None]:
+    async def _post(self, delivery: WebhookDelivery) -> tuple[int, str | None]:
         """Send a delivery. Return the status and the value of `Retry-After`; raises `HTTP_ERRORS`."""
         assert self._client is not None, "open comes first"
         secrets = self._settings.alert_webhook_secrets
@@ -183,7 +183,7 @@ class WebhookSender:
                 await read_body(response, MAX_ANSWER_BYTES)
             return response.status, response.headers.get("Retry-After")
 
-    def _warn(self, delivery: Delivery, reason: str, *, given_up: bool) -> None:
+    def _warn(self, delivery: WebhookDelivery, reason: str, *, given_up: bool) -> None:
         """Log a failed attempt, within the allowance."""
         if not self._log_allowance.take(time.monotonic()):
             self._unlogged += 1

@@ -12,12 +12,12 @@ from watchout.router.webhook.deliveries import (
     MAX_LISTED,
     SPARE,
     Deliveries,
-    Delivery,
+    WebhookDelivery,
 )
 
 
-def new(number: int = 0, now: float = 0.0, size: int = 10) -> Delivery:
-    return Delivery(f"a{number}", f"a{number}", "cam-1", bytes(size), now)
+def new(number: int = 0, now: float = 0.0, size: int = 10) -> WebhookDelivery:
+    return WebhookDelivery(f"a{number}", f"a{number}", "cam-1", bytes(size), now)
 
 
 def make(give_up_s: float = 3600.0, chance: float = 1.0, **bounds: int) -> Deliveries:
@@ -145,7 +145,7 @@ def test_the_list_of_the_dead_is_short_and_has_the_newest() -> None:
 def test_every_alert_is_sent_or_dead_or_waits_whatever_happens(steps: list[str], chance: float) -> None:
     found = make(give_up_s=200, chance=chance, max_waiting=10, max_bytes=150)
     now, offered = 0.0, 0
-    under_way: list[Delivery] = []
+    under_way: list[WebhookDelivery] = []
     for step in steps:
         if step == "offer":
             found.offer(new(offered, now), 0)
