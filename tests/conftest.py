@@ -18,14 +18,15 @@ pytest_plugins = [
 #: Fixtures that start processes: every test that uses one is marked ``e2e`` and is not part of ``make test-fast``.
 PROCESS_FIXTURES = {
     "watchout", "plain_watchout", "browser_process", "start_postgres", "start_better_auth", "start_broker",
-    "start",  # the operator's tool as a process: tests.kit.ctl_command
 }  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     apply_profile(items, config.getoption("--hypothesis-profile") or "fast")
     for item in items:
-        if PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):
+        names = set(getattr(item, "fixturenames", ()))
+        starts_tool = item.path.parent.name == "ctl" and "start" in names  # tests.kit.ctl_command
+        if starts_tool or PROCESS_FIXTURES & names:
             item.add_marker(pytest.mark.e2e)
 
 

@@ -19,7 +19,7 @@ settings.register_profile("thorough", deadline=None, print_blob=True)
 settings.load_profile("fast")
 
 #: Most examples of one test in the fast profile.
-FAST_LIMIT: Final = 500
+FAST_LIMIT: Final = 200
 #: Examples in the thorough profile for each one that the test asks for.
 THOROUGH_FACTOR: Final = 10
 

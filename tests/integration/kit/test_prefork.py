@@ -1,0 +1,65 @@
+"""A forked process is like one that was started by its script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.kit.prefork import Prefork, can_fork
+from tests.kit.processes import BIN, REPOSITORY, poll, running
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("prefork", [True, False])
+def test_it_has_its_own_session_directory_environment_and_end(prefork: bool) -> None:
+    with running(start=False, prefork=prefork) as started:
+        router = started.start("router")
+        router.wait_for_output("router ready")
+        process = psutil.Process(router.pid)
+        assert os.getsid(router.pid) == router.pid
+        assert process.cwd() == str(started.directory)
+        assert (started.home / "router.lock").exists() or any(started.home.iterdir())
+        router.pause()
+        router.resume()
+        assert router.terminate() == 0
+        assert not process.is_running()
+
+
+@pytest.mark.parametrize("prefork", [True, False])
+def test_its_exit_code_and_what_it_printed_are_known(prefork: bool) -> None:
+    with running(start=False, prefork=prefork) as started:
+        gateway = started.start("gateway", {"WATCHOUT_PORT": "none"})
+        assert gateway.wait() == 2
+        assert "WATCHOUT_PORT" in gateway.output
+        router = started.start("router")
+        router.wait_for_output("router ready")
+        router.kill()
+        assert router.wait() == -signal.SIGKILL
+
+
+def test_a_wait_that_is_too_long_raises() -> None:
+    with running(start=False) as started, pytest.raises(subprocess.TimeoutExpired):
+        started.start("router").wait(0.05)
+
+
+def test_what_was_forked_ends_with_its_parent(tmp_path: Path) -> None:
+    prefork = Prefork(REPOSITORY)
+    environ = {"WATCHOUT_HOME": str(tmp_path / "h")}
+    forked = prefork.start("router", [str(BIN / "watchout-router")], environ, tmp_path / "log", tmp_path)
+    process = psutil.Process(forked.pid)
+    poll(lambda: "router ready" in (tmp_path / "log").read_text(), 30.0, "no router")
+    prefork.close()
+    poll(lambda: not process.is_running(), 5.0, "the router lives on")
+
+
+def test_what_an_interpreter_reads_at_its_start_wants_a_new_one() -> None:
+    assert can_fork("gateway", {"WATCHOUT_PORT": "3000", "MAX_CONNECTIONS": "7"})
+    assert not can_fork("gateway", {"PYTHONPATH": "/elsewhere"})
+    assert not can_fork("gateway", {"LD_PRELOAD": "x.so"})
+    assert not can_fork("watchout-ctl", {})
