@@ -18,7 +18,7 @@ COOLDOWN_S = 5.0  # between two alerts of a stream
 
 
 class Detector:
-    """Finds motion against a still background in one stream; a second frame must confirm the first."""
+    """Finds motion against a still background in one stream. A second frame must confirm the first one."""
 
     def __init__(self) -> None:
         self.seen_at = 0.0
@@ -27,7 +27,7 @@ class Detector:
         self._shape: tuple[int, ...] = ()
 
     def look(self, picture: np.ndarray, now: float) -> dict[str, Any] | None:
-        """An alert, or None. `now` in seconds, of the camera: what is looked at later is judged the same."""
+        """Return an alert, or None. `now` is the time of the frame in seconds, also for recorded footage."""
         self.seen_at = now
         height = max(1, round(picture.shape[0] * WIDTH / picture.shape[1]))
         small = cv2.resize(picture, (WIDTH, min(height, 4 * WIDTH)), interpolation=cv2.INTER_AREA)
@@ -71,7 +71,7 @@ class Detector:
 
 
 def same_light(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """The picture as it would be in the light of the background: one gain and offset a colour, fitted to most of it."""
+    """Return the picture with the light of the background: a gain and offset for each colour, fitted to most pixels."""
     colours = []
     for now, before in zip(cv2.split(picture), cv2.split(background), strict=True):
         x, y = (channel[::4, ::4].astype(np.float32).ravel() for channel in (before, now))

@@ -1,4 +1,4 @@
-"""The same ML service for batches over HTTP: what a model on a GPU wants, several frames in one call.
+"""The same ML service for batches over HTTP: several frames in one call, for a model on a GPU.
 
 Run it, and mlbridge with it:
 

@@ -1,4 +1,4 @@
-"""The same ML service over one lasting WebSocket, answering each frame.
+"""The same ML service over one kept WebSocket, with a result for each frame.
 
 Run it, and mlbridge with it:
 

@@ -1,4 +1,4 @@
-"""An ML service for watchout: tells when somebody walks through the picture. Start from it.
+"""An ML service for watchout that reports when somebody walks through the picture. Start from it.
 
 mlbridge posts each frame to ``POST /analyze`` as ``{"streamId","frame":"<base64>","timestamp","frameId"}``; the answer
 may hold ``{"alert":{…}}``. ``GET /ws`` is the same over one WebSocket, and a message comes back only for an alert.
@@ -29,10 +29,10 @@ MAX_MESSAGE_BYTES = 32 << 20
 
 
 class Service(Watcher):
-    """What a message in JSON holds, looked at."""
+    """Analyses frames as JSON objects. One instance serves all streams."""
 
     async def answer(self, raw: str | bytes) -> dict[str, Any]:
-        """The answer to one frame. Raises `ValueError` with a sentence for whoever sent it."""
+        """Return the result of one frame. Raises `ValueError` with the text of the response."""
         return await self.in_thread(self._look, raw, time.monotonic())
 
     def _look(self, raw: str | bytes, now: float) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Service(Watcher):
 
 
 def read_frame(raw: str | bytes) -> tuple[str, np.ndarray, dict[str, Any]]:
-    """The stream, the decoded picture and the rest of the message. Raises `ValueError`."""
+    """Return the stream, the decoded picture and the rest of the message. Raises `ValueError`."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):

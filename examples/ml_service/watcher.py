@@ -1,4 +1,4 @@
-"""What all examples of an ML service share: a detector per stream, in one thread, and frames read from messages."""
+"""Shared by all examples of an ML service: a detector for each stream in one thread, and decoding of frames."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ T = TypeVar("T")
 
 
 class Watcher:
-    """Detectors by stream. One thread looks at pictures: the event loop stays free, and detectors need no lock."""
+    """The detectors of all streams. They run in one thread: the event loop stays free, and they need no lock."""
 
     def __init__(self) -> None:
         self.detectors: dict[str, Detector] = {}  # the one not seen for longest is first
         self._thread = ThreadPoolExecutor(1, "detector")
 
     async def watch(self, stream: str, encoded: bytes, about: dict[str, Any]) -> dict[str, Any] | None:
-        """The alert for one encoded picture, or None. `about`: its `timestamp` and `frameId`. Raises `ValueError`."""
+        """Return the alert for an encoded picture, or None. `about`: `timestamp`, `frameId`. Raises `ValueError`."""
         return await self.in_thread(lambda: self.look(stream, decode(encoded), about, time.monotonic()))
 
     async def watch_object(self, body: object) -> dict[str, Any]:
-        """The answer to one frame as a decoded message: it names the frame. Raises `ValueError`."""
+        """Return the result of a decoded message with one frame; it names the frame. Raises `ValueError`."""
         stream, picture, about = await self.in_thread(read_object, body)
         alert = await self.in_thread(self.look, stream, picture, about, time.monotonic())
         return {"streamId": stream, **about, "alerts": [] if alert is None else [alert]}
 
     def look(self, stream: str, picture: np.ndarray, about: dict[str, Any], now: float) -> dict[str, Any] | None:
-        """The alert for one decoded picture, or None. `now` in seconds, for forgetting streams that ended."""
+        """Return the alert for one decoded picture, or None. `now` in seconds: detectors of old streams are dropped."""
         detector = self.detectors.pop(stream, None) or Detector()
         self.detectors[stream] = detector
         alert = detector.look(picture, about["timestamp"] / 1000 if "timestamp" in about else now)
@@ -58,7 +58,7 @@ class Watcher:
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """The decoded picture. Raises `ValueError`."""
+    """Return the decoded picture. Raises `ValueError`."""
     try:
         picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except (ValueError, cv2.error):
@@ -69,7 +69,7 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def read_object(body: object) -> tuple[str, np.ndarray, dict[str, Any]]:
-    """The stream, the decoded picture, its `timestamp` and `frameId`, of a decoded message. Raises `ValueError`.
+    """Return stream, decoded picture, `timestamp` and `frameId` of a decoded message. Raises `ValueError`.
 
     `frame` is base64 in JSON, and bytes in MessagePack.
     """
@@ -93,7 +93,7 @@ def read_object(body: object) -> tuple[str, np.ndarray, dict[str, Any]]:
 
 
 def fail_to_listen(port: int, exc: Exception) -> NoReturn:
-    """End with a sentence when the port cannot be had."""
+    """Exit with a message when the port is in use."""
     raise SystemExit(
         f"port {port} cannot be had ({getattr(exc, 'strerror', None) or exc}): another program listens there, see "
         f"`ss -ltnp sport = :{port}` or `lsof -i :{port}`; give another one with --port"
@@ -101,7 +101,7 @@ def fail_to_listen(port: int, exc: Exception) -> NoReturn:
 
 
 def run(serve: Coroutine[Any, Any, None]) -> None:
-    """Run a service until it is interrupted or told to end."""
+    """Run a service until SIGINT or SIGTERM."""
 
     async def until_told() -> None:
         told = asyncio.Event()
