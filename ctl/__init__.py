@@ -1,4 +1,4 @@
 """The operator's tool ``watchout-ctl``: one file a command.
 
-It speaks to the bus as a member, to the gateway as a client.
+It joins the bus as a member, and connects to the gateway as a client.
 """

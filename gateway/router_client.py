@@ -114,7 +114,7 @@ class RouterClient:
                 name=self._name,
                 pid=os.getpid(),
                 release=about.version(),
-                settings=about.told(self._settings),
+                settings=about.reported_settings(self._settings),
             ),
             open_transport=self._open_transport,
             request_timeout_s=self._settings.router_timeout_s,

@@ -66,7 +66,7 @@ class Bridge:
                 name=_name(settings),
                 pid=os.getpid(),
                 release=about.version(),
-                settings=about.told(settings),
+                settings=about.reported_settings(settings),
                 group=settings.ml_group,
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,

@@ -121,7 +121,7 @@ class QueryHandler:
             pid=os.getpid(),
             up_s=round(now - self.started_at, 3),
             version=about.version(),
-            settings=about.told(self.settings),
+            settings=about.reported_settings(self.settings),
         )
         return stats.with_limits(report, self.metrics.read())
 

@@ -39,7 +39,7 @@ def version() -> str:
         return "unknown"
 
 
-def told(settings: Settings) -> dict[str, str]:
+def reported_settings(settings: Settings) -> dict[str, str]:
     """Return the settings that differ from their defaults: text by name, secrets as `SET`."""
     defaults = load({})
     found = {}
@@ -50,7 +50,7 @@ def told(settings: Settings) -> dict[str, str]:
     return found
 
 
-def matters(kind: str, env: str) -> bool:
+def is_used_by(kind: str, env: str) -> bool:
     """Whether processes of this kind (``gateway``, ``router``, ``mlbridge``) use the setting."""
     if kind == "mlbridge":
         return env.startswith(_BRIDGE)
@@ -62,13 +62,13 @@ def differences(kind: str, theirs: Mapping[str, str], ours: Mapping[str, str], *
 
     Args:
         kind: kind of the first process; settings that it does not use are not compared.
-        theirs: its settings, as `told` returns them.
+        theirs: its settings, as `reported_settings` returns them.
         ours: settings of the second.
         far: whether the first runs on another machine.
     """
     found = []
     for env in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(env) == ours.get(env) or not matters(kind, env) or (far and env in _OF_A_MACHINE):
+        if theirs.get(env) == ours.get(env) or not is_used_by(kind, env) or (far and env in _OF_A_MACHINE):
             continue
         found.append(f"{env} is {_shown(theirs.get(env))} there and {_shown(ours.get(env))} here")
     return found

@@ -76,7 +76,7 @@ class Restarts:
         self._ever_ready = True
 
     def ended(self, now: float, code: int | None) -> StartAgain | Stop:
-        """Record an end that nobody asked for, and return the verdict.
+        """Record an unrequested end, and return the verdict.
 
         `code` is the exit code, negative for a signal, None if unknown.
         """

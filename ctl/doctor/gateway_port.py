@@ -25,7 +25,7 @@ from watchout.ctl.doctor.http_requests import TIMED_OUT, get_json
 from watchout.ctl.environment import edge_url
 from watchout.ctl.terminal import printable
 
-#: Remedies by a text in the reason why nobody can listen on a port; the first that fits.
+#: Remedies by a text in the reason why a gateway cannot listen on a port; the first that fits.
 _PORT_REMEDIES: Final = (
     ("ermission", "Ports below 1024 need CAP_NET_BIND_SERVICE; set WATCHOUT_PORT, or put a proxy on that port."),
     ("in use", "A program has it on an address of this machine (ss -ltnp): end it, or set WATCHOUT_PORT."),

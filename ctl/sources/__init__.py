@@ -1,1 +1,1 @@
-"""Where ``watchout-ctl publish`` and ``ml replay`` take pictures from."""
+"""Sources of ``watchout-ctl publish`` and ``ml replay``: files, cameras, and a drawn scene."""

@@ -77,7 +77,7 @@ async def check_processes(settings: Settings) -> list[Finding]:
         return [warning("processes", text, "Restart all of watchout.")]
     if found is None:
         return [judge_without_router(str(settings.home), locked)]
-    return list(judge_processes(found, about.told(settings), about.version()))
+    return list(judge_processes(found, about.reported_settings(settings), about.version()))
 
 
 CHECK: Final = Check("processes", check_processes)
@@ -94,7 +94,7 @@ def judge_processes(found: Sequence[RunningProcess], ours: Mapping[str, str], ve
 
     Args:
         found: the processes.
-        ours: settings of this command that differ from the defaults, as `about.told` gives them.
+        ours: settings of this command that differ from the defaults, as `about.reported_settings` returns them.
         version: the installed version.
     """
     for each in found:

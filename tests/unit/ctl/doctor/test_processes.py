@@ -91,7 +91,7 @@ def test_no_secret_is_told_whatever_form_it_has() -> None:
     urls = ("postgres://u:{0}@db:5432/app?password={0}", "postgres://u:a/{0}@db/app", "postgres://u:{0}@b@db/app",
             "postgres:///app?host=db&password={0}")  # fmt: skip
     for url in urls:
-        told = about.told(replace(load({}), database_url=url.format(SECRET)))
+        told = about.reported_settings(replace(load({}), database_url=url.format(SECRET)))
         assert told["DATABASE_URL"].startswith("set")
         assert SECRET not in str(told)
     settings = load({
@@ -99,13 +99,13 @@ def test_no_secret_is_told_whatever_form_it_has() -> None:
         "ML_SERVICE_URL": f"https://user:{SECRET}@ml:8000/{SECRET}?key={SECRET}",
         "ML_HEADERS": json.dumps({"Authorization": SECRET}), "WATCHOUT_PORT": "4000",
     })  # fmt: skip
-    told = about.told(settings)
+    told = about.reported_settings(settings)
     assert SECRET not in str(told)
     assert told["ML_SERVICE_URL"] == "set (https://ml:8000)"
     assert told["WATCHOUT_PORT"] == "4000"
-    assert about.told(load({})) == {}
+    assert about.reported_settings(load({})) == {}
 
 
 def test_every_setting_matters_to_some_process() -> None:
     for _, spec, _ in table():
-        assert any(about.matters(kind, spec.env) for kind in ("router", "gateway", "mlbridge")), spec.env
+        assert any(about.is_used_by(kind, spec.env) for kind in ("router", "gateway", "mlbridge")), spec.env
