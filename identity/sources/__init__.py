@@ -1,1 +1,1 @@
-"""The ways to verify a caller: session stores, JWTs, introspection. One file a way."""
+"""The ways of verifying users: session databases, JWTs and introspection, one module each."""

@@ -93,8 +93,8 @@ def _sign_in(server: ssl.SSLSocket, user: str, password: str, database: str, cer
     fields = b"".join(word.encode() + b"\0" for word in ("user", user, "database", database))
     body = struct.pack("!i", _PROTOCOL) + fields + b"\0"
     server.sendall(struct.pack("!i", len(body) + 4) + body)
-    kind, said = _authentication(server)
-    offered = said.decode("ascii", "replace").split("\0") if kind == _SASL else []
+    kind, content = _authentication(server)
+    offered = content.decode("ascii", "replace").split("\0") if kind == _SASL else []
     if MECHANISM not in offered:
         raise ChannelBindingFailed(
             f"the server offers no {MECHANISM} (a pooler in between, or a password that is not SCRAM's)"
@@ -118,10 +118,10 @@ def _send(server: ssl.SSLSocket, body: bytes) -> None:
 
 
 def _expected(server: ssl.SSLSocket, kind: int) -> str:
-    came, said = _authentication(server)
-    if came != kind:
+    received, content = _authentication(server)
+    if received != kind:
         raise ChannelBindingFailed("the server signs us in without channel binding")
-    return said.decode("utf-8", "replace")
+    return content.decode("utf-8", "replace")
 
 
 def _authentication(server: ssl.SSLSocket) -> tuple[int, bytes]:

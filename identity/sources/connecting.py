@@ -241,8 +241,8 @@ class PostgresConnector:
         # asyncpg implements `allow` and `prefer`: it knows when to retry with or without TLS.
         files = {"sslcert": tls.cert, "sslkey": tls.key, "sslpassword": tls.key_password}
         files |= {"ssl_min_protocol_version": tls.min_version, "ssl_max_protocol_version": tls.max_version}
-        said = {option: value for option, value in files.items() if value is not None}
-        dsn = {"dsn": f"postgresql://?{urlencode(said, quote_via=quote)}"} if said else {}
+        given = {option: value for option, value in files.items() if value is not None}
+        dsn = {"dsn": f"postgresql://?{urlencode(given, quote_via=quote)}"} if given else {}
         return {"ssl": self._mode, **dsn}
 
     async def _bound(self, host: Host, timeout_s: float) -> ssl.SSLContext:
@@ -290,13 +290,15 @@ class PostgresConnector:
 
     def _refusal(self, exc: asyncpg.PostgresError) -> str | None:
         """Return the text for a refusal of the server that an option of the URL causes; None for any other."""
-        said = str(exc)
-        if "pg_hba.conf" in said and ("no encryption" in said or "SSL off" in said):
-            return f"PostgreSQL refused: {said} (sslmode={self._mode}: it may want TLS)"
-        if "unsupported startup parameter" in said:
-            return f"the pooler refused: {said}: leave it out of DATABASE_URL, or set ignore_startup_parameters there"
-        if "certificate" in said:
-            return f"PostgreSQL refused: {said} (sslcert, sslkey)"
+        message = str(exc)
+        if "pg_hba.conf" in message and ("no encryption" in message or "SSL off" in message):
+            return f"PostgreSQL refused: {message} (sslmode={self._mode}: it may want TLS)"
+        if "unsupported startup parameter" in message:
+            return (
+                f"the pooler refused: {message}: leave it out of DATABASE_URL, or set ignore_startup_parameters there"
+            )
+        if "certificate" in message:
+            return f"PostgreSQL refused: {message} (sslcert, sslkey)"
         return None
 
 

@@ -115,8 +115,8 @@ def _introspected_user(parts: list[tuple[str, dict[str, Any]]]) -> object:
     named = [_first(part, SUBJECTS) for _, part in parts]
     users = [_first(part, ("id", *SUBJECTS)) for kind, part in parts if kind == "user"]
     owners = [_first(part, ("userId", "user_id")) for kind, part in parts if kind == "session"]
-    said = [each for each in (*owners, *users) if each is not None]
-    if owners and len({str(each) for each in said}) > 1:
+    ids = [each for each in (*owners, *users) if each is not None]
+    if owners and len({str(each) for each in ids}) > 1:
         raise TokenRefused("its session is another user's")
     others = [_first(part, ("id",)) for kind, part in parts if kind != "session"]
     others += [_first(parts[0][1], ("username",))] if "active" in parts[0][1] else []

@@ -55,14 +55,14 @@ def parse_notification(payload: str) -> Change | str | None:
     A payload is JSON: ``{"session": id or null, "user": id or null}``, or ``{"heartbeat": text}``.
     """
     try:
-        said = json.loads(payload)
+        notification = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
+    if not isinstance(notification, dict):
         return None
-    if isinstance(beat := said.get("heartbeat"), str):
+    if isinstance(beat := notification.get("heartbeat"), str):
         return beat
-    session_id, user_id = said.get("session"), said.get("user")
+    session_id, user_id = notification.get("session"), notification.get("user")
     if session_id is None and user_id is None:
         return None
     if not _is_id(session_id) or not _is_id(user_id):

@@ -83,13 +83,13 @@ class DatabaseStore(abc.ABC):
         self._layout = layout
         self._timeout_s = timeout_s
         self._is_open = False
-        self._turns = PoolLanes(connections)
-        self._asking: dict[PoolLane, set[asyncio.Task[Any]]] = {lane: set() for lane in PoolLane}
+        self._lanes = PoolLanes(connections)
+        self._queries: dict[PoolLane, set[asyncio.Task[Any]]] = {lane: set() for lane in PoolLane}
         self._plans = PlanCache()
         self._outage = OutageLog()
         self._tickets = Coalescer(self._use_up, workers=1, timeout_s=timeout_s)
-        self._no_tickets = ""
-        self._look_again_at = 0.0
+        self._ticket_fault = ""
+        self._reread_at = 0.0
         self._continuity = Continuity()
 
     @property
@@ -145,10 +145,10 @@ class DatabaseStore(abc.ABC):
         """See `SessionStore.close`."""
         self._is_open = False
         await self._tickets.close()
-        asking = [task for tasks in self._asking.values() for task in tasks]
-        for task in asking:
+        queries = [task for tasks in self._queries.values() for task in tasks]
+        for task in queries:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*queries, return_exceptions=True)
         await self._release()
 
     @abc.abstractmethod
@@ -176,14 +176,14 @@ class DatabaseStore(abc.ABC):
         try:
             rows = await self._rows(PoolLane.LOOKUP, _redeem, list(ticket_of))
         except CannotRedeem as exc:
-            if self._no_tickets != str(exc):
-                self._no_tickets = str(exc)
-                _log.warning("tickets cannot be honoured", reason=self._no_tickets)
-            if (now := asyncio.get_running_loop().time()) >= self._look_again_at:
-                self._look_again_at = now + TICKETS_AGAIN_S
+            if self._ticket_fault != str(exc):
+                self._ticket_fault = str(exc)
+                _log.warning("tickets cannot be honoured", reason=self._ticket_fault)
+            if (now := asyncio.get_running_loop().time()) >= self._reread_at:
+                self._reread_at = now + TICKETS_AGAIN_S
                 self._plans.expire()
             raise
-        self._no_tickets = ""
+        self._ticket_fault = ""
         return {ticket_of[key]: [identity] for key, identity in map(read_identity, rows) if key in ticket_of}
 
     async def _identities(
@@ -204,22 +204,22 @@ class DatabaseStore(abc.ABC):
     async def _rows(self, lane: PoolLane, choose: Choose, keys: Sequence[str]) -> list[Any]:
         if not self._is_open:
             raise StoreUnavailable("the session store is closed")
-        asking = self._asking[lane]
-        if len(asking) >= MAX_QUERIES:
+        queries = self._queries[lane]
+        if len(queries) >= MAX_QUERIES:
             raise self._failed(StoreUnavailable(f"{MAX_QUERIES} queries are waiting already"))
         # A task of its own: a caller that is cancelled would otherwise cost a connection each time.
-        task = asyncio.create_task(self._answer(lane, choose, keys), name="query the session store")
-        asking.add(task)
-        task.add_done_callback(asking.discard)
+        task = asyncio.create_task(self._query(lane, choose, keys), name="query the session store")
+        queries.add(task)
+        task.add_done_callback(queries.discard)
         task.add_done_callback(retrieve_exception)
         await asyncio.wait({task})
         if task.cancelled():  # by `close`
             raise StoreUnavailable("the session store is closed")
         return task.result()
 
-    async def _answer(self, lane: PoolLane, choose: Choose, keys: Sequence[str]) -> list[Any]:
+    async def _query(self, lane: PoolLane, choose: Choose, keys: Sequence[str]) -> list[Any]:
         try:
-            async with asyncio.timeout(self._timeout_s), self._turns.take(lane):
+            async with asyncio.timeout(self._timeout_s), self._lanes.take(lane):
                 rows = await self._run(choose, keys)
         except CannotRedeem:
             raise
