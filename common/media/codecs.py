@@ -97,6 +97,8 @@ class Codec:
 
 #: Codecs by their number on the bus, in the order in which payloads are compared with them.
 BY_VALUE: Final[dict[int, Codec]] = {}
+#: The same with their matchers, without `Codec.OPAQUE`, which nothing matches.
+_MATCHERS: Final[list[tuple[Callable[[bytes], object], Codec]]] = []
 #: Codecs by their number in binary frames.
 BY_NUMBER: Final[dict[int, Codec]] = {}
 
@@ -106,6 +108,8 @@ def register(codec: Codec) -> Codec:
     if not 0 <= codec.value < 256 or codec.value in BY_VALUE or codec.number not in (0, codec.value):
         raise ValueError(f"{codec.name} has the numbers {codec.value} and {codec.number}, expected free ones")
     BY_VALUE[codec.value] = codec
+    if codec.matches is not _never:
+        _MATCHERS.append((codec.matches, codec))
     if codec.number == codec.value:
         BY_NUMBER[codec.number] = codec
     return codec
@@ -114,6 +118,7 @@ def register(codec: Codec) -> Codec:
 def unregister(codec: Codec) -> None:
     """Remove a codec. For tests that registered one of their own."""
     del BY_VALUE[codec.value]
+    _MATCHERS.remove((codec.matches, codec))
     BY_NUMBER.pop(codec.value, None)
 
 
@@ -139,8 +144,8 @@ def numbers_in_words(table: Iterable[int]) -> str:
 def sniff(picture: bytes | memoryview) -> Codec:
     """Return the codec that the first bytes of a payload identify, `Codec.OPAQUE` when they are of none."""
     first = bytes(picture[:SNIFF_BYTES])
-    for codec in BY_VALUE.values():
-        if codec.matches(first):
+    for matches, codec in _MATCHERS:
+        if matches(first):
             return codec
     return Codec.OPAQUE
 
