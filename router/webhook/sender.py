@@ -1,8 +1,9 @@
 """Sends every accepted alert to the webhook, signed as Standard Webhooks specifies.
 
 `Deliveries` decides when to attempt what; this module sends. An alert is delivered at least once, with the same
-`webhook-id` on each attempt, in no promised order. Redirects are not followed. Unless the settings allow it, only public addresses are
-connected to; the check is on the address of the connection itself, so it holds whatever the name resolves to.
+`webhook-id` on each attempt, in no promised order. Redirects are not followed. Unless the settings allow it, only
+public addresses are connected to; the check is on the address of the connection itself, so it holds whatever the name
+resolves to.
 """
 
 from __future__ import annotations
