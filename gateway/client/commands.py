@@ -80,7 +80,10 @@ class ChangePublication:
 
 @dataclass(frozen=True, slots=True)
 class Unpublish:
-    """End the publication; the socket stays open."""
+    """Release the publication at the hub, because the permission ended or another stream was registered instead.
+
+    The socket stays open.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class BeginSubscription:
 
 @dataclass(frozen=True, slots=True)
 class EndSubscription:
-    """Stop to deliver a stream to this viewer."""
+    """End a subscription at the hub: no frames and alerts of its stream are delivered to this viewer any more."""
 
     subscription: Subscription
 

@@ -20,7 +20,7 @@ AFTER_LAST_BLOCK_BYTES: Final = 64
 
 
 class Deflate(PerMessageDeflate):
-    """The extension of one connection; the library calls it for each compressed frame."""
+    """permessage-deflate of one connection; `ServerProtocol` calls it for each compressed frame that it reads."""
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
         """Inflate a frame; raises `ProtocolError` for data after the last block, and what the library raises."""
@@ -32,7 +32,7 @@ class Deflate(PerMessageDeflate):
 
 
 class DeflateFactory(ServerPerMessageDeflateFactory):
-    """Negotiates the extension in a handshake; the library calls it for each offer of a client."""
+    """Negotiates permessage-deflate; `ServerProtocol` calls it for each offer in a handshake, and gets a `Deflate`."""
 
     def process_request_params(
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]

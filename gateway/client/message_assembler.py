@@ -18,7 +18,10 @@ class TooManyFragments(Exception):
 
 
 class MessageAssembler:
-    """The fragments of one client's unfinished message; `WebSocket` has one per connection."""
+    """Collects the fragments of a client's message; each socket has one, which its `ClientSocketReader` feeds.
+
+    Use: `begin` with the first fragment, `append` for each further one, `finish` after the last.
+    """
 
     __slots__ = ("_count", "_data", "is_open", "opcode")
 

@@ -58,7 +58,7 @@ class PendingReply(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a publisher has registered on its socket, as its last `register` message says."""
+    """The stream that a publisher has registered on its socket, and whether it may send frames and alerts of it."""
 
     stream: str
     producing: bool

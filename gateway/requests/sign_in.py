@@ -27,7 +27,7 @@ _NOT_USED: Final = "the session cookie was not used"
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What a request tells about its sender; made by the callers of `sign_in`."""
+    """The parts of a request by which its sender is authenticated: headers, query, peer; argument of `sign_in`."""
 
     #: Returns the values of a header, one for each line with its name.
     values: Callable[[str], Sequence[str]]
@@ -41,7 +41,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """Result of `sign_in`: an identity, or why there is none."""
+    """Result of `sign_in`: the identity that signed in, or why none did. Empty for a request without credential."""
 
     identity: Identity | None = None
     #: Why the session cookie was not used; None: there was none, or it was used.
