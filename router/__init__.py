@@ -1,4 +1,4 @@
-"""The router: who publishes and watches what, the way of frames between processes, and recent alerts.
+"""The router: owners of streams, routes of frames between processes, delivery of alerts, and recent alerts.
 
-Which module does what, and which are pure, stands in docs/architecture.md. ``app`` joins them to the bus and the clock.
+docs/architecture.md says which module does what. ``app`` creates the parts and joins them to the bus and the clock.
 """

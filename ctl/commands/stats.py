@@ -103,6 +103,7 @@ def _json(reply: StatsReply) -> bytes:
 
 
 async def _ask(link: BusClient) -> StatsReply:
+    """Return the router's stats. Raises `Failure`, with a sentence for the user."""
     try:
         return await link.query(lambda number: Query(request=number, what="stats"), StatsReply)
     except RouterUnavailable as exc:

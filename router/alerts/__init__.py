@@ -1,1 +1,1 @@
-"""Alerts as the router keeps them: ids, order, recent ones. Pure."""
+"""The way of an alert through the router: duplicates, recent alerts, delivery, and replay after a lost connection."""

@@ -1,1 +1,1 @@
-"""Streams as the router knows them: claims, interest and routes. Pure."""
+"""The registry of streams: claims, viewers, routes of frames, and owners of stream ids. Pure."""

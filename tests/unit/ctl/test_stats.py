@@ -36,7 +36,8 @@ def body(*, streams: int = 4, scale: float = 1) -> dict[str, Any]:
     up = 7384.2 + scale
     return {
         "router": {"epoch": 1729943200, "uptimeS": up, "pid": 4001, "state": "active",
-                   "figures": metrics(up, frames_in_total=52_000 * scale, frames_routed_total=104_000 * scale)},
+                   "figures": metrics(up, frames_in_total=52_000 * scale, frames_routed_total=104_000 * scale,
+                                  frames_dropped_bus_total=2)},
         "members": [
             {"id": "02" * 8, "name": "mlbridge.1", "kind": "mlbridge", "pid": 4003, "group": "default", "aliveS": 61,
              "figures": metrics(60 + scale, **in_bridge)},
@@ -176,7 +177,8 @@ def test_frames_dropped_for_viewers_are_summed_up() -> None:
 
 def as_printed(reply: dict[str, Any]) -> dict[str, Any]:
     """The reply with the former names of renamed metrics beside the new ones."""
-    former = {"publishers": "cameras", "frames_dropped_slow_total": "frames_skipped_slow_total"}
+    former = {"publishers": "cameras", "frames_dropped_slow_total": "frames_skipped_slow_total",
+              "frames_dropped_bus_total": "frames_skipped_bus_total"}  # fmt: skip
     found: dict[str, Any] = copy.deepcopy(reply)
     for owner in (found["router"], *found["members"]):
         owner["figures"] |= {former[name]: value for name, value in owner["figures"].items() if name in former}
