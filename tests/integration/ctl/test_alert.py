@@ -74,4 +74,4 @@ async def test_an_alert_that_nobody_gets_is_a_failure_that_names_the_streams_tha
     assert "existing streams: cam-1, front; did you mean cam-1?" in ended.err
     ended = await ctl("alert", "front", "--severity", "low", "m")
     assert ended.code == 1
-    assert "neither the camera of front nor a viewer subscribes to alerts" in ended.err
+    assert "neither the publisher of front nor a viewer subscribes to alerts" in ended.err
