@@ -294,7 +294,7 @@ async def test_no_client_makes_a_line_of_the_log(watchout, clients, form):
         await other.send_raw(json.dumps(wish))
     for _ in range(5):
         await other.send_raw(evil)
-    assert await other.release() == 1008
+    assert await other.closed() == 1008
     alert = {"streamId": stream, "severity": "low", "message": evil, "metadata": {evil: evil}, "id": "i"}
     for body in (alert, {**alert, "id": evil}, {**alert, "severity": evil}, evil.encode(), [alert, {evil: 1}]):
         await http(f"{url}/alerts", method="POST", token=SERVICE_TOKEN, body=body)
