@@ -106,7 +106,7 @@ async def test_of_100_000_alerts_a_viewer_that_falls_too_far_behind_gets_the_fir
     async with slow, ml_side(started) as link:
         reading = asyncio.create_task(read()) if bytes_per_s else None
         brought = 0
-        while "alert lane is full" not in started.one("gateway").output:
+        while "its outbound queue is full" not in started.one("gateway").output:
             assert brought < MOST, "100 000 alerts wait for a viewer that does not take them"
             await bring(link, "cam", brought)
             brought += CHUNK
