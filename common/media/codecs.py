@@ -6,6 +6,7 @@ gateway, the bus, the ML targets and the operator's tool look it up here.
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Callable, Iterable
@@ -112,6 +113,7 @@ def register(codec: Codec) -> Codec:
         _MATCHERS.append((codec.matches, codec))
     if codec.number == codec.value:
         BY_NUMBER[codec.number] = codec
+    known_pictures.cache_clear()
     return codec
 
 
@@ -120,6 +122,7 @@ def unregister(codec: Codec) -> None:
     del BY_VALUE[codec.value]
     _MATCHERS.remove((codec.matches, codec))
     BY_NUMBER.pop(codec.value, None)
+    known_pictures.cache_clear()
 
 
 def pictures() -> list[Codec]:
@@ -127,6 +130,7 @@ def pictures() -> list[Codec]:
     return [codec for codec in BY_VALUE.values() if codec.is_picture]
 
 
+@functools.cache
 def known_pictures() -> str:
     """Return the names of the codecs of pictures, for messages to people: ``JPEG, PNG or WebP``."""
     *others, last = (codec.label for codec in pictures())
