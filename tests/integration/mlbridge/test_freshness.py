@@ -257,20 +257,20 @@ def test_while_the_process_runs_a_frame_came_when_it_is_read() -> None:
     standstill = Standstill(0.0)
     for step in range(100):
         now = step * TICK_EVERY_S
-        standstill.look(now)
+        standstill.on_tick(now)
         assert standstill.came_at(now + 0.1) == now + 0.1
 
 
 def test_after_a_standstill_frames_are_dated_from_its_begin_until_all_are_read() -> None:
     standstill = Standstill(0.0)
-    standstill.look(10.0)
+    standstill.on_tick(10.0)
     assert standstill.came_at(15.0) == 10.0, "whether the timer or the socket comes first"
-    standstill.look(15.01)
+    standstill.on_tick(15.01)
     assert standstill.came_at(15.0 + SETTLE_S / 2) == 10.0
     assert standstill.came_at(15.0 + SETTLE_S) == 15.0 + SETTLE_S
 
 
 def test_a_loop_that_is_a_little_late_did_not_stand_still() -> None:
     standstill = Standstill(0.0)
-    standstill.look(10.0)
+    standstill.on_tick(10.0)
     assert standstill.came_at(10.0 + 1.9 * TICK_EVERY_S) == 10.0 + 1.9 * TICK_EVERY_S
