@@ -71,15 +71,21 @@ class StartError(WatchoutError):
 
 
 class CurveFault(StartError):
-    """A key of the bus over TCP, or its file, cannot be used. The text says what is wrong with it."""
+    """A key of the bus over TCP, or its file, cannot be used; the text says why. Raised by `common.bus.zeromq.curve`.
+
+    A router or bridge that is starting exits with 1; ``watchout-ctl keys`` prints the text.
+    """
 
 
 class BusError(WatchoutError):
-    """A message from the bus violates docs/bus.md. The receiver drops and counts it."""
+    """A message of the bus violates docs/bus.md. Raised by the decoders; the receiver drops and counts the message."""
 
 
 class RouterUnavailable(WatchoutError):
-    """The router did not reply within the deadline. The client is asked to try again."""
+    """The router did not reply within the deadline, or too many requests wait for it. Raised by `BusClient.request`.
+
+    The gateway asks its client to try again: over HTTP with status 503, over a WebSocket with an error message.
+    """
 
 
 class StoreUnavailable(WatchoutError):

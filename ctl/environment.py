@@ -61,7 +61,9 @@ class WrongSettings(Failure):
 
 
 class Interrupted(Exception):
-    """A signal ended the command. `run` raises it; `exit_code` is 128 + the signal's number, as in a shell."""
+    """SIGINT or SIGTERM ended the command. Raised by `run`; `ctl.app.run_command` returns `exit_code`, which is 128 +
+    the signal's number, as in a shell.
+    """
 
     def __init__(self, number: int) -> None:
         self.exit_code = 128 + number

@@ -11,7 +11,10 @@ from typing import Any, Final
 
 
 class _ClosedTransport(asyncio.Transport):
-    """The transport of a connection that is gone; one instance serves all of them."""
+    """Replaces the transport of a connection that has ended: every method does nothing.
+
+    One instance, `CLOSED_TRANSPORT`, serves all connections. It lets the memory of the real transport be freed at once.
+    """
 
     def is_closing(self) -> bool:
         return True

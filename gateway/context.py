@@ -31,7 +31,10 @@ MAX_RUNNING_REPLAYS_PER_USER: Final = 4
 
 
 class OpenSocket(Protocol):
-    """A WebSocket of this gateway, as the periodic work and the drain see it; implemented by `client.socket`."""
+    """An open WebSocket of this gateway, as `Context` lists it; implemented by `client.socket`.
+
+    `Housekeeping` calls `sweep` every few seconds; `end` and `abort` are called when the gateway shuts down.
+    """
 
     def __hash__(self) -> int: ...
 
@@ -49,7 +52,10 @@ class OpenSocket(Protocol):
 
 
 class MovingPicture(Protocol):
-    """An MJPEG response of this gateway, as the periodic work and the drain see it; implemented by `http.mjpeg`."""
+    """An MJPEG response under way, as `Context` lists it; implemented by `http.mjpeg`.
+
+    `Housekeeping` calls `count_dropped` every few seconds; `end` is called when the gateway shuts down.
+    """
 
     def __hash__(self) -> int: ...
 

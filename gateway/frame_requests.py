@@ -14,7 +14,10 @@ MAX_FRAME_WAITS: Final = 1000
 
 
 class FrameRequests:
-    """The pending requests for frames of one gateway. `RouterClient` waits here, and passes on what arrives.
+    """The requests of one gateway for single frames from the router, each with those who wait for the frame.
+
+    Made by `RouterClient`, which awaits `wait_for` and calls `on_frame` when a frame arrives. `wait_for` returns None
+    after the timeout, and raises `RouterUnavailable` when too many requests wait.
 
     Args:
         timeout_s: How long a frame is waited for, in seconds.

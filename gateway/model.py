@@ -11,7 +11,7 @@ from watchout.identity import Identity
 
 
 class SocketPath(enum.StrEnum):
-    """The paths of WebSockets: publishers register on one, viewers subscribe on the other."""
+    """The two URL paths of WebSockets: a client registers a stream on one, and subscribes to streams on the other."""
 
     REGISTER = "/streams/register"
     SUBSCRIBE = "/streams/subscribe"

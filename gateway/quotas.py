@@ -132,16 +132,19 @@ class AlertRates:
 
 @dataclass(frozen=True, slots=True)
 class LimitReached:
-    """A limit of connections that is reached. `what` completes the sentence "too many connections …"."""
+    """A limit of connections that is exceeded; returned by `Connections`, kept in `ConnectionSlot.reached`.
+
+    `what` completes the sentence "too many connections …", which the client receives before its connection is closed.
+    """
 
     what: str
 
 
 class ConnectionSlot:
-    """One connection as the limits count it, from `Connections.open_slot` until `release`.
+    """One connection as the connection limits count it, from `Connections.open_slot` until `release`.
 
-    Created by `ConnectionDispatcher` for each accepted connection, and passed on to the socket. It begins as a
-    stranger. Every method may be called again; it counts once.
+    Created by `ConnectionDispatcher` for each accepted connection, and passed on to the socket. It counts as a stranger
+    (a client that has not authenticated) until `mark_authenticated`. To call a method twice has no further effect.
 
     Attributes:
         reached: The limit that this connection exceeds: send the error and close it. None: it is within all limits.
@@ -229,8 +232,8 @@ class ConnectionSlot:
 class Connections:
     """Counts the connections of one gateway by address, and sockets and subscriptions by user.
 
-    Addresses are keys of `gateway.requests.addresses.limit_key`. Connections over a limit are counted apart until they
-    have been told and closed, so that an address over its own limit takes nothing from others.
+    Addresses are keys of `gateway.requests.addresses.limit_key`. Connections over a limit are counted separately until
+    they have received the error and are closed, so that an address over its own limit takes nothing from others.
 
     Args:
         settings: The limits.

@@ -39,7 +39,10 @@ OPCODE_BINARY: Final = 0x2
 
 
 class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
-    """Base of the messages of clients, as `parse_text` returns them. Unknown fields are ignored."""
+    """Base of the messages of WebSocket clients. Unknown fields are ignored.
+
+    Made by `parse_text`, which raises `ClientError` for a message that is not valid; the caller sends it to the client.
+    """
 
 
 class Auth(ClientMessage, frozen=True, tag="auth"):

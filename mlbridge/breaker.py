@@ -24,7 +24,10 @@ MAX_RETRY_AFTER_S: Final = 30.0
 
 
 class BreakerState(enum.IntEnum):
-    """State of a breaker. The numbers are the values of the metric ``ml_breaker_state``."""
+    """State of a circuit breaker. CLOSED: requests are sent. OPEN: none is. HALF_OPEN: one probe is in flight.
+
+    The numbers are the values of the metric ``ml_breaker_state``.
+    """
 
     CLOSED = 0
     HALF_OPEN = 1
@@ -32,7 +35,8 @@ class BreakerState(enum.IntEnum):
 
 
 class Breaker:
-    """The breaker of one endpoint. Owned by `ServiceEndpoint`.
+    """The circuit breaker of one endpoint of the ML service: stops requests after failures in a row, and probes the
+    endpoint after a pause. Owned by `ServiceEndpoint`. Times are in seconds.
 
     Args:
         chance: returns a random number from 0 up to 1, by which pauses vary.

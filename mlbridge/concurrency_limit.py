@@ -36,7 +36,9 @@ QUICKER_WEIGHT: Final = 0.2
 
 
 class ConcurrencyLimit:
-    """The limit of one endpoint, from 1 to `bound`. Owned by `ServiceEndpoint`.
+    """Learns from latencies how many requests may be in flight at one endpoint of the ML service, from 1 to `bound`.
+
+    Owned by `ServiceEndpoint`.
 
     Args:
         bound: most requests in flight (``ML_IN_FLIGHT``).

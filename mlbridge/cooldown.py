@@ -38,7 +38,10 @@ def kind_of(alert: Alert) -> str:
 
 @dataclass(slots=True)
 class _Pause:
-    """The pause of one stream and kind: its end in seconds, the severity's rank that began it, alerts held back."""
+    """The time after an alert in which `Cooldown` holds back further alerts of the same stream and kind.
+
+    `until` is its end in seconds, `rank` the severity that began it, `suppressed` the number of alerts held back.
+    """
 
     until: float
     rank: int
@@ -46,7 +49,9 @@ class _Pause:
 
 
 class Cooldown:
-    """The pauses of one bridge. Used by `AlertSender`, and by ``watchout-ctl ml`` for dry runs.
+    """Holds back repeated alerts: after an alert, those of the same stream and kind for `pause_s`, unless more severe.
+
+    Used by `AlertSender`, and by ``watchout-ctl ml`` for dry runs.
 
     Args:
         pause_s: length of a pause (``ALERT_COOLDOWN_S``), in seconds; 0: every alert passes, but none twice.

@@ -76,7 +76,7 @@ class Turn:
     Attributes:
         endpoint: number of the endpoint.
         sent_at: when the request is sent, in seconds.
-        in_flight: requests in flight there, this one included, without those that do not count.
+        in_flight: requests in flight at the endpoint, this one included, without the `aside` ones of `Failover.begin`.
         probe: whether the request tests an endpoint whose breaker is open.
     """
 

@@ -42,7 +42,11 @@ MAX_LINES: Final = 20
 
 
 class Blame(enum.Enum):
-    """What a failed request is attributed to. Targets set what a failure by itself shows; the scheduler decides."""
+    """What a failed request to the ML service is attributed to: the service, the frame, or an unknown cause.
+
+    A target sets it in `TargetFailure` as far as one failure shows. `Scheduler.on_failure` decides from all requests,
+    and pauses the stream or the endpoint accordingly.
+    """
 
     #: The service or its configuration: it is away, overloaded, or wants other credentials.
     SERVICE = "the service"
@@ -55,10 +59,11 @@ class Blame(enum.Enum):
 
 
 class StreamHealth:
-    """The failures in a row of one stream, and its pause after a refusal. One for each stream of the scheduler.
+    """Counts the failures in a row of one stream, and holds the pause after a frame was refused. One for each stream of
+    the scheduler.
 
     Attributes:
-        retry_at: when a frame may be sent again, in seconds; None: the stream is not backed off.
+        retry_at: when a frame may be sent again, in seconds; None: there is no pause.
         strikes: failures in a row.
         struck_at: when the first of them was, in seconds.
         is_proven: whether a frame of the stream was ever analysed.
@@ -117,7 +122,10 @@ class StreamHealth:
 
 
 class LatestTimes:
-    """The latest of times that each belong to a stream, with and without a given stream, in constant memory.
+    """Keeps the latest of the times added, and the latest of those of all other streams than a given one, in constant
+    memory.
+
+    Used by `LatestResults`: a service works if other streams than the failing one had results.
 
     Attributes:
         at: the latest of all, in seconds; minus infinity: there is none.

@@ -20,9 +20,10 @@ HeldRequest = Claim | OwnerLookup | RaiseAlert
 
 
 class StartupHold:
-    """Holds requests while the router is syncing. Created by the router's app, used by its `MessageHandler`.
+    """Holds claims, owner lookups and alerts after the router's start, until the gateways have reported their streams.
 
-    `syncing`: whether there was a router before in this home, so that requests are to be held at first.
+    Created by the router's app, used by its `MessageHandler`. `syncing`: another router ran in this home before, so
+    that requests are held at first.
     """
 
     def __init__(self, *, syncing: bool) -> None:

@@ -61,7 +61,7 @@ class AlertDraft(AlertFields, frozen=True, kw_only=True):
 
 
 class _Head(msgspec.Struct, frozen=True, rename="camel"):
-    """The fields that are read from the JSON of an `Alert`."""
+    """The fields that `Alert.from_json` decodes at once, because they are used often."""
 
     id: AlertId
     stream_id: StreamId
@@ -179,7 +179,11 @@ class Alert:
 
 
 class AlertFault(ValueError):
-    """An alert that is not valid. The text says what came and what was expected; the caller refuses the alert."""
+    """An alert, or a list of alerts, that is not valid; raised by the functions of this module.
+
+    The text says what was received and what is expected. The caller refuses the alert: a publisher and a sender of
+    `POST /alerts` receive the text as an error, mlbridge counts and logs it.
+    """
 
 
 _NAMED: Final = frozenset(field.encode_name for field in msgspec.structs.fields(AlertFields))

@@ -40,7 +40,10 @@ class Raised:
 
 
 class UnconfirmedAlerts:
-    """Alerts that were accepted lately, oldest first, each with the epoch of the router that accepted it.
+    """Alerts that the router accepted lately but may not have delivered yet, oldest first, each with that router's
+    epoch.
+
+    `RouterClient` and `AlertSender` keep one each: after a restart of the router they send these alerts again.
 
     Args:
         keep_s: how long an alert is kept, in seconds.

@@ -56,10 +56,11 @@ def decode(data: bytes) -> tuple[int, int | None]:
 
 
 class WindowCredit:
-    """The sender's side of a window: the `Credit` of a `PeerQueue`, which the owner pumps after `open` and
-    `acknowledge`.
+    """Limits the bytes of frames sent to one peer and not acknowledged: the `Credit` of a `PeerQueue` on the bus over
+    TCP.
 
-    Closed until `open` is called.
+    Owned by a TCP transport, which calls `PeerQueue.pump` after `open` and `acknowledge`. There is no credit until
+    `open` is called.
 
     Args:
         limit_bytes: Bytes that may be under way; one frame may exceed it.
@@ -111,7 +112,10 @@ class WindowCredit:
 
 
 class Receipt:
-    """The receiver's side of a window: counts the bytes taken, and returns the acknowledgement that is due."""
+    """Counts the bytes of frames received from one peer, for the peer's `WindowCredit`.
+
+    Owned by a TCP transport, which calls `took` for each frame and sends the acknowledgement that `due` returns.
+    """
 
     __slots__ = ("_acknowledged", "number", "total")
 

@@ -67,7 +67,7 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class FrameHead(msgspec.Struct, frozen=True, gc=False):
-    """The header of a frame, which is all that the router reads of it.
+    """The header of a frame, which is all that the router reads of it; returned by `read_frame_head`.
 
     Fields as in `BusFrame`. `payload_at` is the offset in bytes at which the stream id ends.
     """

@@ -46,20 +46,23 @@ class MembershipState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SendHello:
-    """Action: send `Hello` with this attempt, number 0, and report to `Membership.hello_sent`."""
+    """Action of `Membership`: `BusClient` sends `Hello` with this `attempt`, as message number 0, and calls
+    `Membership.hello_sent`.
+    """
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
-    """Action: send a `MemberHeartbeat`."""
+    """Action of `Membership`: `BusClient` sends a `MemberHeartbeat`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Action: the router knows this member; send the snapshot. `epoch` is the router's, `new_epoch` whether it changed
-    since this member was last joined.
+    """Action of `Membership`: the router knows this member, and `BusClient` sends the snapshot.
+
+    `epoch` is the router's; `new_epoch`: it changed since this member was last joined.
     """
 
     epoch: int
@@ -68,12 +71,14 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Action: the router is out of reach, or forgot this member; pending requests get no reply."""
+    """Action of `Membership`: the router is out of reach, or does not know this member any more. `BusClient` sends each
+    pending request again after it has joined again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Action: handle this message of the router."""
+    """Action of `Membership`: `BusClient` passes `body`, a message of the router, to its handler."""
 
     body: FromRouter
 

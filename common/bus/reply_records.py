@@ -22,11 +22,18 @@ R = TypeVar("R")
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of the records that are maps on the bus: `total_frames` is the key `totalFrames`."""
+    """Base of the records in replies of the router that are encoded as msgpack maps, with keys in camel case.
+
+    The router's `QueryHandler` makes the records; gateways and `watchout-ctl` decode them with `read_reply`.
+    """
 
 
 class ReplyRow(msgspec.Struct, frozen=True, array_like=True):
-    """Base of the records that are arrays on the bus: fields by position, in the order of the class."""
+    """Base of the records in replies of the router that are encoded as msgpack arrays: one element per field, in the
+    order of the class.
+
+    The router's `QueryHandler` makes the rows; gateways and `watchout-ctl` decode them with `read_reply`.
+    """
 
 
 class RouterStats(ReplyRecord, frozen=True):

@@ -152,7 +152,9 @@ class MemberTransport(Protocol):
 
 
 class OpenRouterTransport(Protocol):
-    """Opens the router's end; `router.app` calls it once it is ready to receive."""
+    """Function that opens the router's end of the bus; made by `transport_choice`. `router.app` calls it once, when it
+    is ready to receive messages. Raises `StartError` when a socket cannot be bound.
+    """
 
     def __call__(
         self, *, on_control: Callable[[bytes, bytes], None], on_frame: Callable[[bytes], None]
@@ -173,7 +175,9 @@ class OpenRouterTransport(Protocol):
 
 
 class OpenMemberTransport(Protocol):
-    """Opens a member's end; `BusClient` calls it when it is made."""
+    """Function that opens a member's end of the bus; made by `transport_choice`. `BusClient` calls it in its
+    constructor. It does not fail when the router is away.
+    """
 
     def __call__(
         self, *, on_control: Callable[[bytes], None], on_frame: Callable[[bytes], None] | None

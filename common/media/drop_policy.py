@@ -18,7 +18,11 @@ MAX_AWAITED: Final = 4096
 
 
 class DropPolicy(Protocol):
-    """How the frames of a codec may be dropped. One instance serves all streams; it has no state."""
+    """Says which frames of a codec a queue may drop. One instance, without state, serves all streams.
+
+    Each `Codec` has one. `AwaitedKeyFrames` (for `PeerQueue`) and `OutboundQueue` ask `replaces` before they drop a
+    frame.
+    """
 
     @property
     def needs_keyframe(self) -> bool:
@@ -33,10 +37,10 @@ class DropPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrameKind:
-    """What a queue has to know about a frame: the policy of its codec, and whether it can be decoded by itself.
+    """What a queue has to know about a frame to drop it or not; made by `Codec.kind_of`.
 
-    `is_key` is True for every frame of a codec that has no other frames. A frame of which it is False needs the frame
-    with the next lower id of the same stream and term.
+    `policy` is that of the frame's codec. `is_key`: the frame can be decoded by itself. A frame that is not key needs
+    the frame with the next lower id of the same stream and term.
     """
 
     policy: DropPolicy
@@ -70,10 +74,11 @@ STANDALONE: Final = FrameKind(NEWEST_WINS, is_key=True)
 
 
 class AwaitedKeyFrames:
-    """The keys of a queue under which a frame was dropped that later frames depend on.
+    """Remembers the queue keys (streams, or a stream and its one receiver) of which a frame was dropped that later
+    frames need.
 
-    A queue asks `admits` before it takes a frame in, and calls `dropped` for each frame that it held and did not
-    deliver. It remembers at most `MAX_AWAITED` keys and forgets the oldest first. Truthy while it remembers any.
+    Until the next key frame, `admits` refuses frames with such a key. `PeerQueue` calls `admits` before it takes a
+    frame in, and `dropped` for each queued frame that it drops. Past `MAX_AWAITED` keys the oldest is forgotten.
     """
 
     __slots__ = ("_keys",)

@@ -27,7 +27,7 @@ _RECORDS: Final = (0x15, 0x16)
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The result of `reach`.
+    """The result of `reach`, which tests whether an ML service accepts connections; used by ``watchout-ctl``.
 
     Attributes:
         connected: whether a server accepted the connection.

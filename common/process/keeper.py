@@ -41,7 +41,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """The process that a keeper runs; made by `command_of` from the command line.
+    """The process that a `Keeper` runs; made by `command_of` from the command line.
 
     Attributes:
         name: its name in the keeper's log lines.
@@ -55,9 +55,11 @@ class ChildProcess:
 
 
 class Keeper:
-    """Runs one process, and restarts it until the keeper is asked to end or its starter is gone.
+    """Starts one child process and restarts it when it dies, until the keeper itself is asked to end or its starter is
+    gone.
 
-    `main` makes one for a new process, `adopt` for one whose keeper was killed; both call `run`.
+    The program ``watchout-keep``, once for each line of the Procfile. `main` makes one for a new child process, `adopt`
+    for a child process of which the keeper was killed; both call `run`.
     """
 
     def __init__(self, process: ChildProcess, who: starter.Starter) -> None:

@@ -23,9 +23,11 @@ _log = log.get("common.process.keeper_link")
 
 
 class KeeperLink:
-    """The end of a process in the socket pair with its keeper. `common.service` creates one in each process.
+    """A process's end of the socket pair to its `Keeper`: reports that the process is ready, and receives the order to
+    end.
 
-    The keeper passes its end in the environment (`STATE_VARIABLE`). Without a keeper all methods do nothing.
+    `common.service` creates one in each process. The keeper passes the socket in the environment (`STATE_VARIABLE`).
+    Without a keeper all methods do nothing.
     """
 
     def __init__(self) -> None:

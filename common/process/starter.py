@@ -27,7 +27,7 @@ MOST_GENERATIONS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """A process that must be alive for this one to go on.
+    """A process above the keeper (honcho or make) that must be alive for the keeper to go on. Found by `find`.
 
     `born` is its start time in clock ticks, by which a later process with the same id is recognised; 0: unknown.
     """
@@ -38,7 +38,7 @@ class Ancestor:
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """The starters of this process. Made by `find`.
+    """The processes that started this one: honcho, and make above it. Found by `find`, kept by `Keeper`.
 
     Attributes:
         ancestors: the processes that must be alive.
@@ -99,7 +99,10 @@ def find(environ: Mapping[str, str]) -> Starter:
 
 
 class StarterWatch:
-    """Detects when a starter is gone. A `Keeper` waits on `descriptors`, and polls `gone` if `must_be_asked`."""
+    """Detects that a process of a `Starter` has ended. Made by `Keeper`.
+
+    The keeper waits for events on the file descriptors in `descriptors`, and polls `gone` if `must_be_asked`.
+    """
 
     def __init__(self, starter: Starter) -> None:
         self._starter = starter

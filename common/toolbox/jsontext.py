@@ -23,7 +23,10 @@ _fast_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JsonFault(ValueError):
-    """The text is not JSON; the message says why. Its reader refuses the message or file that contained it."""
+    """A text is not JSON; the message says why. Raised by `common.toolbox.jsontext`.
+
+    The caller refuses the message, body or file that contained the text.
+    """
 
 
 def read_json(data: bytes | bytearray | memoryview | str) -> Any:

@@ -20,9 +20,9 @@ _HOST: Final = re.compile(_AUTHORITY, re.IGNORECASE | re.ASCII)
 
 
 class Origin(NamedTuple):
-    """An origin in its normal form: lower case, port filled in.
+    """A web origin (RFC 6454): scheme, host and port of a page, in lower case. Made by the functions of this module.
 
-    `port` is None when the text names none and the scheme has no default port.
+    `port` is the scheme's default port where the text names none, and None when that is not known either.
     """
 
     scheme: str

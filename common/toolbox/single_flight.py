@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class TaskStarter(Protocol):
-    """Keeps background tasks, as `common.service.Tasks` does."""
+    """What `SingleFlight` needs to start background tasks; implemented by `common.service.Tasks`."""
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run `work` as a task with this name, and keep a reference to it."""

@@ -26,7 +26,10 @@ _SKIN: Final = ((224, 178, 148), (160, 110, 80), (98, 66, 50))
 
 
 class Scene:
-    """Draws the room at any time. `seed` determines furniture, clothes and paths."""
+    """Draws the test video of ``watchout-ctl publish test``: a room through which a person walks from time to time.
+
+    `draw` returns the picture at a time in seconds. The same `seed` gives the same furniture, clothes and paths.
+    """
 
     def __init__(self, seed: int = 7) -> None:
         self._seed = seed

@@ -15,14 +15,19 @@ from watchout.gateway.model import Owner, StreamState
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Send this message to the client; `wire` is a whole WebSocket frame, made by `gateway.wire`."""
+    """Command of `ClientProtocol`: `ClientHandler` sends this message to the client.
+
+    `wire` is a whole WebSocket frame, made by `gateway.wire`.
+    """
 
     wire: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the socket with this code and reason, after the replies before it; no command follows."""
+    """Command of `ClientProtocol`: `ClientHandler` closes the socket with this code (RFC 6455 section 7.4) and reason,
+    after the replies before it. It is the last command of a list.
+    """
 
     code: CloseCode
     reason: str
@@ -30,9 +35,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class VerifyToken:
-    """Verify a token of an `auth` message; the result goes to `on_verified` or `on_store_unavailable`.
+    """Command of `ClientProtocol`: `ClientHandler` verifies the token of an `auth` message.
 
-    The identity that the client had until now, from the upgrade request, ends with this command.
+    The result goes to `on_verified` or `on_store_unavailable`. The identity that the client had from the upgrade
+    request ends with this command.
     """
 
     token: str = field(repr=False)
@@ -40,7 +46,10 @@ class VerifyToken:
 
 @dataclass(frozen=True, slots=True)
 class ClaimStream:
-    """Claim a stream at the router; the result goes to `on_claimed`, `on_refused` or `on_router_unavailable`."""
+    """Command of `ClientProtocol`: `ClientHandler` claims a stream at the router.
+
+    The result goes to `on_claimed`, `on_refused` or `on_router_unavailable`.
+    """
 
     stream: str
     owner: Owner
@@ -49,7 +58,7 @@ class ClaimStream:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Register the publication of a granted stream at the hub.
+    """Command of `ClientProtocol`: `ClientHandler` registers the publication of a granted stream at the hub.
 
     `term` and `first_frame_id` come from the router. `producing`: whether frames will follow; the `wants_…` fields are
     what the publisher receives about its own stream.
@@ -67,9 +76,8 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class ChangePublication:
-    """Change what the publisher sends and receives, because it registered the same stream again.
-
-    Term and frame ids of the publication go on.
+    """Command of `ClientProtocol`: `ClientHandler` changes what the publisher sends and receives, because it registered
+    the same stream again. Term and frame ids of the publication go on.
     """
 
     producing: bool
@@ -80,15 +88,16 @@ class ChangePublication:
 
 @dataclass(frozen=True, slots=True)
 class Unpublish:
-    """Release the publication at the hub, because the permission ended or another stream was registered instead.
-
-    The socket stays open.
+    """Command of `ClientProtocol`: `ClientHandler` releases the publication at the hub, because the permission ended or
+    another stream was registered instead. The socket stays open.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeOwner:
-    """Replace the owner of the publication: its user belongs to other organizations now."""
+    """Command of `ClientProtocol`: `ClientHandler` replaces the owner of the publication, because its user now belongs
+    to other organizations.
+    """
 
     owner: Owner
 
@@ -112,7 +121,10 @@ class PublishFrame(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class SubmitAlert:
-    """Send an alert of the publisher to the router; a failure goes to `on_alert_failed` or `on_alert_rate_exceeded`."""
+    """Command of `ClientProtocol`: `ClientHandler` sends an alert of the publisher to the router.
+
+    A failure goes to `on_alert_failed` or `on_alert_rate_exceeded`.
+    """
 
     draft: AlertDraft
     stream: str
@@ -120,17 +132,20 @@ class SubmitAlert:
 
 @dataclass(frozen=True, slots=True)
 class FindStream:
-    """Find state and owner of a stream; the result goes to `on_found`, `on_refused` or `on_router_unavailable`."""
+    """Command of `ClientProtocol`: `ClientHandler` finds state and owner of a stream.
+
+    The result goes to `on_found`, `on_refused` or `on_router_unavailable`.
+    """
 
     stream: str
 
 
 @dataclass(frozen=True, slots=True)
 class BeginSubscription:
-    """Start to deliver a stream to this viewer.
+    """Command of `ClientProtocol`: `ClientHandler` starts to deliver a stream to this viewer.
 
-    `state` is what is known of the stream. `alerts_since`, in milliseconds since the epoch: replay the alerts kept
-    since then first; None: no replay.
+    `state` is what is known of the stream. `alerts_since`, in ms since the epoch: the alerts kept since then are sent
+    first; None: none are.
     """
 
     subscription: Subscription
@@ -140,14 +155,18 @@ class BeginSubscription:
 
 @dataclass(frozen=True, slots=True)
 class EndSubscription:
-    """End a subscription at the hub: no frames and alerts of its stream are delivered to this viewer any more."""
+    """Command of `ClientProtocol`: `ClientHandler` ends a subscription at the hub. The viewer gets no more frames and
+    alerts of the stream.
+    """
 
     subscription: Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class WriteWaiting:
-    """Write the frames that wait: an acknowledgement may have opened a subscription's window."""
+    """Command of `ClientProtocol`: `ClientHandler` lets the socket write queued frames, because an acknowledgement may
+    permit more of a subscription with a window.
+    """
 
 
 Command = (

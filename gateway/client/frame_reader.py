@@ -37,11 +37,13 @@ _LONGEST: Final = 2 + 8 + 4
 
 
 class FrameReader:
-    """Reads the bytes of one client; `WebSocket` has one per connection.
+    """Splits the bytes of one WebSocket client into messages; `ClientSocketReader` has one per connection.
 
-    Use: let the transport write into `buffer`, then call `plain`, and after that `whole` (or `received`), until one
-    returns a message; otherwise call `next` until it returns None. Bytes that `next` has not returned when the callback
-    of the event loop ends must be kept with `keep`, because `scratch` is shared.
+    The transport writes into `buffer`. Then three methods are tried, from the fastest to the general one: `plain` (a
+    complete video frame in its usual form), `whole` (one complete simple message), and `next`, repeatedly until it
+    returns None. `next` returns simple messages, and passes all other bytes to the WebSocket library, which also
+    detects violations of the protocol. Before the event loop's callback ends, `keep` copies the rest, because `scratch`
+    is shared.
 
     Args:
         scratch: The read buffer that all connections share.

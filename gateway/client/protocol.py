@@ -49,7 +49,11 @@ _VIEWER_PERMISSIONS: Final = frozenset({Permission.VIEW, Permission.ALERTS})
 
 
 class PendingReply(enum.Enum):
-    """What a client's protocol waits for: the session store, the router's decision on a claim, or a stream's owner."""
+    """The reply that a `ClientProtocol` waits for; the client's next messages are handled after it.
+
+    STORE: of the session store, for `auth`. CLAIM: of the router, for `register`. OWNER: of the router, for
+    `subscribe`.
+    """
 
     STORE = enum.auto()
     CLAIM = enum.auto()
@@ -58,7 +62,10 @@ class PendingReply(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The stream that a publisher has registered on its socket, and whether it may send frames and alerts of it."""
+    """The stream that a publisher has registered on its socket; kept by its `ClientProtocol`.
+
+    `producing`: the publisher sends frames; `may_alert`: its user may raise alerts for the stream.
+    """
 
     stream: str
     producing: bool

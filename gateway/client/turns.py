@@ -16,7 +16,10 @@ TURN_S: Final = 0.005
 
 
 class Turns:
-    """The clients of one gateway that wait to process their bytes.
+    """Divides processing time among clients with compressed messages, which may cost much time to inflate.
+
+    In one turn of the event loop all clients together get `TURN_S` seconds and at least one message; then other work
+    runs, and the next user continues. One per gateway, in `Context`; called by the socket readers.
 
     Args:
         soon: Runs a function in the next turn of the event loop.

@@ -27,7 +27,11 @@ _log = log.get("gateway.http.auth")
 
 
 class UserAuth:
-    """Signs users in and judges their permissions on streams, for the handlers of one gateway."""
+    """Signs in the user of an HTTP request, and checks their permissions on a stream. One per gateway, made by
+    `make_app`.
+
+    The methods raise `HttpError` (400, 401 or 404) for the client, and `StoreUnavailable`, which becomes status 503.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -95,7 +99,10 @@ class UserAuth:
 
 
 class StatsAuth:
-    """Checks the stats token, which the setting `STATS_TOKEN` requires for `/stats` and `/metrics`."""
+    """Checks the bearer token that `STATS_TOKEN` requires for `/stats` and `/metrics`. Made by `HealthPages`.
+
+    `require` raises `HttpError` 401; `permits` returns False instead.
+    """
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -116,7 +123,10 @@ class StatsAuth:
 
 
 class ServiceAuth:
-    """Verifies the senders of `POST /alerts`: by the service token, or by the signature of Standard Webhooks."""
+    """Authenticates the senders of `POST /alerts`: by the service token, or by the signature of Standard Webhooks.
+
+    Made by `AlertIntake`. The methods raise `HttpError` 401 for a sender that cannot be authenticated.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -25,7 +25,11 @@ TOO_LARGE: Final = f"the body is over {MAX_BODY_BYTES} bytes"
 
 
 class BodyReader:
-    """Reads the bodies of `POST /alerts`. Strangers share one budget of memory, verified services another."""
+    """Reads the bodies of `POST /alerts` into memory. Made by `AlertIntake`.
+
+    Senders that are authenticated only by a signature of the body share one memory budget, authenticated services
+    another. `read` raises `HttpError` (400, 408, 413, 415 or 503) for a body that is refused.
+    """
 
     def __init__(self) -> None:
         self._strangers: ByteBudget[Share] = ByteBudget(MAX_BODIES_BYTES, MAX_ADDRESS_BODIES_BYTES)

@@ -23,7 +23,11 @@ HEALTH_TIMEOUT_S: Final = 1.0
 
 
 class HealthPages:
-    """Handlers of the paths for operators and load balancers. Concurrent requests share their calls to the router."""
+    """Handlers of the paths for operators and load balancers: `/health`, `/health/live`, `/stats` and `/metrics`.
+
+    Concurrent requests share their calls to the router. `stats` and `metrics` raise `HttpError` 401, and `stats` also
+    `RouterUnavailable`; `health` responds 503 with the reason instead.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -42,9 +42,10 @@ MJPEG_HEADERS: Final = {
 
 
 class _ShownFrame:
-    """Holds the frame that a response is writing or repeats, in the accounting of waiting frames.
+    """Stands in `WaitingFrames` for the frame that an MJPEG response is writing, or has written and may repeat.
 
-    A response is a holder itself, of the frame that waits; `WaitingFrames` counts one frame for each holder.
+    Made by `Mjpeg`. It is separate because `WaitingFrames` counts one frame per holder, and `Mjpeg` itself is the
+    holder of the next frame, which waits to be written.
     """
 
     __slots__ = ("_mjpeg",)

@@ -25,7 +25,11 @@ TOTALS: Final = {
 
 
 class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
-    """A stream in the JSON of ``/stats``; `uptime` in whole seconds."""
+    """One stream in the JSON of ``/stats``, made by `PublicStats.of` from a `StreamRow`.
+
+    `fps` is the measured rate in frames per second, `total_frames` is the number of frames, and `uptime` is in whole
+    seconds.
+    """
 
     stream_id: str
     fps: float
@@ -34,7 +38,7 @@ class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _StatsPage(msgspec.Struct, frozen=True, rename="camel"):
-    """The JSON of ``/stats`` (docs/protocol.md)."""
+    """The JSON object of ``/stats`` (docs/protocol.md), made by `PublicStats.of` from the router's `StatsReply`."""
 
     total_producers: int
     total_video_consumers: int

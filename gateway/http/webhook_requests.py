@@ -34,7 +34,10 @@ _TIME: Final = re.compile(r"[0-9]{1,12}")
 
 
 class WebhookFault(Exception):
-    """A request without a valid signature: it is refused with 401. `reason` is for the log, never for the sender."""
+    """A request of Standard Webhooks without a valid signature; raised by `read_headers` and `Signed.verify`.
+
+    `ServiceAuth` refuses the request with 401. `reason` is for the log, never for the sender.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

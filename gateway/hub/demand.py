@@ -18,7 +18,10 @@ MIN_INTERVAL_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the viewers of a stream want together: their number, and the highest rate in frames per second; 0: none."""
+    """What all viewers of a stream want together; made by `combine` for the demand of its publisher.
+
+    `viewers` is their number, `fps` the highest rate that one of them wants, in frames per second; 0: none.
+    """
 
     viewers: int
     fps: float

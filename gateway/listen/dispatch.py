@@ -41,7 +41,9 @@ _log = log.get("gateway.listen.dispatch")
 
 
 class HttpConnection(asyncio.Protocol):
-    """What the dispatcher needs of aiohttp's protocol for one connection; implemented in `gateway.http`."""
+    """aiohttp's protocol for one connection, as `ConnectionDispatcher` uses it: receives the bytes, and ends or
+    releases the connection. Implemented by `JsonRequestHandler`.
+    """
 
     @abc.abstractmethod
     def close(self) -> None:

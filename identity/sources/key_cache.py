@@ -31,14 +31,16 @@ MAX_BACKOFF_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class KeyLookup:
-    """A look-up that found keys. With `refresh` the caller also starts a fetch, and does not wait for it."""
+    """Result of `KeyCache.look_up` when keys were found. With `refresh` the caller, `IssuerKeys.find`, also starts a
+    fetch of newer keys, and does not wait for it.
+    """
 
     keys: tuple[VerificationKey, ...]
     refresh: bool = False
 
 
 class KeyMiss(enum.Enum):
-    """The outcome of a look-up that found no key: what the caller does next."""
+    """Result of `KeyCache.look_up` when no key was found; each value says what `IssuerKeys.find` does next."""
 
     FETCH = "fetch, or wait for the fetch under way, then look up again"
     UNKNOWN = "the issuer has no such key: refuse the token"

@@ -58,9 +58,10 @@ class ChangedStore(StoreUnavailable):
 
 
 class CannotRedeem(StoreUnavailable):
-    """Tickets cannot be deleted in this database, while sessions can be looked up. The text says what is missing.
+    """One-time tickets cannot be deleted from this database, so none can be redeemed; sessions can still be looked up.
 
-    The client is asked to try again: this says nothing about the ticket.
+    Raised by `DatabaseStore.redeem`; the text says which right or table is missing. The gateway asks the client to try
+    again, because the ticket may be valid.
     """
 
 

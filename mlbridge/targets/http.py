@@ -50,7 +50,7 @@ NO_BODY: Final = (202, 204, 205)
 
 
 class HttpTarget:
-    """The client of one service over HTTP. Connections are kept and used again.
+    """The `Target` of one service over HTTP. Built by `open_target`. Connections are kept and used again.
 
     Args:
         url: base URL; frames are posted to ``analyze`` below it, with its query.

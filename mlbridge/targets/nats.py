@@ -49,7 +49,7 @@ NO_RESPONDERS: Final = "503"
 
 
 class NatsTarget:
-    """The client of one NATS server.
+    """The `Target` of a service that is joined over one NATS server. Built by `open_target`.
 
     Args:
         url: URL of the server, with credentials and the names of subjects.

@@ -22,7 +22,10 @@ from watchout.mlbridge.targets.target import TargetFailure
 
 
 class RedisPubSubTarget(RedisTarget[PubSub]):
-    """The client of a service behind Redis pub/sub. Arguments: as `RedisTarget`."""
+    """The `Target` of a service behind Redis Pub/Sub. Built by `targets.redis.open_target`.
+
+    Arguments: as `RedisTarget`.
+    """
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[PubSub]:

@@ -83,7 +83,10 @@ class RedisServer:
 
 
 class RedisTarget(ABC, Generic[C]):
-    """Base of the Redis targets. A subclass reads alerts from a connection of type `C` and sends frames.
+    """The client of an ML service behind a Redis server: what Pub/Sub and Streams have in common.
+
+    Made as one of the subclasses by `targets.redis.open_target`, used by the dispatcher. `C` is the connection from
+    which a subclass reads alerts. `analyse` raises `TargetFailure` when Redis does not take the frame.
 
     Args:
         url: URL of the server, or of its Sentinels.

@@ -35,7 +35,10 @@ MAX_DELIVERIES: Final = 3
 
 
 class RedisStreamsTarget(RedisTarget[Redis]):
-    """The client of a service behind Redis Streams. Arguments: as `RedisTarget`, and `group`, the group of bridges."""
+    """The `Target` of a service behind Redis Streams. Built by `targets.redis.open_target`.
+
+    Arguments: as `RedisTarget`, and `group`: bridges of one group share the alerts.
+    """
 
     def __init__(self, url: str, *, timeout_s: float, connections: int, tls: ClientTls, group: str) -> None:
         super().__init__(url, timeout_s=timeout_s, connections=connections, tls=tls)

@@ -85,7 +85,8 @@ class UnusableResult(TargetFailure):
 class Target(Protocol):
     """The client of one ML service. Built by `watchout.mlbridge.targets.open_target`, used by the dispatcher.
 
-    A target only transports. The scheduler decides when a frame is sent; `watchout.common.alerts.model` checks alerts.
+    `analyse` sends one frame and raises `TargetFailure` when the frame is not delivered or not analysed; the dispatcher
+    counts that. The scheduler decides when a frame is sent; `watchout.common.alerts.model` checks alerts.
     """
 
     @property

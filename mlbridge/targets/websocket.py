@@ -46,7 +46,7 @@ POLL_S: Final = 0.01
 
 
 class WebSocketTarget:
-    """The client of one service over a kept WebSocket.
+    """The `Target` of one service over a WebSocket that is kept open. Built by `open_target`.
 
     Args:
         url: URL of the WebSocket.

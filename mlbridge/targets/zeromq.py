@@ -41,7 +41,7 @@ DEAD_MS: Final = 6_000
 
 
 class ZeroMqTarget:
-    """The client of one service over a PUSH and a PULL socket.
+    """The `Target` of one service over two ZeroMQ sockets: PUSH for frames, PULL for alerts. Built by `open_target`.
 
     Args:
         url: ``tcp://host:port`` of the frames, with ``?alerts=PORT`` if alerts do not come from the next port.

@@ -19,9 +19,11 @@ from watchout.router.webhook.sender import WebhookSender
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertDelivery:
-    """The way of an alert through the router. The router's app creates one; `MessageHandler` calls it.
+    """Delivers an alert that reached the router: to gateways with viewers of the stream, to the log, and to the
+    webhook.
 
-    `epoch` is the router's, `webhook` is None where no webhook is set.
+    The router's app creates one; `MessageHandler` calls it. `epoch` is the router's, `webhook` is None where none is
+    set.
     """
 
     epoch: int

@@ -36,9 +36,11 @@ MAX_REASONS: Final = 16
 
 
 class StreamClaims:
-    """Decides which gateway's publisher has a stream. Part of the registry.
+    """Decides which publisher gets a stream when several claim it, and numbers the claims with terms. Part of
+    `Streams`.
 
-    Terms start above `epoch` × 2²⁰, so that they rise across restarts of the router.
+    Terms start above `epoch` × 2²⁰, so that they rise across restarts of the router. The methods return the messages to
+    send.
     """
 
     def __init__(

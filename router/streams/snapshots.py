@@ -11,7 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class UnconfirmedStreams:
-    """Ids of streams known of a gateway before it joined again that it has not reported since."""
+    """The streams that a gateway had before it joined again, and that are not yet in its new snapshot; part of
+    `Snapshots`.
+
+    The ids are by kind: `publications` for its publishers, `interests` for its viewers.
+    """
 
     publications: set[str]
     interests: set[str]

@@ -12,7 +12,7 @@ from watchout.common.toolbox.globs import Globs
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A message for one member; the registry returns it and `Outbox` sends it. `member` is the member's id."""
+    """A message for one member, whose id is `member`. Returned by `Streams` and its parts, sent by `Outbox`."""
 
     member: bytes
     body: FromRouter

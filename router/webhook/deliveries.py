@@ -34,8 +34,8 @@ MAX_LISTED: Final = 20
 class WebhookDelivery:
     """One alert for the webhook; created by `WebhookSender.offer`, owned by `Deliveries`.
 
-    `offered_at` is in seconds of the caller's clock. `over` is set while the delivery does not wait: it is in
-    flight, or was given up.
+    `offered_at` is in seconds of the caller's clock, `attempts` counts requests. `over`: the delivery is not in the
+    queue, because a request is in flight or the delivery was given up.
     """
 
     webhook_id: str

@@ -92,11 +92,11 @@ class Interest(Message, frozen=True, tag="interest"):
 
 
 class SnapshotEnd(Message, frozen=True, tag="synced"):
-    """End of the snapshot that follows `Welcome`, with the numbers of `hold` and `interest` messages in it.
+    """Sent by a member at the end of the snapshot that follows `Welcome`.
 
-    The router forgets what this member had sent before and did not repeat in the snapshot. `last_alert` (`alerts_heard`
-    on the wire) is the number of the last alert that a gateway received from the router of epoch `alerts_epoch`; the
-    router sends the later ones.
+    It contains the numbers of `PublicationState` and `Interest` messages in the snapshot. The router removes the
+    streams of this member that are not in it. `last_alert` (`alerts_heard` on the wire) is the number of the last alert
+    that a gateway received from the router of epoch `alerts_epoch`; the router sends the later ones.
     """
 
     publications: Count = msgspec.field(name="holds")
@@ -118,23 +118,26 @@ class StreamReport(Message, frozen=True, tag="report"):
 
 
 class MemberHeartbeat(Message, frozen=True, tag="heartbeat"):
-    """Sent every 500 ms from the event loop that does the work, with the member's metrics by name."""
+    """Sent by each member to the router every 500 ms, from the event loop that does its work.
+
+    `metrics` (`figures` on the wire) are the member's metrics by name.
+    """
 
     metrics: dict[str, float] = msgspec.field(name="figures")
 
 
 class CoverageReport(Message, frozen=True, tag="coverage"):
-    """Coverage of a bridge's streams by its ML service; replaces the report before.
+    """Coverage of a bridge's streams by its ML service, sent by the bridge every 2 s; replaces the report before.
 
-    `rows`: (stream, share of the last seconds in which the service saw a frame, 0 to 1); of more than 1000 streams the
-    least covered ones.
+    `rows`: (stream, coverage). The coverage is the share, 0 to 1, of the last 60 seconds in which the service analysed
+    a frame of the stream. Of more than 1000 streams only the least covered ones are sent.
     """
 
     rows: Annotated[list[tuple[StreamId, Share]], msgspec.Meta(max_length=MAX_COVERAGE_ROWS)]
 
 
 class Claim(Message, frozen=True, tag="claim"):
-    """Request to register a stream for a publisher; `granted` or `refused` replies.
+    """Request of a gateway to register a stream for a publisher; the reply is `GrantedReply` or `RefusedReply`.
 
     `floor` is the highest frame id that this gateway knows of the stream: the granted ids begin above it.
     """
@@ -148,7 +151,11 @@ class Claim(Message, frozen=True, tag="claim"):
 
 
 class Release(Message, frozen=True, tag="release"):
-    """The publisher of this stream and term is gone; `frame_id` is the id of its last frame."""
+    """Sent by a gateway when the publisher of this stream and term is gone; `frame_id` is the id of its last frame.
+
+    The router sets the stream to offline and reserves its id for the owner. It ignores a term that is no longer
+    current.
+    """
 
     stream: StreamId
     term: Count
@@ -168,14 +175,16 @@ class ReservationReport(Message, frozen=True, tag="reserved"):
 
 
 class OwnerLookup(Message, frozen=True, tag="lookup"):
-    """Request for the owner and status of a stream; `found` replies."""
+    """Request of a gateway for the owner and status of a stream; the reply is `OwnerReply`."""
 
     request: Count
     stream: StreamId
 
 
 class FetchNewest(Message, frozen=True, tag="newest"):
-    """Request for the newest frame of a stream, which is sent once over the frame sockets; nothing replies."""
+    """Request of a gateway for the newest frame of a stream. There is no reply: the frame is sent once over the frame
+    sockets, if there is one.
+    """
 
     stream: StreamId
 
@@ -194,7 +203,9 @@ class RaiseAlert(Message, frozen=True, tag="raisealert"):
 
 
 class FetchPicture(Message, frozen=True, tag="picture"):
-    """Request for the picture that the router keeps of an alert's frame, which is sent once over the frame sockets."""
+    """Request of a gateway for the picture that the router keeps of an alert's frame. There is no reply: the picture is
+    sent once over the frame sockets, if the router still has it.
+    """
 
     stream: StreamId
     term: Count
@@ -202,7 +213,10 @@ class FetchPicture(Message, frozen=True, tag="picture"):
 
 
 class BadFrame(Message, frozen=True, tag="badframe"):
-    """A frame of this stream could not be decoded here; the router reports it to the publisher, once per term."""
+    """Sent by a gateway or bridge that could not decode a frame of this stream; `reason` is the text for the publisher.
+
+    The router sends the publisher's gateway an `ErrorForPublisher`, once per term.
+    """
 
     stream: StreamId
     frame_id: FrameId

@@ -16,22 +16,24 @@ from watchout.common.bus.messages.replies import AcceptedReply, GrantedReply, Ow
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """Reply to the `hello` of this `attempt`: the member is known, and sends its snapshot."""
+    """Reply of the router to the `Hello` of this `attempt`: the member has joined, and sends its snapshot next."""
 
     attempt: Count = 0
 
 
 class Rejoin(Message, frozen=True, tag="rejoin"):
-    """The router does not know this member, or missed one of its messages: the member sends `hello` again."""
+    """Sent by the router to a process that is not a member, or of which a message was lost: the process sends `Hello`
+    again.
+    """
 
 
 class RouterHeartbeat(Message, frozen=True, tag="beat"):
-    """Sent every 500 ms from the event loop that does the work."""
+    """Sent by the router to each member every 500 ms, from the event loop that does its work."""
 
 
 class Forward(Message, frozen=True, tag="forward"):
-    """The gateway of the publisher sends the frames of this stream to the router, at most `max_fps` per second, or
-    stops with `wanted` false.
+    """Sent by the router to the publisher's gateway: send frames of this stream at up to `max_fps` per second (absent:
+    every frame), or stop when `wanted` is false.
 
     `viewers` is the number of viewers at other gateways, for the `demand` message to the publisher.
     """
@@ -44,14 +46,18 @@ class Forward(Message, frozen=True, tag="forward"):
 
 
 class SendNewest(Message, frozen=True, tag="sendnewest"):
-    """The gateway of the publisher sends the newest frame of this stream once, for the member `to`."""
+    """Sent by the router to the publisher's gateway: send the newest frame of this stream once, addressed to the member
+    `to`.
+    """
 
     stream: StreamId
     to: MemberId
 
 
 class Revoke(Message, frozen=True, tag="revoke"):
-    """The claim of this term is void: another publisher took the stream over."""
+    """Sent by the router to a gateway: the publisher with this term no longer has the stream, because another one took
+    it over. The gateway ends the publication.
+    """
 
     stream: StreamId
     term: Count
@@ -81,7 +87,10 @@ class AlertNotification(Message, frozen=True, tag="notify"):
 
 
 class ReservationEnded(Message, frozen=True, tag="unreserved"):
-    """The id of this stream is no longer reserved: the gateway forgets publishers of it up to this term."""
+    """Sent by the router to all gateways when an operator has ended the reservation of a stream id.
+
+    Each gateway deletes its own reservation of the id, if that is of this term or an earlier one.
+    """
 
     stream: StreamId
     term: Count

@@ -43,8 +43,9 @@ _log = log.get("common.bus.zeromq.curve")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A CURVE key pair in hexadecimal digits; the secret is left out of the `repr`. Made by `new_pair` and
-    `load_pair`.
+    """A CURVE key pair of the router or of a bridge, as 64 hexadecimal digits each; `repr` leaves the secret out.
+
+    Made by `new_pair` and `load_pair`, for the bus over TCP.
     """
 
     public: str
@@ -188,9 +189,12 @@ def broken(home: Path) -> list[str]:
 
 
 class AllowList:
-    """The list as a running router sees it: read again when the directory changed, at most every `READ_EVERY_S`.
+    """The public keys of the bridges that may connect to the router over TCP, read from a directory in the router's
+    home.
 
-    A directory that is missing or cannot be read lets nobody in, and is logged.
+    Created for `TcpRouterTransport`, which asks `name_of` at each handshake. The directory is read again after a
+    change, at most every `READ_EVERY_S` seconds. When it is missing or unreadable, no bridge may connect, and the
+    reason is logged.
 
     Args:
         home: The router's home.
