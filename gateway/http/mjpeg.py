@@ -131,8 +131,8 @@ class Mjpeg:
                 self._shown = frame
                 self._context.waiting_frames.release(self)
                 self._context.waiting_frames.hold(self._shown_holder, self._user, frame, frame.size_bytes)
-                size_bytes = await self._send_part(frame, response)
                 self._context.hub.delivery.frames_out += 1
+                size_bytes = await self._send_part(frame, response)
                 self._context.hub.delivery.frame_bytes_out += size_bytes
                 repeat.on_new_part(loop.time())
             elif loop.time() < repeat.due or self._ended:
