@@ -98,7 +98,11 @@ class StoreUnavailable(WatchoutError):
 
 
 class ClientError(WatchoutError):
-    """A client's message is refused. `code` and the text are sent to the client."""
+    """A message of a client is refused; raised by `gateway.wire` and `ClientProtocol`.
+
+    `ClientProtocol` sends `code` and the text to the client as an error. It closes the connection only after many
+    errors.
+    """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         self.code = code

@@ -24,7 +24,7 @@ _V = TypeVar("_V")
 
 
 class _Values(dict[MetricName, float]):
-    """Values by name; a declared metric that was never counted is 0.
+    """Metrics by name, in a dictionary; a declared metric that was never counted is 0. Part of `Metrics`.
 
     Raises `KeyError` for a name that is not declared. Only the first access to a name comes here: afterwards
     ``values[name] += 1`` is the increment of a plain dictionary item, which is what the path of a frame does.

@@ -241,7 +241,10 @@ async def _authenticate(connection: EdgeConnection, edge: Edge) -> None:
 
 
 class _UnreachableError(Exception):
-    """No gateway accepted the connection; it may later. The text is a sentence."""
+    """No gateway accepts the connection now. Raised by `_open`; the text is a sentence.
+
+    `keep_connected` tries again, and ends the command with a `Failure` when that takes too long.
+    """
 
 
 async def _open(edge: Edge, path: str) -> ClientConnection:

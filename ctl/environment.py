@@ -38,7 +38,9 @@ _OWN_PATH: Final = re.compile(r"/streams/(register|subscribe)\Z")
 
 
 class Failure(click.ClickException):
-    """Ends a command with one sentence on stderr and exit code 1. Raised anywhere below a command."""
+    """Ends a command with one sentence on stderr and exit code 1. Raised by commands and what they call, shown by
+    click.
+    """
 
     def show(self, file: Any = None) -> None:
         """Print the sentence to stderr."""
@@ -46,7 +48,10 @@ class Failure(click.ClickException):
 
 
 class WrongSettings(Failure):
-    """Ends a command whose settings are invalid: each fault on a line of its own, exit code 2."""
+    """Ends a command whose settings are invalid, with one line on stderr for each fault and exit code 2.
+
+    Raised by `read_environment`.
+    """
 
     exit_code = 2
 

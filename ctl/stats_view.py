@@ -86,10 +86,10 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True)
 class TableColumn(Generic[_Row]):
-    """A column of a table.
+    """A column of the tables of ``watchout-ctl stats``; declared in this module.
 
-    `cell` makes the text of a cell from a row. Where the terminal is too narrow, the columns of the highest `rank` are
-    left out first; those of rank 0 always stay. `max_width` is in characters.
+    `cell` returns the text of a cell from a row. Where the terminal is too narrow, the columns of the highest `rank`
+    are left out first; those of rank 0 always stay. `max_width` is in characters.
     """
 
     title: str

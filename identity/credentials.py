@@ -31,21 +31,28 @@ _SIGNATURE_CHARACTERS: Final = 44
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of any kind, from the `Authorization` header, the query ``?token=`` or an `auth` message."""
+    """A credential: a session token, JWT or opaque token, from the `Authorization` header, the query ``?token=`` or an
+    `auth` message. Made by `find_credential` and `ClientHandler`, verified by `Authenticator`.
+    """
 
     text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """The value of Better Auth's session cookie as it was received. Usable only from an allowed page (`Origin`)."""
+    """A credential: the value of Better Auth's session cookie as it was received. Made by `find_credential`.
+
+    Used only for requests of an allowed page (`Origin`), so that other sites cannot act for the user.
+    """
 
     value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A one-time token of Better Auth's one-time-token plugin, from the query ``?ticket=``."""
+    """A credential: a token of Better Auth's one-time-token plugin, from the query ``?ticket=``. Made by
+    `find_credential`; `Authenticator` redeems it.
+    """
 
     text: str = field(repr=False)
 

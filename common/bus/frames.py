@@ -32,13 +32,14 @@ FOR_ALERT: Final = bytes(MEMBER_ID_BYTES - 1) + b"\x01"
 
 
 class BusFrame(msgspec.Struct, frozen=True, gc=False):
-    """A frame between processes, in the form in which the publisher sent it.
+    """A frame as it is sent between processes, in the form in which the publisher sent it.
 
-    `form` says what `payload` is. `FORM_JSON_TEXT`: a JSON string token with its quotes; `codec` is that of the picture
-    in it, 0 when it holds none. `FORM_PICTURE`: the encoded picture; `codec` is the one that the publisher named.
-    `FORM_JSON_FIELDS`: as `FORM_JSON_TEXT`, and `more` holds the other members of the publisher's JSON object, each
-    with a comma before it. `to` is `EVERYBODY`, `FOR_ALERT` or the id of the one member that receives the frame.
-    `timestamp` is in ms since 1970.
+    Encoded by `Frame.bus_parts`, decoded by `decode_frame`, which raises `BusError`. `form` says what `payload` is:
+    `FORM_JSON_TEXT`: a JSON string token with its quotes; `codec` is that of the picture in it, 0 when it holds none.
+    `FORM_PICTURE`: the encoded picture; `codec` is the one that the publisher named. `FORM_JSON_FIELDS`: as
+    `FORM_JSON_TEXT`, and `more` holds the other members of the publisher's JSON object, each with a comma before it.
+    `to` is `EVERYBODY`, `FOR_ALERT` or the id of the one member that receives the frame. `timestamp` is in ms since
+    1970.
     """
 
     stream: str

@@ -60,9 +60,10 @@ MakeMessage = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
 
 
 class FrameFault(ValueError):
-    """Bytes that are no frame, or a payload that is no picture. The text says what came and what was expected.
+    """Bytes that are no frame, or a payload that is no picture; raised by `parse_binary` and by methods of `Frame`.
 
-    The gateway rejects a message that is no frame, and tells the publisher once when a viewer needed a picture.
+    The text says what was received and what is expected. The gateway rejects a message that is no frame, and reports a
+    frame without a picture to the publisher, once per term.
     """
 
 

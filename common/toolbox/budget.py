@@ -127,7 +127,9 @@ class ByteBudget(Generic[H]):
 
 
 class Share:
-    """The bytes of one request or response in a `ByteBudget`, from its creation until `release`.
+    """The memory of one request or response, counted in a `ByteBudget` from its creation until `release`.
+
+    Made by `BodyReader` and `ResponseSender`.
 
     Args:
         budget: The budget it belongs to.

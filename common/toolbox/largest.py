@@ -15,9 +15,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Largest(Generic[K]):
-    """Sizes by key, such as bytes by stream. `add` and `largest` take O(log n) amortized, however many keys there are.
+    """Sizes by key, such as bytes by stream, of which the largest is found fast: `add` and `largest` take O(log n)
+    amortized.
 
-    Used where a bound on all keys together is enforced at the key that holds the most.
+    Used by `ByteBudget`, `WaitingFrames` and others that bound a total, and drop from the key with the most.
     """
 
     __slots__ = ("_heap", "_numbers", "_sizes", "total")

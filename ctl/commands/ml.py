@@ -212,7 +212,11 @@ def replay(
 
 
 class Playing:
-    """A run of footage through one service or two. Created by ``ml replay``; `speed` None: as fast as possible."""
+    """A run of ``ml replay``: sends the frames of a video or of a folder of JPEGs to one ML service, or to two.
+
+    `fps` is the rate of frames per second of footage, `speed` the multiple of real time; None: each frame is sent after
+    the result of the last one. `run` raises `Failure` when the footage cannot be read.
+    """
 
     def __init__(
         self,

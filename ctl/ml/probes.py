@@ -60,7 +60,10 @@ OTHER_STREAM: Final = "check-2"
 
 
 class FrameProbe(Protocol):
-    """A way to send one frame to the service: `_HttpProbe` or `_TargetProbe`."""
+    """Sends one frame to an ML service for ``watchout-ctl ml check``; implemented by `_HttpProbe` and `_TargetProbe`.
+
+    Failures of the service are in the `ProbeResult`; none is raised.
+    """
 
     async def show(self, frame: Frame, *, unknown_field: bool = False) -> ProbeResult:
         """Send a frame and return the result. Failures of the service are in the result; none is raised.

@@ -37,7 +37,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """One frame that was sent to a service.
+    """One frame that was sent to an ML service in a dry run; made by `RecordingTarget`.
 
     Attributes:
         frame_id: number of the frame.
@@ -66,11 +66,11 @@ class FrameRecord:
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """One valid alert.
+    """One valid alert of a dry run; made by `ServiceRecord.alert`.
 
     Attributes:
         alert: the alert.
-        told: False when mlbridge's cooldown would hold it back.
+        told: whether mlbridge would send it on; False: its cooldown would hold it back.
         at_s: time of its frame in the footage, in seconds; None: it names no frame of the run.
         after_ms: time between sending the frame and receiving the alert, in ms; None: as `at_s`.
     """
@@ -93,7 +93,7 @@ class AlertRecord:
 
 @dataclass(frozen=True, slots=True)
 class FrameRefusal:
-    """One alert that is not valid.
+    """One alert of a dry run that is not valid; made by `ServiceRecord.refused`.
 
     Attributes:
         reason: what is wrong with it.
@@ -213,7 +213,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two services compared over the frames for which both have a result.
+    """Two services of a dry run compared over the frames for which both have a result; made by `Replay.comparison`.
 
     Alerts are compared by frame and kind, without the cooldown.
 

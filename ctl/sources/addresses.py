@@ -24,7 +24,10 @@ _UNCLEAR: Final = f"it is not clear where user name and password end in the addr
 
 
 class AddressFault(Exception):
-    """An address that cannot be used; the text says why and shows no secret."""
+    """The address of a camera cannot be used; raised by `parse_camera`. The text says why and shows no secret.
+
+    `open_source` ends the command with it, as a `Failure`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ MEDIA_HINT: Final = (
 
 
 class VideoFault(Exception):
-    """A video that cannot be opened or decoded; the text says why, without an address.
+    """A video that cannot be opened or decoded; the text says why, without an address. Raised by `Video` and
+    `fault_of`.
 
-    With `lasting` another attempt would fail the same way.
+    The source of a camera connects again, unless `lasting`: another attempt would fail the same way. The source of a
+    file ends the command with a `Failure`.
     """
 
     def __init__(self, text: str, *, lasting: bool = False) -> None:
@@ -33,9 +35,9 @@ class VideoFault(Exception):
 
 
 class Video:
-    """The first video stream of an open PyAV container. `damaged` counts packets that could not be decoded.
+    """Decodes the first video stream of an open PyAV container. Made by the sources of files and cameras.
 
-    Raises `VideoFault` if there is none.
+    `damaged` counts packets that could not be decoded. Raises `VideoFault` if the container has no video.
     """
 
     def __init__(self, container: Any) -> None:

@@ -25,9 +25,10 @@ STILL_FPS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """The place of a live source; made by `at`, or for a local device by `open_source`.
+    """How to open a live source with FFmpeg: a network camera (made by `at`) or a local device (made by `open_source`).
 
-    `device` is the FFmpeg input format of a local device; None: a network address.
+    `opened_as` is the URL or path with its secrets, `shown` the text for output without them. `device` is the FFmpeg
+    input format of a local device; None: a network address.
     """
 
     shown: str
@@ -83,7 +84,10 @@ def live(camera: Camera, *, fps: float | None, once: bool, quality: int) -> Pict
 
 
 class _opened:  # noqa: N801 - used as a function
-    """A context manager with the open PyAV container of a camera; every failure inside is raised as `VideoFault`."""
+    """Context manager that opens a camera with PyAV and closes it; used by `live`.
+
+    Every failure, inside the block too, is raised as `VideoFault`.
+    """
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera

@@ -41,9 +41,9 @@ _VERSION: Final = "13"
 
 
 class HandshakeFault(Exception):
-    """A handshake that is refused; raised by `one_form`.
+    """A WebSocket handshake that is refused; raised by `one_form`, which normalizes the head of the request.
 
-    The caller sends an HTTP error with `status`, `code` and the text, which quotes nothing of the request, and closes.
+    `WebSocket` sends an HTTP error with `status`, `code` and the text, which quotes nothing of the request, and closes.
     """
 
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:

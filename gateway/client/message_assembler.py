@@ -14,7 +14,10 @@ FRAGMENTS_PER_MESSAGE: Final = 16
 
 
 class TooManyFragments(Exception):
-    """A message has more than `MAX_FRAGMENTS` fragments; the caller closes the connection."""
+    """A WebSocket message has more than `MAX_FRAGMENTS` fragments; raised by `MessageAssembler.append`.
+
+    `ClientSocketReader` closes the connection.
+    """
 
 
 class MessageAssembler:

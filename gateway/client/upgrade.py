@@ -23,7 +23,10 @@ NO_HANDSHAKE: Final = "not a valid WebSocket handshake (RFC 6455)"
 
 
 class UpgradeRefused(Exception):
-    """An upgrade that is refused; the caller sends an HTTP error with `status`, `code` and the text, and closes."""
+    """An upgrade that is refused; raised by `accept_upgrade`.
+
+    `WebSocket` sends an HTTP error with `status`, `code` and the text, and closes.
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         self.status = status

@@ -111,9 +111,11 @@ def alert_id(webhook_id: str, number: int | None) -> str:
 
 
 class Replays:
-    """The recently accepted requests by id, with the ids of their alerts, so that a repeated one has no second effect.
+    """Remembers the requests of Standard Webhooks that were accepted lately, so that a repeated one has no second
+    effect.
 
-    `ServiceAuth` enters only verified requests, so strangers cannot displace any.
+    Entries are by request id, with the ids of the alerts. `ServiceAuth` adds only verified requests, so that strangers
+    cannot displace any.
 
     Args:
         keep_s: For how long a request is remembered, in seconds.

@@ -59,13 +59,13 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SchemaColumn:
-    """One column as the database reports it.
+    """One column as the database reports it; made by the stores, and read by `make_plan`.
 
     Attributes:
         table: The role of its table: ``session``, ``user``, ``verification`` or ``member``.
         name: Its name, such as ``expiresAt`` or ``expires_at``.
         type: Its type as the database spells it.
-        readable: Whether our database role may read it.
+        readable: Whether the gateway's database role may read it.
         indexed: Whether an index begins with it.
     """
 
@@ -88,12 +88,12 @@ class SchemaColumn:
 
 @dataclass(frozen=True, slots=True)
 class HiddenTable:
-    """A table whose rows may be hidden from us by row level security.
+    """A table of which row level security may hide rows from the gateway; found by `PostgresStore`.
 
     Attributes:
         table: The role of the table in the layout.
         relation: The table with the policies; it may lie beneath a view.
-        role: The database role that reads it: ours, or the owner of the view.
+        role: The database role that reads it: the gateway's, or the owner of the view.
         restrictive: Restrictive policies, which no other policy can lift.
     """
 
@@ -144,7 +144,8 @@ class TablesFound:
 
 @dataclass(frozen=True, slots=True)
 class SchemaRefusal:
-    """Why a database, or one feature of it, cannot be used, and what would help.
+    """Why a database, or one feature of it, cannot be used, and what would help. Returned by `make_plan`, or in a
+    `Plan`.
 
     Attributes:
         reason: The text for the log.
@@ -158,7 +159,10 @@ class SchemaRefusal:
 
 
 class PlanRefused(Exception):
-    """Raised inside of `make_plan` to end with a `SchemaRefusal`."""
+    """The tables cannot be used as they are. Raised by the functions that `make_plan` calls.
+
+    `make_plan` catches it and returns its `refusal`, a `SchemaRefusal`, instead of a `Plan`.
+    """
 
     def __init__(self, reason: str, *, final: bool = False) -> None:
         self.refusal = SchemaRefusal(reason, final)
@@ -166,7 +170,10 @@ class PlanRefused(Exception):
 
 
 class CatalogueTable:
-    """The columns of one table by normalized name; it records columns that are needed but not readable."""
+    """The columns of one table, found by normalized name (lower case without ``_``). Made by `make_plan`.
+
+    It records the columns that are needed but not readable. Its methods raise `PlanRefused`.
+    """
 
     def __init__(self, found: TablesFound, layout: Layout, table: str) -> None:
         self.layout = layout

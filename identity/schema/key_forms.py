@@ -28,7 +28,10 @@ TICKET_PREFIX: Final = "one-time-token:"
 
 
 class KeyForm(enum.Enum):
-    """The form that a key has as text when the database writes it. Keys in other forms are in no table."""
+    """How the database writes the values of a key column as text, such as UUID or INTEGER. Chosen by `Dialect.form`.
+
+    `DatabaseStore` does not ask the database for keys that `accepts` rejects, as no row can have them.
+    """
 
     TOKEN = "token"  # noqa: S105  the name of a form
     TEXT = "text"

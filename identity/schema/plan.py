@@ -30,7 +30,7 @@ PLAN_TRUSTED_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SQL statement with one parameter, a list of keys.
+    """One SQL statement with one parameter, a list of keys. Made by `make_plan`, run by a `DatabaseStore`.
 
     Attributes:
         sql: The statement.
@@ -97,7 +97,11 @@ def make_plan(found: TablesFound, layout: Layout, dialect: Dialect) -> Plan | Sc
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """The statement for organizations of users, the join that adds them to ``live`` rows, and the user id column."""
+    """The SQL for organizations, made by `_members` when the member table is read.
+
+    It consists of the statement that returns users' organizations, the join that adds them to the rows of live
+    sessions, and the column with the user's id.
+    """
 
     user: SchemaColumn
     statement: Statement

@@ -29,7 +29,11 @@ _MILLISECONDS: Final = 1e11
 
 
 class TokenRefused(Exception):
-    """The token is not valid. The text is a fixed sentence without any part of the token, and may be logged."""
+    """A token is not valid; raised by `read_jwt`, `SignedJwt.verify` and `read_introspection`.
+
+    The text is a fixed sentence without any part of the token. The verifiers log it and return None, and the client is
+    refused.
+    """
 
 
 @dataclass(frozen=True, slots=True)

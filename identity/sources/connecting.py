@@ -31,7 +31,10 @@ _KIND: Final = "select pg_is_in_recovery(), current_setting('transaction_read_on
 
 
 class _Named(ssl.SSLContext):
-    """A TLS context for a server that is reached by address and has another name in its certificate."""
+    """A TLS context that checks the certificate for another name than the one connected to; made by `make_context`.
+
+    asyncpg connects to an IP address (``hostaddr``), while the certificate carries the host name, `server_name`.
+    """
 
     server_name: str | None = None
 

@@ -33,9 +33,9 @@ LOOK_AGAIN_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class StoreLocation:
-    """Identifies the tables that answered: the server's cluster id, the database's oid and the tables' oids.
+    """Identifies the tables that answered a look-up: the server's cluster id, the database's oid and the tables' oids.
 
-    A session missing in another location has not ended.
+    Made by the stores, compared by `Continuity`. A session that is missing in another location has not ended.
     """
 
     cluster: str
@@ -64,7 +64,11 @@ UNKNOWN_STATE: Final = StoreState(StoreLocation("", "", ""), "")
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Result of a probe: whether any session is live, how many known ones were probed, and how many are live."""
+    """Result of a probe of the session store, made by the stores and judged by `Continuity`.
+
+    `any_live`: any session is live. `looked_for` is the number of known sessions that were looked up, `seen` the number
+    of those that are live.
+    """
 
     any_live: bool
     looked_for: int

@@ -16,7 +16,7 @@ from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpC
 
 
 class EndpointFault(Exception):
-    """The endpoint gave no usable response; the text says why and is safe to log.
+    """An HTTP endpoint gave no usable response; raised by `HttpEndpoint.request`. The text says why and is safe to log.
 
     The caller reports the endpoint as unavailable and does not decide about the token.
     """

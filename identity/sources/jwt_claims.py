@@ -46,7 +46,8 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtPolicy:
-    """What a JWT must say besides being signed; a field that is None is not checked.
+    """What the claims of a JWT must be; a field that is None is not checked. Made by `JwtVerifier`, applied by
+    `read_jwt`.
 
     Attributes:
         issuer: The expected `iss`.

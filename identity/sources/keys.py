@@ -55,12 +55,20 @@ _ALGORITHMS: Final[Mapping[str, Algorithm]] = {
 
 
 class KeyFault(Exception):
-    """Text that is not a key, or not a set of keys; the message says what was expected and shows no part of it."""
+    """A text that is not a key, or not a set of keys; raised by the functions of this module.
+
+    The message says what is expected and shows no part of the text. A bad key in the settings ends the start; a bad
+    response of an issuer counts as a failed fetch.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key that verifies signatures, its algorithms, and its key id (`kid`), None for a key of the settings."""
+    """A key that verifies signatures of JWTs; made by `secret_key`, `pem_key` and `read_jwks`.
+
+    `algorithms` are the names it may be used with (RFC 7518 section 3.1), `kid` is its key id, None for a key of the
+    settings.
+    """
 
     kid: str | None
     algorithms: frozenset[str]
@@ -75,7 +83,10 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The usable keys of an issuer, in the order in which it publishes them."""
+    """The usable keys of an issuer, in the order in which it publishes them.
+
+    Made by `read_jwks`, kept by `KeyCache`.
+    """
 
     keys: tuple[VerificationKey, ...]
     _by_kid: Mapping[str, tuple[VerificationKey, ...]] = field(repr=False)

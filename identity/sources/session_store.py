@@ -39,11 +39,17 @@ Choose = Callable[[Plan], Statement]
 
 
 class UnusableStore(StoreUnavailable):
-    """The database can never be used with these settings; `open` turns it into a `StartError`."""
+    """The database can never be used with these settings. Raised when `DatabaseStore` reads the schema.
+
+    `DatabaseStore.open` turns it into a `StartError`, which ends the start; later it counts as `StoreUnavailable`.
+    """
 
 
 class HiddenRows(StoreUnavailable):
-    """Row level security may hide rows from us, so a missing session may exist. The caller keeps all sessions."""
+    """Row level security may hide rows from the gateway, so that a missing session may exist.
+
+    Raised by `DatabaseStore` when it reads the schema. The caller keeps all sessions, as with every `StoreUnavailable`.
+    """
 
     public = "row level security hides the sessions from the gateway"
 
@@ -51,7 +57,8 @@ class HiddenRows(StoreUnavailable):
 class ChangedStore(StoreUnavailable):
     """The tables that answered are not those of before, so a missing session may still be live in the others.
 
-    The caller keeps all sessions. Raised until the store is accepted again, see `identity.sources.continuity`.
+    Raised by `DatabaseStore` until the store is accepted again (`identity.sources.continuity`). The caller keeps all
+    sessions.
     """
 
     public = "the session store is not the one that it was"

@@ -38,7 +38,8 @@ _short.maxstring = _short.maxother = MAX_SHOWN
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """A message that could not be decoded. Returned by `read_json` and `read_msgpack`, and accepted by the readers.
+    """A message of the ML service that could not be decoded. Returned by `read_json` and `read_msgpack`; `read_result`
+    and `read_message` turn it into an `UnusableResult`.
 
     Attributes:
         reason: what came, with its beginning, and what was expected.

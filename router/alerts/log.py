@@ -19,7 +19,7 @@ ALERT_COST_BYTES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class LoggedAlert:
-    """An accepted alert as JSON.
+    """An accepted alert as JSON; made and kept by `AlertLog`.
 
     `number` counts the alerts of this router from 1; `at` is when a router first accepted it, in ms since the epoch.
     """

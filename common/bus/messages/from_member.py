@@ -53,7 +53,7 @@ class Hello(Message, frozen=True, tag="hello"):
 
 
 class PublicationState(Message, frozen=True, tag="hold"):
-    """Current state of a stream whose publisher is connected to this gateway; replaces the state sent before.
+    """Sent by a gateway: current state of a stream whose publisher is connected to it; replaces the state sent before.
 
     `producing`: the publisher sends frames; `wants_alerts`: it receives the alerts of its stream. `fps` is the measured
     rate of frames per second, `frame_id` the id of the last frame. Times are in ms since 1970.
@@ -74,12 +74,12 @@ class PublicationState(Message, frozen=True, tag="hold"):
 
 
 class Interest(Message, frozen=True, tag="interest"):
-    """Current interest of this gateway's viewers in a stream; replaces the interest sent before, and ends it with no
+    """Sent by a gateway: what its viewers want of a stream; replaces the interest sent before, and ends it with no
     viewers and no alert viewers.
 
-    `viewers` receive frames, `alert_viewers` alerts; `max_fps` is the highest rate that one of them wants, absent:
-    every frame. `floor` is the id of the last frame seen here, and `user` the stream's owner where known: a router
-    that has just started learns both from it.
+    `viewers` is the number of those that receive frames, `alert_viewers` of those that receive alerts. `max_fps` is the
+    highest rate that one of them wants, absent: every frame. `floor` is the id of the last frame that the gateway
+    received, and `user` the stream's owner where known: a router that has just started learns both from it.
     """
 
     stream: StreamId
@@ -106,10 +106,10 @@ class SnapshotEnd(Message, frozen=True, tag="synced"):
 
 
 class StreamReport(Message, frozen=True, tag="report"):
-    """Counters of streams since the last report; sent once a second.
+    """Sent by a gateway once a second: counters of streams since its last report.
 
-    `rows`, of streams published here: (stream, id of the last frame, frames in total, frames per second, time of the
-    last frame in ms). `dropped` (`missed` on the wire), of streams viewed here: (stream, drop reason, frames dropped
+    `rows`, of streams published there: (stream, id of the last frame, frames in total, frames per second, time of the
+    last frame in ms). `dropped` (`missed` on the wire), of streams viewed there: (stream, drop reason, frames dropped
     since the last report).
     """
 
@@ -163,7 +163,8 @@ class Release(Message, frozen=True, tag="release"):
 
 
 class ReservationReport(Message, frozen=True, tag="reserved"):
-    """Reservations of stream ids after publishers that were connected here, for a router with a new epoch.
+    """Sent by a gateway to a router with a new epoch: the reservations of stream ids after publishers that left the
+    gateway.
 
     `rows`: (stream, user, organizations, term, id of the last frame, seconds since the publisher left).
     """
@@ -190,7 +191,8 @@ class FetchNewest(Message, frozen=True, tag="newest"):
 
 
 class RaiseAlert(Message, frozen=True, tag="raisealert"):
-    """An alert for every client that may see it; `accepted` or `refused` replies.
+    """Request of a gateway, bridge or `watchout-ctl` to deliver an alert to every client that may see it; the reply is
+    `AcceptedReply` or `RefusedReply`.
 
     `term` is that of the frame that the alert is about, set when the frame's picture is sent too. `accepted_at` (ms) is
     set when the alert is sent again because the router that accepted it then may have ended before it delivered it.
@@ -224,8 +226,8 @@ class BadFrame(Message, frozen=True, tag="badframe"):
 
 
 class Unreserve(Message, frozen=True, tag="unreserve"):
-    """Request of an operator to end the reservation of a stream id; `answer` replies with the former user, or null when
-    the id was not reserved.
+    """Request of `watchout-ctl` to end the reservation of a stream id. The reply is a `QueryReply` with the former
+    user, or null when the id was not reserved.
     """
 
     request: Count
@@ -272,11 +274,11 @@ class AlertScope(msgspec.Struct, frozen=True):
 
 
 class Query(Message, frozen=True, tag="query"):
-    """Request of an operator or of an HTTP client for what the router knows; `answer` replies, and `what` says with
-    which record of `common.bus.reply_records`.
+    """Request of a gateway or of `watchout-ctl` for what the router knows. The reply is a `QueryReply`; `what` says
+    with which record of `common.bus.reply_records`.
 
-    `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; `stream` and
-    `user` select what belongs to one of them.
+    `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; `stream` and `user`
+    select what belongs to one of them.
     """
 
     request: Count
@@ -291,7 +293,7 @@ class Query(Message, frozen=True, tag="query"):
 
 
 class Bye(Message, frozen=True, tag="bye"):
-    """The member ends in order: the router removes it at once instead of waiting for its silence."""
+    """Sent by a member that shuts down: the router removes it at once, and does not wait for its silence."""
 
 
 FromMember = (

@@ -64,7 +64,9 @@ class Revoke(Message, frozen=True, tag="revoke"):
 
 
 class StatusUpdate(Message, frozen=True, tag="status"):
-    """Status and owner of a stream, for members with interest in it; `timestamp` is in ms since 1970."""
+    """Sent by the router to the gateways with interest in a stream: its status and owner; `timestamp` is in ms since
+    1970.
+    """
 
     stream: StreamId
     status: StreamStatus
@@ -75,7 +77,8 @@ class StatusUpdate(Message, frozen=True, tag="status"):
 
 
 class AlertNotification(Message, frozen=True, tag="notify"):
-    """An alert for this gateway's viewers and publishers. `number` counts the alerts of this epoch.
+    """Sent by the router to a gateway: an alert for its viewers and publishers. `number` counts the alerts of this
+    epoch.
 
     `at` (ms) is set when the alert is sent again after a loss, and is the time at which a router first accepted it:
     clients that subscribed later do not receive it.
@@ -97,7 +100,10 @@ class ReservationEnded(Message, frozen=True, tag="unreserved"):
 
 
 class ErrorForPublisher(Message, frozen=True, tag="tellcamera"):
-    """An error that the gateway passes on to the publisher of this stream; `code` is one of the edge protocol's."""
+    """Sent by the router to the publisher's gateway, which sends the error to the publisher of this stream.
+
+    `code` is an error code of the edge protocol (docs/protocol.md).
+    """
 
     stream: StreamId
     code: Text

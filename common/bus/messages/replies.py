@@ -7,7 +7,7 @@ from watchout.common.bus.messages.fields import Count, Message, Organizations, S
 
 
 class GrantedReply(Message, frozen=True, tag="granted"):
-    """Reply to `claim`: the stream is registered. Its frames carry `term`, and ids from `first_frame_id` on."""
+    """Reply to a `Claim`: the stream is registered. Its frames carry `term`, and ids from `first_frame_id` on."""
 
     request: Count
     stream: StreamId
@@ -16,7 +16,9 @@ class GrantedReply(Message, frozen=True, tag="granted"):
 
 
 class RefusedReply(Message, frozen=True, tag="refused"):
-    """Reply to a request that the router refuses; `code` is an error code of the edge protocol."""
+    """Reply to a `Claim`, `RaiseAlert` or other request that the router refuses; `code` is an error code of the edge
+    protocol. The gateway sends it to its client.
+    """
 
     request: Count
     code: Text
@@ -24,7 +26,10 @@ class RefusedReply(Message, frozen=True, tag="refused"):
 
 
 class OwnerReply(Message, frozen=True, tag="found"):
-    """Reply to `lookup`: owner and status of the stream. An unknown stream has no user, term 0, and is offline."""
+    """Reply to an `OwnerLookup`: owner and status of the stream.
+
+    An unknown stream has no user, term 0, and is offline.
+    """
 
     request: Count
     stream: StreamId
@@ -35,10 +40,10 @@ class OwnerReply(Message, frozen=True, tag="found"):
 
 
 class AcceptedReply(Message, frozen=True, tag="accepted"):
-    """Reply to `raisealert`: the router accepted the alert `at` this time (ms).
+    """Reply to a `RaiseAlert`: the router accepted the alert `at` this time (ms).
 
     `duplicate`: an alert of this stream and id was accepted before, and is not delivered again. `receivers` is the
-    number of clients that the alert went to.
+    number of clients that the alert was sent to.
     """
 
     request: Count
@@ -49,7 +54,7 @@ class AcceptedReply(Message, frozen=True, tag="accepted"):
 
 
 class QueryReply(Message, frozen=True, tag="answer"):
-    """Reply to `query` and `unreserve`; `body` is one of the records of `common.bus.reply_records`, as msgpack."""
+    """Reply to a `Query` or `Unreserve`; `body` is one of the records of `common.bus.reply_records`, as msgpack."""
 
     request: Count
     body: object

@@ -33,7 +33,11 @@ _log = log.get("common.bus.zeromq.tcp")
 
 
 class _Peer:
-    """One remote member: the key it connected with, the queue of frames for it, and the receipt for frames of it."""
+    """A bridge that is connected over TCP; made by `TcpRouterTransport`.
+
+    It has the public key that the bridge connected with, the queue of frames for it with its credit, and the receipt
+    for the frames that it sends.
+    """
 
     __slots__ = ("credit", "key", "queue", "receipt")
 
