@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 
 class ErrorCode(enum.StrEnum):
-    """Error codes of the edge protocol (docs/protocol.md, "Errors")."""
+    """Error codes that clients receive over WebSocket and HTTP (docs/protocol.md, "Errors")."""
 
     AUTH_REQUIRED = "AUTH_REQUIRED"
     AUTH_FAILED = "AUTH_FAILED"
@@ -59,7 +59,10 @@ class WatchoutError(Exception):
 
 
 class SettingsError(WatchoutError):
-    """Settings that cannot be used. `faults` has one sentence per setting; the process prints them and exits with 2."""
+    """Settings that cannot be used; raised by `common.settings.load`.
+
+    `faults` has one sentence per setting. A process prints them and exits with 2.
+    """
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -67,7 +70,10 @@ class SettingsError(WatchoutError):
 
 
 class StartError(WatchoutError):
-    """This process cannot start here. The text says why; the process prints it and exits with 1."""
+    """This process cannot start with its settings or on this machine. Raised while a process starts.
+
+    The text says why. `common.service.run` prints it and exits with 1.
+    """
 
 
 class CurveFault(StartError):
@@ -89,9 +95,11 @@ class RouterUnavailable(WatchoutError):
 
 
 class StoreUnavailable(WatchoutError):
-    """The session store, or another source of identities, cannot be used now. The client is asked to try again.
+    """The session store, or another source of identities, cannot be used now. Raised by the sources in
+    `identity.sources`.
 
-    `public` is the text for `/health`, which anyone may read.
+    The gateway keeps connections that are authenticated, and asks new clients to try again (503 over HTTP). `public` is
+    the text for `/health`, which anyone may read.
     """
 
     public = "the session store is unreachable"

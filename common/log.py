@@ -176,7 +176,7 @@ _output: Final = _Output()
 
 
 class _Logger:
-    """The logger that structlog wraps: it receives finished lines and writes them, whatever their level."""
+    """The logger that structlog wraps: writes each finished line to `_output`, whatever its level."""
 
     def msg(self, message: str) -> None:
         """Write a line."""

@@ -15,7 +15,7 @@ from watchout.common.toolbox.largest import Largest
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What is known of a stream id without a publisher.
+    """A stream id without a publisher that only its last owner may register; kept in `Reservations`.
 
     `term` and `frame_id` are the last ones of its publishers, `last_gateway` the member whose `Release` reported them
     (None: nobody did), `ended_at` when the publisher left, in seconds of the caller's clock.

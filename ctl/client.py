@@ -51,11 +51,17 @@ Message = dict[str, Any]
 
 
 class EdgeTokenRefused(Failure):
-    """The gateway refused the token (`AUTH_FAILED`); `keep_connected` adds where the token comes from."""
+    """The gateway refused the token (`AUTH_FAILED`). Raised by `EdgeConnection.request`.
+
+    `keep_connected` adds where the token comes from and ends the command.
+    """
 
 
 class ConnectionLost(Exception):
-    """The connection ended, and the client may reconnect; the text says why. `keep_connected` catches it."""
+    """The connection to the gateway ended; raised by the methods of `EdgeConnection`. The text says why.
+
+    `keep_connected` catches it and connects again.
+    """
 
 
 def may_reconnect(code: int | None) -> bool:

@@ -25,7 +25,10 @@ V = TypeVar("V")
 
 
 class Permission(enum.StrEnum):
-    """What a user may do with a stream. `VIEW` in the settings includes `ALERTS`."""
+    """What a user may do with a stream; returned in sets by `Authorization.permissions`.
+
+    `VIEW` in the settings includes `ALERTS`.
+    """
 
     PUBLISH = "publish"
     VIEW = "view"

@@ -46,7 +46,7 @@ class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", t
 
 
 class Auth(ClientMessage, frozen=True, tag="auth"):
-    """`auth`: authenticates the socket with a session token. `repr` does not show the token."""
+    """Client message `auth`: authenticates the socket with a session token. `repr` does not show the token."""
 
     token: str
 
@@ -55,7 +55,7 @@ class Auth(ClientMessage, frozen=True, tag="auth"):
 
 
 class Register(ClientMessage, frozen=True, tag="register"):
-    """`register`: the client publishes a stream.
+    """Client message `register`: the client publishes a stream.
 
     Attributes:
         client_type: Ignored; older clients send it.
@@ -71,7 +71,7 @@ class Register(ClientMessage, frozen=True, tag="register"):
 
 
 class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
-    """`video-frame`: a frame as JSON.
+    """Client message `video-frame`: a publisher's frame as JSON.
 
     Attributes:
         stream_id: Id of the stream; None: the registered one.
@@ -87,7 +87,7 @@ class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
 
 
 class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
-    """`subscribe`: the client wants frames or alerts of a stream.
+    """Client message `subscribe`: the client wants frames or alerts of a stream.
 
     Attributes:
         stream_id: Id of the stream.
@@ -111,20 +111,20 @@ class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
 
 
 class Unsubscribe(ClientMessage, frozen=True, tag="unsubscribe"):
-    """`unsubscribe`: ends the subscription to a stream."""
+    """Client message `unsubscribe`: ends the subscription to a stream."""
 
     stream_id: StreamId
 
 
 class Ack(ClientMessage, frozen=True, tag="ack"):
-    """`ack`: the viewer has seen all frames with ids up to `frame_id`."""
+    """Client message `ack`: the viewer has received all frames with ids up to `frame_id`."""
 
     stream_id: StreamId
     frame_id: FrameId
 
 
 class PublisherAlert(ClientMessage, frozen=True, tag="alert"):
-    """`alert`: a publisher raises an alert for its stream. `draft` has been checked."""
+    """Client message `alert`: a publisher raises an alert for its stream. `draft` has been checked."""
 
     draft: AlertDraft
 

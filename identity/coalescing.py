@@ -27,7 +27,7 @@ MAX_WAITING: Final = 20_000
 
 
 class _Batch(Generic[T]):
-    """The keys of one query with the number of callers waiting for each, and a future for its result.
+    """The keys of one query of a `Coalescer`, with the number of callers waiting for each, and a future for the result.
 
     The result is the values that were found, or the `StoreUnavailable` to raise.
     """

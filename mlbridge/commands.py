@@ -55,7 +55,7 @@ Command = SendFrame[F] | CancelRequest
 
 
 class OfferOutcome(enum.Enum):
-    """What `Scheduler.offer` did with a frame. The values are descriptions."""
+    """What `Scheduler.offer` did with a frame that the dispatcher offered. The values are descriptions."""
 
     WAITS = "it waits for its turn"
     REPLACED_ONE = "it waits in place of an older frame, which is dropped"

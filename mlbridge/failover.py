@@ -20,7 +20,7 @@ FIRST_ANSWER_STEP_S: Final = 0.25
 
 
 class ServiceEndpoint:
-    """One endpoint of the ML service: its requests in flight, its breaker and its limit.
+    """One endpoint of the ML service: its requests in flight, its breaker and its limit. Owned by `Failover`.
 
     Args:
         bound: most requests in flight (``ML_IN_FLIGHT``).

@@ -153,7 +153,8 @@ class LatestTimes:
 
 
 class LatestResults:
-    """When the latest results of an endpoint were received, and when their frames had been sent.
+    """When the latest results of an endpoint were received, and when their frames had been sent. Owned by
+    `RequestsInFlight`.
 
     Attributes:
         received: times of results.
@@ -188,7 +189,8 @@ class LatestResults:
 
 
 class RefusalLog:
-    """Limits log lines about refused streams: one in `LOG_EVERY_S` for each stream, and `MAX_LINES` over all.
+    """Limits the log lines about refused streams: one in `LOG_EVERY_S` seconds for each stream, and `MAX_LINES` over
+    all. Owned by the dispatcher.
 
     Attributes:
         unnamed: streams that had no line because of `MAX_LINES`; the caller resets it after it was logged.

@@ -13,7 +13,7 @@ from watchout.mlbridge.refusals import LATE_TIMES, RESULTS_LAST_S, LatestResults
 
 @dataclass(frozen=True, slots=True)
 class RequestInFlight:
-    """One request that was sent and has not ended.
+    """One request that was sent to the ML service and has not ended. Made by the scheduler, kept in `RequestsInFlight`.
 
     Attributes:
         stream: the stream of its frame.

@@ -11,7 +11,7 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class WaitingFrame(Generic[F]):
-    """A frame that waits for its turn.
+    """A frame that waits to be sent to the ML service; kept in `FramesForService`.
 
     Attributes:
         frame: the frame.

@@ -26,7 +26,10 @@ StoreKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class StoredValue(Generic[_V]):
-    """A value of a `BoundedStore`: when it was added, in the unit of the store, its user and its size."""
+    """A value of a `BoundedStore`; made by `BoundedStore.add`.
+
+    It has the time when it was added, in the unit of the store, its user, and its size in bytes.
+    """
 
     added_at: float
     value: _V

@@ -33,7 +33,7 @@ from watchout.router.webhook.sender import WebhookSender
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryHandler:
-    """Builds the reply to each kind of `Query`. The router's app creates it once everything else stands.
+    """Builds the reply to each kind of `Query`. Created by the router's app, called by `MessageHandler`.
 
     `started_at` is when the router started, in seconds of its monotonic clock. `webhook` is None where no webhook is
     set.

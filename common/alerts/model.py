@@ -35,7 +35,8 @@ FrameId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
 class AlertFields(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The fields of an alert that the protocol names, as msgspec checks them. The source of docs/schemas/alert.json.
+    """The fields of an alert that the protocol names; `check_draft` decodes alerts with it, and docs/schemas/alert.json
+    is generated from it.
 
     An optional field that is missing is None. `timestamp` is in ms since the epoch.
     """

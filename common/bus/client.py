@@ -64,8 +64,8 @@ class BusClient:
     """One member of the bus: drives `Membership` with a transport and the clock, and matches replies to requests.
 
     Made by a gateway's `RouterClient`, by the bridge and by `watchout-ctl`. All callbacks run in the event loop in
-    which the client is made. While the router is away the client joins again by itself, and the member continues
-    without it.
+    which the client is made. While the router is away the client joins again by itself. `request` and `query` raise
+    `RouterUnavailable` when no reply arrives before the deadline.
 
     Args:
         hello: What the member says of itself; `attempt` is filled in.

@@ -37,7 +37,9 @@ BRIDGE_LOST_AFTER_S = 1.4
 
 
 class MembershipState(enum.Enum):
-    """DOWN: the router is silent. GREETING: `Hello` was sent, or is due. LIVE: the router knows this member."""
+    """State of a `Membership`. DOWN: the router is silent. GREETING: `Hello` was sent, or is due. LIVE: the router
+    knows this member.
+    """
 
     DOWN = "down"
     GREETING = "greeting"
@@ -88,7 +90,11 @@ Action = SendHello | SendHeartbeat | Joined | Left | Deliver
 
 
 class Membership:
-    """The state machine of one member; `BusClient` feeds it messages and time, and performs the actions it returns."""
+    """Decides when a member greets the router, has joined it, or has lost it. Made by `BusClient`.
+
+    `BusClient` passes it each received message and, regularly, the time in seconds, and performs the actions it
+    returns.
+    """
 
     def __init__(self) -> None:
         self.state = MembershipState.DOWN

@@ -19,10 +19,11 @@ Parts = tuple[bytes | memoryview, ...]
 
 
 class Credit(Protocol):
-    """Says whether a peer takes frames now; each carrier of the bus has its own.
+    """Tells a `PeerQueue` whether a peer accepts frames now; each kind of connection has its own.
 
-    A stream connection has credit while its write buffer is not full (`frame_connection.ConnectionCredit`). Where the
-    carrier's own queue cannot be bounded in bytes, the peer grants credit (`credit.WindowCredit`).
+    `frame_connection.ConnectionCredit`: while the write buffer of a stream connection is not full.
+    `credit.WindowCredit`: while the peer has acknowledged enough bytes, over TCP, where libzmq's own queue cannot be
+    bounded in bytes.
     """
 
     @property

@@ -37,7 +37,7 @@ class ReplyRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RouterStats(ReplyRecord, frozen=True):
-    """The router itself.
+    """The router's part of the reply to ``stats``; made by the router's `QueryHandler`.
 
     `uptime_s` is in seconds. `state` is ``syncing`` while the router waits after its start for gateways to report the
     streams that they have, and ``active`` afterwards. `metrics` holds the router's own metrics by name.
@@ -51,10 +51,11 @@ class RouterStats(ReplyRecord, frozen=True):
 
 
 class MemberRow(ReplyRecord, frozen=True):
-    """One process that is joined to the router: a gateway, a bridge or an operator's command.
+    """One process that is joined to the router, in the reply to ``stats``: a gateway, a bridge or an operator's
+    command.
 
-    `id` is the member id in hexadecimal, `alive_s` the seconds since it joined, `metrics` what its last heartbeat
-    reported. `group` is empty but for bridges.
+    `id` is the member id in hexadecimal, `alive_s` the seconds since it joined, `metrics` those of its last heartbeat.
+    `group` is empty except for bridges.
     """
 
     id: str = ""
@@ -67,12 +68,12 @@ class MemberRow(ReplyRecord, frozen=True):
 
 
 class StreamRow(ReplyRecord, frozen=True):
-    """One stream that has a publisher now.
+    """One stream that has a publisher now, in the replies to ``stats`` and ``streams``.
 
     `fps` is the measured frame rate, `uptime` whole seconds since the stream was registered, `started_at` and
     `last_frame_at` are in ms since the epoch. `gateway` is the name of the publisher's gateway, `mlbridge` the names of
     the bridges that get the frames, joined by commas. `dropped` counts, by reason, frames that viewers did not get.
-    `coverage` (0 to 1) is the share of the last minute in which the ML service saw the stream, None when no bridge
+    `coverage` (0 to 1) is the share of the last minute in which the ML service analysed the stream, None when no bridge
     reported it; only replies to ``stats`` have the field.
     """
 
@@ -95,7 +96,9 @@ class StreamRow(ReplyRecord, frozen=True):
 
 
 class DeadAlertRow(ReplyRecord, frozen=True):
-    """An alert that the webhook never took and that is no longer tried. `at` is in ms since the epoch."""
+    """An alert that the webhook did not accept and that is no longer tried, in `WebhookStats`. `at` is in ms since the
+    epoch.
+    """
 
     alert_id: str
     stream_id: str
@@ -105,10 +108,10 @@ class DeadAlertRow(ReplyRecord, frozen=True):
 
 
 class WebhookStats(ReplyRecord, frozen=True):
-    """The alert webhook: its address without the path, and counts since the router's start.
+    """The alert webhook in the reply to ``stats``: its address without the path, and counts since the router's start.
 
-    `disabled` is set once the receiver responded with 410. `waiting` alerts are queued; `last_dead` lists the latest
-    of the `dead` ones.
+    `disabled` is set once the receiver responded with 410. `waiting` alerts are queued; `last_dead` lists the latest of
+    the `dead` ones.
     """
 
     service: str = ""
@@ -121,7 +124,7 @@ class WebhookStats(ReplyRecord, frozen=True):
 
 
 class Totals(ReplyRecord, frozen=True):
-    """Counts over all gateways.
+    """Counts over all gateways in the reply to ``stats``.
 
     Streams whose publisher sends video, video subscriptions, subscriptions and publishers that consume alerts, and
     authenticated sockets.

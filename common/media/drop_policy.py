@@ -48,7 +48,7 @@ class FrameKind:
 
 
 class NewestWins:
-    """Policy of codecs in which each frame can be decoded by itself: a later frame replaces any earlier one."""
+    """Drop policy of codecs in which each frame can be decoded by itself: a later frame replaces any earlier one."""
 
     needs_keyframe: Final = False
 
@@ -58,7 +58,7 @@ class NewestWins:
 
 
 class KeyFrames:
-    """Policy of codecs with delta frames: only a key frame replaces a queued frame."""
+    """Drop policy of codecs with delta frames: only a key frame replaces a queued frame."""
 
     needs_keyframe: Final = True
 

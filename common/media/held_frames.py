@@ -17,7 +17,9 @@ V = TypeVar("V")
 
 
 class HeldFrames(Generic[V]):
-    """Frames by stream and number. The router keeps pictures of alerts in it, the bridge the frames that it sent.
+    """Frames, or pictures, by stream and number, bounded in bytes and age; the oldest is dropped first.
+
+    The router keeps pictures of alerts in it, the bridge the frames that it sent.
 
     Args:
         max_bytes: most bytes in total; the oldest frame is dropped first, one always fits. 0: nothing is kept.

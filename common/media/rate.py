@@ -45,7 +45,8 @@ class Sampler:
 
 
 class RateMeter:
-    """Measures events per second over the last `MARKS` events, and over at most `window_s` seconds.
+    """Measures events per second, such as the frame rate of a publication, over the last `MARKS` events and at most
+    `window_s` seconds.
 
     Attributes:
         total: number of all events.
@@ -77,7 +78,9 @@ class RateMeter:
 
 
 class TokenBucket:
-    """Limits a rate: on average `rate` units per second, and at most `burst` at once.
+    """Limits a rate, such as a client's messages: on average `rate` units per second, and at most `burst` at once.
+
+    The caller drops or refuses what `take` returns False for.
 
     Args:
         rate: units per second.

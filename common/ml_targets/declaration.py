@@ -14,7 +14,9 @@ from urllib.parse import SplitResult, urlsplit
 
 
 class InvalidMlUrl(ValueError):
-    """A URL of an ML service that cannot be used. Whoever reads the setting reports it as a fault.
+    """A URL of an ML service that cannot be used; raised by `common.settings.ml_url.check`.
+
+    The parser of the setting reports it as a fault, and the process does not start.
 
     Args:
         expected: what would have been accepted.
@@ -64,7 +66,9 @@ def _address(url: str, default_port: int) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TargetDeclaration:
-    """A kind of ML service. Compared by identity.
+    """A kind of ML service, such as HTTP or NATS: its URLs and how to reach it. Declared in `common.ml_targets.kinds`.
+
+    Used by the settings, by mlbridge and for the documentation. Compared by identity.
 
     Attributes:
         name: name of the module in `watchout.mlbridge.targets` whose `open_target` builds the client.

@@ -59,10 +59,10 @@ async def reach(url: str, timeout_s: float) -> Reached:
 
 
 class SchemeHint:
-    """Explains failed connections by a URL scheme that does not fit the server.
+    """Finds out whether a failed connection is due to the URL's scheme, such as ``http`` where the server expects TLS.
 
-    One instance belongs to one target. It connects to the server at most once in `HINT_EVERY_S`, and returns the former
-    explanation in between.
+    Made by `HttpTarget` and `Reconnecting`, for the log. It connects to the server at most once in `HINT_EVERY_S`
+    seconds, and returns the former explanation in between.
     """
 
     def __init__(self, url: str) -> None:

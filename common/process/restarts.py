@@ -33,7 +33,9 @@ WRONG_SETTINGS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class StartAgain:
-    """Verdict of `Restarts`: start the process again after `after_s` seconds; `says` is the sentence to log."""
+    """Decision of `Restarts`: the keeper starts the process again after `after_s` seconds. `says` is the sentence to
+    log.
+    """
 
     after_s: float
     says: str
@@ -41,7 +43,7 @@ class StartAgain:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Verdict of `Restarts`: end the keeper with this exit code.
+    """Decision of `Restarts`: the keeper ends, with this exit code.
 
     `says` is the sentence to log; empty when the process has logged the cause itself.
     """
@@ -51,7 +53,7 @@ class Stop:
 
 
 class Restarts:
-    """History of the ends of one process, from which the next verdict follows. A `Keeper` has one.
+    """Decides whether a process that ended is started again, and when. A `Keeper` has one.
 
     Args:
         name: the process's name in sentences.

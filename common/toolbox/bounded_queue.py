@@ -11,10 +11,10 @@ V = TypeVar("V")
 
 
 class BoundedQueue(Generic[K, V]):
-    """Values in the order in which they were added, each with a key and a size in bytes.
+    """A queue of values, each with a key and a size in bytes, in the order in which they were added.
 
-    The bounds are the caller's to keep, as it has to account for what it drops: after `add`, call `pop_excess` until
-    it returns None. A value that alone exceeds `max_bytes` stays, so that nothing is too large to pass.
+    The caller enforces the bounds, as it has to account for what it drops: after `add`, call `pop_excess` until it
+    returns None. A value that alone exceeds `max_bytes` stays, so that none is too large to pass.
 
     Args:
         max_entries: Most values.

@@ -28,7 +28,7 @@ def fault(patterns: Iterable[str]) -> str | None:
 
 
 class Globs:
-    """Several patterns, compiled. A stream matches when it matches one of them, or when there are none.
+    """Several patterns of stream ids, compiled. A stream matches when it matches one of them, or when there are none.
 
     Args:
         patterns: Patterns that `fault` accepts.

@@ -29,7 +29,9 @@ HTTP_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
 
 
 class BodyTooLarge(Exception):
-    """A response has more bytes than its reader takes. The response is closed; its status and headers are valid.
+    """An HTTP response has more bytes than the limit that the caller passed to `read_body`, which raises this.
+
+    The response is closed; its status and headers are valid.
 
     Attributes:
         max_bytes: What the reader takes.
@@ -46,7 +48,10 @@ class BodyTooLarge(Exception):
 
 
 class ForbiddenAddress(OSError):
-    """A `socket_factory` refuses to connect to an address; the text says why and is safe to log."""
+    """A `socket_factory` refuses to connect to an address: the webhook's does for addresses that are not public.
+
+    The request fails like one to an unreachable server. The text says why and is safe to log.
+    """
 
 
 class HttpClient:

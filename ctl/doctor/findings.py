@@ -10,7 +10,7 @@ from watchout.ctl.terminal import counted, printable
 
 
 class Level(enum.StrEnum):
-    """Severity of a finding, in ascending order: ok, warning (watchout works, with a weakness), wrong."""
+    """Severity of a `Finding`, in ascending order: ok, warning (watchout works, with a weakness), wrong."""
 
     OK = "ok"
     WARNING = "warning"

@@ -353,7 +353,8 @@ def of_keep_alive(results: Sequence[ProbeResult]) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """The results of a load test: several streams at once, the frames of each one after the other.
+    """The results of a load test of ``watchout-ctl ml check``: several streams at once, the frames of each one in
+    order.
 
     Attributes:
         streams: number of streams.

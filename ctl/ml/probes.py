@@ -217,7 +217,9 @@ class Examination:
 
 @dataclass(slots=True)
 class _ConnectionUse:
-    """Set by aiohttp's tracing: whether a request used a connection that was open before."""
+    """Records whether an HTTP request used a connection that was open before; made by `_HttpProbe`, set by aiohttp's
+    tracing.
+    """
 
     reused: bool = False
 

@@ -157,7 +157,10 @@ def recording_target(settings: Settings, *, told: OnAlert, refused: OnRefused) -
 
 
 class Shadow:
-    """Sends the frames that the first service gets to a second one, in order, at the pace of the second one.
+    """Sends the frames that the first service of a dry run gets to a second one, in order, at the pace of the second
+    one.
+
+    Made by `play_paced`.
 
     Args:
         second: the recording target of the second service, already open.

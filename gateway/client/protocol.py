@@ -73,7 +73,9 @@ class Registration:
 
 
 class ClientProtocol(ErrorReplies):
-    """The protocol state of one WebSocket client, from the accepted upgrade on.
+    """The protocol state of one WebSocket client, from the accepted upgrade on; made by `accept_upgrade`.
+
+    `ClientHandler` passes it received messages and results, and carries out the commands that it returns.
 
     Args:
         path: The path of the upgrade, which decides whether the client may publish or subscribe.

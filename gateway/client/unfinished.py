@@ -29,7 +29,11 @@ class UnfinishedHolder(Protocol):
 
 
 class Unfinished:
-    """The budgets for unfinished bytes of one gateway; every connection with something unfinished reports to it."""
+    """Bounds the memory for unfinished request heads and messages of one gateway. Made by `Context`.
+
+    Every connection with something unfinished reports its bytes. When a bound is exceeded, `give_way` of the connection
+    with the most is called, which ends it.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         whole = settings.max_message_bytes  # one message of the largest size always fits

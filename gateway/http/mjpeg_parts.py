@@ -35,7 +35,7 @@ _ONLY_JPEG: Final = re.compile(r"Lavf/", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class AcceptedPictures:
-    """The pictures that the reader of an MJPEG response can show.
+    """The pictures that the reader of an MJPEG response can show; made by `StreamPages.mjpeg` from the request.
 
     Attributes:
         codecs: The codecs it accepts; None: all.
@@ -80,7 +80,8 @@ def part_head(frame: Frame) -> bytes:
 
 
 class RepeatTimer:
-    """When an MJPEG response sends something although no new picture arrived: the newest again, or `WAITING_LINE`.
+    """Decides when an MJPEG response repeats the newest picture, or sends `WAITING_LINE`, because none arrived. Made by
+    `Mjpeg`.
 
     Attributes:
         due: Time of the next repetition, in seconds.

@@ -75,7 +75,7 @@ class PublicStats:
 
 
 class _ProcessCollector(Collector):
-    """Gives `prometheus_client` the metrics of all processes as families with the label ``process``.
+    """Gives `prometheus_client` the metrics of all processes for `/metrics`, as families with the label ``process``.
 
     `processes` maps the label to the metrics of a process; `totals` are metrics without a label, see `TOTALS`.
     """

@@ -21,7 +21,9 @@ from watchout.gateway.hub.waiting_frames import WaitingFrames
 
 
 class OutboundQueueFull(Exception):
-    """More messages wait for a viewer than `ALERT_QUEUE_MESSAGES` or `ALERT_QUEUE_BYTES` permit. The caller closes it.
+    """More messages wait for a viewer than `ALERT_QUEUE_MESSAGES` or `ALERT_QUEUE_BYTES` permit.
+
+    Raised by `OutboundQueue.offer_message`; `ClientSocketWriter` closes the socket.
 
     Attributes:
         messages: Messages that wait.

@@ -18,7 +18,10 @@ UNACKED_EVERY_S: Final = 1.0
 
 
 class DropReason(enum.StrEnum):
-    """Why a frame did not go out to a viewer. Each reason has its own counter, `metric`."""
+    """Why a frame was not sent to a viewer; recorded by `Subscription.drop`.
+
+    Each reason has its own counter, `metric`.
+    """
 
     #: A newer frame replaced it, or memory ran short, while the viewer's socket was full.
     SLOW = "slow"

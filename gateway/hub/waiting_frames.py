@@ -13,7 +13,10 @@ from watchout.common.toolbox.largest import Largest
 
 
 class WaitingHolder(Protocol):
-    """A socket, subscription or HTTP response that holds one frame until it is written."""
+    """A socket, subscription or HTTP response that holds one frame until it is written.
+
+    `WaitingFrames` calls `on_frame_evicted` when the frames of all holders exceed their memory.
+    """
 
     def __hash__(self) -> int: ...
 

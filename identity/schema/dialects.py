@@ -12,7 +12,8 @@ from watchout.identity.schema.key_forms import KeyForm
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The parts of a statement that differ between databases; `POSTGRES` and `SQLITE` are its two values.
+    """The parts of SQL statements that differ between databases, used by `make_plan`; there are `POSTGRES` and
+    `SQLITE`.
 
     Attributes:
         now: Expression for the current time, comparable with `moment`.

@@ -141,7 +141,9 @@ def _members(table: CatalogueTable, dialect: Dialect, mark: str) -> _Members:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LookUp:
-    """The parts of a statement that finds users; `s` is the session table in them, `u` the user table.
+    """The parts of the SQL statements that find users; made by `make_plan`.
+
+    In all texts `s` is the session table and `u` the user table.
 
     Attributes:
         columns: The columns of a row after its key.

@@ -24,9 +24,9 @@ _SASL, _SASL_CONTINUE, _SASL_FINAL = 10, 11, 12
 
 
 class ChannelBindingFailed(Exception):
-    """The server did not prove that it knows the password. The text says why and is safe to log.
+    """The database server did not prove that it knows the password (SCRAM, RFC 5802); raised by `verify_server`.
 
-    The caller reports the session store as unavailable and sends no password to this server.
+    The text is safe to log. The caller reports the session store as unavailable and sends no password to this server.
     """
 
 

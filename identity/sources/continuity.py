@@ -45,7 +45,9 @@ class StoreLocation:
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """The state of a store at one answer. Two equal states show the same rows, but for changes to the rows themselves.
+    """The state of a session store at one look-up; made by the stores, compared by `Continuity`.
+
+    Two equal states show the same rows, except for changes to the rows themselves.
 
     Attributes:
         location: Which tables answered.

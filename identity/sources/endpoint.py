@@ -24,7 +24,10 @@ class EndpointFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """The status and the whole body of a response; the body is empty when it was too long and the status is not 200."""
+    """The status and the whole body of an HTTP response; returned by `HttpEndpoint.request`.
+
+    The body is empty when it was too long and the status is not 200.
+    """
 
     status: int
     body: bytes = field(repr=False)

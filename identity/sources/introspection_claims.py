@@ -42,8 +42,7 @@ _OPAQUE: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN_BYTES}}}")
 class UnreadableResponse(Exception):
     """The response of an introspection endpoint is in no known form, so it says nothing about the token.
 
-    Raised by `read_introspection`; the text is safe to log. `Introspection` logs it and answers with
-    `StoreUnavailable`.
+    Raised by `read_introspection`; the text is safe to log. `Introspection.verify` then raises `StoreUnavailable`.
     """
 
 

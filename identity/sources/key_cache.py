@@ -48,7 +48,8 @@ class KeyMiss(enum.Enum):
 
 
 class KeyCache:
-    """The keys of one issuer and the decision when to fetch them. `IssuerKeys` owns it and does the fetching.
+    """The published keys of one issuer, and the decision when to fetch them. `IssuerKeys` owns it and does the
+    fetching.
 
     The owner reports each fetch with `fetch_started`, then `fetched` or `failed`; at most one is under way. `now` is
     monotonic, in seconds.

@@ -13,7 +13,7 @@ ALERTS_CHANNEL: Final = "ml-alerts"
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """The names under which a broker carries frames and alerts: of channels, streams or subjects.
+    """The names of a broker's channels, streams or subjects for frames and alerts; read from the URL by `of`.
 
     Attributes:
         frames: where mlbridge publishes frames.

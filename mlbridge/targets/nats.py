@@ -174,7 +174,9 @@ class NatsTarget:
 
 
 class _TlsClient(Client):
-    """A NATS client for ``tls://`` that sends nothing, not even credentials, to a server that does not start TLS."""
+    """A NATS client for ``tls://`` that sends nothing, not even credentials, to a server that does not start TLS. Made
+    by `NatsTarget`.
+    """
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and not info.get("tls_required"):
@@ -183,7 +185,7 @@ class _TlsClient(Client):
 
 
 class _Connection:
-    """One connection to the server, from its start to its end, and the reply subjects of its frames.
+    """One connection of `NatsTarget` to the server, from its start to its end, and the reply subjects of its frames.
 
     Attributes:
         client: the connected client.

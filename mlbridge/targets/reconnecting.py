@@ -130,7 +130,9 @@ class Reconnecting(Generic[C]):
 
 
 class _OpenedInTime(Generic[C]):
-    """Wraps the context manager of a connection so that entering it raises `TimeoutError` after `OPEN_S`."""
+    """Wraps the context manager of a connection: entering it raises `TimeoutError` after `OPEN_S`. Made by
+    `Reconnecting`.
+    """
 
     def __init__(self, manager: AbstractAsyncContextManager[C]) -> None:
         self._manager = manager

@@ -48,13 +48,16 @@ C = TypeVar("C")
 
 
 class TooLarge(InvalidResponse):
-    """A message from Redis is over `MAX_RESULT_BYTES`. It ends the connection; `Reconnecting` opens a new one."""
+    """A message from Redis is over `MAX_RESULT_BYTES`; raised by `_BoundedParser`.
+
+    It ends the connection, and `Reconnecting` opens a new one.
+    """
 
 
 class _BoundedParser(_AsyncRESP2Parser):
     """Reply parser of the redis library that raises `TooLarge` before it reads a message over `MAX_RESULT_BYTES`.
 
-    Any client of the Redis server decides how long an alert is.
+    The bound is needed because any client of the Redis server can publish an alert of any length.
     """
 
     async def _read(self, length: int) -> bytes:

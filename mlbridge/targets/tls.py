@@ -12,7 +12,7 @@ from watchout.common.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """The files in PEM with which mlbridge connects to an ML service over TLS.
+    """The PEM files with which mlbridge connects to an ML service over TLS; made from the settings.
 
     Attributes:
         ca: certificates of the authorities to trust in place of the system's.

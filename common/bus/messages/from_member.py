@@ -29,13 +29,12 @@ from watchout.common.toolbox.globs import MAX_PATTERNS
 
 
 class Hello(Message, frozen=True, tag="hello"):
-    """First message of a member, and sent again after each loss of its membership; `Welcome` replies.
+    """First message of a member to the router, sent again after each loss of its membership; the reply is `Welcome`.
 
-    `attempt` counts the greetings of a member. A router that was blocked replies to every greeting that queued up, and
-    the member accepts only the reply to its last one. `max_fps` is the rate of frames per second that a bridge wants of
-    each stream, absent when it wants none; `streams` are patterns (`common.toolbox.globs`) of the streams that it
-    serves, none meaning all; bridges of one `group` share the streams. `settings` are those that differ from their
-    defaults (`common.process.about`).
+    `attempt` counts the greetings of a member: the member accepts only the reply to its last one. `max_fps` is the rate
+    of frames per second that a bridge wants of each stream, absent when it wants none. `streams` are patterns
+    (`common.toolbox.globs`) of the streams that a bridge serves, none meaning all; bridges of one `group` share the
+    streams. `settings` are those that differ from their defaults (`common.process.about`).
     """
 
     kind: MemberKind

@@ -21,9 +21,9 @@ _log = log.get("common.bus.zeromq.frame_connection")
 
 
 class ConnectionCredit:
-    """The `Credit` of a stream connection: there is some while the connection stands and its write buffer is not full.
+    """The `Credit` of a stream connection: there is credit while it is connected and its write buffer is not full.
 
-    `connection` is set by `FrameProtocol.attach` and reset by `detach`.
+    Made by `FrameSender`. `connection` is set by `FrameProtocol.attach` and reset by `detach`.
     """
 
     __slots__ = ("connection",)

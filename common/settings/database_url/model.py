@@ -14,7 +14,7 @@ class InvalidDatabaseUrl(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server of a database URL.
+    """One server of a database URL; made by `read_hosts`.
 
     Attributes:
         address: host name, IP address or directory of a Unix socket; None: the system's default socket.
@@ -34,7 +34,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """TLS options of a database URL; None stands for libpq's default.
+    """TLS options of a database URL, made by `read_tls`; None stands for libpq's default.
 
     Attributes:
         mode: an ``sslmode`` of libpq.

@@ -35,15 +35,16 @@ _CLOCK: Final = "select extract(epoch from clock_timestamp())::float8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What a PostgreSQL server says of our role, itself and its clock.
+    """What a PostgreSQL server reports about itself, its clock and the role that the gateway signs in with. Found by
+    the doctor.
 
     Attributes:
-        superuser: whether our role may do everything.
+        superuser: whether the role may do everything.
         replica: whether the server is a read replica.
         trigger: whether a trigger of the session table notifies `REVOCATION_CHANNEL`; None where it is not set.
         offset_s: seconds by which this machine's clock is ahead of the server's.
         uncertainty_s: error of that measurement, in seconds.
-        read_only: whether it refuses our writes although it is no replica.
+        read_only: whether it refuses writes of the role although it is no replica.
     """
 
     superuser: bool
