@@ -35,10 +35,10 @@ _log = log.get("gateway")
 
 
 class Gateway:
-    """One gateway process, as `common.service.run` starts and ends it.
+    """One gateway process; `common.service.run` creates, starts and ends it.
 
-    The constructor opens nothing. Raises `StartError`, from the constructor or `start`, for what an operator has to
-    mend: the port, the certificate, the session store's settings.
+    The constructor opens nothing. The constructor and `start` raise `StartError` for what an operator has to correct:
+    the port, the certificate, or the session store's settings.
     """
 
     def __init__(self, settings: Settings, transport: OpenMemberTransport | None = None) -> None:

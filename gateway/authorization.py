@@ -68,9 +68,9 @@ _EVERYTHING: Final = frozenset(Permission)
 
 
 class Authorization:
-    """Judges users' permissions on streams by `STREAM_ACCESS` and `ROLE_RIGHTS`.
+    """Decides users' permissions on streams by the settings `STREAM_ACCESS` and `ROLE_RIGHTS`.
 
-    One per gateway, asked by client handlers, HTTP requests and `RouterClient`. In all methods, an `owner` of None
+    One per gateway, called by client handlers, HTTP requests and `RouterClient`. In all methods, an `owner` of None
     stands for a stream that nobody has registered.
     """
 

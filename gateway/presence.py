@@ -15,9 +15,9 @@ M = TypeVar("M", bound=Hashable)
 class Presence(Generic[M]):
     """Index of the authenticated clients ("members") of one gateway, with their identities. Times in s since the epoch.
 
-    Client handlers and HTTP requests add and remove themselves. `Revalidation` asks which members are due for a check,
-    looks them up, and passes the result to the method beside it, which returns the members whose access ended or whose
-    identity changed. Several members may share a session.
+    Client handlers and HTTP requests add and remove themselves. `Revalidation` fetches the members that are due for a
+    check, verifies them, and passes the results to the methods here, which return the members whose session ended or
+    whose identity changed. Several members may share a session.
     """
 
     def __init__(self) -> None:

@@ -37,13 +37,10 @@ class Credit(Protocol):
 class PeerQueue:
     """Frames for one peer: sent at once while there is credit, queued otherwise. One queue per peer and direction.
 
-    The queue has one place per queue key, which is a stream, together with the one member that a frame is for if it is
-    for one. A newer frame takes the place, and the turn, of the older one. Turns are fair: the key that was queued
-    first is sent first, and then stands behind all others. Past `max_bytes` or `max_frames` the frame whose turn is
-    next is dropped, never the one that was just offered.
-
-    Of a codec with delta frames a newer frame replaces an older one only where the codec's drop policy allows that, and
-    after a drop no frame is sent before the next key frame.
+    It holds at most one frame per queue key (a stream, or a stream and the one member that a frame is for). A newer
+    frame replaces the older one and keeps its turn; the key that was queued first is sent first. Past `max_bytes` or
+    `max_frames` the frame whose turn is next is dropped, never the one just offered. With delta frames, the codec's
+    drop policy decides what is replaced, and after a drop no frame is sent before the next key frame.
 
     Frames offered = `sent` + `dropped` + those that are queued (`len`).
 

@@ -170,9 +170,9 @@ class ProcessReport(ReplyRecord, frozen=True):
 class RecentAlertRow(ReplyRow, frozen=True):
     """One alert in the reply to ``alerts``.
 
-    `owner` is the user who owned the stream when the alert came, None when it had no known owner. `json` is the alert
-    as the edge protocol sends it. `at` is when the router first had it, in ms since the epoch. `organizations` are
-    those of the owner, empty when the stream belongs to somebody else by now.
+    `owner` is the user who owned the stream when the alert arrived, None when it had no known owner. `json` is the
+    alert as the edge protocol sends it. `at` is when the router first received it, in ms since the epoch.
+    `organizations` are those of the owner, empty when the stream belongs to another user now.
     """
 
     id: str
@@ -185,8 +185,8 @@ class RecentAlertRow(ReplyRow, frozen=True):
 class AlertFrameRow(ReplyRow, frozen=True):
     """The frame that an alert refers to, in the reply to ``alert``: one row for each stream with an alert of that id.
 
-    `owner` is the user who owned the stream when the alert came. `term` is 0 when no picture of the frame was
-    announced, `frame_id` is 0 when the alert refers to no frame. `kept`: the router has the picture.
+    `owner` is the user who owned the stream when the alert arrived. `term` is 0 when the frame's picture was not sent,
+    `frame_id` is 0 when the alert refers to no frame. `kept`: the router has the picture.
     """
 
     stream: str

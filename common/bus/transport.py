@@ -21,8 +21,8 @@ from typing import Protocol
 class RouterTransport(Protocol):
     """The router's end of the bus; opened once by `router.app` at its start.
 
-    A member is named by its id, 8 bytes that the member's transport chose. Nothing has to be done for a member that
-    appears; `forget` is called for one that is gone.
+    A member is named by its id, 8 bytes that the member's transport chose. A new member needs no call; `forget` is
+    called for one that is gone.
     """
 
     @property

@@ -22,7 +22,7 @@ class HeldFrames(Generic[V]):
     The router keeps pictures of alerts in it, the bridge the frames that it sent.
 
     Args:
-        max_bytes: most bytes in total; the oldest frame is dropped first, one always fits. 0: nothing is kept.
+        max_bytes: most bytes in total; the oldest is dropped first, and one frame always fits. 0: nothing is kept.
         max_age_s: age after which a frame is dropped, in seconds; None: never.
         stream_bytes: most bytes of one stream; None: `STREAM_SHARE` of `max_bytes`.
 

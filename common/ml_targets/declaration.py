@@ -44,7 +44,7 @@ class Exchange:
     Attributes:
         url: the URL, with the setting that selects this way if there is one, in Markdown.
         frames: how a frame reaches the service.
-        alerts: how alerts come back.
+        alerts: how the service returns alerts.
         example: file name of the example in examples/ml_service.
     """
 

@@ -134,7 +134,7 @@ class Share:
     Args:
         budget: The budget it belongs to.
         group: The user or address it counts to.
-        on_evicted: Called when the share is evicted: discard at once what it stands for.
+        on_evicted: Called when the share is evicted; it discards the request or response at once.
     """
 
     __slots__ = ("_budget", "_group", "on_evicted")

@@ -26,8 +26,9 @@ class TaskStarter(Protocol):
 class SingleFlight(Generic[T]):
     """Runs one function for many callers, one call at a time; no caller gets a result older than its request.
 
-    Callers that come during a call share the next one. Between two calls there is a rest, so that the side that
-    answers has time for others however many ask. Used for what ``/stats`` and ``/metrics`` ask of the router.
+    Callers that arrive during a call share the next one. After each call there is a pause of `REST_RATIO` times its
+    duration, at most `REST_S` seconds, so that many callers cannot overload the router. Used for ``/stats`` and
+    ``/metrics``.
 
     Args:
         call: The function; it takes no arguments. What it raises is raised at every caller that shared the call.
@@ -61,10 +62,10 @@ class SingleFlight(Generic[T]):
 
 
 class SharedCalls(Generic[K, T]):
-    """Calls by key, at most one per key at a time; a caller that comes during a call joins it.
+    """Calls by key, at most one per key at a time; a caller that arrives during a call gets its result.
 
-    A call goes on when its callers leave, as others may join. Used where a result that is under way is as good as a
-    new one: the fetch of an issuer's keys, the introspection of a token, a health check.
+    A call continues when its callers are cancelled, as others may join. Used where the result of a running call is as
+    good as a new one: the fetch of an issuer's keys, the introspection of a token, a health check.
 
     Args:
         name: Name of the tasks.

@@ -16,7 +16,8 @@ TURN_S: Final = 0.005
 
 
 class Turns:
-    """Divides processing time among clients with compressed messages, which may cost much time to inflate.
+    """Divides processing time among clients with compressed messages, whose inflated size may be a thousand times
+    larger.
 
     In one turn of the event loop all clients together get `TURN_S` seconds and at least one message; then other work
     runs, and the next user continues. One per gateway, in `Context`; called by the socket readers.

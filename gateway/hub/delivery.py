@@ -37,13 +37,13 @@ class Delivery:
 
     Args:
         table: The streams of this gateway.
-        reports: Is told which streams had frames and which publications changed status.
+        reports: Receives which streams had frames and which publications changed status.
         to_bus: Sends one frame to the router.
         newest_bytes: Most bytes of the newest frames of all streams together.
 
     Attributes:
         newest_frames: Memory of the newest frames.
-        frames_in, bytes_in: Frames from publishers here, and bytes of their payloads.
+        frames_in, bytes_in: Frames from publishers of this gateway, and bytes of their payloads.
         frames_out, frame_bytes_out: Frames written to viewers, and bytes of them.
         alerts_out: Alerts sent to viewers and publishers.
         old_term_frames: Frames from the router that were dropped because their term was over.

@@ -36,7 +36,7 @@ class RouterReports:
 
     Args:
         table: The streams of this gateway.
-        notices: Is told that the demand for a stream may have changed with its interest.
+        notices: Informed that the demand for a stream may have changed with its interest.
         wake: Called at each change; the router client then takes `changes` at the end of the loop's turn.
         reserved_s: How long the id of a stream that ended here stays reserved for its user, in seconds.
         reserved_per_user: Most reservations of one user; past it the user's oldest is dropped.

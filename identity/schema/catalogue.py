@@ -123,8 +123,8 @@ class TablesFound:
     Attributes:
         columns: All columns of these tables.
         version: The server's version, for the log.
-        role: Our database role.
-        may_delete: Whether we may delete from the verification table.
+        role: The database role of the gateway.
+        may_delete: Whether this role may delete from the verification table.
         names: Names of tables that were found in another schema than the layout says, by role.
         hidden: Tables of which rows may be hidden.
         mark: SQL that returns one row, the text of `state.mark` and the server's clock; both are then put in front of

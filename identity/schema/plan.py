@@ -296,7 +296,8 @@ def _redeem(found: TablesFound, table: CatalogueTable, look_up: _LookUp) -> Stat
 
 
 class PlanCache:
-    """The plan in use, trusted for `PLAN_TRUSTED_S`, as migrations may add columns meanwhile. Used by `DatabaseStore`.
+    """The `Plan` in use; it expires after `PLAN_TRUSTED_S` seconds, because migrations may add columns. Used by
+    `DatabaseStore`.
 
     `now` is monotonic, in seconds.
     """

@@ -44,7 +44,9 @@ _REFUSED: Final = frozenset({401, 403})
 
 
 class _RequestPool:
-    """The connections for new tokens or for re-checks, and the calls under way on them, by token."""
+    """The HTTP connections of `Introspection` for one purpose (new tokens, or re-checks), and the calls under way on
+    them, by token.
+    """
 
     def __init__(self, max_requests: int, timeout_s: float) -> None:
         self.max_calls = max_requests + MAX_WAITING

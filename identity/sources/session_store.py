@@ -75,8 +75,9 @@ class CannotRedeem(StoreUnavailable):
 class DatabaseStore(abc.ABC):
     """The part of a `SessionStore` that is the same for all databases; subclasses run the statements.
 
-    It reads the schema into a `Plan` and renews it every minute, combines nothing (that is `Coalescer`'s), gives each
-    query a turn (`PoolLanes`) and a deadline, checks that the store is still the same (`Continuity`), and logs outages.
+    It reads the schema into a `Plan` and renews it every minute, gives each query a turn (`PoolLanes`) and a deadline,
+    checks that the store is still the same (`Continuity`), and logs outages. It does not combine look-ups: `Coalescer`
+    does.
 
     Args:
         layout: Names of the tables and the operator's other settings.

@@ -42,7 +42,7 @@ class Undecodable:
     and `read_message` turn it into an `UnusableResult`.
 
     Attributes:
-        reason: what came, with its beginning, and what was expected.
+        reason: what was received (its beginning), and what was expected.
     """
 
     reason: str

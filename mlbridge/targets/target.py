@@ -63,7 +63,7 @@ class UnusableResult(TargetFailure):
     Raised by `Target.analyse` and by the functions of `watchout.mlbridge.targets.results`.
 
     Args:
-        reason: what came, with its beginning, and what was expected.
+        reason: what was received (its beginning), and what was expected.
         blame: as in `TargetFailure`.
         key: stream and frame id that the message names, if it names them.
         counted: whether `OnAlerts` already received it as an `UnusableMessage`, so that it must not be counted again.

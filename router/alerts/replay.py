@@ -11,7 +11,7 @@ BATCH: Final = 100
 
 
 class AlertReplay:
-    """Brings gateways that joined again up to date, in batches; live alerts are withheld from them until then.
+    """Sends the alerts that a gateway missed while it was not joined, in batches; new alerts are withheld until then.
 
     Created by the router's app, used by `AlertDelivery`.
     """

@@ -49,11 +49,11 @@ class _Peer:
 
 
 class TcpRouterTransport:
-    """The router's end over TCP, a `RouterTransport`: one port, on which nothing but CURVE is spoken.
+    """The router's end of the bus over TCP, a `RouterTransport`: one port, which accepts CURVE connections only.
 
     It has a libzmq context of its own, so that encrypting frames for a bridge delays no control message on this
-    machine. Of a remote member only the pictures of alerts are accepted as frames: the holder of a bridge's key can
-    show viewers nothing.
+    machine. Of the frames that a bridge sends only the pictures of alerts are accepted, so that a stolen key cannot
+    forge a stream.
 
     Args:
         url: Address to listen on, ``tcp://host:port``.
