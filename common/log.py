@@ -97,7 +97,7 @@ def close(timeout_s: float = FLUSH_S) -> None:
 
 
 class _Output:
-    """The destination and format of log lines; the module has one instance.
+    """The destination and format of all log lines of the process; the module has one instance.
 
     Before `take_streams` it writes to `sys.stdout` directly, as commands and tests need; afterwards to the threads of
     `LogWriter`.

@@ -79,7 +79,9 @@ class CoverageSummary:
 
 
 class Latencies:
-    """Latencies of the newest results: at most `MAX_LATENCIES`, none older than `WINDOW_S`. Owned by the dispatcher."""
+    """Latencies, in seconds, of the newest results of the ML service: at most `MAX_LATENCIES`, none older than
+    `WINDOW_S` seconds. Owned by the dispatcher, which reports percentiles of them as metrics.
+    """
 
     def __init__(self) -> None:
         self._rows: deque[tuple[float, float]] = deque(maxlen=MAX_LATENCIES)

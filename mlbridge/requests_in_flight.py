@@ -37,11 +37,11 @@ class RequestInFlight:
 
 
 class RequestsInFlight:
-    """All requests in flight, by ticket. Owned by the scheduler.
+    """All requests to the ML service in flight, by ticket. Owned by the scheduler.
 
-    Streams on trial are those of which no frame was ever analysed, or whose last request failed: their frames may be
-    the ones that a service never finishes. While other streams get results, those on trial have about half of the
-    room, so that they cannot hold up the others.
+    A stream is on trial when no frame of it was ever analysed, or its last request failed: its frames may be ones that
+    the service never finishes. While other streams get results, those on trial may have about half of the requests in
+    flight, so that they cannot hold up the others.
 
     Attributes:
         bytes: sizes of all pictures in flight.

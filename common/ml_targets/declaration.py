@@ -30,7 +30,10 @@ class InvalidMlUrl(ValueError):
 
 
 class Results(enum.Enum):
-    """Whether a kind of ML service returns a result for each frame. The value is shown in docs/targets.md."""
+    """Whether a kind of ML service returns a result for each frame, or alerts alone; part of `TargetDeclaration`.
+
+    The value is shown in docs/targets.md.
+    """
 
     EACH_FRAME = "for each frame"
     LEARNED = "for each frame, or alerts alone; mlbridge learns which"

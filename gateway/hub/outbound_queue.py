@@ -39,7 +39,8 @@ class OutboundQueueFull(Exception):
 class OutboundQueue:
     """The outbound queue of one viewer's socket: decides what is written now, what waits, and what is dropped.
 
-    Created, fed and drained by `WebSocket`, which does all writing.
+    Created, filled and emptied by the `WebSocket`, which does all writing. `offer_message` raises `OutboundQueueFull`;
+    the socket is then closed.
 
     Args:
         settings: The bounds of waiting messages.

@@ -47,7 +47,8 @@ class DropReason(enum.StrEnum):
 class Subscription:
     """One viewer's subscription to one stream. Created at subscribe by `ClientProtocol`, or by an MJPEG request.
 
-    At any time: frames offered = frames written + the one in `waiting_frame` (0 or 1) + frames in `dropped`.
+    The hub offers it frames and alerts. At any time: frames offered = frames written + the one in `waiting_frame` (0 or
+    1) + frames in `dropped`.
 
     Args:
         stream: Id of the stream.

@@ -45,7 +45,8 @@ def is_remote(member: bytes) -> bool:
 
 
 class SocketReader:
-    """Reads one libzmq socket from the event loop, for at most `DRAIN_BUDGET_S` in a turn.
+    """Reads one libzmq socket from the event loop, for at most `DRAIN_BUDGET_S` seconds in a turn. Made by the
+    transports.
 
     The file descriptor of a libzmq socket is edge-triggered, and a send on the socket may consume the edge. So a turn
     reads until the socket is empty or the time is spent, and `check` has to be called after each send on the socket.
