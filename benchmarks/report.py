@@ -142,7 +142,7 @@ def _facts(results: figures.Results, runs: Runs, raw: str) -> str:
         for said in figures.strained(runs, point, system)
     ]
     if warned:
-        lines += ["", "**The load itself was at its limit**, so these figures are in part its own:", ""]
+        lines += ["", "**The load itself was at its limit**, so these results are in part its own:", ""]
         lines += [f"- {line}" for line in warned]
     return "\n".join(lines)
 
@@ -178,12 +178,12 @@ def _goals(runs: Runs) -> str:
     summary = (
         f"{counted.count(True)} of {len(counted)} reached, {counted.count(False)} not reached, "
         f"{counted.count(None)} not measured. "
-        "A figure is the median of the rounds, with the least and the greatest; ≈ stands before what is noisy."
+        "Each result is the median of the rounds, with minimum and maximum; ≈ marks noisy ones."
     )
-    head = ("goal", "bound ", "figure ", "", "of the best peer ", "of the uvloop floor ", "of the C floor ")
+    head = ("goal", "bound ", "result ", "", "of the best peer ", "of the uvloop floor ", "of the C floor ")
     promised = "\n".join(f"- {sentence}" for sentence in dict.fromkeys(goal.sentence for goal in GOALS))
     return (
-        f"{summary}\n\n{table(head, rows)}\n\n<details><summary>What was promised</summary>\n\n{promised}\n\n</details>"
+        f"{summary}\n\n{table(head, rows)}\n\n<details><summary>The goals in full</summary>\n\n{promised}\n\n</details>"
     )
 
 
@@ -238,8 +238,8 @@ def _cpu(runs: Runs) -> str:
         "delivered ", "remarks",
     )  # fmt: skip
     return (
-        "All processes of a system together, in µs per delivered frame. The best peer is the one with the least median"
-        f" at the load.\n\n{table(head, _grouped(rows))}"
+        "All processes of a system together, in µs per delivered frame. The best peer is the one with the lowest median"
+        f" at that load.\n\n{table(head, _grouped(rows))}"
     )
 
 
@@ -274,8 +274,8 @@ def _latency(runs: Runs) -> str:
     ]
     head = ("load", "system", "p50 ", "p99 ", "p99.9 ", "max ", "load late, p99 ", "load's cores ")
     return (
-        "In ms, the load's own lateness too; what the load took is in cores. The load's work is in every latency, and"
-        f" it is the same for all systems.\n\n{table(head, _grouped(rows))}"
+        "Latencies and the load's own lateness are in ms, the CPU that the load used is in cores. Every latency"
+        f" includes the load's own work, which is the same for all systems.\n\n{table(head, _grouped(rows))}"
     )
 
 
@@ -292,8 +292,8 @@ def _memory(runs: Runs) -> str:
     ]
     head = ("system", *(f"{POINTS[point]} " for point in LOADS), "kB per idle connection ", "connections held ")
     return (
-        "Proportional set size of all processes of a system under load, in MiB; what an idle connection adds, in kB of"
-        f" 1000 bytes.\n\n{table(head, rows)}"
+        "Proportional set size of all processes of a system under load, in MiB; memory that an idle connection adds, in"
+        f" kB of 1000 bytes.\n\n{table(head, rows)}"
     )
 
 
