@@ -69,13 +69,16 @@ def table(rows: Sequence[tuple[Mutation, str, str]], took_s: float) -> str:
     """The result as a page."""
     caught = sum(unit.startswith("caught") and e2e.startswith("caught") for _, unit, e2e in rows)
     lines = [
-        "# Rules that tests hold",
+        "# Rules that tests check",
         "",
-        "Each rule was taken out of the code, one at a time; a fast test and one with processes had to fail.",
+        "Each row is a mutation: one rule is removed from a copy of the code. Then a fast test and a test with real",
+        'processes must fail. If they still passed, nobody would notice that the rule is gone. "caught" means that a test',
+        "of that kind failed.",
+        "",
         f"Written by `make mutants` (`python -m tests.mutation --write`), which took {took_s / 60:.0f} min:",
-        f"{caught} of {len(rows)} caught by both.",
+        f"{caught} of {len(rows)} caught by both kinds of tests.",
         "",
-        "| mutation | the rule that was taken out | in | fast test | test with processes |",
+        "| mutation | the rule that was removed | in | fast test | test with processes |",
         "|---|---|---|---|---|",
     ]
     for mutation, unit, e2e in rows:

@@ -10,7 +10,7 @@ MUTATIONS: Final = (
     # ── who may see what ─────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="frame-rights",
-        rule="the right to a picture is judged again after it was awaited",
+        rule="permission to view is checked again once the picture was fetched",
         file="gateway/http/streams.py",
         before="if not self._context.authorization.may_view(self._auth.current(caller), owner):",
         after="if False:",
@@ -21,7 +21,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="alert-picture-rights",
-        rule="the right to an alert's picture is judged again after it was awaited",
+        rule="permission to view is checked again once the picture of an alert was fetched",
         file="gateway/http/alerts.py",
         before="if not self._context.authorization.may_view_stored_picture(self._auth.",
         after="if False and self._context.authorization.may_view_stored_picture(self._auth.",
@@ -43,7 +43,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="origin-list",
-        rule="a cookie counts only from a page of the list or of the gateway itself",
+        rule="a cookie is used only from a page of the list or of the gateway itself",
         file="gateway/requests/origins.py",
         before="return page is not None and (_is_listed(page, allowed_origins) or is_own(page, hosts, secure=secure))",
         after="return page is not None",
@@ -52,7 +52,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="origin-null",
-        rule="`Origin: null` is nobody's, in a handshake and over HTTP",
+        rule="`Origin: null` is never allowed, in a handshake or over HTTP",
         file="gateway/requests/sign_in.py",
         before="if _may_use_cookie(pages[0], sender, settings)",
         after="if pages[0] == 'null' or _may_use_cookie(pages[0], sender, settings)",
@@ -61,7 +61,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="no-origin",
-        rule="over HTTP a cookie without an `Origin` counts only where the browser vouches for the page",
+        rule="over HTTP, a cookie without an `Origin` is used only where the browser's headers show an allowed page",
         file="gateway/requests/sign_in.py",
         before="    if handshake:\n",
         after="    if not handshake:\n        return None\n    if handshake:\n",
@@ -74,7 +74,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="own-origin",
-        rule="only a trusted proxy says under which name the client knows the gateway",
+        rule="only a trusted proxy may say by which name the client reached the gateway",
         file="gateway/requests/addresses.py",
         before="    if is_trusted(peer, trusted):\n        if host",
         after="    if True:\n        if host",
@@ -85,7 +85,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="first-auth",
-        rule="the first auth message is answered like a first one also after a sign-in at the upgrade",
+        rule="the first auth message is handled as a sign-in, even after a sign-in at the upgrade",
         file="gateway/client/protocol.py",
         before="        if self._auth_received:\n",
         after="        if True:\n",
@@ -96,7 +96,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="former-identity",
-        rule="nothing of the former identity stays with a socket that the first auth moves",
+        rule="after the first auth message a socket keeps nothing of its former identity",
         file="gateway/client/handler.py",
         before="                self._leave_identity()  # the end",
         after="                # the end",
@@ -107,7 +107,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="renewed-identity",
-        rule="the session of the first auth keeps the socket in, and its end ends it",
+        rule="after the first auth message the socket lives and ends with the session of that token",
         file="gateway/client/handler.py",
         before="            self._context.presence.add(self, identity, time.time())\n",
         after="            if self.protocol.pending is None and self.protocol._auth_received:\n                return\n"
@@ -129,7 +129,7 @@ MUTATIONS: Final = (
     # ── who is it? ───────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="row-level-security",
-        rule="a table whose rows may be hidden gives no verdict",
+        rule="a table whose rows may be hidden ends no session",
         file="identity/schema/plan.py",
         before='            if hidden.table != "verification":\n',
         after="            if False:\n",
@@ -140,7 +140,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="emptied-table",
-        rule="a table that was emptied a moment ago gives no verdict yet",
+        rule="a table that was emptied a moment ago does not end sessions yet",
         file="identity/sources/continuity.py",
         before="waited_s >= EMPTIED_S:",
         after="waited_s >= 0:",
@@ -151,7 +151,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="another-table",
-        rule="another table without those who were here gives no verdict",
+        rule="a replaced table without the known sessions ends no session",
         file="identity/sources/continuity.py",
         before="        if state.location != self._state.location:\n            if evidence.seen or",
         after="        if state.location != self._state.location:\n            if True or",
@@ -162,7 +162,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="secret-signs-its-own",
-        rule="HS256, HS384 and HS512 are for the secret alone, and every other algorithm for public keys alone",
+        rule="HS256, HS384 and HS512 are only for the secret, and all other algorithms only for public keys",
         file="identity/sources/jwt.py",
         before="            if is_symmetric(token):\n",
         after="            if self._secret is not None:\n",
@@ -171,7 +171,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="ticket-fault",
-        rule="a ticket that the database cannot use up is not a bad one",
+        rule="a ticket that the database cannot delete is not treated as invalid",
         file="identity/sources/session_store.py",
         before="                self._plans.expire()\n            raise\n",
         after="                self._plans.expire()\n            return {}\n",
@@ -214,7 +214,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="picture-stays",
-        rule="a frame that is no picture does not replace the newest one",
+        rule="a frame that is no picture does not replace the newest picture",
         file="gateway/hub/delivery.py",
         before="            if frame.is_picture and frame.is_key:\n                stream.newest, ",
         after="            if True:\n                stream.newest, ",
@@ -266,7 +266,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="rights-before-304",
-        rule="who has no right to a picture is not told either that he has it",
+        rule="permission to view is checked before a 304, too",
         file="gateway/http/streams.py",
         before=(
             "        # The stream's owner, or the caller's permission, may have changed while the frame was awaited.\n"
@@ -284,7 +284,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="stranger-stays",
-        rule="a frame before `auth` is passed over and answered, and closes nothing",
+        rule="a frame before `auth` is discarded and answered, and does not close the socket",
         file="gateway/client/frame_reader.py",
         before="self.max_bytes < length <= self.longest_bytes",
         after="False",
@@ -296,7 +296,7 @@ MUTATIONS: Final = (
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="raise-again",
-        rule="a bridge raises what a router accepted just before it was killed again to the next one",
+        rule="a bridge sends alerts that a router accepted just before it was killed again to the next router",
         file="mlbridge/alert_sender.py",
         before="        again = self._accepted.take_other(self._router.epoch)\n",
         after="        again = self._accepted.take_other(self._router.epoch)[:0]\n",
@@ -306,7 +306,7 @@ MUTATIONS: Final = (
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="curve-allow-list",
-        rule="a bridge whose key is not allowed is not let in",
+        rule="a bridge whose key is not allowed cannot connect",
         file="common/bus/zeromq/curve.py",
         before="        return self._keys.get(key)\n",
         after='        return self._keys.get(key) or "anybody"\n',
@@ -316,7 +316,7 @@ MUTATIONS: Final = (
     # ── the ML service ───────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="ml-back-off",
-        rule="a stream whose frames the ML service refuses is shown less often",
+        rule="frames of a stream that the ML service refuses are sent less often",
         file="mlbridge/scheduler.py",
         before="                self._streams[request.stream].health.refuse(request.size_bytes, now)",
         after="                pass",
@@ -360,7 +360,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="log-raises",
-        rule="a log that cannot be written raises nothing",
+        rule="a log that cannot be written raises no exception",
         file="common/log_writer.py",
         before="self._full or self._closing or self._descriptor is None:",
         after="self._full or self._closing:",
