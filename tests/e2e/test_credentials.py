@@ -182,8 +182,8 @@ AUTHORIZATION: Final = "header"
 
 ANY_SIGNATURE: Final = {"without_secret": ALICE}
 OLD_BEARER: Final = "The bearer plugin of 1.3 knows only `Bearer` and one space."
-ON_PURPOSE: Final = "What a client says on purpose decides: where it is wrong, no cookie stands in for it."
-COOKIE_FIRST: Final = "In 1.3 the cookie decides when both are there. A browser adds it unasked, so the token does."
+ON_PURPOSE: Final = "A header that the client sets itself decides. When it is wrong, no cookie is used instead."
+COOKIE_FIRST: Final = "1.3 prefers the cookie. watchout prefers the token: browsers attach cookies unasked."
 
 
 def form(where: str, name: str, make: Callable[[Held], str | list[Header]], newest: str, **more: Any) -> Form:
@@ -253,7 +253,7 @@ FORMS: Final = (
     form(TOKEN, "signed, encoded", lambda h: encoded(h.signed), ALICE),
     form(
         TOKEN, "signed, decoded", lambda h: h.signed, ALICE, old=NOBODY,
-        why="The bearer plugin of 1.3 gives and takes it encoded, that of 1.7 gives it decoded and takes both.",
+        why="The bearer plugin of 1.3 sends and accepts it encoded; that of 1.7 sends it decoded and accepts both.",
     ),
     form(TOKEN, "other bits in base64's unused tail", lambda h: encoded(f"{h.token}.{same_bits(h.signature)}"), ALICE),
     form(TOKEN, "wrong signature", lambda h: encoded(f"{h.token}.{altered(h.signature)}"), NOBODY, **ANY_SIGNATURE),
