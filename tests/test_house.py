@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib.util
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -447,3 +448,10 @@ def test_every_call_on_the_way_of_a_frame_and_of_an_alert_is_there() -> None:
     assert len(ways()) == 2
     for names in ways().values():
         assert all(callable(resolve(name)) for process in names for name in process)
+
+
+def test_every_package_is_installed() -> None:
+    """A folder that pyproject.toml does not list is missing in the wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {"watchout." + relative(path.parent).replace("/", ".") for path in MODULES}
+    assert set(listed) == there

@@ -53,8 +53,10 @@ def test_what_was_forked_ends_with_its_parent(tmp_path: Path) -> None:
     environ = {"WATCHOUT_HOME": str(tmp_path / "h")}
     forked = prefork.start("router", [str(BIN / "watchout-router")], environ, tmp_path / "log", tmp_path)
     process = psutil.Process(forked.pid)
-    poll(lambda: "router ready" in (tmp_path / "log").read_text(), 30.0, "no router")
-    prefork.close()
+    try:
+        poll(lambda: (log := tmp_path / "log").exists() and "router ready" in log.read_text(), 30.0, "no router")
+    finally:
+        prefork.close()
     poll(lambda: not process.is_running(), 5.0, "the router lives on")
 
 

@@ -82,7 +82,7 @@ def recorded(name: str, kind: Any) -> Any:
 def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
     monkeypatch.setattr(os, "getpid", lambda: 4001)
     monkeypatch.setattr(about, "version", lambda: "1.2.3")
-    monkeypatch.setattr(about, "told", lambda _: {"LOG_LEVEL": "debug"})
+    monkeypatch.setattr(about, "reported_settings", lambda _: {"LOG_LEVEL": "debug"})
     parts: dict[str, Any] = {
         "reservations": SimpleNamespace(failing=False),
         "bus": SimpleNamespace(frames_sent=5, frames_dropped=6, malformed=0, refused=None, is_remote=lambda _: False),
