@@ -24,6 +24,7 @@ from watchout.common.ml_targets.reach import SchemeHint
 from watchout.common.settings import Settings
 from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
 from watchout.common.toolbox.retry import read_retry_after
+from watchout.mlbridge.breaker import MAX_RETRY_AFTER_S
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.bodies import frame_headers, json_batch, json_body, multipart_batch
 from watchout.mlbridge.targets.frame_batcher import BatchOutcome, FrameBatcher
@@ -41,8 +42,6 @@ from watchout.mlbridge.targets.tls import ClientTls
 OF_SERVICE: Final = frozenset((401, 402, 405, 407, 411, 414, 417, 421, 425, 426, 428, 429, 431))
 #: 4xx that may concern either: a wrong path, or a stream that the service does not know.
 UNSURE: Final = frozenset((403, 404, 408, 410))
-#: Longest ``Retry-After`` that is respected, in seconds.
-MAX_RETRY_AFTER_S: Final = 300.0
 #: Statuses whose ``Retry-After`` says when the service accepts requests again.
 WITH_RETRY_AFTER: Final = (429, 503)
 #: Statuses that mean a result without alerts when the body is empty.
