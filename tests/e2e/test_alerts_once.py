@@ -91,7 +91,7 @@ async def test_every_accepted_alert_is_delivered_and_none_twice_however_router_a
     showing = asyncio.create_task(show_frames(camera, done))
     kills = 0
     try:
-        while (count := len(accepted(started))) < ALERTS:
+        while (count := len(accepted(started))) < ALERTS or kills < KILLS:
             due = (kills + 1) * ALERTS / (KILLS + 1)
             if kills < KILLS and count >= due:
                 name = ("router", "mlbridge")[kills % 2]
@@ -103,7 +103,6 @@ async def test_every_accepted_alert_is_delivered_and_none_twice_however_router_a
     finally:
         done.set()
         await showing
-    assert kills == KILLS
     service.quiet = True
     for each in (viewer, other):
         await eventually(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,6 +15,7 @@ import pybase64
 import pytest
 
 from tests.kit.fake_gateway import TOKEN, FakeGateway
+from tests.kit.ports import free_port
 
 #: A JPEG of 1×1.
 TINY_JPEG = pybase64.b64decode(
@@ -117,7 +117,4 @@ def ctl(start: Start) -> Ctl:
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_port()

@@ -19,7 +19,6 @@ import re
 import secrets
 import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.kit.node import node_command, npm_command
+from tests.kit.ports import free_port
 
 #: Major version → the wheel, and the directory in it, that holds this PostgreSQL.
 POSTGRES_WHEELS: Final = {
@@ -101,7 +101,7 @@ class Postgres:
     def start(self) -> None:
         """Start, and wait until it answers. The first time it takes a free port."""
         for _ in range(1 if self._port else 5):
-            port = self._port or _free_port()
+            port = self._port or free_port()
             if self._started(port):
                 self._port = port
                 return
@@ -509,10 +509,3 @@ def start_better_auth() -> Iterator[Callable[..., BetterAuth]]:
 def each_better_auth(request: pytest.FixtureRequest) -> str:
     """Each version of Better Auth, for what must hold with all of them: `start_better_auth(url, version=…)`."""
     return str(request.param)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.ports import free_port
 from tests.kit.services import Postgres, missing
 from watchout.common.errors import StoreUnavailable
 from watchout.identity import Identity, SessionStore
@@ -132,9 +133,7 @@ class PgBouncer:
             nobody = pwd.getpwnam("nobody")
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         (self._directory / "ini").write_text(
             f"""[databases]
             * = host=127.0.0.1 port={server.port} user=postgres password={server.password}

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from tests.integration.identity.postgres_kit import ALICE, SCHEMA, SESSION, TOKEN, Database, PgBouncer, verify, who
 from tests.kit.certificates import make_certificate, make_key, pem
+from tests.kit.ports import free_port
 from tests.kit.services import Postgres
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.identity.sources.postgres import PostgresStore
@@ -288,13 +289,6 @@ async def test_a_unix_socket_is_reached_in_every_spelling(tls: TlsServer, form: 
             port=tls.server.port,
         )
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_hosts_are_tried_in_turn_and_a_silent_one_leaves_time_for_the_next(tls: TlsServer) -> None:

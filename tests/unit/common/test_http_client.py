@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.kit.ports import free_port
 from watchout.common.toolbox.http_client import (
     HTTP_ERRORS,
     MAX_PLAIN_BODY_BYTES,
@@ -160,9 +161,7 @@ async def test_why_there_is_no_response_names_no_address(unused_port: int) -> No
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 async def test_a_connection_that_ends_without_a_word_is_named() -> None:
