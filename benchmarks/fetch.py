@@ -24,7 +24,7 @@ from typing import Final
 from benchmarks.systems import Missing
 from tests.kit.node import node_command, npm_command
 
-CACHE: Final = Path(__file__).parents[1] / ".watchout" / "bench"
+CACHE: Final = Path(__file__).parents[1] / "build" / "bench"  # not the home: its directory belongs to the processes
 PACKAGE: Final = Path(__file__).with_name("package.json")
 FETCH_TIMEOUT_S: Final = 300.0
 RUN_TIMEOUT_S: Final = 20.0
