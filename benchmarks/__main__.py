@@ -316,7 +316,7 @@ def main(
     """Measure watchout beside other relays, in one run and in alternation.
 
     Everything at once, with all rounds, writes benchmarks/results/latest.json and docs/performance.md; any other run
-    writes below .watchout/bench/results, or to --out. Exit code 1: some run failed; 130: ended by a signal.
+    writes below build/bench/results, or to --out. Exit code 1: some run failed; 130: ended by a signal.
     """
     selection = Selection(tuple(only), tuple(systems), rounds or (1 if quick else ROUNDS), quick)
     taking_part = {turn.system for turn in selection.turns()}
