@@ -97,9 +97,9 @@ class ByteBudget(Generic[H]):
 
     def release(self, holder: H) -> None:
         """Set the bytes of a holder to 0. May be called again."""
-        group, size_bytes = self._held.pop(holder, (None, 0))
-        if not size_bytes:
+        if holder not in self._held:
             return
+        group, size_bytes = self._held.pop(holder)
         self.total_bytes -= size_bytes
         size, holders = self._groups[group]
         del holders[holder]

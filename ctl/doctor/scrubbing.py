@@ -68,7 +68,7 @@ def visible_address(url: str, default_port: int | None = None) -> str:
 
 
 def is_local(host: str | None) -> bool:
-    """Whether a host is a loopback address of this machine or resolves to one."""
+    """Whether a host is a loopback address, `localhost` or a name below `.localhost`; no name is resolved."""
     if host is None or host == "localhost" or host.endswith(".localhost"):
         return host is not None
     try:

@@ -235,8 +235,8 @@ class ClientSocketReader(ClientSocketWriter):
             self.close(CloseCode.POLICY, "too many fragments")
             return
         if counts and self._handler is not None:
-            self._handler.receive_control(0)
-        if event.fin:
+            self._handler.receive_control(0)  # may close the socket, which discards the message
+        if event.fin and not self.closing:
             self._unfinished = None
             opcode, data = self._assembler.opcode, self._assembler.finish()
             self._receive_message(opcode, data)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from watchout.common import supervisor
 from watchout.common.errors import RouterUnavailable, StoreUnavailable
-from watchout.common.toolbox.single_flight import SharedCalls, SingleFlight
+from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.context import Context
 from watchout.gateway.http.auth import StatsAuth
 from watchout.gateway.http.prometheus import PublicStats, render_metrics
@@ -32,7 +32,8 @@ class HealthPages:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._auth = StatsAuth(context.settings.stats_token)
-        self._checks: SharedCalls[None, tuple[str | None, PublicStats | None]] = SharedCalls("health")
+        #: The check that is under way, or the last one; concurrent requests share it.
+        self._checking: asyncio.Task[tuple[str | None, PublicStats | None]] | None = None
         self._stats = SingleFlight(self._ask_router, context.tasks)
         self._metrics = SingleFlight(self._render_metrics, context.tasks)
 
@@ -42,7 +43,9 @@ class HealthPages:
 
     async def health(self, request: web.Request) -> web.Response:
         """Respond 200 when this gateway can serve clients, else 503 with the reason."""
-        reason, stats = await asyncio.shield(self._checks.join(None, self._check))
+        if self._checking is None or self._checking.done():
+            self._checking = self._context.tasks.start(self._check(), "health")
+        reason, stats = await asyncio.shield(self._checking)
         body: dict[str, Any] = {
             "status": "healthy" if reason is None else "unhealthy",
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

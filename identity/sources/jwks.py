@@ -102,7 +102,7 @@ class IssuerKeys:
 
     def _fetch(self) -> asyncio.Task[None]:
         if (endpoint := self._endpoint) is None:
-            raise StoreUnavailable("the JWT issuer is not waited any more")
+            raise StoreUnavailable("the JWT issuer is not asked any more")
         if None not in self._fetches:
             self._cache.fetch_started(self._clock())
         return self._fetches.join(None, lambda: self._fetch_from(endpoint))

@@ -62,6 +62,18 @@ async def test_messages_of_many_tiny_fragments_break_the_message_rate(plain_watc
     assert await closed_with(raw, message) == 1008
 
 
+async def test_a_message_whose_last_fragment_closes_the_socket_ends_with_its_code(watchout, clients):
+    """Every 16th fragment counts as a message, and here it is the last one of a message as well."""
+    started = watchout()
+    empty = web_socket_frame(CONTINUATION, b"", fin=False)
+    ack = json.dumps({"type": "ack", "streamId": "cam", "frameId": 1}).encode()
+    message = web_socket_frame(TEXT, ack, fin=False) + empty * 14 + web_socket_frame(CONTINUATION, b"")
+    for _ in range(5):
+        raw = await clients.raw(started.url)
+        await raw.upgrade(f"{SUBSCRIBE}?token={started.token()}")
+        assert await closed_with(raw, message * 20) == 1008
+
+
 @pytest.mark.parametrize("opcode", [PING, PONG])
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_flood_of_pings_or_pongs_is_closed_and_nobody_else_waits(plain_watchout, clients, opcode, known):

@@ -396,7 +396,7 @@ async def test_callers_that_wait_when_it_closes_are_told(issuer: Issuer, clock: 
         assert {type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)} == {StoreUnavailable}
         await unavailable(verifier, issuer.token())
         clock.now += MAX_BACKOFF_S
-        assert "not waited any more" in await unavailable(verifier, issuer.token())
+        assert "not asked any more" in await unavailable(verifier, issuer.token())
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end_and_no_token_ever(
