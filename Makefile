@@ -65,15 +65,16 @@ test: $(VENV)/.dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
 	  echo "which of them are flaky:"; $(BIN)/python tests/kit/flaky.py; }
 
-# What starts no process and needs no service: the unit tests and the plan of the house.
+# What starts no process and needs no service: the unit tests and the rules of the repository (tests/test_*.py).
 test-fast: $(VENV)/.dev
-	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal -m "not e2e and not real" $(ARGS) \
+	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=fast -m "not e2e and not real" $(ARGS) \
 	  tests/unit tests/test_*.py
 
 # Ten times the examples of every property test, and the tests of large numbers with the numbers of a large site.
 test-thorough: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "not e2e and not real" $(ARGS) tests/unit
 	WATCHOUT_TEST_STREAMS=5000 WATCHOUT_TEST_ALERTS=100000 $(PYTEST) -q $(ARGS) tests/faults/test_many_streams.py tests/e2e/test_slow_alerts.py
+	WATCHOUT_TEST_STORM_S=10 $(PYTEST) -q $(ARGS) tests/e2e/test_storm.py
 
 # Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.
 mutants: $(VENV)/.dev

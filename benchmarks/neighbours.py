@@ -155,7 +155,7 @@ async def _alerts(rounds: int, seconds: float) -> tuple[list[list[float]], list[
     found: dict[bool, list[list[float]]] = {False: [], True: []}
     alerts = 0
     rate = Settings().alert_rate
-    with running(gateways=2) as started:
+    with running(gateways=2, prefork=False) as started:
         clients = Clients()
         camera = await clients.camera(started.url, started.token("ann"))
         viewer = await clients.viewer(started.url, started.token("ann"))

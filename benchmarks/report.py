@@ -128,7 +128,7 @@ def _facts(results: figures.Results, runs: Runs, raw: str) -> str:
     lines = [
         f"Command: `{results.command}`, begun {results.began}, {counted}. Raw results: [{Path(raw).name}]({raw}).",
         "",
-        table(("machine", ""), [(str(k).replace("_", " "), _fastpath(v)) for k, v in results.machine.items()]),
+        table(("machine", ""), [(str(k).replace("_", " "), _cell(v)) for k, v in results.machine.items()]),
     ]
     if results.quick:
         lines += ["", "**This was a quick run**: short, with few rounds. It shows that all works; it proves no ratio."]
@@ -147,7 +147,7 @@ def _facts(results: figures.Results, runs: Runs, raw: str) -> str:
     return "\n".join(lines)
 
 
-def _fastpath(value: Any) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

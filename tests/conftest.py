@@ -22,10 +22,10 @@ PROCESS_FIXTURES = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    apply_profile(items, config.getoption("--hypothesis-profile") or "fast")
+    apply_profile(items, config.getoption("--hypothesis-profile") or "full")
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
-        starts_tool = item.path.parent.name == "ctl" and "start" in names  # tests.kit.ctl_command
+        starts_tool = "ctl" in item.path.parts and "start" in names  # tests.kit.ctl_command
         if starts_tool or PROCESS_FIXTURES & names:
             item.add_marker(pytest.mark.e2e)
 

@@ -1,7 +1,8 @@
-"""Two profiles of Hypothesis: ``fast``, the default, and ``thorough``, chosen by ``--hypothesis-profile=thorough``.
+"""Three profiles of Hypothesis, chosen by ``--hypothesis-profile``: ``full``, the default, ``fast`` and ``thorough``.
 
-A test may ask for its own number of examples with ``@settings(max_examples=…)``. The profile limits or multiplies that
-number as well, which Hypothesis itself does not: there, a test's own number wins over the profile.
+A test may ask for its own number of examples with ``@settings(max_examples=…)``. ``full`` runs that
+number; ``fast`` limits it and ``thorough`` multiplies it, which Hypothesis itself does not: there, a test's own number
+wins over the profile.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from hypothesis import settings
 
 #: No deadline: how long an example takes depends on what else the machine does.
 #: Each run draws other examples; a failure prints the blob that reproduces it.
+settings.register_profile("full", deadline=None, print_blob=True)
 settings.register_profile("fast", deadline=None, print_blob=True)
 settings.register_profile("thorough", deadline=None, print_blob=True)
-settings.load_profile("fast")
+settings.load_profile("full")
 
 #: Most examples of one test in the fast profile.
 FAST_LIMIT: Final = 200
@@ -26,7 +28,9 @@ THOROUGH_FACTOR: Final = 10
 
 def scaled(wanted: int, profile: str) -> int:
     """Number of examples that a test gets in a profile when it asks for `wanted`."""
-    return wanted * THOROUGH_FACTOR if profile == "thorough" else min(wanted, FAST_LIMIT)
+    if profile == "thorough":
+        return wanted * THOROUGH_FACTOR
+    return min(wanted, FAST_LIMIT) if profile == "fast" else wanted
 
 
 def _with_profile(wanted: settings, profile: str) -> settings:

@@ -2,7 +2,7 @@
 
 A start by its script costs half a second of CPU time, nearly all of it imports, and the suite starts a thousand
 processes. What is forked is a process like any other: its own session, environment, directory, output and limits.
-Only its command line is that of the parent. Where that matters, tests start the scripts (`Watchout(prefork=False)`).
+Only its command line is that of the parent. Where that matters, `running(prefork=False)` starts the scripts.
 """
 
 from __future__ import annotations
