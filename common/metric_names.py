@@ -311,6 +311,9 @@ ML_FRAMES_OVER_BYTES = counter(
 ML_FRAMES_BACKED_OFF = counter(
     "ml_frames_backed_off_total", "Frames dropped because the ML service refuses the frames of their stream."
 )
+ML_FRAMES_DEPENDENT = counter(
+    "ml_frames_dependent_total", "Frames dropped because they cannot be decoded without the frame before them."
+)
 ML_FRAMES_FORGOTTEN = counter("ml_frames_forgotten_total", "Frames dropped because their stream or the bridge ended.")
 ML_REFUSALS = counter("ml_refusals_total", "Requests that the ML service refused because of their frame.")
 ML_STREAMS_REFUSED = gauge("ml_streams_refused", "Streams sent less often because the ML service refuses their frames.")

@@ -84,14 +84,18 @@ class Metrics:
 
 
 def with_former_names(values: Mapping[str, _V]) -> dict[str, _V]:
-    """Return `values` with the former name of each renamed metric beside its new name.
+    """Return `values` with both names of each renamed metric, whichever of them is there.
 
-    What operators read (``/metrics``, ``watchout-ctl stats --json``) keeps the former names for one release.
+    What operators read (``/metrics``, ``watchout-ctl stats``) has the former names for one release, and a member of the
+    former release, which sends only those, is shown like the others during an update.
     """
     found = dict(values)
     for name, declaration in DECLARED.items():
-        if declaration.former_name is not None and name in values:
-            found[declaration.former_name] = values[name]
+        former = declaration.former_name
+        if former is not None and name in values:
+            found[former] = values[name]
+        elif former is not None and former in values:
+            found[name] = values[former]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The tables of ``watchout-ctl stats``, drawn from the router's replies. Pure."""
+"""The tables of ``watchout-ctl stats``, drawn from the router's replies."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from watchout.common import metric_names
 from watchout.common.bus.reply_records import MemberRow, StatsReply, StreamRow
+from watchout.common.metrics import with_former_names
 from watchout.ctl.terminal import STATUS_STYLES, printable, size
 
 #: Processes that are shown at most; the metrics of all of them are in ``/metrics``.
@@ -157,7 +158,7 @@ def _header(reply: StatsReply) -> Text:
     line.append(state, "green" if state == "active" else "yellow")
     line.append(f" · up {duration(router.uptime_s)} · epoch {router.epoch}\n")
     counts = (
-        (totals.producers, metric_names.PUBLISHERS), (totals.video_consumers, "viewers"),
+        (totals.producers, "publishers"), (totals.video_consumers, "viewers"),
         (totals.alert_consumers, "alert viewers"), (totals.connections, "connections"),
     )  # fmt: skip
     for number, (value, name) in enumerate(counts):
@@ -174,13 +175,17 @@ def _processes(reply: StatsReply, before: StatsReply | None, own_id: str | None)
     found = [
         ProcessRow(
             MemberRow(name="router", kind="router", pid=router.pid, alive_s=router.uptime_s),
-            {metric_names.UPTIME_SECONDS: router.uptime_s, **router.metrics},
-            None if old_router is None else {metric_names.UPTIME_SECONDS: old_router.uptime_s, **old_router.metrics},
+            {metric_names.UPTIME_SECONDS: router.uptime_s, **with_former_names(router.metrics)},
+            None
+            if old_router is None
+            else {metric_names.UPTIME_SECONDS: old_router.uptime_s, **with_former_names(old_router.metrics)},
         )
     ]
-    earlier = {} if before is None else {member.id: member.metrics for member in before.members}
+    earlier = {} if before is None else {member.id: with_former_names(member.metrics) for member in before.members}
     found += [
-        ProcessRow(member, member.metrics, earlier.get(member.id)) for member in reply.members if member.id != own_id
+        ProcessRow(member, with_former_names(member.metrics), earlier.get(member.id))
+        for member in reply.members
+        if member.id != own_id
     ]
     return sorted(found, key=lambda p: (_KIND_ORDER.get(p.kind, 9), p.member.name, str(p.member.pid)))
 
@@ -198,7 +203,7 @@ def _process_columns(*, rates: bool) -> list[TableColumn[ProcessRow]]:
             lambda p: size(int(p.now[metric_names.RESIDENT_BYTES])) if metric_names.RESIDENT_BYTES in p.now else "–",
         ),
         TableColumn("sockets", lambda p: _gauge(p, metric_names.SOCKETS), 2),
-        TableColumn(metric_names.PUBLISHERS, lambda p: _gauge(p, metric_names.PUBLISHERS), 3),
+        TableColumn("publishers", lambda p: _gauge(p, metric_names.PUBLISHERS), 3),
         TableColumn("viewers", lambda p: _gauge(p, metric_names.VIDEO_VIEWERS), 3),
         TableColumn(f"in{per}", lambda p: p.flow(_IN.get(p.kind, (metric_names.FRAMES_IN,)))),
         TableColumn(f"out{per}", lambda p: p.flow(_OUT.get(p.kind, (metric_names.FRAMES_OUT,)))),

@@ -41,6 +41,7 @@ def write_metrics(
         (metric_names.ML_STREAMS_REFUSED, backed_off),
         (metric_names.ML_IN_FLIGHT_BYTES, scheduler.in_flight_bytes),
         (metric_names.ML_FRAMES_FORGOTTEN, counts.forgotten),
+        (metric_names.ML_FRAMES_DEPENDENT, counts.dependent),
         (metric_names.ML_FRAMES_WAITING, scheduler.waiting),
         (metric_names.ML_RESULTS_LATE, counts.late),
         (metric_names.ML_PROBE_COPIES, counts.copies),

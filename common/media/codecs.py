@@ -120,7 +120,8 @@ def register(codec: Codec) -> Codec:
 def unregister(codec: Codec) -> None:
     """Remove a codec. For tests that registered one of their own."""
     del BY_VALUE[codec.value]
-    _MATCHERS.remove((codec.matches, codec))
+    if codec.matches is not _never:
+        _MATCHERS.remove((codec.matches, codec))
     BY_NUMBER.pop(codec.value, None)
     known_pictures.cache_clear()
 

@@ -177,7 +177,12 @@ def http_reason(exc: BaseException, *, with_text: bool = False) -> str:
         case aiohttp.InvalidURL():
             return "its URL cannot be used"
         case aiohttp.ClientConnectorDNSError():
-            return "no connection: its name has no address"
+            detail = exc.os_error.strerror  # a resolver that cannot be reached is another fault than a wrong name
+            return (
+                f"no connection: its name has no address ({detail})"
+                if detail
+                else "no connection: its name has no address"
+            )
         case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
             return str(forbidden)
         case aiohttp.ClientConnectorError():

@@ -1,4 +1,4 @@
-"""Tracks sizes by key and tells which key has the largest, so that the largest holder gives way to others. Pure."""
+"""Tracks sizes by key and returns the key with the largest, so that the largest holder can be evicted. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that many callers share: one runs at a time, and whoever asks meanwhile waits for its result."""
+"""Calls that many callers share: `SingleFlight` gives the result of the next call, `SharedCalls` of the running one."""
 
 from __future__ import annotations
 

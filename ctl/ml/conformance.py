@@ -66,7 +66,7 @@ class ProbeResult:
         alert_fault: why the list of alerts was refused; empty: it was not.
         status: status of the HTTP response; None over other kinds of targets, as the next ones.
         content_type: its media type.
-        body: its body, up to the largest that mlbridge reads.
+        body: its body; empty when it is larger than mlbridge reads.
         decoded: its decoded body.
         is_json: whether the body is JSON.
         reused: whether the request used a connection that was open before.

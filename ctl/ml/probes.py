@@ -43,8 +43,6 @@ REACH_S: Final = 5.0
 #: Number of times that the sample is sent before alerts are judged: motion detectors need more than one frame.
 SAMPLE_FRAMES: Final = 3
 LARGE_BYTES: Final = 2 << 20
-#: Largest body that aiohttp sends without a warning, in bytes.
-MAX_PLAIN_BODY_BYTES: Final = 1 << 20
 #: Most frames and most streams of the load test.
 LOAD_FRAMES: Final = 10_000
 LOAD_STREAMS: Final = 8
@@ -267,8 +265,8 @@ class _HttpProbe:
 async def _with_body(came: ProbeResult, response: aiohttp.ClientResponse) -> ProbeResult:
     try:
         return replace(came, body=await read_body(response, MAX_RESULT_BYTES))
-    except BodyTooLarge:
-        return replace(came, fault=f"its answer has over {MAX_RESULT_BYTES} bytes")
+    except BodyTooLarge as exc:
+        return replace(came, fault=str(exc))
 
 
 def _decoded(came: ProbeResult) -> ProbeResult:

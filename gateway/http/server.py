@@ -70,7 +70,7 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
             _log.error("a request failed", path=request.path, exc_info=exc)
             error = HttpError(status, "INTERNAL_ERROR", "the request failed here")
         else:
-            error = HttpError(status, "BAD_REQUEST", "not a request that can be read")
+            error = HttpError(status, "BAD_REQUEST", "not a valid HTTP request")
         response = error.response()
         response.headers["Server"] = SERVER  # aiohttp sends the signal that sets it only for parsed requests
         response.force_close()

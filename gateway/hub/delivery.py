@@ -48,7 +48,7 @@ class Delivery:
         alerts_out: Alerts sent to viewers and publishers.
         old_term_frames: Frames from the router that were dropped because their term was over.
         writing: The bytes that are being written to sockets at this moment, else None. A socket that becomes full
-            keeps a part of them, which `gateway.sending` accounts as shared.
+            keeps a part of them, which `WaitingFrames` counts once for all sockets.
     """
 
     def __init__(

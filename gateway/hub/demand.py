@@ -27,9 +27,6 @@ class Wanted:
     fps: float
 
 
-NOTHING: Final = Wanted(0, 0.0)
-
-
 def combine(viewers: int, rates: Iterable[float | None], unlimited_fps: float) -> Wanted:
     """Combine the highest rates of all viewers in frames per second; `unlimited_fps` stands for None (every frame)."""
     return Wanted(viewers, max((unlimited_fps if rate is None else rate for rate in rates), default=0.0))

@@ -64,7 +64,8 @@ def open_target(settings: Settings, url: str | None = None) -> Target | None:
         The target, or None when `url` is None and ``ML_SERVICE_URL`` is not set.
 
     Raises:
-        StartError: the client library is not installed, or a certificate cannot be read. The process does not start.
+        StartError: the scheme is unknown, the client library is not installed, or a certificate cannot be read. The
+            process does not start.
     """
     url = settings.ml_service_url if url is None else url
     if url is None:

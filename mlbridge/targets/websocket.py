@@ -20,7 +20,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.ml_targets import kinds
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
-from watchout.common.toolbox.reason import reason, reason_with_text
+from watchout.common.toolbox.reason import reason_with_text
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.address import without_credentials
 from watchout.mlbridge.targets.bodies import json_body
@@ -252,7 +252,7 @@ def _reason(exc: BaseException) -> str:
         case TimeoutError():
             return f"no WebSocket within {OPEN_S:g} s"
         case OSError():
-            return reason(exc)
+            return exc.strerror or str(exc)[:150] or type(exc).__name__
     return reason_with_text(exc)
 
 

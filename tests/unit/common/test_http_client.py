@@ -155,7 +155,7 @@ async def reason_of(url: str, **options: Any) -> str:
 
 async def test_why_there_is_no_response_names_no_address(unused_port: int) -> None:
     assert await reason_of(f"http://127.0.0.1:{unused_port}/?token=x") == "no connection: Connection refused"
-    assert await reason_of("http://name.invalid/") == "no connection: its name has no address"
+    assert (await reason_of("http://name.invalid/")).startswith("no connection: its name has no address")
     assert await reason_of("http://") == "its URL cannot be used"
 
 

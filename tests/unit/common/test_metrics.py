@@ -56,6 +56,7 @@ def test_all_that_a_process_reports_is_declared() -> None:
 
 def test_a_renamed_metric_keeps_its_former_name_beside_the_new_one() -> None:
     assert with_former_names({"publishers": 3, "streams": 1}) == {"publishers": 3, "streams": 1, "cameras": 3}
+    assert with_former_names({"cameras": 3}) == {"publishers": 3, "cameras": 3}, "of a member of the former release"
 
 
 def test_every_metric_that_the_operations_page_names_is_declared() -> None:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.gateway.hub.demand import FALL_DELAY_S, MIN_INTERVAL_S, NOTHING, Demand, Wanted, combine
+from watchout.gateway.hub.demand import FALL_DELAY_S, MIN_INTERVAL_S, Demand, Wanted, combine
+
+NOTHING = Wanted(0, 0.0)
 
 
 @pytest.mark.parametrize(
