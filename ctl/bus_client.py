@@ -17,6 +17,8 @@ from watchout.ctl.environment import Failure
 
 #: Seconds within which a running router accepts a member; after it there is none.
 JOIN_TIMEOUT_S: Final = 1.8
+#: The error of a command whose query got a reply of another kind: the router is of another release.
+UNEXPECTED_REPLY: Final = "unexpected reply of the router"
 
 
 def nothing_runs(settings: Settings) -> Failure:

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS reservation (
 ) WITHOUT ROWID, STRICT
 """
 
-_log = log.get("router.reservations")
+_log = log.get("router.reservation_file")
 
 #: A stream id and what is known of it; None: nothing any more. `ended_at` in ms since the epoch; infinite: it has a
 #: camera.

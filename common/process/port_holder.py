@@ -72,7 +72,7 @@ def _of_lsof(port: int) -> tuple[int, str] | None:
 
 
 def is_taken(port: int) -> bool:
-    """Whether another program has the port on any address, by binding it for a moment."""
+    """Whether the port cannot be bound on all addresses; it is bound for a moment to find out."""
     for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - bound for a moment
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:

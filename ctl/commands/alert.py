@@ -15,7 +15,7 @@ from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import joined
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
 from watchout.ctl.directory import others_than
 from watchout.ctl.environment import Failure, home_option, read_environment, run, stream_id
 from watchout.ctl.terminal import counted, printable
@@ -66,7 +66,7 @@ async def _raise(settings: Settings, raised: Alert) -> None:
         case RefusedReply(code=code, message=text):
             raise Failure(f"{printable(text)} ({printable(code)})")
         case _:
-            raise Failure(f"unexpected reply of the router: {type(reply).__name__}")
+            raise Failure(f"{UNEXPECTED_REPLY}: {type(reply).__name__}")
 
 
 async def _nobody(link: BusClient, alert_id: str, stream: str) -> str:

@@ -14,13 +14,12 @@ from watchout.common.bus.messages import Query, QueryReply, RefusedReply, Unrese
 from watchout.common.bus.reply_records import ReservationRow
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import joined
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
 from watchout.ctl.environment import Failure, home_option, read_environment, run
 from watchout.ctl.terminal import printable
 
 #: Most reservations that the router returns in one reply.
 MAX_ROWS: Final = 1000
-UNEXPECTED: Final = "unexpected reply of the router"
 
 
 @click.command("reservations")
@@ -55,7 +54,7 @@ async def _release(settings: Settings, stream: str) -> None:
         case RefusedReply(message=text):
             raise Failure(printable(text))
         case _:
-            raise Failure(UNEXPECTED)
+            raise Failure(UNEXPECTED_REPLY)
 
 
 async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
@@ -69,7 +68,7 @@ async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
         except RouterUnavailable as exc:
             raise Failure(printable(str(exc))) from None
         except BusError:
-            raise Failure(UNEXPECTED) from None
+            raise Failure(UNEXPECTED_REPLY) from None
     found = [{"streamId": row.stream, "userId": row.user, "secondsLeft": round(row.left_s)} for row in rows]
     if as_json:
         click.echo(msgspec.json.encode(found))

@@ -20,7 +20,7 @@ from watchout.common.bus.reply_records import StatsReply
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.metrics import with_former_names
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import joined
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
 from watchout.ctl.environment import Failure, home_option, read_environment, run
 from watchout.ctl.stats_view import MAX_PROCESSES, render
 from watchout.ctl.terminal import printable
@@ -109,4 +109,4 @@ async def _ask(link: BusClient) -> StatsReply:
     except RouterUnavailable as exc:
         raise Failure(printable(str(exc))) from None
     except BusError:
-        raise Failure("the router gave an unexpected answer") from None
+        raise Failure(UNEXPECTED_REPLY) from None

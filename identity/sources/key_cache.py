@@ -12,20 +12,12 @@ from watchout.identity.sources.keys import KeySet, VerificationKey
 
 #: Keys older than this many seconds are fetched anew in the background, while they go on verifying.
 TTL_S: Final = 300.0
-
-
 #: Tokens with an unknown key id cause at most one fetch in this many seconds, all of them together.
 REFETCH_S: Final = 10.0
-
-
 #: How long keys stay valid while the issuer cannot be reached, in seconds.
 STALE_S: Final = 86_400.0
-
-
-#: Pause before the next fetch after a failed one, in seconds; it doubles with each failure up to the second number.
+#: Pause after a first failed fetch, in seconds; it doubles with each further failure, up to `MAX_BACKOFF_S`.
 FIRST_BACKOFF_S: Final = 1.0
-
-
 MAX_BACKOFF_S: Final = 10.0
 
 

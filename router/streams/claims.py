@@ -117,7 +117,7 @@ class StreamClaims:
         return sends + self._interests.announce(stream, now_ms) + self._routing.reroute(stream)
 
     def report(self, member: bytes, report: StreamReport) -> None:
-        """Take over counters: of streams published at this gateway, and frames that its viewers of any did not get."""
+        """Record a gateway's counters: frames of the streams published there, and frames dropped for its viewers."""
         for name, why, count in report.dropped:
             stream = self._table.get(name)
             if stream is not None and (why in stream.dropped or len(stream.dropped) < MAX_REASONS):

@@ -85,7 +85,7 @@ class Streams:
         return self._claims.claim(member, claim, now, now_ms)
 
     def set_publication(self, member: bytes, state: PublicationState, now_ms: int) -> list[Send]:
-        """Handle the state of a stream that a gateway has the publisher of: see `StreamClaims.set_publication`."""
+        """Record the state of a stream, sent by the gateway of its publisher: see `StreamClaims.set_publication`."""
         return self._claims.set_publication(member, state, now_ms)
 
     def report(self, member: bytes, report: StreamReport) -> None:

@@ -41,7 +41,7 @@ REDIAL_AFTER_S: Final = 5.0
 #: Interval in seconds at which the silence is measured.
 CHECK_EVERY_S: Final = 1.0
 
-_log = log.get("common.bus.zeromq.tcp")
+_log = log.get("common.bus.zeromq.tcp_member")
 
 
 class TcpMemberTransport:

@@ -29,7 +29,7 @@ WARN_EVERY_S: Final = 5.0
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 ZAP_DOMAIN: Final = b"watchout"
 
-_log = log.get("common.bus.zeromq.tcp")
+_log = log.get("common.bus.zeromq.tcp_router")
 
 
 class _Peer:
