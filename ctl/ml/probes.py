@@ -265,8 +265,8 @@ class _HttpProbe:
 async def _with_body(came: ProbeResult, response: aiohttp.ClientResponse) -> ProbeResult:
     try:
         return replace(came, body=await read_body(response, MAX_RESULT_BYTES))
-    except BodyTooLarge as exc:
-        return replace(came, fault=str(exc))
+    except BodyTooLarge:
+        return replace(came, fault=f"its answer has over {MAX_RESULT_BYTES} bytes")
 
 
 def _decoded(came: ProbeResult) -> ProbeResult:

@@ -147,3 +147,11 @@ def test_the_bounds_of_shares_hold_in_any_order_of_events(events):
     for share in list(alive.values()):
         share.release()
     assert budget.total_bytes == 0
+
+
+def test_a_holder_that_grew_by_nothing_leaves_nothing_behind() -> None:
+    budget: ByteBudget[str] = ByteBudget(100)
+    assert budget.grow("idle", "a", 0) == (True, [])
+    budget.release("idle")
+    assert budget.grow("large", "a", 90) == (True, [])
+    assert budget.grow("other", "b", 50) == (True, ["large"])

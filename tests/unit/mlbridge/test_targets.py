@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 
@@ -15,7 +16,7 @@ from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets import TargetFailure, TargetTimeout, UnusableResult, open_target
+from watchout.mlbridge.targets import TargetFailure, TargetTimeout, UnusableResult, open_target, websocket
 from watchout.mlbridge.targets.http import HttpTarget, blame_of
 
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
@@ -252,3 +253,19 @@ async def test_a_name_that_does_not_resolve_is_a_failure() -> None:
     with pytest.raises(TargetFailure):
         await target.analyse(FRAME)
     await target.close()
+
+
+@pytest.mark.parametrize(
+    ("exc", "says"),
+    [
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1)"), "Connect call failed ('::1', 1)"),
+        (
+            ssl.SSLCertVerificationError(1, "certificate verify failed: certificate has expired"),
+            "certificate has expired",
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_websocket_that_cannot_be_opened_names_the_cause(exc: OSError, says: str) -> None:
+    assert says in websocket._reason(exc)
