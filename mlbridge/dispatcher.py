@@ -229,7 +229,7 @@ class Dispatcher:
             self._unusable_at = now
             service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
-                "the ML service answers what is no answer; such frames do not count as looked at",
+                "the ML service answers what is no answer; such frames do not count as analysed",
                 service=service, came=self._scrub(reason)[:300], answers=self._unusable,
             )  # fmt: skip
             self._unusable = 0

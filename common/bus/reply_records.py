@@ -16,7 +16,7 @@ import msgspec
 from watchout.common.errors import BusError
 
 #: Name of a metric to its value; see `common.metrics`. Flags (0 or 1) of the router are booleans on the bus.
-Figures = dict[str, int | float | bool]
+MetricValues = dict[str, int | float | bool]
 
 R = TypeVar("R")
 
@@ -47,7 +47,7 @@ class RouterStats(ReplyRecord, frozen=True):
     uptime_s: float = 0.0
     pid: int = 0
     state: str = "?"
-    metrics: Figures = msgspec.field(name="figures", default_factory=dict)
+    metrics: MetricValues = msgspec.field(name="figures", default_factory=dict)
 
 
 class MemberRow(ReplyRecord, frozen=True):
@@ -64,7 +64,7 @@ class MemberRow(ReplyRecord, frozen=True):
     pid: int = 0
     group: str = ""
     alive_s: float = 0.0
-    metrics: Figures = msgspec.field(name="figures", default_factory=dict)
+    metrics: MetricValues = msgspec.field(name="figures", default_factory=dict)
 
 
 class StreamRow(ReplyRecord, frozen=True):

@@ -150,7 +150,7 @@ def of_json(result: ProbeResult) -> Finding:
             remedy = 'Answer {"alert":{…}}.'
         elif isinstance(result.decoded, dict) and not result.decoded.get("error"):
             remedy = 'Add "alerts":[…], empty when there are none: what your model found is for you to judge.'
-        return wrong("json", f"The answer is {what}. Such frames do not count as looked at.", remedy)
+        return wrong("json", f"The answer is {what}. Such frames do not count as analysed.", remedy)
     if result.body and result.content_type != "application/json":
         return warning(
             "json", f"The answer is a JSON object, its Content-Type is {printable(result.content_type)!r}.",

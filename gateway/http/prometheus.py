@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from watchout.common.bus.reply_records import Figures, MemberRow, StatsReply
+from watchout.common.bus.reply_records import MemberRow, MetricValues, StatsReply
 from watchout.common.metric_names import DECLARED, TASK_FAILURES
 from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
 
@@ -80,7 +80,7 @@ class _ProcessCollector(Collector):
     `processes` maps the label to the metrics of a process; `totals` are metrics without a label, see `TOTALS`.
     """
 
-    def __init__(self, processes: dict[str, Figures], totals: dict[str, float]) -> None:
+    def __init__(self, processes: dict[str, MetricValues], totals: dict[str, float]) -> None:
         self._processes = processes
         self._totals = totals
 
@@ -120,7 +120,7 @@ class _ProcessCollector(Collector):
                         yield process, task, value
 
 
-def render_metrics(stats: StatsReply | None, own: tuple[str, Figures]) -> bytes:
+def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> bytes:
     """Render the Prometheus page.
 
     Args:
@@ -128,7 +128,7 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, Figures]) -> bytes:
         own: Name and metrics of this gateway, which are shown alone in that case.
 
     """
-    processes: dict[str, Figures] = {}
+    processes: dict[str, MetricValues] = {}
     totals: dict[str, float] = {"router_up": 0}
     if stats is None:
         processes[own[0]] = with_former_names(own[1])

@@ -16,7 +16,7 @@ from watchout.common.bus.messages import AlertScope, Query, QueryReply, decode_f
 from watchout.common.bus.reply_records import (
     AlertFrameRow,
     DeadAlertRow,
-    Figures,
+    MetricValues,
     ProcessReport,
     RecentAlertRow,
     ReservationRow,
@@ -138,7 +138,7 @@ def test_a_reply_of_another_version_is_read_as_far_as_it_goes() -> None:
 
 def test_a_metric_keeps_its_type_so_that_the_json_stays() -> None:
     metrics = {"a": True, "b": 1, "c": 1.0}
-    assert msgspec.json.encode(read_reply(metrics, Figures)) == b'{"a":true,"b":1,"c":1.0}'
+    assert msgspec.json.encode(read_reply(metrics, MetricValues)) == b'{"a":true,"b":1,"c":1.0}'
 
 
 @pytest.mark.parametrize("body", [None, "x", 1, [1], {"members": {}}, {"router": []}, {"streams": [{"fps": "fast"}]}])
