@@ -42,7 +42,7 @@ def ctl(started, *words: str) -> list[str]:
     return [str(BIN / "watchout-ctl"), *words, "--url", started.url.replace("http", "ws")]
 
 
-async def test_footage_reaches_a_viewer_frame_by_frame_and_byte_by_byte(watchout, tmp_path, pictures):
+async def test_footage_reaches_a_viewer_byte_by_byte_and_every_frame_is_accounted_for(watchout, tmp_path, pictures):
     started = watchout()
     saved = tmp_path / "saved"
     viewer = started.run("watch", ctl(started, "watch", "cam-1", "--save", str(saved), "--json"))
@@ -56,11 +56,21 @@ async def test_footage_reaches_a_viewer_frame_by_frame_and_byte_by_byte(watchout
     assert "cam-1" in table
     assert "streaming" in table
     assert await camera.ended(30) == 0
-    await eventually(lambda: len(list(saved.glob("*.jpg"))) == 10 * FPS, 5)
     sent = [path.read_bytes() for path in sorted(pictures.glob("*.jpg"))]
-    came = sorted(saved.glob("*.jpg"), key=lambda path: int(path.stem.rpartition("-")[2]))
-    assert [int(path.stem.rpartition("-")[2]) for path in came] == list(range(1, 10 * FPS + 1))
-    assert [path.read_bytes() for path in came] == sent
+    # The newest wins, so a machine that stops for a moment may lose frames between; the last one always comes.
+    await eventually(lambda: any(path.read_bytes() == sent[-1] for path in saved.glob("*.jpg")), 10)
+    frame_id_of = {path: int(path.stem.rpartition("-")[2]) for path in saved.glob("*.jpg")}
+    came = sorted(frame_id_of, key=lambda path: frame_id_of[path])
+    assert [path.suffix for path in came] == [".jpg"] * len(came)
+    number = -1
+    for path in came:  # in the order in which they were sent, none changed and none twice
+        number = sent.index(path.read_bytes(), number + 1)
+    published, dropped = map(int, re.findall(r"sent (\d+) frames, .*; dropped (\d+)", camera.output)[-1])
+    assert published + dropped == len(sent)
+    assert frame_id_of[came[-1]] == published
+    frames = [json.loads(line) for line in viewer.output.splitlines() if '"video-frame"' in line]
+    assert len(frames) + sum(frame["missed"] for frame in frames) == published
+    assert len(came) > len(sent) / 2
 
 
 def alerts_of(output: str) -> list[int]:
