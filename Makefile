@@ -19,7 +19,7 @@ ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-ml-share mutants sanitize lint types format docs bench bench-quick bench-targets clean
+.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-ml-share mutants sanitize lint types format docs bench bench-quick bench-targets bench-revision clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -128,6 +128,12 @@ bench-targets: $(VENV)/.dev
 # About two minutes: shows that all works, proves no ratio.
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+# The tree as it is beside a former revision, in turns, on a machine that does nothing else: about ten minutes, writes its
+# part of docs/performance.md. `ARGS=--quick`: about two minutes, proves no ratio.
+bench-revision: $(VENV)/.dev
+	@test -n "$(BASE)" || { echo "which revision? make bench-revision BASE=<commit, tag or branch>"; exit 2; }
+	$(BIN)/python -m benchmarks.revision $(BASE) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .watchout .watchout-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 RELAYS: Final = ("watchout", "bun", "ws", "nchan", "broadcast")
 FLOORS: Final = ("floor-uvloop", "floor-c")
 OURS: Final = ("watchout",)
+#: The tree as it is, and one of its former revisions: `revision`.
+REVISIONS: Final = ("watchout", "former")
 
 ROUNDS: Final = 5
 #: Bytes of a frame as JSON: what a reader at a tenth of the rate takes is counted in these.
@@ -37,7 +39,7 @@ class Point:
     rounds_at_most: int = 100
 
     def load(self) -> dict[str, Any]:
-        """The part of `load.Plan` that the point decides."""
+        """The part of `load.model.Plan` that the point decides."""
         slow = {"viewers": 1, "bytes_per_s": FRAME_BYTES * self.fps * self.slow_share} if self.slow_share else None
         return {
             "format": self.format,
@@ -90,6 +92,15 @@ POINTS: Final = (
 
 NAMES: Final = tuple(point.name for point in POINTS)
 
+#: Where the tree is compared with a former revision: the loads that are compared with peers, and idle connections.
+COMPARED: Final = tuple(
+    replace(point, systems=REVISIONS, rounds_at_most=max(2, point.rounds_at_most))
+    for point in POINTS
+    if RELAYS[1] in point.systems
+)
+#: An even number: each revision runs first in half of the rounds.
+REVISION_ROUNDS: Final = 6
+
 
 def quick(point: Point) -> Point:
     """The same point in a tenth of the time: good for a look, not for a figure."""
@@ -115,11 +126,14 @@ class Selection:
     systems: tuple[str, ...] = ()
     rounds: int = ROUNDS
     quick: bool = False
+    among: tuple[Point, ...] = POINTS
     chosen: tuple[Point, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         chosen = tuple(
-            quick(point) if self.quick else point for point in POINTS if not self.points or point.name in self.points
+            quick(point) if self.quick else point
+            for point in self.among
+            if not self.points or point.name in self.points
         )
         object.__setattr__(self, "chosen", chosen)
 

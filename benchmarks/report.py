@@ -89,7 +89,7 @@ def render(
     """The generated part of the page, as Markdown; `raw` and `drawing` are what it links to."""
     runs = Runs(results.runs, results.failed)
     parts = [
-        _facts(results, runs, raw),
+        facts(results, runs, raw),
         "### Goals",
         _goals(runs),
         f"![{_TITLE}]({drawing})",
@@ -109,20 +109,20 @@ def render(
     if results.points:
         rows = [(f"`{n}`", p.what, number(p.warmup_s), number(p.duration_s)) for n, p in results.points.items()]
         parts += ["### Points", table(("point", "load", "warm-up in s ", "measured s "), rows)]
-    lost = [f"- {_name(system)}: {_line(why)}" for system, why in results.missing.items()]
-    lost += [f"- {_name(f.system)} at {f.point}, round {f.round}: {_line(f.why)}" for f in results.failed]
+    lost = [f"- {_name(system)}: {line(why)}" for system, why in results.missing.items()]
+    lost += [f"- {_name(f.system)} at {f.point}, round {f.round}: {line(f.why)}" for f in results.failed]
     if lost:
         parts += ["### Not measured", "\n".join(lost)]
     return "\n\n".join(parts) + "\n"
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """Any text on one line, and not endless."""
     line = " ".join(text.split()).replace("<", "&lt;")
     return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}…"
 
 
-def _facts(results: figures.Results, runs: Runs, raw: str) -> str:
+def facts(results: figures.Results, runs: Runs, raw: str) -> str:
     rounds = len({run.round for run in runs.all})
     counted = "1 round" if rounds == 1 else f"{rounds} rounds"
     lines = [
@@ -229,7 +229,7 @@ def _cpu(runs: Runs) -> str:
                         NONE if system == floor else ratio(runs.ratio(point, system, point, floor, figures.cpu_us))
                         for floor in (FLOOR_UVLOOP, FLOOR_C)
                     ),
-                    *_delivered(runs, point, system),
+                    *delivered(runs, point, system),
                     "; ".join(figures.remarks(runs, point, system)),
                 )
             )
@@ -243,7 +243,7 @@ def _cpu(runs: Runs) -> str:
     )
 
 
-def _delivered(runs: Runs, point: str, system: str) -> tuple[str, str]:
+def delivered(runs: Runs, point: str, system: str) -> tuple[str, str]:
     """Frames sent, and the share of what viewers were to have that they had: never rounded up to all of it."""
     loads = [run.load for run in runs.at(point, system).values()]
     sent, delivered = sum(load.sent for load in loads), sum(load.delivered for load in loads)
@@ -312,7 +312,7 @@ def _pairs(runs: Runs) -> str:
                     spread(runs.figure(which, SUBJECT, figures.p99_ms)),
                     spread(runs.difference(which, SUBJECT, other, SUBJECT, figures.p99_ms)) if other else NONE,
                     spread(runs.figure(which, SUBJECT, figures.memory_mib)),
-                    *_delivered(runs, which, SUBJECT),
+                    *delivered(runs, which, SUBJECT),
                     "; ".join(_pair_remarks(runs, which)),
                 )
             )
@@ -440,31 +440,32 @@ def _text(x: float, y: float, text: str, style: str, *, anchor: str = "") -> str
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def with_figures(page: str, generated: str) -> str:
-    """The page with its generated part made anew. Raises `ReportFault` when it has no place for it."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ReportFault(f"the page has no part between {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{generated}\n{END}{after}"
+def with_figures(page: str, generated: str, begin: str = BEGIN, end: str = END) -> str:
+    """The page with its part between two marks made anew. Raises `ReportFault` when it has no place for it."""
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ReportFault(f"the page has no part between {begin} and {end}")
+    return f"{before}{begin}\n\n{generated}\n{end}{after}"
 
 
 def load(raw: Path) -> tuple[figures.Results, Micro | None]:
     """The raw results, and those of the micro-benchmarks where they lie beside them. Raises `ReportFault`."""
     try:
-        results = figures.read(_bytes(raw))
+        results = figures.read(read_bytes(raw))
     except figures.ResultsFault as fault:
         raise ReportFault(f"{raw}: {fault}") from None
     micro = raw.with_name(MICRO)
     if not micro.exists():
         return results, None
     try:
-        return results, msgspec.json.decode(_bytes(micro), type=Micro)
+        return results, msgspec.json.decode(read_bytes(micro), type=Micro)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
         raise ReportFault(f"{micro}: not the results of the micro-benchmarks: {fault}") from None
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The raw file. Raises `ReportFault`, also for one that is too large."""
     try:
         if path.stat().st_size > MAX_RAW_BYTES:
             raise ReportFault(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_RAW_BYTES}")
@@ -477,7 +478,7 @@ def pages(raw: Path = RAW) -> dict[Path, str]:
     """Each file that belongs to these raw results, and what is to stand in it. Raises `ReportFault`."""
     results, micro = load(raw)
     if raw.resolve() == RAW.resolve():
-        return {PAGE: with_figures(_bytes(PAGE).decode(), render(results, micro)), PLOT: plot(results)}
+        return {PAGE: with_figures(read_bytes(PAGE).decode(), render(results, micro)), PLOT: plot(results)}
     page, drawing = raw.with_suffix(".md"), raw.with_suffix(".svg")
     text = render(results, micro, raw=raw.name, drawing=drawing.name)
     return {page: f"# {raw.name}\n\n{text}", drawing: plot(results)}
@@ -490,13 +491,18 @@ def write(raw: Path = RAW) -> tuple[Path, ...]:
     """
     made = pages(raw)
     for path, text in made.items():
-        half = path.with_name(f".{path.name}.new")
-        try:
-            half.write_text(text, encoding="utf-8")
-            half.replace(path)
-        except OSError as fault:
-            raise ReportFault(f"{path}: {fault.strerror or fault}") from None
+        put(path, text)
     return tuple(made)
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file, whole or not at all. Raises `ReportFault`."""
+    half = path.with_name(f".{path.name}.new")
+    try:
+        half.write_text(text, encoding="utf-8")
+        half.replace(path)
+    except OSError as fault:
+        raise ReportFault(f"{path}: {fault.strerror or fault}") from None
 
 
 @click.command()

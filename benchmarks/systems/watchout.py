@@ -1,4 +1,7 @@
-"""watchout as it is shipped: gateway, router and mlbridge by their console scripts, the embedded session store."""
+"""watchout as it is shipped: gateway, router and mlbridge by their console scripts, the embedded session store.
+
+The scripts are those of any environment in which watchout is installed, so that a former revision can be measured too.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,27 @@ from pathlib import Path
 
 from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, listening, process, tail
 from tests.kit.ports import free_port
-from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
-from watchout.identity.embedded_store import mint_token
 
 RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "20000"}
 """Settings of the gateway that differ from the defaults: all clients of the load are one user at one address."""
 
 
 class Watchout:
-    name = "watchout"
+    """watchout as it is installed in one environment; `scripts` is the folder of its console scripts."""
+
     formats = frozenset({"json", "binary"})
+
+    def __init__(self, scripts: Path, name: str = "watchout") -> None:
+        self.name = name
+        self._scripts = scripts
 
     @asynccontextmanager
     async def started(self, work: Path, *, options: Options) -> AsyncIterator[Running]:
-        scripts = Path(sys.executable).parent
-        for name in ("gateway", "router", "mlbridge"):
+        scripts = self._scripts
+        for name in ("gateway", "router", "mlbridge", "ctl"):
             if not (scripts / f"watchout-{name}").exists():
-                raise Missing(f"no watchout-{name} beside {sys.executable}: pip install -e .")
+                raise Missing(f"no watchout-{name} in {scripts}: pip install -e .")
         settings = dict(RAISED)
         if options.ml_url is not None:
             settings |= {"ML_SERVICE_URL": options.ml_url, "ML_FPS": f"{options.ml_fps:g}"}
@@ -63,8 +69,23 @@ class Watchout:
                 await _ready(name, child, log)
             for port in ports:
                 await _healthy(port)
-            token = await asyncio.to_thread(mint_token, home / SESSION_STORE_FILE)
+            token = await _token(scripts / "watchout-ctl", work / "token", environ, cwd=home.parent)
             yield Running(ports, tuple(child.pid for _, child, _ in children), "watchout", token, settings)
+
+
+async def _token(command: Path, output: Path, environ: dict[str, str | None], *, cwd: Path) -> str:
+    """A session token of the embedded store, as the operator gets one. Raises `Failed`."""
+    try:
+        async with (
+            asyncio.timeout(START_TIMEOUT_S),
+            process([command, "token"], log=output, env=environ, cwd=cwd) as child,
+        ):
+            await child.wait()
+    except TimeoutError:
+        raise Failed(f"{command.name} token did not end within {START_TIMEOUT_S:.0f} s:\n{tail(output)}") from None
+    if child.returncode:
+        raise Failed(f"{command.name} token ended with {child.returncode}:\n{tail(output)}")
+    return tail(output).splitlines()[-1]
 
 
 async def _ready(name: str, child: asyncio.subprocess.Process, log: Path) -> None:
@@ -90,4 +111,4 @@ async def _healthy(port: int) -> None:
         await asyncio.sleep(0.05)
 
 
-SYSTEM = Watchout()
+SYSTEM = Watchout(Path(sys.executable).parent)

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import load
 from benchmarks.clientwire import masked
-from benchmarks.load import Corrupt, LoadFault, Messages, Plan, Run, Slow
+from benchmarks.load import run as load_run
+from benchmarks.load.frames import Corrupt, Messages, pictures
+from benchmarks.load.model import LoadFault, Plan, Slow
+from benchmarks.load.run import Run
 from benchmarks.systems import Missing, Options, system
 from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY
@@ -123,7 +125,7 @@ def test_what_is_no_frame_is_left_to_others():
 
 
 def test_the_pictures_are_distinct_jpegs_of_about_30_kb():
-    found = load.pictures()
+    found = pictures()
     assert len(found) == len(set(found)) == 8
     for picture in found:
         assert picture.startswith(b"\xff\xd8")
@@ -246,7 +248,7 @@ async def test_a_server_that_is_not_there_is_named_by_its_port():
 
 
 async def test_a_server_that_does_not_answer_ends_the_run_in_time(monkeypatch):
-    monkeypatch.setattr(load, "SETUP_S", 0.3)
+    monkeypatch.setattr(load_run, "SETUP_S", 0.3)
     done = asyncio.Event()
 
     async def mute(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -346,7 +348,7 @@ def test_the_process_ends_with_a_sentence_about_a_plan_that_it_cannot_read(plan,
 
 
 async def test_no_run_can_take_more_files_than_there_are(monkeypatch):
-    monkeypatch.setattr(load.resource, "getrlimit", lambda _: (256, 1024))
+    monkeypatch.setattr(load_run.resource, "getrlimit", lambda _: (256, 1024))
     with pytest.raises(LoadFault, match=r"5000 connections need 5200 open files, the hard limit is 1024"):
         await ran(Plan(dialect="nchan", ports=(1,), idle=5000))
 

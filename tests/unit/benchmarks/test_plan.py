@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pytest
 
 from benchmarks.__main__ import spread
-from benchmarks.load import Plan
-from benchmarks.plan import NAMES, POINTS, ROUNDS, Selection, quick
+from benchmarks.load.model import Plan
+from benchmarks.plan import COMPARED, NAMES, POINTS, REVISION_ROUNDS, REVISIONS, ROUNDS, Selection, quick
 from benchmarks.systems import ALL
 
 
@@ -81,3 +83,25 @@ def test_an_option_takes_all_the_names_behind_it():
         *("--systems", "y", "--systems", "z"),
     ]
     assert spread([]) == []
+
+
+def test_each_revision_runs_as_often_as_the_other_and_first_as_often() -> None:
+    turns = list(Selection(rounds=REVISION_ROUNDS, among=COMPARED).turns())
+    count = Counter((turn.point.name, turn.system) for turn in turns)
+    first = Counter((turn.point.name, turn.system) for turn in turns[::2])
+    for point in COMPARED:
+        now, before = ((point.name, system) for system in REVISIONS)
+        assert count[now] == count[before] >= 2
+        assert first[now] == first[before]
+    assert all(a.point is b.point and a.system != b.system for a, b in zip(turns[::2], turns[1::2], strict=True))
+
+
+def test_the_comparison_has_every_load_and_idle_connections_and_is_bounded() -> None:
+    def seconds(selection: Selection) -> float:
+        return sum(t.point.warmup_s + t.point.duration_s + 4 * t.point.settle_s for t in selection.turns())
+
+    assert {point.name for point in COMPARED} == {
+        *("json-1x50", "json-1x10", "json-50x1", "bin-1x50", "bin-1x10", "bin-50x1", "idle")
+    }
+    assert seconds(Selection(rounds=REVISION_ROUNDS, among=COMPARED)) < 5 * 60
+    assert seconds(Selection(rounds=2, quick=True, among=COMPARED)) < 60

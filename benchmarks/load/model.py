@@ -1,0 +1,39 @@
+"""What a run of the load is asked to do, and why it may fail. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+#: Lines on standard error at which the runner reads its meters.
+MARKS: Final = ("before", "start", "stop", "idle")
+
+
+class LoadFault(Exception):
+    """The run is worth nothing: a server that refused, closed, or sent what it may not send."""
+
+
+class Slow(msgspec.Struct, forbid_unknown_fields=True):
+    """Viewers of stream 0 beside the others that read slowly."""
+
+    viewers: int
+    bytes_per_s: float
+    receive_buffer_bytes: int = 16 * 1024
+
+
+class Plan(msgspec.Struct, forbid_unknown_fields=True):
+    """One run. Cameras connect to `ports[0]`, viewers to `ports[-1]`."""
+
+    dialect: Literal["watchout", "nchan", "raw"]
+    ports: tuple[int, ...]
+    token: str | None = None
+    format: Literal["json", "binary"] = "json"
+    streams: int = 0
+    viewers_per_stream: int = 1
+    fps: float = 1.0
+    warmup_s: float = 1.0
+    duration_s: float = 2.0
+    slow: Slow | None = None
+    idle: int = 0
+    settle_s: float = 2.0
