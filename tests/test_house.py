@@ -94,6 +94,7 @@ PURE = (
     "gateway/requests/origins.py",
     "gateway/fastpath.py",
     "gateway/http/mjpeg_parts.py",
+    "gateway/http/negotiation.py",
     "gateway/progress.py",
     "gateway/model.py",
     "gateway/presence.py",

@@ -10,6 +10,7 @@ from watchout.gateway.context import Context
 from watchout.gateway.http.alerts import AlertIntake, AlertPages
 from watchout.gateway.http.auth import UserAuth
 from watchout.gateway.http.bodies import MAX_BODY_BYTES
+from watchout.gateway.http.console_pages import ConsolePages, installed_files
 from watchout.gateway.http.health import HealthPages
 from watchout.gateway.http.middleware import RequestRules, convert_errors, keep_or_close
 from watchout.gateway.http.responses import ResponseSender
@@ -22,6 +23,7 @@ WebSocket
   /streams/register    a camera publishes frames and receives alerts
   /streams/subscribe   a viewer receives frames, alerts and status
 HTTP
+  GET  /                           the console, in a browser
   GET  /health                     whether to send traffic here
   GET  /health/live                whether this process works
   GET  /stats                      counts over all gateways
@@ -49,7 +51,9 @@ def make_app(context: Context) -> web.Application:
     )
     app.on_response_prepare.append(rules.add_server)
     app.on_response_prepare.append(rules.add_cors)
-    app.router.add_get("/", _help)
+    console = ConsolePages(installed_files() if context.settings.console else {}, HELP)
+    app.router.add_get("/", console.front)
+    app.router.add_get("/console/{name}", console.asset)
     app.router.add_get("/health", health.health)
     app.router.add_get("/health/live", health.live)
     app.router.add_get("/stats", health.stats)
@@ -63,8 +67,3 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/alerts/{id}/frame.jpg", alerts.picture)
     app.router.add_get("/streams/{id}/mjpeg", streams.mjpeg)
     return app
-
-
-async def _help(_request: web.Request) -> web.Response:
-    """Return the list of paths."""
-    return web.Response(text=HELP)

@@ -42,6 +42,11 @@ class NetworkSettings:
         "TLS_KEY", parsers.file, None, expects="file",
         help="Private key of the certificate, in PEM. If it is not set, the key is read from the file of `TLS_CERT`.",
     )  # fmt: skip
+    console: bool = _GROUP.setting(
+        "CONSOLE", parsers.flag, True, expects="true, false",
+        help="Serve the web console to browsers at `/`. It can do only what its user may do anyway. `false`: browsers "
+        "get the plain list of paths, like everybody else.",
+    )  # fmt: skip
     router_listen: str | None = _GROUP.setting(
         "ROUTER_LISTEN", url_parsers.tcp_address, None, expects="tcp://address:port",
         help="Address on which the router also accepts bridges of other machines; `tcp://*:5550`: all IPv4 addresses. "
