@@ -15,6 +15,8 @@ from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.messages import (
     REPORT_CHUNK,
     AcceptedReply,
+    AcknowledgedReply,
+    AcknowledgeRequest,
     AlertNotification,
     AlertScope,
     Claim,
@@ -41,7 +43,7 @@ from watchout.common.bus.messages import (
 from watchout.common.bus.reply_records import AlertFrameRow, R, RecentAlertRow, StatsReply, StreamRow
 from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.bus.transport_choice import gateway_transport
-from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.errors import BusError, ErrorCode, RouterUnavailable
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
@@ -209,6 +211,30 @@ class RouterClient:
         self._accepted.add(raised, epoch, self._loop.time())
         return reply
 
+    async def acknowledge(self, of: AlertFrameRow, user: str, note: str | None) -> AcknowledgedReply | RefusedReply:
+        """Record that a user acknowledges an alert, a row of `alert_frames`; everybody who has it is told.
+
+        Returns:
+            Who acknowledged it, which may be somebody before; or that it is not kept any more.
+        """
+        if not of.json:
+            raise RouterUnavailable("the router is of a release without acknowledgements")
+        alert, epoch = Alert.from_json(of.json), self.link.epoch
+        reply = await self.link.request(
+            lambda n: AcknowledgeRequest(
+                request=n, alert=alert, user=user, note=note, term=of.term, owner=of.owner, accepted_at=of.at
+            )
+        )
+        if isinstance(reply, RefusedReply) and reply.code == ErrorCode.INVALID_MESSAGE:
+            return reply
+        if not isinstance(reply, AcknowledgedReply):
+            raise _unexpected(reply)
+        if not reply.duplicate:
+            given = reply.acknowledgement
+            raised = Raised(alert, len(of.json) + given.size_bytes, of.term, of.at, given, of.owner)
+            self._accepted.add(raised, epoch, self._loop.time())
+        return reply
+
     async def stats(self) -> StatsReply:
         """Return the router's stats, with this gateway's latest counts. Raises `RouterUnavailable`."""
         self._send_counts()
@@ -227,17 +253,28 @@ class RouterClient:
         limit: int = 1000,
         severity: Severity = "low",
         scope: AlertScope | None = None,
+        or_acknowledged: bool = False,
     ) -> list[RecentAlertRow]:
-        """Return recent alerts of a stream (or of all within `scope`) since a time in ms, oldest first."""
+        """Return recent alerts of a stream (or of all within `scope`) since a time in ms, oldest first.
+
+        With `or_acknowledged` also those that were acknowledged since.
+        """
         return await self._query(
             lambda n: Query(
-                request=n, what="alerts", stream=stream, since=since, limit=limit, severity=severity, scope=scope
+                request=n,
+                what="alerts",
+                stream=stream,
+                since=since,
+                limit=limit,
+                severity=severity,
+                scope=scope,
+                or_acknowledged=or_acknowledged,
             ),
             list[RecentAlertRow],
         )
 
     async def alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
-        """Return the frames that recent alerts with this id refer to, one for each stream."""
+        """Return the recent alerts with this id and the frames they refer to, one for each stream."""
         return await self._query(lambda n: Query(request=n, what="alert", id=alert_id), list[AlertFrameRow])
 
     async def _query(self, make: Callable[[int], Query], kind: type[R]) -> R:
@@ -299,7 +336,10 @@ class RouterClient:
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
             case AlertNotification():
-                self.hub.delivery.on_alert(body.alert, body.at)
+                if body.acknowledgement is None:
+                    self.hub.delivery.on_alert(body.alert, body.at)
+                else:
+                    self.hub.delivery.on_acknowledged(body.alert, body.acknowledgement, repeated=body.repeated)
             case ReservationEnded():
                 self.hub.reports.on_unreserved(body)
             case ErrorForPublisher():
@@ -377,7 +417,7 @@ class RouterClient:
         # A former router may have ended before it delivered the alerts that it accepted last.
         for raised in self._accepted.take_other(epoch) if new_epoch else ():
             self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
-            self.link.send(RaiseAlert(request=0, alert=raised.alert, accepted_at=raised.accepted_at))
+            self.link.send(_again(raised))
             self._accepted.add(raised, epoch, self._loop.time())
 
     def _on_lost(self) -> None:
@@ -393,6 +433,17 @@ class RouterClient:
 def coalescing_delay_s(max_fps: float | None) -> float:
     """Return for how many seconds a frame may be delayed to be sent with others; `max_fps`: the requested rate."""
     return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
+
+
+def _again(raised: Raised) -> Message:
+    """Return the message by which a new router learns of what a former one accepted."""
+    alert, given = raised.alert, raised.acknowledgement
+    if given is None:
+        return RaiseAlert(request=0, alert=alert, accepted_at=raised.accepted_at)
+    return AcknowledgeRequest(
+        request=0, alert=alert, user=given.user, note=given.note, term=raised.term, owner=raised.owner,
+        accepted_at=raised.accepted_at, at=given.at,
+    )  # fmt: skip
 
 
 def _unexpected(reply: Reply) -> RouterUnavailable:

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import pybase64
 
+from watchout.common.alerts.acknowledgement import Note, clean_note
 from watchout.common.alerts.model import (
     AlertDraft,
     AlertFault,
+    AlertId,
     FrameId,
     Milliseconds,
     StreamId,
@@ -30,7 +32,7 @@ from watchout.gateway import fastpath
 
 Format = Literal["json", "binary"]
 #: The event that a `success` message confirms.
-Event = Literal["authenticated", "registered", "subscribed", "unsubscribed"]
+Event = Literal["authenticated", "registered", "subscribed", "unsubscribed", "acknowledged"]
 #: A time in ms since the epoch. Some languages write every number with a fraction, which is dropped.
 ClientTime = Milliseconds | Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]
 Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=32)]
@@ -123,14 +125,28 @@ class Ack(ClientMessage, frozen=True, tag="ack"):
     frame_id: FrameId
 
 
+class Acknowledge(ClientMessage, frozen=True, tag="acknowledge"):
+    """Client message `acknowledge`: the user has seen an alert.
+
+    Attributes:
+        stream_id: Id of the stream.
+        alert_id: Id of the alert.
+        note: What the user writes about it; None or "": nothing.
+    """
+
+    stream_id: StreamId
+    alert_id: AlertId
+    note: Note | None = None
+
+
 class PublisherAlert(ClientMessage, frozen=True, tag="alert"):
     """Client message `alert`: a publisher raises an alert for its stream. `draft` has been checked."""
 
     draft: AlertDraft
 
 
-AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | PublisherAlert
-KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "alert")
+AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | Acknowledge | PublisherAlert
+KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "acknowledge", "alert")
 
 #: Longest value of a field, in bytes of JSON (strings excepted), and longest alert.
 MAX_VALUE_BYTES: Final = 64 * 1024
@@ -138,7 +154,7 @@ MAX_ALERT_BYTES: Final = 128 * 1024
 #: The fields that are read, by type of message; frames and alerts are read by functions of their own.
 _FIELDS: Final = {
     struct.__struct_config__.tag: frozenset(field.encode_name for field in msgspec.structs.fields(struct))
-    for struct in (Auth, Register, Subscribe, Unsubscribe, Ack)
+    for struct in (Auth, Register, Subscribe, Unsubscribe, Ack, Acknowledge)
 }
 _FRAME_FIELDS: Final = ("streamId", "timestamp")
 #: Fields of a frame that the protocol defines, or that only the server sets.
@@ -168,6 +184,8 @@ def parse_text(data: bytes) -> AnyClientMessage:
         if kind == "alert":
             return _alert(data)
         found = {name: _read(name, members[name]) for name in _FIELDS[kind] if name in members}
+        if isinstance(note := found.get("note"), str):
+            found["note"] = clean_note(note)
         message: AnyClientMessage = _convert({**found, "type": kind}, AnyClientMessage)
         return message
     except (JsonFault, KeyError, TypeError):
@@ -367,14 +385,15 @@ def _binary_message(frame: Frame) -> bytes:
     return wire
 
 
-def success(message: str, event: Event, now_ms: int, stream_id: str | None = None) -> bytes:
+def success(message: str, event: Event, now_ms: int, stream_id: str | None = None, **more: Any) -> bytes:
     """Return a ``success`` message as a whole WebSocket frame.
 
-    `message` is for people, `event` for programs; `now_ms` in ms since the epoch.
+    `message` is for people, `event` for programs; `now_ms` in ms since the epoch; `more`: further fields.
     """
     body: dict[str, Any] = {"type": "success", "message": message, "event": event}
     if stream_id is not None:
         body["streamId"] = stream_id
+    body.update(more)
     body["timestamp"] = now_ms
     return text_message(write_json(body))
 

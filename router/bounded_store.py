@@ -11,7 +11,7 @@ import heapq
 import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from watchout.common.toolbox.largest import Largest
@@ -121,6 +121,15 @@ class BoundedStore(Generic[_V]):
         self._bytes_of_user.add(user, size_bytes)
         self._make_room(stream, user)
         return True
+
+    def resize(self, stream: str, id: str, size_bytes: int) -> None:
+        """Change the size of a value that is there, and evict others as needed."""
+        key = stream, id
+        before = self._all[key]
+        self._all[key] = self._streams[stream][id] = replace(before, size_bytes=size_bytes)
+        self._bytes_of_stream.add(stream, size_bytes - before.size_bytes)
+        self._bytes_of_user.add(before.user, size_bytes - before.size_bytes)
+        self._make_room(stream, before.user)
 
     def prune(self, now: float) -> None:
         """Drop values older than `keep`. The cost is that of the dropped ones."""

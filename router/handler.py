@@ -10,6 +10,7 @@ from watchout.common import clock, log, metric_names, supervisor
 from watchout.common.bus.frames import FOR_ALERT, read_frame_head
 from watchout.common.bus.membership import HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
+    AcknowledgeRequest,
     BadFrame,
     Bye,
     Claim,
@@ -146,7 +147,7 @@ class MessageHandler:
             case SnapshotEnd():
                 send_all(self.streams.end_snapshot(member, now, now_ms))
                 self.alerts.resume(member, body.alerts_epoch, body.last_alert)
-            case Claim() | OwnerLookup() | RaiseAlert():
+            case Claim() | OwnerLookup() | RaiseAlert() | AcknowledgeRequest():
                 if not self.hold.syncing:
                     self._decide(member, body)
                 elif not self.hold.is_full:
@@ -188,6 +189,8 @@ class MessageHandler:
                 self.outbox.send(member, self.streams.look_up_owner(body.request, body.stream))
             case RaiseAlert():
                 self.alerts.accept(member, body, now, now_ms)
+            case AcknowledgeRequest():
+                self.alerts.acknowledge(member, body, now, now_ms)
 
     def _unreserve(self, member: bytes, body: Unreserve) -> None:
         """End the reservation of a stream id for an operator, and let all gateways forget it too."""

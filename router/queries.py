@@ -134,16 +134,18 @@ class QueryHandler:
 
         rows = self.alerts.recent(
             query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,
-            users=None if scope is None else scope.owners(),
+            users=None if scope is None else scope.owners(), or_acknowledged=query.or_acknowledged,
         )  # fmt: skip
         return [
-            RecentAlertRow(alert_id, owner, json, at, streams.organizations_of(stream, owner))
-            for alert_id, owner, json, at, stream in rows
+            RecentAlertRow(alert_id, owner, json, at, streams.organizations_of(stream, owner), acknowledgement)
+            for alert_id, owner, json, at, stream, acknowledgement in rows
         ]
 
     def _alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
         """Return the frames of the alerts of this id, and whether their pictures are kept."""
         return [
-            AlertFrameRow(stream, owner, term, frame_id, self.pictures.find(stream, (term, frame_id)) is not None)
-            for stream, owner, term, frame_id in self.alerts.of_id(alert_id)
+            AlertFrameRow(
+                stream, owner, term, frame_id, self.pictures.find(stream, (term, frame_id)) is not None, json, at
+            )
+            for stream, owner, term, frame_id, json, at in self.alerts.of_id(alert_id)
         ]

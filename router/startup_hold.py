@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from watchout.common.bus.messages import Claim, OwnerLookup, RaiseAlert
+from watchout.common.bus.messages import AcknowledgeRequest, Claim, OwnerLookup, RaiseAlert
 
 #: Seconds after a start in which gateways report their streams before requests are decided.
 SYNC_GRACE_S: Final = 1.0
@@ -16,7 +16,7 @@ SYNC_GRACE_S: Final = 1.0
 MAX_HELD: Final = 10_000
 
 #: Messages whose effect depends on which streams have a publisher.
-HeldRequest = Claim | OwnerLookup | RaiseAlert
+HeldRequest = Claim | OwnerLookup | RaiseAlert | AcknowledgeRequest
 
 
 class StartupHold:

@@ -188,6 +188,8 @@ class AlertFault(ValueError):
 
 
 _NAMED: Final = frozenset(field.encode_name for field in msgspec.structs.fields(AlertFields))
+#: Fields that only the server sets: those of a sender are left out.
+_SERVERS: Final = frozenset({"acknowledged"})
 
 
 def check_draft(value: object) -> AlertDraft:
@@ -201,7 +203,7 @@ def check_draft(value: object) -> AlertDraft:
     if not isinstance(value, dict):
         raise AlertFault(f"an alert is an object, got {_kind(value)}")
     named = {key: each for key, each in value.items() if key in _NAMED}
-    more = {key: each for key, each in value.items() if key not in _NAMED}
+    more = {key: each for key, each in value.items() if key not in _NAMED and key not in _SERVERS}
     named["timestamp"] = whole_ms(named.get("timestamp"))
     named["frameId"] = whole(named.get("frameId"))
     try:

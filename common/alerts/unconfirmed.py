@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Final
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 
@@ -31,12 +32,16 @@ class Raised:
         size_bytes: its size on the bus.
         term: term of the frame that it is about; 0: none.
         accepted_at: when a router first accepted it, in ms of the router's clock; None: not yet.
+        acknowledgement: set where not the alert is under way, but that it was acknowledged.
+        owner: user who owned the stream when the alert was accepted; only known with `acknowledgement`.
     """
 
     alert: Alert
     size_bytes: int = 0
     term: int = 0
     accepted_at: int | None = None
+    acknowledgement: Acknowledgement | None = None
+    owner: str | None = None
 
 
 class UnconfirmedAlerts:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.errors import BusError
 
 #: Name of a metric to its value; see `common.metrics`. Flags (0 or 1) of the router are booleans on the bus.
@@ -172,7 +173,8 @@ class RecentAlertRow(ReplyRow, frozen=True):
 
     `owner` is the user who owned the stream when the alert arrived, None when it had no known owner. `json` is the
     alert as the edge protocol sends it. `at` is when the router first received it, in ms since the epoch.
-    `organizations` are those of the owner, empty when the stream belongs to another user now.
+    `organizations` are those of the owner, empty when the stream belongs to another user now. `acknowledgement` is None
+    while nobody has acknowledged it.
     """
 
     id: str
@@ -180,13 +182,16 @@ class RecentAlertRow(ReplyRow, frozen=True):
     json: bytes
     at: int = 0
     organizations: tuple[str, ...] = ()
+    acknowledgement: Acknowledgement | None = None
 
 
 class AlertFrameRow(ReplyRow, frozen=True):
     """The frame that an alert refers to, in the reply to ``alert``: one row for each stream with an alert of that id.
 
     `owner` is the user who owned the stream when the alert arrived. `term` is 0 when the frame's picture was not sent,
-    `frame_id` is 0 when the alert refers to no frame. `kept`: the router has the picture.
+    `frame_id` is 0 when the alert refers to no frame. `kept`: the router has the picture. `json` is the alert as the
+    edge protocol sends it, empty from a router that knows no acknowledgements. `at` is when a router first received it,
+    in ms since the epoch.
     """
 
     stream: str
@@ -194,6 +199,8 @@ class AlertFrameRow(ReplyRow, frozen=True):
     term: int
     frame_id: int
     kept: bool
+    json: bytes = b""
+    at: int = 0
 
 
 class ReservationRow(ReplyRow, frozen=True):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from watchout.common.alerts.acknowledgement import acknowledged_json, acknowledged_message
+from watchout.common.alerts.model import Alert
 from watchout.common.bus.reply_records import RecentAlertRow
 from watchout.common.errors import RouterUnavailable
 from watchout.gateway import wire
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.context import Context
+from watchout.gateway.hub.delivery import acknowledged_key
 from watchout.gateway.hub.subscription import Subscription
 
 #: Most replays of one socket that run or wait for their turn.
@@ -21,6 +25,47 @@ MAX_REPLAYS: Final = 64
 REPLAY_TURN_S: Final = 5.0
 #: Seconds within which a viewer has to read a replay.
 REPLAY_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedMessage:
+    """One message of a replay, made by `replay_of`: an alert, or its acknowledgement.
+
+    `key` is that of `Subscription.held_alerts`, `at` when the router accepted it (ms), `owner` that of the alert.
+    """
+
+    key: str
+    at: int
+    owner: str | None
+    row: RecentAlertRow
+    stream: str | None = None
+
+    def json(self) -> bytes:
+        """Return the message."""
+        row = self.row
+        if self.stream is None or row.acknowledgement is None:
+            return acknowledged_json(row.json, row.acknowledgement)
+        return acknowledged_message(self.stream, row.id, row.acknowledgement)
+
+
+def replay_of(rows: list[RecentAlertRow], stream: str, since_ms: int) -> list[ReplayedMessage]:
+    """Return the messages of a replay: alerts, and what was acknowledged since, in the order in which it happened.
+
+    Of an older alert only the acknowledgement is replayed. Pure.
+
+    Args:
+        rows: The router's reply, which has older alerts only when they were acknowledged since.
+        stream: The stream of them.
+        since_ms: The time from which the viewer asks, in ms since the epoch.
+    """
+    found: list[ReplayedMessage] = []
+    for row in rows:
+        given = row.acknowledgement
+        if given is None or max(row.at, Alert.from_json(row.json).timestamp) >= since_ms:
+            found.append(ReplayedMessage(row.id, row.at, row.owner, row))
+        if given is not None and given.at >= since_ms:
+            found.append(ReplayedMessage(acknowledged_key(row.id), max(given.at, row.at), row.owner, row, stream))
+    return sorted(found, key=lambda each: each.at)
 
 
 class AlertReplays:
@@ -81,7 +126,7 @@ class AlertReplays:
                 async with asyncio.timeout(REPLAY_TURN_S):
                     for permit in (self._turn, of_user, self._context.replays):
                         await permits.enter_async_context(permit)
-                kept = await self._context.router.alerts(subscription.stream, since=since_ms)
+                kept = await self._context.router.alerts(subscription.stream, since=since_ms, or_acknowledged=True)
             except TimeoutError:
                 self._give_up(subscription, "too many replays are under way")
                 return
@@ -90,7 +135,7 @@ class AlertReplays:
                 return
             try:
                 async with asyncio.timeout(REPLAY_S):
-                    await self._replay(subscription, kept)
+                    await self._replay(subscription, replay_of(kept, subscription.stream, since_ms))
             except TimeoutError:
                 self._socket.close_slow(f"the recent alerts of a stream were not read within {REPLAY_S:g} s")
 
@@ -99,18 +144,18 @@ class AlertReplays:
         self._report_failure(f"recent alerts of {subscription.stream} are not available, subscribe again: {reason}")
         self._release_held(subscription, set())
 
-    async def _replay(self, subscription: Subscription, kept: list[RecentAlertRow]) -> None:
-        """Send the kept alerts that the viewer may receive, oldest first, then the held ones."""
+    async def _replay(self, subscription: Subscription, replay: list[ReplayedMessage]) -> None:
+        """Send the messages that the viewer may receive, in their order, then the held ones."""
         replayed: set[str] = set()
-        subscription.replayed = frozenset(alert.id for alert in kept if alert.at >= subscription.subscribed_ms)
-        for alert in kept:
+        subscription.replayed = frozenset(each.key for each in replay if each.at >= subscription.subscribed_ms)
+        for each in replay:
             await self._socket.wait_until_written()
             if not self._is_active(subscription):
                 return
             owner = self._context.hub.last_known_owner(subscription.stream)
-            if self._context.authorization.may_receive_stored_alert(subscription.identity, alert.owner, owner):
-                replayed.add(alert.id)
-                self._socket.send_message(wire.text_message(alert.json))
+            if self._context.authorization.may_receive_stored_alert(subscription.identity, each.owner, owner):
+                replayed.add(each.key)
+                self._socket.send_message(wire.text_message(each.json()))
         self._release_held(subscription, replayed)
 
     def _release_held(self, subscription: Subscription, replayed: set[str]) -> None:

@@ -131,6 +131,18 @@ class SubmitAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class AcknowledgeAlert:
+    """Command of `ClientProtocol`: `ClientHandler` lets `Acknowledgements` acknowledge an alert for the client's user.
+
+    The result goes to `on_acknowledged`, `on_acknowledge_refused` or `on_alert_failed`.
+    """
+
+    stream: str
+    alert_id: str
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FindStream:
     """Command of `ClientProtocol`: `ClientHandler` finds state and owner of a stream.
 
@@ -172,4 +184,5 @@ class WriteWaiting:
 Command = (
     Reply | Close | VerifyToken | ClaimStream | Publish | Unpublish | ChangeOwner | PublishFrame | SubmitAlert
     | FindStream | BeginSubscription | EndSubscription | WriteWaiting | ChangePublication
+    | AcknowledgeAlert
 )  # fmt: skip

@@ -39,8 +39,17 @@ class ErrorReplies:
         #: A `Close` was returned: no further command is.
         self._closed = False
 
-    def _error(self, code: ErrorCode, message: str, now: float, now_ms: int) -> list[Command]:
-        """Reply with an error; close as well after too many strikes."""
+    def _error(
+        self,
+        code: ErrorCode,
+        message: str,
+        now: float,
+        now_ms: int,
+        *,
+        stream_id: str | None = None,
+        strike: bool = True,
+    ) -> list[Command]:
+        """Reply with an error; close as well after too many strikes, unless this one is no `strike`."""
         if self._closed:
             return []
         if code is ErrorCode.UNAUTHORIZED:
@@ -49,8 +58,8 @@ class ErrorReplies:
             if ignored.code is not ErrorCode.AUTH_REQUIRED:
                 return self._error_and_close(ignored.code, ignored.reason, CloseCode.TRY_LATER, now_ms)
             message = f"{message}; {ignored.reason}"
-        reply = Reply(wire.error(code, message, now_ms))
-        if code in _STRIKES and not self._allowance.count_error(now):
+        reply = Reply(wire.error(code, message, now_ms, stream_id))
+        if strike and code in _STRIKES and not self._allowance.count_error(now):
             return [reply, *self._close(CloseCode.POLICY, ABUSE)]
         return [reply]
 

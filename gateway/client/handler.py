@@ -15,9 +15,11 @@ from watchout.common.alerts import model
 from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
+from watchout.gateway.client.acknowledgements import Acknowledgements
 from watchout.gateway.client.alert_replay import AlertReplays
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.commands import (
+    AcknowledgeAlert,
     BeginSubscription,
     ChangeOwner,
     ChangePublication,
@@ -62,6 +64,7 @@ class ClientHandler:
     """
 
     __slots__ = (
+        "_acknowledgements",
         "_audited",
         "_auth_timer",
         "_context",
@@ -86,6 +89,7 @@ class ClientHandler:
         #: A request without permission was logged; once per identity is enough.
         self._audited = False
         self._replays: AlertReplays | None = None
+        self._acknowledgements: Acknowledgements | None = None
 
     # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -185,7 +189,9 @@ class ClientHandler:
         if self._auth_timer is not None:
             self._auth_timer.cancel()
         self._leave_identity()
-        self._replays = None  # it refers to this handler
+        if self._acknowledgements is not None:
+            self._acknowledgements.cancel()
+        self._replays = self._acknowledgements = None  # they refer to this handler
 
     def count_dropped(self) -> None:
         """Report the frames dropped for this viewer since the last call to the metrics."""
@@ -236,6 +242,10 @@ class ClientHandler:
                     self._change_stream(command)
                 case SubmitAlert():
                     self._raise_alert(command)
+                case AcknowledgeAlert():
+                    if self._acknowledgements is None:  # most clients never send one
+                        self._acknowledgements = Acknowledgements(self._context, self.protocol, self.run)
+                    self._acknowledgements.add(command)
                 case BeginSubscription():
                     self._begin_subscription(command)
                 case EndSubscription():

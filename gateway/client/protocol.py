@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 import msgspec
 
+from watchout.common.alerts.acknowledgement import FIELD, Acknowledgement
 from watchout.common.errors import ClientError, CloseCode, ErrorCode
 from watchout.common.media.frames import FrameFault, parse_binary
 from watchout.common.settings import Settings
@@ -20,6 +21,7 @@ from watchout.gateway import wire
 from watchout.gateway.authorization import Authorization, Permission
 from watchout.gateway.client import first_message
 from watchout.gateway.client.commands import (
+    AcknowledgeAlert,
     BeginSubscription,
     ChangeOwner,
     ChangePublication,
@@ -294,6 +296,19 @@ class ClientProtocol(ErrorReplies):
         """Report an alert that did not reach the router, or recent alerts that cannot be replayed."""
         return self._error(ErrorCode.ROUTING_ERROR, message, now, now_ms)
 
+    def on_acknowledged(self, command: AcknowledgeAlert, given: Acknowledgement, now_ms: int) -> list[Command]:
+        """Report that an alert is acknowledged, by this user now or by somebody before: `given` says by whom."""
+        if self._closed:
+            return []
+        more = {"alertId": command.alert_id, FIELD: given.fields()}
+        return [Reply(wire.success("Acknowledgement successful", "acknowledged", now_ms, command.stream, **more))]
+
+    def on_acknowledge_refused(
+        self, command: AcknowledgeAlert, code: ErrorCode, message: str, now: float, now_ms: int
+    ) -> list[Command]:
+        """Report an alert that cannot be acknowledged. An unknown one is no fault of the client, and no strike."""
+        return self._error(code, message, now, now_ms, stream_id=command.stream, strike=False)
+
     def on_alert_rate_exceeded(self, now: float, now_ms: int) -> list[Command]:
         """Report an alert over the rate of this client's user, who may have several sockets; it is dropped."""
         return [] if self._closed else self._rate_limited("alerts", now, now_ms)
@@ -419,6 +434,8 @@ class ClientProtocol(ErrorReplies):
                 former = self._subscriptions.pop(message.stream_id, None)
                 done = Reply(wire.success("Unsubscription successful", "unsubscribed", now_ms, message.stream_id))
                 return [EndSubscription(former), done] if former is not None else [done]
+            case wire.Acknowledge():
+                return [AcknowledgeAlert(message.stream_id, message.alert_id, message.note)]
             case wire.PublisherAlert():
                 return self._alert(message)
             case _:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from watchout.common import metric_names
 from watchout.common.alerts import model
+from watchout.common.alerts.acknowledgement import acknowledged_json
 from watchout.common.alerts.model import ALERT_ID, AlertFault
 from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.clock import now_ms
@@ -70,7 +71,7 @@ class AlertPages:
                 )
         viewer = self._auth.current(caller)
         return [
-            alert.json
+            acknowledged_json(alert.json, alert.acknowledgement)
             for alert in stored
             if authorization.may_receive_stored_alert(
                 viewer, alert.owner, None if alert.owner is None else Owner(alert.owner, frozenset(alert.organizations))
@@ -97,7 +98,11 @@ class AlertPages:
             authorization.may_receive_stored_alert(viewer, each.owner, owner) for each in of_any_time
         ):
             raise no_such_stream()
-        return [alert.json for alert in stored if authorization.may_receive_stored_alert(viewer, alert.owner, owner)]
+        return [
+            acknowledged_json(alert.json, alert.acknowledgement)
+            for alert in stored
+            if authorization.may_receive_stored_alert(viewer, alert.owner, owner)
+        ]
 
     @contextlib.asynccontextmanager
     async def _turn_of(self, viewer: Identity) -> AsyncIterator[None]:

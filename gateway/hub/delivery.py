@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from watchout.common.alerts.acknowledgement import Acknowledgement, acknowledged_message
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import StreamStatus
 from watchout.common.media.codecs import Codec
@@ -28,8 +29,15 @@ MAX_MS: Final = 2**63
 ALERTS_REMEMBERED: Final = 65_536
 #: Most live alerts that are held back for a viewer while recent ones are fetched for it.
 MAX_HELD_ALERTS: Final = 256
+#: Appended to an alert's id, which has no spaces, for its acknowledgement among alerts.
+_ACKNOWLEDGED: Final = " acknowledged"
 #: Appended to a stream's id, which has no spaces, for the entry of its early frame in `NewestFrames`.
 _EARLY: Final = " early"
+
+
+def acknowledged_key(alert_id: str) -> str:
+    """Return the key of an alert's acknowledgement, where alerts have their ids as keys."""
+    return alert_id + _ACKNOWLEDGED
 
 
 class Delivery:
@@ -253,22 +261,44 @@ class Delivery:
         seen = (alert.stream_id, alert.id)
         if seen in self._alerts_seen:  # a bridge repeats an alert when the confirmation was lost
             return
+        self._remember(seen)
+        self._send_alert(stream, alert.id, wire.text_message(alert.to_json()), repeated_of_ms)
+
+    def on_acknowledged(self, alert: Alert, acknowledgement: Acknowledgement, *, repeated: bool) -> None:
+        """Send that an alert was acknowledged to those who get the alerts of its stream.
+
+        `repeated`: the router sends it again after a loss; it goes only to those who were there at that time.
+        """
+        stream = self._streams.get(alert.stream_id)
+        if stream is None:
+            return
+        key = acknowledged_key(alert.id)
+        seen = (alert.stream_id, key)
+        if seen in self._alerts_seen:
+            return
+        self._remember(seen)
+        message = wire.text_message(acknowledged_message(alert.stream_id, alert.id, acknowledgement))
+        self._send_alert(stream, key, message, acknowledgement.at if repeated else None)
+
+    def _remember(self, seen: tuple[str, str]) -> None:
         self._alerts_seen[seen] = None
         if len(self._alerts_seen) > ALERTS_REMEMBERED:
             self._alerts_seen.popitem(last=False)
-        message = wire.text_message(alert.to_json())
+
+    def _send_alert(self, stream: LocalStream, key: str, message: bytes, repeated_of_ms: int | None) -> None:
+        """Send an alert, or its acknowledgement, which have different keys; `repeated_of_ms` as in `on_alert`."""
         for subscription, viewer in list(stream.viewers.items()):
             if not subscription.alerts:
                 continue
             if repeated_of_ms is not None and (
-                repeated_of_ms < subscription.subscribed_ms or alert.id in subscription.replayed
+                repeated_of_ms < subscription.subscribed_ms or key in subscription.replayed
             ):
                 continue
             self.alerts_out += 1
             if subscription.held_alerts is None:
                 viewer.send_message(message)
             elif len(subscription.held_alerts) < MAX_HELD_ALERTS:
-                subscription.held_alerts[alert.id] = message
+                subscription.held_alerts[key] = message
             else:  # an open connection drops no alert: the viewer will be closed
                 subscription.held_alerts_overflowed = True
         publication = stream.publication

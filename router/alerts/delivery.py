@@ -1,4 +1,4 @@
-"""Accepts alerts once, and sends them to the gateways with interest, the recent alerts and the webhook."""
+"""Accepts alerts and acknowledgements once, and sends them to gateways, the recent alerts and the webhook."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import asyncio
 from dataclasses import dataclass
 
 from watchout.common import metric_names
-from watchout.common.bus.messages import AcceptedReply, AlertNotification, RaiseAlert
+from watchout.common.alerts.acknowledgement import Acknowledgement
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.messages import (
+    AcceptedReply,
+    AcknowledgedReply,
+    AcknowledgeRequest,
+    AlertNotification,
+    RaiseAlert,
+    RefusedReply,
+)
 from watchout.common.metrics import Metrics
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
@@ -14,6 +23,7 @@ from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.alerts.replay import AlertReplay
 from watchout.router.outbox import Outbox
 from watchout.router.streams.registry import Streams
+from watchout.router.webhook.events import acknowledged_event, alert_event
 from watchout.router.webhook.sender import WebhookSender
 
 
@@ -47,27 +57,78 @@ class AlertDelivery:
             now_ms: The same moment in ms since the epoch.
 
         """
+        at = now_ms if request.accepted_at is None else min(request.accepted_at, now_ms)
+        owner = self.streams.owner(request.alert.stream_id)
+        receivers = self._take(
+            request.alert, at, now, owner=owner, term=request.term, repeated=request.accepted_at is not None
+        )
+        if receivers is None:
+            self.metrics.count(metric_names.ALERTS_DUPLICATE)
+        reply = AcceptedReply(
+            request=request.request, id=request.alert.id, duplicate=receivers is None, receivers=receivers or 0, at=at
+        )
+        self.outbox.send(member, reply)
+
+    def acknowledge(self, member: bytes, request: AcknowledgeRequest, now: float, now_ms: int) -> None:
+        """Record that a user acknowledges an alert, tell everybody who has it, and reply to the gateway.
+
+        The first acknowledgement of an alert counts. An alert that only a former router had is accepted first.
+
+        Args:
+            member: The gateway.
+            request: The alert and who acknowledges it.
+            now: The router's monotonic clock, in seconds.
+            now_ms: The same moment in ms since the epoch.
+
+        """
         alert = request.alert
         at = now_ms if request.accepted_at is None else min(request.accepted_at, now_ms)
-        new, json, receivers = self.ids.add(alert.stream_id, alert.id, now), b"", 0
-        if new:
-            json, owner = alert.to_json(), self.streams.owner(alert.stream_id)
-            new = self.recent.accept(alert, at, owner=owner, term=request.term, json=json)
-        if new:
-            self.metrics.count(metric_names.ALERTS)
-            number = self.log.add(alert, json, at, now)
-            members, receivers = self.streams.alert_receivers(alert.stream_id)
-            notification = AlertNotification(alert=alert, number=number, at=None if request.accepted_at is None else at)
-            for receiver in members:
-                if not self.replay.is_behind(receiver):
-                    self.outbox.send(receiver, notification)
-            if self.webhook is not None:
-                self.webhook.offer(alert)
-        else:
-            self.metrics.count(metric_names.ALERTS_DUPLICATE)
-        self.outbox.send(
-            member, AcceptedReply(request=request.request, id=alert.id, duplicate=not new, receivers=receivers, at=at)
+        self._take(alert, at, now, owner=request.owner, term=request.term, repeated=True)
+        given = Acknowledgement(
+            user=request.user, note=request.note, at=now_ms if request.at is None else min(request.at, now_ms)
         )
+        kept = self.recent.acknowledge(alert.stream_id, alert.id, given)
+        if kept is None:
+            text = f"alert {alert.id} of stream {alert.stream_id} is not kept any more"
+            self.outbox.send(member, RefusedReply(request=request.request, code="INVALID_MESSAGE", message=text))
+            return
+        if kept.acknowledgement is None:
+            self.metrics.count(metric_names.ALERTS_ACKNOWLEDGED)
+            number = self.log.add(alert, kept.json, kept.at, now, given)
+            repeated = request.at is not None
+            self._notify(
+                AlertNotification(alert=alert, number=number, at=kept.at, acknowledgement=given, repeated=repeated)
+            )
+            if self.webhook is not None:
+                self.webhook.offer(acknowledged_event(alert, given))
+        reply = AcknowledgedReply(
+            request=request.request,
+            acknowledgement=kept.acknowledgement or given,
+            duplicate=kept.acknowledgement is not None,
+        )
+        self.outbox.send(member, reply)
+
+    def _take(self, alert: Alert, at: int, now: float, *, owner: str | None, term: int, repeated: bool) -> int | None:
+        """Deliver an alert that is new here; return how many clients get it, None for one that is not new."""
+        if not self.ids.add(alert.stream_id, alert.id, now):
+            return None
+        json = alert.to_json()
+        if not self.recent.accept(alert, at, owner=owner, term=term, json=json):
+            return None
+        self.metrics.count(metric_names.ALERTS)
+        number = self.log.add(alert, json, at, now)
+        receivers = self._notify(AlertNotification(alert=alert, number=number, at=at if repeated else None))
+        if self.webhook is not None:
+            self.webhook.offer(alert_event(alert))
+        return receivers
+
+    def _notify(self, notification: AlertNotification) -> int:
+        """Send a notification to the gateways that are up to date; return how many clients get it."""
+        members, receivers = self.streams.alert_receivers(notification.alert.stream_id)
+        for receiver in members:
+            if not self.replay.is_behind(receiver):
+                self.outbox.send(receiver, notification)
+        return receivers
 
     def resume(self, member: bytes, alerts_epoch: int, last_alert: int) -> None:
         """Send a gateway that joined again the alerts that it missed.
@@ -87,6 +148,13 @@ class AlertDelivery:
         for logged in batch:
             if member in self.streams.alert_receivers(logged.stream_id)[0]:
                 self.metrics.count(metric_names.ALERTS_REDELIVERED)
-                self.outbox.send(member, AlertNotification(alert=logged.alert, number=logged.number, at=logged.at))
+                notification = AlertNotification(
+                    alert=logged.alert,
+                    number=logged.number,
+                    at=logged.at,
+                    acknowledgement=logged.acknowledgement,
+                    repeated=logged.acknowledgement is not None,
+                )
+                self.outbox.send(member, notification)
         if batch:
             asyncio.get_running_loop().call_soon(self._send_batch, member)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 from watchout.router.alerts.ids import KNOWN_S
@@ -19,15 +20,17 @@ ALERT_COST_BYTES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class LoggedAlert:
-    """An accepted alert as JSON; made and kept by `AlertLog`.
+    """An accepted alert as JSON, or its acknowledgement; made and kept by `AlertLog`.
 
-    `number` counts the alerts of this router from 1; `at` is when a router first accepted it, in ms since the epoch.
+    `number` counts both of this router from 1; `at` is when a router first accepted the alert, in ms since the epoch.
+    `acknowledgement` is None where the entry is the alert itself.
     """
 
     number: int
     at: int
     stream_id: str
     json: bytes
+    acknowledgement: Acknowledgement | None = None
 
     @property
     def alert(self) -> Alert:
@@ -60,19 +63,23 @@ class AlertLog:
         """Memory that the logged alerts take, about."""
         return self._logged.bytes
 
-    def add(self, alert: Alert, json: bytes, at: int, now: float) -> int:
-        """Log an accepted alert and return its number.
+    def add(
+        self, alert: Alert, json: bytes, at: int, now: float, acknowledgement: Acknowledgement | None = None
+    ) -> int:
+        """Log an accepted alert, or its acknowledgement, and return its number.
 
         Args:
             alert: The alert.
             json: The alert as JSON.
             at: When a router first accepted it, in ms since the epoch.
             now: The router's monotonic clock.
+            acknowledgement: What is logged in place of the alert itself.
 
         """
         self.last += 1
-        logged = LoggedAlert(self.last, at, alert.stream_id, json)
-        self._logged.add(self.last, (now, logged), len(json) + ALERT_COST_BYTES)
+        logged = LoggedAlert(self.last, at, alert.stream_id, json, acknowledgement)
+        size_bytes = len(json) + ALERT_COST_BYTES + (0 if acknowledgement is None else acknowledgement.size_bytes)
+        self._logged.add(self.last, (now, logged), size_bytes)
         while self._logged.pop_excess() is not None:
             pass
         return self.last

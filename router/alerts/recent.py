@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import SEVERITIES, Alert, Severity
 from watchout.router.alerts.log import ALERT_COST_BYTES
 from watchout.router.bounded_store import BoundedStore, StoredValue
@@ -24,13 +25,13 @@ USER_SHARE: Final = 0.5
 STREAM_SHARE: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _RecentAlert:
     """The value that `RecentAlerts` keeps of an alert.
 
     `json` is the alert as the edge protocol sends it, `timestamp` its own time in ms. `frame_id` is that of the frame
     it refers to, 0 for none, and `term` that frame's term, 0 when no picture of it was announced. `severity` is the
-    index in `SEVERITIES`, 0 for the lowest.
+    index in `SEVERITIES`, 0 for the lowest. `acknowledgement` is None while nobody has acknowledged it.
     """
 
     json: bytes
@@ -38,6 +39,18 @@ class _RecentAlert:
     frame_id: int
     term: int
     severity: int
+    acknowledgement: Acknowledgement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlert:
+    """An alert that `RecentAlerts.acknowledge` found: its JSON, when it was accepted (ms), and who acknowledged it
+    before, None for nobody.
+    """
+
+    json: bytes
+    at: int
+    acknowledgement: Acknowledgement | None
 
 
 class RecentAlerts:
@@ -91,19 +104,37 @@ class RecentAlerts:
         size_bytes = len(body) + ALERT_COST_BYTES
         return self._store.add(alert.stream_id, alert.id, recent, now_ms, user=owner, size_bytes=size_bytes)
 
+    def acknowledge(self, stream: str, id: str, acknowledgement: Acknowledgement) -> KeptAlert | None:
+        """Keep the first acknowledgement of an alert.
+
+        Returns:
+            The alert, with its acknowledgement of before; None when no alert of this id is kept.
+
+        """
+        stored = self._store.of(stream).get(id)
+        if stored is None:
+            return None
+        value = stored.value
+        kept = KeptAlert(value.json, int(stored.added_at), value.acknowledgement)
+        if value.acknowledgement is None:
+            value.acknowledgement = acknowledgement
+            self._store.resize(stream, id, stored.size_bytes + acknowledgement.size_bytes)
+        return kept
+
     def prune(self, now_ms: int) -> None:
         """Forget alerts older than `minutes`."""
         self._store.prune(now_ms)
 
-    def of_id(self, id: str) -> list[tuple[str, str | None, int, int]]:
-        """Return the frames that the alerts of this id refer to, one per stream: (stream, owner, term, frame id).
+    def of_id(self, id: str) -> list[tuple[str, str | None, int, int, bytes, int]]:
+        """Return the alerts of this id, one per stream: (stream, owner, term, frame id, JSON, when it was accepted).
 
         The term is 0 when no picture of the frame was announced, the frame id 0 when the alert refers to no frame.
         """
         rows = []
         for stream in self._store.streams_with(id):
             kept = self._store.of(stream)[id]
-            rows.append((stream, kept.user, kept.value.term, kept.value.frame_id))
+            value = kept.value
+            rows.append((stream, kept.user, value.term, value.frame_id, value.json, int(kept.added_at)))
         return rows
 
     def recent(
@@ -115,7 +146,8 @@ class RecentAlerts:
         severity: Severity = "low",
         wanted: Callable[[str, str | None], bool] = lambda _stream, _owner: True,
         users: Collection[str | None] | None = None,
-    ) -> list[tuple[str, str | None, bytes, int, str]]:
+        or_acknowledged: bool = False,
+    ) -> list[tuple[str, str | None, bytes, int, str, Acknowledgement | None]]:
         """Return the newest alerts that match, oldest first.
 
         Args:
@@ -126,19 +158,23 @@ class RecentAlerts:
             severity: Lowest severity to return.
             wanted: Whether alerts of this stream and owner are returned.
             users: Owners to consider when `stream` is None; None: all of them.
+            or_acknowledged: Whether older alerts that were acknowledged since `since` are returned as well.
 
         Returns:
-            Rows of (id, owner, JSON, when it was accepted in ms, stream).
+            Rows of (id, owner, JSON, when it was accepted in ms, stream, acknowledgement).
 
         """
-        found: list[tuple[str, str | None, bytes, int, str]] = []
+        found: list[tuple[str, str | None, bytes, int, str, Acknowledgement | None]] = []
         size, least = 0, SEVERITIES.index(severity)
         for name, alert_id, kept in islice(self._newest_first(stream, users), MAX_EXAMINED):
             if len(found) >= limit or size > MAX_REPLY_BYTES:
                 break
             recent = kept.value
-            if max(kept.added_at, recent.timestamp) >= since and recent.severity >= least and wanted(name, kept.user):
-                found.append((alert_id, kept.user, recent.json, int(kept.added_at), name))
+            newest = max(kept.added_at, recent.timestamp)
+            if or_acknowledged and recent.acknowledgement is not None:
+                newest = max(newest, recent.acknowledgement.at)
+            if newest >= since and recent.severity >= least and wanted(name, kept.user):
+                found.append((alert_id, kept.user, recent.json, int(kept.added_at), name, recent.acknowledgement))
                 size += len(recent.json)
         found.reverse()
         return found

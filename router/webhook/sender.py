@@ -1,4 +1,4 @@
-"""Sends every accepted alert to the webhook, signed as Standard Webhooks specifies.
+"""Sends every accepted alert, and events about them, to the webhook, signed as Standard Webhooks specifies.
 
 `Deliveries` decides when to attempt what; this module sends. An alert is delivered at least once, with the same
 `webhook-id` on each attempt, in no promised order. Redirects are not followed. Unless the settings allow it, only
@@ -19,8 +19,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from watchout.common import clock, log, metric_names
-from watchout.common.alerts.model import Alert
-from watchout.common.alerts.webhook_signature import sign, webhook_id_of
+from watchout.common.alerts.webhook_signature import sign
 from watchout.common.bus.reply_records import DeadAlertRow, WebhookStats
 from watchout.common.media.rate import TokenBucket
 from watchout.common.metrics import Metrics
@@ -38,6 +37,7 @@ from watchout.common.toolbox.http_client import (
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.router.webhook.deliveries import AT_ONCE, LONGEST_RETRY_AFTER_S, Deliveries, WebhookDelivery
 from watchout.router.webhook.egress import is_public
+from watchout.router.webhook.events import WebhookEvent
 
 #: Bytes of a response that are read, so that its connection can be reused; past it the connection is closed.
 MAX_ANSWER_BYTES: Final = 16 << 10
@@ -83,10 +83,9 @@ class WebhookSender:
         )  # no deadline there: each try has its own
         _log.info("alerts go on to a webhook", service=self._shown_as)
 
-    def offer(self, alert: Alert) -> None:
-        """Queue an alert and return at once."""
-        body = alert.to_json()
-        delivery = WebhookDelivery(webhook_id_of(alert.id), alert.id, alert.stream_id, body, time.monotonic())
+    def offer(self, event: WebhookEvent) -> None:
+        """Queue an alert, or an event about one, and return at once."""
+        delivery = WebhookDelivery(event.webhook_id, event.alert_id, event.stream, event.body, time.monotonic())
         self._deliveries.offer(delivery, clock.now_ms())
         self._turn()
 

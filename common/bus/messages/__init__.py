@@ -33,6 +33,7 @@ from watchout.common.bus.messages.fields import (
     Text,
 )
 from watchout.common.bus.messages.from_member import (
+    AcknowledgeRequest,
     AlertScope,
     BadFrame,
     Bye,
@@ -69,6 +70,7 @@ from watchout.common.bus.messages.from_router import (
 )
 from watchout.common.bus.messages.replies import (
     AcceptedReply,
+    AcknowledgedReply,
     GrantedReply,
     OwnerReply,
     QueryReply,
@@ -83,6 +85,8 @@ __all__ = [
     "REPORT_CHUNK",
     "VERSION",
     "AcceptedReply",
+    "AcknowledgeRequest",
+    "AcknowledgedReply",
     "AlertNotification",
     "AlertScope",
     "BadFrame",

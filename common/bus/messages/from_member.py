@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from watchout.common.alerts.acknowledgement import Note
 from watchout.common.alerts.model import Alert, AlertId, FrameId, Milliseconds, Severity, StreamId
 from watchout.common.bus.messages.fields import (
     MAX_COVERAGE_ROWS,
@@ -203,6 +204,25 @@ class RaiseAlert(Message, frozen=True, tag="raisealert"):
     accepted_at: Milliseconds | None = None
 
 
+class AcknowledgeRequest(Message, frozen=True, tag="acknowledge"):
+    """Request of a gateway to record that `user` acknowledges an alert; the reply is `AcknowledgedReply` or
+    `RefusedReply`. Sent only to a router whose `AlertFrameRow` holds the alert.
+
+    `alert`, `term`, `owner` and `accepted_at` (ms) are what the router replied before: a router that has restarted
+    since, and does not know the alert, accepts it by them. `at` (ms) is set when the acknowledgement is sent again
+    because the router that accepted it then may have ended before it delivered it.
+    """
+
+    request: Count
+    alert: Alert
+    user: Text
+    note: Note | None = None
+    term: Count = 0
+    owner: Text | None = None
+    accepted_at: Milliseconds | None = None
+    at: Milliseconds | None = None
+
+
 class FetchPicture(Message, frozen=True, tag="picture"):
     """Request of a gateway for the picture that the router keeps of an alert's frame. There is no reply: the picture is
     sent once over the frame sockets, if the router still has it.
@@ -276,8 +296,9 @@ class Query(Message, frozen=True, tag="query"):
     """Request of a gateway or of `watchout-ctl` for what the router knows. The reply is a `QueryReply`; `what` says
     with which record of `common.bus.reply_records`.
 
-    `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; `stream` and `user`
-    select what belongs to one of them.
+    `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; with
+    `or_acknowledged` (`acked` on the wire) also older ones that were acknowledged since. `stream` and `user` select
+    what belongs to one of them.
     """
 
     request: Count
@@ -289,6 +310,7 @@ class Query(Message, frozen=True, tag="query"):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     severity: Severity = "low"
     scope: AlertScope | None = msgspec.field(default=None, name="reach")
+    or_acknowledged: bool = msgspec.field(default=False, name="acked")
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -297,6 +319,6 @@ class Bye(Message, frozen=True, tag="bye"):
 
 FromMember = (
     Hello | PublicationState | Interest | SnapshotEnd | StreamReport | MemberHeartbeat | CoverageReport | Claim
-    | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | FetchPicture | BadFrame | Unreserve
-    | Query | Bye
+    | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | AcknowledgeRequest | FetchPicture
+    | BadFrame | Unreserve | Query | Bye
 )  # fmt: skip

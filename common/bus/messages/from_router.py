@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert, Milliseconds, StreamId
 from watchout.common.bus.messages.fields import (
     Count,
@@ -12,7 +15,14 @@ from watchout.common.bus.messages.fields import (
     StreamStatus,
     Text,
 )
-from watchout.common.bus.messages.replies import AcceptedReply, GrantedReply, OwnerReply, QueryReply, RefusedReply
+from watchout.common.bus.messages.replies import (
+    AcceptedReply,
+    AcknowledgedReply,
+    GrantedReply,
+    OwnerReply,
+    QueryReply,
+    RefusedReply,
+)
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -81,12 +91,17 @@ class AlertNotification(Message, frozen=True, tag="notify"):
     epoch.
 
     `at` (ms) is set when the alert is sent again after a loss, and is the time at which a router first accepted it:
-    clients that subscribed later do not receive it.
+    clients that subscribed later do not receive it. With `acknowledgement` (`acked` on the wire) the message says only
+    that the alert was acknowledged; `at` is set then too, so that a gateway of the former release takes it for an alert
+    that it has delivered. `repeated`: the acknowledgement is sent again after a loss, and clients that subscribed later
+    do not receive it.
     """
 
     alert: Alert
     number: Count = 0
     at: Milliseconds | None = None
+    acknowledgement: Acknowledgement | None = msgspec.field(default=None, name="acked")
+    repeated: bool = False
 
 
 class ReservationEnded(Message, frozen=True, tag="unreserved"):
@@ -111,6 +126,7 @@ class ErrorForPublisher(Message, frozen=True, tag="tellcamera"):
 
 
 FromRouter = (
-    Welcome | Rejoin | RouterHeartbeat | GrantedReply | RefusedReply | OwnerReply | AcceptedReply | QueryReply
-    | Forward | SendNewest | Revoke | StatusUpdate | AlertNotification | ErrorForPublisher | ReservationEnded
+    Welcome | Rejoin | RouterHeartbeat | GrantedReply | RefusedReply | OwnerReply | AcceptedReply | AcknowledgedReply
+    | QueryReply | Forward | SendNewest | Revoke | StatusUpdate | AlertNotification | ErrorForPublisher
+    | ReservationEnded
 )  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import FrameId, Milliseconds, StreamId
 from watchout.common.bus.messages.fields import Count, Message, Organizations, StreamStatus, Text
 
@@ -53,6 +56,17 @@ class AcceptedReply(Message, frozen=True, tag="accepted"):
     at: Milliseconds = 0
 
 
+class AcknowledgedReply(Message, frozen=True, tag="acknowledged"):
+    """Reply to an `AcknowledgeRequest`: the alert is acknowledged.
+
+    `duplicate`: it was before, by `acknowledgement` (`acked` on the wire), and nobody is told again.
+    """
+
+    request: Count
+    acknowledgement: Acknowledgement = msgspec.field(name="acked")
+    duplicate: bool = False
+
+
 class QueryReply(Message, frozen=True, tag="answer"):
     """Reply to a `Query` or `Unreserve`; `body` is one of the records of `common.bus.reply_records`, as msgpack."""
 
@@ -61,4 +75,4 @@ class QueryReply(Message, frozen=True, tag="answer"):
 
 
 #: Every reply: a future of the member's client resolves to one of these.
-Reply = GrantedReply | RefusedReply | OwnerReply | AcceptedReply | QueryReply
+Reply = GrantedReply | RefusedReply | OwnerReply | AcceptedReply | AcknowledgedReply | QueryReply

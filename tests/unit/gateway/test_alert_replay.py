@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import pytest
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
+from watchout.common.alerts.model import Alert
 from watchout.common.bus.reply_records import RecentAlertRow
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import alert_replay
-from watchout.gateway.client.alert_replay import MAX_REPLAYS, AlertReplays
+from watchout.gateway.client.alert_replay import MAX_REPLAYS, AlertReplays, replay_of
+from watchout.gateway.hub.delivery import acknowledged_key
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
@@ -48,7 +52,8 @@ class Talk:
         protocol = SimpleNamespace(subscriptions=lambda: self.wanted)
         self.replays = AlertReplays(context, socket, protocol, self.errors.append)  # type: ignore[arg-type]
 
-    async def _alerts(self, stream: str, *, since: int) -> list[RecentAlertRow]:
+    async def _alerts(self, stream: str, *, since: int, or_acknowledged: bool) -> list[RecentAlertRow]:
+        assert or_acknowledged
         self.fetches += 1
         return await asyncio.shield(self.answer)
 
@@ -156,3 +161,35 @@ async def test_where_live_alerts_came_too_fast_meanwhile_the_viewer_comes_back_f
     talk.answer.set_result([])
     await settle()
     assert (talk.slow, talk.sent) == (1, [])
+
+
+def row(name: str, at: int, acknowledged_at: int | None = None) -> RecentAlertRow:
+    alert = Alert(id=name, stream_id="door", severity="low", message="m", timestamp=1)
+    given = None if acknowledged_at is None else Acknowledgement(user="bob", at=acknowledged_at)
+    return RecentAlertRow(name, "ann", alert.json, at, (), given)
+
+
+def test_a_replay_has_alerts_and_acknowledgements_in_the_order_in_which_they_happened() -> None:
+    rows = [row("old", 10, 60), row("a", 50, 65), row("b", 62), row("c", 70, 80)]
+    messages = [json.loads(each.json()) for each in replay_of(rows, "door", 50)]
+    assert [(m["type"], m.get("id") or m.get("alertId"), "acknowledged" in m) for m in messages] == [
+        ("alert", "a", True),
+        ("alert-acknowledged", "old", False),
+        ("alert", "b", False),
+        ("alert-acknowledged", "a", False),
+        ("alert", "c", True),
+        ("alert-acknowledged", "c", False),
+    ]
+    assert all(m["streamId"] == "door" for m in messages)
+
+
+async def test_an_acknowledgement_that_the_replay_had_is_not_sent_again_as_a_live_one() -> None:
+    talk = Talk()
+    subscription = talk.subscribe()
+    await settle()
+    assert subscription.held_alerts is not None
+    subscription.held_alerts |= {acknowledged_key("a"): b"the same", acknowledged_key("b"): b"live"}
+    talk.answer.set_result([row("a", 50, 60), row("b", 50)])
+    await settle()
+    assert len(talk.sent) == 4
+    assert talk.sent[-1] == b"live"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, alert
+from watchout.common.alerts.acknowledgement import Acknowledgement
+from watchout.gateway.hub.delivery import acknowledged_key
 
 
 def test_alerts_reach_those_who_consume_them_in_order(harness: HubHarness) -> None:
@@ -42,3 +45,63 @@ def test_alerts_wait_while_recent_ones_are_fetched(harness: HubHarness) -> None:
 def test_an_alert_of_a_stream_that_nobody_here_knows_is_nothing(harness: HubHarness) -> None:
     harness.hub.delivery.on_alert(alert())
     assert harness.hub.delivery.alerts_out == 0
+
+
+GIVEN = Acknowledgement(user="bob", at=50_000, note="seen")
+
+
+def test_an_acknowledgement_goes_once_to_those_who_have_the_alerts_of_the_stream(harness: HubHarness) -> None:
+    phone, deaf_phone = FakePublisher(), FakePublisher()
+    harness.publish(phone, wants_alerts=True)
+    harness.publish(deaf_phone, "yard", wants_alerts=False)
+    screen, mute = FakeViewer(harness.hub), FakeViewer(harness.hub)
+    screen.subscribe("door", video=False)
+    mute.subscribe("door", alerts=False)
+    harness.hub.delivery.on_alert(alert())
+    for repeated in (False, False, True):
+        harness.hub.delivery.on_acknowledged(alert(), GIVEN, repeated=repeated)
+        harness.hub.delivery.on_acknowledged(alert(1, "yard"), GIVEN, repeated=repeated)
+    expected = {
+        "type": "alert-acknowledged", "streamId": "door", "alertId": "a1", "userId": "bob", "note": "seen",
+        "timestamp": 50_000,
+    }  # fmt: skip
+    for each in (screen, phone):
+        assert [m for m in each.messages if m["type"] == "alert-acknowledged"] == [expected]
+    assert [m["type"] for m in mute.messages] == ["status"]
+    assert deaf_phone.messages == []
+
+
+def test_an_acknowledgement_that_is_repeated_goes_to_nobody_who_came_after_it(harness: HubHarness) -> None:
+    before, after = FakeViewer(harness.hub), FakeViewer(harness.hub)
+    before.subscribe("door")
+    after.subscribe("door")
+    at = before.subscriptions[0].subscribed_ms
+    after.subscriptions[0].subscribed_ms = at + 2
+    given = msgspec.structs.replace(GIVEN, at=at + 1)
+    harness.hub.delivery.on_acknowledged(alert(), given, repeated=True)
+    assert [m["type"] for m in before.messages] == ["status", "alert-acknowledged"]
+    assert [m["type"] for m in after.messages] == ["status"]
+
+
+def test_an_acknowledgement_waits_while_recent_alerts_are_fetched_beside_its_alert(harness: HubHarness) -> None:
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door")
+    held = screen.subscriptions[0].held_alerts = {}
+    harness.hub.delivery.on_alert(alert())
+    harness.hub.delivery.on_acknowledged(alert(), GIVEN, repeated=False)
+    assert list(held) == ["a1", acknowledged_key("a1")]
+    assert [m["type"] for m in screen.messages] == ["status"]
+
+
+def test_a_gateway_of_the_former_release_takes_an_acknowledgement_for_an_alert_that_it_has_delivered(
+    harness: HubHarness,
+) -> None:
+    # It does not know the field `acked`: all that it sees is an alert that is sent again.
+    screen, late = FakeViewer(harness.hub), FakeViewer(harness.hub)
+    screen.subscribe("door")
+    harness.hub.delivery.on_alert(alert())
+    late.subscribe("door")
+    accepted_at = screen.subscriptions[0].subscribed_ms
+    late.subscriptions[0].subscribed_ms = accepted_at + 1
+    harness.hub.delivery.on_alert(alert(), accepted_at)
+    assert (screen.alerts, late.alerts) == (["a1"], [])

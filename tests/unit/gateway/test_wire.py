@@ -31,6 +31,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "subscribe": {"streamId": "s"},
     "unsubscribe": {"streamId": "s"},
     "ack": {"streamId": "s", "frameId": 1},
+    "acknowledge": {"streamId": "s", "alertId": "a"},
     "alert": {"severity": "low", "message": "m"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import (
     Claim,
@@ -89,6 +90,7 @@ def book() -> RecentAlerts:
              "id": "a1"}
         )  # fmt: skip
         found.accept(Alert.from_json(text.encode()), NOW_MS - 50 + number, owner=owner, term=term)
+    found.acknowledge("cam-1", "a1", Acknowledgement(user="bob", at=NOW_MS - 10, note="seen"))
     return found
 
 

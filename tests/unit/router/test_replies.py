@@ -19,6 +19,7 @@ from watchout.common.bus.reply_records import (
     MetricValues,
     ProcessReport,
     RecentAlertRow,
+    ReplyRow,
     ReservationRow,
     StatsReply,
     StreamRow,
@@ -134,6 +135,28 @@ def test_the_metrics_page_has_the_recorded_values() -> None:
 def test_a_reply_of_another_version_is_read_as_far_as_it_goes() -> None:
     assert read_reply({"router": {"uptimeS": 3, "new": [1]}, "more": 1}, StatsReply).router.uptime_s == 3.0
     assert read_reply([{"name": "old", "kind": "gateway", "pid": 1}], list[ProcessReport])[0].version == ""
+
+
+def test_alerts_of_a_router_of_the_former_release_have_no_acknowledgement() -> None:
+    rows = recorded("alerts of the former release", list[RecentAlertRow])
+    assert [(row.id, row.acknowledgement) for row in rows] == [("a1", None), ("a1", None)]
+    frames = recorded("alert of the former release", list[AlertFrameRow])
+    assert [(row.stream, row.json) for row in frames] == [("cam-1", b""), ("cam-9", b"")]
+
+
+class FormerAlertRow(ReplyRow, frozen=True):
+    """`RecentAlertRow` of the release before acknowledgements."""
+
+    id: str
+    owner: str | None
+    json: bytes
+    at: int = 0
+    organizations: tuple[str, ...] = ()
+
+
+def test_a_gateway_of_the_former_release_reads_rows_without_what_it_does_not_know() -> None:
+    rows = recorded("alerts", list[FormerAlertRow])
+    assert [row.id for row in rows] == ["a1", "a1"]
 
 
 def test_a_metric_keeps_its_type_so_that_the_json_stays() -> None:

@@ -21,6 +21,7 @@ from watchout.common.metric_names import DECLARED
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings, load
 from watchout.gateway.http.webhook_requests import read_headers
+from watchout.router.webhook.events import alert_event
 from watchout.router.webhook.sender import WebhookSender
 
 SECRET, OTHER = b"s" * 24, b"t" * 24
@@ -108,7 +109,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_an_alert_arrives_signed_under_its_own_id(outlet: Make, receiver: Receiver) -> None:
-    (await outlet(alert_webhook_secrets=(SECRET, OTHER))).offer(alert())
+    (await outlet(alert_webhook_secrets=(SECRET, OTHER))).offer(alert_event(alert()))
     await until(lambda: receiver.came)
     ((headers, body),) = receiver.came
     assert headers["webhook-id"] == "a1"
@@ -125,7 +126,7 @@ async def test_an_alert_arrives_signed_under_its_own_id(outlet: Make, receiver: 
 async def test_what_was_not_taken_comes_again_under_the_same_id_and_is_taken(outlet: Make, receiver: Receiver) -> None:
     receiver.answers = [(500, {}), (302, {"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"})]
     found = await outlet()
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().sent == 1)
     assert receiver.ids == ["a1"] * 3
     assert receiver.elsewhere == 0, "a redirect is a failure and is not followed"
@@ -136,7 +137,7 @@ async def test_what_was_not_taken_comes_again_under_the_same_id_and_is_taken(out
 async def test_an_answer_that_does_not_come_is_a_failure(outlet: Make, receiver: Receiver) -> None:
     receiver.hang = True
     found = await outlet(alert_webhook_timeout_s=0.2)
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().retries)
     receiver.hang = False
     await until(lambda: found.report().sent == 1)
@@ -145,9 +146,9 @@ async def test_an_answer_that_does_not_come_is_a_failure(outlet: Make, receiver:
 async def test_410_disables_the_webhook_and_what_waits_is_counted_and_listed(outlet: Make, receiver: Receiver) -> None:
     receiver.answers = [(410, {})]
     found = await outlet()
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().disabled)
-    found.offer(alert("a2"))
+    found.offer(alert_event(alert("a2")))
     report = found.report()
     assert [(each.alert_id, each.reason) for each in report.last_dead] == [
         ("a1", "it answered with status 410"),
@@ -160,9 +161,9 @@ async def test_a_retry_after_holds_all_alerts_back(outlet: Make, receiver: Recei
     receiver.answers = [(429, {"Retry-After": "2"})]
     found = await outlet()
     began = time.monotonic()
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().retries)
-    found.offer(alert("a2"))
+    found.offer(alert_event(alert("a2")))
     await until(lambda: found.report().sent == 2)
     assert time.monotonic() - began >= 2
 
@@ -170,7 +171,7 @@ async def test_a_retry_after_holds_all_alerts_back(outlet: Make, receiver: Recei
 async def test_what_is_never_taken_is_given_up_and_visible(outlet: Make, receiver: Receiver) -> None:
     receiver.answers = [(500, {})] * 20
     found = await outlet(alert_webhook_give_up_s=1)
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().dead == 1)
     (dead,) = found.report().last_dead
     assert (dead.alert_id, dead.stream_id, dead.reason) == ("a1", "cam-1", "it answered with status 500")
@@ -180,7 +181,7 @@ async def test_what_is_never_taken_is_given_up_and_visible(outlet: Make, receive
 
 
 async def test_an_id_with_a_full_stop_becomes_one_that_can_be_signed(outlet: Make, receiver: Receiver) -> None:
-    (await outlet()).offer(alert("batch.1"))
+    (await outlet()).offer(alert_event(alert("batch.1")))
     await until(lambda: receiver.came)
     ((headers, body),) = receiver.came
     assert headers["webhook-id"].startswith("alert_")
@@ -190,7 +191,7 @@ async def test_an_id_with_a_full_stop_becomes_one_that_can_be_signed(outlet: Mak
 async def test_a_drain_gives_what_waits_its_time(outlet: Make, receiver: Receiver) -> None:
     found = await outlet()
     for number in range(50):
-        found.offer(alert(f"a{number}"))
+        found.offer(alert_event(alert(f"a{number}")))
     await found.drain(COMES_S)
     assert sorted(receiver.ids) == sorted(f"a{number}" for number in range(50))
 
@@ -221,7 +222,7 @@ async def test_a_name_that_leads_inside_is_refused_before_a_connection_is_made(
     names = Names(address)
     url = f"https://hook.example:{receiver.port}/hook"
     found = await outlet(names, alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=1)
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().dead)
     assert "not public" in found.report().last_dead[0].reason
     assert names.asked
@@ -236,7 +237,7 @@ async def test_an_address_in_the_url_is_refused_as_well_in_any_notation(
 ) -> None:
     url = f"https://{host}:{receiver.port}/hook"
     found = await outlet(alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=1)
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().dead)
     assert not receiver.came
     reason = found.report().last_dead[0].reason
@@ -248,7 +249,7 @@ async def test_a_name_is_looked_up_and_checked_anew_for_each_connection(outlet: 
     names = Names("192.0.2.1", "127.0.0.1")  # the first is TEST-NET, which is refused as well: nothing is called
     url = f"https://hook.example:{receiver.port}/hook"
     found = await outlet(names, alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=4)
-    found.offer(alert())
+    found.offer(alert_event(alert()))
     await until(lambda: found.report().dead)
     assert names.asked >= 2
     assert not receiver.came

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.frames import (
     EVERYBODY,
@@ -25,6 +26,8 @@ from watchout.common.bus.messages import (
     MAX_COVERAGE_ROWS,
     VERSION,
     AcceptedReply,
+    AcknowledgedReply,
+    AcknowledgeRequest,
     AlertNotification,
     BadFrame,
     Bye,
@@ -99,6 +102,11 @@ FROM_MEMBER: list[FromMember] = [
     FetchNewest(stream="cam-1"),
     RaiseAlert(request=8, alert=ALERT),
     RaiseAlert(request=9, alert=FULL_ALERT),
+    AcknowledgeRequest(request=9, alert=ALERT, user="ann"),
+    AcknowledgeRequest(
+        request=9, alert=FULL_ALERT, user="ann", note="é" * 1000, term=2**62, owner="bob", accepted_at=1, at=2**53 - 1
+    ),
+    Query(request=2, what="alerts", or_acknowledged=True),
     BadFrame(stream="cam-1", frame_id=4, reason="data is not base64"),
     ReservationReport(rows=[("cam-1", "ann", ("acme",), 2**62, 7, 1.5), ("cam-2", "bob", (), 1, 0, 0.0)]),
     Unreserve(request=1, stream="cam-1"),
@@ -128,6 +136,9 @@ FROM_ROUTER: list[FromRouter] = [
     StatusUpdate(stream="cam-1", status="online", timestamp=1, term=2, user="u"),
     StatusUpdate(stream="cam-1", status="offline", timestamp=1),
     AlertNotification(alert=FULL_ALERT),
+    AlertNotification(alert=ALERT, at=1, acknowledgement=Acknowledgement(user="ann", at=2, note="n"), repeated=True),
+    AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="ann", at=2)),
+    AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="ann", at=2, note="n"), duplicate=True),
     ReservationEnded(stream="cam-1", term=7),
     ErrorForPublisher(stream="cam-1", code="INVALID_MESSAGE", message="data is not base64"),
 ]
