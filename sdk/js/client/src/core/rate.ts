@@ -1,0 +1,40 @@
+/** Rates of events, over the last seconds. Pure. */
+
+const OVER_MS = 3000;
+const MOST = 256;
+
+export class Rate {
+  private readonly times: number[] = [];
+
+  count(now: number): void {
+    this.times.push(now);
+    if (this.times.length > MOST) this.times.shift();
+  }
+
+  /** Events per second. */
+  at(now: number): number {
+    while (this.times.length > 0 && now - (this.times[0] as number) > OVER_MS) this.times.shift();
+    const first = this.times[0];
+    if (first === undefined || this.times.length < 2) return 0;
+    return ((this.times.length - 1) * 1000) / Math.max(now - first, 1);
+  }
+}
+
+/** Lets at most `perSecond` events pass, evenly. */
+export class Pace {
+  private next = -Infinity;
+
+  /** Milliseconds until the next event may pass. A tenth early is in time: frames do not arrive evenly. */
+  wait(perSecond: number | undefined, now: number): number {
+    return perSecond === undefined ? 0 : Math.max(0, this.next - 100 / perSecond - now);
+  }
+
+  /** Whether an event at `now` may pass; then it counts. */
+  take(perSecond: number | undefined, now: number): boolean {
+    if (perSecond === undefined) return true;
+    if (this.wait(perSecond, now) > 0) return false;
+    const every = 1000 / perSecond;
+    this.next = Math.max(this.next + every, now + every / 2);
+    return true;
+  }
+}

@@ -1,0 +1,434 @@
+/**
+ * The subscriptions of one socket: what all views together want, asked for anew on each connection. Pure.
+ *
+ * The protocol has one subscription per stream and socket. Views of one stream share it: it has the highest `maxFps` and
+ * the least `window` of all, and JSON when one wants JSON. Each view gets its own rate out of it, and each alert once. A
+ * frame is acknowledged when the first view has taken it: a slow view holds its newest frame, and slows nobody.
+ */
+
+import { WatchoutError } from "../errors.js";
+import type { AlertAcknowledgedMessage, AlertMessage, ClientMessage, ServerMessage, SubscribeMessage } from "../messages.js";
+import type { Alert, Frame, ViewEvents, ViewStatus } from "../types.js";
+import { Pace, Rate } from "./rate.js";
+import { SeenIds } from "./seen.js";
+import { nextWindow } from "./window.js";
+
+/** What one view wants now. */
+export interface Wish {
+  readonly frames: boolean;
+  readonly alerts: boolean;
+  readonly maxFps: number | undefined;
+  readonly window: "auto" | number;
+  readonly format: "binary" | "json";
+}
+
+/** Where a view takes what the core has for it. */
+export interface ViewSink {
+  onStatus(status: ViewStatus, info: Readonly<Record<string, unknown>> | undefined): void;
+  onFrame(frame: Frame): void;
+  onAlert(alert: Alert): void;
+  onAcknowledged(message: AlertAcknowledgedMessage): void;
+  onRecovery(event: ViewEvents["recovery"]): void;
+  onError(error: WatchoutError): void;
+}
+
+/** What the core asks of the connection. */
+export interface Wire {
+  send(message: ClientMessage): void;
+  requestId(): string;
+  readonly pingEvery: number | undefined;
+  readonly roundTrips: readonly number[];
+  /** The server's time, in ms since the epoch, when the last message came; undefined: not known. */
+  readonly serverHeardAt: number | undefined;
+}
+
+/** One view, as the core knows it. */
+export class ViewMember {
+  readonly pace = new Pace();
+  readonly seen = new SeenIds(4096);
+  /** Alerts since this time of the server belong to this view; undefined: it has never been subscribed. */
+  since: number | undefined;
+  /** Alerts before the next one may be missing. */
+  gap = false;
+
+  constructor(
+    readonly streamId: string,
+    public wish: Wish,
+    readonly sink: ViewSink,
+    alertsSince: number | undefined,
+  ) {
+    this.since = alertsSince;
+  }
+}
+
+/** Requests without an answer at one time. */
+const MOST_PENDING = 16;
+/** A request without an answer is sent again after this, in ms: the server drops what is over its limits. */
+const ANSWER_MS = 10_000;
+/** Time between two changes of a window, in ms. */
+const WINDOW_MS = 5_000;
+/** Alerts that were accepted so long before the connection broke may not have arrived, in ms. */
+const OVERLAP_MS = 10_000;
+
+type Pending = {
+  readonly message: SubscribeMessage | Extract<ClientMessage, { type: "unsubscribe" }>;
+  readonly requestId: string;
+  readonly sentAt: number;
+  readonly members: readonly ViewMember[];
+};
+
+class Subscription {
+  readonly members = new Set<ViewMember>();
+  readonly rate = new Rate();
+  /** What the server carried out on this connection, as text to compare; undefined: nothing. */
+  standing: string | undefined;
+  pending: Pending | undefined;
+  retryAt = -Infinity;
+  retries = 0;
+  refused = false;
+  status: ViewStatus = "waiting";
+  info: Readonly<Record<string, unknown>> | undefined;
+  acked = 0;
+  window = 2;
+  windowAt = -Infinity;
+  /** Alerts of a replay are arriving: who asked since when, until the answer to the ping behind it. */
+  replay: { readonly pingId: string; readonly since: number; readonly limits: ReadonlyMap<ViewMember, number> } | undefined;
+
+  constructor(readonly streamId: string) {}
+}
+
+export class Subscriptions {
+  private readonly streams = new Map<string, Subscription>();
+  private connected = false;
+  /** The server's time when the last connection was heard last. */
+  private heardAt: number | undefined;
+  /** Members whose own `alertsSince` was answered once. */
+  private readonly served = new WeakSet<ViewMember>();
+
+  constructor(
+    private readonly wire: Wire,
+    private readonly random: () => number,
+  ) {}
+
+  /** Whether a socket is needed. */
+  get needed(): boolean {
+    for (const each of this.streams.values()) if (each.members.size > 0) return true;
+    return false;
+  }
+
+  add(member: ViewMember): void {
+    let stream = this.streams.get(member.streamId);
+    if (stream === undefined) this.streams.set(member.streamId, (stream = new Subscription(member.streamId)));
+    if (stream.members.size === 0) stream.refused = false;
+    stream.members.add(member);
+    member.sink.onStatus(stream.status, stream.info);
+  }
+
+  remove(member: ViewMember): void {
+    this.streams.get(member.streamId)?.members.delete(member);
+  }
+
+  /** Ask again for a stream that was refused. */
+  retry(streamId: string): void {
+    const stream = this.streams.get(streamId);
+    if (stream?.refused) stream.refused = false;
+  }
+
+  /** Signed in on a new connection. */
+  onReady(now: number): void {
+    this.connected = true;
+    for (const stream of this.streams.values()) {
+      stream.refused = false;
+      stream.retryAt = -Infinity;
+    }
+    this.sync(now);
+  }
+
+  onLost(): void {
+    if (this.connected) this.heardAt = this.wire.serverHeardAt ?? this.heardAt;
+    this.connected = false;
+    for (const stream of this.streams.values()) {
+      stream.standing = stream.pending = stream.replay = undefined;
+      stream.acked = 0;
+      this.setStatus(stream, "waiting");
+      if (stream.members.size === 0) this.streams.delete(stream.streamId);
+    }
+  }
+
+  /** The next time at which `sync` has something to do. */
+  get deadline(): number {
+    let due = Infinity;
+    if (this.connected)
+      for (const stream of this.streams.values()) {
+        if (stream.pending !== undefined) due = Math.min(due, stream.pending.sentAt + ANSWER_MS);
+        else if (stream.retryAt > -Infinity) due = Math.min(due, stream.retryAt);
+      }
+    return due;
+  }
+
+  /** Ask for what is wanted and does not stand yet. */
+  sync(now: number): void {
+    if (!this.connected) return;
+    let pending = 0;
+    for (const stream of this.streams.values()) {
+      if (stream.pending !== undefined && now >= stream.pending.sentAt + ANSWER_MS) stream.pending = undefined;
+      if (stream.pending !== undefined) pending++;
+    }
+    for (const stream of this.streams.values()) {
+      if (pending >= MOST_PENDING) return;
+      if (stream.pending !== undefined || stream.refused || now < stream.retryAt) continue;
+      stream.retryAt = -Infinity;
+      if (this.ask(stream, now)) pending++;
+    }
+  }
+
+  /** Returns false for an error that is about no stream of these. */
+  onMessage(message: ServerMessage, now: number): boolean {
+    switch (message.type) {
+      case "success":
+        if (message.event === "subscribed" || message.event === "unsubscribed") this.onDone(message, now);
+        return true;
+      case "error":
+        return this.onError(message, now);
+      case "status": {
+        const stream = this.streams.get(message.streamId);
+        if (stream === undefined) return true;
+        if (message.info !== undefined) stream.info = message.info;
+        if (stream.standing !== undefined) this.setStatus(stream, message.status);
+        return true;
+      }
+      case "alert":
+        this.onAlert(message);
+        return true;
+      case "alert-acknowledged":
+        for (const member of this.streams.get(message.streamId)?.members ?? []) member.sink.onAcknowledged(message);
+        return true;
+      default:
+        return true;
+    }
+  }
+
+  onPong(requestId: string | undefined, now: number): void {
+    for (const stream of this.streams.values()) {
+      if (requestId !== undefined && stream.replay?.pingId === requestId) stream.replay = undefined;
+      const auto = [...stream.members].some((each) => each.wish.frames && each.wish.window === "auto");
+      if (!auto || stream.standing === undefined || now - stream.windowAt < WINDOW_MS) continue;
+      const window = nextWindow(stream.window, this.wantedFps(stream, now), this.wire.roundTrips);
+      if (window === stream.window) continue;
+      stream.window = window;
+      stream.windowAt = now;
+    }
+    this.sync(now);
+  }
+
+  onFrame(frame: Frame, now: number): void {
+    const stream = this.streams.get(frame.streamId);
+    if (stream === undefined) return;
+    stream.rate.count(now);
+    let taken = false;
+    for (const member of stream.members)
+      if (member.wish.frames && member.pace.take(member.wish.maxFps, now)) {
+        taken = true;
+        member.sink.onFrame(frame);
+      }
+    if (!taken) this.acknowledge(frame.streamId, frame.frameId);
+  }
+
+  /** A view is done with a frame, or nobody can use it. */
+  acknowledge(streamId: string, frameId: number): void {
+    const stream = this.streams.get(streamId);
+    if (stream === undefined || !this.connected || stream.standing === undefined || frameId <= stream.acked) return;
+    stream.acked = frameId;
+    this.wire.send({ type: "ack", streamId, frameId });
+  }
+
+  /** Frames per second that arrive for a stream. */
+  fps(streamId: string, now: number): number {
+    return this.streams.get(streamId)?.rate.at(now) ?? 0;
+  }
+
+  private wantedFps(stream: Subscription, now: number): number {
+    const arriving = stream.rate.at(now);
+    const wanted = unionOfRates(stream.members);
+    return wanted === undefined ? arriving : Math.min(wanted, Math.max(arriving, 1));
+  }
+
+  private ask(stream: Subscription, now: number): boolean {
+    const members = [...stream.members];
+    const { streamId } = stream;
+    const requestId = this.wire.requestId();
+    if (members.length === 0) {
+      if (stream.standing === undefined) {
+        this.streams.delete(streamId);
+        return false;
+      }
+      return this.request(stream, { message: { type: "unsubscribe", streamId, requestId }, requestId, sentAt: now, members });
+    }
+    const body = this.union(stream, members);
+    const text = JSON.stringify(body);
+    const fresh = members.filter((each) => each.wish.alerts && each.since !== undefined);
+    const asks = stream.standing === undefined ? fresh : fresh.filter((each) => !this.served.has(each));
+    if (text === stream.standing && asks.length === 0) {
+      for (const each of members)
+        if (each.wish.alerts && each.since === undefined) {
+          each.since = this.wire.serverHeardAt;
+          this.served.add(each);
+        }
+      return false;
+    }
+    const message: SubscribeMessage = {
+      ...body,
+      ...(asks.length > 0 ? { alertsSince: Math.min(...asks.map((each) => this.sinceOf(each))) } : {}),
+      ...(this.wire.pingEvery === undefined ? {} : { pingEvery: this.wire.pingEvery }),
+      requestId,
+    };
+    return this.request(stream, { message, requestId, sentAt: now, members });
+  }
+
+  /** From when on this view needs alerts: from its own time at first, then from shortly before the connection broke. */
+  private sinceOf(member: ViewMember): number {
+    const own = member.since as number;
+    if (!this.served.has(member) || this.heardAt === undefined) return own;
+    return Math.max(own, Math.floor(this.heardAt - OVERLAP_MS));
+  }
+
+  private request(stream: Subscription, pending: Pending): boolean {
+    stream.pending = pending;
+    this.wire.send(pending.message);
+    return true;
+  }
+
+  private union(stream: Subscription, members: readonly ViewMember[]): SubscribeMessage {
+    const viewing = members.filter((each) => each.wish.frames);
+    const consumes = [
+      ...(viewing.length > 0 ? ["video-frame"] : []),
+      ...(members.some((each) => each.wish.alerts) ? ["alert"] : []),
+    ];
+    const base = { type: "subscribe", streamId: stream.streamId, consumes } as const;
+    if (viewing.length === 0) return base;
+    const maxFps = unionOfRates(stream.members);
+    return {
+      ...base,
+      format: viewing.some((each) => each.wish.format === "json") ? "json" : "binary",
+      ...(maxFps === undefined ? {} : { maxFps }),
+      window: Math.min(...viewing.map((each) => (each.wish.window === "auto" ? stream.window : each.wish.window))),
+    };
+  }
+
+  private onDone(message: Extract<ServerMessage, { type: "success" }>, now: number): void {
+    const stream = this.pendingOf(message.requestId, message.streamId);
+    const pending = stream?.pending;
+    if (stream === undefined || pending === undefined) return;
+    stream.pending = undefined;
+    stream.retries = 0;
+    if (pending.message.type === "unsubscribe") {
+      stream.standing = undefined;
+      if (stream.members.size === 0) this.streams.delete(stream.streamId);
+      else this.setStatus(stream, "waiting");
+    } else this.onSubscribed(stream, pending, pending.message, message);
+    this.sync(now);
+  }
+
+  private onSubscribed(
+    stream: Subscription,
+    pending: Pending,
+    asked: SubscribeMessage,
+    message: Extract<ServerMessage, { type: "success" }>,
+  ): void {
+    const { alertsSince, requestId: _, pingEvery: __, ...body } = asked;
+    stream.standing = JSON.stringify(body);
+    stream.acked = 0;
+    const members = pending.members.filter((each) => each.wish.alerts && stream.members.has(each));
+    if (alertsSince !== undefined) {
+      const limits = new Map(members.map((each) => [each, each.since === undefined ? message.timestamp : this.sinceOf(each)]));
+      if ([...limits.values()].some((each) => each > alertsSince)) {
+        const pingId = this.wire.requestId();
+        stream.replay = { pingId, since: alertsSince, limits };
+        this.wire.send({ type: "ping", requestId: pingId });
+      }
+      const recovered = message.recovered === true;
+      for (const member of members) {
+        if (member.since === undefined) continue;
+        if (!recovered) member.gap = true;
+        member.sink.onRecovery(message.from === undefined ? { recovered } : { recovered, from: message.from });
+      }
+    }
+    for (const member of members) {
+      member.since ??= message.timestamp;
+      this.served.add(member);
+    }
+  }
+
+  private onError(message: Extract<ServerMessage, { type: "error" }>, now: number): boolean {
+    const stream = this.pendingOf(message.requestId, message.streamId);
+    const { code } = message;
+    const error = (retryable: boolean, streamId: string) => new WatchoutError(code, message.message, { streamId, retryable });
+    if (stream?.pending !== undefined) {
+      stream.pending = undefined;
+      const retryable = code === "ROUTING_ERROR" || code === "RATE_LIMITED";
+      if (retryable) stream.retryAt = now + (0.5 + this.random() / 2) * Math.min(30_000, 1000 * 2 ** stream.retries++);
+      else {
+        stream.refused = true;
+        stream.standing = undefined;
+        this.setStatus(stream, "forbidden");
+      }
+      this.fail(stream, error(retryable, stream.streamId));
+    } else if (message.streamId !== undefined) {
+      const about = this.streams.get(message.streamId);
+      if (about === undefined) return false;
+      if (code === "UNAUTHORIZED" && message.requestId === undefined && about.standing !== undefined) {
+        about.refused = true;
+        about.standing = undefined;
+        this.setStatus(about, "forbidden");
+      }
+      this.fail(about, error(code === "ROUTING_ERROR" || code === "RATE_LIMITED", message.streamId));
+    } else return false;
+    this.sync(now);
+    return true;
+  }
+
+  /** The stream whose request an answer is about. Servers that name neither request nor stream answer in order. */
+  private pendingOf(requestId: string | undefined, streamId: string | undefined): Subscription | undefined {
+    if (requestId !== undefined) return [...this.streams.values()].find((each) => each.pending?.requestId === requestId);
+    if (streamId !== undefined) {
+      const named = this.streams.get(streamId);
+      return named?.pending === undefined ? undefined : named;
+    }
+    return [...this.streams.values()]
+      .filter((each) => each.pending !== undefined)
+      .sort((a, b) => Number(a.pending?.requestId.slice(1)) - Number(b.pending?.requestId.slice(1)))[0];
+  }
+
+  private onAlert(alert: AlertMessage): void {
+    const stream = this.streams.get(alert.streamId);
+    for (const member of stream?.members ?? []) {
+      if (!member.wish.alerts) continue;
+      const limit = stream?.replay?.limits.get(member);
+      if (limit !== undefined && limit > (stream?.replay?.since ?? 0) && alert.timestamp < limit) continue;
+      if (!member.seen.add(alert.id)) continue;
+      const recovered = !member.gap;
+      member.gap = false;
+      member.sink.onAlert({ ...alert, recovered });
+    }
+  }
+
+  private fail(stream: Subscription, error: WatchoutError): void {
+    for (const member of stream.members) member.sink.onError(error);
+  }
+
+  private setStatus(stream: Subscription, status: ViewStatus): void {
+    if (status === stream.status) return;
+    stream.status = status;
+    for (const member of stream.members) member.sink.onStatus(status, stream.info);
+  }
+}
+
+function unionOfRates(members: Iterable<ViewMember>): number | undefined {
+  let most = 0;
+  for (const { wish } of members)
+    if (wish.frames) {
+      if (wish.maxFps === undefined) return undefined;
+      most = Math.max(most, wish.maxFps);
+    }
+  return most || undefined;
+}

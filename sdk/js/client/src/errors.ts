@@ -1,0 +1,51 @@
+/** Errors of the client, and what a close code tells it to do. */
+
+/** Codes that the client sets itself, beside the server's (docs/protocol.md, "Errors"). */
+export type ClientErrorCode =
+  | "TOKEN_UNAVAILABLE" // the token callback failed
+  | "SIGNED_OUT" // the token callback gave no token
+  | "TICKET_USED" // a ticket works once, and none is left to reconnect with
+  | "CONNECTION_LOST" // the socket ended without a code, or could not be opened
+  | "NETWORK_SILENT" // nothing arrived within the silence limit
+  | "CLOSED"; // this object was closed
+
+/** Something that went wrong, as events and rejected promises carry it. */
+export class WatchoutError extends Error {
+  override readonly name = "WatchoutError";
+  /** The server's error code, or one of `ClientErrorCode`. */
+  readonly code: string;
+  /** The stream that it is about, where it is about one. */
+  readonly streamId: string | undefined;
+  /** Whether the client tries again by itself. */
+  readonly retryable: boolean;
+  /** The WebSocket close code, where the socket ended. */
+  readonly closeCode: number | undefined;
+
+  constructor(
+    code: string,
+    message: string,
+    more: { streamId?: string | undefined; retryable?: boolean; closeCode?: number | undefined; cause?: unknown } = {},
+  ) {
+    super(message, more.cause === undefined ? undefined : { cause: more.cause });
+    this.code = code;
+    this.streamId = more.streamId;
+    this.retryable = more.retryable ?? false;
+    this.closeCode = more.closeCode;
+  }
+}
+
+/**
+ * What to do after a socket ended.
+ *
+ * - `reconnect`: connect again with the same token, after a back-off.
+ * - `renew`: the session is not valid: ask for a new token, once.
+ * - `stop`: do not connect again as you are.
+ */
+export type CloseMeaning = "reconnect" | "renew" | "stop";
+
+/** Return what a close code means; `errorCode` is that of the last error which the server sent before it. */
+export function meaningOfClose(code: number, errorCode?: string): CloseMeaning {
+  if (code === 4500) return "renew";
+  if (code === 1008) return errorCode === "AUTH_FAILED" || errorCode === "AUTH_TIMEOUT" ? "renew" : "stop";
+  return code >= 4500 && code <= 4999 ? "stop" : "reconnect";
+}

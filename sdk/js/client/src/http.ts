@@ -1,0 +1,49 @@
+/** Requests over HTTP to the same gateway. */
+
+import { WatchoutError } from "./errors.js";
+
+export interface Share {
+  readonly id: string;
+  /** The view-only token; only in the answer that made the share. */
+  readonly token?: string;
+  readonly [more: string]: unknown;
+}
+
+/**
+ * Send one request; returns the decoded body, undefined when there is none.
+ *
+ * Rejects with a `WatchoutError`: the server's code, or `CONNECTION_LOST`.
+ */
+export async function request(
+  fetcher: typeof fetch,
+  url: URL,
+  token: string | undefined,
+  init: { readonly method?: string; readonly body?: unknown; readonly signal?: AbortSignal | undefined } = {},
+): Promise<any> {
+  const headers: Record<string, string> = {};
+  if (token !== undefined) headers["Authorization"] = `Bearer ${token}`;
+  if (init.body !== undefined) headers["Content-Type"] = "application/json";
+  let response: Response;
+  try {
+    response = await fetcher(url.href, {
+      method: init.method ?? "GET",
+      headers,
+      credentials: token === undefined ? "include" : "omit",
+      ...(init.body === undefined ? {} : { body: JSON.stringify(init.body) }),
+      ...(init.signal === undefined ? {} : { signal: init.signal }),
+    });
+  } catch (cause) {
+    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url.origin}: ${String(cause)}`, { retryable: true, cause });
+  }
+  const text = await response.text();
+  let body: any;
+  try {
+    body = text === "" ? undefined : JSON.parse(text);
+  } catch {
+    body = undefined;
+  }
+  if (response.ok) return body;
+  const error = body?.error ?? {};
+  const retryable = response.status === 429 || response.status >= 500;
+  throw new WatchoutError(String(error.code ?? `HTTP_${response.status}`), String(error.message ?? response.statusText), { retryable });
+}

@@ -1,0 +1,58 @@
+/** Time that stands still until it is told to go on. */
+
+import type { Clock } from "../types.js";
+
+export class FakeClock implements Clock {
+  private time = 0;
+  private count = 0;
+  private readonly timers = new Map<number, { readonly at: number; readonly run: () => void }>();
+
+  /** @param startMs - The wall clock at the start, ms since the epoch. */
+  constructor(private readonly startMs = 1_750_000_000_000) {}
+
+  now(): number {
+    return this.time;
+  }
+
+  wall(): number {
+    return this.startMs + this.time;
+  }
+
+  timer(run: () => void, ms: number): () => void {
+    const id = ++this.count;
+    this.timers.set(id, { at: this.time + Math.max(0, ms), run });
+    return () => this.timers.delete(id);
+  }
+
+  /** Timers that have not run yet. */
+  get pending(): number {
+    return this.timers.size;
+  }
+
+  /** Let `ms` pass, with everything that is due meanwhile; promises are settled between timers. */
+  async advance(ms: number): Promise<void> {
+    const until = this.time + ms;
+    await settle();
+    for (;;) {
+      const due = [...this.timers].filter(([, each]) => each.at <= until).sort(([, a], [, b]) => a.at - b.at)[0];
+      if (due === undefined) break;
+      this.timers.delete(due[0]);
+      this.time = Math.max(this.time, due[1].at);
+      due[1].run();
+      await settle();
+    }
+    this.time = until;
+    await settle();
+  }
+
+  /** Let `ms` pass at once, as when the machine slept: timers that are due run late. */
+  async jump(ms: number): Promise<void> {
+    this.time += ms;
+    await this.advance(0);
+  }
+}
+
+/** Let everything that waits for a promise go on. */
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+}

@@ -1,0 +1,74 @@
+/** The token of all sockets of one client: asked for once at a time, and again only when it is no good any more. */
+
+import { lifetimeOf } from "./core/jwt.js";
+import { WatchoutError } from "./errors.js";
+import type { Clock, TokenReason, TokenSource } from "./types.js";
+
+/** A callback that does not answer counts as failed after this, in ms. */
+const CALLBACK_MS = 30_000;
+/** A JWT that ends within this time is not used for a new connection, in ms. */
+const SPARE_MS = 2_000;
+
+export class TokenKeeper {
+  private current: string | undefined;
+  private flight: Promise<string | null> | undefined;
+  private controller: AbortController | undefined;
+
+  constructor(
+    private readonly source: string | TokenSource,
+    private readonly kind: "token" | "ticket",
+    private readonly clock: Clock,
+  ) {}
+
+  get renewable(): boolean {
+    return typeof this.source !== "string";
+  }
+
+  /** The newest token, for requests over HTTP. */
+  get newest(): string | undefined {
+    return typeof this.source === "string" ? this.source : this.current;
+  }
+
+  /**
+   * Return a token that is not `used`. Rejects with what the callback threw, or a `WatchoutError`.
+   *
+   * @param used - One that is no good any more; undefined: any will do.
+   */
+  get(why: TokenReason, used?: string): Promise<string | null> {
+    if (typeof this.source === "string") {
+      if (used !== this.source) return Promise.resolve(this.source);
+      const text = this.kind === "ticket" ? "a ticket works once: pass a callback to connect again" : "the token is not valid any more";
+      return Promise.reject(new WatchoutError(this.kind === "ticket" ? "TICKET_USED" : "AUTH_FAILED", text));
+    }
+    if (this.flight === undefined && this.current !== undefined && this.current !== used && this.kind === "token") {
+      const life = lifetimeOf(this.current);
+      if (life === undefined || life.expiresAt - this.clock.wall() > SPARE_MS) return Promise.resolve(this.current);
+      if (why === "connect") why = "expiring";
+    }
+    this.flight ??= this.ask(this.source, why).finally(() => (this.flight = this.controller = undefined));
+    return this.flight;
+  }
+
+  /** Nobody waits any more. */
+  abort(): void {
+    this.controller?.abort();
+  }
+
+  private ask(source: TokenSource, why: TokenReason): Promise<string | null> {
+    const controller = (this.controller = new AbortController());
+    return new Promise((resolve, reject) => {
+      const give = (): void => reject(new WatchoutError("TOKEN_UNAVAILABLE", "the token callback did not answer", { retryable: true }));
+      const cancel = this.clock.timer(() => controller.abort(), CALLBACK_MS);
+      controller.signal.addEventListener("abort", give);
+      // A callback that throws at once is the same as one that rejects.
+      Promise.resolve()
+        .then(() => source(why, { signal: controller.signal }))
+        .then((token) => {
+          this.current = token || undefined;
+          resolve(token || null);
+        }, reject)
+        .finally(cancel);
+      controller.signal.addEventListener("abort", cancel);
+    });
+  }
+}
