@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutation import page
 from tests.mutation.model import Mutation, faults
 from tests.mutation.mutations import MUTATIONS
 
@@ -36,3 +37,25 @@ def test_what_does_not_fit_is_named(change: dict[str, object], says: str) -> Non
     good = MUTATIONS[0]
     fields = {name: getattr(good, name) for name in ("name", "rule", "file", "before", "after", "unit", "e2e")}
     assert any(says in fault for fault in faults(Mutation(**{**fields, **change}), ROOT))
+
+
+def test_the_page_has_every_mutation_as_it_is_and_no_other() -> None:
+    text = (ROOT / "docs/mutations.md").read_text()
+    results = page.results_of(text)
+    assert set(results) == {each.name for each in MUTATIONS}
+    assert page.render(MUTATIONS, results) == text
+    assert [name for name, result in results.items() if not page.is_caught(result)] == []
+
+
+def test_a_row_of_the_page_is_renewed_without_the_others() -> None:
+    first, second, third = MUTATIONS[:3]
+    former = page.render((first, second), {first.name: ("caught", "caught"), second.name: ("NOT CAUGHT", "caught")})
+    assert "1 of 2 caught by both kinds of tests" in former
+    results = page.results_of(former) | {second.name: ("caught", "caught (hung)")}
+    renewed = page.render((first, second, third), results)
+    assert page.results_of(renewed) == {
+        first.name: ("caught", "caught"),
+        second.name: ("caught", "caught (hung)"),
+        third.name: ("not run", "not run"),
+    }
+    assert "2 of 3 caught by both kinds of tests" in renewed

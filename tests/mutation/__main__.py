@@ -1,4 +1,4 @@
-"""Run the mutations: `python -m tests.mutation [NAME…]`; with `--write` the result goes to docs/mutations.md.
+"""Run the mutations: `python -m tests.mutation [NAME…]`; with `--write` their rows in docs/mutations.md are renewed.
 
 Each is made in a copy of the repository, which the processes of the tests import (PYTHONPATH). First the named tests
 have to pass in the copy as it is. A mutation is caught when one of its unit tests and one of its e2e tests fail.
@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from tests.mutation.model import Mutation, faults
+from tests.mutation import page
+from tests.mutation.model import faults
 from tests.mutation.mutations import MUTATIONS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -62,35 +62,14 @@ def run_tests(root: Path, ids: Iterable[str], *, stop: bool) -> int:
 
 def word(code: int) -> str:
     """What an exit code says of a mutation."""
-    return {FAILED: "caught", PASSED: "NOT CAUGHT", -1: "caught (hung)"}.get(code, f"could not be run ({code})")
-
-
-def table(rows: Sequence[tuple[Mutation, str, str]], took_s: float) -> str:
-    """The result as a page."""
-    caught = sum(unit.startswith("caught") and e2e.startswith("caught") for _, unit, e2e in rows)
-    lines = [
-        "# Rules that tests check",
-        "",
-        "Each row is a mutation: one rule is removed from a copy of the code. Then a fast test and a test with real",
-        'processes must fail. If they still passed, nobody would notice that the rule is gone. "caught" means that',
-        "a test of that kind failed.",
-        "",
-        f"Written by `make mutants` (`python -m tests.mutation --write`), which took {took_s / 60:.0f} min:",
-        f"{caught} of {len(rows)} caught by both kinds of tests.",
-        "",
-        "| mutation | the rule that was removed | in | fast test | test with processes |",
-        "|---|---|---|---|---|",
-    ]
-    for mutation, unit, e2e in rows:
-        lines.append(f"| {mutation.name} | {mutation.rule} | `{mutation.file}` | {unit} | {e2e} |")
-    return "\n".join(lines) + "\n"
+    return {FAILED: page.CAUGHT, PASSED: "NOT CAUGHT", -1: page.HUNG}.get(code, f"could not be run ({code})")
 
 
 def main() -> int:
     """0 when every mutation was caught by both kinds of tests."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutations to run; all without one")
-    parser.add_argument("--write", action="store_true", help=f"write the result to {RESULT.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"write the results to {RESULT.relative_to(ROOT)}")
     arguments = parser.parse_args()
     chosen = [each for each in MUTATIONS if not arguments.names or each.name in arguments.names]
     wrong = [f"{each.name}: {fault}" for each in chosen for fault in faults(each, ROOT)]
@@ -99,7 +78,6 @@ def main() -> int:
     if wrong:
         print("\n".join(wrong))
         return 2
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wo-mutants-") as name:
         root = Path(name)
         copy(root)
@@ -108,17 +86,18 @@ def main() -> int:
         if run_tests(root, ids, stop=False) != PASSED:
             print("the tests have to pass before a mutation can be caught by them")
             return 1
-        rows = []
+        results: dict[str, page.Result] = {}
         for mutation in chosen:
             original = (root / mutation.file).read_text()
             mutation.apply(root)
             unit, e2e = (word(run_tests(root, kind, stop=True)) for kind in (mutation.unit, mutation.e2e))
             (root / mutation.file).write_text(original)
-            rows.append((mutation, unit, e2e))
+            results[mutation.name] = unit, e2e
             print(f"{mutation.name}: fast test {unit}, with processes {e2e}", flush=True)
     if arguments.write:
-        RESULT.write_text(table(rows, time.monotonic() - began))
-    return 0 if all(u.startswith("caught") and e.startswith("caught") for _, u, e in rows) else 1
+        former = page.results_of(RESULT.read_text()) if RESULT.exists() else {}
+        RESULT.write_text(page.render(MUTATIONS, former | results))
+    return 0 if all(page.is_caught(result) for result in results.values()) else 1
 
 
 if __name__ == "__main__":
