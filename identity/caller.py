@@ -79,7 +79,11 @@ class SessionStore(Protocol):
         """
 
     async def check(self) -> None:
-        """Run one query, to see whether the database can be used. Raises `StoreUnavailable` when not."""
+        """Run one query, to see whether the database can be used.
+
+        Raises:
+            StoreUnavailable: It cannot be used now.
+        """
 
     async def close(self) -> None:
         """Close all connections. Calls that are under way or follow raise `StoreUnavailable`."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import api_docs
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -155,6 +157,16 @@ PURE = (
     "common/metric_names.py",
     "common/reservations.py",
 )
+#: What others call: its docstrings name every parameter, result and exception (`tests.kit.api_docs`).
+API = (
+    "common/bus",
+    "gateway/client/commands.py",
+    "gateway/client/protocol.py",
+    "identity/caller.py",
+    "identity/sources",
+    "mlbridge/targets",
+    "sdk/python",
+)
 EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "asyncpg", "aiosqlite", "sqlite3", "os"}
 
 
@@ -258,6 +270,23 @@ def test_no_two_public_classes_have_one_name() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_class_says_what_it_is(path: Path) -> None:
     assert [node.name for node in classes_of(path) if not ast.get_docstring(node)] == []
+
+
+def files_of_the_api() -> list[Path]:
+    """Return the modules of `API`; folders that are not there yet have none."""
+    found = [ROOT / name for name in API]
+    return sorted(file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path]) if file.exists())
+
+
+@pytest.mark.parametrize("path", files_of_the_api(), ids=relative)
+def test_what_others_call_has_its_parameters_results_and_exceptions_documented(path: Path) -> None:
+    assert list(api_docs.faults(tree_of(path), documented_methods())) == []
+
+
+@functools.cache
+def documented_methods() -> dict[str, list[str]]:
+    """Return the documented methods of all Protocols and abstract classes."""
+    return api_docs.documented_methods([tree_of(path) for path in {*MODULES, *files_of_the_api()}])
 
 
 def test_the_search_for_circles_finds_one() -> None:

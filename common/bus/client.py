@@ -256,7 +256,12 @@ class BusClient:
             self.send(Release(stream=reply.stream, term=reply.term))
 
     def send_heartbeat(self) -> bool:
-        """Send the metrics now instead of with the next heartbeat; False when the router is away."""
+        """Send the metrics now instead of with the next heartbeat.
+
+        Returns:
+            False when the router is away; nothing was sent then.
+
+        """
         return self.send(MemberHeartbeat(metrics=self._metrics()))
 
     def send_frame(self, *parts: bytes | memoryview, coalescing_delay_s: float = 0.0) -> bool:

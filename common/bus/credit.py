@@ -30,7 +30,13 @@ def encode_opening(number: int) -> bytes:
 
 
 def encode_acknowledgement(number: int, total: int) -> bytes:
-    """Return the message that acknowledges `total` bytes of frames since window `number` was opened."""
+    """Return the message that acknowledges frames.
+
+    Args:
+        number: The window.
+        total: Bytes of all frames taken since the window was opened.
+
+    """
     return _TAKEN.pack(_KIND_TAKEN, number, total)
 
 
@@ -94,7 +100,11 @@ class WindowCredit:
         self._sent = self._acknowledged = 0
 
     def acknowledge(self, number: int, total: int) -> bool:
-        """The peer took `total` bytes since window `number` was opened.
+        """The peer acknowledged frames.
+
+        Args:
+            number: The window that the acknowledgement is about.
+            total: Bytes of all frames that the peer took since that window was opened.
 
         Returns:
             Whether there may be new credit. False for another window, and for a total that is not between the last one

@@ -77,7 +77,9 @@ class Registration:
 class ClientProtocol(ErrorReplies):
     """The protocol state of one WebSocket client, from the accepted upgrade on; made by `accept_upgrade`.
 
-    `ClientHandler` passes it received messages and results, and carries out the commands that it returns.
+    `ClientHandler` calls a method for each message, result or event, and carries out the `Command`s that it returns, in
+    their order. Wherever a method takes them, `now` is the loop's time in seconds and `now_ms` the time in milliseconds
+    since the epoch.
 
     Args:
         path: The path of the upgrade, which decides whether the client may publish or subscribe.
@@ -230,7 +232,13 @@ class ClientProtocol(ErrorReplies):
         )
 
     def on_claimed(self, term: int, first_frame_id: int, now_ms: int) -> list[Command]:
-        """Handle that the router granted the stream of `ClaimStream`, with its term and the first frame id to use."""
+        """Handle that the router granted the stream of `ClaimStream`.
+
+        Args:
+            term: Number of the grant; frames of the stream carry it on the bus.
+            first_frame_id: The first frame gets this id, so that ids do not fall when the publisher changes.
+            now_ms: See the class.
+        """
         self.pending = None
         asked, self._asked = self._asked, None
         if self._closed or self.identity is None or not isinstance(asked, wire.Register) or asked.stream_id is None:
@@ -245,7 +253,11 @@ class ClientProtocol(ErrorReplies):
     def on_refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
         """Handle that a claim or a subscription was refused, by the router or by a limit of the gateway.
 
-        `code` is an `ErrorCode`, or a code of a newer router, which is reported as `ROUTING_ERROR`.
+        Args:
+            code: An `ErrorCode`, or a code of a newer router, which is reported as `ROUTING_ERROR`.
+            message: The reason, for the client.
+            now: See the class.
+            now_ms: See the class.
         """
         self.pending = self._asked = None
         known = code in ErrorCode.__members__
@@ -380,7 +392,12 @@ class ClientProtocol(ErrorReplies):
         return self._error_and_close(ErrorCode.MESSAGE_TIMEOUT, text, CloseCode.MESSAGE_TIMEOUT, now_ms)
 
     def close(self, code: CloseCode, reason: str) -> list[Command]:
-        """Close the socket for a reason of the gateway, such as its restart."""
+        """Close the socket for a reason of the gateway, such as its restart.
+
+        Args:
+            code: The close code that the client gets.
+            reason: Text of the close frame.
+        """
         return self._close(code, reason)
 
     def subscriptions(self) -> list[Subscription]:

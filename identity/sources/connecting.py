@@ -142,7 +142,11 @@ class PostgresConnector:
         self._proven: dict[Host, bytes] = {}
 
     def check(self) -> None:
-        """Raise `InvalidDatabaseUrl` when a file that the URL names cannot be used. Blocks."""
+        """Check the files that the URL names: certificates, keys, the file of passwords. Blocks.
+
+        Raises:
+            InvalidDatabaseUrl: One of them cannot be used; the gateway does not start.
+        """
         if self._verifies:
             make_context(self._url.tls, self._mode)
         elif self._url.tls.cert is not None and self._mode != "disable":

@@ -105,7 +105,12 @@ class Continuity:
             self._known.popitem(last=False)
 
     def forget_ended(self, session_ids: Iterable[str], live: Mapping[str, Identity]) -> None:
-        """Forget those of `session_ids` that are not in `live`: their end was accepted."""
+        """Forget the sessions that have ended, once their end was accepted.
+
+        Args:
+            session_ids: The sessions that were looked up.
+            live: Those of them that are live, by session id.
+        """
         for session_id in session_ids:
             if session_id not in live:
                 self._known.pop(session_id, None)
@@ -135,7 +140,16 @@ class Continuity:
         return self._reason if fresh else None
 
     def judge(self, state: StoreState, evidence: Evidence, now: float) -> str | None:
-        """Decide on a state by a probe; return why it is not accepted, None when it is accepted from now on."""
+        """Decide on a state by a probe.
+
+        Args:
+            state: The state in which the store was probed.
+            evidence: What the probe found.
+            now: Monotonic seconds.
+
+        Returns:
+            Why the state is not accepted; None when it is accepted from now on.
+        """
         if state != self._candidate:
             self._candidate, self._since = state, now
         self._looked_at, waited_s = now, now - self._since
@@ -177,7 +191,7 @@ class Continuity:
     # ── the server's clock ───────────────────────────────────────────────────────────────────────────────────────
 
     def check_clock(self, server_s: float, own_s: float, now: float) -> str | None:
-        """Compare the server's clock with this machine's; return why missing sessions must not count as expired.
+        """Compare the server's clock with this machine's.
 
         When both clocks agreed before and then the server's alone jumps ahead, it is wrong.
 
@@ -185,6 +199,9 @@ class Continuity:
             server_s: The server's clock, in seconds since the Unix epoch.
             own_s: This machine's clock, in seconds since the Unix epoch.
             now: Monotonic seconds.
+
+        Returns:
+            Why missing sessions must not count as expired; None when the clock can be trusted.
         """
         if self._clock is not None:
             before_s, own_before_s, at = self._clock

@@ -79,7 +79,11 @@ class IssuerKeys:
         assert_never(verdict)
 
     async def check(self) -> None:
-        """Fetch the keys when there are none. Raises `StoreUnavailable` when that fails."""
+        """Fetch the keys when there are none.
+
+        Raises:
+            StoreUnavailable: They cannot be fetched now.
+        """
         if not self._cache.usable(self._clock()):
             await self.find(None)
 

@@ -96,7 +96,11 @@ class SignedJwt:
     _claims: Claims = field(repr=False)
 
     def verify(self, keys: Iterable[VerificationKey]) -> Claims:
-        """Return the claims when one of `keys` made the signature. Raises `TokenRefused` when none did."""
+        """Return the claims when one of `keys` made the signature.
+
+        Raises:
+            TokenRefused: No key made it, or none is for its algorithm; the client has to sign in again.
+        """
         fitting = [key for key in keys if self.algorithm in key.algorithms]
         if not fitting:
             raise TokenRefused("no key of its kid takes its alg")
@@ -115,7 +119,11 @@ def looks_like_jwt(token: str) -> bool:
 
 
 def is_symmetric(token: str) -> bool:
-    """Return whether a JWT names an algorithm with a shared secret (HS256, HS384, HS512). Raises `TokenRefused`."""
+    """Return whether a JWT names an algorithm with a shared secret (HS256, HS384, HS512).
+
+    Raises:
+        TokenRefused: The text has not the form of a JWT.
+    """
     return str(_header(_split(token)[0])["alg"]).startswith("HS")
 
 

@@ -86,7 +86,7 @@ class KeyCache:
         self._under_way, self._started_at = True, now
 
     def fetched(self, keys: KeySet, now: float) -> bool:
-        """Replace all keys by fetched ones; return whether their key ids differ from before."""
+        """Replace all keys by fetched ones, and return whether their key ids differ from before."""
         news = self._keys is None or [k.kid for k in keys.keys] != [k.kid for k in self._keys.keys]
         self._keys, self._fetched_at = keys, now
         self._under_way, self._failures, self._retry_at = False, 0, -math.inf

@@ -75,7 +75,13 @@ class VerificationKey:
     _material: Any = field(repr=False)
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """Return whether this key made the signature; False for an algorithm not its own. Takes about 0.1 ms."""
+        """Return whether this key made the signature. Takes about 0.1 ms.
+
+        Args:
+            algorithm: The `alg` of the token's header; for one that the key is not for, the result is False.
+            signed: The bytes that are signed: header and payload in base64url, with the dot between them.
+            signature: The signature, decoded.
+        """
         if algorithm not in self.algorithms:
             return False
         return _ALGORITHMS[algorithm].verify(signed, self._material, signature)
@@ -114,7 +120,11 @@ class KeySet:
 
 
 def secret_key(secret: str) -> VerificationKey:
-    """Return the key for a shared secret (HS256, HS384, HS512). Raises `KeyFault` for text that is a public key."""
+    """Return the key for a shared secret (HS256, HS384, HS512).
+
+    Raises:
+        KeyFault: The text is a public key.
+    """
     try:
         return VerificationKey(None, _HMAC, _ALGORITHMS["HS256"].prepare_key(secret))
     except jwt.InvalidKeyError:
@@ -122,7 +132,11 @@ def secret_key(secret: str) -> VerificationKey:
 
 
 def pem_key(pem: str) -> VerificationKey:
-    """Return the key for an RSA, EC or Ed25519 public key in PEM. Raises `KeyFault` for anything else."""
+    """Return the key for an RSA, EC or Ed25519 public key in PEM.
+
+    Raises:
+        KeyFault: The text is anything else, or a key of a size or curve that is not supported.
+    """
     try:
         material = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm):

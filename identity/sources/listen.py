@@ -111,7 +111,11 @@ class PendingChanges:
         self._news.set()
 
     async def wait(self) -> None:
-        """Wait for a notification. Raises `StoreUnavailable` when the connection was lost."""
+        """Wait for a notification.
+
+        Raises:
+            StoreUnavailable: The connection was lost.
+        """
         await self._news.wait()
         self._news.clear()
         if self._lost:

@@ -29,12 +29,20 @@ def json_body(frame: Frame) -> bytes:
 
 
 def json_batch(frames: Sequence[Frame]) -> bytes:
-    """Return several frames as JSON: ``{"frames":[…]}``. Raises `FrameFault` as `json_body` does."""
+    """Return several frames as JSON: ``{"frames":[…]}``, each as `json_body` has it.
+
+    Raises:
+        watchout.common.media.frames.FrameFault: a frame holds no picture.
+    """
     return b'{"frames":[' + b",".join(map(json_body, frames)) + b"]}"
 
 
 def packed_body(frame: Frame) -> bytes:
-    """Return one frame as a MessagePack map, its picture as `bin`. Raises `FrameFault` as `json_body` does."""
+    """Return one frame as a MessagePack map, its picture as `bin`.
+
+    Raises:
+        watchout.common.media.frames.FrameFault: the frame holds no picture.
+    """
     return _packer.encode(
         {
             "streamId": frame.stream_id,

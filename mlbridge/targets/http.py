@@ -195,7 +195,15 @@ def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> 
 
 
 def open_target(url: str, settings: Settings) -> HttpTarget:
-    """Build the target of a checked ``http://`` or ``https://`` URL. Raises `StartError` for unusable certificates."""
+    """Build the target of a checked ``http://`` or ``https://`` URL.
+
+    Args:
+        url: a checked ``http://`` or ``https://`` URL; frames are posted to ``analyze`` below it.
+        settings: ``ML_*``: time-out, requests in flight, format, batch size, headers and TLS files.
+
+    Raises:
+        StartError: a certificate or key file in the settings cannot be used.
+    """
     return HttpTarget(
         url,
         timeout_s=settings.ml_timeout_s,

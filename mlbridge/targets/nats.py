@@ -265,7 +265,15 @@ def _reason(exc: BaseException) -> str:
 
 
 def open_target(url: str, settings: Settings) -> NatsTarget:
-    """Build the target of a checked ``nats://`` or ``tls://`` URL. Raises `StartError` for unusable certificates."""
+    """Build the target of a checked ``nats://`` or ``tls://`` URL.
+
+    Args:
+        url: a checked ``nats://`` or ``tls://`` URL.
+        settings: ``ML_*``: time-out, group and TLS files.
+
+    Raises:
+        StartError: a certificate or key file in the settings cannot be used.
+    """
     tls = ClientTls.of(settings)
     secure = NatsTarget.declaration.uses_tls(url) or tls != ClientTls()
     return NatsTarget(

@@ -109,7 +109,12 @@ class PendingResults:
         self._suspects.pop(stream, None)
 
     def forget(self, frame: Frame, result: ResultFuture) -> None:
-        """Stop waiting for the result of a frame."""
+        """Stop waiting for the result of a frame.
+
+        Args:
+            frame: the frame.
+            result: what `expect` returned for it.
+        """
         key = key_of(frame)
         if self._pending.get(key) is result:
             del self._pending[key]
@@ -140,7 +145,13 @@ class PendingResults:
                 self._on_alerts(part.alerts)
 
     def on_reply(self, message: object, key: Key) -> None:
-        """Handle a decoded message that arrived as the reply to one frame, so that it need not name the frame."""
+        """Handle a decoded message that arrived as the reply to one frame, so that it need not name the frame.
+
+        Args:
+            message: an object or a list of alerts; None stands for an empty message, `Undecodable` for one that is
+                neither JSON nor MessagePack.
+            key: stream and frame id of the frame.
+        """
         stream, number = key
         if message is not None and not isinstance(message, dict | list):
             reason = message.reason if isinstance(message, Undecodable) else f"{message!r:.100}, expected an object"
@@ -167,7 +178,12 @@ class PendingResults:
         return True
 
     def fail(self, key: Key, failure: TargetFailure) -> None:
-        """Complete a pending frame with a failure."""
+        """Complete a pending frame with a failure; a frame that is not pending is ignored.
+
+        Args:
+            key: stream and frame id of the frame.
+            failure: raised to whoever waits for the result.
+        """
         result = self._pending.pop(key, None)
         if result is not None and not result.done():
             result.set_exception(failure)

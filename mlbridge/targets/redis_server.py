@@ -88,8 +88,8 @@ class RedisServer:
 class RedisTarget(ABC, Generic[C]):
     """The client of an ML service behind a Redis server: what Pub/Sub and Streams have in common.
 
-    Made as one of the subclasses by `targets.redis.open_target`, used by the dispatcher. `C` is the connection from
-    which a subclass reads alerts. `analyse` raises `TargetFailure` when Redis does not take the frame.
+    A `Target`, made as one of the subclasses by `targets.redis.open_target`, used by the dispatcher. `C` is the
+    connection from which a subclass reads alerts. `analyse` raises `TargetFailure` when Redis does not take the frame.
 
     Args:
         url: URL of the server, or of its Sentinels.
@@ -155,7 +155,18 @@ class RedisTarget(ABC, Generic[C]):
 
     @abstractmethod
     async def send(self, client: Redis, frame: Frame) -> list[object]:
-        """Send one frame and return the alerts in its result, if the service returns one. Raises `TargetFailure`."""
+        """Send one frame; called by `analyse`, which turns errors of the connection into `TargetFailure`.
+
+        Args:
+            client: the client for frames, with a pool of connections.
+            frame: the frame; it holds a picture.
+
+        Returns:
+            The alerts in the result of the frame, decoded but not checked; empty when the service returns none.
+
+        Raises:
+            TargetFailure: nobody receives the frame, or the service returned no result for it.
+        """
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[C]:
@@ -207,7 +218,12 @@ class RedisTarget(ABC, Generic[C]):
         }
 
     def make_client(self, connections: int, timeout_s: float) -> Redis:
-        """Return a client of the current server with at most `connections` connections. Each reply has `timeout_s`."""
+        """Return a client of the server that is in use now.
+
+        Args:
+            connections: most connections at once.
+            timeout_s: deadline of each reply, in seconds.
+        """
         assert self._at is not None, "only while it is connected"
         tls = self._tls_options()
         at = self._at

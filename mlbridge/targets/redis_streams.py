@@ -37,7 +37,12 @@ MAX_DELIVERIES: Final = 3
 class RedisStreamsTarget(RedisTarget[Redis]):
     """The `Target` of a service behind Redis Streams. Built by `targets.redis.open_target`.
 
-    Arguments: as `RedisTarget`, and `group`: bridges of one group share the alerts.
+    Args:
+        url: URL of the server, or of its Sentinels.
+        timeout_s: deadline of a command, in seconds.
+        connections: most connections for frames at once.
+        tls: files for ``rediss://``.
+        group: bridges of one group share the alerts.
     """
 
     def __init__(self, url: str, *, timeout_s: float, connections: int, tls: ClientTls, group: str) -> None:

@@ -257,7 +257,15 @@ def _reason(exc: BaseException) -> str:
 
 
 def open_target(url: str, settings: Settings) -> WebSocketTarget:
-    """Build the target of a checked ``ws://`` or ``wss://`` URL. Raises `StartError` for unusable certificates."""
+    """Build the target of a checked ``ws://`` or ``wss://`` URL.
+
+    Args:
+        url: a checked URL; the WebSocket is opened there.
+        settings: ``ML_*``: time-out, headers and TLS files.
+
+    Raises:
+        StartError: a certificate or key file in the settings cannot be used.
+    """
     return WebSocketTarget(
         url,
         timeout_s=settings.ml_timeout_s,

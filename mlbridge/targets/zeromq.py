@@ -193,6 +193,11 @@ class ZeroMqTarget:
 
 
 def open_target(url: str, settings: Settings) -> ZeroMqTarget:
-    """Build the target of a checked ``tcp://`` URL. It uses none of the settings."""
+    """Build the target of a checked ``tcp://`` URL.
+
+    Args:
+        url: a checked URL: host and port for frames, and with ``alerts=`` the port from which alerts come.
+        settings: not used: this kind of service has no settings of its own.
+    """
     del settings
     return ZeroMqTarget(url)

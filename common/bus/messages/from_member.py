@@ -284,8 +284,12 @@ class AlertScope(msgspec.Struct, frozen=True):
         return not frozenset(organizations).isdisjoint(self.organizations)
 
     def owners(self) -> frozenset[str | None] | None:
-        """The owners that the scope consists of, with None for alerts without an owner; None when any owner may be
-        within it, so that `includes` has to decide alert by alert.
+        """List the owners whose alerts are within the scope, so that the alerts of others need not be read.
+
+        Returns:
+            The owners, among them None for alerts without an owner. None instead of a set: an alert of any owner may be
+            within the scope, so that `includes` has to decide alert by alert.
+
         """
         if self.any_owner or self.organizations:
             return None

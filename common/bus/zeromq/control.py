@@ -123,7 +123,16 @@ def new_control_socket(kind: int) -> zmq.Socket[bytes]:
 
 
 def send_parts(socket: zmq.Socket[bytes], parts: list[bytes]) -> bool:
-    """Queue a message without blocking; False when its peer is not connected or its queue is full."""
+    """Queue a message without blocking.
+
+    Args:
+        socket: A DEALER, or a ROUTER with `ROUTER_MANDATORY`.
+        parts: The message; for a ROUTER the receiver's id stands in front.
+
+    Returns:
+        False when the peer is not connected or its queue is full; the message is lost then.
+
+    """
     try:
         socket.send_multipart(parts, zmq.NOBLOCK)
     except zmq.ZMQError as exc:

@@ -53,7 +53,7 @@ class Pair:
 
 
 def new_pair() -> Pair:
-    """Generate a key pair."""
+    """Return a new key pair, made from the system's random numbers."""
     public, secret = zmq.curve_keypair()
     return Pair(z85.decode(public).hex(), z85.decode(secret).hex())
 

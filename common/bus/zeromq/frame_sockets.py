@@ -287,7 +287,13 @@ class Pub:
         return self._dropped + sum(sender.dropped for sender in self._senders.values())
 
     def offer(self, receiver: bytes, parts: Parts) -> None:
-        """Send a frame to one receiver, or queue it."""
+        """Send a frame to one receiver, or queue it; a newer frame of its queue key replaces a queued one.
+
+        Args:
+            receiver: The receiver's id, which need not be connected yet.
+            parts: The encoded frame, its header within the first part.
+
+        """
         sender = self._senders.get(receiver)
         if sender is None:
             sender = self._senders[receiver] = FrameSender(self._key_of, receiver)

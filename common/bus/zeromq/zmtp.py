@@ -35,7 +35,13 @@ def message_head(size: int) -> bytes:
 
 
 def command(name: bytes, body: bytes = b"") -> bytes:
-    """Return a command with its head; name and body together have less than 255 bytes."""
+    """Return a ZMTP command with its head, as it is written to the connection.
+
+    Args:
+        name: The command's name, such as ``b"READY"``.
+        body: What follows the name; both together have less than 255 bytes.
+
+    """
     return bytes((_COMMAND, 1 + len(name) + len(body), len(name))) + name + body
 
 
