@@ -309,7 +309,13 @@ class ClientProtocol(ErrorReplies):
         return self._error(ErrorCode.ROUTING_ERROR, message, now, now_ms)
 
     def on_acknowledged(self, command: AcknowledgeAlert, given: Acknowledgement, now_ms: int) -> list[Command]:
-        """Report that an alert is acknowledged, by this user now or by somebody before: `given` says by whom."""
+        """Report that an alert is acknowledged.
+
+        Args:
+            command: The command that asked for it.
+            given: By whom and when: this user now, or somebody before.
+            now_ms: See the class.
+        """
         if self._closed:
             return []
         more = {"alertId": command.alert_id, FIELD: given.fields()}
@@ -318,7 +324,15 @@ class ClientProtocol(ErrorReplies):
     def on_acknowledge_refused(
         self, command: AcknowledgeAlert, code: ErrorCode, message: str, now: float, now_ms: int
     ) -> list[Command]:
-        """Report an alert that cannot be acknowledged. An unknown one is no fault of the client, and no strike."""
+        """Report an alert that cannot be acknowledged. An unknown one is no fault of the client, and no strike.
+
+        Args:
+            command: The command that asked for it.
+            code: Why not, for programs.
+            message: Why not, for people.
+            now: See the class.
+            now_ms: See the class.
+        """
         return self._error(code, message, now, now_ms, stream_id=command.stream, strike=False)
 
     def on_alert_rate_exceeded(self, now: float, now_ms: int) -> list[Command]:
