@@ -427,6 +427,8 @@ static int read_member(Cursor *in, const Stream *stream, Envelope *found, int *i
                && memcmp(value + 1, stream->name, stream->name_size) == 0;
     if (same_text(key, key_size, "\"frameId\"", 9)) /* the server sets it */
         return !found->has_frame_id++;
+    if (same_text(key, key_size, "\"requestId\"", 11)) /* it has to be checked, and is not passed on */
+        return 0;
     return pass_on(found, key, key_size, value, size);
 }
 

@@ -21,6 +21,7 @@ from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
 from watchout.gateway.revalidation import RevalidatedClient
 from watchout.gateway.router_client import RouterClient
+from watchout.gateway.silence import SilenceTable
 from watchout.gateway.stream_ids import StreamIds
 from watchout.identity import Authenticator
 
@@ -48,6 +49,21 @@ class OpenSocket(Protocol):
         """Ping a quiet client, close one that stalls or is gone, and report drops to the metrics.
 
         `now` is the loop's time in seconds. Called every few seconds.
+        """
+
+
+class PingedSocket(Protocol):
+    """A WebSocket whose client asked for a `ping` in every silence; implemented by `client.socket_writer`.
+
+    `Housekeeping` calls `ping_if_silent` when it is due in `Context.silences`.
+    """
+
+    def __hash__(self) -> int: ...
+
+    def ping_if_silent(self, now: float) -> None:
+        """Send a `ping` if nothing was sent for the time that the client asked for, and enter `Context.silences` again.
+
+        `now` is the loop's time in seconds.
         """
 
 
@@ -107,6 +123,9 @@ class Context:
     turns: Turns = field(init=False)
     #: Budget for frames that viewers have not read yet.
     waiting_frames: WaitingFrames = field(init=False)
+
+    #: Sockets whose clients asked for a `ping` in every silence.
+    silences: SilenceTable[PingedSocket] = field(default_factory=SilenceTable)
 
     def __post_init__(self) -> None:
         self.unfinished = Unfinished(self.settings, self.metrics)

@@ -10,7 +10,9 @@ from watchout.common.clock import now_ms
 from watchout.common.process import memory
 from watchout.common.supervisor import Periodic
 from watchout.gateway.context import Context
-from watchout.gateway.listen.tls import LOOK_EVERY_S, Certificate
+from watchout.gateway.listen import tls
+from watchout.gateway.listen.tls import Certificate
+from watchout.gateway.silence import LOOK_EVERY_S
 
 #: Seconds between two updates of stream states, demand and connection counts.
 TICK_S: Final = 1.0
@@ -44,9 +46,10 @@ class Housekeeping:
             every(TICK_S, self._count_connections, "counts of connections"),
             every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
             every(sweep_every_s, self._sweep, "sweep of sockets"),
+            every(LOOK_EVERY_S, self._ping_silent, "pings in silences"),
         ]
         if self._certificate is not None:
-            begun.append(every(LOOK_EVERY_S, self._certificate.look, "certificate"))
+            begun.append(every(tls.LOOK_EVERY_S, self._certificate.look, "certificate"))
         return begun
 
     def _count_connections(self) -> None:
@@ -64,6 +67,13 @@ class Housekeeping:
         if connections.peak - connections.total >= TRIM_AFTER_CONNECTIONS:
             memory.give_back()
             connections.peak = connections.total
+
+    def _ping_silent(self) -> None:
+        """Send a `ping` to the clients that asked for one in such a silence."""
+        now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
+        for socket in self._context.silences.take_due(now):
+            with guarding("ping in a silence"):
+                socket.ping_if_silent(now)
 
     def _sweep(self) -> None:
         """Check every socket for silence and stalls, and collect the drop counts of sockets and MJPEG responses."""

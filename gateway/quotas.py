@@ -15,8 +15,10 @@ from watchout.common.settings import Settings
 
 #: A burst of messages or bytes may be as large as the rate over this many seconds.
 BURST_S: Final = 2.0
-#: Least time between two `RATE_LIMITED` errors on one socket, in seconds.
+#: Least time between two `RATE_LIMITED` errors on one socket, in seconds; messages with a `requestId` are all answered.
 REPORT_EVERY_S: Final = 1.0
+#: Least time between two `ping` messages of a client that are free of the message rate, in seconds.
+FREE_PING_EVERY_S: Final = 1.0
 #: Refused connections that stay open until the error is delivered: of all addresses, and of one. Further ones are
 #: dropped without an error.
 MAX_REFUSED: Final = 1024
@@ -47,6 +49,7 @@ class Allowance:
         "_message_burst",
         "_message_rate",
         "_messages",
+        "_pinged_at",
         "_reported_at",
     )  # fmt: skip
 
@@ -57,7 +60,14 @@ class Allowance:
         self._bytes = self._byte_burst = max(settings.byte_rate * BURST_S, float(settings.max_message_bytes))
         self._at = now
         self._errors = TokenBucket(1.0, float(settings.abuse_limit), now)
-        self._reported_at = float("-inf")
+        self._reported_at = self._pinged_at = float("-inf")
+
+    def take_ping(self, now: float) -> bool:
+        """Return whether a `ping` is free of the rates: one in `FREE_PING_EVERY_S` is."""
+        if now - self._pinged_at < FREE_PING_EVERY_S:
+            return False
+        self._pinged_at = now
+        return True
 
     def count_message(self, now: float, size_bytes: int) -> str | None:
         """Count a message; return None within the rates, else the exceeded one: "messages" or "bytes"."""

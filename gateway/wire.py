@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -32,25 +33,50 @@ from watchout.gateway import fastpath
 
 Format = Literal["json", "binary"]
 #: The event that a `success` message confirms.
-Event = Literal["authenticated", "registered", "subscribed", "unsubscribed", "acknowledged"]
+Event = Literal["authenticated", "registered", "subscribed", "unsubscribed", "acknowledged", "alert-accepted"]
 #: A time in ms since the epoch. Some languages write every number with a fraction, which is dropped.
 ClientTime = Milliseconds | Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]
+#: Length of a silence, in seconds.
+PingEvery = Annotated[float, msgspec.Meta(ge=5, le=60)]
 Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=32)]
 OPCODE_TEXT: Final = 0x1
 OPCODE_BINARY: Final = 0x2
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an answer is about: the message's `requestId` and its stream; None where there is none."""
+
+    request_id: str | None = None
+    stream_id: str | None = None
+
+
+#: The subject of what is about the socket itself.
+NOTHING: Final = Subject()
 
 
 class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
     """Base of the messages of WebSocket clients. Unknown fields are ignored.
 
     Made by `parse_text`, which raises `ClientError` for a message that is not valid; the caller sends it to the client.
+
+    Attributes:
+        request_id: Chosen by the client; the answer to the message carries it. None: none.
     """
+
+    request_id: str | None = None
 
 
 class Auth(ClientMessage, frozen=True, tag="auth"):
-    """Client message `auth`: authenticates the socket with a session token. `repr` does not show the token."""
+    """Client message `auth`: authenticates the socket with a session token. `repr` does not show the token.
+
+    Attributes:
+        token: The token.
+        ping_every: See `Subscribe`.
+    """
 
     token: str
+    ping_every: PingEvery | None = None
 
     def __repr__(self) -> str:
         return "Auth(token=…)"
@@ -64,12 +90,14 @@ class Register(ClientMessage, frozen=True, tag="register"):
         stream_id: Id of the stream; None: the gateway makes one.
         produces: "video-frame", "alert"; None: nothing.
         consumes: "alert", "demand"; with any of the known names the publisher receives the status too; None: nothing.
+        ping_every: See `Subscribe`.
     """
 
     client_type: str | None = None
     stream_id: StreamId | None = None
     produces: Names | None = None
     consumes: Names | None = None
+    ping_every: PingEvery | None = None
 
 
 class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
@@ -100,6 +128,7 @@ class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
         last_frame: Whether the newest frame is sent at once; None: yes.
         alerts_since: Alerts since this time in ms are sent first; None: none.
         window: Most frames sent before one is acknowledged; None: no acknowledgement.
+        ping_every: Length of a silence in seconds after which the server sends `ping`; None: as before.
     """
 
     stream_id: StreamId
@@ -110,6 +139,7 @@ class Subscribe(ClientMessage, frozen=True, tag="subscribe"):
     last_frame: bool | None = None
     alerts_since: ClientTime | None = None
     window: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    ping_every: PingEvery | None = None
 
 
 class Unsubscribe(ClientMessage, frozen=True, tag="unsubscribe"):
@@ -139,26 +169,37 @@ class Acknowledge(ClientMessage, frozen=True, tag="acknowledge"):
     note: Note | None = None
 
 
+class Ping(ClientMessage, frozen=True, tag="ping"):
+    """Client message `ping`: the client wants a `pong`."""
+
+
 class PublisherAlert(ClientMessage, frozen=True, tag="alert"):
     """Client message `alert`: a publisher raises an alert for its stream. `draft` has been checked."""
 
     draft: AlertDraft
 
 
-AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | Acknowledge | PublisherAlert
-KNOWN_TYPES: Final = ("auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "acknowledge", "alert")
+AnyClientMessage = Auth | Register | VideoFrame | Subscribe | Unsubscribe | Ack | Acknowledge | Ping | PublisherAlert
+KNOWN_TYPES: Final = (
+    "auth", "register", "video-frame", "subscribe", "unsubscribe", "ack", "acknowledge", "ping", "alert",
+)  # fmt: skip
 
+#: Longest `requestId`, in characters.
+MAX_REQUEST_ID: Final = 64
+#: Longest `ping` that is free of the message rate, in bytes.
+MAX_PING_BYTES: Final = 1024
 #: Longest value of a field, in bytes of JSON (strings excepted), and longest alert.
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_ALERT_BYTES: Final = 128 * 1024
 #: The fields that are read, by type of message; frames and alerts are read by functions of their own.
 _FIELDS: Final = {
     struct.__struct_config__.tag: frozenset(field.encode_name for field in msgspec.structs.fields(struct))
-    for struct in (Auth, Register, Subscribe, Unsubscribe, Ack, Acknowledge)
+    - {"requestId"}
+    for struct in (Auth, Register, Subscribe, Unsubscribe, Ack, Acknowledge, Ping)
 }
 _FRAME_FIELDS: Final = ("streamId", "timestamp")
 #: Fields of a frame that the protocol defines, or that only the server sets.
-_NAMED_IN_FRAMES: Final = frozenset({"type", "streamId", "data", "timestamp", "frameId"})
+_NAMED_IN_FRAMES: Final = frozenset({"type", "streamId", "data", "timestamp", "frameId", "requestId"})
 _QUOTE: Final = ord('"')
 _TIMES: Final = frozenset({"timestamp", "alertsSince"})
 
@@ -179,15 +220,17 @@ def parse_text(data: bytes) -> AnyClientMessage:
     try:
         members = read_members(data)
         kind = _read("type", members["type"])
+        request_id = None if "requestId" not in members else read_request_id(members["requestId"])
         if kind == "video-frame":
-            return _frame(members)
-        if kind == "alert":
-            return _alert(data)
-        found = {name: _read(name, members[name]) for name in _FIELDS[kind] if name in members}
-        if isinstance(note := found.get("note"), str):
-            found["note"] = clean_note(note)
-        message: AnyClientMessage = _convert({**found, "type": kind}, AnyClientMessage)
-        return message
+            message: AnyClientMessage = _frame(members)
+        elif kind == "alert":
+            message = _alert(data)
+        else:
+            found = {name: _read(name, members[name]) for name in _FIELDS[kind] if name in members}
+            if isinstance(note := found.get("note"), str):
+                found["note"] = clean_note(note)
+            message = _convert({**found, "type": kind}, AnyClientMessage)
+        return message if request_id is None else msgspec.structs.replace(message, request_id=request_id)
     except (JsonFault, KeyError, TypeError):
         raise _explain(data) from None
 
@@ -199,6 +242,16 @@ def _read(name: str, value: memoryview) -> Any:
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)
     found = read_json(value)
     return whole_ms(found) if name in _TIMES else whole(found) if name != "maxFps" else found
+
+
+def read_request_id(value: memoryview) -> str | None:
+    """Decode a `requestId`, which may hold whatever a text of JSON may; None for null. Raises `ClientError`."""
+    found = _read("requestId", value)
+    if found is None or (isinstance(found, str) and len(found) <= MAX_REQUEST_ID):
+        return found
+    came = f"one of {len(found)}" if isinstance(found, str) else type(found).__name__
+    text = f"expected a text of at most {MAX_REQUEST_ID} characters in `requestId`, got {came}"
+    raise ClientError(ErrorCode.INVALID_MESSAGE, text)
 
 
 def _frame(members: dict[str, memoryview]) -> VideoFrame:
@@ -221,7 +274,9 @@ def _alert(data: bytes) -> PublisherAlert:
         text = f"an alert of {len(data)} bytes, expected at most {MAX_ALERT_BYTES}"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)
     try:
-        return PublisherAlert(draft=check_draft(read_json(data)))
+        value = read_json(data)
+        value.pop("requestId", None)
+        return PublisherAlert(draft=check_draft(value))
     except AlertFault as fault:
         raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
 
@@ -385,26 +440,48 @@ def _binary_message(frame: Frame) -> bytes:
     return wire
 
 
-def success(message: str, event: Event, now_ms: int, stream_id: str | None = None, **more: Any) -> bytes:
+def success(message: str, event: Event, now_ms: int, subject: Subject = NOTHING, **more: Any) -> bytes:
     """Return a ``success`` message as a whole WebSocket frame.
 
     `message` is for people, `event` for programs; `now_ms` in ms since the epoch; `more`: further fields.
     """
     body: dict[str, Any] = {"type": "success", "message": message, "event": event}
-    if stream_id is not None:
-        body["streamId"] = stream_id
-    body.update(more)
-    body["timestamp"] = now_ms
-    return text_message(write_json(body))
+    return _answer(body, now_ms, subject, more)
 
 
-def error(code: ErrorCode, message: str, now_ms: int, stream_id: str | None = None) -> bytes:
+def error(code: ErrorCode, message: str, now_ms: int, subject: Subject = NOTHING) -> bytes:
     """Return an ``error`` message as a whole WebSocket frame. `now_ms` in ms since the epoch."""
-    body: dict[str, Any] = {"type": "error", "code": str(code), "message": message}
-    if stream_id is not None:
-        body["streamId"] = stream_id
+    return _answer({"type": "error", "code": str(code), "message": message}, now_ms, subject, {})
+
+
+def _answer(body: dict[str, Any], now_ms: int, subject: Subject, more: dict[str, Any]) -> bytes:
+    if subject.stream_id is not None:
+        body["streamId"] = subject.stream_id
+    body |= more
     body["timestamp"] = now_ms
+    if subject.request_id is not None:
+        body["requestId"] = subject.request_id
     return text_message(write_json(body))
+
+
+def is_ping(data: bytes) -> bool:
+    """Return whether a text message is a client's `ping`."""
+    if len(data) > MAX_PING_BYTES or b'"ping"' not in data:
+        return False
+    try:
+        return type(parse_text(data)) is Ping
+    except (ClientError, UnicodeError):
+        return False
+
+
+def ping(now_ms: int) -> bytes:
+    """Return a ``ping`` message as a whole WebSocket frame. `now_ms` in ms since the epoch."""
+    return text_message(b'{"type":"ping","timestamp":%d}' % now_ms)
+
+
+def pong(now_ms: int, request_id: str | None) -> bytes:
+    """Return the ``pong`` that answers a client's `ping`, as a whole WebSocket frame."""
+    return _answer({"type": "pong"}, now_ms, Subject(request_id), {})
 
 
 _ERROR: Final = b'{"type":"error"'

@@ -18,6 +18,7 @@ from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.context import Context
 from watchout.gateway.hub.delivery import acknowledged_key
 from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.wire import Subject
 
 #: Most replays of one socket that run or wait for their turn.
 MAX_REPLAYS: Final = 64
@@ -78,7 +79,7 @@ class AlertReplays:
         context: What the gateway's connections share; its permits bound how many replays run at once.
         socket: The viewer's socket.
         protocol: The viewer's protocol, which knows its subscriptions.
-        report_failure: Called with the text for the client when a replay is not possible.
+        report_failure: Called with the text for the client, and its subject, when a replay is not possible.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class AlertReplays:
         context: Context,
         socket: ClientSocket,
         protocol: ClientProtocol,
-        report_failure: Callable[[str], None],
+        report_failure: Callable[[str, Subject], None],
     ) -> None:
         self._context = context
         self._socket = socket
@@ -141,7 +142,8 @@ class AlertReplays:
 
     def _give_up(self, subscription: Subscription, reason: str) -> None:
         """Report that the recent alerts are not available, and go on with the live ones."""
-        self._report_failure(f"recent alerts of {subscription.stream} are not available, subscribe again: {reason}")
+        text = f"recent alerts of {subscription.stream} are not available, subscribe again: {reason}"
+        self._report_failure(text, Subject(stream_id=subscription.stream))
         self._release_held(subscription, set())
 
     async def _replay(self, subscription: Subscription, replay: list[ReplayedMessage]) -> None:

@@ -35,6 +35,9 @@ class ClientSocket(Viewer, PublisherSocket, Protocol):
     def write_waiting(self) -> None:
         """Write messages and frames that wait, as far as the kernel and the viewer's windows allow."""
 
+    def ping_silence(self, every_s: float) -> None:
+        """Send a `ping` in every silence of this many seconds from now on."""
+
     async def wait_until_written(self) -> None:
         """Wait until no message waits for this client, or the connection is lost."""
 

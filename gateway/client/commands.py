@@ -123,11 +123,12 @@ class PublishFrame(msgspec.Struct, frozen=True, gc=False):
 class SubmitAlert:
     """Command of `ClientProtocol`: `ClientHandler` sends an alert of the publisher to the router.
 
-    A failure goes to `on_alert_failed` or `on_alert_rate_exceeded`.
+    The result goes to `on_alert_accepted`, `on_alert_failed` or `on_alert_rate_exceeded`.
     """
 
     draft: AlertDraft
     stream: str
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class AcknowledgeAlert:
     stream: str
     alert_id: str
     note: str | None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,15 @@ class WriteWaiting:
     """
 
 
+@dataclass(frozen=True, slots=True)
+class PingSilence:
+    """Command of `ClientProtocol`: `ClientHandler` sends the client a `ping` in every silence of this many seconds."""
+
+    every_s: float
+
+
 Command = (
     Reply | Close | VerifyToken | ClaimStream | Publish | Unpublish | ChangeOwner | PublishFrame | SubmitAlert
     | FindStream | BeginSubscription | EndSubscription | WriteWaiting | ChangePublication
-    | AcknowledgeAlert
+    | AcknowledgeAlert | PingSilence
 )  # fmt: skip

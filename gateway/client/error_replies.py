@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Final
 
 from watchout.common.errors import CloseCode, ErrorCode
@@ -10,6 +11,7 @@ from watchout.gateway import wire
 from watchout.gateway.client.commands import Close, Command, Reply
 from watchout.gateway.model import IgnoredCookie
 from watchout.gateway.quotas import Allowance
+from watchout.gateway.wire import NOTHING, Subject
 
 #: Reason of the close of a client that repeats faults; the handler counts it.
 ABUSE: Final = "repeated abuse"
@@ -17,7 +19,7 @@ ABUSE: Final = "repeated abuse"
 _STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
 
 
-class ErrorReplies:
+class ErrorReplies(abc.ABC):
     """The part of a client's protocol that replies with errors and closes; base class of `ClientProtocol`.
 
     Args:
@@ -45,32 +47,33 @@ class ErrorReplies:
         message: str,
         now: float,
         now_ms: int,
+        subject: Subject = NOTHING,
         *,
-        stream_id: str | None = None,
         strike: bool = True,
     ) -> list[Command]:
-        """Reply with an error; close as well after too many strikes, unless this one is no `strike`."""
+        """Reply with an error about `subject`; close as well after too many strikes, unless this one is no `strike`."""
         if self._closed:
             return []
         if code is ErrorCode.UNAUTHORIZED:
             self.unauthorized += 1
         if code is ErrorCode.AUTH_REQUIRED and (ignored := self._ignored_cookie) is not None:
             if ignored.code is not ErrorCode.AUTH_REQUIRED:
-                return self._error_and_close(ignored.code, ignored.reason, CloseCode.TRY_LATER, now_ms)
+                return self._error_and_close(ignored.code, ignored.reason, CloseCode.TRY_LATER, now_ms, subject)
             message = f"{message}; {ignored.reason}"
-        reply = Reply(wire.error(code, message, now_ms, stream_id))
+        reply = Reply(wire.error(code, message, now_ms, subject))
         if strike and code in _STRIKES and not self._allowance.count_error(now):
             return [reply, *self._close(CloseCode.POLICY, ABUSE)]
         return [reply]
 
-    def _rate_limited(self, limit: str, now: float, now_ms: int) -> list[Command]:
+    def _rate_limited(self, limit: str, now: float, now_ms: int, subject: Subject = NOTHING) -> list[Command]:
         """Report a message over a rate, which is dropped: an error now and then, a close after too many strikes.
 
-        `limit` is "messages", "bytes" or "alerts".
+        A message with a `requestId` always gets its error: the strikes bound how many there are. `limit` is "messages",
+        "bytes" or "alerts".
         """
         if not self._allowance.count_error(now):
             return self._close(CloseCode.POLICY, ABUSE)
-        if not self._allowance.take_report(now):
+        if not self._allowance.take_report(now) and subject.request_id is None:
             return []
         rates = {
             "messages": f"{self._settings.message_rate:g} messages per second",
@@ -78,13 +81,24 @@ class ErrorReplies:
             "alerts": f"{self._settings.alert_rate:g} alerts per second, the limit of one user",
         }
         text = f"this socket sent more than {rates[limit]}; what exceeds it is dropped"
-        return [Reply(wire.error(ErrorCode.RATE_LIMITED, text, now_ms))]
+        return [Reply(wire.error(ErrorCode.RATE_LIMITED, text, now_ms, subject))]
 
-    def _error_and_close(self, code: ErrorCode, message: str, close: CloseCode, now_ms: int) -> list[Command]:
-        """Reply with an error and close; the reason of the close is the error's code."""
+    def _error_and_close(
+        self, code: ErrorCode, message: str, close: CloseCode, now_ms: int, subject: Subject = NOTHING
+    ) -> list[Command]:
+        """Reply with an error and close; the reason of the close is the error's code.
+
+        The error answers the message that awaits its reply, too.
+        """
         if self._closed:
             return []
-        return [Reply(wire.error(code, message, now_ms)), *self._close(close, str(code))]
+        if subject.request_id is None:
+            subject = Subject(self._awaited_request_id(), subject.stream_id)
+        return [Reply(wire.error(code, message, now_ms, subject)), *self._close(close, str(code))]
+
+    @abc.abstractmethod
+    def _awaited_request_id(self) -> str | None:
+        """Return the `requestId` of the message that awaits a reply of the store or the router, if there is one."""
 
     def _close(self, code: CloseCode, reason: str) -> list[Command]:
         if self._closed:

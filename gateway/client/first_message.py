@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Final
 
+import msgspec
+
 from watchout.common.errors import ClientError, ErrorCode
 from watchout.gateway import wire
 from watchout.identity import clean_token
@@ -22,8 +24,8 @@ _WHITE_SPACE: Final = b" \t\r\n"
 _KINDS: Final = {list: "a JSON array", str: "a JSON string", bool: "true or false", type(None): "null"}
 
 
-def read_token(data: bytes) -> str:
-    """Return the token of an `auth` text message, without surrounding white space and `Bearer`.
+def read_auth(data: bytes) -> wire.Auth:
+    """Return an `auth` text message, its token without surrounding white space and `Bearer`.
 
     Raises:
         ClientError: `INVALID_MESSAGE` for an `auth` with a wrong field, `AUTH_REQUIRED` for anything else; the text
@@ -42,7 +44,12 @@ def read_token(data: bytes) -> str:
         raise _required(description) from None
     if not isinstance(message, wire.Auth):
         raise _required(_describe(data)[0])
-    return clean_token(message.token)
+    return clean_auth(message)
+
+
+def clean_auth(message: wire.Auth) -> wire.Auth:
+    """Return the message with its token as it is verified: without surrounding white space and `Bearer`."""
+    return msgspec.structs.replace(message, token=clean_token(message.token))
 
 
 def refuse_binary(data: bytes) -> ClientError:

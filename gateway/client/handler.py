@@ -6,6 +6,7 @@ It reports each result to the protocol, which returns the next commands. All rul
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from typing import Final, assert_never
@@ -28,6 +29,7 @@ from watchout.gateway.client.commands import (
     Command,
     EndSubscription,
     FindStream,
+    PingSilence,
     Publish,
     PublishFrame,
     Reply,
@@ -43,6 +45,7 @@ from watchout.gateway.context import Context
 from watchout.gateway.hub.streams import Publication
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import Owner
+from watchout.gateway.wire import Subject
 from watchout.identity import Identity, Token
 
 #: Reasons of dropped frames that are logged when a subscription ends; the others are what the viewer asked for.
@@ -193,6 +196,11 @@ class ClientHandler:
             self._acknowledgements.cancel()
         self._replays = self._acknowledgements = None  # they refer to this handler
 
+    def last_direct_write_at(self) -> float:
+        """Return when a frame was last written directly to this viewer, in seconds of the loop's clock."""
+        written_at = self._context.hub.delivery.direct_write_at
+        return max((written_at(each) for each in self.protocol.subscriptions()), default=-math.inf)
+
     def count_dropped(self) -> None:
         """Report the frames dropped for this viewer since the last call to the metrics."""
         for subscription in self.protocol.subscriptions():
@@ -240,12 +248,10 @@ class ClientHandler:
                     self._request(command)
                 case Publish() | ChangePublication() | ChangeOwner() | Unpublish():
                     self._change_stream(command)
-                case SubmitAlert():
-                    self._raise_alert(command)
-                case AcknowledgeAlert():
-                    if self._acknowledgements is None:  # most clients never send one
-                        self._acknowledgements = Acknowledgements(self._context, self.protocol, self.run)
-                    self._acknowledgements.add(command)
+                case SubmitAlert() | AcknowledgeAlert():
+                    self._handle_alert(command)
+                case PingSilence():
+                    self._socket.ping_silence(command.every_s)
                 case BeginSubscription():
                     self._begin_subscription(command)
                 case EndSubscription():
@@ -415,25 +421,37 @@ class ClientHandler:
         for _, viewer in self._context.authorization.not_permitted(self._context.hub.viewers_of(stream), owner):
             viewer.on_permission_lost(stream)
 
+    def _handle_alert(self, command: SubmitAlert | AcknowledgeAlert) -> None:
+        if isinstance(command, SubmitAlert):
+            self._raise_alert(command)
+            return
+        if self._acknowledgements is None:  # most clients never send one
+            self._acknowledgements = Acknowledgements(self._context, self.protocol, self.run)
+        self._acknowledgements.add(command)
+
     def _raise_alert(self, command: SubmitAlert) -> None:
         now, user = self._loop.time(), self.user_id
         if user is not None and self._context.alert_rates.take(user, now):
             self._context.tasks.start(self._send_alert(command), "camera alert")
         else:
             self._context.metrics.count(metric_names.ALERTS_OVER_RATE)
-            self.run(self.protocol.on_alert_rate_exceeded(now, now_ms()))
+            subject = Subject(command.request_id, command.stream)
+            self.run(self.protocol.on_alert_rate_exceeded(now, now_ms(), subject))
 
     async def _send_alert(self, command: SubmitAlert) -> None:
         try:
             alert = model.complete(
                 command.draft, alert_id=uuid.uuid4().hex, timestamp=now_ms(), stream_id=command.stream
             )
-            await self._context.router.raise_alert(alert)
+            reply = await self._context.router.raise_alert(alert)
         except RouterUnavailable:
-            self._report_alert_failure("the alert was not sent: the router did not answer in time, try again")
+            text = "the alert was not sent: the router did not answer in time, try again"
+            self._report_alert_failure(text, Subject(command.request_id, command.stream))
+        else:
+            self.run(self.protocol.on_alert_accepted(command, reply.id, now_ms()))
 
-    def _report_alert_failure(self, message: str) -> None:
-        self.run(self.protocol.on_alert_failed(message, self._loop.time(), now_ms()))
+    def _report_alert_failure(self, message: str, subject: Subject) -> None:
+        self.run(self.protocol.on_alert_failed(message, self._loop.time(), now_ms(), subject))
 
     # ── subscriptions ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,13 +13,13 @@ from typing import Final, assert_never
 
 import msgspec
 
-from watchout.common.alerts.acknowledgement import FIELD, Acknowledgement
 from watchout.common.errors import ClientError, CloseCode, ErrorCode
 from watchout.common.media.frames import FrameFault, parse_binary
 from watchout.common.settings import Settings
 from watchout.gateway import wire
 from watchout.gateway.authorization import Authorization, Permission
 from watchout.gateway.client import first_message
+from watchout.gateway.client.alert_replies import AlertReplies
 from watchout.gateway.client.commands import (
     AcknowledgeAlert,
     BeginSubscription,
@@ -29,6 +29,7 @@ from watchout.gateway.client.commands import (
     Command,
     EndSubscription,
     FindStream,
+    PingSilence,
     Publish,
     PublishFrame,
     Reply,
@@ -37,17 +38,20 @@ from watchout.gateway.client.commands import (
     VerifyToken,
     WriteWaiting,
 )
-from watchout.gateway.client.error_replies import ErrorReplies
+from watchout.gateway.client.refused_message import RefusedMessage, read_refused
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import IgnoredCookie, Owner, SocketPath, StreamState
 from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
 from watchout.gateway.stream_ids import StreamIds
-from watchout.identity import Identity, clean_token
+from watchout.gateway.wire import Subject
+from watchout.identity import Identity
 
 #: A publisher that consumes any of these receives the stream's status as well.
 _CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
 #: A viewer needs one of these to subscribe.
 _VIEWER_PERMISSIONS: Final = frozenset({Permission.VIEW, Permission.ALERTS})
+#: A message that is answered after a reply of the session store or of the router.
+AskedMessage = wire.Auth | wire.Register | wire.Subscribe
 
 
 class PendingReply(enum.Enum):
@@ -74,7 +78,7 @@ class Registration:
     may_alert: bool
 
 
-class ClientProtocol(ErrorReplies):
+class ClientProtocol(AlertReplies):
     """The protocol state of one WebSocket client, from the accepted upgrade on; made by `accept_upgrade`.
 
     `ClientHandler` calls a method for each message, result or event, and carries out the `Command`s that it returns, in
@@ -125,8 +129,8 @@ class ClientProtocol(ErrorReplies):
         self._stream_ids = stream_ids
         self._plain_frames = wire.PlainFrames() if path is SocketPath.REGISTER else None
         self._subscriptions: dict[str, Subscription] = {}
-        #: The message that `pending` is about.
-        self._asked: wire.Register | wire.Subscribe | None = None
+        #: The message that `pending` is about; after a failed reply, which closes, the one that the error answers.
+        self._asked: AskedMessage | None = None
         self._auth_received = False
 
     # ── messages of the client ───────────────────────────────────────────────────────────────────────────────────
@@ -141,11 +145,12 @@ class ClientProtocol(ErrorReplies):
         """
         if self._closed:
             return []
-        if (limit := self._allowance.count_message(now, len(data))) is not None:
-            return self._rate_limited(limit, now, now_ms)
+        if not self._is_free_ping(data, now) and (limit := self._allowance.count_message(now, len(data))) is not None:
+            subject = self._read_refused(data).subject if len(data) <= wire.MAX_VALUE_BYTES else self._own_stream()
+            return self._rate_limited(limit, now, now_ms, subject)
         try:
             if self.identity is None:
-                return self._auth(first_message.read_token(data), now_ms)
+                return self._auth(first_message.read_auth(data), now_ms)
             if (
                 self._plain_frames is not None
                 and self.registration is not None
@@ -158,7 +163,7 @@ class ClientProtocol(ErrorReplies):
                 return [PublishFrame(data, None, None, at, plain.span, is_base64=True)]
             return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
-            return self._error(error.code, error.message, now, now_ms)
+            return self._error(error.code, error.message, now, now_ms, self._read_refused(data).subject)
         except UnicodeDecodeError:
             return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
 
@@ -174,7 +179,7 @@ class ClientProtocol(ErrorReplies):
             None: the caller delivers the frame. Commands: the frame is over a rate and is dropped.
         """
         if (limit := self._allowance.count_message(now, size_bytes)) is not None:
-            return self._rate_limited(limit, now, now_ms)
+            return self._rate_limited(limit, now, now_ms, self._own_stream())
         return None
 
     def receive_binary(self, data: bytes, now: float, now_ms: int) -> list[Command]:
@@ -182,7 +187,8 @@ class ClientProtocol(ErrorReplies):
         if self._closed:
             return []
         if (limit := self._allowance.count_message(now, len(data))) is not None:
-            return self._rate_limited(limit, now, now_ms)
+            return self._rate_limited(limit, now, now_ms, self._own_stream())
+        named: str | None = None
         try:
             if self.identity is None:
                 raise first_message.refuse_binary(data)
@@ -191,9 +197,11 @@ class ClientProtocol(ErrorReplies):
             except FrameFault as fault:
                 text = first_message.JSON_AS_BINARY if first_message.is_json(data) else str(fault)
                 raise ClientError(ErrorCode.INVALID_MESSAGE, text) from None
-            self._check_frame(frame.stream_id)
+            named = frame.stream_id
+            self._check_frame(named)
         except ClientError as error:
-            return self._error(error.code, error.message, now, now_ms)
+            subject = self._own_stream() if named is None else Subject(stream_id=named)
+            return self._error(error.code, error.message, now, now_ms, subject)
         timestamp = now_ms if frame.timestamp is None else frame.timestamp
         return [PublishFrame(None, frame.picture, frame.codec, timestamp)]
 
@@ -208,15 +216,16 @@ class ClientProtocol(ErrorReplies):
 
     def on_verified(self, identity: Identity | None, now_ms: int) -> list[Command]:
         """Handle the session store's answer to `VerifyToken`; None: the token is not valid."""
-        self.pending = None
         if self._closed:
             return []
         if identity is None:
+            self.pending = None
             return self._error_and_close(
                 ErrorCode.AUTH_FAILED, "the token is not valid, sign in again", CloseCode.POLICY, now_ms
             )
-        self.identity = identity
-        return [Reply(wire.success("Authentication successful", "authenticated", now_ms))]
+        asked, self.identity = self._take_asked(), identity
+        success = wire.success("Authentication successful", "authenticated", now_ms, _subject(asked))
+        return [Reply(success), *self._ask_for_pings(asked)]
 
     def on_store_unavailable(self, now_ms: int) -> list[Command]:
         """Handle that the session store cannot be reached: close, and let the client reconnect."""
@@ -239,16 +248,15 @@ class ClientProtocol(ErrorReplies):
             first_frame_id: The first frame gets this id, so that ids do not fall when the publisher changes.
             now_ms: See the class.
         """
-        self.pending = None
-        asked, self._asked = self._asked, None
+        asked = self._take_asked()
         if self._closed or self.identity is None or not isinstance(asked, wire.Register) or asked.stream_id is None:
             return []
         former: list[Command] = [Unpublish()] if self.registration is not None else []
         self._register_stream(asked.stream_id, asked)
         publish = Publish(asked.stream_id, Owner.of(self.identity), term, first_frame_id, *_wishes(asked))
         if not self._authorization.may_publish(self.identity):  # the permission ended while the router decided
-            return [*former, publish, *self._unpublish(now_ms)]
-        return [*former, self._registered_reply(asked.stream_id, now_ms), publish]
+            return [*former, publish, *self._unpublish(now_ms, asked.request_id)]
+        return [*former, self._registered_reply(asked, now_ms), publish, *self._ask_for_pings(asked)]
 
     def on_refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
         """Handle that a claim or a subscription was refused, by the router or by a limit of the gateway.
@@ -259,9 +267,8 @@ class ClientProtocol(ErrorReplies):
             now: See the class.
             now_ms: See the class.
         """
-        self.pending = self._asked = None
-        known = code in ErrorCode.__members__
-        return self._error(ErrorCode(code) if known else ErrorCode.ROUTING_ERROR, message, now, now_ms)
+        subject, known = _subject(self._take_asked()), code in ErrorCode.__members__
+        return self._error(ErrorCode(code) if known else ErrorCode.ROUTING_ERROR, message, now, now_ms, subject)
 
     def on_router_unavailable(self, now: float, now_ms: int) -> list[Command]:
         """Handle that the router did not answer `ClaimStream` or `FindStream` in time."""
@@ -269,19 +276,19 @@ class ClientProtocol(ErrorReplies):
 
     def on_found(self, state: StreamState, now: float, now_ms: int) -> list[Command]:
         """Handle the state of the stream of `FindStream`: subscribe, if the viewer has the permission."""
-        self.pending = None
-        asked, self._asked = self._asked, None
+        asked = self._take_asked()
         if self._closed or self.identity is None or not isinstance(asked, wire.Subscribe):
             return []
+        subject = _subject(asked)
         owner, consumes = state.owner, asked.consumes or []
         permissions = self._authorization.permissions(self.identity, owner)
         if not permissions & _VIEWER_PERMISSIONS:
             text = "you may not view streams" if owner is None else "this stream belongs to another user"
-            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
+            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
         if "video-frame" in consumes and Permission.VIEW not in permissions:
             text = 'you may receive the alerts of this stream, not its frames: leave "video-frame" out of `consumes`'
-            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms)
-        commands: list[Command] = []
+            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
+        commands: list[Command] = self._ask_for_pings(asked)
         former = self._subscriptions.pop(asked.stream_id, None)
         if former is not None:
             commands.append(EndSubscription(former))
@@ -296,48 +303,13 @@ class ClientProtocol(ErrorReplies):
             window=asked.window,
         )
         self._subscriptions[asked.stream_id] = subscription
-        commands.append(Reply(wire.success("Subscription successful", "subscribed", now_ms, asked.stream_id)))
+        commands.append(Reply(wire.success("Subscription successful", "subscribed", now_ms, subject)))
         if subscription.video or subscription.alerts:
             since = int(asked.alerts_since) if asked.alerts_since is not None and subscription.alerts else None
             commands.append(BeginSubscription(subscription, state, since))
         else:
             commands.append(Reply(wire.status(asked.stream_id, state.status, now_ms)))
         return commands
-
-    def on_alert_failed(self, message: str, now: float, now_ms: int) -> list[Command]:
-        """Report an alert that did not reach the router, or recent alerts that cannot be replayed."""
-        return self._error(ErrorCode.ROUTING_ERROR, message, now, now_ms)
-
-    def on_acknowledged(self, command: AcknowledgeAlert, given: Acknowledgement, now_ms: int) -> list[Command]:
-        """Report that an alert is acknowledged.
-
-        Args:
-            command: The command that asked for it.
-            given: By whom and when: this user now, or somebody before.
-            now_ms: See the class.
-        """
-        if self._closed:
-            return []
-        more = {"alertId": command.alert_id, FIELD: given.fields()}
-        return [Reply(wire.success("Acknowledgement successful", "acknowledged", now_ms, command.stream, **more))]
-
-    def on_acknowledge_refused(
-        self, command: AcknowledgeAlert, code: ErrorCode, message: str, now: float, now_ms: int
-    ) -> list[Command]:
-        """Report an alert that cannot be acknowledged. An unknown one is no fault of the client, and no strike.
-
-        Args:
-            command: The command that asked for it.
-            code: Why not, for programs.
-            message: Why not, for people.
-            now: See the class.
-            now_ms: See the class.
-        """
-        return self._error(code, message, now, now_ms, stream_id=command.stream, strike=False)
-
-    def on_alert_rate_exceeded(self, now: float, now_ms: int) -> list[Command]:
-        """Report an alert over the rate of this client's user, who may have several sockets; it is dropped."""
-        return [] if self._closed else self._rate_limited("alerts", now, now_ms)
 
     # ── events from elsewhere ────────────────────────────────────────────────────────────────────────────────────
 
@@ -357,16 +329,16 @@ class ClientProtocol(ErrorReplies):
         if self.registration is None or self.registration.stream != stream:
             return []
         self.registration, self.may_send_plain = None, False
-        return self._error_and_close(
-            ErrorCode.STREAM_TAKEN_OVER, f"another socket registered {stream}", CloseCode.TAKEN_OVER, now_ms
-        )
+        text, subject = f"another socket registered {stream}", Subject(stream_id=stream)
+        return self._error_and_close(ErrorCode.STREAM_TAKEN_OVER, text, CloseCode.TAKEN_OVER, now_ms, subject)
 
     def on_permission_lost(self, stream: str, now: float, now_ms: int) -> list[Command]:
         """Handle that the viewer may not receive this stream any more; the socket stays open."""
         subscription = self._subscriptions.pop(stream, None)
         if subscription is None:
             return []
-        error = self._error(ErrorCode.UNAUTHORIZED, f"you may not view stream {stream} any more", now, now_ms)
+        text, subject = f"you may not view stream {stream} any more", Subject(stream_id=stream)
+        error = self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
         return [EndSubscription(subscription), *error]
 
     def on_identity_changed(self, identity: Identity, now_ms: int) -> list[Command]:
@@ -420,13 +392,14 @@ class ClientProtocol(ErrorReplies):
 
     # ── messages by type ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _auth(self, token: str, now_ms: int) -> list[Command]:
+    def _auth(self, message: wire.Auth, now_ms: int) -> list[Command]:
         """Process the first `auth` message. A client that signed in with its upgrade has the token's identity then."""
+        token = message.token
         if not token or len(token) > first_message.MAX_AUTH_BYTES:
             text = f"the token is {'too long' if token else 'empty'}, sign in again"
-            return self._error_and_close(ErrorCode.AUTH_FAILED, text, CloseCode.POLICY, now_ms)
+            return self._error_and_close(ErrorCode.AUTH_FAILED, text, CloseCode.POLICY, now_ms, _subject(message))
         self._auth_received, self.identity = True, None
-        self.pending = PendingReply.STORE
+        self._ask(message, PendingReply.STORE)
         return [VerifyToken(token)]
 
     def _auth_after_upgrade(self, message: wire.Auth, now_ms: int) -> list[Command]:
@@ -438,7 +411,7 @@ class ClientProtocol(ErrorReplies):
                 "socket for another token"
             )
             raise ClientError(ErrorCode.ALREADY_AUTHENTICATED, text)
-        return self._auth(clean_token(message.token), now_ms)
+        return self._auth(first_message.clean_auth(message), now_ms)
 
     def _authenticated(self, message: wire.AnyClientMessage, now_ms: int) -> list[Command]:
         """Process a message of an authenticated client. Raises `ClientError`."""
@@ -463,10 +436,13 @@ class ClientProtocol(ErrorReplies):
             case wire.Unsubscribe():
                 self._require_path(SocketPath.SUBSCRIBE, "unsubscribe")
                 former = self._subscriptions.pop(message.stream_id, None)
-                done = Reply(wire.success("Unsubscription successful", "unsubscribed", now_ms, message.stream_id))
+                subject = _subject(message)
+                done = Reply(wire.success("Unsubscription successful", "unsubscribed", now_ms, subject))
                 return [EndSubscription(former), done] if former is not None else [done]
             case wire.Acknowledge():
-                return [AcknowledgeAlert(message.stream_id, message.alert_id, message.note)]
+                return [AcknowledgeAlert(message.stream_id, message.alert_id, message.note, message.request_id)]
+            case wire.Ping():
+                return [Reply(wire.pong(now_ms, message.request_id))]
             case wire.PublisherAlert():
                 return self._alert(message)
             case _:
@@ -480,15 +456,15 @@ class ClientProtocol(ErrorReplies):
         if self.registration is not None and message.stream_id in (None, self.registration.stream):
             stream = self.registration.stream
             self._register_stream(stream, message)
-            return [self._registered_reply(stream, now_ms), ChangePublication(*_wishes(message))]
+            reply = self._registered_reply(msgspec.structs.replace(message, stream_id=stream), now_ms)
+            return [reply, ChangePublication(*_wishes(message)), *self._ask_for_pings(message)]
         if message.stream_id is None:
             new_id = self._stream_ids.new(self.identity.user_id, now_ms)
             message = msgspec.structs.replace(message, stream_id=new_id)
         assert message.stream_id is not None
         if self._stream_ids.belongs_to_other(message.stream_id, self.identity.user_id):
             raise ClientError(ErrorCode.UNAUTHORIZED, "this stream belongs to another user")
-        self._asked = message
-        self.pending = PendingReply.CLAIM
+        self._ask(message, PendingReply.CLAIM)
         producing = "video-frame" in (message.produces or [])
         return [ClaimStream(message.stream_id, Owner.of(self.identity), producing)]
 
@@ -499,16 +475,16 @@ class ClientProtocol(ErrorReplies):
         self.may_send_plain = self.registration.producing
         self._plain_frames = wire.PlainFrames()
 
-    def _registered_reply(self, stream: str, now_ms: int) -> Reply:
-        return Reply(wire.success(f"Registration successful. Stream ID: {stream}", "registered", now_ms, stream))
+    def _registered_reply(self, message: wire.Register, now_ms: int) -> Reply:
+        text = f"Registration successful. Stream ID: {message.stream_id}"
+        return Reply(wire.success(text, "registered", now_ms, _subject(message)))
 
     def _subscribe(self, message: wire.Subscribe) -> list[Command]:
         self._require_path(SocketPath.SUBSCRIBE, "subscribe")
         limit = self._settings.max_subscriptions
         if message.stream_id not in self._subscriptions and len(self._subscriptions) >= limit:
             raise ClientError(ErrorCode.RATE_LIMITED, f"this socket has {limit} subscriptions, the limit of one socket")
-        self._asked = message
-        self.pending = PendingReply.OWNER
+        self._ask(message, PendingReply.OWNER)
         return [FindStream(message.stream_id)]
 
     def _alert(self, message: wire.PublisherAlert) -> list[Command]:
@@ -518,11 +494,13 @@ class ClientProtocol(ErrorReplies):
             raise ClientError(ErrorCode.UNAUTHORIZED, "an alert is for the stream that this socket registered")
         if not registration.may_alert:
             raise ClientError(ErrorCode.UNAUTHORIZED, 'register with "alert" in `produces` to send alerts')
-        return [SubmitAlert(message.draft, registration.stream)]
+        return [SubmitAlert(message.draft, registration.stream, message.request_id)]
 
-    def _unpublish(self, now_ms: int) -> list[Command]:
+    def _unpublish(self, now_ms: int, request_id: str | None = None) -> list[Command]:
+        subject = Subject(request_id, self._own_stream().stream_id)
         self.registration, self.may_send_plain = None, False
-        return [Unpublish(), Reply(wire.error(ErrorCode.UNAUTHORIZED, "you may not publish streams any more", now_ms))]
+        text = "you may not publish streams any more"
+        return [Unpublish(), Reply(wire.error(ErrorCode.UNAUTHORIZED, text, now_ms, subject))]
 
     def _check_frame(self, stream_id: str | None) -> None:
         """Raise `ClientError` unless this socket may send frames, and frames of this stream if one is named."""
@@ -540,11 +518,47 @@ class ClientProtocol(ErrorReplies):
         if not registration.producing:
             raise ClientError(ErrorCode.UNAUTHORIZED, 'register with "video-frame" in `produces` to send frames')
 
+    def _is_free_ping(self, data: bytes, now: float) -> bool:
+        """Whether a message is a `ping` that does not count against the rates."""
+        return self.identity is not None and wire.is_ping(data) and self._allowance.take_ping(now)
+
+    def _ask_for_pings(self, message: AskedMessage | None) -> list[Command]:
+        """Return the command that a `pingEvery` of the message asks for."""
+        return [] if message is None or message.ping_every is None else [PingSilence(message.ping_every)]
+
+    # ── what answers are about ───────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, message: AskedMessage, reply: PendingReply) -> None:
+        """Await the reply of the store or the router that a message needs."""
+        self._asked, self.pending = message, reply
+
+    def _take_asked(self) -> AskedMessage | None:
+        """Return the message whose reply has come, and await nothing any more."""
+        asked, self._asked, self.pending = self._asked, None, None
+        return asked
+
+    def _awaited_request_id(self) -> str | None:
+        return None if self._asked is None else self._asked.request_id
+
+    def _own_stream(self) -> Subject:
+        """Return the registered stream as the subject of an answer."""
+        return wire.NOTHING if self.registration is None else Subject(stream_id=self.registration.stream)
+
+    def _read_refused(self, data: bytes) -> RefusedMessage:
+        return read_refused(data, self._own_stream().stream_id)
+
     def _require_path(self, path: SocketPath, message_type: str) -> None:
         """Raise `ClientError` when this socket is not on the path that a type of message belongs to."""
         if self.path is not path:
             text = f"`{message_type}` is for {path}, this socket is on {self.path}"
             raise ClientError(ErrorCode.INVALID_MESSAGE, text)
+
+
+def _subject(message: AskedMessage | wire.Unsubscribe | None) -> Subject:
+    """Return what the answer to a message is about."""
+    if message is None or isinstance(message, wire.Auth):
+        return wire.NOTHING if message is None else Subject(message.request_id)
+    return Subject(message.request_id, message.stream_id)
 
 
 def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool]:

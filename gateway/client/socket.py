@@ -8,6 +8,7 @@ rules about messages are in `client.protocol`.
 from __future__ import annotations
 
 import asyncio
+import math
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -104,6 +105,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         self._slot.release()
         self._context.unfinished.release(self)
         self._context.waiting_frames.release(self)
+        self._context.silences.remove(self)
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()
@@ -201,6 +203,9 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         if self._handler is not None:
             self._handler.on_permission_lost(stream)
 
+    def _last_sent_at(self) -> float:
+        return max(self._sent_at, -math.inf if self._handler is None else self._handler.last_direct_write_at())
+
     def on_taken_over(self, stream: str) -> None:
         """Close, because another socket registered the stream of this publisher."""
         if self._handler is not None:
@@ -236,6 +241,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         """Process and send nothing more, and end what the client publishes and receives."""
         if not self.closing:
             self.closing = True
+            self._context.silences.remove(self)
             self._inbox = None
             self._assembler.clear()
             self._set_written()

@@ -37,6 +37,8 @@ class ClientSocketWriter(abc.ABC):
         "_loop",
         "_lost",
         "_outbound_queue",
+        "_ping_every_s",
+        "_sent_at",
         "_transport",
         "_window_timer",
         "_written",
@@ -58,6 +60,10 @@ class ClientSocketWriter(abc.ABC):
         self._late_pong = b""
         #: Sends a frame that waits for an acknowledgement which does not arrive.
         self._window_timer: asyncio.TimerHandle | None = None
+        #: Length of a silence, in seconds, in which the client gets a `ping`; None: it asked for none.
+        self._ping_every_s: float | None = None
+        #: When a message was written last, in seconds of the loop's clock; frames written directly are not in it.
+        self._sent_at = self._loop.time()
         #: Completed when no message waits any more; see `wait_until_written`.
         self._written: asyncio.Future[None] | None = None
 
@@ -87,6 +93,7 @@ class ClientSocketWriter(abc.ABC):
                 subscription.mark_undecodable()
                 return
             self._count_out(encoded)
+            self._sent_at = now
             self._write_shared(encoded)
             if subscription.sampler is None and subscription.window is None and not self._outbound_queue.blocked:
                 self._context.hub.delivery.start_direct_writes(subscription, self._transport.write)
@@ -106,7 +113,35 @@ class ClientSocketWriter(abc.ABC):
             self.close_slow()
             return
         if write:
+            self._sent_at = self._loop.time()
             self._transport.write(message)
+
+    # ── pings ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ping_silence(self, every_s: float) -> None:
+        """Send a `ping` in every silence of this many seconds from now on; the last call counts."""
+        if self.closing:
+            return
+        self._ping_every_s = every_s
+        self._context.silences.enter(self, self._last_sent_at() + every_s)
+
+    def ping_if_silent(self, now: float) -> None:
+        """Send a `ping` if nothing was sent for `_ping_every_s`; called when that may be so."""
+        every_s = self._ping_every_s
+        if self.closing or every_s is None:
+            return
+        sent_at = self._last_sent_at()
+        if self._outbound_queue.blocked:  # much is on its way
+            sent_at = now
+        elif now - sent_at >= every_s:
+            self.send_message(wire.ping(now_ms()))
+            sent_at = now
+        if not self.closing:
+            self._context.silences.enter(self, sent_at + every_s)
+
+    @abc.abstractmethod
+    def _last_sent_at(self) -> float:
+        """Return when the last message or frame was written, in seconds of the loop's clock."""
 
     # ── backpressure ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -148,6 +183,7 @@ class ClientSocketWriter(abc.ABC):
             waiting = self._outbound_queue.next(now)
             if waiting is None:
                 break
+            self._sent_at = now
             self._write_shared(waiting)
         if self._outbound_queue.depth[1]:
             self._start_window_timer()

@@ -6,6 +6,7 @@ those that it requested with `Forward`. `now` in seconds, `now_ms` in ms since t
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -177,7 +178,7 @@ class Delivery:
                 stream.newest, stream.last_undecodable = frame, None
             elif not frame.declared_opaque and not frame.is_picture:
                 stream.last_undecodable = frame.term, frame.frame_id, frame.fault
-            stream.last_frame_id = frame.frame_id
+            stream.last_frame_id, stream.delivered_at = frame.frame_id, now
             if stream.direct_json:
                 self._write_to_all(frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
             if stream.direct_binary:
@@ -219,6 +220,13 @@ class Delivery:
         ):
             direct = stream.direct_json if subscription.format == "json" else stream.direct_binary
             direct[subscription] = write
+
+    def direct_write_at(self, subscription: Subscription) -> float:
+        """Return when a frame was written directly for a subscription, in seconds; -inf: it is not written directly."""
+        stream = self._streams.get(subscription.stream)
+        if stream is None or (subscription not in stream.direct_json and subscription not in stream.direct_binary):
+            return -math.inf
+        return stream.delivered_at
 
     def stop_direct_writes(self, subscription: Subscription) -> None:
         """Deliver through the outbound queue again, because the viewer's socket is full."""

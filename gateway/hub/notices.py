@@ -90,7 +90,8 @@ class PublisherNotices:
     def _send_error(publication: Publication, code: ErrorCode, text: str, now_ms: int) -> None:
         if not publication.undecodable_reported:
             publication.undecodable_reported = True
-            publication.publisher.send_message(wire.error(code, text, now_ms, publication.stream))
+            subject = wire.Subject(stream_id=publication.stream)
+            publication.publisher.send_message(wire.error(code, text, now_ms, subject))
 
     def _wanted(self, publication: Publication) -> Wanted:
         stream = self._table.streams[publication.stream]

@@ -100,6 +100,7 @@ class LocalStream:
         term: The newest term known.
         owner: The newest owner known; None: none yet.
         last_frame_id: The highest frame id delivered here.
+        delivered_at: When that was, in seconds of the loop's clock.
         newest: The newest frame that is a picture.
         last_undecodable: Term, frame id and fault of the last frame, when that is no picture; else None.
         early_frame: The newest frame of a later term than `term`, held until the router names that term's owner.
@@ -116,6 +117,7 @@ class LocalStream:
     term: int = 0
     owner: Owner | None = None
     last_frame_id: int = 0
+    delivered_at: float = float("-inf")
     newest: Frame | None = None
     last_undecodable: tuple[int, int, str] | None = None
     early_frame: Frame | None = None

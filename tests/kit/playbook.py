@@ -105,6 +105,8 @@ class Playbook:
             assert isinstance(command, Reply), f"after {self._last}: {command}, expected the reply {expected}"
             reply = read(command.wire)
             assert reply.pop("timestamp") == self.now_ms
+            if reply["type"] == "error" and "streamId" not in expected:
+                reply.pop("streamId", None)
             assert reply == expected
         else:
             assert command == expected, f"after {self._last}"
@@ -293,14 +295,20 @@ class _Text:
 SOME_TEXT: Final = _Text()
 
 
-def error(code: str) -> dict[str, Any]:
-    """Return an error reply with this code and any message."""
-    return {"type": "error", "code": code, "message": SOME_TEXT}
+def error(code: str, **fields: Any) -> dict[str, Any]:
+    """Return an error reply with this code, any message and these fields; without `streamId`, any stream."""
+    return {"type": "error", "code": code, "message": SOME_TEXT, **fields}
 
 
 def success(message: str, **fields: Any) -> dict[str, Any]:
     """Return a success reply, with the event that belongs to its text."""
-    event = {"Authentication": "authenticated", "Registration": "registered", "Subscription": "subscribed"}
+    event = {
+        "Authentication": "authenticated",
+        "Registration": "registered",
+        "Subscription": "subscribed",
+        "Unsubscription": "unsubscribed",
+        "Alert": "alert-accepted",
+    }
     return {"type": "success", "message": message, "event": event[message.split()[0]], **fields}
 
 

@@ -19,6 +19,7 @@ from watchout.gateway.client.alert_replay import MAX_REPLAYS, AlertReplays, repl
 from watchout.gateway.hub.delivery import acknowledged_key
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
+from watchout.gateway.wire import Subject
 from watchout.identity import Identity
 
 
@@ -50,7 +51,12 @@ class Talk:
             close_slow=self._close_slow,
         )
         protocol = SimpleNamespace(subscriptions=lambda: self.wanted)
-        self.replays = AlertReplays(context, socket, protocol, self.errors.append)  # type: ignore[arg-type]
+        self.replays = AlertReplays(context, socket, protocol, self._report)  # type: ignore[arg-type]
+
+    def _report(self, text: str, subject: Subject) -> None:
+        assert subject.stream_id is not None
+        assert subject.stream_id in text
+        self.errors.append(text)
 
     async def _alerts(self, stream: str, *, since: int, or_acknowledged: bool) -> list[RecentAlertRow]:
         assert or_acknowledged

@@ -18,7 +18,15 @@ from watchout.common.errors import ClientError, ErrorCode
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, FrameFault, decode_text
 from watchout.gateway import fastpath, wire
-from watchout.gateway.wire import KNOWN_TYPES, PlainFrames, VideoFrame, frame_header, frame_message, parse_text
+from watchout.gateway.wire import (
+    KNOWN_TYPES,
+    PlainFrames,
+    Subject,
+    VideoFrame,
+    frame_header,
+    frame_message,
+    parse_text,
+)
 
 MANY_DIGITS = b"9" * 5000
 JPEG = b"\xff\xd8\xff\xe0picture"
@@ -32,6 +40,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "unsubscribe": {"streamId": "s"},
     "ack": {"streamId": "s", "frameId": 1},
     "acknowledge": {"streamId": "s", "alertId": "a"},
+    "ping": {},
     "alert": {"severity": "low", "message": "m"},
 }
 
@@ -537,7 +546,7 @@ def test_server_messages_are_json_with_type_and_timestamp() -> None:
     assert read(wire.success("done", "authenticated", 5)) == {
         "type": "success", "message": "done", "event": "authenticated", "timestamp": 5,
     }  # fmt: skip
-    assert read(wire.success("done", "subscribed", 5, "s")) == {
+    assert read(wire.success("done", "subscribed", 5, Subject(stream_id="s"))) == {
         "type": "success", "message": "done", "event": "subscribed", "streamId": "s", "timestamp": 5,
     }  # fmt: skip
     assert read(wire.error(ErrorCode.ROUTING_ERROR, "later", 5)) == {

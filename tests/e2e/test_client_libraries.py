@@ -1,0 +1,139 @@
+"""What the protocol has for client libraries, through a real gateway and router: request ids, pings."""
+
+from __future__ import annotations
+
+import time
+
+from tests.kit.clients import JPEG, base64_of, eventually
+
+# ── request ids ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_every_answer_carries_the_request_id_of_its_message(one_process, clients):
+    token = one_process.token()
+    camera = await clients.camera(one_process.url, None)
+    await camera.send("register", streamId="cam", requestId="early")
+    await camera.expect("error", code="AUTH_REQUIRED", streamId="cam", requestId="early")
+    await camera.send("auth", token=token, requestId="a")
+    await camera.expect("success", event="authenticated", requestId="a")
+    await camera.send("register", streamId="cam", produces=["video-frame", "alert"], requestId="b")
+    await camera.expect("success", event="registered", streamId="cam", requestId="b")
+    await camera.send("alert", severity="high", message="help", requestId="c")
+    accepted = await camera.expect("success", event="alert-accepted", streamId="cam", requestId="c")
+    viewer = await clients.viewer(one_process.url, token)
+    await viewer.send("subscribe", streamId="cam", consumes=["video-frame"], requestId=7)
+    assert "requestId" not in await viewer.expect("error", code="INVALID_MESSAGE", streamId="cam")
+    await viewer.send("subscribe", streamId="cam", consumes=["video-frame", "alert"], requestId="d")
+    await viewer.expect("success", event="subscribed", streamId="cam", requestId="d")
+    await viewer.expect("status", streamId="cam")
+    await camera.send("alert", severity="high", message="again", requestId="e")
+    alert = await viewer.expect("alert", message="again")
+    assert "requestId" not in alert
+    assert alert["id"] != accepted["alertId"]
+    assert (await camera.expect("success", event="alert-accepted", requestId="e"))["alertId"] == alert["id"]
+    for _ in range(2):
+        await viewer.send("unsubscribe", streamId="cam", requestId="f")
+        await viewer.expect("success", event="unsubscribed", streamId="cam", requestId="f")
+
+
+async def test_a_frame_with_a_request_id_reaches_viewers_without_it(one_process, clients):
+    token = one_process.token()
+    viewer = await clients.viewer(one_process.url, token)
+    await viewer.subscribe("cam")
+    camera = await clients.camera(one_process.url, token)
+    await camera.register("cam")
+    for number in range(3):  # the later ones are compared with the head of the first
+        await camera.show(timestamp=number, requestId=f"f{number}", rotation=90)
+        frame = await viewer.frame(frameId=number + 1)
+        assert (frame["rotation"], frame["data"]) == (90, base64_of(JPEG))
+        assert "requestId" not in frame
+    await camera.show(streamId="other", requestId="g")
+    await camera.find("error", code="UNAUTHORIZED", streamId="other", requestId="g")
+    await camera.show(requestId=5)
+    await camera.find("error", code="INVALID_MESSAGE", streamId="cam")
+    await camera.rest()
+    assert len(viewer.frames) == 3
+
+
+async def test_one_forbidden_subscription_of_several_fails_by_its_name(one_process, clients):
+    camera = await clients.camera(one_process.url, one_process.token("bob"))
+    await camera.register("bobs")
+    viewer = await clients.viewer(one_process.url, one_process.token("ann"))
+    for stream in ("own", "bobs"):
+        await viewer.send("subscribe", streamId=stream, consumes=["alert"], requestId=stream)
+    await viewer.expect("success", streamId="own", requestId="own")
+    await viewer.expect("status", streamId="own")
+    await viewer.expect("error", code="UNAUTHORIZED", streamId="bobs", requestId="bobs")
+
+
+async def test_what_the_router_does_not_answer_carries_its_request_id(in_one_process, clients):
+    started = await in_one_process(ROUTER_TIMEOUT_S="0.2")
+    camera = await clients.camera(started.url, started.token())
+    await camera.register("cam", produces=["alert"])
+    viewer = await clients.viewer(started.url, started.token())
+    await started.stop_router()
+    await viewer.send("subscribe", streamId="else", requestId="a")
+    await viewer.expect("error", code="ROUTING_ERROR", streamId="else", requestId="a")
+    await camera.send("alert", severity="low", message="m", requestId="b")
+    await camera.find("error", code="ROUTING_ERROR", streamId="cam", requestId="b")
+    await camera.send("register", streamId="new", requestId="c")
+    await camera.find("error", code="ROUTING_ERROR", streamId="new", requestId="c")
+    await started.start_router()
+
+
+async def test_every_message_with_a_request_id_over_the_rate_is_answered(in_one_process, clients):
+    started = await in_one_process(MESSAGE_RATE="1")
+    viewer = await clients.viewer(started.url, started.token())
+    for number in range(6):
+        await viewer.send("unsubscribe", streamId="s", requestId=str(number))
+    answers = [await viewer.next() for _ in range(6)]
+    assert [answer["requestId"] for answer in answers] == [str(number) for number in range(6)]
+    assert answers[-1]["code"] == "RATE_LIMITED"
+
+
+# ── ping ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_ping_is_answered_whatever_else_the_client_sends(in_one_process, clients):
+    started = await in_one_process(MESSAGE_RATE="1", ABUSE_LIMIT="100000")
+    viewer = await clients.viewer(started.url, started.token())
+    await viewer.send("ping", requestId="p")
+    pong = await viewer.expect("pong", requestId="p")
+    assert isinstance(pong["timestamp"], int)
+    while not any(message.get("code") == "RATE_LIMITED" for message in viewer.heard):
+        await viewer.send("ack", streamId="s", frameId=1)
+        await eventually(lambda: True)
+
+    async def answered() -> bool:  # one a second is free, however little is left of the rate
+        for _ in range(2):
+            await viewer.send("ack", streamId="s", frameId=1)
+        await viewer.send("ping")
+        return [message["type"] for message in viewer.heard].count("pong") >= 3
+
+    await eventually(answered)
+
+
+async def test_a_silence_brings_a_ping_and_whatever_is_sent_ends_a_silence(one_process, clients):
+    token = one_process.token()
+    asked = await clients.viewer(one_process.url, None)
+    await asked.send("auth", token=token, pingEvery=60)
+    await asked.expect("success")
+    await asked.send("subscribe", streamId="cam", consumes=["alert"], pingEvery=5)
+    busy, direct, plain = [await clients.viewer(one_process.url, token) for _ in range(3)]
+    await plain.subscribe("quiet")
+    await busy.send("subscribe", streamId="cam", consumes=["video-frame"], maxFps=5, pingEvery=5)
+    await direct.send("subscribe", streamId="cam", consumes=["video-frame"], pingEvery=5)
+    camera = await clients.camera(one_process.url, token)
+    await camera.register("cam", pingEvery=5)
+    await asked.find("status", status="streaming")
+    silent_since = time.monotonic()
+    async with camera.streaming(10):
+        ping = await asked.expect("ping", timeout_s=30)
+        assert time.monotonic() - silent_since >= 4.9
+        assert sorted(ping) == ["timestamp", "type"]
+        await asked.expect("ping", timeout_s=30)
+        assert time.monotonic() - silent_since >= 9.9, "one in each silence"
+    assert [m["type"] for m in camera.heard].count("ping") >= 1, "frames of the camera are not sent to it"
+    for viewer in (busy, direct, plain):
+        assert "ping" not in [message["type"] for message in viewer.heard]
+    await direct.find("ping", timeout_s=30)
