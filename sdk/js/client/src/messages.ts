@@ -37,7 +37,7 @@ export type StreamStatus = "streaming" | "online" | "offline";
 export type FrameFormat = "json" | "binary";
 
 /** What a success confirms. */
-export type SuccessEvent = "authenticated" | "registered" | "subscribed" | "unsubscribed" | "acknowledged";
+export type SuccessEvent = "authenticated" | "registered" | "subscribed" | "unsubscribed" | "acknowledged" | "alert-accepted";
 
 /** Codes of errors. Newer servers may send others. */
 export type ErrorCode = "AUTH_REQUIRED" | "AUTH_FAILED" | "AUTH_TIMEOUT" | "AUTH_UNAVAILABLE" | "ALREADY_AUTHENTICATED" | "SESSION_ENDED" | "UNAUTHORIZED" | "INVALID_MESSAGE" | "UNKNOWN_MESSAGE_TYPE" | "ROUTING_ERROR" | "STREAM_TAKEN_OVER" | "RATE_LIMITED" | "TOO_MANY_CONNECTIONS" | "SLOW_CONSUMER" | "MESSAGE_TIMEOUT";
@@ -147,6 +147,8 @@ export interface SuccessMessage {
   readonly message: string;
   readonly event: SuccessEvent;
   readonly streamId?: StreamId;
+  /** `acknowledged`, `alert-accepted`: the alert. */
+  readonly alertId?: AlertId;
   /** Answer to `alertsSince`: no alert between is missing. */
   readonly recovered?: boolean;
   /** `recovered` false: the oldest alert that is kept. */

@@ -195,8 +195,8 @@ export class Publication {
       if (each.requestId !== undefined) continue;
       each.requestId = this.wire.requestId();
       this.emit({ do: "send", message: { ...each.message, requestId: each.requestId } });
-      // A camera that does not receive alerts cannot see its own come back: it is sent once.
-      if (!this.wishes.alerts) this.endAlert((other) => other === each, undefined);
+      // An older server confirms nothing, and a camera that receives no alerts cannot see its own come back.
+      if (!this.acknowledges && !this.wishes.alerts) this.endAlert((other) => other === each, undefined);
     }
   }
 
