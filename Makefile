@@ -33,7 +33,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 # Only what the demo needs beside: watchout itself is not installed anew under a `make run` that uses it.
 $(VENV)/.demo: $(VENV)/.run
 	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
-	  print(*(each for name in ("media", "demo") for each in extras[name] if "watchout[" not in each), sep="\n")' > $(VENV)/demo.txt
+	  print(*(each for name in ("media", "opencv", "demo") for each in extras[name] if "watchout[" not in each), sep="\n")' > $(VENV)/demo.txt
 	$(BIN)/python -m pip install -q -r $(VENV)/demo.txt
 	@touch $@
 
@@ -103,10 +103,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 # mypy finds the packages by folders of their import paths.
-PACKAGES := common identity gateway router mlbridge ctl
+PACKAGES := common identity gateway router mlbridge ctl sdk/python/client
 types: $(VENV)/.dev
 	@mkdir -p build/namespace/watchout
-	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/namespace/watchout/$$package; done
+	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/namespace/watchout/$$(basename $$package); done
 	$(BIN)/mypy
 
 format: $(VENV)/.dev

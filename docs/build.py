@@ -12,7 +12,7 @@ from watchout.common.settings import database_url
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
+PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl", "sdk/python")
 BEGIN, END = "<!-- messages: generated, see docs/build.py -->", "<!-- end of messages -->"
 
 OPTIONS_BEGIN, OPTIONS_END = "<!-- options: generated, see docs/build.py -->", "<!-- end of options -->"

@@ -16,7 +16,7 @@ import pytest
 from tests.kit import api_docs
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
+PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl", "sdk/python")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PURE = (
     "common/process/about.py",
@@ -159,6 +159,13 @@ PURE = (
     "common/bus/reply_records.py",
     "common/metric_names.py",
     "common/reservations.py",
+    "sdk/python/client/addresses.py",
+    "sdk/python/client/camera_core.py",
+    "sdk/python/client/commands.py",
+    "sdk/python/client/connection_core.py",
+    "sdk/python/client/errors.py",
+    "sdk/python/client/inbox.py",
+    "sdk/python/client/viewer_core.py",
 )
 #: What others call: its docstrings name every parameter, result and exception (`tests.kit.api_docs`).
 API = (
@@ -206,9 +213,11 @@ def test_a_module_says_what_its_role_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_imports_go_down_and_never_sideways(path: Path) -> None:
-    own = relative(path).split("/")[0]
+    own = module_of(path).split(".")[1]
     tops = {name.split(".")[1] for name in imports_of(path) if name.startswith("watchout.")}
     below = {"common", "identity"} if own in ("gateway", "ctl") else {"common"}
+    if own == "ctl":
+        below |= {"client"}  # publish, watch and alert are programs on the SDK
     if relative(path).startswith(("ctl/ml/", "ctl/commands/ml.py")):
         below |= {"mlbridge"}  # a dry run shows pictures as the bridge does: docs/architecture.md says why
     assert tops <= {own} | below
@@ -231,7 +240,7 @@ def circles(imports: dict[str, set[str]]) -> list[list[str]]:
 
 def module_of(path: Path) -> str:
     """Return the import path of a file, `watchout.gateway.app` for gateway/app.py."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = Path(relative(path).removeprefix("sdk/python/")).with_suffix("").parts
     return ".".join(("watchout", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
@@ -265,8 +274,16 @@ def classes_of(path: Path) -> list[ast.ClassDef]:
 
 
 def test_no_two_public_classes_have_one_name() -> None:
-    """One word stands for one thing: docs/architecture.md, glossary."""
-    count = Counter(node.name for path in MODULES for node in classes_of(path) if not node.name.startswith("_"))
+    """One word stands for one thing: docs/architecture.md, glossary.
+
+    Each SDK is counted by itself: a `Frame` is what its users see of a frame.
+    """
+    count = Counter(
+        (relative(path).rpartition("/")[0] if relative(path).startswith("sdk/") else "", node.name)
+        for path in MODULES
+        for node in classes_of(path)
+        if not node.name.startswith("_")
+    )
     assert {name for name, times in count.items() if times > 1} == set()
 
 
@@ -300,7 +317,7 @@ def test_the_search_for_circles_finds_one() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_import_of_ours_is_of_the_namespace(path: Path) -> None:
     """A customer's own `common/` or `router/` must not be taken for ours."""
-    assert not {name.split(".")[0] for name in imports_of(path)} & set(PACKAGES)
+    assert not {name.split(".")[0] for name in imports_of(path)} & {*PACKAGES, "client", "ml", "sdk"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
@@ -486,5 +503,5 @@ def test_every_call_on_the_way_of_a_frame_and_of_an_alert_is_there() -> None:
 def test_every_package_is_installed() -> None:
     """A folder that pyproject.toml does not list is missing in the wheel."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {"watchout." + relative(path.parent).replace("/", ".") for path in MODULES}
+    there = {module_of(path.parent / "__init__.py") for path in MODULES}
     assert set(listed) == there

@@ -14,20 +14,21 @@ MAX_RETRY_AFTER_CHARS: Final = 64
 _MAX_DOUBLINGS: Final = 16
 
 
-def backoff_s(retries: int, *, first_s: float, most_s: float, chance: float = 1.0) -> float:
+def backoff_s(retries: int, *, first_s: float, most_s: float, chance: float = 1.0, jitter: float = JITTER) -> float:
     """Return the pause before the next attempt, in seconds.
 
     The pause starts at `first_s`, doubles with each retry and stays at `most_s`; `chance` then places it between
-    half of that and all of it.
+    half of that (or less, see `jitter`) and all of it.
 
     Args:
         retries: Attempts that were repeated so far, from 0.
         first_s: The pause before the first retry, in seconds.
         most_s: The longest pause, in seconds.
-        chance: A random number between 0 (half the pause) and 1 (the whole pause).
+        chance: A random number between 0 (the shortest pause) and 1 (the whole pause).
+        jitter: The part of the pause that is left to chance; 1: all of it, for clients that come in thousands.
     """
     pause_s = min(most_s, first_s * 2.0 ** min(retries, _MAX_DOUBLINGS))
-    return pause_s * (1 - JITTER * (1 - chance))
+    return pause_s * (1 - jitter * (1 - chance))
 
 
 def read_retry_after(value: str | None, now_s: float, *, most_s: float) -> float | None:

@@ -1,0 +1,443 @@
+"""The asyncio face of the client: `connect`, subscriptions as async iterators, cameras that wait for room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from watchout.client.addresses import gateway_url
+from watchout.client.async_camera import AsyncCamera
+from watchout.client.camera_core import CameraCore, CameraOptions
+from watchout.client.commands import ConnectionPhase, PhaseChanged
+from watchout.client.connection_core import REPLY_S, ConnectionOptions
+from watchout.client.driver import Driver
+from watchout.client.errors import ClientClosed, NoAnswer
+from watchout.client.events import Alert, Event, Frame, Problem
+from watchout.client.http_requests import GatewayHttp
+from watchout.client.tokens import Token, TokenSource
+from watchout.client.viewer_core import Subscriber, SubscriptionOptions, ViewerCore
+from watchout.common.alerts.model import STREAM_ID
+
+_log: Final = logging.getLogger("watchout.client")
+
+#: Frames that may be under way to a viewer without an acknowledgement.
+VIEWER_WINDOW: Final = 4
+MAX_MESSAGE_BYTES: Final = 16 << 20
+#: Least silence, in seconds, after which a connection can be taken for dead: gateways send pings every 5 s at most.
+LEAST_SILENCE_S: Final = 10.0
+
+
+def connect(
+    url: str,
+    *,
+    token: Token,
+    wait_s: float | None = None,
+    silence_s: float = 15.0,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    on_phase: Callable[[PhaseChanged], None] | None = None,
+    on_problem: Callable[[Problem], None] | None = None,
+) -> Client:
+    """Return a client of a gateway, an async context manager. Nothing is opened until something is subscribed.
+
+    Args:
+        url: the gateway: ``ws://host:port``, ``wss://…``, also ``http://`` or ``https://``.
+        token: the session token, or a function that returns it, or an awaitable of it. The function is called for the
+            first connection, when the token is refused or its session ended, and before a JWT expires; never twice at
+            a time. It may take one argument, which of these it is: ``connect``, ``rejected``, ``ended``, ``expiring``.
+            One that is not a coroutine function runs in a thread. It raises `NoToken` when nobody is signed in; any
+            other exception is logged, and it is called again after a pause.
+        wait_s: seconds within which a first connection must be there, else `Unreachable`; None: try for ever.
+        silence_s: a connection on which nothing comes for so many seconds, pings included, is taken for dead and made
+            anew; at least 10.
+        max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
+        on_phase: called with each `PhaseChanged` of a connection; without it lost connections are logged.
+        on_problem: called with each `Problem`; without it they are logged.
+
+    Raises:
+        ValueError: an argument is wrong; the text says what is expected.
+    """
+    return Client(
+        url,
+        token,
+        wait_s=wait_s,
+        silence_s=silence_s,
+        max_message_bytes=max_message_bytes,
+        on_phase=on_phase,
+        on_problem=on_problem,
+    )
+
+
+class Client:
+    """One user at one gateway: all subscriptions over one socket, one socket per camera. Made by `connect`.
+
+    Connections are made anew when they are lost, subscriptions are renewed, and alerts that were raised meanwhile come
+    once and in order. What cannot be mended is raised where the subscription or camera is used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        *,
+        wait_s: float | None,
+        silence_s: float,
+        max_message_bytes: int,
+        on_phase: Callable[[PhaseChanged], None] | None,
+        on_problem: Callable[[Problem], None] | None,
+    ) -> None:
+        if not LEAST_SILENCE_S <= silence_s < float("inf"):
+            raise ValueError(f"silence_s is {silence_s}, expected at least {LEAST_SILENCE_S:g} seconds")
+        self.url = gateway_url(url)
+        self._tokens = TokenSource(token)
+        self._options = ConnectionOptions(
+            silence_s=silence_s, refreshable=self._tokens.refreshable, impatient=wait_s is not None
+        )
+        self._wait_s = wait_s
+        self._max_message_bytes = max_message_bytes
+        self._on_phase = on_phase
+        self._on_problem = on_problem
+        self._viewer: Driver[ViewerCore] | None = None
+        self._former: list[Driver[ViewerCore]] = []
+        self._subscriptions: dict[int, Subscription] = {}
+        self._cameras: set[AsyncCamera] = set()
+        self._http: GatewayHttp | None = None
+        self._closed = False
+
+    @property
+    def state(self) -> ConnectionPhase:
+        """The phase of the connection that subscriptions share."""
+        if self._closed:
+            return ConnectionPhase.CLOSED
+        return ConnectionPhase.IDLE if self._viewer is None else self._viewer.core.phase
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close everything, after what was sent. Subscriptions that are read end."""
+        self._closed = True
+        for camera in list(self._cameras):
+            await camera.close()
+        for viewer in [*self._former, *([] if self._viewer is None else [self._viewer])]:
+            await viewer.close()
+        for subscription in self._subscriptions.values():
+            subscription.news.set()
+        await self._tokens.close()
+        if self._http is not None:
+            await self._http.close()
+
+    # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def subscribe(
+        self,
+        stream_id: str,
+        *,
+        frames: bool = True,
+        alerts: bool = True,
+        max_fps: float | None = None,
+        window: int | None = VIEWER_WINDOW,
+        binary: bool = True,
+        last_frame: bool = True,
+        alerts_since: int | None = None,
+    ) -> Subscription:
+        """Return a subscription, an async context manager and iterator of its events.
+
+        Entering it waits until the gateway has confirmed it, and raises when it refuses. Several subscriptions of one
+        client, also of one stream, share one socket.
+
+        Args:
+            stream_id: the stream; it need not exist yet.
+            frames: whether its frames are wanted.
+            alerts: whether its alerts are wanted.
+            max_fps: at most so many frames per second; None: all.
+            window: frames that may be under way, so that none are queued in proxies; None: no limit.
+            binary: frames without base64; False: as JSON, with the fields that a camera added.
+            last_frame: whether the newest frame comes at once.
+            alerts_since: alerts since then come first, in ms since 1970.
+        """
+        if not (frames or alerts):
+            raise ValueError("frames and alerts are both False, expected one of them")
+        if max_fps is not None and not 0 < max_fps < float("inf"):
+            raise ValueError(f"max_fps is {max_fps}, expected frames per second above 0")
+        options = SubscriptionOptions(
+            stream_id=_checked_stream(stream_id),
+            frames=frames,
+            alerts=alerts,
+            max_fps=max_fps,
+            window=window,
+            binary=binary,
+            last_frame=last_frame,
+            alerts_since=alerts_since,
+        )
+        return Subscription(self, options)
+
+    def camera(
+        self,
+        stream_id: str | None = None,
+        *,
+        window: int | None = 2,
+        info: Mapping[str, Any] | None = None,
+        alerts: bool = True,
+        demand: bool = True,
+        binary: bool = True,
+        quality: int = 80,
+    ) -> AsyncCamera:
+        """Return a camera, an async context manager. Entering it waits until the stream is registered.
+
+        Args:
+            stream_id: its stream; None: the gateway makes an id.
+            window: frames that may be under way without an acknowledgement, 1 to 32, so that a slow uplink is not
+                filled with old pictures; None: no limit. A gateway that does not acknowledge is not waited for.
+            info: what viewers may know of the device, a JSON object of at most 4 KiB.
+            alerts: whether it raises and receives alerts of its stream.
+            demand: whether it is told what is worth sending.
+            binary: frames without base64.
+            quality: JPEG quality of numpy arrays, 1 to 100.
+        """
+        if window is not None and not 1 <= window <= 32:
+            raise ValueError(f"window is {window}, expected 1 to 32, or None")
+        options = CameraOptions(
+            stream_id=None if stream_id is None else _checked_stream(stream_id),
+            window=window,
+            info=info,
+            alerts=alerts,
+            demand=demand,
+        )
+        camera = AsyncCamera(
+            lambda camera: self._driver(
+                CameraCore(self._options, options, random.random), camera.on_report, camera.on_wake
+            ),
+            binary=binary,
+            quality=quality,
+            max_message_bytes=self._max_message_bytes,
+            on_closed=self._cameras.discard,
+        )
+        self._cameras.add(camera)
+        return camera
+
+    async def acknowledge(self, alert: Alert | str, *, stream_id: str | None = None, note: str | None = None) -> None:
+        """Acknowledge an alert: everybody who has it is told, once.
+
+        Args:
+            alert: the alert, or its id.
+            stream_id: its stream, where only the id is given.
+            note: a text for the others.
+
+        Raises:
+            Refused: the gateway refuses it, or is too old to know it.
+            NoAnswer: it was not confirmed in time.
+        """
+        stream = alert.stream_id if isinstance(alert, Alert) else stream_id
+        if stream is None:
+            raise ValueError("stream_id is missing: an alert's id alone does not name its stream")
+        viewer = self.viewer()
+        alert_id = alert.id if isinstance(alert, Alert) else alert
+        key, commands = viewer.core.acknowledge(stream, alert_id, note, viewer.now)
+        try:
+            await viewer.wait_done(key, commands, REPLY_S)
+        except TimeoutError:
+            raise NoAnswer(f"the acknowledgement of alert {alert_id} was not confirmed in time") from None
+        finally:
+            viewer.core.give_up(key)
+
+    # ── over HTTP ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def streams(self) -> list[dict[str, Any]]:
+        """Return the streams that this user may view, as ``GET /streams`` describes them."""
+        return await self._requests().streams()
+
+    async def alerts(
+        self,
+        stream_id: str | None = None,
+        *,
+        since: int | None = None,
+        limit: int | None = None,
+        severity: str | None = None,
+    ) -> list[Alert]:
+        """Return recent alerts that the gateway keeps, newest last; of one stream, or of all that this user may have.
+
+        `since` is in ms since 1970; `severity` is the least that is wanted.
+        """
+        return await self._requests().alerts(stream_id, since=since, limit=limit, severity=severity)
+
+    async def snapshot(self, stream_id: str) -> Frame | None:
+        """Return the newest frame of a stream; None when there is none, or this user may not view it."""
+        return await self._requests().snapshot(_checked_stream(stream_id))
+
+    # ── for subscriptions and cameras ────────────────────────────────────────────────────────────────────────────
+
+    def viewer(self) -> Driver[ViewerCore]:
+        """Return the connection that subscriptions share."""
+        if self._closed:
+            raise ClientClosed("this client is closed")
+        if self._viewer is not None and self._viewer.core.is_closed:  # it failed for good; this is another attempt
+            self._former.append(self._viewer)
+            self._viewer = None
+        if self._viewer is None:
+            self._viewer = self._driver(ViewerCore(self._options, random.random), self._report, self._wake)
+        return self._viewer
+
+    def enter(self, key: int, subscription: Subscription) -> None:
+        """Remember which subscription has this key."""
+        self._subscriptions[key] = subscription
+
+    def leave(self, key: int) -> None:
+        """Forget a subscription."""
+        self._subscriptions.pop(key, None)
+
+    def _driver(self, core: Any, on_report: Callable[[Any], None], on_wake: Callable[[int], None]) -> Driver[Any]:
+        if self._closed:
+            raise ClientClosed("this client is closed")
+        return Driver(
+            core,
+            url=self.url,
+            tokens=self._tokens,
+            max_message_bytes=self._max_message_bytes,
+            wait_s=self._wait_s,
+            on_phase=self._phase_changed,
+            on_report=lambda event: self._report(event) if isinstance(event, Problem) else on_report(event),
+            on_wake=on_wake,
+        )
+
+    def _wake(self, key: int) -> None:
+        subscription = self._subscriptions.get(key)
+        if subscription is not None:
+            subscription.news.set()
+
+    def _phase_changed(self, change: PhaseChanged) -> None:
+        if self._on_phase is not None:
+            self._on_phase(change)
+        elif change.phase is ConnectionPhase.WAITING:
+            _log.warning("%s: %s; trying again in %.1f s", self.url, change.reason, change.delay_s)
+
+    def _report(self, event: Any) -> None:
+        if not isinstance(event, Problem):
+            return
+        if self._on_problem is not None:
+            self._on_problem(event)
+        else:
+            about = f" about {event.stream_id}" if event.stream_id else ""
+            _log.warning("%s reports%s %s: %s", self.url, about, event.code, event.message)
+
+    def _requests(self) -> GatewayHttp:
+        if self._closed:
+            raise ClientClosed("this client is closed")
+        if self._http is None:
+            self._http = GatewayHttp(self.url, self._tokens, self._max_message_bytes)
+        return self._http
+
+
+class Subscription(AsyncIterator[Event]):
+    """A subscription of one stream: an async context manager and iterator. Made by `Client.subscribe`.
+
+    Of frames the newest waits; alerts and status wait in order, and come first. It is for one reader.
+
+    Attributes:
+        news: set when something waits, or it ended.
+    """
+
+    def __init__(self, client: Client, options: SubscriptionOptions) -> None:
+        self.stream_id = options.stream_id
+        self.news = asyncio.Event()
+        self._client = client
+        self._options = options
+        self._driver: Driver[ViewerCore] | None = None
+        self._subscriber: Subscriber | None = None
+        self._key = 0
+        self._ended = False
+
+    @property
+    def recovered(self) -> bool | None:
+        """Whether all alerts since `alerts_since`, or the last lost connection, came; None: that was not asked."""
+        return None if self._subscriber is None else self._subscriber.recovered
+
+    @property
+    def replaced(self) -> int:
+        """Frames that came, and gave way to newer ones before they were taken."""
+        return 0 if self._subscriber is None else self._subscriber.inbox.replaced
+
+    async def __aenter__(self) -> Self:
+        _, subscriber = self._open()
+        try:
+            while True:
+                if subscriber.error is not None:
+                    raise subscriber.error
+                if subscriber.confirmed:
+                    return self
+                self._check_open()
+                await self._wait()
+        except BaseException:
+            self._end()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    async def __anext__(self) -> Event:
+        """Return the next event; wait for it.
+
+        Raises `StopAsyncIteration` when this program closed it, or the error that ended it.
+        """
+        driver, subscriber = self._open()
+        while not self._ended:
+            event, commands = driver.core.take(self._key, driver.now)
+            driver.do(commands)
+            if event is not None:
+                return event
+            if subscriber.error is not None:
+                raise subscriber.error
+            if self._client.state is ConnectionPhase.CLOSED:
+                break
+            await self._wait()
+        raise StopAsyncIteration
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Yield the frames alone."""
+        async for event in self:
+            if isinstance(event, Frame):
+                yield event
+
+    def _open(self) -> tuple[Driver[ViewerCore], Subscriber]:
+        if self._driver is None or self._subscriber is None:
+            driver = self._driver = self._client.viewer()
+            self._key, commands = driver.core.add(self._options, driver.now)
+            self._subscriber = driver.core.subscriber(self._key)
+            self._client.enter(self._key, self)
+            driver.do(commands)
+        return self._driver, self._subscriber
+
+    async def _wait(self) -> None:
+        self.news.clear()
+        await self.news.wait()
+
+    def _check_open(self) -> None:
+        if self._client.state is ConnectionPhase.CLOSED:
+            raise ClientClosed("this client is closed")
+
+    def _end(self) -> None:
+        if self._driver is not None and not self._ended:
+            self._ended = True
+            self.news.set()
+            driver = self._driver
+            driver.do(driver.core.remove(self._key, driver.now))
+            self._client.leave(self._key)
+
+
+def _checked_stream(stream_id: str) -> str:
+    if not STREAM_ID.match(stream_id):
+        raise ValueError(f"{stream_id!r} is not a stream id: 1 to 128 of A-Z a-z 0-9 _ . : -")
+    return stream_id
+
+
+__all__ = ["Client", "Subscription", "connect"]

@@ -1,0 +1,214 @@
+"""State machine of a camera: its registration, the frames under way, its alerts, and the demand. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from watchout.client.commands import Command, Done, Report, Wake
+from watchout.client.connection_core import ConnectionCore, ConnectionOptions, Request
+from watchout.client.errors import TRANSIENT, refusal
+from watchout.client.events import Demand, read_acknowledged, read_alert, read_status, whole
+from watchout.common.errors import ErrorCode
+
+#: Most alerts of a camera that wait for their confirmation.
+MAX_ALERTS: Final = 100
+#: Seconds without an acknowledgement after which one more frame is sent: a frame that is refused has none.
+ACK_PATIENCE_S: Final = 10.0
+#: The key of `Wake` for a camera, of which a connection has one.
+CAMERA: Final = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraOptions:
+    """What a camera registers as.
+
+    Attributes:
+        stream_id: its stream; None: the gateway makes an id, which is then kept.
+        window: frames that may be under way without an acknowledgement, 1 to 32; None: no limit.
+        info: what viewers may know of it, a JSON object of at most 4 KiB.
+        alerts: it may raise alerts, and receives those of its stream.
+        demand: it is told what is worth sending.
+    """
+
+    stream_id: str | None = None
+    window: int | None = 2
+    info: Mapping[str, Any] | None = None
+    alerts: bool = True
+    demand: bool = True
+
+
+class CameraCore(ConnectionCore):
+    """One camera. `Wake(CAMERA)` says that room, registration or an error may be new."""
+
+    path = "/streams/register"
+
+    def __init__(self, options: ConnectionOptions, camera: CameraOptions, chance: Callable[[], float]) -> None:
+        super().__init__(options, chance)
+        self.camera = camera
+        self.stream_id = camera.stream_id
+        self.error: Exception | None = None
+        #: Whether frames may be sent on this connection.
+        self.registered = False
+        #: What is worth sending; None: the gateway has not said it.
+        self.demand: Demand | None = None
+        #: Timestamp of each frame under way.
+        self._under_way: deque[int] = deque()
+        self._patient_until = 0.0
+        self._windowed = False
+        self._attempt_register = 0
+        self._retry_at: float | None = None
+        #: Alerts by id that nobody has confirmed: key for `Done`, and message.
+        self._alerts: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
+        self._next_key = 1
+
+    # ── what the program does ────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def under_way(self) -> int:
+        """Frames that were sent and are not acknowledged."""
+        return len(self._under_way)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a frame may be sent now."""
+        if not self.registered:
+            return False
+        window = self.camera.window
+        return window is None or not self._windowed or len(self._under_way) < window
+
+    def on_sent(self, timestamp: int, now: float) -> None:
+        """A frame is about to be written."""
+        if self._windowed:
+            self._under_way.append(timestamp)
+            self._patient_until = now + ACK_PATIENCE_S
+
+    def raise_alert(self, alert: dict[str, Any], now: float) -> tuple[int, list[Command]]:
+        """Raise an alert, which has an `id` of its own; `Done` with the returned key says what became of it.
+
+        It is sent again after a reconnect: the id has one effect.
+        """
+        key = self._next_key
+        self._next_key += 1
+        if len(self._alerts) >= MAX_ALERTS:
+            text = f"{MAX_ALERTS} alerts wait for their confirmation"
+            return key, [Done(key, refusal(ErrorCode.RATE_LIMITED, text, self.stream_id))]
+        self._alerts[alert["id"]] = (key, alert)
+        return key, [*self.start(), *(self._send_alert(alert, now) if self.registered else [])]
+
+    def give_up_alert(self, alert_id: str) -> None:
+        """Nobody waits for this alert any more; it is not sent again."""
+        self._alerts.pop(alert_id, None)
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_online(self, now: float) -> list[Command]:
+        camera = self.camera
+        message: dict[str, Any] = {"type": "register", "clientType": "mobile"}
+        if self.stream_id is not None:
+            message["streamId"] = self.stream_id
+        message["produces"] = ["video-frame"] + ["alert"] * camera.alerts
+        message["consumes"] = ["alert"] * camera.alerts + ["demand"] * camera.demand
+        if camera.window is not None:
+            message["window"] = camera.window
+        if camera.info is not None:
+            message["info"] = dict(camera.info)
+        return self._request(message, "register", None, now)
+
+    def _on_lost(self) -> list[Command]:
+        self.registered = False
+        self.demand = None
+        self._under_way.clear()
+        self._retry_at = None
+        self._attempt_register = 0
+        return [Wake(CAMERA)]
+
+    def _on_failed(self, error: Exception) -> list[Command]:
+        self.error = self.error or error
+        self.registered = False
+        done = [Done(key, error) for key, _ in self._alerts.values()]
+        self._alerts.clear()
+        return [Wake(CAMERA), *done]
+
+    def _on_answer(self, request: Request, message: Mapping[str, Any], now: float) -> list[Command]:
+        code, text = str(message.get("code", "")), str(message.get("message", ""))
+        success = message.get("type") == "success"
+        if request.kind == "alert":
+            return self._confirm(request.target, None if success else refusal(code, text, self.stream_id))
+        if success:
+            self.stream_id = str(message.get("streamId") or self.stream_id)
+            self.registered, self._attempt_register = True, 0
+            self._windowed = message.get("requestId") is not None and self.camera.window is not None
+            again = [command for _, alert in self._alerts.values() for command in self._send_alert(alert, now)]
+            return [Wake(CAMERA), *again]
+        if code in TRANSIENT:
+            self._retry_at = now + self._retry_s(self._attempt_register)
+            self._attempt_register += 1
+            return self._problem(message)
+        return self._fail(refusal(code, text, self.stream_id))
+
+    def _on_other(self, message: Mapping[str, Any]) -> list[Command]:
+        match message.get("type"):
+            case "ack":
+                return self._acknowledged(whole(message.get("timestamp")))
+            case "demand":
+                viewers, fps = message.get("viewers"), message.get("fps")
+                self.demand = Demand(viewers=whole(viewers), fps=float(fps) if isinstance(fps, int | float) else 0.0)
+                return [Report(self.demand), Wake(CAMERA)]
+            case "alert":
+                return [Report(read_alert(message)), *self._confirm(str(message.get("id")), None)]
+            case "status":
+                return [Report(read_status(message))]
+            case "alert-acknowledged":
+                return [Report(read_acknowledged(message))]
+            case "error":
+                return self._on_error(message)
+        return []
+
+    def _on_error(self, message: Mapping[str, Any]) -> list[Command]:
+        code, text = str(message.get("code", "")), str(message.get("message", ""))
+        if self._alerts and not self.echoes and code == ErrorCode.UNAUTHORIZED:
+            return self._confirm(next(iter(self._alerts)), refusal(code, text, self.stream_id))
+        if code == ErrorCode.UNAUTHORIZED and self._windowed and message.get("streamId") == self.stream_id:
+            return self._fail(refusal(code, text, self.stream_id))  # the right to publish ended
+        commands = self._problem(message)
+        if code in (ErrorCode.RATE_LIMITED, ErrorCode.INVALID_MESSAGE) and self._under_way:
+            self._under_way.popleft()  # it was refused, so it will not be acknowledged by itself
+            commands.append(Wake(CAMERA))
+        return commands
+
+    def _acknowledged(self, timestamp: int) -> list[Command]:
+        """Forget the frames up to the last one with this timestamp."""
+        known = [number for number, at in enumerate(self._under_way) if at == timestamp]
+        if not known:
+            return []
+        for _ in range(known[-1] + 1):
+            self._under_way.popleft()
+        return [Wake(CAMERA)]
+
+    def _send_alert(self, alert: dict[str, Any], now: float) -> list[Command]:
+        return self._request({**alert, "type": "alert", "streamId": self.stream_id}, "alert", alert["id"], now)
+
+    def _confirm(self, alert_id: str, error: Exception | None) -> list[Command]:
+        found = self._alerts.pop(alert_id, None)
+        return [] if found is None else [Done(found[0], error)]
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _due(self) -> list[float]:
+        due = [] if self._retry_at is None else [self._retry_at]
+        if self._under_way:
+            due.append(self._patient_until)
+        return due
+
+    def _on_time(self, now: float) -> list[Command]:
+        if self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = None
+            return self._on_online(now)
+        if self._under_way and now >= self._patient_until:
+            self._under_way.popleft()
+            self._patient_until = now + ACK_PATIENCE_S
+            return [Wake(CAMERA)]
+        return []

@@ -1,0 +1,92 @@
+"""What a core tells the code around it to do: commands, as values. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+
+class ConnectionPhase(enum.StrEnum):
+    """Where a connection is, for people and for tests: `Client.state`.
+
+    IDLE: nothing wants it yet. CONNECTING: from the token to the success of `auth`. ONLINE: signed in. WAITING: lost,
+    the next attempt comes after a pause. CLOSED: for good.
+    """
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchToken:
+    """Get a token; report it with `on_token` or `on_token_failed`.
+
+    `why`: ``connect``, ``rejected`` (that one is no good), ``ended`` (its session is over) or ``expiring``.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSocket:
+    """Open the WebSocket; report with `on_open` or `on_open_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a JSON message."""
+
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Forget the socket, which reports nothing any more; `abort`: without a closing handshake."""
+
+    abort: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    """The phase changed; `delay_s`: the pause before the next attempt; `reason`: why it was lost, a clause."""
+
+    phase: ConnectionPhase
+    reason: str = ""
+    delay_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Something waits for the subscription with this key, or it was confirmed or ended."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A request that somebody waits for was confirmed (`error` None) or failed."""
+
+    key: int
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the program about something that ends nothing: a `Problem`, or a `Demand` or an alert for a camera."""
+
+    event: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The connection is closed for good, because of this error."""
+
+    error: Exception
+
+
+Command: TypeAlias = FetchToken | OpenSocket | Send | CloseSocket | PhaseChanged | Wake | Done | Report | Failed

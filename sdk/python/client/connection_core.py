@@ -1,0 +1,517 @@
+"""State machine of one connection to a gateway: sign-in, back-off, watchdog, renewal, requests and answers. Pure.
+
+Events are method calls with the time `now` (monotonic seconds); the commands that they return are carried out by
+`client.driver`, in order. `ViewerCore` and `CameraCore` add what the two paths are for.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from watchout.client.commands import (
+    CloseSocket,
+    Command,
+    ConnectionPhase,
+    Failed,
+    FetchToken,
+    OpenSocket,
+    PhaseChanged,
+    Report,
+    Send,
+)
+from watchout.client.errors import (
+    TRANSIENT,
+    Disconnected,
+    SessionEnded,
+    TakenOver,
+    TokenRefused,
+    may_reconnect,
+    refusal,
+)
+from watchout.client.events import Problem, whole
+from watchout.common.errors import CloseCode, ErrorCode
+from watchout.common.toolbox.retry import backoff_s
+
+#: Seconds after which a connection counts as stable: the back-off starts from the beginning, and a session that ends
+#: is replaced by another one.
+STEADY_S: Final = 10.0
+#: Seconds in which the gateway answers a request; else the connection is taken for lost.
+REPLY_S: Final = 15.0
+#: Bounds of the silence after which a gateway can be asked for a ping, in seconds.
+PING_BOUNDS_S: Final = (5.0, 60.0)
+#: A token is renewed this long before it expires, in seconds, but at the earliest after this share of its time.
+RENEW_BEFORE_S: Final = 60.0
+RENEW_AFTER_SHARE: Final = 0.7
+#: First and longest pause before a renewal is tried again, in seconds.
+RENEW_RETRY_S: Final = (2.0, 30.0)
+
+
+class _Step(enum.Enum):
+    """What the connection waits for."""
+
+    IDLE = enum.auto()
+    TOKEN = enum.auto()
+    OPENING = enum.auto()
+    SIGN_IN = enum.auto()
+    ONLINE = enum.auto()
+    PAUSE = enum.auto()
+    CLOSED = enum.auto()
+
+
+_PHASES: Final = {
+    _Step.IDLE: ConnectionPhase.IDLE,
+    _Step.TOKEN: ConnectionPhase.CONNECTING,
+    _Step.OPENING: ConnectionPhase.CONNECTING,
+    _Step.SIGN_IN: ConnectionPhase.CONNECTING,
+    _Step.ONLINE: ConnectionPhase.ONLINE,
+    _Step.PAUSE: ConnectionPhase.WAITING,
+    _Step.CLOSED: ConnectionPhase.CLOSED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """How a connection behaves; made by `connect`.
+
+    Attributes:
+        silence_s: a connection on which nothing comes for so many seconds is taken for dead. The gateway is asked to
+            send a ping in each silence of a third of it, and the client asks for a sign of life after half of it.
+        backoff_first_s: upper bound of the first pause before a reconnect, in seconds; it doubles with each attempt.
+        backoff_most_s: upper bound of the longest pause. The pause itself is any part of the bound, at random.
+        refreshable: the token comes from a callback, which may have a new one.
+        impatient: somebody waits for the first connection: until it is there, pauses are short.
+    """
+
+    silence_s: float = 15.0
+    backoff_first_s: float = 1.0
+    backoff_most_s: float = 30.0
+    refreshable: bool = False
+    impatient: bool = False
+
+    @property
+    def ping_every(self) -> int:
+        """Seconds of silence after which the gateway is asked to send a ping."""
+        least_s, most_s = PING_BOUNDS_S
+        return int(min(most_s, max(least_s, self.silence_s // 3)))
+
+
+@dataclass(slots=True)
+class Request:
+    """A message that waits for its answer: what it was about, and until when."""
+
+    kind: str
+    target: Any
+    deadline: float
+
+
+class ConnectionCore(ABC):
+    """What both paths share. `chance` returns random numbers between 0 and 1."""
+
+    path: str
+
+    def __init__(self, options: ConnectionOptions, chance: Callable[[], float]) -> None:
+        self.options = options
+        #: Whether the gateway answers with the `requestId` of the request: it then also knows pings and windows.
+        self.echoes = False
+        #: Number of the connection, from 1.
+        self.connection = 0
+        self._chance = chance
+        self._step = _Step.IDLE
+        self._phase = ConnectionPhase.IDLE
+        self._token = ""
+        #: Tokens that were refused or whose session ended since the last stable connection.
+        self._replaced = 0
+        #: The end of the session of the token that is there; None: it may be good.
+        self._no_good: Exception | None = None
+        self._offered: tuple[str, float | None] = ("", None)
+        self._why = "connect"
+        self._attempt = 0
+        self._resume_at: float | None = None
+        self._online_at = 0.0
+        self._heard_at = 0.0
+        self._probed_at: float | None = None
+        self._renew_at: float | None = None
+        self._renewing = False
+        self._renew_attempt = 0
+        self._requests: dict[str, Request] = {}
+        self._next_request = 1
+        self._last_error: tuple[str, str] = ("", "")
+        #: The newest time that the gateway told, in ms since 1970, and when it came.
+        self._server_ms = 0
+        self._server_at = 0.0
+
+    # ── what the paths add ───────────────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def _on_online(self, now: float) -> list[Command]:
+        """Signed in: say what is wanted of this connection."""
+
+    def _on_echoes(self, now: float) -> list[Command]:  # noqa: ARG002 - for the paths
+        """The gateway knows request ids: it was not clear until now."""
+        return []
+
+    @abstractmethod
+    def _on_answer(self, request: Request, message: Mapping[str, Any], now: float) -> list[Command]:
+        """An answer, success or error, to a request of the path's own."""
+
+    @abstractmethod
+    def _on_other(self, message: Mapping[str, Any]) -> list[Command]:
+        """Any other message."""
+
+    @abstractmethod
+    def _on_lost(self) -> list[Command]:
+        """The connection is gone; another will come."""
+
+    @abstractmethod
+    def _on_failed(self, error: Exception) -> list[Command]:
+        """The connection is closed for good."""
+
+    def _due(self) -> list[float]:
+        """Return the times at which `_on_time` is needed."""
+        return []
+
+    def _on_time(self, now: float) -> list[Command]:  # noqa: ARG002 - for the paths
+        return []
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def phase(self) -> ConnectionPhase:
+        """Where the connection is."""
+        return self._phase
+
+    @property
+    def is_online(self) -> bool:
+        """Whether messages may be sent."""
+        return self._step is _Step.ONLINE
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed for good."""
+        return self._step is _Step.CLOSED
+
+    @property
+    def alive_ms(self) -> int:
+        """The gateway's time when something last came from it, in ms since 1970; 0: nothing came yet."""
+        if not self._server_ms:
+            return 0
+        return self._server_ms + max(0, int((self._heard_at - self._server_at) * 1000))
+
+    @property
+    def due_at(self) -> float | None:
+        """When `on_time` is to be called, at the latest; None: not before another event."""
+        due: list[float] = []
+        if self._step is _Step.PAUSE and self._resume_at is not None:
+            due.append(self._resume_at)
+        if self._step in (_Step.SIGN_IN, _Step.ONLINE):
+            due += [request.deadline for request in self._requests.values()]
+        if self._step is _Step.ONLINE:
+            if self.echoes:
+                half_s = self.options.silence_s / 2
+                due.append((self._heard_at if self._probed_at is None else self._probed_at) + half_s)
+            if self._renew_at is not None and not self._renewing:
+                due.append(self._renew_at)
+            due += self._due()
+        return min(due, default=None)
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> list[Command]:
+        """Begin to connect; does nothing when it has begun."""
+        return self._fetch("connect") if self._step is _Step.IDLE else []
+
+    def stop(self) -> list[Command]:
+        """Close for good, without an error."""
+        if self._step is _Step.CLOSED:
+            return []
+        self._step = _Step.CLOSED
+        return [CloseSocket(), *self._phase_changed()]
+
+    def on_token(self, token: str, expires_in_s: float | None, now: float) -> list[Command]:
+        """Take the token of `FetchToken`; `expires_in_s`: None when that is not known."""
+        if self._renewing and self._step is _Step.ONLINE:
+            return self._renew(token, expires_in_s, now)
+        if self._step is not _Step.TOKEN:
+            return []
+        if token == self._token and self._no_good is not None:
+            return self._fail(self._no_good)
+        self._token, self._no_good, self._why = token, None, "connect"
+        self._plan_renewal(expires_in_s, now)
+        self._step = _Step.OPENING
+        return [OpenSocket(), *self._phase_changed()]
+
+    def on_token_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
+        """The token callback failed; unless `for_good` it is asked again after a pause."""
+        if self._renewing and self._step is _Step.ONLINE:
+            return self._retry_renewal(now)
+        if self._step is not _Step.TOKEN:
+            return []
+        return self._fail(error) if for_good else self._pause(f"no token: {error}", now)
+
+    def on_open(self, now: float) -> list[Command]:
+        """The WebSocket is open: sign in."""
+        if self._step is not _Step.OPENING:
+            return []
+        self._step = _Step.SIGN_IN
+        self.connection += 1
+        self.echoes = False
+        self._heard_at, self._probed_at = now, None
+        self._last_error = ("", "")
+        message = {"type": "auth", "token": self._token, "pingEvery": self.options.ping_every}
+        return self._request(message, "auth", None, now)
+
+    def on_open_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
+        """The WebSocket could not be opened."""
+        if self._step is not _Step.OPENING:
+            return []
+        return self._fail(error) if for_good else self._pause(str(error), now)
+
+    def on_close(self, code: int | None, reason: str, now: float) -> list[Command]:
+        """The gateway, or the network, closed the socket; `code` None: without a close."""
+        if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
+            return []
+        error_code, said = self._last_error
+        quoted = f" ({error_code}: {said})" if error_code else ""
+        if code is None:
+            return self._lose(f"the connection was lost{quoted}", now)
+        sentence = f"the gateway closed the connection with {code}{f' {reason}' if reason else ''}{quoted}"
+        if code == CloseCode.POLICY and error_code == ErrorCode.AUTH_FAILED:
+            return self._replace_token("rejected", TokenRefused(error_code, said), now)
+        kind = {CloseCode.TAKEN_OVER: TakenOver, CloseCode.SESSION_ENDED: SessionEnded}.get(code, Disconnected)  # type: ignore[call-overload]
+        error = kind(code, sentence, error_code, said)
+        if code == CloseCode.SESSION_ENDED:
+            return self._replace_token("ended", error, now)
+        if code == CloseCode.POLICY and error_code == ErrorCode.AUTH_TIMEOUT:
+            return self._replace_token("rejected", error, now)
+        return self._lose(sentence, now) if may_reconnect(code) else self._fail(error)
+
+    def on_heard(self, now: float) -> None:
+        """Something came: the connection lives."""
+        self._heard_at, self._probed_at = now, None
+
+    def on_message(self, message: Mapping[str, Any], now: float) -> list[Command]:
+        """Process a message that is not a frame."""
+        if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
+            return []
+        self.on_heard(now)
+        kind = message.get("type")
+        if kind in ("success", "status", "ping", "pong", "error"):
+            at_ms = whole(message.get("timestamp"))
+            if at_ms > 0:
+                self._server_ms, self._server_at = at_ms, now
+        if kind == "error":
+            self._last_error = (str(message.get("code", "")), str(message.get("message", "")))
+        request = self._request_of(message) if kind in ("success", "error") else None
+        if request is not None:
+            return self._answered(request, message, now)
+        if kind == "pong" and not self.echoes:
+            self.echoes = True
+            return self._on_echoes(now)
+        if kind in ("ping", "pong"):
+            return []
+        if (
+            kind == "error"
+            and message.get("code") == ErrorCode.UNKNOWN_MESSAGE_TYPE
+            and not self._waiting("acknowledge")
+        ):
+            return []  # the answer of an older gateway to a ping
+        return self._on_other(message)
+
+    def on_time(self, now: float) -> list[Command]:
+        """Do what is due."""
+        if self._step is _Step.PAUSE and self._resume_at is not None and now >= self._resume_at:
+            return self._fetch(self._why)
+        if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
+            return []
+        for request in [each for each in self._requests.values() if now >= each.deadline]:
+            if request.kind in ("auth", "register", "subscribe"):
+                return self._lose(f"no reply to {request.kind} within {REPLY_S:.0f} s", now, abort=True)
+            self._drop_request(request)
+            if request.kind == "renew":
+                self._retry_renewal(now)
+        commands: list[Command] = []
+        if self._step is _Step.ONLINE:
+            if self.echoes:
+                half_s = self.options.silence_s / 2
+                # The answer is waited for from the ping on: this program may have stood still, with the socket unread.
+                if self._probed_at is not None and now >= self._probed_at + half_s:
+                    return self._lose(f"nothing came for {now - self._heard_at:.0f} s", now, abort=True)
+                if self._probed_at is None and now >= self._heard_at + half_s:
+                    self._probed_at = now
+                    commands.append(Send({"type": "ping"}))
+            if self._renew_at is not None and now >= self._renew_at and not self._renewing:
+                if not self.echoes:  # it ends the session, and the next connection has a new token
+                    self._renew_at = None
+                    return commands
+                self._renewing = True
+                commands.append(FetchToken("expiring"))
+            commands += self._on_time(now)
+        return commands
+
+    # ── for the paths ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _request(self, message: dict[str, Any], kind: str, target: Any, now: float) -> list[Command]:
+        """Send a message that is answered; the answer comes to `_on_answer` with `kind` and `target`."""
+        number = str(self._next_request)
+        self._next_request += 1
+        self._requests[number] = Request(kind, target, now + REPLY_S)
+        return [Send({**message, "requestId": number})]
+
+    def _waiting(self, kind: str) -> list[Request]:
+        """Return the requests of a kind that wait for their answers, oldest first."""
+        return [request for request in self._requests.values() if request.kind == kind]
+
+    def _drop_request(self, request: Request) -> None:
+        self._requests = {number: each for number, each in self._requests.items() if each is not request}
+
+    def _retry_s(self, attempt: int) -> float:
+        """Return the pause before the next attempt, in seconds."""
+        options = self.options
+        first_s, most_s = options.backoff_first_s, options.backoff_most_s
+        if options.impatient and not self.connection:
+            most_s = first_s
+        return backoff_s(attempt, first_s=first_s, most_s=most_s, chance=self._chance(), jitter=1.0)
+
+    def _problem(self, message: Mapping[str, Any]) -> list[Command]:
+        """Report an error that ends nothing."""
+        stream = message.get("streamId")
+        problem = Problem(
+            stream_id=stream if isinstance(stream, str) else None,
+            code=str(message.get("code", "")),
+            message=str(message.get("message", "")),
+        )
+        return [Report(problem)]
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _request_of(self, message: Mapping[str, Any]) -> Request | None:
+        """Return the request that a success or error answers, and forget it."""
+        number = message.get("requestId")
+        if isinstance(number, str) and number in self._requests:
+            self.echoes = True
+            return self._requests.pop(number)
+        request = None if self.echoes else self._guess_request(message)
+        if request is not None:
+            self._drop_request(request)
+        return request
+
+    def _guess_request(self, message: Mapping[str, Any]) -> Request | None:
+        """Return the request that a gateway without request ids answers: what the message is about decides."""
+        waiting = list(self._requests.values())
+        if message.get("type") == "success":
+            events = {"authenticated": "auth", "registered": "register", "subscribed": "subscribe"}
+            kind = events.get(str(message.get("event")))
+            return next((each for each in waiting if each.kind == kind), None)
+        if message.get("code") == ErrorCode.UNKNOWN_MESSAGE_TYPE:
+            return next((each for each in waiting if each.kind == "acknowledge"), None)
+        return next((each for each in waiting if each.kind in ("auth", "register", "subscribe")), None)
+
+    def _answered(self, request: Request, message: Mapping[str, Any], now: float) -> list[Command]:
+        if request.kind == "renew":
+            return self._renewed(message, now)
+        if request.kind != "auth":
+            return self._on_answer(request, message, now)
+        if message.get("type") == "success":
+            self._step = _Step.ONLINE
+            self._online_at = now
+            ask: list[Command] = [] if self.echoes else [Send({"type": "ping"})]  # does it know request ids?
+            return [*self._phase_changed(), *ask, *self._on_online(now)]
+        code, said = self._last_error
+        if code == ErrorCode.AUTH_FAILED:
+            return self._replace_token("rejected", TokenRefused(code, said), now)
+        if code in TRANSIENT:
+            return self._lose(f"{code}: {said}", now)
+        return self._fail(refusal(code, said))
+
+    # ── renewal ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _plan_renewal(self, expires_in_s: float | None, now: float) -> None:
+        self._renewing, self._renew_attempt, self._renew_at = False, 0, None
+        if expires_in_s is not None and self.options.refreshable:
+            earliest, latest = RENEW_AFTER_SHARE * expires_in_s, expires_in_s - RENEW_BEFORE_S
+            wait_s = max(earliest, latest)
+            # Those that signed in together must not renew together.
+            self._renew_at = now + wait_s - self._chance() * 0.1 * wait_s
+
+    def _renew(self, token: str, expires_in_s: float | None, now: float) -> list[Command]:
+        if token == self._token:
+            return self._retry_renewal(now)
+        self._offered = (token, expires_in_s)
+        return self._request({"type": "auth", "token": token, "renew": True}, "renew", None, now)
+
+    def _renewed(self, message: Mapping[str, Any], now: float) -> list[Command]:
+        if message.get("type") == "success":
+            self._token, expires_in_s = self._offered
+            self._plan_renewal(expires_in_s, now)
+            return []
+        if message.get("code") == ErrorCode.ALREADY_AUTHENTICATED:  # this gateway cannot renew
+            self._renewing, self._renew_at = False, None
+            return []
+        return [*self._retry_renewal(now), *self._problem(message)]
+
+    def _retry_renewal(self, now: float) -> list[Command]:
+        first_s, most_s = RENEW_RETRY_S
+        pause_s = backoff_s(self._renew_attempt, first_s=first_s, most_s=most_s, chance=self._chance())
+        self._renewing = False
+        self._renew_attempt += 1
+        self._renew_at = now + pause_s
+        return []
+
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _fetch(self, why: str) -> list[Command]:
+        self._why = why
+        self._step = _Step.TOKEN
+        self._resume_at = None
+        return [FetchToken(why), *self._phase_changed()]
+
+    def _replace_token(self, why: str, error: Exception, now: float) -> list[Command]:
+        """The token is no good: have the callback give another one, once; else close for good."""
+        lost = self._end_connection(now)
+        self._replaced += 1
+        if not self.options.refreshable or self._replaced > 1:
+            return [*lost, *self._fail(error)]
+        self._no_good = error if why == "ended" else None
+        return [*lost, *self._fetch(why)]
+
+    def _end_connection(self, now: float) -> list[Command]:
+        """Let go of the socket and of all that waits for an answer on it."""
+        if self._step is _Step.ONLINE and now - self._online_at >= STEADY_S:
+            self._attempt = self._replaced = 0
+        lost = self._on_lost()
+        self._requests.clear()
+        self._renewing = False
+        return [CloseSocket(), *lost]
+
+    def _lose(self, reason: str, now: float, *, abort: bool = False) -> list[Command]:
+        commands = self._end_connection(now)
+        if abort:
+            commands[0] = CloseSocket(abort=True)
+        return commands + self._pause(reason, now)
+
+    def _pause(self, reason: str, now: float) -> list[Command]:
+        delay_s = self._retry_s(self._attempt)
+        self._attempt += 1
+        self._step = _Step.PAUSE
+        self._resume_at = now + delay_s
+        return self._phase_changed(reason, delay_s)
+
+    def _fail(self, error: Exception) -> list[Command]:
+        self._step = _Step.CLOSED
+        self._requests.clear()
+        return [CloseSocket(), *self._phase_changed(str(error)), *self._on_failed(error), Failed(error)]
+
+    def fail(self, error: Exception) -> list[Command]:
+        """Close for good because of an error of the code around this core."""
+        return [] if self._step is _Step.CLOSED else self._fail(error)
+
+    def _phase_changed(self, reason: str = "", delay_s: float | None = None) -> list[Command]:
+        phase = _PHASES[self._step]
+        if phase is self._phase and delay_s is None:
+            return []
+        self._phase = phase
+        return [PhaseChanged(phase, reason, delay_s)]

@@ -1,0 +1,111 @@
+"""The errors that a client of watchout raises, as one tree; each says what its caller does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from watchout.common.errors import CloseCode, ErrorCode, WatchoutError
+
+#: Error codes after which the same request may succeed later.
+TRANSIENT: Final = frozenset(
+    {
+        ErrorCode.ROUTING_ERROR,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.AUTH_UNAVAILABLE,
+        ErrorCode.TOO_MANY_CONNECTIONS,
+        ErrorCode.AUTH_TIMEOUT,
+        ErrorCode.SLOW_CONSUMER,
+        ErrorCode.MESSAGE_TIMEOUT,
+    }
+)
+
+
+class WatchoutClientError(WatchoutError):
+    """Base class of all errors of `watchout.client`; the text is a sentence for people."""
+
+
+class Refused(WatchoutClientError):
+    """The gateway refused a request: a subscription, a registration, an alert. Doing it again unchanged is no use.
+
+    Attributes:
+        code: the error code of the protocol, such as ``UNAUTHORIZED``.
+        message: what the gateway says.
+        stream_id: the stream that it is about, if the gateway names one.
+    """
+
+    def __init__(self, code: str, message: str, stream_id: str | None = None) -> None:
+        self.code = code
+        self.message = message
+        self.stream_id = stream_id
+        super().__init__(f"{code}: {message}")
+
+
+class Unauthorized(Refused):
+    """The stream belongs to somebody else, or this user may not do that with it."""
+
+
+class TokenRefused(Refused):
+    """The gateway refuses the token, and the token callback has no better one: sign in again."""
+
+
+class NoToken(WatchoutClientError):
+    """Nobody is signed in. A token callback raises it to end the client; any other exception is tried again.
+
+    The client raises it too when the callback returned nothing.
+    """
+
+
+class Disconnected(WatchoutClientError):
+    """The gateway closed the connection, and connecting again unchanged is no use.
+
+    Attributes:
+        close_code: the WebSocket close code, such as 1008.
+        code: the last error code that the gateway sent on it, empty if none.
+        message: what the gateway said.
+    """
+
+    def __init__(self, close_code: int | None, text: str, code: str = "", message: str = "") -> None:
+        self.close_code = close_code
+        self.code = code
+        self.message = message
+        super().__init__(text)
+
+
+class SessionEnded(Disconnected):
+    """The session expired or was ended (4500), and the token callback has no new one: sign in again."""
+
+
+class TakenOver(Disconnected):
+    """Another socket of the same user registered this camera's stream (4501). Taking it back would never end."""
+
+
+class Unreachable(WatchoutClientError):
+    """No gateway responds now. Raised only within `wait_s` of `connect`; later the client tries for ever."""
+
+
+class NotAGateway(WatchoutClientError):
+    """What responds is no watchout gateway, or cannot be trusted: the address is wrong, or its certificate."""
+
+
+class NoAnswer(WatchoutClientError):
+    """The gateway did not confirm a request in time. It may have been carried out."""
+
+
+class ClientClosed(WatchoutClientError):
+    """The client, camera or subscription was closed by this program."""
+
+
+class MissingExtra(WatchoutClientError, ImportError):
+    """A package is needed that comes with an extra of watchout; the text has the command to install it."""
+
+
+def refusal(code: str, message: str, stream_id: str | None = None) -> Refused:
+    """Return the exception for an error message of the gateway."""
+    kind = {ErrorCode.UNAUTHORIZED: Unauthorized, ErrorCode.AUTH_FAILED: TokenRefused}.get(code, Refused)  # type: ignore[call-overload]
+    made: Refused = kind(code, message, stream_id)
+    return made
+
+
+def may_reconnect(code: int | None) -> bool:
+    """Whether a client may reconnect unchanged after this close code; None: the connection was lost without one."""
+    return code is None or (code != CloseCode.POLICY and not 4500 <= code <= 4999)

@@ -1,0 +1,69 @@
+"""What waits for the program that reads a subscription: alerts and status in order, and the newest frame. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final
+
+from watchout.client.events import Alert, Event, Frame, Status
+from watchout.common.media.rate import Sampler
+
+#: Most alerts and other messages that wait. A program that reads more slowly gets the rest from the gateway's memory.
+MAX_WAITING: Final = 1000
+#: Ids of alerts that are remembered, so that one that is replayed comes once.
+MAX_REMEMBERED: Final = 4096
+
+
+class Inbox:
+    """The events of one subscription that its program has not taken yet. Alerts and status come before frames.
+
+    Args:
+        max_fps: frames per second that the program wants; None: all.
+    """
+
+    def __init__(self, max_fps: float | None = None) -> None:
+        #: Alerts were left out because too many waited: they have to be asked for again.
+        self.lagging = False
+        #: Frames that came and were replaced by newer ones before the program took them.
+        self.replaced = 0
+        self._messages: deque[Event] = deque()
+        self._frame: Frame | None = None
+        self._last_frame: tuple[int, int] | None = None
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._sampler = Sampler(max_fps)
+
+    def put_frame(self, frame: Frame, now: float) -> bool:
+        """Put a frame in place of one that waits; return whether it is new to the program."""
+        if (frame.frame_id, frame.timestamp) == self._last_frame:
+            return False  # the newest frame again, after a reconnect
+        self._last_frame = (frame.frame_id, frame.timestamp)
+        if not self._sampler.take(now):
+            return False
+        self.replaced += self._frame is not None
+        self._frame = frame
+        return True
+
+    def put(self, event: Event) -> bool:
+        """Put any other event; return whether it is new. An alert that has no room makes the inbox `lagging`."""
+        if isinstance(event, Alert):
+            if self.lagging or event.id in self._seen:
+                return False
+            if len(self._messages) >= MAX_WAITING:
+                self.lagging = True
+                return False
+            self._seen[event.id] = None
+            if len(self._seen) > MAX_REMEMBERED:
+                self._seen.popitem(last=False)
+        elif isinstance(event, Status) and self._messages and isinstance(self._messages[-1], Status):
+            self._messages.pop()
+        elif len(self._messages) >= MAX_WAITING:
+            return False
+        self._messages.append(event)
+        return True
+
+    def take(self) -> Event | None:
+        """Return the next event; None: nothing waits."""
+        if self._messages:
+            return self._messages.popleft()
+        frame, self._frame = self._frame, None
+        return frame
