@@ -89,9 +89,12 @@ class Presence(Generic[M]):
                 identity = self._members[member]
                 if found is None or found.user_id != identity.user_id:
                     ended.append(member)
-                elif found != identity:
-                    now_is = replace(found, introspected=identity.introspected, ends_at=identity.ends_at)
-                    renewed.append((member, now_is))
+                else:  # the store knows the session and the user, not what the token grants
+                    now_is = replace(
+                        found, introspected=identity.introspected, ends_at=identity.ends_at, grants=identity.grants
+                    )
+                    if now_is != identity:
+                        renewed.append((member, now_is))
         self._members.update(renewed)
         return ended, renewed
 

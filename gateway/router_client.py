@@ -169,7 +169,9 @@ class RouterClient:
         """Give a granted claim back, because its client has left meanwhile."""
         self.link.send(Release(stream=stream, term=term))
 
-    async def claim(self, stream: str, owner: Owner, *, producing: bool, floor: int) -> GrantedReply | RefusedReply:
+    async def claim(
+        self, stream: str, owner: Owner, *, producing: bool, floor: int, granted: bool = False
+    ) -> GrantedReply | RefusedReply:
         """Claim a stream for a publisher of this gateway.
 
         Args:
@@ -177,11 +179,18 @@ class RouterClient:
             owner: Owner of the stream, the publisher's user.
             producing: Whether the publisher sends video.
             floor: The highest frame id of the stream known here: the ids continue after it.
+            granted: Whether the publisher's token permits it whoever owns the stream.
         """
         user, organizations = owner.user_id, tuple(sorted(owner.organizations))
         reply = await self.link.request(
             lambda n: Claim(
-                request=n, stream=stream, user=user, organizations=organizations, producing=producing, floor=floor
+                request=n,
+                stream=stream,
+                user=user,
+                organizations=organizations,
+                producing=producing,
+                floor=floor,
+                granted=granted,
             )
         )
         if not isinstance(reply, GrantedReply | RefusedReply):

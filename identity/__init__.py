@@ -13,6 +13,7 @@ from watchout.identity import embedded_store
 from watchout.identity.authenticator import Authenticator, auth_methods
 from watchout.identity.caller import Identity, Organizations, SessionStore
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
+from watchout.identity.grants import Grants
 from watchout.identity.schema.catalogue import Layout
 from watchout.identity.sources.introspection import Introspection
 from watchout.identity.sources.jwt import JwtVerifier
@@ -23,6 +24,7 @@ __all__ = [
     "Authenticator",
     "Cookie",
     "Credential",
+    "Grants",
     "Identity",
     "Organizations",
     "SessionStore",

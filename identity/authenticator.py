@@ -14,11 +14,14 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
+from watchout.common import log
 from watchout.common.errors import StoreUnavailable
+from watchout.common.media.rate import TokenBucket
 from watchout.common.settings import Settings
 from watchout.identity.caller import Identity, Organizations, SessionStore
 from watchout.identity.coalescing import Coalescer
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, session_token
+from watchout.identity.grants import GrantsFault
 from watchout.identity.recently_verified import RecentlyVerified
 from watchout.identity.sources.introspection import Introspection
 from watchout.identity.sources.jwt import Claims, JwtVerifier, looks_like_jwt
@@ -26,6 +29,11 @@ from watchout.identity.sources.postgres import PostgresStore
 
 #: Most queries for session tokens at the same time.
 LOOKUPS_AT_ONCE: Final = 2
+#: Tokens with malformed grants that are logged: lines at once, and lines per second after that.
+LOG_BURST: Final = 5
+LOG_RATE: Final = 0.2
+
+_log = log.get("identity")
 
 
 class Authenticator:
@@ -56,6 +64,7 @@ class Authenticator:
         self._sessions = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
         self._introspected = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
         self._by_token = self._by_id = None
+        self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
         self._by_user: Coalescer[Organizations] | None = None
         if store is not None:
             timeout_s, most = settings.store_timeout_s, settings.store_waiting
@@ -100,8 +109,17 @@ class Authenticator:
         """
         if isinstance(credential, Ticket):
             return await self._redeem(credential)
-        if self._settings.auth_combine == "all":
-            return await self._verify_all(credential, fresh)
+        try:
+            if self._settings.auth_combine == "all":
+                return await self._verify_all(credential, fresh)
+            return await self._verify_any(credential, fresh)
+        except GrantsFault as fault:
+            if self._log_allowance.take(time.monotonic()):
+                _log.warning("a token was refused: what it grants is malformed", reason=str(fault))
+            return None
+
+    async def _verify_any(self, credential: Token | Cookie, fresh: bool) -> Identity | None:
+        """Return the identity of the first method that accepts the credential."""
         unavailable: StoreUnavailable | None = None
         for method in self._methods:
             try:
@@ -167,7 +185,9 @@ class Authenticator:
         if claims.session_id is not None and self._by_id is not None and self._settings.database_url is not None:
             # From now on the session decides, not the expiry of the JWT: the JWT proved it once, as a ticket does.
             session = await self._by_id.get(claims.session_id)
-            return session if session is not None and session.user_id == claims.user_id else None
+            if session is None or session.user_id != claims.user_id:
+                return None
+            return replace(session, grants=claims.grants)
         if self._settings.jwt_require_session:
             return None
         return await self._with_organizations(replace(_identity(claims), ends_at=claims.expires_at))
@@ -257,12 +277,16 @@ def auth_methods(settings: Settings) -> tuple[str, ...]:
 
 
 def _identity(claims: Claims) -> Identity:
-    return Identity(claims.user_id, expires_at=claims.expires_at, roles=claims.roles)
+    return Identity(claims.user_id, expires_at=claims.expires_at, roles=claims.roles, grants=claims.grants)
 
 
 def _combined(found: list[Identity]) -> Identity | None:
-    """Combine the results of several methods: None unless all name the same user; the earliest end counts."""
-    if not found or len({identity.user_id for identity in found}) > 1:
+    """Combine the results of several methods: None unless all name the same user; the earliest end counts.
+
+    What one of them grants counts; None for two that grant different rights.
+    """
+    grants = {identity.grants for identity in found} - {None}
+    if not found or len({identity.user_id for identity in found}) > 1 or len(grants) > 1:
         return None
     session = next((identity for identity in found if identity.session_id is not None), found[0])
     tokens = [identity.introspected for identity in found if identity.introspected is not None]
@@ -271,4 +295,5 @@ def _combined(found: list[Identity]) -> Identity | None:
         expires_at=min(identity.expires_at for identity in found),
         ends_at=min(identity.ends_at for identity in found),
         introspected=tokens[0] if tokens else None,
+        grants=next(iter(grants), None),
     )

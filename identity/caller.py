@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from watchout.identity.grants import Grants
+
 #: Organization id → the user's roles in it, as Better Auth's organization plugin stores them.
 Organizations = Mapping[str, frozenset[str]]
 
@@ -28,6 +30,7 @@ class Identity:
         organizations: The organizations of the user, with the roles in each.
         introspected: The token, when only introspection can tell later whether it is still valid.
         ends_at: An end that nothing prolongs, in seconds since the Unix epoch: that of a JWT without a session.
+        grants: What the token itself permits, in place of the user's rights; None: those count.
     """
 
     user_id: str
@@ -37,6 +40,7 @@ class Identity:
     organizations: Organizations = field(default_factory=dict)
     introspected: str | None = field(default=None, repr=False, compare=False)
     ends_at: float = field(default=math.inf, compare=False)
+    grants: Grants | None = None
 
 
 class SessionStore(Protocol):

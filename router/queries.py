@@ -130,7 +130,7 @@ class QueryHandler:
         scope, streams = query.scope, self.streams
 
         def wanted(stream: str, owner: str | None) -> bool:
-            return scope is None or scope.includes(owner, streams.organizations_of(stream, owner))
+            return scope is None or scope.includes(stream, owner, streams.organizations_of(stream, owner))
 
         rows = self.alerts.recent(
             query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,

@@ -69,11 +69,14 @@ class Acknowledgements:
             owner = (await router.find(command.stream)).owner
             identity = self._protocol.identity
             if identity is None or not (
-                authorization.may_receive_alerts(identity, owner)
+                authorization.may_receive_alerts(identity, owner, command.stream)
                 if row is None
-                else authorization.may_receive_stored_alert(identity, row.owner, owner)
+                else authorization.may_receive_stored_alert(identity, row.owner, owner, command.stream)
             ):
                 self._refuse(command, ErrorCode.UNAUTHORIZED, f"you may not have the alerts of {command.stream}")
+                return
+            if not authorization.may_acknowledge(identity):
+                self._refuse(command, ErrorCode.UNAUTHORIZED, "you may receive alerts, not acknowledge them")
                 return
             if row is None:
                 text = f"alert {command.alert_id} of stream {command.stream} is not known, or not kept any more"

@@ -155,7 +155,9 @@ class AlertReplays:
             if not self._is_active(subscription):
                 return
             owner = self._context.hub.last_known_owner(subscription.stream)
-            if self._context.authorization.may_receive_stored_alert(subscription.identity, each.owner, owner):
+            if self._context.authorization.may_receive_stored_alert(
+                subscription.identity, each.owner, owner, subscription.stream
+            ):
                 replayed.add(each.key)
                 self._socket.send_message(wire.text_message(each.json()))
         self._release_held(subscription, replayed)

@@ -54,6 +54,8 @@ class ClaimStream:
     stream: str
     owner: Owner
     producing: bool
+    #: The client's token permits it whoever owns the stream.
+    granted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

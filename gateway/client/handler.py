@@ -351,7 +351,7 @@ class ClientHandler:
         stream, floor = command.stream, self._context.hub.last_frame_id(command.stream)
         try:
             reply: GrantedReply | RefusedReply | None = await self._context.router.claim(
-                stream, command.owner, producing=command.producing, floor=floor
+                stream, command.owner, producing=command.producing, floor=floor, granted=command.granted
             )
         except RouterUnavailable:
             reply = None
@@ -360,7 +360,8 @@ class ClientHandler:
             self._context.router.release(stream, reply.term)
             return
         if isinstance(reply, GrantedReply):
-            self.run(self.protocol.on_claimed(reply.term, reply.first_frame_id, now_ms()))
+            owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
+            self.run(self.protocol.on_claimed(reply.term, reply.first_frame_id, now_ms(), owner))
         elif isinstance(reply, RefusedReply):
             self.run(self.protocol.on_refused(reply.code, reply.message, now, now_ms()))
         else:

@@ -17,7 +17,7 @@ from watchout.common.errors import ClientError, CloseCode, ErrorCode
 from watchout.common.media.frames import FrameFault, parse_binary
 from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import Authorization, Permission
+from watchout.gateway.authorization import VIEWER_PERMISSIONS, Authorization, Permission
 from watchout.gateway.client import first_message
 from watchout.gateway.client.alert_replies import AlertReplies
 from watchout.gateway.client.commands import (
@@ -48,8 +48,6 @@ from watchout.identity import Identity
 
 #: A publisher that consumes any of these receives the stream's status as well.
 _CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
-#: A viewer needs one of these to subscribe.
-_VIEWER_PERMISSIONS: Final = frozenset({Permission.VIEW, Permission.ALERTS})
 #: A message that is answered after a reply of the session store or of the router.
 AskedMessage = wire.Auth | wire.Register | wire.Subscribe
 
@@ -70,12 +68,14 @@ class PendingReply(enum.Enum):
 class Registration:
     """The stream that a publisher has registered on its socket; kept by its `ClientProtocol`.
 
-    `producing`: the publisher sends frames; `may_alert`: its user may raise alerts for the stream.
+    `producing`: the publisher sends frames; `may_alert`: its user may raise alerts for the stream. `foreign`: the
+    stream belongs to another user, and the publisher's token grants it.
     """
 
     stream: str
     producing: bool
     may_alert: bool
+    foreign: bool = False
 
 
 class ClientProtocol(AlertReplies):
@@ -240,21 +240,23 @@ class ClientProtocol(AlertReplies):
             ErrorCode.TOO_MANY_CONNECTIONS, f"too many connections {what}", CloseCode.TRY_LATER, now_ms
         )
 
-    def on_claimed(self, term: int, first_frame_id: int, now_ms: int) -> list[Command]:
+    def on_claimed(self, term: int, first_frame_id: int, now_ms: int, owner: Owner | None = None) -> list[Command]:
         """Handle that the router granted the stream of `ClaimStream`.
 
         Args:
             term: Number of the grant; frames of the stream carry it on the bus.
             first_frame_id: The first frame gets this id, so that ids do not fall when the publisher changes.
             now_ms: See the class.
+            owner: Another user, who stays the stream's owner; None: it belongs to this client's user.
         """
         asked = self._take_asked()
         if self._closed or self.identity is None or not isinstance(asked, wire.Register) or asked.stream_id is None:
             return []
         former: list[Command] = [Unpublish()] if self.registration is not None else []
-        self._register_stream(asked.stream_id, asked)
-        publish = Publish(asked.stream_id, Owner.of(self.identity), term, first_frame_id, *_wishes(asked))
-        if not self._authorization.may_publish(self.identity):  # the permission ended while the router decided
+        self._register_stream(asked.stream_id, asked, foreign=owner is not None)
+        owner = owner or Owner.of(self.identity)
+        publish = Publish(asked.stream_id, owner, term, first_frame_id, *_wishes(asked))
+        if not self._authorization.may_publish(self.identity, asked.stream_id):  # it ended while the router decided
             return [*former, publish, *self._unpublish(now_ms, asked.request_id)]
         return [*former, self._registered_reply(asked, now_ms), publish, *self._ask_for_pings(asked)]
 
@@ -281,12 +283,17 @@ class ClientProtocol(AlertReplies):
             return []
         subject = _subject(asked)
         owner, consumes = state.owner, asked.consumes or []
-        permissions = self._authorization.permissions(self.identity, owner)
-        if not permissions & _VIEWER_PERMISSIONS:
+        permissions = self._authorization.permissions(self.identity, owner, asked.stream_id)
+        if not permissions & VIEWER_PERMISSIONS:
             text = "you may not view streams" if owner is None else "this stream belongs to another user"
+            if self.identity.grants is not None:
+                text = "your token does not permit to view this stream"
             return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
         if "video-frame" in consumes and Permission.VIEW not in permissions:
             text = 'you may receive the alerts of this stream, not its frames: leave "video-frame" out of `consumes`'
+            return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
+        if "alert" in consumes and Permission.ALERTS not in permissions:
+            text = 'you may view this stream, not receive its alerts: leave "alert" out of `consumes`'
             return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
         commands: list[Command] = self._ask_for_pings(asked)
         former = self._subscriptions.pop(asked.stream_id, None)
@@ -354,9 +361,10 @@ class ClientProtocol(AlertReplies):
             subscription.identity = identity
         if self.registration is None:
             return []
-        if not self._authorization.may_publish(identity):
+        if not self._authorization.may_publish(identity, self.registration.stream):
             return self._unpublish(now_ms)
-        return [ChangeOwner(Owner.of(identity))] if Owner.of(before) != Owner.of(identity) else []
+        changed = Owner.of(before) != Owner.of(identity) and not self.registration.foreign
+        return [ChangeOwner(Owner.of(identity))] if changed else []
 
     def on_session_ended(self, now_ms: int) -> list[Command]:
         """Handle that the auth session expired or was revoked, or that its user was banned: close."""
@@ -451,27 +459,34 @@ class ClientProtocol(AlertReplies):
     def _register(self, message: wire.Register, now_ms: int) -> list[Command]:
         self._require_path(SocketPath.REGISTER, "register")
         assert self.identity is not None
-        if not self._authorization.may_publish(self.identity):
-            raise ClientError(ErrorCode.UNAUTHORIZED, "you may not publish streams")
+        granted = self.identity.grants is not None
+        if not self._authorization.may_publish(self.identity, message.stream_id):
+            text = "your token does not permit to publish this stream" if granted else "you may not publish streams"
+            raise ClientError(ErrorCode.UNAUTHORIZED, text)
         if self.registration is not None and message.stream_id in (None, self.registration.stream):
             stream = self.registration.stream
-            self._register_stream(stream, message)
+            self._register_stream(stream, message, foreign=self.registration.foreign)
             reply = self._registered_reply(msgspec.structs.replace(message, stream_id=stream), now_ms)
             return [reply, ChangePublication(*_wishes(message)), *self._ask_for_pings(message)]
         if message.stream_id is None:
             new_id = self._stream_ids.new(self.identity.user_id, now_ms)
+            if not self._authorization.may_publish(self.identity, new_id):
+                text = "your token permits streams of certain ids only: send `streamId`"
+                raise ClientError(ErrorCode.UNAUTHORIZED, text)
             message = msgspec.structs.replace(message, stream_id=new_id)
         assert message.stream_id is not None
-        if self._stream_ids.belongs_to_other(message.stream_id, self.identity.user_id):
+        if not granted and self._stream_ids.belongs_to_other(message.stream_id, self.identity.user_id):
             raise ClientError(ErrorCode.UNAUTHORIZED, "this stream belongs to another user")
         self._ask(message, PendingReply.CLAIM)
         producing = "video-frame" in (message.produces or [])
-        return [ClaimStream(message.stream_id, Owner.of(self.identity), producing)]
+        return [ClaimStream(message.stream_id, Owner.of(self.identity), producing, granted)]
 
-    def _register_stream(self, stream: str, message: wire.Register) -> None:
+    def _register_stream(self, stream: str, message: wire.Register, *, foreign: bool) -> None:
         """Replace the registration of this socket by that of the message."""
         produces = message.produces or []
-        self.registration = Registration(stream, producing="video-frame" in produces, may_alert="alert" in produces)
+        self.registration = Registration(
+            stream, producing="video-frame" in produces, may_alert="alert" in produces, foreign=foreign
+        )
         self.may_send_plain = self.registration.producing
         self._plain_frames = wire.PlainFrames()
 

@@ -74,7 +74,10 @@ class AlertPages:
             acknowledged_json(alert.json, alert.acknowledgement)
             for alert in stored
             if authorization.may_receive_stored_alert(
-                viewer, alert.owner, None if alert.owner is None else Owner(alert.owner, frozenset(alert.organizations))
+                viewer,
+                alert.owner,
+                None if alert.owner is None else Owner(alert.owner, frozenset(alert.organizations)),
+                "" if viewer.grants is None else model.Alert.from_json(alert.json).stream_id,
             )
         ]
 
@@ -91,17 +94,17 @@ class AlertPages:
                     of_any_time = await router.alerts(stream)
                     owner = (await router.find(stream)).owner
         viewer = self._auth.current(caller)  # permissions are judged after the last await
-        if not authorization.may_receive_alerts(viewer, owner):
+        if not authorization.may_receive_alerts(viewer, owner, stream):
             self._auth.count_unauthorized()
             raise no_such_stream()
         if owner is None and not any(
-            authorization.may_receive_stored_alert(viewer, each.owner, owner) for each in of_any_time
+            authorization.may_receive_stored_alert(viewer, each.owner, owner, stream) for each in of_any_time
         ):
             raise no_such_stream()
         return [
             acknowledged_json(alert.json, alert.acknowledgement)
             for alert in stored
-            if authorization.may_receive_stored_alert(viewer, alert.owner, owner)
+            if authorization.may_receive_stored_alert(viewer, alert.owner, owner, stream)
         ]
 
     @contextlib.asynccontextmanager
@@ -132,7 +135,9 @@ class AlertPages:
             frame = None if unchanged is not None else await self._context.router.stored_picture(stored)
             owner = (await self._context.router.find(stored.stream)).owner
         # The caller's permission may have ended while the picture was awaited.
-        if not self._context.authorization.may_view_stored_picture(self._auth.current(caller), stored.owner, owner):
+        if not self._context.authorization.may_view_stored_picture(
+            self._auth.current(caller), stored.owner, owner, stored.stream
+        ):
             self._auth.count_unauthorized()
             raise _no_such_alert()
         if unchanged is not None:
@@ -143,7 +148,7 @@ class AlertPages:
 
     async def _may_view(self, viewer: Identity, frame: AlertFrameRow) -> bool:
         state = await self._context.router.find(frame.stream)
-        return self._context.authorization.may_view_stored_picture(viewer, frame.owner, state.owner)
+        return self._context.authorization.may_view_stored_picture(viewer, frame.owner, state.owner, frame.stream)
 
 
 class AlertIntake:

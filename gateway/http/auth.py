@@ -88,7 +88,7 @@ class UserAuth:
         if not STREAM_ID.match(stream):
             raise HttpError(404, "NOT_FOUND", "streamId has 1 to 128 of A-Z a-z 0-9 _ . : -")
         state = await self._context.router.find(stream)
-        if Permission.VIEW not in self._context.authorization.permissions(viewer, state.owner):
+        if Permission.VIEW not in self._context.authorization.permissions(viewer, state.owner, stream):
             self.count_unauthorized()
             raise no_such_stream()
         return viewer, state

@@ -36,7 +36,7 @@ class StreamPages:
         self._rows = SingleFlight(self._fetch_rows, context.tasks)
 
     async def list_streams(self, request: web.Request) -> web.Response:
-        """Return the streams that the user may receive alerts of."""
+        """Return the streams that the user may view or receive alerts of."""
         viewer = await self._auth.sign_in(request)
         rows = await self._rows.result()
         if rows is None:
@@ -53,7 +53,9 @@ class StreamPages:
             }
             for row in rows
             if row.user_id is not None
-            and self._context.authorization.may_receive_alerts(viewer, Owner(row.user_id, frozenset(row.organizations)))
+            and self._context.authorization.may_know(
+                viewer, Owner(row.user_id, frozenset(row.organizations)), row.stream_id
+            )
         ]
         return json_response({"streams": visible})
 
@@ -73,7 +75,7 @@ class StreamPages:
             frame = await self._context.router.newest_frame(stream, state)
             owner = (await self._context.router.find(stream)).owner
         # The stream's owner, or the caller's permission, may have changed while the frame was awaited.
-        if not self._context.authorization.may_view(self._auth.current(caller), owner):
+        if not self._context.authorization.may_view(self._auth.current(caller), owner, stream):
             self._auth.count_unauthorized()
             raise no_such_stream()
         if frame is None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from watchout.identity.grants import Grants
+
 #: Longest token that is read; a longer one is refused.
 MAX_TOKEN_BYTES: Final = 8 << 10
 
@@ -45,12 +47,14 @@ class Claims:
         expires_at: End of the token in seconds since the Unix epoch, with the leeway; infinite when it has none.
         session_id: The session that the token names, None when it names none.
         roles: The user's roles.
+        grants: What the token itself permits, None when it says nothing of that.
     """
 
     user_id: str
     expires_at: float = math.inf
     session_id: str | None = None
     roles: frozenset[str] = frozenset()
+    grants: Grants | None = None
 
 
 def _moment(number: float) -> float:

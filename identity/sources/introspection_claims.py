@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from watchout.identity.grants import GrantsFault, read_grants
 from watchout.identity.sources.claims import (
     MAX_ROLES,
     MAX_TOKEN_BYTES,
@@ -96,7 +97,13 @@ def read_introspection(body: bytes, now: float) -> Claims:
         roles |= _roles(part) if kind != "session" else frozenset()
     if len(roles) > MAX_ROLES:
         raise TokenRefused(f"it has over {MAX_ROLES} roles")
-    return Claims(_name(user_id, "the user's id"), expires_at, None, roles)
+    try:
+        # Not of `user` and `session`: users may write fields of those themselves.
+        found = [read_grants(part) for kind, part in parts if kind in ("", "claims")]
+    except GrantsFault as malformed:
+        raise TokenRefused(str(malformed)) from None
+    grants = next((each for each in found if each is not None), None)
+    return Claims(_name(user_id, "the user's id"), expires_at, None, roles, grants)
 
 
 def _parts(answer: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -75,6 +75,7 @@ class JwtVerifier:
 
         Raises:
             StoreUnavailable: The issuer's keys cannot be fetched. The caller asks the client to try again.
+            GrantsFault: It is genuine, but what it grants is malformed: nobody else may accept it.
         """
         try:
             if is_symmetric(token):

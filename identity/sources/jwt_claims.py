@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
 from watchout.common.settings import Settings
+from watchout.identity.grants import GrantsFault, read_grants
 from watchout.identity.sources.claims import (
     MAX_TOKEN_BYTES,
     SUBJECTS,
@@ -94,18 +95,22 @@ class SignedJwt:
     _signed: bytes = field(repr=False)
     _signature: bytes = field(repr=False)
     _claims: Claims = field(repr=False)
+    _grants_fault: str | None = None
 
     def verify(self, keys: Iterable[VerificationKey]) -> Claims:
         """Return the claims when one of `keys` made the signature.
 
         Raises:
             TokenRefused: No key made it, or none is for its algorithm; the client has to sign in again.
+            GrantsFault: The token is genuine, but what it grants is malformed. No other method may accept it.
         """
         fitting = [key for key in keys if self.algorithm in key.algorithms]
         if not fitting:
             raise TokenRefused("no key of its kid takes its alg")
         if not any(key.verifies(self.algorithm, self._signed, self._signature) for key in fitting):
             raise TokenRefused("its signature is wrong")
+        if self._grants_fault is not None:
+            raise GrantsFault(self._grants_fault)
         return self._claims
 
 
@@ -147,8 +152,13 @@ def read_jwt(token: str, policy: JwtPolicy, now: float) -> SignedJwt:
         raise TokenRefused("its kid is no text")
     if str(header.get("typ", "")).lower().removeprefix("application/") == SESSION_CACHE_TYPE:
         raise TokenRefused("it is a session cookie's cache")
-    claims = _claims(_object(_decode(body)), policy, now)
-    return SignedJwt(header["alg"], kid, f"{head}.{body}".encode("ascii"), _decode(tail), claims)
+    payload = _object(_decode(body))
+    claims, fault = _claims(payload, policy, now), None
+    try:
+        claims = replace(claims, grants=read_grants(payload))
+    except GrantsFault as malformed:
+        fault = str(malformed)
+    return SignedJwt(header["alg"], kid, f"{head}.{body}".encode("ascii"), _decode(tail), claims, fault)
 
 
 def _claims(payload: dict[str, Any], policy: JwtPolicy, now: float) -> Claims:

@@ -1,8 +1,9 @@
 """Publishers of streams: claims and their terms, take-over, reported state and release. Pure.
 
 A stream has one publisher. A claim by its owner takes the stream over; a claim by another user is refused, also while
-the id is reserved. Each claim gets a term that is higher than all before it, across restarts of the router too; what
-members send under a lower term is void. `now` is in seconds, `now_ms` in ms since the epoch.
+the id is reserved, unless the publisher's token grants it: the stream then keeps its owner. Each claim gets a term that
+is higher than all before it, across restarts of the router too; what members send under a lower term is void. `now` is
+in seconds, `now_ms` in ms since the epoch.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class StreamClaims:
 
         """
         owner = self._table.claimed_by(claim.stream, now)
-        if owner is not None and owner != claim.user:
+        foreign = owner is not None and owner != claim.user
+        if foreign and not claim.granted:
             return [_refuse(member, claim, "UNAUTHORIZED", "this stream belongs to another user")]
         stream = self._table.add_published(claim.stream)
         if stream is None:
@@ -75,14 +77,22 @@ class StreamClaims:
         first = last + 1 if last < FRAME_ID_HIGH else 1
         stream.started_at, stream.total_frames, stream.last_frame_at = now_ms, 0, None
         self._next_term += 1
-        stream.user, stream.organizations = claim.user, claim.organizations
+        if not foreign:  # else whoever owns it keeps it, and with it the right to take it over again
+            stream.user, stream.organizations = claim.user, claim.organizations
         stream.term, stream.frame_id = self._next_term, first - 1
         stream.status = "streaming" if claim.producing else "online"
         stream.producing, stream.wants_alerts, stream.fps = claim.producing, False, 0.0
         stream.confirmed, stream.forward, stream.routes, stream.bridges = False, None, [], {}
         self._snapshots.confirm_publication(member, stream.id)
         self._table.set_gateway(stream, member)
-        granted = GrantedReply(request=claim.request, stream=stream.id, term=stream.term, first_frame_id=first)
+        granted = GrantedReply(
+            request=claim.request,
+            stream=stream.id,
+            term=stream.term,
+            first_frame_id=first,
+            user=stream.user if foreign else None,
+            organizations=stream.organizations if foreign else (),
+        )
         return [*sends, Send(member, granted)]
 
     def set_publication(self, member: bytes, state: PublicationState, now_ms: int) -> list[Send]:

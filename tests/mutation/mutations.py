@@ -12,7 +12,7 @@ MUTATIONS: Final = (
         name="frame-rights",
         rule="permission to view is checked again once the picture was fetched",
         file="gateway/http/streams.py",
-        before="if not self._context.authorization.may_view(self._auth.current(caller), owner):",
+        before="if not self._context.authorization.may_view(self._auth.current(caller), owner, stream):",
         after="if False:",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
@@ -23,8 +23,8 @@ MUTATIONS: Final = (
         name="alert-picture-rights",
         rule="permission to view is checked again once the picture of an alert was fetched",
         file="gateway/http/alerts.py",
-        before="if not self._context.authorization.may_view_stored_picture(self._auth.",
-        after="if False and self._context.authorization.may_view_stored_picture(self._auth.",
+        before="if not self._context.authorization.may_view_stored_picture(\n",
+        after="if False and self._context.authorization.may_view_stored_picture(\n",
         unit=(
             "tests/unit/gateway/test_http_pictures.py::test_who_leaves_the_organization_while_a_picture_is_awaited_gets_nothing",
         ),
@@ -34,7 +34,7 @@ MUTATIONS: Final = (
         name="stream-owner",
         rule="a stream of another user cannot be registered",
         file="router/streams/claims.py",
-        before="        if owner is not None and owner != claim.user:\n",
+        before="        if foreign and not claim.granted:\n",
         after="        if False:\n",
         unit=("tests/unit/router/streams/test_claims.py::test_another_user_is_refused_while_the_camera_is_there",),
         e2e=(

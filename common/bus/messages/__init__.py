@@ -31,6 +31,7 @@ from watchout.common.bus.messages.fields import (
     Share,
     StreamStatus,
     Text,
+    Wildcard,
 )
 from watchout.common.bus.messages.from_member import (
     AcknowledgeRequest,
@@ -137,6 +138,7 @@ __all__ = [
     "Text",
     "Unreserve",
     "Welcome",
+    "Wildcard",
     "decode_from_member",
     "decode_from_router",
     "encode",

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from watchout.common.toolbox import wildcards
 from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
 
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
@@ -28,6 +29,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 #: One pattern of stream ids, as `common.toolbox.globs` matches it.
 Glob = Annotated[str, msgspec.Meta(max_length=MAX_PATTERN_CHARS, pattern=PATTERN)]
+#: One pattern of stream ids, as `common.toolbox.wildcards` matches it.
+Wildcard = Annotated[str, msgspec.Meta(pattern=wildcards.PATTERN)]
 #: Frames per second.
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 #: A part of a whole, 0 to 1.

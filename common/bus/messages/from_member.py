@@ -25,7 +25,9 @@ from watchout.common.bus.messages.fields import (
     Share,
     StreamStatus,
     Text,
+    Wildcard,
 )
+from watchout.common.toolbox import wildcards
 from watchout.common.toolbox.globs import MAX_PATTERNS
 
 
@@ -139,7 +141,8 @@ class CoverageReport(Message, frozen=True, tag="coverage"):
 class Claim(Message, frozen=True, tag="claim"):
     """Request of a gateway to register a stream for a publisher; the reply is `GrantedReply` or `RefusedReply`.
 
-    `floor` is the highest frame id that this gateway knows of the stream: the granted ids begin above it.
+    `floor` is the highest frame id that this gateway knows of the stream: the granted ids begin above it. `granted`:
+    the token of the publisher permits it whoever owns the stream, which keeps its owner.
     """
 
     request: Count
@@ -148,6 +151,7 @@ class Claim(Message, frozen=True, tag="claim"):
     producing: bool = False
     floor: FrameId = 0
     organizations: Organizations = ()
+    granted: bool = False
 
 
 class Release(Message, frozen=True, tag="release"):
@@ -256,6 +260,7 @@ class Unreserve(Message, frozen=True, tag="unreserve"):
 class AlertScope(msgspec.Struct, frozen=True):
     """The owners whose alerts a caller may read when no stream is named; part of `Query`.
 
+    `streams`: only alerts of streams that match one of these patterns (`common.toolbox.wildcards`), absent: of all.
     `own`: streams of `user` itself. `organizations`: streams whose owner is a member of one of these. `any_owner`:
     streams of every owner (`everybodys` on the wire). `unowned`: streams of which no owner was known when the alert
     arrived (`nobodys`). Built by the gateway from the caller's permissions.
@@ -266,15 +271,21 @@ class AlertScope(msgspec.Struct, frozen=True):
     organizations: Organizations = ()
     any_owner: bool = msgspec.field(default=False, name="everybodys")
     unowned: bool = msgspec.field(default=False, name="nobodys")
+    streams: Annotated[tuple[Wildcard, ...], msgspec.Meta(max_length=wildcards.MAX_PATTERNS)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
-    def includes(self, alert_owner: str | None, organizations: Iterable[str]) -> bool:
-        """Whether the alerts of an owner are within the scope.
+    def includes(self, stream: str, alert_owner: str | None, organizations: Iterable[str]) -> bool:
+        """Whether the alerts of a stream and owner are within the scope.
 
         Args:
+            stream: Id of the stream.
             alert_owner: Owner of the stream when the alert arrived, None when none was known.
             organizations: Those of the owner, none when the stream belongs to another user by now.
 
         """
+        if self.streams is not msgspec.UNSET and not wildcards.any_matches(self.streams, stream):
+            return False
         if alert_owner is None:
             return self.unowned
         if self.any_owner:

@@ -10,12 +10,17 @@ from watchout.common.bus.messages.fields import Count, Message, Organizations, S
 
 
 class GrantedReply(Message, frozen=True, tag="granted"):
-    """Reply to a `Claim`: the stream is registered. Its frames carry `term`, and ids from `first_frame_id` on."""
+    """Reply to a `Claim`: the stream is registered. Its frames carry `term`, and ids from `first_frame_id` on.
+
+    `user` and `organizations` are set when the stream keeps another owner than the one who claims it.
+    """
 
     request: Count
     stream: StreamId
     term: Count
     first_frame_id: FrameId
+    user: Text | None = None
+    organizations: Organizations = ()
 
 
 class RefusedReply(Message, frozen=True, tag="refused"):

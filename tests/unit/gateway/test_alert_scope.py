@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from watchout.common.settings import load
+from watchout.common.settings import Settings, load
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.model import Owner
-from watchout.identity import Identity
+from watchout.identity import Grants, Identity
 
 ROLES = (frozenset(), frozenset({"guard"}), frozenset({"nobody"}), frozenset({"guard", "nobody"}))
 RIGHTS = ("", "guard:alerts,nobody:none,*:publish", "guard:view,nobody:none,*:alerts")
@@ -33,11 +33,11 @@ def test_the_reach_of_a_caller_has_every_alert_that_he_may_have(policy, rights):
         scope = access.alert_scope(ann)
         for alert_owner, now_is in ALERTS:
             names = now_is.organizations if now_is is not None and now_is.user_id == alert_owner else frozenset()
-            if access.may_receive_stored_alert(ann, alert_owner, now_is):
+            if access.may_receive_stored_alert(ann, alert_owner, now_is, "cam"):
                 asked += 1
-                assert scope.includes(alert_owner, names), (ann, alert_owner, now_is)
+                assert scope.includes("cam", alert_owner, names), (ann, alert_owner, now_is)
             elif alert_owner == "bob" and (policy == "owner" or not names & organizations.keys()):
-                assert not scope.includes(alert_owner, names) or policy == "authenticated"
+                assert not scope.includes("cam", alert_owner, names) or policy == "authenticated"
     assert asked
 
 
@@ -45,7 +45,17 @@ def test_the_reach_of_a_caller_has_every_alert_that_he_may_have(policy, rights):
 def test_a_strangers_alerts_are_not_within_reach(policy):
     access = Authorization(load({"STREAM_ACCESS": policy, "DATABASE_URL": "postgres://user@host/db"}))
     scope = access.alert_scope(Identity("ann", "s", organizations={"acme": frozenset()}))
-    assert scope.includes("ann", ())
-    assert not scope.includes("bob", ())
-    assert not scope.includes("bob", ("other",))
-    assert scope.includes("bob", ("acme", "other")) is (policy == "organization")
+    assert scope.includes("cam", "ann", ())
+    assert not scope.includes("cam", "bob", ())
+    assert not scope.includes("cam", "bob", ("other",))
+    assert scope.includes("cam", "bob", ("acme", "other")) is (policy == "organization")
+
+
+def test_the_scope_of_granted_alerts_is_that_of_their_streams_whoever_owns_them() -> None:
+    granted = Identity("eve", grants=Grants(view=("*",), alerts=("cam-?",)))
+    scope = Authorization(Settings()).alert_scope(granted)
+    assert scope.owners() is None
+    for stream, may in (("cam-1", True), ("cam-11", False), ("door", False)):
+        assert scope.includes(stream, "ann", ()) is scope.includes(stream, None, ()) is may
+    none = Authorization(Settings()).alert_scope(Identity("eve", grants=Grants(view=("*",))))
+    assert not none.includes("cam-1", "eve", ())

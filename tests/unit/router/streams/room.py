@@ -32,12 +32,17 @@ class Room:
         self.streams = Streams(epoch, max_streams=max_streams, syncing=syncing, **reserved)  # type: ignore[arg-type]
         self.now = 1000.0
 
-    def claim(self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0) -> list[Send]:
-        return self.streams.claim(member, Claim(request=1, stream=stream, user=user, floor=floor), self.now, NOW_MS)
+    def claim(
+        self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0, *, granted: bool = False
+    ) -> list[Send]:
+        claim = Claim(request=1, stream=stream, user=user, floor=floor, granted=granted)
+        return self.streams.claim(member, claim, self.now, NOW_MS)
 
-    def granted(self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0) -> GrantedReply:
+    def granted(
+        self, member: bytes, user: str = "ann", stream: str = "cam", floor: int = 0, *, granted: bool = False
+    ) -> GrantedReply:
         """Claim, and expect it to hold."""
-        *_, last = self.claim(member, user, stream, floor)
+        *_, last = self.claim(member, user, stream, floor, granted=granted)
         assert last.member == member
         assert isinstance(last.body, GrantedReply)
         return last.body

@@ -302,3 +302,27 @@ def test_a_camera_is_told_of_a_bad_frame_once_per_term(room: Room) -> None:
     assert room.streams.report_bad_frame(bad) == [Send(B, told)]
     room.release(B, term)
     assert room.streams.report_bad_frame(bad) == []
+
+
+def test_a_granted_claim_takes_the_stream_over_whoever_owns_it_and_it_keeps_its_owner(room: Room) -> None:
+    room.publish(A)
+    taken = room.claim(B, user="bob", granted=True)
+    assert taken == [
+        Send(A, Revoke(stream="cam", term=FIRST)),
+        Send(B, GrantedReply(request=1, stream="cam", term=FIRST + 1, first_frame_id=FRAME_ID_JUMP + 1, user="ann")),
+    ]
+    assert room.streams.owner("cam") == "ann"
+    assert refusal(room.claim(C, user="bob")) == "UNAUTHORIZED", "without the grant"
+    back = room.claim(A)
+    assert [type(send.body) for send in back] == [Revoke, GrantedReply]
+    assert room.holder() == A
+
+
+def test_a_reserved_stream_keeps_its_owner_and_a_free_one_is_the_grantees(room: Room) -> None:
+    room.release(A, room.publish(A))
+    term = room.granted(B, user="bob", granted=True).term
+    assert room.streams.owner("cam") == "ann"
+    room.release(B, term)
+    assert refusal(room.claim(C, user="eve")) == "UNAUTHORIZED"
+    assert room.granted(B, user="bob", granted=True, stream="free").user is None
+    assert room.streams.owner("free") == "bob"
