@@ -76,6 +76,18 @@ class Client:
 
     Connections are made anew when they are lost, subscriptions are renewed, and alerts that were raised meanwhile come
     once and in order. What cannot be mended is raised where the subscription or camera is used.
+
+    Args:
+        url: see `connect`.
+        token: see `connect`.
+        wait_s: see `connect`.
+        silence_s: see `connect`.
+        max_message_bytes: see `connect`.
+        on_phase: see `connect`.
+        on_problem: see `connect`.
+
+    Raises:
+        ValueError: an argument is wrong.
     """
 
     def __init__(
@@ -163,6 +175,9 @@ class Client:
             binary: frames without base64; False: as JSON, with the fields that a camera added.
             last_frame: whether the newest frame comes at once.
             alerts_since: alerts since then come first, in ms since 1970.
+
+        Raises:
+            ValueError: an argument is wrong; the text says what is expected.
         """
         if not (frames or alerts):
             raise ValueError("frames and alerts are both False, expected one of them")
@@ -202,6 +217,9 @@ class Client:
             demand: whether it is told what is worth sending.
             binary: frames without base64.
             quality: JPEG quality of numpy arrays, 1 to 100.
+
+        Raises:
+            ValueError: an argument is wrong; the text says what is expected.
         """
         if window is not None and not 1 <= window <= 32:
             raise ValueError(f"window is {window}, expected 1 to 32, or None")
@@ -233,6 +251,7 @@ class Client:
             note: a text for the others.
 
         Raises:
+            ValueError: `stream_id` is missing.
             Refused: the gateway refuses it, or is too old to know it.
             NoAnswer: it was not confirmed in time.
         """
@@ -263,9 +282,13 @@ class Client:
         limit: int | None = None,
         severity: str | None = None,
     ) -> list[Alert]:
-        """Return recent alerts that the gateway keeps, newest last; of one stream, or of all that this user may have.
+        """Return recent alerts that the gateway keeps, newest last.
 
-        `since` is in ms since 1970; `severity` is the least that is wanted.
+        Args:
+            stream_id: the stream; None: all whose alerts this user may have.
+            since: ms since 1970; None: all that are kept.
+            limit: how many, the newest; None: the gateway's default.
+            severity: the least that is wanted; None: all.
         """
         return await self._requests().alerts(stream_id, since=since, limit=limit, severity=severity)
 
@@ -276,7 +299,11 @@ class Client:
     # ── for subscriptions and cameras ────────────────────────────────────────────────────────────────────────────
 
     def viewer(self) -> Driver[ViewerCore]:
-        """Return the connection that subscriptions share."""
+        """Return the connection that subscriptions share.
+
+        Raises:
+            ClientClosed: this client is closed.
+        """
         if self._closed:
             raise ClientClosed("this client is closed")
         if self._viewer is not None and self._viewer.core.is_closed:  # it failed for good; this is another attempt
@@ -287,7 +314,12 @@ class Client:
         return self._viewer
 
     def enter(self, key: int, subscription: Subscription) -> None:
-        """Remember which subscription has this key."""
+        """Remember which subscription has this key.
+
+        Args:
+            key: of the core.
+            subscription: the subscription.
+        """
         self._subscriptions[key] = subscription
 
     def leave(self, key: int) -> None:
@@ -340,6 +372,10 @@ class Subscription(AsyncIterator[Event]):
     """A subscription of one stream: an async context manager and iterator. Made by `Client.subscribe`.
 
     Of frames the newest waits; alerts and status wait in order, and come first. It is for one reader.
+
+    Args:
+        client: its client.
+        options: what is wanted.
 
     Attributes:
         news: set when something waits, or it ended.

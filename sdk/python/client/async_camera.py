@@ -28,7 +28,14 @@ CameraEvent: TypeAlias = Alert | Acknowledged | Status
 
 
 def encode_frame(stream_id: str, timestamp: int, picture: bytes, *, binary: bool) -> bytes:
-    """Return a camera's frame as a message, binary or JSON text; `timestamp` in ms since 1970."""
+    """Return a camera's frame as a message.
+
+    Args:
+        stream_id: its stream.
+        timestamp: when it was taken, in ms since 1970.
+        picture: the encoded picture.
+        binary: a binary message, else JSON text.
+    """
     if binary:
         return WireFrame(stream_id, 0, timestamp, picture=picture, codec=sniff(picture)).to_binary()
     return b'{"type":"video-frame","streamId":"%b","timestamp":%d,"data":"%b"}' % (
@@ -42,6 +49,16 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
     """A camera, an async context manager. Made by `Client.camera`.
 
     As an async iterator it gives the alerts of its stream, their acknowledgements, and its status.
+
+    Args:
+        make_driver: makes its connection, at first use.
+        binary: frames without base64.
+        quality: JPEG quality of numpy arrays, 1 to 100.
+        max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
+        on_closed: called when it is closed.
+
+    Attributes:
+        sent: frames that were written.
     """
 
     def __init__(

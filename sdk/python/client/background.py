@@ -48,7 +48,13 @@ class Background:
     def submit(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run a coroutine in the thread's loop; return its result, or raise what it raises.
 
-        Raises `TimeoutError` after `timeout_s`, and `RuntimeError` when the thread has ended.
+        Args:
+            work: the coroutine.
+            timeout_s: seconds to wait for it.
+
+        Raises:
+            TimeoutError: it has not ended in time; it is cancelled.
+            RuntimeError: the thread has ended.
         """
         assert self._loop is not None
         if self._loop.is_closed() or not self._thread.is_alive():

@@ -108,6 +108,14 @@ class _Newest:
 class Frames(Iterator[tuple[Frame, Any]]):
     """The iterator of `frames`.
 
+    Args:
+        make: returns a new client.
+        stream_id: see `frames`.
+        max_fps: see `frames`.
+        timeout_s: see `frames`.
+        decode: see `frames`.
+        on_alert: see `frames`.
+
     Attributes:
         status: the newest status of the stream, empty before the first.
         undecodable: frames that were left out because they could not be decoded.
@@ -258,7 +266,12 @@ class Camera:
     def wait_registered(self, timeout_s: float | None = None) -> str:
         """Wait until the stream is registered; return its id.
 
-        Raises `TimeoutError`, or the error that ended the camera.
+        Args:
+            timeout_s: seconds to wait; None: for ever.
+
+        Raises:
+            TimeoutError: it is not registered in time.
+            WatchoutClientError: the error that ended the camera.
         """
         if not self._registered.wait(timeout_s):
             raise TimeoutError(f"not registered within {timeout_s:g} s")
@@ -279,6 +292,7 @@ class Camera:
             False when it is not sent because nobody wants it (`on_demand`).
 
         Raises:
+            ClientClosed: it was closed.
             WatchoutClientError: the error that ended the camera, such as `TakenOver`.
             ValueError: it is no picture.
         """
@@ -303,7 +317,13 @@ class Camera:
         return True
 
     def alert(self, severity: str, message: str, **fields: Any) -> str:
-        """Raise an alert for this stream; wait until the gateway has it, and return its id. See `AsyncCamera.alert`."""
+        """Raise an alert for this stream; wait until the gateway has it, and return its id.
+
+        Args:
+            severity: ``low``, ``medium``, ``high`` or ``critical``.
+            message: one sentence for people.
+            fields: further arguments of `AsyncCamera.alert`.
+        """
         self.wait_registered(ALERT_S)
         assert self._camera is not None
         return self._background.submit(self._camera.alert(severity, message, **fields), ALERT_S)

@@ -41,7 +41,14 @@ class CameraOptions:
 
 
 class CameraCore(ConnectionCore):
-    """One camera. `Wake(CAMERA)` says that room, registration or an error may be new."""
+    """One camera. `Wake(CAMERA)` says that room, registration or an error may be new. As in `ConnectionCore`, `now` is in
+    monotonic seconds, and methods return a list of `Command`.
+
+    Args:
+        options: how the connection behaves.
+        camera: what it registers as.
+        chance: returns random numbers between 0 and 1.
+    """
 
     path = "/streams/register"
 

@@ -109,7 +109,13 @@ class Request:
 
 
 class ConnectionCore(ABC):
-    """What both paths share. `chance` returns random numbers between 0 and 1."""
+    """What both paths share. Events are methods, with the time `now` in monotonic seconds, and each returns the list of
+    `Command` that is to be carried out.
+
+    Args:
+        options: how it behaves.
+        chance: returns random numbers between 0 and 1.
+    """
 
     path: str
 
@@ -232,7 +238,13 @@ class ConnectionCore(ABC):
         return [CloseSocket(), *self._phase_changed()]
 
     def on_token(self, token: str, expires_in_s: float | None, now: float) -> list[Command]:
-        """Take the token of `FetchToken`; `expires_in_s`: None when that is not known."""
+        """Take the token of `FetchToken`.
+
+        Args:
+            token: the token.
+            expires_in_s: seconds until it expires; None: that is not known.
+            now: monotonic seconds.
+        """
         if self._renewing and self._step is _Step.ONLINE:
             return self._renew(token, expires_in_s, now)
         if self._step is not _Step.TOKEN:
@@ -245,7 +257,13 @@ class ConnectionCore(ABC):
         return [OpenSocket(), *self._phase_changed()]
 
     def on_token_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
-        """The token callback failed; unless `for_good` it is asked again after a pause."""
+        """The token callback failed.
+
+        Args:
+            error: what it raised.
+            now: monotonic seconds.
+            for_good: asking again is no use; else it is asked again after a pause.
+        """
         if self._renewing and self._step is _Step.ONLINE:
             return self._retry_renewal(now)
         if self._step is not _Step.TOKEN:
@@ -265,13 +283,25 @@ class ConnectionCore(ABC):
         return self._request(message, "auth", None, now)
 
     def on_open_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
-        """The WebSocket could not be opened."""
+        """The WebSocket could not be opened.
+
+        Args:
+            error: why not.
+            now: monotonic seconds.
+            for_good: another attempt is no use.
+        """
         if self._step is not _Step.OPENING:
             return []
         return self._fail(error) if for_good else self._pause(str(error), now)
 
     def on_close(self, code: int | None, reason: str, now: float) -> list[Command]:
-        """The gateway, or the network, closed the socket; `code` None: without a close."""
+        """The gateway, or the network, closed the socket.
+
+        Args:
+            code: the close code; None: without a close.
+            reason: the text that came with it.
+            now: monotonic seconds.
+        """
         if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
             return []
         error_code, said = self._last_error

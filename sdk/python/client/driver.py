@@ -91,7 +91,14 @@ class Driver(Generic[C]):
     async def wait_done(self, key: int, commands: Iterable[Command], timeout_s: float) -> None:
         """Carry commands out and wait until the core reports `Done` with this key.
 
-        Raises `TimeoutError`, or the error of the request.
+        Args:
+            key: of the request.
+            commands: what the core returned with the key.
+            timeout_s: seconds to wait.
+
+        Raises:
+            TimeoutError: it was not reported in time.
+            Exception: the error of the request.
         """
         waiter = self._waiters[key] = self._loop.create_future()
         try:

@@ -27,7 +27,7 @@ class WatchoutClientError(WatchoutError):
 class Refused(WatchoutClientError):
     """The gateway refused a request: a subscription, a registration, an alert. Doing it again unchanged is no use.
 
-    Attributes:
+    Args:
         code: the error code of the protocol, such as ``UNAUTHORIZED``.
         message: what the gateway says.
         stream_id: the stream that it is about, if the gateway names one.
@@ -58,8 +58,9 @@ class NoToken(WatchoutClientError):
 class Disconnected(WatchoutClientError):
     """The gateway closed the connection, and connecting again unchanged is no use.
 
-    Attributes:
+    Args:
         close_code: the WebSocket close code, such as 1008.
+        text: the sentence for people.
         code: the last error code that the gateway sent on it, empty if none.
         message: what the gateway said.
     """
@@ -100,7 +101,13 @@ class MissingExtra(WatchoutClientError, ImportError):
 
 
 def refusal(code: str, message: str, stream_id: str | None = None) -> Refused:
-    """Return the exception for an error message of the gateway."""
+    """Return the exception for an error message of the gateway.
+
+    Args:
+        code: its error code.
+        message: its text.
+        stream_id: the stream that it is about, None when it names none.
+    """
     kind = {ErrorCode.UNAUTHORIZED: Unauthorized, ErrorCode.AUTH_FAILED: TokenRefused}.get(code, Refused)  # type: ignore[call-overload]
     made: Refused = kind(code, message, stream_id)
     return made

@@ -22,11 +22,14 @@ class ProtocolFault(ValueError):
 class Frame:
     """One encoded picture of a stream.
 
+    Args:
+        wire: the frame as it came.
+        fields: what else the camera sent with it (JSON format only).
+
     Attributes:
         stream_id: the stream.
         frame_id: number of the frame within its stream; gaps are frames that were dropped.
         timestamp: when the camera took it, in ms since 1970, by the camera's clock.
-        fields: what else the camera sent with it (JSON format only).
     """
 
     __slots__ = ("_image", "_wire", "fields", "frame_id", "stream_id", "timestamp")
@@ -161,7 +164,11 @@ Event: TypeAlias = Frame | Alert | Status | Recovery | Acknowledged | Problem
 
 
 def read_message(data: bytes | str) -> Frame | dict[str, Any]:
-    """Return a frame, or any other message as an object. Raises `ProtocolFault`."""
+    """Return a frame, or any other message as an object.
+
+    Raises:
+        ProtocolFault: it is neither; the text says why.
+    """
     raw = data.encode() if isinstance(data, str) else data
     try:
         if raw[:1] != b"{":

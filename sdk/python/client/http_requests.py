@@ -25,6 +25,11 @@ class GatewayHttp:
 
     All methods raise `Unreachable` when trying again later may help, `TokenRefused` when nobody is signed in, and
     `Refused` or `NotAGateway` else.
+
+    Args:
+        url: the gateway, of `gateway_url`.
+        tokens: the client's token.
+        max_picture_bytes: largest picture that is taken.
     """
 
     def __init__(self, url: str, tokens: TokenSource, max_picture_bytes: int) -> None:
@@ -48,7 +53,14 @@ class GatewayHttp:
     async def alerts(
         self, stream_id: str | None, *, since: int | None, limit: int | None, severity: str | None
     ) -> list[Alert]:
-        """Return the alerts of ``GET /alerts``."""
+        """Return the alerts of ``GET /alerts``.
+
+        Args:
+            stream_id: the stream; None: all that the user may have.
+            since: ms since 1970; None: all that are kept.
+            limit: how many, the newest; None: the gateway's default.
+            severity: the least that is wanted; None: all.
+        """
         asked = {"streamId": stream_id, "since": since, "limit": limit, "severity": severity}
         query = urlencode({key: value for key, value in asked.items() if value is not None})
         rows = await self._list(f"/alerts?{query}" if query else "/alerts", "alerts")

@@ -33,7 +33,12 @@ class Inbox:
         self._sampler = Sampler(max_fps)
 
     def put_frame(self, frame: Frame, now: float) -> bool:
-        """Put a frame in place of one that waits; return whether it is new to the program."""
+        """Put a frame in place of one that waits; return whether it is new to the program.
+
+        Args:
+            frame: the frame.
+            now: monotonic seconds.
+        """
         if (frame.frame_id, frame.timestamp) == self._last_frame:
             return False  # the newest frame again, after a reconnect
         self._last_frame = (frame.frame_id, frame.timestamp)

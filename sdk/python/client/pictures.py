@@ -12,7 +12,11 @@ _lock = threading.Lock()
 
 
 def opencv() -> Any:
-    """Return the modules (cv2, numpy). Raises `MissingExtra` when they are not installed."""
+    """Return the modules (cv2, numpy).
+
+    Raises:
+        MissingExtra: they are not installed.
+    """
     with _lock:
         if not _imported:
             try:
@@ -30,7 +34,9 @@ def opencv() -> Any:
 def decode(picture: bytes) -> Any:
     """Return an encoded picture as an array (height × width × 3, BGR).
 
-    Raises `MissingExtra`, or `ValueError` when it cannot be decoded.
+    Raises:
+        MissingExtra: OpenCV is not installed.
+        ValueError: it cannot be decoded.
     """
     cv2, np = opencv()
     try:
@@ -43,9 +49,15 @@ def decode(picture: bytes) -> Any:
 
 
 def encode(image: Any, quality: int) -> bytes:
-    """Return an array (BGR or grey, 8 bits) as a JPEG of this quality, 1 to 100.
+    """Return an array as a JPEG.
 
-    Raises `MissingExtra`, or `ValueError` when it is no picture.
+    Args:
+        image: the array, BGR or grey, 8 bits.
+        quality: of the JPEG, 1 to 100.
+
+    Raises:
+        MissingExtra: OpenCV is not installed.
+        ValueError: it is no picture.
     """
     cv2, _ = opencv()
     try:

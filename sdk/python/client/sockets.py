@@ -48,12 +48,22 @@ class GatewaySocket:
         self._closing = False
 
     def send(self, data: bytes, *, binary: bool = False) -> None:
-        """Queue a message."""
+        """Queue a message.
+
+        Args:
+            data: its payload.
+            binary: whether it is a binary message, else a text.
+        """
         self._outbox.append((data, binary, None))
         self._filled.set()
 
     async def send_and_wait(self, data: bytes, *, binary: bool) -> bool:
-        """Send a message; return when the socket has room for the next one, False when it was lost."""
+        """Send a message; return when the socket has room for the next one, False when it was lost.
+
+        Args:
+            data: its payload.
+            binary: whether it is a binary message, else a text.
+        """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.append((data, binary, written))
         self._filled.set()
@@ -128,6 +138,11 @@ class GatewaySocket:
 
 async def open_socket(url: str, path: str, *, max_message_bytes: int) -> ClientConnection:
     """Open a WebSocket.
+
+    Args:
+        url: the gateway, of `gateway_url`.
+        path: ``/streams/register`` or ``/streams/subscribe``.
+        max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
 
     Raises:
         Unreachable: no gateway accepts the connection now.

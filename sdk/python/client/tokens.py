@@ -44,6 +44,9 @@ class TokenSource:
     Args:
         token: the token, or the callback.
         wall_s: the time in seconds since 1970.
+
+    Raises:
+        TypeError: `token` is neither.
     """
 
     def __init__(self, token: Token, wall_s: Callable[[], float] = time.time) -> None:
@@ -64,6 +67,7 @@ class TokenSource:
 
         Raises:
             NoToken: there is none, and asking again is no use.
+            TimeoutError: the callback has not returned yet.
             Exception: what the callback raised; ask again after a pause.
         """
         if isinstance(self._token, str):
@@ -105,7 +109,11 @@ class TokenSource:
 
 
 def checked(token: object) -> str:
-    """Return a token that can be sent. Raises `NoToken` for anything else, without its text."""
+    """Return a token that can be sent.
+
+    Raises:
+        NoToken: it is anything else; its text is not shown.
+    """
     if not isinstance(token, str):
         raise NoToken(f"the token is {type(token).__name__}, expected text")
     if not token.strip() or not token.isascii() or not token.isprintable():

@@ -93,7 +93,13 @@ class _Stream:
 
 
 class ViewerCore(ConnectionCore):
-    """The subscriptions of one client. Keys of subscribers are given by `add`."""
+    """The subscriptions of one client; their `key` is given by `add`. As in `ConnectionCore`, `now` is in monotonic
+    seconds, and methods return a list of `Command`.
+
+    Args:
+        options: how the connection behaves.
+        chance: returns random numbers between 0 and 1.
+    """
 
     path = "/streams/subscribe"
 
@@ -152,7 +158,14 @@ class ViewerCore(ConnectionCore):
         return self._subscribers[key]
 
     def acknowledge(self, stream_id: str, alert_id: str, note: str | None, now: float) -> tuple[int, list[Command]]:
-        """Acknowledge an alert; `Done` with the returned key reports what became of it."""
+        """Acknowledge an alert; `Done` with the returned key reports what became of it.
+
+        Args:
+            stream_id: the stream.
+            alert_id: the alert.
+            note: a text for the others; None: none.
+            now: monotonic seconds.
+        """
         key = next(_keys)
         message = {"type": "acknowledge", "streamId": stream_id, "alertId": alert_id}
         if note is not None:
