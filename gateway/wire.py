@@ -91,6 +91,7 @@ class Register(ClientMessage, frozen=True, tag="register"):
         produces: "video-frame", "alert"; None: nothing.
         consumes: "alert", "demand"; with any of the known names the publisher receives the status too; None: nothing.
         ping_every: See `Subscribe`.
+        window: Most frames that the camera sends before one is acknowledged; None: it wants no acknowledgements.
     """
 
     client_type: str | None = None
@@ -98,6 +99,7 @@ class Register(ClientMessage, frozen=True, tag="register"):
     produces: Names | None = None
     consumes: Names | None = None
     ping_every: PingEvery | None = None
+    window: Annotated[int, msgspec.Meta(ge=1, le=32)] | None = None
 
 
 class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
@@ -462,6 +464,21 @@ def _answer(body: dict[str, Any], now_ms: int, subject: Subject, more: dict[str,
     if subject.request_id is not None:
         body["requestId"] = subject.request_id
     return text_message(write_json(body))
+
+
+def ack(stream_id: str, frame_id: int, timestamp: int, received: int) -> bytes:
+    """Return an ``ack`` of a camera's frames as a whole WebSocket frame.
+
+    Args:
+        stream_id: Id of the stream.
+        frame_id: Id of the newest frame that was taken in.
+        timestamp: The camera's time of the newest frame that is acknowledged, in ms since the epoch.
+        received: How many frames have been acknowledged on this socket, with this one.
+    """
+    return text_message(
+        b'{"type":"ack","streamId":"%b","frameId":%d,"timestamp":%d,"received":%d}'
+        % (stream_id.encode("ascii"), frame_id, timestamp, received)
+    )
 
 
 def is_ping(data: bytes) -> bool:

@@ -35,6 +35,9 @@ class ClientSocket(Viewer, PublisherSocket, Protocol):
     def write_waiting(self) -> None:
         """Write messages and frames that wait, as far as the kernel and the viewer's windows allow."""
 
+    def send_ack(self, message: bytes) -> None:
+        """Send an acknowledgement; while the kernel takes no bytes the newest waits, and replaces the one before."""
+
     def ping_silence(self, every_s: float) -> None:
         """Send a `ping` in every silence of this many seconds from now on."""
 

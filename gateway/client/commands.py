@@ -74,6 +74,7 @@ class Publish:
     wants_alerts: bool
     wants_demand: bool = False
     wants_status: bool = False
+    acknowledges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class ChangePublication:
     wants_alerts: bool
     wants_demand: bool
     wants_status: bool
+    acknowledges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,16 @@ class PublishFrame(msgspec.Struct, frozen=True, gc=False):
     span: tuple[int, int] | None = None
     is_base64: bool = False
     more: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeFrame:
+    """Command of `ClientProtocol`: `ClientHandler` acknowledges a frame that was refused, to a camera with a window.
+
+    `timestamp` is the camera's, in ms since the epoch.
+    """
+
+    timestamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +207,5 @@ class PingSilence:
 Command = (
     Reply | Close | VerifyToken | ClaimStream | Publish | Unpublish | ChangeOwner | PublishFrame | SubmitAlert
     | FindStream | BeginSubscription | EndSubscription | WriteWaiting | ChangePublication
-    | AcknowledgeAlert | PingSilence
+    | AcknowledgeAlert | PingSilence | AcknowledgeFrame
 )  # fmt: skip

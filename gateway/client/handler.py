@@ -21,6 +21,7 @@ from watchout.gateway.client.alert_replay import AlertReplays
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.commands import (
     AcknowledgeAlert,
+    AcknowledgeFrame,
     BeginSubscription,
     ChangeOwner,
     ChangePublication,
@@ -39,6 +40,7 @@ from watchout.gateway.client.commands import (
     WriteWaiting,
 )
 from watchout.gateway.client.error_replies import ABUSE
+from watchout.gateway.client.frame_acks import FrameAcks
 from watchout.gateway.client.frame_reader import FrameReader
 from watchout.gateway.client.protocol import ClientProtocol, PendingReply
 from watchout.gateway.context import Context
@@ -68,6 +70,7 @@ class ClientHandler:
 
     __slots__ = (
         "_acknowledgements",
+        "_acks",
         "_audited",
         "_auth_timer",
         "_context",
@@ -92,6 +95,8 @@ class ClientHandler:
         #: A request without permission was logged; once per identity is enough.
         self._audited = False
         self._replays: AlertReplays | None = None
+        #: Acknowledgements of frames; None: the camera never asked for them.
+        self._acks: FrameAcks | None = None
         self._acknowledgements: Acknowledgements | None = None
 
     # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
@@ -157,6 +162,8 @@ class ClientHandler:
             self._context.hub.delivery.on_plain_frame(
                 publication, message, begin, end, timestamp, codec, more, now, clock_ms
             )
+        if self._acks is not None:
+            self._acks.add(publication.next_frame_id - 1, timestamp)
         return True
 
     def receive_control(self, size_bytes: int) -> None:
@@ -194,7 +201,7 @@ class ClientHandler:
         self._leave_identity()
         if self._acknowledgements is not None:
             self._acknowledgements.cancel()
-        self._replays = self._acknowledgements = None  # they refer to this handler
+        self._replays = self._acknowledgements = self._acks = None  # they refer to this handler or its socket
 
     def last_direct_write_at(self) -> float:
         """Return when a frame was last written directly to this viewer, in seconds of the loop's clock."""
@@ -238,20 +245,16 @@ class ClientHandler:
             match command:
                 case PublishFrame():
                     self._publish_frame(command, self._loop.time(), now_ms())
-                case WriteWaiting():
-                    self._socket.write_waiting()
                 case Reply():
                     self._socket.send_message(command.wire)
-                case Close():
-                    self._close(command)
+                case Close() | WriteWaiting() | PingSilence() | AcknowledgeFrame():
+                    self._use_socket(command)
                 case VerifyToken() | ClaimStream() | FindStream():
                     self._request(command)
                 case Publish() | ChangePublication() | ChangeOwner() | Unpublish():
                     self._change_stream(command)
                 case SubmitAlert() | AcknowledgeAlert():
                     self._handle_alert(command)
-                case PingSilence():
-                    self._socket.ping_silence(command.every_s)
                 case BeginSubscription():
                     self._begin_subscription(command)
                 case EndSubscription():
@@ -275,11 +278,32 @@ class ClientHandler:
                 now=now,
                 now_ms=clock_ms,
             )
+            self._acknowledge(command.timestamp)
 
-    def _close(self, command: Close) -> None:
-        if command.code is CloseCode.POLICY and command.reason == ABUSE:
-            self._context.metrics.count(metric_names.CLOSED_ABUSE)
-        self._socket.close(command.code, command.reason)
+    def _acknowledge(self, timestamp: int) -> None:
+        """Acknowledge a frame to a camera that has a window; `timestamp` is the camera's, in ms since the epoch."""
+        if self._acks is not None and self.publication is not None:
+            self._acks.add(self.publication.next_frame_id - 1, timestamp)
+
+    def _begin_acks(self, stream: str, *, acknowledges: bool) -> None:
+        """Acknowledge the frames of the registered stream from now on, or none."""
+        if acknowledges and self._acks is None:
+            self._acks = FrameAcks(self._socket)
+        if self._acks is not None:
+            self._acks.stream = stream if acknowledges else None
+
+    def _use_socket(self, command: Close | WriteWaiting | PingSilence | AcknowledgeFrame) -> None:
+        match command:
+            case Close():
+                if command.code is CloseCode.POLICY and command.reason == ABUSE:
+                    self._context.metrics.count(metric_names.CLOSED_ABUSE)
+                self._socket.close(command.code, command.reason)
+            case WriteWaiting():
+                self._socket.write_waiting()
+            case PingSilence():
+                self._socket.ping_silence(command.every_s)
+            case AcknowledgeFrame():
+                self._acknowledge(command.timestamp)
 
     def _count_unauthorized(self) -> None:
         """Count requests without permission in the metrics, and log the first of an identity."""
@@ -381,6 +405,7 @@ class ClientHandler:
 
     def _publish(self, command: Publish) -> None:
         self._end_foreign_subscriptions(command.stream, command.owner)
+        self._begin_acks(command.stream, acknowledges=command.acknowledges)
         self.publication = self._context.hub.publish(
             command.stream,
             command.owner,
@@ -397,6 +422,7 @@ class ClientHandler:
 
     def _change_publication(self, command: ChangePublication) -> None:
         if self.publication is not None:
+            self._begin_acks(self.publication.stream, acknowledges=command.acknowledges)
             self._context.hub.change_publication(
                 self.publication,
                 producing=command.producing,

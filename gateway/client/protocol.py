@@ -22,6 +22,7 @@ from watchout.gateway.client import first_message
 from watchout.gateway.client.alert_replies import AlertReplies
 from watchout.gateway.client.commands import (
     AcknowledgeAlert,
+    AcknowledgeFrame,
     BeginSubscription,
     ChangeOwner,
     ChangePublication,
@@ -48,6 +49,8 @@ from watchout.identity import Identity
 
 #: A publisher that consumes any of these receives the stream's status as well.
 _CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
+#: A message over the rates that is longer is not read: it is taken for a frame of the registered stream.
+MAX_OVER_RATE_BYTES: Final = 64 * 1024
 #: A message that is answered after a reply of the session store or of the router.
 AskedMessage = wire.Auth | wire.Register | wire.Subscribe
 
@@ -69,13 +72,15 @@ class Registration:
     """The stream that a publisher has registered on its socket; kept by its `ClientProtocol`.
 
     `producing`: the publisher sends frames; `may_alert`: its user may raise alerts for the stream. `foreign`: the
-    stream belongs to another user, and the publisher's token grants it.
+    stream belongs to another user, and the publisher's token grants it. `acknowledges`: the publisher has a window, and
+    waits for acknowledgements of its frames.
     """
 
     stream: str
     producing: bool
     may_alert: bool
     foreign: bool = False
+    acknowledges: bool = False
 
 
 class ClientProtocol(AlertReplies):
@@ -146,8 +151,9 @@ class ClientProtocol(AlertReplies):
         if self._closed:
             return []
         if not self._is_free_ping(data, now) and (limit := self._allowance.count_message(now, len(data))) is not None:
-            subject = self._read_refused(data).subject if len(data) <= wire.MAX_VALUE_BYTES else self._own_stream()
-            return self._rate_limited(limit, now, now_ms, subject)
+            readable = len(data) <= MAX_OVER_RATE_BYTES
+            refused = self._read_refused(data) if readable else RefusedMessage(self._own_stream(), is_frame=True)
+            return self._acknowledged(self._rate_limited(limit, now, now_ms, refused.subject), refused, now_ms)
         try:
             if self.identity is None:
                 return self._auth(first_message.read_auth(data), now_ms)
@@ -163,7 +169,9 @@ class ClientProtocol(AlertReplies):
                 return [PublishFrame(data, None, None, at, plain.span, is_base64=True)]
             return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
-            return self._error(error.code, error.message, now, now_ms, self._read_refused(data).subject)
+            refused = self._read_refused(data)
+            answer = self._error(error.code, error.message, now, now_ms, refused.subject)
+            return self._acknowledged(answer, refused, now_ms)
         except UnicodeDecodeError:
             return self._close(CloseCode.INVALID_DATA, "text is not UTF-8")
 
@@ -186,8 +194,9 @@ class ClientProtocol(AlertReplies):
         """Process a binary message; the arguments are those of `receive_text`."""
         if self._closed:
             return []
+        refused = RefusedMessage(wire.NOTHING, is_frame=True)
         if (limit := self._allowance.count_message(now, len(data))) is not None:
-            return self._rate_limited(limit, now, now_ms, self._own_stream())
+            return self._acknowledged(self._rate_limited(limit, now, now_ms, self._own_stream()), refused, now_ms)
         named: str | None = None
         try:
             if self.identity is None:
@@ -201,7 +210,7 @@ class ClientProtocol(AlertReplies):
             self._check_frame(named)
         except ClientError as error:
             subject = self._own_stream() if named is None else Subject(stream_id=named)
-            return self._error(error.code, error.message, now, now_ms, subject)
+            return self._acknowledged(self._error(error.code, error.message, now, now_ms, subject), refused, now_ms)
         timestamp = now_ms if frame.timestamp is None else frame.timestamp
         return [PublishFrame(None, frame.picture, frame.codec, timestamp)]
 
@@ -485,7 +494,11 @@ class ClientProtocol(AlertReplies):
         """Replace the registration of this socket by that of the message."""
         produces = message.produces or []
         self.registration = Registration(
-            stream, producing="video-frame" in produces, may_alert="alert" in produces, foreign=foreign
+            stream,
+            producing="video-frame" in produces,
+            may_alert="alert" in produces,
+            foreign=foreign,
+            acknowledges=message.window is not None,
         )
         self.may_send_plain = self.registration.producing
         self._plain_frames = wire.PlainFrames()
@@ -562,6 +575,13 @@ class ClientProtocol(AlertReplies):
     def _read_refused(self, data: bytes) -> RefusedMessage:
         return read_refused(data, self._own_stream().stream_id)
 
+    def _acknowledged(self, answer: list[Command], refused: RefusedMessage, now_ms: int) -> list[Command]:
+        """Return the answer to a refused message, with the acknowledgement of a frame where the camera has a window."""
+        if self._closed or self.registration is None or not self.registration.acknowledges or not refused.is_frame:
+            return answer
+        timestamp = now_ms if refused.timestamp is None else refused.timestamp
+        return [*answer, AcknowledgeFrame(timestamp)]
+
     def _require_path(self, path: SocketPath, message_type: str) -> None:
         """Raise `ClientError` when this socket is not on the path that a type of message belongs to."""
         if self.path is not path:
@@ -576,8 +596,9 @@ def _subject(message: AskedMessage | wire.Unsubscribe | None) -> Subject:
     return Subject(message.request_id, message.stream_id)
 
 
-def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool]:
-    """Return whether a registration produces frames, and whether it consumes alerts, demand and status."""
+def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool, bool]:
+    """Return whether a registration produces frames, consumes alerts, demand and status, and has a window."""
     consumes = set(message.consumes or [])
     producing = "video-frame" in (message.produces or [])
-    return producing, "alert" in consumes, "demand" in consumes, bool(consumes & _CONSUMABLE)
+    wants_status, acknowledges = bool(consumes & _CONSUMABLE), message.window is not None
+    return producing, "alert" in consumes, "demand" in consumes, wants_status, acknowledges

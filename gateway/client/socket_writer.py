@@ -33,6 +33,7 @@ class ClientSocketWriter(abc.ABC):
 
     __slots__ = (
         "_context",
+        "_late_ack",
         "_late_pong",
         "_loop",
         "_lost",
@@ -58,6 +59,8 @@ class ClientSocketWriter(abc.ABC):
         self._wrote_eof = False
         #: A pong that waits for the kernel; only the newest is sent (RFC 6455 section 5.5.3).
         self._late_pong = b""
+        #: An acknowledgement of frames that waits for the kernel; only the newest is sent.
+        self._late_ack = b""
         #: Sends a frame that waits for an acknowledgement which does not arrive.
         self._window_timer: asyncio.TimerHandle | None = None
         #: Length of a silence, in seconds, in which the client gets a `ping`; None: it asked for none.
@@ -116,6 +119,16 @@ class ClientSocketWriter(abc.ABC):
             self._sent_at = self._loop.time()
             self._transport.write(message)
 
+    def send_ack(self, message: bytes) -> None:
+        """Send an acknowledgement; while the kernel takes no bytes the newest waits, and replaces the one before."""
+        if self.closing:
+            return
+        if self._outbound_queue.blocked:
+            self._late_ack = message
+        else:
+            self._sent_at = self._loop.time()
+            self._transport.write(message)
+
     # ── pings ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ping_silence(self, every_s: float) -> None:
@@ -155,7 +168,9 @@ class ClientSocketWriter(abc.ABC):
         self._context.waiting_frames.release(self)
         if self._late_pong and not self.closing:
             self._transport.write(self._late_pong)
-        self._late_pong = b""
+        late_ack, self._late_pong, self._late_ack = self._late_ack, b"", b""
+        if late_ack:
+            self.send_ack(late_ack)
         self.write_waiting()
 
     def _count_transport_bytes(self) -> None:

@@ -44,6 +44,9 @@ class Wire:
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 1
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -127,3 +130,34 @@ async def test_after_a_close_no_ping_that_waited_is_answered() -> None:
     for _ in range(8):
         await asyncio.sleep(0)
     assert [data[0] & 0x0F for data in wire.written[before:]] == [Opcode.CLOSE]
+
+
+async def test_while_the_kernel_takes_nothing_one_acknowledgement_waits_the_newest() -> None:
+    socket, wire = opened()
+    socket.send_ack(b"first")
+    socket.pause_writing()
+    for number in range(1000):
+        socket.send_ack(b"%d" % number)
+    assert wire.written == [b"first"]
+    socket.resume_writing()
+    assert wire.written == [b"first", b"999"]
+    socket.resume_writing()
+    assert wire.written == [b"first", b"999"]
+
+
+async def test_a_ping_is_sent_in_a_silence_and_not_to_a_client_that_is_behind() -> None:
+    socket, wire = opened()
+    loop = asyncio.get_running_loop()
+    silences = socket._context.silences
+    socket.ping_silence(5)
+    socket.ping_if_silent(loop.time() + 4.9)
+    assert wire.written == []
+    socket.pause_writing()
+    socket.ping_if_silent(loop.time() + 50)
+    assert wire.written == []
+    socket.resume_writing()
+    socket.ping_if_silent(loop.time() + 5.1)
+    assert len(wire.written) == 1
+    assert len(silences) == 1
+    socket.connection_lost(None)
+    assert len(silences) == 0
