@@ -159,5 +159,5 @@ async def test_a_ping_is_sent_in_a_silence_and_not_to_a_client_that_is_behind() 
     socket.ping_if_silent(loop.time() + 5.1)
     assert len(wire.written) == 1
     assert len(silences) == 1
-    socket.connection_lost(None)
+    socket.close(CloseCode.RESTART, "restart")
     assert len(silences) == 0
