@@ -29,8 +29,11 @@ export class Camera extends Emitter<CameraEvents> {
     super();
     const { streamId, info, window = 2, alerts = true } = options;
     if (!Number.isInteger(window) || window < 1 || window > 32) throw new RangeError(`window is 1 to 32, not ${window}`);
+    const camera = this;
     const session: Session = {
-      deadline: Infinity,
+      get deadline() {
+        return camera.publication.deadline;
+      },
       onReady: (now) => this.publication.onReady(now),
       onLost: () => {
         this.publication.onLost();
@@ -50,7 +53,6 @@ export class Camera extends Emitter<CameraEvents> {
       },
     };
     this.publication = new Publication({ streamId, info, window, alerts }, wire, environment.random, (command) => this.carryOut(command));
-    Object.defineProperty(session, "deadline", { get: () => this.publication.deadline });
     link.act((now) => link.connection.start(now));
   }
 
@@ -121,8 +123,7 @@ export class Camera extends Emitter<CameraEvents> {
     const { clock } = this.environment;
     const timestamp = Math.trunc(options.timestamp ?? clock.wall());
     if (typeof picture === "string") {
-      const { streamId } = this;
-      if (!this.link.send({ type: "video-frame", ...(streamId === undefined ? {} : { streamId }), data: picture, timestamp })) return false;
+      if (!this.link.send({ type: "video-frame", streamId: this.streamId, data: picture, timestamp })) return false;
     } else {
       const bytes = picture instanceof Uint8Array ? picture : new Uint8Array(picture);
       if (!this.link.send(encodeFrame(bytes, timestamp, options.codec ?? codecOf(bytes)))) return false;
@@ -150,7 +151,7 @@ export class Camera extends Emitter<CameraEvents> {
   acknowledge(alertId: string, note?: string): boolean {
     const { streamId } = this;
     if (streamId === undefined) return false;
-    return this.link.send({ type: "acknowledge", streamId, alertId, ...(note === undefined ? {} : { note }) });
+    return this.link.send({ type: "acknowledge", streamId, alertId, note, requestId: this.link.connection.requestId() });
   }
 
   close(): void {

@@ -34,6 +34,16 @@ export class WatchoutError extends Error {
   }
 }
 
+/** Return an error message of the server as an error; `streamId` where it names no stream itself. */
+export function errorOf(
+  message: { readonly code: string; readonly message: string; readonly streamId?: string | undefined },
+  streamId?: string,
+): WatchoutError {
+  const { code } = message;
+  const retryable = code === "ROUTING_ERROR" || code === "RATE_LIMITED";
+  return new WatchoutError(code, message.message, { streamId: message.streamId ?? streamId, retryable });
+}
+
 /**
  * What to do after a socket ended.
  *

@@ -29,8 +29,8 @@ export async function request(
       method: init.method ?? "GET",
       headers,
       credentials: token === undefined ? "include" : "omit",
-      ...(init.body === undefined ? {} : { body: JSON.stringify(init.body) }),
-      ...(init.signal === undefined ? {} : { signal: init.signal }),
+      body: JSON.stringify(init.body),
+      signal: init.signal ?? null,
     });
   } catch (cause) {
     throw new WatchoutError("CONNECTION_LOST", `no answer from ${url.origin}: ${String(cause)}`, { retryable: true, cause });

@@ -80,6 +80,7 @@ export interface PublishFrameMessage {
   /** The encoded picture in base64. */
   readonly data: string;
   readonly timestamp?: ClientTime;
+  readonly requestId?: RequestId;
 }
 
 /** Asks for frames or alerts of a stream. */
@@ -110,6 +111,7 @@ export interface AckMessage {
   readonly type: "ack";
   readonly streamId: StreamId;
   readonly frameId: FrameId;
+  readonly requestId?: RequestId;
 }
 
 /** A camera raises an alert about its own stream. Fields that are not named here are passed on. */
@@ -196,6 +198,14 @@ export interface AlertMessage {
   readonly message: string;
   readonly metadata?: Readonly<Record<string, unknown>>;
   readonly frameId?: FrameId;
+  readonly acknowledged?: Acknowledgement;
+  readonly timestamp: Time;
+}
+
+/** Who acknowledged an alert, and when. */
+export interface Acknowledgement {
+  readonly userId: string;
+  readonly note?: string;
   readonly timestamp: Time;
 }
 
@@ -213,6 +223,8 @@ export interface ServerAckMessage {
   readonly type: "ack";
   readonly streamId: StreamId;
   readonly frameId: FrameId;
+  /** Frames that were acknowledged on this socket so far. */
+  readonly received?: number;
   readonly timestamp: Time;
 }
 

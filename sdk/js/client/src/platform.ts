@@ -21,22 +21,15 @@ export function systemSocket(): SocketConstructor {
 /** Reports of a page: the network comes and goes, the page is shown again. Without a page: none. */
 export const pagePlatform: Platform = (report) => {
   const { document } = globalThis as { document?: Document };
-  const target = globalThis as unknown as Partial<Pick<EventTarget, "addEventListener" | "removeEventListener">>;
-  if (target.addEventListener === undefined || document === undefined) return () => undefined;
-  const online = (): void => report("online");
-  const offline = (): void => report("offline");
-  const wake = (): void => {
-    if (document.visibilityState === "visible") report("wake");
+  if (document === undefined || typeof addEventListener !== "function") return () => undefined;
+  const listen = ({ type }: Event): void => {
+    if (type === "online" || type === "offline") report(type);
+    else if (document.visibilityState === "visible") report("wake");
   };
-  target.addEventListener("online", online);
-  target.addEventListener("offline", offline);
-  target.addEventListener("pageshow", wake);
-  document.addEventListener("visibilitychange", wake);
+  const sources = [[globalThis, ["online", "offline", "pageshow"]], [document, ["visibilitychange"]]] as const;
+  for (const [source, types] of sources) for (const type of types) source.addEventListener(type, listen);
   return () => {
-    target.removeEventListener?.("online", online);
-    target.removeEventListener?.("offline", offline);
-    target.removeEventListener?.("pageshow", wake);
-    document.removeEventListener("visibilitychange", wake);
+    for (const [source, types] of sources) for (const type of types) source.removeEventListener(type, listen);
   };
 };
 

@@ -2,7 +2,7 @@
 
 import { Camera } from "./camera.js";
 import { Subscriptions, type Wire } from "./core/subscriptions.js";
-import { WatchoutError } from "./errors.js";
+import { WatchoutError, errorOf } from "./errors.js";
 import { Emitter } from "./events.js";
 import { type Share, request } from "./http.js";
 import { type Environment, Link } from "./link.js";
@@ -99,8 +99,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** Watch a stream, also one that does not exist yet. All views share one socket. Throws when the client is closed. */
   view(streamId: string, options: ViewOptions = {}): View {
-    if (this.closed !== undefined) throw this.closed;
-    if (!STREAM_ID.test(streamId)) throw new RangeError(`a stream id is 1 to 128 of A-Z a-z 0-9 _ . : -, not ${JSON.stringify(streamId)}`);
+    this.check(streamId);
     const view = new View(this.host, streamId, options);
     this.views.add(view);
     this.subscriptions.add(view.member);
@@ -112,15 +111,12 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** Publish a stream over a socket of its own. Throws when the client is closed. */
   camera(options: CameraOptions = {}): Camera {
-    if (this.closed !== undefined) throw this.closed;
-    if (options.streamId !== undefined && !STREAM_ID.test(options.streamId))
-      throw new RangeError(`a stream id is 1 to 128 of A-Z a-z 0-9 _ . : -, not ${JSON.stringify(options.streamId)}`);
-    const camera = new Camera(this.environment, options, (each) => {
+    this.check(options.streamId ?? "new");
+    return new Camera(this.environment, options, (each) => {
       if (each.state.state === "closed" && !SIGN_IN_CODES.has(each.state.reason?.code ?? "")) this.cameras.delete(each);
       else this.cameras.add(each);
       this.tellState();
     });
-    return camera;
   }
 
   /** Connect again after a final close: somebody signed in. */
@@ -147,7 +143,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
   /** Acknowledge an alert, for everybody. Returns whether it was sent: not without a connection. */
   acknowledge(streamId: string, alertId: string, note?: string): boolean {
     const requestId = this.link.connection.requestId();
-    return this.link.send({ type: "acknowledge", streamId, alertId, ...(note === undefined ? {} : { note }), requestId });
+    return this.link.send({ type: "acknowledge", streamId, alertId, note, requestId });
   }
 
   /** The streams that one may view. Rejects with a `WatchoutError`. */
@@ -184,6 +180,11 @@ export class Watchout extends Emitter<WatchoutEvents> {
     const token = mode === "token" ? ((await tokens?.get("connect")) ?? undefined) : undefined;
     const fetcher = this.fetcher ?? ((...all: Parameters<typeof fetch>) => fetch(...all));
     return request(fetcher, address, token, init);
+  }
+
+  private check(streamId: string): void {
+    if (this.closed !== undefined) throw this.closed;
+    if (!STREAM_ID.test(streamId)) throw new RangeError(`not a stream id (1 to 128 of A-Z a-z 0-9 _ . : -): ${JSON.stringify(streamId)}`);
   }
 
   private viewerLink(): Link {
@@ -227,11 +228,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   private onMessage(message: ServerMessage, now: number): void {
     if (message.type === "pong") this.subscriptions.onPong(message.requestId, now);
-    else if (!this.subscriptions.onMessage(message, now) && message.type === "error") {
-      const { code, streamId } = message;
-      const retryable = code === "ROUTING_ERROR" || code === "RATE_LIMITED";
-      this.fire("error", new WatchoutError(code, message.message, { streamId, retryable }));
-    }
+    else if (!this.subscriptions.onMessage(message, now) && message.type === "error") this.fire("error", errorOf(message));
   }
 
   /** Views changed: look at the end of this task, so that what is closed and opened again at once changes nothing. */

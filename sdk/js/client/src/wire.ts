@@ -6,12 +6,7 @@ const MAGIC = 0x57;
 const HEAD = 18;
 const CODECS = ["opaque", "jpeg", "png", "webp"] as const;
 export type Codec = (typeof CODECS)[number];
-const MIMES: Readonly<Record<Codec, string>> = {
-  opaque: "application/octet-stream",
-  jpeg: "image/jpeg",
-  png: "image/png",
-  webp: "image/webp",
-};
+const mimeOf = (codec: Codec): string => (codec === "opaque" ? "application/octet-stream" : `image/${codec}`);
 
 /** Return the codec of a picture by its first bytes. */
 export function codecOf(picture: Uint8Array): Codec {
@@ -49,7 +44,7 @@ export function decodeFrame(data: ArrayBuffer, receivedAt: number): Frame | unde
     timestamp: view.getUint32(8) * 2 ** 32 + view.getUint32(12),
     receivedAt,
     bytes,
-    mime: MIMES[codec],
+    mime: mimeOf(codec),
   };
 }
 
@@ -59,7 +54,7 @@ export function frameOfMessage(message: Readonly<Record<string, unknown>>, recei
   if (typeof streamId !== "string" || typeof frameId !== "number" || typeof data !== "string") return undefined;
   const bytes = bytesOfBase64(data);
   if (bytes === undefined) return undefined;
-  return { streamId, frameId, timestamp: Number(timestamp), receivedAt, bytes, mime: MIMES[codecOf(bytes)], message };
+  return { streamId, frameId, timestamp: Number(timestamp), receivedAt, bytes, mime: mimeOf(codecOf(bytes)), message };
 }
 
 /** Return the bytes of base64 text, with or without a `data:` prefix; undefined: it is not base64. */

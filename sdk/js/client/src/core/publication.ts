@@ -1,6 +1,6 @@
 /** One camera on its socket: registration, window, demand, alerts that must arrive. Pure. */
 
-import { WatchoutError } from "../errors.js";
+import { WatchoutError, errorOf } from "../errors.js";
 import type { ClientMessage, DemandMessage, RaiseAlertMessage, RegisterMessage, ServerMessage } from "../messages.js";
 import { Pace } from "./rate.js";
 
@@ -140,12 +140,12 @@ export class Publication {
     const { info, window, alerts } = this.wishes;
     const message: RegisterMessage = {
       type: "register",
-      ...(this.streamId === undefined ? {} : { streamId: this.streamId }),
+      streamId: this.streamId,
       produces: ["video-frame", "alert"],
       consumes: alerts ? ["alert", "demand"] : ["demand"],
       window,
-      ...(info === undefined ? {} : { info }),
-      ...(this.wire.pingEvery === undefined ? {} : { pingEvery: this.wire.pingEvery }),
+      info,
+      pingEvery: this.wire.pingEvery,
       requestId: this.pendingId,
     };
     this.emit({ do: "send", message });
@@ -175,8 +175,8 @@ export class Publication {
 
   private onError(message: Extract<ServerMessage, { type: "error" }>, now: number): void {
     const { code, requestId } = message;
-    const retryable = code === "ROUTING_ERROR" || code === "RATE_LIMITED";
-    const error = new WatchoutError(code, message.message, { streamId: message.streamId ?? this.streamId, retryable });
+    const error = errorOf(message, this.streamId);
+    const { retryable } = error;
     const aboutRegister = requestId === undefined ? !this.registered : requestId === this.pendingId;
     if (aboutRegister) {
       if (!retryable) return this.emit({ do: "fail", error });

@@ -6,7 +6,7 @@
  * frame is acknowledged when the first view has taken it: a slow view holds its newest frame, and slows nobody.
  */
 
-import { WatchoutError } from "../errors.js";
+import { type WatchoutError, errorOf } from "../errors.js";
 import type { AlertAcknowledgedMessage, AlertMessage, ClientMessage, ServerMessage, SubscribeMessage } from "../messages.js";
 import type { Alert, Frame, ViewEvents, ViewStatus } from "../types.js";
 import { Pace, Rate } from "./rate.js";
@@ -278,8 +278,8 @@ export class Subscriptions {
     }
     const message: SubscribeMessage = {
       ...body,
-      ...(asks.length > 0 ? { alertsSince: Math.min(...asks.map((each) => this.sinceOf(each))) } : {}),
-      ...(this.wire.pingEvery === undefined ? {} : { pingEvery: this.wire.pingEvery }),
+      alertsSince: asks.length > 0 ? Math.min(...asks.map((each) => this.sinceOf(each))) : undefined,
+      pingEvery: this.wire.pingEvery,
       requestId,
     };
     return this.request(stream, { message, requestId, sentAt: now, members });
@@ -310,7 +310,7 @@ export class Subscriptions {
     return {
       ...base,
       format: viewing.some((each) => each.wish.format === "json") ? "json" : "binary",
-      ...(maxFps === undefined ? {} : { maxFps }),
+      maxFps,
       window: Math.min(...viewing.map((each) => (each.wish.window === "auto" ? stream.window : each.wish.window))),
     };
   }
@@ -350,7 +350,7 @@ export class Subscriptions {
       for (const member of members) {
         if (member.since === undefined) continue;
         if (!recovered) member.gap = true;
-        member.sink.onRecovery(message.from === undefined ? { recovered } : { recovered, from: message.from });
+        member.sink.onRecovery({ recovered, from: message.from });
       }
     }
     for (const member of members) {
@@ -362,26 +362,17 @@ export class Subscriptions {
   private onError(message: Extract<ServerMessage, { type: "error" }>, now: number): boolean {
     const stream = this.pendingOf(message.requestId, message.streamId);
     const { code } = message;
-    const error = (retryable: boolean, streamId: string) => new WatchoutError(code, message.message, { streamId, retryable });
+    const error = errorOf(message, stream?.streamId);
     if (stream?.pending !== undefined) {
       stream.pending = undefined;
-      const retryable = code === "ROUTING_ERROR" || code === "RATE_LIMITED";
-      if (retryable) stream.retryAt = now + (0.5 + this.random() / 2) * Math.min(30_000, 1000 * 2 ** stream.retries++);
-      else {
-        stream.refused = true;
-        stream.standing = undefined;
-        this.setStatus(stream, "forbidden");
-      }
-      this.fail(stream, error(retryable, stream.streamId));
+      if (error.retryable) stream.retryAt = now + (0.5 + this.random() / 2) * Math.min(30_000, 1000 * 2 ** stream.retries++);
+      else this.refuse(stream);
+      this.fail(stream, error);
     } else if (message.streamId !== undefined) {
       const about = this.streams.get(message.streamId);
       if (about === undefined) return false;
-      if (code === "UNAUTHORIZED" && message.requestId === undefined && about.standing !== undefined) {
-        about.refused = true;
-        about.standing = undefined;
-        this.setStatus(about, "forbidden");
-      }
-      this.fail(about, error(code === "ROUTING_ERROR" || code === "RATE_LIMITED", message.streamId));
+      if (code === "UNAUTHORIZED" && message.requestId === undefined && about.standing !== undefined) this.refuse(about);
+      this.fail(about, error);
     } else return false;
     this.sync(now);
     return true;
@@ -410,6 +401,12 @@ export class Subscriptions {
       member.gap = false;
       member.sink.onAlert({ ...alert, recovered });
     }
+  }
+
+  private refuse(stream: Subscription): void {
+    stream.refused = true;
+    stream.standing = undefined;
+    this.setStatus(stream, "forbidden");
   }
 
   private fail(stream: Subscription, error: WatchoutError): void {
