@@ -1,13 +1,29 @@
-/** Compile each package of the workspace: one module per source file, with types and source maps. */
+/**
+ * Compile each package of the workspace: one module per source file, with source maps and types.
+ *
+ * Private members begin with `_`; they get short names, which saves a tenth of the size of an app's bundle.
+ */
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "esbuild";
 
-const ROOT = new URL("..", import.meta.url);
-const { workspaces } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
+const ROOT = new URL("..", import.meta.url).pathname;
+const { workspaces } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
 for (const name of workspaces) {
-  if (!existsSync(new URL(`${name}/tsconfig.json`, ROOT))) continue;
-  rmSync(new URL(`${name}/dist`, ROOT), { recursive: true, force: true });
-  const tsc = new URL("node_modules/typescript/bin/tsc", ROOT);
-  const done = spawnSync(process.execPath, [tsc.pathname, "-p", `${name}/tsconfig.json`], { cwd: ROOT, stdio: "inherit" });
-  if (done.status !== 0) process.exit(1);
+  const folder = join(ROOT, name);
+  if (!existsSync(join(folder, "tsconfig.json"))) continue;
+  rmSync(join(folder, "dist"), { recursive: true, force: true });
+  const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
+  const types = spawnSync(process.execPath, [tsc, "-p", join(folder, "tsconfig.json"), "--emitDeclarationOnly"], { stdio: "inherit" });
+  if (types.status !== 0) process.exit(1);
+  const sources = readdirSync(join(folder, "src"), { recursive: true }).filter((each) => /\.tsx?$/.test(each));
+  const text = sources.map((each) => readFileSync(join(folder, "src", each), "utf8")).join("\n");
+  const members = [...new Set(text.match(/\b_[a-z]\w*/g))].sort();
+  // One name for one member in all modules: a class and its base class share an object.
+  const mangleCache = Object.fromEntries(members.map((each, at) => [each, `_${at.toString(36)}`]));
+  await build({
+    entryPoints: sources.map((each) => join(folder, "src", each)), outbase: join(folder, "src"), outdir: join(folder, "dist"),
+    format: "esm", target: "es2022", jsx: "automatic", sourcemap: true, mangleProps: /^_[a-z]/, mangleCache, logLevel: "warning",
+  });
 }

@@ -12,19 +12,19 @@ import { codecOf, encodeFrame } from "./wire.js";
 export class Camera extends Emitter<CameraEvents> {
   /** @internal */
   readonly link: Link;
-  private readonly publication: Publication;
-  private readonly seen = new SeenIds(4096);
-  private currentState: StateEvent = { state: "idle" };
-  private currentStatus: StreamStatus | undefined;
-  private readonly alertWaiters = new Map<string, { resolve(id: string): void; reject(error: WatchoutError): void }>();
-  private readonly waiters = new Set<() => void>();
-  private idCount = 0;
+  private readonly _publication: Publication;
+  private readonly _seen = new SeenIds(4096);
+  private _currentState: StateEvent = { state: "idle" };
+  private _currentStatus: StreamStatus | undefined;
+  private readonly _alertWaiters = new Map<string, { resolve(id: string): void; reject(error: WatchoutError): void }>();
+  private readonly _waiters = new Set<() => void>();
+  private _idCount = 0;
 
   /** @internal */
   constructor(
-    private readonly environment: Environment,
+    private readonly _environment: Environment,
     options: CameraOptions,
-    private readonly onChange: (camera: Camera) => void,
+    private readonly _onChange: (camera: Camera) => void,
   ) {
     super();
     const { streamId, info, window = 2, alerts = true } = options;
@@ -32,19 +32,19 @@ export class Camera extends Emitter<CameraEvents> {
     const camera = this;
     const session: Session = {
       get deadline() {
-        return camera.publication.deadline;
+        return camera._publication.deadline;
       },
-      onReady: (now) => this.publication.onReady(now),
+      onReady: (now) => this._publication.onReady(now),
       onLost: () => {
-        this.publication.onLost();
-        this.currentStatus = undefined;
+        this._publication.onLost();
+        this._currentStatus = undefined;
       },
-      onMessage: (message, now) => this.onMessage(message, now),
-      onState: (event) => this.onState(event),
-      onError: (error) => this.fire("error", error),
-      tick: (now) => this.publication.tick(now),
+      onMessage: (message, now) => this._onMessage(message, now),
+      onState: (event) => this._onState(event),
+      onError: (error) => this._fire("error", error),
+      tick: (now) => this._publication.tick(now),
     };
-    this.link = new Link(environment, "/streams/register", session);
+    this.link = new Link(_environment, "/streams/register", session);
     const link = this.link;
     const wire = {
       requestId: () => link.connection.requestId(),
@@ -52,36 +52,36 @@ export class Camera extends Emitter<CameraEvents> {
         return link.pingEvery;
       },
     };
-    this.publication = new Publication({ streamId, info, window, alerts }, wire, environment.random, (command) => this.carryOut(command));
+    this._publication = new Publication({ streamId, info, window, alerts }, wire, _environment.random, (command) => this._carryOut(command));
     link.act((now) => link.connection.start(now));
   }
 
   /** The stream; undefined until the server made an id for it. */
   get streamId(): string | undefined {
-    return this.publication.streamId;
+    return this._publication.streamId;
   }
 
   get state(): StateEvent {
-    return this.currentState;
+    return this._currentState;
   }
 
   get status(): StreamStatus | undefined {
-    return this.currentStatus;
+    return this._currentStatus;
   }
 
   /** What is worth sending; undefined: the server did not say. */
   get demand(): DemandMessage | undefined {
-    return this.publication.demand;
+    return this._publication.demand;
   }
 
   /** Frames that were sent, and that `send` refused. */
   get counts(): { readonly sent: number; readonly dropped: number } {
-    return { sent: this.publication.sent, dropped: this.publication.dropped };
+    return { sent: this._publication.sent, dropped: this._publication.dropped };
   }
 
   /** Whether a frame that is sent now goes out at once: registered, and the window has room. */
   get room(): boolean {
-    return this.publication.room(this.environment.clock.now(), this.link.backlog);
+    return this._publication.room(this._environment.clock.now(), this.link.backlog);
   }
 
   /**
@@ -90,21 +90,21 @@ export class Camera extends Emitter<CameraEvents> {
    * Resolves to false when the camera is closed, or `signal` is aborted.
    */
   async ready(signal?: AbortSignal): Promise<boolean> {
-    const { clock } = this.environment;
+    const { clock } = this._environment;
     for (;;) {
-      if (this.currentState.state === "closed" || signal?.aborted) return false;
-      const pause = this.room ? this.publication.pauseBeforeFrame(clock.now()) : Infinity;
+      if (this._currentState.state === "closed" || signal?.aborted) return false;
+      const pause = this.room ? this._publication.pauseBeforeFrame(clock.now()) : Infinity;
       if (pause <= 0) return true;
       await new Promise<void>((resolve) => {
         // Without news it looks again: a window that is stuck opens by time.
         const cancel = clock.timer(() => wake(), Math.min(pause, 1000));
         const wake = (): void => {
           cancel();
-          this.waiters.delete(wake);
+          this._waiters.delete(wake);
           signal?.removeEventListener("abort", wake);
           resolve();
         };
-        this.waiters.add(wake);
+        this._waiters.add(wake);
         signal?.addEventListener("abort", wake);
       });
     }
@@ -117,10 +117,10 @@ export class Camera extends Emitter<CameraEvents> {
    */
   send(picture: Uint8Array | ArrayBuffer | string, options: SendOptions = {}): boolean {
     if (!this.room) {
-      this.publication.dropped++;
+      this._publication.dropped++;
       return false;
     }
-    const { clock } = this.environment;
+    const { clock } = this._environment;
     const timestamp = Math.trunc(options.timestamp ?? clock.wall());
     if (typeof picture === "string") {
       if (!this.link.send({ type: "video-frame", streamId: this.streamId, data: picture, timestamp })) return false;
@@ -128,7 +128,7 @@ export class Camera extends Emitter<CameraEvents> {
       const bytes = picture instanceof Uint8Array ? picture : new Uint8Array(picture);
       if (!this.link.send(encodeFrame(bytes, timestamp, options.codec ?? codecOf(bytes)))) return false;
     }
-    this.publication.onSent(timestamp, clock.now());
+    this._publication.onSent(timestamp, clock.now());
     return true;
   }
 
@@ -139,11 +139,11 @@ export class Camera extends Emitter<CameraEvents> {
    * is closed; nobody has to listen.
    */
   alert(severity: Severity, message: string, options: AlertOptions = {}): Promise<string> {
-    const { id = this.newId(), timestamp = Math.trunc(this.environment.clock.wall()), ...more } = options;
-    const done = new Promise<string>((resolve, reject) => this.alertWaiters.set(id, { resolve, reject }));
+    const { id = this._newId(), timestamp = Math.trunc(this._environment.clock.wall()), ...more } = options;
+    const done = new Promise<string>((resolve, reject) => this._alertWaiters.set(id, { resolve, reject }));
     done.catch(() => undefined);
-    if (this.currentState.state === "closed") this.carryOut({ do: "alertDone", id, error: closedError(this.currentState) });
-    else this.link.act(() => this.publication.raise({ type: "alert", severity, message, id, timestamp, ...more }));
+    if (this._currentState.state === "closed") this._carryOut({ do: "alertDone", id, error: closedError(this._currentState) });
+    else this.link.act(() => this._publication.raise({ type: "alert", severity, message, id, timestamp, ...more }));
     return done;
   }
 
@@ -158,65 +158,65 @@ export class Camera extends Emitter<CameraEvents> {
     this.link.act(() => this.link.connection.close(new WatchoutError("CLOSED", "this camera was closed")));
   }
 
-  private onMessage(message: ServerMessage, now: number): void {
-    this.publication.onMessage(message, now);
+  private _onMessage(message: ServerMessage, now: number): void {
+    this._publication.onMessage(message, now);
     if (message.type === "status") {
-      this.currentStatus = message.status;
-      this.fire("status", message.status);
-    } else if (message.type === "alert-acknowledged") this.fire("acknowledged", message);
-    else if (message.type === "alert") this.onAlert(message);
+      this._currentStatus = message.status;
+      this._fire("status", message.status);
+    } else if (message.type === "alert-acknowledged") this._fire("acknowledged", message);
+    else if (message.type === "alert") this._onAlert(message);
   }
 
-  private onAlert(alert: AlertMessage): void {
-    if (this.seen.add(alert.id)) this.fire("alert", { ...alert, recovered: true });
+  private _onAlert(alert: AlertMessage): void {
+    if (this._seen.add(alert.id)) this._fire("alert", { ...alert, recovered: true });
   }
 
-  private onState(event: StateEvent): void {
-    this.currentState = event;
+  private _onState(event: StateEvent): void {
+    this._currentState = event;
     if (event.state === "closed") {
       const error = closedError(event);
-      for (const id of [...this.alertWaiters.keys()]) this.carryOut({ do: "alertDone", id, error });
-      if (error.code !== "CLOSED") this.fire("error", error);
+      for (const id of [...this._alertWaiters.keys()]) this._carryOut({ do: "alertDone", id, error });
+      if (error.code !== "CLOSED") this._fire("error", error);
     }
-    this.wakeAll();
-    this.onChange(this);
-    this.fire("state", event);
+    this._wakeAll();
+    this._onChange(this);
+    this._fire("state", event);
   }
 
-  private carryOut(command: CameraCommand): void {
+  private _carryOut(command: CameraCommand): void {
     switch (command.do) {
       case "send":
         this.link.send(command.message);
         return;
       case "registered":
         this.link.act((now) => this.link.connection.onSession(now));
-        return this.fire("registered", { streamId: command.streamId });
+        return this._fire("registered", { streamId: command.streamId });
       case "room":
-        this.wakeAll();
-        return this.fire("room", undefined);
+        this._wakeAll();
+        return this._fire("room", undefined);
       case "demand":
-        return this.fire("demand", command.demand);
+        return this._fire("demand", command.demand);
       case "alertDone": {
-        const waiter = this.alertWaiters.get(command.id);
-        this.alertWaiters.delete(command.id);
+        const waiter = this._alertWaiters.get(command.id);
+        this._alertWaiters.delete(command.id);
         if (command.error === undefined) waiter?.resolve(command.id);
         else waiter?.reject(command.error);
         return;
       }
       case "error":
-        return this.fire("error", command.error);
+        return this._fire("error", command.error);
       case "fail":
         return this.link.act(() => this.link.connection.close(command.error));
     }
   }
 
-  private wakeAll(): void {
-    for (const wake of [...this.waiters]) wake();
+  private _wakeAll(): void {
+    for (const wake of [...this._waiters]) wake();
   }
 
-  private newId(): string {
-    const part = (): string => Math.floor(this.environment.random() * 2 ** 52).toString(36);
-    return `${part()}-${part()}-${++this.idCount}`;
+  private _newId(): string {
+    const part = (): string => Math.floor(this._environment.random() * 2 ** 52).toString(36);
+    return `${part()}-${part()}-${++this._idCount}`;
   }
 }
 

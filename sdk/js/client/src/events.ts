@@ -3,26 +3,26 @@
 type Listener<T> = (event: T) => void;
 
 export class Emitter<Events extends object> {
-  private readonly listeners = new Map<keyof Events, Set<Listener<any>>>();
+  private readonly _listeners = new Map<keyof Events, Set<Listener<any>>>();
 
   /** Call `listener` on each event of this name; returns what ends that. */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
-    let all = this.listeners.get(name);
-    if (all === undefined) this.listeners.set(name, (all = new Set()));
+    let all = this._listeners.get(name);
+    if (all === undefined) this._listeners.set(name, (all = new Set()));
     all.add(listener);
     return () => this.off(name, listener);
   }
 
   off<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): void {
-    this.listeners.get(name)?.delete(listener);
+    this._listeners.get(name)?.delete(listener);
   }
 
-  protected listened(name: keyof Events): boolean {
-    return (this.listeners.get(name)?.size ?? 0) > 0;
+  protected _listened(name: keyof Events): boolean {
+    return (this._listeners.get(name)?.size ?? 0) > 0;
   }
 
-  protected fire<Name extends keyof Events>(name: Name, event: Events[Name]): void {
-    for (const listener of [...(this.listeners.get(name) ?? [])])
+  protected _fire<Name extends keyof Events>(name: Name, event: Events[Name]): void {
+    for (const listener of [...(this._listeners.get(name) ?? [])])
       try {
         listener(event);
       } catch (error) {

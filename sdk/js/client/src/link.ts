@@ -36,20 +36,20 @@ export interface Session {
 
 export class Link {
   readonly connection: Connection;
-  private socket: SocketLike | undefined;
-  private readonly commands: Command[] = [];
-  private working = false;
-  private timer: { readonly at: number; cancel(): void } | undefined;
-  private stopPlatform: (() => void) | undefined;
+  private _socket: SocketLike | undefined;
+  private readonly _commands: Command[] = [];
+  private _working = false;
+  private _timer: { readonly at: number; cancel(): void } | undefined;
+  private _stopPlatform: (() => void) | undefined;
 
   constructor(
-    private readonly environment: Environment,
-    private readonly path: string,
-    private readonly session: Session,
+    private readonly _environment: Environment,
+    private readonly _path: string,
+    private readonly _session: Session,
   ) {
-    const { mode, tokens, silenceMs, firstMs, capMs, stableMs, random } = environment;
+    const { mode, tokens, silenceMs, firstMs, capMs, stableMs, random } = _environment;
     const options = { mode, renewable: tokens?.renewable ?? false, silenceMs, firstMs, capMs, stableMs, random };
-    this.connection = new Connection(options, (command) => this.commands.push(command));
+    this.connection = new Connection(options, (command) => this._commands.push(command));
   }
 
   get state(): StateEvent {
@@ -58,12 +58,12 @@ export class Link {
 
   /** Bytes that wait in the socket; 0 where the platform does not say. */
   get backlog(): number {
-    return this.socket?.bufferedAmount ?? 0;
+    return this._socket?.bufferedAmount ?? 0;
   }
 
   /** Seconds for `pingEvery`; undefined: `auth` has said it already. */
   get pingEvery(): number | undefined {
-    return this.environment.mode === "token" ? undefined : this.connection.pingEvery;
+    return this._environment.mode === "token" ? undefined : this.connection.pingEvery;
   }
 
   get serverHeardAt(): number | undefined {
@@ -73,83 +73,83 @@ export class Link {
 
   /** Report an event to the cores, then carry out their commands. */
   act(run: (now: number) => void): void {
-    const now = this.environment.clock.now();
-    if (this.working) return run(now); // the caller further up carries out the commands
-    this.working = true;
+    const now = this._environment.clock.now();
+    if (this._working) return run(now); // the caller further up carries out the commands
+    this._working = true;
     try {
       run(now);
-      for (let command = this.commands.shift(); command !== undefined; command = this.commands.shift()) this.carryOut(command);
+      for (let command = this._commands.shift(); command !== undefined; command = this._commands.shift()) this._carryOut(command);
     } finally {
-      this.working = false;
+      this._working = false;
     }
-    this.arm();
+    this._arm();
   }
 
   send(message: ClientMessage | Uint8Array<ArrayBuffer>): boolean {
-    if (this.socket === undefined || !this.connection.open) return false;
-    return this.write(message instanceof Uint8Array ? message : JSON.stringify(message));
+    if (this._socket === undefined || !this.connection.open) return false;
+    return this._write(message instanceof Uint8Array ? message : JSON.stringify(message));
   }
 
-  private carryOut(command: Command): void {
-    const { session } = this;
+  private _carryOut(command: Command): void {
+    const { _session: session } = this;
     switch (command.do) {
       case "token":
-        return this.askToken(command);
+        return this._askToken(command);
       case "open":
-        return this.openSocket(command.ticket);
+        return this._openSocket(command.ticket);
       case "send":
-        this.write(JSON.stringify(command.message));
+        this._write(JSON.stringify(command.message));
         return;
       case "drop":
-        return this.dropSocket(command.code);
+        return this._dropSocket(command.code);
       case "ready":
-        return session.onReady(this.environment.clock.now());
+        return session.onReady(this._environment.clock.now());
       case "lost":
         return session.onLost();
       case "error":
         return session.onError(command.error);
       case "state":
-        this.watchPlatform(command.event.state !== "idle" && command.event.state !== "closed");
+        this._watchPlatform(command.event.state !== "idle" && command.event.state !== "closed");
         return session.onState(command.event);
     }
   }
 
-  private askToken(command: Extract<Command, { do: "token" }>): void {
-    this.environment.tokens?.get(command.why, command.used).then(
+  private _askToken(command: Extract<Command, { do: "token" }>): void {
+    this._environment.tokens?.get(command.why, command.used).then(
       (token) => this.act((now) => this.connection.onToken(token, now)),
       (error: unknown) => this.act((now) => this.connection.onTokenFailed(error, now)),
     );
   }
 
-  private openSocket(ticket: string | undefined): void {
-    const url = new URL(this.environment.url.href.replace(/\/*$/, "") + this.path);
+  private _openSocket(ticket: string | undefined): void {
+    const url = new URL(this._environment.url.href.replace(/\/*$/, "") + this._path);
     url.protocol = url.protocol.replace("http", "ws");
     if (ticket !== undefined) url.searchParams.set("ticket", ticket);
     let socket: SocketLike;
     try {
-      socket = new (this.environment.socket())(url.href);
+      socket = new (this._environment.socket())(url.href);
     } catch (cause) {
       const error = new WatchoutError("CONNECTION_LOST", `no socket to ${url.origin}: ${String(cause)}`, { cause });
       return this.act(() => this.connection.close(error));
     }
-    this.socket = socket;
+    this._socket = socket;
     socket.binaryType = "arraybuffer";
     const mine = (run: (now: number) => void): void => {
-      if (this.socket === socket) this.act(run);
+      if (this._socket === socket) this.act(run);
     };
     socket.onopen = () => mine((now) => this.connection.onOpen(now));
-    socket.onmessage = (event: { data: unknown }) => mine((now) => this.receive(event.data, now));
+    socket.onmessage = (event: { data: unknown }) => mine((now) => this._receive(event.data, now));
     socket.onerror = () => undefined; // a close follows, which says as much
     socket.onclose = (event: { code?: number; reason?: string }) =>
       mine((now) => {
-        this.socket = undefined;
+        this._socket = undefined;
         this.connection.onClose(event.code ?? 0, event.reason ?? "", now);
       });
   }
 
-  private dropSocket(code: number): void {
-    const { socket } = this;
-    this.socket = undefined;
+  private _dropSocket(code: number): void {
+    const { _socket: socket } = this;
+    this._socket = undefined;
     if (socket === undefined) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.onerror = () => undefined; // Node's `ws` throws an error that nobody listens to
@@ -160,12 +160,12 @@ export class Link {
     }
   }
 
-  private receive(data: unknown, now: number): void {
+  private _receive(data: unknown, now: number): void {
     if (typeof data !== "string") {
       const frame = bufferOf(data);
       const decoded = frame && decodeFrame(frame, now);
       this.connection.onMessage(undefined, now);
-      if (decoded !== undefined) this.session.onFrame?.(decoded, now);
+      if (decoded !== undefined) this._session.onFrame?.(decoded, now);
       return;
     }
     let message: ServerMessage;
@@ -176,46 +176,46 @@ export class Link {
       return; // not of this protocol
     }
     if (this.connection.onMessage(message, now)) {
-      if (message.type === "pong") this.session.onMessage(message, now);
+      if (message.type === "pong") this._session.onMessage(message, now);
       return;
     }
     if (message.type === "video-frame") {
       const frame = frameOfMessage(message as unknown as Record<string, unknown>, now);
-      if (frame !== undefined) this.session.onFrame?.(frame, now);
-    } else this.session.onMessage(message, now);
+      if (frame !== undefined) this._session.onFrame?.(frame, now);
+    } else this._session.onMessage(message, now);
   }
 
-  private write(data: string | Uint8Array<ArrayBuffer>): boolean {
+  private _write(data: string | Uint8Array<ArrayBuffer>): boolean {
     try {
-      this.socket?.send(data);
+      this._socket?.send(data);
       return true;
     } catch {
       return false; // it is closing: `onclose` says why
     }
   }
 
-  private watchPlatform(on: boolean): void {
-    if (on === (this.stopPlatform !== undefined)) return;
-    this.stopPlatform?.();
+  private _watchPlatform(on: boolean): void {
+    if (on === (this._stopPlatform !== undefined)) return;
+    this._stopPlatform?.();
     const report = (event: "online" | "offline" | "wake"): void => this.act((now) => this.connection.onPlatform(event, now));
-    this.stopPlatform = on ? this.environment.platform(report) : undefined;
+    this._stopPlatform = on ? this._environment.platform(report) : undefined;
   }
 
-  private arm(): void {
-    const at = Math.min(this.connection.deadline, this.session.deadline);
-    if (this.timer !== undefined && this.timer.at <= at && at < Infinity) return; // it rings early and looks again
-    this.timer?.cancel();
-    this.timer = undefined;
+  private _arm(): void {
+    const at = Math.min(this.connection.deadline, this._session.deadline);
+    if (this._timer !== undefined && this._timer.at <= at && at < Infinity) return; // it rings early and looks again
+    this._timer?.cancel();
+    this._timer = undefined;
     if (at === Infinity) return;
-    const { clock } = this.environment;
+    const { clock } = this._environment;
     const ring = (): void => {
-      this.timer = undefined;
+      this._timer = undefined;
       this.act((now) => {
         this.connection.tick(now);
-        this.session.tick(now);
+        this._session.tick(now);
       });
     };
-    this.timer = { at, cancel: clock.timer(ring, Math.max(0, Math.ceil(at - clock.now()))) };
+    this._timer = { at, cancel: clock.timer(ring, Math.max(0, Math.ceil(at - clock.now()))) };
   }
 }
 

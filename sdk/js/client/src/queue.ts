@@ -2,10 +2,10 @@
 
 /** An async iterator over values that arrive, in order or only the newest. */
 export class Queue<T> implements AsyncIterableIterator<T> {
-  private readonly values: T[] = [];
-  private readonly waiters: { resolve(result: IteratorResult<T>): void; reject(error: unknown): void }[] = [];
-  private ended = false;
-  private error: unknown;
+  private readonly _values: T[] = [];
+  private readonly _waiters: { resolve(result: IteratorResult<T>): void; reject(error: unknown): void }[] = [];
+  private _ended = false;
+  private _error: unknown;
 
   /**
    * @param most - How many values wait; the oldest gives way, and `onDrop` is told.
@@ -14,45 +14,45 @@ export class Queue<T> implements AsyncIterableIterator<T> {
    * @param onEnd - Called once, when the reader stops or the queue ends.
    */
   constructor(
-    private readonly most: number,
-    private readonly hooks: { onNext?(): void; onTake?(value: T): void; onDrop?(dropped: T, next: T | undefined): void; onEnd?(): void } = {},
+    private readonly _most: number,
+    private readonly _hooks: { onNext?(): void; onTake?(value: T): void; onDrop?(dropped: T, next: T | undefined): void; onEnd?(): void } = {},
   ) {}
 
   push(value: T): void {
-    if (this.ended) return;
-    const waiter = this.waiters.shift();
+    if (this._ended) return;
+    const waiter = this._waiters.shift();
     if (waiter !== undefined) {
-      this.hooks.onTake?.(value);
+      this._hooks.onTake?.(value);
       return waiter.resolve({ done: false, value });
     }
-    this.values.push(value);
-    if (this.values.length > this.most) this.hooks.onDrop?.(this.values.shift() as T, this.values[0]);
+    this._values.push(value);
+    if (this._values.length > this._most) this._hooks.onDrop?.(this._values.shift() as T, this._values[0]);
   }
 
   /** No more values come; those that wait are still read. `error` is thrown after them. */
   end(error?: unknown): void {
-    if (this.ended) return;
-    this.ended = true;
-    this.error = error;
-    for (const waiter of this.waiters.splice(0)) this.finish(waiter.resolve, waiter.reject);
-    this.hooks.onEnd?.();
+    if (this._ended) return;
+    this._ended = true;
+    this._error = error;
+    for (const waiter of this._waiters.splice(0)) this._finish(waiter.resolve, waiter.reject);
+    this._hooks.onEnd?.();
   }
 
   next(): Promise<IteratorResult<T>> {
-    this.hooks.onNext?.();
-    const value = this.values.shift();
+    this._hooks.onNext?.();
+    const value = this._values.shift();
     if (value !== undefined) {
-      this.hooks.onTake?.(value);
+      this._hooks.onTake?.(value);
       return Promise.resolve({ done: false, value });
     }
     return new Promise((resolve, reject) => {
-      if (this.ended) this.finish(resolve, reject);
-      else this.waiters.push({ resolve, reject });
+      if (this._ended) this._finish(resolve, reject);
+      else this._waiters.push({ resolve, reject });
     });
   }
 
   return(): Promise<IteratorResult<T>> {
-    this.values.length = 0;
+    this._values.length = 0;
     this.end();
     return Promise.resolve({ done: true, value: undefined });
   }
@@ -61,9 +61,9 @@ export class Queue<T> implements AsyncIterableIterator<T> {
     return this;
   }
 
-  private finish(resolve: (result: IteratorResult<T>) => void, reject: (error: unknown) => void): void {
-    const { error } = this;
-    this.error = undefined;
+  private _finish(resolve: (result: IteratorResult<T>) => void, reject: (error: unknown) => void): void {
+    const { _error: error } = this;
+    this._error = undefined;
     if (error === undefined) resolve({ done: true, value: undefined });
     else reject(error);
   }

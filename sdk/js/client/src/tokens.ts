@@ -10,23 +10,23 @@ const CALLBACK_MS = 30_000;
 const SPARE_MS = 2_000;
 
 export class TokenKeeper {
-  private current: string | undefined;
-  private flight: Promise<string | null> | undefined;
-  private controller: AbortController | undefined;
+  private _current: string | undefined;
+  private _flight: Promise<string | null> | undefined;
+  private _controller: AbortController | undefined;
 
   constructor(
-    private readonly source: string | TokenSource,
-    private readonly kind: "token" | "ticket",
-    private readonly clock: Clock,
+    private readonly _source: string | TokenSource,
+    private readonly _kind: "token" | "ticket",
+    private readonly _clock: Clock,
   ) {}
 
   get renewable(): boolean {
-    return typeof this.source !== "string";
+    return typeof this._source !== "string";
   }
 
   /** The newest token, for requests over HTTP. */
   get newest(): string | undefined {
-    return typeof this.source === "string" ? this.source : this.current;
+    return typeof this._source === "string" ? this._source : this._current;
   }
 
   /**
@@ -35,36 +35,36 @@ export class TokenKeeper {
    * @param used - One that is no good any more; undefined: any will do.
    */
   get(why: TokenReason, used?: string): Promise<string | null> {
-    if (typeof this.source === "string") {
-      if (used !== this.source) return Promise.resolve(this.source);
-      const text = this.kind === "ticket" ? "a ticket works once: pass a callback to connect again" : "the token is not valid any more";
-      return Promise.reject(new WatchoutError(this.kind === "ticket" ? "TICKET_USED" : "AUTH_FAILED", text));
+    if (typeof this._source === "string") {
+      if (used !== this._source) return Promise.resolve(this._source);
+      const text = this._kind === "ticket" ? "a ticket works once: pass a callback to connect again" : "the token is not valid any more";
+      return Promise.reject(new WatchoutError(this._kind === "ticket" ? "TICKET_USED" : "AUTH_FAILED", text));
     }
-    if (this.flight === undefined && this.current !== undefined && this.current !== used && this.kind === "token") {
-      const life = lifetimeOf(this.current);
-      if (life === undefined || life.expiresAt - this.clock.wall() > SPARE_MS) return Promise.resolve(this.current);
+    if (this._flight === undefined && this._current !== undefined && this._current !== used && this._kind === "token") {
+      const life = lifetimeOf(this._current);
+      if (life === undefined || life.expiresAt - this._clock.wall() > SPARE_MS) return Promise.resolve(this._current);
       if (why === "connect") why = "expiring";
     }
-    this.flight ??= this.ask(this.source, why).finally(() => (this.flight = this.controller = undefined));
-    return this.flight;
+    this._flight ??= this._ask(this._source, why).finally(() => (this._flight = this._controller = undefined));
+    return this._flight;
   }
 
   /** Nobody waits any more. */
   abort(): void {
-    this.controller?.abort();
+    this._controller?.abort();
   }
 
-  private ask(source: TokenSource, why: TokenReason): Promise<string | null> {
-    const controller = (this.controller = new AbortController());
+  private _ask(source: TokenSource, why: TokenReason): Promise<string | null> {
+    const controller = (this._controller = new AbortController());
     return new Promise((resolve, reject) => {
       const give = (): void => reject(new WatchoutError("TOKEN_UNAVAILABLE", "the token callback did not answer", { retryable: true }));
-      const cancel = this.clock.timer(() => controller.abort(), CALLBACK_MS);
+      const cancel = this._clock.timer(() => controller.abort(), CALLBACK_MS);
       controller.signal.addEventListener("abort", give);
       // A callback that throws at once is the same as one that rejects.
       Promise.resolve()
         .then(() => source(why, { signal: controller.signal }))
         .then((token) => {
-          this.current = token || undefined;
+          this._current = token || undefined;
           resolve(token || null);
         }, reject)
         .finally(cancel);

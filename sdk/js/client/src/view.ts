@@ -34,50 +34,50 @@ export class View extends Emitter<ViewEvents> {
   /** @internal */
   readonly member: ViewMember;
 
-  private currentStatus: ViewStatus = "waiting";
-  private currentInfo: Readonly<Record<string, unknown>> | undefined;
-  private isPaused = false;
-  private options: ViewOptions;
-  private readonly frameReaders = new Set<Queue<Frame>>();
-  private readonly alertReaders = new Set<Queue<Alert>>();
-  private early: Alert[] = [];
+  private _currentStatus: ViewStatus = "waiting";
+  private _currentInfo: Readonly<Record<string, unknown>> | undefined;
+  private _isPaused = false;
+  private _options: ViewOptions;
+  private readonly _frameReaders = new Set<Queue<Frame>>();
+  private readonly _alertReaders = new Set<Queue<Alert>>();
+  private _early: Alert[] = [];
 
   /** @internal */
   constructor(
-    private readonly host: ViewHost,
+    private readonly _host: ViewHost,
     streamId: string,
     options: ViewOptions,
   ) {
     super();
     this.streamId = streamId;
-    this.options = options;
+    this._options = options;
     const sink: ViewSink = {
-      onStatus: (status, info) => this.onStatus(status, info),
-      onFrame: (frame) => this.onFrame(frame),
-      onAlert: (alert) => this.onAlert(alert),
-      onAcknowledged: (message: AlertAcknowledgedMessage) => this.fire("acknowledged", message),
-      onRecovery: (event) => this.fire("recovery", event),
-      onError: (error) => this.onError(error),
+      onStatus: (status, info) => this._onStatus(status, info),
+      onFrame: (frame) => this._onFrame(frame),
+      onAlert: (alert) => this._onAlert(alert),
+      onAcknowledged: (message: AlertAcknowledgedMessage) => this._fire("acknowledged", message),
+      onRecovery: (event) => this._fire("recovery", event),
+      onError: (error) => this._onError(error),
     };
-    this.member = new ViewMember(streamId, this.wish(), sink, options.alertsSince);
+    this.member = new ViewMember(streamId, this._wish(), sink, options.alertsSince);
   }
 
   get status(): ViewStatus {
-    return this.currentStatus;
+    return this._currentStatus;
   }
 
   /** What the camera says of itself. */
   get info(): Readonly<Record<string, unknown>> | undefined {
-    return this.currentInfo;
+    return this._currentInfo;
   }
 
   get paused(): boolean {
-    return this.isPaused;
+    return this._isPaused;
   }
 
   /** Frames per second that arrive now. */
   get fps(): number {
-    return this.host.fps(this.streamId);
+    return this._host.fps(this.streamId);
   }
 
   /**
@@ -88,19 +88,19 @@ export class View extends Emitter<ViewEvents> {
     let taken: Frame | undefined;
     const reader = new Queue<Frame>(1, {
       onNext: () => {
-        if (taken !== undefined) this.host.taken(this.streamId, taken.frameId);
+        if (taken !== undefined) this._host.taken(this.streamId, taken.frameId);
         taken = undefined;
       },
       onTake: (frame) => (taken = frame),
       onDrop: () => this.replaced++,
       onEnd: () => {
-        if (taken !== undefined) this.host.taken(this.streamId, taken.frameId);
-        this.frameReaders.delete(reader);
-        this.changed();
+        if (taken !== undefined) this._host.taken(this.streamId, taken.frameId);
+        this._frameReaders.delete(reader);
+        this._changed();
       },
     });
-    this.frameReaders.add(reader);
-    if (!this.endIfOver(reader)) this.changed();
+    this._frameReaders.add(reader);
+    if (!this._endIfOver(reader)) this._changed();
     return reader;
   }
 
@@ -110,101 +110,101 @@ export class View extends Emitter<ViewEvents> {
       onDrop: (_, next) => {
         if (next !== undefined) Object.assign(next, { recovered: false });
       },
-      onEnd: () => this.alertReaders.delete(reader),
+      onEnd: () => this._alertReaders.delete(reader),
     });
-    for (const alert of this.early.splice(0)) reader.push({ ...alert });
-    this.alertReaders.add(reader);
-    this.endIfOver(reader);
+    for (const alert of this._early.splice(0)) reader.push({ ...alert });
+    this._alertReaders.add(reader);
+    this._endIfOver(reader);
     return reader;
   }
 
   /** No frames for now; alerts and status go on. */
   pause(): void {
-    this.isPaused = true;
-    this.changed();
+    this._isPaused = true;
+    this._changed();
   }
 
   /** Frames again; the newest one comes at once. */
   resume(): void {
-    this.isPaused = false;
-    this.changed();
+    this._isPaused = false;
+    this._changed();
   }
 
   /** Change rate, window, format, or what is wanted. `alertsSince` stays. */
   update(options: Omit<ViewOptions, "alertsSince">): void {
-    this.options = { ...this.options, ...options };
-    this.changed();
+    this._options = { ...this._options, ...options };
+    this._changed();
   }
 
   /** Ask again for a stream that was refused. */
   retry(): void {
-    if (this.currentStatus === "closed") return;
+    if (this._currentStatus === "closed") return;
     this.error = undefined;
-    this.host.retry(this.streamId);
+    this._host.retry(this.streamId);
   }
 
   /** Acknowledge an alert of the stream, for everybody. */
   acknowledge(alertId: string, note?: string): void {
-    this.host.acknowledge(this.streamId, alertId, note);
+    this._host.acknowledge(this.streamId, alertId, note);
   }
 
   close(): void {
-    if (this.currentStatus === "closed") return;
-    this.onStatus("closed", this.currentInfo);
+    if (this._currentStatus === "closed") return;
+    this._onStatus("closed", this._currentInfo);
     this.end(undefined);
-    this.host.remove(this);
+    this._host.remove(this);
   }
 
   /** @internal The connection is closed for good; `error` undefined: by the app. */
   end(error: WatchoutError | undefined): void {
     this.error = error;
-    for (const reader of [...this.frameReaders, ...this.alertReaders]) reader.end(error);
+    for (const reader of [...this._frameReaders, ...this._alertReaders]) reader.end(error);
   }
 
-  private endIfOver(reader: Queue<Frame> | Queue<Alert>): boolean {
-    const over = this.currentStatus === "closed" || this.error !== undefined;
+  private _endIfOver(reader: Queue<Frame> | Queue<Alert>): boolean {
+    const over = this._currentStatus === "closed" || this.error !== undefined;
     if (over) reader.end(this.error);
     return over;
   }
 
-  private wish(): Wish {
-    const { maxFps, window = "auto", frames = this.frameReaders?.size > 0, alerts = true, format = "binary" } = this.options;
-    return { frames: frames && !this.isPaused, alerts, maxFps, window, format };
+  private _wish(): Wish {
+    const { maxFps, window = "auto", frames = this._frameReaders?.size > 0, alerts = true, format = "binary" } = this._options;
+    return { frames: frames && !this._isPaused, alerts, maxFps, window, format };
   }
 
-  private changed(): void {
-    this.member.wish = this.wish();
-    this.host.changed();
+  private _changed(): void {
+    this.member.wish = this._wish();
+    this._host.changed();
   }
 
-  private onStatus(status: ViewStatus, info: Readonly<Record<string, unknown>> | undefined): void {
-    this.currentInfo = info;
-    if (status === this.currentStatus || this.currentStatus === "closed") return;
-    this.currentStatus = status;
+  private _onStatus(status: ViewStatus, info: Readonly<Record<string, unknown>> | undefined): void {
+    this._currentInfo = info;
+    if (status === this._currentStatus || this._currentStatus === "closed") return;
+    this._currentStatus = status;
     if (status !== "forbidden" && status !== "closed" && status !== "waiting") this.error = undefined;
-    this.fire("status", status);
+    this._fire("status", status);
   }
 
-  private onFrame(frame: Frame): void {
+  private _onFrame(frame: Frame): void {
     this.received++;
     this.lastFrame = frame;
-    for (const reader of this.frameReaders) reader.push(frame);
+    for (const reader of this._frameReaders) reader.push(frame);
   }
 
-  private onAlert(alert: Alert): void {
-    for (const reader of this.alertReaders) reader.push({ ...alert });
-    if (this.alertReaders.size === 0 && !this.listened("alert")) {
-      this.early.push(alert);
-      if (this.early.length > MOST_ALERTS) {
-        this.early.shift();
-        this.early[0] = { ...(this.early[0] as Alert), recovered: false };
+  private _onAlert(alert: Alert): void {
+    for (const reader of this._alertReaders) reader.push({ ...alert });
+    if (this._alertReaders.size === 0 && !this._listened("alert")) {
+      this._early.push(alert);
+      if (this._early.length > MOST_ALERTS) {
+        this._early.shift();
+        this._early[0] = { ...(this._early[0] as Alert), recovered: false };
       }
     }
-    this.fire("alert", alert);
+    this._fire("alert", alert);
   }
 
-  private onError(error: WatchoutError): void {
-    if (!error.retryable && this.currentStatus === "forbidden") this.end(error);
-    this.fire("error", error);
+  private _onError(error: WatchoutError): void {
+    if (!error.retryable && this._currentStatus === "forbidden") this.end(error);
+    this._fire("error", error);
   }
 }

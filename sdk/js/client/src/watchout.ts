@@ -26,18 +26,18 @@ const SIGN_IN_CODES = new Set(["SESSION_ENDED", "AUTH_FAILED", "AUTH_TIMEOUT", "
 const STREAM_ID = /^[A-Za-z0-9_.:-]{1,128}$/;
 
 export class Watchout extends Emitter<WatchoutEvents> {
-  private readonly environment: Environment;
-  private readonly fetcher: typeof fetch | undefined;
-  private readonly lingerMs: number;
-  private readonly link: Link;
-  private readonly subscriptions: Subscriptions;
-  private readonly views = new Set<View>();
-  private readonly cameras = new Set<Camera>();
-  private readonly host: ViewHost;
-  private stopAt = Infinity;
-  private planned = false;
-  private closed: WatchoutError | undefined;
-  private current: StateEvent = { state: "idle" };
+  private readonly _environment: Environment;
+  private readonly _fetcher: typeof fetch | undefined;
+  private readonly _lingerMs: number;
+  private readonly _link: Link;
+  private readonly _subscriptions: Subscriptions;
+  private readonly _views = new Set<View>();
+  private readonly _cameras = new Set<Camera>();
+  private readonly _host: ViewHost;
+  private _stopAt = Infinity;
+  private _planned = false;
+  private _closed: WatchoutError | undefined;
+  private _current: StateEvent = { state: "idle" };
 
   /**
    * @param url - The gateway: `https://host` or `wss://host`, with a path where a proxy has one; in a page also relative.
@@ -53,7 +53,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     const mode = options.token !== undefined ? "token" : options.ticket !== undefined ? "ticket" : "cookie";
     const source = options.token ?? options.ticket;
     const { firstMs = 1000, capMs = 30_000, stableMs = 10_000 } = options.backoff ?? {};
-    this.environment = {
+    this._environment = {
       url: address,
       clock,
       random: options.random ?? Math.random,
@@ -66,84 +66,84 @@ export class Watchout extends Emitter<WatchoutEvents> {
       capMs,
       stableMs,
     };
-    this.fetcher = options.fetch;
-    this.lingerMs = options.lingerMs ?? 5000;
-    this.link = this.viewerLink();
-    this.subscriptions = new Subscriptions(this.wire(), this.environment.random);
-    this.host = {
-      changed: () => this.plan(),
+    this._fetcher = options.fetch;
+    this._lingerMs = options.lingerMs ?? 5000;
+    this._link = this._viewerLink();
+    this._subscriptions = new Subscriptions(this._wire(), this._environment.random);
+    this._host = {
+      changed: () => this._plan(),
       remove: (view) => {
-        this.views.delete(view);
-        this.subscriptions.remove(view.member);
-        this.plan();
+        this._views.delete(view);
+        this._subscriptions.remove(view.member);
+        this._plan();
       },
-      taken: (streamId, frameId) => this.link.act(() => this.subscriptions.acknowledge(streamId, frameId)),
-      fps: (streamId) => this.subscriptions.fps(streamId, clock.now()),
+      taken: (streamId, frameId) => this._link.act(() => this._subscriptions.acknowledge(streamId, frameId)),
+      fps: (streamId) => this._subscriptions.fps(streamId, clock.now()),
       acknowledge: (streamId, alertId, note) => this.acknowledge(streamId, alertId, note),
       retry: (streamId) => {
-        this.subscriptions.retry(streamId);
-        this.plan();
+        this._subscriptions.retry(streamId);
+        this._plan();
       },
     };
   }
 
   /** The worst of all sockets: `waiting` when one of them waits. */
   get state(): ConnectionState {
-    return this.current.state;
+    return this._current.state;
   }
 
   /** The state with its reason, and the time of the next attempt. */
   get stateEvent(): StateEvent {
-    return this.current;
+    return this._current;
   }
 
   /** Watch a stream, also one that does not exist yet. All views share one socket. Throws when the client is closed. */
   view(streamId: string, options: ViewOptions = {}): View {
-    this.check(streamId);
-    const view = new View(this.host, streamId, options);
-    this.views.add(view);
-    this.subscriptions.add(view.member);
-    const { state } = this.link;
+    this._check(streamId);
+    const view = new View(this._host, streamId, options);
+    this._views.add(view);
+    this._subscriptions.add(view.member);
+    const { state } = this._link;
     if (state.state === "closed") view.end(state.reason);
-    this.plan();
+    this._plan();
     return view;
   }
 
   /** Publish a stream over a socket of its own. Throws when the client is closed. */
   camera(options: CameraOptions = {}): Camera {
-    this.check(options.streamId ?? "new");
-    return new Camera(this.environment, options, (each) => {
-      if (each.state.state === "closed" && !SIGN_IN_CODES.has(each.state.reason?.code ?? "")) this.cameras.delete(each);
-      else this.cameras.add(each);
-      this.tellState();
+    this._check(options.streamId ?? "new");
+    return new Camera(this._environment, options, (each) => {
+      if (each.state.state === "closed" && !SIGN_IN_CODES.has(each.state.reason?.code ?? "")) this._cameras.delete(each);
+      else this._cameras.add(each);
+      this._tellState();
     });
   }
 
   /** Connect again after a final close: somebody signed in. */
   connect(): void {
-    if (this.closed !== undefined) return;
-    if (this.link.state.state === "closed") {
-      for (const view of this.views) view.error = undefined;
-      this.link.act((now) => (this.subscriptions.needed ? this.link.connection.start(now) : this.link.connection.stop()));
+    if (this._closed !== undefined) return;
+    if (this._link.state.state === "closed") {
+      for (const view of this._views) view.error = undefined;
+      this._link.act((now) => (this._subscriptions.needed ? this._link.connection.start(now) : this._link.connection.stop()));
     }
-    for (const camera of this.cameras)
+    for (const camera of this._cameras)
       if (camera.state.state === "closed") camera.link.act((now) => camera.link.connection.start(now));
   }
 
   /** Close all views, cameras and sockets. */
   close(): void {
-    if (this.closed !== undefined) return;
-    this.closed = new WatchoutError("CLOSED", "this client was closed");
-    for (const view of [...this.views]) view.close();
-    for (const camera of [...this.cameras]) camera.close();
-    this.link.act(() => this.link.connection.close(this.closed as WatchoutError));
-    this.environment.tokens?.abort();
+    if (this._closed !== undefined) return;
+    this._closed = new WatchoutError("CLOSED", "this client was closed");
+    for (const view of [...this._views]) view.close();
+    for (const camera of [...this._cameras]) camera.close();
+    this._link.act(() => this._link.connection.close(this._closed as WatchoutError));
+    this._environment.tokens?.abort();
   }
 
   /** Acknowledge an alert, for everybody. Returns whether it was sent: not without a connection. */
   acknowledge(streamId: string, alertId: string, note?: string): boolean {
-    const requestId = this.link.connection.requestId();
-    return this.link.send({ type: "acknowledge", streamId, alertId, note, requestId });
+    const requestId = this._link.connection.requestId();
+    return this._link.send({ type: "acknowledge", streamId, alertId, note, requestId });
   }
 
   /** The streams that one may view. Rejects with a `WatchoutError`. */
@@ -175,42 +175,42 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** One request to the gateway's HTTP side, signed in as the sockets are. Rejects with a `WatchoutError`. */
   async request(path: string, init: { method?: string; body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<any> {
-    const { url, tokens, mode } = this.environment;
+    const { url, tokens, mode } = this._environment;
     const address = new URL(url.href.replace(/\/*$/, "") + path);
     const token = mode === "token" ? ((await tokens?.get("connect")) ?? undefined) : undefined;
-    const fetcher = this.fetcher ?? ((...all: Parameters<typeof fetch>) => fetch(...all));
+    const fetcher = this._fetcher ?? ((...all: Parameters<typeof fetch>) => fetch(...all));
     return request(fetcher, address, token, init);
   }
 
-  private check(streamId: string): void {
-    if (this.closed !== undefined) throw this.closed;
+  private _check(streamId: string): void {
+    if (this._closed !== undefined) throw this._closed;
     if (!STREAM_ID.test(streamId)) throw new RangeError(`not a stream id (1 to 128 of A-Z a-z 0-9 _ . : -): ${JSON.stringify(streamId)}`);
   }
 
-  private viewerLink(): Link {
+  private _viewerLink(): Link {
     const watchout = this;
-    return new Link(this.environment, "/streams/subscribe", {
+    return new Link(this._environment, "/streams/subscribe", {
       get deadline() {
-        return Math.min(watchout.stopAt, watchout.subscriptions.deadline);
+        return Math.min(watchout._stopAt, watchout._subscriptions.deadline);
       },
       onReady: (now) => {
-        this.link.connection.onSession(now);
-        this.subscriptions.onReady(now);
+        this._link.connection.onSession(now);
+        this._subscriptions.onReady(now);
       },
-      onLost: () => this.subscriptions.onLost(),
-      onMessage: (message, now) => this.onMessage(message, now),
-      onFrame: (frame, now) => this.subscriptions.onFrame(frame, now),
+      onLost: () => this._subscriptions.onLost(),
+      onMessage: (message, now) => this._onMessage(message, now),
+      onFrame: (frame, now) => this._subscriptions.onFrame(frame, now),
       onState: (event) => {
-        if (event.state === "closed") for (const view of [...this.views]) view.end(event.reason);
-        this.tellState();
+        if (event.state === "closed") for (const view of [...this._views]) view.end(event.reason);
+        this._tellState();
       },
-      onError: (error) => this.fire("error", error),
-      tick: (now) => this.update(now),
+      onError: (error) => this._fire("error", error),
+      tick: (now) => this._update(now),
     });
   }
 
-  private wire(): Wire {
-    const { link } = this;
+  private _wire(): Wire {
+    const { _link: link } = this;
     return {
       send: (message) => link.send(message),
       requestId: () => link.connection.requestId(),
@@ -226,46 +226,46 @@ export class Watchout extends Emitter<WatchoutEvents> {
     };
   }
 
-  private onMessage(message: ServerMessage, now: number): void {
-    if (message.type === "pong") this.subscriptions.onPong(message.requestId, now);
-    else if (!this.subscriptions.onMessage(message, now) && message.type === "error") this.fire("error", errorOf(message));
+  private _onMessage(message: ServerMessage, now: number): void {
+    if (message.type === "pong") this._subscriptions.onPong(message.requestId, now);
+    else if (!this._subscriptions.onMessage(message, now) && message.type === "error") this._fire("error", errorOf(message));
   }
 
   /** Views changed: look at the end of this task, so that what is closed and opened again at once changes nothing. */
-  private plan(): void {
-    if (this.planned) return;
-    this.planned = true;
+  private _plan(): void {
+    if (this._planned) return;
+    this._planned = true;
     queueMicrotask(() => {
-      this.planned = false;
-      this.link.act((now) => this.update(now));
+      this._planned = false;
+      this._link.act((now) => this._update(now));
     });
   }
 
-  private update(now: number): void {
-    const { connection } = this.link;
-    if (this.closed !== undefined) this.stopAt = Infinity;
-    else if (this.subscriptions.needed) {
-      this.stopAt = Infinity;
+  private _update(now: number): void {
+    const { connection } = this._link;
+    if (this._closed !== undefined) this._stopAt = Infinity;
+    else if (this._subscriptions.needed) {
+      this._stopAt = Infinity;
       if (connection.state.state === "idle") connection.start(now);
-    } else if (connection.state.state === "idle" || connection.state.state === "closed") this.stopAt = Infinity;
-    else if (this.stopAt === Infinity) this.stopAt = now + this.lingerMs;
-    else if (now >= this.stopAt) {
-      this.stopAt = Infinity;
+    } else if (connection.state.state === "idle" || connection.state.state === "closed") this._stopAt = Infinity;
+    else if (this._stopAt === Infinity) this._stopAt = now + this._lingerMs;
+    else if (now >= this._stopAt) {
+      this._stopAt = Infinity;
       connection.stop();
     }
-    this.subscriptions.sync(now);
+    this._subscriptions.sync(now);
   }
 
-  private tellState(): void {
-    const event = this.worst();
-    if (event.state === this.current.state && event.reason === this.current.reason) return;
-    this.current = event;
-    this.fire("state", event);
+  private _tellState(): void {
+    const event = this._worst();
+    if (event.state === this._current.state && event.reason === this._current.reason) return;
+    this._current = event;
+    this._fire("state", event);
   }
 
-  private worst(): StateEvent {
-    if (this.closed !== undefined) return { state: "closed", reason: this.closed };
-    const events = [this.link.state, ...[...this.cameras].map((each) => each.state)];
+  private _worst(): StateEvent {
+    if (this._closed !== undefined) return { state: "closed", reason: this._closed };
+    const events = [this._link.state, ...[...this._cameras].map((each) => each.state)];
     for (const state of ["closed", "waiting", "connecting", "online"] as const) {
       const found = events.find((each) => each.state === state);
       if (found !== undefined) return found;

@@ -4,29 +4,29 @@ const OVER_MS = 3000;
 const MOST = 256;
 
 export class Rate {
-  private readonly times: number[] = [];
+  private readonly _times: number[] = [];
 
   count(now: number): void {
-    this.times.push(now);
-    if (this.times.length > MOST) this.times.shift();
+    this._times.push(now);
+    if (this._times.length > MOST) this._times.shift();
   }
 
   /** Events per second. */
   at(now: number): number {
-    while (this.times.length > 0 && now - (this.times[0] as number) > OVER_MS) this.times.shift();
-    const first = this.times[0];
-    if (first === undefined || this.times.length < 2) return 0;
-    return ((this.times.length - 1) * 1000) / Math.max(now - first, 1);
+    while (this._times.length > 0 && now - (this._times[0] as number) > OVER_MS) this._times.shift();
+    const first = this._times[0];
+    if (first === undefined || this._times.length < 2) return 0;
+    return ((this._times.length - 1) * 1000) / Math.max(now - first, 1);
   }
 }
 
 /** Lets at most `perSecond` events pass, evenly. */
 export class Pace {
-  private next = -Infinity;
+  private _next = -Infinity;
 
   /** Milliseconds until the next event may pass. A tenth early is in time: frames do not arrive evenly. */
   wait(perSecond: number | undefined, now: number): number {
-    return perSecond === undefined ? 0 : Math.max(0, this.next - 100 / perSecond - now);
+    return perSecond === undefined ? 0 : Math.max(0, this._next - 100 / perSecond - now);
   }
 
   /** Whether an event at `now` may pass; then it counts. */
@@ -34,7 +34,7 @@ export class Pace {
     if (perSecond === undefined) return true;
     if (this.wait(perSecond, now) > 0) return false;
     const every = 1000 / perSecond;
-    this.next = Math.max(this.next + every, now + every / 2);
+    this._next = Math.max(this._next + every, now + every / 2);
     return true;
   }
 }

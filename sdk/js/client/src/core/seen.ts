@@ -1,15 +1,15 @@
 /** Ids that were seen, newest kept. Pure. */
 
 export class SeenIds {
-  private readonly ids = new Set<string>();
+  private readonly _ids = new Set<string>();
 
-  constructor(private readonly most: number) {}
+  constructor(private readonly _most: number) {}
 
   /** Whether this id is new; from then on it is not. */
   add(id: string): boolean {
-    if (this.ids.has(id)) return false;
-    this.ids.add(id);
-    if (this.ids.size > this.most) this.ids.delete(this.ids.values().next().value as string);
+    if (this._ids.has(id)) return false;
+    this._ids.add(id);
+    if (this._ids.size > this._most) this._ids.delete(this._ids.values().next().value as string);
     return true;
   }
 }

@@ -98,46 +98,46 @@ class Subscription {
 }
 
 export class Subscriptions {
-  private readonly streams = new Map<string, Subscription>();
-  private connected = false;
+  private readonly _streams = new Map<string, Subscription>();
+  private _connected = false;
   /** The server's time when the last connection was heard last. */
-  private heardAt: number | undefined;
+  private _heardAt: number | undefined;
   /** Members whose own `alertsSince` was answered once. */
-  private readonly served = new WeakSet<ViewMember>();
+  private readonly _served = new WeakSet<ViewMember>();
 
   constructor(
-    private readonly wire: Wire,
-    private readonly random: () => number,
+    private readonly _wire: Wire,
+    private readonly _random: () => number,
   ) {}
 
   /** Whether a socket is needed. */
   get needed(): boolean {
-    for (const each of this.streams.values()) if (each.members.size > 0) return true;
+    for (const each of this._streams.values()) if (each.members.size > 0) return true;
     return false;
   }
 
   add(member: ViewMember): void {
-    let stream = this.streams.get(member.streamId);
-    if (stream === undefined) this.streams.set(member.streamId, (stream = new Subscription(member.streamId)));
+    let stream = this._streams.get(member.streamId);
+    if (stream === undefined) this._streams.set(member.streamId, (stream = new Subscription(member.streamId)));
     if (stream.members.size === 0) stream.refused = false;
     stream.members.add(member);
     member.sink.onStatus(stream.status, stream.info);
   }
 
   remove(member: ViewMember): void {
-    this.streams.get(member.streamId)?.members.delete(member);
+    this._streams.get(member.streamId)?.members.delete(member);
   }
 
   /** Ask again for a stream that was refused. */
   retry(streamId: string): void {
-    const stream = this.streams.get(streamId);
+    const stream = this._streams.get(streamId);
     if (stream?.refused) stream.refused = false;
   }
 
   /** Signed in on a new connection. */
   onReady(now: number): void {
-    this.connected = true;
-    for (const stream of this.streams.values()) {
+    this._connected = true;
+    for (const stream of this._streams.values()) {
       stream.refused = false;
       stream.retryAt = -Infinity;
     }
@@ -145,21 +145,21 @@ export class Subscriptions {
   }
 
   onLost(): void {
-    if (this.connected) this.heardAt = this.wire.serverHeardAt ?? this.heardAt;
-    this.connected = false;
-    for (const stream of this.streams.values()) {
+    if (this._connected) this._heardAt = this._wire.serverHeardAt ?? this._heardAt;
+    this._connected = false;
+    for (const stream of this._streams.values()) {
       stream.standing = stream.pending = stream.replay = undefined;
       stream.acked = 0;
-      this.setStatus(stream, "waiting");
-      if (stream.members.size === 0) this.streams.delete(stream.streamId);
+      this._setStatus(stream, "waiting");
+      if (stream.members.size === 0) this._streams.delete(stream.streamId);
     }
   }
 
   /** The next time at which `sync` has something to do. */
   get deadline(): number {
     let due = Infinity;
-    if (this.connected)
-      for (const stream of this.streams.values()) {
+    if (this._connected)
+      for (const stream of this._streams.values()) {
         if (stream.pending !== undefined) due = Math.min(due, stream.pending.sentAt + ANSWER_MS);
         else if (stream.retryAt > -Infinity) due = Math.min(due, stream.retryAt);
       }
@@ -168,17 +168,17 @@ export class Subscriptions {
 
   /** Ask for what is wanted and does not stand yet. */
   sync(now: number): void {
-    if (!this.connected) return;
+    if (!this._connected) return;
     let pending = 0;
-    for (const stream of this.streams.values()) {
+    for (const stream of this._streams.values()) {
       if (stream.pending !== undefined && now >= stream.pending.sentAt + ANSWER_MS) stream.pending = undefined;
       if (stream.pending !== undefined) pending++;
     }
-    for (const stream of this.streams.values()) {
+    for (const stream of this._streams.values()) {
       if (pending >= MOST_PENDING) return;
       if (stream.pending !== undefined || stream.refused || now < stream.retryAt) continue;
       stream.retryAt = -Infinity;
-      if (this.ask(stream, now)) pending++;
+      if (this._ask(stream, now)) pending++;
     }
   }
 
@@ -186,22 +186,22 @@ export class Subscriptions {
   onMessage(message: ServerMessage, now: number): boolean {
     switch (message.type) {
       case "success":
-        if (message.event === "subscribed" || message.event === "unsubscribed") this.onDone(message, now);
+        if (message.event === "subscribed" || message.event === "unsubscribed") this._onDone(message, now);
         return true;
       case "error":
-        return this.onError(message, now);
+        return this._onError(message, now);
       case "status": {
-        const stream = this.streams.get(message.streamId);
+        const stream = this._streams.get(message.streamId);
         if (stream === undefined) return true;
         if (message.info !== undefined) stream.info = message.info;
-        if (stream.standing !== undefined) this.setStatus(stream, message.status);
+        if (stream.standing !== undefined) this._setStatus(stream, message.status);
         return true;
       }
       case "alert":
-        this.onAlert(message);
+        this._onAlert(message);
         return true;
       case "alert-acknowledged":
-        for (const member of this.streams.get(message.streamId)?.members ?? []) member.sink.onAcknowledged(message);
+        for (const member of this._streams.get(message.streamId)?.members ?? []) member.sink.onAcknowledged(message);
         return true;
       default:
         return true;
@@ -209,11 +209,11 @@ export class Subscriptions {
   }
 
   onPong(requestId: string | undefined, now: number): void {
-    for (const stream of this.streams.values()) {
+    for (const stream of this._streams.values()) {
       if (requestId !== undefined && stream.replay?.pingId === requestId) stream.replay = undefined;
       const auto = [...stream.members].some((each) => each.wish.frames && each.wish.window === "auto");
       if (!auto || stream.standing === undefined || now - stream.windowAt < WINDOW_MS) continue;
-      const window = nextWindow(stream.window, this.wantedFps(stream, now), this.wire.roundTrips);
+      const window = nextWindow(stream.window, this._wantedFps(stream, now), this._wire.roundTrips);
       if (window === stream.window) continue;
       stream.window = window;
       stream.windowAt = now;
@@ -222,7 +222,7 @@ export class Subscriptions {
   }
 
   onFrame(frame: Frame, now: number): void {
-    const stream = this.streams.get(frame.streamId);
+    const stream = this._streams.get(frame.streamId);
     if (stream === undefined) return;
     stream.rate.count(now);
     let taken = false;
@@ -236,69 +236,69 @@ export class Subscriptions {
 
   /** A view is done with a frame, or nobody can use it. */
   acknowledge(streamId: string, frameId: number): void {
-    const stream = this.streams.get(streamId);
-    if (stream === undefined || !this.connected || stream.standing === undefined || frameId <= stream.acked) return;
+    const stream = this._streams.get(streamId);
+    if (stream === undefined || !this._connected || stream.standing === undefined || frameId <= stream.acked) return;
     stream.acked = frameId;
-    this.wire.send({ type: "ack", streamId, frameId });
+    this._wire.send({ type: "ack", streamId, frameId });
   }
 
   /** Frames per second that arrive for a stream. */
   fps(streamId: string, now: number): number {
-    return this.streams.get(streamId)?.rate.at(now) ?? 0;
+    return this._streams.get(streamId)?.rate.at(now) ?? 0;
   }
 
-  private wantedFps(stream: Subscription, now: number): number {
+  private _wantedFps(stream: Subscription, now: number): number {
     const arriving = stream.rate.at(now);
     const wanted = unionOfRates(stream.members);
     return wanted === undefined ? arriving : Math.min(wanted, Math.max(arriving, 1));
   }
 
-  private ask(stream: Subscription, now: number): boolean {
+  private _ask(stream: Subscription, now: number): boolean {
     const members = [...stream.members];
     const { streamId } = stream;
-    const requestId = this.wire.requestId();
+    const requestId = this._wire.requestId();
     if (members.length === 0) {
       if (stream.standing === undefined) {
-        this.streams.delete(streamId);
+        this._streams.delete(streamId);
         return false;
       }
-      return this.request(stream, { message: { type: "unsubscribe", streamId, requestId }, requestId, sentAt: now, members });
+      return this._request(stream, { message: { type: "unsubscribe", streamId, requestId }, requestId, sentAt: now, members });
     }
-    const body = this.union(stream, members);
+    const body = this._union(stream, members);
     const text = JSON.stringify(body);
     const fresh = members.filter((each) => each.wish.alerts && each.since !== undefined);
-    const asks = stream.standing === undefined ? fresh : fresh.filter((each) => !this.served.has(each));
+    const asks = stream.standing === undefined ? fresh : fresh.filter((each) => !this._served.has(each));
     if (text === stream.standing && asks.length === 0) {
       for (const each of members)
         if (each.wish.alerts && each.since === undefined) {
-          each.since = this.wire.serverHeardAt;
-          this.served.add(each);
+          each.since = this._wire.serverHeardAt;
+          this._served.add(each);
         }
       return false;
     }
     const message: SubscribeMessage = {
       ...body,
-      alertsSince: asks.length > 0 ? Math.min(...asks.map((each) => this.sinceOf(each))) : undefined,
-      pingEvery: this.wire.pingEvery,
+      alertsSince: asks.length > 0 ? Math.min(...asks.map((each) => this._sinceOf(each))) : undefined,
+      pingEvery: this._wire.pingEvery,
       requestId,
     };
-    return this.request(stream, { message, requestId, sentAt: now, members });
+    return this._request(stream, { message, requestId, sentAt: now, members });
   }
 
   /** From when on this view needs alerts: from its own time at first, then from shortly before the connection broke. */
-  private sinceOf(member: ViewMember): number {
+  private _sinceOf(member: ViewMember): number {
     const own = member.since as number;
-    if (!this.served.has(member) || this.heardAt === undefined) return own;
-    return Math.max(own, Math.floor(this.heardAt - OVERLAP_MS));
+    if (!this._served.has(member) || this._heardAt === undefined) return own;
+    return Math.max(own, Math.floor(this._heardAt - OVERLAP_MS));
   }
 
-  private request(stream: Subscription, pending: Pending): boolean {
+  private _request(stream: Subscription, pending: Pending): boolean {
     stream.pending = pending;
-    this.wire.send(pending.message);
+    this._wire.send(pending.message);
     return true;
   }
 
-  private union(stream: Subscription, members: readonly ViewMember[]): SubscribeMessage {
+  private _union(stream: Subscription, members: readonly ViewMember[]): SubscribeMessage {
     const viewing = members.filter((each) => each.wish.frames);
     const consumes = [
       ...(viewing.length > 0 ? ["video-frame"] : []),
@@ -315,21 +315,21 @@ export class Subscriptions {
     };
   }
 
-  private onDone(message: Extract<ServerMessage, { type: "success" }>, now: number): void {
-    const stream = this.pendingOf(message.requestId, message.streamId);
+  private _onDone(message: Extract<ServerMessage, { type: "success" }>, now: number): void {
+    const stream = this._pendingOf(message.requestId, message.streamId);
     const pending = stream?.pending;
     if (stream === undefined || pending === undefined) return;
     stream.pending = undefined;
     stream.retries = 0;
     if (pending.message.type === "unsubscribe") {
       stream.standing = undefined;
-      if (stream.members.size === 0) this.streams.delete(stream.streamId);
-      else this.setStatus(stream, "waiting");
-    } else this.onSubscribed(stream, pending, pending.message, message);
+      if (stream.members.size === 0) this._streams.delete(stream.streamId);
+      else this._setStatus(stream, "waiting");
+    } else this._onSubscribed(stream, pending, pending.message, message);
     this.sync(now);
   }
 
-  private onSubscribed(
+  private _onSubscribed(
     stream: Subscription,
     pending: Pending,
     asked: SubscribeMessage,
@@ -340,11 +340,11 @@ export class Subscriptions {
     stream.acked = 0;
     const members = pending.members.filter((each) => each.wish.alerts && stream.members.has(each));
     if (alertsSince !== undefined) {
-      const limits = new Map(members.map((each) => [each, each.since === undefined ? message.timestamp : this.sinceOf(each)]));
+      const limits = new Map(members.map((each) => [each, each.since === undefined ? message.timestamp : this._sinceOf(each)]));
       if ([...limits.values()].some((each) => each > alertsSince)) {
-        const pingId = this.wire.requestId();
+        const pingId = this._wire.requestId();
         stream.replay = { pingId, since: alertsSince, limits };
-        this.wire.send({ type: "ping", requestId: pingId });
+        this._wire.send({ type: "ping", requestId: pingId });
       }
       const recovered = message.recovered === true;
       for (const member of members) {
@@ -355,43 +355,43 @@ export class Subscriptions {
     }
     for (const member of members) {
       member.since ??= message.timestamp;
-      this.served.add(member);
+      this._served.add(member);
     }
   }
 
-  private onError(message: Extract<ServerMessage, { type: "error" }>, now: number): boolean {
-    const stream = this.pendingOf(message.requestId, message.streamId);
+  private _onError(message: Extract<ServerMessage, { type: "error" }>, now: number): boolean {
+    const stream = this._pendingOf(message.requestId, message.streamId);
     const { code } = message;
     const error = errorOf(message, stream?.streamId);
     if (stream?.pending !== undefined) {
       stream.pending = undefined;
-      if (error.retryable) stream.retryAt = now + (0.5 + this.random() / 2) * Math.min(30_000, 1000 * 2 ** stream.retries++);
-      else this.refuse(stream);
-      this.fail(stream, error);
+      if (error.retryable) stream.retryAt = now + (0.5 + this._random() / 2) * Math.min(30_000, 1000 * 2 ** stream.retries++);
+      else this._refuse(stream);
+      this._fail(stream, error);
     } else if (message.streamId !== undefined) {
-      const about = this.streams.get(message.streamId);
+      const about = this._streams.get(message.streamId);
       if (about === undefined) return false;
-      if (code === "UNAUTHORIZED" && message.requestId === undefined && about.standing !== undefined) this.refuse(about);
-      this.fail(about, error);
+      if (code === "UNAUTHORIZED" && message.requestId === undefined && about.standing !== undefined) this._refuse(about);
+      this._fail(about, error);
     } else return false;
     this.sync(now);
     return true;
   }
 
   /** The stream whose request an answer is about. Servers that name neither request nor stream answer in order. */
-  private pendingOf(requestId: string | undefined, streamId: string | undefined): Subscription | undefined {
-    if (requestId !== undefined) return [...this.streams.values()].find((each) => each.pending?.requestId === requestId);
+  private _pendingOf(requestId: string | undefined, streamId: string | undefined): Subscription | undefined {
+    if (requestId !== undefined) return [...this._streams.values()].find((each) => each.pending?.requestId === requestId);
     if (streamId !== undefined) {
-      const named = this.streams.get(streamId);
+      const named = this._streams.get(streamId);
       return named?.pending === undefined ? undefined : named;
     }
-    return [...this.streams.values()]
+    return [...this._streams.values()]
       .filter((each) => each.pending !== undefined)
       .sort((a, b) => Number(a.pending?.requestId.slice(1)) - Number(b.pending?.requestId.slice(1)))[0];
   }
 
-  private onAlert(alert: AlertMessage): void {
-    const stream = this.streams.get(alert.streamId);
+  private _onAlert(alert: AlertMessage): void {
+    const stream = this._streams.get(alert.streamId);
     for (const member of stream?.members ?? []) {
       if (!member.wish.alerts) continue;
       const limit = stream?.replay?.limits.get(member);
@@ -403,17 +403,17 @@ export class Subscriptions {
     }
   }
 
-  private refuse(stream: Subscription): void {
+  private _refuse(stream: Subscription): void {
     stream.refused = true;
     stream.standing = undefined;
-    this.setStatus(stream, "forbidden");
+    this._setStatus(stream, "forbidden");
   }
 
-  private fail(stream: Subscription, error: WatchoutError): void {
+  private _fail(stream: Subscription, error: WatchoutError): void {
     for (const member of stream.members) member.sink.onError(error);
   }
 
-  private setStatus(stream: Subscription, status: ViewStatus): void {
+  private _setStatus(stream: Subscription, status: ViewStatus): void {
     if (status === stream.status) return;
     stream.status = status;
     for (const member of stream.members) member.sink.onStatus(status, stream.info);

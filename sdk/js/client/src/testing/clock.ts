@@ -3,51 +3,51 @@
 import type { Clock } from "../types.js";
 
 export class FakeClock implements Clock {
-  private time = 0;
-  private count = 0;
-  private readonly timers = new Map<number, { readonly at: number; readonly run: () => void }>();
+  private _time = 0;
+  private _count = 0;
+  private readonly _timers = new Map<number, { readonly at: number; readonly run: () => void }>();
 
   /** @param startMs - The wall clock at the start, ms since the epoch. */
-  constructor(private readonly startMs = 1_750_000_000_000) {}
+  constructor(private readonly _startMs = 1_750_000_000_000) {}
 
   now(): number {
-    return this.time;
+    return this._time;
   }
 
   wall(): number {
-    return this.startMs + this.time;
+    return this._startMs + this._time;
   }
 
   timer(run: () => void, ms: number): () => void {
-    const id = ++this.count;
-    this.timers.set(id, { at: this.time + Math.max(0, ms), run });
-    return () => this.timers.delete(id);
+    const id = ++this._count;
+    this._timers.set(id, { at: this._time + Math.max(0, ms), run });
+    return () => this._timers.delete(id);
   }
 
   /** Timers that have not run yet. */
   get pending(): number {
-    return this.timers.size;
+    return this._timers.size;
   }
 
   /** Let `ms` pass, with everything that is due meanwhile; promises are settled between timers. */
   async advance(ms: number): Promise<void> {
-    const until = this.time + ms;
+    const until = this._time + ms;
     await settle();
     for (;;) {
-      const due = [...this.timers].filter(([, each]) => each.at <= until).sort(([, a], [, b]) => a.at - b.at)[0];
+      const due = [...this._timers].filter(([, each]) => each.at <= until).sort(([, a], [, b]) => a.at - b.at)[0];
       if (due === undefined) break;
-      this.timers.delete(due[0]);
-      this.time = Math.max(this.time, due[1].at);
+      this._timers.delete(due[0]);
+      this._time = Math.max(this._time, due[1].at);
       due[1].run();
       await settle();
     }
-    this.time = until;
+    this._time = until;
     await settle();
   }
 
   /** Let `ms` pass at once, as when the machine slept: timers that are due run late. */
   async jump(ms: number): Promise<void> {
-    this.time += ms;
+    this._time += ms;
     await this.advance(0);
   }
 }
