@@ -34,7 +34,7 @@ def ids_of(rows: object) -> list[str]:
     if not isinstance(rows, list):
         return []
     live = [row for row in rows if isinstance(row, dict) and row.get("status") != "offline"]
-    return [str(row.get("id", row.get("streamId"))) for row in live]
+    return [row["id"] for row in live if isinstance(row.get("id"), str)]
 
 
 async def viewable(url: str, token: str) -> list[str] | None:

@@ -31,7 +31,7 @@ from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.stream_key import stream_key
 from watchout.identity import make_authenticator
 
-_log = log.get("gateway")
+_log = log.get("gateway.app")
 
 
 class Gateway:

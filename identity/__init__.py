@@ -50,7 +50,7 @@ def make_authenticator(settings: Settings) -> Authenticator:
 
 def open_store(settings: Settings) -> SessionStore:
     """Create the session store that the settings name: PostgreSQL, a SQLite file, or the embedded one. Not opened."""
-    url, timeout_s = settings.database_url, settings.store_timeout_s
+    url, timeout_s, most = settings.database_url, settings.store_timeout_s, settings.store_waiting
     layout = Layout(
         session=settings.session_table,
         user=settings.user_table,
@@ -61,7 +61,7 @@ def open_store(settings: Settings) -> SessionStore:
     )
     if url is None:
         embedded = settings.home / SESSION_STORE_FILE
-        return SqliteStore(embedded, layout, timeout_s=timeout_s, ensure=embedded_store.ensure)
+        return SqliteStore(embedded, layout, timeout_s=timeout_s, max_waiting=most, ensure=embedded_store.ensure)
     if url.startswith("sqlite:"):
-        return SqliteStore(Path(url.removeprefix("sqlite:")), layout, timeout_s=timeout_s)
-    return PostgresStore(url, layout, timeout_s=timeout_s, connections=settings.store_connections)
+        return SqliteStore(Path(url.removeprefix("sqlite:")), layout, timeout_s=timeout_s, max_waiting=most)
+    return PostgresStore(url, layout, timeout_s=timeout_s, max_waiting=most, connections=settings.store_connections)

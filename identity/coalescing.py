@@ -15,15 +15,12 @@ from typing import Final, Generic, TypeVar
 from watchout.common import log
 from watchout.common.errors import StoreUnavailable
 
-_log = log.get("identity")
+_log = log.get("identity.coalescing")
 
 T = TypeVar("T")
 
 #: Keys in one query.
 MAX_KEYS: Final = 500
-
-#: Keys that may wait for a query by default, besides those under way.
-MAX_WAITING: Final = 20_000
 
 
 class _Batch(Generic[T]):
@@ -55,7 +52,7 @@ class Coalescer(Generic[T]):
         *,
         workers: int,
         timeout_s: float,
-        max_waiting: int = MAX_WAITING,
+        max_waiting: int,
     ) -> None:
         self._fetch = fetch
         self._workers = workers

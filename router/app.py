@@ -38,7 +38,7 @@ PRUNE_EVERY_S: Final = 10.0
 #: Seconds between two writes of changed reservations.
 SAVE_EVERY_S: Final = 0.5
 
-_log: Final = log.get("router")
+_log: Final = log.get("router.app")
 
 
 class Router:

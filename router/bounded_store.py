@@ -84,10 +84,6 @@ class BoundedStore(Generic[_V]):
         """Total size of all values."""
         return self._bytes_of_user.total
 
-    def streams(self) -> Iterable[str]:
-        """The streams that have values."""
-        return self._streams
-
     def of(self, stream: str) -> OrderedDict[str, StoredValue[_V]]:
         """Return the values of a stream by id, oldest first."""
         return self._streams.get(stream, OrderedDict())

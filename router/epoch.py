@@ -14,7 +14,7 @@ from watchout.common.home_files import EPOCH_FILE
 MAX_EPOCH: Final = 2**42
 MAX_FILE_CHARS: Final = 64
 
-_log = log.get("router")
+_log = log.get("router.epoch")
 
 
 def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:

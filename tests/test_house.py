@@ -491,6 +491,13 @@ def test_a_metric_is_counted_by_its_declaration(path: Path) -> None:
     assert quoted == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_the_lines_of_a_module_name_it_in_the_log(path: Path) -> None:
+    """Operators filter log lines by `module`: it is the module that wrote the line."""
+    names = [call.args[0].value for call in _calls(tree_of(path), "get") if ast.unparse(call.func) == "log.get"]  # type: ignore[attr-defined]
+    assert set(names) <= {module_of(path).removeprefix("watchout.")}
+
+
 def test_every_call_on_the_way_of_a_frame_and_of_an_alert_is_there() -> None:
     """docs/architecture.md lists them; tests/e2e/test_ways.py compares their order with a real run."""
     from tests.kit.calls import resolve, ways

@@ -27,6 +27,7 @@ from typing import Any, Final
 import click
 
 from watchout.common.process import starter
+from watchout.common.process.link import receive, send
 from watchout.common.process.restarts import END, EXIT, READY, STATE_VARIABLE, Restarts, StartAgain
 
 OWN: Final = ("router", "gateway", "mlbridge")
@@ -155,7 +156,7 @@ class Keeper:
         elif number == signal.SIGHUP and not self._ending:
             # The process drains, ends and is started again, so that it reads its settings and files again.
             if self._process.own:
-                self._send(END)
+                send(self._link, END)
             elif self._child is not None:
                 self._child.send_signal(signal.SIGHUP)
 
@@ -195,12 +196,9 @@ class Keeper:
 
     def _read(self) -> None:
         assert self._link is not None
-        try:
-            data = self._link.recv(64)
-        except BlockingIOError:
+        data = receive(self._link)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._drop_link()
             if self._adopted:  # the process has ended
@@ -250,12 +248,7 @@ class Keeper:
         self._kill_at = time.monotonic() + END_S
         if self._child is None and self._link is None:
             self._end_code = 0
-        self._send(END)
-
-    def _send(self, message: bytes) -> None:
-        if self._link is not None:
-            with contextlib.suppress(OSError):  # the process has just ended
-                self._link.send(message)
+        send(self._link, END)
 
     def _signal_all(self, number: int) -> None:
         """Signal the process and its descendants; under honcho they are in this process's group."""

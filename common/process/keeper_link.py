@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from watchout.common import log
+from watchout.common.process.link import receive, send
 from watchout.common.process.restarts import END, EXIT, READY, STATE_VARIABLE
 
 _log = log.get("common.process.keeper_link")
@@ -53,30 +54,22 @@ class KeeperLink:
     def ready(self) -> None:
         """Report that this process serves."""
         self._ready = True
-        self._send(READY)
+        send(self._link, READY)
 
     def exits(self, code: int) -> None:
         """Report the code with which this process is about to exit."""
-        self._send(EXIT + bytes([code]))
+        send(self._link, EXIT + bytes([code]))
 
     def detach(self) -> None:
         """Stop listening to the keeper, because the loop is about to end."""
         if self._link is not None:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
 
-    def _send(self, message: bytes) -> None:
-        if self._link is not None:
-            with contextlib.suppress(OSError):
-                self._link.send(message)
-
     def _on_readable(self) -> None:
         assert self._link is not None
-        try:
-            data = self._link.recv(64)
-        except BlockingIOError:
+        data = receive(self._link)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if END in data:
             self._on_end()
         elif not data:

@@ -21,7 +21,7 @@ from watchout.gateway.kernel_buffers import shares_writes
 #: First byte of a pong frame.
 _PONG: Final = 0x8A
 
-_log = log.get("gateway.client.socket")
+_log = log.get("gateway.client.socket_writer")
 
 
 class ClientSocketWriter(abc.ABC):

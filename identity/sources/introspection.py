@@ -25,7 +25,7 @@ from watchout.identity.sources.claims import Claims, TokenRefused
 from watchout.identity.sources.endpoint import EndpointFault, EndpointResponse, HttpEndpoint
 from watchout.identity.sources.introspection_claims import UnreadableResponse, read_introspection, well_formed
 
-_log = log.get("identity")
+_log = log.get("identity.sources.introspection")
 
 #: Requests at the same time for new tokens, and for tokens that are re-checked.
 MAX_REQUESTS: Final = 48

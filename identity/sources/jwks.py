@@ -21,7 +21,7 @@ from watchout.identity.sources.endpoint import EndpointFault, HttpEndpoint
 from watchout.identity.sources.key_cache import KeyCache, KeyLookup, KeyMiss
 from watchout.identity.sources.keys import KeyFault, VerificationKey, read_jwks
 
-_log = log.get("identity")
+_log = log.get("identity.sources.jwks")
 
 #: Deadline of one fetch in seconds, from connecting to the last byte.
 FETCH_TIMEOUT_S: Final = 3.0

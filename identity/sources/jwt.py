@@ -18,7 +18,7 @@ from watchout.identity.sources.keys import KeyFault, VerificationKey, pem_key, s
 
 __all__ = ["Claims", "JwtVerifier", "looks_like_jwt"]
 
-_log = log.get("identity")
+_log = log.get("identity.sources.jwt")
 
 
 class JwtVerifier:

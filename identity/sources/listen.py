@@ -19,7 +19,7 @@ from watchout.common import log
 from watchout.common.errors import StoreUnavailable
 from watchout.common.toolbox.retry import backoff_s
 
-_log = log.get("identity")
+_log = log.get("identity.sources.listen")
 
 #: The session id and the user id that changed; None where there is none.
 Change = tuple[str | None, str | None]

@@ -26,7 +26,7 @@ from watchout.identity.sources.continuity import Evidence, StoreLocation, StoreS
 from watchout.identity.sources.listen import RevocationListener
 from watchout.identity.sources.session_store import CannotRedeem, ChangedStore, Choose, DatabaseStore
 
-_log = log.get("identity")
+_log = log.get("identity.sources.postgres")
 
 #: A connection that is idle for longer is closed, in seconds: fewer are half-open after a network loss.
 MAX_REST_S: Final = 60.0
@@ -142,13 +142,16 @@ class PostgresStore(DatabaseStore):
         layout: Names of the tables and the operator's other settings.
         timeout_s: Deadline of each call, in seconds.
         connections: Most connections, besides the one of `listen`.
+        max_waiting: Most one-time tickets that wait to be redeemed.
     """
 
     kind: ClassVar[str] = "PostgreSQL"
     dialect: ClassVar[Dialect] = POSTGRES
 
-    def __init__(self, url: str, layout: Layout | None = None, *, timeout_s: float, connections: int) -> None:
-        super().__init__(layout or Layout(), timeout_s, connections)
+    def __init__(
+        self, url: str, layout: Layout | None = None, *, timeout_s: float, connections: int, max_waiting: int
+    ) -> None:
+        super().__init__(layout or Layout(), timeout_s, connections, max_waiting)
         self._url = parse(url)
         self._connector = PostgresConnector(self._url, timeout_s=timeout_s)
         self._connections = connections

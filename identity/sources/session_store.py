@@ -24,7 +24,7 @@ from watchout.identity.schema.plan import Plan, PlanCache, Statement, make_plan
 from watchout.identity.schema.rows import read_identity, read_organizations
 from watchout.identity.sources.continuity import Continuity, Evidence, StoreState
 
-_log = log.get("identity")
+_log = log.get("identity.sources.session_store")
 
 #: Most keys of one query; more keys are looked up by one query after another.
 MAX_KEYS: Final = 1000
@@ -83,12 +83,13 @@ class DatabaseStore(abc.ABC):
         layout: Names of the tables and the operator's other settings.
         timeout_s: Deadline of each call in seconds, including the wait for a turn.
         connections: How many queries may run at the same time.
+        max_waiting: Most one-time tickets that wait to be redeemed.
     """
 
     kind: ClassVar[str]
     dialect: ClassVar[Dialect]
 
-    def __init__(self, layout: Layout, timeout_s: float, connections: int) -> None:
+    def __init__(self, layout: Layout, timeout_s: float, connections: int, max_waiting: int) -> None:
         self._layout = layout
         self._timeout_s = timeout_s
         self._is_open = False
@@ -96,7 +97,7 @@ class DatabaseStore(abc.ABC):
         self._queries: dict[PoolLane, set[asyncio.Task[Any]]] = {lane: set() for lane in PoolLane}
         self._plans = PlanCache()
         self._outage = OutageLog()
-        self._tickets = Coalescer(self._use_up, workers=1, timeout_s=timeout_s)
+        self._tickets = Coalescer(self._use_up, workers=1, timeout_s=timeout_s, max_waiting=max_waiting)
         self._ticket_fault = ""
         self._reread_at = 0.0
         self._continuity = Continuity()

@@ -25,7 +25,7 @@ from watchout.identity.schema.plan import Plan
 from watchout.identity.sources.continuity import Evidence, StoreLocation, StoreState
 from watchout.identity.sources.session_store import CannotRedeem, Choose, DatabaseStore
 
-_log = log.get("identity")
+_log = log.get("identity.sources.sqlite")
 
 #: How long SQLite waits for a writer's lock, as a share of the deadline. A statement on its thread cannot be cancelled,
 #: so it has to fail by itself before those that wait behind it reach their deadline.
@@ -46,6 +46,7 @@ class SqliteStore(DatabaseStore):
         path: The file.
         layout: Names of the tables and the operator's other settings.
         timeout_s: Deadline of each call, in seconds.
+        max_waiting: Most one-time tickets that wait to be redeemed.
         ensure: Called with the path by `open`, to create the embedded store; None: the file is not created.
     """
 
@@ -58,9 +59,10 @@ class SqliteStore(DatabaseStore):
         layout: Layout | None = None,
         *,
         timeout_s: float,
+        max_waiting: int,
         ensure: Callable[[Path], None] | None = None,
     ) -> None:
-        super().__init__(layout or Layout(), timeout_s, connections=1)
+        super().__init__(layout or Layout(), timeout_s, connections=1, max_waiting=max_waiting)
         self._path = path
         self._ensure = ensure
         self._opening: asyncio.Task[aiosqlite.Connection] | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from watchout.common.bus.reply_records import DeadAlertRow
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 from watchout.common.toolbox.retry import backoff_s
 
@@ -45,17 +46,6 @@ class WebhookDelivery:
     offered_at: float
     attempts: int = 0
     over: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DeadDelivery:
-    """A delivery that was given up, and why; `at_ms` is in ms since the epoch. Listed by `Deliveries.listed`."""
-
-    alert_id: str
-    stream: str
-    attempts: int
-    reason: str
-    at_ms: int
 
 
 class Deliveries:
@@ -96,7 +86,7 @@ class Deliveries:
         self.sent = 0
         self.retries = 0
         self.dead = 0
-        self.listed: deque[DeadDelivery] = deque(maxlen=MAX_LISTED)
+        self.listed: deque[DeadAlertRow] = deque(maxlen=MAX_LISTED)
 
     @property
     def waiting(self) -> int:
@@ -176,7 +166,7 @@ class Deliveries:
             reason: Why it failed, for the list of dead ones.
             now: Seconds of the caller's clock.
             now_ms: The same moment in ms since the epoch.
-            retry_after_s: Seconds for which the receiver asked to send nothing at all.
+            retry_after_s: Seconds for which the receiver asked to send nothing at all, at most `LONGEST_RETRY_AFTER_S`.
 
         """
         self._under_way.discard(delivery)
@@ -187,9 +177,8 @@ class Deliveries:
         retries = delivery.attempts - 1
         pause = backoff_s(retries, first_s=FIRST_PAUSE_S, most_s=LONGEST_PAUSE_S, chance=self._chance())
         if retry_after_s is not None:
-            asked = min(retry_after_s, LONGEST_RETRY_AFTER_S)
-            self._paused_until = max(self._paused_until, now + asked)
-            pause = max(pause, asked)
+            self._paused_until = max(self._paused_until, now + retry_after_s)
+            pause = max(pause, retry_after_s)
         if now + pause - delivery.offered_at > self._give_up_s:
             self._bury(delivery, reason, now_ms)
             return
@@ -233,4 +222,12 @@ class Deliveries:
     def _bury(self, delivery: WebhookDelivery, reason: str, now_ms: int) -> None:
         self.dead += 1
         delivery.body = b""
-        self.listed.append(DeadDelivery(delivery.alert_id, delivery.stream, delivery.attempts, reason, now_ms))
+        self.listed.append(
+            DeadAlertRow(
+                alert_id=delivery.alert_id,
+                stream_id=delivery.stream,
+                attempts=delivery.attempts,
+                reason=reason,
+                at=now_ms,
+            )
+        )

@@ -20,7 +20,7 @@ from yarl import URL
 
 from watchout.common import clock, log, metric_names
 from watchout.common.alerts.webhook_signature import sign
-from watchout.common.bus.reply_records import DeadAlertRow, WebhookStats
+from watchout.common.bus.reply_records import WebhookStats
 from watchout.common.media.rate import TokenBucket
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
@@ -99,16 +99,7 @@ class WebhookSender:
             sent=found.sent,
             retries=found.retries,
             dead=found.dead,
-            last_dead=[
-                DeadAlertRow(
-                    alert_id=each.alert_id,
-                    stream_id=each.stream,
-                    attempts=each.attempts,
-                    reason=each.reason,
-                    at=each.at_ms,
-                )
-                for each in found.listed
-            ],
+            last_dead=list(found.listed),
         )
 
     async def drain(self, timeout_s: float) -> None:

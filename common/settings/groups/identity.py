@@ -34,7 +34,8 @@ class IdentitySettings:
     store_waiting: int = _GROUP.setting(
         "STORE_WAITING", parsers.whole(1, 1_000_000), 20_000, expects="tokens",
         help="Most tokens that wait for a look-up in the session store at one gateway process; the same limit holds "
-        "for session ids and for organizations, each by itself. Further ones get `AUTH_UNAVAILABLE`.",
+        "for session ids, for organizations and for one-time tickets, each by itself. Further ones get "
+        "`AUTH_UNAVAILABLE`.",
     )  # fmt: skip
     session_table: str = _GROUP.setting(
         "SESSION_TABLE", parsers.table_name, "session", expects="table",

@@ -136,4 +136,6 @@ async def test_the_log_says_why_a_token_is_refused_and_nothing_of_it() -> None:
     async with opened(JWT_SECRET=SECRET) as verifier:
         with capture_logs() as lines:
             assert await verifier.verify(token) is None
-    assert lines == [{"event": "JWT refused", "reason": "it has expired", "log_level": "debug", "module": "identity"}]
+    assert lines == [
+        {"event": "JWT refused", "reason": "it has expired", "log_level": "debug", "module": "identity.sources.jwt"}
+    ]

@@ -52,8 +52,8 @@ Opened = Callable[..., Awaitable[SqliteStore]]
 async def opened() -> AsyncIterator[Opened]:
     stores = []
 
-    async def open_(path: Path, **layout: Any) -> SqliteStore:
-        stores.append(SqliteStore(path, Layout(**layout), timeout_s=TIMEOUT_S))
+    async def open_(path: Path, *, max_waiting: int = 20_000, **layout: Any) -> SqliteStore:
+        stores.append(SqliteStore(path, Layout(**layout), timeout_s=TIMEOUT_S, max_waiting=max_waiting))
         await stores[-1].open()
         return stores[-1]
 
@@ -462,6 +462,16 @@ async def test_a_ticket_whose_session_cannot_be_looked_up_now_stays_good(path: P
     run(path, 'alter table "away" rename to "session"')
     assert await store.redeem("T" * 32) == await verify(store, token) is not None
     assert run(path, 'select * from "verification"') == []
+
+
+async def test_as_many_tickets_wait_as_the_setting_says_and_further_ones_are_not_called_invalid(
+    path: Path, opened: Opened
+) -> None:
+    store = await opened(path, max_waiting=5)
+    calls = [store.redeem(f"{number:032}") for number in range(50)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in found} == {type(None), StoreUnavailable}
+    assert "keys are waiting" in str(next(each for each in found if each is not None))
 
 
 async def test_a_flood_of_made_up_tickets_keeps_no_writer_waiting_and_lets_a_good_one_through(

@@ -21,6 +21,7 @@ from watchout.common.metric_names import DECLARED
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings, load
 from watchout.gateway.http.webhook_requests import read_headers
+from watchout.router.webhook.deliveries import LONGEST_RETRY_AFTER_S
 from watchout.router.webhook.events import alert_event
 from watchout.router.webhook.sender import WebhookSender
 
@@ -166,6 +167,16 @@ async def test_a_retry_after_holds_all_alerts_back(outlet: Make, receiver: Recei
     found.offer(alert_event(alert("a2")))
     await until(lambda: found.report().sent == 2)
     assert time.monotonic() - began >= 2
+
+
+async def test_a_retry_after_is_obeyed_for_ten_minutes_at_most(outlet: Make, receiver: Receiver) -> None:
+    receiver.answers = [(503, {"Retry-After": "1000000"})]
+    found = await outlet()
+    found.offer(alert_event(alert()))
+    await until(lambda: found.report().retries)
+    next_at = found._deliveries.next_at()
+    assert next_at is not None
+    assert LONGEST_RETRY_AFTER_S - 60 < next_at - time.monotonic() <= LONGEST_RETRY_AFTER_S
 
 
 async def test_what_is_never_taken_is_given_up_and_visible(outlet: Make, receiver: Receiver) -> None:
