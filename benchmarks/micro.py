@@ -97,14 +97,14 @@ class Case:
 # ── the functions ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _intake() -> Call:
+def _frame_reader() -> Call:
     # RFC 6455 section 5.2: a final text frame, masked, with a length of 16 bits.
     sent = struct.pack("!BBH", 0x81, 0x80 | 126, len(MESSAGE)) + MASK + apply_mask(MESSAGE, MASK)
     scratch = memoryview(bytearray(SCRATCH_BYTES))
     scratch[: len(sent)] = sent
-    intake = FrameReader(scratch, max_bytes=1 << 20, piece_bytes=8192)
-    intake.trusted = True
-    return lambda: intake.whole(len(sent))
+    reader = FrameReader(scratch, max_bytes=1 << 20, piece_bytes=8192)
+    reader.trusted = True
+    return lambda: reader.whole(len(sent))
 
 
 def _plain_frames() -> Call:
@@ -118,7 +118,7 @@ def _masked(message: bytes) -> bytes:
     return struct.pack("!BBH", 0x81, 0x80 | 126, len(message)) + MASK + apply_mask(message, MASK)
 
 
-def _plain_take(message: bytes = MESSAGE) -> Call:
+def _fastpath_take(message: bytes = MESSAGE) -> Call:
     assert fastpath.take is not None
     take, sent = fastpath.take, _masked(message)
     scratch, known = memoryview(sent), (json_head("door"), b"door", 1, 1)
@@ -135,7 +135,7 @@ PLAIN_MESSAGE: Final = b'{"type":"video-frame","streamId":"cam-1","data":%b,"tim
 SPACED_MESSAGE: Final = b'{"type": "video-frame", "streamId": "cam-1", "data": %b, "timestamp": 1790000000000}' % TOKEN
 
 
-def _hub_takes(message: bytes) -> Callable[[], Call]:
+def _taken(message: bytes) -> Callable[[], Call]:
     """All that a frame costs from the bytes of its socket to one viewer."""
 
     def make() -> Call:
@@ -145,7 +145,7 @@ def _hub_takes(message: bytes) -> Callable[[], Call]:
         publication = hub.publish(
             "cam-1",
             Owner("ann", frozenset()),
-            _Screen(),
+            _Viewer(),
             term=1,
             first_frame_id=1,
             producing=True,
@@ -205,7 +205,7 @@ def _nowhere(_: bytes | memoryview) -> None:
     """A transport that takes everything."""
 
 
-class _Screen:
+class _Viewer:
     """A viewer with real queue, whose socket takes everything and writes nowhere: after its first frame it flows."""
 
     __slots__ = ("hub", "queue")
@@ -235,18 +235,18 @@ class _Screen:
 _ANN: Final = Identity("ann", "session", 0.0)
 
 
-def _wish(max_fps: float | None = None) -> Subscription:
+def _subscription(max_fps: float | None = None) -> Subscription:
     return Subscription("door", _ANN, video=True, alerts=True, max_fps=max_fps)
 
 
-def _lanes(max_fps: float | None) -> Callable[[], Call]:
+def _outbound_queue(max_fps: float | None) -> Callable[[], Call]:
     def make() -> Call:
-        queue, wish, frame, moments = _Screen().queue, _wish(max_fps), _text_frame(), itertools.count(1)
+        queue, subscription, frame, moments = _Viewer().queue, _subscription(max_fps), _text_frame(), itertools.count(1)
 
         def call() -> bool:
             moment = next(moments)
             frame.frame_id = moment
-            return queue.offer_frame(wish, frame, moment / 100)
+            return queue.offer_frame(subscription, frame, moment / 100)
 
         return call
 
@@ -254,12 +254,12 @@ def _lanes(max_fps: float | None) -> Callable[[], Call]:
 
 
 def _blocked() -> Call:
-    queue, wish, frame, moments = _Screen().queue, _wish(), _text_frame(), itertools.count(1)
+    queue, subscription, frame, moments = _Viewer().queue, _subscription(), _text_frame(), itertools.count(1)
     queue.blocked = True
 
     def call() -> bool:
         frame.frame_id = next(moments)
-        return queue.offer_frame(wish, frame, 0.0)
+        return queue.offer_frame(subscription, frame, 0.0)
 
     return call
 
@@ -268,11 +268,11 @@ def _hub(viewers: int) -> Callable[[], Call]:
     def make() -> Call:
         hub = Hub(wake=lambda: None, to_bus=lambda _: None)
         publication = hub.publish(
-            "door", Owner("ann", frozenset()), _Screen(),
+            "door", Owner("ann", frozenset()), _Viewer(),
             term=1, first_frame_id=1, producing=True, wants_alerts=False, now=0.0, now_ms=0,
         )  # fmt: skip
         for _ in range(viewers):
-            hub.subscribe(_wish(), _Screen(hub), StreamState("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
+            hub.subscribe(_subscription(), _Viewer(hub), StreamState("streaming", Owner("ann", frozenset()), 1), 0.0, 0)
         moments = itertools.count(1)
 
         def call() -> None:
@@ -302,12 +302,16 @@ def _bus_decode() -> Call:
 
 CASES: Final = (
     Case("apply_mask, 44 kB", lambda: lambda: apply_mask(MESSAGE, MASK), MESSAGE),
-    Case("FrameReader.whole, a masked message of 44 kB", _intake, MESSAGE),
+    Case("FrameReader.whole, a masked message of 44 kB", _frame_reader, MESSAGE),
     Case("wire.PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
-    *([Case("plain.take, a masked frame of 44 kB", _plain_take, MESSAGE)] if fastpath.take is not None else []),
+    *([Case("fastpath.take, a masked frame of 44 kB", _fastpath_take, MESSAGE)] if fastpath.take is not None else []),
     *(
         [
-            Case(f"plain.take and Hub.plain_frame, {what}", _hub_takes(message), plain=_hub_takes(PLAIN_MESSAGE))
+            Case(
+                f"fastpath.take and Delivery.on_plain_frame, {what}",
+                _taken(message),
+                plain=_taken(PLAIN_MESSAGE),
+            )
             for what, message in (("with other fields", FIELDS_MESSAGE), ("with spaces", SPACED_MESSAGE))
         ]
         if fastpath.take is not None
@@ -324,13 +328,13 @@ CASES: Final = (
     Case("wire.frame_message, binary as JSON", _message(_picture_frame, "json"), TOKEN),
     Case("wire.frame_message, the second time", _message_again),
     Case("BusFrame.encode", _bus_encode, TOKEN),
-    Case("messages.decode_frame", _bus_decode, TOKEN),
+    Case("bus.frames.decode_frame", _bus_decode, TOKEN),
     Case("Sampler.take", _sampler),
-    Case("OutboundQueue.frame, the socket takes it", _lanes(None)),
-    Case("OutboundQueue.frame, with maxFps", _lanes(10.0)),
-    Case("OutboundQueue.frame, the socket is full", _blocked),
-    Case("Hub.frame, 1 viewer", _hub(1), TOKEN),
-    Case("Hub.frame, 50 viewers", _hub(50), TOKEN),
+    Case("OutboundQueue.offer_frame, the socket takes it", _outbound_queue(None)),
+    Case("OutboundQueue.offer_frame, with maxFps", _outbound_queue(10.0)),
+    Case("OutboundQueue.offer_frame, the socket is full", _blocked),
+    Case("Delivery.on_frame, 1 viewer", _hub(1), TOKEN),
+    Case("Delivery.on_frame, 50 viewers", _hub(50), TOKEN),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from click.testing import CliRunner
 
 from benchmarks import micro
 from benchmarks.micro import CASES, Case, Micro
+from watchout.common import bus
+from watchout.common.media import frames
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
+from watchout.gateway.hub.delivery import Delivery
 
 BRIEFLY = ["--rounds", "2", "--slice", "0.0001"]
 
@@ -34,6 +38,15 @@ def test_no_two_functions_have_one_name() -> None:
     assert len({c.name for c in CASES}) == len(CASES)
 
 
+def test_every_function_has_the_name_that_it_has_in_the_code() -> None:
+    """A label begins with `module.function` or `Class.method`, or with the name of a function."""
+    known = {**vars(micro), "frames": frames, "bus": bus, "Delivery": Delivery}
+    for each in CASES:
+        for label in each.name.partition(",")[0].partition(" the ")[0].split(" and "):
+            first, *further = label.split(".")
+            assert callable(functools.reduce(getattr, further, known[first])), label
+
+
 def test_the_frames_that_are_measured_are_as_large_as_those_of_phones() -> None:
     assert 43_000 < len(micro.MESSAGE) < 45_000
     message = wire.parse_text(micro.MESSAGE)
@@ -42,14 +55,14 @@ def test_the_frames_that_are_measured_are_as_large_as_those_of_phones() -> None:
 
 
 def test_what_is_measured_is_what_is_said() -> None:
-    assert case("OutboundQueue.frame, the socket takes it").make()() is True
+    assert case("OutboundQueue.offer_frame, the socket takes it").make()() is True
     assert case("FrameReader.whole, a masked message of 44 kB").make()() == (1, micro.MESSAGE)
     plain = wire.PlainFrames().read(micro.MESSAGE)
     assert plain is not None
     assert micro.MESSAGE[slice(*plain.span)] == micro.TOKEN
-    blocked = case("OutboundQueue.frame, the socket is full").make()
+    blocked = case("OutboundQueue.offer_frame, the socket is full").make()
     assert [blocked() for _ in range(3)] == [False] * 3
-    limited = case("OutboundQueue.frame, with maxFps").make()
+    limited = case("OutboundQueue.offer_frame, with maxFps").make()
     passed = sum(bool(limited()) for _ in range(1000))
     assert passed == pytest.approx(100, abs=3)  # 10 fps of 100
     sampled = case("Sampler.take").make()

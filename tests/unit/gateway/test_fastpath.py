@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from watchout.common.errors import ClientError
-from watchout.common.media.codecs import Codec
+from watchout.common.media.codecs import BY_NUMBER, Codec
 from watchout.common.media.frames import Frame, FrameFault, decode_text, json_head, parse_binary
 from watchout.gateway import fastpath
 from watchout.gateway.wire import VideoFrame, frame_header, frame_message, parse_text
@@ -471,3 +473,13 @@ def test_what_was_taken_is_its_viewers_message_and_holds_nothing_twice(stream: s
     assert made.text == same.text
     assert made.to_json() == same.to_json()
     assert made.to_binary() == same.to_binary()
+
+
+def test_the_c_module_takes_each_codec_of_the_registry_and_no_other() -> None:
+    """`LAST_CODEC` in its source stands for the numbers that binary frames may have."""
+    source = (Path(__file__).parents[3] / "gateway/_fastpath.c").read_text()
+    (last,) = re.findall(r"LAST_CODEC = (\d+)", source)
+    assert sorted(BY_NUMBER) == list(range(int(last) + 1))
+    for number in (*BY_NUMBER, int(last) + 1):
+        head = struct.pack(">BBBBIQBB", 0x57, 1, 1, 0, 77, 1, number, 5) + b"cam-1"
+        assert (taken(frame(head + b"picture" * 20, 0x82)) is not None) == (number in BY_NUMBER), number

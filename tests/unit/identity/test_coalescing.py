@@ -40,7 +40,9 @@ class DatabaseStore:
         self._answering.set()
 
 
-def batched(store: DatabaseStore, workers: int = 2, timeout_s: float = 5.0, max_waiting: int = 20_000) -> Coalescer[str]:
+def batched(
+    store: DatabaseStore, workers: int = 2, timeout_s: float = 5.0, max_waiting: int = 20_000
+) -> Coalescer[str]:
     return Coalescer(store.fetch, workers=workers, timeout_s=timeout_s, max_waiting=max_waiting)
 
 

@@ -14,6 +14,7 @@ from watchout.common.alerts.model import Alert
 from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, HEARTBEAT_EVERY_S
 from watchout.common.bus.messages import (
     VERSION,
+    AcknowledgeRequest,
     BadFrame,
     Bye,
     Claim,
@@ -132,7 +133,7 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
     refused = (
         Claim(request=1, stream="cam", user="ann"), Release(stream="cam", term=1), OwnerLookup(request=1, stream="cam"),
         FetchNewest(stream="cam"), Query(request=1, what="stats"), StreamReport(rows=[]), ReservationReport(rows=[]),
-        Unreserve(request=1, stream="cam"),
+        Unreserve(request=1, stream="cam"), AcknowledgeRequest(request=1, alert=ALERT, user="ann"),
         Interest(stream="cam", viewers=1, alert_viewers=1), FetchPicture(stream="cam", term=1, frame_id=1),
         PublicationState(
             stream="cam", user="ann", term=1, status="online", producing=False, wants_alerts=False, frame_id=0,
