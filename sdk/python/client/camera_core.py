@@ -41,8 +41,8 @@ class CameraOptions:
 
 
 class CameraCore(ConnectionCore):
-    """One camera. `Wake(CAMERA)` says that room, registration or an error may be new. As in `ConnectionCore`, `now` is in
-    monotonic seconds, and methods return a list of `Command`.
+    """One camera. `Wake(CAMERA)` says that room, registration or an error may be new. As in `ConnectionCore`, `now` is
+    in monotonic seconds, and methods return a list of `Command`.
 
     Args:
         options: how the connection behaves.
