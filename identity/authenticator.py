@@ -33,7 +33,7 @@ LOOKUPS_AT_ONCE: Final = 2
 LOG_BURST: Final = 5
 LOG_RATE: Final = 0.2
 
-_log = log.get("identity")
+_log = log.get("identity.authenticator")
 
 
 class Authenticator:
