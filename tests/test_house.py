@@ -163,6 +163,7 @@ PURE = (
     "sdk/python/client/camera_core.py",
     "sdk/python/client/commands.py",
     "sdk/python/client/connection_core.py",
+    "sdk/python/client/connection_parts.py",
     "sdk/python/client/errors.py",
     "sdk/python/client/inbox.py",
     "sdk/python/client/viewer_core.py",

@@ -17,7 +17,7 @@ from watchout.client.commands import (
     Report,
     Send,
 )
-from watchout.client.connection_core import ConnectionOptions
+from watchout.client.connection_parts import ConnectionOptions
 from watchout.client.events import Event, Frame
 from watchout.client.viewer_core import SubscriptionOptions, ViewerCore
 from watchout.common.media.frames import Frame as WireFrame

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -13,7 +14,7 @@ from watchout.client.addresses import gateway_url
 from watchout.client.async_camera import AsyncCamera
 from watchout.client.camera_core import CameraCore, CameraOptions
 from watchout.client.commands import ConnectionPhase, PhaseChanged
-from watchout.client.connection_core import REPLY_S, ConnectionOptions
+from watchout.client.connection_parts import REPLY_S, ConnectionOptions
 from watchout.client.driver import Driver
 from watchout.client.errors import ClientClosed, NoAnswer
 from watchout.client.events import Alert, Event, Frame, Problem
@@ -213,7 +214,7 @@ class Client:
             window: frames that may be under way without an acknowledgement, 1 to 32, so that a slow uplink is not
                 filled with old pictures; None: no limit. A gateway that does not acknowledge is not waited for.
             info: what viewers may know of the device, a JSON object of at most 4 KiB.
-            alerts: whether it raises and receives alerts of its stream.
+            alerts: whether it receives the alerts of its stream, also those of the ML service.
             demand: whether it is told what is worth sending.
             binary: frames without base64.
             quality: JPEG quality of numpy arrays, 1 to 100.
@@ -438,6 +439,14 @@ class Subscription(AsyncIterator[Event]):
             await self._wait()
         raise StopAsyncIteration
 
+    def pause(self) -> None:
+        """Ask for no frames until `resume`; alerts and status go on."""
+        self._change(frames=False)
+
+    def resume(self) -> None:
+        """Ask for frames again, where it asked for them before."""
+        self._change(frames=self._options.frames)
+
     async def frames(self) -> AsyncIterator[Frame]:
         """Yield the frames alone."""
         async for event in self:
@@ -452,6 +461,11 @@ class Subscription(AsyncIterator[Event]):
             self._client.enter(self._key, self)
             driver.do(commands)
         return self._driver, self._subscriber
+
+    def _change(self, *, frames: bool) -> None:
+        driver, _ = self._open()
+        if not self._ended:
+            driver.do(driver.core.change(self._key, replace(self._options, frames=frames), driver.now))
 
     async def _wait(self) -> None:
         self.news.clear()

@@ -13,7 +13,7 @@ import pybase64
 from watchout.client import pictures
 from watchout.client.camera_core import CameraCore
 from watchout.client.commands import ConnectionPhase
-from watchout.client.connection_core import REPLY_S
+from watchout.client.connection_parts import REPLY_S
 from watchout.client.driver import Driver
 from watchout.client.errors import ClientClosed, NoAnswer
 from watchout.client.events import Acknowledged, Alert, Demand, Status

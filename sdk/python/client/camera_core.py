@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from watchout.client.commands import Command, Done, Report, Wake
-from watchout.client.connection_core import ConnectionCore, ConnectionOptions, Request
+from watchout.client.connection_core import ConnectionCore
+from watchout.client.connection_parts import ConnectionOptions, Request
 from watchout.client.errors import TRANSIENT, refusal
 from watchout.client.events import Demand, read_acknowledged, read_alert, read_status, whole
 from watchout.common.errors import ErrorCode
@@ -29,7 +30,7 @@ class CameraOptions:
         stream_id: its stream; None: the gateway makes an id, which is then kept.
         window: frames that may be under way without an acknowledgement, 1 to 32; None: no limit.
         info: what viewers may know of it, a JSON object of at most 4 KiB.
-        alerts: it may raise alerts, and receives those of its stream.
+        alerts: it receives the alerts of its stream, also those of the ML service.
         demand: it is told what is worth sending.
     """
 
@@ -116,7 +117,7 @@ class CameraCore(ConnectionCore):
         message: dict[str, Any] = {"type": "register", "clientType": "mobile"}
         if self.stream_id is not None:
             message["streamId"] = self.stream_id
-        message["produces"] = ["video-frame"] + ["alert"] * camera.alerts
+        message["produces"] = ["video-frame", "alert"]
         message["consumes"] = ["alert"] * camera.alerts + ["demand"] * camera.demand
         if camera.window is not None:
             message["window"] = camera.window
@@ -148,7 +149,7 @@ class CameraCore(ConnectionCore):
             self.stream_id = str(message.get("streamId") or self.stream_id)
             self.registered, self._attempt_register = True, 0
             self._windowed = message.get("requestId") is not None and self.camera.window is not None
-            again = [command for _, alert in self._alerts.values() for command in self._send_alert(alert, now)]
+            again = [command for _, alert in [*self._alerts.values()] for command in self._send_alert(alert, now)]
             return [Wake(CAMERA), *again]
         if code in TRANSIENT:
             self._retry_at = now + self._retry_s(self._attempt_register)
@@ -196,7 +197,11 @@ class CameraCore(ConnectionCore):
         return [Wake(CAMERA)]
 
     def _send_alert(self, alert: dict[str, Any], now: float) -> list[Command]:
-        return self._request({**alert, "type": "alert", "streamId": self.stream_id}, "alert", alert["id"], now)
+        message = {**alert, "type": "alert", "streamId": self.stream_id}
+        commands = self._request(message, "alert", alert["id"], now)
+        if not self.echoes and not self.camera.alerts:  # nothing will confirm it
+            commands += self._confirm(alert["id"], None)
+        return commands
 
     def _confirm(self, alert_id: str, error: Exception | None) -> list[Command]:
         found = self._alerts.pop(alert_id, None)

@@ -53,11 +53,20 @@ class CloseSocket:
 
 @dataclass(frozen=True, slots=True)
 class PhaseChanged:
-    """The phase changed; `delay_s`: the pause before the next attempt; `reason`: why it was lost, a clause."""
+    """The phase changed.
+
+    Attributes:
+        phase: the new one.
+        reason: why the connection was lost or closed, a clause for people; empty else.
+        delay_s: seconds until the next attempt; None: there is none to wait for.
+        code: the reason as a code: the gateway's error code, or ``CONNECTION_LOST``, ``NETWORK_SILENT`` or
+            ``TOKEN_UNAVAILABLE``; empty else.
+    """
 
     phase: ConnectionPhase
     reason: str = ""
     delay_s: float | None = None
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

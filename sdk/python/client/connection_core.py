@@ -6,11 +6,9 @@ Events are method calls with the time `now` (monotonic seconds); the commands th
 
 from __future__ import annotations
 
-import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from watchout.client.commands import (
     CloseSocket,
@@ -22,6 +20,21 @@ from watchout.client.commands import (
     PhaseChanged,
     Report,
     Send,
+)
+from watchout.client.connection_parts import (
+    ASKING,
+    CONNECTION_LOST,
+    KINDS,
+    NETWORK_SILENT,
+    PHASES,
+    RENEW_AFTER_SHARE,
+    RENEW_BEFORE_S,
+    RENEW_RETRY_S,
+    REPLY_S,
+    STEADY_S,
+    ConnectionOptions,
+    Request,
+    Step,
 )
 from watchout.client.errors import (
     TRANSIENT,
@@ -35,77 +48,6 @@ from watchout.client.errors import (
 from watchout.client.events import Problem, whole
 from watchout.common.errors import CloseCode, ErrorCode
 from watchout.common.toolbox.retry import backoff_s
-
-#: Seconds after which a connection counts as stable: the back-off starts from the beginning, and a session that ends
-#: is replaced by another one.
-STEADY_S: Final = 10.0
-#: Seconds in which the gateway answers a request; else the connection is taken for lost.
-REPLY_S: Final = 15.0
-#: Bounds of the silence after which a gateway can be asked for a ping, in seconds.
-PING_BOUNDS_S: Final = (5.0, 60.0)
-#: A token is renewed this long before it expires, in seconds, but at the earliest after this share of its time.
-RENEW_BEFORE_S: Final = 60.0
-RENEW_AFTER_SHARE: Final = 0.7
-#: First and longest pause before a renewal is tried again, in seconds.
-RENEW_RETRY_S: Final = (2.0, 30.0)
-
-
-class _Step(enum.Enum):
-    """What the connection waits for."""
-
-    IDLE = enum.auto()
-    TOKEN = enum.auto()
-    OPENING = enum.auto()
-    SIGN_IN = enum.auto()
-    ONLINE = enum.auto()
-    PAUSE = enum.auto()
-    CLOSED = enum.auto()
-
-
-_PHASES: Final = {
-    _Step.IDLE: ConnectionPhase.IDLE,
-    _Step.TOKEN: ConnectionPhase.CONNECTING,
-    _Step.OPENING: ConnectionPhase.CONNECTING,
-    _Step.SIGN_IN: ConnectionPhase.CONNECTING,
-    _Step.ONLINE: ConnectionPhase.ONLINE,
-    _Step.PAUSE: ConnectionPhase.WAITING,
-    _Step.CLOSED: ConnectionPhase.CLOSED,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionOptions:
-    """How a connection behaves; made by `connect`.
-
-    Attributes:
-        silence_s: a connection on which nothing comes for so many seconds is taken for dead. The gateway is asked to
-            send a ping in each silence of a third of it, and the client asks for a sign of life after half of it.
-        backoff_first_s: upper bound of the first pause before a reconnect, in seconds; it doubles with each attempt.
-        backoff_most_s: upper bound of the longest pause. The pause itself is any part of the bound, at random.
-        refreshable: the token comes from a callback, which may have a new one.
-        impatient: somebody waits for the first connection: until it is there, pauses are short.
-    """
-
-    silence_s: float = 15.0
-    backoff_first_s: float = 1.0
-    backoff_most_s: float = 30.0
-    refreshable: bool = False
-    impatient: bool = False
-
-    @property
-    def ping_every(self) -> int:
-        """Seconds of silence after which the gateway is asked to send a ping."""
-        least_s, most_s = PING_BOUNDS_S
-        return int(min(most_s, max(least_s, self.silence_s // 3)))
-
-
-@dataclass(slots=True)
-class Request:
-    """A message that waits for its answer: what it was about, and until when."""
-
-    kind: str
-    target: Any
-    deadline: float
 
 
 class ConnectionCore(ABC):
@@ -126,7 +68,7 @@ class ConnectionCore(ABC):
         #: Number of the connection, from 1.
         self.connection = 0
         self._chance = chance
-        self._step = _Step.IDLE
+        self._step = Step.IDLE
         self._phase = ConnectionPhase.IDLE
         self._token = ""
         #: Tokens that were refused or whose session ended since the last stable connection.
@@ -193,12 +135,12 @@ class ConnectionCore(ABC):
     @property
     def is_online(self) -> bool:
         """Whether messages may be sent."""
-        return self._step is _Step.ONLINE
+        return self._step is Step.ONLINE
 
     @property
     def is_closed(self) -> bool:
         """Whether it is closed for good."""
-        return self._step is _Step.CLOSED
+        return self._step is Step.CLOSED
 
     @property
     def alive_ms(self) -> int:
@@ -211,11 +153,11 @@ class ConnectionCore(ABC):
     def due_at(self) -> float | None:
         """When `on_time` is to be called, at the latest; None: not before another event."""
         due: list[float] = []
-        if self._step is _Step.PAUSE and self._resume_at is not None:
+        if self._step is Step.PAUSE and self._resume_at is not None:
             due.append(self._resume_at)
-        if self._step in (_Step.SIGN_IN, _Step.ONLINE):
+        if self._step in (Step.SIGN_IN, Step.ONLINE):
             due += [request.deadline for request in self._requests.values()]
-        if self._step is _Step.ONLINE:
+        if self._step is Step.ONLINE:
             if self.echoes:
                 half_s = self.options.silence_s / 2
                 due.append((self._heard_at if self._probed_at is None else self._probed_at) + half_s)
@@ -228,13 +170,13 @@ class ConnectionCore(ABC):
 
     def start(self) -> list[Command]:
         """Begin to connect; does nothing when it has begun."""
-        return self._fetch("connect") if self._step is _Step.IDLE else []
+        return self._fetch("connect") if self._step is Step.IDLE else []
 
     def stop(self) -> list[Command]:
         """Close for good, without an error."""
-        if self._step is _Step.CLOSED:
+        if self._step is Step.CLOSED:
             return []
-        self._step = _Step.CLOSED
+        self._step = Step.CLOSED
         return [CloseSocket(), *self._phase_changed()]
 
     def on_token(self, token: str, expires_in_s: float | None, now: float) -> list[Command]:
@@ -245,15 +187,15 @@ class ConnectionCore(ABC):
             expires_in_s: seconds until it expires; None: that is not known.
             now: monotonic seconds.
         """
-        if self._renewing and self._step is _Step.ONLINE:
+        if self._renewing and self._step is Step.ONLINE:
             return self._renew(token, expires_in_s, now)
-        if self._step is not _Step.TOKEN:
+        if self._step is not Step.TOKEN:
             return []
         if token == self._token and self._no_good is not None:
             return self._fail(self._no_good)
         self._token, self._no_good, self._why = token, None, "connect"
         self._plan_renewal(expires_in_s, now)
-        self._step = _Step.OPENING
+        self._step = Step.OPENING
         return [OpenSocket(), *self._phase_changed()]
 
     def on_token_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
@@ -264,17 +206,17 @@ class ConnectionCore(ABC):
             now: monotonic seconds.
             for_good: asking again is no use; else it is asked again after a pause.
         """
-        if self._renewing and self._step is _Step.ONLINE:
+        if self._renewing and self._step is Step.ONLINE:
             return self._retry_renewal(now)
-        if self._step is not _Step.TOKEN:
+        if self._step is not Step.TOKEN:
             return []
-        return self._fail(error) if for_good else self._pause(f"no token: {error}", now)
+        return self._fail(error) if for_good else self._pause(f"no token: {error}", now, "TOKEN_UNAVAILABLE")
 
     def on_open(self, now: float) -> list[Command]:
         """The WebSocket is open: sign in."""
-        if self._step is not _Step.OPENING:
+        if self._step is not Step.OPENING:
             return []
-        self._step = _Step.SIGN_IN
+        self._step = Step.SIGN_IN
         self.connection += 1
         self.echoes = False
         self._heard_at, self._probed_at = now, None
@@ -290,9 +232,9 @@ class ConnectionCore(ABC):
             now: monotonic seconds.
             for_good: another attempt is no use.
         """
-        if self._step is not _Step.OPENING:
+        if self._step is not Step.OPENING:
             return []
-        return self._fail(error) if for_good else self._pause(str(error), now)
+        return self._fail(error) if for_good else self._pause(str(error), now, CONNECTION_LOST)
 
     def on_close(self, code: int | None, reason: str, now: float) -> list[Command]:
         """The gateway, or the network, closed the socket.
@@ -302,22 +244,23 @@ class ConnectionCore(ABC):
             reason: the text that came with it.
             now: monotonic seconds.
         """
-        if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
+        if self._step not in (Step.SIGN_IN, Step.ONLINE):
             return []
         error_code, said = self._last_error
         quoted = f" ({error_code}: {said})" if error_code else ""
+        lost = error_code or reason or CONNECTION_LOST
         if code is None:
-            return self._lose(f"the connection was lost{quoted}", now)
+            return self._lose(f"the connection was lost{quoted}", now, error_code or CONNECTION_LOST)
         sentence = f"the gateway closed the connection with {code}{f' {reason}' if reason else ''}{quoted}"
         if code == CloseCode.POLICY and error_code == ErrorCode.AUTH_FAILED:
             return self._replace_token("rejected", TokenRefused(error_code, said), now)
         kind = {CloseCode.TAKEN_OVER: TakenOver, CloseCode.SESSION_ENDED: SessionEnded}.get(code, Disconnected)  # type: ignore[call-overload]
-        error = kind(code, sentence, error_code, said)
+        error = kind(code, sentence, lost, said)
         if code == CloseCode.SESSION_ENDED:
             return self._replace_token("ended", error, now)
         if code == CloseCode.POLICY and error_code == ErrorCode.AUTH_TIMEOUT:
             return self._replace_token("rejected", error, now)
-        return self._lose(sentence, now) if may_reconnect(code) else self._fail(error)
+        return self._lose(sentence, now, lost) if may_reconnect(code) else self._fail(error)
 
     def on_heard(self, now: float) -> None:
         """Something came: the connection lives."""
@@ -325,7 +268,7 @@ class ConnectionCore(ABC):
 
     def on_message(self, message: Mapping[str, Any], now: float) -> list[Command]:
         """Process a message that is not a frame."""
-        if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
+        if self._step not in (Step.SIGN_IN, Step.ONLINE):
             return []
         self.on_heard(now)
         kind = message.get("type")
@@ -333,7 +276,7 @@ class ConnectionCore(ABC):
             at_ms = whole(message.get("timestamp"))
             if at_ms > 0:
                 self._server_ms, self._server_at = at_ms, now
-        if kind == "error":
+        if kind == "error" and (message.get("requestId") is None or self._step is Step.SIGN_IN):
             self._last_error = (str(message.get("code", "")), str(message.get("message", "")))
         request = self._request_of(message) if kind in ("success", "error") else None
         if request is not None:
@@ -353,23 +296,24 @@ class ConnectionCore(ABC):
 
     def on_time(self, now: float) -> list[Command]:
         """Do what is due."""
-        if self._step is _Step.PAUSE and self._resume_at is not None and now >= self._resume_at:
+        if self._step is Step.PAUSE and self._resume_at is not None and now >= self._resume_at:
             return self._fetch(self._why)
-        if self._step not in (_Step.SIGN_IN, _Step.ONLINE):
+        if self._step not in (Step.SIGN_IN, Step.ONLINE):
             return []
         for request in [each for each in self._requests.values() if now >= each.deadline]:
-            if request.kind in ("auth", "register", "subscribe"):
-                return self._lose(f"no reply to {request.kind} within {REPLY_S:.0f} s", now, abort=True)
+            if request.kind in ASKING:
+                return self._lose(f"no reply to {request.kind} within {REPLY_S:.0f} s", now, NETWORK_SILENT, abort=True)
             self._drop_request(request)
             if request.kind == "renew":
                 self._retry_renewal(now)
         commands: list[Command] = []
-        if self._step is _Step.ONLINE:
+        if self._step is Step.ONLINE:
             if self.echoes:
                 half_s = self.options.silence_s / 2
                 # The answer is waited for from the ping on: this program may have stood still, with the socket unread.
                 if self._probed_at is not None and now >= self._probed_at + half_s:
-                    return self._lose(f"nothing came for {now - self._heard_at:.0f} s", now, abort=True)
+                    text = f"nothing came for {now - self._heard_at:.0f} s"
+                    return self._lose(text, now, NETWORK_SILENT, abort=True)
                 if self._probed_at is None and now >= self._heard_at + half_s:
                     self._probed_at = now
                     commands.append(Send({"type": "ping"}))
@@ -384,11 +328,13 @@ class ConnectionCore(ABC):
 
     # ── for the paths ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _request(self, message: dict[str, Any], kind: str, target: Any, now: float) -> list[Command]:
+    def _request(
+        self, message: dict[str, Any], kind: str, target: Any, now: float, *, stream_id: str | None = None
+    ) -> list[Command]:
         """Send a message that is answered; the answer comes to `_on_answer` with `kind` and `target`."""
         number = str(self._next_request)
         self._next_request += 1
-        self._requests[number] = Request(kind, target, now + REPLY_S)
+        self._requests[number] = Request(kind, target, now + REPLY_S, stream_id)
         return [Send({**message, "requestId": number})]
 
     def _waiting(self, kind: str) -> list[Request]:
@@ -424,21 +370,22 @@ class ConnectionCore(ABC):
         if isinstance(number, str) and number in self._requests:
             self.echoes = True
             return self._requests.pop(number)
-        request = None if self.echoes else self._guess_request(message)
+        request = None if number is not None else self._guess_request(message)
         if request is not None:
             self._drop_request(request)
         return request
 
     def _guess_request(self, message: Mapping[str, Any]) -> Request | None:
-        """Return the request that a gateway without request ids answers: what the message is about decides."""
-        waiting = list(self._requests.values())
+        """Return the request that an answer without a request id is about: it comes in the order of the requests."""
+        stream = message.get("streamId")
+        about = [each for each in self._requests.values() if stream is None or each.stream_id in (None, stream)]
         if message.get("type") == "success":
-            events = {"authenticated": "auth", "registered": "register", "subscribed": "subscribe"}
-            kind = events.get(str(message.get("event")))
-            return next((each for each in waiting if each.kind == kind), None)
-        if message.get("code") == ErrorCode.UNKNOWN_MESSAGE_TYPE:
-            return next((each for each in waiting if each.kind == "acknowledge"), None)
-        return next((each for each in waiting if each.kind in ("auth", "register", "subscribe")), None)
+            kinds: tuple[str, ...] = (KINDS.get(str(message.get("event")), ""),)
+        elif message.get("code") == ErrorCode.UNKNOWN_MESSAGE_TYPE:
+            kinds = ("acknowledge",)
+        else:
+            kinds = ASKING
+        return next((each for each in about if each.kind in kinds), None)
 
     def _answered(self, request: Request, message: Mapping[str, Any], now: float) -> list[Command]:
         if request.kind == "renew":
@@ -446,15 +393,17 @@ class ConnectionCore(ABC):
         if request.kind != "auth":
             return self._on_answer(request, message, now)
         if message.get("type") == "success":
-            self._step = _Step.ONLINE
+            self._step = Step.ONLINE
             self._online_at = now
             ask: list[Command] = [] if self.echoes else [Send({"type": "ping"})]  # does it know request ids?
             return [*self._phase_changed(), *ask, *self._on_online(now)]
-        code, said = self._last_error
+        code, said = str(message.get("code", "")), str(message.get("message", ""))
         if code == ErrorCode.AUTH_FAILED:
             return self._replace_token("rejected", TokenRefused(code, said), now)
+        if code == ErrorCode.AUTH_TIMEOUT:
+            return self._replace_token("rejected", refusal(code, said), now)
         if code in TRANSIENT:
-            return self._lose(f"{code}: {said}", now)
+            return self._lose(f"{code}: {said}", now, code)
         return self._fail(refusal(code, said))
 
     # ── renewal ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -495,7 +444,7 @@ class ConnectionCore(ABC):
 
     def _fetch(self, why: str) -> list[Command]:
         self._why = why
-        self._step = _Step.TOKEN
+        self._step = Step.TOKEN
         self._resume_at = None
         return [FetchToken(why), *self._phase_changed()]
 
@@ -510,38 +459,38 @@ class ConnectionCore(ABC):
 
     def _end_connection(self, now: float) -> list[Command]:
         """Let go of the socket and of all that waits for an answer on it."""
-        if self._step is _Step.ONLINE and now - self._online_at >= STEADY_S:
+        if self._step is Step.ONLINE and now - self._online_at >= STEADY_S:
             self._attempt = self._replaced = 0
         lost = self._on_lost()
         self._requests.clear()
         self._renewing = False
         return [CloseSocket(), *lost]
 
-    def _lose(self, reason: str, now: float, *, abort: bool = False) -> list[Command]:
+    def _lose(self, reason: str, now: float, code: str, *, abort: bool = False) -> list[Command]:
         commands = self._end_connection(now)
         if abort:
             commands[0] = CloseSocket(abort=True)
-        return commands + self._pause(reason, now)
+        return commands + self._pause(reason, now, code)
 
-    def _pause(self, reason: str, now: float) -> list[Command]:
+    def _pause(self, reason: str, now: float, code: str) -> list[Command]:
         delay_s = self._retry_s(self._attempt)
         self._attempt += 1
-        self._step = _Step.PAUSE
+        self._step = Step.PAUSE
         self._resume_at = now + delay_s
-        return self._phase_changed(reason, delay_s)
+        return self._phase_changed(reason, delay_s, code)
 
     def _fail(self, error: Exception) -> list[Command]:
-        self._step = _Step.CLOSED
+        self._step = Step.CLOSED
         self._requests.clear()
         return [CloseSocket(), *self._phase_changed(str(error)), *self._on_failed(error), Failed(error)]
 
     def fail(self, error: Exception) -> list[Command]:
         """Close for good because of an error of the code around this core."""
-        return [] if self._step is _Step.CLOSED else self._fail(error)
+        return [] if self._step is Step.CLOSED else self._fail(error)
 
-    def _phase_changed(self, reason: str = "", delay_s: float | None = None) -> list[Command]:
-        phase = _PHASES[self._step]
+    def _phase_changed(self, reason: str = "", delay_s: float | None = None, code: str = "") -> list[Command]:
+        phase = PHASES[self._step]
         if phase is self._phase and delay_s is None:
             return []
         self._phase = phase
-        return [PhaseChanged(phase, reason, delay_s)]
+        return [PhaseChanged(phase, reason, delay_s, code)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from watchout.client.commands import Command, Done, Send, Wake
-from watchout.client.connection_core import ConnectionCore, ConnectionOptions, Request
+from watchout.client.connection_core import ConnectionCore
+from watchout.client.connection_parts import ConnectionOptions, Request
 from watchout.client.errors import TRANSIENT, refusal
 from watchout.client.events import (
     Acknowledged,
@@ -43,8 +44,8 @@ class SubscriptionOptions:
         binary: frames as binary messages, without base64; else JSON, with the fields that a camera added.
         last_frame: the newest frame at once.
         alerts_since: alerts since then first, in ms since 1970.
-        ack_when_taken: a frame is acknowledged when the program takes it; else when it comes, so that the newest frame
-            is always here.
+        ack_when_taken: a frame is acknowledged when the program asks for the next one; else when it comes, so that the
+            newest frame is always here.
     """
 
     stream_id: str
@@ -70,6 +71,8 @@ class Subscriber:
     recovered: bool | None = None
     #: Alerts before the next one may be missing.
     gap: bool = False
+    #: The frame that the program works on, to be acknowledged when it asks for the next.
+    taken: Frame | None = None
 
 
 @dataclass(slots=True)
@@ -135,23 +138,47 @@ class ViewerCore(ConnectionCore):
             del self._streams[name]
             if stream.asked is None or not self.is_online:
                 return self._ask(now)
-            return [*self._request({"type": "unsubscribe", "streamId": name}, "unsubscribe", name, now)]
+            return [*self._request({"type": "unsubscribe", "streamId": name}, "unsubscribe", name, now, stream_id=name)]
         if stream.asked is not None and self._message(name, stream, None) != _wishes(stream.asked):
             self._ask_anew(stream)
+        return self._ask(now)
+
+    def change(self, key: int, options: SubscriptionOptions, now: float) -> list[Command]:
+        """Want something else of the same stream.
+
+        Args:
+            key: of the subscription.
+            options: what is wanted from now on.
+            now: monotonic seconds.
+        """
+        subscriber = self._subscribers[key]
+        stream = self._streams.get(options.stream_id)
+        subscriber.options = options
+        if (
+            stream is None
+            or stream.asked is None
+            or self._message(options.stream_id, stream, None) == _wishes(stream.asked)
+        ):
+            return []
+        self._ask_anew(stream)
         return self._ask(now)
 
     def take(self, key: int, now: float) -> tuple[Event | None, list[Command]]:
         """Return the next event of a subscription, None when nothing waits; and commands."""
         subscriber = self._subscribers[key]
-        event = subscriber.inbox.take()
         stream = self._streams.get(subscriber.options.stream_id)
+        commands: list[Command] = []
+        if subscriber.taken is not None and stream is not None:
+            commands += self._acknowledge(stream, subscriber.taken)
+            subscriber.taken = None
+        event = subscriber.inbox.take()
         if event is None and subscriber.inbox.lagging and stream is not None and stream.confirmed:
             subscriber.inbox.lagging = False
             self._ask_anew(stream)
-            return None, self._ask(now)
-        if isinstance(event, Frame) and stream is not None and subscriber.options.ack_when_taken:
-            return event, self._acknowledge(stream, event)
-        return event, []
+            return None, [*commands, *self._ask(now)]
+        if isinstance(event, Frame) and subscriber.options.ack_when_taken:
+            subscriber.taken = event
+        return event, commands
 
     def subscriber(self, key: int) -> Subscriber:
         """Return the state of a subscription."""
@@ -357,7 +384,7 @@ class ViewerCore(ConnectionCore):
                 alive_ms = max(0, stream.alive_ms - REPLAY_SLACK_MS)
                 since_ms = alive_ms if since_ms is None else min(since_ms, alive_ms)
             stream.asked = self._message(name, stream, since_ms)
-            commands += self._request(stream.asked, "subscribe", (name, stream.asked), now)
+            commands += self._request(stream.asked, "subscribe", (name, stream.asked), now, stream_id=name)
         return commands
 
     def _message(self, name: str, stream: _Stream, since_ms: int | None) -> dict[str, Any]:

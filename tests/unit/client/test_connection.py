@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.kit.client_core import CoreRun, online
 from watchout.client.commands import ConnectionPhase
-from watchout.client.connection_core import STEADY_S
+from watchout.client.connection_parts import STEADY_S
 from watchout.client.errors import (
     Disconnected,
     NoToken,

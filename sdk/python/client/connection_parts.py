@@ -1,0 +1,95 @@
+"""What a connection is made of: its options, the steps of its life, its requests, its times. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final
+
+from watchout.client.commands import ConnectionPhase
+
+#: Seconds after which a connection counts as stable: the back-off starts from the beginning, and a session that ends
+#: is replaced by another one.
+STEADY_S: Final = 10.0
+#: Seconds in which the gateway answers a request; else the connection is taken for lost.
+REPLY_S: Final = 15.0
+#: Codes of the client for why a connection was lost, beside the gateway's error codes.
+CONNECTION_LOST: Final = "CONNECTION_LOST"
+NETWORK_SILENT: Final = "NETWORK_SILENT"
+#: Bounds of the silence after which a gateway can be asked for a ping, in seconds.
+PING_BOUNDS_S: Final = (5.0, 60.0)
+#: A token is renewed this long before it expires, in seconds, but at the earliest after this share of its time.
+RENEW_BEFORE_S: Final = 60.0
+RENEW_AFTER_SHARE: Final = 0.7
+#: First and longest pause before a renewal is tried again, in seconds.
+RENEW_RETRY_S: Final = (2.0, 30.0)
+
+
+class Step(enum.Enum):
+    """What the connection waits for."""
+
+    IDLE = enum.auto()
+    TOKEN = enum.auto()
+    OPENING = enum.auto()
+    SIGN_IN = enum.auto()
+    ONLINE = enum.auto()
+    PAUSE = enum.auto()
+    CLOSED = enum.auto()
+
+
+PHASES: Final = {
+    Step.IDLE: ConnectionPhase.IDLE,
+    Step.TOKEN: ConnectionPhase.CONNECTING,
+    Step.OPENING: ConnectionPhase.CONNECTING,
+    Step.SIGN_IN: ConnectionPhase.CONNECTING,
+    Step.ONLINE: ConnectionPhase.ONLINE,
+    Step.PAUSE: ConnectionPhase.WAITING,
+    Step.CLOSED: ConnectionPhase.CLOSED,
+}
+
+
+#: Requests without which nothing goes on.
+ASKING: Final = ("auth", "register", "subscribe")
+#: The request that a success without a request id answers, by its `event`.
+KINDS: Final = {
+    "authenticated": "auth",
+    "registered": "register",
+    "subscribed": "subscribe",
+    "unsubscribed": "unsubscribe",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """How a connection behaves; made by `connect`.
+
+    Attributes:
+        silence_s: a connection on which nothing comes for so many seconds is taken for dead. The gateway is asked to
+            send a ping in each silence of a third of it, and the client asks for a sign of life after half of it.
+        backoff_first_s: upper bound of the first pause before a reconnect, in seconds; it doubles with each attempt.
+        backoff_most_s: upper bound of the longest pause. The pause itself is any part of the bound, at random.
+        refreshable: the token comes from a callback, which may have a new one.
+        impatient: somebody waits for the first connection: until it is there, pauses are short.
+    """
+
+    silence_s: float = 15.0
+    backoff_first_s: float = 1.0
+    backoff_most_s: float = 30.0
+    refreshable: bool = False
+    impatient: bool = False
+
+    @property
+    def ping_every(self) -> int:
+        """Seconds of silence after which the gateway is asked to send a ping."""
+        least_s, most_s = PING_BOUNDS_S
+        return int(min(most_s, max(least_s, self.silence_s // 3)))
+
+
+@dataclass(slots=True)
+class Request:
+    """A message that waits for its answer: what it was about, and until when."""
+
+    kind: str
+    target: Any
+    deadline: float
+    stream_id: str | None = None
