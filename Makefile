@@ -43,7 +43,8 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 
 run: $(VENV)/.run
 	@if token=$$($(BIN)/watchout-ctl token); then \
-	  echo "token of the embedded session store (watchout-ctl token prints it again):"; echo "  $$token"; fi
+	  echo "token of the embedded session store (watchout-ctl token prints it again):"; echo "  $$token"; fi; \
+	  WATCHOUT_TOKEN="$$token" $(BIN)/watchout-ctl addresses $${token:+--sign-in}
 	@$(HONCHO) start
 
 dev: $(VENV)/.dev

@@ -18,7 +18,7 @@ from watchout.common.errors import WatchoutError
 from watchout.ctl.environment import Failure, Interrupted
 
 #: Commands in the order of the help; each is in the module `ctl.commands.<name>`.
-COMMANDS: Final = ("token", "publish", "watch", "alert", "stats", "reservations", "doctor", "keys", "ml")
+COMMANDS: Final = ("token", "addresses", "publish", "watch", "alert", "stats", "reservations", "doctor", "keys", "ml")
 
 
 class Commands(click.Group):

@@ -59,6 +59,7 @@ PURE = (
     "common/alerts/webhook_signature.py",
     "common/bus/credit.py",
     "common/bus/zeromq/zmtp.py",
+    "ctl/reachable.py",
     "ctl/sources/addresses.py",
     "ctl/doctor/findings.py",
     "ctl/doctor/scrubbing.py",

@@ -1,0 +1,177 @@
+/** The live side of the console: one client for all views, the list of streams, and the alerts. */
+
+import { setWorkerUrl, Watchout, type View } from "@watchout/client/browser";
+import { Api, ApiError, BASE, type StreamRow } from "./api";
+import { Cell } from "./cell";
+import { Notifier } from "./notifier";
+import * as alerts from "./pure/alerts";
+import type { Alert, AlertList } from "./pure/alerts";
+import type { Credential } from "./pure/route";
+import type { ConnectionFacts } from "./pure/words";
+import { leave } from "./session";
+import { say } from "./ui";
+
+declare const WORKER_FILE: string;
+setWorkerUrl(`${BASE}console/${WORKER_FILE}`);
+
+/** How often the list of streams is asked for, in ms. */
+const LIST_EVERY_MS = 4000;
+/** Most streams whose alerts this page hears; the gateway's default for one socket is 1000. */
+const MOST_HEARD = 500;
+
+export interface Streams {
+  rows: readonly StreamRow[];
+  /** Whether the list was there at least once. */
+  known: boolean;
+  fault: ApiError | null;
+  /** When the list may be asked for again after a refusal, ms since the epoch. */
+  retryAt: number;
+}
+
+export class Live {
+  readonly client: Watchout;
+  readonly connection = new Cell<ConnectionFacts>({ state: "idle" });
+  readonly streams = new Cell<Streams>({ rows: [], known: false, fault: null, retryAt: 0 });
+  readonly alerts = new Cell<AlertList>(alerts.EMPTY);
+  /** Null until the kept alerts were asked for. */
+  readonly alertsFault = new Cell<ApiError | null>(null);
+  readonly alertsKnown = new Cell(false);
+  readonly notifier = new Notifier();
+  readonly #heard = new Map<string, View>();
+  readonly #began = Date.now();
+  readonly #ended = new AbortController();
+  #listTimer: ReturnType<typeof setTimeout> | undefined;
+  #wasOnline = false;
+
+  constructor(
+    readonly api: Api,
+    credential: Credential | null,
+  ) {
+    const by = credential === null ? {} : credential.kind === "ticket" ? { ticket: credential.value } : { token: credential.value };
+    this.client = new Watchout(BASE.replace(/\/$/, ""), by);
+    this.client.on("state", ({ state, reason, retryInMs }) => {
+      this.connection.set({ state, code: reason?.code, retryAt: retryInMs === undefined ? undefined : Date.now() + retryInMs });
+      if (state === "online") {
+        if (this.#wasOnline) this.refresh();
+        this.#wasOnline = true;
+      }
+      if (state === "closed" && reason !== undefined && !this.#ended.signal.aborted) leave("ended", reason.message);
+    });
+    this.client.on("error", (error) => say(error.message, true));
+    document.addEventListener("visibilitychange", this.#onVisible);
+    void this.#list();
+    void this.#fetchAlerts();
+  }
+
+  close(): void {
+    this.#ended.abort();
+    clearTimeout(this.#listTimer);
+    document.removeEventListener("visibilitychange", this.#onVisible);
+    this.client.close();
+  }
+
+  /** Ask for the list of streams now. */
+  refresh(): void {
+    clearTimeout(this.#listTimer);
+    void this.#list();
+  }
+
+  /** What the client connects for: a stream's frames, its alerts are heard anyway. */
+  watch(stream: string, maxFps: number | null): View {
+    return this.client.view(stream, { alerts: false, ...(maxFps === null ? {} : { maxFps }) });
+  }
+
+  see(list: readonly Alert[]): void {
+    this.alerts.update((all) => alerts.seen(all, list.map(alerts.keyOf)));
+  }
+
+  /** Takes a stream that is gone off the list. */
+  forget(stream: string): void {
+    this.#heard.get(stream)?.close();
+    this.#heard.delete(stream);
+    this.streams.update((all) => ({ ...all, rows: all.rows.filter((row) => row.id !== stream) }));
+  }
+
+  async acknowledge(alert: Alert, note: string): Promise<void> {
+    await this.client.acknowledge(alert.streamId, alert.id, note || undefined);
+  }
+
+  readonly #onVisible = (): void => {
+    if (!document.hidden) this.refresh();
+  };
+
+  async #list(): Promise<void> {
+    let next = LIST_EVERY_MS;
+    try {
+      const rows = await this.api.streams(this.#ended.signal);
+      if (this.#ended.signal.aborted) return;
+      this.streams.update((before) => ({ rows: merged(before.rows, rows), known: true, fault: null, retryAt: 0 }));
+      this.#hear(rows);
+    } catch (error) {
+      if (this.#ended.signal.aborted) return;
+      if (!(error instanceof ApiError)) throw error;
+      if (error.fault === "signed-out") {
+        leave("ended", error.message);
+        return;
+      }
+      next = Math.max(next, error.retryS * 1000);
+      this.streams.update((before) => ({ ...before, fault: error, retryAt: Date.now() + next }));
+    }
+    clearTimeout(this.#listTimer);
+    if (!document.hidden) this.#listTimer = setTimeout(() => void this.#list(), next);
+  }
+
+  /** Hears the alerts of all streams of the list. */
+  #hear(rows: readonly StreamRow[]): void {
+    for (const { id } of rows) {
+      if (this.#heard.has(id) || this.#heard.size >= MOST_HEARD) continue;
+      const view = this.client.view(id, { frames: false, alerts: true, alertsSince: this.#began });
+      this.#heard.set(id, view);
+      view.on("alert", (message) => {
+        const alert = alerts.readAlert(message);
+        if (alert !== null) this.#add([alert], true);
+      });
+      view.on("acknowledged", (message) => {
+        const by = alerts.readAcknowledgement(message);
+        if (by !== null) this.alerts.update((all) => alerts.acknowledge(all, `${id} ${message.alertId}`, by));
+      });
+      view.on("recovery", ({ recovered }) => {
+        if (!recovered) void this.#fetchAlerts();
+      });
+    }
+  }
+
+  #add(more: readonly Alert[], fresh: boolean): void {
+    const { list, added } = alerts.merge(this.alerts.value, more, fresh);
+    this.alerts.set(list);
+    if (fresh) for (const alert of added) this.notifier.tell(alert);
+  }
+
+  /** Asks for the alerts that are kept. */
+  async #fetchAlerts(): Promise<void> {
+    try {
+      const kept = await this.api.alerts();
+      if (this.#ended.signal.aborted) return;
+      this.#add(kept, false);
+      this.alertsFault.set(null);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.alertsFault.set(error);
+    }
+    this.alertsKnown.set(true);
+  }
+
+  retryAlerts(): void {
+    void this.#fetchAlerts();
+  }
+}
+
+/** The new list, and behind it the streams that were on the list before and are gone. */
+function merged(before: readonly StreamRow[], rows: readonly StreamRow[]): StreamRow[] {
+  const there = new Set(rows.map((row) => row.id));
+  const gone = before.filter((row) => !there.has(row.id)).slice(0, 50);
+  return [
+    ...rows.toSorted((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true })),
+    ...gone.map((row) => ({ ...row, status: "offline" as const, fps: 0, viewers: 0 })),
+  ];
+}

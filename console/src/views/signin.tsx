@@ -1,0 +1,94 @@
+/** Signing in: with a token or a ticket; a cookie or a link signs in by itself. */
+
+import { useState } from "preact/hooks";
+import { Icon } from "../icons";
+import { takeCredential } from "../pure/route";
+import { session, signIn, start, type Why } from "../session";
+import { useFocus } from "../ui";
+
+const TITLES: Record<Why, string> = {
+  new: "Sign in",
+  refused: "That did not work",
+  ended: "Your session has ended",
+  "signed-out": "You are signed out",
+  taken: "Signed in elsewhere",
+  unreachable: "The gateway cannot sign anybody in now",
+};
+
+export function SignIn({ why, message }: { why: Why; message: string }) {
+  const field = useFocus<HTMLInputElement>();
+  const [value, setValue] = useState("");
+  const [kind, setKind] = useState<"token" | "ticket">("token");
+  const [stay, setStay] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    const text = value.trim();
+    if (!text || busy) return;
+    setBusy(true);
+    // A whole link may be pasted as well.
+    const link = text.includes("#") ? takeCredential(text.slice(text.indexOf("#"))).credential : null;
+    const token = text.replace(/^Bearer\s+/i, "");
+    try {
+      await signIn(link ?? { kind, value: token, shared: false }, stay);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <main class="signin">
+      <form class="card" onSubmit={(event) => void submit(event)}>
+        <p class="brand">
+          <Icon name="eye" size={26} /> <span>watchout</span>
+        </p>
+        <h1>{TITLES[why]}</h1>
+        {message && (
+          <p class="reason" role="alert">
+            {message}
+          </p>
+        )}
+        {why === "unreachable" && (
+          <button type="button" onClick={() => (session.set({ state: "starting" }), void start())}>
+            Try again
+          </button>
+        )}
+        <fieldset>
+          <legend class="hidden">What you sign in with</legend>
+          <div class="segments">
+            {(["token", "ticket"] as const).map((each) => (
+              <label key={each}>
+                <input type="radio" name="kind" checked={kind === each} onChange={() => setKind(each)} />
+                <span>{each === "token" ? "Token" : "One-time ticket"}</span>
+              </label>
+            ))}
+          </div>
+        </fieldset>
+        <label class="field">
+          <span>{kind === "token" ? "Session token, JWT or share link" : "Ticket"}</span>
+          <input
+            ref={field}
+            type="password"
+            name="token"
+            autocomplete={kind === "token" ? "current-password" : "one-time-code"}
+            spellcheck={false}
+            value={value}
+            onInput={(event) => setValue(event.currentTarget.value)}
+          />
+        </label>
+        {kind === "token" && (
+          <label class="tick">
+            <input type="checkbox" checked={stay} onChange={(event) => setStay(event.currentTarget.checked)} />
+            <span>Stay signed in on this device</span>
+          </label>
+        )}
+        <button class="main" disabled={busy || !value.trim()}>
+          {busy ? "Signing in …" : "Sign in"}
+        </button>
+        <p class="dim">
+          <code>make run</code> prints a token; <code>watchout-ctl token</code> prints another. Whoever is signed in to a
+          web app of the same site is signed in here by its cookie.
+        </p>
+      </form>
+    </main>
+  );
+}
