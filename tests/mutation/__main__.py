@@ -31,7 +31,8 @@ TIMEOUT_S: Final = 600.0
 
 def copy(root: Path) -> None:
     """The repository as it is, with what was built in it."""
-    done = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True)
     built = [str(path.relative_to(ROOT)) for path in ROOT.glob("*/*.so")]
     for name in (*done.stdout.splitlines(), *built):
         if (ROOT / name).is_file():
