@@ -1,7 +1,7 @@
 """Decides what a user may do with a stream, by one policy and the permissions of roles. Pure.
 
 It is asked at register, at subscribe, by each HTTP path, and again when a user's session or a stream's owner changes.
-A policy returns the roles that a user has towards a stream, or None for a stranger. To add one, add a function to
+A policy returns the roles that a user has towards a stream, None for none. To add one, add a function to
 `POLICIES`, and what it needs to `Identity` or `Owner`. What a token itself grants (`Grants`) takes the place of all
 that. The router is not asked: permissions derive from the session store, which only the gateway knows.
 """
@@ -90,7 +90,7 @@ class Authorization:
         return Permission.PUBLISH in self._of_roles(caller.roles)
 
     def permissions(self, caller: Identity, owner: Owner | None, stream: str) -> frozenset[Permission]:
-        """Return what the user may do with a stream of this owner and id; empty for a stranger.
+        """Return what the user may do with a stream of this owner and id; empty for nothing.
 
         Without an owner: all that the user could have with any owner, so that they may wait for the stream. What a
         token grants takes the place of all that.

@@ -56,7 +56,7 @@ class Housekeeping:
         context, metrics = self._context, self._context.metrics
         metrics.set(metric_names.CONNECTIONS, context.connections.total)
         metrics.set(metric_names.CONNECTIONS_LIMIT, context.connections.most)
-        metrics.set(metric_names.UNAUTHENTICATED_CONNECTIONS, context.connections.strangers)
+        metrics.set(metric_names.UNAUTHENTICATED_CONNECTIONS, context.connections.unauthenticated)
         metrics.set(metric_names.UNFINISHED_BYTES, context.unfinished.bytes)
         metrics.set(metric_names.WAITING_FRAME_BYTES, context.waiting_frames.total_bytes)
         metrics.set(metric_names.WAITING_FRAMES_EVICTED, context.waiting_frames.evicted)

@@ -1,6 +1,6 @@
 """Limits of one socket, one user and one address: message rates, alert rates, connections, subscriptions. Pure.
 
-`now` in seconds. A *stranger* is a connection of which the user is not known (yet).
+`now` in seconds. An *unauthenticated* connection is one whose user is not known, or not yet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RESERVED_DESCRIPTORS: Final = 48
 #: Connections accepted, and refusals delivered, even where file descriptors are scarce.
 MIN_CONNECTIONS: Final = 8
 MIN_REFUSED: Final = 4
-#: Part of a limit above which strangers' connections are closed after each response.
+#: Part of a limit above which unauthenticated connections are closed after each response.
 CROWDED: Final = 0.75
 
 
@@ -153,8 +153,8 @@ class LimitReached:
 class ConnectionSlot:
     """One connection as the connection limits count it, from `Connections.open_slot` until `release`.
 
-    Created by `ConnectionDispatcher` for each accepted connection, and passed on to the socket. It counts as a stranger
-    (a client that has not authenticated) until `mark_authenticated`. To call a method twice has no further effect.
+    Created by `ConnectionDispatcher` for each accepted connection, and passed on to the socket. It counts as
+    unauthenticated until `mark_authenticated`. To call a method twice has no further effect.
 
     Attributes:
         reached: The limit that this connection exceeds: send the error and close it. None: it is within all limits.
@@ -162,12 +162,12 @@ class ConnectionSlot:
             cannot be ended so.
     """
 
-    __slots__ = ("_connections", "_is_open", "_is_stranger", "_key", "give_way", "reached")
+    __slots__ = ("_connections", "_is_open", "_is_unauthenticated", "_key", "give_way", "reached")
 
     def __init__(self, connections: Connections, key: str | None) -> None:
         self._connections = connections
         self._key = key
-        self._is_open = self._is_stranger = True
+        self._is_open = self._is_unauthenticated = True
         self.reached: LimitReached | None = None
         self.give_way: Callable[[], object] | None = None
 
@@ -182,23 +182,23 @@ class ConnectionSlot:
         return self._key
 
     @property
-    def is_stranger(self) -> bool:
+    def is_unauthenticated(self) -> bool:
         """Whether the user of this connection is not known."""
-        return self._is_stranger
+        return self._is_unauthenticated
 
     @property
     def crowded(self) -> bool:
-        """Whether this is a stranger close to a limit, or over one: close it after its response."""
+        """Whether this is an unauthenticated connection close to a limit, or over one: close it after its response."""
         if self.reached is not None:
             return True
-        return self._is_open and self._is_stranger and self._connections.crowded(self._key)
+        return self._is_open and self._is_unauthenticated and self._connections.crowded(self._key)
 
     def set_address(self, key: str) -> None:
         """Count the connection for an address, which behind a proxy only the request names. The first one counts."""
         if not self._is_open or self._key is not None:
             return
         if self.reached is None:
-            self._connections.count(None, -1, stranger=self._is_stranger)
+            self._connections.count(None, -1, unauthenticated=self._is_unauthenticated)
         else:
             self._connections.count_refused(None, -1, self)
         self._key = key
@@ -206,11 +206,11 @@ class ConnectionSlot:
 
     def mark_authenticated(self) -> None:
         """Record that the user is known."""
-        self._become(stranger=False)
+        self._become(unauthenticated=False)
 
-    def mark_stranger(self) -> None:
+    def mark_unauthenticated(self) -> None:
         """Record that the user is no longer known: the next request has to authenticate again."""
-        self._become(stranger=True)
+        self._become(unauthenticated=True)
 
     def release(self) -> None:
         """Count the connection no more: it ended."""
@@ -219,22 +219,22 @@ class ConnectionSlot:
             self._leave()
             self._is_open = False
 
-    def _become(self, *, stranger: bool) -> None:
-        if self._is_open and self._is_stranger is not stranger and self.reached is None:
+    def _become(self, *, unauthenticated: bool) -> None:
+        if self._is_open and self._is_unauthenticated is not unauthenticated and self.reached is None:
             self._leave()
-            self._is_stranger = stranger
+            self._is_unauthenticated = unauthenticated
             self._take()
 
     def _take(self) -> None:
-        self.reached = self.reached or self._connections.limit(self._key, stranger=self._is_stranger)
+        self.reached = self.reached or self._connections.limit(self._key, unauthenticated=self._is_unauthenticated)
         if self.reached is None:
-            self._connections.count(self._key, 1, stranger=self._is_stranger)
+            self._connections.count(self._key, 1, unauthenticated=self._is_unauthenticated)
         else:
             self._connections.count_refused(self._key, 1, self)
 
     def _leave(self) -> None:
         if self.reached is None:
-            self._connections.count(self._key, -1, stranger=self._is_stranger)
+            self._connections.count(self._key, -1, unauthenticated=self._is_unauthenticated)
         else:
             self._connections.count_refused(self._key, -1, self)
 
@@ -262,12 +262,12 @@ class Connections:
             self._most_refused = max(MIN_REFUSED, min(MAX_REFUSED, descriptors // 16))
             room = descriptors - RESERVED_DESCRIPTORS - self._most_refused
             self._most = min(self._most, max(MIN_CONNECTIONS, room))
-        self._most_strangers = max(1, self._most // 2)
+        self._most_unauthenticated = max(1, self._most // 2)
         self._taken = 0
-        self._strangers = 0
+        self._unauthenticated = 0
         self._refused = 0
         self._by_address: Counter[str] = Counter()
-        self._strangers_by_address: Counter[str] = Counter()
+        self._unauthenticated_by_address: Counter[str] = Counter()
         self._refused_by_address: Counter[str] = Counter()
         #: Slots over a limit, oldest first.
         self._refused_slots: OrderedDict[ConnectionSlot, None] = OrderedDict()
@@ -288,9 +288,9 @@ class Connections:
         return self._taken + self._refused
 
     @property
-    def strangers(self) -> int:
+    def unauthenticated(self) -> int:
         """Connections of which the user is not known."""
-        return self._strangers
+        return self._unauthenticated
 
     def open_slot(self, key: str | None) -> ConnectionSlot:
         """Count a connection. `key` None: its address is not known yet, `ConnectionSlot.set_address` follows."""
@@ -346,36 +346,36 @@ class Connections:
 
     # ── for ConnectionSlot ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def limit(self, key: str | None, *, stranger: bool) -> LimitReached | None:
+    def limit(self, key: str | None, *, unauthenticated: bool) -> LimitReached | None:
         """Return the limit that one more connection would exceed, else None."""
         settings = self._settings
         if self._taken >= self._most:
             return LimitReached("on this gateway")
         if key is not None and self._by_address.get(key, 0) >= settings.max_connections_per_address:
             return LimitReached("from this address")
-        if not stranger:
+        if not unauthenticated:
             return None
-        if self._strangers >= self._most_strangers:
+        if self._unauthenticated >= self._most_unauthenticated:
             return LimitReached("that have not signed in")
-        if key is not None and self._strangers_by_address.get(key, 0) >= settings.max_strangers_per_address:
+        if key is not None and self._unauthenticated_by_address.get(key, 0) >= settings.max_unauthenticated_per_address:
             return LimitReached("from this address that have not signed in")
         return None
 
     def crowded(self, key: str | None) -> bool:
-        """Return whether a limit that applies to a stranger of this address is nearly reached."""
+        """Return whether a limit of unauthenticated connections from this address is nearly reached."""
         settings = self._settings
-        counts = [(self._taken, self._most), (self._strangers, self._most_strangers)]
+        counts = [(self._taken, self._most), (self._unauthenticated, self._most_unauthenticated)]
         if key is not None:
             counts += [
                 (self._by_address.get(key, 0), settings.max_connections_per_address),
-                (self._strangers_by_address.get(key, 0), settings.max_strangers_per_address),
+                (self._unauthenticated_by_address.get(key, 0), settings.max_unauthenticated_per_address),
             ]
         return any(count > most * CROWDED for count, most in counts)
 
     @property
     def is_full(self) -> bool:
-        """Whether no connection is accepted from any address: each begins as a stranger."""
-        return self._taken >= self._most or self._strangers >= self._most_strangers
+        """Whether no connection is accepted from any address: each begins unauthenticated."""
+        return self._taken >= self._most or self._unauthenticated >= self._most_unauthenticated
 
     def make_room_for_refused(self) -> None:
         """End the oldest refused connections that can give way, while too many of them are open.
@@ -395,15 +395,15 @@ class Connections:
         of_address = 0 if key is None else self._refused_by_address.get(key, 0)
         return self._refused > self._most_refused or of_address > MAX_REFUSED_PER_ADDRESS
 
-    def count(self, key: str | None, change: int, *, stranger: bool) -> None:
+    def count(self, key: str | None, change: int, *, unauthenticated: bool) -> None:
         """Count a connection within the limits that begins (1) or ends (-1)."""
         self._taken += change
         if key is not None:
             _add(self._by_address, key, change)
-        if stranger:
-            self._strangers += change
+        if unauthenticated:
+            self._unauthenticated += change
             if key is not None:
-                _add(self._strangers_by_address, key, change)
+                _add(self._unauthenticated_by_address, key, change)
 
     def count_refused(self, key: str | None, change: int, slot: ConnectionSlot) -> None:
         """Count a connection over a limit that begins (1) or ends (-1)."""

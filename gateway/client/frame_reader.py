@@ -24,7 +24,7 @@ SCRATCH_BYTES: Final = 256 * 1024
 #: First size of the memory for a frame that arrives in several reads; it grows with the bytes received.
 FIRST_BYTES: Final = 256 * 1024
 #: Bytes read of an unauthenticated client at once, and possibly kept while a reply is pending.
-STRANGER_READ_BYTES: Final = 16 * 1024
+UNAUTHENTICATED_READ_BYTES: Final = 16 * 1024
 
 _FIN: Final = 0x80
 #: First byte of an unfragmented, uncompressed data frame, and its opcode.
@@ -89,7 +89,7 @@ class FrameReader:
         """Return the memory for the next bytes; never empty."""
         partial, got = self._partial, self._got
         if partial is None or got == self._need:
-            return self._scratch if self.trusted else self._scratch[:STRANGER_READ_BYTES]
+            return self._scratch if self.trusted else self._scratch[:UNAUTHENTICATED_READ_BYTES]
         if got == len(partial):
             self._partial = bytearray(min(self._need, 2 * got))  # a new one: the loop may still have a view of the old
             self._partial[:got] = partial

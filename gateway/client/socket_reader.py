@@ -23,15 +23,15 @@ from watchout.gateway.progress import OVER_S, TransferProgress
 from watchout.gateway.quotas import ConnectionSlot
 
 #: Largest message of an unauthenticated client that is processed, in bytes.
-STRANGER_BYTES: Final = 64 * 1024
+UNAUTHENTICATED_BYTES: Final = 64 * 1024
 #: A longer message of an unauthenticated client, up to this size, is discarded as it arrives when it is uncompressed
 #: and unfragmented: a publisher that sends a frame before its `auth` gets an error and stays connected.
-STRANGER_LONGEST_BYTES: Final = 1 << 20
+UNAUTHENTICATED_LONGEST_BYTES: Final = 1 << 20
 #: Memory of zlib for an unfinished compressed message, with a window of 32 KiB.
 INFLATER_BYTES: Final = 44 * 1024
 #: Bytes passed to the library at once: of an unauthenticated client, and of an authenticated one. The latter are mostly
 #: compressed, and may inflate to a thousand times their size.
-STRANGER_PIECE_BYTES: Final = 512
+UNAUTHENTICATED_PIECE_BYTES: Final = 512
 PIECE_BYTES: Final = 8192
 
 
@@ -65,7 +65,7 @@ class ClientSocketReader(ClientSocketWriter):
     def __init__(self, context: Context, slot: ConnectionSlot) -> None:
         super().__init__(context)
         self._slot = slot
-        max_bytes = min(STRANGER_BYTES, context.settings.max_message_bytes)
+        max_bytes = min(UNAUTHENTICATED_BYTES, context.settings.max_message_bytes)
         self._protocol = ServerProtocol(extensions=EXTENSIONS, max_size=max_bytes, select_subprotocol=first_subprotocol)
         #: None before the upgrade was accepted, and after the connection is lost.
         self._handler: ClientHandler | None = None
@@ -79,8 +79,8 @@ class ClientSocketReader(ClientSocketWriter):
         #: Bytes that count in `context.unfinished`.
         self._held_bytes = 0
         self._frame_reader = FrameReader(
-            context.scratch, max_bytes=max_bytes, piece_bytes=STRANGER_PIECE_BYTES,
-            longest_bytes=min(STRANGER_LONGEST_BYTES, context.settings.max_message_bytes),
+            context.scratch, max_bytes=max_bytes, piece_bytes=UNAUTHENTICATED_PIECE_BYTES,
+            longest_bytes=min(UNAUTHENTICATED_LONGEST_BYTES, context.settings.max_message_bytes),
         )  # fmt: skip
         #: A call of `_feed` is due in a later turn (`context.turns`).
         self._feed_due = False

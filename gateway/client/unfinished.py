@@ -14,7 +14,7 @@ from watchout.common.settings import Settings
 from watchout.common.toolbox.budget import ByteBudget
 
 #: Bytes of unfinished heads and messages of all unauthenticated clients together.
-STRANGERS_BYTES: Final = 12 << 20
+UNAUTHENTICATED_BYTES: Final = 12 << 20
 #: A connection that holds less than this is not counted.
 FREE_BYTES: Final = 2048
 
@@ -39,7 +39,7 @@ class Unfinished:
         whole = settings.max_message_bytes  # one message of the largest size always fits
         of_user = max(settings.unfinished_bytes_per_user, whole)
         self._users: ByteBudget[UnfinishedHolder] = ByteBudget(max(settings.unfinished_bytes, of_user), of_user)
-        self._strangers: ByteBudget[UnfinishedHolder] = ByteBudget(STRANGERS_BYTES)
+        self._unauthenticated: ByteBudget[UnfinishedHolder] = ByteBudget(UNAUTHENTICATED_BYTES)
         self._metrics = metrics
 
     def hold(self, holder: UnfinishedHolder, user: str | None, size_bytes: int) -> None:
@@ -48,9 +48,9 @@ class Unfinished:
         `user`: the authenticated user whose budget it counts in; None: that of unauthenticated clients.
         """
         if user is None:
-            gave_way = self._strangers.hold(holder, None, size_bytes)
+            gave_way = self._unauthenticated.hold(holder, None, size_bytes)
         else:
-            self._strangers.release(holder)
+            self._unauthenticated.release(holder)
             gave_way = self._users.hold(holder, user, size_bytes)
         for each in gave_way:
             self._metrics.count(metric_names.CLOSED_UNFINISHED)
@@ -58,10 +58,10 @@ class Unfinished:
 
     def release(self, holder: UnfinishedHolder) -> None:
         """Count nothing for a connection any more."""
-        self._strangers.release(holder)
+        self._unauthenticated.release(holder)
         self._users.release(holder)
 
     @property
     def bytes(self) -> int:
         """Bytes that all connections hold now."""
-        return self._strangers.total_bytes + self._users.total_bytes
+        return self._unauthenticated.total_bytes + self._users.total_bytes

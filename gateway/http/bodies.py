@@ -32,7 +32,7 @@ class BodyReader:
     """
 
     def __init__(self) -> None:
-        self._strangers: ByteBudget[Share] = ByteBudget(MAX_BODIES_BYTES, MAX_ADDRESS_BODIES_BYTES)
+        self._unauthenticated: ByteBudget[Share] = ByteBudget(MAX_BODIES_BYTES, MAX_ADDRESS_BODIES_BYTES)
         self._services: ByteBudget[Share] = ByteBudget(MAX_BODIES_BYTES, MAX_BODIES_BYTES)
 
     async def read(self, request: web.Request, *, verified: bool) -> bytes:
@@ -49,7 +49,7 @@ class BodyReader:
             raise HttpError(415, "INVALID_MESSAGE", "the body must not be compressed")
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise HttpError(413, "TOO_LARGE", TOO_LARGE)
-        budget, group = (self._services, "service") if verified else (self._strangers, address_key(request))
+        budget, group = (self._services, "service") if verified else (self._unauthenticated, address_key(request))
         share = Share(budget, group, functools.partial(_abort, request))
         body, chunks, loop = bytearray(), request.content.iter_any(), asyncio.get_running_loop()
         progress = TransferProgress(BODY_STALLED_S, 0, loop.time())

@@ -74,7 +74,7 @@ def address_key(request: web.Request) -> str:
 
 
 def mark_authenticated(request: web.Request) -> None:
-    """Record that the sender of a request is known: its connection no longer counts as one of a stranger."""
+    """Record that the sender of a request is known: its connection no longer counts as unauthenticated."""
     if (connection := connection_of(request)) is not None:
         connection.on_authenticated()
 

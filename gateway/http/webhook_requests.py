@@ -114,8 +114,8 @@ class Replays:
     """Remembers the requests of Standard Webhooks that were accepted lately, so that a repeated one has no second
     effect.
 
-    Entries are by request id, with the ids of the alerts. `ServiceAuth` adds only verified requests, so that strangers
-    cannot displace any.
+    Entries are by request id, with the ids of the alerts. `ServiceAuth` adds only verified requests, so that nobody
+    without the secret can displace any.
 
     Args:
         keep_s: For how long a request is remembered, in seconds.

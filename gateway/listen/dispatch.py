@@ -32,7 +32,7 @@ from watchout.gateway.write_monitor import WriteMonitor
 
 #: Seconds after which an HTTP connection without a further request is closed if no request on it was authenticated;
 #: others are kept for longer (`app.KEEPALIVE_S`).
-STRANGER_KEEPALIVE_S: Final = 5.0
+UNAUTHENTICATED_KEEPALIVE_S: Final = 5.0
 #: Seconds for which bytes of a refused connection are read and discarded. If it were closed with unread bytes, the
 #: kernel would reset it, and the peer might lose the response.
 LINGER_S: Final = 1.0
@@ -243,10 +243,10 @@ class ConnectionDispatcher(asyncio.Protocol):
         """Handle a response that is about to be sent; return whether to keep the connection for further requests.
 
         Connections are not kept when the limits are nearly reached. An unauthenticated one is closed after
-        `STRANGER_KEEPALIVE_S`, unless it is a trusted proxy's: those close connections that they do not need.
+        `UNAUTHENTICATED_KEEPALIVE_S`, unless it is a trusted proxy's: those close connections that they do not need.
         """
-        if self._slot.is_stranger and not self._proxied and not self._lost:
-            self._idle = asyncio.get_running_loop().call_later(STRANGER_KEEPALIVE_S, self._on_idle)
+        if self._slot.is_unauthenticated and not self._proxied and not self._lost:
+            self._idle = asyncio.get_running_loop().call_later(UNAUTHENTICATED_KEEPALIVE_S, self._on_idle)
         return not self._slot.crowded
 
     def _on_idle(self) -> None:
@@ -260,7 +260,7 @@ class ConnectionDispatcher(asyncio.Protocol):
             rest = self._http.detach()
             self._http = None
             self._stop_monitor()
-            self._slot.mark_stranger()
+            self._slot.mark_unauthenticated()
             self._become_websocket(head, rest)
 
     def _become_websocket(self, head: bytes, rest: bytes) -> None:

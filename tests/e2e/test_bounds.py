@@ -26,7 +26,7 @@ NAMES = ("router", "gateway", "mlbridge")
 #: The bystanders' frames while a row is filled and after it.
 FPS = 10.0
 SETTINGS = {
-    "MAX_STRANGERS_PER_ADDRESS": "200",
+    "MAX_UNAUTHENTICATED_PER_ADDRESS": "200",
     "MAX_WAITS_PER_USER": "500",
     "MAX_SUBSCRIPTIONS_PER_USER": "300",
     "MAX_CONNECTIONS_PER_USER": "200",

@@ -23,7 +23,8 @@ async def test_every_stream_of_many_receives_after_a_restart_of_the_router(watch
     # The tests' side and the gateway have a socket each for every camera; a process inherits the limit.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * STREAMS + 2000), hard))
-    limits = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_WAITS_PER_USER": "20000", "MAX_STRANGERS_PER_ADDRESS": "9000"}
+    limits = dict.fromkeys(("MAX_CONNECTIONS_PER_USER", "MAX_WAITS_PER_USER"), "20000")
+    limits["MAX_UNAUTHENTICATED_PER_ADDRESS"] = "9000"
     started = watchout(start=False, environ=limits)
     started.start("router")
     # Two gateways share the port: most frames then cross the bus.

@@ -64,8 +64,9 @@ class LimitSettings:
         help="Most connections from one address at one gateway process; for IPv6 from one /64 network. Behind a "
         "reverse proxy that is the proxy's address, unless it is in `TRUSTED_PROXIES`.",
     )  # fmt: skip
-    max_strangers_per_address: int = _GROUP.setting(
-        "MAX_STRANGERS_PER_ADDRESS", parsers.whole(1, 1_000_000), 4_000, expects="connections",
+    max_unauthenticated_per_address: int = _GROUP.setting(
+        "MAX_UNAUTHENTICATED_PER_ADDRESS", parsers.whole(1, 1_000_000), 4_000, expects="connections",
+        former_env="MAX_STRANGERS_PER_ADDRESS",
         help="Most connections from one address that have not authenticated. All of them together never have more than "
         "half of `MAX_CONNECTIONS`.",
     )  # fmt: skip

@@ -54,7 +54,7 @@ async def asks(raw: RawSocket, path: str, *headers: str, method: str = "GET") ->
     return await raw.answer()
 
 
-HURRIED = "import watchout.gateway.listen.dispatch\nwatchout.gateway.listen.dispatch.STRANGER_KEEPALIVE_S = 0.6"
+HURRIED = "import watchout.gateway.listen.dispatch\nwatchout.gateway.listen.dispatch.UNAUTHENTICATED_KEEPALIVE_S = 0.6"
 ALERT = {"streamId": "door", "severity": "high", "message": "somebody"}
 
 

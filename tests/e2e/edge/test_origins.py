@@ -30,7 +30,7 @@ EVIL = [
 ]  # fmt: skip
 
 
-async def is_stranger(clients: Clients, url: str, *headers: str, path: str = SUBSCRIBE) -> RawSocket:
+async def is_unauthenticated(clients: Clients, url: str, *headers: str, path: str = SUBSCRIBE) -> RawSocket:
     """Open a socket that must not be authenticated by what these headers carry; says why it is not."""
     raw = await clients.raw(url)
     await raw.upgrade(path, *headers)
@@ -46,7 +46,7 @@ async def test_a_cookie_of_a_page_that_is_not_listed_is_ignored(listed, clients,
     said = () if origin is None else (f"Origin: {origin}",)
     token = listed.token()
     for path in (SUBSCRIBE, REGISTER):
-        raw = await is_stranger(clients, listed.url, cookie(token), *said, path=path)
+        raw = await is_unauthenticated(clients, listed.url, cookie(token), *said, path=path)
         await raw.sign_in(token)  # and hinders nobody
 
 
@@ -233,7 +233,7 @@ async def test_without_a_list_only_the_own_page_may_use_the_cookie(plain_watchou
     assert (await raw.json("success"))["event"] == "subscribed"
     for origin in (None, "null", "http://127.0.0.1", f"{url}.evil.com", f"{url}0", "http://localhost"):
         said = () if origin is None else (f"Origin: {origin}",)
-        await is_stranger(clients, url, cookie(token), *said)
+        await is_unauthenticated(clients, url, cookie(token), *said)
 
 
 EXPOSED = "X-Stream-Id, X-Frame-Id, X-Frame-Time, ETag, Retry-After, WWW-Authenticate, Allow"
@@ -245,7 +245,7 @@ async def test_only_a_trusted_proxy_says_what_the_gateways_own_origin_is(listed,
         ("X-Forwarded-Host: watch.example.com", "X-Forwarded-Proto: https"),
         ("X-Forwarded-Host: gateway, watch.example.com",),
     ):
-        await is_stranger(clients, listed.url, cookie(listed.token()), f"Origin: {page}", *said)
+        await is_unauthenticated(clients, listed.url, cookie(listed.token()), f"Origin: {page}", *said)
     with running(environ={"TRUSTED_PROXIES": "127.0.0.1", "ALLOWED_ORIGINS": APP}) as started:
         name, _, value = cookie(started.token()).partition(": ")
         forwarded = {"X-Forwarded-Host": "watch.example.com", "X-Forwarded-Proto": "https", name: value}

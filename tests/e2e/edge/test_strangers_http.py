@@ -23,7 +23,7 @@ async def is_open(raw: RawSocket) -> bool:
 
 
 async def test_kept_http_connections_of_a_stranger_leave_room_for_everybody(watchout, clients):
-    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_STRANGERS_PER_ADDRESS": "20"})
+    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_UNAUTHENTICATED_PER_ADDRESS": "20"})
     token, crowd = started.token(), []
     for _ in range(40):
         raw = await from_elsewhere(clients, started.url)
@@ -42,7 +42,7 @@ async def test_kept_http_connections_of_a_stranger_leave_room_for_everybody(watc
 
 
 async def test_one_address_full_of_kept_connections_lets_its_users_in(watchout, clients):
-    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_STRANGERS_PER_ADDRESS": "8"})
+    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_UNAUTHENTICATED_PER_ADDRESS": "8"})
     held = []
     for _ in range(20):
         raw = await clients.raw(started.url)

@@ -57,7 +57,7 @@ class Secured:
 
 @pytest.fixture(scope="module", params=LOOPS)
 def secured(request: pytest.FixtureRequest) -> Iterator[Secured]:
-    environ = {"HANDSHAKE_TIMEOUT_S": "1", "MAX_STRANGERS_PER_ADDRESS": "30"}
+    environ = {"HANDSHAKE_TIMEOUT_S": "1", "MAX_UNAUTHENTICATED_PER_ADDRESS": "30"}
     with running(loop=request.param, environ=environ, start=False) as started:
         made = Secured(started)
         yield made

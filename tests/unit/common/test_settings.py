@@ -469,7 +469,12 @@ def test_a_group_has_a_short_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("former", "env"), [("ALERT_LANE_MESSAGES", "ALERT_QUEUE_MESSAGES"), ("ALERT_LANE_BYTES", "ALERT_QUEUE_BYTES")]
+    ("former", "env"),
+    [
+        ("ALERT_LANE_MESSAGES", "ALERT_QUEUE_MESSAGES"),
+        ("ALERT_LANE_BYTES", "ALERT_QUEUE_BYTES"),
+        ("MAX_STRANGERS_PER_ADDRESS", "MAX_UNAUTHENTICATED_PER_ADDRESS"),
+    ],
 )
 def test_the_former_name_of_a_setting_is_read_and_the_present_one_wins(former: str, env: str) -> None:
     attribute = env.lower()

@@ -146,7 +146,7 @@ def test_strangers_never_have_more_than_half_of_all() -> None:
     strangers = [connections.open_slot(str(number)) for number in range(5)]
     assert [slot.reached for slot in strangers] == [None] * 4 + [NOT_SIGNED_IN]
     strangers[0].mark_authenticated()
-    assert connections.strangers == 3
+    assert connections.unauthenticated == 3
     assert connections.open_slot("x").reached is None
     assert connections.open_slot("y").reached == NOT_SIGNED_IN
 
@@ -156,7 +156,7 @@ def test_a_gateway_of_one_connection_takes_one_stranger() -> None:
 
 
 def test_strangers_of_one_address_are_limited_until_they_sign_in() -> None:
-    connections = Connections(Settings(max_strangers_per_address=2))
+    connections = Connections(Settings(max_unauthenticated_per_address=2))
     slots = [connections.open_slot("a") for _ in range(3)]
     assert [slot.reached for slot in slots] == [None, None, NOT_SIGNED_IN_HERE]
     assert connections.open_slot("b").reached is None
@@ -165,11 +165,11 @@ def test_strangers_of_one_address_are_limited_until_they_sign_in() -> None:
 
 
 def test_who_is_doubted_again_is_a_stranger_again_or_one_too_many() -> None:
-    connections = Connections(Settings(max_strangers_per_address=1))
+    connections = Connections(Settings(max_unauthenticated_per_address=1))
     first, second = opened(connections, "a", known=True), opened(connections, "a", known=True)
-    first.mark_stranger()
+    first.mark_unauthenticated()
     assert first.reached is None
-    second.mark_stranger()
+    second.mark_unauthenticated()
     assert second.reached == NOT_SIGNED_IN_HERE
     first.release()
     assert connections.open_slot("a").reached is None
@@ -213,12 +213,12 @@ def test_a_connection_ends_once_however_often_that_is_told() -> None:
     for _ in range(3):
         slot.release()
         slot.mark_authenticated()
-        slot.mark_stranger()
+        slot.mark_unauthenticated()
         slot.set_address("b")
-    assert (connections.total, connections.strangers) == (1, 1)
+    assert (connections.total, connections.unauthenticated) == (1, 1)
     other.mark_authenticated()
     other.mark_authenticated()
-    assert (connections.total, connections.strangers) == (1, 0)
+    assert (connections.total, connections.unauthenticated) == (1, 0)
 
 
 def test_sockets_of_one_user_are_limited_and_one_too_many_is_not_counted() -> None:
@@ -242,7 +242,7 @@ def test_streams_that_nobody_owns_yet_are_waited_for_by_so_many_subscriptions_of
 
 
 def test_strangers_of_one_address_are_many_past_three_quarters_of_their_limit() -> None:
-    connections = Connections(Settings(max_strangers_per_address=8))
+    connections = Connections(Settings(max_unauthenticated_per_address=8))
     slots = [connections.open_slot("a") for _ in range(6)]
     assert not any(slot.crowded for slot in slots)
     slots.append(connections.open_slot("a"))
@@ -273,12 +273,12 @@ def test_strangers_are_too_many_when_the_known_fill_the_gateway_or_their_address
 
 
 def test_who_is_known_is_in_nobodys_way() -> None:
-    connections = Connections(Settings(max_strangers_per_address=1))
+    connections = Connections(Settings(max_unauthenticated_per_address=1))
     slot = connections.open_slot("a")
     assert slot.crowded
     slot.mark_authenticated()
     assert not slot.crowded
-    slot.mark_stranger()
+    slot.mark_unauthenticated()
     assert slot.crowded
     slot.release()
     assert not slot.crowded
@@ -291,7 +291,7 @@ class ConnectionsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.settings = Settings(max_connections=8, max_connections_per_address=4, max_strangers_per_address=2)
+        self.settings = Settings(max_connections=8, max_connections_per_address=4, max_unauthenticated_per_address=2)
         self.connections = Connections(self.settings)
         self.open: dict[ConnectionSlot, str | None] = {}
         self.strangers: set[ConnectionSlot] = set()
@@ -318,7 +318,7 @@ class ConnectionsMachine(RuleBasedStateMachine):
 
     @rule(slot=slots)
     def is_doubted(self, slot: ConnectionSlot) -> None:
-        slot.mark_stranger()
+        slot.mark_unauthenticated()
         if slot in self.open:
             self.strangers.add(slot)
 
@@ -334,7 +334,7 @@ class ConnectionsMachine(RuleBasedStateMachine):
 
     @rule(slot=slots)
     def is_looked_at(self, slot: ConnectionSlot) -> None:
-        assert not slot.crowded or slot.reached is not None or (slot.is_stranger and slot in self.strangers)
+        assert not slot.crowded or slot.reached is not None or (slot.is_unauthenticated and slot in self.strangers)
 
     @invariant()
     def the_counts_are_those_of_what_is_open(self) -> None:
@@ -342,13 +342,12 @@ class ConnectionsMachine(RuleBasedStateMachine):
         strangers = [slot for slot in within if slot in self.strangers]
         assert connections.total == len(self.open)
         assert connections._taken == len(within) <= self.settings.max_connections
-        assert connections.strangers == len(strangers) <= self.settings.max_connections // 2
+        assert connections.unauthenticated == len(strangers) <= self.settings.max_connections // 2
         assert connections._by_address == Counter(self.open[p] for p in within if self.open[p] is not None)
-        assert connections._strangers_by_address == Counter(self.open[p] for p in strangers if self.open[p] is not None)
+        by_address = connections._unauthenticated_by_address
+        assert by_address == Counter(self.open[p] for p in strangers if self.open[p] is not None)
         assert all(count <= self.settings.max_connections_per_address for count in connections._by_address.values())
-        assert all(
-            count <= self.settings.max_strangers_per_address for count in connections._strangers_by_address.values()
-        )
+        assert all(count <= self.settings.max_unauthenticated_per_address for count in by_address.values())
         refused = [slot for slot in self.open if slot.reached is not None]
         assert connections._refused == len(refused)
         assert connections._refused_by_address == Counter(self.open[p] for p in refused if self.open[p] is not None)
@@ -357,9 +356,9 @@ class ConnectionsMachine(RuleBasedStateMachine):
         for slot in self.open:
             slot.release()
         connections = self.connections
-        assert (connections.total, connections.strangers) == (0, 0)
+        assert (connections.total, connections.unauthenticated) == (0, 0)
         assert not connections._by_address
-        assert not connections._strangers_by_address
+        assert not connections._unauthenticated_by_address
         assert not connections._refused_by_address
 
 
@@ -429,7 +428,7 @@ def test_few_descriptors_leave_room_for_everything_but_clients() -> None:
         connections = Connections(load({"MAX_CONNECTIONS": "20000"}), descriptors)
         assert 8 <= connections.most <= max(8, descriptors - 48)
     assert Connections(load({"MAX_CONNECTIONS": "20000"}), 65_536).most == 20_000
-    few = Connections(load({"MAX_CONNECTIONS": "20000", "MAX_STRANGERS_PER_ADDRESS": "20000"}), 64)
+    few = Connections(load({"MAX_CONNECTIONS": "20000", "MAX_UNAUTHENTICATED_PER_ADDRESS": "20000"}), 64)
     slots = [few.open_slot(str(number)) for number in range(40)]
     assert sum(slot.reached is None for slot in slots) == few.most // 2  # strangers have half
     assert sum(slot.must_drop for slot in slots) >= 40 - few.most // 2 - 5
