@@ -61,13 +61,15 @@ function Publisher({ onSignOut }: { onSignOut: () => void }) {
     camera.on("error", (error) => setLine(error.message));
     camera.on("demand", ({ viewers, fps }) => setLine(fps > 0 ? `${viewers} watching, ${fps} fps wanted` : "nobody watches"));
     camera.on("alert", (alert) => setAlerts((before) => [alert, ...before].slice(0, 20)));
-    const stop = capture(camera, async () => {
+    const stopped = new AbortController();
+    const take = async () => {
       const picture = await lens.current?.takePictureAsync({ base64: true, quality: 0.5, shutterSound: false, skipProcessing: true });
       if (picture?.base64 === undefined) throw new Error("the camera gave no picture");
       return picture.base64;
-    }, { onError: (error) => setLine(String(error)) });
+    };
+    void capture(camera, take, stopped.signal, (error) => setLine(String(error)));
     return () => {
-      stop();
+      stopped.abort();
       publisher.current = null;
       client.close();
     };

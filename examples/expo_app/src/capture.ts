@@ -1,68 +1,35 @@
-/** Takes pictures while somebody watches and the network keeps up; the phone encodes and sends nothing else. */
+/** Takes pictures while somebody watches and the network keeps up. */
 
 import type { Camera } from "@watchout/client";
 
 /** Takes one picture: its JPEG as base64, as React Native hands pictures over. */
 export type TakePicture = () => Promise<string>;
 
-export interface CaptureOptions {
-  /** Most pictures per second, whatever viewers ask for. Default 5. */
-  readonly maxFps?: number;
-  /** Called when a picture cannot be taken; the next one is tried after a second. */
-  readonly onError?: (error: unknown) => void;
-}
-
 /** After a picture that could not be taken, in ms. */
 const RETRY_MS = 1000;
 
 /**
- * Publish pictures of `take` through `camera` until the returned function is called.
+ * Publish what `take` gives, until `signal` is aborted or the camera is closed.
  *
- * A picture is taken only when it can be sent now: somebody watches (`demand`), the connection has room (`camera.room`),
- * and the last picture is as long ago as the wanted rate says. So none waits, and each is as young as the network allows.
+ * A picture is taken when it can be sent at once: somebody watches, the window has room, and the demanded rate permits
+ * it. So none waits, the phone encodes nothing for nobody, and each picture is as young as the network allows.
+ *
+ * @param onError - A picture could not be taken; the next one is tried after a second.
  */
-export function capture(camera: Camera, take: TakePicture, options: CaptureOptions = {}): () => void {
-  const { maxFps = 5, onError } = options;
-  let fps = maxFps; // until the server says what is wanted
-  let taking = false;
-  let stopped = false;
-  let notBefore = 0;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-
-  function plan(): void {
-    clearTimeout(timer);
-    if (stopped || taking || fps <= 0 || !camera.room) return; // `demand` or `room` comes back to here
-    timer = setTimeout(() => void shoot(), Math.max(0, notBefore - Date.now()));
-  }
-
-  async function shoot(): Promise<void> {
-    taking = true;
+export async function capture(
+  camera: Camera,
+  take: TakePicture,
+  signal: AbortSignal,
+  onError: (error: unknown) => void,
+): Promise<void> {
+  while (await camera.ready(signal)) {
     const timestamp = Date.now();
-    notBefore = timestamp + 1000 / fps;
     try {
-      const picture = await take();
-      if (!stopped && camera.room) camera.send(picture, { timestamp });
+      camera.send(await take(), { timestamp });
     } catch (error) {
-      notBefore = timestamp + RETRY_MS;
-      if (!stopped) onError?.(error);
+      if (signal.aborted) return;
+      onError(error);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
-    taking = false;
-    plan();
   }
-
-  const off = [
-    camera.on("demand", (demand) => {
-      fps = Math.min(demand.fps, maxFps);
-      notBefore = Math.min(notBefore, Date.now() + (fps > 0 ? 1000 / fps : 0));
-      plan();
-    }),
-    camera.on("room", plan),
-    camera.on("state", plan),
-  ];
-  plan();
-  return () => {
-    stopped = true;
-    clearTimeout(timer);
-    for (const stop of off) stop();
-  };
 }
