@@ -24,9 +24,13 @@ START_S: Final = 60.0
 SCRIPT_S: Final = 20.0
 
 
-@pytest.fixture(scope="module")
-def browser_process() -> Iterator[Process]:
-    """A browser that runs."""
+#: A camera and a microphone that the browser draws and plays itself, without a question to the user.
+FAKE_CAMERA: Final = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+@contextlib.contextmanager
+def running_browser(*options: str) -> Iterator[Process]:
+    """A browser that runs, with further options of its command line."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         missing(f"no browser: none of {', '.join(PROGRAMS)} is on the PATH")
@@ -34,8 +38,8 @@ def browser_process() -> Iterator[Process]:
     command = [
         program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--no-proxy-server", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-        "--remote-debugging-port=0", f"--user-data-dir={directory / 'profile'}", "about:blank",
+        "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
+        "--remote-debugging-port=0", f"--user-data-dir={directory / 'profile'}", *options, "about:blank",
     ]  # fmt: skip
     environ = {**clean_environ(), "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
     browser = Process("browser", command, environ, directory / "output", directory)
@@ -49,12 +53,30 @@ def browser_process() -> Iterator[Process]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def devtools_of(browser: Process) -> str:
+    """The URL of a running browser's DevTools."""
+    port, path = (browser.cwd / "profile" / "DevToolsActivePort").read_text().split("\n")[:2]
+    return f"ws://127.0.0.1:{port}{path}"
+
+
+@pytest.fixture(scope="module")
+def browser_process() -> Iterator[Process]:
+    """A browser that runs."""
+    with running_browser() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="module")
 def chromium(browser_process: Process) -> str:
     """The URL of a running browser's DevTools."""
-    told = browser_process.cwd / "profile" / "DevToolsActivePort"
-    port, path = told.read_text().split("\n")[:2]
-    return f"ws://127.0.0.1:{port}{path}"
+    return devtools_of(browser_process)
+
+
+@pytest.fixture(scope="module")
+def chromium_with_camera() -> Iterator[str]:
+    """The URL of the DevTools of a browser with a camera, which its pages may use."""
+    with running_browser(*FAKE_CAMERA) as browser:
+        yield devtools_of(browser)
 
 
 class Tab:
