@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.kit.clients",
     "tests.kit.one_process",
     "tests.kit.browser",
+    "tests.kit.js_sdk",
 ]
 
 #: Fixtures that start processes: every test that uses one is marked ``e2e`` and is not part of ``make test-fast``.

@@ -1,12 +1,13 @@
-"""nginx and HAProxy in front of a gateway, with as few words as their users write."""
+"""nginx and HAProxy in front of a gateway, with as few words as their users write; and a proxy that can go silent."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -109,3 +110,57 @@ def _listening(name: str, command: list[str], directory: Path, port: int) -> Ite
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class SilentProxy:
+    """Passes bytes on, until `silence`: then it takes them and passes nothing, as a network that is gone."""
+
+    def __init__(self, gateway_port: int) -> None:
+        self._gateway_port = gateway_port
+        self._passes = asyncio.Event()
+        self._passes.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    def silence(self) -> None:
+        self._passes.clear()
+
+    def heal(self) -> None:
+        """Pass bytes on again: those of new connections, the old ones stay as they are."""
+        for task in self._tasks:
+            task.cancel()
+        self._passes.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            near, far = await asyncio.open_connection("127.0.0.1", self._gateway_port)
+        except OSError:
+            writer.close()
+            return
+        pumps = [asyncio.create_task(self._pump(reader, far)), asyncio.create_task(self._pump(near, writer))]
+        self._tasks.update(pumps)
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+                self._tasks.discard(pump)
+            for each in (far, writer):
+                each.close()
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                if self._passes.is_set():
+                    target.write(data)
+                    await target.drain()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            self.heal()
