@@ -63,9 +63,8 @@ class App:
                 passed.append(told)
             self._news.clear()
             left = give_up - time.monotonic()
-            assert left > 0 and not self._reader.done(), (
-                f"no {event} {fields}, but {passed[-12:]}; {self.stderr[-2000:]!r}"
-            )
+            assert left > 0, f"no {event} {fields}, but {passed[-12:]}"
+            assert not self._reader.done(), f"ended without {event} {fields}: {passed[-12:]}; {self.stderr[-2000:]!r}"
             try:
                 async with asyncio.timeout(left):
                     await self._news.wait()

@@ -141,9 +141,7 @@ async def test_gateway_and_router_killed_in_turn(watchout, start):
     await camera.find("camera", state="online")
     await camera.do("publish", data=text(JPEG))
     last = (await viewer.find("frame"))["frameId"]
-    number = 0
-    for name in ("gateway", "router", "gateway"):
-        number += 1
+    for number, name in enumerate(("gateway", "router", "gateway")):
         await alert(started, stream, f"before-{number}")
         await viewer.find("alert", id=f"before-{number}")
         started.one(name).kill()
