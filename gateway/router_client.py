@@ -40,7 +40,15 @@ from watchout.common.bus.messages import (
     SendNewest,
     StatusUpdate,
 )
-from watchout.common.bus.reply_records import AlertFrameRow, R, RecentAlertRow, StatsReply, StreamRow
+from watchout.common.bus.reply_records import (
+    AlertFrameRow,
+    R,
+    RecentAlertRow,
+    RecentAlertsReply,
+    StatsReply,
+    StreamRow,
+    read_reply,
+)
 from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.bus.transport_choice import gateway_transport
 from watchout.common.errors import BusError, ErrorCode, RouterUnavailable
@@ -281,6 +289,31 @@ class RouterClient:
             ),
             list[RecentAlertRow],
         )
+
+    async def alerts_since(self, stream: str, since: int) -> RecentAlertsReply:
+        """Return the alerts of a stream that came, or were acknowledged, since a time in ms; and what is missing.
+
+        A router of the former release does not say so: its alerts may be missing up to the present.
+        """
+        body: object = await self._query(
+            lambda n: Query(
+                request=n,
+                what="alerts",
+                stream=stream,
+                since=since,
+                limit=1000,
+                or_acknowledged=True,
+                tell_missing=True,
+            ),
+            object,
+        )
+        try:
+            if not isinstance(body, list):
+                return read_reply(body, RecentAlertsReply)
+            alerts = read_reply(body, list[RecentAlertRow])
+        except BusError as exc:
+            raise RouterUnavailable(str(exc)) from None
+        return RecentAlertsReply(alerts=alerts, missing_before=alerts[0].at if alerts else clock.now_ms())
 
     async def alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
         """Return the recent alerts with this id and the frames they refer to, one for each stream."""

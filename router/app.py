@@ -82,7 +82,9 @@ class Router:
             limit=settings.recent_alerts,
             minutes=settings.recent_alerts_minutes,
             max_bytes=settings.recent_alert_bytes,
+            started_ms=max(now_ms, epoch),  # the epoch is the latest start of a router here, if clocks were set back
         )
+        self._recent.completeness.observe(*clock.both())
         self._alert_ids, self._alert_log = AlertIds(), AlertLog()
         self._pictures: HeldFrames[bytes] = HeldFrames(
             settings.alert_picture_bytes, max_age_s=settings.recent_alerts_minutes * 60
@@ -160,6 +162,7 @@ class Router:
         """Drop what is too old, everywhere."""
         now = asyncio.get_running_loop().time()
         self._streams.prune(now)
+        self._recent.completeness.observe(*clock.both())
         self._recent.prune(clock.now_ms())
         self._alert_ids.prune(now)
         self._alert_log.prune(now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
@@ -48,6 +48,7 @@ class BoundedStore(Generic[_V]):
         stream_bytes: Most bytes of one stream, except that its newest value is always kept.
         user_bytes: Most bytes of one user, except that the newest value is always kept.
         total_bytes: Most bytes in total.
+        on_drop: Called with the stream and the value that is dropped, for whatever reason.
 
     """
 
@@ -59,9 +60,11 @@ class BoundedStore(Generic[_V]):
         stream_bytes: int = UNBOUNDED,
         user_bytes: int = UNBOUNDED,
         total_bytes: int = UNBOUNDED,
+        on_drop: Callable[[str, StoredValue[_V]], None] | None = None,
     ) -> None:
         self._limit = limit
         self._keep = keep
+        self._on_drop = on_drop
         self._stream_bytes = stream_bytes
         self._user_bytes = user_bytes
         self._total_bytes = total_bytes
@@ -165,3 +168,5 @@ class BoundedStore(Generic[_V]):
         self._counts.add(stream, -1)
         self._bytes_of_stream.add(stream, -stored.size_bytes)
         self._bytes_of_user.add(stored.user, -stored.size_bytes)
+        if self._on_drop is not None:
+            self._on_drop(stream, stored)

@@ -170,6 +170,7 @@ class MessageHandler:
             case Unreserve():
                 self._unreserve(member, body)
             case Query():
+                self.alerts.recent.completeness.observe(*clock.both())
                 reply = self.queries.reply(body, now, now_ms, syncing=self.hold.syncing)
                 self.outbox.send(member, QueryReply(request=body.request, body=reply))
             case Bye():
@@ -188,6 +189,7 @@ class MessageHandler:
             case OwnerLookup():
                 self.outbox.send(member, self.streams.look_up_owner(body.request, body.stream))
             case RaiseAlert():
+                self.alerts.recent.completeness.observe(*clock.both())
                 self.alerts.accept(member, body, now, now_ms)
             case AcknowledgeRequest():
                 self.alerts.acknowledge(member, body, now, now_ms)

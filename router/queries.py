@@ -12,6 +12,7 @@ from watchout.common.bus.reply_records import (
     AlertFrameRow,
     ProcessReport,
     RecentAlertRow,
+    RecentAlertsReply,
     ReplyBody,
     ReservationRow,
     RouterStats,
@@ -69,7 +70,7 @@ class QueryHandler:
             case "processes":
                 return stats.process_reports(self._own_report(now), self.members, now, is_remote=self.bus.is_remote)
             case "alerts":
-                return self._recent_alerts(query)
+                return self._recent_alerts(query, now_ms)
             case "alert":
                 return self._alert_frames(query.id or "")
             case "reservations":
@@ -125,7 +126,7 @@ class QueryHandler:
         )
         return stats.with_limits(report, self.metrics.read())
 
-    def _recent_alerts(self, query: Query) -> list[RecentAlertRow]:
+    def _recent_alerts(self, query: Query, now_ms: int) -> list[RecentAlertRow] | RecentAlertsReply:
         """Return the recent alerts that `query` selects, oldest first."""
         scope, streams = query.scope, self.streams
 
@@ -136,10 +137,14 @@ class QueryHandler:
             query.stream, since=query.since, limit=query.limit, severity=query.severity, wanted=wanted,
             users=None if scope is None else scope.owners(), or_acknowledged=query.or_acknowledged,
         )  # fmt: skip
-        return [
+        alerts = [
             RecentAlertRow(alert_id, owner, json, at, streams.organizations_of(stream, owner), acknowledgement)
             for alert_id, owner, json, at, stream, acknowledgement in rows
         ]
+        if not query.tell_missing or query.stream is None:
+            return alerts
+        missing = self.alerts.missing(query.stream, query.since, len(alerts), now_ms)
+        return RecentAlertsReply(alerts=alerts, missing_before=missing)
 
     def _alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
         """Return the frames of the alerts of this id, and whether their pictures are kept."""

@@ -185,6 +185,18 @@ class RecentAlertRow(ReplyRow, frozen=True):
     acknowledgement: Acknowledgement | None = None
 
 
+class RecentAlertsReply(ReplyRecord, frozen=True):
+    """Reply to ``alerts`` of one stream with `Query.tell_missing`.
+
+    `alerts` are the rows, oldest first. `missing_before` is None when they are all alerts that there ever were since
+    the time of the query; else some may be missing, and this is the time of the oldest one that is kept, in ms since
+    the epoch.
+    """
+
+    alerts: list[RecentAlertRow] = []
+    missing_before: int | None = 0
+
+
 class AlertFrameRow(ReplyRow, frozen=True):
     """The frame that an alert refers to, in the reply to ``alert``: one row for each stream with an alert of that id.
 
@@ -218,6 +230,7 @@ ReplyBody = (
     | list[StreamRow]
     | list[ProcessReport]
     | list[RecentAlertRow]
+    | RecentAlertsReply
     | list[AlertFrameRow]
     | list[ReservationRow]
     | str

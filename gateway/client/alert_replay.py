@@ -11,12 +11,15 @@ from typing import Final
 from watchout.common.alerts.acknowledgement import acknowledged_json, acknowledged_message
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.reply_records import RecentAlertRow
+from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
+from watchout.common.media.frames import Frame
 from watchout.gateway import wire
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.context import Context
 from watchout.gateway.hub.delivery import acknowledged_key
+from watchout.gateway.hub.streams import Viewer
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.wire import Subject
 
@@ -69,6 +72,23 @@ def replay_of(rows: list[RecentAlertRow], stream: str, since_ms: int) -> list[Re
     return sorted(found, key=lambda each: each.at)
 
 
+class HeldViewer:
+    """Stands for a viewer in the hub until its subscription is confirmed. It drops the status, which follows then."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+
+    def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
+        """Send nothing: the hub offers no frames before `Hub.begin_delivery`."""
+
+    def send_message(self, message: bytes) -> None:
+        """Send nothing: `Hub.begin_delivery` sends the present status."""
+
+    def on_permission_lost(self, stream: str) -> None:
+        """End the subscription of the viewer."""
+        self._viewer.on_permission_lost(stream)
+
+
 class AlertReplays:
     """The replays of one viewer; made by its `ClientHandler` at the first subscription that asks for one.
 
@@ -79,6 +99,8 @@ class AlertReplays:
         context: What the gateway's connections share; its permits bound how many replays run at once.
         socket: The viewer's socket.
         protocol: The viewer's protocol, which knows its subscriptions.
+        confirm: Called once for each replay, before its first alert, with the time of the oldest alert that is kept, in
+            ms since the epoch; None: nothing is missing since the time that the viewer named.
         report_failure: Called with the text for the client, and its subject, when a replay is not possible.
     """
 
@@ -87,11 +109,14 @@ class AlertReplays:
         context: Context,
         socket: ClientSocket,
         protocol: ClientProtocol,
+        *,
+        confirm: Callable[[Subscription, int | None], None],
         report_failure: Callable[[str, Subject], None],
     ) -> None:
         self._context = context
         self._socket = socket
         self._protocol = protocol
+        self._confirm = confirm
         self._report_failure = report_failure
         self._tasks: dict[Subscription, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
@@ -127,21 +152,23 @@ class AlertReplays:
                 async with asyncio.timeout(REPLAY_TURN_S):
                     for permit in (self._turn, of_user, self._context.replays):
                         await permits.enter_async_context(permit)
-                kept = await self._context.router.alerts(subscription.stream, since=since_ms, or_acknowledged=True)
+                kept = await self._context.router.alerts_since(subscription.stream, since_ms)
             except TimeoutError:
                 self._give_up(subscription, "too many replays are under way")
                 return
             except RouterUnavailable:
                 self._give_up(subscription, "the router did not answer in time")
                 return
+            self._confirm(subscription, kept.missing_before)
             try:
                 async with asyncio.timeout(REPLAY_S):
-                    await self._replay(subscription, replay_of(kept, subscription.stream, since_ms))
+                    await self._replay(subscription, replay_of(kept.alerts, subscription.stream, since_ms))
             except TimeoutError:
                 self._socket.close_slow(f"the recent alerts of a stream were not read within {REPLAY_S:g} s")
 
     def _give_up(self, subscription: Subscription, reason: str) -> None:
         """Report that the recent alerts are not available, and go on with the live ones."""
+        self._confirm(subscription, now_ms())
         text = f"recent alerts of {subscription.stream} are not available, subscribe again: {reason}"
         self._report_failure(text, Subject(stream_id=subscription.stream))
         self._release_held(subscription, set())

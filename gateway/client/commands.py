@@ -173,7 +173,8 @@ class BeginSubscription:
     """Command of `ClientProtocol`: `ClientHandler` starts to deliver a stream to this viewer.
 
     `state` is what is known of the stream. `alerts_since`, in ms since the epoch: the alerts kept since then are sent
-    first; None: none are.
+    first; None: none are. With it, whether alerts are missing goes to `on_alerts_fetched`, which confirms the
+    subscription.
     """
 
     subscription: Subscription

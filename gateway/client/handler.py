@@ -17,7 +17,7 @@ from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway.client.acknowledgements import Acknowledgements
-from watchout.gateway.client.alert_replay import AlertReplays
+from watchout.gateway.client.alert_replay import AlertReplays, HeldViewer
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.commands import (
     AcknowledgeAlert,
@@ -230,7 +230,10 @@ class ClientHandler:
 
     def on_permission_lost(self, stream: str) -> None:
         """End the subscription to a stream that this viewer may not receive any more."""
+        waited = self.is_waiting
         self.run(self.protocol.on_permission_lost(stream, self._loop.time(), now_ms()))
+        if waited and not self.is_waiting:
+            self._socket.resume_messages()
 
     def on_taken_over(self, stream: str) -> None:
         """Close, because another socket registered the stream."""
@@ -516,16 +519,29 @@ class ClientHandler:
         if command.state.owner is None:
             subscription.awaits_owner = True
             self._context.connections.add_awaited(subscription.identity.user_id)
-        subscription.held_alerts = {} if command.alerts_since is not None else None
-        needs_newest = self._context.hub.subscribe(
-            subscription, self._socket, command.state, self._loop.time(), now_ms()
-        )
-        if needs_newest:
+        hub, now = self._context.hub, self._loop.time()
+        if command.alerts_since is None:
+            if hub.subscribe(subscription, self._socket, command.state, now, now_ms()):
+                self._context.router.request_newest(subscription.stream)
+            return
+        subscription.held_alerts = {}
+        hub.subscribe(subscription, HeldViewer(self._socket), command.state, now, now_ms(), held=True)
+        if self._replays is None:  # most viewers never ask for one
+            self._replays = AlertReplays(
+                self._context,
+                self._socket,
+                self.protocol,
+                confirm=self._confirm_subscription,
+                report_failure=self._report_alert_failure,
+            )
+        self._replays.begin(subscription, command.alerts_since)
+
+    def _confirm_subscription(self, subscription: Subscription, missing_before: int | None) -> None:
+        """Answer a `subscribe` with `alertsSince`, and begin to deliver; see `ClientProtocol.on_alerts_fetched`."""
+        self.run(self.protocol.on_alerts_fetched(missing_before, now_ms()))
+        if self._context.hub.begin_delivery(subscription, self._socket, self._loop.time(), now_ms()):
             self._context.router.request_newest(subscription.stream)
-        if command.alerts_since is not None:
-            if self._replays is None:  # most viewers never ask for one
-                self._replays = AlertReplays(self._context, self._socket, self.protocol, self._report_alert_failure)
-            self._replays.begin(subscription, command.alerts_since)
+        self._socket.resume_messages()
 
     def _end_subscription(self, subscription: Subscription) -> None:
         if self._replays is not None:

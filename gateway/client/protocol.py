@@ -59,12 +59,13 @@ class PendingReply(enum.Enum):
     """The reply that a `ClientProtocol` waits for; the client's next messages are handled after it.
 
     STORE: of the session store, for `auth`. CLAIM: of the router, for `register`. OWNER: of the router, for
-    `subscribe`.
+    `subscribe`. ALERTS: of the router, for `subscribe` with `alertsSince`.
     """
 
     STORE = enum.auto()
     CLAIM = enum.auto()
     OWNER = enum.auto()
+    ALERTS = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +305,7 @@ class ClientProtocol(AlertReplies):
         if "alert" in consumes and Permission.ALERTS not in permissions:
             text = 'you may view this stream, not receive its alerts: leave "alert" out of `consumes`'
             return self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
-        commands: list[Command] = self._ask_for_pings(asked)
+        commands: list[Command] = []
         former = self._subscriptions.pop(asked.stream_id, None)
         if former is not None:
             commands.append(EndSubscription(former))
@@ -319,13 +320,29 @@ class ClientProtocol(AlertReplies):
             window=asked.window,
         )
         self._subscriptions[asked.stream_id] = subscription
+        if asked.alerts_since is not None and subscription.alerts:
+            self._ask(asked, PendingReply.ALERTS)
+            return [*commands, BeginSubscription(subscription, state, int(asked.alerts_since))]
         commands.append(Reply(wire.success("Subscription successful", "subscribed", now_ms, subject)))
         if subscription.video or subscription.alerts:
-            since = int(asked.alerts_since) if asked.alerts_since is not None and subscription.alerts else None
-            commands.append(BeginSubscription(subscription, state, since))
+            commands.append(BeginSubscription(subscription, state, None))
         else:
             commands.append(Reply(wire.status(asked.stream_id, state.status, now_ms)))
-        return commands
+        return [*commands, *self._ask_for_pings(asked)]
+
+    def on_alerts_fetched(self, missing_before: int | None, now_ms: int) -> list[Command]:
+        """Confirm the subscription with `alertsSince`, whose recent alerts were fetched, or are not available.
+
+        Args:
+            missing_before: The time of the oldest alert that is kept, in ms since the epoch; None: none is missing.
+            now_ms: See the class.
+        """
+        asked = self._take_asked()
+        if self._closed or asked is None:
+            return []
+        more = {"recovered": True} if missing_before is None else {"recovered": False, "from": missing_before}
+        success = wire.success("Subscription successful", "subscribed", now_ms, _subject(asked), **more)
+        return [Reply(success), *self._ask_for_pings(asked)]
 
     # ── events from elsewhere ────────────────────────────────────────────────────────────────────────────────────
 
@@ -354,6 +371,10 @@ class ClientProtocol(AlertReplies):
         if subscription is None:
             return []
         text, subject = f"you may not view stream {stream} any more", Subject(stream_id=stream)
+        if isinstance(asked := self._asked, wire.Subscribe) and asked.stream_id == stream:
+            subject = _subject(asked)
+            if self.pending is PendingReply.ALERTS:  # the error answers it
+                self._take_asked()
         error = self._error(ErrorCode.UNAUTHORIZED, text, now, now_ms, subject)
         return [EndSubscription(subscription), *error]
 

@@ -178,7 +178,14 @@ class Hub:
     # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def subscribe(
-        self, subscription: Subscription, viewer: Viewer, state: StreamState, now: float, now_ms: int
+        self,
+        subscription: Subscription,
+        viewer: Viewer,
+        state: StreamState,
+        now: float,
+        now_ms: int,
+        *,
+        held: bool = False,
     ) -> bool:
         """Add a subscription; send the viewer the status, and the newest frame if it wants it.
 
@@ -189,6 +196,8 @@ class Hub:
                 the loop.
             now: Seconds of the loop's clock.
             now_ms: Milliseconds since the epoch.
+            held: Send neither status nor frames before `begin_delivery`. Alerts are kept in
+                `Subscription.held_alerts`, and the router is told of the interest.
 
         Returns:
             True when the newest frame is wanted and not here: the caller requests it from the router.
@@ -198,10 +207,18 @@ class Hub:
             stream.status, stream.owner, stream.term = state.status, state.owner, state.term
         stream.viewers[subscription] = viewer
         subscription.subscribed_ms = now_ms
-        if subscription.video:
-            stream.video[subscription] = stream.queued[subscription] = viewer
         self._count_viewer(stream, subscription, 1)
         self.reports.interest_changed(stream.id)
+        return False if held else self.begin_delivery(subscription, viewer, now, now_ms)
+
+    def begin_delivery(self, subscription: Subscription, viewer: Viewer, now: float, now_ms: int) -> bool:
+        """Send the viewer status and frames of a subscription from now on; the arguments and result of `subscribe`."""
+        stream = self._streams.get(subscription.stream)
+        if stream is None or subscription not in stream.viewers:
+            return False
+        stream.viewers[subscription] = viewer
+        if subscription.video:
+            stream.video[subscription] = stream.queued[subscription] = viewer
         viewer.send_message(wire.status(stream.id, stream.status, now_ms))
         if not subscription.video or subscription not in stream.viewers:  # the message may have closed a full viewer
             return False

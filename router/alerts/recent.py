@@ -12,6 +12,7 @@ from typing import Final
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import SEVERITIES, Alert, Severity
+from watchout.router.alerts.completeness import Completeness
 from watchout.router.alerts.log import ALERT_COST_BYTES
 from watchout.router.bounded_store import BoundedStore, StoredValue
 
@@ -53,21 +54,31 @@ class KeptAlert:
     acknowledgement: Acknowledgement | None
 
 
+def _newest_ms(kept: StoredValue[_RecentAlert]) -> int:
+    """Return the latest time by which an alert is found: that of its acceptance, its own, or its acknowledgement's."""
+    value = kept.value
+    newest = max(int(kept.added_at), value.timestamp)
+    return newest if value.acknowledgement is None else max(newest, value.acknowledgement.at)
+
+
 class RecentAlerts:
     """The accepted alerts of the last `minutes`, as JSON.
 
     Keeps `limit` alerts and `max_bytes` bytes at most, of which one user has `USER_SHARE` and one stream
     `STREAM_SHARE`; `BoundedStore` says which ones are evicted. Created by the router's app; `AlertDelivery` adds to it,
-    `QueryHandler` reads it.
+    `QueryHandler` reads it. `started_ms` is when the router started.
     """
 
-    def __init__(self, *, limit: int, minutes: float, max_bytes: int = MAX_RECENT_BYTES) -> None:
+    def __init__(self, *, limit: int, minutes: float, max_bytes: int = MAX_RECENT_BYTES, started_ms: int = 0) -> None:
+        #: Since when nothing is missing.
+        self.completeness = Completeness(started_ms)
         self._store: BoundedStore[_RecentAlert] = BoundedStore(
             limit=limit,
             keep=minutes * 60_000,
             stream_bytes=int(max_bytes * STREAM_SHARE),
             user_bytes=int(max_bytes * USER_SHARE),
             total_bytes=max_bytes,
+            on_drop=lambda stream, dropped: self.completeness.drop(stream, _newest_ms(dropped)),
         )
 
     def __len__(self) -> int:
@@ -170,14 +181,34 @@ class RecentAlerts:
             if len(found) >= limit or size > MAX_REPLY_BYTES:
                 break
             recent = kept.value
-            newest = max(kept.added_at, recent.timestamp)
-            if or_acknowledged and recent.acknowledgement is not None:
-                newest = max(newest, recent.acknowledgement.at)
+            newest = _newest_ms(kept) if or_acknowledged else max(kept.added_at, recent.timestamp)
             if newest >= since and recent.severity >= least and wanted(name, kept.user):
                 found.append((alert_id, kept.user, recent.json, int(kept.added_at), name, recent.acknowledgement))
                 size += len(recent.json)
         found.reverse()
         return found
+
+    def missing(self, stream: str, since: int, found: int, now_ms: int) -> int | None:
+        """Return the time of the oldest kept alert of a stream if some since `since` are missing.
+
+        Args:
+            stream: The stream.
+            since: The time that `recent` was asked for, with `or_acknowledged`.
+            found: How many alerts it returned.
+            now_ms: The present time.
+
+        Returns:
+            None when `recent` returned all alerts that there ever were since `since`. Else the time of the oldest alert
+            that it returned; without one, the time up to which alerts are missing.
+
+        """
+        kept = self._store.of(stream)
+        wanted = [each for each in kept.values() if _newest_ms(each) >= since]
+        if found >= len(wanted) and self.completeness.covers(stream, since, now_ms):
+            return None
+        if not (returned := wanted[len(wanted) - found :]):
+            return min(now_ms, self.completeness.missing_until(stream) + 1)
+        return min(min(int(each.added_at), each.value.timestamp) for each in returned)
 
     def _newest_first(
         self, stream: str | None, users: Collection[str | None] | None

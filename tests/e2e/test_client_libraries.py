@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
-from tests.kit.clients import BINARY, JPEG, TEXT, base64_of, eventually, now_ms, pack_frame, web_socket_frame
+from tests.kit.clients import (
+    BINARY,
+    JPEG,
+    TEXT,
+    Message,
+    Viewer,
+    base64_of,
+    eventually,
+    http,
+    now_ms,
+    pack_frame,
+    web_socket_frame,
+)
+from tests.kit.processes import SERVICE_TOKEN
 
 # ── request ids ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -219,3 +233,128 @@ async def test_a_window_holds_until_the_next_registration(one_process, clients):
     await camera.register("other")
     await camera.show(timestamp=9)
     assert "ack" not in [message["type"] for message in await camera.rest()]
+
+
+# ── recovery ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def push(url: str, message: str, stream: str = "cam") -> None:
+    body = {"streamId": stream, "severity": "low", "message": message}
+    assert (await http(f"{url}/alerts", method="POST", token=SERVICE_TOKEN, body=body)).status == 202
+
+
+async def recovered(viewer: Viewer, since: int) -> tuple[Message, list[str]]:
+    """Subscribe to the alerts since a time; the success, and the messages of the alerts that follow it."""
+    await viewer.send("subscribe", streamId="cam", consumes=["alert"], alertsSince=since, requestId="s")
+    answer = await viewer.expect("success", event="subscribed", streamId="cam", requestId="s")
+    await viewer.expect("status", streamId="cam")
+    await viewer.send("unsubscribe", streamId="other", requestId="end")
+    heard = []
+    while (message := await viewer.next()).get("requestId") != "end":
+        heard.append(message)
+    assert [message["type"] for message in heard] == ["alert"] * len(heard)
+    return answer, [message["message"] for message in heard]
+
+
+async def later_ms() -> int:
+    mark = now_ms() + 1
+    await eventually(lambda: now_ms() > mark)
+    return mark
+
+
+async def test_a_viewer_that_returns_is_told_that_it_has_missed_nothing(one_process, clients):
+    url, token = one_process.url, one_process.token()
+    camera = await clients.camera(url, token)
+    await camera.register("cam")
+    since = await later_ms()
+    for number in range(3):
+        await push(url, f"a{number}")
+    viewer = await clients.viewer(url, token)
+    answer, alerts = await recovered(viewer, since)
+    assert (answer["recovered"], alerts) == (True, ["a0", "a1", "a2"])
+    assert "from" not in answer
+    await push(url, "live")
+    await viewer.expect("alert", message="live")
+    await viewer.send("subscribe", streamId="cam", consumes=["alert"])
+    assert "recovered" not in await viewer.expect("success")
+
+
+async def test_what_is_not_kept_any_more_is_told(in_one_process, clients):
+    started = await in_one_process(RECENT_ALERTS="3")
+    url, token = started.url, started.token()
+    camera = await clients.camera(url, token)
+    await camera.register("cam")
+    since = await later_ms()
+    for number in range(6):
+        await push(url, f"a{number}")
+        await later_ms()
+    viewer = await clients.viewer(url, token)
+    answer, alerts = await recovered(viewer, since)
+    assert (answer["recovered"], alerts) == (False, ["a3", "a4", "a5"])
+    kept = [message for message in viewer.heard if message["type"] == "alert"]
+    assert since < answer["from"] == kept[0]["timestamp"]
+    answer, alerts = await recovered(viewer, kept[0]["timestamp"])
+    assert (answer["recovered"], alerts) == (True, ["a3", "a4", "a5"])
+
+
+async def test_a_restarted_router_vouches_for_nothing_before_its_start(in_one_process, clients):
+    started = await in_one_process()
+    url, token = started.url, started.token()
+    camera = await clients.camera(url, token)
+    await camera.register("cam")
+    since = await later_ms()
+    await push(url, "before")
+    await started.stop_router()
+    await started.start_router()
+    await started.healthy()
+    viewer = await clients.viewer(url, token)
+    answer, _ = await recovered(viewer, since)
+    assert answer["recovered"] is False
+    assert since < answer["from"] <= now_ms()
+    again = await later_ms()
+    await push(url, "after")
+    answer, alerts = await recovered(viewer, again)
+    assert (answer["recovered"], alerts) == (True, ["after"])
+
+
+async def test_without_the_router_nothing_is_claimed(in_one_process, clients):
+    started = await in_one_process(ROUTER_TIMEOUT_S="0.3")
+    url, token = started.url, started.token()
+    camera = await clients.camera(url, token)
+    await camera.register("cam")
+    viewer = await clients.viewer(url, token)
+    await started.stop_router()
+    since = now_ms()
+    await viewer.send("subscribe", streamId="cam", consumes=["video-frame", "alert"], alertsSince=since)
+    answer = await viewer.expect("success", event="subscribed")
+    assert answer["recovered"] is False
+    assert answer["from"] >= since
+    await viewer.expect("status", streamId="cam")
+    await viewer.find("error", code="ROUTING_ERROR", streamId="cam")
+    await camera.show()
+    await viewer.frame()
+    await started.start_router()
+    await started.healthy()
+    await push(url, "live")
+    await viewer.find("alert", message="live")
+
+
+async def test_alerts_that_come_during_the_subscription_come_once(one_process, clients):
+    url, token = one_process.url, one_process.token()
+    camera = await clients.camera(url, token)
+    await camera.register("cam", consumes=["alert"])
+    since = await later_ms()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(push_all(url, 30))
+        for _ in range(10):
+            viewer = await clients.viewer(url, token)
+            answer, alerts = await recovered(viewer, since)
+            assert answer["recovered"] is True
+            assert alerts == [f"a{number}" for number in range(len(alerts))]
+    last = await clients.viewer(url, token)
+    assert (await recovered(last, since))[1] == [f"a{number}" for number in range(30)]
+
+
+async def push_all(url: str, count: int) -> None:
+    for number in range(count):
+        await push(url, f"a{number}")

@@ -246,6 +246,11 @@ def alerts_failed(message: str = "the router is away") -> Event:
     return _event("alerts failed", lambda s, now, now_ms: s.on_alert_failed(message, now, now_ms))
 
 
+def alerts_fetched(missing_before: int | None) -> Event:
+    """The recent alerts for `alertsSince` are there; None: nothing is missing."""
+    return _event("alerts fetched", lambda s, _, now_ms: s.on_alerts_fetched(missing_before, now_ms))
+
+
 def another_socket_takes(stream: str) -> Event:
     """Another socket registers the stream."""
     return _event(f"{stream} taken over", lambda s, _, now_ms: s.on_taken_over(stream, now_ms))

@@ -313,7 +313,8 @@ class Query(Message, frozen=True, tag="query"):
 
     `since` (ms), `limit`, `severity` (the least) and `scope` (`reach` on the wire) select alerts; with
     `or_acknowledged` (`acked` on the wire) also older ones that were acknowledged since. `stream` and `user` select
-    what belongs to one of them.
+    what belongs to one of them. With `tell_missing` (`whole` on the wire) and a `stream`, the reply to ``alerts`` is a
+    `RecentAlertsReply`; a router that does not know the field replies with the rows alone.
     """
 
     request: Count
@@ -326,6 +327,7 @@ class Query(Message, frozen=True, tag="query"):
     severity: Severity = "low"
     scope: AlertScope | None = msgspec.field(default=None, name="reach")
     or_acknowledged: bool = msgspec.field(default=False, name="acked")
+    tell_missing: bool = msgspec.field(default=False, name="whole")
 
 
 class Bye(Message, frozen=True, tag="bye"):

@@ -10,7 +10,7 @@ import pytest
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.reply_records import RecentAlertRow
+from watchout.common.bus.reply_records import RecentAlertRow, RecentAlertsReply
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
@@ -33,11 +33,14 @@ class Talk:
         self.slow = 0
         self.fetches = 0
         self.reads = True
+        self.missing_before: int | None = None
+        #: What was confirmed: the stream, the oldest alert that is kept, and how much was sent before.
+        self.confirmed: list[tuple[str, int | None, int]] = []
         self.wanted: list[Subscription] = []
         self.tasks = Tasks()
         self.of_user = asyncio.Semaphore(4)
         context = SimpleNamespace(
-            router=SimpleNamespace(alerts=self._alerts),
+            router=SimpleNamespace(alerts_since=self._alerts),
             authorization=Authorization(Settings()),
             hub=SimpleNamespace(last_known_owner=lambda _: Owner("ann")),
             replays=asyncio.Semaphore(32),
@@ -51,17 +54,26 @@ class Talk:
             close_slow=self._close_slow,
         )
         protocol = SimpleNamespace(subscriptions=lambda: self.wanted)
-        self.replays = AlertReplays(context, socket, protocol, self._report)  # type: ignore[arg-type]
+        self.replays = AlertReplays(
+            context,  # type: ignore[arg-type]
+            socket,  # type: ignore[arg-type]
+            protocol,  # type: ignore[arg-type]
+            confirm=self._confirm,
+            report_failure=self._report,
+        )
+
+    def _confirm(self, subscription: Subscription, missing_before: int | None) -> None:
+        self.confirmed.append((subscription.stream, missing_before, len(self.sent)))
 
     def _report(self, text: str, subject: Subject) -> None:
         assert subject.stream_id is not None
         assert subject.stream_id in text
         self.errors.append(text)
 
-    async def _alerts(self, stream: str, *, since: int, or_acknowledged: bool) -> list[RecentAlertRow]:
-        assert or_acknowledged
+    async def _alerts(self, stream: str, since_ms: int) -> RecentAlertsReply:
         self.fetches += 1
-        return await asyncio.shield(self.answer)
+        alerts = await asyncio.shield(self.answer)
+        return RecentAlertsReply(alerts=alerts, missing_before=self.missing_before)
 
     async def _wait_until_written(self) -> None:
         if not self.reads:
@@ -199,3 +211,29 @@ async def test_an_acknowledgement_that_the_replay_had_is_not_sent_again_as_a_liv
     await settle()
     assert len(talk.sent) == 4
     assert talk.sent[-1] == b"live"
+
+
+async def test_the_subscription_is_confirmed_once_before_the_first_alert_and_says_what_is_missing() -> None:
+    for missing_before in (None, 5):
+        talk = Talk()
+        talk.missing_before = missing_before
+        subscription = talk.subscribe()
+        await settle()
+        assert talk.confirmed == []
+        assert subscription.held_alerts is not None
+        talk.answer.set_result([row("a", 50)])
+        await settle()
+        assert talk.confirmed == [("door", missing_before, 0)]
+        assert len(talk.sent) == 1
+
+
+async def test_what_is_not_available_is_missing_up_to_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert_replay, "REPLAY_TURN_S", 0.01)
+    monkeypatch.setattr(alert_replay, "now_ms", lambda: 77)
+    talk = Talk()
+    talk.of_user = asyncio.Semaphore(0)
+    talk.subscribe()
+    async with asyncio.timeout(5):
+        while not talk.errors:
+            await asyncio.sleep(0.01)
+    assert talk.confirmed == [("door", 77, 0)]

@@ -15,6 +15,7 @@ from tests.kit.playbook import (
     BOB,
     Playbook,
     alerts_failed,
+    alerts_fetched,
     camera,
     closes,
     error,
@@ -32,6 +33,7 @@ from watchout.common.settings import Settings
 from watchout.gateway.client.commands import (
     EndSubscription,
     FindStream,
+    PingSilence,
     WriteWaiting,
 )
 from watchout.gateway.client.protocol import PendingReply
@@ -56,12 +58,36 @@ def test_a_viewer_may_wish_for_format_rate_window_and_recent_alerts() -> None:
         )
         << FindStream("door")
         >> owner_is("ann", "online")
-        << success("Subscription successful", streamId="door")
         << watches(
             "door", status="online", owner="ann", alerts_since=1000, video=True, alerts=True, format="binary",
             max_fps=2.0, last_frame=False, window=3,
         )
+        >> alerts_fetched(None)
+        << success("Subscription successful", streamId="door", recovered=True)
     )  # fmt: skip
+
+
+def test_what_is_missing_is_said_with_the_success_which_waits_for_it() -> None:
+    talk = Playbook(viewer()) >> says(
+        type="subscribe", streamId="door", consumes=["alert"], alertsSince=7, requestId="r", pingEvery=5
+    )
+    talk = talk << FindStream("door") >> owner_is("ann") << watches("door", owner="ann", alerts_since=7)
+    assert talk.session.pending is PendingReply.ALERTS
+    recovered = success("Subscription successful", streamId="door", requestId="r", recovered=False, **{"from": 9})
+    assert talk >> alerts_fetched(9) << recovered << PingSilence(5)
+    assert talk.session.pending is None
+
+
+def test_a_permission_that_is_lost_before_the_success_answers_the_subscription() -> None:
+    talk = Playbook(viewer()) >> says(
+        type="subscribe", streamId="door", consumes=["alert"], alertsSince=7, requestId="r"
+    )
+    talk = talk << FindStream("door") >> owner_is("ann") << watches("door", owner="ann", alerts_since=7)
+    (subscription,) = talk.session.subscriptions()
+    talk = talk >> right_is_lost("door") << EndSubscription(subscription)
+    assert talk << error("UNAUTHORIZED", streamId="door", requestId="r")
+    assert talk.session.pending is None
+    assert talk >> alerts_fetched(None)
 
 
 def test_recent_alerts_are_only_for_those_who_consume_alerts() -> None:
@@ -209,8 +235,9 @@ def test_recent_alerts_that_cannot_be_had_do_not_disturb_what_is_asked_meanwhile
         >> says(type="subscribe", streamId="a", consumes=["alert"], alertsSince=0)
         << FindStream("a")
         >> owner_is("ann")
-        << success("Subscription successful", streamId="a")
         << watches("a", owner="ann", alerts_since=0)
+        >> alerts_fetched(5)
+        << success("Subscription successful", streamId="a", recovered=False, **{"from": 5})
         >> says(type="subscribe", streamId="b", consumes=["alert"])
         << FindStream("b")
         >> alerts_failed()
