@@ -313,7 +313,7 @@ async def test_a_restarted_router_vouches_for_nothing_before_its_start(in_one_pr
     assert since < answer["from"] <= now_ms()
     again = await later_ms()
     await push(url, "after")
-    answer, alerts = await recovered(viewer, again)
+    answer, alerts = await recovered(await clients.viewer(url, token), again)
     assert (answer["recovered"], alerts) == (True, ["after"])
 
 
