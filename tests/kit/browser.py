@@ -87,12 +87,15 @@ class Tab:
         self._numbers = itertools.count(1)
         self._session: dict[str, str] = {}
 
-    async def open(self, url: str) -> None:
+    async def open(self, url: str, first: str = "") -> None:
+        """Show a page; the script `first` runs before its own scripts, in this page and all that follow in this tab."""
         target = await self._call("Target.createTarget", url="about:blank")
         attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._target = target["targetId"]
         self._session = {"sessionId": attached["sessionId"]}
         await self._call("Page.enable")
+        if first:
+            await self._call("Page.addScriptToEvaluateOnNewDocument", source=first)
         await self.go(url)
 
     async def go(self, url: str) -> None:
@@ -116,6 +119,14 @@ class Tab:
         """Call a function of the page."""
         return await self.run(f"{function}({', '.join(map(json.dumps, arguments))})")
 
+    async def to_front(self) -> None:
+        """Show this tab of the window; the others are hidden then, as for a person."""
+        await self._call("Page.bringToFront")
+
+    async def slow_down(self, times: float) -> None:
+        """Slow the page's main thread down so many times; its workers are not."""
+        await self._call("Emulation.setCPUThrottlingRate", rate=times)
+
     async def tidy_up(self) -> None:
         """Let the page give back what it does not use any more."""
         await self._call("HeapProfiler.collectGarbage")
@@ -133,11 +144,11 @@ class Tab:
 
 
 @contextlib.asynccontextmanager
-async def opened(devtools: str, url: str) -> AsyncIterator[Tab]:
-    """A tab that shows this page; `devtools` is what the fixture `chromium` gives."""
+async def opened(devtools: str, url: str, first: str = "") -> AsyncIterator[Tab]:
+    """A tab that shows this page; `devtools` is what the fixture `chromium` gives, `first` as in `Tab.open`."""
     async with connect(devtools, max_size=None, proxy=None) as connection:
         tab = Tab(connection)
-        await tab.open(url)
+        await tab.open(url, first)
         try:
             yield tab
         finally:

@@ -27,3 +27,8 @@ for (const name of workspaces) {
     format: "esm", target: "es2022", jsx: "automatic", sourcemap: true, mangleProps: /^_[a-z]/, mangleCache, logLevel: "warning",
   });
 }
+// The page's worker is one file without imports, so that it can be put where a bundler does not find it.
+await build({
+  entryPoints: [join(ROOT, "client/src/browser/worker.ts")], outfile: join(ROOT, "client/dist/browser/worker.js"),
+  bundle: true, format: "esm", target: "es2022", sourcemap: true, logLevel: "warning",
+});

@@ -194,6 +194,8 @@ export class Camera extends Emitter<CameraEvents> {
       case "room":
         this._wakeAll();
         return this._fire("room", undefined);
+      case "taken":
+        return this._fire("taken", { timestamp: command.timestamp });
       case "demand":
         return this._fire("demand", command.demand);
       case "alertDone": {

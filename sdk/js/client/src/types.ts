@@ -136,6 +136,8 @@ export interface CameraEvents {
   /** The stream's id is known: at the first registration. */
   registered: { readonly streamId: string };
   demand: DemandMessage;
+  /** The server has taken all frames up to the one with this timestamp. */
+  taken: { readonly timestamp: number };
   /** `room` may have become true. */
   room: undefined;
   status: StreamStatus;

@@ -78,6 +78,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
         this._plan();
       },
       taken: (streamId, frameId) => this._link.act(() => this._subscriptions.acknowledge(streamId, frameId)),
+      shown: (streamId, count) => this._subscriptions.onShown(streamId, count, clock.now()),
       fps: (streamId) => this._subscriptions.fps(streamId, clock.now()),
       acknowledge: (streamId, alertId, note) => this.acknowledge(streamId, alertId, note),
       retry: (streamId) => {

@@ -10,6 +10,8 @@ export type CameraCommand =
   | { readonly do: "registered"; readonly streamId: string; readonly first: boolean }
   /** There may be room for a frame now. */
   | { readonly do: "room" }
+  /** The server has taken all frames up to the one with this timestamp. */
+  | { readonly do: "taken"; readonly timestamp: number }
   | { readonly do: "demand"; readonly demand: DemandMessage }
   /** An alert arrived at the server, or was given up. */
   | { readonly do: "alertDone"; readonly id: string; readonly error: WatchoutError | undefined }
@@ -170,6 +172,7 @@ export class Publication {
     const at = this._unacked.lastIndexOf(timestamp);
     this._unacked.splice(0, at < 0 ? 1 : at + 1);
     this._progressAt = now;
+    this._emit({ do: "taken", timestamp });
     this._emit({ do: "room" });
   }
 

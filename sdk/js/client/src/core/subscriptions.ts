@@ -234,6 +234,12 @@ export class Subscriptions {
     if (!taken) this.acknowledge(frame.streamId, frame.frameId);
   }
 
+  /** Frames that arrived without passing here: a part of the platform shows them by itself. */
+  onShown(streamId: string, count: number, now: number): void {
+    const rate = this._streams.get(streamId)?.rate;
+    for (let each = 0; each < count; each++) rate?.count(now);
+  }
+
   /** A view is done with a frame, or nobody can use it. */
   acknowledge(streamId: string, frameId: number): void {
     const stream = this._streams.get(streamId);

@@ -1,0 +1,64 @@
+/** Whether the page wants the frames of a stream, too, whose tiles the worker feeds: when an app loops over them. */
+
+import type { PageWorker } from "./page-worker.js";
+
+interface Viewing {
+  readonly streamId: string;
+}
+
+/** The streams of one client. */
+export class Copies {
+  readonly #readers = new Map<string, Map<object, number>>();
+  readonly #tiles = new Map<string, number>();
+  readonly #copied = new Set<string>();
+  readonly #lastNote = new Map<string, object>();
+  #worker: PageWorker | undefined;
+
+  /** @param client - Its number in the worker. */
+  constructor(readonly client: number) {}
+
+  /** So many loops run over the view's frames; each tile that shows it has one. */
+  setReaders(view: Viewing, count: number): void {
+    let ofStream = this.#readers.get(view.streamId);
+    if (ofStream === undefined) this.#readers.set(view.streamId, (ofStream = new Map()));
+    if (count > 0) ofStream.set(view, count);
+    else ofStream.delete(view);
+    if (ofStream.size === 0) this.#readers.delete(view.streamId);
+    this.#look(view.streamId);
+  }
+
+  /** One tile more that the worker feeds and that loops over the frames; call what is returned when it ends. */
+  addTile(streamId: string, worker: PageWorker): () => void {
+    this.#worker = worker;
+    const change = (by: number): void => {
+      const count = (this.#tiles.get(streamId) ?? 0) + by;
+      if (count > 0) {
+        this.#tiles.set(streamId, count);
+      } else {
+        this.#tiles.delete(streamId);
+        this.#lastNote.delete(streamId);
+      }
+      this.#look(streamId);
+    };
+    change(1);
+    return () => change(-1);
+  }
+
+  /** Whether no tile of this stream has taken the note yet: the worker makes one for all of them. */
+  isFirst(streamId: string, note: object): boolean {
+    if (this.#lastNote.get(streamId) === note) return false;
+    this.#lastNote.set(streamId, note);
+    return true;
+  }
+
+  #look(streamId: string): void {
+    const tiles = this.#tiles.get(streamId) ?? 0;
+    let readers = 0;
+    for (const count of this.#readers.get(streamId)?.values() ?? []) readers += count;
+    const copy = tiles > 0 && readers > tiles;
+    if (copy === this.#copied.has(streamId)) return;
+    if (copy) this.#copied.add(streamId);
+    else this.#copied.delete(streamId);
+    this.#worker?.post({ type: "copy", client: this.client, streamId, copy });
+  }
+}

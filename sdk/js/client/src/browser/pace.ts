@@ -1,0 +1,19 @@
+/** Which frames of a video to take, so that a wanted rate comes out of whatever rate the camera has. */
+
+/** A frame that comes this little before its time is taken: cameras are not exact. */
+const EARLY_MS = 8;
+
+export class Pace {
+  #nextMs = 0;
+
+  /** Whether a frame that comes now is to be taken, at `fps` frames a second; `nowMs` never falls. */
+  isDue(nowMs: number, fps: number): boolean {
+    if (!(fps > 0)) return false;
+    if (nowMs < this.#nextMs - EARLY_MS) {
+      if (this.#nextMs - nowMs <= 1_000 / fps) return false; // else the rate rose meanwhile
+    }
+    const interval = 1_000 / fps;
+    this.#nextMs = nowMs - this.#nextMs < interval ? this.#nextMs + interval : nowMs + interval;
+    return true;
+  }
+}

@@ -1,0 +1,294 @@
+"""Views on canvases of a real browser: the newest picture, only while it can be seen, and an old one looks old."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from tests.kit.browser import Tab, opened
+from tests.kit.clients import Clients, eventually, http, new_name
+from tests.kit.numbered_camera import DIFFERENT, NumberedCamera, numbered_cameras
+from tests.kit.processes import SERVICE_TOKEN, Process, Watchout
+from tests.kit.sdk_page import sdk_page
+
+pytestmark = [pytest.mark.e2e, pytest.mark.real]
+
+PAGE: Final = Path(__file__).parent / "pages" / "viewer.js"
+#: What must come gets this long: the machine may be busy with other tests.
+COMES_S: Final = 40.0
+FPS: Final = 10
+NO_OFFSCREEN: Final = "delete HTMLCanvasElement.prototype.transferControlToOffscreen; delete window.OffscreenCanvas;"
+#: Counts what is decoded and not closed yet, and addresses of blobs that are not given back.
+COUNTING: Final = """
+window.open_ = 0;
+if (window.createImageBitmap) {
+  const make = window.createImageBitmap;
+  window.createImageBitmap = async (...args) => { window.open_ += 1; return make(...args); };
+  const close = ImageBitmap.prototype.close;
+  ImageBitmap.prototype.close = function () { window.open_ -= 1; close.call(this); };
+}
+const createUrl = URL.createObjectURL, revokeUrl = URL.revokeObjectURL;
+URL.createObjectURL = (blob) => { window.open_ += 1; return createUrl(blob); };
+URL.revokeObjectURL = (url) => { window.open_ -= 1; revokeUrl(url); };
+"""
+#: How a browser paints that lacks something, and what it lacks.
+PATHS: Final = {
+    "worker": "",
+    "bitmap": NO_OFFSCREEN,
+    "image": NO_OFFSCREEN + "delete window.createImageBitmap;",
+}
+
+
+@pytest.fixture
+async def page(js_sdk: Path) -> AsyncIterator[str]:
+    async with sdk_page(PAGE, {"client": js_sdk / "client" / "dist"}) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def viewing(chromium: str, page: str, watchout: Watchout, token: str, first: str = "") -> AsyncIterator[Tab]:
+    """A tab with the page and a client."""
+    async with opened(chromium, page, first) as tab:
+        await eventually(lambda: tab.run("window.loaded"), COMES_S, "the page's script does not run")
+        await tab.call("start", watchout.url, token)
+        yield tab
+
+
+async def shows(tab: Tab, camera: NumberedCamera, name: str) -> int:
+    """Wait until the canvas shows a picture that was sent after this call; its number."""
+    start = camera.newest
+
+    async def newer() -> Any:
+        number = await tab.call("numberOn", name)
+        return number is not None and 0 < (number - start) % DIFFERENT < DIFFERENT // 2 and [number]
+
+    return int((await eventually(newer, COMES_S, f"{name} shows nothing new"))[0])
+
+
+async def viewers_of(watchout: Watchout, token: str, name: str) -> int:
+    """How many view the stream's pictures, as the server knows it."""
+    rows = (await http(f"{watchout.url}/streams", token=token)).json["streams"]
+    return int(next((row["viewers"] for row in rows if row["id"] == name), 0))
+
+
+async def send_alert(watchout: Watchout, name: str, text: str) -> None:
+    alert = {"streamId": name, "severity": "high", "message": text}
+    answer = await http(f"{watchout.url}/alerts", method="POST", token=SERVICE_TOKEN, body=alert)
+    assert answer.status == 202, answer
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_canvas_shows_the_newest_picture_in_the_pixels_that_are_seen(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients, path: str
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, [name], FPS) as (camera,),
+        viewing(chromium, page, plain_watchout, token, PATHS[path] + COUNTING) as tab,
+    ):
+        await tab.call("show", name, {"width": 160})
+        for _ in range(3):
+            await shows(tab, camera, name)
+        status = await tab.call("statusOf", name)
+        assert (status["path"], status["state"], status["stale"]) == (path, "live", False)
+        assert (status["width"], status["height"], status["broken"]) == (320, 240, 0)
+        ratio = await tab.run("devicePixelRatio")
+        if path != "image":
+            assert await tab.call("pixelsOf", name) == [160 * ratio, 120 * ratio]
+        assert await tab.run(f"open_ <= {0 if path == 'worker' else 1}")
+        # In the worker's way the page's thread never has the bytes.
+        assert await tab.run(f"tile('{name}').view.lastFrame === undefined") is (path == "worker")
+        await tab.call("hide", name)
+        await eventually(lambda: viewers_gone(plain_watchout, token, name), COMES_S)
+        assert await tab.run("open_") == 0
+
+
+async def viewers_gone(watchout: Watchout, token: str, name: str) -> bool:
+    return await viewers_of(watchout, token, name) == 0
+
+
+async def test_without_the_workers_file_the_page_shows_the_pictures_by_itself(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, [name], FPS) as (camera,),
+        viewing(chromium, page + "?no-worker", plain_watchout, token) as tab,
+    ):
+        await tab.call("show", name)
+        await shows(tab, camera, name)
+        assert (await tab.call("statusOf", name))["path"] == "bitmap"
+
+
+@pytest.mark.parametrize("away", ["hidden tab", "scrolled away"])
+async def test_who_cannot_be_seen_gets_alerts_but_no_frames_and_a_picture_on_return(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients, away: str
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, [name], FPS) as (camera,),
+        viewing(chromium, page, plain_watchout, token) as tab,
+        contextlib.AsyncExitStack() as others,
+    ):
+        await tab.call("show", name)
+        await shows(tab, camera, name)
+        assert await viewers_of(plain_watchout, token, name) == 1
+        if away == "hidden tab":
+            await others.enter_async_context(opened(chromium, "about:blank"))
+            assert await tab.run("document.visibilityState") == "hidden"
+        else:
+            await tab.call("away", name, True)
+        await eventually(lambda: viewers_gone(plain_watchout, token, name), COMES_S, "frames go on")
+        assert (await tab.call("statusOf", name))["state"] == "paused"
+        await camera.more(5)  # what was on its way has arrived, and was told
+        received = await tab.run(f"tile('{name}').view.received")
+        last = await tab.call("numberOn", name)
+        await send_alert(plain_watchout, name, "seen while away")
+        await eventually(lambda: tab.run("alerts.includes('seen while away')"), COMES_S)
+        await camera.more(5)
+        assert await tab.run(f"tile('{name}').view.received") == received
+        assert await tab.call("numberOn", name) == last
+
+        if away == "hidden tab":
+            await tab.to_front()
+        else:
+            await tab.call("away", name, False)
+        await shows(tab, camera, name)
+        assert (await tab.call("statusOf", name))["state"] == "live"
+        assert await tab.run("states.filter((state) => state === 'connecting').length") == 1  # the same socket
+
+
+async def test_a_picture_looks_old_when_its_camera_stops_and_when_the_gateway_is_away(
+    watchout: Any, chromium: str, page: str, clients: Clients
+) -> None:
+    started = watchout()
+    token, name = started.token(), new_name()
+    async with viewing(chromium, page, started, token) as tab:
+
+        async def becomes(state: str) -> None:
+            async def is_so() -> bool:
+                return bool((await tab.call("statusOf", name))["state"] == state)
+
+            await eventually(is_so, COMES_S, f"not {state}")
+
+        await tab.call("show", name)
+        await becomes("offline")
+        async with numbered_cameras(clients, started.url, token, [name], FPS) as (camera,):
+            await shows(tab, camera, name)
+            await becomes("live")
+        await becomes("stale")
+        status = await tab.call("statusOf", name)
+        assert status["stale"]
+        assert status["ageMs"] > 3000
+        await camera.camera.leave()
+        await becomes("offline")
+        async with numbered_cameras(clients, started.url, token, [name], FPS) as (camera,):
+            await shows(tab, camera, name)
+            await becomes("live")
+            started.one("gateway").kill()
+            await becomes("stale")
+        started.start("gateway").wait_for_output("gateway ready")
+        async with numbered_cameras(clients, started.url, token, [name], FPS) as (camera,):
+            await shows(tab, camera, name)
+            await becomes("live")
+
+
+async def test_what_is_no_picture_leaves_the_last_one_and_is_counted(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with viewing(chromium, page, plain_watchout, token) as tab:
+        camera = await clients.camera(plain_watchout.url, token)
+        await camera.register(name)
+        numbered = NumberedCamera(camera)
+        await tab.call("show", name)
+        first = await numbered.send()
+        await eventually(lambda: shown_is(tab, name, first), COMES_S)
+        await camera.show_binary(b"\xff\xd8\xff\xe0 begins as a JPEG and is none")
+        await eventually(lambda: broken_is(tab, name, 1), COMES_S)
+        assert await tab.call("numberOn", name) == first
+        second = await numbered.send()
+        await eventually(lambda: shown_is(tab, name, second), COMES_S)
+
+
+async def shown_is(tab: Tab, name: str, number: int) -> bool:
+    return bool(await tab.call("numberOn", name) == number)
+
+
+async def broken_is(tab: Tab, name: str, count: int) -> bool:
+    return bool((await tab.call("statusOf", name))["broken"] == count)
+
+
+async def test_a_loop_over_the_frames_of_a_stream_gets_them_beside_a_canvas(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, [name], FPS) as (camera,),
+        viewing(chromium, page, plain_watchout, token) as tab,
+    ):
+        await tab.call("show", name)
+        await shows(tab, camera, name)
+        loop = f"""(async () => {{
+            const ids = [];
+            for await (const frame of client.view('{name}').frames()) if (ids.push(frame.frameId) === 3) return ids;
+        }})()"""
+        ids = await tab.run(loop)
+        assert ids == sorted(set(ids))
+        await shows(tab, camera, name)
+
+
+async def test_a_page_whose_thread_is_slow_shows_fresh_pictures(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients
+) -> None:
+    token, names = plain_watchout.token(), [new_name() for _ in range(6)]
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, names, 15) as cameras,
+        viewing(chromium, page, plain_watchout, token) as tab,
+    ):
+        for name in names:
+            await tab.call("show", name, {"width": 150})
+        for name, camera in zip(names, cameras, strict=True):
+            await shows(tab, camera, name)
+        await tab.slow_down(6)
+        ages = sorted(age for age in await tab.call("agesFor", 5000) if age is not None)
+        assert len(ages) > 60
+        assert ages[int(len(ages) * 0.95)] < 500, ages
+
+
+async def test_many_tiles_of_different_pictures_do_not_pile_up_memory(
+    plain_watchout: Watchout, browser_process: Process, chromium: str, page: str, clients: Clients
+) -> None:
+    token, names = plain_watchout.token(), [new_name() for _ in range(8)]
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, names, 15) as cameras,
+        viewing(chromium, page, plain_watchout, token) as tab,
+    ):
+        for name in names:
+            await tab.call("show", name, {"width": 150})
+        for name, camera in zip(names, cameras, strict=True):
+            await shows(tab, camera, name)
+        await tab.call("agesFor", 8000)
+        await tab.tidy_up()
+        before = memory_mb(browser_process)
+        await tab.call("agesFor", 10000)
+        await tab.tidy_up()
+        after = memory_mb(browser_process)
+        received = await tab.run(f"tile('{names[0]}').view.received")
+        # 8 tiles of 320 x 240: what is kept of each frame shows at once, a picture is 307 kB.
+        assert received > 60
+        assert after < before + 40, (before, after, received)
+
+
+def memory_mb(browser: Process) -> float:
+    """What the browser's processes have for themselves, in MB."""
+    total = 0
+    for process in [psutil.Process(browser.pid), *browser.children]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().uss
+    return total / 1e6
