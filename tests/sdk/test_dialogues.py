@@ -40,6 +40,8 @@ class Player:
         self._socket: ClientConnection | None = None
         self._opened_sockets: list[ClientConnection] = []
         self._broken = False
+        #: The server's time at its first message: nobody needs alerts from before.
+        self._began_ms = 0
 
     @property
     def socket(self) -> ClientConnection:
@@ -100,6 +102,7 @@ class Player:
         """The next message that is not one of any time; or that type, until it fits."""
         while True:
             came = json.loads(await self._received(str))
+            self._began_ms = self._began_ms or came["timestamp"]
             if wanted["type"] in ANY_TIME:
                 if came["type"] == wanted["type"] and self._fits(came, wanted):
                     return
@@ -134,7 +137,7 @@ class Player:
         if not isinstance(value, str):
             return value
         if value in ("$now", "$past"):
-            return now_ms() - (10_000 if value == "$past" else 0)
+            return now_ms() if value == "$now" else max(now_ms() - 10_000, self._began_ms)
         if value.startswith("$"):
             return self._values.setdefault(value, new_name("r"))
         if value.startswith("cam-"):
