@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from benchmarks import report
 from benchmarks.plan import NAMES, ROUNDS, Selection
-from benchmarks.runner import SCRATCH, machine, raise_open_files, until_ended
+from benchmarks.runner import SCRATCH, machine, new_results, raise_open_files, save, until_ended
 from benchmarks.systems import ALL
 
 #: What `make bench` writes; it is committed.
@@ -42,23 +39,11 @@ def main(
     if not taking_part:
         raise click.UsageError(f"none of these systems runs at these points: {', '.join(systems)}")
     raise_open_files()
-    raw: dict[str, Any] = {
-        "machine": machine(taking_part),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "quick": quick,
-        "rounds": selection.rounds,
-        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "points": {point.name: {"what": point.what, **point.load()} for point in selection.chosen},
-        "runs": [],
-        "failed": [],
-        "missing": {},
-    }
+    raw = new_results(selection, "benchmarks", machine(taking_part))
     ended = asyncio.run(until_ended(selection.turns(), raw))
     whole = ended and not quick and not only and not systems and selection.rounds >= ROUNDS
     file = LATEST if whole and out is None else (out or SCRATCH) / ("quick.json" if quick else "runs.json")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
-    click.echo(f"wrote {file}")
+    save(raw, file)
     if not ended:
         raise SystemExit(130)
     if not no_report:

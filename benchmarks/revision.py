@@ -8,9 +8,7 @@ in turns, in the same rounds and under the same load, and every frame that a vie
 from __future__ import annotations
 
 import asyncio
-import datetime
 import importlib.metadata
-import json
 import shlex
 import shutil
 import subprocess
@@ -19,14 +17,14 @@ import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from benchmarks import fetch, report, revision_report
 from benchmarks.__main__ import spread
 from benchmarks.plan import COMPARED, REVISION_ROUNDS, REVISIONS, Selection
-from benchmarks.runner import ROOT, SCRATCH, machine, raise_open_files, until_ended
+from benchmarks.runner import ROOT, SCRATCH, machine, new_results, raise_open_files, save, until_ended
 from benchmarks.systems import Missing, System
 from benchmarks.systems.watchout import Watchout
 
@@ -145,23 +143,12 @@ def main(base: str, quick: bool, only: Sequence[str], rounds: int | None, out: P
         click.echo(f"{name}: {revision}")
     systems: dict[str, System] = {name: Watchout(each.scripts, name) for name, each in revisions.items()}
     raise_open_files()
-    raw: dict[str, Any] = {
-        "machine": {**machine(set()), **{name: str(revision) for name, revision in revisions.items()}},
-        "command": shlex.join(["python", "-m", "benchmarks.revision", *sys.argv[1:]]),
-        "quick": quick,
-        "rounds": selection.rounds,
-        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "points": {point.name: {"what": point.what, **point.load()} for point in selection.chosen},
-        "runs": [],
-        "failed": [],
-        "missing": {},
-    }
+    on = {**machine(set()), **{name: str(revision) for name, revision in revisions.items()}}
+    raw = new_results(selection, "benchmarks.revision", on)
     ended = asyncio.run(until_ended(selection.turns(), raw, systems.__getitem__))
     whole = ended and not quick and not only and selection.rounds >= REVISION_ROUNDS
     file = revision_report.RAW if whole and out is None else (out or SCRATCH) / "revision.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
-    click.echo(f"wrote {file}")
+    save(raw, file)
     if not ended:
         raise SystemExit(130)
     try:

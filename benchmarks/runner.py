@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import importlib.metadata
 import json
 import os
 import platform
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,7 @@ import click
 
 from benchmarks import fetch, meter
 from benchmarks.load.model import MARKS
-from benchmarks.plan import Point, Turn
+from benchmarks.plan import Point, Selection, Turn
 from benchmarks.systems import Failed, Missing, Options, Running, System, listening, process, system
 from tests.kit.ports import free_port
 
@@ -234,6 +236,28 @@ async def all_runs(turns: Iterable[Turn], raw: dict[str, Any], of: Callable[[str
         else:
             raw["runs"].append(run)
             click.echo(f"{label} {line_of(run)}")
+
+
+def new_results(selection: Selection, module: str, on: dict[str, Any]) -> dict[str, Any]:
+    """The results of a run that begins now, without a run yet; `on` is what `machine` says, `module` was started."""
+    return {
+        "machine": on,
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "quick": selection.quick,
+        "rounds": selection.rounds,
+        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "points": {point.name: {"what": point.what, **point.load()} for point in selection.chosen},
+        "runs": [],
+        "failed": [],
+        "missing": {},
+    }
+
+
+def save(raw: dict[str, Any], file: Path) -> None:
+    """Write results to their file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
+    click.echo(f"wrote {file}")
 
 
 def machine(systems: set[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http
-from tests.kit.ml_stub import ALERT, MlStub
+from tests.kit.ml_stub import ALERT, MlStub, serving
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
 from watchout.mlbridge.breaker import LONGEST_PAUSE_S
 
@@ -38,11 +38,8 @@ EXPECTED = ("Connect call failed",)
 
 @pytest.fixture
 async def stub() -> AsyncIterator[MlStub]:
-    stub = MlStub()
-    await stub.start()
-    yield stub
-    stub.released.set()
-    await stub.stop()
+    async with serving() as stub:
+        yield stub
 
 
 async def metrics(started: Watchout) -> dict[str, float]:

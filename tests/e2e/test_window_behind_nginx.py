@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import socket
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from benchmarks import fetch
 from benchmarks.systems import Missing
 from tests.kit.clients import Camera, eventually, http, new_name
 from tests.kit.processes import Process, Watchout, clean_environ, free_port, poll, running
+from tests.kit.proxies import answers, nginx_settings
 from tests.kit.readers import COMES_S, Reader, gateway_figures
 from tests.kit.services import missing
 from watchout.common.clock import now_ms
@@ -42,31 +42,12 @@ WINDOW: Final = 2
 LONG_SILENCE_S: Final = 0.5
 
 #: As anyone writes it who puts nginx in front of WebSockets; all sizes of buffers are nginx's defaults.
-SETTINGS: Final = """
-daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://127.0.0.1:{gateway};
+LOCATION: Final = """
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection upgrade;
             proxy_set_header Host $host;
             proxy_buffering {buffering};
-        }}
-    }}
-}}
 """
 
 
@@ -87,9 +68,8 @@ def proxy_port(
         missing(str(e))
     directory: Path = tmp_path_factory.mktemp("nginx")
     port, settings = free_port(), directory / "nginx.conf"
-    settings.write_text(
-        SETTINGS.format(directory=directory, port=port, gateway=served.port, buffering=request.param), encoding="ascii"
-    )
+    location = LOCATION.format(buffering=request.param)
+    settings.write_text(nginx_settings(directory, port, served.port, location=location, level="warn"), encoding="ascii")
     command = [str(program), "-p", str(directory), "-c", str(settings), "-e", "stderr"]
     nginx = Process("nginx", command, clean_environ(), directory / "log", directory)
     try:
@@ -99,11 +79,6 @@ def proxy_port(
     finally:
         fault = nginx.end()
     assert fault is None, fault
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
@@ -107,6 +108,16 @@ class MlStub:
                 response.enable_compression(web.ContentCoding.gzip)
                 return response
         raise AssertionError(self.mode)
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[MlStub]:
+    """An ML service that runs during the block; requests that hang are let go of at its end."""
+    stub = MlStub()
+    await stub.start()
+    yield stub
+    stub.released.set()
+    await stub.stop()
 
 
 async def _drip(request: web.Request) -> web.StreamResponse:

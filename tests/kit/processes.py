@@ -245,6 +245,15 @@ class Watchout:
         (process,) = self.named(name)
         return process
 
+    @contextlib.contextmanager
+    def without_faults(self) -> Iterator[Callable[[], str]]:
+        """The test that makes the gateway print a fault is the one that fails. Gives what it printed meanwhile."""
+        gateway = self.one("gateway")
+        before = len(gateway.output)
+        yield lambda: gateway.output[before:]
+        said = gateway.output[before:]
+        assert not any(word in said for word in BAD_WORDS), said
+
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Wait until every started process says that it is ready, and `/health` is 200."""
 

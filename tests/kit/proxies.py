@@ -21,7 +21,7 @@ _NGINX: Final = """
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
-error_log stderr error;
+error_log stderr {level};
 events {{ }}
 http {{
     access_log off;
@@ -32,9 +32,10 @@ http {{
     scgi_temp_path {directory}/scgi;
     server {{
         listen 127.0.0.1:{port};
-        {time_outs}
+        {server}
         location / {{
             proxy_pass http://127.0.0.1:{gateway};
+            {location}
         }}
     }}
 }}
@@ -57,15 +58,22 @@ backend gateway
 HAPROXY_DEFAULT_S: Final = 50
 
 
+def nginx_settings(
+    directory: Path, port: int, gateway_port: int, *, server: str = "", location: str = "", level: str = "error"
+) -> str:
+    """The file that nginx is started with; `server` and `location` are lines for these blocks."""
+    return _NGINX.format(
+        directory=directory, port=port, gateway=gateway_port, server=server, location=location, level=level
+    )
+
+
 @contextlib.contextmanager
 def nginx(directory: Path, gateway_port: int, idle_s: int | None = None) -> Iterator[int]:
     """The port of an nginx; `idle_s` in place of its default time-outs of 60 s."""
     time_outs = "" if idle_s is None else f"proxy_read_timeout {idle_s}s; proxy_send_timeout {idle_s}s;"
     time_outs += "" if idle_s is None else f" send_timeout {idle_s}s;"
     port = free_port()
-    config = _written(
-        directory, _NGINX.format(directory=directory, port=port, gateway=gateway_port, time_outs=time_outs)
-    )
+    config = _written(directory, nginx_settings(directory, port, gateway_port, server=time_outs))
     command = [_found("nginx"), "-p", str(directory), "-c", str(config), "-e", "stderr"]
     with _listening("nginx", command, directory, port):
         yield port
@@ -99,7 +107,7 @@ def _found(name: str) -> str:
 def _listening(name: str, command: list[str], directory: Path, port: int) -> Iterator[None]:
     process = Process(name, command, clean_environ(), directory / "log", directory)
     try:
-        poll(lambda: _answers(port) or not process.running, LISTENS_S, f"{name} does not listen")
+        poll(lambda: answers(port) or not process.running, LISTENS_S, f"{name} does not listen")
         assert process.running, process.output
         yield
         assert process.running, process.output
@@ -107,7 +115,8 @@ def _listening(name: str, command: list[str], directory: Path, port: int) -> Ite
         process.end()  # how a proxy ends is its own business
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether something accepts connections on this port of loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -14,11 +14,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.kit import session_stores
 from tests.kit.ports import free_port
 from tests.kit.services import Postgres, missing
-from watchout.common.errors import StoreUnavailable
 from watchout.identity import Identity, SessionStore
 from watchout.identity.schema.catalogue import Layout
 from watchout.identity.sources.postgres import PostgresStore
@@ -99,18 +97,11 @@ def who(identity: Identity | None) -> tuple[str, str | None] | None:
 
 
 async def verify(store: SessionStore, token: str = TOKEN) -> Identity | None:
-    found = await store.find([token])
-    assert set(found) <= {token}
-    return found.get(token)
+    return await session_stores.verify(store, token)
 
 
 async def refusal(store: PostgresStore, token: str = UNKNOWN) -> str:
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable) as caught:
-        await verify(store, token)
-    assert time.monotonic() - began < TIMEOUT_S + 0.5
-    assert token not in str(caught.value)
-    return str(caught.value)
+    return await session_stores.refusal(store, token, TIMEOUT_S)
 
 
 def ticket_rows(tickets: str, count: int) -> str:

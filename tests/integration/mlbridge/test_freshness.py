@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.fake_router import FakeRouter
-from tests.kit.ml_stub import ALERT, MlStub
+from tests.kit.ml_stub import ALERT, MlStub, serving
 from tests.kit.polling import until
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
@@ -38,15 +38,6 @@ async def router(home: Path) -> AsyncIterator[FakeRouter]:
     router = FakeRouter(home)
     yield router
     router.close()
-
-
-@asynccontextmanager
-async def serving() -> AsyncIterator[MlStub]:
-    stub = MlStub()
-    await stub.start()
-    yield stub
-    stub.released.set()
-    await stub.stop()
 
 
 @pytest.fixture

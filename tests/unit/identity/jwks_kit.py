@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +13,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.kit.http_server import HttpServer, Respond
 from watchout.common.settings import load
 from watchout.identity.sources.claims import Claims
 from watchout.identity.sources.jwt import JwtVerifier
@@ -37,34 +37,19 @@ class Clock:
         return self.now
 
 
-class Issuer:
+class Issuer(HttpServer):
     """A JWKS address on loopback that counts, and misbehaves when told to."""
 
     def __init__(self) -> None:
         self.fetches = 0
         self.keys: dict[str, Ed25519PrivateKey] = {}
         self.kids = ["k1"]
-        self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
-        self._runner: web.AppRunner | None = None
-        self.port = 0
+        self.answer: Respond | None = None
+        super().__init__(self._handle)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/jwks?of=all"
-
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.fetches += 1

@@ -7,7 +7,7 @@ import gc
 import gzip
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ import uvloop
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from tests.kit.http_server import HttpServer, Respond, drip, flood, silence
 from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
@@ -28,35 +29,17 @@ TOKEN = "canary-of-an-opaque+token/with=odd&characters?%41;#"
 PROOF = "Basic canary-of-this-server"
 
 
-EndpointResponse = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class FakeEndpoint:
+class FakeEndpoint(HttpServer):
     """An introspection endpoint on loopback that remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.answer: EndpointResponse = says({"active": True, "sub": "u1"})
-        self._runner: web.AppRunner | None = None
-        self.port = 0
+        self.answer: Respond = says({"active": True, "sub": "u1"})
+        super().__init__(self._handle, handler_args={"max_line_size": 1 << 16, "max_field_size": 1 << 16})
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/who?tenant=a%2Bb"
-
-    async def start(self) -> None:
-        app = web.Application(handler_args={"max_line_size": 1 << 16, "max_field_size": 1 << 16})
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         form = None
@@ -77,7 +60,7 @@ class FakeEndpoint:
         return await self.answer(request)
 
 
-def says(value: object = None, status: int = 200, body: bytes | None = None, **headers: str) -> EndpointResponse:
+def says(value: object = None, status: int = 200, body: bytes | None = None, **headers: str) -> Respond:
     async def answer(_: web.Request) -> web.StreamResponse:
         text = json.dumps(value).encode() if body is None else body
         return web.Response(status=status, body=text, headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -232,30 +215,6 @@ async def test_a_refusal_of_this_server_is_no_refusal_of_the_token(endpoint: Fak
     ]
 
 
-async def drip(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    with suppress(OSError):
-        while True:
-            await response.write(b" ")
-            await asyncio.sleep(0.01)
-    return response
-
-
-async def silence(_: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(60)
-    return web.Response()
-
-
-async def flood(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    with suppress(OSError):
-        for _ in range(160):
-            await response.write(b" " * 65536)
-    return response
-
-
 async def hang_up(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.abort()
@@ -264,7 +223,7 @@ async def hang_up(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("answer", [drip, silence])
 async def test_an_endpoint_that_does_not_end_its_answer_is_unavailable_in_time(
-    endpoint: FakeEndpoint, answer: EndpointResponse
+    endpoint: FakeEndpoint, answer: Respond
 ) -> None:
     endpoint.answer = answer
     async with opened(endpoint.url, STORE_TIMEOUT_S="0.3") as asker:
@@ -286,7 +245,7 @@ async def test_an_endpoint_that_does_not_end_its_answer_is_unavailable_in_time(
     ],
 )
 async def test_an_endpoint_that_misbehaves_is_unavailable_and_bounded(
-    endpoint: FakeEndpoint, answer: EndpointResponse, reason: str
+    endpoint: FakeEndpoint, answer: Respond, reason: str
 ) -> None:
     endpoint.answer = answer
     async with opened(endpoint.url, STORE_TIMEOUT_S="30") as asker:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from structlog.testing import capture_logs
 
+from tests.kit.http_server import drip, flood, silence
 from tests.unit.identity.jwks_kit import CANARY, Clock, Issuer, opened, published, until, who
 from watchout.common.errors import StoreUnavailable
 from watchout.identity.sources import jwks
@@ -178,30 +179,6 @@ async def test_an_issuer_that_was_never_there_is_unavailable_and_found_when_it_c
         clock.now += 1
         assert who(await verifier.verify(issuer.token())) == "u1"
     await issuer.stop()
-
-
-async def drip(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    with suppress(OSError):
-        while True:
-            await response.write(b" ")
-            await asyncio.sleep(0.01)
-    return response
-
-
-async def silence(_: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(60)
-    return web.Response()
-
-
-async def flood(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    with suppress(OSError):
-        for _ in range(160):
-            await response.write(b" " * 65536)
-    return response
 
 
 def says(status: int = 200, body: bytes = b"", **headers: str) -> Callable[[web.Request], Awaitable[web.Response]]:

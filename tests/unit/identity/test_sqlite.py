@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.kit import session_stores
+from tests.kit.session_stores import verify
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
-from watchout.identity import Identity, SessionStore, open_store
+from watchout.identity import Identity, open_store
 from watchout.identity.embedded_store import ensure, mint_token
 from watchout.identity.schema.catalogue import Layout
 from watchout.identity.sources import session_store as base
@@ -67,19 +69,8 @@ def run(path: Path, sql: str, *values: object) -> list[Any]:
         return db.execute(sql, values).fetchall()
 
 
-async def verify(store: SessionStore, token: str) -> Identity | None:
-    found = await store.find([token])
-    assert set(found) <= {token}
-    return found.get(token)
-
-
 async def refusal(store: SqliteStore, token: str = UNKNOWN) -> str:
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable) as caught:
-        await verify(store, token)
-    assert time.monotonic() - began < TIMEOUT_S + 0.5
-    assert token not in str(caught.value)
-    return str(caught.value)
+    return await session_stores.refusal(store, token, TIMEOUT_S)
 
 
 async def test_a_minted_token_is_its_users_session(path: Path, opened: Opened) -> None:

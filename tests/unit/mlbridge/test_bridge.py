@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.kit.fake_router import FakeRouter
-from tests.kit.ml_stub import ALERT, MlStub
+from tests.kit.ml_stub import ALERT, MlStub, serving
 from tests.kit.polling import until
 from watchout.common.errors import ErrorCode
 from watchout.common.media.frames import Frame
@@ -47,11 +47,8 @@ async def router(home: Path) -> AsyncIterator[FakeRouter]:
 
 @pytest.fixture
 async def stub() -> AsyncIterator[MlStub]:
-    stub = MlStub()
-    await stub.start()
-    yield stub
-    stub.released.set()
-    await stub.stop()
+    async with serving() as stub:
+        yield stub
 
 
 @pytest.fixture

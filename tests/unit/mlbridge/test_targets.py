@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.kit.ml_stub import ALERT, MlStub
+from tests.kit.ml_stub import ALERT, MlStub, serving
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
@@ -25,11 +25,8 @@ FRAME = Frame("stream_1", 7, 1_700_000_000_000, picture=PICTURE)
 
 @pytest.fixture
 async def stub() -> AsyncIterator[MlStub]:
-    stub = MlStub()
-    await stub.start()
-    yield stub
-    stub.released.set()
-    await stub.stop()
+    async with serving() as stub:
+        yield stub
 
 
 @pytest.fixture

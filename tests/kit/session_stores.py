@@ -1,0 +1,27 @@
+"""What the tests of every session store ask of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from watchout.common.errors import StoreUnavailable
+from watchout.identity import Identity, SessionStore
+
+
+async def verify(store: SessionStore, token: str) -> Identity | None:
+    """Who has this token; nobody else is found."""
+    found = await store.find([token])
+    assert set(found) <= {token}
+    return found.get(token)
+
+
+async def refusal(store: SessionStore, token: str, timeout_s: float) -> str:
+    """Why the store cannot be asked: it says so within its deadline, and not the token."""
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        await verify(store, token)
+    assert time.monotonic() - began < timeout_s + 0.5
+    assert token not in str(caught.value)
+    return str(caught.value)
