@@ -115,14 +115,15 @@ class Presence(Generic[M]):
         return due
 
     def update_introspected(
-        self, member: M, found: Identity | None, now: float
+        self, member: M, found: Identity | None, now: float, *, token: str | None = None
     ) -> tuple[list[M], list[tuple[M, Identity]]]:
         """Apply the result of an introspection: the identity of the token, None when it is not valid.
 
+        With `token`, nothing is applied when the member has renewed its identity with another one meanwhile.
         Returns as `update_sessions`.
         """
         identity = self._members.get(member)
-        if identity is None or identity.introspected is None:
+        if identity is None or identity.introspected is None or token not in (None, identity.introspected):
             return [], []
         if found is None or found.user_id != identity.user_id:
             return [member], []

@@ -134,7 +134,7 @@ class Revalidation:
         async def one(member: RevalidatedClient, token: str) -> None:
             async with turn:
                 found = await self._authenticator.introspect(token, recheck=True)
-            ended, renewed = self._presence.update_introspected(member, found, time.time())
+            ended, renewed = self._presence.update_introspected(member, found, time.time(), token=token)
             self._end(ended)
             self._renew(renewed)
 

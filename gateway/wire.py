@@ -72,10 +72,12 @@ class Auth(ClientMessage, frozen=True, tag="auth"):
 
     Attributes:
         token: The token.
+        renew: Whether it replaces the session of a socket that is signed in, by another one of the same user.
         ping_every: See `Subscribe`.
     """
 
     token: str
+    renew: bool | None = None
     ping_every: PingEvery | None = None
 
     def __repr__(self) -> str:

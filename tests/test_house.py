@@ -77,6 +77,8 @@ PURE = (
     "gateway/listen/head.py",
     "gateway/client/commands.py",
     "gateway/client/alert_replies.py",
+    "gateway/client/session_replies.py",
+    "router/alerts/completeness.py",
     "gateway/client/error_replies.py",
     "gateway/client/refused_message.py",
     "gateway/silence.py",

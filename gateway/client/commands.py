@@ -45,6 +45,16 @@ class VerifyToken:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewSession:
+    """Command of `ClientProtocol`: `ClientHandler` verifies the token of an `auth` message that renews the session.
+
+    The result goes to `on_renewed` or `on_renewal_unavailable`. Until then the socket goes on with what it has.
+    """
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimStream:
     """Command of `ClientProtocol`: `ClientHandler` claims a stream at the router.
 
@@ -208,5 +218,5 @@ class PingSilence:
 Command = (
     Reply | Close | VerifyToken | ClaimStream | Publish | Unpublish | ChangeOwner | PublishFrame | SubmitAlert
     | FindStream | BeginSubscription | EndSubscription | WriteWaiting | ChangePublication
-    | AcknowledgeAlert | PingSilence | AcknowledgeFrame
+    | AcknowledgeAlert | PingSilence | AcknowledgeFrame | RenewSession
 )  # fmt: skip

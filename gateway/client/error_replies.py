@@ -16,7 +16,8 @@ from watchout.gateway.wire import NOTHING, Subject
 #: Reason of the close of a client that repeats faults; the handler counts it.
 ABUSE: Final = "repeated abuse"
 #: Errors that count as a strike. Too many of them within a time close the socket (`Allowance.count_error`).
-_STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED})
+#: `AUTH_FAILED` is one of a renewal; any other closes by itself.
+_STRIKES: Final = frozenset({ErrorCode.INVALID_MESSAGE, ErrorCode.RATE_LIMITED, ErrorCode.AUTH_FAILED})
 
 
 class ErrorReplies(abc.ABC):

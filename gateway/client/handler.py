@@ -33,6 +33,7 @@ from watchout.gateway.client.commands import (
     PingSilence,
     Publish,
     PublishFrame,
+    RenewSession,
     Reply,
     SubmitAlert,
     Unpublish,
@@ -218,6 +219,10 @@ class ClientHandler:
     def on_identity_changed(self, identity: Identity) -> None:
         """Apply a changed identity, and end the subscriptions that it may not have any more."""
         self.run(self.protocol.on_identity_changed(identity, now_ms()))
+        self._end_lost_subscriptions()
+
+    def _end_lost_subscriptions(self) -> None:
+        """End the subscriptions for which the client has no permission any more."""
         for subscription in self.protocol.subscriptions():
             owner = self._context.hub.last_known_owner(subscription.stream)
             if not self._context.authorization.allows(subscription, owner):
@@ -225,7 +230,6 @@ class ClientHandler:
 
     def on_session_ended(self) -> None:
         """Close, because the auth session has ended."""
-        self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
         self.run(self.protocol.on_session_ended(now_ms()))
 
     def on_permission_lost(self, stream: str) -> None:
@@ -252,6 +256,8 @@ class ClientHandler:
                     self._socket.send_message(command.wire)
                 case Close() | WriteWaiting() | PingSilence() | AcknowledgeFrame():
                     self._use_socket(command)
+                case RenewSession():
+                    self._context.tasks.start(self._renew(command.token), "renew")
                 case VerifyToken() | ClaimStream() | FindStream():
                     self._request(command)
                 case Publish() | ChangePublication() | ChangeOwner() | Unpublish():
@@ -300,6 +306,8 @@ class ClientHandler:
             case Close():
                 if command.code is CloseCode.POLICY and command.reason == ABUSE:
                     self._context.metrics.count(metric_names.CLOSED_ABUSE)
+                elif command.code is CloseCode.SESSION_ENDED:
+                    self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
                 self._socket.close(command.code, command.reason)
             case WriteWaiting():
                 self._socket.write_waiting()
@@ -345,6 +353,24 @@ class ClientHandler:
         if identity is not None:
             self._join(identity)
         self._socket.resume_messages()
+
+    async def _renew(self, token: str) -> None:
+        """Verify the token of a renewal; from then on the socket lives by its session."""
+        try:
+            identity = await self._context.authenticator.verify(Token(token), fresh=True)
+        except StoreUnavailable:
+            self._context.metrics.count(metric_names.AUTH_UNAVAILABLE)
+            self.run(self.protocol.on_renewal_unavailable(self._loop.time(), now_ms()))
+            return
+        if self._socket.closing:
+            return
+        commands = self.protocol.on_renewed(identity, self._loop.time(), now_ms())
+        if identity is None or self.protocol.identity is not identity:
+            self._context.metrics.count(metric_names.AUTH_REFUSED)
+        else:
+            self._context.presence.add(self, identity, time.time())
+        self.run(commands)
+        self._end_lost_subscriptions()
 
     def _join(self, identity: Identity) -> None:
         """Count the connection for its user and make it present, or close it when the user has too many."""

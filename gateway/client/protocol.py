@@ -19,7 +19,6 @@ from watchout.common.settings import Settings
 from watchout.gateway import wire
 from watchout.gateway.authorization import VIEWER_PERMISSIONS, Authorization, Permission
 from watchout.gateway.client import first_message
-from watchout.gateway.client.alert_replies import AlertReplies
 from watchout.gateway.client.commands import (
     AcknowledgeAlert,
     AcknowledgeFrame,
@@ -30,7 +29,6 @@ from watchout.gateway.client.commands import (
     Command,
     EndSubscription,
     FindStream,
-    PingSilence,
     Publish,
     PublishFrame,
     Reply,
@@ -40,6 +38,7 @@ from watchout.gateway.client.commands import (
     WriteWaiting,
 )
 from watchout.gateway.client.refused_message import RefusedMessage, read_refused
+from watchout.gateway.client.session_replies import SessionReplies, pings_asked
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import IgnoredCookie, Owner, SocketPath, StreamState
 from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
@@ -84,7 +83,7 @@ class Registration:
     acknowledges: bool = False
 
 
-class ClientProtocol(AlertReplies):
+class ClientProtocol(SessionReplies):
     """The protocol state of one WebSocket client, from the accepted upgrade on; made by `accept_upgrade`.
 
     `ClientHandler` calls a method for each message, result or event, and carries out the `Command`s that it returns, in
@@ -103,12 +102,10 @@ class ClientProtocol(AlertReplies):
 
     __slots__ = (
         "_asked",
-        "_auth_received",
         "_authorization",
         "_plain_frames",
         "_stream_ids",
         "_subscriptions",
-        "identity",
         "path",
         "pending",
         "registration",
@@ -125,9 +122,8 @@ class ClientProtocol(AlertReplies):
         identity: Identity | None = None,
         ignored_cookie: IgnoredCookie | None = None,
     ) -> None:
-        super().__init__(settings, now, ignored_cookie)
+        super().__init__(settings, now, identity, ignored_cookie)
         self.path = path
-        self.identity = identity
         self.registration: Registration | None = None
         #: What is awaited; None: the client's next message may be processed.
         self.pending: PendingReply | None = None
@@ -137,7 +133,6 @@ class ClientProtocol(AlertReplies):
         self._subscriptions: dict[str, Subscription] = {}
         #: The message that `pending` is about; after a failed reply, which closes, the one that the error answers.
         self._asked: AskedMessage | None = None
-        self._auth_received = False
 
     # ── messages of the client ───────────────────────────────────────────────────────────────────────────────────
 
@@ -235,7 +230,7 @@ class ClientProtocol(AlertReplies):
             )
         asked, self.identity = self._take_asked(), identity
         success = wire.success("Authentication successful", "authenticated", now_ms, _subject(asked))
-        return [Reply(success), *self._ask_for_pings(asked)]
+        return [Reply(success), *pings_asked(asked)]
 
     def on_store_unavailable(self, now_ms: int) -> list[Command]:
         """Handle that the session store cannot be reached: close, and let the client reconnect."""
@@ -268,7 +263,7 @@ class ClientProtocol(AlertReplies):
         publish = Publish(asked.stream_id, owner, term, first_frame_id, *_wishes(asked))
         if not self._authorization.may_publish(self.identity, asked.stream_id):  # it ended while the router decided
             return [*former, publish, *self._unpublish(now_ms, asked.request_id)]
-        return [*former, self._registered_reply(asked, now_ms), publish, *self._ask_for_pings(asked)]
+        return [*former, self._registered_reply(asked, now_ms), publish, *pings_asked(asked)]
 
     def on_refused(self, code: str, message: str, now: float, now_ms: int) -> list[Command]:
         """Handle that a claim or a subscription was refused, by the router or by a limit of the gateway.
@@ -328,7 +323,7 @@ class ClientProtocol(AlertReplies):
             commands.append(BeginSubscription(subscription, state, None))
         else:
             commands.append(Reply(wire.status(asked.stream_id, state.status, now_ms)))
-        return [*commands, *self._ask_for_pings(asked)]
+        return [*commands, *pings_asked(asked)]
 
     def on_alerts_fetched(self, missing_before: int | None, now_ms: int) -> list[Command]:
         """Confirm the subscription with `alertsSince`, whose recent alerts were fetched, or are not available.
@@ -342,7 +337,7 @@ class ClientProtocol(AlertReplies):
             return []
         more = {"recovered": True} if missing_before is None else {"recovered": False, "from": missing_before}
         success = wire.success("Subscription successful", "subscribed", now_ms, _subject(asked), **more)
-        return [Reply(success), *self._ask_for_pings(asked)]
+        return [Reply(success), *pings_asked(asked)]
 
     # ── events from elsewhere ────────────────────────────────────────────────────────────────────────────────────
 
@@ -396,12 +391,6 @@ class ClientProtocol(AlertReplies):
         changed = Owner.of(before) != Owner.of(identity) and not self.registration.foreign
         return [ChangeOwner(Owner.of(identity))] if changed else []
 
-    def on_session_ended(self, now_ms: int) -> list[Command]:
-        """Handle that the auth session expired or was revoked, or that its user was banned: close."""
-        return self._error_and_close(
-            ErrorCode.SESSION_ENDED, "the session has ended, sign in again", CloseCode.SESSION_ENDED, now_ms
-        )
-
     def on_slow_consumer(self, now_ms: int, reason: str | None = None) -> list[Command]:
         """Handle that the client does not read its messages: close. `reason`: None when its outbound queue is full."""
         full = (
@@ -440,7 +429,11 @@ class ClientProtocol(AlertReplies):
         self._ask(message, PendingReply.STORE)
         return [VerifyToken(token)]
 
-    def _auth_after_upgrade(self, message: wire.Auth, now_ms: int) -> list[Command]:
+    def _auth_again(self, message: wire.Auth, now_ms: int) -> list[Command]:
+        """Process an `auth` of a client that is signed in. Raises `ClientError`."""
+        self._check_no_renewal()
+        if message.renew:
+            return self._renew(message)
         if self._auth_received:
             raise ClientError(ErrorCode.ALREADY_AUTHENTICATED, "this socket is already authenticated")
         if self.registration is not None or self._subscriptions:
@@ -466,7 +459,7 @@ class ClientProtocol(AlertReplies):
                 subscription.acknowledge(message.frame_id)
                 return [WriteWaiting()]
             case wire.Auth():
-                return self._auth_after_upgrade(message, now_ms)
+                return self._auth_again(message, now_ms)
             case wire.Register():
                 return self._register(message, now_ms)
             case wire.Subscribe():
@@ -497,7 +490,7 @@ class ClientProtocol(AlertReplies):
             stream = self.registration.stream
             self._register_stream(stream, message, foreign=self.registration.foreign)
             reply = self._registered_reply(msgspec.structs.replace(message, stream_id=stream), now_ms)
-            return [reply, ChangePublication(*_wishes(message)), *self._ask_for_pings(message)]
+            return [reply, ChangePublication(*_wishes(message)), *pings_asked(message)]
         if message.stream_id is None:
             new_id = self._stream_ids.new(self.identity.user_id, now_ms)
             if not self._authorization.may_publish(self.identity, new_id):
@@ -570,10 +563,6 @@ class ClientProtocol(AlertReplies):
     def _is_free_ping(self, data: bytes, now: float) -> bool:
         """Whether a message is a `ping` that does not count against the rates."""
         return self.identity is not None and wire.is_ping(data) and self._allowance.take_ping(now)
-
-    def _ask_for_pings(self, message: AskedMessage | None) -> list[Command]:
-        """Return the command that a `pingEvery` of the message asks for."""
-        return [] if message is None or message.ping_every is None else [PingSilence(message.ping_every)]
 
     # ── what answers are about ───────────────────────────────────────────────────────────────────────────────────
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
+import sqlite3
 import time
+
+import jwt
 
 from tests.kit.clients import (
     BINARY,
@@ -19,7 +24,9 @@ from tests.kit.clients import (
     pack_frame,
     web_socket_frame,
 )
+from tests.kit.one_process import OneProcess
 from tests.kit.processes import SERVICE_TOKEN
+from watchout.common.home_files import SESSION_STORE_FILE
 
 # ── request ids ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -358,3 +365,86 @@ async def test_alerts_that_come_during_the_subscription_come_once(one_process, c
 async def push_all(url: str, count: int) -> None:
     for number in range(count):
         await push(url, f"a{number}")
+
+
+# ── renewal ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SECRET = "a secret of the tests that is long enough"
+
+
+def end_session(one_process: OneProcess, token: str) -> None:
+    """Sign out: the session is gone from the store."""
+    with contextlib.closing(sqlite3.connect(one_process.home / SESSION_STORE_FILE)) as store, store:
+        assert store.execute("DELETE FROM session WHERE token = ?", (token,)).rowcount == 1
+
+
+def another_session(one_process: OneProcess, token: str) -> str:
+    """A second session of the user of a session; its token."""
+    with contextlib.closing(sqlite3.connect(one_process.home / SESSION_STORE_FILE)) as store, store:
+        store.row_factory = sqlite3.Row
+        row = dict(store.execute("SELECT * FROM session WHERE token = ?", (token,)).fetchone())
+        row |= {"id": f"{row['id']}-2", "token": secrets.token_urlsafe(24)}
+        marks = ", ".join("?" * len(row))
+        names = ", ".join(f'"{name}"' for name in row)
+        store.execute(f"INSERT INTO session ({names}) VALUES ({marks})", tuple(row.values()))
+    return str(row["token"])
+
+
+def json_web_token(user: str, lives_s: float) -> str:
+    return jwt.encode({"sub": user, "exp": time.time() + lives_s}, SECRET, "HS256")
+
+
+async def test_a_renewed_socket_outlives_its_first_session(one_process, clients):
+    first = one_process.token("ann")
+    second = another_session(one_process, first)
+    stays = await clients.viewer(one_process.url, first)
+    camera = await clients.camera(one_process.url, first)
+    await camera.register("cam")
+    viewer = await clients.viewer(one_process.url, first)
+    await viewer.subscribe("cam", consumes=["video-frame"])
+    for client in (camera, viewer):
+        await client.send("auth", token=second, renew=True, requestId="r")
+        await client.find("success", event="authenticated", requestId="r")
+    end_session(one_process, first)
+    assert await stays.closed(30) == 4500
+    await camera.show()
+    await viewer.frame()
+    end_session(one_process, second)
+    assert await viewer.closed(30) == 4500
+    assert await camera.closed(30) == 4500
+
+
+async def test_what_is_not_renewed_goes_on(one_process, clients):
+    ann, bob = one_process.token("ann"), one_process.token("bob")
+    camera = await clients.camera(one_process.url, ann)
+    await camera.register("cam")
+    for token in (bob, "x" * 32, ""):
+        await camera.send("auth", token=token, renew=True, requestId=token[:3])
+        await camera.expect("error", code="AUTH_FAILED", requestId=token[:3])
+    viewer = await clients.viewer(one_process.url, bob)
+    await viewer.send("subscribe", streamId="cam", consumes=["video-frame"])
+    await viewer.expect("error", code="UNAUTHORIZED", streamId="cam")
+    await camera.show()
+    assert await camera.rest() == []
+    await camera.send("auth", token=ann)
+    await camera.expect("error", code="ALREADY_AUTHENTICATED")
+
+
+async def test_a_jwt_is_renewed_by_a_later_one_and_by_a_session(in_one_process, clients):
+    started = await in_one_process(JWT_SECRET=SECRET)
+    session = started.token("ann")
+    named = await clients.camera(started.url, session)
+    await named.register("cam")
+    (row,) = (await http(f"{started.url}/streams", token=session)).json["streams"]
+    user = row["userId"]
+    ended, by_jwt, by_session = [await clients.viewer(started.url, json_web_token(user, 6)) for _ in range(3)]
+    await by_jwt.send("auth", token=json_web_token(user, 3600), renew=True)
+    await by_jwt.expect("success")
+    await by_session.send("auth", token=session, renew=True)
+    await by_session.expect("success")
+    assert await ended.closed(60) == 4500
+    for viewer in (by_jwt, by_session):
+        assert await viewer.subscribe("cam") in ("streaming", "online")
+    end_session(started, session)
+    assert await by_session.closed(30) == 4500
+    assert {message["type"] for message in await by_jwt.rest()} <= {"status"}, "it is in"

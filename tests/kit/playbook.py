@@ -205,6 +205,16 @@ def store_is_away() -> Event:
     return _event("the store is away", lambda s, _, now_ms: s.on_store_unavailable(now_ms))
 
 
+def renewed_as(identity: Identity | None) -> Event:
+    """The session store replies to a renewal; None: the token is not valid."""
+    return _event(f"the store replied {identity}", lambda s, now, now_ms: s.on_renewed(identity, now, now_ms))
+
+
+def renewal_is_unavailable() -> Event:
+    """The session store cannot be reached for a renewal."""
+    return _event("the store is away", lambda s, now, now_ms: s.on_renewal_unavailable(now, now_ms))
+
+
 def time_to_authenticate_is_over() -> Event:
     """The time for authentication ends."""
     return _event("the time to authenticate is over", lambda s, _, now_ms: s.on_auth_timeout(now_ms))

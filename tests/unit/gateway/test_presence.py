@@ -195,3 +195,23 @@ class Coming(RuleBasedStateMachine):
 
 
 TestComing = Coming.TestCase
+
+
+def test_the_introspection_of_a_token_that_was_replaced_meanwhile_is_void() -> None:
+    presence: Presence[str] = Presence()
+    presence.add("a", Identity("ann", introspected="old"), 0.0)
+    presence.add("a", Identity("ann", introspected="new"), 1.0)
+    assert presence.update_introspected("a", None, 2.0, token="old") == ([], [])
+    assert presence.update_introspected("a", None, 2.0, token="new") == (["a"], [])
+
+
+def test_who_changed_to_another_kind_of_credential_is_checked_by_that_alone() -> None:
+    presence: Presence[str] = Presence()
+    presence.add("a", Identity("ann", "s1"), 0.0)
+    presence.add("a", Identity("ann", ends_at=50.0), 1.0)
+    assert presence.sessions() == []
+    assert presence.expired(49.0) == []
+    assert presence.expired(50.0) == ["a"]
+    presence.add("a", Identity("ann", "s2"), 2.0)
+    assert presence.expired(100.0) == []
+    assert presence.sessions() == ["s2"]
