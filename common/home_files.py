@@ -24,14 +24,17 @@ EPOCH_FILE: Final = "epoch"
 SESSION_STORE_FILE: Final = "sessions.db"
 #: Reservations of stream ids (`router.reservation_file`).
 RESERVATIONS_FILE: Final = "reservations.db"
-#: The key of the ids that streams have in metrics and logs (`gateway.stream_key`).
+#: The key of the ids that streams have in metrics and logs (`gateway.home_keys`).
 STREAM_KEY_FILE: Final = "stream.key"
+#: Shared streams (`router.shares`), and the key of their tokens (`gateway.shares`).
+SHARES_FILE: Final = "shares.db"
+SHARE_KEY_FILE: Final = "share.key"
 #: Directory of the key pairs and allowed keys of the bus over TCP (`common.bus.zeromq.curve`).
 CURVE_DIRECTORY: Final = "curve"
 
 _NAMES: Final = frozenset((
     CONTROL_SOCKET, FRAMES_IN_SOCKET, FRAMES_OUT_SOCKET, ROUTER_LOCK, LISTEN_LOCK, EPOCH_FILE, SESSION_STORE_FILE,
-    RESERVATIONS_FILE, STREAM_KEY_FILE, CURVE_DIRECTORY,
+    RESERVATIONS_FILE, STREAM_KEY_FILE, SHARES_FILE, SHARE_KEY_FILE, CURVE_DIRECTORY,
 ))  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from watchout.common.supervisor import Periodic
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.context import Context
 from watchout.gateway.drain import drain_clients
+from watchout.gateway.home_keys import share_key, stream_key
 from watchout.gateway.housekeeping import Housekeeping
 from watchout.gateway.http.server import HttpServer
 from watchout.gateway.hub.registry import Hub
@@ -27,8 +28,9 @@ from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
 from watchout.gateway.revalidation import Revalidation
 from watchout.gateway.router_client import RouterClient
+from watchout.gateway.shares.source import GatewayShares
+from watchout.gateway.shares.tokens import ShareTokens
 from watchout.gateway.stream_ids import StreamIds
-from watchout.gateway.stream_key import stream_key
 from watchout.identity import make_authenticator
 
 _log = log.get("gateway.app")
@@ -69,7 +71,10 @@ class Gateway:
             StreamIds(stream_key(settings.home)),
             AlertRates(settings.alert_rate),
             AlertRates(settings.service_alert_rate),
+            ShareTokens(share_key(settings.home)),
         )
+        self._shares = GatewayShares(self._context.share_tokens, self._link, enabled=settings.share_max_s > 0)
+        self._context.authenticator.shares = self._shares
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._http: HttpServer | None = None
@@ -94,7 +99,7 @@ class Gateway:
                 lambda: ConnectionDispatcher(context, http.make_connection, certificate), sock=listening
             )
             self._servers.append(server)
-        revalidation = Revalidation(settings, context.metrics, context.presence, context.authenticator)
+        revalidation = Revalidation(settings, context.metrics, context.presence, context.authenticator, self._shares)
         self._periodic = [*Housekeeping(context, certificate).begin(), *revalidation.begin()]
         keep, channel = supervisor.current().keep, settings.revocation_channel
         self._listeners = [keep(revalidation.check_changed, "changed sessions")]

@@ -21,6 +21,7 @@ from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
 from watchout.gateway.revalidation import RevalidatedClient
 from watchout.gateway.router_client import RouterClient
+from watchout.gateway.shares.tokens import ShareTokens
 from watchout.gateway.silence import SilenceTable
 from watchout.gateway.stream_ids import StreamIds
 from watchout.identity import Authenticator
@@ -103,6 +104,8 @@ class Context:
     alert_rates: AlertRates
     #: Rate of `POST /alerts`, for all ML services together.
     service_alert_rate: AlertRates
+    #: Makes and reads the tokens of shared streams.
+    share_tokens: ShareTokens
     #: Read buffer that all sockets share; empty between two callbacks of the event loop.
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH_BYTES)))
     #: Open WebSockets.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -24,6 +24,7 @@ class Presence(Generic[M]):
         self._members: dict[M, Identity] = {}
         self._by_session: dict[str, set[M]] = {}
         self._by_user: dict[str, set[M]] = {}
+        self._by_share: dict[str, set[M]] = {}
         self._without_session: set[M] = set()
         self._ending: set[M] = set()
         self._introspected_at: dict[M, float] = {}
@@ -42,6 +43,8 @@ class Presence(Generic[M]):
             self._without_session.add(member)
         if identity.introspected is not None:
             self._introspected_at[member] = now
+        if identity.share is not None:
+            self._by_share.setdefault(identity.share, set()).add(member)
         if identity.ends_at < math.inf:
             self._ending.add(member)
 
@@ -54,6 +57,8 @@ class Presence(Generic[M]):
         self._introspected_at.pop(member, None)
         self._ending.discard(member)
         _discard(self._by_user, identity.user_id, member)
+        if identity.share is not None:
+            _discard(self._by_share, identity.share, member)
         if identity.session_id is not None:
             _discard(self._by_session, identity.session_id, member)
 
@@ -97,6 +102,21 @@ class Presence(Generic[M]):
                         renewed.append((member, now_is))
         self._members.update(renewed)
         return ended, renewed
+
+    # ── shares ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def shares(self) -> list[str]:
+        """Return the ids of all shares that members signed in with."""
+        return list(self._by_share)
+
+    def of_ended_shares(self, asked: Iterable[str], live: Container[str]) -> list[M]:
+        """Return the members whose share has ended.
+
+        Args:
+            asked: Ids of the shares that were looked up.
+            live: Those of them that have not ended.
+        """
+        return [member for share in asked if share not in live for member in self._by_share.get(share, ())]
 
     # ── without a session in the store ──────────────────────────────────────────────────────────────────────────────
 

@@ -17,10 +17,13 @@ from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.gateway.presence import Presence
+from watchout.gateway.shares.source import GatewayShares
 from watchout.identity import Authenticator, Identity
 
 #: Most sessions, or users, in one query.
 BATCH: Final = 1000
+#: Longest time between two checks of shares, in seconds.
+SHARES_EVERY_S: Final = 1.0
 #: Most introspections at once.
 INTROSPECTIONS: Final = 16
 _log = log.get("gateway.revalidation")
@@ -49,15 +52,22 @@ class Revalidation:
         metrics: Counts checks and rounds that failed.
         presence: The clients.
         authenticator: Looks sessions, tokens and organizations up. Its `StoreUnavailable` ends a round, not the task.
+        shares: Looks the shares up that clients signed in with.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, presence: Presence[Any], authenticator: Authenticator
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        presence: Presence[Any],
+        authenticator: Authenticator,
+        shares: GatewayShares,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._presence: Presence[RevalidatedClient] = presence
         self._authenticator = authenticator
+        self._shares = shares
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._all = False
@@ -79,7 +89,8 @@ class Revalidation:
             "memberships": self._memberships,
             "introspections": self._introspections,
         }
-        return [every(recheck_s, self._round_of(check), name, first_s=0) for name, check in checks.items()]
+        shares = every(min(recheck_s, SHARES_EVERY_S), self._round_of(self._check_shares), "shares", first_s=0)
+        return [shares, *(every(recheck_s, self._round_of(check), name, first_s=0) for name, check in checks.items())]
 
     def _round_of(self, check: Callable[[float], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
         loop, recheck_s = asyncio.get_running_loop(), self._settings.recheck_s
@@ -145,6 +156,13 @@ class Revalidation:
                 await self._guarded(one, member, token)
 
         await asyncio.gather(*(guarded(member, token) for member, token in tokens))
+
+    async def _check_shares(self, due: float) -> None:
+        del due
+        shares = self._presence.shares()
+        for at in range(0, len(shares), BATCH):
+            batch = shares[at : at + BATCH]
+            self._end(self._presence.of_ended_shares(batch, await self._shares.live(batch)))
 
     def _end(self, members: Sequence[RevalidatedClient]) -> None:
         for member in members:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
 from watchout.common import clock, log, metric_names, supervisor
@@ -20,6 +21,8 @@ from watchout.common.bus.messages import (
     AlertNotification,
     AlertScope,
     Claim,
+    CreateShare,
+    EndShare,
     ErrorForPublisher,
     FetchNewest,
     FetchPicture,
@@ -31,6 +34,7 @@ from watchout.common.bus.messages import (
     OwnerLookup,
     OwnerReply,
     Query,
+    QueryReply,
     RaiseAlert,
     RefusedReply,
     Release,
@@ -45,6 +49,7 @@ from watchout.common.bus.reply_records import (
     R,
     RecentAlertRow,
     RecentAlertsReply,
+    ShareRow,
     StatsReply,
     StreamRow,
     read_reply,
@@ -62,6 +67,10 @@ from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.model import Owner, StreamState
 
+#: Code by which the router refuses a share over a bound.
+TOO_MANY_SHARES: Final = "TOO_MANY_SHARES"
+#: Form of a share's id, as `ShareId` of the bus has it.
+SHARE_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
 #: A loss of the router is logged only if it lasts this many seconds.
@@ -325,6 +334,83 @@ class RouterClient:
         except BusError as exc:
             raise RouterUnavailable(str(exc)) from None
 
+    async def create_share(
+        self, share_id: str, stream: str, owner: str, *, seconds: int, alerts: bool
+    ) -> ShareRow | RefusedReply:
+        """Share a stream.
+
+        Args:
+            share_id: The id for the share.
+            stream: Id of the stream.
+            owner: Id of its owner.
+            seconds: For how long.
+            alerts: Whether the alerts are shared as well.
+
+        Returns:
+            The share, which survives restarts from now on; or the bound that is reached.
+
+        Raises:
+            RouterUnavailable: The router does not answer, cannot store it, or is of a release without shares.
+        """
+        self._require_shares()
+        reply = await self.link.request(
+            lambda n: CreateShare(request=n, id=share_id, stream=stream, user=owner, seconds=seconds, alerts=alerts)
+        )
+        if isinstance(reply, RefusedReply) and reply.code == TOO_MANY_SHARES:
+            return reply
+        rows = _read(reply, list[ShareRow])
+        return rows[0]
+
+    async def end_share(self, share_id: str, stream: str, owner: str) -> bool:
+        """End a share of a user's stream.
+
+        Args:
+            share_id: Id of the share.
+            stream: Id of the stream.
+            owner: Id of its owner.
+
+        Returns:
+            Whether there was one; it is over, also after restarts.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        self._require_shares()
+        if not SHARE_ID.match(share_id):
+            return False
+        reply = await self.link.request(lambda n: EndShare(request=n, id=share_id, stream=stream, user=owner))
+        return _read(reply, str | None) is not None  # type: ignore[arg-type]
+
+    async def shares_of(self, stream: str, owner: str) -> list[ShareRow]:
+        """Return what a user shares of a stream.
+
+        Args:
+            stream: Id of the stream.
+            owner: Id of its owner.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        self._require_shares()
+        return await self._query(lambda n: Query(request=n, what="shares", stream=stream, user=owner), list[ShareRow])
+
+    async def shares(self, share_ids: Sequence[str]) -> list[ShareRow]:
+        """Return those of some shares that have not ended.
+
+        Args:
+            share_ids: At most 1000 ids.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        self._require_shares()
+        ids = tuple(share_ids)
+        return await self._query(lambda n: Query(request=n, what="shares", ids=ids), list[ShareRow])
+
+    def _require_shares(self) -> None:
+        if self.link.live and not self.link.level:
+            raise RouterUnavailable("the router is of a release without shares")
+
     def _send_counts(self) -> None:
         """Send the latest counts to the router, which handles messages in order: the next reply includes them."""
         self._flush()
@@ -475,6 +561,15 @@ class RouterClient:
 def coalescing_delay_s(max_fps: float | None) -> float:
     """Return for how many seconds a frame may be delayed to be sent with others; `max_fps`: the requested rate."""
     return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
+
+
+def _read(reply: Reply, kind: type[R]) -> R:
+    if not isinstance(reply, QueryReply):
+        raise _unexpected(reply)
+    try:
+        return read_reply(reply.body, kind)
+    except BusError as exc:
+        raise RouterUnavailable(str(exc)) from None
 
 
 def _again(raised: Raised) -> Message:

@@ -27,7 +27,7 @@ class StreamIds:
     """Makes and checks stream ids with one key. One per gateway; `ClientProtocol` asks it at register.
 
     Args:
-        key: `KEY_BYTES` random bytes, the same for all gateways of a home: see `gateway.stream_key`.
+        key: `KEY_BYTES` random bytes, the same for all gateways of a home: see `gateway.home_keys`.
     """
 
     def __init__(self, key: bytes) -> None:

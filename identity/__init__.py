@@ -11,7 +11,7 @@ from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings
 from watchout.identity import embedded_store
 from watchout.identity.authenticator import Authenticator, auth_methods
-from watchout.identity.caller import Identity, Organizations, SessionStore
+from watchout.identity.caller import Identity, Organizations, SessionStore, ShareSource
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
 from watchout.identity.grants import Grants
 from watchout.identity.schema.catalogue import Layout
@@ -28,6 +28,7 @@ __all__ = [
     "Identity",
     "Organizations",
     "SessionStore",
+    "ShareSource",
     "Ticket",
     "Token",
     "clean_token",

@@ -18,7 +18,7 @@ from watchout.common import log
 from watchout.common.errors import StoreUnavailable
 from watchout.common.media.rate import TokenBucket
 from watchout.common.settings import Settings
-from watchout.identity.caller import Identity, Organizations, SessionStore
+from watchout.identity.caller import Identity, Organizations, SessionStore, ShareSource
 from watchout.identity.coalescing import Coalescer
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, session_token
 from watchout.identity.grants import GrantsFault
@@ -63,6 +63,8 @@ class Authenticator:
         self._methods = auth_methods(settings)
         self._sessions = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
         self._introspected = RecentlyVerified(settings.auth_cache_s, settings.auth_cache_tokens)
+        #: Verifies the tokens of shared streams; set by the gateway.
+        self.shares: ShareSource | None = None
         self._by_token = self._by_id = None
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
         self._by_user: Coalescer[Organizations] | None = None
@@ -109,6 +111,8 @@ class Authenticator:
         """
         if isinstance(credential, Ticket):
             return await self._redeem(credential)
+        if self.shares is not None and isinstance(credential, Token) and self.shares.recognizes(credential.text):
+            return await self.shares.find(credential.text)
         try:
             if self._settings.auth_combine == "all":
                 return await self._verify_all(credential, fresh)

@@ -30,6 +30,8 @@ class Identity:
         organizations: The organizations of the user, with the roles in each.
         introspected: The token, when only introspection can tell later whether it is still valid.
         ends_at: An end that nothing prolongs, in seconds since the Unix epoch: that of a JWT without a session.
+        share: Id of the share that the token belongs to; None: it is no share's. The gateway looks it up again while
+            the connection lives.
         grants: What the token itself permits, in place of the user's rights; None: those count.
     """
 
@@ -41,6 +43,28 @@ class Identity:
     introspected: str | None = field(default=None, repr=False, compare=False)
     ends_at: float = field(default=math.inf, compare=False)
     grants: Grants | None = None
+    share: str | None = None
+
+
+class ShareSource(Protocol):
+    """Verifies the tokens of shared streams; implemented by the gateway, whose router knows the shares."""
+
+    def recognizes(self, token: str) -> bool:
+        """Return whether a token is that of a share that this home once made; no other method gets it then.
+
+        Args:
+            token: The text of the token.
+        """
+
+    async def find(self, token: str) -> Identity | None:
+        """Return the identity of a token that `recognizes` accepts; None when its share has ended.
+
+        Args:
+            token: The text of the token.
+
+        Raises:
+            StoreUnavailable: The shares cannot be asked for. The caller asks the client to try again.
+        """
 
 
 class SessionStore(Protocol):

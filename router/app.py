@@ -29,6 +29,8 @@ from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
 from watchout.router.reservation_file import ReservationFile
 from watchout.router.reservation_sync import ReservationSync
+from watchout.router.shares.desk import ShareDesk
+from watchout.router.shares.table import Shares
 from watchout.router.startup_hold import SYNC_GRACE_S, StartupHold
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.sender import WebhookSender
@@ -37,6 +39,8 @@ from watchout.router.webhook.sender import WebhookSender
 PRUNE_EVERY_S: Final = 10.0
 #: Seconds between two writes of changed reservations.
 SAVE_EVERY_S: Final = 0.5
+#: Seconds between two attempts to write changes of shares that are not written yet.
+SHARES_EVERY_S: Final = 2.0
 
 _log: Final = log.get("router.app")
 
@@ -53,6 +57,7 @@ class Router:
         self._metrics = Metrics()
         self._webhook: WebhookSender | None = None
         self._reservations: ReservationSync | None = None
+        self._shares: ShareDesk | None = None
         self._lock = -1
         self._bus: RouterTransport | None = None
         self._periodic: list[Periodic] = []
@@ -93,6 +98,12 @@ class Router:
             self._webhook = WebhookSender(settings, self._metrics)
             await self._webhook.open()
         outbox = Outbox(epoch, self._members)
+        self._shares = shares = ShareDesk(
+            settings.home,
+            Shares(per_stream=settings.shares_per_stream, per_user=settings.shares_per_user, total=settings.shares_max),
+            outbox,
+        )
+        shares.restore(now_ms)
         handler = MessageHandler(
             metrics=self._metrics,
             members=self._members,
@@ -108,6 +119,7 @@ class Router:
                 outbox=outbox,
                 webhook=self._webhook,
             ),
+            shares=shares,
             pictures=self._pictures,
             hold=StartupHold(syncing=had_former),
             outbox=outbox,
@@ -123,6 +135,7 @@ class Router:
             members=self._members,
             streams=self._streams,
             alerts=self._recent,
+            shares=shares,
             pictures=self._pictures,
             reservations=file,
             bus=self._bus,
@@ -137,6 +150,7 @@ class Router:
             every(HEARTBEAT_EVERY_S, handler.drop_silent_members, "silent members"),
             every(PRUNE_EVERY_S, self._prune, "pruning"),
             every(SAVE_EVERY_S, self._save_reservations, "saving of reservations"),
+            every(SHARES_EVERY_S, shares.save, "saving of shares"),
         ]
         _log.info("router listens", home=str(settings.home), epoch=epoch)
 
@@ -155,6 +169,8 @@ class Router:
             await self._webhook.close()
         if self._reservations is not None:
             await self._reservations.close(asyncio.get_running_loop().time(), clock.now_ms())
+        if self._shares is not None:
+            await self._shares.close()
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -167,6 +183,8 @@ class Router:
         self._alert_ids.prune(now)
         self._alert_log.prune(now)
         self._pictures.prune(now)
+        if self._shares is not None:
+            self._shares.prune(clock.now_ms())
 
     def _save_reservations(self) -> None:
         if self._reservations is not None:

@@ -15,6 +15,8 @@ from watchout.common.bus.messages import (
     Bye,
     Claim,
     CoverageReport,
+    CreateShare,
+    EndShare,
     FetchNewest,
     FetchPicture,
     FromMember,
@@ -46,6 +48,7 @@ from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.members import MAX_MEMBERS, Members, MessageVerdict, may_be_remote
 from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
+from watchout.router.shares.desk import ShareDesk
 from watchout.router.startup_hold import HeldRequest, StartupHold
 from watchout.router.streams.registry import Streams
 from watchout.router.streams.stream import BridgeRecord
@@ -68,6 +71,7 @@ class MessageHandler:
     members: Members
     streams: Streams
     alerts: AlertDelivery
+    shares: ShareDesk
     pictures: HeldFrames[bytes]
     hold: StartupHold
     outbox: Outbox
@@ -167,6 +171,10 @@ class MessageHandler:
                     self.bus.send_frame(member, picture)
             case BadFrame():
                 send_all(self.streams.report_bad_frame(body))
+            case CreateShare():
+                self.shares.create(member, body, now_ms)
+            case EndShare():
+                self.shares.end(member, body)
             case Unreserve():
                 self._unreserve(member, body)
             case Query():

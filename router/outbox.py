@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from watchout.common import log
-from watchout.common.bus.messages import FromRouter, QueryReply, RefusedReply, Welcome, encode
+from watchout.common.bus.messages import LEVEL, FromRouter, QueryReply, RefusedReply, Welcome, encode
 from watchout.common.bus.transport import RouterTransport
 from watchout.common.errors import BusError
 from watchout.router.members import Members
@@ -41,7 +41,7 @@ class Outbox:
 
     def welcome(self, member: bytes, attempt: int) -> None:
         """Send the `Welcome` that replies to the greeting of this attempt. It has number 0; the next message has 1."""
-        self._put(member, 0, Welcome(attempt=attempt))
+        self._put(member, 0, Welcome(attempt=attempt, level=LEVEL))
 
     def _put(self, member: bytes, seq: int, body: FromRouter) -> None:
         """Encode and queue a message. In the place of a reply that is too large, a refusal is sent."""

@@ -28,6 +28,7 @@ from watchout.router import stats
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.members import Members
 from watchout.router.reservation_file import ReservationFile
+from watchout.router.shares.desk import ShareDesk
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.sender import WebhookSender
 
@@ -47,6 +48,7 @@ class QueryHandler:
     members: Members
     streams: Streams
     alerts: RecentAlerts
+    shares: ShareDesk
     pictures: HeldFrames[bytes]
     reservations: ReservationFile
     bus: RouterTransport
@@ -76,6 +78,8 @@ class QueryHandler:
             case "reservations":
                 rows = self.streams.reservations(query.user, query.limit, now)
                 return [ReservationRow(stream, user, left_s) for stream, user, left_s in rows]
+            case "shares":
+                return self.shares.rows(stream=query.stream, user=query.user, ids=query.ids, now_ms=now_ms)
         assert_never(query.what)
 
     def _stats(self, now: float, now_ms: int, *, syncing: bool) -> StatsReply:

@@ -150,6 +150,11 @@ class BusClient:
         """The router's epoch, 0 before this member first joined."""
         return self._membership.epoch
 
+    @property
+    def level(self) -> int:
+        """Which messages the router understands (`Welcome.level`), 0 before this member first joined."""
+        return self._membership.level
+
     async def wait_live(self, timeout_s: float) -> bool:
         """Wait until the router knows this member and has its snapshot.
 

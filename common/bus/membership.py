@@ -100,6 +100,8 @@ class Membership:
         self.state = MembershipState.DOWN
         #: The router's epoch, 0 before the first `Welcome`.
         self.epoch = 0
+        #: Which messages the router understands (`Welcome.level`), 0 before the first `Welcome`.
+        self.level = 0
         #: Number of `Hello` messages so far.
         self.attempt = 0
         self._sent = 0
@@ -149,14 +151,14 @@ class Membership:
 
         """
         match envelope.body:
-            case Welcome(attempt=attempt):
+            case Welcome(attempt=attempt, level=level):
                 if attempt != self.attempt:  # the reply to an earlier `Hello`
                     return []
                 actions: list[Action] = [Left()] if self.state is MembershipState.LIVE else []
                 new_epoch = envelope.epoch != self.epoch
                 self.state = MembershipState.LIVE
                 self._hello_interval_s = HELLO_EVERY_S
-                self.epoch = envelope.epoch
+                self.epoch, self.level = envelope.epoch, level
                 self._received = envelope.seq
                 self._received_at = now
                 return [*actions, Joined(self.epoch, new_epoch)]

@@ -223,6 +223,20 @@ class ReservationRow(ReplyRow, frozen=True):
     left_s: float
 
 
+class ShareRow(ReplyRow, frozen=True):
+    """A share in the reply to ``shares`` and to `CreateShare`.
+
+    `owner` is the user who shares `stream`, with its `alerts` or without. Times are in ms since the epoch.
+    """
+
+    id: str
+    stream: str
+    owner: str
+    alerts: bool
+    created_at: int
+    ends_at: int
+
+
 #: What a `QueryReply` may carry. `str` and None reply to `Unreserve`: the former owner, or None when nothing was
 #: reserved.
 ReplyBody = (
@@ -233,6 +247,7 @@ ReplyBody = (
     | RecentAlertsReply
     | list[AlertFrameRow]
     | list[ReservationRow]
+    | list[ShareRow]
     | str
     | None
 )

@@ -14,6 +14,7 @@ from watchout.gateway.http.console_pages import ConsolePages, installed_files
 from watchout.gateway.http.health import HealthPages
 from watchout.gateway.http.middleware import RequestRules, convert_errors, keep_or_close
 from watchout.gateway.http.responses import ResponseSender
+from watchout.gateway.http.shares import SharePages
 from watchout.gateway.http.streams import StreamPages
 from watchout.gateway.model import SocketPath
 
@@ -31,6 +32,7 @@ HTTP
   GET  /streams                    the streams that you may view
   GET  /streams/{id}/frame.jpg     the newest frame of one
   GET  /streams/{id}/mjpeg?fps=    its frames as a moving picture
+  GET  /streams/{id}/shares        who may view it by a link; POST shares it, DELETE ends a share
   GET  /alerts?streamId=&since=    its recent alerts
   GET  /alerts/{id}/frame.jpg      the picture that one of them refers to
   POST /alerts                     an ML service sends alerts
@@ -44,6 +46,7 @@ def make_app(context: Context) -> web.Application:
     """Return the application with all HTTP paths. Called by `http.server`, which runs it."""
     rules = RequestRules(context.settings.allowed_origins)
     auth = UserAuth(context)
+    shares = SharePages(context, auth, context.share_tokens)
     health, streams, alerts = HealthPages(context), StreamPages(context, auth), AlertPages(context, auth)
     app = web.Application(
         middlewares=[ResponseSender(context.metrics).send, keep_or_close, convert_errors, rules.check],
@@ -66,4 +69,7 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/streams/{id}/frame.jpg", streams.newest_picture)
     app.router.add_get("/alerts/{id}/frame.jpg", alerts.picture)
     app.router.add_get("/streams/{id}/mjpeg", streams.mjpeg)
+    app.router.add_get("/streams/{id}/shares", shares.list_shares)
+    app.router.add_post("/streams/{id}/shares", shares.create)
+    app.router.add_delete("/streams/{id}/shares/{share}", shares.end)
     return app

@@ -36,15 +36,19 @@ class UserAuth:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def sign_in(self, request: web.Request) -> Identity:
+    async def sign_in(self, request: web.Request, *, changes: bool = False) -> Identity:
         """Return the user who sends a request.
+
+        Args:
+            request: The request.
+            changes: Whether it changes something, for which a cookie needs an `Origin` that may use it.
 
         Raises:
             HttpError: 401 without a valid credential, 400 for an ambiguous one.
             StoreUnavailable: The session store cannot be asked.
         """
         try:
-            signed_in = await sign_in(self._context, _sender(request), handshake=False)
+            signed_in = await sign_in(self._context, _sender(request), handshake=False, changes=changes)
         except ValueError as error:
             raise HttpError(400, "BAD_REQUEST", str(error)) from None
         ignored = signed_in.ignored_cookie

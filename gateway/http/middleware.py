@@ -14,6 +14,8 @@ from watchout.gateway.listen.head import HeadFault, check_fields
 from watchout.gateway.model import SocketPath
 from watchout.gateway.requests import origins
 
+#: Methods that pages may use of a path that is for services as well; all others may be used by pages.
+_FOR_SERVICES: Final = {"/alerts": frozenset({"GET", "HEAD"})}
 _WEBSOCKET_PATHS: Final = frozenset(map(str, SocketPath))
 
 
@@ -111,7 +113,8 @@ def _preflight_methods(request: web.Request) -> set[str] | None:
     error = request.match_info.http_exception
     if not isinstance(error, web.HTTPMethodNotAllowed) or request.path in _WEBSOCKET_PATHS:
         return None
-    return set(error.allowed_methods & {"GET", "HEAD"}) or None
+    for_pages = _FOR_SERVICES.get(request.path, frozenset({"GET", "HEAD", "POST", "DELETE"}))
+    return set(error.allowed_methods & for_pages) or None
 
 
 def _single_value(request: web.Request, name: str) -> str | None:

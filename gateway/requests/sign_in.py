@@ -104,13 +104,15 @@ def _may_use_cookie(origin: str, sender: Sender, settings: Settings) -> bool:
     )  # fmt: skip
 
 
-async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> SignedIn:
+async def sign_in(context: Context, sender: Sender, *, handshake: bool, changes: bool = False) -> SignedIn:
     """Authenticate a request.
 
     Args:
         context: What the gateway's connections share: the authenticator, the limits.
         sender: What the request tells about its sender.
         handshake: Whether it is a WebSocket handshake; the identity then outlives the request.
+        changes: Whether the request changes something: a cookie then counts only with an `Origin` that may use it, as
+            for a handshake, and the session is looked up anew.
 
     Raises:
         ValueError: The request carries contradicting credentials; the text is for the client, status 400.
@@ -119,11 +121,11 @@ async def sign_in(context: Context, sender: Sender, *, handshake: bool) -> Signe
     if credential is None:
         return SignedIn()
     by_cookie = isinstance(credential, Cookie)
-    if by_cookie and (fault := page_fault(sender, context.settings, handshake=handshake)) is not None:
+    if by_cookie and (fault := page_fault(sender, context.settings, handshake=handshake or changes)) is not None:
         context.metrics.count(metric_names.ORIGIN_REFUSED)
         return SignedIn(ignored_cookie=IgnoredCookie(f"{_NOT_USED}: {fault}"))
     try:
-        identity = await context.authenticator.verify(credential, fresh=handshake)
+        identity = await context.authenticator.verify(credential, fresh=handshake or changes)
     except StoreUnavailable:
         context.metrics.count(metric_names.AUTH_UNAVAILABLE)
         if by_cookie:

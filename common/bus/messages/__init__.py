@@ -13,6 +13,7 @@ from watchout.common.bus.messages.envelope import (
     render_markdown,
 )
 from watchout.common.bus.messages.fields import (
+    LEVEL,
     MAX_CONTROL_BYTES,
     MAX_COVERAGE_ROWS,
     MEMBER_ID_BYTES,
@@ -29,6 +30,7 @@ from watchout.common.bus.messages.fields import (
     SettingName,
     SettingText,
     Share,
+    ShareId,
     StreamStatus,
     Text,
     Wildcard,
@@ -40,6 +42,8 @@ from watchout.common.bus.messages.from_member import (
     Bye,
     Claim,
     CoverageReport,
+    CreateShare,
+    EndShare,
     FetchNewest,
     FetchPicture,
     FromMember,
@@ -80,6 +84,7 @@ from watchout.common.bus.messages.replies import (
 )
 
 __all__ = [
+    "LEVEL",
     "MAX_CONTROL_BYTES",
     "MAX_COVERAGE_ROWS",
     "MEMBER_ID_BYTES",
@@ -95,7 +100,9 @@ __all__ = [
     "Claim",
     "Count",
     "CoverageReport",
+    "CreateShare",
     "DropReasonWord",
+    "EndShare",
     "Envelope",
     "ErrorForPublisher",
     "FetchNewest",
@@ -131,6 +138,7 @@ __all__ = [
     "SettingName",
     "SettingText",
     "Share",
+    "ShareId",
     "SnapshotEnd",
     "StatusUpdate",
     "StreamReport",

@@ -11,6 +11,8 @@ from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
 
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
 VERSION: Final = 1
+#: What a router understands beyond the first release, as `Welcome` tells it: 1 since shares.
+LEVEL: Final = 1
 #: Largest encoded control message, in bytes, on both sides. The largest in practice is a reply with every stream.
 MAX_CONTROL_BYTES: Final = 16 << 20
 #: Rows in one `StreamReport` or `ReservationReport`, so that each stays far below `MAX_CONTROL_BYTES`.
@@ -31,6 +33,8 @@ Text = Annotated[str, msgspec.Meta(max_length=1024)]
 Glob = Annotated[str, msgspec.Meta(max_length=MAX_PATTERN_CHARS, pattern=PATTERN)]
 #: One pattern of stream ids, as `common.toolbox.wildcards` matches it.
 Wildcard = Annotated[str, msgspec.Meta(pattern=wildcards.PATTERN)]
+#: Id of a share: 16 random bytes in base64url.
+ShareId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{22}\Z")]
 #: Frames per second.
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 #: A part of a whole, 0 to 1.

@@ -23,6 +23,7 @@ from watchout.common.bus.messages.fields import (
     SettingName,
     SettingText,
     Share,
+    ShareId,
     StreamStatus,
     Text,
     Wildcard,
@@ -257,6 +258,31 @@ class Unreserve(Message, frozen=True, tag="unreserve"):
     stream: StreamId
 
 
+class CreateShare(Message, frozen=True, tag="share"):
+    """Request of a gateway to share a stream of `user` for so many `seconds`, with its alerts or without; sent to
+    routers of level 1 or above. The reply is a `QueryReply` with one `ShareRow`, sent when the share survives a
+    restart, or a `RefusedReply`. A share of this id that exists already is replied as it is.
+    """
+
+    request: Count
+    id: ShareId
+    stream: StreamId
+    user: Text
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=2**32)]
+    alerts: bool = False
+
+
+class EndShare(Message, frozen=True, tag="unshare"):
+    """Request of a gateway to end a share of a stream of `user`; sent to routers of level 1 or above. The reply is a
+    `QueryReply` with the id, or null when `user` shares no such thing, or a `RefusedReply`.
+    """
+
+    request: Count
+    id: ShareId
+    stream: StreamId
+    user: Text
+
+
 class AlertScope(msgspec.Struct, frozen=True):
     """The owners whose alerts a caller may read when no stream is named; part of `Query`.
 
@@ -315,10 +341,12 @@ class Query(Message, frozen=True, tag="query"):
     `or_acknowledged` (`acked` on the wire) also older ones that were acknowledged since. `stream` and `user` select
     what belongs to one of them. With `tell_missing` (`whole` on the wire) and a `stream`, the reply to ``alerts`` is a
     `RecentAlertsReply`; a router that does not know the field replies with the rows alone.
+    what belongs to one of them. ``shares``, for routers of level 1 or above, are those of a `user`'s `stream`, or of
+    these `ids`.
     """
 
     request: Count
-    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes"]
+    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes", "shares"]
     stream: StreamId | None = None
     id: AlertId | None = None
     user: Text | None = None
@@ -328,6 +356,7 @@ class Query(Message, frozen=True, tag="query"):
     scope: AlertScope | None = msgspec.field(default=None, name="reach")
     or_acknowledged: bool = msgspec.field(default=False, name="acked")
     tell_missing: bool = msgspec.field(default=False, name="whole")
+    ids: Annotated[tuple[ShareId, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -337,5 +366,5 @@ class Bye(Message, frozen=True, tag="bye"):
 FromMember = (
     Hello | PublicationState | Interest | SnapshotEnd | StreamReport | MemberHeartbeat | CoverageReport | Claim
     | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | AcknowledgeRequest | FetchPicture
-    | BadFrame | Unreserve | Query | Bye
+    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye
 )  # fmt: skip

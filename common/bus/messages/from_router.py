@@ -26,9 +26,13 @@ from watchout.common.bus.messages.replies import (
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """Reply of the router to the `Hello` of this `attempt`: the member has joined, and sends its snapshot next."""
+    """Reply of the router to the `Hello` of this `attempt`: the member has joined, and sends its snapshot next.
+
+    `level` says which messages the router understands: members send none of a later one.
+    """
 
     attempt: Count = 0
+    level: Count = 0
 
 
 class Rejoin(Message, frozen=True, tag="rejoin"):

@@ -101,6 +101,20 @@ class LimitSettings:
         "STREAM_RESERVED_MAX", parsers.whole(1, 1_000_000), 100_000, expects="streams",
         help="Most reserved ids of all users; beyond it the user with the most loses the oldest.",
     )  # fmt: skip
+    share_max_s: int = _GROUP.setting(
+        "SHARE_MAX_S", parsers.whole(0, 315_360_000), 2_592_000, expects="0–315360000 s",
+        help="Most seconds for which a user may share a stream of their own (`POST /streams/{id}/shares`); the default "
+        "is 30 days. 0: no streams are shared, and shares made before do not sign in.",
+    )  # fmt: skip
+    shares_per_stream: int = _GROUP.setting(
+        "SHARES_PER_STREAM", parsers.whole(1, 10_000), 20, expects="shares", help="Most shares of one stream."
+    )
+    shares_per_user: int = _GROUP.setting(
+        "SHARES_PER_USER", parsers.whole(1, 100_000), 200, expects="shares", help="Most shares of one user."
+    )
+    shares_max: int = _GROUP.setting(
+        "SHARES_MAX", parsers.whole(1, 100_000), 10_000, expects="shares", help="Most shares of all users."
+    )
     message_rate: float = _GROUP.setting(
         "MESSAGE_RATE", parsers.number(1, 1e6), 2_000.0, expects="messages per s",
         help="Messages, frames and pings per second that one socket may send, with a burst of two seconds' worth. "

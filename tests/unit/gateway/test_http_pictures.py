@@ -56,6 +56,7 @@ class Scene:
         self.context = SimpleNamespace(
             settings=Settings(), tasks=Tasks(), router=link, authorization=Authorization(Settings()),
             metrics=self.metrics, authenticator=SimpleNamespace(verify=self._verify), presence=self.presence,
+            share_tokens=None,
         )  # fmt: skip
 
     async def _verify(self, *_: object, **__: object) -> Identity:

@@ -74,7 +74,7 @@ async def running(
     sessions: Sessions, presence: Presence[Any], **environ: str
 ) -> AsyncIterator[tuple[Revalidation, Metrics]]:
     metrics = Metrics()
-    rounds = Revalidation(load({"RECHECK_S": "0.2"} | environ), metrics, presence, sessions)  # type: ignore[arg-type]
+    rounds = Revalidation(load({"RECHECK_S": "0.2"} | environ), metrics, presence, sessions, sessions)  # type: ignore[arg-type]
     begun = rounds.begin()
     task = asyncio.create_task(rounds.check_changed())
     try:

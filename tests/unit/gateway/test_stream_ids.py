@@ -9,8 +9,8 @@ import pytest
 
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.home_files import STREAM_KEY_FILE
+from watchout.gateway.home_keys import stream_key
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
-from watchout.gateway.stream_key import stream_key
 
 KEY = bytes(range(KEY_BYTES))
 NOW_MS = 1_729_943_200_000

@@ -71,7 +71,7 @@ def opened() -> tuple[WebSocket, Wire]:
     ids = StreamIds(bytes(KEY_BYTES))
     parts: list[Any] = [
         settings, Metrics(), tasks, None, Authorization(settings), sockets, Connections(settings), hub, None, ids, None,
-        None,
+        None, None,
     ]  # fmt: skip
     context = Context(*parts)
     wire = Wire()

@@ -86,6 +86,7 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
     monkeypatch.setattr(about, "reported_settings", lambda _: {"LOG_LEVEL": "debug"})
     parts: dict[str, Any] = {
         "reservations": SimpleNamespace(failing=False),
+        "shares": None,
         "bus": SimpleNamespace(frames_sent=5, frames_dropped=6, malformed=0, refused=None, is_remote=lambda _: False),
         "webhook": SimpleNamespace(report=lambda: WEBHOOK),
     }

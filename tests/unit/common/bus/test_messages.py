@@ -34,6 +34,8 @@ from watchout.common.bus.messages import (
     Bye,
     Claim,
     CoverageReport,
+    CreateShare,
+    EndShare,
     Envelope,
     ErrorForPublisher,
     FetchNewest,
@@ -111,6 +113,10 @@ FROM_MEMBER: list[FromMember] = [
         request=9, alert=FULL_ALERT, user="ann", note="é" * 1000, term=2**62, owner="bob", accepted_at=1, at=2**53 - 1
     ),
     Query(request=2, what="alerts", or_acknowledged=True),
+    CreateShare(request=1, id="a" * 22, stream="cam-1", user="u", seconds=60),
+    CreateShare(request=1, id="-_" * 11, stream="cam-1", user="u", seconds=2**32, alerts=True),
+    EndShare(request=1, id="a" * 22, stream="cam-1", user="u"),
+    Query(request=1, what="shares", ids=("a" * 22,)),
     BadFrame(stream="cam-1", frame_id=4, reason="data is not base64"),
     ReservationReport(rows=[("cam-1", "ann", ("acme",), 2**62, 7, 1.5), ("cam-2", "bob", (), 1, 0, 0.0)]),
     Unreserve(request=1, stream="cam-1"),
@@ -123,6 +129,7 @@ FROM_MEMBER: list[FromMember] = [
 ]  # fmt: skip
 FROM_ROUTER: list[FromRouter] = [
     Welcome(),
+    Welcome(attempt=3, level=1),
     Rejoin(),
     RouterHeartbeat(),
     GrantedReply(request=1, stream="cam-1", term=2**62, first_frame_id=1),

@@ -1,4 +1,4 @@
-"""Reads the key of the stream ids that the gateways of one home make, and makes its file when there is none."""
+"""Reads the keys that the gateways of one home share, and makes their files when there are none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import secrets
 from pathlib import Path
 
 from watchout.common import log
-from watchout.common.home_files import STREAM_KEY_FILE
+from watchout.common.home_files import SHARE_KEY_FILE, STREAM_KEY_FILE
 from watchout.gateway.stream_ids import KEY_BYTES
 
-_log = log.get("gateway.stream_key")
+_log = log.get("gateway.home_keys")
 
 
 def stream_key(home: Path) -> bytes:
@@ -19,8 +19,26 @@ def stream_key(home: Path) -> bytes:
 
     If the file can be neither read nor written, a warning is logged and a key of this process alone is returned: ids
     made by other gateways are then protected by their reservation only. Raises nothing.
+
+    Args:
+        home: The home of the gateway.
     """
-    path = home / STREAM_KEY_FILE
+    return _key(home / STREAM_KEY_FILE, "stream ids")
+
+
+def share_key(home: Path) -> bytes:
+    """Return the key of this home for the tokens of shares; the first gateway makes it.
+
+    If the file can be neither read nor written, a warning is logged and a key of this process alone is returned: tokens
+    of other gateways are then refused here, and its own after its end. Raises nothing.
+
+    Args:
+        home: The home of the gateway.
+    """
+    return _key(home / SHARE_KEY_FILE, "shares")
+
+
+def _key(path: Path, what: str) -> bytes:
     try:
         key = _read(path)
         if key is None:
@@ -30,7 +48,7 @@ def stream_key(home: Path) -> bytes:
             raise OSError(0, f"it is not there, or has not {KEY_BYTES} bytes: remove it", str(path))
     except OSError as exc:
         _log.warning(
-            "the key of stream ids cannot be used, this gateway makes one of its own", file=str(path),
+            f"the key of {what} cannot be used, this gateway makes one of its own", file=str(path),
             reason=exc.strerror,
         )  # fmt: skip
         return secrets.token_bytes(KEY_BYTES)

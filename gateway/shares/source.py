@@ -1,0 +1,70 @@
+"""Verifies the tokens of shares: by their signature here, then by the share that the router has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from watchout.common.bus.reply_records import ShareRow
+from watchout.common.errors import RouterUnavailable, StoreUnavailable
+from watchout.gateway.router_client import RouterClient
+from watchout.gateway.shares.tokens import ShareTokens
+from watchout.identity import Grants, Identity
+
+#: In front of a share's id: the user under whom the sockets of a share are counted.
+USER_PREFIX: str = "share:"
+
+
+class GatewayShares:
+    """The source of identities for tokens of shares, a `ShareSource`.
+
+    Made by `gateway.app`, and asked by `Authenticator` and `Revalidation`.
+
+    Args:
+        tokens: Reads the tokens.
+        router: Asked for the shares.
+        enabled: Whether streams may be shared at all.
+    """
+
+    def __init__(self, tokens: ShareTokens, router: RouterClient, *, enabled: bool) -> None:
+        self._tokens = tokens
+        self._router = router
+        self._enabled = enabled
+
+    def recognizes(self, token: str) -> bool:
+        """See `ShareSource`."""
+        return self._tokens.share_of(token) is not None
+
+    async def find(self, token: str) -> Identity | None:
+        """See `ShareSource`."""
+        share_id = self._tokens.share_of(token)
+        if share_id is None or not self._enabled:
+            return None
+        return (await self.live([share_id])).get(share_id)
+
+    async def live(self, share_ids: Sequence[str]) -> dict[str, Identity]:
+        """Return the identities of the shares that have not ended, by id.
+
+        Args:
+            share_ids: At most 1000 ids.
+
+        Raises:
+            StoreUnavailable: The router does not answer; the caller keeps all sockets, or asks clients to try again.
+        """
+        try:
+            rows = await self._router.shares(share_ids)
+        except RouterUnavailable as unavailable:
+            raise StoreUnavailable(str(unavailable)) from None
+        return {row.id: identity_of(row) for row in rows}
+
+
+def identity_of(row: ShareRow) -> Identity:
+    """Return who a share's token stands for: nobody's user, with the rights to view this one stream of its owner.
+
+    Args:
+        row: The share.
+    """
+    streams = (row.stream,)
+    grants = Grants(view=streams, alerts=streams if row.alerts else (), owner=row.owner, may_acknowledge=False)
+    ends_at = row.ends_at / 1000
+    return Identity(USER_PREFIX + row.id, expires_at=math.inf, ends_at=ends_at, grants=grants, share=row.id)

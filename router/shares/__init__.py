@@ -1,0 +1,1 @@
+"""Shared streams: which shares there are, within their bounds, and their file."""
