@@ -14,13 +14,13 @@ from watchout.common.home_files import SHARES_FILE
 from watchout.common.service import Tasks
 from watchout.router.outbox import Outbox
 from watchout.router.record_file import RecordFile
-from watchout.router.shares.table import Share, Shares
+from watchout.router.shares.table import Shares, StreamShare
 
 #: Code of the refusal of a share over a bound; the gateway answers with 409.
 TOO_MANY: Final = "TOO_MANY_SHARES"
 _NOT_WRITTEN: Final = "it cannot be stored now, try again"
 
-_log = log.get("router.shares")
+_log = log.get("router.shares.desk")
 
 
 class ShareDesk:
@@ -38,7 +38,7 @@ class ShareDesk:
         self._file = RecordFile(home / SHARES_FILE, "shared streams")
         self._tasks = Tasks()
         #: Shares that were ended, and are still in the file.
-        self._ending: dict[str, Share] = {}
+        self._ending: dict[str, StreamShare] = {}
 
     def restore(self, now_ms: int) -> None:
         """Load the shares of a former router.
@@ -49,7 +49,7 @@ class ShareDesk:
         found, bad = [], []
         for key, body in self._file.load().items():
             try:
-                found.append(msgspec.json.decode(body, type=Share))
+                found.append(msgspec.json.decode(body, type=StreamShare))
             except (msgspec.DecodeError, UnicodeError):
                 bad.append(key)
         self._shares.restore(sorted(found, key=lambda share: share.created_at))
@@ -66,7 +66,7 @@ class ShareDesk:
             now_ms: Milliseconds since the epoch.
         """
         known = self._shares.get(request.id, now_ms)
-        share = known or Share(
+        share = known or StreamShare(
             id=request.id,
             stream=request.stream,
             owner=request.user,
@@ -136,7 +136,7 @@ class ShareDesk:
         await self._tasks.close()
         await self._file.close()
 
-    async def _reply_to_create(self, member: bytes, request: int, share: Share) -> None:
+    async def _reply_to_create(self, member: bytes, request: int, share: StreamShare) -> None:
         if await self._file.write():
             self._outbox.send(member, QueryReply(request=request, body=[_row(share)]))
         else:  # nobody has its token: it must not come up later
@@ -144,7 +144,7 @@ class ShareDesk:
             self._file.change({share.id: None})
             self._refuse(member, request, "ROUTING_ERROR", _NOT_WRITTEN)
 
-    async def _reply_to_end(self, member: bytes, request: int, share: Share) -> None:
+    async def _reply_to_end(self, member: bytes, request: int, share: StreamShare) -> None:
         written = await self._file.write()
         if written:
             self._ending.pop(share.id, None)
@@ -157,5 +157,5 @@ class ShareDesk:
         self._outbox.send(member, RefusedReply(request=request, code=code, message=message))
 
 
-def _row(share: Share) -> ShareRow:
+def _row(share: StreamShare) -> ShareRow:
     return ShareRow(share.id, share.stream, share.owner, share.alerts, share.created_at, share.ends_at)

@@ -14,7 +14,7 @@ from watchout.common.alerts.model import Milliseconds, StreamId
 from watchout.common.bus.messages import ShareId, Text
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class StreamShare(msgspec.Struct, frozen=True, kw_only=True):
     """A stream that its owner shares: whoever has the share's token may view it until `ends_at`.
 
     Attributes:
@@ -47,14 +47,14 @@ class Shares:
         self._per_stream = per_stream
         self._per_user = per_user
         self._total = total
-        self._all: dict[str, Share] = {}
+        self._all: dict[str, StreamShare] = {}
         self._of_stream: dict[str, dict[str, None]] = {}
         self._of_owner: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, share: Share, now_ms: int) -> str | None:
+    def add(self, share: StreamShare, now_ms: int) -> str | None:
         """Add a share, unless a bound is reached.
 
         Args:
@@ -76,7 +76,7 @@ class Shares:
         self._put(share)
         return None
 
-    def restore(self, shares: Iterable[Share]) -> None:
+    def restore(self, shares: Iterable[StreamShare]) -> None:
         """Add shares of a former router, whatever the bounds are now.
 
         Args:
@@ -85,7 +85,7 @@ class Shares:
         for share in shares:
             self._put(share)
 
-    def get(self, share_id: str, now_ms: int) -> Share | None:
+    def get(self, share_id: str, now_ms: int) -> StreamShare | None:
         """Return a share that has not ended.
 
         Args:
@@ -95,7 +95,7 @@ class Shares:
         share = self._all.get(share_id)
         return share if share is not None and share.ends_at > now_ms else None
 
-    def of_stream(self, stream: str, owner: str, now_ms: int) -> list[Share]:
+    def of_stream(self, stream: str, owner: str, now_ms: int) -> list[StreamShare]:
         """Return what a user shares of a stream, in the order in which it was made.
 
         Args:
@@ -106,7 +106,7 @@ class Shares:
         found = (self._all[share_id] for share_id in self._of_stream.get(stream, ()))
         return [share for share in found if share.owner == owner and share.ends_at > now_ms]
 
-    def end(self, share_id: str) -> Share | None:
+    def end(self, share_id: str) -> StreamShare | None:
         """Remove a share.
 
         Args:
@@ -140,7 +140,7 @@ class Shares:
             self.end(share_id)
         return ended
 
-    def _put(self, share: Share) -> None:
+    def _put(self, share: StreamShare) -> None:
         self.end(share.id)
         self._all[share.id] = share
         self._of_stream.setdefault(share.stream, {})[share.id] = None

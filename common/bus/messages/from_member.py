@@ -341,7 +341,7 @@ class Query(Message, frozen=True, tag="query"):
     `or_acknowledged` (`acked` on the wire) also older ones that were acknowledged since. `stream` and `user` select
     what belongs to one of them. With `tell_missing` (`whole` on the wire) and a `stream`, the reply to ``alerts`` is a
     `RecentAlertsReply`; a router that does not know the field replies with the rows alone.
-    what belongs to one of them. ``shares``, for routers of level 1 or above, are those of a `user`'s `stream`, or of
+    ``shares``, for routers of level 1 or above, are those of a `user`'s `stream`, or of
     these `ids`.
     """
 

@@ -7,14 +7,14 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.router.shares.table import Share, Shares
+from watchout.router.shares.table import Shares, StreamShare
 
 
-def share(number: int, stream: str = "cam", owner: str = "ann", ends_at: int = 1000, created_at: int = 0) -> Share:
-    return Share(id=f"{number:022d}", stream=stream, owner=owner, alerts=False, created_at=created_at, ends_at=ends_at)
+def share(number: int, stream: str = "cam", owner: str = "ann", ends_at: int = 1000) -> StreamShare:
+    return StreamShare(id=f"{number:022d}", stream=stream, owner=owner, alerts=False, created_at=0, ends_at=ends_at)
 
 
-def ids(shares: list[Share]) -> list[int]:
+def ids(shares: list[StreamShare]) -> list[int]:
     return [int(each.id) for each in shares]
 
 
