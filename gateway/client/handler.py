@@ -368,7 +368,7 @@ class ClientHandler:
         if identity is None or self.protocol.identity is not identity:
             self._context.metrics.count(metric_names.AUTH_REFUSED)
         else:
-            self._context.presence.add(self, identity, time.time())
+            self._context.presence.add(self, identity, now=time.time())
         self.run(commands)
         self._end_lost_subscriptions()
 
