@@ -1,0 +1,70 @@
+"""The router's end of a bus that records what is sent, and a clock that stands until a test moves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchout.common.bus.messages import Envelope, FromRouter, Hello, decode_from_router
+from watchout.router.members import Members
+
+EPOCH = 5
+NOW_MS = 1_700_000_000_000
+GATEWAY, OTHER, BRIDGE, OPERATOR, STRANGER = (letter * 8 for letter in (b"g", b"o", b"b", b"c", b"s"))
+
+
+class RecordedBus:
+    """A `RouterTransport` that keeps what it is given. `remote` members come from other machines."""
+
+    frames_sent = frames_dropped = malformed = 0
+    refused = None
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, Envelope[FromRouter]]] = []
+        self.frames: list[tuple[bytes, bytes]] = []
+        self.forgotten: list[bytes] = []
+        self.remote: set[bytes] = set()
+        self.without_permission: list[bytes] = []
+
+    def is_remote(self, member: bytes) -> bool:
+        return member in self.remote
+
+    def send_control(self, member: bytes, message: bytes) -> bool:
+        self.sent.append((member, decode_from_router(message)))
+        return True
+
+    def send_frame(self, member: bytes, frame: bytes) -> None:
+        self.frames.append((member, frame))
+
+    def reaches(self, member: bytes) -> bool:
+        return True
+
+    def forget(self, member: bytes) -> None:
+        self.forgotten.append(member)
+
+    def revoked(self) -> list[bytes]:
+        return self.without_permission
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def take(self, member: bytes) -> list[FromRouter]:
+        """Return the messages for a member since the last call, in their order."""
+        taken = [envelope.body for to, envelope in self.sent if to == member]
+        self.sent = [(to, envelope) for to, envelope in self.sent if to != member]
+        return taken
+
+
+class Clock:
+    """The part of an event loop that the router's handler uses; in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def join(members: Members, member: bytes, kind: str = "gateway", now: float = 1000.0, **more: Any) -> None:
+    """Make a process a member."""
+    hello = Hello(kind=kind, name=kind, pid=1, **more)  # type: ignore[arg-type]
+    members.receive(member, Envelope(0, 0, hello), now)

@@ -1,0 +1,458 @@
+"""What the router does with each message of a member, one at a time, on a bus that records and a clock that stands."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.kit.clients import JPEG
+from tests.unit.router.recorded_bus import (
+    BRIDGE,
+    EPOCH,
+    GATEWAY,
+    NOW_MS,
+    OPERATOR,
+    OTHER,
+    STRANGER,
+    Clock,
+    RecordedBus,
+)  # fmt: skip
+from watchout.common import clock as wall_clock
+from watchout.common import metric_names
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.frames import EVERYBODY, FOR_ALERT
+from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, HEARTBEAT_EVERY_S, MEMBER_LOST_AFTER_S
+from watchout.common.bus.messages import (
+    AcceptedReply,
+    BadFrame,
+    Bye,
+    Claim,
+    CoverageReport,
+    ErrorForPublisher,
+    FetchNewest,
+    FetchPicture,
+    Forward,
+    FromMember,
+    GrantedReply,
+    Hello,
+    Interest,
+    MemberHeartbeat,
+    OwnerLookup,
+    OwnerReply,
+    PublicationState,
+    Query,
+    QueryReply,
+    RaiseAlert,
+    RefusedReply,
+    Rejoin,
+    Release,
+    ReservationEnded,
+    RouterHeartbeat,
+    SendNewest,
+    SnapshotEnd,
+    StatusUpdate,
+    StreamReport,
+    Unreserve,
+    Welcome,
+    encode,
+)
+from watchout.common.media.codecs import Codec
+from watchout.common.media.frames import Frame
+from watchout.common.media.held_frames import HeldFrames
+from watchout.common.metrics import Metrics
+from watchout.router import startup_hold
+from watchout.router.alerts.delivery import AlertDelivery
+from watchout.router.alerts.ids import AlertIds
+from watchout.router.alerts.log import AlertLog
+from watchout.router.alerts.recent import RecentAlerts
+from watchout.router.alerts.replay import AlertReplay
+from watchout.router.handler import WARN_EVERY_S, MessageHandler
+from watchout.router.members import Members
+from watchout.router.outbox import Outbox
+from watchout.router.startup_hold import StartupHold
+from watchout.router.streams.registry import Streams
+
+GREETINGS: dict[bytes, Hello] = {
+    GATEWAY: Hello(kind="gateway", name="gateway", pid=1),
+    OTHER: Hello(kind="gateway", name="gateway-2", pid=2),
+    BRIDGE: Hello(kind="mlbridge", name="mlbridge", pid=3, max_fps=2.0, streams=("cam*",)),
+    OPERATOR: Hello(kind="ctl", name="ctl", pid=4),
+}
+
+
+class Place:
+    """A handler with its parts. `syncing`: the router replaces another one."""
+
+    def __init__(self, *, syncing: bool = False) -> None:
+        self.bus, self.clock, self.metrics = RecordedBus(), Clock(), Metrics()
+        self.members = Members(EPOCH)
+        self.streams = Streams(EPOCH, max_streams=100, syncing=syncing)
+        self.asked: list[tuple[Query, bool]] = []
+        outbox = Outbox(EPOCH, self.members)
+        alerts = AlertDelivery(
+            epoch=EPOCH, metrics=self.metrics, streams=self.streams, ids=AlertIds(),
+            recent=RecentAlerts(limit=100, minutes=10), log=(log := AlertLog()), replay=AlertReplay(log),
+            outbox=outbox, webhook=None,
+        )  # fmt: skip
+        self.handler = MessageHandler(
+            metrics=self.metrics, members=self.members, streams=self.streams, alerts=alerts,
+            pictures=HeldFrames(1 << 20), hold=StartupHold(syncing=syncing), outbox=outbox,
+            loop=self.clock, checked_at=self.clock.now,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.handler.attach(self.bus, SimpleNamespace(reply=self._reply))  # type: ignore[arg-type]
+        self._sent: dict[bytes, int] = {}
+
+    def _reply(self, query: Query, _now: float, _now_ms: int, *, syncing: bool) -> Any:
+        self.asked.append((query, syncing))
+        return []
+
+    def send(self, member: bytes, body: FromMember, *, epoch: int = EPOCH, skipped: int = 0) -> None:
+        """Send a message with the member's next number; `skipped` messages before it are lost."""
+        greets = isinstance(body, Hello)
+        seq = 0 if greets else self._sent.get(member, 0) + 1 + skipped
+        self._sent[member] = seq
+        self.handler.on_control(member, encode(0 if greets else epoch, seq, body))
+
+    def join(self, *members: bytes) -> None:
+        """Let these join, with nothing to report."""
+        for member in members:
+            self.send(member, GREETINGS[member])
+            self.send(member, SnapshotEnd(publications=0, interests=0))
+        self.bus.sent.clear()
+
+    def take(self, member: bytes, kind: type[Any] | None = None) -> list[Any]:
+        """The messages for a member since the last call, of one class or all."""
+        return [body for body in self.bus.take(member) if kind is None or isinstance(body, kind)]
+
+    def publish(self, member: bytes = GATEWAY, stream: str = "cam") -> int:
+        """Claim a stream and report its publication; the term."""
+        self.send(member, Claim(request=1, stream=stream, user="ann"))
+        (granted,) = self.take(member, GrantedReply)
+        state = PublicationState(
+            stream=stream, term=granted.term, user="ann", status="streaming", producing=True, wants_alerts=False,
+            frame_id=0, total_frames=0, fps=0.0, started_at=NOW_MS,
+        )  # fmt: skip
+        self.send(member, state)
+        return int(granted.term)
+
+    def watch(self, member: bytes = OTHER, stream: str = "cam") -> None:
+        self.send(member, Interest(stream=stream, viewers=1, alert_viewers=1))
+
+    def count(self, name: str) -> float:
+        return self.metrics.read().get(name, 0)
+
+
+@pytest.fixture(autouse=True)
+def wall_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wall_clock, "now_ms", lambda: NOW_MS)
+
+
+@pytest.fixture
+def place() -> Place:
+    made = Place()
+    made.join(GATEWAY, OTHER)
+    return made
+
+
+def alert(id: str = "a1") -> Alert:
+    return Alert(id=id, stream_id="cam", severity="low", message=id, timestamp=NOW_MS)
+
+
+def frame(term: int, frame_id: int = 1, to: bytes = EVERYBODY) -> bytes:
+    return Frame("cam", frame_id, NOW_MS, term=term, picture=JPEG, codec=Codec.JPEG).to_bus(to)
+
+
+# ── who may say what ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_greeting_is_answered_with_a_welcome_of_its_attempt() -> None:
+    place = Place()
+    place.send(GATEWAY, Hello(kind="gateway", name="gateway", pid=1, attempt=3))
+    assert place.take(GATEWAY) == [Welcome(attempt=3)]
+
+
+def test_a_message_of_a_stranger_and_one_of_a_former_epoch_are_answered_with_rejoin(place: Place) -> None:
+    place.send(STRANGER, OwnerLookup(request=1, stream="cam"))
+    assert place.take(STRANGER) == [Rejoin()]
+    place.send(GATEWAY, OwnerLookup(request=1, stream="cam"), epoch=EPOCH - 1)
+    assert place.take(GATEWAY) == [Rejoin()]
+
+
+def test_after_a_lost_message_nothing_is_handled_until_the_member_greets_again(place: Place) -> None:
+    place.send(GATEWAY, OwnerLookup(request=1, stream="cam"), skipped=1)
+    place.send(GATEWAY, OwnerLookup(request=2, stream="cam"))
+    assert place.take(GATEWAY) == [Rejoin(), Rejoin()]
+    place.join(GATEWAY)
+    place.send(GATEWAY, OwnerLookup(request=3, stream="cam"))
+    assert [type(body) for body in place.take(GATEWAY)] == [OwnerReply]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"no message", bytes(40)])
+def test_bytes_that_are_no_message_are_counted_and_the_sender_has_to_join_again(place: Place, data: bytes) -> None:
+    place.handler.on_control(GATEWAY, data)
+    assert place.take(GATEWAY) == [Rejoin()]
+    assert place.count(metric_names.BUS_BAD_MESSAGES) == 1
+
+
+def test_a_remote_member_says_what_a_bridge_says_and_nothing_else(place: Place) -> None:
+    place.bus.remote = {STRANGER, BRIDGE}
+    place.send(STRANGER, GREETINGS[GATEWAY])
+    assert place.members.get(STRANGER) is None
+    assert place.take(STRANGER) == []
+    assert place.bus.forgotten == [STRANGER]
+    place.join(BRIDGE)
+    place.send(BRIDGE, Claim(request=1, stream="cam", user="ann"))
+    assert place.take(BRIDGE) == []
+    assert place.streams.get("cam") is None
+    assert place.count(metric_names.BUS_BAD_MESSAGES) == 2
+    assert place.bus.forgotten == [STRANGER], "a member keeps its connection"
+
+
+def test_a_remote_stranger_costs_nothing_after_its_message(place: Place) -> None:
+    place.bus.remote = {STRANGER}
+    place.handler.on_control(STRANGER, b"no message")
+    place.send(STRANGER, MemberHeartbeat(metrics={}))
+    assert place.bus.forgotten == [STRANGER, STRANGER]
+
+
+def test_bad_messages_are_logged_once_in_a_while_and_counted_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("watchout.router.handler._log", SimpleNamespace(warning=lambda what, **_: logged.append(what)))
+    for _ in range(5):
+        place.handler.on_frame(b"no frame")
+    place.clock.now += WARN_EVERY_S + 0.1
+    place.handler.on_control(STRANGER, b"no message")
+    assert logged == ["bad frame from a member", "bad message from a member"]
+    assert place.count(metric_names.BUS_BAD_MESSAGES) == 6
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_claim_an_interest_and_a_publication_bring_frames_on_their_way(place: Place) -> None:
+    place.watch()
+    place.take(OTHER)
+    term = place.publish()
+    (forward,) = place.take(GATEWAY, Forward)
+    assert (forward.stream, forward.term, forward.wanted) == ("cam", term, True)
+    assert [status.status for status in place.take(OTHER, StatusUpdate)][-1] == "streaming"
+
+
+def test_a_claim_of_another_users_stream_is_refused(place: Place) -> None:
+    place.publish()
+    place.send(OTHER, Claim(request=7, stream="cam", user="bob"))
+    (refused,) = place.take(OTHER, RefusedReply)
+    assert refused.request == 7
+
+
+def test_a_released_stream_goes_offline_and_its_owner_is_still_known(place: Place) -> None:
+    term = place.publish()
+    place.watch()
+    place.take(OTHER)
+    place.send(GATEWAY, Release(stream="cam", term=term, frame_id=4))
+    assert [status.status for status in place.take(OTHER, StatusUpdate)] == ["offline"]
+    place.send(OTHER, OwnerLookup(request=2, stream="cam"))
+    (owner,) = place.take(OTHER, OwnerReply)
+    assert (owner.request, owner.status, owner.user) == (2, "offline", "ann")
+
+
+def test_the_newest_frame_is_asked_for_at_the_gateway_that_has_it(place: Place) -> None:
+    place.publish()
+    place.take(GATEWAY)
+    place.send(OTHER, FetchNewest(stream="cam"))
+    assert place.take(GATEWAY) == [SendNewest(stream="cam", to=OTHER.hex())]
+
+
+def test_a_bad_frame_is_told_to_its_publisher(place: Place) -> None:
+    place.publish()
+    place.take(GATEWAY)
+    place.send(OTHER, BadFrame(stream="cam", frame_id=1, reason="no picture"))
+    (error,) = place.take(GATEWAY, ErrorForPublisher)
+    assert (error.stream, error.message) == ("cam", "no picture")
+
+
+def test_metrics_coverage_and_reports_are_kept(place: Place) -> None:
+    place.join(BRIDGE)
+    place.publish()
+    place.send(GATEWAY, MemberHeartbeat(metrics={"frames_in_total": 3.0}))
+    place.send(BRIDGE, CoverageReport(rows=[("cam", 0.5)]))
+    place.send(GATEWAY, StreamReport(rows=[("cam", 9, 9, 30.0, NOW_MS)]))
+    known = place.members.get(GATEWAY)
+    assert known is not None
+    assert known.metrics == {"frames_in_total": 3.0}
+    assert place.members.coverage() == {"cam": 0.5}
+    stream = place.streams.get("cam")
+    assert stream is not None
+    assert stream.frame_id == 9
+
+
+def test_a_query_is_answered_by_its_number_and_says_whether_the_router_is_starting(place: Place) -> None:
+    place.send(GATEWAY, Query(request=8, what="streams"))
+    assert place.take(GATEWAY) == [QueryReply(request=8, body=[])]
+    assert [(query.what, syncing) for query, syncing in place.asked] == [("streams", False)]
+
+
+def test_an_alert_is_accepted_and_its_sender_told(place: Place) -> None:
+    place.watch()
+    place.take(OTHER)
+    place.send(GATEWAY, RaiseAlert(request=5, alert=alert()))
+    (accepted,) = place.take(GATEWAY)
+    assert isinstance(accepted, AcceptedReply)
+    assert (accepted.request, accepted.duplicate, accepted.receivers) == (5, False, 1)
+    assert [notified.alert.id for notified in place.take(OTHER)] == ["a1"]
+
+
+def test_an_operator_ends_a_reservation_and_every_gateway_is_told(place: Place) -> None:
+    place.join(OPERATOR, BRIDGE)
+    term = place.publish()
+    place.send(GATEWAY, Release(stream="cam", term=term))
+    place.bus.sent.clear()
+    place.send(OPERATOR, Unreserve(request=1, stream="cam"))
+    assert place.take(OPERATOR) == [QueryReply(request=1, body="ann")]
+    for gateway in (GATEWAY, OTHER):
+        (ended,) = place.take(gateway)
+        assert isinstance(ended, ReservationEnded)
+        assert (ended.stream, ended.term) == ("cam", term)
+    assert place.take(BRIDGE) == []
+    place.send(OPERATOR, Unreserve(request=2, stream="cam"))
+    assert place.take(OPERATOR) == [QueryReply(request=2, body=None)]
+    assert place.take(GATEWAY) == []
+
+
+def test_a_bridge_that_joins_gets_its_share_of_the_streams(place: Place) -> None:
+    place.publish()
+    place.take(GATEWAY)
+    place.join(BRIDGE)
+    term = place.streams.get("cam").term  # type: ignore[union-attr]
+    place.handler.on_frame(frame(term))
+    assert [member for member, _ in place.bus.frames] == [BRIDGE]
+
+
+# ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_frame_goes_to_the_members_that_want_it_and_one_of_an_older_term_to_none(place: Place) -> None:
+    place.watch()
+    term = place.publish()
+    place.handler.on_frame(frame(term))
+    place.handler.on_frame(frame(term - 1, 2))
+    assert place.bus.frames == [(OTHER, frame(term))]
+
+
+def test_a_frame_for_one_member_that_is_gone_goes_to_none(place: Place) -> None:
+    term = place.publish()
+    place.handler.on_frame(frame(term, to=STRANGER))
+    assert place.bus.frames == []
+    place.handler.on_frame(frame(term, to=OTHER))
+    assert [member for member, _ in place.bus.frames] == [OTHER]
+
+
+def test_the_picture_of_an_alert_is_kept_once_and_sent_to_who_asks_for_that_frame(place: Place) -> None:
+    place.watch()
+    term = place.publish()
+    for _ in range(2):
+        place.handler.on_frame(frame(term, 3, FOR_ALERT))
+    assert place.bus.frames == [], "it goes to no viewer"
+    assert place.count(metric_names.ALERT_PICTURES) == 1
+    place.send(OTHER, FetchPicture(stream="cam", term=term, frame_id=4))
+    place.send(OTHER, FetchPicture(stream="cam", term=term + 1, frame_id=3))
+    assert place.bus.frames == []
+    place.send(OTHER, FetchPicture(stream="cam", term=term, frame_id=3))
+    assert place.bus.frames == [(OTHER, frame(term, 3, FOR_ALERT))]
+
+
+# ── the end of a member ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_streams_of_a_member_that_says_bye_go_offline_and_nothing_of_it_is_left(place: Place) -> None:
+    place.publish()
+    place.watch()
+    place.take(OTHER)
+    place.send(GATEWAY, Bye())
+    assert [status.status for status in place.take(OTHER, StatusUpdate)] == ["offline"]
+    assert place.members.get(GATEWAY) is None
+    assert place.bus.forgotten == [GATEWAY]
+    place.send(GATEWAY, MemberHeartbeat(metrics={}))
+    assert place.take(GATEWAY)[-1] == Rejoin()
+
+
+def test_silent_members_are_removed_bridges_sooner(place: Place) -> None:
+    place.join(BRIDGE)
+    for step in (BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S):
+        place.handler.checked_at = place.clock.now = 1000.0 + step - 0.01
+        place.handler.drop_silent_members()
+        place.handler.checked_at = place.clock.now = 1000.0 + step + 0.01
+        place.handler.drop_silent_members()
+        if step == BRIDGE_LOST_AFTER_S:
+            assert [member.id for member in place.members.all()] == [GATEWAY, OTHER]
+    assert place.members.all() == []
+
+
+def test_time_in_which_the_router_did_not_run_is_no_silence_of_its_members(place: Place) -> None:
+    place.clock.now += 60.0
+    place.handler.drop_silent_members()
+    assert len(place.members.all()) == 2
+    place.clock.now += HEARTBEAT_EVERY_S
+    place.handler.drop_silent_members()
+    assert len(place.members.all()) == 2
+
+
+def test_a_remote_member_whose_key_was_removed_is_removed(place: Place) -> None:
+    place.join(BRIDGE)
+    place.bus.without_permission = [BRIDGE]
+    place.handler.drop_silent_members()
+    assert [member.id for member in place.members.all()] == [GATEWAY, OTHER]
+    assert place.bus.forgotten == [BRIDGE]
+
+
+def test_every_member_gets_heartbeats(place: Place) -> None:
+    place.join(BRIDGE)
+    place.handler.send_heartbeats()
+    for member in (GATEWAY, OTHER, BRIDGE):
+        assert place.take(member) == [RouterHeartbeat()]
+
+
+# ── after a restart ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_depends_on_publishers_waits_until_the_gateways_have_reported() -> None:
+    place = Place(syncing=True)
+    place.join(GATEWAY, OTHER)
+    place.send(OTHER, Claim(request=1, stream="cam", user="bob"))
+    place.send(OTHER, OwnerLookup(request=2, stream="cam"))
+    place.send(OTHER, RaiseAlert(request=3, alert=alert()))
+    assert place.take(OTHER) == []
+    place.send(GATEWAY, Query(request=4, what="stats"))
+    assert len(place.take(GATEWAY)) == 1, "a query waits for nothing"
+    assert place.asked[0][1] is True
+    place.handler.end_startup()
+    replies = [body for body in place.take(OTHER) if not isinstance(body, StatusUpdate)]
+    assert [(type(body), body.request) for body in replies] == [
+        (GrantedReply, 1), (OwnerReply, 2), (AcceptedReply, 3),
+    ]  # fmt: skip
+    place.send(OTHER, OwnerLookup(request=5, stream="cam"))
+    assert [type(body) for body in place.take(OTHER)] == [OwnerReply]
+
+
+async def test_a_request_of_a_member_that_is_gone_by_then_is_decided_for_nobody() -> None:
+    place = Place(syncing=True)
+    place.join(GATEWAY, OTHER)
+    place.send(OTHER, Claim(request=1, stream="cam", user="bob"))
+    place.send(OTHER, Bye())
+    place.bus.sent.clear()
+    place.handler.end_startup()
+    assert place.take(OTHER) == []
+    assert place.streams.get("cam") is None
+
+
+def test_past_the_bound_of_held_requests_a_further_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup_hold, "MAX_HELD", 2)
+    place = Place(syncing=True)
+    place.join(GATEWAY)
+    for request in (1, 2, 3):
+        place.send(GATEWAY, OwnerLookup(request=request, stream="cam"))
+    (refused,) = place.take(GATEWAY)
+    assert isinstance(refused, RefusedReply)
+    assert (refused.request, refused.code) == (3, "ROUTING_ERROR")
