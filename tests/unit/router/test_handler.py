@@ -26,6 +26,7 @@ from watchout.common.bus.frames import EVERYBODY, FOR_ALERT
 from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, HEARTBEAT_EVERY_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import (
     AcceptedReply,
+    AlertNotification,
     BadFrame,
     Bye,
     Claim,
@@ -302,6 +303,18 @@ def test_an_alert_is_accepted_and_its_sender_told(place: Place) -> None:
     assert isinstance(accepted, AcceptedReply)
     assert (accepted.request, accepted.duplicate, accepted.receivers) == (5, False, 1)
     assert [notified.alert.id for notified in place.take(OTHER)] == ["a1"]
+
+
+async def test_a_gateway_that_greets_again_gets_what_it_missed_once_it_has_said_what_it_has(place: Place) -> None:
+    place.watch()
+    place.send(GATEWAY, RaiseAlert(request=1, alert=alert("a1")))
+    place.send(OTHER, GREETINGS[OTHER])
+    place.watch()
+    place.take(OTHER)
+    place.send(GATEWAY, RaiseAlert(request=2, alert=alert("a2")))
+    assert place.take(OTHER) == []
+    place.send(OTHER, SnapshotEnd(publications=0, interests=1, alerts_epoch=EPOCH, last_alert=1))
+    assert [body.alert.id for body in place.take(OTHER, AlertNotification)] == ["a2"]
 
 
 def test_an_operator_ends_a_reservation_and_every_gateway_is_told(place: Place) -> None:
