@@ -9,9 +9,8 @@ import importlib.util
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import pytest
 
 from tests.kit import api_docs
 
@@ -196,9 +195,17 @@ def tree_of(path: Path) -> ast.Module:
             gc.enable()
 
 
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All that the file consists of, in no order that matters."""
+    return list(ast.walk(tree_of(path)))
+
+
+@functools.cache
 def imports_of(path: Path) -> set[str]:
+    """What a file imports, modules and names; not to be changed."""
     found: set[str] = set()
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -210,13 +217,17 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_module_says_what_its_role_is(path: Path) -> None:
-    assert ast.get_docstring(tree_of(path))
+def among(of: Callable[[Path], Iterable[object]], paths: Iterable[Path] = MODULES) -> dict[str, list[object]]:
+    """What `of` objects to, by module; without the modules to which it objects nothing."""
+    return {relative(path): found for path in paths if (found := list(of(path)))}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_imports_go_down_and_never_sideways(path: Path) -> None:
+def test_a_module_says_what_its_role_is() -> None:
+    assert [relative(path) for path in MODULES if not ast.get_docstring(tree_of(path))] == []
+
+
+def wrong_floors(path: Path) -> set[str]:
+    """The packages that a module must not import and does."""
     own = module_of(path).split(".")[1]
     tops = {name.split(".")[1] for name in imports_of(path) if name.startswith("watchout.")}
     below = {"common", "identity"} if own in ("gateway", "ctl") else {"common"}
@@ -224,7 +235,11 @@ def test_imports_go_down_and_never_sideways(path: Path) -> None:
         below |= {"client"}  # publish, watch and alert are programs on the SDK
     if relative(path).startswith(("ctl/ml/", "ctl/commands/ml.py")):
         below |= {"mlbridge"}  # a dry run shows pictures as the bridge does: docs/architecture.md says why
-    assert tops <= {own} | below
+    return tops - {own} - below
+
+
+def test_imports_go_down_and_never_sideways() -> None:
+    assert among(wrong_floors) == {}
 
 
 def circles(imports: dict[str, set[str]]) -> list[list[str]]:
@@ -257,7 +272,7 @@ def imported_modules() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for module, path in ours.items():
         found[module] = names = set()
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names} & set(ours)
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -274,7 +289,7 @@ def test_no_import_circle() -> None:
 
 
 def classes_of(path: Path) -> list[ast.ClassDef]:
-    return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    return [node for node in nodes_of(path) if isinstance(node, ast.ClassDef)]
 
 
 def test_no_two_public_classes_have_one_name() -> None:
@@ -291,9 +306,8 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert {name for name, times in count.items() if times > 1} == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_every_class_says_what_it_is(path: Path) -> None:
-    assert [node.name for node in classes_of(path) if not ast.get_docstring(node)] == []
+def test_every_class_says_what_it_is() -> None:
+    assert among(lambda path: [node.name for node in classes_of(path) if not ast.get_docstring(node)]) == {}
 
 
 def files_of_the_api() -> list[Path]:
@@ -302,9 +316,8 @@ def files_of_the_api() -> list[Path]:
     return sorted(file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path]) if file.exists())
 
 
-@pytest.mark.parametrize("path", files_of_the_api(), ids=relative)
-def test_what_others_call_has_its_parameters_results_and_exceptions_documented(path: Path) -> None:
-    assert list(api_docs.faults(tree_of(path), documented_methods())) == []
+def test_what_others_call_has_its_parameters_results_and_exceptions_documented() -> None:
+    assert among(lambda path: api_docs.faults(tree_of(path), documented_methods()), files_of_the_api()) == {}
 
 
 @functools.cache
@@ -318,15 +331,14 @@ def test_the_search_for_circles_finds_one() -> None:
     assert circles(imports) == [["b", "c"], ["e"]]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_every_import_of_ours_is_of_the_namespace(path: Path) -> None:
+def test_every_import_of_ours_is_of_the_namespace() -> None:
     """A customer's own `common/` or `router/` must not be taken for ours."""
-    assert not {name.split(".")[0] for name in imports_of(path)} & {*PACKAGES, "client", "ml", "sdk"}
+    ours = {*PACKAGES, "client", "ml", "sdk"}
+    assert among(lambda path: {name.split(".")[0] for name in imports_of(path)} & ours) == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_only_the_bus_knows_zeromq(path: Path) -> None:
-    knows = (
+def test_only_the_bus_knows_zeromq() -> None:
+    knows = {
         "common/bus/zeromq/control.py",
         "common/bus/zeromq/local.py",
         "common/bus/zeromq/curve.py",
@@ -334,21 +346,27 @@ def test_only_the_bus_knows_zeromq(path: Path) -> None:
         "common/bus/zeromq/tcp_member.py",
         "common/bus/zeromq/tcp_router.py",
         "mlbridge/targets/zeromq.py",
-    )
-    assert relative(path) in knows or not any(n.split(".")[0] == "zmq" for n in imports_of(path))
+    }
+    imports = among(lambda path: [name for name in imports_of(path) if name.split(".")[0] == "zmq"])
+    assert set(imports) - knows == set()
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_room_has_no_socket_clock_or_random(name: str) -> None:
-    assert not {module.split(".")[0] for module in imports_of(ROOT / name)} & EDGES
+def test_a_pure_module_has_no_socket_clock_or_random() -> None:
+    edges = among(lambda path: {module.split(".")[0] for module in imports_of(path)} & EDGES)
+    assert {name: edges[name] for name in PURE if name in edges} == {}
+    assert set(PURE) <= {relative(path) for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_what_loses_its_oldest_is_an_ordered_dict(path: Path) -> None:
-    """The first entry of a plain dict is found by passing over all that were deleted in front of it."""
+def emptied_from_the_front(path: Path) -> list[str]:
+    """Attributes of which the first entry is taken, and that are no `OrderedDict`."""
     text = path.read_text()
     taken = set(re.findall(r"next\(iter\(self\.(_\w+)(?:\.(?:values|items)\(\))?\)\)", text))
-    assert {name for name in taken if not re.search(rf"self\.{name}: OrderedDict\[", text)} == set()
+    return [name for name in taken if not re.search(rf"self\.{name}: OrderedDict\[", text)]
+
+
+def test_what_loses_its_oldest_is_an_ordered_dict() -> None:
+    """The first entry of a plain dict is found by passing over all that were deleted in front of it."""
+    assert among(emptied_from_the_front) == {}
 
 
 def build() -> object:
@@ -411,10 +429,10 @@ def test_the_security_page_has_the_forms_of_a_credential_as_they_are_tested() ->
     assert test_credentials.render_markdown() in page
 
 
-def _calls(tree: ast.AST, *names: str) -> list[ast.Call]:
+def _calls(nodes: Iterable[ast.AST], *names: str) -> list[ast.Call]:
     return [
         node
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
     ]
 
@@ -429,33 +447,37 @@ OWN_LOOPS: dict[str, set[str]] = {
 }
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if not relative(p).startswith("ctl/")], ids=relative)
-def test_what_runs_again_and_again_runs_under_the_supervisor(path: Path) -> None:
-    """No function sets a timer for itself, and no endless loop has a pause, outside `common.supervisor`: an exception
-    would end it for good. What `supervisor.keep` runs may loop.
-    """
-    if relative(path) == "common/supervisor.py":
-        return
-    tree = tree_of(path)
+def unsupervised(path: Path) -> tuple[set[str], set[str]]:
+    """The functions of a module that set a timer for themselves, and those with an endless loop that pauses."""
+    nodes = nodes_of(path)
     kept = {
         argument.attr
-        for call in _calls(tree, "keep")
+        for call in _calls(nodes, "keep")
         for argument in call.args[:1]
         if isinstance(argument, ast.Attribute)
     }
     again, endless = set(), set()
-    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]:
-        for call in _calls(function, "call_later", "call_at"):
+    for function in [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]:
+        for call in _calls(ast.walk(function), "call_later", "call_at"):
             names = {getattr(argument, "attr", getattr(argument, "id", None)) for argument in call.args[1:2]}
             if function.name in names:
                 again.add(function.name)
         for loop in [n for n in ast.walk(function) if isinstance(n, ast.While)]:
             endlessly = isinstance(loop.test, ast.Constant) and loop.test.value is True
-            waits = isinstance(function, ast.AsyncFunctionDef) and _calls(loop, "sleep", "wait")
+            waits = isinstance(function, ast.AsyncFunctionDef) and _calls(ast.walk(loop), "sleep", "wait")
             if endlessly and waits and function.name not in kept:
                 endless.add(function.name)
-    assert again == OWN_TIMERS.get(relative(path), set())
-    assert endless == OWN_LOOPS.get(relative(path), set())
+    return again, endless
+
+
+def test_what_runs_again_and_again_runs_under_the_supervisor() -> None:
+    """No function sets a timer for itself, and no endless loop has a pause, outside `common.supervisor`: an exception
+    would end it for good. What `supervisor.keep` runs may loop.
+    """
+    servers = [path for path in MODULES if not relative(path).startswith(("ctl/", "common/supervisor.py"))]
+    found = {relative(path): unsupervised(path) for path in servers}
+    assert {name: again for name, (again, _) in found.items() if again} == OWN_TIMERS
+    assert {name: endless for name, (_, endless) in found.items() if endless} == OWN_LOOPS
 
 
 def test_every_metric_that_is_declared_is_counted() -> None:
@@ -467,7 +489,7 @@ def test_every_metric_that_is_declared_is_counted() -> None:
         node.attr if isinstance(node, ast.Attribute) else node.id
         for path in MODULES
         if relative(path) != "common/metric_names.py"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute | ast.Name)
     }
     by_reason = {name for name in constants if constants[name] in metric_names.FRAMES_DROPPED.values()}
@@ -475,31 +497,39 @@ def test_every_metric_that_is_declared_is_counted() -> None:
     assert set(constants) - used - by_reason == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_metric_is_counted_by_its_declaration(path: Path) -> None:
-    """A name in quotes is not checked against the declarations before it is counted for the first time."""
+def metrics_in_quotes(path: Path) -> list[str]:
+    """Where a module names a metric by a text."""
     quoted = [
         ast.unparse(call)
-        for call in _calls(tree_of(path), "count", "set")
+        for call in _calls(nodes_of(path), "count", "set")
         if ast.unparse(call.func).rpartition(".")[0].endswith("metrics")
         and call.args
         and isinstance(call.args[0], ast.Constant)
     ]
     quoted += [
         ast.unparse(node)
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Subscript)
         and ast.unparse(node.value).endswith("metrics.values")
         and isinstance(node.slice, ast.Constant)
     ]
-    assert quoted == []
+    return quoted
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_the_lines_of_a_module_name_it_in_the_log(path: Path) -> None:
+def test_a_metric_is_counted_by_its_declaration() -> None:
+    """A name in quotes is not checked against the declarations before it is counted for the first time."""
+    assert among(metrics_in_quotes) == {}
+
+
+def foreign_log_names(path: Path) -> set[str]:
+    """The names under which a module logs that are not its own."""
+    names = {call.args[0].value for call in _calls(tree_of(path), "get") if ast.unparse(call.func) == "log.get"}  # type: ignore[attr-defined]
+    return names - {module_of(path).removeprefix("watchout.")}
+
+
+def test_the_lines_of_a_module_name_it_in_the_log() -> None:
     """Operators filter log lines by `module`: it is the module that wrote the line."""
-    names = [call.args[0].value for call in _calls(tree_of(path), "get") if ast.unparse(call.func) == "log.get"]  # type: ignore[attr-defined]
-    assert set(names) <= {module_of(path).removeprefix("watchout.")}
+    assert among(foreign_log_names) == {}
 
 
 def test_every_call_on_the_way_of_a_frame_and_of_an_alert_is_there() -> None:
