@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import shutil
-import sys
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ import pytest
 
 from tests.kit.fake_gateway import TOKEN, FakeGateway
 from tests.kit.ports import free_port
+from tests.kit.prefork import TOOL, Forked, Prefork, can_fork
+from tests.kit.processes import BIN, REPOSITORY
 
 #: A JPEG of 1×1.
 TINY_JPEG = pybase64.b64decode(
@@ -33,10 +37,48 @@ class Ended:
     err: str
 
 
+class ForkedProcess:
+    """A command that was forked, with the part of `asyncio.subprocess.Process` that tests use."""
+
+    def __init__(self, forked: Forked, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self._forked = forked
+
+    @property
+    def pid(self) -> int:
+        return self._forked.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._forked.poll()
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def wait(self) -> int:
+        while (code := self.returncode) is None:
+            await asyncio.sleep(0.005)
+        return code
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        out, err = await asyncio.gather(self.stdout.read(), self.stderr.read())
+        await self.wait()
+        return out, err
+
+
 class Command:
     """A command that runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         self.process = process
 
     async def line(self) -> str:
@@ -77,25 +119,48 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@functools.cache
+def _preloaded() -> Prefork:
+    """The parent of the commands of this test process, which ends with it."""
+    return Prefork(REPOSITORY, TOOL)
+
+
+async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    """A stream of what comes out of a pipe."""
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    return reader, transport
+
+
 @pytest.fixture
 async def start(tmp_path: Path, home: Path) -> AsyncIterator[Start]:
     """Start the command in a directory and an environment of its own."""
     running: list[Command] = []
+    transports: list[asyncio.BaseTransport] = []
 
     async def start(*arguments: object, **environ: str) -> Command:
         base = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV")}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from watchout.ctl.app import main; main()",
-            *map(str, arguments),
-            cwd=tmp_path,
-            env={**base, "WATCHOUT_HOME": str(home), "WATCHOUT_TOKEN": TOKEN, **environ},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        running.append(Command(process))
+        argv = [str(BIN / "watchout-ctl"), *map(str, arguments)]
+        wanted = {**base, "WATCHOUT_HOME": str(home), "WATCHOUT_TOKEN": TOKEN, **environ}
+        if can_fork("watchout-ctl", wanted):
+            (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+            forked = await asyncio.to_thread(
+                _preloaded().start, "watchout-ctl", argv, wanted, (out_end, err_end), tmp_path
+            )
+            os.close(out_end)
+            os.close(err_end)
+            streams = [await _reader(end) for end in (out, err)]
+            transports.extend(transport for _, transport in streams)
+            running.append(Command(ForkedProcess(forked, *(reader for reader, _ in streams))))
+        else:
+            process = await asyncio.create_subprocess_exec(
+                *argv, cwd=tmp_path, env=wanted, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            running.append(Command(process))
         return running[-1]
 
     yield start
@@ -103,6 +168,8 @@ async def start(tmp_path: Path, home: Path) -> AsyncIterator[Start]:
         if command.process.returncode is None:
             command.process.kill()
             await command.process.communicate()
+    for transport in transports:
+        transport.close()
 
 
 @pytest.fixture

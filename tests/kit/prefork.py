@@ -1,16 +1,22 @@
-"""Starts watchout's processes from one that has imported them already: a fork in place of an interpreter's start.
+"""Starts watchout's programs from a process that has imported them already: a fork in place of an interpreter's start.
 
 A start by its script costs half a second of CPU time, nearly all of it imports, and the suite starts a thousand
 processes. What is forked is a process like any other: its own session, environment, directory, output and limits.
 Only its command line is that of the parent. Where that matters, `running(prefork=False)` starts the scripts.
+
+Nothing outlives a test process that is killed: the parent ends with it, and what was forked ends with the parent.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import resource
 import select
 import signal
@@ -19,21 +25,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-#: The processes that can be forked: the module of each, and of what it may import later.
+#: The programs that can be forked, by their module.
 MODULES: Final = {
     "router": "watchout.router.app",
     "gateway": "watchout.gateway.app",
     "mlbridge": "watchout.mlbridge.app",
+    "watchout-ctl": "watchout.ctl.app",
 }
+SERVERS: Final = ("router", "gateway", "mlbridge")
+TOOL: Final = ("watchout-ctl",)
+#: What servers import later, and the packages with what the tool imports later.
 LATER: Final = ("uvloop", "aiosqlite", "asyncpg", "websockets.server")
-#: Variables that an interpreter, the loader or the C library reads once, when it starts.
-READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "TZ", "LC_", "LANG")
+PACKAGES_OF_THE_TOOL: Final = ("watchout.ctl.commands", "watchout.ctl.doctor", "watchout.ctl.ml")
+#: Variables that an interpreter, the loader, a library or the C library reads once, when it starts.
+READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "TZ", "LC_", "LANG", "SSL_")
 POLL_S: Final = 0.005
+#: Seconds between two looks of the parent whether the test process is there.
+LOOK_S: Final = 1.0
+#: Linux's prctl(2): the signal for this process when its parent ends.
+SET_DEATH_SIGNAL: Final = 1
 
 
 @dataclass
@@ -72,57 +88,71 @@ class Forked:
 class Prefork:
     """The test process's end of one preloaded parent. Threads may share it.
 
-    The parent ends, and kills what it forked, when this end is closed or the test process dies.
+    The parent ends, and kills what it forked, when this end is closed or the test process dies. `programs` are names
+    of `MODULES`: what the parent imports.
     """
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, programs: Sequence[str] = SERVERS) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
             self._parent = subprocess.Popen(
-                [sys.executable, "-m", "tests.kit.prefork", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.kit.prefork", str(theirs.fileno()), str(os.getpid()), *programs],
                 cwd=repository, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             )  # fmt: skip
-        self._lines = self._ours.makefile("r")
+        self._pending = b""
+        self._started: list[int] = []
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def start(self, name: str, argv: list[str], environ: Mapping[str, str], output: Path, directory: Path) -> Forked:
-        """Fork a process of `MODULES`; what it prints goes to the file `output`."""
+    def start(
+        self,
+        name: str,
+        argv: list[str],
+        environ: Mapping[str, str],
+        output: Path | tuple[int, int],
+        directory: Path,
+    ) -> Forked:
+        """Fork a program; what it prints goes to the file `output`, or to two descriptors, which the caller closes."""
+        pipes = output if isinstance(output, tuple) else ()
         job = {
-            "name": name, "argv": argv, "environ": dict(environ), "output": str(output), "directory": str(directory),
-            "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE),
+            "name": name, "argv": argv, "environ": dict(environ), "directory": str(directory),
+            "output": None if pipes else str(output), "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE),
         }  # fmt: skip
         with self._lock:
-            self._ours.sendall(json.dumps(job).encode() + b"\n")
-            while "started" not in (line := self._line()):
-                self._exited(line)
+            line = json.dumps(job).encode() + b"\n"
+            self._ours.sendall(line[:-1])
+            socket.send_fds(self._ours, [line[-1:]], pipes)  # they come with the end of the line
+            while not self._started:
+                self._receive()
             totals.processes += 1
-            self._codes.pop(line["started"], None)  # of a former process of this id
-        return Forked(line["started"], self, argv)
+            return Forked(self._started.pop(), self, argv)
 
     def exit_code(self, pid: int) -> int | None:
         """Return the exit code of a process that has ended, else None."""
         with self._lock:
             while pid not in self._codes and select.select([self._ours], [], [], 0)[0]:
-                self._exited(self._line())
+                self._receive()
             return self._codes.get(pid)
 
     def close(self) -> None:
         """End the parent and all that it forked."""
-        self._lines.close()
         self._ours.close()
         self._parent.wait()
 
-    def _exited(self, line: dict[str, Any]) -> None:
-        self._codes[line["exited"]] = line["code"]
-        totals.cpu_s += line["cpu_s"]
-
-    def _line(self) -> dict[str, Any]:
-        line = self._lines.readline()
-        if not line:
+    def _receive(self) -> None:
+        """Read what the parent says, at least a part of it, and note all whole lines."""
+        data = self._ours.recv(65536)
+        if not data:
             raise ConnectionError("the parent of the forked processes has ended")
-        return dict(json.loads(line))
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        for line in map(json.loads, lines):
+            if "started" in line:
+                self._codes.pop(line["started"], None)  # of a former process of this id
+                self._started.append(line["started"])
+            else:
+                self._codes[line["exited"]] = line["code"]
+                totals.cpu_s += line["cpu_s"]
 
 
 def can_fork(name: str, environ: Mapping[str, str]) -> bool:
@@ -133,7 +163,7 @@ def can_fork(name: str, environ: Mapping[str, str]) -> bool:
 
 
 def _reap(control: socket.socket) -> None:
-    with contextlib.suppress(ChildProcessError):
+    with contextlib.suppress(ChildProcessError, BrokenPipeError):
         while (ended := os.wait4(-1, os.WNOHANG))[0]:
             pid, status, usage = ended
             _children.discard(pid)
@@ -145,7 +175,7 @@ def _reap(control: socket.socket) -> None:
 _children: set[int] = set()
 
 
-def serve(control: socket.socket) -> dict[str, Any] | None:
+def serve(control: socket.socket, test_process: int) -> dict[str, Any] | None:
     """Fork for each request; return None in the parent when the test process has gone, and in a child its job."""
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
@@ -153,60 +183,99 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     pending = b""
     while True:
-        ready, _, _ = select.select([control, woken], [], [])
+        ready, _, _ = select.select([control, woken], [], [], LOOK_S)
         if woken in ready:
             os.read(woken, 4096)
             _reap(control)
-        if control not in ready:
-            continue
-        data = control.recv(65536)
-        if not data:
+        data, pipes = b"", []
+        if control in ready:
+            with contextlib.suppress(ConnectionError):
+                data, pipes, _, _ = socket.recv_fds(control, 65536, 2)
+        # Another process may have inherited the test process's end of the socket: then it stays open.
+        if (control in ready and not data) or os.getppid() != test_process:
             for pid in _children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return None
         pending += data
-        while b"\n" in pending:
-            line, _, pending = pending.partition(b"\n")
+        if pending.endswith(b"\n"):  # one request at a time: the next one follows when this is answered
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                return dict(json.loads(line))
+                return {**json.loads(pending), "pipes": pipes}
+            pending = b""
+            for pipe in pipes:
+                os.close(pipe)
             _children.add(pid)
-            control.sendall(json.dumps({"started": pid}).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):
+                control.sendall(json.dumps({"started": pid}).encode() + b"\n")
 
 
 def become(job: dict[str, Any]) -> None:
     """Give this child what a fresh process has: session, environment, directory, output, limits, arguments."""
+    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
     os.setsid()
     os.chdir(job["directory"])
     os.environ.clear()
     os.environ.update(job["environ"])
-    output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    if job["pipes"]:
+        out, err = job["pipes"]
+    else:
+        out = err = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
     os.closerange(3, 256)
+    # The streams of the parent remember of what kind its output was.
+    sys.stdout = open(1, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)  # noqa: SIM115
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(job["descriptors"]))
     sys.argv[:] = job["argv"]
     sys.path[0] = str(Path(job["argv"][0]).parent)
 
 
-def main() -> None:
-    """Import everything, serve until the test process has gone; in a child, run its process."""
-    import importlib
+def _run(command: Callable[[], object]) -> NoReturn:
+    """Run a process to its end, with its exit handlers, but leave its objects to the kernel.
 
-    for module in (*MODULES.values(), *LATER):
+    To take apart all that was imported costs more than all else that a short process does: it is copied first.
+    """
+    code: object = 0
+    try:
+        command()
+    except SystemExit as exc:
+        code = exc.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def main() -> NoReturn:
+    """Import everything, serve until the test process has gone; in a child, run its process."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    test_process, programs = int(sys.argv[2]), sys.argv[3:]
+    for module in (*(MODULES[name] for name in programs), *LATER):
         importlib.import_module(module)
+    if set(programs) & set(TOOL):
+        for name in PACKAGES_OF_THE_TOOL:
+            package = importlib.import_module(name)
+            for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+                importlib.import_module(found.name)
     gc.collect()
     gc.freeze()
-    control = socket.socket(fileno=int(sys.argv[1]))
-    job = serve(control)
+    job = serve(control, test_process)
     if job is None:
-        return
+        os._exit(0)
     control.detach()
     become(job)
-    sys.modules[MODULES[job["name"]]].main()  # type: ignore[attr-defined]
+    _run(sys.modules[MODULES[job["name"]]].main)  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

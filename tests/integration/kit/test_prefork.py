@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -57,11 +58,59 @@ def test_what_was_forked_ends_with_its_parent(tmp_path: Path) -> None:
         poll(lambda: (log := tmp_path / "log").exists() and "router ready" in log.read_text(), 30.0, "no router")
     finally:
         prefork.close()
-    poll(lambda: not process.is_running(), 5.0, "the router lives on")
+    poll(lambda: not process.is_running(), 30.0, "the router lives on")
+
+
+def test_of_a_test_process_that_is_killed_nothing_is_left(tmp_path: Path) -> None:
+    """Also when somebody else has inherited its end of the socket."""
+    script = f"""
+import os, pathlib, subprocess, sys, time
+from tests.kit.prefork import Prefork
+prefork = Prefork(pathlib.Path({str(REPOSITORY)!r}))
+forked = prefork.start("router", [{str(BIN / "watchout-router")!r}], {{"WATCHOUT_HOME": {str(tmp_path / "h")!r}}},
+                       pathlib.Path({str(tmp_path / "log")!r}), pathlib.Path({str(tmp_path)!r}))
+heir = subprocess.Popen(["sleep", "60"], pass_fds=[prefork._ours.fileno()])
+print(forked.pid, prefork._parent.pid, heir.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        router, parent, heir = map(psutil.Process, map(int, killed.stdout.readline().split()))
+        try:
+            poll(lambda: (log := tmp_path / "log").exists() and "router ready" in log.read_text(), 30.0, "no router")
+            killed.kill()
+            poll(lambda: not parent.is_running(), 30.0, "the parent lives on")
+            poll(lambda: not router.is_running(), 30.0, "the router lives on")
+        finally:
+            heir.kill()
+
+
+def test_what_was_forked_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    prefork = Prefork(REPOSITORY)
+    environ = {"WATCHOUT_HOME": str(tmp_path / "h")}
+    forked = prefork.start("router", [str(BIN / "watchout-router")], environ, tmp_path / "log", tmp_path)
+    process = psutil.Process(forked.pid)
+    poll(lambda: (log := tmp_path / "log").exists() and "router ready" in log.read_text(), 30.0, "no router")
+    prefork._parent.kill()
+    poll(lambda: not process.is_running(), 30.0, "the router lives on")
+    prefork.close()
+
+
+def test_many_that_end_at_once_are_all_known_to_have_ended(tmp_path: Path) -> None:
+    prefork = Prefork(REPOSITORY, ["watchout-ctl"])
+    forked = [
+        prefork.start("watchout-ctl", ["watchout-ctl", "--version"], {}, tmp_path / str(number), tmp_path)
+        for number in range(20)
+    ]
+    try:
+        assert [each.wait(30.0) for each in reversed(forked)] == [0] * 20
+        assert all("watchout-ctl" in (tmp_path / str(number)).read_text() for number in range(20))
+    finally:
+        prefork.close()
 
 
 def test_what_an_interpreter_reads_at_its_start_wants_a_new_one() -> None:
     assert can_fork("gateway", {"WATCHOUT_PORT": "3000", "MAX_CONNECTIONS": "7"})
     assert not can_fork("gateway", {"PYTHONPATH": "/elsewhere"})
     assert not can_fork("gateway", {"LD_PRELOAD": "x.so"})
-    assert not can_fork("watchout-ctl", {})
+    assert not can_fork("another", {})

@@ -178,7 +178,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly(gateway: FakeGateway, sta
     os.close(read)
     os.close(write)
     assert "watching" in await command.line()
-    command.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    command.process.stdout._transport.close()  # type: ignore[union-attr]
     number = 0
     while command.process.returncode is None and number < 500:
         number += 1
