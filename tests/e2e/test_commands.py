@@ -64,7 +64,7 @@ def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kin
     router = started.start("router")
     process.wait_for_output("the router is there")
     router.pause()
-    poll(lambda: f"the router (process {router.pid}) of WATCHOUT_HOME" in process.output, 20, "not said that it hangs")
+    poll(lambda: f"the router (process {router.pid}) of WATCHOUT_HOME" in process.output, 30, "not said that it hangs")
     router.resume()
 
 

@@ -18,10 +18,10 @@ async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, t
     url = started.url.replace("http", "ws")
     (tmp_path / "1.jpg").write_bytes(TINY_JPEG)
     camera = started.run("publish", ctl("publish", tmp_path, "--stream", "cam-1", "--loop"))
-    await eventually(lambda: started.get("/stats")[1]["activeStreams"] == ["cam-1"], 10)
+    await eventually(lambda: started.get("/stats")[1]["activeStreams"] == ["cam-1"], 30)
 
     viewer = started.run("watch", ctl("watch", "cam-l"))
-    await eventually(lambda: "did you mean cam-1?" in viewer.output, 10)
+    await eventually(lambda: "did you mean cam-1?" in viewer.output, 30)
     assert "cam-l is not published yet, waiting for it; existing streams: cam-1" in viewer.output
 
     alert = started.run("alert", ctl("alert", "nosuch", "fire", "--severity", "low"))

@@ -108,7 +108,7 @@ async def test_more_kept_alerts_than_the_lane_holds_are_replayed_in_order(watcho
         assert answer.status == 202
     viewer = await clients.viewer(started.url, token)
     await viewer.subscribe(stream, alertsSince=0)
-    await eventually(lambda: sum(m["type"] == "alert" for m in viewer.heard) == 200, 15)
+    await eventually(lambda: sum(m["type"] == "alert" for m in viewer.heard) == 200, 30)
     assert [m["message"] for m in viewer.heard if m["type"] == "alert"] == [str(n) for n in range(200)]
 
 

@@ -348,7 +348,7 @@ async def test_who_waits_for_a_first_picture_hears_that_the_connection_stands(pl
         async def told() -> bool:
             return b"X-Waiting: yes" in screen._body
 
-        await eventually(told, 20.0)
+        await eventually(told, 30)
         await camera.show()
         assert (await waiting).headers["x-waiting"] == "yes"
 

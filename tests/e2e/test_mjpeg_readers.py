@@ -36,8 +36,10 @@ Image = pytest.importorskip("PIL.Image")
 
 DEFAULT_TIME_OUTS: Final = bool(os.environ.get("MJPEG_DEFAULT_TIME_OUTS"))
 #: The time-out of the proxies, None for their own, and how long the camera pauses, in seconds.
-IDLE_S: Final = None if DEFAULT_TIME_OUTS else 12
-PAUSE_S: Final = 75.0 if DEFAULT_TIME_OUTS else 15.0
+IDLE_S: Final = None if DEFAULT_TIME_OUTS else 8
+PAUSE_S: Final = 75.0 if DEFAULT_TIME_OUTS else 10.0
+#: Between two looks at a browser's page: the camera goes on when everybody has seen a colour.
+LOOK_EVERY_S: Final = 0.3
 SEEN_S: Final = 60.0
 COLOURS: Final = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0), "yellow": (255, 255, 0)}
 SIZE: Final = (64, 48)
@@ -137,7 +139,7 @@ async def look(browser: Browser, page: str, seen: list[Seen]) -> None:
         shown = Image.open(io.BytesIO(await browser.screenshot())).convert("RGB")
         for number, each in enumerate(seen):
             each.saw(shown.getpixel((20, 20 + number * SIZE[1])))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 @contextlib.asynccontextmanager

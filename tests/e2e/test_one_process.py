@@ -143,7 +143,7 @@ async def test_the_coverage_of_a_stream_says_how_well_the_ml_service_sees_it(one
         return row.coverage or None
 
     async with phone.streaming(10):
-        assert await eventually(coverage, 15.0, "no coverage is reported")
+        assert await eventually(coverage, 30, "no coverage is reported")
     assert {look[1] for look in stub.looks} == {"cam"}
 
 

@@ -33,7 +33,7 @@ async def publish_and_leave(started: Watchout, clients: Clients, user: str = "an
     name = await camera.register(stream)
     await camera.show()
     await camera.leave()
-    await eventually(lambda: gone(started, name), 5.0, "the camera did not go")
+    await eventually(lambda: gone(started, name), 30, "the camera did not go")
     return name
 
 
@@ -79,7 +79,7 @@ async def serves(started: Watchout) -> None:
         except OSError:
             return False
 
-    await eventually(so, 10.0, "it does not serve")
+    await eventually(so, 30, "it does not serve")
 
 
 def saved(started: Watchout) -> None:
@@ -154,7 +154,7 @@ async def test_after_the_time_of_the_setting_an_id_is_free_but_one_that_the_serv
         await thief.leave()
         return answer["type"] == "success"
 
-    await eventually(free, 5.0, "the id did not become free")
+    await eventually(free, 30, "the id did not become free")
     await refused(started, clients, made)
     await comes_back(started, clients, made)
 
@@ -306,10 +306,10 @@ async def test_a_router_that_restarts_on_a_full_disk_starts_and_names_what_it_co
         await viewer.frame()
     other = await publish_and_leave(started, clients, user="bob", stream=new_name())
     router = started.one("router")
-    poll(lambda: str(small_disk / RESERVATIONS_FILE) in router.output, 10.0, "it does not say that it cannot write")
+    poll(lambda: str(small_disk / RESERVATIONS_FILE) in router.output, 30, "it does not say that it cannot write")
     await refused(started, clients, other)
     filling.unlink()
-    poll(lambda: "are written again" in router.output, 10.0, "it does not write again")
+    poll(lambda: "are written again" in router.output, 30, "it does not write again")
     assert other in reserved_in(started)
 
 

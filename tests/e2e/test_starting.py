@@ -198,9 +198,9 @@ def test_a_process_that_was_started_by_hand_outlives_its_starter(place, start) -
     router, gateway = started.one("watchout-router"), started.one("watchout-gateway")
     # SIGHUP is for nobody who was started by nohup; it drains any other.
     router.send_signal(signal.SIGHUP)
-    poll(lambda: place.get("/health")[0] == 200, 5, "not healthy")
+    poll(lambda: place.get("/health")[0] == 200, 30, "not healthy")
     gateway.send_signal(signal.SIGHUP)
-    poll(lambda: not gateway.is_running() or gateway.status() == "zombie", 10, "SIGHUP did not end the gateway")
+    poll(lambda: not gateway.is_running() or gateway.status() == "zombie", 30, "SIGHUP did not end the gateway")
     assert router.is_running()
     router.send_signal(signal.SIGTERM)
     started.wait_gone()
@@ -223,8 +223,8 @@ def test_whichever_process_is_killed_the_others_go_on_and_it_is_back(watchout) -
     def kill(kind: str) -> None:
         before = {each: serving(mark, each) for each in kinds}
         os.kill(before[kind], signal.SIGKILL)
-        poll(lambda: serving(mark, kind) not in (0, before[kind]), 20, f"{kind} did not come back")
-        poll(lambda: started.get("/health")[0] == 200, 20, "not healthy")
+        poll(lambda: serving(mark, kind) not in (0, before[kind]), 30, f"{kind} did not come back")
+        poll(lambda: started.get("/health")[0] == 200, 30, "not healthy")
         assert {each for each in kinds if before[each] != serving(mark, each)} == {kind}
         assert f"{kind} ended by SIGKILL and is started again" in honcho.output
 
@@ -232,21 +232,21 @@ def test_whichever_process_is_killed_the_others_go_on_and_it_is_back(watchout) -
         """Whose process id honcho prints; then the process again, which the next keeper starts."""
         (keeper,) = re.findall(rf"{kind}\.1 started \(pid=(\d+)\)", honcho.output)
         lives = serving(mark, kind)
-        poll(lambda: honcho.output.count(" ready") >= 2 * number + 2, 20, f"{kind} is not ready")
+        poll(lambda: honcho.output.count(" ready") >= 2 * number + 2, 30, f"{kind} is not ready")
         os.kill(int(keeper), signal.SIGKILL)
-        poll(lambda: honcho.output.count("another one took over") == number, 20, "no other keeper")
+        poll(lambda: honcho.output.count("another one took over") == number, 30, "no other keeper")
         assert serving(mark, kind) == lives
         os.kill(lives, signal.SIGKILL)
-        poll(lambda: serving(mark, kind) not in (0, lives), 20, f"{kind} did not come back")
-        poll(lambda: honcho.output.count(" ready") >= 2 * number + 3, 20, f"{kind} is not ready")
+        poll(lambda: serving(mark, kind) not in (0, lives), 30, f"{kind} did not come back")
+        poll(lambda: honcho.output.count(" ready") >= 2 * number + 3, 30, f"{kind} is not ready")
 
     for number, kind in enumerate(kinds, 1):
         kill(kind)
         kill_its_keeper(kind, number)
-    poll(lambda: started.get("/health")[0] == 200, 20, "not healthy")
+    poll(lambda: started.get("/health")[0] == 200, 30, "not healthy")
     honcho.send_signal(signal.SIGTERM)
     honcho.wait(15)
-    poll(lambda: not processes_of(mark), 10, "a process is left")
+    poll(lambda: not processes_of(mark), 30, "a process is left")
 
 
 def test_wrong_settings_end_at_once(watchout) -> None:
@@ -265,7 +265,7 @@ def test_a_taken_port_ends_the_start_and_says_whose_it_is(watchout) -> None:
     poll(
         lambda: started.get("/health/live")[0] in (404, 0) and "Serving" in other.output, 10, "no server"
     ) if 0 else None
-    poll(lambda: bool(psutil.Process(other.pid).net_connections("tcp")), 10, "no server")
+    poll(lambda: bool(psutil.Process(other.pid).net_connections("tcp")), 30, "no server")
     honcho = started.run("honcho", [str(BIN / "honcho"), "start"])
     assert honcho.wait(20) == 1
     assert f"process {other.pid} (http.server) listens there" in honcho.output
@@ -276,7 +276,7 @@ def test_a_taken_port_ends_the_start_and_says_whose_it_is(watchout) -> None:
 def test_the_demo_says_whose_port_is_taken_before_anything_is_installed(watchout, tmp_path: Path) -> None:
     started = watchout(start=False)
     other = started.run("other", [str(BIN / "python"), "-m", "http.server", str(started.port), "--bind", "127.0.0.1"])
-    poll(lambda: bool(psutil.Process(other.pid).net_connections("tcp")), 10, "no server")
+    poll(lambda: bool(psutil.Process(other.pid).net_connections("tcp")), 30, "no server")
     done = subprocess.run(
         ["make", "-s", "demo", f"VENV={tmp_path}/venv", f"ML_PORT={started.port}"],
         cwd=REPOSITORY, env=started.environ, capture_output=True, text=True, timeout=30,

@@ -149,7 +149,7 @@ class FakeGateway:
             self.heard.append(json.loads(data))
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Poll until `condition` holds; fails after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
         while not condition():

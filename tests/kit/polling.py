@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Wait until the condition holds; fails when it does not in time."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + timeout_s

@@ -145,7 +145,7 @@ async def test_who_does_not_authenticate_in_time_is_closed_with_1008(strict_watc
     for client in (viewer, camera):
         await client.expect("error", code="AUTH_TIMEOUT")
         assert await client.closed() == 1008
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8
 
 
 async def test_who_authenticated_in_time_stays(strict_watchout, strict_user, clients):

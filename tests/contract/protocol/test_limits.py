@@ -41,7 +41,7 @@ async def test_the_status_goes_streaming_online_streaming_offline(url, alice, cl
     await camera.show()
     began = time.monotonic()
     await viewer.frame()
-    await viewer.expect("status", timeout_s=9, status="online")
+    await viewer.expect("status", status="online")
     assert time.monotonic() - began > 4.5
     late = await clients.viewer(url, alice)
     assert await late.subscribe(stream) == "online"

@@ -72,7 +72,7 @@ async def test_without_the_router_health_is_503_with_a_reason_and_live_stays_200
     async def healthy() -> bool:
         return (await http(f"{started.url}/health")).status == 200
 
-    await eventually(healthy, 10)
+    await eventually(healthy, 30)
     await camera.register("cam")
     assert await viewer.subscribe("cam") == "streaming"
 
@@ -116,7 +116,7 @@ async def test_stats_count_cameras_viewers_and_connections(watchout, watchout_lo
     await camera.leave()
     await quiet.leave()
     await viewer.leave()
-    await eventually(lambda: counts(started.get("/stats")[1]) == (0, 0, 0, 0))
+    await eventually(lambda: counts(started.get("/stats")[1]) == (0, 0, 0, 30))
     assert (await stats())["activeStreams"] == []
 
 

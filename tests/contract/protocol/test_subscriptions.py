@@ -118,7 +118,7 @@ async def test_no_more_frames_come_than_the_viewer_wants_per_second(url, alice, 
     await slow.subscribe(stream, maxFps=5, lastFrame=False)
     await all_of_them.subscribe(stream)
     async with camera.streaming(fps=30):
-        await eventually(lambda: len(all_of_them.frames) >= 60, 10)
+        await eventually(lambda: len(all_of_them.frames) >= 60, 30)
     spent_s = all_of_them.heard_at[-1] - all_of_them.heard_at[1]
     assert 5 * spent_s * 0.6 <= len(slow.frames) <= 5 * spent_s + 2
 
@@ -150,7 +150,7 @@ async def test_a_viewer_that_stops_acknowledging_gets_one_frame_a_second(url, al
     await viewer.subscribe(stream, window=1)
     await all_of_them.subscribe(stream)
     async with camera.streaming(fps=20):
-        await eventually(lambda: len(all_of_them.frames) >= 65, 10)
+        await eventually(lambda: len(all_of_them.frames) >= 65, 30)
     assert 3 <= len(viewer.frames) <= 5
     gaps = [late - early for early, late in zip(viewer.heard_at[3:], viewer.heard_at[4:], strict=False)]
     assert all(0.8 < gap < 1.6 for gap in gaps), gaps

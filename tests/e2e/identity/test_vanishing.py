@@ -44,14 +44,14 @@ async def is_said(house: House, words: str) -> None:
         status, reason = await health(house)
         return status == 503 and words in reason
 
-    await eventually(so, 10, f"/health does not say {words}")
+    await eventually(so, 30, f"/health does not say {words}")
 
 
 async def is_healthy(house: House) -> None:
     async def so() -> bool:
         return (await health(house))[0] == 200
 
-    await eventually(so, 15, "/health is not 200")
+    await eventually(so, 30, "/health is not 200")
 
 
 async def unavailable(clients: Clients, house: House, token: str) -> None:
@@ -112,7 +112,7 @@ async def connects_anew(house: House, role: str) -> None:
     async def so() -> bool:
         return not pids & set(house.postgres.run_sql(house.database_url, f"select pid {having}").split())
 
-    await eventually(so, 10, "connections that were ended are there")
+    await eventually(so, 30, "connections that were ended are there")
 
 
 async def test_a_good_ticket_at_a_read_only_database_is_to_come_again(clients: Clients, house: House) -> None:

@@ -56,13 +56,13 @@ async def test_alerts_of_the_ml_service_come_back_after_a_kill_of_mlbridge_and_f
         return [message for message in viewer.heard if message["type"] == "alert"]
 
     async with camera.streaming(fps=10):
-        await eventually(lambda: len(alerts()) >= 3, 5)
+        await eventually(lambda: len(alerts()) >= 3, 30)
         started.one("mlbridge").kill()
         await more_frames(viewer, 15)
         assert await health(url) == 200
         seen, when = len(alerts()), now_ms()
         started.start("mlbridge")
-        await eventually(lambda: len(alerts()) >= seen + 3, 8)
+        await eventually(lambda: len(alerts()) >= seen + 3, 30)
     gaps = [late - early for early, late in itertools.pairwise(viewer.heard_at[4:])]
     assert max(gaps) < 1.0
     assert_never_fell(viewer)

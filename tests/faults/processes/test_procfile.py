@@ -55,7 +55,7 @@ async def test_honcho_start_serves_and_sigterm_ends_it_cleanly_within_5_seconds(
 async def test_honcho_start_with_two_gateways_serves_one_port(watchout, clients):
     started = watchout(start=False)
     process = honcho(started, "-c", "gateway=2,router=1,mlbridge=1")
-    await eventually(lambda: process.output.count("gateway ready") == 2, 15)
+    await eventually(lambda: process.output.count("gateway ready") == 2, 30)
     token = started.token()
     holders: set[int] = set()
     for _ in range(60):

@@ -28,7 +28,7 @@ from tests.kit.processes import Watchout
 pytestmark = pytest.mark.e2e
 
 #: A gateway that was killed must be noticed within this.
-NOTICED_S = 5.0
+NOTICED_S = 15.0
 
 
 async def is_active(url: str, stream: str) -> bool:
@@ -309,7 +309,7 @@ async def test_frames_cross_gateways_again_after_the_router_hung(watchout, clien
         await more_frames(viewer)
         paused = time.monotonic()
         started.one("router").pause()
-        await eventually(lambda: time.monotonic() - paused > 3.0, 4)
+        await eventually(lambda: time.monotonic() - paused > 3.0, 30)
         started.one("router").resume()
         resumed = now_ms()
         await eventually(lambda: any(frame["timestamp"] > resumed for frame in viewer.frames), RECOVERY_S)

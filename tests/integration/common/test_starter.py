@@ -81,7 +81,7 @@ def test_the_end_of_an_ancestor_is_seen(
     assert watch.must_be_asked == (way == "looking")
     sleeper.kill()
     sleeper.wait()
-    poll(watch.gone, 5, "its end is not seen")
+    poll(watch.gone, 30, "its end is not seen")
     watch.close()
 
 

@@ -217,7 +217,7 @@ async def test_an_issuer_that_misbehaves_is_unavailable_and_bounded(
     async with opened(issuer.url, clock) as verifier:
         began = time.monotonic()
         found = await asyncio.gather(*[unavailable(verifier, issuer.token()) for _ in range(20)])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         assert set(found) == {f"no keys of the JWT issuer: {reason}"}
         assert issuer.fetches == 1
         issuer.answer = None

@@ -116,7 +116,7 @@ def findings_of(started: Watchout, **environ: str) -> list[dict[str, Any]]:
 @pytest.mark.e2e
 def test_the_doctor_judges_what_runs_and_not_what_it_was_started_with(watchout) -> None:
     started = watchout(environ={"STREAM_ACCESS": "authenticated"})
-    poll(lambda: "joined the router" in started.output, 10, "the bridge did not join")
+    poll(lambda: "joined the router" in started.output, 30, "the bridge did not join")
     found = findings_of(started, STREAM_ACCESS="owner", SERVICE_TOKEN="", WATCHOUT_PORT="1")
     text = json.dumps(found)
     assert started.environ["SERVICE_TOKEN"] not in text
