@@ -60,7 +60,7 @@ async def test_cameras_and_viewers_live_through_a_kill_of_the_router(watchout, c
     assert camera.open
     assert viewer.open
     gaps = [late - early for early, late in itertools.pairwise(viewer.heard_at[4:])]
-    assert max(gaps) < 2.5, "the router hung for three seconds", "local frames paused while the router was away"
+    assert max(gaps) < 2.5, "local frames paused while the router was away"
     assert_never_fell(viewer)
     assert viewer.frame_ids == list(range(viewer.frame_ids[0], viewer.frame_ids[0] + len(viewer.frames)))
     assert "offline" not in viewer.statuses

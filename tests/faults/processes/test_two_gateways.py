@@ -292,7 +292,7 @@ async def test_frames_cross_gateways_again_after_a_kill_of_the_router(watchout, 
     async with camera.streaming(fps=20):
         await more_frames(viewer)
         started.one("router").kill()
-        await healthy(started, 503, 3)
+        await healthy(started, 503, RECOVERY_S)
         started.start("router").wait_for_output("router ready")
         await more_frames(viewer, 20, RECOVERY_S + 1)
     assert_never_fell(viewer)
