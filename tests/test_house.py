@@ -218,7 +218,7 @@ def relative(path: Path) -> str:
 
 
 def among(of: Callable[[Path], Iterable[object]], paths: Iterable[Path] = MODULES) -> dict[str, list[object]]:
-    """What `of` objects to, by module; without the modules to which it objects nothing."""
+    """What `of` objects to in each module, without those to which it objects nothing."""
     return {relative(path): found for path in paths if (found := list(of(path)))}
 
 
@@ -523,7 +523,7 @@ def test_a_metric_is_counted_by_its_declaration() -> None:
 
 def foreign_log_names(path: Path) -> set[str]:
     """The names under which a module logs that are not its own."""
-    names = {call.args[0].value for call in _calls(tree_of(path), "get") if ast.unparse(call.func) == "log.get"}  # type: ignore[attr-defined]
+    names = {call.args[0].value for call in _calls(nodes_of(path), "get") if ast.unparse(call.func) == "log.get"}  # type: ignore[attr-defined]
     return names - {module_of(path).removeprefix("watchout.")}
 
 

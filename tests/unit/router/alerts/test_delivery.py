@@ -20,16 +20,17 @@ from watchout.router.alerts.replay import BATCH, AlertReplay
 from watchout.router.members import Members
 from watchout.router.outbox import Outbox
 from watchout.router.streams.registry import Streams
+from watchout.router.webhook.events import WebhookEvent
 
 NOW = 1000.0
 
 
 @dataclass
 class RecordedWebhook:
-    offered: list[Alert] = field(default_factory=list)
+    offered: list[WebhookEvent] = field(default_factory=list)
 
-    def offer(self, alert: Alert) -> None:
-        self.offered.append(alert)
+    def offer(self, event: WebhookEvent) -> None:
+        self.offered.append(event)
 
 
 class Place:
@@ -93,7 +94,7 @@ def test_the_gateways_with_alert_viewers_of_the_stream_are_notified_and_no_other
 def test_an_alert_that_nobody_watches_is_kept_and_offered_to_the_webhook(place: Place) -> None:
     assert place.accept().receivers == 0
     assert len(place.recent) == 1
-    assert [alert.id for alert in place.webhook.offered] == ["a1"]
+    assert [event.alert_id for event in place.webhook.offered] == ["a1"]
 
 
 def test_a_second_alert_of_this_stream_and_id_takes_effect_nowhere(place: Place) -> None:
