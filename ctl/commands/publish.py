@@ -1,7 +1,7 @@
 """``watchout-ctl publish``: publishes a file, a folder, a camera or a drawn scene as a stream.
 
-A thread puts pictures in real time into a slot for one frame, where a newer frame replaces an older one; the connection
-sends from it as fast as it can. The slot outlives reconnects.
+A thread puts pictures in real time into a slot for one frame, where a newer frame replaces an older one; the camera of
+`watchout.client` sends from it whenever it has room. The slot outlives reconnects.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final
 
 import click
 
+from watchout.client import Alert, AsyncCamera, FrameTooLarge, Problem
 from watchout.common.clock import now_ms
 from watchout.common.errors import ErrorCode
 from watchout.common.media.codecs import sniff
 from watchout.common.media.drop_policy import STANDALONE, AwaitedKeyFrames, FrameKind
-from watchout.common.media.frames import Frame
 from watchout.common.media.rate import RateMeter
 from watchout.ctl import environment as env
-from watchout.ctl.client import Edge, EdgeConnection, Message, encode_frame, keep_connected
+from watchout.ctl.client import Edge, connected
 from watchout.ctl.sources.open import Source, open_source
 from watchout.ctl.sources.pump import Pump
 from watchout.ctl.terminal import Screen, alert_line, counted, printable, size
@@ -27,6 +27,8 @@ from watchout.ctl.terminal import Screen, alert_line, counted, printable, size
 STATUS_EVERY_S: Final = 10.0
 #: Seconds to send the last frame after the source ended, including a reconnect.
 FLUSH_S: Final = 5.0
+#: Frames that may be under way without an acknowledgement of the gateway.
+WINDOW: Final = 2
 #: The key of the one slot, for `AwaitedKeyFrames`.
 _SLOT: Final = 0
 
@@ -109,66 +111,55 @@ class Publisher:
         self._registered = asyncio.Event()
         self._ended = self._reported_too_large = False
         self._pump: Pump | None = None
+        self._connection = 0
 
     async def run(self) -> None:
         """Publish until the source ends, or `count` frames were sent. Raises `Failure`."""
-        client = asyncio.create_task(
-            keep_connected(self._edge, "/streams/register", self._talk, self._screen.note), name="client"
-        )
-        feeder = asyncio.create_task(self._feed(), name="feeder")
         line = asyncio.create_task(self._show_status(), name="status line")
         try:
-            await asyncio.wait({client, feeder}, return_when=asyncio.FIRST_COMPLETED)
-            if not client.done() and feeder.exception() is None:
-                await asyncio.wait({client}, timeout=FLUSH_S)
-            for task in (client, feeder):
+            async with connected(self._edge, self._screen.note, self._on_problem) as client:
+                camera = client.camera(self._stream_id, window=WINDOW, demand=False, binary=self._binary)
+                async with camera:
+                    await self._publish(camera)
+        finally:
+            line.cancel()
+            await asyncio.wait({line})
+            self._summarize()
+
+    async def _publish(self, camera: AsyncCamera) -> None:
+        self._stream_id = camera.stream_id
+        self._registered.set()
+        feeder = asyncio.create_task(self._feed(), name="feeder")
+        sender = asyncio.create_task(self._send(camera), name="sender")
+        listener = asyncio.create_task(self._listen(camera), name="listener")
+        tasks = {feeder, sender, listener}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if feeder.done() and not feeder.cancelled() and feeder.exception() is None:
+                await asyncio.wait({sender, listener}, timeout=FLUSH_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in (sender, listener, feeder):
                 if task.done():
                     task.result()
         finally:
-            for task in (line, feeder, client):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait({line, feeder, client})
-            if self._registered.is_set():
-                if self._slot is not None:
-                    self.dropped += 1
-                self._screen.refresh(self._status(), force=True)
-                self._screen.close()
-                bad = self._pump.skipped if self._pump else 0
-                self._screen.line(
-                    f"sent {counted(self.sent, 'frame')}, {size(self._sent_bytes)}; dropped {self.dropped}"
-                    + (f"; {counted(bad, 'file')} skipped" if bad else "")
-                )
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _talk(self, connection: EdgeConnection) -> None:
-        register: Message = {
-            "type": "register",
-            "clientType": "mobile",
-            "produces": ["video-frame"],
-            "consumes": ["alert"],
-        }
-        if self._stream_id is not None:
-            register["streamId"] = self._stream_id
-        answer = await connection.request(register)
-        stream_id = self._stream_id = str(answer.get("streamId") or self._stream_id)
-        self._screen.line(f"publishing {self._source.name} as stream {printable(stream_id)} to {self._edge.url}")
-        self._registered.set()
-        self._begin_connection()
-        sender = asyncio.create_task(self._send(connection, stream_id), name="sender")
-        listener = asyncio.create_task(self._listen(connection), name="listener")
-        try:
-            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
-            if sender.done() and sender.exception() is not None:
-                # The reason of a close stands in messages that are still to be read.
-                await asyncio.wait({listener}, timeout=1.0)
-            (listener if listener.done() else sender).result()
-        finally:
-            for task in (sender, listener):
-                task.cancel()
-            await asyncio.wait({sender, listener})
+    def _summarize(self) -> None:
+        if not self._registered.is_set():
+            return
+        if self._slot is not None:
+            self.dropped += 1
+        self._screen.refresh(self._status(), force=True)
+        self._screen.close()
+        bad = self._pump.skipped if self._pump else 0
+        self._screen.line(
+            f"sent {counted(self.sent, 'frame')}, {size(self._sent_bytes)}; dropped {self.dropped}"
+            + (f"; {counted(bad, 'file')} skipped" if bad else "")
+        )
 
     async def _feed(self) -> None:
         """Fill the slot in real time; a late source is not made up for."""
-        await self._registered.wait()
         loop = asyncio.get_running_loop()
         interval = 1 / self._source.fps if self._source.fps else 0.0
         pump = self._pump = Pump(self._source.pictures, self._screen.note)
@@ -207,26 +198,39 @@ class Publisher:
             self.dropped += 1
             self._filled.clear()
 
-    async def _send(self, connection: EdgeConnection, stream_id: str) -> None:
+    async def _send(self, camera: AsyncCamera) -> None:
         loop = asyncio.get_running_loop()
         while self._count is None or self.sent < self._count:
+            await camera.room()
+            if camera.connection != self._connection:
+                if self._connection:
+                    self._begin_connection()
+                self._connection = camera.connection
+                self._screen.line(
+                    f"publishing {self._source.name} as stream {printable(camera.stream_id)} to {self._edge.url}"
+                )
             await self._filled.wait()
             if self._slot is None:
                 return
+            if not camera.has_room:  # the connection was lost meanwhile: a newer frame may come
+                continue
             timestamp, picture, kind = self._slot
             self._slot = None
             if not self._ended:
                 self._filled.clear()
-            message = encode_frame(stream_id, timestamp, picture, binary=self._binary)
-            if len(message) > self._edge.max_message_bytes:
-                self._too_large(len(message))
+            try:
+                written = await camera.send(picture, timestamp=timestamp)
+            except FrameTooLarge as fault:
+                self._too_large(fault.size_bytes)
                 self._awaited.dropped(_SLOT, kind)
                 continue
             self._last_kind = kind
-            await connection.send_frame(message, binary=self._binary)
-            self.sent += 1
-            self._sent_bytes += len(message)
-            self._rate.add(loop.time())
+            if written:
+                self.sent += 1
+                self._sent_bytes = camera.sent_bytes
+                self._rate.add(loop.time())
+            else:
+                self.dropped += 1
 
     def _too_large(self, size_bytes: int) -> None:
         """Drop a frame for which the gateway would close the connection; report it once."""
@@ -238,17 +242,14 @@ class Publisher:
                 "is dropped; use --binary or a lower --quality, or raise the setting"
             )
 
-    async def _listen(self, connection: EdgeConnection) -> None:
-        while True:
-            message = await connection.receive()
-            match message:
-                case Frame():
-                    continue
-                case {"type": "alert"}:
-                    self._screen.line(alert_line(message))
-                case {"type": "error", "code": code, "message": text}:
-                    if code != ErrorCode.STREAM_TAKEN_OVER:  # the close code that follows reports it
-                        self._screen.note(f"the gateway reports {printable(code)}: {printable(text)}")
+    async def _listen(self, camera: AsyncCamera) -> None:
+        async for event in camera:
+            if isinstance(event, Alert):
+                self._screen.line(alert_line(dict(event.body)))
+
+    def _on_problem(self, problem: Problem) -> None:
+        if problem.code != ErrorCode.STREAM_TAKEN_OVER:  # the close code that follows reports it
+            self._screen.note(f"the gateway reports {printable(problem.code)}: {printable(problem.message)}")
 
     def _status(self) -> str:
         rate = self._rate.rate(asyncio.get_running_loop().time())

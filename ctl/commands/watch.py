@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +12,12 @@ import click
 import msgspec
 from rich.text import Text
 
+from watchout.client import Alert, Event, Frame, Problem, Status, Subscription
 from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
-from watchout.common.media.frames import Frame, FrameFault
+from watchout.common.media.frames import FrameFault
 from watchout.common.media.rate import RateMeter
-from watchout.ctl.client import Edge, EdgeConnection, Message, keep_connected
+from watchout.ctl.client import Edge, Message, connected
 from watchout.ctl.directory import others_than, viewable
 from watchout.ctl.environment import (
     Failure,
@@ -31,10 +31,8 @@ from watchout.ctl.environment import (
 )
 from watchout.ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
 
-#: Ids of shown alerts that are kept, so that an alert that is replayed after a reconnect is shown once.
-REMEMBERED_ALERTS: Final = 1000
-#: Milliseconds before a lost connection from which alerts are requested again.
-REPLAY_SLACK_MS: Final = 2000
+#: Frames that may be under way, and wait here, so that none is dropped between the gateway and this command.
+WINDOW: Final = 8
 
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])\Z")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -90,16 +88,18 @@ def watch(
         max_message_bytes=settings.max_message_bytes,
         wait_s=wait_s,
     )
-    subscribe: Message = {
-        "type": "subscribe",
-        "clientType": "dashboard",
-        "streamId": stream,
-        "consumes": ["alert"] if alerts_only else ["video-frame", "alert"],
-        "format": "binary" if binary else "json",
-    }
-    if max_fps is not None:
-        subscribe["maxFps"] = max_fps
-    run(settings, StreamViewer(edge, subscribe, folder=folder, count=count, since=since, as_json=as_json).run())
+    viewer = StreamViewer(
+        edge,
+        stream,
+        alerts_only=alerts_only,
+        binary=binary,
+        max_fps=max_fps,
+        folder=folder,
+        count=count,
+        since=since,
+        as_json=as_json,
+    )
+    run(settings, viewer.run())
 
 
 class StreamViewer:
@@ -114,8 +114,11 @@ class StreamViewer:
     def __init__(
         self,
         edge: Edge,
-        subscribe: Message,
+        stream: str,
         *,
+        alerts_only: bool = False,
+        binary: bool = False,
+        max_fps: float | None = None,
         folder: Path | None = None,
         count: int | None = None,
         since: int | None = None,
@@ -125,9 +128,10 @@ class StreamViewer:
         self.alerts = 0
         self.dropped = 0
         self._edge = edge
-        self._subscribe = subscribe
-        self._stream = str(subscribe["streamId"])
-        self._alerts_only = "video-frame" not in subscribe["consumes"]
+        self._stream = stream
+        self._alerts_only = alerts_only
+        self._binary = binary
+        self._max_fps = max_fps
         self._folder = folder
         self._count = count
         self._since = since
@@ -135,8 +139,8 @@ class StreamViewer:
         self._screen = Screen()
         self._rate = RateMeter()
         self._last_id: int | None = None
-        self._seen_alerts: OrderedDict[str, None] = OrderedDict()
         self._subscribed = False
+        self._connection = 0
         self._listed_others = False
 
     async def run(self) -> None:
@@ -144,38 +148,52 @@ class StreamViewer:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            await keep_connected(self._edge, "/streams/subscribe", self._talk, self._screen.note)
+            async with connected(self._edge, self._screen.note, self._on_problem) as client:
+                wanted = client.subscribe(
+                    self._stream,
+                    frames=not self._alerts_only,
+                    binary=self._binary,
+                    max_fps=self._max_fps,
+                    window=WINDOW,
+                    frames_waiting=WINDOW,
+                    alerts_since=self._since,
+                )
+                async with wanted as events:
+                    await self._watch(events)
         finally:
             self._screen.close()
             if self._subscribed and not self._as_json:
                 frames = "" if self._alerts_only else f"{counted(self.frames, 'frame')}, {self.dropped} dropped; "
                 self._screen.line(f"received {frames}{counted(self.alerts, 'alert')}")
 
-    async def _talk(self, connection: EdgeConnection) -> None:
-        request = dict(self._subscribe)
-        if self._since is not None:
-            request["alertsSince"] = self._since
-        await connection.request(request)
-        if not self._as_json:
-            self._screen.line(f"watching stream {self._stream} at {self._edge.url}")
+    async def _watch(self, events: Subscription) -> None:
         self._subscribed = True
-        try:
-            while not self._done():
-                match await connection.receive():
-                    case Frame() as frame:
-                        self._on_frame(frame)
-                    case {"type": "alert"} as alert:
-                        self._on_alert(alert)
-                    case {"type": "status"} as status:
-                        self._on_status(status)
-                        if status.get("status") == "offline" and not self._listed_others:
-                            self._listed_others = True
-                            await self._list_others()
-                    case {"type": "error"} as error:
-                        text = f"{printable(error.get('code', ''))}: {printable(error.get('message', ''))}"
-                        self._screen.note(f"the gateway reports {text}")
-        finally:
-            self._since = now_ms() - REPLAY_SLACK_MS  # for the next connection
+        self._begin_connection(events)
+        while not self._done():
+            event = await anext(events)
+            self._begin_connection(events)
+            await self._on_event(event)
+
+    async def _on_event(self, event: Event) -> None:
+        match event:
+            case Frame():
+                self._on_frame(event)
+            case Alert():
+                self._on_alert(dict(event.body))
+            case Status():
+                self._on_status(dict(event.body))
+                if event.status == "offline" and not self._listed_others:
+                    self._listed_others = True
+                    await self._list_others()
+
+    def _begin_connection(self, events: Subscription) -> None:
+        if events.connection != self._connection:
+            self._connection = events.connection
+            if not self._as_json:
+                self._screen.line(f"watching stream {self._stream} at {self._edge.url}")
+
+    def _on_problem(self, problem: Problem) -> None:
+        self._screen.note(f"the gateway reports {printable(problem.code)}: {printable(problem.message)}")
 
     def _done(self) -> bool:
         return self._count is not None and (self.alerts if self._alerts_only else self.frames) >= self._count
@@ -189,8 +207,8 @@ class StreamViewer:
             )
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.stream_id != self._stream or frame.frame_id == self._last_id:
-            return  # the newest frame again, after a reconnect
+        if frame.frame_id == self._last_id:
+            return
         gap = 0
         if self._last_id is not None and frame.frame_id > self._last_id:
             gap = frame.frame_id - self._last_id - 1
@@ -238,12 +256,6 @@ class StreamViewer:
         return path
 
     def _on_alert(self, alert: Message) -> None:
-        alert_id = str(alert.get("id"))
-        if alert_id in self._seen_alerts:
-            return
-        self._seen_alerts[alert_id] = None
-        if len(self._seen_alerts) > REMEMBERED_ALERTS:
-            del self._seen_alerts[next(iter(self._seen_alerts))]
         self.alerts += 1
         if self._as_json:
             click.echo(msgspec.json.encode(alert))

@@ -11,12 +11,16 @@ from typing import Any, Final
 
 from watchout.common.media.rate import Sampler
 from watchout.common.toolbox.retry import backoff_s
-from watchout.ctl.client import BACKOFF_FIRST_S, BACKOFF_MOST_S, STEADY_S
 from watchout.ctl.environment import Failure
 from watchout.ctl.sources.addresses import CameraAddress
 from watchout.ctl.sources.decoding import Video, VideoFault, encode, fault_of
 from watchout.ctl.sources.pump import Notice, Pictures
 
+#: First and longest pause before a camera is tried again, in seconds.
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MOST_S: Final = 10.0
+#: Seconds after which a connection counts as stable: the back-off starts from the beginning.
+STEADY_S: Final = 5.0
 #: Seconds without data after which a camera is disconnected and tried again.
 SILENT_S: Final = 10.0
 #: Requests per second to a camera that returns one picture for each, without `--fps`.

@@ -34,6 +34,10 @@ class FakeGateway:
         self.left: list[int | None] = []
         #: The next registrations and subscriptions are answered with this error and close code, one each.
         self.refusals: list[tuple[str, int | None]] = []
+        #: Whether it answers request ids and pings, and acknowledges frames while `acknowledging` is set.
+        self.modern = False
+        self.acknowledging = asyncio.Event()
+        self.acknowledging.set()
         #: Cleared: cameras' messages are not read.
         self.reading = asyncio.Event()
         self.reading.set()
@@ -92,26 +96,27 @@ class FakeGateway:
         try:
             assert socket.request is not None
             path = socket.request.path
-            auth = json.loads(await socket.recv())
+            auth = await self._hear(socket)
             if auth.get("type") != "auth" or auth.get("token") != TOKEN:
-                await self._say(socket, {"type": "error", "code": "AUTH_FAILED", "message": "no such session"})
+                await self._answer(socket, auth, type="error", code="AUTH_FAILED", message="no such session")
                 await socket.close(1008, "AUTH_FAILED")
                 return
-            await self._say(
-                socket, {"type": "success", "message": "Authentication successful", "event": "authenticated"}
-            )
-            wish = json.loads(await socket.recv())
-            self.heard.append(wish)
-            if self.refusals:
+            await self._answer(socket, auth, message="Authentication successful", event="authenticated")
+            while True:
+                wish = await self._hear(socket)
+                plain = {key: value for key, value in wish.items() if key != "requestId"}
+                self.heard.append(plain)
+                if not self.refusals:
+                    break
                 code, close = self.refusals.pop(0)
-                await self._say(socket, {"type": "error", "code": code, "message": "refused by the test"})
+                await self._answer(socket, wish, type="error", code=code, message="refused by the test")
                 if close is not None:
                     await socket.close(close, code)
                     return
             if path == "/streams/register":
                 await self._camera(socket, wish)
             else:
-                await self._viewer(socket, wish)
+                await self._viewer(socket, wish, plain)
         except ConnectionClosed:
             pass
         finally:
@@ -119,10 +124,24 @@ class FakeGateway:
             self.viewers = [(s, w) for s, w in self.viewers if s is not socket]
             self.left.append(socket.close_code if socket.close_code != 1006 else None)
 
+    async def _hear(self, socket: ServerConnection) -> dict[str, Any]:
+        """The next message that is no ping."""
+        while (message := json.loads(await socket.recv())).get("type") == "ping":
+            await self._pong(socket)
+        return dict(message)
+
+    async def _pong(self, socket: ServerConnection) -> None:
+        unknown = {"type": "error", "code": "UNKNOWN_MESSAGE_TYPE", "message": "ping is not known"}
+        await self._say(socket, {"type": "pong"} if self.modern else unknown)
+
+    async def _answer(self, socket: ServerConnection, request: dict[str, Any], **fields: Any) -> None:
+        number = {"requestId": request["requestId"]} if self.modern and "requestId" in request else {}
+        await self._say(socket, {"type": "success", **fields, **number})
+
     async def _camera(self, socket: ServerConnection, wish: dict[str, Any]) -> None:
         stream = wish.get("streamId") or "stream_1729943200000_k3j9x"
         text = f"Registration successful. Stream ID: {stream}"
-        await self._say(socket, {"type": "success", "message": text, "event": "registered", "streamId": stream})
+        await self._answer(socket, wish, message=text, event="registered", streamId=stream)
         self.cameras.append(socket)
         while True:
             await self.reading.wait()
@@ -131,22 +150,38 @@ class FakeGateway:
                 binary = parse_binary(data)
                 assert binary.codec is Codec.JPEG
                 self.frames.append((binary.stream_id or stream, binary.timestamp or 0, binary.picture, True))
+                await self._acknowledge(socket, wish)
                 continue
             message = json.loads(data)
             if message.get("type") == "video-frame":
                 picture = pybase64.b64decode(message["data"], validate=True)
                 self.frames.append((message["streamId"], message["timestamp"], picture, False))
+                await self._acknowledge(socket, wish)
+            elif message.get("type") == "ping":
+                await self._pong(socket)
             else:
                 self.heard.append(message)
 
-    async def _viewer(self, socket: ServerConnection, wish: dict[str, Any]) -> None:
+    async def _acknowledge(self, socket: ServerConnection, wish: dict[str, Any]) -> None:
+        if self.modern and "window" in wish and self.acknowledging.is_set():
+            stream, timestamp, _, _ = self.frames[-1]
+            await self._say(
+                socket, {"type": "ack", "streamId": stream, "frameId": len(self.frames), "timestamp": timestamp}
+            )
+
+    async def _viewer(self, socket: ServerConnection, wish: dict[str, Any], plain: dict[str, Any]) -> None:
         stream = wish["streamId"]
         text = "Subscription successful"
-        await self._say(socket, {"type": "success", "message": text, "event": "subscribed", "streamId": stream})
+        recovered = {"recovered": True} if self.modern and "alertsSince" in wish else {}
+        await self._answer(socket, wish, message=text, event="subscribed", streamId=stream, **recovered)
         await self._say(socket, {"type": "status", "streamId": stream, "status": "offline"})
-        self.viewers.append((socket, wish))
+        self.viewers.append((socket, plain))
         async for data in socket:
-            self.heard.append(json.loads(data))
+            message = json.loads(data)
+            if message.get("type") == "ping":
+                await self._pong(socket)
+            elif message.get("type") != "ack":
+                self.heard.append(message)
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:

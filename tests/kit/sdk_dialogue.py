@@ -100,7 +100,7 @@ class _View:
             self.status = "waiting"
         if self.subscriber.error is not None:
             self.status = "forbidden"
-        while self.subscriber.inbox._messages:
+        while any(not isinstance(each, Frame) for each in self.subscriber.inbox._messages):
             event, commands = core.take(self.key, now)
             self.connection.do(commands)
             if isinstance(event, Alert):

@@ -10,6 +10,7 @@ from watchout.client.commands import ConnectionPhase, PhaseChanged
 from watchout.client.errors import (
     ClientClosed,
     Disconnected,
+    FrameTooLarge,
     MissingExtra,
     NoAnswer,
     NotAGateway,
@@ -36,6 +37,7 @@ __all__ = [
     "Disconnected",
     "Event",
     "Frame",
+    "FrameTooLarge",
     "Frames",
     "MissingExtra",
     "NoAnswer",

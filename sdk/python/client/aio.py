@@ -161,6 +161,7 @@ class Client:
         binary: bool = True,
         last_frame: bool = True,
         alerts_since: int | None = None,
+        frames_waiting: int = 1,
     ) -> Subscription:
         """Return a subscription, an async context manager and iterator of its events.
 
@@ -176,12 +177,17 @@ class Client:
             binary: frames without base64; False: as JSON, with the fields that a camera added.
             last_frame: whether the newest frame comes at once.
             alerts_since: alerts since then come first, in ms since 1970.
+            frames_waiting: frames that wait here for a slow program. With 1, the newest one does, and it always is the
+                newest. With more, up to `window`, none gives way here: frames are acknowledged when they are taken, and
+                what is too much is dropped by the gateway.
 
         Raises:
             ValueError: an argument is wrong; the text says what is expected.
         """
         if not (frames or alerts):
             raise ValueError("frames and alerts are both False, expected one of them")
+        if frames_waiting < 1 or (frames_waiting > 1 and frames_waiting > (window or 0)):
+            raise ValueError(f"frames_waiting is {frames_waiting}, expected 1 up to the window, {window}")
         if max_fps is not None and not 0 < max_fps < float("inf"):
             raise ValueError(f"max_fps is {max_fps}, expected frames per second above 0")
         options = SubscriptionOptions(
@@ -193,6 +199,8 @@ class Client:
             binary=binary,
             last_frame=last_frame,
             alerts_since=alerts_since,
+            frames_waiting=frames_waiting,
+            ack_when_taken=frames_waiting > 1,
         )
         return Subscription(self, options)
 
@@ -396,6 +404,11 @@ class Subscription(AsyncIterator[Event]):
     def recovered(self) -> bool | None:
         """Whether all alerts since `alerts_since`, or the last lost connection, came; None: that was not asked."""
         return None if self._subscriber is None else self._subscriber.recovered
+
+    @property
+    def connection(self) -> int:
+        """Number of the client's connection, which rises with each reconnect; 0: none yet."""
+        return 0 if self._driver is None else self._driver.core.connection
 
     @property
     def replaced(self) -> int:

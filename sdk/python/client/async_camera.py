@@ -15,7 +15,7 @@ from watchout.client.camera_core import CameraCore
 from watchout.client.commands import ConnectionPhase
 from watchout.client.connection_parts import REPLY_S
 from watchout.client.driver import Driver
-from watchout.client.errors import ClientClosed, NoAnswer
+from watchout.client.errors import ClientClosed, FrameTooLarge, NoAnswer
 from watchout.client.events import Acknowledged, Alert, Demand, Status
 from watchout.client.inbox import Inbox
 from watchout.common.alerts.model import check_draft
@@ -59,6 +59,7 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
 
     Attributes:
         sent: frames that were written.
+        sent_bytes: their bytes, as messages.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
         on_closed: Callable[[AsyncCamera], None],
     ) -> None:
         self.sent = 0
+        self.sent_bytes = 0
         self._make_driver = make_driver
         self._binary = binary
         self._quality = quality
@@ -163,7 +165,8 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
             False when the connection was lost while it was written.
 
         Raises:
-            ValueError: it is no picture, or over the size limit of the gateway.
+            ValueError: it is no picture.
+            FrameTooLarge: it is over the size limit of the gateway.
             WatchoutClientError: the error that ended the camera.
         """
         at_ms = now_ms() if timestamp is None else int(timestamp)
@@ -178,10 +181,7 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
             assert driver.core.stream_id is not None
             message = encode_frame(driver.core.stream_id, at_ms, encoded, binary=self._binary)
             if len(message) > self._max_message_bytes:
-                raise ValueError(
-                    f"a frame of {len(message)} bytes is over the gateway's MAX_MESSAGE_BYTES, "
-                    f"{self._max_message_bytes}: use binary frames, a lower quality or a smaller picture"
-                )
+                raise FrameTooLarge(len(message), self._max_message_bytes)
             socket = driver.socket
             if socket is None:
                 return False
@@ -189,6 +189,7 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
             driver.do(())  # its timer
             written = await socket.send_and_wait(message, binary=self._binary)
         self.sent += written
+        self.sent_bytes += len(message) if written else 0
         self.on_wake(0)
         return written
 

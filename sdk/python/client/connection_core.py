@@ -75,6 +75,8 @@ class ConnectionCore(ABC):
         self._replaced = 0
         #: The end of the session of the token that is there; None: it may be good.
         self._no_good: Exception | None = None
+        #: Why another token is fetched; None: it is the first one, or the same.
+        self._former_end: Exception | None = None
         self._offered: tuple[str, float | None] = ("", None)
         self._why = "connect"
         self._attempt = 0
@@ -193,7 +195,7 @@ class ConnectionCore(ABC):
             return []
         if token == self._token and self._no_good is not None:
             return self._fail(self._no_good)
-        self._token, self._no_good, self._why = token, None, "connect"
+        self._token, self._no_good, self._former_end, self._why = token, None, None, "connect"
         self._plan_renewal(expires_in_s, now)
         self._step = Step.OPENING
         return [OpenSocket(), *self._phase_changed()]
@@ -210,6 +212,9 @@ class ConnectionCore(ABC):
             return self._retry_renewal(now)
         if self._step is not Step.TOKEN:
             return []
+        if for_good and self._former_end is not None:  # what ended the last one says more
+            self._former_end.__cause__ = error
+            return self._fail(self._former_end)
         return self._fail(error) if for_good else self._pause(f"no token: {error}", now, "TOKEN_UNAVAILABLE")
 
     def on_open(self, now: float) -> list[Command]:
@@ -252,13 +257,11 @@ class ConnectionCore(ABC):
         if code is None:
             return self._lose(f"the connection was lost{quoted}", now, error_code or CONNECTION_LOST)
         sentence = f"the gateway closed the connection with {code}{f' {reason}' if reason else ''}{quoted}"
-        if code == CloseCode.POLICY and error_code == ErrorCode.AUTH_FAILED:
-            return self._replace_token("rejected", TokenRefused(error_code, said), now)
         kind = {CloseCode.TAKEN_OVER: TakenOver, CloseCode.SESSION_ENDED: SessionEnded}.get(code, Disconnected)  # type: ignore[call-overload]
         error = kind(code, sentence, lost, said)
         if code == CloseCode.SESSION_ENDED:
             return self._replace_token("ended", error, now)
-        if code == CloseCode.POLICY and error_code == ErrorCode.AUTH_TIMEOUT:
+        if code == CloseCode.POLICY and error_code in (ErrorCode.AUTH_FAILED, ErrorCode.AUTH_TIMEOUT):
             return self._replace_token("rejected", error, now)
         return self._lose(sentence, now, lost) if may_reconnect(code) else self._fail(error)
 
@@ -454,6 +457,7 @@ class ConnectionCore(ABC):
         self._replaced += 1
         if not self.options.refreshable or self._replaced > 1:
             return [*lost, *self._fail(error)]
+        self._former_end = error
         self._no_good = error if why == "ended" else None
         return [*lost, *self._fetch(why)]
 

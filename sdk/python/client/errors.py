@@ -96,6 +96,22 @@ class ClientClosed(WatchoutClientError):
     """The client, camera or subscription was closed by this program."""
 
 
+class FrameTooLarge(WatchoutClientError, ValueError):
+    """A frame is over the gateway's limit, which would close the connection.
+
+    Args:
+        size_bytes: size of its message.
+        max_bytes: the limit.
+    """
+
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        super().__init__(
+            f"a frame of {size_bytes} bytes is over the gateway's MAX_MESSAGE_BYTES, {max_bytes}: use binary frames, a "
+            "lower quality or a smaller picture"
+        )
+
+
 class MissingExtra(WatchoutClientError, ImportError):
     """A package is needed that comes with an extra of watchout; the text has the command to install it."""
 

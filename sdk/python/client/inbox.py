@@ -15,37 +15,46 @@ MAX_REMEMBERED: Final = 4096
 
 
 class Inbox:
-    """The events of one subscription that its program has not taken yet. Alerts and status come before frames.
+    """The events of one subscription that its program has not taken yet.
+
+    Where one frame waits, alerts and status come before it; where several do, all come in the order of their arrival.
 
     Args:
         max_fps: frames per second that the program wants; None: all.
+        frames_waiting: most frames that wait; the newest ones.
     """
 
-    def __init__(self, max_fps: float | None = None) -> None:
+    def __init__(self, max_fps: float | None = None, frames_waiting: int = 1) -> None:
         #: Alerts were left out because too many waited: they have to be asked for again.
         self.lagging = False
         #: Frames that came and were replaced by newer ones before the program took them.
         self.replaced = 0
         self._messages: deque[Event] = deque()
-        self._frame: Frame | None = None
+        self._most_frames = frames_waiting
+        self._waiting = 0
         self._last_frame: tuple[int, int] | None = None
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._sampler = Sampler(max_fps)
 
-    def put_frame(self, frame: Frame, now: float) -> bool:
+    def put_frame(self, frame: Frame, now: float, *, sample: bool = False) -> bool:
         """Put a frame in place of one that waits; return whether it is new to the program.
 
         Args:
             frame: the frame.
             now: monotonic seconds.
+            sample: frames come at a higher rate than the program wants.
         """
         if (frame.frame_id, frame.timestamp) == self._last_frame:
             return False  # the newest frame again, after a reconnect
         self._last_frame = (frame.frame_id, frame.timestamp)
-        if not self._sampler.take(now):
+        if sample and not self._sampler.take(now):
             return False
-        self.replaced += self._frame is not None
-        self._frame = frame
+        if self._waiting == self._most_frames:
+            self.replaced += 1
+            self._messages.remove(next(event for event in self._messages if isinstance(event, Frame)))
+        else:
+            self._waiting += 1
+        self._messages.append(frame)
         return True
 
     def put(self, event: Event) -> bool:
@@ -59,16 +68,24 @@ class Inbox:
             self._seen[event.id] = None
             if len(self._seen) > MAX_REMEMBERED:
                 self._seen.popitem(last=False)
-        elif isinstance(event, Status) and self._messages and isinstance(self._messages[-1], Status):
+        elif isinstance(event, Status) and self._most_frames == 1 and self._ends_with_status():
             self._messages.pop()
         elif len(self._messages) >= MAX_WAITING:
             return False
         self._messages.append(event)
         return True
 
+    def _ends_with_status(self) -> bool:
+        return bool(self._messages) and isinstance(self._messages[-1], Status)
+
     def take(self) -> Event | None:
         """Return the next event; None: nothing waits."""
-        if self._messages:
-            return self._messages.popleft()
-        frame, self._frame = self._frame, None
-        return frame
+        if not self._messages:
+            return None
+        event = self._messages.popleft()
+        if isinstance(event, Frame):
+            if self._most_frames == 1 and self._messages:
+                self._messages.append(event)
+                return self._messages.popleft()
+            self._waiting -= 1
+        return event

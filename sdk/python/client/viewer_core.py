@@ -44,6 +44,7 @@ class SubscriptionOptions:
         binary: frames as binary messages, without base64; else JSON, with the fields that a camera added.
         last_frame: the newest frame at once.
         alerts_since: alerts since then first, in ms since 1970.
+        frames_waiting: frames that wait for the program; the newest ones.
         ack_when_taken: a frame is acknowledged when the program asks for the next one; else when it comes, so that the
             newest frame is always here.
     """
@@ -56,6 +57,7 @@ class SubscriptionOptions:
     binary: bool = True
     last_frame: bool = True
     alerts_since: int | None = None
+    frames_waiting: int = 1
     ack_when_taken: bool = False
 
 
@@ -117,7 +119,7 @@ class ViewerCore(ConnectionCore):
     def add(self, options: SubscriptionOptions, now: float) -> tuple[int, list[Command]]:
         """Subscribe; return the key of the subscription, and commands."""
         key = next(_keys)
-        subscriber = self._subscribers[key] = Subscriber(options, Inbox(options.max_fps))
+        subscriber = self._subscribers[key] = Subscriber(options, Inbox(options.max_fps, options.frames_waiting))
         stream = self._streams.setdefault(options.stream_id, _Stream())
         if options.alerts and options.alerts_since is not None:
             stream.since_ms = min(options.alerts_since, stream.since_ms or options.alerts_since)
@@ -219,8 +221,11 @@ class ViewerCore(ConnectionCore):
             return []
         commands: list[Command] = []
         will_be_taken = False
+        asked_fps = None if stream.asked is None else stream.asked.get("maxFps")
         for key, subscriber in stream.subscribers.items():
-            if subscriber.options.frames and subscriber.inbox.put_frame(frame, now):
+            wanted = subscriber.options
+            sample = wanted.max_fps is not None and asked_fps != wanted.max_fps
+            if wanted.frames and subscriber.inbox.put_frame(frame, now, sample=sample):
                 will_be_taken = True
                 commands.append(Wake(key))
         if not will_be_taken or not all(each.options.ack_when_taken for each in stream.subscribers.values()):

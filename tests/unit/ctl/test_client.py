@@ -1,32 +1,51 @@
+"""How errors of the client end a command."""
+
 from __future__ import annotations
 
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from watchout.common.media.frames import parse_binary
-from watchout.ctl.client import encode_frame, may_reconnect
+from tests.kit.fake_gateway import TOKEN, FakeGateway
+from watchout.client.errors import Disconnected, NotAGateway, NoToken, Refused, SessionEnded, TokenRefused, Unreachable
+from watchout.ctl.client import Edge, connected, failure_of
+from watchout.ctl.environment import Failure
+
+EDGE = Edge(url="ws://gateway", token=str, max_message_bytes=1000, token_origin="it comes from here")
 
 
 @pytest.mark.parametrize(
-    ("codes", "returns"),
+    ("error", "sentence"),
     [
-        ([None, 1001, 1011, 1012, 1013, 4400, 4450, 4499], True),
-        ([1000, 1002, 1003, 1007, 1008, 1009, 4399, 4500, 4501, 4999], False),
+        (Refused("UNAUTHORIZED", "not\nyours"), "UNAUTHORIZED: not\\nyours"),
+        (TokenRefused("AUTH_FAILED", "no such session"),
+         "the token was refused (AUTH_FAILED: no such session): it comes from here"),
+        (SessionEnded(4500, "the gateway closed with 4500"), "the gateway closed with 4500"),
+        (Disconnected(1008, "too much \x1b[31m"), "too much \\x1b[31m"),
+        (Unreachable("nothing is running"), "nothing is running"),
+        (NotAGateway("is that a gateway?"), "is that a gateway?"),
+        (NoToken("signed out"), "signed out"),
     ],
-)
-def test_the_close_code_says_whether_to_come_back(codes: list[int | None], returns: bool) -> None:
-    assert [may_reconnect(code) for code in codes] == [returns] * len(codes)
+)  # fmt: skip
+def test_an_error_is_one_printable_sentence(error: Exception, sentence: str) -> None:
+    assert failure_of(error, EDGE).message == sentence  # type: ignore[arg-type]
 
 
-@given(st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True), st.integers(1, 2**53 - 1), st.binary(min_size=1))
-def test_both_encodings_of_a_cameras_frame_say_the_same(stream: str, timestamp: int, picture: bytes) -> None:
-    picture = b"\xff\xd8\xff" + picture
-    binary = parse_binary(encode_frame(stream, timestamp, picture, binary=True))
-    text = json.loads(encode_frame(stream, timestamp, picture, binary=False))
-    assert (binary.stream_id, binary.timestamp, binary.frame_id) == (stream, timestamp, 0)
-    assert binary.picture == picture
-    assert text.keys() == {"type", "streamId", "timestamp", "data"}
-    assert (text["type"], text["streamId"], text["timestamp"]) == ("video-frame", stream, timestamp)
+async def test_a_token_that_cannot_be_had_ends_it_with_that_sentence(gateway: FakeGateway, unused_port: int) -> None:
+    def token() -> str:
+        raise Failure("there is no session store")
+
+    for port, sentence in ((gateway.port, "there is no session store"), (unused_port, "nothing is running at ws://")):
+        edge = Edge(url=f"ws://127.0.0.1:{port}", token=token, max_message_bytes=1000)
+        with pytest.raises(Failure, match=sentence):
+            async with connected(edge, print, print) as client, client.subscribe("cam"):
+                pass
+
+
+async def test_a_gateway_that_knows_no_request_ids_serves_as_well(gateway: FakeGateway) -> None:
+    edge = Edge(url=gateway.url, token=lambda: TOKEN, max_message_bytes=1 << 20)
+    async with connected(edge, print, print) as client:
+        async with client.camera("cam", window=1) as camera:
+            for _ in range(5):
+                assert await camera.send(b"\xff\xd8\xff")
+        async with client.subscribe("cam"):
+            assert gateway.viewers[0][1]["streamId"] == "cam"
+    assert len(gateway.frames) == 5

@@ -37,8 +37,9 @@ async def test_a_folder_is_sent_in_order_and_the_socket_closes_in_order(
         "type": "register",
         "clientType": "mobile",
         "streamId": "cam:1",
-        "produces": ["video-frame"],
+        "produces": ["video-frame", "alert"],
         "consumes": ["alert"],
+        "window": 2,
     }
 
 
@@ -318,3 +319,22 @@ async def test_a_source_that_ends_while_the_gateway_is_away_ends_the_command(
     await gateway.stop()
     await asyncio.wait_for(task, 10)
     assert publisher.sent + publisher.dropped == 5
+
+
+async def test_no_more_frames_than_the_window_are_under_way_and_the_newest_goes_on(gateway: FakeGateway) -> None:
+    gateway.modern = True
+    gateway.acknowledging.clear()
+
+    def pictures():
+        for number in range(40):
+            yield TINY_JPEG + bytes([number])
+
+    publisher = Publisher(edge_to(gateway), Source("many", 50.0, pictures), stream_id="cam", binary=True)
+    task = asyncio.create_task(publisher.run())
+    await until(lambda: publisher.dropped > 5)
+    assert [picture[-1] for _, _, picture, _ in gateway.frames] == [0, 1]
+    gateway.acknowledging.set()
+    await gateway.tell_cameras({"type": "ack", "streamId": "cam", "frameId": 2, "timestamp": gateway.frames[1][1]})
+    await task
+    assert publisher.sent + publisher.dropped == 40
+    assert gateway.frames[-1][2][-1] == 39

@@ -27,8 +27,7 @@ def frame(number: int, picture: bytes = TINY_JPEG, stream: str = "cam") -> Frame
 
 def watcher(gateway: FakeGateway, **options) -> StreamViewer:
     edge = Edge(url=gateway.url, token=lambda: TOKEN, max_message_bytes=16 << 20)
-    wish = {"type": "subscribe", "streamId": "cam", "consumes": ["video-frame", "alert"]}
-    return StreamViewer(edge, wish, **options)
+    return StreamViewer(edge, "cam", **options)
 
 
 async def test_frames_status_and_alerts_are_shown_a_line_each_and_gaps_are_counted(
@@ -43,6 +42,7 @@ async def test_frames_status_and_alerts_are_shown_a_line_each_and_gaps_are_count
         "consumes": ["video-frame", "alert"],
         "format": "json",
         "maxFps": 5.0,
+        "window": 8,
     }
     await gateway.tell_viewers({"type": "status", "streamId": "cam", "status": "streaming"})
     await gateway.show(frame(1))
