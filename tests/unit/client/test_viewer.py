@@ -135,7 +135,7 @@ def test_no_alert_is_lost_or_doubled_whenever_the_connection_is_lost(events: lis
     raised: list[tuple[int, str]] = []
     came: list[str] = []
     for event in events:
-        run.until(run.now + 3)
+        run.keep(run.now + 3)
         if event in ("alert", "late"):
             name = f"a{len(raised)}"
             raised.append((SERVER_MS + int(run.now * 1000), name))
