@@ -55,7 +55,7 @@ class CloseCode(enum.IntEnum):
 
 
 class WatchoutError(Exception):
-    """Base class of all errors in this module."""
+    """Base class of the errors that watchout raises by itself; each subclass says who raises it and what follows."""
 
 
 class SettingsError(WatchoutError):

@@ -37,7 +37,11 @@ LAST_WORDS_S: Final = 0.2
 
 
 class Process(Protocol):
-    """The application that `run` starts and ends: the gateway, router or bridge."""
+    """What `run` needs of an application: the gateway, the router and the bridge implement it.
+
+    `run` calls `start` once, waits for a signal, and calls `drain` and then `stop`. A second signal ends the process at
+    once.
+    """
 
     async def start(self) -> None:
         """Open everything, without waiting for other processes. Raises `StartError` when it cannot run here."""

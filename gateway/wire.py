@@ -45,7 +45,14 @@ OPCODE_BINARY: Final = 0x2
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What an answer is about: the message's `requestId` and its stream; None where there is none."""
+    """Which message of the client a reply answers; copied into the reply, so that clients can match the two.
+
+    Made by `ClientProtocol` from the message, and by the hub for what concerns a stream; used by `success` and `error`.
+
+    Attributes:
+        request_id: The message's `requestId`; None: it had none.
+        stream_id: The stream that the message is about; None: it is about the socket itself.
+    """
 
     request_id: str | None = None
     stream_id: str | None = None

@@ -42,7 +42,10 @@ _log = log.get("mlbridge.alert_sender")
 
 
 class AlertRouter(Protocol):
-    """What `AlertSender` uses of `common.bus.client.BusClient`."""
+    """The connection to the router as `AlertSender` uses it; in mlbridge it is a `common.bus.client.BusClient`.
+
+    A Protocol of its own, so that tests can take the router's place.
+    """
 
     @property
     def epoch(self) -> int:

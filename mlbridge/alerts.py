@@ -91,6 +91,9 @@ def _bus_bytes(alert: Alert) -> int:
 class AlertQueue:
     """Alerts that the router has not accepted yet, oldest first. Owned by `AlertSender`.
 
+    `AlertSender` puts alerts in at the end, sends the `first` one, and takes it out with `done` when the router has
+    accepted it. Past either bound the oldest alerts are dropped; `put` returns how many, and `AlertSender` counts them.
+
     Args:
         max_alerts: most alerts.
         max_bytes: most bytes; one larger alert may wait alone.

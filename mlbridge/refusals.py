@@ -153,12 +153,13 @@ class LatestTimes:
 
 
 class LatestResults:
-    """When the latest results of an endpoint were received, and when their frames had been sent. Owned by
-    `RequestsInFlight`.
+    """When an endpoint returned its latest results, by which `RequestsInFlight` finds requests that will never finish.
+
+    All times are in seconds of the dispatcher's clock.
 
     Attributes:
-        received: times of results.
-        sent: times at which the frames of these results were sent.
+        received: when the latest results arrived, by stream.
+        sent: when the frames of these results had been sent, by stream.
         took_s: duration of the last request with a result, in seconds.
     """
 

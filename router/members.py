@@ -68,7 +68,14 @@ class MessageVerdict(enum.Enum):
 
 
 class Members:
-    """All members of one router; `epoch` is that router's. Created by the router's app."""
+    """The members of one router, at most `MAX_MEMBERS`, and the check that none of their messages was lost.
+
+    Created by the router's app. `MessageHandler` calls `receive` for each message, and removes those that `silent`
+    names: members without a message for too long.
+
+    Args:
+        epoch: The router's epoch, which each message but `Hello` has to carry.
+    """
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch

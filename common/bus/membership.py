@@ -57,7 +57,9 @@ class SendHello:
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
-    """Action of `Membership`: `BusClient` sends a `MemberHeartbeat`."""
+    """Action of `Membership`: `BusClient` sends a `MemberHeartbeat` with the member's metrics, so that the router does
+    not count this member as lost.
+    """
 
 
 @dataclass(frozen=True, slots=True)

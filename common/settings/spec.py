@@ -46,7 +46,10 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class SettingsGroup:
-    """A section of docs/settings.md. Its file declares each setting with `setting`."""
+    """One section of the settings: each file in `common/settings/groups/` makes one, and declares its settings by it.
+
+    `title` is the heading of the section in docs/settings.md.
+    """
 
     title: str
 

@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 
 class TaskStarter(Protocol):
-    """What `SingleFlight` needs to start background tasks; implemented by `common.service.Tasks`."""
+    """Starts a coroutine in the background and logs its failure; `common.service.Tasks` is one. Called by
+    `SingleFlight`.
+    """
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run `work` as a task with this name, and keep a reference to it."""

@@ -73,7 +73,14 @@ def replay_of(rows: list[RecentAlertRow], stream: str, since_ms: int) -> list[Re
 
 
 class HeldViewer:
-    """Stands for a viewer in the hub until its subscription is confirmed. It drops the status, which follows then."""
+    """A `Viewer` that takes the place of another one in the hub while recent alerts are fetched for it.
+
+    Made by `ClientHandler` for a subscription with `alertsSince`; `Hub.begin_delivery` puts the real viewer in its
+    place and sends the present status. Until then nothing is sent, except that a lost permission ends the subscription.
+
+    Args:
+        viewer: The viewer that subscribes.
+    """
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer

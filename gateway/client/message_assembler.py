@@ -23,7 +23,8 @@ class TooManyFragments(Exception):
 class MessageAssembler:
     """Collects the fragments of a client's message; each socket has one, which its `ClientSocketReader` feeds.
 
-    Use: `begin` with the first fragment, `append` for each further one, `finish` after the last.
+    Use: `begin` with the first fragment, `append` for each further one, `finish` after the last. It bounds the number
+    of fragments; their bytes are bounded before, by the `max_size` of `websockets.ServerProtocol`.
     """
 
     __slots__ = ("_count", "_data", "is_open", "opcode")
@@ -50,7 +51,8 @@ class MessageAssembler:
     def append(self, data: bytes | bytearray | memoryview) -> bool:
         """Append a further fragment to the open message; return whether the fragments count as one more message.
 
-        Raises `TooManyFragments`.
+        Raises:
+            TooManyFragments: The message has more than `MAX_FRAGMENTS`; it is discarded.
         """
         assert self._data is not None
         if isinstance(self._data, bytes):

@@ -31,8 +31,13 @@ class UnfinishedHolder(Protocol):
 class Unfinished:
     """Bounds the memory for unfinished request heads and messages of one gateway. Made by `Context`.
 
-    Every connection with something unfinished reports its bytes. When a bound is exceeded, `give_way` of the connection
-    with the most is called, which ends it.
+    Every connection with something unfinished reports its bytes by `hold`. When a bound is exceeded, `give_way` of the
+    connection with the most bytes is called, which ends it, until the rest is within the bound; each is counted.
+
+    Args:
+        settings: `UNFINISHED_BYTES_PER_USER` and `UNFINISHED_BYTES` bound authenticated clients; all others share
+            `UNAUTHENTICATED_BYTES`.
+        metrics: Where ended connections are counted.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:

@@ -24,7 +24,11 @@ Write = Callable[[bytes], object]
 
 
 class Viewer(Protocol):
-    """The socket or HTTP response behind a subscription. Called by the hub; implemented by `WebSocket` and `Mjpeg`."""
+    """What the hub calls to deliver to one viewer; implemented by `WebSocket` and, for `GET …/mjpeg`, by `Mjpeg`.
+
+    No method blocks or raises: what cannot be written now is queued by the rules of `OutboundQueue`, and a viewer whose
+    queue is full is closed.
+    """
 
     def send_frame(self, subscription: Subscription, frame: Frame, now: float) -> None:
         """Write, queue or drop a frame of the subscribed stream. `now` in seconds."""
@@ -37,7 +41,10 @@ class Viewer(Protocol):
 
 
 class PublisherSocket(Protocol):
-    """The socket behind a publication. Called by the hub; implemented by `WebSocket`."""
+    """What the hub calls to reach the client that publishes a stream; implemented by `WebSocket`.
+
+    No method blocks or raises: what cannot be written now is queued, and a client whose queue is full is closed.
+    """
 
     def send_message(self, message: bytes) -> None:
         """Write or queue an encoded message. Messages keep their order and are never dropped."""

@@ -22,11 +22,13 @@ SendBatch = Callable[[list[Frame]], Awaitable[list[BatchOutcome]]]
 class FrameBatcher:
     """Collects up to `max_frames` frames and sends them together. Used by `HttpTarget` when ``ML_BATCH`` is over 1.
 
-    A batch is sent when it is full, or `WAIT_S` after its first frame. A frame whose caller is cancelled stays in its
-    batch; a batch is cancelled when the callers of all its frames are.
+    A batch is sent when it is full, or `WAIT_S` seconds after its first frame. Each caller of `analyse` gets the result
+    of its own frame. A frame whose caller is cancelled stays in its batch; a batch is cancelled when the callers of all
+    its frames are.
 
     Args:
-        send: sends one batch.
+        send: sends one batch and returns an outcome for each frame; a failure of one frame is such an outcome, and is
+            raised to the caller of that frame alone.
         max_frames: most frames in a batch.
     """
 

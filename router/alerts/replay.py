@@ -11,9 +11,15 @@ BATCH: Final = 100
 
 
 class AlertReplay:
-    """Sends the alerts that a gateway missed while it was not joined, in batches; new alerts are withheld until then.
+    """Keeps track of the gateways that joined and may have missed alerts, and of what to send each of them again.
 
-    Created by the router's app, used by `AlertDelivery`.
+    `AlertDelivery` calls `begin` when a gateway joins, `resume` when it has reported the number of its last alert, and
+    then sends each `next_batch` until one is empty. Meanwhile `is_behind` is true, and new alerts are not sent to that
+    gateway directly: they come in a batch, so that it gets all alerts in their order. Alerts that `AlertLog` no longer
+    keeps are lost to it.
+
+    Args:
+        log: The latest alerts, by number.
     """
 
     def __init__(self, log: AlertLog) -> None:

@@ -15,10 +15,16 @@ from watchout.router.streams.table import RouterStreamTable, discard
 
 
 class Interests:
-    """Keeps each gateway's interest and announces the status of streams to it. Part of the registry.
+    """Keeps which streams each gateway's viewers want, and tells the gateways the status of those streams.
 
-    While `syncing`, gateways may still report publishers that they have: no stream is announced as offline before
-    `settle`.
+    Part of the registry (`Streams`), which calls it for each `Interest` and sends the messages that it returns.
+
+    Args:
+        table: The streams, shared by the parts of the registry.
+        routing: Computes anew who gets the frames of a stream when the interest in it changes.
+        snapshots: Which gateways have just joined, and are told the status once more.
+        syncing: The router has just started, and gateways still report the publishers that they have: until `settle`
+            is called, no stream is announced as offline.
     """
 
     def __init__(self, table: RouterStreamTable, routing: Routing, snapshots: Snapshots, *, syncing: bool) -> None:

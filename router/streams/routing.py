@@ -13,9 +13,15 @@ from watchout.router.streams.table import RouterStreamTable
 
 
 class Routing:
-    """Computes routes when interest or bridges change, and looks them up for each frame. Part of the registry.
+    """Decides which members get the frames of each stream: computed when interest or bridges change, looked up for each
+    frame.
 
-    A gateway is asked to forward frames only while a member on another process wants them, at the highest rate wanted.
+    Part of the registry (`Streams`). A publisher's gateway is asked to forward frames to the router (`Forward`) only
+    while a member on another process wants them, and no more per second than the one that wants most; each member gets
+    no more than it wants.
+
+    Args:
+        table: The streams, shared by the parts of the registry.
     """
 
     def __init__(self, table: RouterStreamTable) -> None:

@@ -22,7 +22,11 @@ class UnconfirmedStreams:
 
 
 class Snapshots:
-    """The gateways that are sending their snapshot, with what they have not confirmed yet. Part of the registry."""
+    """The gateways that have joined again and are reporting their whole state anew (their snapshot).
+
+    Part of the registry (`Streams`): `begin` when a gateway joins, `confirm_…` for each stream that it reports, `end`
+    with its `SnapshotEnd`. What it had before and did not report is returned by `end`, and the registry removes it.
+    """
 
     def __init__(self) -> None:
         self._unconfirmed: dict[bytes, UnconfirmedStreams] = {}

@@ -12,7 +12,10 @@ from watchout.common.toolbox.globs import Globs
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A message for one member, whose id is `member`. Returned by `Streams` and its parts, sent by `Outbox`."""
+    """Command to send a message to one member. Returned by `Streams` and its parts, carried out by `Outbox`.
+
+    `member` is the id by which the transport knows the receiver, 8 bytes. A member that is gone gets nothing.
+    """
 
     member: bytes
     body: FromRouter

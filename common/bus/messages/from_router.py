@@ -78,8 +78,11 @@ class Revoke(Message, frozen=True, tag="revoke"):
 
 
 class StatusUpdate(Message, frozen=True, tag="status"):
-    """Sent by the router to the gateways with interest in a stream: its status and owner; `timestamp` is in ms since
-    1970.
+    """Sent by the router to a gateway with interest in a stream, when the interest begins and at each change.
+
+    The gateway passes `status` on to its viewers, and ends subscriptions of viewers who may not view streams of the
+    owner (`user`, None: nobody has registered it, and `organizations`). `timestamp` is in ms since 1970; of two
+    updates the one with the higher `term` holds.
     """
 
     stream: StreamId

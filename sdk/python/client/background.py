@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 
 class Background:
-    """Runs one coroutine in a thread, and further ones beside it, until it is closed.
+    """A thread with an event loop that runs one coroutine, and further ones beside it, until it is closed.
+
+    Made by the synchronous faces, `frames` and `Camera`, whose callers have no event loop.
 
     Args:
         work: the coroutine function that the thread runs; its end, or what it raises, is reported to `on_end`.

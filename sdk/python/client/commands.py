@@ -34,19 +34,19 @@ class FetchToken:
 
 @dataclass(frozen=True, slots=True)
 class OpenSocket:
-    """Open the WebSocket; report with `on_open` or `on_open_failed`."""
+    """Command to open the WebSocket. The driver reports the outcome by `on_open` or `on_open_failed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a JSON message."""
+    """Command to send a message of the protocol, as JSON text, on the open socket."""
 
     message: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class CloseSocket:
-    """Forget the socket, which reports nothing any more; `abort`: without a closing handshake."""
+    """Command to close the socket; the driver reports nothing more about it. `abort`: without a closing handshake."""
 
     abort: bool = False
 
@@ -71,14 +71,16 @@ class PhaseChanged:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Something waits for the subscription with this key, or it was confirmed or ended."""
+    """Command to wake whoever waits for the subscription `key`: it has frames or alerts, was confirmed, or ended."""
 
     key: int
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A request that somebody waits for was confirmed (`error` None) or failed."""
+    """Command to end the wait for the request `key`: the gateway confirmed it, or it failed with `error`, which is
+    raised to the caller.
+    """
 
     key: int
     error: Exception | None = None
@@ -93,7 +95,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The connection is closed for good, because of this error."""
+    """The connection is closed for good, because of this error, which is raised to everybody who waits."""
 
     error: Exception
 

@@ -26,7 +26,9 @@ RENEW_RETRY_S: Final = (2.0, 30.0)
 
 
 class Step(enum.Enum):
-    """What the connection waits for."""
+    """What the connection waits for: a token, the socket, the reply to `auth`, or the end of a pause; `PHASES` says
+    which of them the program sees as one phase.
+    """
 
     IDLE = enum.auto()
     TOKEN = enum.auto()
@@ -87,7 +89,11 @@ class ConnectionOptions:
 
 @dataclass(slots=True)
 class Request:
-    """A message that waits for its answer: what it was about, and until when."""
+    """A message to the gateway that waits for its reply, kept by `ConnectionCore` until then.
+
+    Past `deadline` (monotonic seconds) the connection counts as lost when it is of a kind in `ASKING`; any other request
+    is forgotten.
+    """
 
     kind: str
     target: Any

@@ -23,7 +23,7 @@ class Frame:
     """One encoded picture of a stream.
 
     Args:
-        wire: the frame as it came.
+        wire: the received message, read by `read_message`; its picture is decoded when it is asked for.
         fields: what else the camera sent with it (JSON format only).
 
     Attributes:

@@ -63,7 +63,9 @@ class SubscriptionOptions:
 
 @dataclass(slots=True)
 class Subscriber:
-    """One subscription of the program; several may be of one stream."""
+    """One subscription of the program, made by `ViewerCore.add`; several may share the one that the gateway has of
+    their stream. `error` is raised to the program when it asks for the next frame or alert.
+    """
 
     options: SubscriptionOptions
     inbox: Inbox
