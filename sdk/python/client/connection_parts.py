@@ -91,8 +91,8 @@ class ConnectionOptions:
 class Request:
     """A message to the gateway that waits for its reply, kept by `ConnectionCore` until then.
 
-    Past `deadline` (monotonic seconds) the connection counts as lost when it is of a kind in `ASKING`; any other request
-    is forgotten.
+    Past `deadline` (monotonic seconds) the connection counts as lost when it is of a kind in `ASKING`; any other
+    request is forgotten.
     """
 
     kind: str
