@@ -23,7 +23,7 @@ export function App({ watchout }: { watchout: string }) {
 }
 
 function Cameras() {
-  const streams = useStreams();
+  const { streams, error } = useStreams();
   const [publishing, setPublishing] = useState(false);
   return (
     <main>
@@ -38,6 +38,7 @@ function Cameras() {
           </li>
         ))}
       </ul>
+      {error !== undefined && <p role="alert">{error.message}</p>}
       {streams.length === 0 && !publishing && <p>No camera yet. Use this one, or publish from elsewhere.</p>}
     </main>
   );
