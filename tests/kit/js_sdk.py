@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,15 +25,25 @@ INSTALL_S: Final = 400.0
 _SOURCES: Final = ("*/src/**/*.ts", "*/src/**/*.tsx", "*/package.json", "*/tsconfig*.json", "scripts/*", "*.json")
 
 
-def npm(*arguments: str, folder: Path = SDK) -> subprocess.CompletedProcess[str]:
-    """Run npm in a folder, with the Node of the tests as `node`; output as text."""
-    node, command = node_command(), npm_command()
-    if node is None or command is None:
+@contextlib.contextmanager
+def node_path() -> Iterator[str]:
+    """A PATH on which `node` is the Node of the tests, and `npm` the machine's."""
+    node = node_command()
+    if node is None:
         missing("no Node, neither on the PATH nor as a package")
         raise AssertionError
     with tempfile.TemporaryDirectory() as programs:
         (Path(programs) / "node").symlink_to(Path(node[0]).resolve())  # the folder of the wheel has a broken `npm`
-        path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        yield f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+def npm(*arguments: str, folder: Path = SDK) -> subprocess.CompletedProcess[str]:
+    """Run npm in a folder, with the Node of the tests as `node`; output as text."""
+    command = npm_command()
+    if command is None:
+        missing("no npm, neither on the PATH nor with the package of Node")
+        raise AssertionError
+    with node_path() as path:
         return subprocess.run(
             [*command, *arguments], cwd=folder, env={**clean_environ(), "PATH": path}, capture_output=True, text=True,
             timeout=INSTALL_S, check=False,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-
 import re
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -12,8 +10,8 @@ from typing import Final
 import pytest
 
 from tests.kit.browser import Tab, opened
-from tests.kit.clients import eventually
-from tests.kit.js_sdk import INSTALL_S, install, node_path
+from tests.kit.clients import eventually, http
+from tests.kit.js_sdk import install, node_path
 from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY, Process, clean_environ
 
@@ -22,7 +20,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.real]
 PAGE: Final = (REPOSITORY / "docs/first-picture.md").read_text()
 COMMANDS: Final = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 WEB_APP: Final = REPOSITORY / "examples/web_app"
-EXPO_APP: Final = REPOSITORY / "examples/expo_app"
 
 
 @pytest.fixture
@@ -58,8 +55,28 @@ FILL: Final = """
 """
 
 
+#: Whether a tile shows a picture: Chromium's own camera draws on green.
+SHOWS_A_PICTURE: Final = """
+[...document.querySelectorAll("li canvas")].some((tile) => {
+  const pen = new OffscreenCanvas(1, 1).getContext("2d");
+  pen.drawImage(tile, 0, 0, 1, 1);
+  const [red, green, blue, alpha] = pen.getImageData(0, 0, 1, 1).data;
+  return alpha === 255 && green > red && green > blue;
+})
+"""
+
+
 async def text_of(tab: Tab) -> str:
     return str(await tab.run("document.body.innerText"))
+
+
+async def healthy(watchout: Process, url: str) -> bool:
+    """Whether watchout serves; it must not have ended."""
+    assert watchout.running, watchout.output[-3000:]
+    try:
+        return (await http(f"{url}/health")).status == 200
+    except OSError:
+        return False
 
 
 async def comes(tab: Tab, text: str, timeout_s: float = 60) -> None:
@@ -95,12 +112,12 @@ async def test_the_page_leads_from_better_auth_to_a_live_picture(
             command = start_watchout.replace("examples/web_app/auth.db", str(database)).replace("5173", app_port)
             assert command != start_watchout
             watchout = shell(command, WATCHOUT_PORT=port, WATCHOUT_HOME=str(tmp_path / "home"))
-            await eventually(lambda: "serving" in watchout.output or not watchout.running, 120, "watchout does not start")
+            await eventually(lambda: healthy(watchout, watchout_url), 120, "watchout does not start")
             await tab.run(button("Use this device's camera"))
             await comes(tab, "this-device")
 
             async def live() -> bool:
-                return bool(await tab.run("[...document.querySelectorAll('li canvas')].some((each) => each.width > 1)"))
+                return bool(await tab.run(SHOWS_A_PICTURE))
 
             await eventually(live, 60, "no tile with a picture")
             shown = await text_of(tab)
