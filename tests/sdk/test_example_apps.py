@@ -1,4 +1,4 @@
-"""The web app and the Expo app of examples/: they are type-checked and built, and what they do by themselves is tested."""
+"""The web app and the Expo app of examples/: they are type-checked and built, and pass their own tests."""
 
 from __future__ import annotations
 
