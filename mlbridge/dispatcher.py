@@ -166,7 +166,9 @@ class Dispatcher:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
-            _log.warning("requests to the ML service were cut off", requests=len(self._requests))
+            _log.warning(
+                "requests to the ML service did not end in time and are cancelled", requests=len(self._requests)
+            )
             self._requests.clear()
             self._idle.set()
         self._alarm.cancel()

@@ -40,7 +40,7 @@ class StreamPages:
         viewer = await self._auth.sign_in(request)
         rows = await self._rows.result()
         if rows is None:
-            raise RouterUnavailable("no streams")
+            raise RouterUnavailable("the router did not send the list of streams in time")
         visible = [
             {
                 "id": row.stream_id,

@@ -79,7 +79,8 @@ def read_headers(ids: Sequence[str], timestamps: Sequence[str], signatures: Sequ
     if not _TIME.fullmatch(timestamps[0]):
         raise WebhookFault("the time is not a number of seconds")
     if abs(int(timestamps[0]) - now_s) > TOLERANCE_S:
-        raise WebhookFault("the time is too far off")
+        off_s = int(timestamps[0]) - now_s
+        raise WebhookFault(f"the time is {off_s:+.0f} s off the gateway's clock, expected {TOLERANCE_S} s at most")
     if len(signatures[0]) > MAX_SIGNATURE_BYTES:
         raise WebhookFault("the signature header is too long")
     words = signatures[0].split()

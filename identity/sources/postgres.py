@@ -205,7 +205,9 @@ class PostgresStore(DatabaseStore):
             async with asyncio.timeout(CLOSE_S):
                 await pool.close()
         except Exception as exc:  # a pool that cannot close in order has terminated its connections
-            _log.debug("session store cut off", error=type(exc).__name__)
+            _log.debug(
+                "connections to the session store were terminated: they did not close in time", error=type(exc).__name__
+            )
 
     async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
         pool = self._pool

@@ -236,7 +236,11 @@ class AllowList:
         self._keys = {key: name for name, key in found.items()}
         self._stamp = stamp if stamp is not None and time.time_ns() - stamp[1] > SETTLED_NS else None
         if fault is not None and fault != self._fault:
-            _log.warning("the list of allowed keys is not complete", directory=str(self._directory), reason=fault)
+            _log.warning(
+                "some allowed keys cannot be read, bridges with them cannot connect",
+                directory=str(self._directory),
+                reason=fault,
+            )
         self._fault = fault
 
 

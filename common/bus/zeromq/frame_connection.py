@@ -228,7 +228,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         try:
             self._deliver(message)
         except Exception:
-            _log.exception("a frame of the bus was not handled")
+            _log.exception("a frame of the bus is dropped: handling it raised an exception")
 
     def _is_turn_over(self) -> bool:
         return time.monotonic() > self._turn_ends_at

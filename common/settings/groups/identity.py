@@ -77,7 +77,8 @@ class IdentitySettings:
     )  # fmt: skip
     auth_cache_tokens: int = _GROUP.setting(
         "AUTH_CACHE_TOKENS", parsers.whole(1, 1_000_000), 10_000, expects="tokens",
-        help="Most accepted tokens in that cache.",
+        help="Most accepted tokens of HTTP requests that are kept for `AUTH_CACHE_S`; beyond it the oldest is "
+        "forgotten.",
     )  # fmt: skip
     recheck_s: float = _GROUP.setting(
         "RECHECK_S", parsers.number(0.2, 3600), 1.0, expects="0.2–3600 s",
@@ -147,7 +148,8 @@ class IdentitySettings:
     )  # fmt: skip
     jwt_require_session: bool = _GROUP.setting(
         "JWT_REQUIRE_SESSION", parsers.flag, False, expects="true, false",
-        help="Refuse JWTs without that claim, which stay valid until they expire even if the user signs out.",
+        help="Refuse JWTs without the claim `JWT_SESSION_CLAIM`: they stay valid until they expire, even if the user "
+        "signs out.",
     )  # fmt: skip
     jwt_max_age_s: float = _GROUP.setting(
         "JWT_MAX_AGE_S", parsers.number(0, 31_536_000), 3600.0, expects="0–31536000 s",
@@ -165,7 +167,8 @@ class IdentitySettings:
     )  # fmt: skip
     introspection_method: str = _GROUP.setting(
         "INTROSPECTION_METHOD", parsers.one_of("post", "get"), "post", expects="POST, GET",
-        help="HTTP method of the request. `POST`: the token is in the body. `GET`: it is in the query.",
+        help="HTTP method of the request to `INTROSPECTION_URL`. `POST`: the token is in the body. `GET`: it is in "
+        "the query.",
     )  # fmt: skip
     introspection_body: str = _GROUP.setting(
         "INTROSPECTION_BODY", parsers.one_of("form", "json"), "form", expects="form, json",
@@ -178,8 +181,8 @@ class IdentitySettings:
     introspection_token_in: str = _GROUP.setting(
         "INTROSPECTION_TOKEN_IN", parsers.one_of("param", "bearer"), "param",
         expects="param, bearer",
-        help="`param`: the token is in that field. `bearer`: it is in the header `Authorization: Bearer …`, as Better "
-        "Auth's `get-session` expects.",
+        help="`param`: the token is in the field `INTROSPECTION_TOKEN_PARAM`. `bearer`: it is in the header "
+        "`Authorization: Bearer …`, as Better Auth's `get-session` expects.",
     )  # fmt: skip
     introspection_auth_header_name: str = _GROUP.setting(
         "INTROSPECTION_AUTH_HEADER_NAME", parsers.token_name, "Authorization", expects="name",
@@ -188,7 +191,7 @@ class IdentitySettings:
     introspection_auth_header_value: str | None = _GROUP.setting(
         "INTROSPECTION_AUTH_HEADER_VALUE", parsers.header_value, None, expects="text",
         secret=True,
-        help="Value of that header. Not set: the header is not sent.",
+        help="Value of the header `INTROSPECTION_AUTH_HEADER_NAME`. Not set: the header is not sent.",
     )  # fmt: skip
     introspection_recheck_s: float = _GROUP.setting(
         "INTROSPECTION_RECHECK_S", parsers.number(1, 86_400), 30.0, expects="1–86400 s",

@@ -48,7 +48,9 @@ class LimitSettings:
     )  # fmt: skip
     unfinished_bytes_per_user: int = _GROUP.setting(
         "UNFINISHED_BYTES_PER_USER", parsers.whole(65536, 64 << 30), 32 << 20, expects="bytes",
-        help="The same limit for one user. A single message of up to `MAX_MESSAGE_BYTES` is always allowed.",
+        help="Memory of one gateway process for incomplete messages of one user. Beyond it that user's socket with "
+        "the largest is closed with 1013 and may reconnect. A single message of up to `MAX_MESSAGE_BYTES` is always "
+        "allowed.",
     )  # fmt: skip
     max_connections: int = _GROUP.setting(
         "MAX_CONNECTIONS", parsers.whole(1, 1_000_000), 20_000, expects="connections",
@@ -160,7 +162,8 @@ class LimitSettings:
     )  # fmt: skip
     alert_queue_bytes: int = _GROUP.setting(
         "ALERT_QUEUE_BYTES", parsers.whole(1024, 1 << 30), 1 << 20, expects="bytes", former_env="ALERT_LANE_BYTES",
-        help="Most bytes of them.",
+        help="Most bytes of alerts and status messages that wait for one viewer; beyond it the viewer gets "
+        "`SLOW_CONSUMER` and is closed.",
     )  # fmt: skip
     recent_alerts: int = _GROUP.setting(
         "RECENT_ALERTS", parsers.whole(0, 1_000_000), 1_000, expects="alerts",
@@ -169,12 +172,12 @@ class LimitSettings:
     )  # fmt: skip
     recent_alerts_minutes: float = _GROUP.setting(
         "RECENT_ALERTS_MINUTES", parsers.number(0.01, 1440), 60.0, expects="0.01–1440 min",
-        help="Minutes for which the router keeps them.",
+        help="Minutes for which the router keeps an alert for `alertsSince` and `GET /alerts`.",
     )  # fmt: skip
     recent_alert_bytes: int = _GROUP.setting(
         "RECENT_ALERT_BYTES", parsers.whole(1024, 16 << 30), 32 << 20, expects="bytes",
-        help="Memory of the router for them: at most half for one user and a quarter for one stream. Beyond it the "
-        "user with the most bytes loses the oldest alert.",
+        help="Memory of the router for the alerts of `alertsSince` and `GET /alerts`: at most half for one user and a "
+        "quarter for one stream. Beyond it the user with the most bytes loses the oldest alert.",
     )  # fmt: skip
     demand_fps: float = _GROUP.setting(
         "DEMAND_FPS", parsers.number(0.1, 1000), 30.0, expects="frames per s",

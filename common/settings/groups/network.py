@@ -60,7 +60,8 @@ class NetworkSettings:
     )  # fmt: skip
     router_public_key: str | None = _GROUP.setting(
         "ROUTER_PUBLIC_KEY", key_parsers.curve_key, None, expects="64 hexadecimal digits",
-        help="Public key of that router, as `watchout-ctl keys server` prints it on the router's machine.",
+        help="Public key of the router at `ROUTER_ADDRESS`, as `watchout-ctl keys server` prints it on the router's "
+        "machine.",
     )  # fmt: skip
     bridge_key_file: Path | None = _GROUP.setting(
         "BRIDGE_KEY_FILE", parsers.file, None, expects="file",
