@@ -127,6 +127,14 @@ class Tab:
         """Slow the page's main thread down so many times; its workers are not."""
         await self._call("Emulation.setCPUThrottlingRate", rate=times)
 
+    async def set_permission(self, name: str, setting: str) -> None:
+        """What the user has decided for this browser's pages: ``granted`` or ``denied``."""
+        session, self._session = self._session, {}  # the browser's own call, not the tab's
+        try:
+            await self._call("Browser.setPermission", permission={"name": name}, setting=setting)
+        finally:
+            self._session = session
+
     async def tidy_up(self) -> None:
         """Let the page give back what it does not use any more."""
         await self._call("HeapProfiler.collectGarbage")

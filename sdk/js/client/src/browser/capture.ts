@@ -1,18 +1,9 @@
 /** Publishes a video of this device: at the rate that is wanted, in the size that the uplink carries. */
 
+import type { Camera } from "../camera.js";
 import type { Encoding } from "./messages.js";
 import { Uplink } from "./uplink.js";
 import { videoSource, type Encoded, type VideoSource } from "./video-source.js";
-
-/** What `capture` needs of a camera. */
-export interface Publishable {
-  /** Whether a picture may be sent now. */
-  readonly room: boolean;
-  /** What viewers want; undefined before the server said it. */
-  readonly demand: { readonly fps: number } | undefined;
-  send(picture: Uint8Array<ArrayBuffer>, options: { readonly timestamp: number }): unknown;
-  on(event: "demand" | "room" | "state" | "registered" | "taken", listener: (event: any) => void): () => void;
-}
 
 /**
  * - `starting`: the encoder is not there yet
@@ -29,7 +20,8 @@ export interface CaptureStatus {
   readonly state: CaptureState;
   /** Pictures per second that were sent lately. */
   readonly fps: number;
-  /** Pictures that were encoded and sent so far. */
+  /** Pictures that were encoded, and of these the ones that were sent, so far. */
+  readonly encoded: number;
   readonly sent: number;
   /** Size and bytes of the last picture; 0 before the first. */
   readonly width: number;
@@ -58,14 +50,14 @@ const TICK_MS = 1_000;
 const SPAN_MS = 3_000;
 
 /** Send the video of this MediaStream through the camera until `close`. */
-export function capture(camera: Publishable, stream: MediaStream, options: CaptureOptions = {}): Capture {
+export function capture(camera: Camera, stream: MediaStream, options: CaptureOptions = {}): Capture {
   const [track] = stream.getVideoTracks();
   if (track === undefined) throw new TypeError("the MediaStream has no video track");
   return new Capture(camera, stream, track, options);
 }
 
 export class Capture {
-  readonly #camera: Publishable;
+  readonly #camera: Camera;
   readonly #stream: MediaStream;
   readonly #options: CaptureOptions;
   readonly #uplink: Uplink;
@@ -75,13 +67,14 @@ export class Capture {
   readonly #tick: ReturnType<typeof setInterval>;
   #source: VideoSource | undefined;
   #end: "ended" | "closed" | undefined;
+  #encoded = 0;
   #sent = 0;
   #sentAt: number[] = [];
   #size = { width: 0, height: 0 };
   #bytes = 0;
   #told: CaptureState | undefined;
 
-  constructor(camera: Publishable, stream: MediaStream, track: MediaStreamTrack, options: CaptureOptions) {
+  constructor(camera: Camera, stream: MediaStream, track: MediaStreamTrack, options: CaptureOptions) {
     const { quality = 0.8, maxWidth = 1280, maxFps = 30 } = options;
     if (!(quality > 0 && quality <= 1)) throw new RangeError(`quality is above 0 and at most 1, not ${quality}`);
     if (!(maxWidth >= 16)) throw new RangeError(`maxWidth is at least 16 pixels, not ${maxWidth}`);
@@ -90,7 +83,8 @@ export class Capture {
     this.#stream = stream;
     this.#options = options;
     this.#maxFps = maxFps;
-    this.#uplink = new Uplink(maxWidth, quality);
+    const { width = maxWidth, height = 0 } = track.getSettings();
+    this.#uplink = new Uplink(Math.min(maxWidth, Math.max(width, height)), quality);
     if (options.onStatus !== undefined) this.#listeners.add(options.onStatus);
     const update = (): void => this.#update();
     document.addEventListener("visibilitychange", update);
@@ -102,7 +96,7 @@ export class Capture {
         this.#uplink.restart();
         this.#update();
       }),
-      camera.on("taken", ({ timestamp }: { timestamp: number }) => {
+      camera.on("taken", ({ timestamp }) => {
         this.#uplink.acknowledged(timestamp, Date.now());
         this.#update();
       }),
@@ -118,6 +112,7 @@ export class Capture {
     return {
       state: this.#state,
       fps: Math.round((this.#sentAt.length / SPAN_MS) * 10_000) / 10,
+      encoded: this.#encoded,
       sent: this.#sent,
       ...this.#size,
       bytes: this.#bytes,
@@ -177,6 +172,7 @@ export class Capture {
 
   #send({ data, at, size }: Encoded): void {
     if (this.#end !== undefined) return;
+    this.#encoded += 1;
     if (this.#camera.room && this.#fps > 0) {
       this.#uplink.sent(at, Date.now());
       this.#camera.send(data, { timestamp: at });

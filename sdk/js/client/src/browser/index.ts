@@ -10,6 +10,6 @@ export {
   type TileState,
   type TileStatus,
 } from "./attach.js";
-export { capture, type Capture, type CaptureOptions, type CaptureState, type CaptureStatus, type Publishable } from "./capture.js";
+export { capture, type Capture, type CaptureOptions, type CaptureState, type CaptureStatus } from "./capture.js";
 export { MediaError, openMedia, type MediaFault } from "./media.js";
 export { setWorkerUrl } from "./page-worker.js";

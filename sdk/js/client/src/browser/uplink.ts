@@ -15,9 +15,12 @@ const STEPS: readonly (readonly [side: number, quality: number])[] = [
 ];
 /** The first pictures are small: what they take says what the next may be. */
 const FIRST_STEP = 5;
-/** A picture was quick when it was acknowledged within this, and slow after that; or after twice the least so far. */
-const QUICK_MS = 200;
-const SLOW_MS = 450;
+/**
+ * A picture was quick when it was acknowledged within the first, and slow after the second. Where even the quickest one
+ * took long, the way is a long one, and no smaller picture would help: then both are later, within their limits.
+ */
+const QUICK_MS = [200, 400] as const;
+const SLOW_MS = [450, 700] as const;
 /** Quick pictures in a row that allow one step up. */
 const QUICK_ONES = 2;
 /** No step up for this long after a step down; twice as long each time, as far as the last. */
@@ -93,7 +96,7 @@ export class Uplink {
 
   #took(ms: number, step: number, now: number): void {
     this.#least = Math.min(this.#least, ms);
-    const slow = Math.max(SLOW_MS, 2 * this.#least);
+    const slow = within(SLOW_MS, 2 * this.#least);
     if (ms > slow) {
       this.#quick = 0;
       if (step < this.#step) return; // it was larger than those that are sent now
@@ -101,7 +104,7 @@ export class Uplink {
       this.#step = Math.min(STEPS.length - 1, this.#step + steps);
       this.#holdUntil = now + this.#holdMs;
       this.#holdMs = Math.min(this.#holdMs * 2, LONGEST_HOLD_MS);
-    } else if (ms <= Math.max(QUICK_MS, 1.3 * this.#least) && step === this.#step) {
+    } else if (ms <= within(QUICK_MS, 1.3 * this.#least) && step === this.#step) {
       this.#quick += 1;
       if (this.#quick >= QUICK_ONES && this.#step > 0 && now >= this.#holdUntil) {
         this.#quick = 0;
@@ -111,4 +114,8 @@ export class Uplink {
       this.#quick = 0;
     }
   }
+}
+
+function within([least, most]: readonly [number, number], value: number): number {
+  return Math.min(most, Math.max(least, value));
 }
