@@ -180,9 +180,7 @@ async def test_closing_ends_the_tracks_and_the_stream(
         await viewer.find("status", COMES_S, status="offline")
 
 
-async def test_a_video_that_ends_is_told(
-    plain_watchout: Watchout, chromium_with_camera: str, page: str
-) -> None:
+async def test_a_video_that_ends_is_told(plain_watchout: Watchout, chromium_with_camera: str, page: str) -> None:
     token, name = plain_watchout.token(), new_name()
     async with publishing(chromium_with_camera, page, plain_watchout.url, token, name) as tab:
         await becomes(tab, "unwanted")

@@ -78,7 +78,7 @@ export class Freshness {
     this.#forget(now);
     const first = this.#notes[0];
     if (first === undefined) return 0;
-    const count = this.#notes.reduce((sum, note) => sum + note.count, 0);
+    const count = this.#notes.reduce((sum, note) => sum + note.count, -first.count); // those after the first
     const spanMs = Math.max(now - first.at, 1_000);
     return Math.round((count / spanMs) * 10_000) / 10;
   }
