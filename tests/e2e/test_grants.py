@@ -142,3 +142,35 @@ async def test_a_malformed_claim_opens_nothing(started, clients):
         assert await client.closed() == 1008
     null = jwt.encode({"sub": "ann", "exp": int(time.time()) + 60, "watchout": None}, SECRET, algorithm="HS256")
     assert (await http(f"{started.url}/streams", token=null)).status == 401
+
+
+async def test_a_renewal_changes_the_rights_of_an_open_socket_at_once(started, clients):
+    ann = token_of("ann")
+    for stream in ("site-1", "site-2"):
+        camera = await clients.camera(started.url, ann)
+        await camera.register(stream)
+    viewer = await clients.viewer(started.url, token_of("eve", {"view": ["site-*"]}))
+    for stream in ("site-1", "site-2"):
+        await viewer.subscribe(stream, consumes=["video-frame"])
+    await viewer.send("auth", token=token_of("eve", {"view": ["site-2"]}), renew=True)
+    await viewer.find("success", event="authenticated")
+    await viewer.find("error", code="UNAUTHORIZED", streamId="site-1")
+    publisher = await clients.camera(started.url, token_of("eve", {"publish": ["site-*"]}))
+    await publisher.register("site-3")
+    await publisher.send("auth", token=token_of("eve", {"publish": ["site-4"]}), renew=True)
+    await publisher.find("error", code="UNAUTHORIZED")
+    assert "site-3" not in await streams_of(started.url, token_of("root", {"view": ["*"]}))
+    assert publisher.open
+    assert viewer.open
+    await viewer.rest()
+
+
+async def test_a_token_with_grants_shares_nothing_not_even_the_streams_of_its_user(started, clients):
+    camera = await clients.camera(started.url, token_of("ann"))
+    await camera.register("site-1")
+    path = f"{started.url}/streams/site-1/shares"
+    rights = {"publish": ["*"], "view": ["*"], "alerts": ["*"]}
+    for method in ("POST", "GET"):
+        answer = await http(path, method=method, token=token_of("ann", rights), body={"seconds": 5})
+        assert (answer.status, answer.error) == (403, "UNAUTHORIZED")
+    assert (await http(path, method="POST", token=token_of("ann"), body={"seconds": 5})).status == 201
