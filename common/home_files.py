@@ -29,12 +29,15 @@ STREAM_KEY_FILE: Final = "stream.key"
 #: Shared streams (`router.shares`), and the key of their tokens (`gateway.shares`).
 SHARES_FILE: Final = "shares.db"
 SHARE_KEY_FILE: Final = "share.key"
+#: Alerts that wait for their acknowledgement (`router.alerts.escalation_desk`).
+ESCALATIONS_FILE: Final = "escalations.db"
 #: Directory of the key pairs and allowed keys of the bus over TCP (`common.bus.zeromq.curve`).
 CURVE_DIRECTORY: Final = "curve"
 
 _NAMES: Final = frozenset((
     CONTROL_SOCKET, FRAMES_IN_SOCKET, FRAMES_OUT_SOCKET, ROUTER_LOCK, LISTEN_LOCK, EPOCH_FILE, SESSION_STORE_FILE,
-    RESERVATIONS_FILE, STREAM_KEY_FILE, SHARES_FILE, SHARE_KEY_FILE, CURVE_DIRECTORY,
+    RESERVATIONS_FILE, STREAM_KEY_FILE, SHARES_FILE, SHARE_KEY_FILE, ESCALATIONS_FILE,
+    CURVE_DIRECTORY,
 ))  # fmt: skip
 
 

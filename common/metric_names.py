@@ -214,6 +214,10 @@ ALERTS_DUPLICATE = counter("alerts_duplicate_total", "Alerts whose id was alread
 ALERTS_SUPPRESSED = counter("alerts_suppressed_total", "Alerts of the ML service not raised because of the cooldown.")
 ALERTS_REPEATED = counter("alerts_repeated_total", "Alerts that the ML service sent a second time.")
 ALERTS_ACKNOWLEDGED = counter("alerts_acknowledged_total", "Alerts that a user acknowledged first.")
+ALERTS_ESCALATED = counter(
+    "alerts_escalated_total", "Alerts that nobody acknowledged in time, sent to the webhook as alert.unacknowledged."
+)
+ALERTS_UNACKNOWLEDGED = gauge("alerts_unacknowledged", "Alerts that wait for their acknowledgement (ALERT_ESCALATE_S).")
 ALERTS_RAISED_AGAIN = counter("alerts_raised_again_total", "Accepted alerts that were raised again to a new router.")
 ALERTS_REDELIVERED = counter(
     "alerts_redelivered_total",

@@ -18,6 +18,7 @@ from watchout.common.service import run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.router.alerts.delivery import AlertDelivery
+from watchout.router.alerts.escalation_desk import EscalationDesk
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
@@ -41,6 +42,8 @@ PRUNE_EVERY_S: Final = 10.0
 SAVE_EVERY_S: Final = 0.5
 #: Seconds between two attempts to write changes of shares that are not written yet.
 SHARES_EVERY_S: Final = 2.0
+#: Seconds between two checks for alerts that nobody acknowledged in time.
+ESCALATE_EVERY_S: Final = 1.0
 
 _log: Final = log.get("router.app")
 
@@ -58,6 +61,7 @@ class Router:
         self._webhook: WebhookSender | None = None
         self._reservations: ReservationSync | None = None
         self._shares: ShareDesk | None = None
+        self._escalations: EscalationDesk | None = None
         self._lock = -1
         self._bus: RouterTransport | None = None
         self._periodic: list[Periodic] = []
@@ -97,6 +101,16 @@ class Router:
         if settings.alert_webhook_url is not None:
             self._webhook = WebhookSender(settings, self._metrics)
             await self._webhook.open()
+            if settings.alert_escalate_s > 0:
+                self._escalations = EscalationDesk(
+                    settings.home, settings.alert_escalate_severity, settings.alert_escalate_s, self._metrics,
+                    self._webhook,
+                )  # fmt: skip
+                self._escalations.restore()
+        elif settings.alert_escalate_s > 0:
+            _log.warning(
+                "ALERT_ESCALATE_S does nothing without ALERT_WEBHOOK_URL: nobody would get the escalated alerts"
+            )
         outbox = Outbox(epoch, self._members)
         self._shares = shares = ShareDesk(
             settings.home,
@@ -118,6 +132,7 @@ class Router:
                 replay=AlertReplay(self._alert_log),
                 outbox=outbox,
                 webhook=self._webhook,
+                escalations=None if self._escalations is None else self._escalations.escalations,
             ),
             shares=shares,
             pictures=self._pictures,
@@ -152,6 +167,8 @@ class Router:
             every(SAVE_EVERY_S, self._save_reservations, "saving of reservations"),
             every(SHARES_EVERY_S, shares.save, "saving of shares"),
         ]
+        if self._escalations is not None:
+            self._periodic.append(every(ESCALATE_EVERY_S, self._escalations.run, "escalation of alerts"))
         _log.info("router listens", home=str(settings.home), epoch=epoch)
 
     async def drain(self) -> None:
@@ -171,6 +188,8 @@ class Router:
             await self._reservations.close(asyncio.get_running_loop().time(), clock.now_ms())
         if self._shares is not None:
             await self._shares.close()
+        if self._escalations is not None:
+            await self._escalations.close()
         if self._lock >= 0:
             os.close(self._lock)
 

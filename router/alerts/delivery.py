@@ -17,6 +17,7 @@ from watchout.common.bus.messages import (
     RefusedReply,
 )
 from watchout.common.metrics import Metrics
+from watchout.router.alerts.escalation import Escalations
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
@@ -45,6 +46,7 @@ class AlertDelivery:
     replay: AlertReplay
     outbox: Outbox
     webhook: WebhookSender | None
+    escalations: Escalations | None = None
 
     def accept(self, member: bytes, request: RaiseAlert, now: float, now_ms: int) -> None:
         """Deliver an alert that a member raises, unless it is a duplicate, and reply to the member.
@@ -101,6 +103,8 @@ class AlertDelivery:
             )
             if self.webhook is not None:
                 self.webhook.offer(acknowledged_event(alert, given))
+            if self.escalations is not None:
+                self.escalations.acknowledged(alert.stream_id, alert.id, now_ms)
         reply = AcknowledgedReply(
             request=request.request,
             acknowledgement=kept.acknowledgement or given,
@@ -120,6 +124,8 @@ class AlertDelivery:
         receivers = self._notify(AlertNotification(alert=alert, number=number, at=at if repeated else None))
         if self.webhook is not None:
             self.webhook.offer(alert_event(alert))
+        if self.escalations is not None:
+            self.escalations.watch(alert, at)
         return receivers
 
     def _notify(self, notification: AlertNotification) -> int:

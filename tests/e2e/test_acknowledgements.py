@@ -262,3 +262,26 @@ async def test_many_acknowledgements_at_once_are_answered_or_refused_and_hold_no
     refused = [m for m in viewer.heard if m["type"] == "error" and m["code"] == "RATE_LIMITED"]
     assert len(refused) >= 40
     await asyncio.gather(viewer.leave(), one_process.start_router())
+
+
+async def test_an_alert_that_nobody_acknowledges_is_escalated_once_across_a_restart_of_the_router(
+    in_one_process, clients, hook
+):
+    receiver, environ = hook
+    started = await in_one_process(**environ, ALERT_ESCALATE_S="4", ALERT_ESCALATE_SEVERITY="high")
+    token = started.token("ann")
+    camera = await clients.camera(started.url, token)
+    await camera.register("cam")
+    for alert_id, severity in (("seen", "critical"), ("missed", "high"), ("small", "medium")):
+        await raise_alert(started.url, "cam", alert_id, severity=severity)
+    await acknowledge(camera, "cam", "seen")
+    await started.stop_router()
+    await started.start_router()
+    await started.healthy()
+    (event,) = await eventually(lambda: receiver.of("alert.unacknowledged"), 20)
+    assert (event["streamId"], event["alertId"], event["alert"]["severity"]) == ("cam", "missed", "high")
+    assert event["timestamp"] >= event["alert"]["timestamp"] + 4000
+    await raise_alert(started.url, "cam", "last", severity="critical")
+    await eventually(lambda: len(receiver.of("alert.unacknowledged")) == 2, 20)
+    assert [each["alertId"] for each in receiver.of("alert.unacknowledged")] == ["missed", "last"]
+    assert (started.home / "escalations.db").stat().st_mode & 0o777 == 0o600

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from watchout.common.alerts.model import SEVERITIES, Severity
 from watchout.common.settings import key_parsers, parsers, url_parsers
 from watchout.common.settings.spec import SettingsGroup
 
@@ -49,4 +50,14 @@ class AlertSettings:
         "ALERT_WEBHOOK_GIVE_UP_S", parsers.number(1, 86_400), 3600.0, expects="1–86400 s",
         help="Seconds after which an alert that could not be delivered is given up. Until then it is sent again after "
         "1 s, 2 s, 4 s …, at most a minute apart.",
+    )  # fmt: skip
+    alert_escalate_s: float = _GROUP.setting(
+        "ALERT_ESCALATE_S", parsers.number(0, 604_800), 0.0, expects="0–604800 s",
+        help="Seconds within which somebody has to acknowledge an alert of `ALERT_ESCALATE_SEVERITY` or above; one "
+        "that nobody acknowledged is sent to the webhook once more, as `alert.unacknowledged`. Without "
+        "`ALERT_WEBHOOK_URL` it does nothing. 0: off.",
+    )  # fmt: skip
+    alert_escalate_severity: Severity = _GROUP.setting(
+        "ALERT_ESCALATE_SEVERITY", parsers.one_of(*SEVERITIES), "high", expects=", ".join(SEVERITIES),
+        help="The least severity of alerts to which `ALERT_ESCALATE_S` applies.",
     )  # fmt: skip

@@ -43,6 +43,12 @@ def judge_settings(s: Settings, methods: Sequence[str]) -> Iterator[Finding]:
         yield from _judge_cookies(s)
     yield from _judge_permissions(s)
     yield from _judge_exposure(s)
+    if s.alert_escalate_s > 0 and s.alert_webhook_url is None:
+        yield _weak(
+            "ALERT_ESCALATE_S is set, and ALERT_WEBHOOK_URL is not: it does nothing, an alert that nobody acknowledges "
+            "is sent to nobody.",
+            "Set ALERT_WEBHOOK_URL, or remove ALERT_ESCALATE_S.",
+        )
 
 
 def _judge_secrets(s: Settings, methods: Sequence[str]) -> Iterator[Finding]:

@@ -93,3 +93,12 @@ def test_an_embedded_store_knows_no_sessions_of_jwts() -> None:
 def test_a_certificate_is_enough_for_every_address(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").touch()
     assert said(SOUND | {"WATCHOUT_HOST": "", "TLS_CERT": str(tmp_path / "cert.pem")}) == []
+
+
+def test_escalation_without_a_webhook_is_said_to_do_nothing() -> None:
+    (sentence,) = said(SOUND | {"ALERT_ESCALATE_S": "60"})
+    assert "ALERT_WEBHOOK_URL is not: it does nothing" in sentence
+    hook = {
+        "ALERT_WEBHOOK_URL": "https://hook.example/", "ALERT_WEBHOOK_SECRETS": "whsec_c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nz"
+    }  # fmt: skip
+    assert said(SOUND | hook | {"ALERT_ESCALATE_S": "60"}) == []
