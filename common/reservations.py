@@ -30,12 +30,13 @@ class Reservation:
 
 
 class Reservations:
-    """Reservations by stream id, each kept for `keep_s` seconds at most after its publisher left.
+    """Which stream ids are reserved for the user who published them last, after the publisher has disconnected.
 
-    Used by the router, and by each gateway for the publishers that left it.
+    Used by the router, and by each gateway for the publishers that left it. Past `per_user` the user's oldest
+    reservation is evicted, past `total` the oldest one of the user with the most; another user may have that id then.
 
     Args:
-        keep_s: Seconds for which a reservation is kept.
+        keep_s: Seconds for which a reservation is kept after its publisher left.
         per_user: Most reservations of one user.
         total: Most reservations in total.
 

@@ -10,7 +10,10 @@ from typing import Final
 
 
 class PoolLane(enum.Enum):
-    """What a query is for: a client that signs in (LOOKUP), or connections that are authenticated already (RECHECK)."""
+    """What a query of the session store is for; `DatabaseStore` names it at each turn that it takes from `PoolLanes`.
+
+    LOOKUP: a client signs in. RECHECK: the sessions of connections that are authenticated already are looked up again.
+    """
 
     LOOKUP = "lookup"
     RECHECK = "recheck"

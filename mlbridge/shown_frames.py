@@ -17,7 +17,10 @@ KEPT_SHARE: Final = 0.5
 
 
 class ShownFrames:
-    """The frames of one bridge that were sent lately. The dispatcher adds them, `AlertSender` looks them up.
+    """The frames that one bridge sent to the ML service lately, so that an alert about one of them has its picture.
+
+    The dispatcher adds each frame that it sends; `AlertSender` looks up the frame of an alert by `find`, and keeps it
+    longer by `keep`. Past a bound the oldest frames are dropped, and an alert about one has no picture.
 
     Args:
         max_bytes: most bytes of pictures (``ML_RING_BYTES``); 0: none is kept.

@@ -26,9 +26,13 @@ StoreKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class StoredValue(Generic[_V]):
-    """A value of a `BoundedStore`; made by `BoundedStore.add`.
+    """An entry of a `BoundedStore`; made by `BoundedStore.add`, returned by its look-ups.
 
-    It has the time when it was added, in the unit of the store, its user, and its size in bytes.
+    Attributes:
+        added_at: When the value was added, in the unit of the store's `now`.
+        value: The value.
+        user: Whose share of the store it takes; None: nobody's.
+        size_bytes: Its size as the caller stated it.
     """
 
     added_at: float

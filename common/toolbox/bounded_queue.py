@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class BoundedQueue(Generic[K, V]):
-    """A queue of values, each with a key and a size in bytes, in the order in which they were added.
+    """A queue of values, each with a key and a size in bytes, in the order in which they were added; used for alerts.
 
     The caller enforces the bounds, as it has to account for what it drops: after `add`, call `pop_excess` until it
     returns None. A value that alone exceeds `max_bytes` stays, so that none is too large to pass.

@@ -58,7 +58,8 @@ class HttpClient:
     """Sends HTTP requests with aiohttp: keeps connections, follows no redirect, keeps no cookie, uses no proxy.
 
     Bodies are not decompressed, so that their size is what came over the network. Create it in a running loop;
-    `close` it, or use it as an async context manager.
+    `close` it, or use it as an async context manager. A request raises `HTTP_ERRORS` or `TimeoutError`, of which
+    `http_reason` makes a text for the log; `read_body` reads a response up to a limit.
 
     Args:
         user_agent: The ``User-Agent`` of every request.

@@ -35,7 +35,10 @@ class _Entry:
 
 
 class WaitingFrames:
-    """Accounts for the bytes of waiting frames, by user and holder. One per gateway, in `Context`.
+    """Bounds the bytes of the frames that viewers have not received yet. One per gateway, in `Context`.
+
+    Sockets report by `hold` what they hold; a frame counts once, however many of them hold it. Past the bound the user
+    whose viewers hold the most bytes loses the oldest frame: each of its holders gets `on_frame_evicted`.
 
     Args:
         max_bytes: Most bytes of all frames together (`WAITING_FRAME_BYTES`); one single frame may exceed it.

@@ -88,7 +88,11 @@ class JwtPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SignedJwt:
-    """A JWT whose claims satisfy the policy and whose signature is not checked yet. Created by `read_jwt`."""
+    """A JWT whose claims satisfy the policy and whose signature is not checked yet. Created by `read_jwt`.
+
+    `JwtVerifier` looks for the keys that fit `algorithm` and `kid` (None: the token names none), and calls `verify`,
+    which alone gives the claims out.
+    """
 
     algorithm: str
     kid: str | None

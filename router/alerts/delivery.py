@@ -30,11 +30,16 @@ from watchout.router.webhook.sender import WebhookSender
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertDelivery:
-    """Delivers an alert that reached the router: to gateways with viewers of the stream, to the log, and to the
-    webhook.
+    """Delivers each alert that reaches the router once: to the gateways with viewers or the publisher of its stream, to
+    the webhook, and into the memory of recent alerts.
 
-    The router's app creates one; `MessageHandler` calls it. `epoch` is the router's, `webhook` is None where none is
-    set.
+    The router's app creates one; `MessageHandler` calls `accept` for each `RaiseAlert`, `acknowledge` for each
+    `AcknowledgeRequest`, and `resume` when a gateway has sent its snapshot. What is sent goes through `outbox`, without waiting; a gateway that cannot take it joins again,
+    and gets the alerts that it missed from `replay`.
+
+    Attributes:
+        epoch: The router's epoch, which makes the numbers of its alerts unique.
+        webhook: Gets every alert too; None: no `ALERT_WEBHOOK_URL` is set.
     """
 
     epoch: int
