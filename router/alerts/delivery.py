@@ -34,8 +34,8 @@ class AlertDelivery:
     the webhook, and into the memory of recent alerts.
 
     The router's app creates one; `MessageHandler` calls `accept` for each `RaiseAlert`, `acknowledge` for each
-    `AcknowledgeRequest`, and `resume` when a gateway has sent its snapshot. What is sent goes through `outbox`, without waiting; a gateway that cannot take it joins again,
-    and gets the alerts that it missed from `replay`.
+    `AcknowledgeRequest`, and `resume` when a gateway has sent its snapshot. What is sent goes through `outbox`, without
+    waiting; a gateway that cannot take it joins again, and gets the alerts that it missed from `replay`.
 
     Attributes:
         epoch: The router's epoch, which makes the numbers of its alerts unique.
