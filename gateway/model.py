@@ -38,12 +38,13 @@ class StreamState:
     """Status, owner and term of a stream; of two states of one stream, the one with the higher term holds.
 
     The hub returns it for streams of this gateway, `RouterClient.find` for all others. `owner` is None while nobody
-    has registered the stream.
+    has registered the stream. `info` is what its camera says of itself, as JSON; "": nothing.
     """
 
     status: StreamStatus = "offline"
     owner: Owner | None = None
     term: int = 0
+    info: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ class RouterClient:
         self.link.send(Release(stream=stream, term=term))
 
     async def claim(
-        self, stream: str, owner: Owner, *, producing: bool, floor: int, granted: bool = False
+        self, stream: str, owner: Owner, *, producing: bool, floor: int, granted: bool = False, info: str = ""
     ) -> GrantedReply | RefusedReply:
         """Claim a stream for a publisher of this gateway.
 
@@ -197,6 +197,7 @@ class RouterClient:
             producing: Whether the publisher sends video.
             floor: The highest frame id of the stream known here: the ids continue after it.
             granted: Whether the publisher's token permits it whoever owns the stream.
+            info: What the camera says of itself, as JSON; "": nothing.
         """
         user, organizations = owner.user_id, tuple(sorted(owner.organizations))
         reply = await self.link.request(
@@ -208,6 +209,7 @@ class RouterClient:
                 producing=producing,
                 floor=floor,
                 granted=granted,
+                info=info,
             )
         )
         if not isinstance(reply, GrantedReply | RefusedReply):
@@ -225,7 +227,7 @@ class RouterClient:
         if not isinstance(reply, OwnerReply):
             raise _unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
-        return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term))
+        return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term, reply.info))
 
     async def raise_alert(self, alert: Alert) -> AcceptedReply:
         """Send an alert to the router; it has been accepted when this returns."""

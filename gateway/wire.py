@@ -100,6 +100,7 @@ class Register(ClientMessage, frozen=True, tag="register"):
         produces: "video-frame", "alert"; None: nothing.
         consumes: "alert", "demand"; with any of the known names the publisher receives the status too; None: nothing.
         ping_every: See `Subscribe`.
+        info: What the camera says of itself, the text of a JSON object; None: nothing.
         window: Most frames that the camera sends before one is acknowledged; None: it wants no acknowledgements.
     """
 
@@ -109,6 +110,7 @@ class Register(ClientMessage, frozen=True, tag="register"):
     consumes: Names | None = None
     ping_every: PingEvery | None = None
     window: Annotated[int, msgspec.Meta(ge=1, le=32)] | None = None
+    info: str | None = None
 
 
 class VideoFrame(ClientMessage, frozen=True, tag="video-frame"):
@@ -197,6 +199,8 @@ KNOWN_TYPES: Final = (
 
 #: Longest `requestId`, in characters.
 MAX_REQUEST_ID: Final = 64
+#: Longest `info`, in bytes of JSON without white space.
+MAX_INFO_BYTES: Final = 4096
 #: Longest `ping` that is free of the message rate, in bytes.
 MAX_PING_BYTES: Final = 1024
 #: Longest value of a field, in bytes of JSON (strings excepted), and longest alert.
@@ -240,6 +244,8 @@ def parse_text(data: bytes) -> AnyClientMessage:
             found = {name: _read(name, members[name]) for name in _FIELDS[kind] if name in members}
             if isinstance(note := found.get("note"), str):
                 found["note"] = clean_note(note)
+            if (info := found.get("info")) is not None:
+                found["info"] = _info(info)
             message = _convert({**found, "type": kind}, AnyClientMessage)
         return message if request_id is None else msgspec.structs.replace(message, request_id=request_id)
     except (JsonFault, KeyError, TypeError):
@@ -249,10 +255,22 @@ def parse_text(data: bytes) -> AnyClientMessage:
 def _read(name: str, value: memoryview) -> Any:
     """Decode the value of a field. Numbers may have any JSON syntax; the fraction of a time is dropped."""
     if len(value) > MAX_VALUE_BYTES and value[0] != _QUOTE:
-        text = f"`{name}` has {len(value)} bytes, expected at most {MAX_VALUE_BYTES}"
+        most = MAX_INFO_BYTES if name == "info" else MAX_VALUE_BYTES
+        text = f"`{name}` has {len(value)} bytes, expected at most {most}"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)
     found = read_json(value)
     return whole_ms(found) if name in _TIMES else whole(found) if name != "maxFps" else found
+
+
+def _info(value: object) -> str:
+    """Return the `info` of a camera as JSON. Raises `ClientError`."""
+    if not isinstance(value, dict):
+        raise ClientError(ErrorCode.INVALID_MESSAGE, f"expected an object in `info`, got {type(value).__name__}")
+    data = write_json(value)
+    if len(data) > MAX_INFO_BYTES:
+        text = f"`info` has {len(data)} bytes as JSON, expected at most {MAX_INFO_BYTES}"
+        raise ClientError(ErrorCode.INVALID_MESSAGE, text)
+    return data.decode()
 
 
 def read_request_id(value: memoryview) -> str | None:
@@ -525,8 +543,16 @@ def demand(stream_id: str, viewers: int, fps: float, timestamp: int) -> bytes:
     return text_message(msgspec.json.encode({**body, "timestamp": timestamp}))
 
 
-def status(stream_id: str, status: str, timestamp: int) -> bytes:
-    """Return a ``status`` message as a whole WebSocket frame. `timestamp` in ms since the epoch."""
-    return text_message(
-        msgspec.json.encode({"type": "status", "streamId": stream_id, "status": status, "timestamp": timestamp})
-    )
+def status(stream_id: str, status: str, timestamp: int, info: str | None = None) -> bytes:
+    """Return a ``status`` message as a whole WebSocket frame.
+
+    Args:
+        stream_id: Id of the stream.
+        status: The status.
+        timestamp: Milliseconds since the epoch.
+        info: What the camera says of itself, as JSON; "": nothing any more. None: not mentioned.
+    """
+    body: dict[str, Any] = {"type": "status", "streamId": stream_id, "status": status, "timestamp": timestamp}
+    if info is not None:
+        body["info"] = msgspec.Raw(info.encode() or b"null")
+    return text_message(msgspec.json.encode(body))

@@ -49,7 +49,7 @@ def stats_reply(
             for m in everybody
         ],
         streams=[
-            msgspec.structs.replace(row, coverage=coverage.get(row.stream_id))
+            msgspec.structs.replace(row, coverage=coverage.get(row.stream_id), info=msgspec.UNSET)
             for row in stream_rows(members, streams, now_ms)
         ],
         webhook=webhook,

@@ -78,6 +78,7 @@ PURE = (
     "gateway/client/alert_replies.py",
     "gateway/client/session_replies.py",
     "router/alerts/completeness.py",
+    "router/streams/infos.py",
     "gateway/client/error_replies.py",
     "gateway/client/refused_message.py",
     "gateway/silence.py",

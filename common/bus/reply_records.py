@@ -75,7 +75,8 @@ class StreamRow(ReplyRecord, frozen=True):
     `last_frame_at` are in ms since the epoch. `gateway` is the name of the publisher's gateway, `mlbridge` the names of
     the bridges that get the frames, joined by commas. `dropped` counts, by reason, frames that viewers did not get.
     `coverage` (0 to 1) is the share of the last minute in which the ML service analysed the stream, None when no bridge
-    reported it; only replies to ``stats`` have the field.
+    reported it; only replies to ``stats`` have the field. `info` is what the camera says of itself, as JSON; only
+    replies to ``streams`` have it.
     """
 
     stream_id: str
@@ -94,6 +95,7 @@ class StreamRow(ReplyRecord, frozen=True):
     frame_id: int = 0
     dropped: dict[str, int] = msgspec.field(name="skipped", default_factory=dict)
     coverage: float | msgspec.UnsetType | None = msgspec.UNSET
+    info: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeadAlertRow(ReplyRecord, frozen=True):

@@ -66,6 +66,7 @@ class ClaimStream:
     producing: bool
     #: The client's token permits it whoever owns the stream.
     granted: bool = False
+    info: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Publish:
     wants_demand: bool = False
     wants_status: bool = False
     acknowledges: bool = False
+    info: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class ChangePublication:
     wants_demand: bool
     wants_status: bool
     acknowledges: bool = False
+    info: str = ""
 
 
 @dataclass(frozen=True, slots=True)

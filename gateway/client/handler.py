@@ -404,7 +404,12 @@ class ClientHandler:
         stream, floor = command.stream, self._context.hub.last_frame_id(command.stream)
         try:
             reply: GrantedReply | RefusedReply | None = await self._context.router.claim(
-                stream, command.owner, producing=command.producing, floor=floor, granted=command.granted
+                stream,
+                command.owner,
+                producing=command.producing,
+                floor=floor,
+                granted=command.granted,
+                info=command.info,
             )
         except RouterUnavailable:
             reply = None
@@ -445,6 +450,7 @@ class ClientHandler:
             wants_alerts=command.wants_alerts,
             wants_demand=command.wants_demand,
             wants_status=command.wants_status,
+            info=command.info,
             now=self._loop.time(),
             now_ms=now_ms(),
         )
@@ -458,6 +464,7 @@ class ClientHandler:
                 wants_alerts=command.wants_alerts,
                 wants_demand=command.wants_demand,
                 wants_status=command.wants_status,
+                info=command.info,
                 now=self._loop.time(),
                 now_ms=now_ms(),
             )

@@ -322,7 +322,7 @@ class ClientProtocol(SessionReplies):
         if subscription.video or subscription.alerts:
             commands.append(BeginSubscription(subscription, state, None))
         else:
-            commands.append(Reply(wire.status(asked.stream_id, state.status, now_ms)))
+            commands.append(Reply(wire.status(asked.stream_id, state.status, now_ms, state.info or None)))
         return [*commands, *pings_asked(asked)]
 
     def on_alerts_fetched(self, missing_before: int | None, now_ms: int) -> list[Command]:
@@ -502,7 +502,7 @@ class ClientProtocol(SessionReplies):
             raise ClientError(ErrorCode.UNAUTHORIZED, "this stream belongs to another user")
         self._ask(message, PendingReply.CLAIM)
         producing = "video-frame" in (message.produces or [])
-        return [ClaimStream(message.stream_id, Owner.of(self.identity), producing, granted)]
+        return [ClaimStream(message.stream_id, Owner.of(self.identity), producing, granted, message.info or "")]
 
     def _register_stream(self, stream: str, message: wire.Register, *, foreign: bool) -> None:
         """Replace the registration of this socket by that of the message."""
@@ -606,9 +606,9 @@ def _subject(message: AskedMessage | wire.Unsubscribe | None) -> Subject:
     return Subject(message.request_id, message.stream_id)
 
 
-def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool, bool]:
-    """Return whether a registration produces frames, consumes alerts, demand and status, and has a window."""
+def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool, bool, str]:
+    """Return whether a registration produces frames, consumes alerts, demand and status, has a window; and its info."""
     consumes = set(message.consumes or [])
     producing = "video-frame" in (message.produces or [])
     wants_status, acknowledges = bool(consumes & _CONSUMABLE), message.window is not None
-    return producing, "alert" in consumes, "demand" in consumes, wants_status, acknowledges
+    return producing, "alert" in consumes, "demand" in consumes, wants_status, acknowledges, message.info or ""

@@ -11,6 +11,7 @@ from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
 from watchout.common.media.frames import FrameFault
+from watchout.common.toolbox.jsontext import read_json
 from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.client.handshake import is_upgrade, names_websocket
 from watchout.gateway.context import Context
@@ -50,6 +51,7 @@ class StreamPages:
                 "viewers": row.viewers,
                 "startedAt": row.started_at,
                 "lastFrameAt": row.last_frame_at,
+                **({"info": read_json(row.info)} if row.info else {}),
             }
             for row in rows
             if row.user_id is not None

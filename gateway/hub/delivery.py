@@ -238,16 +238,30 @@ class Delivery:
             subscription.last_frame_id = stream.last_frame_id
             stream.queued[subscription] = stream.video[subscription]
 
-    def set_status(self, stream: LocalStream, status: StreamStatus, now_ms: int) -> None:
-        """Set the status of a stream; if it changes, send it to the viewers and to a publisher that wants it."""
+    def set_status(self, stream: LocalStream, status: StreamStatus, now_ms: int, info: str | None = None) -> None:
+        """Set status and info of a stream; if one changes, send it to the viewers and to a publisher that wants it.
+
+        Args:
+            stream: The stream.
+            status: The status.
+            now_ms: Milliseconds since the epoch.
+            info: What the camera says of itself, as JSON; "": nothing. None: what it said before, which ends with the
+                camera.
+        """
+        now_says = "" if status == "offline" else stream.info if info is None else info
+        says, stream.info = now_says if now_says != stream.info and status != "offline" else None, now_says
         if stream.status == status:
+            if says is not None:
+                message = wire.status(stream.id, status, now_ms, says)
+                for viewer in list(stream.viewers.values()):
+                    viewer.send_message(message)
             return
         stream.status = status
         if stream.newest is not None:
             self._to_measure.add(stream.id)
         if status == "offline":
             self.forget_newest(stream)  # the next owner may be another user, whose viewers must not get this frame
-        message = wire.status(stream.id, status, now_ms)
+        message = wire.status(stream.id, status, now_ms, says)
         for viewer in list(stream.viewers.values()):
             viewer.send_message(message)
         if stream.publication is not None and stream.publication.wants_status:

@@ -83,6 +83,7 @@ class Hub:
         wants_alerts: bool,
         wants_demand: bool = False,
         wants_status: bool = False,
+        info: str = "",
         now: float,
         now_ms: int,
     ) -> Publication:
@@ -96,7 +97,7 @@ class Hub:
         old = stream.publication
         publication = Publication(
             stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), publisher, producing, wants_alerts,
-            now_ms, now, demand=Demand() if wants_demand else None, wants_status=wants_status,
+            now_ms, now, demand=Demand() if wants_demand else None, wants_status=wants_status, info=info,
         )  # fmt: skip
         if stream.owner is None or stream.owner.user_id != owner.user_id:
             self.delivery.forget_newest(stream)
@@ -115,6 +116,7 @@ class Hub:
         wants_alerts: bool,
         wants_demand: bool,
         wants_status: bool,
+        info: str = "",
         now: float,
         now_ms: int,
     ) -> None:
@@ -126,15 +128,15 @@ class Hub:
             return
         publication.producing, publication.wants_alerts = producing, wants_alerts
         publication.demand, publication.wants_status = Demand() if wants_demand else None, wants_status
+        publication.info = info
         publication.last_frame_s, publication.undecodable_reported = now, False
         self._registered(self._streams[publication.stream], publication, now_ms)
 
     def _registered(self, stream: LocalStream, publication: Publication, now_ms: int) -> None:
         status: StreamStatus = "streaming" if publication.producing else "online"
-        if stream.status != status:
-            self.delivery.set_status(stream, status, now_ms)
-        elif publication.wants_status:  # the viewers have it already
+        if stream.status == status and publication.wants_status:  # the viewers have it already
             publication.publisher.send_message(wire.status(stream.id, status, now_ms))
+        self.delivery.set_status(stream, status, now_ms, publication.info)
         self.reports.publication_changed(stream.id)
         self.notices.mark_demand(stream.id)
 
@@ -204,7 +206,7 @@ class Hub:
         """
         stream = self._table.open(subscription.stream)
         if stream.publication is None and not stream.viewers:
-            stream.status, stream.owner, stream.term = state.status, state.owner, state.term
+            stream.status, stream.owner, stream.term, stream.info = state.status, state.owner, state.term, state.info
         stream.viewers[subscription] = viewer
         subscription.subscribed_ms = now_ms
         self._count_viewer(stream, subscription, 1)
@@ -219,7 +221,7 @@ class Hub:
         stream.viewers[subscription] = viewer
         if subscription.video:
             stream.video[subscription] = stream.queued[subscription] = viewer
-        viewer.send_message(wire.status(stream.id, stream.status, now_ms))
+        viewer.send_message(wire.status(stream.id, stream.status, now_ms, stream.info or None))
         if not subscription.video or subscription not in stream.viewers:  # the message may have closed a full viewer
             return False
         if subscription.last_frame and (newest := self.delivery.newest_frame(stream.id)) is not None:
@@ -290,7 +292,8 @@ class Hub:
         owner = None if message.user is None else Owner(message.user, frozenset(message.organizations))
         stream = self._streams.get(message.stream)
         if stream is None:  # closed, perhaps because its viewers just lost their permission by this message
-            self._table.update_closed(message.stream, StreamState(message.status, owner, message.term))
+            state = StreamState(message.status, owner, message.term, message.info)
+            self._table.update_closed(message.stream, state)
             return
         if stream.publication is not None:
             return
@@ -299,7 +302,7 @@ class Hub:
             if stream.owner is None or stream.owner.user_id != owner.user_id:
                 self.delivery.forget_newest(stream)
             stream.owner = owner
-        self.delivery.set_status(stream, message.status, now_ms)
+        self.delivery.set_status(stream, message.status, now_ms, message.info)
         self.delivery.deliver_early_frame(stream, now)
 
     def on_forward(self, message: Forward, now: float) -> None:

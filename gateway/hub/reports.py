@@ -184,6 +184,7 @@ class RouterReports:
             fps=round(p.meter.rate(now), 2),
             started_at=p.started_at,
             last_frame_at=p.last_frame_at,
+            info=p.info,
         )
 
     def _interest(self, stream_id: str) -> Interest:

@@ -68,6 +68,7 @@ class Publication:
         bus_fps: Highest rate that the router requests; None: every frame.
         viewers_elsewhere: Subscriptions with video on other gateways and bridges.
         demand: What the publisher was last sent as `demand`; None: it did not request it.
+        info: What the camera says of itself, as JSON; "": nothing.
         undecodable_reported: The publisher has been sent the error about a frame that is no picture.
     """
 
@@ -87,6 +88,7 @@ class Publication:
     viewers_elsewhere: int = 0
     demand: Demand | None = None
     wants_status: bool = False
+    info: str = ""
     undecodable_reported: bool = False
     #: The stream's id in ASCII, and the beginning of the JSON message of each of its frames.
     name: bytes = field(init=False)
@@ -106,6 +108,7 @@ class LocalStream:
     Attributes:
         term: The newest term known.
         owner: The newest owner known; None: none yet.
+        info: What the camera says of itself, as JSON; "": nothing, or there is no camera.
         last_frame_id: The highest frame id delivered here.
         delivered_at: When that was, in seconds of the loop's clock.
         newest: The newest frame that is a picture.
@@ -123,6 +126,7 @@ class LocalStream:
     status: StreamStatus = "offline"
     term: int = 0
     owner: Owner | None = None
+    info: str = ""
     last_frame_id: int = 0
     delivered_at: float = float("-inf")
     newest: Frame | None = None
@@ -141,7 +145,7 @@ class LocalStream:
     @property
     def state(self) -> StreamState:
         """Status, owner and term as this gateway knows them."""
-        return StreamState(self.status, self.owner, self.term)
+        return StreamState(self.status, self.owner, self.term, self.info)
 
 
 class StreamTable:

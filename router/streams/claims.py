@@ -83,6 +83,7 @@ class StreamClaims:
         stream.status = "streaming" if claim.producing else "online"
         stream.producing, stream.wants_alerts, stream.fps = claim.producing, False, 0.0
         stream.confirmed, stream.forward, stream.routes, stream.bridges = False, None, [], {}
+        self._table.infos.put(stream, claim.info)
         self._snapshots.confirm_publication(member, stream.id)
         self._table.set_gateway(stream, member)
         granted = GrantedReply(
@@ -118,6 +119,7 @@ class StreamClaims:
         stream.frame_id = max(stream.frame_id, state.frame_id)
         stream.total_frames, stream.fps = state.total_frames, state.fps
         stream.started_at, stream.last_frame_at = state.started_at, state.last_frame_at
+        self._table.infos.put(stream, state.info)
         stream.confirmed = True
         if stream.gateway != member:
             stream.forward = None

@@ -114,6 +114,7 @@ class Interests:
                 user=stream.user,
                 organizations=stream.organizations,
                 term=stream.term,
+                info=stream.info,
             )
         reserved = self._table.ownership.get(name)
         if reserved is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from watchout.common.bus.frames import FrameHead
 from watchout.common.bus.messages import (
     BadFrame,
@@ -271,6 +273,7 @@ class Streams:
                 last_frame_at=s.last_frame_at,
                 frame_id=s.frame_id,
                 dropped=dict(s.dropped),
+                info=s.info or msgspec.UNSET,
             )
             for s in self.published()
         ]

@@ -73,6 +73,8 @@ class RouterStream:
     announced: StatusUpdate | None = None
     #: Frames that viewers on any gateway did not get, by reason, since this router knows the stream.
     dropped: dict[str, int] = field(default_factory=dict)
+    #: What the camera says of itself, as JSON; set by `StreamInfos`.
+    info: str = ""
 
     def recall(self, reservation: Reservation | None) -> None:
         """Take over owner, term and frame id from the reservation of the id, if there is one."""
@@ -90,4 +92,5 @@ class RouterStream:
             term=self.term,
             user=self.user,
             organizations=self.organizations,
+            info=self.info,
         )

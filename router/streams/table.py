@@ -7,6 +7,7 @@ that ended.
 from __future__ import annotations
 
 from watchout.common.bus.messages import Interest
+from watchout.router.streams.infos import StreamInfos
 from watchout.router.streams.ownership import Ownership
 from watchout.router.streams.stream import RouterStream
 
@@ -28,6 +29,8 @@ class RouterStreamTable:
         self.published_at: dict[bytes, set[str]] = {}
         #: Ids of the streams that a gateway has viewers of, by member id.
         self.viewed_at: dict[bytes, set[str]] = {}
+        #: What cameras say of themselves.
+        self.infos = StreamInfos()
         self.ownership = Ownership(
             self.streams, reserved_s=reserved_s, reserved_per_user=reserved_per_user, reserved_max=reserved_max
         )
@@ -96,6 +99,7 @@ class RouterStreamTable:
         if stream.gateway is not None:
             discard(self.published_at, stream.gateway, stream.id)
             self.published_count -= 1
+        self.infos.remove(stream)
         stream.gateway = None
 
 

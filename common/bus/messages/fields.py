@@ -35,6 +35,8 @@ Glob = Annotated[str, msgspec.Meta(max_length=MAX_PATTERN_CHARS, pattern=PATTERN
 Wildcard = Annotated[str, msgspec.Meta(pattern=wildcards.PATTERN)]
 #: Id of a share: 16 random bytes in base64url.
 ShareId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{22}\Z")]
+#: What a camera says of itself: the text of a JSON object.
+Info = Annotated[str, msgspec.Meta(max_length=4096)]
 #: Frames per second.
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 #: A part of a whole, 0 to 1.

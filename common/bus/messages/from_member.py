@@ -16,6 +16,7 @@ from watchout.common.bus.messages.fields import (
     Count,
     DropReasonWord,
     Glob,
+    Info,
     MemberKind,
     Message,
     Organizations,
@@ -59,7 +60,8 @@ class PublicationState(Message, frozen=True, tag="hold"):
     """Sent by a gateway: current state of a stream whose publisher is connected to it; replaces the state sent before.
 
     `producing`: the publisher sends frames; `wants_alerts`: it receives the alerts of its stream. `fps` is the measured
-    rate of frames per second, `frame_id` the id of the last frame. Times are in ms since 1970.
+    rate of frames per second, `frame_id` the id of the last frame. Times are in ms since 1970. `info` is what the
+    camera says of itself, as JSON.
     """
 
     stream: StreamId
@@ -74,6 +76,7 @@ class PublicationState(Message, frozen=True, tag="hold"):
     started_at: Milliseconds
     last_frame_at: Milliseconds | None = None
     organizations: Organizations = ()
+    info: Info = ""
 
 
 class Interest(Message, frozen=True, tag="interest"):
@@ -143,7 +146,8 @@ class Claim(Message, frozen=True, tag="claim"):
     """Request of a gateway to register a stream for a publisher; the reply is `GrantedReply` or `RefusedReply`.
 
     `floor` is the highest frame id that this gateway knows of the stream: the granted ids begin above it. `granted`:
-    the token of the publisher permits it whoever owns the stream, which keeps its owner.
+    the token of the publisher permits it whoever owns the stream, which keeps its owner. `info` is what the camera says
+    of itself, as JSON.
     """
 
     request: Count
@@ -153,6 +157,7 @@ class Claim(Message, frozen=True, tag="claim"):
     floor: FrameId = 0
     organizations: Organizations = ()
     granted: bool = False
+    info: Info = ""
 
 
 class Release(Message, frozen=True, tag="release"):

@@ -8,6 +8,7 @@ from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert, Milliseconds, StreamId
 from watchout.common.bus.messages.fields import (
     Count,
+    Info,
     MemberId,
     Message,
     Organizations,
@@ -82,7 +83,7 @@ class StatusUpdate(Message, frozen=True, tag="status"):
 
     The gateway passes `status` on to its viewers, and ends subscriptions of viewers who may not view streams of the
     owner (`user`, None: nobody has registered it, and `organizations`). `timestamp` is in ms since 1970; of two
-    updates the one with the higher `term` holds.
+    updates the one with the higher `term` holds. `info` is what the camera says of itself, as JSON, empty for nothing.
     """
 
     stream: StreamId
@@ -91,6 +92,7 @@ class StatusUpdate(Message, frozen=True, tag="status"):
     term: Count = 0
     user: Text | None = None
     organizations: Organizations = ()
+    info: Info = ""
 
 
 class AlertNotification(Message, frozen=True, tag="notify"):

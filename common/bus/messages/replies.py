@@ -6,7 +6,7 @@ import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import FrameId, Milliseconds, StreamId
-from watchout.common.bus.messages.fields import Count, Message, Organizations, StreamStatus, Text
+from watchout.common.bus.messages.fields import Count, Info, Message, Organizations, StreamStatus, Text
 
 
 class GrantedReply(Message, frozen=True, tag="granted"):
@@ -36,7 +36,7 @@ class RefusedReply(Message, frozen=True, tag="refused"):
 class OwnerReply(Message, frozen=True, tag="found"):
     """Reply to an `OwnerLookup`: owner and status of the stream.
 
-    An unknown stream has no user, term 0, and is offline.
+    An unknown stream has no user, term 0, and is offline. `info` is what the camera says of itself, as JSON.
     """
 
     request: Count
@@ -45,6 +45,7 @@ class OwnerReply(Message, frozen=True, tag="found"):
     user: Text | None = None
     organizations: Organizations = ()
     term: Count = 0
+    info: Info = ""
 
 
 class AcceptedReply(Message, frozen=True, tag="accepted"):
