@@ -95,9 +95,9 @@ def main() -> int:
             (root / mutation.file).write_text(original)
             results[mutation.name] = unit, e2e
             print(f"{mutation.name}: fast test {unit}, with processes {e2e}", flush=True)
-    if arguments.write:
-        former = page.results_of(RESULT.read_text()) if RESULT.exists() else {}
-        RESULT.write_text(page.render(MUTATIONS, former | results))
+            if arguments.write:
+                former = page.results_of(RESULT.read_text()) if RESULT.exists() else {}
+                RESULT.write_text(page.render(MUTATIONS, former | results))
     return 0 if all(page.is_caught(result) for result in results.values()) else 1
 
 
