@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from watchout.common.toolbox.gateway_address import http_url
 from watchout.ctl.terminal import printable
 
 #: Deadline of the request to the gateway, in seconds.
@@ -50,9 +51,7 @@ async def viewable(url: str, token: str) -> list[str] | None:
     try:
         async with (
             HttpClient(user_agent="watchout-ctl", connections=1, timeout_s=TIMEOUT_S) as client,
-            client.request(
-                "GET", f"{url.replace('ws', 'http', 1)}/streams", headers={"Authorization": f"Bearer {token}"}
-            ) as response,
+            client.request("GET", f"{http_url(url)}/streams", headers={"Authorization": f"Bearer {token}"}) as response,
         ):
             if response.status != 200:
                 return None

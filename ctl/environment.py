@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import click
 import uvloop
@@ -27,14 +25,12 @@ from watchout.common.errors import SettingsError
 from watchout.common.home import prepare_home
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings, load
+from watchout.common.toolbox.gateway_address import gateway_url
 from watchout.identity import embedded_store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ANY_ADDRESS: Final = ("", "*", "::", "0.0.0.0")  # noqa: S104 - values of a setting, nothing is bound
-_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-#: Paths at which clients connect; they are removed from an address that was copied with one.
-_OWN_PATH: Final = re.compile(r"/streams/(register|subscribe)\Z")
 
 
 class Failure(click.ClickException):
@@ -148,16 +144,9 @@ def edge_url(given: str | None, settings: Settings) -> str:
         host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
         return f"ws://{f'[{host}]' if ':' in host else host}:{settings.port}"
     try:
-        parts = urlsplit(given if "://" in given else f"ws://{given}")
-        fits = parts.scheme in _SCHEMES and parts.hostname and parts.port != 0 and not parts.query
-    except ValueError:
-        fits = False
-    if "@" in given:  # a secret may be before it
-        raise click.UsageError("--url holds a user name or password, expected ws://host[:port]; the token is --token")
-    if not fits:
-        raise click.UsageError(f"--url is {given!r}, expected ws://host[:port] or wss://host[:port]")
-    path = _OWN_PATH.sub("", parts.path.rstrip("/"))
-    return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{path}"
+        return gateway_url(given, name="--url", token_goes_to="--token")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def token_source(given: str | None, environment: Environment) -> Callable[[], str]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
-from watchout.client.addresses import gateway_url
 from watchout.client.async_camera import AsyncCamera
 from watchout.client.camera_core import CameraCore, CameraOptions
 from watchout.client.commands import ConnectionPhase, PhaseChanged
@@ -22,6 +21,7 @@ from watchout.client.http_requests import GatewayHttp
 from watchout.client.tokens import Token, TokenSource
 from watchout.client.viewer_core import Subscriber, SubscriptionOptions, ViewerCore
 from watchout.common.alerts.model import STREAM_ID
+from watchout.common.toolbox.gateway_address import gateway_url
 
 _log: Final = logging.getLogger("watchout.client")
 

@@ -8,11 +8,11 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from watchout.client.addresses import http_url
 from watchout.client.errors import NotAGateway, TokenRefused, Unreachable, refusal
 from watchout.client.events import Alert, Frame, read_alert, whole
 from watchout.client.tokens import TokenSource
 from watchout.common.media.frames import Frame as WireFrame
+from watchout.common.toolbox.gateway_address import http_url
 from watchout.common.toolbox.reason import reason
 
 #: Deadline of a request in seconds, and most bytes of a list.

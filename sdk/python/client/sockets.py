@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
-from watchout.client.addresses import LOOPBACK
 from watchout.client.errors import Disconnected, NotAGateway, Unreachable
 from watchout.common.errors import CloseCode
+from watchout.common.toolbox.gateway_address import LOOPBACK
 
 #: Deadlines in seconds: of connecting, and of closing.
 OPEN_S: Final = 10.0

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.client import pictures
-from watchout.client.addresses import gateway_url, http_url
 from watchout.client.async_camera import encode_frame
 from watchout.client.errors import MissingExtra
 from watchout.client.events import Frame, ProtocolFault, read_alert, read_message
 from watchout.common.media.frames import Frame as WireFrame
 from watchout.common.media.frames import parse_binary
+from watchout.common.toolbox.gateway_address import gateway_url, http_url
 
 
 @given(st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True), st.integers(1, 2**53 - 1), st.binary(min_size=1))

@@ -1,4 +1,4 @@
-"""The address of a gateway, as people write it. Pure."""
+"""The address of a gateway, as people write it; for the operator's commands and the Python client. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ _OWN_PATH: Final = re.compile(r"/streams/(register|subscribe)\Z")
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
-def gateway_url(given: str) -> str:
+def gateway_url(given: str, *, name: str = "the URL", token_goes_to: str = "an argument") -> str:
     """Return the address as ``ws://`` or ``wss://`` without a trailing slash.
 
+    Args:
+        given: The address, with ``http(s)://``, ``ws(s)://`` or no scheme; a path of clients at its end is removed.
+        name: What the error text calls it.
+        token_goes_to: Where a token belongs, for the error text.
+
     Raises:
-        ValueError: it is none; the text says what is expected, and holds no secret.
+        ValueError: It is none; the text says what is expected, and holds no secret.
     """
     try:
         parts = urlsplit(given if "://" in given else f"ws://{given}")
@@ -24,9 +29,11 @@ def gateway_url(given: str) -> str:
     except ValueError:
         fits = False
     if "@" in given:  # a secret may be before it
-        raise ValueError("the URL holds a user name or password, expected ws://host[:port]; the token is an argument")
+        raise ValueError(
+            f"{name} holds a user name or password, expected ws://host[:port]; the token is {token_goes_to}"
+        )
     if not fits:
-        raise ValueError(f"the URL is {given!r}, expected ws://host[:port] or wss://host[:port]")
+        raise ValueError(f"{name} is {given!r}, expected ws://host[:port] or wss://host[:port]")
     path = _OWN_PATH.sub("", parts.path.rstrip("/"))
     return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{path}"
 
