@@ -144,7 +144,7 @@ def edge_url(given: str | None, settings: Settings) -> str:
         host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
         return f"ws://{f'[{host}]' if ':' in host else host}:{settings.port}"
     try:
-        return gateway_url(given, name="--url", token_goes_to="--token")
+        return gateway_url(given, name="--url", credential="--token")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -12,13 +12,13 @@ _OWN_PATH: Final = re.compile(r"/streams/(register|subscribe)\Z")
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
-def gateway_url(given: str, *, name: str = "the URL", token_goes_to: str = "an argument") -> str:
+def gateway_url(given: str, *, name: str = "the URL", credential: str = "an argument") -> str:
     """Return the address as ``ws://`` or ``wss://`` without a trailing slash.
 
     Args:
         given: The address, with ``http(s)://``, ``ws(s)://`` or no scheme; a path of clients at its end is removed.
         name: What the error text calls it.
-        token_goes_to: Where a token belongs, for the error text.
+        credential: Where a token belongs, for the error text.
 
     Raises:
         ValueError: It is none; the text says what is expected, and holds no secret.
@@ -29,9 +29,7 @@ def gateway_url(given: str, *, name: str = "the URL", token_goes_to: str = "an a
     except ValueError:
         fits = False
     if "@" in given:  # a secret may be before it
-        raise ValueError(
-            f"{name} holds a user name or password, expected ws://host[:port]; the token is {token_goes_to}"
-        )
+        raise ValueError(f"{name} holds a user name or password, expected ws://host[:port]; the token is {credential}")
     if not fits:
         raise ValueError(f"{name} is {given!r}, expected ws://host[:port] or wss://host[:port]")
     path = _OWN_PATH.sub("", parts.path.rstrip("/"))
