@@ -104,7 +104,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 # mypy finds the packages by folders of their import paths.
-PACKAGES := common identity gateway router mlbridge ctl sdk/python/client
+PACKAGES := common identity gateway router mlbridge ctl sdk/python/client sdk/python/ml
 types: $(VENV)/.dev
 	@mkdir -p build/namespace/watchout
 	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/namespace/watchout/$$(basename $$package); done

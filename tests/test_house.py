@@ -170,6 +170,8 @@ PURE = (
     "sdk/python/client/errors.py",
     "sdk/python/client/inbox.py",
     "sdk/python/client/viewer_core.py",
+    "sdk/python/ml/results.py",
+    "sdk/python/ml/shown_frame.py",
 )
 #: What others call: its docstrings name every parameter, result and exception (`tests.kit.api_docs`).
 API = (

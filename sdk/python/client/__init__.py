@@ -11,7 +11,6 @@ from watchout.client.errors import (
     ClientClosed,
     Disconnected,
     FrameTooLarge,
-    MissingExtra,
     NoAnswer,
     NotAGateway,
     NoToken,
@@ -24,6 +23,7 @@ from watchout.client.errors import (
     WatchoutClientError,
 )
 from watchout.client.events import Acknowledged, Alert, Demand, Event, Frame, Problem, Recovery, Status
+from watchout.common.media.arrays import MissingExtra
 
 __all__ = [
     "Acknowledged",

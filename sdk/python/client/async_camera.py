@@ -10,7 +10,6 @@ from typing import Any, Self, TypeAlias
 
 import pybase64
 
-from watchout.client import pictures
 from watchout.client.camera_core import CameraCore
 from watchout.client.commands import ConnectionPhase
 from watchout.client.connection_parts import REPLY_S
@@ -20,6 +19,7 @@ from watchout.client.events import Acknowledged, Alert, Demand, Status
 from watchout.client.inbox import Inbox
 from watchout.common.alerts.model import check_draft
 from watchout.common.clock import now_ms
+from watchout.common.media import arrays
 from watchout.common.media.codecs import sniff
 from watchout.common.media.frames import Frame as WireFrame
 
@@ -173,7 +173,7 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
         if isinstance(picture, bytes | bytearray | memoryview):
             encoded = bytes(picture)
         else:
-            encoded = await asyncio.to_thread(pictures.encode, picture, self._quality)
+            encoded = await asyncio.to_thread(arrays.encode, picture, self._quality)
         if not encoded:
             raise ValueError("the picture is empty")
         async with self._sending:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from watchout.client import pictures
 from watchout.client.aio import Client, connect
 from watchout.client.async_camera import AsyncCamera
 from watchout.client.background import Background, first_of
@@ -20,6 +19,7 @@ from watchout.client.errors import ClientClosed
 from watchout.client.events import Acknowledged, Alert, Demand, Frame, Status
 from watchout.client.tokens import Token
 from watchout.common.clock import now_ms
+from watchout.common.media import arrays
 from watchout.common.media.rate import Sampler
 
 _log: Final = logging.getLogger("watchout.client")
@@ -63,7 +63,7 @@ def frames(
         WatchoutClientError: what ended the connection; in the loop.
     """
     if decode:
-        pictures.opencv()
+        arrays.opencv()
 
     def make() -> Client:
         return connect(url, token=token, **options)
@@ -306,7 +306,7 @@ class Camera:
             if not held:
                 raise ValueError("the picture is empty")
         elif hasattr(picture, "copy") and hasattr(picture, "dtype"):
-            pictures.opencv()
+            arrays.opencv()
             held = picture.copy()
         else:
             raise ValueError(f"a picture is bytes or a numpy array, got {type(picture).__name__}")

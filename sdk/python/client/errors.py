@@ -112,10 +112,6 @@ class FrameTooLarge(WatchoutClientError, ValueError):
         )
 
 
-class MissingExtra(WatchoutClientError, ImportError):
-    """A package is needed that comes with an extra of watchout; the text has the command to install it."""
-
-
 def refusal(code: str, message: str, stream_id: str | None = None) -> Refused:
     """Return the exception for an error message of the gateway.
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from watchout.client import pictures
 from watchout.common.clock import now_ms
+from watchout.common.media import arrays
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame as WireFrame
 from watchout.common.media.frames import FrameFault, parse_binary
@@ -71,7 +71,7 @@ class Frame:
             ValueError: the picture cannot be decoded.
         """
         if self._image is None:
-            self._image = pictures.decode(self.picture)
+            self._image = arrays.decode(self.picture)
         return self._image
 
     def __repr__(self) -> str:

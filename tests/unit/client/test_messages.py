@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.client import pictures
 from watchout.client.async_camera import encode_frame
-from watchout.client.errors import MissingExtra
 from watchout.client.events import Frame, ProtocolFault, read_alert, read_message
+from watchout.common.media import arrays
+from watchout.common.media.arrays import MissingExtra
 from watchout.common.media.frames import Frame as WireFrame
 from watchout.common.media.frames import parse_binary
 from watchout.common.toolbox.gateway_address import gateway_url, http_url
@@ -93,7 +93,7 @@ def test_importing_the_client_loads_no_server_and_no_heavy_package() -> None:
 
 
 def test_without_opencv_the_error_has_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "_imported", [])
+    monkeypatch.setattr(arrays, "_imported", [])
     monkeypatch.setitem(sys.modules, "cv2", None)
     frame = Frame(WireFrame("cam", 1, 1, picture=b"\xff\xd8\xff"))
     with pytest.raises(MissingExtra, match=r"pip install 'watchout\[opencv\]'"):
@@ -105,13 +105,13 @@ def test_arrays_become_pictures_and_back() -> None:
     cv2, np = pytest.importorskip("cv2"), pytest.importorskip("numpy")
     image = np.zeros((48, 64, 3), np.uint8)
     image[:, :, 2] = 255  # red, as BGR
-    frame = Frame(WireFrame("cam", 1, 1, picture=pictures.encode(image, 90)))
+    frame = Frame(WireFrame("cam", 1, 1, picture=arrays.encode(image, 90)))
     assert frame.image.shape == (48, 64, 3)
     assert frame.image[24, 32].tolist()[2] > 240
     assert frame.image is frame.image
     with pytest.raises(ValueError, match="cannot be decoded"):
-        pictures.decode(b"\xff\xd8\xff")
+        arrays.decode(b"\xff\xd8\xff")
     for wrong in (np.zeros((0, 0, 3), np.uint8), np.zeros((4, 4, 7), np.uint8), "text", None):
         with pytest.raises(ValueError, match=r"not a picture|cannot be encoded"):
-            pictures.encode(wrong, 90)
+            arrays.encode(wrong, 90)
     assert cv2 is not None

@@ -1,11 +1,26 @@
-"""Pictures as numpy arrays: OpenCV is imported on first use, and comes with the extra ``watchout[opencv]``."""
+"""Pictures as numpy arrays, for the SDKs: OpenCV is imported on first use, and comes with ``watchout[opencv]``."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
-from watchout.client.errors import MissingExtra
+from watchout.common.errors import WatchoutError
+
+
+class MissingExtra(WatchoutError, ImportError):
+    """A package is needed that comes with an extra of watchout; the text has the command to install it.
+
+    Raised by the functions of this module; the program installs it, or uses the encoded pictures.
+    """
+
+
+class PictureFault(ValueError):
+    """What should be a picture cannot be decoded or encoded; the text says why. Raised by `decode` and `encode`.
+
+    The caller leaves the picture out.
+    """
+
 
 _imported: list[Any] = []
 _lock = threading.Lock()
@@ -36,15 +51,15 @@ def decode(picture: bytes) -> Any:
 
     Raises:
         MissingExtra: OpenCV is not installed.
-        ValueError: it cannot be decoded.
+        PictureFault: it cannot be decoded.
     """
     cv2, np = opencv()
     try:
         image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as exc:
-        raise ValueError(f"a picture of {len(picture)} bytes cannot be decoded: {exc}") from None
+        raise PictureFault(f"a picture of {len(picture)} bytes cannot be decoded: {exc}") from None
     if image is None:
-        raise ValueError(f"a picture of {len(picture)} bytes cannot be decoded")
+        raise PictureFault(f"a picture of {len(picture)} bytes cannot be decoded")
     return image
 
 
@@ -57,15 +72,15 @@ def encode(image: Any, quality: int) -> bytes:
 
     Raises:
         MissingExtra: OpenCV is not installed.
-        ValueError: it is no picture.
+        PictureFault: it is no picture.
     """
     cv2, _ = opencv()
     try:
         done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     except (cv2.error, TypeError) as exc:
-        raise ValueError(f"not a picture: {_described(image)}: {str(exc).strip()[:200]}") from None
+        raise PictureFault(f"not a picture: {_described(image)}: {str(exc).strip()[:200]}") from None
     if not done:
-        raise ValueError(f"cannot be encoded as JPEG: {_described(image)}")
+        raise PictureFault(f"cannot be encoded as JPEG: {_described(image)}")
     return bytes(data.tobytes())
 
 

@@ -1,0 +1,272 @@
+"""The ML service around one function: HTTP and WebSocket, health, an end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from watchout.common.media.arrays import PictureFault
+from watchout.common.toolbox.jsontext import JsonFault, read_json, write_json
+from watchout.ml.looking import Busy, Looker, LookFault
+from watchout.ml.shown_frame import Frame, RequestFault, read_body, read_object, read_raw
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_log: Final = logging.getLogger("watchout.ml")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Largest request; frames of 16 MiB as base64, or a batch of smaller ones.
+MAX_BODY_BYTES: Final = 64 << 20
+#: Frames of one WebSocket that are worked on at a time; the socket is not read beyond.
+MAX_PER_SOCKET: Final = 32
+#: Seconds for calls that run when the service is told to end.
+END_S: Final = 10.0
+
+
+@overload
+def serve(look: F, **options: Any) -> F: ...
+
+
+@overload
+def serve(look: None = None, **options: Any) -> Callable[[F], F]: ...
+
+
+def serve(look: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Serve a function as an ML service until SIGTERM or Ctrl-C; as a call, or as a decorator with or without options.
+
+    At the top level of a module that is imported it does nothing, as under ``if __name__ == "__main__"``.
+
+    Args:
+        look: the function: gets a `Frame`, and returns an `Alert`, a list of them, or None. It may be a coroutine
+            function; any other is called in a thread. With `batch` it gets a list of frames, and returns a list with
+            one result for each. An exception is answered with 500 and its text, and the service goes on.
+        options: see `Service`; and `host` (default ``127.0.0.1``) and `port` (default 8500).
+
+    Returns:
+        The function.
+    """
+    host, port = options.pop("host", "127.0.0.1"), options.pop("port", 8500)
+    caller = sys._getframe(1)
+    imported = caller.f_code.co_name == "<module>" and caller.f_globals.get("__name__") != "__main__"
+
+    def start(function: Callable[..., Any]) -> Callable[..., Any]:
+        service = Service(function, **options)
+        if not imported:
+            service.run(host, port)
+        return function
+
+    return start if look is None else start(look)
+
+
+class Service:
+    """One function as an ML service; `serve` runs one, tests and other servers use `app`.
+
+    Args:
+        look: the function, see `serve`.
+        batch: most frames in one call; None: one frame, not in a list.
+        batch_wait_s: seconds that a frame waits for others to go with.
+        concurrency: calls at a time; 1 for models that are not safe in several threads. Further frames wait, 16 for
+            each call (times `batch`); beyond that the answer is 503 with Retry-After.
+
+    Raises:
+        TypeError: `look` is no function.
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        look: Callable[..., Any],
+        *,
+        batch: int | None = None,
+        batch_wait_s: float = 0.005,
+        concurrency: int = 1,
+    ) -> None:
+        if not callable(look):
+            raise TypeError(f"look is {type(look).__name__}, expected a function of a frame")
+        if batch is not None and not 1 <= batch <= 1024:
+            raise ValueError(f"batch is {batch}, expected 1 to 1024, or None")
+        if not 1 <= concurrency <= 1024:
+            raise ValueError(f"concurrency is {concurrency}, expected 1 to 1024")
+        self.name = getattr(look, "__name__", type(look).__name__)
+        self._make = partial(Looker, look, concurrency=concurrency, batch=batch, batch_wait_s=batch_wait_s)
+        self._looker: Looker | None = None
+        self._sockets: set[Any] = set()
+        self._ending = False
+
+    def app(self) -> web.Application:
+        """Return the service as an application of aiohttp, to be run once."""
+        from aiohttp import web
+
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.add_routes(
+            [
+                web.post("/analyze", self._analyze),
+                web.post("/", self._analyze),
+                web.get("/health", self._health),
+                web.get("/analyze", self._socket),
+                web.get("/ws", self._socket),
+                web.get("/", self._root),
+            ]
+        )
+        app.on_startup.append(self._on_startup)
+        app.on_shutdown.append(self._on_shutdown)
+        return app
+
+    def run(self, host: str, port: int) -> None:
+        """Serve until SIGTERM or Ctrl-C.
+
+        Args:
+            host: address to listen at.
+            port: port to listen at.
+
+        Raises:
+            SystemExit: the port cannot be had; the text says why.
+        """
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(self._run(host, port))
+
+    async def _run(self, host: str, port: int) -> None:
+        from aiohttp import web
+
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # not on Windows, not outside the main thread
+                loop.add_signal_handler(number, told.set)
+        runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=END_S)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as exc:
+                raise SystemExit(
+                    f"port {port} cannot be had ({exc.strerror or exc}): another program may listen there; give "
+                    "another one, serve(look, port=…)"
+                ) from None
+            shown = runner.addresses[0][1] if runner.addresses else port
+            print(f"{self.name} serves http://{host}:{shown} (ML_SERVICE_URL)", flush=True)
+            await told.wait()
+        finally:
+            await runner.cleanup()
+
+    # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _on_startup(self, _: web.Application) -> None:
+        self._looker = self._make()
+
+    async def _on_shutdown(self, _: web.Application) -> None:
+        self._ending = True
+        for socket in list(self._sockets):
+            await socket.close(code=1001, message=b"the service is ending")
+        if self._looker is not None:
+            await self._looker.close(END_S)
+
+    async def _root(self, request: web.Request) -> web.StreamResponse:
+        from aiohttp import web
+
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._socket(request)
+        return web.Response(text=f"{self.name}: POST /analyze, GET /health, WebSocket at /ws; see docs/ml-team.md\n")
+
+    async def _health(self, _: web.Request) -> web.Response:
+        looker = self._looker
+        assert looker is not None
+        calls = looker.frames + looker.failures
+        body: dict[str, Any] = {
+            "status": "ending" if self._ending else "healthy",
+            "function": self.name,
+            "frames": looker.frames,
+            "failures": looker.failures,
+            "alerts": looker.alerts,
+            "meanMs": round(1000 * looker.busy_s / calls, 1) if calls else None,
+        }
+        if looker.last_fault:
+            body["lastFailure"] = looker.last_fault
+        return _json(body, 503 if self._ending else 200)
+
+    async def _analyze(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.read()
+            content_type = request.content_type
+            if content_type.startswith("image/") or (content_type == "application/octet-stream" and body[:1] != b"{"):
+                found: Frame | list[object] = read_raw(body, request.headers)
+            else:
+                found = read_body(body)
+            if isinstance(found, list):
+                return _json({"answers": await asyncio.gather(*(self._answer_of_batch(each) for each in found))})
+            return _json({"alerts": await self._look(found)})
+        except (RequestFault, PictureFault) as fault:
+            return _json({"error": str(fault)}, 400)
+        except Busy as fault:
+            return _json({"error": str(fault)}, 503, {"Retry-After": "1"})
+        except LookFault as fault:
+            return _json({"error": str(fault)}, 500)
+
+    async def _answer_of_batch(self, value: object) -> dict[str, Any]:
+        try:
+            return {"alerts": await self._look(read_object(value))}
+        except (RequestFault, PictureFault, LookFault, Busy) as fault:
+            return {"error": str(fault)}
+
+    async def _look(self, frame: Frame) -> list[dict[str, Any]]:
+        assert self._looker is not None
+        return await self._looker.look(frame)
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        """A WebSocket: a frame with each text message, a result with the frame's names for each."""
+        from aiohttp import WSMsgType, web
+
+        socket = web.WebSocketResponse(max_msg_size=MAX_BODY_BYTES, heartbeat=20)
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        room = asyncio.Semaphore(MAX_PER_SOCKET)
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def answer(data: str | bytes) -> None:
+            try:
+                message = await self._answer_message(data)
+                with contextlib.suppress(ConnectionError):
+                    await socket.send_str(write_json(message).decode())
+            finally:
+                room.release()
+
+        try:
+            async for message in socket:
+                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    await room.acquire()
+                    task = asyncio.get_running_loop().create_task(answer(message.data), name="watchout ml answer")
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+        finally:
+            self._sockets.discard(socket)
+            for task in list(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return socket
+
+    async def _answer_message(self, data: str | bytes) -> dict[str, Any]:
+        """Return the answer to a message; one that is no frame is answered with an error."""
+        names: dict[str, Any] = {}
+        try:
+            value = read_json(data)
+            if isinstance(value, dict):
+                names = {key: value[key] for key in ("streamId", "frameId", "timestamp") if key in value}
+            return {**names, "alerts": await self._look(read_object(value))}
+        except (JsonFault, UnicodeError) as fault:
+            return {"error": f"the message is not JSON: {fault}"}
+        except (RequestFault, PictureFault, LookFault, Busy) as fault:
+            return {**names, "error": str(fault)}
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    from aiohttp import web
+
+    return web.Response(body=write_json(body), status=status, content_type="application/json", headers=headers)

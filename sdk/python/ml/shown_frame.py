@@ -1,0 +1,131 @@
+"""A frame as mlbridge shows it to an ML service, read from its JSON, its headers or a batch. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from watchout.common.alerts.model import STREAM_ID
+from watchout.common.media import arrays
+from watchout.common.media.codecs import Codec, sniff
+from watchout.common.media.frames import FrameFault, decode_text
+from watchout.common.toolbox.jsontext import JsonFault, read_json, write_json
+
+
+class RequestFault(ValueError):
+    """A request that holds no frame; the text says what came and what is expected. It is answered with 400."""
+
+
+class Frame:
+    """One encoded picture that the service is shown.
+
+    Args:
+        stream_id: the stream.
+        picture: the encoded picture.
+        timestamp: when the camera took it, in ms since 1970; None: the request does not say it.
+        frame_id: number within the stream; None: the request does not say it.
+
+    Attributes:
+        stream_id: the stream.
+        picture: the encoded picture, mostly a JPEG.
+        timestamp: when the camera took it, in ms since 1970; None: unknown.
+        frame_id: number within the stream; None: unknown.
+    """
+
+    __slots__ = ("_image", "frame_id", "picture", "stream_id", "timestamp")
+
+    def __init__(self, stream_id: str, picture: bytes, *, timestamp: int | None, frame_id: int | None) -> None:
+        self.stream_id = stream_id
+        self.picture = picture
+        self.timestamp = timestamp
+        self.frame_id = frame_id
+        self._image: Any = None
+
+    @property
+    def codec(self) -> Codec:
+        """The codec that the first bytes identify."""
+        return sniff(self.picture)
+
+    @property
+    def image(self) -> Any:
+        """The picture as a numpy array (height × width × 3, BGR), decoded on first use.
+
+        Raises:
+            MissingExtra: OpenCV is not installed.
+            PictureFault: it cannot be decoded: let it pass, this frame is then refused with 400.
+        """
+        if self._image is None:
+            self._image = arrays.decode(self.picture)
+        return self._image
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The fields that name this frame in an answer."""
+        named = {"streamId": self.stream_id, "frameId": self.frame_id, "timestamp": self.timestamp}
+        return {key: value for key, value in named.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return f"Frame(stream_id={self.stream_id!r}, frame_id={self.frame_id}, timestamp={self.timestamp})"
+
+
+def read_object(value: object) -> Frame:
+    """Return the frame of a decoded message: ``{"streamId","frame","timestamp","frameId"}``.
+
+    Raises:
+        RequestFault: it is none.
+    """
+    if not isinstance(value, dict):
+        raise RequestFault(f"a frame is an object, got {type(value).__name__}")
+    text = value.get("frame")
+    if not isinstance(text, str):
+        raise RequestFault('expected "frame" as text, the picture in base64')
+    try:
+        picture = decode_text(write_json(text))
+    except (FrameFault, ValueError) as fault:
+        raise RequestFault(f'"frame" is no picture: {fault}') from None
+    return _frame(value.get("streamId"), picture, value.get("timestamp"), value.get("frameId"))
+
+
+def read_body(body: bytes) -> Frame | list[object]:
+    """Return the frame of a JSON body, or the items of a batch, ``{"frames":[…]}``.
+
+    Raises:
+        RequestFault: it is neither.
+    """
+    try:
+        value = read_json(body)
+    except (JsonFault, UnicodeError) as fault:
+        raise RequestFault(f"the body is not JSON: {fault}") from None
+    if isinstance(value, dict) and isinstance(value.get("frames"), list):
+        return list(value["frames"])
+    return read_object(value)
+
+
+def read_raw(body: bytes, headers: Mapping[str, str]) -> Frame:
+    """Return the frame of a body that is the picture itself.
+
+    Args:
+        body: the picture.
+        headers: ``X-Stream-Id``, ``X-Frame-Id``, ``X-Frame-Time``.
+
+    Raises:
+        RequestFault: the body is empty, or there is no stream id.
+    """
+    if not body:
+        raise RequestFault("the body is empty, expected a picture")
+    number, at = (_number(headers.get(name)) for name in ("X-Frame-Id", "X-Frame-Time"))
+    return _frame(headers.get("X-Stream-Id"), body, at, number)
+
+
+def _frame(stream: object, picture: bytes, timestamp: object, frame_id: object) -> Frame:
+    if not isinstance(stream, str) or not STREAM_ID.match(stream):
+        raise RequestFault("the stream id is missing or wrong, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
+    return Frame(stream, picture, timestamp=_whole(timestamp), frame_id=_whole(frame_id))
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 17 else None
