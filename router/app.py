@@ -141,6 +141,7 @@ class Router:
             loop=loop,
             checked_at=started_at,
         )
+        handler.alerts.restore_waiting(started_at)
         self._bus = self._open_transport(on_control=handler.on_control, on_frame=handler.on_frame)
         queries = QueryHandler(
             settings=settings,

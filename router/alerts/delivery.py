@@ -130,7 +130,7 @@ class AlertDelivery:
         if self.webhook is not None:
             self.webhook.offer(alert_event(alert))
         if self.escalations is not None:
-            self.escalations.watch(alert, at)
+            self.escalations.watch(alert, at, owner)
         return receivers
 
     def _notify(self, notification: AlertNotification) -> int:
@@ -140,6 +140,18 @@ class AlertDelivery:
             if not self.replay.is_behind(receiver):
                 self.outbox.send(receiver, notification)
         return receivers
+
+    def restore_waiting(self, now: float) -> None:
+        """Keep the alerts that still wait for their acknowledgement, so that they can be acknowledged after a restart.
+
+        Args:
+            now: The router's monotonic clock, in seconds.
+        """
+        alerts = self.escalations.alerts() if self.escalations is not None else []
+        for waiting in sorted(alerts, key=lambda each: each.accepted_at):
+            alert = waiting.alert
+            if self.ids.add(alert.stream_id, alert.id, now):
+                self.recent.accept(alert, waiting.accepted_at, owner=waiting.owner)
 
     def resume(self, member: bytes, alerts_epoch: int, last_alert: int) -> None:
         """Send a gateway that joined again the alerts that it missed.

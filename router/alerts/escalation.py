@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -32,12 +33,33 @@ COST_BYTES: Final = 1000
 class WaitingRecord(msgspec.Struct, frozen=True, array_like=True):
     """What the file keeps of an alert: it waits until `at`, or was settled `at` (ms), by escalation or acknowledgement.
 
-    `json` is the alert, empty when it is settled.
+    `json` is the alert, empty when it is settled; `accepted_at` is when a router first accepted it (ms), `owner` who
+    owned its stream then.
     """
 
     state: Literal["waiting", "settled"]
     at: Milliseconds
     json: str = ""
+    accepted_at: Milliseconds = 0
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingAlert:
+    """An alert that nobody has acknowledged yet; listed by `Escalations.alerts`.
+
+    `at` is when it is escalated, `accepted_at` when a router first accepted it, `owner` who owned its stream then.
+    """
+
+    alert: Alert
+    at: int
+    accepted_at: int
+    owner: str | None
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes, about."""
+        return len(self.alert.to_json()) + COST_BYTES
 
 
 class Escalations:
@@ -62,8 +84,8 @@ class Escalations:
         self._after_ms = after_ms
         self._max_waiting = max_waiting
         self._max_bytes = max_bytes
-        #: By key: when its time is over, and the alert.
-        self._waiting: dict[str, tuple[int, Alert]] = {}
+        #: By key.
+        self._waiting: dict[str, WaitingAlert] = {}
         self._bytes = 0
         #: Keys by time; one that does not wait any more is passed over.
         self._schedule: list[tuple[int, str]] = []
@@ -81,16 +103,21 @@ class Escalations:
         """Memory that they take, about."""
         return self._bytes
 
-    def watch(self, alert: Alert, accepted_at: int) -> None:
+    def alerts(self) -> list[WaitingAlert]:
+        """Return the alerts that wait, in no order."""
+        return list(self._waiting.values())
+
+    def watch(self, alert: Alert, accepted_at: int, owner: str | None = None) -> None:
         """Let an alert wait for its acknowledgement, if its severity is high enough and it is not known yet.
 
         Args:
             alert: The accepted alert.
             accepted_at: When a router first accepted it.
+            owner: Who owns its stream.
         """
         key = _key(alert.stream_id, alert.id)
         if SEVERITIES.index(alert.severity) >= self._least and key not in self._waiting and key not in self._settled:
-            self._add(key, accepted_at + self._after_ms, alert)
+            self._add(key, WaitingAlert(alert, accepted_at + self._after_ms, accepted_at, owner))
             self._changed.add(key)
 
     def acknowledged(self, stream: str, alert_id: str, now_ms: int) -> None:
@@ -117,13 +144,13 @@ class Escalations:
         while self._schedule:
             at, key = self._schedule[0]
             entry = self._waiting.get(key)
-            if entry is not None and entry[0] == at:
+            if entry is not None and entry.at == at:
                 over = len(self._waiting) > self._max_waiting or self._bytes > self._max_bytes
                 if at > now_ms and not over:
                     break
                 self._remove(key)
                 self._settle(key, now_ms)
-                found.append(entry[1])
+                found.append(entry.alert)
             heapq.heappop(self._schedule)
         return found
 
@@ -154,7 +181,8 @@ class Escalations:
             elif now_ms - record.at > STALE_MS:
                 self._changed.add(key)
             else:
-                self._add(key, min(record.at, now_ms + self._after_ms), alert)
+                at = min(record.at, now_ms + self._after_ms)
+                self._add(key, WaitingAlert(alert, at, min(record.accepted_at, now_ms), record.owner))
         for at, key in sorted(settled)[-MAX_SETTLED:]:
             self._settled[key] = min(at, now_ms)
         return bad
@@ -165,27 +193,27 @@ class Escalations:
         for key in self._changed:
             record = None
             if (entry := self._waiting.get(key)) is not None:
-                record = WaitingRecord("waiting", entry[0], entry[1].to_json().decode())
+                json = entry.alert.to_json().decode()
+                record = WaitingRecord("waiting", entry.at, json, entry.accepted_at, entry.owner)
             elif (at := self._settled.get(key)) is not None:
                 record = WaitingRecord("settled", at)
             changes[key] = None if record is None else msgspec.json.encode(record)
         self._changed = set()
         return changes
 
-    def _add(self, key: str, at: int, alert: Alert) -> None:
-        self._waiting[key] = at, alert
-        self._bytes += len(alert.to_json()) + COST_BYTES
-        heapq.heappush(self._schedule, (at, key))
+    def _add(self, key: str, waiting: WaitingAlert) -> None:
+        self._waiting[key] = waiting
+        self._bytes += waiting.size_bytes
+        heapq.heappush(self._schedule, (waiting.at, key))
         if len(self._schedule) > 2 * len(self._waiting) + MAX_WAITING:  # many were acknowledged long before their time
-            self._schedule = [(at, key) for key, (at, _) in self._waiting.items()]
+            self._schedule = [(each.at, key) for key, each in self._waiting.items()]
             heapq.heapify(self._schedule)
 
-    def _remove(self, key: str) -> Alert | None:
+    def _remove(self, key: str) -> WaitingAlert | None:
         entry = self._waiting.pop(key, None)
-        if entry is None:
-            return None
-        self._bytes -= len(entry[1].to_json()) + COST_BYTES
-        return entry[1]
+        if entry is not None:
+            self._bytes -= entry.size_bytes
+        return entry
 
     def _settle(self, key: str, now_ms: int) -> None:
         self._settled[key] = now_ms

@@ -8,11 +8,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from tests.kit.clients import Viewer, eventually, http
 from tests.kit.processes import SERVICE_TOKEN
+from watchout.common.alerts.unconfirmed import UnconfirmedAlerts
+from watchout.common.bus.reply_records import AlertFrameRow
+from watchout.router.queries import QueryHandler
 
 SECRET = "whsec_" + "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nz"
 
@@ -268,20 +272,40 @@ async def test_an_alert_that_nobody_acknowledges_is_escalated_once_across_a_rest
     in_one_process, clients, hook
 ):
     receiver, environ = hook
-    started = await in_one_process(**environ, ALERT_ESCALATE_S="4", ALERT_ESCALATE_SEVERITY="high")
+    started = await in_one_process(**environ, ALERT_ESCALATE_S="5", ALERT_ESCALATE_SEVERITY="high")
     token = started.token("ann")
     camera = await clients.camera(started.url, token)
     await camera.register("cam")
     for alert_id, severity in (("seen", "critical"), ("missed", "high"), ("small", "medium")):
         await raise_alert(started.url, "cam", alert_id, severity=severity)
+    await raise_alert(started.url, "cam", "later", severity="high")
     await acknowledge(camera, "cam", "seen")
     await started.stop_router()
+    # As after ten seconds: the gateway does not raise the alerts again, only the file has them.
+    started.gateways[0]._link._accepted = UnconfirmedAlerts()
     await started.start_router()
     await started.healthy()
+    await acknowledge(camera, "cam", "later")
     (event,) = await eventually(lambda: receiver.of("alert.unacknowledged"), 20)
     assert (event["streamId"], event["alertId"], event["alert"]["severity"]) == ("cam", "missed", "high")
-    assert event["timestamp"] >= event["alert"]["timestamp"] + 4000
+    assert event["timestamp"] >= event["alert"]["timestamp"] + 5000
     await raise_alert(started.url, "cam", "last", severity="critical")
     await eventually(lambda: len(receiver.of("alert.unacknowledged")) == 2, 20)
     assert [each["alertId"] for each in receiver.of("alert.unacknowledged")] == ["missed", "last"]
     assert (started.home / "escalations.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_router_of_the_release_before_is_not_asked_to_acknowledge(one_process, clients, monkeypatch):
+    original = QueryHandler._alert_frames
+
+    def without_alerts(self: QueryHandler, alert_id: str) -> list[AlertFrameRow]:
+        return [msgspec.structs.replace(row, json=b"", at=0) for row in original(self, alert_id)]
+
+    monkeypatch.setattr(QueryHandler, "_alert_frames", without_alerts)
+    token = one_process.token("ann")
+    camera = await clients.camera(one_process.url, token)
+    await camera.register("cam")
+    await raise_alert(one_process.url, "cam", "a1")
+    await camera.send("acknowledge", streamId="cam", alertId="a1")
+    error = await camera.find("error")
+    assert (error["code"], "release" in error["message"]) == ("ROUTING_ERROR", True)

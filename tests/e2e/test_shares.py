@@ -287,3 +287,22 @@ async def test_shares_and_their_ends_survive_a_restart_of_every_process(watchout
     secret = kept["token"][-43:].encode()
     assert secret not in (home / "shares.db").read_bytes()
     assert not any(kept["token"][-20:] in process.output for process in started.processes)
+
+
+async def test_a_router_of_the_release_before_is_asked_nothing_that_it_does_not_know(
+    in_one_process, clients, monkeypatch
+):
+    monkeypatch.setattr("watchout.router.outbox.LEVEL", 0)
+    started = await in_one_process()
+    ann = started.token("ann")
+    camera = await clients.camera(started.url, ann)
+    await camera.register("cam")
+    for method, path in (("POST", ""), ("GET", ""), ("DELETE", "/" + "a" * 22)):
+        where = f"{started.url}/streams/cam/shares{path}"
+        answer = await http(where, method=method, token=ann, body={"seconds": 5})
+        assert (answer.status, answer.error) == (503, "ROUTING_ERROR")
+    token = started.gateways[0]._context.share_tokens.token_of("a" * 22)
+    assert (await http(f"{started.url}/streams", token=token)).error == "AUTH_UNAVAILABLE"
+    assert started.gateways[0]._link.link.bad_messages == 0
+    router = (await started.ask()).router
+    assert not router.metrics.get("bus_bad_messages_total"), "a message that it does not know costs a membership"

@@ -49,6 +49,12 @@ def judge_settings(s: Settings, methods: Sequence[str]) -> Iterator[Finding]:
             "is sent to nobody.",
             "Set ALERT_WEBHOOK_URL, or remove ALERT_ESCALATE_S.",
         )
+    if s.alert_escalate_s > s.recent_alerts_minutes * 60:
+        yield _weak(
+            f"ALERT_ESCALATE_S is longer than the {s.recent_alerts_minutes:g} minutes for which alerts are kept: after "
+            "them an alert can no longer be acknowledged, and is escalated.",
+            "Raise RECENT_ALERTS_MINUTES, or lower ALERT_ESCALATE_S.",
+        )
 
 
 def _judge_secrets(s: Settings, methods: Sequence[str]) -> Iterator[Finding]:

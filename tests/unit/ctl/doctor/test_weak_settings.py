@@ -102,3 +102,5 @@ def test_escalation_without_a_webhook_is_said_to_do_nothing() -> None:
         "ALERT_WEBHOOK_URL": "https://hook.example/", "ALERT_WEBHOOK_SECRETS": "whsec_c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nz"
     }  # fmt: skip
     assert said(SOUND | hook | {"ALERT_ESCALATE_S": "60"}) == []
+    (sentence,) = said(SOUND | hook | {"ALERT_ESCALATE_S": "3601"})
+    assert "no longer be acknowledged" in sentence
