@@ -14,11 +14,13 @@ pytest_plugins = [
     "tests.kit.one_process",
     "tests.kit.browser",
     "tests.kit.js_sdk",
+    "tests.kit.console",
 ]
 
 #: Fixtures that start processes: every test that uses one is marked ``e2e`` and is not part of ``make test-fast``.
 PROCESS_FIXTURES = {
-    "watchout", "plain_watchout", "browser_process", "start_postgres", "start_better_auth", "start_broker",
+    "watchout", "plain_watchout", "browser_process", "console_browser", "start_postgres", "start_better_auth",
+    "start_broker",
 }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ function Signed({ live, by }: { live: Live; by: "token" | "share" | "ticket" | "
   const main = useRef<HTMLElement>(null);
   const shown = useRef(at.view);
   const [help, setHelp] = useState(false);
-  const tabs = by === "share" ? TABS.filter((each) => each === "live" || each === "alerts") : TABS;
+  const tabs = by === "share" || by === "ticket" ? TABS.filter((each) => each === "live" || each === "alerts") : TABS;
   useEffect(() => {
     document.title = `${at.view === "stream" ? at.id : NAMES[tab]} – watchout`;
     if (shown.current !== at.view) {
@@ -116,8 +116,8 @@ function Signed({ live, by }: { live: Live; by: "token" | "share" | "ticket" | "
       </header>
       <ConnectionBar live={live} />
       <main id="main" ref={main} tabIndex={-1}>
-        {at.view === "live" && <LiveGrid live={live} at={at} canPublish={by !== "share"} />}
-        {at.view === "stream" && <StreamView key={at.id} live={live} id={at.id} canShare={by !== "share"} />}
+        {at.view === "live" && <LiveGrid live={live} at={at} by={by} />}
+        {at.view === "stream" && <StreamView key={at.id} live={live} id={at.id} canShare={by !== "share" && by !== "ticket"} />}
         {at.view === "alerts" && <AlertsView live={live} at={at} />}
         {at.view === "camera" && <CameraView live={live} />}
         {at.view === "sharing" && <SharingView live={live} at={at} />}

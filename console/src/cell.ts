@@ -1,6 +1,6 @@
 /** A value that components follow. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 export class Cell<T> {
   #value: T;
@@ -34,13 +34,14 @@ export class Cell<T> {
 /** The value of a cell; the component is rendered again when it changes. */
 export function useCell<T>(cell: Cell<T>): T {
   const [, render] = useState({});
+  const shown = useRef<T>(cell.value);
+  shown.current = cell.value;
   useEffect(() => {
-    const shown = cell.value;
-    const stop = cell.follow(() => render({}));
-    if (!Object.is(shown, cell.value)) render({});
-    return stop;
+    const look = () => Object.is(shown.current, cell.value) || render({});
+    look(); // it may have changed before this effect, which comes late in a hidden tab
+    return cell.follow(look);
   }, [cell]);
-  return cell.value;
+  return shown.current;
 }
 
 /** The time in ms, anew every `everyMs` while the page is visible. */

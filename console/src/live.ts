@@ -16,6 +16,7 @@ setWorkerUrl(`${BASE}console/${WORKER_FILE}`);
 
 /** How often the list of streams is asked for, in ms. */
 const LIST_EVERY_MS = 4000;
+const LIST_HIDDEN_MS = 15_000;
 /** Most streams whose alerts this page hears; the gateway's default for one socket is 1000. */
 const MOST_HEARD = 500;
 
@@ -43,9 +44,10 @@ export class Live {
   #listTimer: ReturnType<typeof setTimeout> | undefined;
   #wasOnline = false;
 
+  /** `credential`: null when the browser's cookie signs in. A ticket opens the one socket, and no request over HTTP. */
   constructor(
     readonly api: Api,
-    credential: Credential | null,
+    readonly credential: Credential | null,
   ) {
     const by = credential === null ? {} : credential.kind === "ticket" ? { ticket: credential.value } : { token: credential.value };
     this.client = new Watchout(BASE.replace(/\/$/, ""), by);
@@ -59,8 +61,17 @@ export class Live {
     });
     this.client.on("error", (error) => say(error.message, true));
     document.addEventListener("visibilitychange", this.#onVisible);
-    void this.#list();
-    void this.#fetchAlerts();
+    if (this.#hasHttp) {
+      void this.#list();
+      void this.#fetchAlerts();
+    } else {
+      this.streams.set({ rows: [], known: true, fault: null, retryAt: 0 });
+      this.alertsKnown.set(true);
+    }
+  }
+
+  get #hasHttp(): boolean {
+    return this.credential?.kind !== "ticket";
   }
 
   close(): void {
@@ -73,11 +84,12 @@ export class Live {
   /** Ask for the list of streams now. */
   refresh(): void {
     clearTimeout(this.#listTimer);
-    void this.#list();
+    if (this.#hasHttp) void this.#list();
   }
 
   /** What the client connects for: a stream's frames, its alerts are heard anyway. */
   watch(stream: string, maxFps: number | null): View {
+    if (!this.#hasHttp) this.#hear([stream]);
     return this.client.view(stream, { alerts: false, ...(maxFps === null ? {} : { maxFps }) });
   }
 
@@ -92,8 +104,9 @@ export class Live {
     this.streams.update((all) => ({ ...all, rows: all.rows.filter((row) => row.id !== stream) }));
   }
 
-  async acknowledge(alert: Alert, note: string): Promise<void> {
-    await this.client.acknowledge(alert.streamId, alert.id, note || undefined);
+  /** Acknowledges an alert for everybody; its success is told like anybody's. Throws when there is no connection. */
+  acknowledge(alert: Alert, note: string): void {
+    if (!this.client.acknowledge(alert.streamId, alert.id, note || undefined)) throw new Error("there is no connection now");
   }
 
   readonly #onVisible = (): void => {
@@ -106,7 +119,7 @@ export class Live {
       const rows = await this.api.streams(this.#ended.signal);
       if (this.#ended.signal.aborted) return;
       this.streams.update((before) => ({ rows: merged(before.rows, rows), known: true, fault: null, retryAt: 0 }));
-      this.#hear(rows);
+      this.#hear(rows.map((row) => row.id));
     } catch (error) {
       if (this.#ended.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
@@ -118,12 +131,14 @@ export class Live {
       this.streams.update((before) => ({ ...before, fault: error, retryAt: Date.now() + next }));
     }
     clearTimeout(this.#listTimer);
-    if (!document.hidden) this.#listTimer = setTimeout(() => void this.#list(), next);
+    // A hidden tab goes on, slowly: it has to hear the alerts of streams that are new.
+    if (document.hidden) next = Math.max(next, LIST_HIDDEN_MS);
+    this.#listTimer = setTimeout(() => void this.#list(), next);
   }
 
-  /** Hears the alerts of all streams of the list. */
-  #hear(rows: readonly StreamRow[]): void {
-    for (const { id } of rows) {
+  /** Hears the alerts of streams. */
+  #hear(ids: readonly string[]): void {
+    for (const id of ids) {
       if (this.#heard.has(id) || this.#heard.size >= MOST_HEARD) continue;
       const view = this.client.view(id, { frames: false, alerts: true, alertsSince: this.#began });
       this.#heard.set(id, view);
@@ -136,7 +151,7 @@ export class Live {
         if (by !== null) this.alerts.update((all) => alerts.acknowledge(all, `${id} ${message.alertId}`, by));
       });
       view.on("recovery", ({ recovered }) => {
-        if (!recovered) void this.#fetchAlerts();
+        if (!recovered && this.#hasHttp) void this.#fetchAlerts();
       });
     }
   }

@@ -30,11 +30,10 @@ export function AlertsView({ live, at }: { live: Live; at: At }) {
   const choose = (alert: Alert | null) => {
     if (alert !== null) adjust({ ...at, alert: alert.id });
   };
-  const acknowledge = async (alert: Alert, text: string) => {
+  const acknowledge = (alert: Alert, text: string) => {
     const next = at.open ? nextOpen(shown, keyOf(alert)) : null;
     try {
-      await live.acknowledge(alert, text);
-      say("Acknowledged.");
+      live.acknowledge(alert, text);
       if (next !== null) choose(next);
     } catch (error) {
       say(`It could not be acknowledged: ${(error as Error).message}`, true);
@@ -48,7 +47,7 @@ export function AlertsView({ live, at }: { live: Live; at: At }) {
     const key = chosen === null ? null : keyOf(chosen);
     if (event.key === "j") choose(neighbour(shown, key, 1));
     else if (event.key === "k") choose(neighbour(shown, key, -1));
-    else if (event.key === "a" && chosen !== null && chosen.acknowledged === null) void acknowledge(chosen, note.current?.value.trim() ?? "");
+    else if (event.key === "a" && chosen !== null && chosen.acknowledged === null) acknowledge(chosen, note.current?.value.trim() ?? "");
     else if (event.key === "n" && note.current !== null) note.current.focus();
     else if (event.key === "Escape" && at.alert !== null) adjust({ ...at, alert: null });
     else return;
@@ -233,22 +232,19 @@ interface DetailProps {
   at: At;
   pictures: AlertPictures;
   note: { current: HTMLInputElement | null };
-  acknowledge: (alert: Alert, note: string) => Promise<void>;
+  acknowledge: (alert: Alert, note: string) => void;
 }
 
 function Detail({ alert, now, at, pictures, note, acknowledge }: DetailProps) {
   const url = usePicture(pictures, alert, true);
   const [text, setText] = useState("");
-  const [busy, setBusy] = useState(false);
   const permalink = new URL(
     formatRoute({ view: "alerts", severity: "low", stream: alert.streamId, open: false, alert: alert.id }),
     location.href,
   ).href;
-  const submit = async (event: Event) => {
+  const submit = (event: Event) => {
     event.preventDefault();
-    setBusy(true);
-    await acknowledge(alert, text.trim());
-    setBusy(false);
+    acknowledge(alert, text.trim());
   };
   const facts = Object.entries(alert.metadata).slice(0, 20);
   const { acknowledged } = alert;
@@ -279,7 +275,7 @@ function Detail({ alert, now, at, pictures, note, acknowledge }: DetailProps) {
           {acknowledged.note && <q>{acknowledged.note}</q>}
         </p>
       ) : (
-        <form class="acknowledge" onSubmit={(event) => void submit(event)}>
+        <form class="acknowledge" onSubmit={submit}>
           <label class="field">
             <span>Note, for everybody who sees the alert</span>
             <input
@@ -290,7 +286,7 @@ function Detail({ alert, now, at, pictures, note, acknowledge }: DetailProps) {
               onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()}
             />
           </label>
-          <button class="main" disabled={busy}>
+          <button class="main">
             <Icon name="check" /> Acknowledge
           </button>
         </form>

@@ -1,13 +1,13 @@
 /** All streams at a glance: each in its own shape, as many as are chosen. */
 
 import type { TileStatus } from "@watchout/client/browser";
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { BASE } from "../api";
 import { useCell, useNow } from "../cell";
 import { Icon } from "../icons";
 import type { Live } from "../live";
 import { ago } from "../pure/format";
-import { formatRoute, SIZES, type Route } from "../pure/route";
+import { formatRoute, linkWith, SIZES, type Route } from "../pure/route";
 import type { Look } from "../pure/words";
 import { adjust } from "../router";
 import { Picture, Rates } from "../tile";
@@ -19,7 +19,7 @@ type At = Extract<Route, { view: "live" }>;
 const GRID_FPS = 12;
 const SAVING_FPS = 0.5;
 
-export function LiveGrid({ live, at, canPublish }: { live: Live; at: At; canPublish: boolean }) {
+export function LiveGrid({ live, at, by }: { live: Live; at: At; by: "token" | "share" | "ticket" | "cookie" }) {
   const { rows, known, fault } = useCell(live.streams);
   const [choosing, setChoosing] = useState(false);
   const ids = at.streams ?? rows.map((row) => row.id);
@@ -44,7 +44,7 @@ export function LiveGrid({ live, at, canPublish }: { live: Live; at: At; canPubl
         </Notice>
       </>
     );
-  if (!ids.length) return <Empty canPublish={canPublish} />;
+  if (!ids.length) return <Empty by={by} live={live} />;
   return (
     <section class="live" aria-label="Streams">
       <div class="toolbar">
@@ -157,33 +157,64 @@ function FullScreen({ id }: { id: string }) {
 }
 
 /** There is no stream yet: how to publish one. */
-function Empty({ canPublish }: { canPublish: boolean }) {
-  const here = new URL(formatRoute({ view: "camera" }), location.href.split("#")[0]).href;
-  const [local, setLocal] = useState(false);
-  useEffect(() => setLocal(["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)), []);
+function Empty({ by, live }: { by: "token" | "share" | "ticket" | "cookie"; live: Live }) {
+  const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   const socket = BASE.replace(/^http/, "ws").replace(/\/$/, "");
   const command = `watchout-ctl publish test --stream cam-1${local ? "" : ` --url ${socket}`}`;
+  const camera = formatRoute({ view: "camera" });
+  if (by === "ticket")
+    return (
+      <>
+        <h1 class="hidden">Live</h1>
+        <Notice icon="link" title="No stream is named">
+          <p>A ticket is good for one connection, to the streams that its link names: #/stream/…?ticket=…</p>
+        </Notice>
+      </>
+    );
   return (
     <>
       <h1 class="hidden">Live</h1>
       <Notice icon="camera" title="No stream yet">
-        {canPublish ? (
+        {by === "share" ? (
+          <p>What was shared with you has no camera now. It appears here when it comes back.</p>
+        ) : (
           <>
             <p>Publish one from a terminal:</p>
             <p class="command">
               <code>{command}</code> <Copy text={command} label="Copy command" />
             </p>
             <p>
-              or <a href={formatRoute({ view: "camera" })}>with the camera of this device</a>
-              {local ? "." : ", or of a phone that opens this page:"}
+              or <a href={camera}>with the camera of this device</a>
+              {local ? "." : ", or with that of a phone:"}
             </p>
-            {!local && <Qr text={here} label="The address of this console, for a phone" />}
-            {local && <p class="dim">A phone needs this machine's address in your network: <code>watchout-ctl addresses</code> prints it with a QR code.</p>}
+            {local ? (
+              <p class="dim">
+                <code>watchout-ctl addresses</code> prints the address for a phone, with a QR code.
+              </p>
+            ) : (
+              <PhoneCode token={live.credential?.value ?? null} />
+            )}
           </>
-        ) : (
-          <p>What was shared with you has no camera now. It appears here when it comes back.</p>
         )}
       </Notice>
+    </>
+  );
+}
+
+/** A code that opens the console's camera on a phone; only on demand one that signs it in. */
+function PhoneCode({ token }: { token: string | null }) {
+  const [signs, setSigns] = useState(false);
+  const plain = new URL(formatRoute({ view: "camera" }), location.href).href;
+  const link = signs && token !== null ? linkWith(location.href, "token", token, { view: "camera" }) : plain;
+  return (
+    <>
+      <Qr text={link} label={signs ? "This console, signed in, for a phone" : "The address of this console, for a phone"} />
+      {token !== null && (
+        <label class="tick">
+          <input type="checkbox" checked={signs} onChange={(event) => setSigns(event.currentTarget.checked)} />
+          <span>Sign the phone in as me; show the code to nobody else</span>
+        </label>
+      )}
     </>
   );
 }

@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { Icon } from "../icons";
-import { takeCredential } from "../pure/route";
+import { formatRoute, isStreamId, takeCredential } from "../pure/route";
 import { session, signIn, start, type Why } from "../session";
 import { useFocus } from "../ui";
 
@@ -20,6 +20,7 @@ export function SignIn({ why, message }: { why: Why; message: string }) {
   const [value, setValue] = useState("");
   const [kind, setKind] = useState<"token" | "ticket">("token");
   const [stay, setStay] = useState(false);
+  const [stream, setStream] = useState("");
   const [busy, setBusy] = useState(false);
   const submit = async (event: Event) => {
     event.preventDefault();
@@ -27,8 +28,10 @@ export function SignIn({ why, message }: { why: Why; message: string }) {
     if (!text || busy) return;
     setBusy(true);
     // A whole link may be pasted as well.
-    const link = text.includes("#") ? takeCredential(text.slice(text.indexOf("#"))).credential : null;
+    const { credential: link, rest } = takeCredential(text.includes("#") ? text.slice(text.indexOf("#")) : "");
+    if (link !== null && rest) location.hash = rest;
     const token = text.replace(/^Bearer\s+/i, "");
+    if (kind === "ticket" && isStreamId(stream)) location.hash = formatRoute({ view: "stream", id: stream });
     try {
       await signIn(link ?? { kind, value: token, shared: false }, stay);
     } finally {
@@ -75,13 +78,19 @@ export function SignIn({ why, message }: { why: Why; message: string }) {
             onInput={(event) => setValue(event.currentTarget.value)}
           />
         </label>
+        {kind === "ticket" && (
+          <label class="field">
+            <span>Stream: a ticket is good for one connection</span>
+            <input name="stream" spellcheck={false} autocapitalize="off" value={stream} onInput={(event) => setStream(event.currentTarget.value.trim())} />
+          </label>
+        )}
         {kind === "token" && (
           <label class="tick">
             <input type="checkbox" checked={stay} onChange={(event) => setStay(event.currentTarget.checked)} />
             <span>Stay signed in on this device</span>
           </label>
         )}
-        <button class="main" disabled={busy || !value.trim()}>
+        <button class="main" disabled={busy || !value.trim() || (kind === "ticket" && !isStreamId(stream))}>
           {busy ? "Signing in …" : "Sign in"}
         </button>
         <p class="dim">

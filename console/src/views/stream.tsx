@@ -27,7 +27,7 @@ export function StreamView({ live, id, canShare }: { live: Live; id: string; can
     if (!blob) return say("There is no picture to save yet.", true);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = `${id.replace(/[^\w.-]/g, "_")}-${new Date().toISOString().replace(/[:.]/g, "-")}.${blob.type.split("/")[1] ?? "jpg"}`;
+    link.download = `${id.replace(/[^\w.-]/g, "_")}-${new Date().toISOString().replace(/[:.]/g, "-")}.${blob.type.split("/")[1] || "jpg"}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     say("The picture is saved.");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from watchout.gateway.http import console_pages
-from watchout.gateway.http.console_pages import ConsolePages, load_files
+from watchout.gateway.http.console_pages import CONTENT_TYPES, ConsolePages, installed_files, load_files
 from watchout.gateway.http.middleware import convert_errors
 
 BROWSER: Final = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Accept-Encoding": "identity"}
@@ -141,3 +142,19 @@ def test_a_console_over_its_bound_is_refused(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(console_pages, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="expected at most 100"):
         load_files(folder)
+
+
+def test_the_installed_console_is_whole() -> None:
+    """Each file that the page names is there, nothing comes from elsewhere, and the licences are with it."""
+    files = installed_files()
+    page = files["index.html"].plain.decode()
+    named = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert len(named) >= 3
+    for name in named:
+        assert name.startswith("console/")
+        assert name.removeprefix("console/") in files
+        assert files[name.removeprefix("console/")].headers["Cache-Control"].startswith("public")
+    assert not re.search(r"<script(?![^>]*src)|style=|\son\w+=", page), "the policy forbids inline scripts and styles"
+    assert "preact" in files["licences.txt"].plain.decode()
+    assert sum(len(each.packed or each.plain) for name, each in files.items() if name != "licences.txt") <= 60_000
+    assert {Path(name).suffix for name in files} <= set(CONTENT_TYPES)

@@ -1,0 +1,234 @@
+"""The web console in a real Chromium: what it shows, what its page complains of, keys, screens, and axe-core."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from PIL import Image, ImageDraw
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.kit.browser import Tab, devtools_of, running_browser
+from tests.kit.clients import eventually
+from tests.kit.node import node_command, npm_command
+from tests.kit.processes import REPOSITORY, Process
+from tests.kit.services import INSTALL_S, missing
+
+#: Another name of loopback, which browsers do not trust as they trust 127.0.0.1.
+ELSEWHERE: Final = "phone.test"
+#: What must come gets this long: the machine may be busy with other tests.
+COMES_S: Final = 30.0
+#: What the page is told to remember: violations of its policy.
+_FIRST: Final = """
+window.violations = [];
+addEventListener("securitypolicyviolation", (event) =>
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
+"""
+
+
+@functools.cache
+def console_modules() -> Path:
+    """The console's `node_modules`: installed once per content of its lock file, outside the tree."""
+    npm = npm_command()
+    if node_command() is None or npm is None:
+        missing("no packages of the console: there is no Node, neither on the PATH nor as a package")
+    files = [REPOSITORY / "console" / name for name in ("package.json", "package-lock.json")]
+    digest = hashlib.sha256(b"\0".join([sys.platform.encode(), *(file.read_bytes() for file in files)])).hexdigest()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    package = Path(caches).expanduser() / "watchout-tests" / f"console-{digest[:12]}"
+    package.mkdir(parents=True, exist_ok=True)
+    with (package / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (package / "installed").exists():
+            for file in files:
+                shutil.copyfile(file, package / file.name)
+            command = [*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
+            done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S)
+            if done.returncode:
+                missing(f"no packages of the console: npm ci failed: {done.stderr[-500:]}")
+            (package / "installed").touch()
+    return package / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def console_browser() -> Iterator[Process]:
+    """A browser whose camera is a drawn picture."""
+    with running_browser(
+        "--use-fake-device-for-media-stream",
+        f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ) as browser:
+        yield browser
+
+
+class ConsoleTab(Tab):
+    """A tab with the console; it remembers what goes wrong in the page."""
+
+    def __init__(self, devtools: ClientConnection) -> None:
+        super().__init__(devtools)
+        #: Exceptions, errors that the page logged, and requests that the browser refused; not failed requests.
+        self.faults: list[str] = []
+
+    async def prepare(self, *, width: int = 1280, height: int = 800, dark: bool = True, calm: bool = False) -> None:
+        """Watch the page, and give it a screen."""
+        await self._call("Runtime.enable")
+        await self._call("Log.enable")
+        await self._call("Page.addScriptToEvaluateOnNewDocument", source=_FIRST)
+        await self.screen(width=width, height=height, dark=dark, calm=calm)
+
+    async def screen(self, *, width: int = 1280, height: int = 800, dark: bool = True, calm: bool = False) -> None:
+        """Give the page a screen of this size; `calm`: the user wants no motion."""
+        await self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        features = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce" if calm else "no-preference"},
+        ]
+        await self._call("Emulation.setEmulatedMedia", features=features)
+
+    async def permit(self, name: str, setting: str, origin: str) -> None:
+        """Answer the browser's question for a permission: ``granted`` or ``denied``."""
+        session, self._session = self._session, {}
+        await self._call("Browser.setPermission", permission={"name": name}, setting=setting, origin=origin)
+        self._session = session
+
+    async def set_cookie(self, name: str, value: str, url: str) -> None:
+        """Have a cookie as a page of this URL would set it."""
+        await self._call("Network.setCookie", name=name, value=value, url=url, httpOnly=True)
+
+    async def screenshot(self) -> bytes:
+        """What the tab shows, as PNG."""
+        return base64.b64decode((await self._call("Page.captureScreenshot", format="png"))["data"])
+
+    async def to_front(self) -> None:
+        """Show this tab of the window; the others are hidden then, as for a person."""
+        await self._call("Page.bringToFront")
+
+    async def view(self, fragment: str) -> None:
+        """Go to a view by its address."""
+        await self.run(f"location.hash = {json.dumps(fragment)}; 0")
+
+    async def text(self, selector: str = "body") -> str:
+        """The text of an element, empty when there is none."""
+        return str(await self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    async def sees(self, text: str, selector: str = "body", timeout_s: float = COMES_S) -> None:
+        """Wait until an element shows this text."""
+
+        async def is_there() -> bool:
+            return text.lower() in (await self.text(selector)).lower()
+
+        try:
+            await eventually(is_there, timeout_s)
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not shown, but {(await self.text(selector))[:600]!r}") from None
+
+    async def until(self, script: str, what: str, timeout_s: float = COMES_S) -> Any:
+        """Wait until a script gives something true, and return that."""
+
+        async def holds() -> Any:
+            return await self.run(script)
+
+        return await eventually(holds, timeout_s, what)
+
+    async def click(self, selector: str, text: str = "") -> None:
+        """Press the first element that fits and holds the text, once it is there."""
+        every = f"[...document.querySelectorAll({json.dumps(selector)})]"
+        found = f"{every}.find((element) => element.innerText.includes({json.dumps(text)}))"
+        await self.until(f"!!{found} && !{found}.disabled", f"{selector} {text!r} is not there")
+        await self.run(f"{found}.click(); 0")
+
+    async def write(self, selector: str, text: str) -> None:
+        """Put the focus into a field and type."""
+        await self.until(f"!!document.querySelector({json.dumps(selector)})", f"{selector} is not there")
+        await self.run(f"document.querySelector({json.dumps(selector)}).focus(); 0")
+        await self._call("Input.insertText", text=text)
+
+    async def press(self, key: str, *, code: str = "", hold: bool = False) -> None:
+        """Press a key; `hold`: without letting go."""
+        numbers = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowRight": 39}
+        more = {"windowsVirtualKeyCode": numbers[key]} if key in numbers else {"text": key}
+        if key in ("Enter", " "):
+            more["text"] = "\r" if key == "Enter" else " "
+        await self._call("Input.dispatchKeyEvent", type="keyDown", key=key, code=code, **more)
+        if not hold:
+            await self._call("Input.dispatchKeyEvent", type="keyUp", key=key, code=code)
+
+    async def axe(self) -> list[str]:
+        """What axe-core finds wrong with the page as it is shown now."""
+        await self.run((console_modules() / "axe-core/axe.min.js").read_text() + "; 0")
+        script = """axe.run({ resultTypes: ["violations"] }).then(({ violations }) => violations.map(({ id, nodes }) =>
+          `${id}: ${nodes.map((node) => `${node.html.slice(0, 160)} (${node.failureSummary})`).join(" | ")}`))"""
+        return list(await self.run(script))
+
+    async def check(self) -> None:
+        """Fail when the page complained: exceptions, logged errors, violations of its policy."""
+        violations = await self.run("window.violations")
+        assert (self.faults, violations) == ([], [])
+
+    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters, **self._session}
+        async with asyncio.timeout(COMES_S):
+            await self._devtools.send(json.dumps(message))
+            while (answer := json.loads(await self._devtools.recv())).get("id") != number:
+                self._on_event(answer.get("method"), answer.get("params", {}))
+        assert "error" not in answer, (method, answer)
+        return dict(answer["result"])
+
+    def _on_event(self, method: str | None, parameters: dict[str, Any]) -> None:
+        match method:
+            case "Runtime.exceptionThrown":
+                self.faults.append(json.dumps(parameters["exceptionDetails"])[:1000])
+            case "Runtime.consoleAPICalled" if parameters["type"] in ("error", "assert"):
+                self.faults.append(json.dumps(parameters["args"])[:1000])
+            case "Log.entryAdded" if (entry := parameters["entry"])["level"] == "error" and entry[
+                "source"
+            ] != "network":
+                self.faults.append(entry["text"])
+
+
+@contextlib.asynccontextmanager
+async def console_tab(browser: Process, url: str, **screen: Any) -> AsyncIterator[ConsoleTab]:
+    """A tab of its own that shows this address; at its end the page must not have complained."""
+    async with connect(devtools_of(browser), max_size=None, proxy=None) as connection:
+        tab = ConsoleTab(connection)
+        await tab.open("about:blank")
+        try:
+            await tab.prepare(**screen)
+            await tab.go(url)
+            yield tab
+            await tab.check()
+        finally:
+            await tab.run("sessionStorage.clear(); localStorage.clear(); 0")
+            await tab.close()
+
+
+def picture(width: int, height: int, colour: tuple[int, int, int], number: int = 0) -> bytes:
+    """A JPEG of this colour, with a number so that each differs."""
+    image = Image.new("RGB", (width, height), colour)
+    ImageDraw.Draw(image).text((8, 8), str(number), (255, 255, 255))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()
+
+
+def saved(folder: Path, name: str, png: bytes) -> Path:
+    """Write a screenshot with few colours, so that it is small."""
+    path = folder / name
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(192).save(path, optimize=True)
+    return path
