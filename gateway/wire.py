@@ -554,5 +554,5 @@ def status(stream_id: str, status: str, timestamp: int, info: str | None = None)
     """
     body: dict[str, Any] = {"type": "status", "streamId": stream_id, "status": status, "timestamp": timestamp}
     if info is not None:
-        body["info"] = msgspec.Raw(info.encode() or b"null")
+        body["info"] = msgspec.Raw(info.encode() or b"{}")
     return text_message(msgspec.json.encode(body))

@@ -493,7 +493,7 @@ async def test_the_info_of_a_camera_is_shown_on_every_gateway_until_it_leaves(in
     await taking.register("cam", produces=[], info={"n": 3})
     assert (await waiting.find("status"))["info"] == {"n": 3}
     await taking.register("cam", produces=[])
-    assert (await waiting.find("status"))["info"] is None
+    assert (await waiting.find("status"))["info"] == {}
     assert await infos(here, token) == {"cam": None}
     await taking.leave()
     assert "info" not in await waiting.find("status", status="offline")

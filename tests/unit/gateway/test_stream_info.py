@@ -101,7 +101,7 @@ def test_the_first_status_of_a_viewer_carries_it_and_later_ones_only_when_it_cha
     assert len(said(viewer)) == 3, "the same again is no news"
     change(harness, publication, '{"n":2}')
     change(harness, publication, "")
-    assert said(viewer)[3:] == [("streaming", {"n": 2}), ("streaming", None)]
+    assert said(viewer)[3:] == [("streaming", {"n": 2}), ("streaming", {})]
 
 
 def test_a_viewer_that_waits_gets_it_with_the_camera_and_each_time_anew(harness: HubHarness) -> None:
