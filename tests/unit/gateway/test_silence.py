@@ -53,3 +53,11 @@ def test_a_member_is_looked_at_once_however_often_it_was_entered() -> None:
     assert table.take_due(8.9) == []
     assert table.take_due(9.0) == ["a"]
     assert table.take_due(1e6) == []
+
+
+def test_between_two_looks_nobody_is_found_early() -> None:
+    table: SilenceTable[str] = SilenceTable()
+    table.enter("a", 10 + LOOK_EVERY_S * 0.9)
+    assert table.take_due(10 + LOOK_EVERY_S * 0.1) == []
+    assert table.take_due(10 + LOOK_EVERY_S * 0.8) == []
+    assert table.take_due(10 + LOOK_EVERY_S) == ["a"]

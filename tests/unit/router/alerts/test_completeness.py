@@ -195,3 +195,20 @@ def test_what_is_known_of_streams_is_bounded_and_what_is_forgotten_counts_for_al
     for number in range(1000):
         assert found.missing_until(f"s{number}") >= 1000 + number
     assert found.missing_until("other") < 2000
+
+
+def test_alerts_that_are_kept_and_not_in_the_reply_are_missing() -> None:
+    world = World()
+    world.wait(10)
+    since = world.wall_ms
+    for _ in range(4):
+        world.wait(1000)
+        world.alert("a", 0, 1)
+    assert world.ask("a", since) == ({"n1", "n2", "n3"}, since + 2000)
+
+
+def test_of_a_time_to_come_nothing_is_known() -> None:
+    world = World()
+    world.wait(10)
+    assert world.ask("a", world.wall_ms)[1] is None
+    assert world.ask("a", world.wall_ms + 1) == (set(), START_MS + 1)
