@@ -28,6 +28,7 @@ from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
 from watchout.gateway.revalidation import Revalidation
 from watchout.gateway.router_client import RouterClient
+from watchout.gateway.shares.requests import ShareRequests
 from watchout.gateway.shares.source import GatewayShares
 from watchout.gateway.shares.tokens import ShareTokens
 from watchout.gateway.stream_ids import StreamIds
@@ -73,7 +74,9 @@ class Gateway:
             AlertRates(settings.service_alert_rate),
             ShareTokens(share_key(settings.home)),
         )
-        self._shares = GatewayShares(self._context.share_tokens, self._link, enabled=settings.share_max_s > 0)
+        self._shares = GatewayShares(
+            self._context.share_tokens, ShareRequests(self._link), enabled=settings.share_max_s > 0
+        )
         self._context.authenticator.shares = self._shares
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []

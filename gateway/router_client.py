@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from watchout.common import clock, log, metric_names, supervisor
@@ -21,8 +20,6 @@ from watchout.common.bus.messages import (
     AlertNotification,
     AlertScope,
     Claim,
-    CreateShare,
-    EndShare,
     ErrorForPublisher,
     FetchNewest,
     FetchPicture,
@@ -34,7 +31,6 @@ from watchout.common.bus.messages import (
     OwnerLookup,
     OwnerReply,
     Query,
-    QueryReply,
     RaiseAlert,
     RefusedReply,
     Release,
@@ -49,7 +45,6 @@ from watchout.common.bus.reply_records import (
     R,
     RecentAlertRow,
     RecentAlertsReply,
-    ShareRow,
     StatsReply,
     StreamRow,
     read_reply,
@@ -67,10 +62,6 @@ from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.model import Owner, StreamState
 
-#: Code by which the router refuses a share over a bound.
-TOO_MANY_SHARES: Final = "TOO_MANY_SHARES"
-#: Form of a share's id, as `ShareId` of the bus has it.
-SHARE_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
 #: A loss of the router is logged only if it lasts this many seconds.
@@ -213,7 +204,7 @@ class RouterClient:
             )
         )
         if not isinstance(reply, GrantedReply | RefusedReply):
-            raise _unexpected(reply)
+            raise unexpected(reply)
         return reply
 
     async def find(self, stream: str) -> StreamState:
@@ -225,7 +216,7 @@ class RouterClient:
             return self.hub.newest_state(stream, StreamState())
         reply = await self.link.request(lambda n: OwnerLookup(request=n, stream=stream))
         if not isinstance(reply, OwnerReply):
-            raise _unexpected(reply)
+            raise unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
         return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term, reply.info))
 
@@ -234,7 +225,7 @@ class RouterClient:
         epoch = self.link.epoch
         reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
         if not isinstance(reply, AcceptedReply):
-            raise _unexpected(reply)
+            raise unexpected(reply)
         raised = Raised(alert, len(alert.to_json()), accepted_at=reply.at or None)
         self._accepted.add(raised, epoch, self._loop.time())
         return reply
@@ -256,7 +247,7 @@ class RouterClient:
         if isinstance(reply, RefusedReply) and reply.code == ErrorCode.INVALID_MESSAGE:
             return reply
         if not isinstance(reply, AcknowledgedReply):
-            raise _unexpected(reply)
+            raise unexpected(reply)
         if not reply.duplicate:
             given = reply.acknowledgement
             raised = Raised(alert, len(of.json) + given.size_bytes, of.term, of.at, given, of.owner)
@@ -335,83 +326,6 @@ class RouterClient:
             return await self.link.query(make, kind)
         except BusError as exc:
             raise RouterUnavailable(str(exc)) from None
-
-    async def create_share(
-        self, share_id: str, stream: str, owner: str, *, seconds: int, alerts: bool
-    ) -> ShareRow | RefusedReply:
-        """Share a stream.
-
-        Args:
-            share_id: The id for the share.
-            stream: Id of the stream.
-            owner: Id of its owner.
-            seconds: For how long.
-            alerts: Whether the alerts are shared as well.
-
-        Returns:
-            The share, which survives restarts from now on; or the bound that is reached.
-
-        Raises:
-            RouterUnavailable: The router does not answer, cannot store it, or is of a release without shares.
-        """
-        self._require_shares()
-        reply = await self.link.request(
-            lambda n: CreateShare(request=n, id=share_id, stream=stream, user=owner, seconds=seconds, alerts=alerts)
-        )
-        if isinstance(reply, RefusedReply) and reply.code == TOO_MANY_SHARES:
-            return reply
-        rows = _read(reply, list[ShareRow])
-        return rows[0]
-
-    async def end_share(self, share_id: str, stream: str, owner: str) -> bool:
-        """End a share of a user's stream.
-
-        Args:
-            share_id: Id of the share.
-            stream: Id of the stream.
-            owner: Id of its owner.
-
-        Returns:
-            Whether there was one; it is over, also after restarts.
-
-        Raises:
-            RouterUnavailable: As `create_share`.
-        """
-        self._require_shares()
-        if not SHARE_ID.match(share_id):
-            return False
-        reply = await self.link.request(lambda n: EndShare(request=n, id=share_id, stream=stream, user=owner))
-        return _read(reply, str | None) is not None  # type: ignore[arg-type]
-
-    async def shares_of(self, stream: str, owner: str) -> list[ShareRow]:
-        """Return what a user shares of a stream.
-
-        Args:
-            stream: Id of the stream.
-            owner: Id of its owner.
-
-        Raises:
-            RouterUnavailable: As `create_share`.
-        """
-        self._require_shares()
-        return await self._query(lambda n: Query(request=n, what="shares", stream=stream, user=owner), list[ShareRow])
-
-    async def shares(self, share_ids: Sequence[str]) -> list[ShareRow]:
-        """Return those of some shares that have not ended.
-
-        Args:
-            share_ids: At most 1000 ids.
-
-        Raises:
-            RouterUnavailable: As `create_share`.
-        """
-        self._require_shares()
-        ids = tuple(share_ids)
-        return await self._query(lambda n: Query(request=n, what="shares", ids=ids), list[ShareRow])
-
-    def _require_shares(self) -> None:
-        if self.link.live and not self.link.level:
-            raise RouterUnavailable("the router is of a release without shares")
 
     def _send_counts(self) -> None:
         """Send the latest counts to the router, which handles messages in order: the next reply includes them."""
@@ -565,15 +479,6 @@ def coalescing_delay_s(max_fps: float | None) -> float:
     return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
 
 
-def _read(reply: Reply, kind: type[R]) -> R:
-    if not isinstance(reply, QueryReply):
-        raise _unexpected(reply)
-    try:
-        return read_reply(reply.body, kind)
-    except BusError as exc:
-        raise RouterUnavailable(str(exc)) from None
-
-
 def _again(raised: Raised) -> Message:
     """Return the message by which a new router learns of what a former one accepted."""
     alert, given = raised.alert, raised.acknowledgement
@@ -585,6 +490,11 @@ def _again(raised: Raised) -> Message:
     )  # fmt: skip
 
 
-def _unexpected(reply: Reply) -> RouterUnavailable:
+def unexpected(reply: Reply) -> RouterUnavailable:
+    """Return the error for a reply that the router must not give.
+
+    Args:
+        reply: What came.
+    """
     text = reply.message if isinstance(reply, RefusedReply) else f"answered with {type(reply).__name__}"
     return RouterUnavailable(f"the router {text}")

@@ -19,6 +19,7 @@ from watchout.gateway.http.auth import UserAuth, no_such_stream
 from watchout.gateway.http.bodies import BodyReader
 from watchout.gateway.http.responses import HttpError, json_response
 from watchout.gateway.quotas import AlertRates
+from watchout.gateway.shares.requests import ShareRequests
 from watchout.gateway.shares.tokens import ID_BYTES, ShareTokens, share_id_of
 from watchout.identity import Identity
 
@@ -50,6 +51,7 @@ class SharePages:
         self._context = context
         self._auth = auth
         self._tokens = tokens
+        self._shares = ShareRequests(context.router)
         self._bodies = BodyReader()
         self._rates = AlertRates(SHARES_PER_S)
 
@@ -67,7 +69,7 @@ class SharePages:
             text = f"more than {SHARES_PER_S:g} shares per second, try again after {wait_s:.1f} s"
             raise HttpError(429, "RATE_LIMITED", text, {"Retry-After": str(math.ceil(wait_s))})
         share_id = share_id_of(secrets.token_bytes(ID_BYTES))
-        made = await self._context.router.create_share(
+        made = await self._shares.create_share(
             share_id, stream, owner.user_id, seconds=wish.seconds, alerts=wish.alerts
         )
         if isinstance(made, RefusedReply):
@@ -83,7 +85,7 @@ class SharePages:
         """
         stream = request.match_info["id"]
         owner = await self._owner(request, stream)
-        rows = await self._context.router.shares_of(stream, owner.user_id)
+        rows = await self._shares.shares_of(stream, owner.user_id)
         return json_response({"shares": [_shown(row) for row in rows]})
 
     async def end(self, request: web.Request) -> web.Response:
@@ -94,7 +96,7 @@ class SharePages:
         """
         stream = request.match_info["id"]
         owner = await self._owner(request, stream)
-        if not await self._context.router.end_share(request.match_info["share"], stream, owner.user_id):
+        if not await self._shares.end_share(request.match_info["share"], stream, owner.user_id):
             raise HttpError(404, "NOT_FOUND", "there is no such share of this stream")
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from watchout.common.bus.reply_records import ShareRow
 from watchout.common.errors import RouterUnavailable, StoreUnavailable
-from watchout.gateway.router_client import RouterClient
+from watchout.gateway.shares.requests import ShareRequests
 from watchout.gateway.shares.tokens import ShareTokens
 from watchout.identity import Grants, Identity
 
@@ -22,13 +22,13 @@ class GatewayShares:
 
     Args:
         tokens: Reads the tokens.
-        router: Asked for the shares.
+        requests: Asked for the shares.
         enabled: Whether streams may be shared at all.
     """
 
-    def __init__(self, tokens: ShareTokens, router: RouterClient, *, enabled: bool) -> None:
+    def __init__(self, tokens: ShareTokens, requests: ShareRequests, *, enabled: bool) -> None:
         self._tokens = tokens
-        self._router = router
+        self._requests = requests
         self._enabled = enabled
 
     def recognizes(self, token: str) -> bool:
@@ -52,7 +52,7 @@ class GatewayShares:
             StoreUnavailable: The router does not answer; the caller keeps all sockets, or asks clients to try again.
         """
         try:
-            rows = await self._router.shares(share_ids)
+            rows = await self._requests.shares(share_ids)
         except RouterUnavailable as unavailable:
             raise StoreUnavailable(str(unavailable)) from None
         return {row.id: identity_of(row) for row in rows}

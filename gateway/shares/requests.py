@@ -1,0 +1,120 @@
+"""Asks the router for shares of streams: makes them, ends them, lists them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from watchout.common.bus.messages import CreateShare, EndShare, Query, QueryReply, RefusedReply, Reply
+from watchout.common.bus.reply_records import R, ShareRow, read_reply
+from watchout.common.errors import BusError, RouterUnavailable
+from watchout.gateway.router_client import RouterClient, unexpected
+
+#: Code by which the router refuses a share over a bound.
+TOO_MANY_SHARES: Final = "TOO_MANY_SHARES"
+#: Form of a share's id, as `ShareId` of the bus has it.
+SHARE_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
+
+
+class ShareRequests:
+    """The requests of one gateway about shares; without a state of its own.
+
+    All methods raise `RouterUnavailable` when the router does not answer, cannot store the share, or is of a release
+    without shares; the caller asks its client to try again.
+
+    Args:
+        router: The gateway's connection to the router.
+    """
+
+    def __init__(self, router: RouterClient) -> None:
+        self._router = router
+
+    async def create_share(
+        self, share_id: str, stream: str, owner: str, *, seconds: int, alerts: bool
+    ) -> ShareRow | RefusedReply:
+        """Share a stream.
+
+        Args:
+            share_id: The id for the share.
+            stream: Id of the stream.
+            owner: Id of its owner.
+            seconds: For how long.
+            alerts: Whether the alerts are shared as well.
+
+        Returns:
+            The share, which survives restarts from now on; or the bound that is reached.
+
+        Raises:
+            RouterUnavailable: The router does not answer, cannot store it, or is of a release without shares.
+        """
+        self._require_shares()
+        reply = await self._router.link.request(
+            lambda n: CreateShare(request=n, id=share_id, stream=stream, user=owner, seconds=seconds, alerts=alerts)
+        )
+        if isinstance(reply, RefusedReply) and reply.code == TOO_MANY_SHARES:
+            return reply
+        rows = _read(reply, list[ShareRow])
+        return rows[0]
+
+    async def end_share(self, share_id: str, stream: str, owner: str) -> bool:
+        """End a share of a user's stream.
+
+        Args:
+            share_id: Id of the share.
+            stream: Id of the stream.
+            owner: Id of its owner.
+
+        Returns:
+            Whether there was one; it is over, also after restarts.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        self._require_shares()
+        if not SHARE_ID.match(share_id):
+            return False
+        reply = await self._router.link.request(lambda n: EndShare(request=n, id=share_id, stream=stream, user=owner))
+        return _read(reply, str | None) is not None  # type: ignore[arg-type]
+
+    async def shares_of(self, stream: str, owner: str) -> list[ShareRow]:
+        """Return what a user shares of a stream.
+
+        Args:
+            stream: Id of the stream.
+            owner: Id of its owner.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        self._require_shares()
+        return await self._rows(lambda n: Query(request=n, what="shares", stream=stream, user=owner))
+
+    async def shares(self, share_ids: Sequence[str]) -> list[ShareRow]:
+        """Return those of some shares that have not ended.
+
+        Args:
+            share_ids: At most 1000 ids.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        self._require_shares()
+        ids = tuple(share_ids)
+        return await self._rows(lambda n: Query(request=n, what="shares", ids=ids))
+
+    def _require_shares(self) -> None:
+        if self._router.link.live and not self._router.link.level:
+            raise RouterUnavailable("the router is of a release without shares")
+
+    async def _rows(self, make: Callable[[int], Query]) -> list[ShareRow]:
+        return _read(await self._router.link.request(make), list[ShareRow])
+
+
+def _read(reply: Reply, kind: type[R]) -> R:
+    if not isinstance(reply, QueryReply):
+        raise unexpected(reply)
+    try:
+        return read_reply(reply.body, kind)
+    except BusError as exc:
+        raise RouterUnavailable(str(exc)) from None
