@@ -142,7 +142,7 @@ export class Camera extends Emitter<CameraEvents> {
     const { id = this._newId(), timestamp = Math.trunc(this._environment.clock.wall()), ...more } = options;
     const done = new Promise<string>((resolve, reject) => this._alertWaiters.set(id, { resolve, reject }));
     done.catch(() => undefined);
-    if (this._currentState.state === "closed") this._carryOut({ do: "alertDone", id, error: closedError(this._currentState) });
+    if (this._currentState.state === "closed") this._carryOut({ do: "alertDone", id, error: this._currentState.reason });
     else this.link.act(() => this._publication.raise({ type: "alert", severity, message, id, timestamp, ...more }));
     return done;
   }
@@ -174,7 +174,7 @@ export class Camera extends Emitter<CameraEvents> {
   private _onState(event: StateEvent): void {
     this._currentState = event;
     if (event.state === "closed") {
-      const error = closedError(event);
+      const error = event.reason as WatchoutError;
       for (const id of [...this._alertWaiters.keys()]) this._carryOut({ do: "alertDone", id, error });
       if (error.code !== "CLOSED") this._fire("error", error);
     }
@@ -220,8 +220,4 @@ export class Camera extends Emitter<CameraEvents> {
     const part = (): string => Math.floor(this._environment.random() * 2 ** 52).toString(36);
     return `${part()}-${part()}-${++this._idCount}`;
   }
-}
-
-function closedError(event: StateEvent): WatchoutError {
-  return event.reason ?? new WatchoutError("CLOSED", "this camera was closed");
 }

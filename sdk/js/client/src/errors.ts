@@ -5,6 +5,7 @@ export type ClientErrorCode =
   | "TOKEN_UNAVAILABLE" // the token callback failed
   | "SIGNED_OUT" // the token callback gave no token
   | "TICKET_USED" // a ticket works once, and none is left to reconnect with
+  | `CLOSED_${number}` // the socket ended with this close code, and without a code of the server
   | "CONNECTION_LOST" // the socket ended without a code, or could not be opened
   | "NETWORK_SILENT" // nothing arrived within the silence limit
   | "CLOSED"; // this object was closed

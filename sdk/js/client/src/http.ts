@@ -16,7 +16,7 @@ export interface Share {
  */
 export async function request(
   fetcher: typeof fetch,
-  url: URL,
+  url: string,
   token: string | undefined,
   init: { readonly method?: string; readonly body?: unknown; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<any> {
@@ -25,7 +25,7 @@ export async function request(
   if (init.body !== undefined) headers["Content-Type"] = "application/json";
   let response: Response;
   try {
-    response = await fetcher(url.href, {
+    response = await fetcher(url, {
       method: init.method ?? "GET",
       headers,
       credentials: token === undefined ? "include" : "omit",
@@ -33,7 +33,7 @@ export async function request(
       signal: init.signal ?? null,
     });
   } catch (cause) {
-    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url.origin}: ${String(cause)}`, { retryable: true, cause });
+    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url}: ${String(cause)}`, { retryable: true, cause });
   }
   const text = await response.text();
   let body: any;

@@ -9,7 +9,8 @@ import { decodeFrame, frameOfMessage } from "./wire.js";
 
 /** What the parts of one client share. */
 export interface Environment {
-  readonly url: URL;
+  /** The gateway's address, of http or https, without a slash at its end. */
+  readonly url: string;
   readonly clock: Clock;
   readonly random: () => number;
   readonly platform: Platform;
@@ -56,9 +57,9 @@ export class Link {
     return this.connection.state;
   }
 
-  /** Bytes that wait in the socket; 0 where the platform does not say. */
+  /** Bytes that wait in the socket, 0 where the platform does not say; Infinity: it takes none. */
   get backlog(): number {
-    return this._socket?.bufferedAmount ?? 0;
+    return this._socket?.readyState === 1 ? (this._socket.bufferedAmount ?? 0) : Infinity;
   }
 
   /** Seconds for `pingEvery`; undefined: `auth` has said it already. */
@@ -122,14 +123,12 @@ export class Link {
   }
 
   private _openSocket(ticket: string | undefined): void {
-    const url = new URL(this._environment.url.href.replace(/\/*$/, "") + this._path);
-    url.protocol = url.protocol.replace("http", "ws");
-    if (ticket !== undefined) url.searchParams.set("ticket", ticket);
+    const url = this._environment.url.replace("http", "ws") + this._path;
     let socket: SocketLike;
     try {
-      socket = new (this._environment.socket())(url.href);
+      socket = new (this._environment.socket())(ticket === undefined ? url : `${url}?ticket=${encodeURIComponent(ticket)}`);
     } catch (cause) {
-      const error = new WatchoutError("CONNECTION_LOST", `no socket to ${url.origin}: ${String(cause)}`, { cause });
+      const error = new WatchoutError("CONNECTION_LOST", `no socket to ${url}: ${String(cause)}`, { cause });
       return this.act(() => this.connection.close(error));
     }
     this._socket = socket;

@@ -14,7 +14,7 @@ export const systemClock: Clock = {
 /** Return the platform's WebSocket class. Throws `TypeError` when it has none. */
 export function systemSocket(): SocketConstructor {
   const { WebSocket } = globalThis as { WebSocket?: SocketConstructor };
-  if (WebSocket === undefined) throw new TypeError("this platform has no WebSocket: pass the option `WebSocket`");
+  if (WebSocket === undefined) throw new TypeError("no WebSocket here: pass the option `WebSocket`");
   return WebSocket;
 }
 

@@ -24,11 +24,6 @@ export class TokenKeeper {
     return typeof this._source !== "string";
   }
 
-  /** The newest token, for requests over HTTP. */
-  get newest(): string | undefined {
-    return typeof this._source === "string" ? this._source : this._current;
-  }
-
   /**
    * Return a token that is not `used`. Rejects with what the callback threw, or a `WatchoutError`.
    *
@@ -37,7 +32,7 @@ export class TokenKeeper {
   get(why: TokenReason, used?: string): Promise<string | null> {
     if (typeof this._source === "string") {
       if (used !== this._source) return Promise.resolve(this._source);
-      const text = this._kind === "ticket" ? "a ticket works once: pass a callback to connect again" : "the token is not valid any more";
+      const text = this._kind === "ticket" ? "a ticket works once: pass a callback" : "the token is not valid any more";
       return Promise.reject(new WatchoutError(this._kind === "ticket" ? "TICKET_USED" : "AUTH_FAILED", text));
     }
     if (this._flight === undefined && this._current !== undefined && this._current !== used && this._kind === "token") {

@@ -54,7 +54,7 @@ export class View extends Emitter<ViewEvents> {
   ) {
     super();
     this.streamId = streamId;
-    this._options = options;
+    this._options = checked(options);
     const sink: ViewSink = {
       onStatus: (status, info) => this._onStatus(status, info),
       onFrame: (frame) => this._onFrame(frame),
@@ -150,7 +150,7 @@ export class View extends Emitter<ViewEvents> {
 
   /** Change rate, window, format, or what is wanted. `alertsSince` stays. */
   update(options: Omit<ViewOptions, "alertsSince">): void {
-    this._options = { ...this._options, ...options };
+    this._options = checked({ ...this._options, ...options });
     this._changed();
   }
 
@@ -225,4 +225,14 @@ export class View extends Emitter<ViewEvents> {
     if (!error.retryable && this._currentStatus === "forbidden") this.end(error);
     this._fire("error", error);
   }
+}
+
+/** Returns the options. Throws `RangeError` for those that no server takes. */
+function checked(options: ViewOptions): ViewOptions {
+  const { maxFps = 1, window = 1, alertsSince = 0 } = options;
+  const fits =
+    maxFps >= 1e-6 && maxFps <= 1e6 && alertsSince >= 0 && alertsSince < 2 ** 53 &&
+    (window === "auto" || (Number.isInteger(window) && window >= 1 && window <= 1e6));
+  if (!fits) throw new RangeError(`maxFps, window or alertsSince is out of range: ${JSON.stringify(options)}`);
+  return options;
 }

@@ -21,8 +21,8 @@ import type {
 } from "./types.js";
 import { View, type ViewHost } from "./view.js";
 
-/** What a camera may be closed with so that `connect()` starts it again. */
-const SIGN_IN_CODES = new Set(["SESSION_ENDED", "AUTH_FAILED", "AUTH_TIMEOUT", "AUTH_REQUIRED", "SIGNED_OUT", "TICKET_USED"]);
+/** What a camera may be closed with so that `connect()` starts it again: all codes about signing in. */
+const SIGN_IN_CODES = /AUTH_|SIGN|SESS|TICK/;
 const STREAM_ID = /^[A-Za-z0-9_.:-]{1,128}$/;
 
 export class Watchout extends Emitter<WatchoutEvents> {
@@ -44,17 +44,12 @@ export class Watchout extends Emitter<WatchoutEvents> {
    */
   constructor(url: string | URL, options: WatchoutOptions = {}) {
     super();
-    const { location } = globalThis as { location?: { href: string } };
-    const address = new URL(url, location?.href);
-    if (!/^(http|ws)s?:$/.test(address.protocol)) throw new TypeError(`a URL of http, https, ws or wss is expected, not ${address.href}`);
-    address.search = address.hash = "";
-    address.protocol = address.protocol.replace("ws", "http");
     const clock = options.clock ?? systemClock;
     const mode = options.token !== undefined ? "token" : options.ticket !== undefined ? "ticket" : "cookie";
     const source = options.token ?? options.ticket;
     const { firstMs = 1000, capMs = 30_000, stableMs = 10_000 } = options.backoff ?? {};
     this._environment = {
-      url: address,
+      url: addressOf(String(url)),
       clock,
       random: options.random ?? Math.random,
       platform: options.platform ?? pagePlatform,
@@ -114,7 +109,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
   camera(options: CameraOptions = {}): Camera {
     this._check(options.streamId ?? "new");
     return new Camera(this._environment, options, (each) => {
-      if (each.state.state === "closed" && !SIGN_IN_CODES.has(each.state.reason?.code ?? "")) this._cameras.delete(each);
+      if (each.state.state === "closed" && !SIGN_IN_CODES.test(each.state.reason?.code ?? "")) this._cameras.delete(each);
       else this._cameras.add(each);
       this._tellState();
     });
@@ -154,9 +149,8 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** Recent alerts that the server keeps, newest last. Rejects with a `WatchoutError`. */
   async alerts(query: AlertQuery = {}, signal?: AbortSignal): Promise<AlertMessage[]> {
-    const search = new URLSearchParams();
-    for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== "asc") search.set(name, String(value));
-    return (await this.request(`/alerts?${search.toString()}`, { signal })).alerts as AlertMessage[];
+    const search = Object.entries(query).map(([name, value]) => (value === undefined || value === "asc" ? "" : `&${name}=${value}`));
+    return (await this.request(`/alerts?${search.join("").slice(1)}`, { signal })).alerts as AlertMessage[];
   }
 
   /** Make a view-only token for a stream of one's own. Rejects with a `WatchoutError`. */
@@ -177,15 +171,13 @@ export class Watchout extends Emitter<WatchoutEvents> {
   /** One request to the gateway's HTTP side, signed in as the sockets are. Rejects with a `WatchoutError`. */
   async request(path: string, init: { method?: string; body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<any> {
     const { url, tokens, mode } = this._environment;
-    const address = new URL(url.href.replace(/\/*$/, "") + path);
     const token = mode === "token" ? ((await tokens?.get("connect")) ?? undefined) : undefined;
-    const fetcher = this._fetcher ?? ((...all: Parameters<typeof fetch>) => fetch(...all));
-    return request(fetcher, address, token, init);
+    return request(this._fetcher ?? fetch, url + path, token, init);
   }
 
   private _check(streamId: string): void {
     if (this._closed !== undefined) throw this._closed;
-    if (!STREAM_ID.test(streamId)) throw new RangeError(`not a stream id (1 to 128 of A-Z a-z 0-9 _ . : -): ${JSON.stringify(streamId)}`);
+    if (!STREAM_ID.test(streamId)) throw new RangeError(`not a stream id (${STREAM_ID.source}): ${JSON.stringify(streamId)}`);
   }
 
   private _viewerLink(): Link {
@@ -273,4 +265,12 @@ export class Watchout extends Emitter<WatchoutEvents> {
     }
     return { state: "idle" };
   }
+}
+
+/** The address of a gateway as http or https; in a page also from a relative one. Platforms differ in `URL`: it is text. */
+function addressOf(url: string): string {
+  const { location } = globalThis as { location?: { href: string } };
+  const address = /^\w+:/.test(url) || location === undefined ? url : new URL(url, location.href).href;
+  if (!/^(http|ws)s?:\/\/[^/?#]/.test(address)) throw new TypeError(`not a URL of http, https, ws or wss: ${JSON.stringify(url)}`);
+  return address.replace(/^ws/, "http").replace(/\/*([?#].*)?$/, "");
 }

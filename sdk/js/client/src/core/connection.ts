@@ -39,13 +39,11 @@ const OPEN_MS = 15_000;
 /** Time for an answer when there is a doubt about the connection, in ms. */
 const DOUBT_MS = 5_000;
 /** Round trips are measured at most this often, in ms. */
-const MEASURE_MS = 10_000;
+const MEASURE_MS = 5_000;
 
 export class Connection {
   /** Round trips in ms, newest last, at most ten. */
   readonly roundTrips: number[] = [];
-  /** The server answers request ids and pings (docs/protocol.md, "For client libraries"); undefined: not known yet. */
-  modern: boolean | undefined;
   /** Time of the last message of the server, on the client's clock, and the server's clock less the client's. */
   heardAt = 0;
   serverOffset: number | undefined;
@@ -61,7 +59,10 @@ export class Connection {
   /** When the phase gives up: the socket does not open, the server is silent, the next attempt is due. */
   private _due = Infinity;
   private _pingAt = Infinity;
+  private _measureAt = Infinity;
   private _pingSentAt: number | undefined;
+  /** The silence limit passed while the clock stood still: the next one counts. */
+  private _doubtful = false;
   private _renewAt = Infinity;
   private _renewing: { readonly token: string; readonly requestId: string } | "asked" | undefined;
   private _lastError: WatchoutError | undefined;
@@ -119,9 +120,8 @@ export class Connection {
       this._emit({ do: "send", message: { type: "auth", token, renew: true, requestId } });
       this._renewAt = now + this._options.silenceMs;
     } else if (this._phase === "token") {
-      if (!token) return this._fail(new WatchoutError("SIGNED_OUT", "there is no token: sign in"));
-      if (this._why === "ended" && token === this._token)
-        return this._fail(new WatchoutError("SESSION_ENDED", "the session has ended, and there is no other token"));
+      if (!token || (this._why === "ended" && token === this._token))
+        return this._fail(new WatchoutError(token ? "SESSION_ENDED" : "SIGNED_OUT", "there is no valid token: sign in"));
       this._token = token;
       this._why = "connect";
       this._openSocket(now);
@@ -163,8 +163,9 @@ export class Connection {
   /** Something arrived. Returns whether the connection itself dealt with it. */
   onMessage(message: ServerMessage | undefined, now: number): boolean {
     this.heardAt = now;
+    this._doubtful = false;
     if (this._phase === "signing" || this.open) this._due = now + this._options.silenceMs;
-    this._pingAt = now + this._options.silenceMs / 2;
+    this._pingAt = Math.min(this._measureAt, now + this._options.silenceMs / 2);
     if (message === undefined) return false;
     if (message.type !== "video-frame" && message.type !== "alert" && message.type !== "ack")
       this.serverOffset = message.timestamp - now;
@@ -175,7 +176,6 @@ export class Connection {
         this._onPong(now, true);
         return true;
       case "success":
-        if (message.requestId !== undefined) this.modern = true;
         if (message.event !== "authenticated") return false;
         if (this._phase === "signing") this._signedIn(now);
         else if (typeof this._renewing === "object") {
@@ -195,9 +195,11 @@ export class Connection {
   onClose(code: number, reason: string, now: number): void {
     if (this._phase === "idle" || this._phase === "closed" || this._phase === "waiting" || this._phase === "token") return;
     const before = this._lastError;
-    const errorCode = before?.code ?? (reason || (code === 4500 ? "SESSION_ENDED" : code === 4501 ? "STREAM_TAKEN_OVER" : "CONNECTION_LOST"));
+    const broken = code < 1007 && code !== 1001;
+    // The server's reason is the error's code; that of a proxy may be any text.
+    const errorCode = before?.code ?? (/^[A-Z_]+$/.test(reason) ? reason : broken ? "CONNECTION_LOST" : `CLOSED_${code}`);
     const meaning = meaningOfClose(code, errorCode);
-    const text = before?.message ?? (code > 1006 || code === 1001 ? `the server closed with ${code} ${reason}`.trim() : "the connection was lost");
+    const text = before?.message ?? (broken ? "the connection was lost" : `closed with ${code} ${reason}`);
     const error = new WatchoutError(errorCode, text, { retryable: meaning !== "stop", closeCode: code || undefined });
     if (this._phase === "online" && now - this._onlineAt >= this._options.stableMs) this._attempt = this._renewals = 0;
     this._reset();
@@ -217,7 +219,10 @@ export class Connection {
 
   tick(now: number): void {
     // A timer that is this late: the machine slept, or the process stood still. What came meanwhile is still unread.
-    if (this.open && now - this.deadline > 2000 && this._due <= now) return this._doubt(now);
+    if (this.open && now - this._due > 2000 && !this._doubtful) {
+      this._doubtful = true;
+      return this._doubt(now);
+    }
     if (now >= this._due) {
       if (this._phase === "waiting") return this._connect(now);
       const open = this._phase !== "opening";
@@ -260,7 +265,6 @@ export class Connection {
 
   private _onError(message: Extract<ServerMessage, { type: "error" }>, now: number): boolean {
     const { code, requestId, streamId } = message;
-    if (requestId !== undefined) this.modern = true;
     if (code === "UNKNOWN_MESSAGE_TYPE" && this._pingSentAt !== undefined) {
       this._onPong(now, false);
       return true;
@@ -282,11 +286,11 @@ export class Connection {
   }
 
   private _onPong(now: number, modern: boolean): void {
-    this.modern ??= modern;
     if (this._pingSentAt !== undefined && modern) {
       this.roundTrips.push(now - this._pingSentAt);
       if (this.roundTrips.length > 10) this.roundTrips.shift();
-      this._pingAt = Math.min(this._pingAt, now + MEASURE_MS);
+      this._measureAt = now + MEASURE_MS;
+      this._pingAt = Math.min(this._pingAt, this._measureAt);
     }
     this._pingSentAt = undefined;
     if (this._phase === "signing") this._signedIn(now);
@@ -294,7 +298,7 @@ export class Connection {
 
   private _ping(now: number): void {
     this._pingSentAt = now;
-    this._pingAt = Infinity;
+    this._pingAt = this._measureAt = Infinity;
     this._emit({ do: "send", message: { type: "ping" } });
   }
 
@@ -336,8 +340,9 @@ export class Connection {
   }
 
   private _reset(): void {
-    this._due = this._pingAt = this._renewAt = Infinity;
+    this._due = this._pingAt = this._measureAt = this._renewAt = Infinity;
     this._pingSentAt = this._renewing = this._lastError = undefined;
+    this._doubtful = false;
     this.roundTrips.length = 0;
     this._emit({ do: "lost" });
   }

@@ -24,6 +24,8 @@ const MOST_ALERTS = 100;
 /** A frame without an acknowledgement counts as under way for so long, in ms, while nothing else is acknowledged. */
 const UNACKED_MS = 10_000;
 const ANSWER_MS = 10_000;
+/** Rate for a server that says neither what it took nor what is wanted. */
+const FPS_UNPACED = 15;
 
 export class Publication {
   streamId: string | undefined;
@@ -65,7 +67,7 @@ export class Publication {
 
   /** Whether the window has room; `backlog`: bytes that wait in the socket, for servers that do not acknowledge. */
   room(now: number, backlog: number): boolean {
-    if (!this.registered) return false;
+    if (!this.registered || backlog === Infinity) return false;
     if (!this._acknowledges) return backlog < 64 * 1024;
     if (this._unacked.length > 0 && now - this._progressAt >= UNACKED_MS) {
       this._unacked.shift(); // a frame that was refused is not acknowledged
@@ -76,14 +78,14 @@ export class Publication {
 
   /** How long to wait until a frame is wanted, in ms, at the demanded rate; Infinity: nobody watches. */
   pauseBeforeFrame(now: number): number {
-    if (this.demand?.fps === 0) return Infinity;
-    return this._pace.wait(this.demand?.fps, now);
+    const fps = this._fps();
+    return fps === 0 ? Infinity : this._pace.wait(fps, now);
   }
 
   /** A frame goes out. */
   onSent(timestamp: number, now: number): void {
     this.sent++;
-    this._pace.take(this.demand?.fps || undefined, now);
+    this._pace.take(this._fps() || undefined, now);
     if (!this._acknowledges) return;
     if (this._unacked.length === 0) this._progressAt = now;
     this._unacked.push(Math.trunc(timestamp));
@@ -134,6 +136,11 @@ export class Publication {
       case "error":
         return this._onError(message, now);
     }
+  }
+
+  /** The rate that is wanted; undefined: as many as there is room for. */
+  private _fps(): number | undefined {
+    return this.demand?.fps ?? (this._acknowledges ? undefined : FPS_UNPACED);
   }
 
   private _register(now: number): void {

@@ -34,7 +34,8 @@ export class Pace {
     if (perSecond === undefined) return true;
     if (this.wait(perSecond, now) > 0) return false;
     const every = 1000 / perSecond;
-    this._next = Math.max(this._next + every, now + every / 2);
+    const planned = this._next + every;
+    this._next = planned > now + every / 2 ? planned : now + every;
     return true;
   }
 }

@@ -393,7 +393,7 @@ export class Subscriptions {
     }
     return [...this._streams.values()]
       .filter((each) => each.pending !== undefined)
-      .sort((a, b) => Number(a.pending?.requestId.slice(1)) - Number(b.pending?.requestId.slice(1)))[0];
+      .sort((one, two) => (one.pending?.sentAt ?? 0) - (two.pending?.sentAt ?? 0))[0];
   }
 
   private _onAlert(alert: AlertMessage): void {
