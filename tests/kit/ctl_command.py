@@ -16,7 +16,7 @@ from pathlib import Path
 import pybase64
 import pytest
 
-from tests.kit.fake_gateway import TOKEN, FakeGateway
+from tests.kit.fake_gateway import TOKEN, FakeGateway, until
 from tests.kit.ports import free_port
 from tests.kit.prefork import TOOL, Forked, Prefork, can_fork
 from tests.kit.processes import BIN, REPOSITORY
@@ -83,9 +83,9 @@ class Command:
 
     async def line(self) -> str:
         assert self.process.stdout is not None
-        return (await asyncio.wait_for(self.process.stdout.readline(), 10)).decode()
+        return (await asyncio.wait_for(self.process.stdout.readline(), 30)).decode()
 
-    async def end(self, timeout_s: float = 20) -> Ended:
+    async def end(self, timeout_s: float = 60) -> Ended:
         out, err = await asyncio.wait_for(self.process.communicate(), timeout_s)
         assert self.process.returncode is not None
         return Ended(self.process.returncode, out.decode(), err.decode())
@@ -173,11 +173,17 @@ async def start(tmp_path: Path, home: Path) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-def ctl(start: Start) -> Ctl:
-    """Run the command to its end."""
+def ctl(start: Start, request: pytest.FixtureRequest) -> Ctl:
+    """Run the command to its end, and until the fake gateway of the test has read all that it sent."""
 
     async def ctl(*arguments: object, **environ: str) -> Ended:
-        return await (await start(*arguments, **environ)).end()
+        gateway: FakeGateway | None = None
+        if "gateway" in request.fixturenames:
+            gateway = request.getfixturevalue("gateway")
+        others = gateway.open if gateway is not None else 0
+        ended = await (await start(*arguments, **environ)).end()
+        await until(lambda: gateway is None or gateway.open <= others)
+        return ended
 
     return ctl
 

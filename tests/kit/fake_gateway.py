@@ -43,6 +43,8 @@ class FakeGateway:
         self.reading.set()
         self.cameras: list[ServerConnection] = []
         self.viewers: list[tuple[ServerConnection, dict[str, Any]]] = []
+        #: Sockets that were accepted and have not left.
+        self.open = 0
         self._server: Server | None = None
 
     @property
@@ -93,6 +95,7 @@ class FakeGateway:
         await socket.send(json.dumps({"timestamp": now_ms(), **message}))
 
     async def _serve(self, socket: ServerConnection) -> None:
+        self.open += 1
         try:
             assert socket.request is not None
             path = socket.request.path
@@ -122,6 +125,7 @@ class FakeGateway:
         finally:
             self.cameras = [s for s in self.cameras if s is not socket]
             self.viewers = [(s, w) for s, w in self.viewers if s is not socket]
+            self.open -= 1
             self.left.append(socket.close_code if socket.close_code != 1006 else None)
 
     async def _hear(self, socket: ServerConnection) -> dict[str, Any]:
