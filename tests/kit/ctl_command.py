@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import pytest
 
 from tests.kit.fake_gateway import TOKEN, FakeGateway, until
 from tests.kit.ports import free_port
-from tests.kit.prefork import TOOL, Forked, Prefork, can_fork
+from tests.kit.prefork import TOOL, Forked, can_fork, preloaded
 from tests.kit.processes import BIN, REPOSITORY
 
 #: A JPEG of 1×1.
@@ -119,12 +118,6 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@functools.cache
-def _preloaded() -> Prefork:
-    """The parent of the commands of this test process, which ends with it."""
-    return Prefork(REPOSITORY, TOOL)
-
-
 async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
     """A stream of what comes out of a pipe."""
     reader = asyncio.StreamReader()
@@ -148,7 +141,7 @@ async def start(tmp_path: Path, home: Path) -> AsyncIterator[Start]:
         if can_fork("watchout-ctl", wanted):
             (out, out_end), (err, err_end) = os.pipe(), os.pipe()
             forked = await asyncio.to_thread(
-                _preloaded().start, "watchout-ctl", argv, wanted, (out_end, err_end), tmp_path
+                preloaded(REPOSITORY, TOOL).start, "watchout-ctl", argv, wanted, (out_end, err_end), tmp_path
             )
             os.close(out_end)
             os.close(err_end)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -155,8 +156,14 @@ class Prefork:
                 totals.cpu_s += line["cpu_s"]
 
 
+@functools.cache
+def preloaded(repository: Path, programs: tuple[str, ...]) -> Prefork:
+    """Return the one parent of these programs, which ends with this test process."""
+    return Prefork(repository, programs)
+
+
 def can_fork(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether a process of this name may be forked with this environment."""
+    """Whether a program of this name may be forked with this environment."""
     return name in MODULES and not any(
         variable.startswith(READ_AT_START) and os.environ.get(variable) != value for variable, value in environ.items()
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ import psutil
 import pytest
 
 from tests.kit.ports import free_port
-from tests.kit.prefork import Forked, Prefork, can_fork
+from tests.kit.prefork import SERVERS, TOOL, Forked, Prefork, can_fork, preloaded
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
 from watchout.identity.embedded_store import mint_token
@@ -66,7 +65,7 @@ class Process:
         environ: Mapping[str, str],
         output: Path,
         cwd: Path,
-        prefork: Prefork | None = None,
+        prefork: tuple[Prefork, str] | None = None,
     ) -> None:
         self.name = name
         self.cwd = cwd
@@ -74,7 +73,8 @@ class Process:
         self._popen: subprocess.Popen[bytes] | Forked
         if prefork is not None:
             output.touch()
-            self._popen = prefork.start(name, list(command), environ, output, cwd)
+            parent, program = prefork
+            self._popen = parent.start(program, list(command), environ, output, cwd)
             return
         with output.open("wb") as file:
             self._popen = subprocess.Popen(
@@ -163,10 +163,13 @@ class Process:
         return fault
 
 
-@functools.cache
-def _preloaded() -> Prefork:
-    """The parent of the forked processes of this test process, which ends with it."""
-    return Prefork(REPOSITORY)
+def _parent_of(program: str, environ: Mapping[str, str]) -> tuple[Prefork, str] | None:
+    """The parent that can fork this program, and its name there; None: it has to be started."""
+    name = Path(program).name
+    name = name if name in TOOL else name.removeprefix("watchout-")
+    if Path(program).parent != BIN or not can_fork(name, environ):
+        return None
+    return preloaded(REPOSITORY, TOOL if name in TOOL else SERVERS), name
 
 
 class Watchout:
@@ -224,8 +227,7 @@ class Watchout:
         """Start any program in the environment of this watchout."""
         output = self.directory / f"{len(self.processes)}-{name}.log"
         wanted = {**self.environ, **(environ or {})}
-        is_script = list(command) == [str(BIN / f"watchout-{name}")]
-        parent = _preloaded() if self._prefork and is_script and can_fork(name, wanted) else None
+        parent = _parent_of(command[0], wanted) if self._prefork else None
         process = Process(name, command, wanted, output, self.directory, parent)
         self.processes.append(process)
         return process
