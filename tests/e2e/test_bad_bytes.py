@@ -56,11 +56,6 @@ examples = settings(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
-def watchout_loop(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def token(plain_watchout: Watchout) -> str:
     return plain_watchout.token("mallory")

@@ -36,8 +36,8 @@ Image = pytest.importorskip("PIL.Image")
 
 DEFAULT_TIME_OUTS: Final = bool(os.environ.get("MJPEG_DEFAULT_TIME_OUTS"))
 #: The time-out of the proxies, None for their own, and how long the camera pauses, in seconds.
-IDLE_S: Final = None if DEFAULT_TIME_OUTS else 8
-PAUSE_S: Final = 75.0 if DEFAULT_TIME_OUTS else 10.0
+IDLE_S: Final = None if DEFAULT_TIME_OUTS else 12
+PAUSE_S: Final = 75.0 if DEFAULT_TIME_OUTS else 15.0
 #: Between two looks at a browser's page: the camera goes on when everybody has seen a colour.
 LOOK_EVERY_S: Final = 0.3
 SEEN_S: Final = 60.0

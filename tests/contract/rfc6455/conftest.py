@@ -1,4 +1,8 @@
-"""A watchout on both event loops, a token and sockets for the tests of RFC 6455."""
+"""A watchout on both event loops, a token and sockets for the tests of RFC 6455.
+
+What bytes mean is decided by the same code on both loops, how they come and go is not: the files about the first run
+on one of them.
+"""
 
 from __future__ import annotations
 

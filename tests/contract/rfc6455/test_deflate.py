@@ -31,6 +31,13 @@ from tests.kit.dialogue import BAD, HI, HOW, dialogue, message, named, ping, spl
 
 pytestmark = pytest.mark.e2e
 
+
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """What these bytes mean does not depend on the event loop."""
+    return "uvloop"
+
+
 DEFLATE: Final = "Sec-WebSocket-Extensions: permessage-deflate"
 
 

@@ -12,6 +12,13 @@ from tests.kit.clients import TEXT, Clients, base64_of, http, web_socket_frame
 
 pytestmark = pytest.mark.e2e
 
+
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """What these bytes mean does not depend on the event loop."""
+    return "uvloop"
+
+
 KEY: Final = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION: Final = "Sec-WebSocket-Version: 13"
 UPGRADE: Final = ("Upgrade: websocket", "Connection: Upgrade")

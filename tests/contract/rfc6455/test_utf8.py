@@ -13,6 +13,13 @@ from tests.kit.dialogue import BAD, Heard, close, dialogue, message, split, text
 
 pytestmark = pytest.mark.e2e
 
+
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """What these bytes mean does not depend on the event loop."""
+    return "uvloop"
+
+
 KAPPA: Final = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5"
 VALID: Final = {
     "6.1.1": b"", "6.2.1": "Hello-µ@ßöäüàá-UTF-8!!".encode(), "6.5.1": KAPPA,

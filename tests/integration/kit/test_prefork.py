@@ -45,8 +45,11 @@ def test_its_exit_code_and_what_it_printed_are_known(prefork: bool) -> None:
 
 
 def test_a_wait_that_is_too_long_raises() -> None:
-    with running(start=False) as started, pytest.raises(subprocess.TimeoutExpired):
-        started.start("router").wait(0.05)
+    with running(start=False) as started:
+        router = started.start("router")
+        with pytest.raises(subprocess.TimeoutExpired):
+            router.wait(0.05)
+        router.wait_for_output("router ready")  # before, SIGTERM ends it as it ends any process
 
 
 def test_what_was_forked_ends_with_its_parent(tmp_path: Path) -> None:
