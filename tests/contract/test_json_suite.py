@@ -8,6 +8,7 @@ value of an unknown field, as the body of `POST /alerts`, and as metadata of an 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,19 @@ MORE: Final = {
     "y_white_space": b" " * DEEP + b"1" + b"\n\r\t " * 1000, "n_nothing_but_white_space": b" \n\t\r" * 1000,
 }  # fmt: skip
 DOCUMENTS: Final = SUITE | MORE
+#: Names of documents that one test takes, one after the other: a test for each costs more than what it looks at.
+PORTIONS: Final = [list(DOCUMENTS)[at : at + 24] for at in range(0, len(DOCUMENTS), 24)]
+each_portion = pytest.mark.parametrize("names", PORTIONS, ids=lambda names: f"{names[0]}...")
+
+
+@contextlib.contextmanager
+def looking_at(name: str) -> Iterator[bytes]:
+    """Take the document of this name; a failure says which one it was."""
+    try:
+        yield DOCUMENTS[name]
+    except Exception as exc:
+        exc.add_note(f"with the document {name}")
+        raise
 
 
 @pytest.fixture(scope="module")
@@ -108,77 +122,85 @@ def test_the_suite_is_whole() -> None:
             json.loads(document)
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_as_a_message_is_answered_with_an_error_and_the_socket_stays(url, token, clients, name):
-    document = DOCUMENTS[name]
-    for who, code in ((None, REQUIRED), (token, BAD)):
-        if who is None and len(document) > 60_000:  # over the limit of strangers, who are closed with 1009
-            continue
-        raw = await opened(url, clients, who)
-        if is_utf_8(document):
-            # A stranger's `auth` would be answered by the session store, sooner or later than the ping behind it.
-            heard = await dialogue(raw, [*text(document), *text(document if who is None else again())])
-            after = {REQUIRED, BAD} if who is None else {HI}
-            assert heard.said[0] == code
-            assert set(heard.said[1:]) <= after
-            assert heard.close is None
-        else:
-            assert await dialogue(raw, text(document), ends=True) == Heard([], b"\x03\xeftext is not UTF-8")
-        await raw.leave()
+@each_portion
+async def test_a_document_as_a_message_is_answered_with_an_error_and_the_socket_stays(url, token, clients, names):
+    for name in names:
+        with looking_at(name) as document:
+            for who, code in ((None, REQUIRED), (token, BAD)):
+                if who is None and len(document) > 60_000:  # over the limit of strangers, who are closed with 1009
+                    continue
+                raw = await opened(url, clients, who)
+                if is_utf_8(document):
+                    # A stranger's `auth` would be answered by the session store, before or after the ping behind it.
+                    heard = await dialogue(raw, [*text(document), *text(document if who is None else again())])
+                    after = {REQUIRED, BAD} if who is None else {HI}
+                    assert heard.said[0] == code
+                    assert set(heard.said[1:]) <= after
+                    assert heard.close is None
+                else:
+                    assert await dialogue(raw, text(document), ends=True) == Heard([], b"\x03\xeftext is not UTF-8")
+                await raw.leave()
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_in_an_unknown_field_is_passed_over_if_it_is_json(url, token, clients, name):
-    document = DOCUMENTS[name]
-    raw = await opened(url, clients, token)
-    message = b'{"type":"unsubscribe","streamId":"x","unknown":%b}' % document
-    if is_utf_8(document):
-        heard = await dialogue(raw, [*text(message), *text(again())])
-        said = {"y": [["success"]], "n": [[BAD]], "i": [["success"], [BAD]]}[name[0]]
-        assert heard in [Heard([*each, HI]) for each in said]
-    else:
-        assert (await dialogue(raw, text(message), ends=True)).code == 1007
+@each_portion
+async def test_a_document_in_an_unknown_field_is_passed_over_if_it_is_json(url, token, clients, names):
+    for name in names:
+        with looking_at(name) as document:
+            raw = await opened(url, clients, token)
+            message = b'{"type":"unsubscribe","streamId":"x","unknown":%b}' % document
+            if is_utf_8(document):
+                heard = await dialogue(raw, [*text(message), *text(again())])
+                said = {"y": [["success"]], "n": [[BAD]], "i": [["success"], [BAD]]}[name[0]]
+                assert heard in [Heard([*each, HI]) for each in said]
+            else:
+                assert (await dialogue(raw, text(message), ends=True)).code == 1007
+            await raw.leave()
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_as_the_body_of_alerts_is_400_unless_it_is_an_empty_list(url, clients, name):
-    document = DOCUMENTS[name]
+@each_portion
+async def test_a_document_as_the_body_of_alerts_is_400_unless_it_is_an_empty_list(url, clients, names):
     raw = await clients.raw(url)
-    for body in (document, b"[%b]" % document):
-        answer = await push(raw, body)
-        if answer.status == 202:
-            assert answer.json == {"accepted": []}
-            assert json.loads(body) == []
-        else:
-            assert (answer.status, answer.error) == (400, "INVALID_MESSAGE")
+    for name in names:
+        with looking_at(name) as document:
+            for body in (document, b"[%b]" % document):
+                answer = await push(raw, body)
+                if answer.status == 202:
+                    assert answer.json == {"accepted": []}
+                    assert json.loads(body) == []
+                else:
+                    assert (answer.status, answer.error) == (400, "INVALID_MESSAGE")
     assert (await http(f"{url}/health/live")).status == 200
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_in_an_alert_reaches_viewers_as_the_same_json_or_is_400(url, token, clients, name):
-    document, stream = DOCUMENTS[name], new_name()
+@each_portion
+async def test_a_document_in_an_alert_reaches_viewers_as_the_same_json_or_is_400(url, token, clients, names):
     camera, viewer = await clients.camera(url, token), await clients.viewer(url, token)
-    await camera.register(stream)
-    await viewer.subscribe(stream, consumes=["alert"])
     raw = await clients.raw(url)
-    head = f'{{"streamId":"{stream}","severity":"low","message":"m",'.encode()
-    answer = await push(raw, head + b'"metadata":{"x":%b}}' % document)
-    if answer.status == 202:
-        assert name[0] in "yi"
-        value = json.loads(document)
-        alert = await viewer.find("alert")  # which the client has decoded, so that it is JSON and UTF-8
-        assert alert["metadata"] == {"x": value}
-        kept = await http(f"{url}/alerts?streamId={stream}", token=token)
-        assert [each["metadata"] for each in kept.json["alerts"]] == [{"x": value}]
-    else:
-        assert (answer.status, answer.error) == (400, "INVALID_MESSAGE")
-        assert name[0] in "ni" or len(document) > 16 * 1024 or name == "y_nested_100"
-    answer = await push(raw, head + b'"unknown":%b}' % document)
-    bounded = len(document) > 16 * 1024 or name == "y_nested_100"  # what is passed on has the bounds of metadata
-    assert answer.status == {"y": 202, "n": 400}.get(name[0], answer.status) or (bounded and name[0] == "y")
-    assert answer.status in (202, 400)
-    if answer.status == 202:
-        assert (await viewer.find("alert"))["unknown"] == json.loads(document)
+    for name in names:
+        with looking_at(name) as document:
+            stream = new_name()
+            await camera.register(stream)
+            await viewer.subscribe(stream, consumes=["alert"])
+            head = f'{{"streamId":"{stream}","severity":"low","message":"m",'.encode()
+            answer = await push(raw, head + b'"metadata":{"x":%b}}' % document)
+            if answer.status == 202:
+                assert name[0] in "yi"
+                value = json.loads(document)
+                alert = await viewer.find("alert")  # which the client has decoded, so that it is JSON and UTF-8
+                assert alert["metadata"] == {"x": value}
+                kept = await http(f"{url}/alerts?streamId={stream}", token=token)
+                assert [each["metadata"] for each in kept.json["alerts"]] == [{"x": value}]
+            else:
+                assert (answer.status, answer.error) == (400, "INVALID_MESSAGE")
+                assert name[0] in "ni" or len(document) > 16 * 1024 or name == "y_nested_100"
+            answer = await push(raw, head + b'"unknown":%b}' % document)
+            # What is passed on has the bounds of metadata.
+            bounded = len(document) > 16 * 1024 or name == "y_nested_100"
+            assert answer.status == {"y": 202, "n": 400}.get(name[0], answer.status) or (bounded and name[0] == "y")
+            assert answer.status in (202, 400)
+            if answer.status == 202:
+                assert (await viewer.find("alert"))["unknown"] == json.loads(document)
+            await viewer.send("unsubscribe", streamId=stream)
 
 
 @pytest.mark.parametrize(
