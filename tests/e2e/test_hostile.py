@@ -92,7 +92,7 @@ async def test_pings_of_a_client_that_reads_nothing_do_not_pile_up(watchout, cli
     assert resident_mib(pid) - before < 16
 
 
-async def test_more_kept_alerts_than_the_lane_holds_are_replayed_in_order(watchout, clients):
+async def test_more_kept_alerts_than_the_queue_holds_are_replayed_in_order(watchout, clients):
     started = watchout(environ={"SERVICE_TOKEN": SERVICE_TOKEN})
     token = started.token()
     camera = await clients.camera(started.url, token)

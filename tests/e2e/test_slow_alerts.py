@@ -64,7 +64,7 @@ async def alerts_read(reader: Reader, number: int) -> list[int]:
     return [int((await reader.message())["message"]) for _ in range(number)]
 
 
-async def test_every_alert_reaches_a_slow_viewer_in_order_where_its_lane_has_room(watchout, clients):
+async def test_every_alert_reaches_a_slow_viewer_in_order_where_its_queue_has_room(watchout, clients):
     started = watchout(environ={"ALERT_QUEUE_MESSAGES": str(WHOLE), "ALERT_QUEUE_BYTES": str(64 * MIB)})
     token = started.token()
     good = await clients.viewer(started.url, token)

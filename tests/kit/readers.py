@@ -134,14 +134,6 @@ class Reader:
         await self._have(number_of_bytes)
         return self._take(number_of_bytes)
 
-    async def until_end(self) -> bytes:
-        """What comes until the server ends the connection."""
-        with contextlib.suppress(Closed):
-            async with asyncio.timeout(COMES_S):
-                while True:
-                    await self._more()
-        return self._take(len(self._held))
-
     async def _frame(self) -> tuple[int, bytes]:
         await self._have(2)
         first, second = self._take(2)

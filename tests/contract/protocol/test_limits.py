@@ -175,7 +175,7 @@ async def test_too_many_connections_from_an_address_close_with_1013(strict_watch
         await socket.leave()
 
 
-async def test_a_viewer_whose_alert_lane_is_full_is_closed_with_4400_and_nobody_else_notices(
+async def test_a_viewer_whose_alert_queue_is_full_is_closed_with_4400_and_nobody_else_notices(
     watchout, watchout_loop, clients
 ):
     started = watchout(loop=watchout_loop, environ={"ALERT_QUEUE_MESSAGES": "20"})

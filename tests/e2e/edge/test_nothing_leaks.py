@@ -103,7 +103,7 @@ RouterClient._query = slow
 """
 
 
-async def test_however_many_ask_for_the_figures_the_router_is_asked_once_at_a_time(watchout, clients):
+async def test_however_many_ask_for_the_metrics_the_router_is_asked_once_at_a_time(watchout, clients):
     started = watchout(start=False)
     started.start("router")
     gateway = patched_gateway(started, SLOW_ROUTER)

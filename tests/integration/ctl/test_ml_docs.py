@@ -92,7 +92,7 @@ async def test_every_option_that_the_page_names_is_there(ctl: Ctl) -> None:
             assert option in ended.out, words
 
 
-def test_every_setting_figure_check_and_file_that_the_page_names_is_there() -> None:
+def test_every_setting_metric_check_and_file_that_the_page_names_is_there() -> None:
     known = {spec.env for _, spec, _ in table()} | {"PATH", "PWD", "KEY", "HOST", "NAME", "PORT"}
     assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT)) - known == set()
     assert set(re.findall(r"`((?:ml|alerts|remote)_\w+)`", TEXT)) - set(DECLARED) == set()

@@ -86,7 +86,7 @@ def test_a_still_scene_brings_no_alert(service: ModuleType, background: np.ndarr
 
 @pytest.mark.parametrize("background", [plain(), plain(250), room()], ids=["grey", "white", "room"])
 @pytest.mark.parametrize("shade", [(60, 40, 30), (120, 120, 120), (40, 40, 220)], ids=["dark", "grey", "red"])
-def test_a_figure_that_walks_in_is_told_within_two_seconds(
+def test_a_walker_who_comes_in_is_reported_within_two_seconds(
     service: ModuleType, background: np.ndarray, shade: tuple[int, int, int]
 ) -> None:
     enters = 10
@@ -106,7 +106,7 @@ def test_a_figure_that_walks_in_is_told_within_two_seconds(
     assert alert["message"]
 
 
-def test_a_figure_that_walks_from_the_first_frame_on_is_told(service: ModuleType) -> None:
+def test_a_walker_who_is_there_from_the_first_frame_on_is_reported(service: ModuleType) -> None:
     scene = [as_seen(with_figure(plain(), 30 + 20 * step), step) for step in range(12)]
     (first, _), *_ = alerts_of(service, scene)
     assert first <= 2 * FPS
@@ -137,7 +137,7 @@ def test_a_cloud_is_no_motion(service: ModuleType) -> None:
     assert alerts_of(service, scene) == []
 
 
-def test_a_figure_is_seen_while_the_light_changes(service: ModuleType) -> None:
+def test_a_walker_is_seen_while_the_light_changes(service: ModuleType) -> None:
     scene = [as_seen(room(), number) for number in range(10)]
     scene += [as_seen(lit(with_figure(room(), 30 + 20 * step), 0.7, 10), 100 + step) for step in range(8)]
     assert alerts_of(service, scene)

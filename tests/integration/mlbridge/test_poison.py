@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.integration.mlbridge.test_lasting_targets import free_pair
+from tests.integration.mlbridge.targets_kit import free_pair
 from tests.kit.brokers import Broker
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics

@@ -147,7 +147,7 @@ async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop:
 
 
 @in_virtual_time
-async def test_lasting_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> None:
+async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> None:
     began: list[float] = []
 
     async def work() -> None:
@@ -167,7 +167,7 @@ async def test_lasting_work_begins_again_with_longer_pauses(loop: VirtualLoop) -
 
 
 @in_virtual_time
-async def test_lasting_work_ends_when_it_is_told_to_and_not_before(loop: VirtualLoop) -> None:
+async def test_kept_work_ends_when_it_is_told_to_and_not_before(loop: VirtualLoop) -> None:
     began = 0
 
     async def work() -> None:

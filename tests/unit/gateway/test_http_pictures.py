@@ -171,7 +171,7 @@ async def test_a_session_that_ends_while_a_picture_is_awaited_gets_nothing_more(
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("tag", ['"other"', TAG])
-async def test_who_leaves_the_organization_while_whose_the_stream_is_is_asked_again_gets_nothing(scene, get, path, tag):
+async def test_who_leaves_the_organization_while_the_owner_is_looked_up_again_gets_nothing(scene, get, path, tag):
     of_a_club(scene)
     scene.at_find, scene.then = 2, lambda: scene.becomes(Identity("ann", "session-of-ann"))
     answer = await get(path, If_None_Match=tag)

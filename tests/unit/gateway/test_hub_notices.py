@@ -61,7 +61,7 @@ def test_a_camera_that_does_not_ask_is_told_nothing(harness: HubHarness) -> None
     assert phone.messages == []
 
 
-def test_a_bond_that_is_made_anew_costs_no_demand_that_falls_for_a_moment(harness: HubHarness) -> None:
+def test_a_member_that_joins_again_lets_no_demand_fall_for_a_moment(harness: HubHarness) -> None:
     phone = FakePublisher()
     publication = harness.publish(phone, wants_demand=True)
     told = Forward(stream="door", term=publication.term, wanted=True, viewers=1)

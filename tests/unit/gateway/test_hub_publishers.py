@@ -171,7 +171,7 @@ def test_after_the_last_number_a_stream_begins_again_at_one_and_viewers_follow(h
     assert harness.hub.last_frame_id("door") == 2
 
 
-def test_whose_a_stream_is_is_known_for_certain_only_with_its_camera_here(harness: HubHarness) -> None:
+def test_the_owner_of_a_stream_is_certain_only_while_its_camera_is_here(harness: HubHarness) -> None:
     FakeViewer(harness.hub).subscribe("door", "streaming", "ann")
     assert harness.hub.local_owner("door") is None
     publication = harness.publish(FakePublisher(), user="ann")

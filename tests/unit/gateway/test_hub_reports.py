@@ -55,7 +55,7 @@ def test_viewers_here_get_all_frames_whatever_the_bus_wants(harness: HubHarness)
     assert len(screen.frames) == 30
 
 
-def test_a_wish_for_another_term_or_stream_does_not_count(harness: HubHarness) -> None:
+def test_a_request_for_another_term_or_stream_does_not_count(harness: HubHarness) -> None:
     publication = harness.publish(FakePublisher(), term=4)
     harness.hub.on_forward(Forward(stream="door", term=3, wanted=True), 0.0)
     harness.hub.on_forward(Forward(stream="door", term=5, wanted=True), 0.0)
@@ -203,7 +203,7 @@ def test_reports_go_on_while_a_camera_is_quiet_so_that_its_rate_falls(harness: H
     assert list(harness.hub.reports.stream_metrics(9.0, 10)) == [StreamReport(rows=[("door", 11, 11, 0.0, ms(1))])]
 
 
-def test_what_viewers_missed_is_in_one_report_added_up(harness: HubHarness) -> None:
+def test_frames_dropped_for_all_viewers_are_one_sum_in_the_report(harness: HubHarness) -> None:
     harness.hub.reports.count_dropped("door", {DropReason.SLOW: 2, DropReason.RATE: 1})
     harness.hub.reports.count_dropped("door", {DropReason.SLOW: 3})
     harness.hub.reports.count_dropped("gate", {DropReason.GONE: 1})

@@ -55,7 +55,7 @@ def test_the_head_of_a_part_says_what_it_is():
     }  # fmt: skip
 
 
-def test_a_repeat_is_broken_after_a_second_and_then_every_ten():
+def test_a_picture_is_repeated_after_a_second_of_silence_and_then_every_ten():
     repeat = RepeatTimer(100.0)
     assert repeat.due == 100.0 + REPEAT_EVERY_S
     repeat.on_new_part(103.0)

@@ -125,7 +125,7 @@ def test_a_rejoin_before_the_first_tick_greets() -> None:
     assert membership.received(says(6, 0, Rejoin()), 11.0) == [SendHello(membership.attempt)]
 
 
-def test_silence_ends_the_bond_and_greets() -> None:
+def test_silence_ends_the_membership_and_the_member_greets() -> None:
     membership = joined(10.0)
     assert membership.tick(10.0 + LOST_AFTER_S) == [SendHeartbeat()]
     assert membership.tick(10.0 + LOST_AFTER_S + 0.01) == [Left(), SendHello(membership.attempt)]
@@ -139,7 +139,7 @@ def test_any_delivered_message_counts_as_a_heartbeat() -> None:
         assert Left() not in membership.tick(10.0 + step + LOST_AFTER_S)
 
 
-def test_after_a_silence_late_messages_bring_the_bond_back_only_through_a_greeting() -> None:
+def test_after_a_silence_only_a_greeting_brings_the_membership_back() -> None:
     membership = joined(10.0)
     membership.tick(20.0)
     assert membership.received(says(5, 1, NEWS), 20.0) == []
@@ -230,7 +230,7 @@ def test_only_the_answer_to_the_last_greeting_counts() -> None:
     assert membership.received(says(5, 0, Welcome(attempt=12)), 4.0) == [Joined(5, new_epoch=True)]
 
 
-def test_a_live_bond_beats_and_does_not_greet() -> None:
+def test_a_live_member_sends_heartbeats_and_does_not_greet() -> None:
     membership = joined(10.0)
     assert membership.tick(10.0) == [SendHeartbeat()]
     assert membership.tick(10.0 + HEARTBEAT_EVERY_S / 2) == []

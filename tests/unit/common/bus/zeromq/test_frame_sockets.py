@@ -340,7 +340,7 @@ def test_many_small_frames_leave_turns_to_others(run: Run, home: Path) -> None:
     run(work())
 
 
-def test_with_patience_frames_go_together_and_one_without_takes_them_along(run: Run, home: Path) -> None:
+def test_frames_that_may_be_delayed_go_together_and_one_that_may_not_takes_them_along(run: Run, home: Path) -> None:
     async def work() -> None:
         got: list[bytes] = []
         pull, out = frame_sockets.pull(home / "in", MAX_BYTES, got.append), FrameSender(key)
