@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.mlbridge.test_scheduler import make, offer, sent
+from tests.unit.mlbridge.scheduler_kit import make, offer, sent
 from tests.unit.mlbridge.virtual_time import Simulation, VirtualService
 from watchout.mlbridge.breaker import BreakerState
 from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
