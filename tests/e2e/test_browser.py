@@ -314,7 +314,7 @@ async def test_a_page_uses_the_cookie_of_its_users_session_until_he_signs_out(
                 picture.onload = () => done("shown"), picture.onerror = () => done("not shown"), picture.src = source;
             })"""
             await camera.show(await tab.run("draw('red').toDataURL('image/jpeg')"))
-            await eventually(lambda: newest_of(picture, signed_up["token"], 30))
+            await eventually(lambda: newest_of(picture, signed_up["token"], 2))
             for policy, shown in (("", "shown"), ("no-referrer", "not shown")):  # nobody vouches for a page that hides
                 source = json.dumps(f"{picture}?listed={policy}")
                 assert await tab.run(f"({loads})({source}, {json.dumps(policy)})") == shown

@@ -116,7 +116,7 @@ async def test_stats_count_cameras_viewers_and_connections(watchout, watchout_lo
     await camera.leave()
     await quiet.leave()
     await viewer.leave()
-    await eventually(lambda: counts(started.get("/stats")[1]) == (0, 0, 0, 30))
+    await eventually(lambda: counts(started.get("/stats")[1]) == (0, 0, 0, 0))
     assert (await stats())["activeStreams"] == []
 
 
