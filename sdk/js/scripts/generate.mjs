@@ -10,19 +10,20 @@ const SCHEMA = new URL("../../schema/messages.json", import.meta.url);
 const TARGET = new URL("../client/src/messages.ts", import.meta.url);
 /** Keywords that TypeScript's types cannot say: the server checks them. */
 const UNTYPED = new Set(["description", "pattern", "minimum", "maximum", "minLength", "maxLength", "maxItems"]);
-const KNOWN = new Set([...UNTYPED, "type", "const", "enum", "$ref", "oneOf", "items", "properties", "required"]);
+const KNOWN = new Set([...UNTYPED, "type", "const", "enum", "$ref", "oneOf", "anyOf", "items", "properties", "required"]);
 
 function typeOf(schema, indent = "") {
   for (const word of Object.keys(schema)) if (!KNOWN.has(word)) throw new Error(`no type for the keyword ${word}`);
   if (schema.$ref !== undefined) return schema.$ref.replace("#/$defs/", "");
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum !== undefined) return schema.enum.map((each) => JSON.stringify(each)).join(" | ");
-  if (schema.oneOf !== undefined) return schema.oneOf.map((each) => typeOf(each)).join(" | ");
+  const choices = schema.oneOf ?? schema.anyOf;
+  if (choices !== undefined) return choices.map((each) => typeOf(each)).join(" | ");
   if (schema.type === "array") return `readonly ${typeOf(schema.items)}[]`;
   if (schema.type === "object" && schema.properties === undefined) return "Readonly<Record<string, unknown>>";
   if (schema.type === "object") return objectOf(schema, indent);
   if (schema.type === "integer" || schema.type === "number") return "number";
-  if (schema.type === "string" || schema.type === "boolean") return schema.type;
+  if (["string", "boolean", "null"].includes(schema.type)) return schema.type;
   throw new Error(`no type for ${JSON.stringify(schema)}`);
 }
 

@@ -35,13 +35,7 @@ export async function request(
   } catch (cause) {
     throw new WatchoutError("CONNECTION_LOST", `no answer from ${url}: ${String(cause)}`, { retryable: true, cause });
   }
-  const text = await response.text();
-  let body: any;
-  try {
-    body = text === "" ? undefined : JSON.parse(text);
-  } catch {
-    body = undefined;
-  }
+  const body = await response.json().catch(() => undefined);
   if (response.ok) return body;
   const error = body?.error ?? {};
   const retryable = response.status === 429 || response.status >= 500;

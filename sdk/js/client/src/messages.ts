@@ -175,7 +175,8 @@ export interface StatusMessage {
   readonly type: "status";
   readonly streamId: StreamId;
   readonly status: StreamStatus;
-  readonly info?: StreamInfo;
+  /** In the first status, and when it is new; null: there is none any more. */
+  readonly info?: StreamInfo | null;
   readonly timestamp: Time;
 }
 

@@ -111,6 +111,7 @@ export interface ViewOptions {
 }
 
 export interface ViewEvents {
+  /** The status is another, or the camera said something else of itself (`View.info`). */
   status: ViewStatus;
   /** The alert was acknowledged by somebody. */
   acknowledged: AlertAcknowledgedMessage;

@@ -196,8 +196,8 @@ export class View extends Emitter<ViewEvents> {
   }
 
   private _onStatus(status: ViewStatus, info: Readonly<Record<string, unknown>> | undefined): void {
+    if (this._currentStatus === "closed" || (status === this._currentStatus && info === this._currentInfo)) return;
     this._currentInfo = info;
-    if (status === this._currentStatus || this._currentStatus === "closed") return;
     this._currentStatus = status;
     if (status !== "forbidden" && status !== "closed" && status !== "waiting") this.error = undefined;
     this._fire("status", status);

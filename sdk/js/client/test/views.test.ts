@@ -315,3 +315,18 @@ test("acknowledgements of alerts go out, and come back to every view", async () 
   assert.deepEqual(seen, ["a1 u"]);
   await stage.close();
 });
+
+test("what a camera says of itself is told when it is new, and when it is gone", async () => {
+  const stage = new Stage();
+  const view = stage.watchout.view("cam-1");
+  await stage.run();
+  const told: unknown[] = [];
+  view.on("status", (status) => told.push([status, view.info?.["deviceName"]]));
+  const status = (more: object): void => stage.network.last().emit({ type: "status", streamId: "cam-1", status: "streaming", timestamp: 1, ...more });
+  status({ info: { deviceName: "door" } });
+  status({});
+  status({ info: { deviceName: "gate" } });
+  status({ info: null });
+  assert.deepEqual(told, [["streaming", "door"], ["streaming", "gate"], ["streaming", undefined]]);
+  await stage.close();
+});

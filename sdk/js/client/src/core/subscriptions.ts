@@ -193,7 +193,10 @@ export class Subscriptions {
       case "status": {
         const stream = this._streams.get(message.streamId);
         if (stream === undefined) return true;
-        if (message.info !== undefined) stream.info = message.info;
+        if (message.info !== undefined) {
+          stream.info = message.info ?? undefined;
+          stream.status = "waiting"; // so that it is told, whatever the status
+        }
         if (stream.standing !== undefined) this._setStatus(stream, message.status);
         return true;
       }
