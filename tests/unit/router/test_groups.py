@@ -19,6 +19,8 @@ from watchout.common.bus.messages import (
     Bye,
     Claim,
     CoverageReport,
+    CreateShare,
+    EndShare,
     Envelope,
     FetchNewest,
     FetchPicture,
@@ -133,6 +135,8 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
     refused = (
         Claim(request=1, stream="cam", user="ann"), Release(stream="cam", term=1), OwnerLookup(request=1, stream="cam"),
         FetchNewest(stream="cam"), Query(request=1, what="stats"), StreamReport(rows=[]), ReservationReport(rows=[]),
+        CreateShare(request=1, id="s" * 16, stream="cam", user="ann", seconds=60),
+        EndShare(request=1, id="s" * 16, stream="cam", user="ann"),
         Unreserve(request=1, stream="cam"), AcknowledgeRequest(request=1, alert=ALERT, user="ann"),
         Interest(stream="cam", viewers=1, alert_viewers=1), FetchPicture(stream="cam", term=1, frame_id=1),
         PublicationState(
