@@ -13,15 +13,17 @@ import jwt
 import pytest
 
 from tests.kit.clients import JPEG, eventually, http, new_name
-from tests.kit.js_sdk import SDK, npm
+from tests.kit.js_sdk import SDK, install, npm
 from tests.kit.node import node_command
 from tests.kit.processes import SERVICE_TOKEN, Watchout
 from tests.kit.proxies import SilentProxy
+from tests.kit.services import missing
 from tests.sdk.app import App
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
 
 SECRET: Final = "a secret of these tests, long enough for HS256"
+RUNTIMES: Final = Path(__file__).parent / "runtimes"
 FAST: Final = {"silenceMs": 6000, "backoff": {"firstMs": 200, "capMs": 1000}}
 
 
@@ -37,6 +39,28 @@ async def start(js_sdk: Path) -> AsyncIterator[Callable[..., Any]]:
 
     yield make
     for app in started:
+        await app.end()
+
+
+@pytest.fixture(params=["bun", "deno"])
+async def start_elsewhere(request: pytest.FixtureRequest, js_sdk: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start an app in Bun or Deno, which come as npm packages."""
+    install(RUNTIMES)
+    commands = {"bun": ["@oven/bun-*/bin/bun", "run"], "deno": ["@deno/*/deno", "run", "--allow-all", "--no-config"]}
+    pattern, *arguments = commands[request.param]
+    program = next((RUNTIMES / "node_modules").glob(pattern), None)
+    if program is None:
+        missing(f"no {request.param} for this machine")
+        raise AssertionError
+    app: App | None = None
+
+    async def make(url: str, **options: Any) -> App:
+        nonlocal app
+        app = await App.start([str(program), *arguments], js_sdk / "client/dist/index.js", url, **options)
+        return app
+
+    yield make
+    if app is not None:
         await app.end()
 
 
@@ -222,3 +246,20 @@ async def test_a_session_that_ends_asks_for_a_token_once(watchout, start):
     await viewer.find("token")
     await viewer.do("give", token=jwt_of("user", 600))
     await viewer.find("state", state="online")
+
+
+async def test_bun_and_deno_publish_and_watch(plain_watchout, start_elsewhere):
+    stream, token = new_name(), plain_watchout.token(new_name("user"))
+    app = await start_elsewhere(plain_watchout.url, token=token)
+    await app.do("view", streamId=stream)
+    await app.find("status", status="offline")
+    await app.do("camera", options={"streamId": stream})
+    await app.find("demand", viewers=1)
+    await app.do("send", data=text(JPEG), timestamp=1_750_000_000_001)
+    frame = await app.find("frame", frameId=1)
+    assert base64.b64decode(frame["data"]) == JPEG
+    await alert(plain_watchout, stream, "a1")
+    assert (await app.find("alert"))["id"] == "a1"
+    await app.do("streams")
+    assert stream in (await app.find("streams"))["ids"]
+    assert await app.close() == 0
