@@ -19,7 +19,7 @@ from tests.kit.processes import REPOSITORY, Process, Watchout, clean_environ
 pytestmark = pytest.mark.e2e
 COMES_S = 30.0
 #: What a customer may have in the folder where he starts watchout.
-FOREIGN = ("common", "router", "gateway", "identity", "mlbridge", "ctl", "watchout_settings")
+FOREIGN = ("common", "router", "gateway", "identity", "mlbridge", "ctl", "client", "ml", "sdk", "watchout_settings")
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,9 @@ class _Stream:
     confirmed: bool = False
     #: The gateway's time when the last connection with it was lost, in ms since 1970; None: never confirmed.
     alive_ms: int | None = None
-    #: Alerts since then may be missing.
+    #: The gateway's time when it first confirmed it: alerts before were not asked for.
+    began_ms: int | None = None
+    #: Alerts since the last connection may be missing.
     lost: bool = False
     #: Alerts are asked for since then, in ms since 1970.
     since_ms: int | None = None
@@ -333,6 +335,7 @@ class ViewerCore(ConnectionCore):
     def _confirmed(self, name: str, stream: _Stream, message: Mapping[str, Any]) -> list[Command]:
         stream.confirmed, stream.attempt = True, 0
         stream.lost, stream.since_ms = False, None
+        stream.began_ms = self.alive_ms if stream.began_ms is None else stream.began_ms
         stream.acknowledged = 0
         recovered = message.get("recovered") is True
         commands: list[Command] = []
@@ -388,7 +391,7 @@ class ViewerCore(ConnectionCore):
                 break
             since_ms = stream.since_ms
             if stream.lost and stream.alive_ms is not None:
-                alive_ms = max(0, stream.alive_ms - REPLAY_SLACK_MS)
+                alive_ms = max(stream.began_ms or 0, stream.alive_ms - REPLAY_SLACK_MS)
                 since_ms = alive_ms if since_ms is None else min(since_ms, alive_ms)
             stream.asked = self._message(name, stream, since_ms)
             commands += self._request(stream.asked, "subscribe", (name, stream.asked), now, stream_id=name)

@@ -31,12 +31,13 @@ def commands(mark: str) -> list[list[str]]:
 
 
 @pytest.fixture
-async def documented(tmp_path: Path) -> AsyncIterator[str]:
-    """The service of the page as a process; its URL."""
-    ((_, _, source),) = [block for block in BLOCKS if block[0] == "service.py"]
+async def documented(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A service of the page as a process, `service.py` unless the test names another; its URL."""
+    name = getattr(request, "param", "service.py")
+    ((_, _, source),) = [block for block in BLOCKS if block[0] == name]
     port = free_port()
     script = tmp_path / "service.py"
-    script.write_text(source.replace("8500", str(port)))
+    script.write_text(re.sub(r"850[01]", str(port), source))
     process = await asyncio.create_subprocess_exec(
         sys.executable, script, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
@@ -59,6 +60,7 @@ async def run_all(start: Start, mark: str, url: str) -> str:
     return shown
 
 
+@pytest.mark.parametrize("documented", ["service.py", "function.py"], indirect=True)
 async def test_the_service_of_the_page_alerts_and_passes_every_check(
     start: Start, documented: str, tmp_path: Path
 ) -> None:

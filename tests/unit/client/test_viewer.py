@@ -102,6 +102,15 @@ def test_alerts_are_asked_for_from_the_gateways_time_of_the_last_word_of_the_los
     assert "alertsSince" not in run.of("subscribe")[0]
 
 
+def test_alerts_from_before_the_first_subscription_are_not_asked_for() -> None:
+    run = online()
+    run.until(2)
+    run.close(None)
+    run.until(10)
+    run.sign_in()
+    assert run.sent[-1]["alertsSince"] == SERVER_MS
+
+
 def test_alerts_come_once_and_in_order_and_it_is_told_whether_all_came() -> None:
     run = online()
     run.alert("a1")
