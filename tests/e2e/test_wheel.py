@@ -68,6 +68,16 @@ def test_the_wheel_puts_nothing_but_watchout_into_an_environment(wheel: Path) ->
     assert {top for top in tops if not top.endswith(".dist-info")} == {"watchout"}
 
 
+def test_the_sdks_are_in_the_wheel_and_typed(wheel: Path, installed: Path, foreign: Path) -> None:
+    environ = {**clean_environ(), "PYTHONPATH": str(foreign)}
+    code = (
+        "import watchout.client, watchout.ml; print(watchout.client.connect.__module__, watchout.ml.serve.__module__)"
+    )
+    said = run([str(installed / "python"), "-c", code], cwd=foreign, env=environ)
+    assert said.split() == ["watchout.client.aio", "watchout.ml.service"]
+    assert {"watchout/client/py.typed", "watchout/ml/py.typed"} <= set(zipfile.ZipFile(wheel).namelist())
+
+
 async def test_it_runs_beside_a_customers_packages_of_the_same_names(
     installed: Path, foreign: Path, watchout, clients: Clients
 ) -> None:
