@@ -7,7 +7,7 @@ import type { HealthReply } from "./pure/metrics";
 /** The page's address without fragment: the paths are below it, also behind a proxy with a prefix. */
 export const BASE = new URL(".", location.href.split("#")[0]).href;
 
-export type Fault = "signed-out" | "not-found" | "limited" | "router" | "store" | "network" | "other";
+export type Fault = "signed-out" | "forbidden" | "not-found" | "limited" | "router" | "store" | "network" | "other";
 
 export class ApiError extends Error {
   constructor(
@@ -35,14 +35,15 @@ export interface Share {
   id: string;
   token: string | null;
   createdAt: number | null;
-  expiresAt: number | null;
+  endsAt: number | null;
   alerts: boolean;
 }
 
 type Body = Record<string, unknown>;
 
 function faultOf(status: number, code: string): Fault {
-  if (status === 401 || status === 403) return "signed-out";
+  if (status === 401) return "signed-out";
+  if (status === 403) return "forbidden";
   if (status === 404) return "not-found";
   if (status === 429) return "limited";
   if (status === 503 && code === "ROUTING_ERROR") return "router";
@@ -159,10 +160,10 @@ export class Api {
 function readShare(given: Body): Share {
   const time = (value: unknown) => (typeof value === "number" ? value : null);
   return {
-    id: String(given.id ?? given.share ?? ""),
+    id: String(given.id ?? ""),
     token: typeof given.token === "string" ? given.token : null,
     createdAt: time(given.createdAt),
-    expiresAt: time(given.expiresAt),
+    endsAt: time(given.endsAt),
     alerts: given.alerts === true,
   };
 }

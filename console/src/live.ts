@@ -20,6 +20,8 @@ const LIST_HIDDEN_MS = 15_000;
 /** Most streams whose alerts this page hears; the gateway's default for one socket is 1000. */
 const MOST_HEARD = 500;
 
+export type Denied = "alerts" | "frames" | "both";
+
 export interface Streams {
   rows: readonly StreamRow[];
   /** Whether the list was there at least once. */
@@ -38,7 +40,12 @@ export class Live {
   readonly alertsFault = new Cell<ApiError | null>(null);
   readonly alertsKnown = new Cell(false);
   readonly notifier = new Notifier();
-  readonly #heard = new Map<string, View>();
+  /**
+   * What may not be had of a stream: views of one stream share a subscription, which is refused as a whole, so frames
+   * are asked for without alerts first, and then alerts without frames.
+   */
+  readonly denied = new Cell<ReadonlyMap<string, Denied>>(new Map());
+  readonly #heard = new Map<string, View | null>();
   readonly #began = Date.now();
   readonly #ended = new AbortController();
   #listTimer: ReturnType<typeof setTimeout> | undefined;
@@ -90,7 +97,26 @@ export class Live {
   /** What the client connects for: a stream's frames, its alerts are heard anyway. */
   watch(stream: string, maxFps: number | null): View {
     if (!this.#hasHttp) this.#hear([stream]);
-    return this.client.view(stream, { alerts: false, ...(maxFps === null ? {} : { maxFps }) });
+    const view = this.client.view(stream, { alerts: false, ...(maxFps === null ? {} : { maxFps }) });
+    if (this.denied.value.get(stream) === "alerts") this.#onRefused(view, "frames");
+    return view;
+  }
+
+  /** Whether a refusal of this stream is not the last word: frames or alerts alone are still to be tried. */
+  isTrying(stream: string): boolean {
+    const denied = this.denied.value.get(stream);
+    return this.#heard.has(stream) && denied !== "frames" && denied !== "both";
+  }
+
+  #onRefused(view: View, denied: Denied): void {
+    view.on("status", (status) => {
+      if (status !== "forbidden") return;
+      const { streamId } = view;
+      this.#heard.get(streamId)?.close();
+      this.#heard.set(streamId, null);
+      this.denied.update((all) => new Map(all).set(streamId, denied));
+      if (denied === "frames") this.#hearOne(streamId);
+    });
   }
 
   see(list: readonly Alert[]): void {
@@ -139,21 +165,25 @@ export class Live {
   /** Hears the alerts of streams. */
   #hear(ids: readonly string[]): void {
     for (const id of ids) {
-      if (this.#heard.has(id) || this.#heard.size >= MOST_HEARD) continue;
-      const view = this.client.view(id, { frames: false, alerts: true, alertsSince: this.#began });
-      this.#heard.set(id, view);
-      view.on("alert", (message) => {
-        const alert = alerts.readAlert(message);
-        if (alert !== null) this.#add([alert], true);
-      });
-      view.on("acknowledged", (message) => {
-        const by = alerts.readAcknowledgement(message);
-        if (by !== null) this.alerts.update((all) => alerts.acknowledge(all, `${id} ${message.alertId}`, by));
-      });
-      view.on("recovery", ({ recovered }) => {
-        if (!recovered && this.#hasHttp) void this.#fetchAlerts();
-      });
+      if (!this.#heard.has(id) && this.#heard.size < MOST_HEARD) this.#hearOne(id);
     }
+  }
+
+  #hearOne(id: string): void {
+    const view = this.client.view(id, { frames: false, alerts: true, alertsSince: this.#began });
+    this.#heard.set(id, view);
+    this.#onRefused(view, this.denied.value.get(id) === "frames" ? "both" : "alerts");
+    view.on("alert", (message) => {
+      const alert = alerts.readAlert(message);
+      if (alert !== null) this.#add([alert], true);
+    });
+    view.on("acknowledged", (message) => {
+      const by = alerts.readAcknowledgement(message);
+      if (by !== null) this.alerts.update((all) => alerts.acknowledge(all, `${id} ${message.alertId}`, by));
+    });
+    view.on("recovery", ({ recovered }) => {
+      if (!recovered && this.#hasHttp) void this.#fetchAlerts();
+    });
   }
 
   #add(more: readonly Alert[], fresh: boolean): void {

@@ -20,7 +20,7 @@ export interface PictureProps {
   maxFps: number | null;
   /** Told of the attachment, for zoom and snapshots. */
   onAttached?: (attachment: Attachment | null) => void;
-  onStatus?: (status: TileStatus, look: Look) => void;
+  onStatus?: (status: TileStatus | null, look: Look) => void;
   children?: ComponentChildren;
 }
 
@@ -34,10 +34,14 @@ export function Picture({ live, id, maxFps, onAttached, onStatus, children }: Pi
   const frame = useRef<HTMLDivElement>(null);
   const connected = useCell(live.connection).state === "online";
   const [status, setStatus] = useState<TileStatus | null>(null);
-  const look = lookOf(status ?? NO_TILE, connected);
+  const denied = useCell(live.denied).get(id);
+  const refused = denied === "frames" || denied === "both";
+  const seen = refused ? "forbidden" : lookOf(status ?? NO_TILE, connected);
+  const look = seen === "forbidden" && live.isTrying(id) ? "waiting" : seen;
   const told = useRef(onStatus);
   told.current = onStatus;
   useEffect(() => {
+    if (refused) return;
     // The canvas belongs to this attachment: one that was given to the worker cannot be used again.
     const canvas = document.createElement("canvas");
     canvas.style.width = "100%";
@@ -57,9 +61,9 @@ export function Picture({ live, id, maxFps, onAttached, onStatus, children }: Pi
       view.close();
       canvas.remove();
     };
-  }, [live, id, maxFps]);
+  }, [live, id, maxFps, denied]);
   useEffect(() => {
-    if (status !== null) told.current?.(status, look);
+    if (status !== null || refused) told.current?.(status, look);
   }, [status, look]);
   const words = sentence(look, status?.ageMs ?? null);
   return (

@@ -16,6 +16,7 @@ from tests.kit.clients import Camera, Clients, eventually, http, new_name
 from tests.kit.console import ELSEWHERE, ConsoleTab, console_tab, picture
 from tests.kit.ml_stub import MlStub
 from tests.kit.processes import Process, Watchout, running
+from tests.kit.services import BetterAuth, Postgres, running_better_auth
 from watchout.common.clock import now_ms
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
@@ -172,6 +173,63 @@ async def test_a_session_that_ends_is_said(tabs, started: Watchout, cameras: Cam
     async with tabs("#/live", short) as tab:
         await tab.sees("Your session has ended", "h1")
         assert await tab.run("sessionStorage.length") == 0
+
+
+class House:
+    """A web app with Better Auth, and a watchout for its users."""
+
+    def __init__(self, app: BetterAuth, watchout: Watchout) -> None:
+        self.app, self.watchout = app, watchout
+
+
+@pytest.fixture(scope="module")
+def house(postgres: Postgres) -> Iterator[House]:
+    url = postgres.create_database()
+    with running_better_auth(url, BA_PLUGINS="bearer,oneTimeToken") as app:
+        environ = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": app.ready["secret"]}
+        with running(environ=environ, start=False) as watchout:
+            watchout.start("router")
+            watchout.start("gateway")
+            watchout.wait_ready()
+            yield House(app, watchout)
+
+
+async def test_the_cookie_of_the_web_app_signs_in_and_its_sign_out_ends_the_page(
+    house: House, console_browser: Process, clients: Clients
+) -> None:
+    alice = await asyncio.to_thread(house.app.sign_up, "alice")
+    cameras = Cameras(clients, house.watchout.url, alice.token)
+    stream = new_name()
+    await cameras.start(stream, RED)
+    name, _, value = alice.cookie.partition("=")
+    try:
+        async with console_tab(console_browser, "about:blank") as tab:
+            await tab.set_cookie(name, value, house.watchout.url)
+            await tab.go(f"{house.watchout.url}/")
+            await looks(tab, {stream: "live"})
+            assert await tab.run("sessionStorage.length + localStorage.length") == 0, "the page keeps nothing"
+            await asyncio.to_thread(house.app.sign_out, alice.token)
+            await tab.sees("Your session has ended", "h1")
+    finally:
+        await cameras.close()
+
+
+async def test_a_ticket_opens_one_connection_to_the_stream_of_its_link(
+    house: House, console_browser: Process, clients: Clients
+) -> None:
+    alice = await asyncio.to_thread(house.app.sign_up, "alice")
+    cameras = Cameras(clients, house.watchout.url, alice.token)
+    stream = new_name()
+    camera = await cameras.start(stream, RED)
+    ticket = await asyncio.to_thread(house.app.one_time_token, alice.token)
+    try:
+        async with console_tab(console_browser, f"{house.watchout.url}/#/stream/{stream}?ticket={ticket}") as tab:
+            await tab.sees("live", ".state")
+            assert "ticket" not in await tab.run("location.href")
+            await camera.send("alert", streamId=stream, severity="high", message="over the one socket")
+            await tab.sees("over the one socket", ".side")
+    finally:
+        await cameras.close()
 
 
 # ── the grid ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -376,6 +434,40 @@ async def test_an_alert_comes_with_the_picture_of_its_frame_and_is_acknowledged_
     finally:
         await cameras.close()
         await stub.stop()
+
+
+# ── sharing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_shared_link_shows_one_stream_until_it_is_ended(
+    tabs, started: Watchout, console_browser: Process, cameras: Cameras, user: str
+) -> None:
+    stream, other = new_name(), new_name()
+    await cameras.start(stream, RED)
+    await cameras.start(other, BLUE)
+    async with tabs(f"#/sharing?stream={stream}", user) as tab:
+        await tab.sees("None.", ".card + .card")
+        await tab.click("button", "Make the link")
+        await tab.until("!!document.querySelector('.made svg.qr')", "there is no code")
+        link = await tab.text(".made code")
+        assert link.startswith(f"{started.url}/#/stream/{stream}?share=")
+        async with console_tab(console_browser, link) as guest:
+            await guest.sees("live", ".state")
+            assert "share" not in await guest.run("location.href")
+            assert await guest.run("[...document.querySelectorAll('nav a')].map((a) => a.innerText.trim())") == [
+                "Live", "Alerts",
+            ]  # fmt: skip
+            await guest.view(f"#/stream/{other}")
+            await guest.sees("Not yours to view", "h2")
+            await guest.view("#/live")
+            await looks(guest, {stream: "live"})
+            await tab.to_front()
+            await tab.click("button", "End")
+            await tab.sees("None.", ".card + .card")
+            await guest.to_front()
+            await guest.sees("Your session has ended", "h1")
+        await tab.view("#/sharing?stream=nobody-has-this")
+        await tab.sees("Not yours to share", "h2")
 
 
 # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -135,7 +135,7 @@ class ConsoleTab(Tab):
         try:
             await eventually(is_there, timeout_s)
         except AssertionError:
-            raise AssertionError(f"{text!r} is not shown, but {(await self.text(selector))[:600]!r}") from None
+            raise AssertionError(f"{text!r} is not shown in {selector}, but {(await self.text())[:900]!r}") from None
 
     async def until(self, script: str, what: str, timeout_s: float = COMES_S) -> Any:
         """Wait until a script gives something true, and return that."""

@@ -47,6 +47,10 @@ export function SharingView({ live, at }: { live: Live; at: Extract<Route, { vie
   );
 }
 
+function isOthers({ fault }: ApiError): boolean {
+  return fault === "not-found" || fault === "forbidden";
+}
+
 function Shares({ live, stream }: { live: Live; stream: string }) {
   const [shares, setShares] = useState<Share[] | null>(null);
   const [fault, setFault] = useState<ApiError | null>(null);
@@ -89,15 +93,15 @@ function Shares({ live, stream }: { live: Live; stream: string }) {
   };
   if (fault !== null && shares === null)
     return (
-      <Notice icon={fault.fault === "not-found" ? "lock" : "warn"} title={fault.fault === "not-found" ? "Not yours to share" : "Links cannot be listed now"} tone="bad">
-        <p>{fault.fault === "not-found" ? "Only the user whose camera publishes a stream may share it." : fault.message}</p>
+      <Notice icon={isOthers(fault) ? "lock" : "warn"} title={isOthers(fault) ? "Not yours to share" : "Links cannot be listed now"} tone="bad">
+        <p>{isOthers(fault) ? "Only the user whose camera publishes a stream may share it." : fault.message}</p>
         <button type="button" onClick={() => void load()}>
           Try again
         </button>
       </Notice>
     );
   const link = made?.token ? linkWith(location.href, "share", made.token, { view: "stream", id: stream }) : null;
-  const open = (shares ?? []).filter((share) => share.expiresAt === null || share.expiresAt > now);
+  const open = (shares ?? []).filter((share) => share.endsAt === null || share.endsAt > now);
   return (
     <div class="columns even">
       <form class="card" onSubmit={(event) => void create(event)}>
@@ -147,7 +151,7 @@ function Shares({ live, stream }: { live: Live; stream: string }) {
                   <span class="dim">
                     {share.alerts ? "pictures and alerts" : "pictures"}
                     {share.createdAt !== null && `, since ${clock(share.createdAt, now)}`}
-                    {share.expiresAt !== null && `, ends in ${span(share.expiresAt - now)}`}
+                    {share.endsAt !== null && `, ends in ${span(share.endsAt - now)}`}
                   </span>
                 </span>
                 <button type="button" class="danger" onClick={() => void end(share)} aria-label={`End link ${share.id}`}>
