@@ -26,6 +26,12 @@ const UNACKED_MS = 10_000;
 const ANSWER_MS = 10_000;
 /** Rate for a server that says neither what it took nor what is wanted. */
 const FPS_UNPACED = 15;
+/**
+ * A frame that took longer than the first, in ms, leaves room for one at a time: on a slow uplink, two only wait for each
+ * other. One that was quicker than the second opens the whole window again.
+ */
+const SLOW_MS = 600;
+const QUICK_MS = 250;
 
 export class Publication {
   streamId: string | undefined;
@@ -38,7 +44,8 @@ export class Publication {
   private _connected = false;
   /** Whether the server acknowledges frames; an older one does not. */
   private _acknowledges = false;
-  private readonly _unacked: number[] = [];
+  private readonly _unacked: { readonly timestamp: number; readonly at: number }[] = [];
+  private _slow = false;
   private _progressAt = 0;
   private _pendingId: string | undefined;
   /** When to register again: no answer came, or "try again" did. */
@@ -73,7 +80,7 @@ export class Publication {
       this._unacked.shift(); // a frame that was refused is not acknowledged
       this._progressAt = now;
     }
-    return this._unacked.length < this._wishes.window;
+    return this._unacked.length < (this._slow ? 1 : this._wishes.window);
   }
 
   /** How long to wait until a frame is wanted, in ms, at the demanded rate; Infinity: nobody watches. */
@@ -88,7 +95,7 @@ export class Publication {
     this._pace.take(this._fps() || undefined, now);
     if (!this._acknowledges) return;
     if (this._unacked.length === 0) this._progressAt = now;
-    this._unacked.push(Math.trunc(timestamp));
+    this._unacked.push({ timestamp: Math.trunc(timestamp), at: now });
   }
 
   onReady(now: number): void {
@@ -176,8 +183,10 @@ export class Publication {
   }
 
   private _onAck(timestamp: number, now: number): void {
-    const at = this._unacked.lastIndexOf(timestamp);
-    this._unacked.splice(0, at < 0 ? 1 : at + 1);
+    let last = this._unacked.length - 1;
+    while (last > 0 && this._unacked[last]?.timestamp !== timestamp) last--;
+    const frame = this._unacked.splice(0, last + 1).at(-1);
+    if (frame !== undefined) this._slow = now - frame.at > (this._slow ? QUICK_MS : SLOW_MS);
     this._progressAt = now;
     this._emit({ do: "taken", timestamp });
     this._emit({ do: "room" });
