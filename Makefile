@@ -19,7 +19,7 @@ ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-ml-share mutants sanitize lint types format docs console bench bench-quick bench-targets bench-revision clean
+.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-browser-long test-ml-share mutants sanitize lint types format docs console bench bench-quick bench-targets bench-revision clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -86,6 +86,11 @@ mutants: $(VENV)/.dev
 # Every reader of moving pictures behind proxies with their own time-outs, about two minutes.
 test-mjpeg-long: $(VENV)/.dev
 	MJPEG_DEFAULT_TIME_OUTS=1 $(BIN)/python -m pytest $(ARGS) tests/e2e/test_mjpeg_readers.py
+
+# 16 tiles of 15 different pictures a second for ten minutes, and a minute behind a slow uplink: about 15 minutes.
+test-browser-long: $(VENV)/.dev
+	WATCHOUT_TEST_TILES_S=600 WATCHOUT_TEST_SLOW_LINK_S=60 $(BIN)/python -m pytest -s $(ARGS) \
+	  tests/sdk/test_viewer.py tests/sdk/test_camera.py tests/sdk/test_native_camera.py -k "tiles or slow"
 
 # Four cameras beside twelve whose frames the ML service refuses: they keep 0.9 of their rate, on every target.
 test-ml-share: $(VENV)/.dev

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,8 @@ PAGE: Final = Path(__file__).parent / "pages" / "viewer.js"
 #: What must come gets this long: the machine may be busy with other tests.
 COMES_S: Final = 40.0
 FPS: Final = 10
+#: Ten minutes in `make test-browser-long`.
+TILES_S: Final = float(os.environ.get("WATCHOUT_TEST_TILES_S", "0"))
 NO_OFFSCREEN: Final = "delete HTMLCanvasElement.prototype.transferControlToOffscreen; delete window.OffscreenCanvas;"
 #: Counts what is decoded and not closed yet, and addresses of blobs that are not given back.
 COUNTING: Final = """
@@ -243,10 +247,10 @@ async def test_a_loop_over_the_frames_of_a_stream_gets_them_beside_a_canvas(
         await shows(tab, camera, name)
 
 
-async def test_a_page_whose_thread_is_slow_shows_fresh_pictures(
+async def test_tiles_of_a_page_whose_thread_is_slow_show_fresh_pictures(
     plain_watchout: Watchout, chromium: str, page: str, clients: Clients
 ) -> None:
-    token, names = plain_watchout.token(), [new_name() for _ in range(6)]
+    token, names = plain_watchout.token(), [new_name() for _ in range(16 if TILES_S else 10)]
     async with (
         numbered_cameras(clients, plain_watchout.url, token, names, 15) as cameras,
         viewing(chromium, page, plain_watchout, token) as tab,
@@ -256,15 +260,23 @@ async def test_a_page_whose_thread_is_slow_shows_fresh_pictures(
         for name, camera in zip(names, cameras, strict=True):
             await shows(tab, camera, name)
         await tab.slow_down(6)
-        ages = sorted(age for age in await tab.call("agesFor", 5000) if age is not None)
+        ages = []
+        for _ in range(6 if TILES_S else 1):
+            ages += [age for age in await tab.call("agesFor", 5000) if age is not None]
+        ages.sort()
+        p95 = ages[int(len(ages) * 0.95)]
+        print(
+            f"{len(names)} tiles, thread slowed 6 times: age {ages[len(ages) // 2]} ms at the median, {p95} ms at p95"
+        )
         assert len(ages) > 60
-        assert ages[int(len(ages) * 0.95)] < 500, ages
+        assert p95 < (500 if TILES_S else 1000), ages
 
 
-async def test_many_tiles_of_different_pictures_do_not_pile_up_memory(
+async def test_tiles_of_different_pictures_do_not_pile_up_memory(
     plain_watchout: Watchout, browser_process: Process, chromium: str, page: str, clients: Clients
 ) -> None:
-    token, names = plain_watchout.token(), [new_name() for _ in range(8)]
+    token, names = plain_watchout.token(), [new_name() for _ in range(16 if TILES_S else 8)]
+    warm_s, whole_s = (TILES_S / 5, TILES_S) if TILES_S else (8, 18)
     async with (
         numbered_cameras(clients, plain_watchout.url, token, names, 15) as cameras,
         viewing(chromium, page, plain_watchout, token) as tab,
@@ -273,16 +285,23 @@ async def test_many_tiles_of_different_pictures_do_not_pile_up_memory(
             await tab.call("show", name, {"width": 150})
         for name, camera in zip(names, cameras, strict=True):
             await shows(tab, camera, name)
-        await tab.call("agesFor", 8000)
-        await tab.tidy_up()
-        before = memory_mb(browser_process)
-        await tab.call("agesFor", 10000)
-        await tab.tidy_up()
-        after = memory_mb(browser_process)
+        start = time.monotonic()
+
+        async def memory_after(seconds: float) -> float:
+            while (left := start + seconds - time.monotonic()) > 0:
+                await tab.call("agesFor", min(left, 5) * 1000)
+            await tab.tidy_up()
+            return memory_mb(browser_process)
+
+        before = await memory_after(warm_s)
+        after = await memory_after(whole_s)
         received = await tab.run(f"tile('{names[0]}').view.received")
-        # 8 tiles of 320 x 240: what is kept of each frame shows at once, a picture is 307 kB.
-        assert received > 60
-        assert after < before + 40, (before, after, received)
+        print(
+            f"{len(names)} tiles, {received} frames each: {before:.0f} MB after {warm_s:g} s, {after:.0f} MB at the end"
+        )
+        assert received > whole_s * 4
+        # In seconds a browser is never at rest; but a picture is 307 kB, so what is kept of each frame shows at once.
+        assert after < (before * 1.1 if TILES_S else before + 40)
 
 
 def memory_mb(browser: Process) -> float:

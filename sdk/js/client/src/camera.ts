@@ -193,9 +193,8 @@ export class Camera extends Emitter<CameraEvents> {
         return this._fire("registered", { streamId: command.streamId });
       case "room":
         this._wakeAll();
+        if (command.taken !== undefined) this._fire("taken", { timestamp: command.taken });
         return this._fire("room", undefined);
-      case "taken":
-        return this._fire("taken", { timestamp: command.timestamp });
       case "demand":
         return this._fire("demand", command.demand);
       case "alertDone": {

@@ -14,8 +14,6 @@ export interface ViewHost {
   remove(view: View): void;
   /** This view is done with a frame. */
   taken(streamId: string, frameId: number): void;
-  /** Frames arrived that a part of the platform shows by itself. */
-  shown(streamId: string, count: number): void;
   fps(streamId: string): number;
   acknowledge(streamId: string, alertId: string, note?: string): void;
   retry(streamId: string): void;
@@ -35,8 +33,8 @@ export class View extends Emitter<ViewEvents> {
   error: WatchoutError | undefined;
   /** @internal */
   readonly member: ViewMember;
-  /** @internal Called when loops over `frames()` begin or end. */
-  onReaders: (() => void) | undefined;
+  /** @internal Called with the number of loops over `frames()` when one begins or ends. */
+  onReaders: ((count: number) => void) | undefined;
 
   private _currentStatus: ViewStatus = "waiting";
   private _currentInfo: Readonly<Record<string, unknown>> | undefined;
@@ -75,18 +73,6 @@ export class View extends Emitter<ViewEvents> {
     return this._currentInfo;
   }
 
-  /** @internal Loops over `frames()`. */
-  get readers(): number {
-    return this._frameReaders.size;
-  }
-
-  /** @internal Frames that a part of the platform took from the socket and showed; `replaced` gave way to newer ones. `first`: no other view was told of them. */
-  noteShown(count: number, replaced: number, first: boolean): void {
-    this.received += count + replaced;
-    this.replaced += replaced;
-    if (first) this._host.shown(this.streamId, count + replaced);
-  }
-
   get paused(): boolean {
     return this._isPaused;
   }
@@ -112,12 +98,12 @@ export class View extends Emitter<ViewEvents> {
       onEnd: () => {
         if (taken !== undefined) this._host.taken(this.streamId, taken.frameId);
         this._frameReaders.delete(reader);
-        this.onReaders?.();
+        this.onReaders?.(this._frameReaders.size);
         this._changed();
       },
     });
     this._frameReaders.add(reader);
-    this.onReaders?.();
+    this.onReaders?.(this._frameReaders.size);
     if (!this._endIfOver(reader)) this._changed();
     return reader;
   }

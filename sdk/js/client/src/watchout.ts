@@ -26,11 +26,11 @@ const SIGN_IN_CODES = /AUTH_|SIGN|SESS|TICK/;
 const STREAM_ID = /^[A-Za-z0-9_.:-]{1,128}$/;
 
 export class Watchout extends Emitter<WatchoutEvents> {
-  private readonly _environment: Environment;
+  protected readonly _environment: Environment;
   private readonly _fetcher: typeof fetch | undefined;
   private readonly _lingerMs: number;
   private readonly _link: Link;
-  private readonly _subscriptions: Subscriptions;
+  protected readonly _subscriptions: Subscriptions;
   private readonly _views = new Set<View>();
   private readonly _cameras = new Set<Camera>();
   private readonly _host: ViewHost;
@@ -73,7 +73,6 @@ export class Watchout extends Emitter<WatchoutEvents> {
         this._plan();
       },
       taken: (streamId, frameId) => this._link.act(() => this._subscriptions.acknowledge(streamId, frameId)),
-      shown: (streamId, count) => this._subscriptions.onShown(streamId, count, clock.now()),
       fps: (streamId) => this._subscriptions.fps(streamId, clock.now()),
       acknowledge: (streamId, alertId, note) => this.acknowledge(streamId, alertId, note),
       retry: (streamId) => {

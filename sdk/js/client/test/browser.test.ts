@@ -214,7 +214,8 @@ test("acknowledgements that nobody waits for, or none at all, change nothing", (
 test("the page gets copies of frames only while an app loops over them beside a tile", () => {
   const posted: boolean[] = [];
   const worker = { post: ({ copy }: { copy: boolean }) => posted.push(copy) } as unknown as PageWorker;
-  const copies = new Copies(1);
+  const shown: number[] = [];
+  const copies = new Copies(1, (_, frames) => shown.push(frames));
   const [tiled, other] = [{ streamId: "a" }, { streamId: "a" }];
   copies.setReaders(other, 1); // no tile: the worker passes the frames on anyway
   copies.setReaders(other, 0);
@@ -227,6 +228,11 @@ test("the page gets copies of frames only while an app loops over them beside a 
   copies.setReaders(other, 0);
   copies.setReaders(tiled, 1);
   assert.deepEqual(posted, [true, false]);
+  const note = {};
+  copies.note("a", note, 3);
+  copies.note("a", note, 3); // another tile of the stream
+  copies.note("a", {}, 2);
+  assert.deepEqual(shown, [3, 2]);
   leave();
   assert.deepEqual(posted, [true, false]);
 });

@@ -29,7 +29,7 @@ test("ready() waits for room, for demand, and for its rate", async () => {
   assert.equal(state.ready, true);
   camera.send(PICTURE, { timestamp: 2 });
   void wait();
-  await stage.run(500);
+  await stage.run(300);
   assert.equal(state.ready, false, "the window is full");
   socket.emit({ type: "ack", streamId: "cam-1", frameId: 1, timestamp: 1 });
   await stage.run();

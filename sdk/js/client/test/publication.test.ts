@@ -29,7 +29,7 @@ test("a slow uplink has one frame under way, a quick one the whole window", () =
   assert.equal(fill(5_000), 1, "not slow, but not quick either");
   taken(5_000, 5_100);
   assert.equal(fill(6_000), 3);
-  const told = commands.filter((each) => each.do === "taken").map((each) => each.timestamp);
+  const told = commands.filter((each) => each.do === "room").flatMap((each) => each.taken ?? []);
   assert.deepEqual(told, [1_002, 2_000, 2_002, 4_000, 5_000]);
 });
 

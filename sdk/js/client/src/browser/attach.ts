@@ -238,8 +238,10 @@ export class Attachment {
     this.#replaced += note.replaced;
     this.#broken += note.broken;
     if (this.#surface?.isFed) {
-      const first = feedOf(this.#view)?.isFirst(this.#view.streamId, note) ?? true;
-      this.#view.noteShown(note.count + note.broken, note.replaced, first);
+      const frames = note.count + note.broken + note.replaced;
+      this.#view.received += frames;
+      this.#view.replaced += note.replaced;
+      feedOf(this.#view)?.note(this.#view.streamId, note, frames);
     }
     if (note.count > 0) {
       this.#freshness.note(note.timestamp, note.at, note.count);

@@ -14,8 +14,14 @@ export class Copies {
   readonly #lastNote = new Map<string, object>();
   #worker: PageWorker | undefined;
 
-  /** @param client - Its number in the worker. */
-  constructor(readonly client: number) {}
+  /**
+   * @param client - Its number in the worker.
+   * @param onShown - Called once for the frames of a stream that the worker showed, with how many they are.
+   */
+  constructor(
+    readonly client: number,
+    readonly onShown: (streamId: string, frames: number) => void,
+  ) {}
 
   /** So many loops run over the view's frames; each tile that shows it has one. */
   setReaders(view: Viewing, count: number): void {
@@ -44,11 +50,11 @@ export class Copies {
     return () => change(-1);
   }
 
-  /** Whether no tile of this stream has taken the note yet: the worker makes one for all of them. */
-  isFirst(streamId: string, note: object): boolean {
-    if (this.#lastNote.get(streamId) === note) return false;
+  /** A tile got this note of so many frames: the worker makes one for all tiles of a stream. */
+  note(streamId: string, note: object, frames: number): void {
+    if (this.#lastNote.get(streamId) === note) return;
     this.#lastNote.set(streamId, note);
-    return true;
+    this.onShown(streamId, frames);
   }
 
   #look(streamId: string): void {

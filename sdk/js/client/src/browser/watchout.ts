@@ -21,7 +21,9 @@ export class Watchout extends Core {
   constructor(url: string | URL, options: WatchoutOptions = {}) {
     const client = options.WebSocket === undefined && typeof Worker !== "undefined" ? (made += 1) : undefined;
     super(url, client === undefined ? options : { ...options, WebSocket: socketsOf(client) as SocketConstructor });
-    this.#copies = client === undefined ? undefined : new Copies(client);
+    this.#copies = client === undefined ? undefined : new Copies(client, (streamId, count) => {
+      this._subscriptions.onShown(streamId, count, this._environment.clock.now());
+    });
   }
 
   override view(streamId: string, options: ViewOptions = {}): View {
@@ -29,7 +31,7 @@ export class Watchout extends Core {
     const copies = this.#copies;
     if (copies !== undefined) {
       copiesOf.set(view, copies);
-      view.onReaders = () => copies.setReaders(view, view.readers);
+      view.onReaders = (count) => copies.setReaders(view, count);
     }
     return view;
   }

@@ -8,10 +8,8 @@ export type CameraCommand =
   | { readonly do: "send"; readonly message: ClientMessage }
   /** The registration stands. `first`: the stream's id was not known before. */
   | { readonly do: "registered"; readonly streamId: string; readonly first: boolean }
-  /** There may be room for a frame now. */
-  | { readonly do: "room" }
-  /** The server has taken all frames up to the one with this timestamp. */
-  | { readonly do: "taken"; readonly timestamp: number }
+  /** There may be room for a frame now; `taken`: the server has all frames up to the one with this timestamp. */
+  | { readonly do: "room"; readonly taken?: number }
   | { readonly do: "demand"; readonly demand: DemandMessage }
   /** An alert arrived at the server, or was given up. */
   | { readonly do: "alertDone"; readonly id: string; readonly error: WatchoutError | undefined }
@@ -183,13 +181,11 @@ export class Publication {
   }
 
   private _onAck(timestamp: number, now: number): void {
-    let last = this._unacked.length - 1;
-    while (last > 0 && this._unacked[last]?.timestamp !== timestamp) last--;
-    const frame = this._unacked.splice(0, last + 1).at(-1);
+    const last = this._unacked.map((each) => each.timestamp).lastIndexOf(timestamp);
+    const frame = this._unacked.splice(0, Math.max(last, 0) + 1).at(-1);
     if (frame !== undefined) this._slow = now - frame.at > (this._slow ? QUICK_MS : SLOW_MS);
     this._progressAt = now;
-    this._emit({ do: "taken", timestamp });
-    this._emit({ do: "room" });
+    this._emit({ do: "room", taken: timestamp });
   }
 
   private _onError(message: Extract<ServerMessage, { type: "error" }>, now: number): void {
