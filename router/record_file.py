@@ -7,8 +7,6 @@ the router goes on without its records. Changes that could not be written are ke
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common import log
-
-#: Largest size of a file, in bytes.
-MAX_FILE_BYTES: Final = 256 << 20
-PAGE_BYTES: Final = 4096
+from watchout.router.home_database import HomeDatabase
 
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID, STRICT"
 
@@ -35,10 +30,9 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, what: str) -> None:
-        self._path = path
+        self._file = HomeDatabase(path, _SCHEMA)
         self._what = what
         self._thread = ThreadPoolExecutor(1, path.stem)
-        self._db: sqlite3.Connection | None = None
         #: What is not in the file yet: a body, or None for a record to delete.
         self._unwritten: dict[str, bytes | None] = {}
         self._turn = asyncio.Lock()
@@ -49,20 +43,11 @@ class RecordFile:
     def load(self) -> dict[str, bytes]:
         """Return all records by key; none when there is no usable file."""
         try:
-            db = self._open()
-            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-            return dict(db.execute("SELECT key, body FROM record"))
+            return dict(self._file.read().execute("SELECT key, body FROM record"))
         except sqlite3.DatabaseError as exc:
-            self._close()
-            aside = self._path.with_suffix(".bad")
-            if not isinstance(exc, sqlite3.OperationalError):
-                with contextlib.suppress(OSError):
-                    self._path.replace(aside)
             _log.error(
-                f"the file of {self._what} cannot be used, they are lost", file=str(self._path), reason=str(exc),
-                put_aside=str(aside) if aside.exists() else None,
+                f"the file of {self._what} cannot be used, they are lost", file=str(self._file.path), reason=str(exc),
+                put_aside=self._file.put_aside(exc),
             )  # fmt: skip
             return {}
 
@@ -95,9 +80,9 @@ class RecordFile:
                     if key in self._unwritten and self._unwritten[key] == body:
                         del self._unwritten[key]
         if reason is not None and not self.failing:
-            _log.error(f"{self._what} cannot be written, it is tried again", file=str(self._path), reason=reason)
+            _log.error(f"{self._what} cannot be written, it is tried again", file=str(self._file.path), reason=reason)
         elif reason is None and self.failing:
-            _log.info(f"{self._what} are written again", file=str(self._path))
+            _log.info(f"{self._what} are written again", file=str(self._file.path))
         self.failing = reason is not None
         return reason is None
 
@@ -107,55 +92,18 @@ class RecordFile:
             return
         self._closed = True
         await self.write()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
         self._thread.shutdown(wait=False)
 
     # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            # Links are not followed, and other users cannot read the file.
-            flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            try:
-                os.close(os.open(self._path, flags, 0o600))
-            except OSError as exc:
-                raise sqlite3.OperationalError(exc.strerror or str(exc)) from None
-            # One thread at a time uses it: `load` runs before the first `write`, and writes run in one thread.
-            db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
-            try:
-                db.execute("PRAGMA locking_mode=EXCLUSIVE")
-                db.execute("PRAGMA journal_mode=TRUNCATE")
-                db.execute("PRAGMA synchronous=NORMAL")
-                db.execute(f"PRAGMA max_page_count={MAX_FILE_BYTES // PAGE_BYTES}")
-                db.execute(_SCHEMA)
-            except sqlite3.Error:
-                db.close()
-                raise
-            self._db = db
-        return self._db
-
     def _write(self, changes: Mapping[str, bytes | None]) -> str | None:
         """Return why the write failed, None when it did not."""
-        try:
-            db = self._open()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                gone = [(key,) for key, body in changes.items() if body is None]
-                kept = [(key, body) for key, body in changes.items() if body is not None]
-                db.executemany("DELETE FROM record WHERE key = ?", gone)
-                db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?)", kept)
-                db.execute("COMMIT")
-            except sqlite3.Error:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as exc:
-            self._close()  # open it anew the next time: the file may have been replaced
-            return str(exc)
-        return None
 
-    def _close(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
+        def change(db: sqlite3.Connection) -> None:
+            gone = [(key,) for key, body in changes.items() if body is None]
+            kept = [(key, body) for key, body in changes.items() if body is not None]
+            db.executemany("DELETE FROM record WHERE key = ?", gone)
+            db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?)", kept)
+
+        return self._file.write(change)

@@ -8,9 +8,7 @@ read is put aside.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +21,11 @@ from watchout.common import log
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.home_files import RESERVATIONS_FILE
 from watchout.common.reservations import Reservation
+from watchout.router.home_database import HomeDatabase
 
 #: Seconds between a failed write and the next attempt: the first pause, doubled each time up to the longest.
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 30.0
-#: Largest size of the file, in bytes; all reservations need far less.
-MAX_FILE_BYTES: Final = 256 << 20
-PAGE_BYTES: Final = 4096
 MAX_TEXT_CHARS: Final = 1024
 MAX_ORGANIZATIONS: Final = 1000
 
@@ -54,10 +50,9 @@ class ReservationFile:
     """
 
     def __init__(self, home: Path, *, failed: Callable[[], None]) -> None:
-        self._path = home / RESERVATIONS_FILE
+        self._file = HomeDatabase(home / RESERVATIONS_FILE, _SCHEMA)
         self._failed = failed
         self._thread = ThreadPoolExecutor(1, "reservations")
-        self._db: sqlite3.Connection | None = None
         self._writing: asyncio.Future[str | None] | None = None
         self._again_at = float("-inf")
         self._pause_s = FIRST_RETRY_S
@@ -73,14 +68,9 @@ class ReservationFile:
         try:
             return list(self._read(now_ms))
         except sqlite3.DatabaseError as exc:
-            self._close()
-            aside = self._path.with_suffix(".bad")
-            if not isinstance(exc, sqlite3.OperationalError):
-                with contextlib.suppress(OSError):
-                    self._path.replace(aside)
             _log.error(
-                "the file of reserved stream ids cannot be used, its reservations are lost", file=str(self._path),
-                reason=str(exc), put_aside=str(aside) if aside.exists() else None,
+                "the file of reserved stream ids cannot be used, its reservations are lost", file=str(self._file.path),
+                reason=str(exc), put_aside=self._file.put_aside(exc),
             )  # fmt: skip
             return []
 
@@ -105,40 +95,14 @@ class ReservationFile:
             return
         self._closed = True
         await self.wait()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
         self._thread.shutdown(wait=False)
 
     # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            # Links are not followed, and other users cannot read the file.
-            flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            try:
-                os.close(os.open(self._path, flags, 0o600))
-            except OSError as exc:
-                raise sqlite3.OperationalError(exc.strerror or str(exc)) from None
-            # One thread at a time uses it: `load` runs before the first `save`, and writes run in one thread.
-            db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
-            try:
-                db.execute("PRAGMA locking_mode=EXCLUSIVE")
-                db.execute("PRAGMA journal_mode=TRUNCATE")
-                db.execute("PRAGMA synchronous=NORMAL")
-                db.execute(f"PRAGMA max_page_count={MAX_FILE_BYTES // PAGE_BYTES}")
-                db.execute(_SCHEMA)
-            except sqlite3.Error:
-                db.close()
-                raise
-            self._db = db
-        return self._db
-
     def _read(self, now_ms: int) -> Iterator[tuple[str, Reservation]]:
-        db = self._open()
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
         bad = 0
-        rows = db.execute(
+        rows = self._file.read().execute(
             "SELECT stream, user, organizations, term, frame_id, ended_ms FROM reservation"
             " ORDER BY coalesce(ended_ms, 9223372036854775807)"
         )
@@ -149,36 +113,23 @@ class ReservationFile:
             else:
                 bad += 1
         if bad:
-            _log.warning("reserved stream ids that cannot be read are passed over", file=str(self._path), count=bad)
+            _log.warning(
+                "reserved stream ids that cannot be read are passed over", file=str(self._file.path), count=bad
+            )
 
     def _write(self, changes: list[Change], whole: bool) -> str | None:
         """Write changes in one transaction. Return why it failed, None when it did not."""
-        try:
-            db = self._open()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                if whole:
-                    db.execute("DELETE FROM reservation")
-                db.executemany("DELETE FROM reservation WHERE stream = ?", ((n,) for n, r in changes if r is None))
-                db.executemany(
-                    "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?, ?, ?, ?)",
-                    ((name, *_row(reservation)) for name, reservation in changes if reservation is not None),
-                )
-                db.execute("COMMIT")
-            except sqlite3.Error:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as exc:
-            self._close()  # open it anew the next time: the file may have been replaced
-            return str(exc)
-        return None
 
-    def _close(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
+        def change(db: sqlite3.Connection) -> None:
+            if whole:
+                db.execute("DELETE FROM reservation")
+            db.executemany("DELETE FROM reservation WHERE stream = ?", ((n,) for n, r in changes if r is None))
+            db.executemany(
+                "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?, ?, ?, ?)",
+                ((name, *_row(reservation)) for name, reservation in changes if reservation is not None),
+            )
+
+        return self._file.write(change)
 
     # ── in the loop ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,7 +137,7 @@ class ReservationFile:
         reason = "cancelled" if done.cancelled() else str(done.exception()) if done.exception() else done.result()
         if reason is None:
             if self.failing:
-                _log.info("reserved stream ids are written again", file=str(self._path))
+                _log.info("reserved stream ids are written again", file=str(self._file.path))
             self.failing, self._pause_s = False, FIRST_RETRY_S
             return
         self._again_at = began + self._pause_s
@@ -194,7 +145,7 @@ class ReservationFile:
         if not self.failing:
             _log.error(
                 "reserved stream ids cannot be written, a restart of this machine would forget the latest; it is tried "
-                "again", file=str(self._path), reason=reason,
+                "again", file=str(self._file.path), reason=reason,
             )  # fmt: skip
         self.failing = True
         self._failed()

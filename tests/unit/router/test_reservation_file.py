@@ -16,7 +16,7 @@ import pytest
 
 from watchout.common.home_files import RESERVATIONS_FILE
 from watchout.common.reservations import Reservation
-from watchout.router import reservation_file
+from watchout.router import home_database
 from watchout.router.reservation_file import ReservationFile
 
 NOW_MS = 1_700_000_000_000
@@ -135,7 +135,7 @@ async def test_a_full_disk_is_said_once_with_the_files_name_and_all_is_told_agai
 ) -> None:
     await kept.save(("a", ANN))
     await kept.file.close()
-    monkeypatch.setattr(reservation_file, "MAX_FILE_BYTES", 16 * reservation_file.PAGE_BYTES)
+    monkeypatch.setattr(home_database, "MAX_FILE_BYTES", 16 * home_database.PAGE_BYTES)
     kept = Kept(tmp_path)
     many = [(f"stream-{n}", ANN) for n in range(5000)]
     for now in (0.0, 10.0):

@@ -76,7 +76,7 @@ async def test_an_end_is_replied_once_the_next_router_would_not_have_it(office: 
 async def test_a_share_that_cannot_be_stored_is_not_made(office: Office, tmp_path: Path) -> None:
     (tmp_path / SHARES_FILE).unlink()
     await office.create(OTHER)  # the file is open: make it fail from here on
-    office.desk._file._close()
+    office.desk._file._file.close()
     (tmp_path / SHARES_FILE).unlink(missing_ok=True)
     (tmp_path / SHARES_FILE).mkdir()
     reply = await office.create()
