@@ -138,6 +138,8 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
         CreateShare(request=1, id="s" * 16, stream="cam", user="ann", seconds=60),
         EndShare(request=1, id="s" * 16, stream="cam", user="ann"),
         Unreserve(request=1, stream="cam"), AcknowledgeRequest(request=1, alert=ALERT, user="ann"),
+        CreateShare(request=1, stream="cam", user="ann", id="s" * 16, seconds=1),
+        EndShare(request=1, stream="cam", user="ann", id="s" * 16),
         Interest(stream="cam", viewers=1, alert_viewers=1), FetchPicture(stream="cam", term=1, frame_id=1),
         PublicationState(
             stream="cam", user="ann", term=1, status="online", producing=False, wants_alerts=False, frame_id=0,

@@ -25,6 +25,7 @@ from watchout.common.alerts.model import Alert
 from watchout.common.bus.frames import EVERYBODY, FOR_ALERT
 from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, HEARTBEAT_EVERY_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import (
+    LEVEL,
     AcceptedReply,
     AlertNotification,
     BadFrame,
@@ -99,6 +100,7 @@ class Place:
         )  # fmt: skip
         self.handler = MessageHandler(
             metrics=self.metrics, members=self.members, streams=self.streams, alerts=alerts,
+            shares=SimpleNamespace(),  # type: ignore[arg-type]
             pictures=HeldFrames(1 << 20), hold=StartupHold(syncing=syncing), outbox=outbox,
             loop=self.clock, checked_at=self.clock.now,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -171,7 +173,7 @@ def frame(term: int, frame_id: int = 1, to: bytes = EVERYBODY) -> bytes:
 def test_a_greeting_is_answered_with_a_welcome_of_its_attempt() -> None:
     place = Place()
     place.send(GATEWAY, Hello(kind="gateway", name="gateway", pid=1, attempt=3))
-    assert place.take(GATEWAY) == [Welcome(attempt=3)]
+    assert place.take(GATEWAY) == [Welcome(attempt=3, level=LEVEL)]
 
 
 def test_a_message_of_a_stranger_and_one_of_a_former_epoch_are_answered_with_rejoin(place: Place) -> None:

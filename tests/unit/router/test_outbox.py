@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.router.recorded_bus import EPOCH, GATEWAY, OTHER, STRANGER, RecordedBus, join
 from watchout.common.bus.messages import (
+    LEVEL,
     MAX_CONTROL_BYTES,
     ErrorForPublisher,
     QueryReply,
@@ -55,7 +56,7 @@ def test_a_welcome_has_number_0_and_leaves_the_count_as_it_is(outbox: Outbox, bu
     outbox.welcome(GATEWAY, 7)
     outbox.send(GATEWAY, RouterHeartbeat())
     assert numbers(bus, GATEWAY) == [0, 1]
-    assert bus.take(GATEWAY)[0] == Welcome(attempt=7)
+    assert bus.take(GATEWAY)[0] == Welcome(attempt=7, level=LEVEL)
 
 
 def test_who_greets_again_is_counted_anew(outbox: Outbox, bus: RecordedBus, members: Members) -> None:
