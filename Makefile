@@ -90,7 +90,7 @@ test-mjpeg-long: $(VENV)/.dev
 # 16 tiles of 15 different pictures a second for ten minutes, and a minute behind a slow uplink: about 15 minutes.
 test-browser-long: $(VENV)/.dev
 	WATCHOUT_TEST_TILES_S=600 WATCHOUT_TEST_SLOW_LINK_S=60 $(BIN)/python -m pytest -s $(ARGS) \
-	  tests/sdk/test_viewer.py tests/sdk/test_camera.py tests/sdk/test_native_camera.py -k "tiles or slow"
+	  tests/sdk/test_viewer.py tests/sdk/test_camera.py tests/sdk/test_native_camera.py -k "tiles or slow or seen"
 
 # Four cameras beside twelve whose frames the ML service refuses: they keep 0.9 of their rate, on every target.
 test-ml-share: $(VENV)/.dev

@@ -97,7 +97,21 @@ class Firefox(Browser):
         await self._call("session.new", {"capabilities": {}})
         tree = await self._call("browsingContext.getTree", {})
         self._context = tree["contexts"][0]["context"]
+        await self.go(url)
+
+    async def go(self, url: str) -> None:
+        """Show another page."""
         await self._call("browsingContext.navigate", {"context": self._context, "url": url, "wait": "interactive"})
+
+    async def run(self, script: str) -> Any:
+        """What an expression, or the promise that it gives, comes to; it has to be JSON."""
+        asked = {
+            "expression": f"Promise.resolve({script}).then((value) => JSON.stringify(value) ?? 'null')",
+            "target": {"context": self._context}, "awaitPromise": True,
+        }  # fmt: skip
+        answer = await self._call("script.evaluate", asked)
+        assert answer["type"] == "success", answer
+        return json.loads(answer["result"]["value"])
 
     async def screenshot(self) -> bytes:
         taken = await self._call("browsingContext.captureScreenshot", {"context": self._context})
@@ -127,8 +141,8 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @contextlib.asynccontextmanager
-async def firefox() -> AsyncIterator[Browser]:
-    """A headless Firefox; skips the test where there is none."""
+async def firefox() -> AsyncIterator[Firefox]:
+    """A headless Firefox with a camera that it draws itself; skips the test where there is none."""
     program = _found(FIREFOX)
     with _directory() as directory:
         port, profile = free_port(), directory / "profile"
@@ -137,6 +151,7 @@ async def firefox() -> AsyncIterator[Browser]:
             "app.update.enabled": "false", "browser.shell.checkDefaultBrowser": "false", "network.proxy.type": "0",
             "datareporting.policy.dataSubmissionEnabled": "false", "toolkit.telemetry.enabled": "false",
             "network.captive-portal-service.enabled": "false", "network.connectivity-service.enabled": "false",
+            "media.navigator.streams.fake": "true", "media.navigator.permission.disabled": "true",
         }  # fmt: skip
         (profile / "user.js").write_text("".join(f'user_pref("{name}", {value});\n' for name, value in quiet.items()))
         command = [

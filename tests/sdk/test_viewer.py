@@ -16,6 +16,7 @@ from tests.kit.browser import Tab, opened
 from tests.kit.clients import Clients, eventually, http, new_name
 from tests.kit.numbered_camera import DIFFERENT, NumberedCamera, numbered_cameras
 from tests.kit.processes import SERVICE_TOKEN, Process, Watchout
+from tests.kit.proxies import SilentProxy
 from tests.kit.sdk_page import sdk_page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
@@ -142,12 +143,14 @@ async def test_who_cannot_be_seen_gets_alerts_but_no_frames_and_a_picture_on_ret
         await tab.call("show", name)
         await shows(tab, camera, name)
         assert await viewers_of(plain_watchout, token, name) == 1
+        left_at = time.monotonic()
         if away == "hidden tab":
             await others.enter_async_context(opened(chromium, "about:blank"))
             assert await tab.run("document.visibilityState") == "hidden"
         else:
             await tab.call("away", name, True)
         await eventually(lambda: viewers_gone(plain_watchout, token, name), COMES_S, "frames go on")
+        stopped_s = time.monotonic() - left_at
         assert (await tab.call("statusOf", name))["state"] == "paused"
         await camera.more(5)  # what was on its way has arrived, and was told
         received = await tab.run(f"tile('{name}').view.received")
@@ -158,11 +161,17 @@ async def test_who_cannot_be_seen_gets_alerts_but_no_frames_and_a_picture_on_ret
         assert await tab.run(f"tile('{name}').view.received") == received
         assert await tab.call("numberOn", name) == last
 
+        returned_at = time.monotonic()
         if away == "hidden tab":
             await tab.to_front()
         else:
             await tab.call("away", name, False)
         await shows(tab, camera, name)
+        shown_s = time.monotonic() - returned_at
+        print(f"{away}: no frames after {stopped_s:.2f} s, a picture {shown_s:.2f} s after the return")
+        if TILES_S:
+            assert stopped_s < 1
+            assert shown_s < 0.5
         assert (await tab.call("statusOf", name))["state"] == "live"
         assert await tab.run("states.filter((state) => state === 'connecting').length") == 1  # the same socket
 
@@ -200,6 +209,33 @@ async def test_a_picture_looks_old_when_its_camera_stops_and_when_the_gateway_is
         async with numbered_cameras(clients, started.url, token, [name], FPS) as (camera,):
             await shows(tab, camera, name)
             await becomes("live")
+
+
+async def test_a_network_that_falls_silent_is_noticed_and_every_alert_comes_once(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    proxy = SilentProxy(plain_watchout.port)
+    async with (
+        proxy.running(),
+        numbered_cameras(clients, plain_watchout.url, token, [name], FPS) as (camera,),
+        opened(chromium, page) as tab,
+    ):
+        await eventually(lambda: tab.run("window.loaded"), COMES_S, "the page's script does not run")
+        await tab.call("start", f"http://127.0.0.1:{proxy.port}", token, {"silenceMs": 6000})
+        await tab.call("show", name)
+        await shows(tab, camera, name)
+        await send_alert(plain_watchout, name, "before")
+        await eventually(lambda: tab.run("alerts.includes('before')"), COMES_S)
+        proxy.silence()
+        for number in range(5):
+            await send_alert(plain_watchout, name, f"meanwhile {number}")
+        await eventually(lambda: tab.run("client.state === 'waiting'"), COMES_S, "the silence is not noticed")
+        assert (await tab.call("statusOf", name))["stale"]
+        proxy.heal()
+        await shows(tab, camera, name)
+        await eventually(lambda: tab.run("alerts.length >= 6"), COMES_S, "alerts are missing")
+        assert await tab.run("alerts") == ["before", *(f"meanwhile {number}" for number in range(5))]
 
 
 async def test_what_is_no_picture_leaves_the_last_one_and_is_counted(
