@@ -143,7 +143,9 @@ class Postgres:
     def create_database(self) -> str:
         """A new database; its URL."""
         name = f"t{secrets.token_hex(6)}"
-        self.run_sql(self.url(), f"create database {name}")
+        # Copied as files, not through the log: half the time. The machine's own server may be too old for it.
+        strategy = "" if self.major == "system" else "strategy file_copy"
+        self.run_sql(self.url(), f"create database {name} {strategy}")
         return self.url(name)
 
     def run_sql(self, url: str, sql: str) -> str:
