@@ -69,6 +69,8 @@ const ANSWER_MS = 10_000;
 const WINDOW_MS = 5_000;
 /** Alerts that were accepted so long before the connection broke may not have arrived, in ms. */
 const OVERLAP_MS = 10_000;
+/** Longest time between a frame and its alert, in ms: beyond it, an alert of another view's replay may be missed. */
+const LATENCY_MS = 60_000;
 
 type Pending = {
   readonly message: SubscribeMessage | Extract<ClientMessage, { type: "unsubscribe" }>;
@@ -349,7 +351,8 @@ export class Subscriptions {
     stream.acked = 0;
     const members = pending.members.filter((each) => each.wish.alerts && stream.members.has(each));
     if (alertsSince !== undefined) {
-      const limits = new Map(members.map((each) => [each, each.since === undefined ? message.timestamp : this._sinceOf(each)]));
+      // An alert carries the time of its frame, which is before that of its arrival.
+      const limits = new Map(members.map((each) => [each, each.since === undefined ? message.timestamp : this._sinceOf(each) - LATENCY_MS]));
       if ([...limits.values()].some((each) => each > alertsSince)) {
         const pingId = this._wire.requestId();
         stream.replay = { pingId, since: alertsSince, limits };
