@@ -19,7 +19,7 @@ ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-browser-long test-ml-share mutants sanitize lint types format docs console bench bench-quick bench-targets bench-revision clean
+.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-browser-long test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -127,6 +127,10 @@ docs: $(VENV)/.run
 # The web console, which the gateway serves, from its source: needs Node. What it writes is committed.
 console:
 	cd console && npm ci --no-audit --no-fund && npm run build
+
+# The pictures of the console in docs/images, which also prove what they show: needs chromium.
+screenshots: $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
 # About 20 minutes, on a machine that does nothing else: writes docs/performance.md.
 bench: $(VENV)/.dev

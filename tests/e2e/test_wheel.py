@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.kit.clients import Clients, eventually
+from tests.kit.clients import Clients, eventually, http
+from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY, Process, Watchout, clean_environ
 
 pytestmark = pytest.mark.e2e
@@ -101,3 +105,28 @@ async def test_it_runs_beside_a_customers_packages_of_the_same_names(
     await viewer.subscribe("cam")
     await camera.show()
     await eventually(lambda: viewer.frames, COMES_S)
+
+
+async def test_the_installed_gateway_serves_the_console_with_an_empty_environment(
+    installed: Path, tmp_path: Path
+) -> None:
+    """As `env -i` starts it: no Node, no PATH, nothing but where it listens and keeps its files."""
+    port = free_port()
+    home = Path(tempfile.mkdtemp(prefix="wo-"))
+    environ = {"WATCHOUT_HOME": str(home / "home"), "WATCHOUT_HOST": "127.0.0.1", "WATCHOUT_PORT": str(port)}
+    gateway = Process("gateway", [str(installed / "watchout-gateway")], environ, tmp_path / "output", tmp_path)
+    url, browser = f"http://127.0.0.1:{port}", {"Accept": "text/html", "Accept-Encoding": "gzip"}
+    try:
+        await asyncio.to_thread(gateway.wait_for_output, "gateway listens", COMES_S)
+        page = await http(f"{url}/", headers=browser)
+        assert page.headers["content-type"].startswith("text/html"), page
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert (await http(f"{url}/", headers={**browser, "If-None-Match": page.headers["etag"]})).status == 304
+        named = re.findall(rb'(?:href|src)="(console/[^"]*)"', page.body)
+        assert len(named) >= 3
+        for name in named:
+            file = await http(f"{url}/{name.decode()}")
+            assert (file.status, file.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+    finally:
+        await asyncio.to_thread(gateway.end)
+        shutil.rmtree(home, ignore_errors=True)

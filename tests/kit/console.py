@@ -64,13 +64,18 @@ def console_modules() -> Path:
     return package / "node_modules"
 
 
+@contextlib.contextmanager
+def running_console_browser() -> Iterator[Process]:
+    """A browser whose camera is a drawn picture; its user is asked before a page may use it."""
+    rules = f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with running_browser("--use-fake-device-for-media-stream", rules) as browser:
+        yield browser
+
+
 @pytest.fixture(scope="module")
 def console_browser() -> Iterator[Process]:
-    """A browser whose camera is a drawn picture."""
-    with running_browser(
-        "--use-fake-device-for-media-stream",
-        f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ) as browser:
+    """A browser for a whole module, see `running_console_browser`."""
+    with running_console_browser() as browser:
         yield browser
 
 
@@ -113,6 +118,10 @@ class ConsoleTab(Tab):
     async def screenshot(self) -> bytes:
         """What the tab shows, as PNG."""
         return base64.b64decode((await self._call("Page.captureScreenshot", format="png"))["data"])
+
+    async def hide_scrollbars(self) -> None:
+        """Show no scroll bars, as phones do."""
+        await self._call("Emulation.setScrollbarsHidden", hidden=True)
 
     async def to_front(self) -> None:
         """Show this tab of the window; the others are hidden then, as for a person."""
@@ -228,7 +237,7 @@ def picture(width: int, height: int, colour: tuple[int, int, int], number: int =
 
 
 def saved(folder: Path, name: str, png: bytes) -> Path:
-    """Write a screenshot with few colours, so that it is small."""
+    """Write a screenshot with fewer shades of each colour, so that it is small."""
     path = folder / name
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(192).save(path, optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").point(lambda value: value & 0xFC).save(path, optimize=True)
     return path

@@ -74,7 +74,7 @@ export function LiveGrid({ live, at, by }: { live: Live; at: At; by: "token" | "
         <Copy text={share()} label="Copy layout" />
       </div>
       {choosing && <Chooser at={at} all={rows.map((row) => row.id)} />}
-      <ul class={`grid ${at.size}`}>
+      <ul class={`grid ${at.size === "medium" && ids.length <= 2 ? "few" : at.size}`}>
         {ids.map((id) => (
           <Tile key={id} live={live} id={id} at={at} />
         ))}

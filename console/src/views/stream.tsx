@@ -257,7 +257,7 @@ function Drops({ live, status, fps, saving }: { live: Live; status: TileStatus |
   if (status) {
     const less = fps > 0 ? Math.max(0, 1 - status.fps / fps) : 0;
     if (saving) own.push(["Low bandwidth", "one picture a second is asked for"]);
-    else if (less > 0.2 && status.state === "live")
+    else if (less > 0.2 && status.fps > 0 && status.state === "live")
       own.push(["Left out", `${Math.round(less * 100)} % of the camera's frames: the newest wins where network or page are slower`]);
     if (status.replaced) own.push(["Gave way", `${plural(status.replaced, "frame")} to a newer one before being painted here`]);
     if (status.broken) own.push(["Not pictures", plural(status.broken, "frame")]);
