@@ -146,5 +146,13 @@ async def test_the_publisher_sends_this_devices_camera_and_says_what_it_does(
         await eventually(lambda: tab.run("window.published.state === 'sending'"), COMES_S)
         assert await tab.run("window.published.streamId") == name
         assert await tab.run("document.querySelector('video').videoWidth") > 0
+        rival = await clients.camera(plain_watchout.url, token)
+        await rival.register(name)
+        await eventually(lambda: tab.run("window.published.state === 'refused'"), COMES_S)
+        assert await tab.run("document.querySelector('[role=status]').textContent") != "refused"
+        await tab.run("unmount()")
+
+        await tab.call("mount", plain_watchout.url, token, name, {"camera": True, "facts": False})
+        await eventually(lambda: tab.run("window.published.state === 'sending'"), COMES_S)
         await tab.run("unmount()")
         await viewer.find("status", COMES_S, status="offline")

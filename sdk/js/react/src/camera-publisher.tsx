@@ -4,12 +4,12 @@ import { useEffect, useRef, useState, type CSSProperties, type ReactNode } from 
 import { capture, MediaError, openMedia, type CaptureStatus, type MediaFault } from "@watchout/client/browser";
 import { useWatchout } from "./provider.js";
 
-/** What the publisher does, or why it cannot. */
-export type PublisherState = CaptureStatus["state"] | "opening" | MediaFault;
+/** What the publisher does, or why it cannot; `refused`: the server has ended it (taken over, not allowed, signed out). */
+export type PublisherState = CaptureStatus["state"] | "opening" | "refused" | MediaFault;
 
 export interface PublisherStatus {
   readonly state: PublisherState;
-  /** For people: why the camera cannot be opened, and what to do. */
+  /** For people: why the camera cannot be opened or used, and what to do. */
   readonly hint?: string;
   /** The stream's id, once it is known. */
   readonly streamId?: string;
@@ -77,7 +77,11 @@ export function CameraPublisher(props: CameraPublisherProps): ReactNode {
       const camera = client.camera({ ...(streamId === undefined ? {} : { streamId }), ...(info === undefined ? {} : { info }) });
       const chosen = Object.fromEntries(Object.entries({ quality, maxWidth, maxFps }).filter(([, value]) => value !== undefined));
       const made = capture(camera, media, chosen);
+      camera.on("state", ({ state, reason }) => {
+        if (state === "closed") tell({ state: "refused", ...(reason === undefined ? {} : { hint: reason.message }) });
+      });
       made.on("status", (now) => {
+        if (camera.state.state === "closed") return;
         const id = camera.streamId;
         tell({ state: now.state, capture: now, ...(id === undefined ? {} : { streamId: id }) });
       });

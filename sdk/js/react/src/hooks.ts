@@ -10,18 +10,10 @@ const IDLE: StateEvent = { state: "idle" };
 /** State of the connection: `idle`, `connecting`, `online`, `waiting` with the time of the next attempt, `closed`. */
 export function useConnection(): StateEvent {
   const client = useWatchout();
-  const last = useRef<StateEvent>(IDLE);
-  const subscribe = useCallback(
-    (listener: () => void) =>
-      client.on("state", (event) => {
-        last.current = event;
-        listener();
-      }),
-    [client],
-  );
+  const subscribe = useCallback((listener: () => void) => client.on("state", listener), [client]);
   return useSyncExternalStore(
     subscribe,
-    () => (last.current.state === client.state ? last.current : (last.current = { state: client.state })),
+    () => client.stateEvent,
     () => IDLE,
   );
 }

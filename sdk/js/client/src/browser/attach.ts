@@ -104,7 +104,7 @@ export class Attachment {
     this.#unlisten = view.on("status", (status) => {
       if (status === "offline") this.#freshness.restart();
       this.#look(); // it may go on after it was refused
-      this.#tell(true);
+      if (this.#surface === undefined) this.#tell(true);
     });
     this.#tick = setInterval(() => this.#tell(false), TICK_MS);
     void this.#begin();

@@ -55,11 +55,12 @@ export class WorkerSocket {
       return;
     }
     if (this.#readyState === CONNECTING) throw new DOMException("the socket is not open yet", "InvalidStateError");
-    const whole =
-      typeof data === "string" || data instanceof Blob || data instanceof ArrayBuffer
-        ? data
-        : data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
-    this.#worker?.post({ type: "send", socket: this.#number, data: whole });
+    if (typeof data === "string" || data instanceof Blob || data instanceof ArrayBuffer) {
+      this.#worker?.post({ type: "send", socket: this.#number, data });
+    } else {
+      const copy = data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
+      this.#worker?.post({ type: "send", socket: this.#number, data: copy }, [copy]);
+    }
   }
 
   close(code?: number, reason?: string): void {
