@@ -206,6 +206,10 @@ def answer_to(data: bytes | str) -> str:
     return f'{{"streamId":"{stream}","frameId":{number},"alerts":[]}}'
 
 
+#: What a service prints when the broker has its subscription.
+SUBSCRIBED: Final = "subscribed"
+
+
 async def serve_kind(service: str, url: str) -> None:
     """Run one service until the process is ended."""
     match service:
@@ -222,6 +226,8 @@ async def serve_kind(service: str, url: str) -> None:
             async with Redis.from_url(url) as client, client.pubsub() as pubsub:
                 await pubsub.subscribe(FRAMES)
                 async for message in pubsub.listen():
+                    if message["type"] == "subscribe":
+                        print(SUBSCRIBED, flush=True)
                     if message["type"] == "message":
                         await client.publish(ALERTS, answer_to(message["data"]))
         case "nats":
@@ -231,6 +237,8 @@ async def serve_kind(service: str, url: str) -> None:
                 await message.respond(b"\x80")
 
             await nc.subscribe(FRAMES, cb=reply)
+            await nc.flush()
+            print(SUBSCRIBED, flush=True)
             await asyncio.Event().wait()
         case "zeromq":
             context = zmq.asyncio.Context()
@@ -284,7 +292,9 @@ async def measure(kind: Kind, rounds: int, seconds: float) -> Row:
             if kind.broker is None:
                 await listening(port, child, log)
             else:
-                await asyncio.sleep(1.5)  # a subscriber has no port of its own to look at
+                async with asyncio.timeout(60):  # a subscriber has no port of its own to look at
+                    while SUBSCRIBED not in log.read_text():
+                        await asyncio.sleep(0.02)
         settings = load({"ML_SERVICE_URL": url, "ML_IN_FLIGHT": str(UNDER_WAY), **dict(kind.settings)})
         target: Target | None = open_target(settings)
         assert target is not None

@@ -83,7 +83,7 @@ async def http_service() -> AsyncIterator[int]:
 
 async def said_of(url: str) -> str:
     """What the target's failures say in the end, or "taken"."""
-    target = open_target(Settings(ml_service_url=url, ml_timeout_s=3.0))
+    target = open_target(Settings(ml_service_url=url, ml_timeout_s=15.0))
     assert target is not None
     await target.open(lambda _: None)
     said = ""
@@ -92,7 +92,7 @@ async def said_of(url: str) -> str:
         nonlocal said
         while "expected" not in said:
             try:
-                async with asyncio.timeout(3.0):
+                async with asyncio.timeout(15.0):
                     await target.analyse(FRAME)
             except (TargetFailure, TimeoutError) as failure:
                 said = str(failure)
@@ -102,7 +102,7 @@ async def said_of(url: str) -> str:
             await asyncio.sleep(0.05)
 
     try:
-        await asyncio.wait_for(names_a_scheme(), 20.0)
+        await asyncio.wait_for(names_a_scheme(), 60.0)
     finally:
         await target.close()
     return said

@@ -378,7 +378,7 @@ async def test_who_is_looked_at_again_waits_for_no_stranger(endpoint: FakeEndpoi
         return web.json_response({"sub": "u1"})
 
     endpoint.answer = strangers_wait
-    async with opened(endpoint.url) as asker:
+    async with opened(endpoint.url, STORE_TIMEOUT_S="60") as asker:
         crowd = [asyncio.create_task(asker.verify(f"stranger{i}")) for i in range(1500)]
         crowd.append(asyncio.create_task(asker.verify("good")))  # refused, or behind the crowd
         await until(lambda: len(endpoint.asked) == MAX_REQUESTS)

@@ -103,6 +103,18 @@ async def outlet(receiver: Receiver) -> AsyncIterator[Make]:
         await each.close()
 
 
+async def reason_of_a_try(found: WebhookSender, *reasons: str) -> str:
+    """Why alerts are given up: for one of `reasons`. On a machine that pauses the time of one may be over untried."""
+    dead = ""
+    for number in range(1, 20):
+        found.offer(alert_event(alert(f"a{number}")))
+        await until(lambda number=number: found.report().dead >= number)
+        dead = found.report().last_dead[-1].reason
+        if any(reason in dead for reason in reasons):
+            return dead
+    raise AssertionError(f"expected {reasons}, got {dead}")
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(COMES_S):
         while not condition():
@@ -233,9 +245,7 @@ async def test_a_name_that_leads_inside_is_refused_before_a_connection_is_made(
     names = Names(address)
     url = f"https://hook.example:{receiver.port}/hook"
     found = await outlet(names, alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=1)
-    found.offer(alert_event(alert()))
-    await until(lambda: found.report().dead)
-    assert "not public" in found.report().last_dead[0].reason
+    await reason_of_a_try(found, "not public")
     assert names.asked
     assert not receiver.came
 
@@ -248,11 +258,8 @@ async def test_an_address_in_the_url_is_refused_as_well_in_any_notation(
 ) -> None:
     url = f"https://{host}:{receiver.port}/hook"
     found = await outlet(alert_webhook_url=url, alert_webhook_allow_private=False, alert_webhook_give_up_s=1)
-    found.offer(alert_event(alert()))
-    await until(lambda: found.report().dead)
+    await reason_of_a_try(found, "not public", "its URL")  # some notations are none for the client itself
     assert not receiver.came
-    reason = found.report().last_dead[0].reason
-    assert "not public" in reason or "its URL" in reason  # some notations are none for the client itself
 
 
 async def test_a_name_is_looked_up_and_checked_anew_for_each_connection(outlet: Make, receiver: Receiver) -> None:
