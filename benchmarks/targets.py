@@ -271,12 +271,12 @@ async def fps_of(show: Show, seconds: float) -> float:
     return shown / (time.perf_counter() - began)
 
 
-async def subscribed(log: Path) -> None:
-    """Wait until a service says that it has its subscription. Raises `TimeoutError` when it does not within 60 s."""
+def subscribed(log: Path) -> None:
+    """Block until a service says that it has its subscription. Raises `TimeoutError` when it does not within 60 s."""
     for _ in range(3000):
         if SUBSCRIBED in log.read_text():
             return
-        await asyncio.sleep(0.02)
+        time.sleep(0.02)
     raise TimeoutError(f"the service does not subscribe: {log.read_text()}")
 
 
@@ -301,7 +301,7 @@ async def measure(kind: Kind, rounds: int, seconds: float) -> Row:
             if kind.broker is None:
                 await listening(port, child, log)
             else:
-                await subscribed(log)  # it has no port of its own to look at
+                await asyncio.to_thread(subscribed, log)  # it has no port of its own to look at
         settings = load({"ML_SERVICE_URL": url, "ML_IN_FLIGHT": str(UNDER_WAY), **dict(kind.settings)})
         target: Target | None = open_target(settings)
         assert target is not None
