@@ -130,6 +130,60 @@ async def test_without_the_workers_file_the_page_shows_the_pictures_by_itself(
         assert (await tab.call("statusOf", name))["path"] == "bitmap"
 
 
+@pytest.mark.parametrize("path", ["worker", "bitmap"])
+async def test_a_tile_that_grows_is_sharp_at_once_also_without_a_new_frame(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients, path: str
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with viewing(chromium, page, plain_watchout, token, PATHS[path]) as tab:
+        camera = await clients.camera(plain_watchout.url, token)
+        await camera.register(name)
+        ratio = await tab.run("devicePixelRatio")
+
+        async def has(width: int) -> None:
+            async def is_so() -> bool:
+                return bool(await tab.call("pixelsOf", name) == [width, width * 3 // 4])
+
+            await eventually(is_so, COMES_S, f"not {width} pixels wide")
+
+        await tab.call("show", name, {"width": 80})
+        await eventually(lambda: tab.run(f"statusOf('{name}').path !== undefined"), COMES_S)
+        number = await NumberedCamera(camera).send()
+        await eventually(lambda: shown_is(tab, name, number), COMES_S)
+        await has(80 * ratio)
+        await tab.call("resize", name, 160)
+        await has(160 * ratio)
+        assert await tab.call("numberOn", name) == number
+        await tab.run(f"tile('{name}').attachment.detail = 'native'")
+        await has(320)
+        await tab.run(f"tile('{name}').attachment.detail = 'shown'")
+        await has(160 * ratio)
+
+
+async def test_frames_of_a_socket_of_the_page_are_painted_by_the_worker_too(
+    plain_watchout: Watchout, chromium: str, page: str, clients: Clients
+) -> None:
+    token, names = plain_watchout.token(), [new_name(), new_name()]
+    async with (
+        numbered_cameras(clients, plain_watchout.url, token, names, FPS) as cameras,
+        viewing(chromium, page + "?own-socket", plain_watchout, token) as tab,
+    ):
+        for name, camera in zip(names, cameras, strict=True):
+            await tab.call("show", name, {"width": 160})
+            await shows(tab, camera, name)
+        for name, camera in zip(names, cameras, strict=True):
+            await shows(tab, camera, name)
+            status = await tab.call("statusOf", name)
+            assert (status["path"], status["state"], status["width"]) == ("worker", "live", 320)
+            assert await tab.run(f"tile('{name}').view.lastFrame.bytes.byteLength > 0")
+
+        async def flows() -> bool:  # a viewer that acknowledges nothing gets one frame a second
+            return bool((await tab.call("statusOf", names[0]))["fps"] > 3)
+
+        await eventually(flows, COMES_S, "frames are not acknowledged")
+        assert await tab.run(f"tile('{names[0]}').attachment.snapshot().then((blob) => blob.size > 1000)")
+
+
 @pytest.mark.parametrize("away", ["hidden tab", "scrolled away"])
 async def test_who_cannot_be_seen_gets_alerts_but_no_frames_and_a_picture_on_return(
     plain_watchout: Watchout, chromium: str, page: str, clients: Clients, away: str

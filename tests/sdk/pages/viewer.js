@@ -25,7 +25,8 @@ window.alerts = [];
 window.states = [];
 
 window.start = (url, token, options = {}) => {
-  window.client = new Watchout(url, { token, ...options });
+  const own = location.search === "?own-socket" ? { WebSocket } : {};
+  window.client = new Watchout(url, { token, ...own, ...options });
   window.client.on("state", (event) => window.states.push(event.state));
 };
 
@@ -41,6 +42,7 @@ window.show = (id, { width = 320, viewOptions = {}, ...options } = {}) => {
   attachment.on("status", ({ state }) => tile.states.at(-1) === state || tile.states.push(state));
   tiles.set(id, tile);
 };
+window.resize = (id, width) => Object.assign(tiles.get(id).canvas.style, { width: `${width}px`, height: `${(width * 3) / 4}px` });
 window.tile = (id) => tiles.get(id);
 window.statusOf = (id) => tiles.get(id).attachment.status;
 window.numberOn = (id) => readNumber(tiles.get(id).canvas);
