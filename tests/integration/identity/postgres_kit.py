@@ -66,7 +66,7 @@ ODD_TOKENS = ["", "x", "'; drop table session; --", "$1" * 16, "\0" * 32, "x" * 
 async def opened(
     url: str, connections: int = 5, timeout_s: float = TIMEOUT_S, **layout: Any
 ) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(url, Layout(**layout), timeout_s=timeout_s, connections=connections, max_waiting=1000)
+    store = PostgresStore(url, Layout(**layout), timeout_s=timeout_s, connections=connections, max_waiting=20_000)
     await store.open()
     try:
         yield store

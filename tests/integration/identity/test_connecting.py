@@ -98,7 +98,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
 
 @asynccontextmanager
 async def opened(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(url, timeout_s=timeout_s, connections=2, max_waiting=1000)
+    store = PostgresStore(url, timeout_s=timeout_s, connections=2, max_waiting=20_000)
     await store.open()
     try:
         yield store

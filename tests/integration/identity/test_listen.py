@@ -140,7 +140,7 @@ class Heard:
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[Heard]:
     told = Heard()
-    store = PostgresStore(url, timeout_s=TIMEOUT_S, connections=1, max_waiting=1000)
+    store = PostgresStore(url, timeout_s=TIMEOUT_S, connections=1, max_waiting=20_000)
     task = asyncio.create_task(store.listen(CHANNEL, told))
     try:
         yield told

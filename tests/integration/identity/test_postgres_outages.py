@@ -263,7 +263,7 @@ async def test_something_else_on_that_port_is_unavailable_within_the_deadline(sa
 
 
 async def test_a_store_that_is_not_open_is_unavailable(database: Database) -> None:
-    store = PostgresStore(database.url, timeout_s=TIMEOUT_S, connections=1, max_waiting=1000)
+    store = PostgresStore(database.url, timeout_s=TIMEOUT_S, connections=1, max_waiting=20_000)
     assert "closed" in await refusal(store)
     await store.open()
     await store.close()

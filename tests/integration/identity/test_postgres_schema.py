@@ -107,7 +107,7 @@ async def test_dates_of_drizzle_and_prisma_are_read_as_utc(each_postgres: Postgr
 
 async def test_dates_of_an_unknown_zone_stop_the_start(database: Database) -> None:
     database.run(SCHEMA + SESSION + 'alter table session alter "expiresAt" type timestamp')
-    store = PostgresStore(database.url, timeout_s=TIMEOUT_S, connections=1, max_waiting=1000)
+    store = PostgresStore(database.url, timeout_s=TIMEOUT_S, connections=1, max_waiting=20_000)
     with pytest.raises(StartError, match=r"NAIVE_TIMEZONE.* ALTER TABLE"):
         await store.open()
     with pytest.raises(StoreUnavailable, match="closed"):
