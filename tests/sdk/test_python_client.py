@@ -276,9 +276,9 @@ async def test_a_take_over_ends_the_first_camera_and_not_the_viewer(plain_watcho
 
 
 async def test_a_camera_behind_a_slow_uplink_sends_new_pictures(plain_watchout: Watchout) -> None:
-    """60 kB/s, pictures of 10 kB: six a second get through, and none of them is old."""
+    """60 kB/s, pictures of 30 kB: two a second get through, and none of them is old."""
     stream, token = new_name(), plain_watchout.token(new_name("user"))
-    picture = TINY_JPEG + bytes(10_000)
+    picture = TINY_JPEG + bytes(30_000)
     async with (
         SlowLink(plain_watchout.port, 60_000).running() as link,
         watchout_client.connect(plain_watchout.url, token=token) as viewer,
@@ -299,13 +299,13 @@ async def test_a_camera_behind_a_slow_uplink_sends_new_pictures(plain_watchout: 
 
         tasks = [asyncio.create_task(watch()), asyncio.create_task(publish())]
         try:
-            await eventually(lambda: len(ages) >= 60 or any(task.done() for task in tasks), COMES_S)
+            await eventually(lambda: len(ages) >= 20 or any(task.done() for task in tasks), COMES_S)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    assert len(ages) >= 60
-    assert sorted(ages)[len(ages) * 9 // 10] < 1500, ages
+    assert len(ages) >= 20
+    assert sorted(ages[3:])[len(ages[3:]) * 9 // 10] < 1500, ages  # the first ones measure the link
 
 
 # ── plain loops ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,10 @@ from watchout.common.errors import ErrorCode
 MAX_ALERTS: Final = 100
 #: Seconds without an acknowledgement after which one more frame is sent: a frame that is refused has none.
 ACK_PATIENCE_S: Final = 10.0
+#: A frame that took longer than the first, in seconds, leaves room for one at a time: on a slow uplink, two only wait
+#: for each other. One that was quicker than the second opens the whole window again.
+SLOW_S: Final = 0.6
+QUICK_S: Final = 0.25
 #: The key of `Wake` for a camera, of which a connection has one.
 CAMERA: Final = 0
 
@@ -62,8 +66,10 @@ class CameraCore(ConnectionCore):
         self.registered = False
         #: What is worth sending; None: the gateway has not said it.
         self.demand: Demand | None = None
-        #: Timestamp of each frame under way.
-        self._under_way: deque[int] = deque()
+        #: Timestamp of each frame under way, and when it was sent.
+        self._under_way: deque[tuple[int, float]] = deque()
+        #: The uplink is slow: one frame at a time.
+        self._slow = False
         self._patient_until = 0.0
         self._windowed = False
         self._attempt_register = 0
@@ -85,12 +91,12 @@ class CameraCore(ConnectionCore):
         if not self.registered:
             return False
         window = self.camera.window
-        return window is None or not self._windowed or len(self._under_way) < window
+        return window is None or not self._windowed or len(self._under_way) < (1 if self._slow else window)
 
     def on_sent(self, timestamp: int, now: float) -> None:
         """A frame is about to be written."""
         if self._windowed:
-            self._under_way.append(timestamp)
+            self._under_way.append((timestamp, now))
             self._patient_until = now + ACK_PATIENCE_S
 
     def raise_alert(self, alert: dict[str, Any], now: float) -> tuple[int, list[Command]]:
@@ -157,10 +163,10 @@ class CameraCore(ConnectionCore):
             return self._problem(message)
         return self._fail(refusal(code, text, self.stream_id))
 
-    def _on_other(self, message: Mapping[str, Any]) -> list[Command]:
+    def _on_other(self, message: Mapping[str, Any], now: float) -> list[Command]:
         match message.get("type"):
             case "ack":
-                return self._acknowledged(whole(message.get("timestamp")))
+                return self._acknowledged(whole(message.get("timestamp")), now)
             case "demand":
                 viewers, fps = message.get("viewers"), message.get("fps")
                 self.demand = Demand(viewers=whole(viewers), fps=float(fps) if isinstance(fps, int | float) else 0.0)
@@ -187,13 +193,15 @@ class CameraCore(ConnectionCore):
             commands.append(Wake(CAMERA))
         return commands
 
-    def _acknowledged(self, timestamp: int) -> list[Command]:
+    def _acknowledged(self, timestamp: int, now: float) -> list[Command]:
         """Forget the frames up to the last one with this timestamp."""
-        known = [number for number, at in enumerate(self._under_way) if at == timestamp]
+        known = [number for number, (at, _) in enumerate(self._under_way) if at == timestamp]
         if not known:
             return []
         for _ in range(known[-1] + 1):
-            self._under_way.popleft()
+            _, sent_at = self._under_way.popleft()
+        self._slow = now - sent_at > (QUICK_S if self._slow else SLOW_S)
+        self._patient_until = now + ACK_PATIENCE_S
         return [Wake(CAMERA)]
 
     def _send_alert(self, alert: dict[str, Any], now: float) -> list[Command]:

@@ -109,7 +109,7 @@ class ConnectionCore(ABC):
         """An answer, success or error, to a request of the path's own."""
 
     @abstractmethod
-    def _on_other(self, message: Mapping[str, Any]) -> list[Command]:
+    def _on_other(self, message: Mapping[str, Any], now: float) -> list[Command]:
         """Any other message."""
 
     @abstractmethod
@@ -295,7 +295,7 @@ class ConnectionCore(ABC):
             and not self._waiting("acknowledge")
         ):
             return []  # the answer of an older gateway to a ping
-        return self._on_other(message)
+        return self._on_other(message, now)
 
     def on_time(self, now: float) -> list[Command]:
         """Do what is due."""

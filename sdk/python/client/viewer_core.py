@@ -268,7 +268,7 @@ class ViewerCore(ConnectionCore):
         self._acknowledgements.clear()
         return commands
 
-    def _on_other(self, message: Mapping[str, Any]) -> list[Command]:
+    def _on_other(self, message: Mapping[str, Any], now: float) -> list[Command]:  # noqa: ARG002 - for cameras
         stream = self._streams.get(str(message.get("streamId")))
         kind = message.get("type")
         if kind == "error":

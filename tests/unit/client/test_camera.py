@@ -63,6 +63,25 @@ def test_at_most_a_window_of_frames_is_under_way() -> None:
     assert run.core.under_way == 0
 
 
+def test_on_a_slow_uplink_one_frame_is_under_way_until_one_was_quick() -> None:
+    run = camera(window=2)
+    sent(run, 10, 20)
+    run.until(0.7)
+    run.say("ack", streamId="cam", frameId=1, timestamp=10)
+    run.until(0.9)
+    run.say("ack", streamId="cam", frameId=2, timestamp=20)
+    sent(run, 30)
+    assert not run.core.has_room, "the first one took longer than 0.6 s"
+    run.until(1.3)
+    run.say("ack", streamId="cam", frameId=3, timestamp=30)
+    sent(run, 40)
+    assert not run.core.has_room, "0.4 s is not quick"
+    run.until(1.4)
+    run.say("ack", streamId="cam", frameId=4, timestamp=40)
+    sent(run, 50)
+    assert run.core.has_room
+
+
 def test_two_frames_of_one_millisecond_do_not_stop_it() -> None:
     run = camera(window=2)
     sent(run, 10, 10)
