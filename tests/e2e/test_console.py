@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from PIL import Image
 
+from tests.kit.browsers import firefox
 from tests.kit.clients import Camera, Clients, eventually, http, new_name
 from tests.kit.console import ELSEWHERE, ConsoleTab, console_tab, picture
 from tests.kit.ml_stub import MlStub
@@ -381,6 +382,25 @@ async def test_a_camera_that_is_not_allowed_and_a_page_without_https_are_said(
         )
 
 
+async def test_a_stream_that_is_taken_over_or_belongs_to_others_is_said(
+    tabs, started: Watchout, clients: Clients, cameras: Cameras, user: str
+) -> None:
+    async with tabs("#/camera", user) as tab:
+        await tab.permit("camera", "granted", started.url)
+        await tab.click("button", "Start")
+        await tab.sees("nobody watches", ".state")
+        stream = await tab.text("h1")
+        await cameras.start(stream, RED)
+        await tab.sees("Published elsewhere", "h2")
+    async with tabs("#/camera", started.token(new_name("bob"))) as tab:
+        await tab.permit("camera", "granted", started.url)
+        await tab.sees("Publish what the camera", "form")
+        await tab.run("document.querySelector('form input').select(); 0")
+        await tab.write("form input", stream)
+        await tab.click("button", "Start")
+        await tab.sees("Not yours", "h2")
+
+
 # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -484,6 +504,45 @@ async def test_health_says_in_a_sentence_what_is_wrong_and_lists_processes(tabs,
         await tab.sees(stream)
         await tab.until("/ MB/.test(document.querySelector('table').innerText)", "no memory is shown")
         await tab.until("/\\d\\/s/.test(document.querySelector('.facts').innerText)", "no rate is shown")
+
+
+async def test_numbers_behind_a_token_are_shown_with_it(in_one_process, console_browser: Process) -> None:
+    started = await in_one_process(STATS_TOKEN="stats-secret-1234")
+    async with console_tab(console_browser, f"{started.url}/#/health?token={started.token('ann')}") as tab:
+        await tab.sees("behind STATS_TOKEN", "form")
+        await tab.write("form input", "wrong")
+        await tab.press("Enter")
+        await tab.sees("not the stats token", "form")
+        await tab.run("document.querySelector('form input').select(); 0")
+        await tab.write("form input", "stats-secret-1234")
+        await tab.press("Enter")
+        await tab.sees("gateway", "table")
+
+
+async def test_too_many_connections_are_said_with_the_time_of_the_next_attempt(
+    in_one_process, console_browser: Process, clients: Clients
+) -> None:
+    started = await in_one_process(MAX_CONNECTIONS_PER_USER="1")
+    token = started.token("ann")
+    camera = await clients.camera(started.url, token)
+    await camera.register("cam")
+    async with console_tab(console_browser, f"{started.url}/#/live?token={token}") as tab:
+        await tab.sees("Too many connections are open; connecting again in", ".connection")
+        await camera.leave()
+        await tab.sees("connected", ".pill")
+
+
+async def test_firefox_shows_pictures_under_the_same_policy(started: Watchout, cameras: Cameras, user: str) -> None:
+    await cameras.start(new_name(), RED)
+    async with firefox() as browser:
+        await browser.show(f"{started.url}/#/live?token={user}")
+
+        async def is_red() -> bool:
+            image = Image.open(io.BytesIO(await browser.screenshot())).convert("RGB")
+            pixel = image.getpixel((image.width // 4, image.height // 2))
+            return isinstance(pixel, tuple) and all(abs(a - b) < 40 for a, b in zip(pixel, RED, strict=True))
+
+        await eventually(is_red, 2 * COMES_S, "Firefox shows no picture")
 
 
 # ── what goes away, and comes back without a reload ──────────────────────────────────────────────────────────────────

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from tests.kit.processes import BIN, REPOSITORY, Watchout, poll, running
+from watchout.ctl.commands.addresses import own_addresses
 
 pytestmark = pytest.mark.e2e
 
@@ -287,3 +288,29 @@ def test_the_demo_says_whose_port_is_taken_before_anything_is_installed(watchout
     )
     assert not (tmp_path / "venv").exists()
     other.kill()
+
+
+def test_make_run_prints_where_a_phone_reaches_the_console_and_a_code_for_it(place, start) -> None:
+    """Without the processes: on every address, as by default, they would be open to others."""
+    started = start(f"WATCHOUT_HOST= {MAKE} HONCHO=true; echo it ended", REPOSITORY)
+    printed = bytearray()
+
+    def ended() -> bool:
+        with contextlib.suppress(OSError):
+            printed.extend(os.read(started.terminal, 65536))
+        return b"it ended" in printed
+
+    poll(ended, GONE_S, "make does not end")
+    text = printed.decode()
+    assert f"console on this machine  http://localhost:{place.port}/" in text
+    for address in own_addresses():
+        assert f"http://{f'[{address}]' if ':' in address else address}:{place.port}/" in text
+        assert "scan it with a phone in the same network: it signs the phone in" in text
+        assert "█" in text
+    assert "TLS_CERT" in text or not own_addresses()
+    file = place.directory / "only-here"
+    start(f"{{ {MAKE} HONCHO=true; echo it ended; }} > {file}", REPOSITORY)
+    poll(lambda: file.exists() and "it ended" in file.read_text(), GONE_S, "make does not end")
+    text = file.read_text()
+    assert "WATCHOUT_HOST=127.0.0.1" in text
+    assert "█" not in text
