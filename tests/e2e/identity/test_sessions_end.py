@@ -80,18 +80,18 @@ async def test_of_one_user_only_the_session_that_ended_is_closed(house: House, c
 async def test_a_session_ends_when_its_time_is_over_unless_it_is_prolonged(
     postgres: Postgres, each_better_auth: str, clients: Clients
 ) -> None:
-    options = {"BA_OPTIONS": '{"session":{"expiresIn":3,"updateAge":1}}'}
+    options = {"BA_OPTIONS": '{"session":{"expiresIn":5,"updateAge":1}}'}
     with furnished(postgres, each_better_auth, options) as house:
         alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
         since = time.monotonic()
         prolonged, left = await clients.viewer(house.url, alice.token), await clients.viewer(house.url, bob.token)
-        while time.monotonic() - since < 6.5:
+        while time.monotonic() - since < 8.5:
             assert (await asyncio.to_thread(house.app.session, ("Authorization", f"Bearer {alice.token}"))) is not None
             await asyncio.sleep(0.3)
-        await has_ended(left, 0.1)
-        assert 2.5 < left.heard_at[-1] - since < 3 + ENDED_WITHIN_S
+        await has_ended(left)
+        assert 4.5 < left.heard_at[-1] - since < 5 + ENDED_WITHIN_S
         await is_in(prolonged)
-        await has_ended(prolonged, 3 + ENDED_WITHIN_S)
+        await has_ended(prolonged, 5 + ENDED_WITHIN_S)
 
 
 async def test_a_jwt_without_a_session_closes_its_socket_when_it_expires_and_not_before(

@@ -50,7 +50,7 @@ async def push(url: str, stream: str, message: str, **fields: Any) -> None:
     assert 200 <= answer.status < 300, answer
 
 
-async def more_frames(viewer: Viewer, number: int = 5, timeout_s: float = 3.0) -> None:
+async def more_frames(viewer: Viewer, number: int = 5, timeout_s: float = 30.0) -> None:
     """Wait until so many more frames came."""
     already = len(viewer.frames)
     await eventually(lambda: len(viewer.frames) >= already + number, timeout_s, f"{number} more frames did not come")

@@ -241,12 +241,13 @@ async def test_a_rate_that_only_the_far_viewer_wants_is_kept_across_gateways(pai
     await slow.subscribe(stream, maxFps=5)
     await near.subscribe(stream)
     async with camera.streaming(fps=30):
-        await more_frames(near, 60, 5)
-        assert 5 <= len(slow.frames) <= 13
+        await more_frames(near, 60)
+        await eventually(lambda: len(slow.frames) >= 5)
+        assert len(slow.frames) < len(near.frames) / 3, "5 of 30 in a second"
         await quick.subscribe(stream)
-        already = len(quick.frames)
-        await more_frames(near, 30, 3)
-        assert len(quick.frames) - already >= 20
+        already = len(near.frames)
+        await more_frames(quick, 20)
+        assert len(near.frames) - already < 80, "it has not the rate of the slow one: 120 would come meanwhile"
 
 
 async def test_a_kill_of_one_gateway_is_noticed_and_the_other_goes_on(watchout, clients):
