@@ -115,7 +115,7 @@ class Scene:
         async def is_there() -> bool:
             return await self.metric(name) >= least
 
-        await eventually(is_there, 10, f"{name} is not {least:g}: the bound was not reached")
+        await eventually(is_there, 30, f"{name} is not {least:g}: the bound was not reached")
 
     async def viewer(self, user: str) -> Viewer:
         """A signed-in viewer."""
@@ -483,7 +483,7 @@ async def fill_requests(scene: Scene) -> None:
     async def healthy() -> bool:
         return bool((await asyncio.to_thread(scene.watchout.get, "/health"))[0] == 200)
 
-    await eventually(healthy, 20)
+    await eventually(healthy, 30)
 
 
 @filler("replays")

@@ -286,7 +286,7 @@ class Watchout:
 
     def text(self, path: str) -> tuple[int, str]:
         """One request, blocking: the status and the body as it is."""
-        with _opener.open(self.url + path, timeout=5) as response:
+        with _opener.open(self.url + path, timeout=READY_S) as response:
             return response.status, response.read().decode()
 
     def holder_of(self, client_port: int) -> int | None:
