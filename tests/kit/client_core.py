@@ -91,7 +91,8 @@ class CoreRun:
     def token(self, text: str | None = None) -> None:
         self.fetching -= 1
         number = 1 if self.same_token else len(self.asked_tokens)
-        self.do(self.core.on_token(text or f"t{number}", self.expires_in_s, self.now))
+        expires = None if self.expires_in_s is None else SERVER_MS / 1000 + self.now + self.expires_in_s
+        self.do(self.core.on_token(text or f"t{number}", expires, self.now))
 
     def token_fails(self, error: Exception | None = None, *, for_good: bool = False) -> None:
         self.fetching -= 1

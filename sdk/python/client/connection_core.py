@@ -25,6 +25,7 @@ from watchout.client.connection_parts import (
     ASKING,
     CONNECTION_LOST,
     KINDS,
+    LEAST_RENEWAL_S,
     NETWORK_SILENT,
     PHASES,
     RENEW_AFTER_SHARE,
@@ -84,6 +85,8 @@ class ConnectionCore(ABC):
         self._online_at = 0.0
         self._heard_at = 0.0
         self._probed_at: float | None = None
+        #: When the token expires, in seconds since 1970; None: not known.
+        self._expires_at_s: float | None = None
         self._renew_at: float | None = None
         self._renewing = False
         self._renew_attempt = 0
@@ -181,22 +184,23 @@ class ConnectionCore(ABC):
         self._step = Step.CLOSED
         return [CloseSocket(), *self._phase_changed()]
 
-    def on_token(self, token: str, expires_in_s: float | None, now: float) -> list[Command]:
+    def on_token(self, token: str, expires_at_s: float | None, now: float) -> list[Command]:
         """Take the token of `FetchToken`.
 
         Args:
             token: the token.
-            expires_in_s: seconds until it expires; None: that is not known.
+            expires_at_s: when it expires, in seconds since 1970; None: that is not known.
             now: monotonic seconds.
         """
         if self._renewing and self._step is Step.ONLINE:
-            return self._renew(token, expires_in_s, now)
+            return self._renew(token, expires_at_s, now)
         if self._step is not Step.TOKEN:
             return []
         if token == self._token and self._no_good is not None:
             return self._fail(self._no_good)
         self._token, self._no_good, self._former_end, self._why = token, None, None, "connect"
-        self._plan_renewal(expires_in_s, now)
+        self._expires_at_s = expires_at_s
+        self._renewing, self._renew_attempt, self._renew_at = False, 0, None
         self._step = Step.OPENING
         return [OpenSocket(), *self._phase_changed()]
 
@@ -398,6 +402,7 @@ class ConnectionCore(ABC):
         if message.get("type") == "success":
             self._step = Step.ONLINE
             self._online_at = now
+            self._plan_renewal(now)
             ask: list[Command] = [] if self.echoes else [Send({"type": "ping"})]  # does it know request ids?
             return [*self._phase_changed(), *ask, *self._on_online(now)]
         code, said = str(message.get("code", "")), str(message.get("message", ""))
@@ -411,24 +416,26 @@ class ConnectionCore(ABC):
 
     # ── renewal ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _plan_renewal(self, expires_in_s: float | None, now: float) -> None:
+    def _plan_renewal(self, now: float) -> None:
+        """Renew the token before it expires, by the clock of the gateway, which decides."""
         self._renewing, self._renew_attempt, self._renew_at = False, 0, None
-        if expires_in_s is not None and self.options.refreshable:
+        if self._expires_at_s is not None and self._server_ms and self.options.refreshable:
+            expires_in_s = self._expires_at_s - self.alive_ms / 1000
             earliest, latest = RENEW_AFTER_SHARE * expires_in_s, expires_in_s - RENEW_BEFORE_S
             wait_s = max(earliest, latest)
             # Those that signed in together must not renew together.
-            self._renew_at = now + wait_s - self._chance() * 0.1 * wait_s
+            self._renew_at = now + max(LEAST_RENEWAL_S, wait_s - self._chance() * 0.1 * wait_s)
 
-    def _renew(self, token: str, expires_in_s: float | None, now: float) -> list[Command]:
+    def _renew(self, token: str, expires_at_s: float | None, now: float) -> list[Command]:
         if token == self._token:
             return self._retry_renewal(now)
-        self._offered = (token, expires_in_s)
+        self._offered = (token, expires_at_s)
         return self._request({"type": "auth", "token": token, "renew": True}, "renew", None, now)
 
     def _renewed(self, message: Mapping[str, Any], now: float) -> list[Command]:
         if message.get("type") == "success":
-            self._token, expires_in_s = self._offered
-            self._plan_renewal(expires_in_s, now)
+            self._token, self._expires_at_s = self._offered
+            self._plan_renewal(now)
             return []
         if message.get("code") == ErrorCode.ALREADY_AUTHENTICATED:  # this gateway cannot renew
             self._renewing, self._renew_at = False, None

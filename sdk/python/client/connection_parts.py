@@ -21,6 +21,8 @@ PING_BOUNDS_S: Final = (5.0, 60.0)
 #: A token is renewed this long before it expires, in seconds, but at the earliest after this share of its time.
 RENEW_BEFORE_S: Final = 60.0
 RENEW_AFTER_SHARE: Final = 0.7
+#: Shortest time between two renewals, in seconds.
+LEAST_RENEWAL_S: Final = 1.0
 #: First and longest pause before a renewal is tried again, in seconds.
 RENEW_RETRY_S: Final = (2.0, 30.0)
 

@@ -198,7 +198,7 @@ class Driver(Generic[C]):
 
     async def _fetch_token(self, why: str) -> None:
         try:
-            token, expires_in_s = await self._tokens.get(why, self._former_token)
+            token, expires_at_s = await self._tokens.get(why, self._former_token)
         except (NoToken, TokenRefused) as exc:
             self.do(self.core.on_token_failed(exc, self.now, for_good=True))
         except Exception as exc:
@@ -206,7 +206,7 @@ class Driver(Generic[C]):
             self.do(self.core.on_token_failed(exc, self.now, for_good=False))
         else:
             self._former_token = token
-            self.do(self.core.on_token(token, expires_in_s, self.now))
+            self.do(self.core.on_token(token, expires_at_s, self.now))
 
     async def _serve(self) -> None:
         """Open a socket, and read it until it ends or is let go."""

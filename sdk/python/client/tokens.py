@@ -59,7 +59,7 @@ class TokenSource:
         self._calls: SharedCalls[str, str] = SharedCalls("token callback")
 
     async def get(self, why: str, former: str) -> tuple[str, float | None]:
-        """Return a token, and in how many seconds it expires, None when that is not known.
+        """Return a token, and when it expires in seconds since 1970, None when that is not known.
 
         Args:
             why: see `commands.FetchToken`.
@@ -75,23 +75,19 @@ class TokenSource:
         cached = self._cached
         if cached is not None and cached != former if why != "connect" else cached is not None:
             assert cached is not None
-            left_s = self._left_s(cached)
-            if left_s is None or left_s > LEAST_LIFE_S:
-                return cached, left_s
+            expires_at_s = expiry_of(cached)
+            if expires_at_s is None or expires_at_s - self._wall_s() > LEAST_LIFE_S:
+                return cached, expires_at_s
         task = self._calls.join("token", lambda: self._call(why))
         done, _ = await asyncio.wait({task}, timeout=CALLBACK_S)
         if not done:
             raise TimeoutError(f"the token callback has not returned within {CALLBACK_S:.0f} s")
         token = task.result()
-        return token, self._left_s(token)
+        return token, expiry_of(token)
 
     async def close(self) -> None:
         """Stop waiting for a callback."""
         await self._calls.close()
-
-    def _left_s(self, token: str) -> float | None:
-        at = expiry_of(token)
-        return None if at is None else at - self._wall_s()
 
     async def _call(self, why: str) -> str:
         assert callable(self._token)

@@ -230,5 +230,5 @@ def test_the_window_is_kept_and_never_stops_for_good(events: list[str], window: 
             run.sign_in()
             run.answer()
         assert run.core.under_way <= window
-    run.keep(run.now + 11)
+    run.keep(run.now + 11 * window)
     assert run.core.has_room

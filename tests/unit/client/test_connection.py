@@ -301,6 +301,22 @@ def test_a_jwt_is_renewed_on_the_open_socket_before_it_expires() -> None:
     assert run.asked_tokens == ["connect", "expiring", "expiring"]
 
 
+def test_a_jwt_that_seems_to_have_expired_long_ago_is_not_renewed_without_a_pause() -> None:
+    """Whatever clock is wrong: at most one renewal a second."""
+    run = CoreRun()
+    run.expires_in_s = -3600.0
+    run.subscribe()
+    run.sign_in()
+    run.answer(run.of("subscribe")[-1])
+    for _ in range(200):
+        run.until(run.now + 0.1)
+        if run.is_open:
+            for each in run.of("auth")[1:]:
+                if each["requestId"] in run.core._requests:
+                    run.answer(each)
+    assert len(run.of("auth")) <= 22
+
+
 def test_a_failing_renewal_is_repeated_with_pauses_and_harms_nothing() -> None:
     run = expiring()
     run.auto_token = False

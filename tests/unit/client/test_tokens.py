@@ -53,11 +53,11 @@ async def test_a_jwt_that_is_about_to_end_is_not_used_for_a_new_connection() -> 
     now = 1_800_000_000.0
     tokens = iter([jwt(now + 100), jwt(now + 1000)])
     source = TokenSource(lambda: next(tokens), lambda: now)
-    _, left = await source.get("connect", "")
-    assert left == 100
+    _, expires = await source.get("connect", "")
+    assert expires == 1_800_000_100
     now += 97
-    _, left = await source.get("connect", "")
-    assert left == 903
+    _, expires = await source.get("connect", "")
+    assert expires == 1_800_001_000
 
 
 async def test_a_callback_gets_the_reason_where_it_takes_one() -> None:
