@@ -161,7 +161,7 @@ async def test_behind_a_slow_uplink_frames_are_fresh_and_pictures_small(
             status = await tab.run("cap.status")
         ages.sort()
         print(f"{len(ages)} frames, age {ages[len(ages) // 2]} ms at the median, {ages[-1]} ms at most, {status}")
-        assert len(ages) > 2 * seconds, status
+        assert len(ages) > seconds, status
         assert ages[int(len(ages) * 0.95)] < 1500, (ages, status)
         assert status["lowered"] > 0
         assert link.carried > 60_000 * seconds / 4, "the uplink was not used"

@@ -20,7 +20,7 @@ const FIRST_STEP = 5;
  * took long, the way is a long one, and no smaller picture would help: then both are later, within their limits.
  */
 const QUICK_MS = [200, 400] as const;
-const SLOW_MS = [450, 700] as const;
+const SLOW_MS = [400, 600] as const;
 /** Quick pictures in a row that allow one step up. */
 const QUICK_ONES = 2;
 /** No step up for this long after a step down; twice as long each time, as far as the last. */
@@ -96,7 +96,7 @@ export class Uplink {
 
   #took(ms: number, step: number, now: number): void {
     this.#least = Math.min(this.#least, ms);
-    const slow = within(SLOW_MS, 2 * this.#least);
+    const slow = within(SLOW_MS, 1.5 * this.#least);
     if (ms > slow) {
       this.#quick = 0;
       if (step < this.#step) return; // it was larger than those that are sent now
