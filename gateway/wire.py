@@ -28,7 +28,7 @@ from watchout.common.alerts.model import (
 )
 from watchout.common.errors import ClientError, ErrorCode
 from watchout.common.media.frames import Frame, payload_at
-from watchout.common.toolbox.jsontext import JsonFault, read_json, read_members, write_json
+from watchout.common.toolbox.jsontext import JsonFault, is_nested_deeper, read_json, read_members, write_json
 from watchout.gateway import fastpath
 
 Format = Literal["json", "binary"]
@@ -201,6 +201,8 @@ KNOWN_TYPES: Final = (
 MAX_REQUEST_ID: Final = 64
 #: Longest `info`, in bytes of JSON without white space.
 MAX_INFO_BYTES: Final = 4096
+#: Deepest nesting in `info`, so that whoever reads it later can, too.
+MAX_INFO_DEPTH: Final = 100
 #: Longest `ping` that is free of the message rate, in bytes.
 MAX_PING_BYTES: Final = 1024
 #: Longest value of a field, in bytes of JSON (strings excepted), and longest alert.
@@ -266,7 +268,12 @@ def _info(value: object) -> str:
     """Return the `info` of a camera as JSON. Raises `ClientError`."""
     if not isinstance(value, dict):
         raise ClientError(ErrorCode.INVALID_MESSAGE, f"expected an object in `info`, got {type(value).__name__}")
-    data = write_json(value)
+    if is_nested_deeper(value, MAX_INFO_DEPTH):
+        raise ClientError(ErrorCode.INVALID_MESSAGE, f"`info` is nested more than {MAX_INFO_DEPTH} deep")
+    try:
+        data = write_json(value)
+    except ValueError:
+        raise ClientError(ErrorCode.INVALID_MESSAGE, "`info` holds a number that is not finite") from None
     if len(data) > MAX_INFO_BYTES:
         text = f"`info` has {len(data)} bytes as JSON, expected at most {MAX_INFO_BYTES}"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text)

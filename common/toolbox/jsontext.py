@@ -129,6 +129,15 @@ def write_json(value: Any, *, in_order: bool = False) -> bytes:
         raise ValueError(f"cannot be written as JSON: {type(fault).__name__}") from None
 
 
+def is_nested_deeper(value: Any, most: int) -> bool:
+    """Return whether lists and objects of a decoded value are nested more than `most` deep; an empty list is 1 deep."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(most):
+        inner = (each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer))
+        level = [each for each in inner if isinstance(each, (dict, list))]
+    return bool(level)
+
+
 def _decode(text: str) -> Any:
     """Return the value of a JSON text, with the slower decoder that accepts all that `JSON.parse` does."""
     try:

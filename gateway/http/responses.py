@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 
 from watchout.common import metric_names
 from watchout.common.metrics import Metrics
 from watchout.common.toolbox.budget import ByteBudget, Share
+from watchout.common.toolbox.jsontext import write_json
 from watchout.gateway.error_response import error_body
 from watchout.gateway.listen.dispatch import ConnectionDispatcher
 
@@ -55,7 +55,7 @@ class HttpError(Exception):
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Return a response with `body` encoded as JSON, which no cache may store."""
     return web.Response(
-        body=msgspec.json.encode(body),
+        body=write_json(body),
         status=status,
         headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
     )

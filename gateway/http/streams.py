@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from aiohttp import HttpVersion11, web
 
 from watchout.common import metric_names
@@ -11,7 +12,6 @@ from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
 from watchout.common.media.frames import FrameFault
-from watchout.common.toolbox.jsontext import read_json
 from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.client.handshake import is_upgrade, names_websocket
 from watchout.gateway.context import Context
@@ -51,7 +51,7 @@ class StreamPages:
                 "viewers": row.viewers,
                 "startedAt": row.started_at,
                 "lastFrameAt": row.last_frame_at,
-                **({"info": read_json(row.info)} if row.info else {}),
+                **({"info": msgspec.Raw(row.info.encode())} if row.info else {}),
             }
             for row in rows
             if row.user_id is not None

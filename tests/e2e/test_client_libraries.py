@@ -510,3 +510,16 @@ async def test_an_info_over_4_kib_is_refused_and_says_so(one_process, clients):
     assert await infos(one_process.url, token) == {}
     await camera.register("cam", info={"a": "x" * 4088})
     assert (await infos(one_process.url, token))["cam"] == {"a": "x" * 4088}
+
+
+async def test_an_odd_info_does_not_keep_the_list_of_streams_from_anybody(one_process, clients):
+    token = one_process.token()
+    for number, info in enumerate(('{"s":"\\ud83d"}', '{"\\ud83d":1e400}', '{"a":' + "[" * 99 + "]" * 99 + "}")):
+        camera = await clients.camera(one_process.url, token)
+        fields = '"type":"register","streamId":"cam","requestId":"r"'
+        await camera.send_raw("{%s,\"info\":%s}" % (fields.replace("cam", f"cam{number}"), info))
+        answer = await camera.expect("error" if "1e400" in info else "success", requestId="r")
+        assert camera.open, answer
+    listed = await infos(one_process.url, token)
+    assert listed["cam0"] == {"s": "\ud83d"}
+    assert sorted(listed) == ["cam0", "cam2"]

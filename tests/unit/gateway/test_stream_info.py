@@ -55,6 +55,23 @@ def test_it_has_4_kib_at_most_as_json() -> None:
     assert talk << error("INVALID_MESSAGE", streamId="door", requestId="r")
 
 
+@pytest.mark.parametrize("tail", ["", ',"s":"\\ud83d"'])
+def test_what_later_readers_could_not_read_is_refused(tail: str) -> None:
+    def nested(depth: int) -> str:
+        return '{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + tail + "}"
+
+    assert info_of(nested(100)) == nested(100)
+    for depth in (101, 950, 1500):
+        with pytest.raises(ClientError, match="nested (more than 100 deep|too deeply)"):
+            info_of(nested(depth))
+
+
+def test_a_number_that_is_not_finite_never_leaves_as_one() -> None:
+    assert info_of('{"a":1e400}') == '{"a":null}', "as JSON.stringify writes it"
+    with pytest.raises(ClientError, match="not finite"):
+        info_of('{"a":1e400,"s":"\\ud83d"}')
+
+
 def test_it_goes_with_the_claim_and_each_registration_says_it_anew() -> None:
     talk = Playbook(camera()) >> says(type="register", streamId="door", info={"deviceName": "door"})
     assert talk << ClaimStream("door", Owner("ann"), producing=False, info=DOOR)
