@@ -78,6 +78,9 @@ PURE = (
     "gateway/client/commands.py",
     "gateway/client/alert_replies.py",
     "gateway/client/session_replies.py",
+    "gateway/client/asked_replies.py",
+    "gateway/client/publishing_replies.py",
+    "gateway/client/subscribing_replies.py",
     "router/alerts/completeness.py",
     "router/streams/infos.py",
     "gateway/client/error_replies.py",
@@ -176,8 +179,11 @@ PURE = (
 #: What others call: its docstrings name every parameter, result and exception (`tests.kit.api_docs`).
 API = (
     "common/bus",
+    "gateway/client/asked_replies.py",
     "gateway/client/commands.py",
     "gateway/client/protocol.py",
+    "gateway/client/publishing_replies.py",
+    "gateway/client/subscribing_replies.py",
     "identity/caller.py",
     "identity/sources",
     "mlbridge/targets",

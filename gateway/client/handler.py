@@ -18,6 +18,7 @@ from watchout.common.clock import now_ms
 from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway.client.acknowledgements import Acknowledgements
 from watchout.gateway.client.alert_replay import AlertReplays, HeldViewer
+from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.commands import (
     AcknowledgeAlert,
@@ -43,7 +44,7 @@ from watchout.gateway.client.commands import (
 from watchout.gateway.client.error_replies import ABUSE
 from watchout.gateway.client.frame_acks import FrameAcks
 from watchout.gateway.client.frame_reader import FrameReader
-from watchout.gateway.client.protocol import ClientProtocol, PendingReply
+from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.context import Context
 from watchout.gateway.hub.streams import Publication
 from watchout.gateway.hub.subscription import DropReason, Subscription

@@ -516,8 +516,8 @@ async def test_an_odd_info_does_not_keep_the_list_of_streams_from_anybody(one_pr
     token = one_process.token()
     for number, info in enumerate(('{"s":"\\ud83d"}', '{"\\ud83d":1e400}', '{"a":' + "[" * 99 + "]" * 99 + "}")):
         camera = await clients.camera(one_process.url, token)
-        fields = '"type":"register","streamId":"cam","requestId":"r"'
-        await camera.send_raw("{%s,\"info\":%s}" % (fields.replace("cam", f"cam{number}"), info))
+        register = '{"type":"register","streamId":"cam%d","requestId":"r","info":'
+        await camera.send_raw(register % number + info + "}")
         answer = await camera.expect("error" if "1e400" in info else "success", requestId="r")
         assert camera.open, answer
     listed = await infos(one_process.url, token)

@@ -29,9 +29,10 @@ from tests.kit.playbook import (
     watches,
 )
 from watchout.common.errors import CloseCode, ErrorCode
+from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.commands import ClaimStream, FindStream, Publish, Reply, VerifyToken
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
-from watchout.gateway.client.protocol import ClientProtocol, PendingReply
+from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.model import IgnoredCookie, Owner
 from watchout.identity import Identity
 

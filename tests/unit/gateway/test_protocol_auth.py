@@ -36,6 +36,7 @@ from tests.kit.playbook import (
 )
 from watchout.common.errors import CloseCode
 from watchout.common.settings import Settings
+from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.commands import (
     ChangeOwner,
     ClaimStream,
@@ -45,7 +46,6 @@ from watchout.gateway.client.commands import (
     VerifyToken,
 )
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
-from watchout.gateway.client.protocol import PendingReply
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
 

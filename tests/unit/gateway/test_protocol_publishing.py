@@ -50,7 +50,8 @@ from watchout.gateway.client.commands import (
     SubmitAlert,
     Unpublish,
 )
-from watchout.gateway.client.protocol import ClientProtocol, Registration
+from watchout.gateway.client.protocol import ClientProtocol
+from watchout.gateway.client.publishing_replies import Registration
 from watchout.gateway.model import Owner
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 

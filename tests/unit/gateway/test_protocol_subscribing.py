@@ -30,13 +30,13 @@ from tests.kit.playbook import (
 )
 from watchout.common.errors import CloseCode
 from watchout.common.settings import Settings
+from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.commands import (
     EndSubscription,
     FindStream,
     PingSilence,
     WriteWaiting,
 )
-from watchout.gateway.client.protocol import PendingReply
 
 
 def test_a_viewer_subscribes_to_a_stream_of_its_user() -> None:

@@ -62,7 +62,7 @@ def test_what_later_readers_could_not_read_is_refused(tail: str) -> None:
 
     assert info_of(nested(100)) == nested(100)
     for depth in (101, 950, 1500):
-        with pytest.raises(ClientError, match="nested (more than 100 deep|too deeply)"):
+        with pytest.raises(ClientError, match=r"nested (more than 100 deep|too deeply)"):
             info_of(nested(depth))
 
 
