@@ -34,8 +34,8 @@ class PendingReply(enum.Enum):
 class AskedReplies(SessionReplies):
     """The part of a client's protocol that awaits replies; base class of `ClientProtocol`.
 
-    `ClientHandler` carries out the `Command`s that a method returns, in their order. Every method takes the time: `now` in
-    seconds of the loop's clock, `now_ms` in ms since the epoch.
+    `ClientHandler` carries out the `Command`s that a method returns, in their order. Every method takes the time: `now`
+    in seconds of the loop's clock, `now_ms` in ms since the epoch.
 
     Args:
         path: The path of the upgrade, which decides whether the client may publish or subscribe.

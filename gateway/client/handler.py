@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import uuid
-from typing import Final, assert_never
+from typing import assert_never
 
 from watchout.common import log, metric_names
-from watchout.common.alerts import model
 from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.clock import now_ms
-from watchout.common.errors import CloseCode, ErrorCode, RouterUnavailable, StoreUnavailable
-from watchout.gateway.client.acknowledgements import Acknowledgements
-from watchout.gateway.client.alert_replay import AlertReplays, HeldViewer
+from watchout.common.errors import CloseCode, RouterUnavailable, StoreUnavailable
+from watchout.gateway.client.alert_commands import AlertCommands
 from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.client_socket import ClientSocket
 from watchout.gateway.client.commands import (
@@ -45,15 +42,11 @@ from watchout.gateway.client.error_replies import ABUSE
 from watchout.gateway.client.frame_acks import FrameAcks
 from watchout.gateway.client.frame_reader import FrameReader
 from watchout.gateway.client.protocol import ClientProtocol
+from watchout.gateway.client.viewing import Viewing
 from watchout.gateway.context import Context
 from watchout.gateway.hub.streams import Publication
-from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import Owner
-from watchout.gateway.wire import Subject
 from watchout.identity import Identity, Token
-
-#: Reasons of dropped frames that are logged when a subscription ends; the others are what the viewer asked for.
-_LOGGED_DROPS: Final = frozenset({DropReason.SLOW, DropReason.WINDOW, DropReason.UNDECODABLE})
 
 _log = log.get("gateway.client.handler")
 
@@ -71,15 +64,15 @@ class ClientHandler:
     """
 
     __slots__ = (
-        "_acknowledgements",
         "_acks",
+        "_alerts",
         "_audited",
         "_auth_timer",
         "_context",
         "_loop",
-        "_replays",
         "_socket",
         "_user",
+        "_viewing",
         "protocol",
         "publication",
     )
@@ -96,10 +89,10 @@ class ClientHandler:
         self._auth_timer: asyncio.TimerHandle | None = None
         #: A request without permission was logged; once per identity is enough.
         self._audited = False
-        self._replays: AlertReplays | None = None
+        self._viewing: Viewing | None = None
         #: Acknowledgements of frames; None: the camera never asked for them.
         self._acks: FrameAcks | None = None
-        self._acknowledgements: Acknowledgements | None = None
+        self._alerts: AlertCommands | None = None
 
     # ── from the socket ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -192,8 +185,9 @@ class ClientHandler:
     def leave(self) -> None:
         """End the publication and all subscriptions, because the socket is closing."""
         self._unpublish()
-        for subscription in self.protocol.subscriptions():
-            self._end_subscription(subscription)
+        if self._viewing is not None:
+            for subscription in self.protocol.subscriptions():
+                self._viewing.end(subscription)
 
     def on_connection_lost(self) -> None:
         """Release everything that this client holds."""
@@ -201,9 +195,11 @@ class ClientHandler:
         if self._auth_timer is not None:
             self._auth_timer.cancel()
         self._leave_identity()
-        if self._acknowledgements is not None:
-            self._acknowledgements.cancel()
-        self._replays = self._acknowledgements = self._acks = None  # they refer to this handler or its socket
+        if self._alerts is not None:
+            self._alerts.cancel()
+        if self._viewing is not None:
+            self._viewing.release()
+        self._viewing = self._alerts = self._acks = None  # they refer to this handler or its socket
 
     def last_direct_write_at(self) -> float:
         """Return when a frame was last written directly to this viewer, in seconds of the loop's clock."""
@@ -264,11 +260,11 @@ class ClientHandler:
                 case Publish() | ChangePublication() | ChangeOwner() | Unpublish():
                     self._change_stream(command)
                 case SubmitAlert() | AcknowledgeAlert():
-                    self._handle_alert(command)
+                    self._alert(command)
                 case BeginSubscription():
-                    self._begin_subscription(command)
+                    self._views().begin(command)
                 case EndSubscription():
-                    self._end_subscription(command.subscription)
+                    self._views().end(command.subscription)
                 case _:
                     assert_never(command)
         if self.protocol.unauthorized:
@@ -335,7 +331,7 @@ class ClientHandler:
             case ClaimStream():
                 self._context.tasks.start(self._claim(command), "claim")
             case FindStream():
-                self._context.tasks.start(self._find(command.stream), "find")
+                self._context.tasks.start(self._views().find(command.stream), "find")
 
     # ── authentication ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -485,112 +481,15 @@ class ClientHandler:
         for _, viewer in self._context.authorization.not_permitted(self._context.hub.viewers_of(stream), owner):
             viewer.on_permission_lost(stream)
 
-    def _handle_alert(self, command: SubmitAlert | AcknowledgeAlert) -> None:
-        if isinstance(command, SubmitAlert):
-            self._raise_alert(command)
-            return
-        if self._acknowledgements is None:  # most clients never send one
-            self._acknowledgements = Acknowledgements(self._context, self.protocol, self.run)
-        self._acknowledgements.add(command)
+    # ── parts that most clients do not need ──────────────────────────────────────────────────────────────────────
 
-    def _raise_alert(self, command: SubmitAlert) -> None:
-        now, user = self._loop.time(), self.user_id
-        if user is not None and self._context.alert_rates.take(user, now):
-            self._context.tasks.start(self._send_alert(command), "camera alert")
-        else:
-            self._context.metrics.count(metric_names.ALERTS_OVER_RATE)
-            subject = Subject(command.request_id, command.stream)
-            self.run(self.protocol.on_alert_rate_exceeded(now, now_ms(), subject))
+    def _views(self) -> Viewing:
+        """Return what this client views; made at the first call."""
+        if self._viewing is None:
+            self._viewing = Viewing(self._context, self._socket, self.protocol, self.run)
+        return self._viewing
 
-    async def _send_alert(self, command: SubmitAlert) -> None:
-        try:
-            alert = model.complete(
-                command.draft, alert_id=uuid.uuid4().hex, timestamp=now_ms(), stream_id=command.stream
-            )
-            reply = await self._context.router.raise_alert(alert)
-        except RouterUnavailable:
-            text = "the alert was not sent: the router did not answer in time, try again"
-            self._report_alert_failure(text, Subject(command.request_id, command.stream))
-        else:
-            self.run(self.protocol.on_alert_accepted(command, reply.id, now_ms()))
-
-    def _report_alert_failure(self, message: str, subject: Subject) -> None:
-        self.run(self.protocol.on_alert_failed(message, self._loop.time(), now_ms(), subject))
-
-    # ── subscriptions ────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _find(self, stream: str) -> None:
-        try:
-            state = await self._context.router.find(stream)
-            limit = self._subscription_limit(awaits_owner=state.owner is None)
-            if limit is not None:
-                commands = self.protocol.on_refused(ErrorCode.RATE_LIMITED, limit, self._loop.time(), now_ms())
-            else:
-                commands = self.protocol.on_found(state, self._loop.time(), now_ms())
-        except RouterUnavailable:
-            commands = self.protocol.on_router_unavailable(self._loop.time(), now_ms())
-        if self._socket.closing:
-            return
-        self.run(commands)
-        self._socket.resume_messages()
-
-    def _subscription_limit(self, *, awaits_owner: bool) -> str | None:
-        """Return the limit of the user that one more subscription would exceed, as a text for the client, or None."""
-        settings, connections, user = self._context.settings, self._context.connections, self.user_id or ""
-        if not connections.may_subscribe(user):
-            return f"this user has {settings.max_subscriptions_per_user} subscriptions, the limit of one user"
-        if awaits_owner and not connections.may_await_stream(user):
-            return (
-                f"this user waits for {settings.max_waits_per_user} streams that are not registered, the limit of one "
-                "user"
-            )
-        return None
-
-    def _begin_subscription(self, command: BeginSubscription) -> None:
-        subscription = command.subscription
-        subscription.counted = True
-        self._context.connections.add_subscription(subscription.identity.user_id)
-        if command.state.owner is None:
-            subscription.awaits_owner = True
-            self._context.connections.add_awaited(subscription.identity.user_id)
-        hub, now = self._context.hub, self._loop.time()
-        if command.alerts_since is None:
-            if hub.subscribe(subscription, self._socket, command.state, now, now_ms()):
-                self._context.router.request_newest(subscription.stream)
-            return
-        subscription.held_alerts = {}
-        hub.subscribe(subscription, HeldViewer(self._socket), command.state, now, now_ms(), held=True)
-        if self._replays is None:  # most viewers never ask for one
-            self._replays = AlertReplays(
-                self._context,
-                self._socket,
-                self.protocol,
-                confirm=self._confirm_subscription,
-                report_failure=self._report_alert_failure,
-            )
-        self._replays.begin(subscription, command.alerts_since)
-
-    def _confirm_subscription(self, subscription: Subscription, missing_before: int | None) -> None:
-        """Answer a `subscribe` with `alertsSince`, and begin to deliver; see `ClientProtocol.on_alerts_fetched`."""
-        self.run(self.protocol.on_alerts_fetched(missing_before, now_ms()))
-        if self._context.hub.begin_delivery(subscription, self._socket, self._loop.time(), now_ms()):
-            self._context.router.request_newest(subscription.stream)
-        self._socket.resume_messages()
-
-    def _end_subscription(self, subscription: Subscription) -> None:
-        if self._replays is not None:
-            self._replays.cancel(subscription)
-        if subscription.counted:
-            subscription.counted = False
-            self._context.connections.remove_subscription(subscription.identity.user_id)
-        if subscription.awaits_owner:
-            subscription.awaits_owner = False
-            self._context.connections.remove_awaited(subscription.identity.user_id)
-        self._socket.discard_waiting(subscription)
-        self._context.count_dropped(subscription)
-        if subscription.dropped and subscription.dropped.keys() & _LOGGED_DROPS:
-            dropped = {str(reason): count for reason, count in subscription.dropped.items()}
-            _log.info(
-                "frames dropped for a viewer", stream=subscription.stream, user=subscription.identity.user_id, **dropped
-            )
-        self._context.hub.unsubscribe(subscription)
+    def _alert(self, command: SubmitAlert | AcknowledgeAlert) -> None:
+        if self._alerts is None:
+            self._alerts = AlertCommands(self._context, self.protocol, self.run)
+        self._alerts.handle(command)

@@ -52,8 +52,8 @@ class Registration:
 class PublishingReplies(AskedReplies):
     """The part of a client's protocol that is about the stream that it publishes; base class of `ClientProtocol`.
 
-    `ClientHandler` carries out the `Command`s that a method returns, in their order. Every method takes the time: `now` in
-    seconds of the loop's clock, `now_ms` in ms since the epoch.
+    `ClientHandler` carries out the `Command`s that a method returns, in their order. Every method takes the time: `now`
+    in seconds of the loop's clock, `now_ms` in ms since the epoch.
 
     Args:
         path: See `AskedReplies`.
