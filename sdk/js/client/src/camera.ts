@@ -45,14 +45,8 @@ export class Camera extends Emitter<CameraEvents> {
       tick: (now) => this._publication.tick(now),
     };
     this.link = new Link(_environment, "/streams/register", session);
-    const link = this.link;
-    const wire = {
-      requestId: () => link.connection.requestId(),
-      get pingEvery() {
-        return link.pingEvery;
-      },
-    };
-    this._publication = new Publication({ streamId, info, window, alerts }, wire, _environment.random, (command) => this._carryOut(command));
+    const { link } = this;
+    this._publication = new Publication({ streamId, info, window, alerts }, link, _environment.random, (command) => this._carryOut(command));
     link.act((now) => link.connection.start(now));
   }
 
@@ -151,7 +145,7 @@ export class Camera extends Emitter<CameraEvents> {
   acknowledge(alertId: string, note?: string): boolean {
     const { streamId } = this;
     if (streamId === undefined) return false;
-    return this.link.send({ type: "acknowledge", streamId, alertId, note, requestId: this.link.connection.requestId() });
+    return this.link.send({ type: "acknowledge", streamId, alertId, note, requestId: this.link.requestId() });
   }
 
   close(): void {

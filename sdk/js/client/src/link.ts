@@ -1,6 +1,7 @@
 /** One socket and its timer: carries out what `Connection` and the session on it command. */
 
 import { Connection, type Command } from "./core/connection.js";
+import type { Wire } from "./core/subscriptions.js";
 import { WatchoutError } from "./errors.js";
 import type { ClientMessage, ServerMessage } from "./messages.js";
 import type { TokenKeeper } from "./tokens.js";
@@ -35,7 +36,7 @@ export interface Session {
   tick(now: number): void;
 }
 
-export class Link {
+export class Link implements Wire {
   readonly connection: Connection;
   private _socket: SocketLike | undefined;
   private readonly _commands: Command[] = [];
@@ -67,9 +68,17 @@ export class Link {
     return this._environment.mode === "token" ? undefined : this.connection.pingEvery;
   }
 
+  get roundTrips(): readonly number[] {
+    return this.connection.roundTrips;
+  }
+
   get serverHeardAt(): number | undefined {
     const { heardAt, serverOffset } = this.connection;
     return serverOffset === undefined ? undefined : Math.round(heardAt + serverOffset);
+  }
+
+  requestId(): string {
+    return this.connection.requestId();
   }
 
   /** Report an event to the cores, then carry out their commands. */

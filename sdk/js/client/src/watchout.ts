@@ -1,7 +1,7 @@
 /** The client: views and cameras of one gateway, and its token. */
 
 import { Camera } from "./camera.js";
-import { Subscriptions, type Wire } from "./core/subscriptions.js";
+import { Subscriptions } from "./core/subscriptions.js";
 import { WatchoutError, errorOf } from "./errors.js";
 import { Emitter } from "./events.js";
 import { type Share, request } from "./http.js";
@@ -41,9 +41,11 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /**
    * @param url - The gateway: `https://host` or `wss://host`, with a path where a proxy has one; in a page also relative.
+   *   The path of a socket (`/streams/subscribe`) at its end is passed over.
    */
   constructor(url: string | URL, options: WatchoutOptions = {}) {
     super();
+    checkOptions(options);
     const clock = options.clock ?? systemClock;
     const mode = options.token !== undefined ? "token" : options.ticket !== undefined ? "ticket" : "cookie";
     const source = options.token ?? options.ticket;
@@ -64,7 +66,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     this._fetcher = options.fetch;
     this._lingerMs = options.lingerMs ?? 5000;
     this._link = this._viewerLink();
-    this._subscriptions = new Subscriptions(this._wire(), this._environment.random);
+    this._subscriptions = new Subscriptions(this._link, this._environment.random);
     this._host = {
       changed: () => this._plan(),
       remove: (view) => {
@@ -94,7 +96,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** Watch a stream, also one that does not exist yet. All views share one socket. Throws when the client is closed. */
   view(streamId: string, options: ViewOptions = {}): View {
-    this._check(streamId);
+    this._check(streamId, options);
     const view = new View(this._host, streamId, options);
     this._views.add(view);
     this._subscriptions.add(view.member);
@@ -106,7 +108,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** Publish a stream over a socket of its own. Throws when the client is closed. */
   camera(options: CameraOptions = {}): Camera {
-    this._check(options.streamId ?? "new");
+    this._check(options.streamId ?? "new", options);
     return new Camera(this._environment, options, (each) => {
       if (each.state.state === "closed" && !SIGN_IN_CODES.test(each.state.reason?.code ?? "")) this._cameras.delete(each);
       else this._cameras.add(each);
@@ -137,7 +139,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /** Acknowledge an alert, for everybody. Returns whether it was sent: not without a connection. */
   acknowledge(streamId: string, alertId: string, note?: string): boolean {
-    const requestId = this._link.connection.requestId();
+    const requestId = this._link.requestId();
     return this._link.send({ type: "acknowledge", streamId, alertId, note, requestId });
   }
 
@@ -174,9 +176,10 @@ export class Watchout extends Emitter<WatchoutEvents> {
     return request(this._fetcher ?? fetch, url + path, token, init);
   }
 
-  private _check(streamId: string): void {
+  private _check(streamId: string, options: object): void {
     if (this._closed !== undefined) throw this._closed;
-    if (!STREAM_ID.test(streamId)) throw new RangeError(`not a stream id (${STREAM_ID.source}): ${JSON.stringify(streamId)}`);
+    checkOptions(options);
+    if (typeof streamId !== "string" || !STREAM_ID.test(streamId)) throw new RangeError(`not a stream id (${STREAM_ID}): ${JSON.stringify(streamId)}`);
   }
 
   private _viewerLink(): Link {
@@ -199,23 +202,6 @@ export class Watchout extends Emitter<WatchoutEvents> {
       onError: (error) => this._fire("error", error),
       tick: (now) => this._update(now),
     });
-  }
-
-  private _wire(): Wire {
-    const { _link: link } = this;
-    return {
-      send: (message) => link.send(message),
-      requestId: () => link.connection.requestId(),
-      get pingEvery() {
-        return link.pingEvery;
-      },
-      get roundTrips() {
-        return link.connection.roundTrips;
-      },
-      get serverHeardAt() {
-        return link.serverHeardAt;
-      },
-    };
   }
 
   private _onMessage(message: ServerMessage, now: number): void {
@@ -266,10 +252,15 @@ export class Watchout extends Emitter<WatchoutEvents> {
   }
 }
 
+/** Without types a text in the place of options would be taken for options that say nothing. */
+function checkOptions(options: unknown): void {
+  if (typeof options !== "object") throw new TypeError(`not an object of options: ${JSON.stringify(options)}`);
+}
+
 /** The address of a gateway as http or https; in a page also from a relative one. Platforms differ in `URL`: it is text. */
 function addressOf(url: string): string {
   const { location } = globalThis as { location?: { href: string } };
   const address = /^\w+:/.test(url) || location === undefined ? url : new URL(url, location.href).href;
   if (!/^(http|ws)s?:\/\/[^/?#]/.test(address)) throw new TypeError(`not a URL of http, https, ws or wss: ${JSON.stringify(url)}`);
-  return address.replace(/^ws/, "http").replace(/\/*([?#].*)?$/, "");
+  return address.replace(/^ws/, "http").replace(/(\/streams\/(register|subscribe))?\/*([?#].*)?$/, "");
 }

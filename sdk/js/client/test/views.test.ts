@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { WatchoutError } from "../dist/index.js";
+import { Watchout, WatchoutError } from "../dist/index.js";
 import { Stage, drain } from "./stage.js";
 
 test("a hundred mounts and unmounts are one socket and one subscription", async () => {
@@ -330,3 +330,26 @@ test("what a camera says of itself is told when it is new, and when it is gone",
   assert.deepEqual(told, [["streaming", "door"], ["streaming", "gate"], ["streaming", undefined]]);
   await stage.close();
 });
+
+test("arguments of a wrong kind are errors, not ignored", async () => {
+  const stage = new Stage();
+  const { watchout } = stage as any;
+  assert.throws(() => new Watchout("http://host", "a-token" as any), { name: "TypeError", message: 'not an object of options: "a-token"' });
+  assert.throws(() => watchout.view("cam-1", "frames"), { name: "TypeError", message: 'not an object of options: "frames"' });
+  assert.throws(() => watchout.camera("cam-1"), { name: "TypeError", message: 'not an object of options: "cam-1"' });
+  assert.throws(() => watchout.camera({ streamId: 7 }), { name: "RangeError", message: /^not a stream id .*: 7$/ });
+  assert.throws(() => watchout.view(undefined), { name: "RangeError", message: /^not a stream id .*: undefined$/ });
+  await stage.close();
+});
+
+for (const path of ["/streams/subscribe", "/streams/register/", "/streams/subscribe?x=1"])
+  test(`an address that ends with ${path} is the gateway's`, async () => {
+    const stage = new Stage();
+    const { clock, network } = stage;
+    const watchout = new Watchout(`wss://host/prefix${path}`, { token: "t", WebSocket: network.WebSocket, clock });
+    watchout.view("cam-1");
+    await stage.run(1000);
+    assert.equal(network.last().url, "wss://host/prefix/streams/subscribe");
+    watchout.close();
+    await stage.close();
+  });

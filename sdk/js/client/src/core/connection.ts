@@ -279,7 +279,7 @@ export class Connection {
     }
     if (requestId === undefined && streamId === undefined) this._lastError = new WatchoutError(code, message.message, { retryable: true });
     if (code === "AUTH_REQUIRED" && this._phase === "signing") {
-      this._fail(new WatchoutError(code, message.message));
+      this._fail(new WatchoutError(code, `no token, no cookie: ${message.message}`));
       return true;
     }
     return this._phase === "signing";
