@@ -36,6 +36,7 @@ export function SignIn({ why, message }: { why: Why; message: string }) {
       await signIn(link ?? { kind, value: token, shared: false }, stay);
     } finally {
       setBusy(false);
+      field.current?.select(); // what was refused is overwritten by the next paste, and cannot be seen
     }
   };
   return (
