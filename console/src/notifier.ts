@@ -3,6 +3,7 @@
 import { Cell } from "./cell";
 import { SEVERITIES, formatRoute, type Severity } from "./pure/route";
 import type { Alert } from "./pure/alerts";
+import { say } from "./ui";
 
 const KEY = "watchout.notify";
 /** Pitches of a severity's sound, in Hz. */
@@ -54,10 +55,12 @@ export class Notifier {
     return null;
   }
 
+  /** Tells of a new alert: in words where the list is not shown, and as the user wishes. */
   tell(alert: Alert): void {
     const now = Date.now();
     if (now - this.#last < PAUSE_MS && SEVERITIES.indexOf(alert.severity) < 3) return;
     this.#last = now;
+    if (!location.hash.startsWith("#/alerts")) say(`${alert.severity} alert of ${alert.streamId}: ${alert.message}`, true);
     if (this.wishes.value.sound) void this.#play(alert.severity);
     if (this.wishes.value.notify && document.hidden && permission() === "granted") {
       const shown = new Notification(`${alert.severity}: ${alert.streamId}`, { body: alert.message, tag: alert.id });

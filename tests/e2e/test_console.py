@@ -356,7 +356,7 @@ async def test_this_device_publishes_when_somebody_watches_and_its_button_raises
         await tab.press(" ", hold=True)
         alert = await viewer.find("alert", COMES_S)
         assert (alert["severity"], alert["message"]) == ("critical", "come quickly")
-        await tab.sees("Alert", ".said")
+        await tab.sees(f"critical alert of {stream}: come quickly", ".said")
         await viewer.send("unsubscribe", streamId=stream)
         await tab.sees("nobody watches", ".state")
         await tab.click("button", "Stop")
@@ -669,3 +669,24 @@ async def test_a_console_that_is_switched_off_is_the_list_of_paths(in_one_proces
     assert "default-src 'none'" in shown.headers["content-security-policy"]
     assert (await http(f"{started.url}/console/licences.txt")).status == 404
     assert (await http(f"{started.urls[1]}/console/licences.txt")).status == 200
+
+
+async def test_a_new_alert_is_said_in_other_views_and_notifications_say_when_they_are_not_allowed(
+    tabs, started: Watchout, cameras: Cameras, user: str
+) -> None:
+    stream = new_name()
+    camera = await cameras.start(stream, RED)
+    async with tabs("#/live", user) as tab:
+        await looks(tab, {stream: "live"})
+        await camera.send("alert", streamId=stream, severity="high", message="<b>door</b> & window")
+        await tab.sees(f"high alert of {stream}: <b>door</b> & window", ".said")
+        await tab.sees("1", ".badge")
+        await tab.permit("notifications", "denied", started.url)
+        await tab.view("#/alerts")
+        await tab.click("button", "Notify")
+        await tab.sees("does not let this page notify", ".said")
+        assert await tab.run("document.querySelectorAll('[aria-pressed=true]').length") == 0
+        await tab.click("button", "Sound")
+        await tab.until("document.querySelectorAll('[aria-pressed=true]').length === 1", "the sound is not on")
+        await tab.run("location.reload()")
+        await tab.until("document.querySelectorAll('[aria-pressed=true]').length === 1", "the wish is forgotten")

@@ -140,14 +140,13 @@ function Publishing({ live, wish, media, stop }: { live: Live; wish: Wish; media
   useEffect(() => {
     if (preview.current) preview.current.srcObject = media;
     const info = { deviceName: wish.stream, deviceType: "browser" };
-    const made = live.client.camera({ streamId: wish.stream, info });
+    const made = live.client.camera({ streamId: wish.stream, info, alerts: false });
     made.on("demand", (demand) => setViewers(demand.viewers));
     made.on("error", (error) => setFault({ code: error.code, message: error.message }));
     made.on("state", ({ state, reason }) => {
       if (state === "closed" && reason !== undefined) setFault({ code: reason.code, message: reason.message });
       else if (state === "online") setFault(null);
     });
-    made.on("alert", (alert) => say(`Alert: ${alert.message}`, true));
     const sending: Capture = capture(made, media, { quality: wish.quality, maxFps: wish.maxFps, onStatus: setStatus });
     setCamera(made);
     let awake: WakeLockSentinel | null = null;

@@ -12,6 +12,7 @@ import type { Look } from "../pure/words";
 import * as zooming from "../pure/zoom";
 import { Picture } from "../tile";
 import { Chip, Notice, say, useKeys } from "../ui";
+import { STATS_KEY } from "./health";
 
 export function StreamView({ live, id, canShare }: { live: Live; id: string; canShare: boolean }) {
   const [status, setStatus] = useState<TileStatus | null>(null);
@@ -243,7 +244,7 @@ function Drops({ live, status, fps, saving }: { live: Live; status: TileStatus |
     if (!wanted) return;
     let ended = false;
     const ask = async () => {
-      const page = await live.api.metrics(sessionStorage.getItem("watchout.stats")).catch(() => null);
+      const page = await live.api.metrics(sessionStorage.getItem(STATS_KEY)).catch(() => null);
       if (!ended && page !== null) {
         const metrics = readMetrics(page);
         setAll(DROPS.map(([name, why]): [string, number] => [why, sum(metrics, name)]).filter(([, count]) => count > 0));
