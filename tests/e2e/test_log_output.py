@@ -60,7 +60,7 @@ class Started:
         """End all in order."""
         for process in reversed(self.processes.values()):
             process.send_signal(signal.SIGTERM)
-        assert {process.wait(8) for process in self.processes.values()} == {0}
+        assert {process.wait(20) for process in self.processes.values()} == {0}
 
     def kill(self) -> None:
         """End what is left."""
@@ -110,7 +110,7 @@ async def test_the_reader_of_the_log_is_stopped_and_goes_on(started: Started, cl
     finally:
         os.close(writing)
         reader.send_signal(signal.SIGCONT)
-        reader.wait(5)
+        reader.wait(20)
     for name in NAMES:
         assert f"{name} ended".encode() in seen.read_bytes()
 
@@ -135,7 +135,7 @@ async def test_the_disk_of_log_and_home_fills_up_and_has_room_again(started: Sta
     await started.serves(clients)
     for _ in range(3):  # each makes the router say something
         started.processes["mlbridge"].kill()
-        started.processes["mlbridge"].wait(5)
+        started.processes["mlbridge"].wait(20)
         started.start(subprocess.DEVNULL, "mlbridge")
         await started.serves(clients)
     assert seen.stat().st_size == size
