@@ -5,7 +5,7 @@ import { Cell } from "./cell";
 import { takeCredential, type Credential } from "./pure/route";
 
 /** Why nobody is signed in. */
-export type Why = "new" | "refused" | "ended" | "signed-out" | "taken" | "unreachable";
+export type Why = "new" | "refused" | "ended" | "signed-out" | "unreachable";
 
 export type Session =
   | { state: "starting" }

@@ -28,7 +28,3 @@ export function zoomAt(zoom: Zoom, factor: number, px: number, py: number): Zoom
 export function pan(zoom: Zoom, dx: number, dy: number): Zoom {
   return clamp({ ...zoom, x: zoom.x + dx, y: zoom.y + dy });
 }
-
-export function transform(zoom: Zoom): string {
-  return `translate(${zoom.x * 100}%, ${zoom.y * 100}%) scale(${zoom.scale})`;
-}

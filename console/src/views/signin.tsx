@@ -11,7 +11,6 @@ const TITLES: Record<Why, string> = {
   refused: "That did not work",
   ended: "Your session has ended",
   "signed-out": "You are signed out",
-  taken: "Signed in elsewhere",
   unreachable: "The gateway cannot sign anybody in now",
 };
 
