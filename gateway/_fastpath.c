@@ -20,7 +20,7 @@ enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC 
 #define MAX_FRAME_ID UINT64_C(0xffffffff)
 
 /* Version of `take` and `message`: raise it with their arguments or results, also in gateway/fastpath.py. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
 /* Bytes between the head and `more` of a viewer's message: two numbers and the name of one. */

@@ -22,7 +22,7 @@ Take = Callable[[memoryview, int, int, bytes, bytes, int, int], Taken | None]
 #: `data` is ``text[begin:end]``.
 Message = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
 #: Version of the two functions; gateway/_fastpath.c has the same number.
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 #: Stands for the codec where the frame is text.
 TEXT: Final = -1
 
