@@ -38,6 +38,7 @@ from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner, StreamState
+from watchout.gateway.plain_frames import PlainFrames
 from watchout.identity import Identity
 
 #: A picture of 33 000 bytes is 44 kB as base64.
@@ -108,7 +109,7 @@ def _frame_reader() -> Call:
 
 
 def _plain_frames() -> Call:
-    frames = wire.PlainFrames()
+    frames = PlainFrames()
     assert frames.read(MESSAGE) is not None
     return lambda: frames.read(MESSAGE)
 
@@ -303,7 +304,7 @@ def _bus_decode() -> Call:
 CASES: Final = (
     Case("apply_mask, 44 kB", lambda: lambda: apply_mask(MESSAGE, MASK), MESSAGE),
     Case("FrameReader.whole, a masked message of 44 kB", _frame_reader, MESSAGE),
-    Case("wire.PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
+    Case("PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
     *([Case("fastpath.take, a masked frame of 44 kB", _fastpath_take, MESSAGE)] if fastpath.take is not None else []),
     *(
         [

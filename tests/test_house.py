@@ -113,6 +113,7 @@ PURE = (
     "gateway/client/protocol.py",
     "gateway/http/webhook_requests.py",
     "gateway/wire.py",
+    "gateway/plain_frames.py",
     "identity/caller.py",
     "identity/sources/claims.py",
     "identity/sources/introspection_claims.py",

@@ -25,6 +25,7 @@ from watchout.gateway.client.commands import (
 from watchout.gateway.client.refused_message import RefusedMessage
 from watchout.gateway.client.session_replies import pings_asked
 from watchout.gateway.model import IgnoredCookie, Owner, SocketPath
+from watchout.gateway.plain_frames import PlainFrames
 from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.wire import Subject
 from watchout.identity import Identity
@@ -80,7 +81,7 @@ class PublishingReplies(AskedReplies):
         super().__init__(path, settings, authorization, now, identity, ignored_cookie)
         self.registration: Registration | None = None
         self._stream_ids = stream_ids
-        self._plain_frames = wire.PlainFrames() if path is SocketPath.REGISTER else None
+        self._plain_frames = PlainFrames() if path is SocketPath.REGISTER else None
 
     def on_claimed(self, term: int, first_frame_id: int, now_ms: int, owner: Owner | None = None) -> list[Command]:
         """Handle that the router granted the stream of `ClaimStream`.
@@ -146,7 +147,7 @@ class PublishingReplies(AskedReplies):
             acknowledges=message.window is not None,
         )
         self.may_send_plain = self.registration.producing
-        self._plain_frames = wire.PlainFrames()
+        self._plain_frames = PlainFrames()
 
     def _registered_reply(self, message: wire.Register, now_ms: int) -> Reply:
         text = f"Registration successful. Stream ID: {message.stream_id}"

@@ -10,11 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from watchout.common.media.frames import decode_text
-from watchout.gateway.wire import (
-    PlainFrames,
-    VideoFrame,
-    parse_text,
-)
+from watchout.gateway.plain_frames import PlainFrames
+from watchout.gateway.wire import VideoFrame, parse_text
 
 WHITE = st.sampled_from(["", "", "", " ", "\n", "\t \r"])
 NUMBERS = st.one_of(
