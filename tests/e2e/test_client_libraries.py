@@ -1,30 +1,16 @@
-"""What the protocol has for client libraries, through a real gateway and router: request ids, pings."""
+"""What the protocol has for client libraries, through gateway and router: request ids, pings, recovery, renewal."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import sqlite3
 import time
-from typing import Any
 
 import jwt
 
-from tests.kit.clients import (
-    BINARY,
-    JPEG,
-    TEXT,
-    Message,
-    Viewer,
-    base64_of,
-    eventually,
-    http,
-    now_ms,
-    pack_frame,
-    web_socket_frame,
-)
+from tests.kit.clients import JPEG, Message, Viewer, base64_of, eventually, http, now_ms
 from tests.kit.one_process import OneProcess
 from tests.kit.processes import SERVICE_TOKEN
 from watchout.common.home_files import SESSION_STORE_FILE
@@ -160,87 +146,6 @@ async def test_a_silence_brings_a_ping_and_whatever_is_sent_ends_a_silence(one_p
     for viewer in (busy, direct, plain):
         assert "ping" not in [message["type"] for message in viewer.heard]
     await direct.find("ping", timeout_s=30)
-
-
-# ── window of a camera ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_camera_with_a_window_gets_its_frames_acknowledged(one_process, clients):
-    camera = await clients.camera(one_process.url, one_process.token())
-    await camera.register("cam", window=2)
-    await camera.show(timestamp=1_000)
-    await camera.expect("ack", streamId="cam", frameId=1, timestamp=1_000, received=1)
-    await camera.show_binary(timestamp=2_000)
-    await camera.expect("ack", streamId="cam", frameId=2, timestamp=2_000, received=2)
-    await camera.show_binary(b"opaque", timestamp=3_000, codec=0)
-    await camera.expect("ack", frameId=3, timestamp=3_000)
-    await camera.show("data:image/jpeg;base64,\\u002f9j/", timestamp=4_000, rotation=90)
-    await camera.expect("ack", frameId=4, timestamp=4_000)
-    before = now_ms()
-    await camera.show()
-    assert before <= (await camera.expect("ack", frameId=5))["timestamp"] <= now_ms(), "the server's own time"
-    await camera.show("no base64!", timestamp=5_000)
-    await camera.expect("ack", frameId=6, timestamp=5_000, received=6)
-
-
-async def test_a_refused_frame_does_not_stall_the_window(one_process, clients):
-    camera = await clients.camera(one_process.url, one_process.token())
-    await camera.register("cam", window=1)
-    await camera.show(streamId="other", timestamp=1_000)
-    await camera.expect("error", code="UNAUTHORIZED", streamId="other")
-    await camera.expect("ack", streamId="cam", frameId=0, timestamp=1_000, received=1)
-    await camera.send_raw(b"\x57\x09")
-    await camera.expect("error", code="INVALID_MESSAGE", streamId="cam")
-    await camera.expect("ack", frameId=0, received=2)
-    await camera.show(timestamp=3_000)
-    await camera.expect("ack", frameId=1, timestamp=3_000, received=3)
-
-
-async def test_frames_over_the_rate_are_acknowledged_too(in_one_process, clients):
-    started = await in_one_process(MESSAGE_RATE="5")
-    camera = await clients.camera(started.url, started.token())
-    await camera.register("cam", window=1)
-    for number in range(1, 31):  # as a camera with a window does: one after the other
-        await camera.show(timestamp=number)
-        await camera.find("ack", timestamp=number, received=number)
-    assert [message.get("code") for message in camera.heard].count("RATE_LIMITED") >= 1
-
-
-async def test_one_message_acknowledges_the_frames_of_one_read(one_process, clients):
-    token = one_process.token()
-    viewer = await clients.viewer(one_process.url, token)
-    await viewer.subscribe("cam")
-    raw = await clients.raw(one_process.url)
-    await raw.upgrade("/streams/register")
-    await raw.sign_in(token)
-    body = {"type": "register", "streamId": "cam", "produces": ["video-frame"], "window": 32}
-    await raw.send(web_socket_frame(TEXT, json.dumps(body).encode()))
-    await raw.json("success")
-    frames = [web_socket_frame(BINARY, pack_frame(JPEG, timestamp=number)) for number in range(1, 21)]
-    await raw.send(b"".join(frames))
-    acks = [await raw.json("ack")]
-    while acks[-1]["received"] < 20:
-        acks.append(await raw.json("ack"))
-    assert (acks[-1]["frameId"], acks[-1]["timestamp"]) == (20, 20)
-    assert len(acks) < 20
-    assert [ack["timestamp"] for ack in acks] == sorted({ack["timestamp"] for ack in acks})
-    await viewer.frame(frameId=20)
-
-
-async def test_a_window_holds_until_the_next_registration(one_process, clients):
-    camera = await clients.camera(one_process.url, one_process.token())
-    await camera.register("cam")
-    await camera.show(timestamp=1)
-    await camera.register("cam", window=2)
-    await camera.show(timestamp=2)
-    await camera.expect("ack", frameId=2, timestamp=2, received=1)
-    await camera.register("other", window=2)
-    for number in range(3, 9):  # more than the window: the server does not mind
-        await camera.show(timestamp=number)
-    await camera.find("ack", streamId="other", timestamp=8, received=7)
-    await camera.register("other")
-    await camera.show(timestamp=9)
-    assert "ack" not in [message["type"] for message in await camera.rest()]
 
 
 # ── recovery ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -449,77 +354,3 @@ async def test_a_jwt_is_renewed_by_a_later_one_and_by_a_session(in_one_process, 
     end_session(started, session)
     assert await by_session.closed(30) == 4500
     assert {message["type"] for message in await by_jwt.rest()} <= {"status"}, "it is in"
-
-
-# ── stream info ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def infos(url: str, token: str) -> dict[str, Any]:
-    """What `GET /streams` shows of each stream."""
-    streams = (await http(f"{url}/streams", token=token)).json["streams"]
-    return {stream["id"]: stream.get("info") for stream in streams}
-
-
-async def test_the_info_of_a_camera_is_shown_on_every_gateway_until_it_leaves(in_one_process, clients):
-    started = await in_one_process(gateways=2)
-    here, there = started.urls
-    token, info = started.token(), {"deviceName": "Door \u00fc", "deviceType": "phone", "more": [1, {"x": None}]}
-    waiting = await clients.viewer(there, token)
-    await waiting.subscribe("cam")
-    camera = await clients.camera(here, token)
-    await camera.register("cam", info=info, produces=[])
-    assert (await waiting.find("status", status="online"))["info"] == info
-    for url in (here, there):
-        viewer = await clients.viewer(url, token)
-        await viewer.send("subscribe", streamId="cam", consumes=["alert"])
-        await viewer.expect("success")
-        assert (await viewer.expect("status"))["info"] == info
-        await viewer.send("subscribe", streamId="cam")
-        await viewer.expect("success")
-        assert (await viewer.expect("status"))["info"] == info
-        assert await infos(url, token) == {"cam": info}
-    await started.stop_router()
-    await started.start_router()
-    await started.healthy()
-
-    async def is_known() -> bool:
-        return await infos(there, token) == {"cam": info}
-
-    await eventually(is_known)
-    assert [message["status"] for message in waiting.heard if "info" in message] == ["online"], "once"
-    await camera.register("cam", info={"n": 2}, produces=[])
-    assert (await waiting.find("status"))["info"] == {"n": 2}
-    taking = await clients.camera(there, token)
-    await taking.register("cam", produces=[], info={"n": 3})
-    assert (await waiting.find("status"))["info"] == {"n": 3}
-    await taking.register("cam", produces=[])
-    assert (await waiting.find("status"))["info"] == {}
-    assert await infos(here, token) == {"cam": None}
-    await taking.leave()
-    assert "info" not in await waiting.find("status", status="offline")
-
-
-async def test_an_info_over_4_kib_is_refused_and_says_so(one_process, clients):
-    token = one_process.token()
-    camera = await clients.camera(one_process.url, token)
-    await camera.send("register", streamId="cam", info={"a": "x" * 4096}, requestId="r")
-    refused = await camera.expect("error", code="INVALID_MESSAGE", streamId="cam", requestId="r")
-    assert "4096" in refused["message"]
-    await camera.send("register", streamId="cam", info="text")
-    await camera.expect("error", code="INVALID_MESSAGE", streamId="cam")
-    assert await infos(one_process.url, token) == {}
-    await camera.register("cam", info={"a": "x" * 4088})
-    assert (await infos(one_process.url, token))["cam"] == {"a": "x" * 4088}
-
-
-async def test_an_odd_info_does_not_keep_the_list_of_streams_from_anybody(one_process, clients):
-    token = one_process.token()
-    for number, info in enumerate(('{"s":"\\ud83d"}', '{"\\ud83d":1e400}', '{"a":' + "[" * 99 + "]" * 99 + "}")):
-        camera = await clients.camera(one_process.url, token)
-        register = '{"type":"register","streamId":"cam%d","requestId":"r","info":'
-        await camera.send_raw(register % number + info + "}")
-        answer = await camera.expect("error" if "1e400" in info else "success", requestId="r")
-        assert camera.open, answer
-    listed = await infos(one_process.url, token)
-    assert listed["cam0"] == {"s": "\ud83d"}
-    assert sorted(listed) == ["cam0", "cam2"]
