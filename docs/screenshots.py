@@ -73,6 +73,8 @@ async def all_live(tab: ConsoleTab) -> None:
     await tab.until(
         f"document.querySelectorAll('.tile[data-look=live]').length === {len(STREAMS)}", "not all are live", COMES_S
     )
+    rates = "[...document.querySelectorAll('.tile .rates')].map((each) => parseFloat(each.innerText))"
+    await tab.until(f"{rates}.every((rate) => rate > 5 && rate < 15)", "not every tile has the cameras' rate", COMES_S)
     for stream, (_, (left, top, right, bottom)) in STREAMS.items():
         box = f"document.querySelector('.tile[data-stream={stream}] .picture').getBoundingClientRect()"
         ratio = await tab.run(f"{box}.width / {box}.height")

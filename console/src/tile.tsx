@@ -79,12 +79,13 @@ export function Picture({ live, id, maxFps, onAttached, onStatus, children }: Pi
   );
 }
 
-/** Rate and age in few letters. */
+/** Rate and age in few letters; the rate is known after a second. */
 export function Rates({ status }: { status: TileStatus | null }) {
   if (status === null || status.ageMs === null) return null;
   return (
     <span class="rates">
-      {rate(status.fps)} fps · {milliseconds(status.ageMs)}
+      {status.fps > 0 && `${rate(status.fps)} fps · `}
+      {milliseconds(status.ageMs)}
     </span>
   );
 }
