@@ -18,7 +18,7 @@ export async function request(
   fetcher: typeof fetch,
   url: string,
   token: string | undefined,
-  init: { readonly method?: string; readonly body?: unknown; readonly signal?: AbortSignal | undefined } = {},
+  init: { readonly method?: string; readonly body?: unknown; readonly signal?: AbortSignal | undefined },
 ): Promise<any> {
   const headers: Record<string, string> = {};
   if (token !== undefined) headers["Authorization"] = `Bearer ${token}`;
@@ -33,7 +33,7 @@ export async function request(
       signal: init.signal ?? null,
     });
   } catch (cause) {
-    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url}: ${String(cause)}`, { retryable: true, cause });
+    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url} (page in ALLOWED_ORIGINS?): ${cause}`, { retryable: true, cause });
   }
   const body = await response.json().catch(() => undefined);
   if (response.ok) return body;

@@ -137,7 +137,7 @@ export class Link implements Wire {
     try {
       socket = new (this._environment.socket())(ticket === undefined ? url : `${url}?ticket=${encodeURIComponent(ticket)}`);
     } catch (cause) {
-      const error = new WatchoutError("CONNECTION_LOST", `no socket to ${url}: ${String(cause)}`, { cause });
+      const error = new WatchoutError("CONNECTION_LOST", `no answer from ${url}: ${cause}`, { cause });
       return this.act(() => this.connection.close(error));
     }
     this._socket = socket;

@@ -52,7 +52,7 @@ export class TokenKeeper {
   private _ask(source: TokenSource, why: TokenReason): Promise<string | null> {
     const controller = (this._controller = new AbortController());
     return new Promise((resolve, reject) => {
-      const give = (): void => reject(new WatchoutError("TOKEN_UNAVAILABLE", "the token callback did not answer", { retryable: true }));
+      const give = (): void => reject(new WatchoutError("TOKEN_UNAVAILABLE", "no answer of the token callback", { retryable: true }));
       const cancel = this._clock.timer(() => controller.abort(), CALLBACK_MS);
       controller.signal.addEventListener("abort", give);
       // A callback that throws at once is the same as one that rejects.

@@ -261,6 +261,6 @@ function checkOptions(options: unknown): void {
 function addressOf(url: string): string {
   const { location } = globalThis as { location?: { href: string } };
   const address = /^\w+:/.test(url) || location === undefined ? url : new URL(url, location.href).href;
-  if (!/^(http|ws)s?:\/\/[^/?#]/.test(address)) throw new TypeError(`not a URL of http, https, ws or wss: ${JSON.stringify(url)}`);
+  if (!/^(http|ws)s?:\/\/[^/?#]/.test(address)) throw new TypeError(`not a URL of http(s) or ws(s): ${JSON.stringify(url)}`);
   return address.replace(/^ws/, "http").replace(/(\/streams\/(register|subscribe))?\/*([?#].*)?$/, "");
 }

@@ -130,7 +130,7 @@ export class Connection {
 
   onTokenFailed(cause: unknown, now: number): void {
     const final = cause instanceof WatchoutError && !cause.retryable;
-    const error = final ? cause : new WatchoutError("TOKEN_UNAVAILABLE", `no token: ${String(cause)}`, { retryable: true, cause });
+    const error = final ? cause : new WatchoutError("TOKEN_UNAVAILABLE", `no token: ${cause}`, { retryable: true, cause });
     if (this._renewing === "asked") {
       this._renewing = undefined;
       this._emit({ do: "error", error });
@@ -226,7 +226,7 @@ export class Connection {
     if (now >= this._due) {
       if (this._phase === "waiting") return this._connect(now);
       const open = this._phase !== "opening";
-      const text = open ? `nothing came from the server for ${this._options.silenceMs} ms` : "the socket did not open";
+      const text = open ? `nothing came for ${this._options.silenceMs} ms` : "the socket did not open";
       this._emit({ do: "drop", code: 3008 });
       this._lastError = new WatchoutError(open ? "NETWORK_SILENT" : "CONNECTION_LOST", text, { retryable: true });
       return this.onClose(1006, "", now);
