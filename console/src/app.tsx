@@ -236,7 +236,7 @@ function Help({ close }: { close: () => void }) {
         The console is part of watchout and loads nothing from elsewhere. <a href="console/licences.txt">Licences</a>
       </p>
       <p>
-        <button type="button" onClick={() => dialog.current?.close()}>Close</button>
+        <button type="button" autofocus onClick={() => dialog.current?.close()}>Close</button>
       </p>
     </dialog>
   );

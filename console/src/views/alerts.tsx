@@ -17,7 +17,7 @@ export function AlertsView({ live, at }: { live: Live; at: At }) {
   const { alerts, unseen } = useCell(live.alerts);
   const known = useCell(live.alertsKnown);
   const fault = useCell(live.alertsFault);
-  const now = useNow(5000);
+  const now = useNow(1000); // ages are told in seconds at first
   const pictures = useMemo(() => new AlertPictures(live.api), [live]);
   useEffect(() => () => pictures.clear(), [pictures]);
   const shown = filtered(alerts, at);
