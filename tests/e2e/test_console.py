@@ -620,6 +620,7 @@ async def test_every_view_is_clean_for_axe_and_fits_the_screen(tabs, cameras: Ca
             )
         await tab.press("?")
         await tab.sees("Keys", "dialog")
+        assert await tab.run("document.activeElement.innerText") == "Close"
         assert await tab.axe() == []
 
 
