@@ -5,20 +5,25 @@ import { SeenIds } from "./core/seen.js";
 import { WatchoutError } from "./errors.js";
 import { Emitter } from "./events.js";
 import { type Environment, Link, type Session } from "./link.js";
-import type { AlertMessage, DemandMessage, ServerMessage, Severity, StreamStatus } from "./messages.js";
+import type { AlertMessage, DemandMessage, RaiseAlertMessage, ServerMessage, Severity, StreamStatus } from "./messages.js";
 import type { AlertOptions, CameraEvents, CameraOptions, SendOptions, StateEvent } from "./types.js";
 import { codecOf, encodeFrame } from "./wire.js";
+
+/** Longest alert as JSON: a longer one would end the connection, each time that it is sent. */
+const MOST_ALERT_LENGTH = 65_536;
 
 export class Camera extends Emitter<CameraEvents> {
   /** @internal */
   readonly link: Link;
   private readonly _publication: Publication;
   private readonly _seen = new SeenIds(4096);
-  private _currentState: StateEvent = { state: "idle" };
   private _currentStatus: StreamStatus | undefined;
   private readonly _alertWaiters = new Map<string, { resolve(id: string): void; reject(error: WatchoutError): void }>();
   private readonly _waiters = new Set<() => void>();
   private _idCount = 0;
+  /** Bytes of the largest picture that was sent on this connection, and of one that the server does not take. */
+  private _largest = 0;
+  private _tooLarge = Infinity;
 
   /** @internal */
   constructor(
@@ -29,6 +34,7 @@ export class Camera extends Emitter<CameraEvents> {
     super();
     const { streamId, info, window = 2, alerts = true } = options;
     if (!Number.isInteger(window) || window < 1 || window > 32) throw new RangeError(`window is 1 to 32, not ${window}`);
+    JSON.stringify(info); // throws what says why it is none
     const camera = this;
     const session: Session = {
       get deadline() {
@@ -56,7 +62,7 @@ export class Camera extends Emitter<CameraEvents> {
   }
 
   get state(): StateEvent {
-    return this._currentState;
+    return this.link.state;
   }
 
   get status(): StreamStatus | undefined {
@@ -86,7 +92,7 @@ export class Camera extends Emitter<CameraEvents> {
   async ready(signal?: AbortSignal): Promise<boolean> {
     const { clock } = this._environment;
     for (;;) {
-      if (this._currentState.state === "closed" || signal?.aborted) return false;
+      if (this.state.state === "closed" || signal?.aborted) return false;
       const pause = this.room ? this._publication.pauseBeforeFrame(clock.now()) : Infinity;
       if (pause <= 0) return true;
       await new Promise<void>((resolve) => {
@@ -110,7 +116,8 @@ export class Camera extends Emitter<CameraEvents> {
    * Returns false when there is no room, or no connection: the picture is dropped, and the next one is newer.
    */
   send(picture: Uint8Array | ArrayBuffer | string, options: SendOptions = {}): boolean {
-    if (!this.room) {
+    const size = typeof picture === "string" ? picture.length : picture.byteLength;
+    if (!this.room || size >= this._tooLarge) {
       this._publication.dropped++;
       return false;
     }
@@ -122,6 +129,7 @@ export class Camera extends Emitter<CameraEvents> {
       const bytes = picture instanceof Uint8Array ? picture : new Uint8Array(picture);
       if (!this.link.send(encodeFrame(bytes, timestamp, options.codec ?? codecOf(bytes)))) return false;
     }
+    this._largest = Math.max(this._largest, size);
     this._publication.onSent(timestamp, clock.now());
     return true;
   }
@@ -136,8 +144,15 @@ export class Camera extends Emitter<CameraEvents> {
     const { id = this._newId(), timestamp = Math.trunc(this._environment.clock.wall()), ...more } = options;
     const done = new Promise<string>((resolve, reject) => this._alertWaiters.set(id, { resolve, reject }));
     done.catch(() => undefined);
-    if (this._currentState.state === "closed") this._carryOut({ do: "alertDone", id, error: this._currentState.reason });
-    else this.link.act(() => this._publication.raise({ type: "alert", severity, message, id, timestamp, ...more }));
+    const alert: RaiseAlertMessage & { id: string } = { type: "alert", severity, message, id, timestamp, ...more };
+    let error = this.state.state === "closed" ? this.state.reason : undefined;
+    try {
+      if (JSON.stringify(alert).length > MOST_ALERT_LENGTH) throw `over ${MOST_ALERT_LENGTH} characters`;
+    } catch (cause) {
+      error = new WatchoutError("INVALID_MESSAGE", `not an alert: ${cause}`);
+    }
+    if (error !== undefined) this._carryOut({ do: "alertDone", id, error });
+    else this.link.act(() => this._publication.raise(alert));
     return done;
   }
 
@@ -149,6 +164,7 @@ export class Camera extends Emitter<CameraEvents> {
   }
 
   close(): void {
+    if (this.state.reason?.code === "CLOSED") return;
     this.link.act(() => this.link.connection.close(new WatchoutError("CLOSED", "this camera was closed")));
   }
 
@@ -166,7 +182,8 @@ export class Camera extends Emitter<CameraEvents> {
   }
 
   private _onState(event: StateEvent): void {
-    this._currentState = event;
+    if (event.reason?.closeCode === 1009 && this._largest > 0) this._tooLarge = this._largest;
+    if (event.state !== "online") this._largest = 0;
     if (event.state === "closed") {
       const error = event.reason as WatchoutError;
       for (const id of [...this._alertWaiters.keys()]) this._carryOut({ do: "alertDone", id, error });

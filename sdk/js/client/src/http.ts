@@ -36,8 +36,8 @@ export async function request(
     throw new WatchoutError("CONNECTION_LOST", `no answer from ${url} (page in ALLOWED_ORIGINS?): ${cause}`, { retryable: true, cause });
   }
   const body = await response.json().catch(() => undefined);
-  if (response.ok) return body;
+  if (response.ok && (body !== undefined || response.status === 204)) return body;
   const error = body?.error ?? {};
   const retryable = response.status === 429 || response.status >= 500;
-  throw new WatchoutError(String(error.code ?? `HTTP_${response.status}`), String(error.message ?? response.statusText), { retryable });
+  throw new WatchoutError(error.code ?? `HTTP_${response.status}`, error.message ?? `${response.status} ${response.statusText}`, { retryable });
 }

@@ -73,8 +73,8 @@ export class Link implements Wire {
   }
 
   get serverHeardAt(): number | undefined {
-    const { heardAt, serverOffset } = this.connection;
-    return serverOffset === undefined ? undefined : Math.round(heardAt + serverOffset);
+    const { _heardAt, _serverOffset } = this.connection;
+    return _serverOffset === undefined ? undefined : Math.round(_heardAt + _serverOffset);
   }
 
   requestId(): string {
@@ -125,6 +125,7 @@ export class Link implements Wire {
   }
 
   private _askToken(command: Extract<Command, { do: "token" }>): void {
+    if (this.state.state === "closed") return; // by a listener
     this._environment.tokens?.get(command.why, command.used).then(
       (token) => this.act((now) => this.connection.onToken(token, now)),
       (error: unknown) => this.act((now) => this.connection.onTokenFailed(error, now)),

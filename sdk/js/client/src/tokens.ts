@@ -40,6 +40,8 @@ export class TokenKeeper {
       if (life === undefined || life.expiresAt - this._clock.wall() > SPARE_MS) return Promise.resolve(this._current);
       if (why === "connect") why = "expiring";
     }
+    // A ticket is good for one socket.
+    if (this._flight !== undefined && this._kind === "ticket") return this._flight.then(() => this.get(why, used));
     this._flight ??= this._ask(this._source, why).finally(() => (this._flight = this._controller = undefined));
     return this._flight;
   }

@@ -193,6 +193,7 @@ export class View extends Emitter<ViewEvents> {
     this.received++;
     this.lastFrame = frame;
     for (const reader of this._frameReaders) reader.push(frame);
+    if (this._frameReaders.size === 0) this._host.taken(this.streamId, frame.frameId);
   }
 
   private _onAlert(alert: Alert): void {

@@ -2,7 +2,8 @@
 
 import type { Frame } from "./types.js";
 
-const MAGIC = 0x57;
+/** Magic, version 1, kind 1 (a frame), no flags. */
+const HEADER = 0x57010100;
 const HEAD = 18;
 const CODECS = ["opaque", "jpeg", "png", "webp"] as const;
 export type Codec = (typeof CODECS)[number];
@@ -19,9 +20,7 @@ export function codecOf(picture: Uint8Array): Codec {
 export function encodeFrame(picture: Uint8Array, timestamp: number, codec: Codec): Uint8Array<ArrayBuffer> {
   const message = new Uint8Array(HEAD + picture.byteLength);
   const view = new DataView(message.buffer);
-  view.setUint8(0, MAGIC);
-  view.setUint8(1, 1);
-  view.setUint8(2, 1);
+  view.setUint32(0, HEADER);
   view.setUint32(8, Math.floor(timestamp / 2 ** 32));
   view.setUint32(12, timestamp % 2 ** 32);
   view.setUint8(16, CODECS.indexOf(codec));
@@ -33,7 +32,7 @@ export function encodeFrame(picture: Uint8Array, timestamp: number, codec: Codec
 export function decodeFrame(data: ArrayBuffer, receivedAt: number): Frame | undefined {
   if (data.byteLength < HEAD) return undefined;
   const view = new DataView(data);
-  if (view.getUint8(0) !== MAGIC || view.getUint8(1) !== 1 || view.getUint8(2) !== 1) return undefined;
+  if ((view.getUint32(0) & ~0xff) !== HEADER) return undefined;
   const at = HEAD + view.getUint8(17);
   if (data.byteLength < at) return undefined;
   const bytes = new Uint8Array(data, at);

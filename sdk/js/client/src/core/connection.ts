@@ -11,7 +11,7 @@ export type Command =
   /** Open a socket; answer with `onOpen` and `onClose`. */
   | { readonly do: "open"; readonly ticket: string | undefined }
   | { readonly do: "send"; readonly message: ClientMessage }
-  /** Close the socket and listen to it no more. */
+  /** Close the socket, if there is one, and listen to it no more. */
   | { readonly do: "drop"; readonly code: number }
   /** Signed in: subscribe or register now. */
   | { readonly do: "ready" }
@@ -45,8 +45,8 @@ export class Connection {
   /** Round trips in ms, newest last, at most ten. */
   readonly roundTrips: number[] = [];
   /** Time of the last message of the server, on the client's clock, and the server's clock less the client's. */
-  heardAt = 0;
-  serverOffset: number | undefined;
+  _heardAt = 0;
+  _serverOffset: number | undefined;
   state: StateEvent = { state: "idle" };
 
   private _phase: Phase = "idle";
@@ -65,7 +65,7 @@ export class Connection {
   private _doubtful = false;
   private _renewAt = Infinity;
   private _renewing: { readonly token: string; readonly requestId: string } | "asked" | undefined;
-  private _lastError: WatchoutError | undefined;
+  private _lastError: { readonly code: string; readonly message: string } | undefined;
   private _requests = 0;
 
   constructor(
@@ -102,7 +102,7 @@ export class Connection {
 
   /** No socket is needed any more. */
   stop(): void {
-    if (this._phase !== "closed") this._leave("idle", 1000);
+    if (this._phase !== "idle") this._leave("idle", 1000);
   }
 
   /** It is over, whoever wants what. */
@@ -144,7 +144,7 @@ export class Connection {
   onOpen(now: number): void {
     if (this._phase !== "opening") return;
     this._phase = "signing";
-    this.heardAt = now;
+    this._heardAt = now;
     this._due = now + this._options.silenceMs;
     if (this._options.mode === "token" && this._token !== undefined)
       this._emit({ do: "send", message: { type: "auth", token: this._token, pingEvery: this.pingEvery } });
@@ -162,13 +162,14 @@ export class Connection {
 
   /** Something arrived. Returns whether the connection itself dealt with it. */
   onMessage(message: ServerMessage | undefined, now: number): boolean {
-    this.heardAt = now;
+    this._heardAt = now;
     this._doubtful = false;
+    if (message?.type !== "error") this._lastError = undefined; // it went on after that error
     if (this._phase === "signing" || this.open) this._due = now + this._options.silenceMs;
     this._pingAt = Math.min(this._measureAt, now + this._options.silenceMs / 2);
     if (message === undefined) return false;
-    if (message.type !== "video-frame" && message.type !== "alert" && message.type !== "ack")
-      this.serverOffset = message.timestamp - now;
+    if (message.type !== "video-frame" && message.type !== "alert" && message.type !== "ack" && message.timestamp > 0)
+      this._serverOffset = message.timestamp - now;
     switch (message.type) {
       case "ping":
         return true;
@@ -226,9 +227,9 @@ export class Connection {
     if (now >= this._due) {
       if (this._phase === "waiting") return this._connect(now);
       const open = this._phase !== "opening";
-      const text = open ? `nothing came for ${this._options.silenceMs} ms` : "the socket did not open";
+      const message = open ? `nothing came for ${this._options.silenceMs} ms` : "the socket did not open";
       this._emit({ do: "drop", code: 3008 });
-      this._lastError = new WatchoutError(open ? "NETWORK_SILENT" : "CONNECTION_LOST", text, { retryable: true });
+      this._lastError = { code: open ? "NETWORK_SILENT" : "CONNECTION_LOST", message };
       return this.onClose(1006, "", now);
     }
     if (!this.open) return;
@@ -277,7 +278,7 @@ export class Connection {
       this._emit({ do: "error", error: new WatchoutError(code, message.message, { retryable: true }) });
       return true;
     }
-    if (requestId === undefined && streamId === undefined) this._lastError = new WatchoutError(code, message.message, { retryable: true });
+    if (requestId === undefined && streamId === undefined) this._lastError = message;
     if (code === "AUTH_REQUIRED" && this._phase === "signing") {
       this._fail(new WatchoutError(code, `no token, no cookie: ${message.message}`));
       return true;
@@ -311,8 +312,8 @@ export class Connection {
   private _planRenewal(now: number): void {
     this._renewAt = Infinity;
     const life = this._token === undefined || !this._options.renewable ? undefined : lifetimeOf(this._token);
-    if (life === undefined || this.serverOffset === undefined) return;
-    this._renewAt = Math.max(now + 1000, life.expiresAt - this.serverOffset - life.leadMs);
+    if (life === undefined || this._serverOffset === undefined) return;
+    this._renewAt = Math.max(now + 1000, life.expiresAt - this._serverOffset - life.leadMs);
   }
 
   private _renewLater(now: number): void {
@@ -332,9 +333,8 @@ export class Connection {
   }
 
   private _leave(phase: "idle" | "closed", code: number, event: StateEvent = { state: "idle" }): void {
-    const before = this._phase;
     this._phase = phase;
-    if (before === "opening" || before === "signing" || before === "ready" || before === "online") this._emit({ do: "drop", code });
+    this._emit({ do: "drop", code });
     this._reset();
     this._say(event);
   }

@@ -44,12 +44,12 @@ export interface Wire {
 
 /** One view, as the core knows it. */
 export class ViewMember {
-  readonly pace = new Pace();
-  readonly seen = new SeenIds(4096);
+  readonly _pace = new Pace();
+  readonly _seen = new SeenIds(4096);
   /** Alerts since this time of the server belong to this view; undefined: it has never been subscribed. */
   since: number | undefined;
   /** Alerts before the next one may be missing. */
-  gap = false;
+  _gap = false;
 
   constructor(
     readonly streamId: string,
@@ -80,21 +80,21 @@ type Pending = {
 };
 
 class Subscription {
-  readonly members = new Set<ViewMember>();
-  readonly rate = new Rate();
+  readonly _members = new Set<ViewMember>();
+  readonly _rate = new Rate();
   /** What the server carried out on this connection, as text to compare; undefined: nothing. */
-  standing: string | undefined;
-  pending: Pending | undefined;
-  retryAt = -Infinity;
-  retries = 0;
-  refused = false;
+  _standing: string | undefined;
+  _pending: Pending | undefined;
+  _retryAt = -Infinity;
+  _retries = 0;
+  _refused = false;
   status: ViewStatus = "waiting";
   info: Readonly<Record<string, unknown>> | undefined;
-  acked = 0;
+  _acked = 0;
   window = 2;
-  windowAt = -Infinity;
+  _windowAt = -Infinity;
   /** Alerts of a replay are arriving: who asked since when, until the answer to the ping behind it. */
-  replay: { readonly pingId: string; readonly since: number; readonly limits: ReadonlyMap<ViewMember, number> } | undefined;
+  _replay: { readonly pingId: string; readonly since: number; readonly limits: ReadonlyMap<ViewMember, number> } | undefined;
 
   constructor(readonly streamId: string) {}
 }
@@ -114,34 +114,34 @@ export class Subscriptions {
 
   /** Whether a socket is needed. */
   get needed(): boolean {
-    for (const each of this._streams.values()) if (each.members.size > 0) return true;
+    for (const each of this._streams.values()) if (each._members.size > 0) return true;
     return false;
   }
 
   add(member: ViewMember): void {
     let stream = this._streams.get(member.streamId);
     if (stream === undefined) this._streams.set(member.streamId, (stream = new Subscription(member.streamId)));
-    if (stream.members.size === 0) stream.refused = false;
-    stream.members.add(member);
+    if (stream._members.size === 0) stream._refused = false;
+    stream._members.add(member);
     member.sink.onStatus(stream.status, stream.info);
   }
 
   remove(member: ViewMember): void {
-    this._streams.get(member.streamId)?.members.delete(member);
+    this._streams.get(member.streamId)?._members.delete(member);
   }
 
   /** Ask again for a stream that was refused. */
   retry(streamId: string): void {
     const stream = this._streams.get(streamId);
-    if (stream?.refused) stream.refused = false;
+    if (stream?._refused) stream._refused = false;
   }
 
   /** Signed in on a new connection. */
   onReady(now: number): void {
     this._connected = true;
     for (const stream of this._streams.values()) {
-      stream.refused = false;
-      stream.retryAt = -Infinity;
+      stream._refused = false;
+      stream._retryAt = -Infinity;
     }
     this.sync(now);
   }
@@ -150,10 +150,10 @@ export class Subscriptions {
     if (this._connected) this._heardAt = this._wire.serverHeardAt ?? this._heardAt;
     this._connected = false;
     for (const stream of this._streams.values()) {
-      stream.standing = stream.pending = stream.replay = undefined;
-      stream.acked = 0;
+      stream._standing = stream._pending = stream._replay = undefined;
+      stream._acked = 0;
       this._setStatus(stream, "waiting");
-      if (stream.members.size === 0) this._streams.delete(stream.streamId);
+      if (stream._members.size === 0) this._streams.delete(stream.streamId);
     }
   }
 
@@ -162,8 +162,8 @@ export class Subscriptions {
     let due = Infinity;
     if (this._connected)
       for (const stream of this._streams.values()) {
-        if (stream.pending !== undefined) due = Math.min(due, stream.pending.sentAt + ANSWER_MS);
-        else if (stream.retryAt > -Infinity) due = Math.min(due, stream.retryAt);
+        if (stream._pending !== undefined) due = Math.min(due, stream._pending.sentAt + ANSWER_MS);
+        else if (stream._retryAt > -Infinity) due = Math.min(due, stream._retryAt);
       }
     return due;
   }
@@ -173,13 +173,16 @@ export class Subscriptions {
     if (!this._connected) return;
     let pending = 0;
     for (const stream of this._streams.values()) {
-      if (stream.pending !== undefined && now >= stream.pending.sentAt + ANSWER_MS) stream.pending = undefined;
-      if (stream.pending !== undefined) pending++;
+      if (stream._pending !== undefined && now >= stream._pending.sentAt + ANSWER_MS) {
+        if (stream._pending.message.type === "unsubscribe") stream._standing = undefined; // an older server does not answer it
+        stream._pending = undefined;
+      }
+      if (stream._pending !== undefined) pending++;
     }
     for (const stream of this._streams.values()) {
       if (pending >= MOST_PENDING) return;
-      if (stream.pending !== undefined || stream.refused || now < stream.retryAt) continue;
-      stream.retryAt = -Infinity;
+      if (stream._pending !== undefined || stream._refused || now < stream._retryAt) continue;
+      stream._retryAt = -Infinity;
       if (this._ask(stream, now)) pending++;
     }
   }
@@ -199,14 +202,14 @@ export class Subscriptions {
           stream.info = message.info ?? undefined;
           stream.status = "waiting"; // so that it is told, whatever the status
         }
-        if (stream.standing !== undefined) this._setStatus(stream, message.status);
+        if (stream._standing !== undefined) this._setStatus(stream, message.status);
         return true;
       }
       case "alert":
         this._onAlert(message);
         return true;
       case "alert-acknowledged":
-        for (const member of this._streams.get(message.streamId)?.members ?? []) member.sink.onAcknowledged(message);
+        for (const member of this._streams.get(message.streamId)?._members ?? []) member.sink.onAcknowledged(message);
         return true;
       default:
         return true;
@@ -215,13 +218,13 @@ export class Subscriptions {
 
   onPong(requestId: string | undefined, now: number): void {
     for (const stream of this._streams.values()) {
-      if (requestId !== undefined && stream.replay?.pingId === requestId) stream.replay = undefined;
-      const auto = [...stream.members].some((each) => each.wish.frames && each.wish.window === "auto");
-      if (!auto || stream.standing === undefined || now - stream.windowAt < WINDOW_MS) continue;
+      if (requestId !== undefined && stream._replay?.pingId === requestId) stream._replay = undefined;
+      const auto = [...stream._members].some((each) => each.wish.frames && each.wish.window === "auto");
+      if (!auto || stream._standing === undefined || now - stream._windowAt < WINDOW_MS) continue;
       const window = nextWindow(stream.window, this._wantedFps(stream, now), this._wire.roundTrips);
       if (window === stream.window) continue;
       stream.window = window;
-      stream.windowAt = now;
+      stream._windowAt = now;
     }
     this.sync(now);
   }
@@ -229,10 +232,10 @@ export class Subscriptions {
   onFrame(frame: Frame, now: number): void {
     const stream = this._streams.get(frame.streamId);
     if (stream === undefined) return;
-    stream.rate.count(now);
+    stream._rate.count(now);
     let taken = false;
-    for (const member of stream.members)
-      if (member.wish.frames && member.pace.take(member.wish.maxFps, now)) {
+    for (const member of stream._members)
+      if (member.wish.frames && member._pace.take(member.wish.maxFps, now)) {
         taken = true;
         member.sink.onFrame(frame);
       }
@@ -241,35 +244,35 @@ export class Subscriptions {
 
   /** Frames that arrived without passing here: a part of the platform shows them by itself. */
   onShown(streamId: string, count: number, now: number): void {
-    const rate = this._streams.get(streamId)?.rate;
+    const rate = this._streams.get(streamId)?._rate;
     for (let each = 0; each < count; each++) rate?.count(now);
   }
 
   /** A view is done with a frame, or nobody can use it. */
   acknowledge(streamId: string, frameId: number): void {
     const stream = this._streams.get(streamId);
-    if (stream === undefined || !this._connected || stream.standing === undefined || frameId <= stream.acked) return;
-    stream.acked = frameId;
+    if (stream === undefined || !this._connected || stream._standing === undefined || frameId <= stream._acked) return;
+    stream._acked = frameId;
     this._wire.send({ type: "ack", streamId, frameId });
   }
 
   /** Frames per second that arrive for a stream. */
   fps(streamId: string, now: number): number {
-    return this._streams.get(streamId)?.rate.at(now) ?? 0;
+    return this._streams.get(streamId)?._rate.at(now) ?? 0;
   }
 
   private _wantedFps(stream: Subscription, now: number): number {
-    const arriving = stream.rate.at(now);
-    const wanted = unionOfRates(stream.members);
+    const arriving = stream._rate.at(now);
+    const wanted = unionOfRates(stream._members);
     return wanted === undefined ? arriving : Math.min(wanted, Math.max(arriving, 1));
   }
 
   private _ask(stream: Subscription, now: number): boolean {
-    const members = [...stream.members];
+    const members = [...stream._members];
     const { streamId } = stream;
     const requestId = this._wire.requestId();
     if (members.length === 0) {
-      if (stream.standing === undefined) {
+      if (stream._standing === undefined) {
         this._streams.delete(streamId);
         return false;
       }
@@ -278,8 +281,8 @@ export class Subscriptions {
     const body = this._union(stream, members);
     const text = JSON.stringify(body);
     const fresh = members.filter((each) => each.wish.alerts && each.since !== undefined);
-    const asks = stream.standing === undefined ? fresh : fresh.filter((each) => !this._served.has(each));
-    if (text === stream.standing && asks.length === 0) {
+    const asks = stream._standing === undefined ? fresh : fresh.filter((each) => !this._served.has(each));
+    if (text === stream._standing && asks.length === 0) {
       for (const each of members)
         if (each.wish.alerts && each.since === undefined) {
           each.since = this._wire.serverHeardAt;
@@ -304,7 +307,7 @@ export class Subscriptions {
   }
 
   private _request(stream: Subscription, pending: Pending): boolean {
-    stream.pending = pending;
+    stream._pending = pending;
     this._wire.send(pending.message);
     return true;
   }
@@ -317,7 +320,7 @@ export class Subscriptions {
     ];
     const base = { type: "subscribe", streamId: stream.streamId, consumes } as const;
     if (viewing.length === 0) return base;
-    const maxFps = unionOfRates(stream.members);
+    const maxFps = unionOfRates(stream._members);
     return {
       ...base,
       format: viewing.some((each) => each.wish.format === "json") ? "json" : "binary",
@@ -328,13 +331,13 @@ export class Subscriptions {
 
   private _onDone(message: Extract<ServerMessage, { type: "success" }>, now: number): void {
     const stream = this._pendingOf(message.requestId, message.streamId);
-    const pending = stream?.pending;
+    const pending = stream?._pending;
     if (stream === undefined || pending === undefined) return;
-    stream.pending = undefined;
-    stream.retries = 0;
+    stream._pending = undefined;
+    stream._retries = 0;
     if (pending.message.type === "unsubscribe") {
-      stream.standing = undefined;
-      if (stream.members.size === 0) this._streams.delete(stream.streamId);
+      stream._standing = undefined;
+      if (stream._members.size === 0) this._streams.delete(stream.streamId);
       else this._setStatus(stream, "waiting");
     } else this._onSubscribed(stream, pending, pending.message, message);
     this.sync(now);
@@ -347,21 +350,21 @@ export class Subscriptions {
     message: Extract<ServerMessage, { type: "success" }>,
   ): void {
     const { alertsSince, requestId: _, pingEvery: __, ...body } = asked;
-    stream.standing = JSON.stringify(body);
-    stream.acked = 0;
-    const members = pending.members.filter((each) => each.wish.alerts && stream.members.has(each));
+    stream._standing = JSON.stringify(body);
+    stream._acked = 0;
+    const members = pending.members.filter((each) => each.wish.alerts && stream._members.has(each));
     if (alertsSince !== undefined) {
       // An alert carries the time of its frame, which is before that of its arrival.
       const limits = new Map(members.map((each) => [each, each.since === undefined ? message.timestamp : this._sinceOf(each) - LATENCY_MS]));
       if ([...limits.values()].some((each) => each > alertsSince)) {
         const pingId = this._wire.requestId();
-        stream.replay = { pingId, since: alertsSince, limits };
+        stream._replay = { pingId, since: alertsSince, limits };
         this._wire.send({ type: "ping", requestId: pingId });
       }
       const recovered = message.recovered === true;
       for (const member of members) {
         if (member.since === undefined) continue;
-        if (!recovered) member.gap = true;
+        if (!recovered) member._gap = true;
         member.sink.onRecovery({ recovered, from: message.from });
       }
     }
@@ -375,15 +378,15 @@ export class Subscriptions {
     const stream = this._pendingOf(message.requestId, message.streamId);
     const { code } = message;
     const error = errorOf(message, stream?.streamId);
-    if (stream?.pending !== undefined) {
-      stream.pending = undefined;
-      if (error.retryable) stream.retryAt = now + (0.5 + this._random() / 2) * Math.min(30_000, 1000 * 2 ** stream.retries++);
+    if (stream?._pending !== undefined) {
+      stream._pending = undefined;
+      if (error.retryable) stream._retryAt = now + (0.5 + this._random() / 2) * Math.min(30_000, 1000 * 2 ** stream._retries++);
       else this._refuse(stream);
       this._fail(stream, error);
     } else if (message.streamId !== undefined) {
       const about = this._streams.get(message.streamId);
       if (about === undefined) return false;
-      if (code === "UNAUTHORIZED" && message.requestId === undefined && about.standing !== undefined) this._refuse(about);
+      if (code === "UNAUTHORIZED" && message.requestId === undefined && about._standing !== undefined) this._refuse(about);
       this._fail(about, error);
     } else return false;
     this.sync(now);
@@ -392,43 +395,43 @@ export class Subscriptions {
 
   /** The stream whose request an answer is about. Servers that name neither request nor stream answer in order. */
   private _pendingOf(requestId: string | undefined, streamId: string | undefined): Subscription | undefined {
-    if (requestId !== undefined) return [...this._streams.values()].find((each) => each.pending?.requestId === requestId);
+    if (requestId !== undefined) return [...this._streams.values()].find((each) => each._pending?.requestId === requestId);
     if (streamId !== undefined) {
       const named = this._streams.get(streamId);
-      return named?.pending === undefined ? undefined : named;
+      return named?._pending === undefined ? undefined : named;
     }
     return [...this._streams.values()]
-      .filter((each) => each.pending !== undefined)
-      .sort((one, two) => (one.pending?.sentAt ?? 0) - (two.pending?.sentAt ?? 0))[0];
+      .filter((each) => each._pending !== undefined)
+      .sort((one, two) => (one._pending?.sentAt ?? 0) - (two._pending?.sentAt ?? 0))[0];
   }
 
   private _onAlert(alert: AlertMessage): void {
     const stream = this._streams.get(alert.streamId);
-    for (const member of stream?.members ?? []) {
+    for (const member of stream?._members ?? []) {
       if (!member.wish.alerts) continue;
-      const limit = stream?.replay?.limits.get(member);
-      if (limit !== undefined && limit > (stream?.replay?.since ?? 0) && alert.timestamp < limit) continue;
-      if (!member.seen.add(alert.id)) continue;
-      const recovered = !member.gap;
-      member.gap = false;
+      const limit = stream?._replay?.limits.get(member);
+      if (limit !== undefined && limit > (stream?._replay?.since ?? 0) && alert.timestamp < limit) continue;
+      if (!member._seen.add(alert.id)) continue;
+      const recovered = !member._gap;
+      member._gap = false;
       member.sink.onAlert({ ...alert, recovered });
     }
   }
 
   private _refuse(stream: Subscription): void {
-    stream.refused = true;
-    stream.standing = undefined;
+    stream._refused = true;
+    stream._standing = undefined;
     this._setStatus(stream, "forbidden");
   }
 
   private _fail(stream: Subscription, error: WatchoutError): void {
-    for (const member of stream.members) member.sink.onError(error);
+    for (const member of stream._members) member.sink.onError(error);
   }
 
   private _setStatus(stream: Subscription, status: ViewStatus): void {
     if (status === stream.status) return;
     stream.status = status;
-    for (const member of stream.members) member.sink.onStatus(status, stream.info);
+    for (const member of stream._members) member.sink.onStatus(status, stream.info);
   }
 }
 
