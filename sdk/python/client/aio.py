@@ -55,8 +55,9 @@ def connect(
         silence_s: a connection on which nothing comes for so many seconds, pings included, is taken for dead and made
             anew; at least 10.
         max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
-        on_phase: called with each `PhaseChanged` of a connection; without it lost connections are logged.
-        on_problem: called with each `Problem`; without it they are logged.
+        on_phase: called with each `PhaseChanged` of a connection; without it lost connections are logged. What it
+            raises is logged.
+        on_problem: called with each `Problem`; without it they are logged. What it raises is logged.
 
     Raises:
         ValueError: an argument is wrong; the text says what is expected.
@@ -356,7 +357,7 @@ class Client:
 
     def _phase_changed(self, change: PhaseChanged) -> None:
         if self._on_phase is not None:
-            self._on_phase(change)
+            _tell(self._on_phase, change)
         elif change.phase is ConnectionPhase.WAITING:
             _log.warning("%s: %s; trying again in %.1f s", self.url, change.reason, change.delay_s)
 
@@ -364,7 +365,7 @@ class Client:
         if not isinstance(event, Problem):
             return
         if self._on_problem is not None:
-            self._on_problem(event)
+            _tell(self._on_problem, event)
         else:
             about = f" about {event.stream_id}" if event.stream_id else ""
             _log.warning("%s reports%s %s: %s", self.url, about, event.code, event.message)
@@ -495,6 +496,14 @@ class Subscription(AsyncIterator[Event]):
             driver = self._driver
             driver.do(driver.core.remove(self._key, driver.now))
             self._client.leave(self._key)
+
+
+def _tell(listener: Callable[[Any], None], news: Any) -> None:
+    """Call a function of the program. What it raises is logged: no subscription and no camera suffers for it."""
+    try:
+        listener(news)
+    except Exception:
+        _log.exception("%r failed on %r", listener, news)
 
 
 def _checked_stream(stream_id: str) -> str:

@@ -56,9 +56,12 @@ class Background:
 
         Raises:
             TimeoutError: it has not ended in time; it is cancelled.
-            RuntimeError: the thread has ended.
+            RuntimeError: the thread has ended, or it is this one, which would wait for itself.
         """
         assert self._loop is not None
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a callback in the thread cannot wait for that thread: do it in another thread")
         if self._loop.is_closed() or not self._thread.is_alive():
             work.close()
             raise RuntimeError("the thread has ended")

@@ -8,12 +8,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from watchout.common.media.arrays import PictureFault
 from watchout.ml.results import ResultFault, alerts_of, results_of_batch
 from watchout.ml.shown_frame import Frame
+from watchout.ml.workers import Workers
 
 _log: Final = logging.getLogger("watchout.ml")
 
@@ -59,7 +59,7 @@ class Looker:
         self._batch_wait_s = batch_wait_s
         self._waiting: deque[tuple[Frame, asyncio.Future[Any]]] = deque()
         self._free = concurrency
-        self._pool = ThreadPoolExecutor(concurrency, "watchout-ml")
+        self._workers = Workers(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._logged: dict[str, float] = {}
 
@@ -91,7 +91,7 @@ class Looker:
                 result.set_exception(Busy("the service is ending"))
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.end()
 
     def _begin_calls(self) -> None:
         while self._free and self._waiting:
@@ -128,6 +128,11 @@ class Looker:
             self._finish(taken, self._failed(fault))
         except Exception as exc:
             self._finish(taken, self._failed(exc))
+        except asyncio.CancelledError:
+            self._finish(taken, self._failed(RuntimeError("a task that the function waited for was cancelled")))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # this task itself
+                raise
         else:
             for (_, waiter), each in zip(taken, results, strict=True):
                 self._finish_one(waiter, each)
@@ -137,7 +142,9 @@ class Looker:
     async def _call(self, argument: Any) -> Any:
         if self._is_async:
             return await self._look(argument)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, argument)
+        value = await self._workers.call(self._look, argument)
+        # An object whose `__call__` is a coroutine function does not look like one.
+        return await value if inspect.isawaitable(value) else value
 
     def _finish_one(self, waiter: asyncio.Future[Any], result: object) -> None:
         try:

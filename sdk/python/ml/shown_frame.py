@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.media import arrays
 from watchout.common.media.codecs import Codec, sniff
 from watchout.common.media.frames import FrameFault, decode_text
 from watchout.common.toolbox.jsontext import JsonFault, read_json, write_json
+
+#: Most frames in one request.
+MAX_BATCH: Final = 1024
 
 
 class RequestFault(ValueError):
@@ -97,6 +100,8 @@ def read_body(body: bytes) -> Frame | list[object]:
     except (JsonFault, UnicodeError) as fault:
         raise RequestFault(f"the body is not JSON: {fault}") from None
     if isinstance(value, dict) and isinstance(value.get("frames"), list):
+        if len(value["frames"]) > MAX_BATCH:
+            raise RequestFault(f"{len(value['frames'])} frames in one request, expected at most {MAX_BATCH}")
         return list(value["frames"])
     return read_object(value)
 

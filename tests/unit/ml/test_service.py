@@ -201,3 +201,51 @@ def test_at_the_top_of_an_imported_module_serve_does_nothing() -> None:
     exec(compile(source + "ml.serve(look)\n", "imported.py", "exec"), space)
     assert callable(space["look"])
     assert space["again"].__name__ == "again"
+
+
+class Coroutines:
+    """A model whose call is a coroutine."""
+
+    async def __call__(self, frame: ml.Frame) -> ml.Alert:
+        await asyncio.sleep(0)
+        return ml.Alert("low", frame.stream_id)
+
+
+async def cancels_a_task(_: ml.Frame) -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+def runs_out(_: ml.Frame) -> Any:
+    return next(iter(()))
+
+
+def leaves(_: ml.Frame) -> Any:
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize(
+    ("look", "said"), [(runs_out, "StopIteration"), (leaves, "SystemExit"), (cancels_a_task, "cancelled")]
+)
+async def test_whatever_the_function_raises_is_answered_and_takes_no_call_away(
+    look: Callable[..., Any], said: str
+) -> None:
+    async with asyncio.timeout(30), serving(look) as client:
+        for _ in range(3):
+            answer = await client.post("/analyze", json=shown())
+            assert answer.status == 500
+            assert said in (await answer.json())["error"]
+        assert (await (await client.get("/health")).json())["failures"] == 3
+
+
+async def test_an_object_that_is_called_as_a_coroutine_serves_as_well() -> None:
+    async with serving(Coroutines()) as client:
+        assert (await (await client.post("/analyze", json=shown())).json())["alerts"][0]["message"] == "cam-1"
+
+
+async def test_frames_of_one_request_are_bounded() -> None:
+    async with serving(lambda _: None) as client:
+        answer = await client.post("/analyze", json={"frames": [0] * 1025})
+        assert answer.status == 400
+        assert (await answer.json())["error"] == "1025 frames in one request, expected at most 1024"
