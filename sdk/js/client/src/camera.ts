@@ -114,9 +114,11 @@ export class Camera extends Emitter<CameraEvents> {
    * Send a picture: its bytes, or base64 text, which goes out as it is.
    *
    * Returns false when there is no room, or no connection: the picture is dropped, and the next one is newer.
+   * Throws a `TypeError` for what is neither bytes nor text, or empty; of a `Blob` give the `arrayBuffer()`.
    */
   send(picture: Uint8Array | ArrayBuffer | string, options: SendOptions = {}): boolean {
-    const size = typeof picture === "string" ? picture.length : picture.byteLength;
+    const size = typeof picture === "string" ? picture.length : picture?.byteLength;
+    if (!size) throw new TypeError("not bytes or base64"); // a Blob, too: its bytes are a promise
     if (!this.room || size >= this._tooLarge) {
       this._publication.dropped++;
       return false;
@@ -165,7 +167,7 @@ export class Camera extends Emitter<CameraEvents> {
 
   close(): void {
     if (this.state.reason?.code === "CLOSED") return;
-    this.link.act(() => this.link.connection.close(new WatchoutError("CLOSED", "this camera was closed")));
+    this.link.act(() => this.link.connection.close(new WatchoutError("CLOSED", "camera closed")));
   }
 
   private _onMessage(message: ServerMessage, now: number): void {

@@ -17,23 +17,23 @@ export interface Share {
 export async function request(
   fetcher: typeof fetch,
   url: string,
-  token: string | undefined,
+  token: string | null | undefined | false,
   init: { readonly method?: string; readonly body?: unknown; readonly signal?: AbortSignal | undefined },
 ): Promise<any> {
   const headers: Record<string, string> = {};
-  if (token !== undefined) headers["Authorization"] = `Bearer ${token}`;
+  if (token) headers["Authorization"] = `Bearer ${token}`;
   if (init.body !== undefined) headers["Content-Type"] = "application/json";
   let response: Response;
   try {
     response = await fetcher(url, {
       method: init.method ?? "GET",
       headers,
-      credentials: token === undefined ? "include" : "omit",
+      credentials: token ? "omit" : "include",
       body: JSON.stringify(init.body),
       signal: init.signal ?? null,
     });
   } catch (cause) {
-    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url} (page in ALLOWED_ORIGINS?): ${cause}`, { retryable: true, cause });
+    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url} (ALLOWED_ORIGINS?): ${cause}`, { retryable: true, cause });
   }
   const body = await response.json().catch(() => undefined);
   if (response.ok && (body !== undefined || response.status === 204)) return body;

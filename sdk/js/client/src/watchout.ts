@@ -130,7 +130,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
   /** Close all views, cameras and sockets. */
   close(): void {
     if (this._closed !== undefined) return;
-    this._closed = new WatchoutError("CLOSED", "this client was closed");
+    this._closed = new WatchoutError("CLOSED", "client closed");
     for (const view of [...this._views]) view.close();
     for (const camera of [...this._cameras]) camera.close();
     this._link.act(() => this._link.connection.close(this._closed as WatchoutError));
@@ -172,7 +172,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
   /** One request to the gateway's HTTP side, signed in as the sockets are. Rejects with a `WatchoutError`. */
   async request(path: string, init: { method?: string; body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<any> {
     const { url, tokens, mode } = this._environment;
-    const token = mode === "token" ? ((await tokens?.get("connect")) ?? undefined) : undefined;
+    const token = mode === "token" && (await tokens?.get("connect"));
     return request(this._fetcher ?? fetch, url + path, token, init);
   }
 
@@ -254,7 +254,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
 /** Without types a text in the place of options would be taken for options that say nothing. */
 function checkOptions(options: unknown): void {
-  if (typeof options !== "object") throw new TypeError(`not an object of options: ${JSON.stringify(options)}`);
+  if (typeof options !== "object") throw new TypeError(`not options: ${JSON.stringify(options)}`);
 }
 
 /** The address of a gateway as http or https; in a page also from a relative one. Platforms differ in `URL`: it is text. */

@@ -217,3 +217,16 @@ test("frames as bytes: header, time, codec", () => {
   assert.equal(codecOf(new Uint8Array(0)), "opaque");
   assert.equal(decodeFrame(new ArrayBuffer(3), 0), undefined);
 });
+
+test("what is no picture is an error of the caller, and nothing is sent", async () => {
+  const stage = new Stage();
+  const camera = stage.watchout.camera({ streamId: "cam-1" });
+  await stage.run(1000);
+  const socket = stage.network.last();
+  const before = socket.sent.length;
+  for (const each of [undefined, {}, new Blob(["picture"]), new Uint8Array(0), 7, ""])
+    assert.throws(() => camera.send(each as any), { name: "TypeError", message: "not bytes or base64" });
+  assert.equal(socket.sent.length, before);
+  assert.equal(camera.send(Uint8Array.of(0)), true, "one byte is a picture, whatever it says");
+  await stage.close();
+});

@@ -334,9 +334,9 @@ test("what a camera says of itself is told when it is new, and when it is gone",
 test("arguments of a wrong kind are errors, not ignored", async () => {
   const stage = new Stage();
   const { watchout } = stage as any;
-  assert.throws(() => new Watchout("http://host", "a-token" as any), { name: "TypeError", message: 'not an object of options: "a-token"' });
-  assert.throws(() => watchout.view("cam-1", "frames"), { name: "TypeError", message: 'not an object of options: "frames"' });
-  assert.throws(() => watchout.camera("cam-1"), { name: "TypeError", message: 'not an object of options: "cam-1"' });
+  assert.throws(() => new Watchout("http://host", "a-token" as any), { name: "TypeError", message: 'not options: "a-token"' });
+  assert.throws(() => watchout.view("cam-1", "frames"), { name: "TypeError", message: 'not options: "frames"' });
+  assert.throws(() => watchout.camera("cam-1"), { name: "TypeError", message: 'not options: "cam-1"' });
   assert.throws(() => watchout.camera({ streamId: 7 }), { name: "RangeError", message: /^not a stream id .*: 7$/ });
   assert.throws(() => watchout.view(undefined), { name: "RangeError", message: /^not a stream id .*: undefined$/ });
   await stage.close();
