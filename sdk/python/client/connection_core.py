@@ -270,8 +270,9 @@ class ConnectionCore(ABC):
         return self._lose(sentence, now, lost) if may_reconnect(code) else self._fail(error)
 
     def on_heard(self, now: float) -> None:
-        """Something came: the connection lives."""
+        """Something came: the connection lives, and went on after the last error."""
         self._heard_at, self._probed_at = now, None
+        self._last_error = ("", "")
 
     def on_message(self, message: Mapping[str, Any], now: float) -> list[Command]:
         """Process a message that is not a frame."""

@@ -59,6 +59,15 @@ def test_after_any_other_close_it_does_not(code: int) -> None:
     assert not may_reconnect(code)
 
 
+def test_an_error_that_the_connection_outlived_is_not_the_reason_of_its_end() -> None:
+    run = online()
+    run.say("error", code="RATE_LIMITED", message="slower")
+    run.say("ping")
+    run.close(None)
+    assert run.phases[-1].code == "CONNECTION_LOST"
+    assert "RATE_LIMITED" not in run.phases[-1].reason
+
+
 def test_the_last_error_of_the_gateway_is_quoted() -> None:
     run = online()
     run.say("error", code="STREAM_TAKEN_OVER", message="another socket registered it")
