@@ -68,8 +68,8 @@ class CameraCore(ConnectionCore):
         self.demand: Demand | None = None
         #: Timestamp of each frame under way, and when it was sent.
         self._under_way: deque[tuple[int, float]] = deque()
-        #: The uplink is slow: one frame at a time.
-        self._slow = False
+        #: The uplink is slow, or not known yet (None): one frame at a time.
+        self._slow: bool | None = None
         self._patient_until = 0.0
         self._windowed = False
         self._attempt_register = 0
@@ -91,7 +91,7 @@ class CameraCore(ConnectionCore):
         if not self.registered:
             return False
         window = self.camera.window
-        return window is None or not self._windowed or len(self._under_way) < (1 if self._slow else window)
+        return window is None or not self._windowed or len(self._under_way) < (window if self._slow is False else 1)
 
     def on_sent(self, timestamp: int, now: float) -> None:
         """A frame is about to be written."""
@@ -135,6 +135,7 @@ class CameraCore(ConnectionCore):
         self.registered = False
         self.demand = None
         self._under_way.clear()
+        self._slow = None
         self._retry_at = None
         self._attempt_register = 0
         return [Wake(CAMERA)]

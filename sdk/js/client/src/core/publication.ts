@@ -43,7 +43,8 @@ export class Publication {
   /** Whether the server acknowledges frames; an older one does not. */
   private _acknowledges = false;
   private readonly _unacked: { readonly timestamp: number; readonly at: number }[] = [];
-  private _slow = false;
+  /** Undefined until the first acknowledgement: then too there is room for one frame only. */
+  private _slow: boolean | undefined;
   private _progressAt = 0;
   private _pendingId: string | undefined;
   /** When to register again: no answer came, or "try again" did. */
@@ -78,7 +79,7 @@ export class Publication {
       this._unacked.shift(); // a frame that was refused is not acknowledged
       this._progressAt = now;
     }
-    return this._unacked.length < (this._slow ? 1 : this._wishes.window);
+    return this._unacked.length < (this._slow === false ? this._wishes.window : 1);
   }
 
   /** How long to wait until a frame is wanted, in ms, at the demanded rate; Infinity: nobody watches. */
@@ -106,7 +107,7 @@ export class Publication {
     this._pendingId = undefined;
     this._retryAt = Infinity;
     this._unacked.length = 0;
-    this.demand = undefined;
+    this.demand = this._slow = undefined;
     for (const each of this._alerts.values()) each.requestId = undefined;
   }
 
