@@ -129,10 +129,11 @@ class Looker:
         except Exception as exc:
             self._finish(taken, self._failed(exc))
         except asyncio.CancelledError:
-            self._finish(taken, self._failed(RuntimeError("a task that the function waited for was cancelled")))
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # this task itself
+                self._finish(taken, Busy("the service is ending"))
                 raise
+            self._finish(taken, self._failed(RuntimeError("a task that the function waited for was cancelled")))
         else:
             for (_, waiter), each in zip(taken, results, strict=True):
                 self._finish_one(waiter, each)

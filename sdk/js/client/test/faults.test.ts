@@ -155,3 +155,18 @@ test("an answer over HTTP that is not of this gateway is an error that says so",
   await assert.rejects(stage.watchout.streams(), (error: WatchoutError) => error instanceof WatchoutError);
   await stage.close();
 });
+
+test("an app that is shown again and again does not keep a dead connection", async () => {
+  let report: (event: "wake") => void = () => undefined;
+  const stage = new Stage({ platform: (each) => ((report = each), () => undefined) });
+  stage.watchout.view("s");
+  await stage.run(1000);
+  const reasons: unknown[] = [];
+  stage.watchout.on("state", ({ reason }) => reason && reasons.push(reason.code));
+  for (let turn = 0; turn < 4; turn++) {
+    report("wake");
+    await stage.clock.advance(2000);
+  }
+  assert.deepEqual(reasons, ["NETWORK_SILENT"]);
+  await stage.close();
+});

@@ -215,7 +215,7 @@ export class Connection {
   onPlatform(event: "online" | "offline" | "wake", now: number): void {
     if (this._phase === "waiting" && event !== "offline")
       this._due = Math.min(this._due, now + this._options.random() * Math.min(1000, this._options.firstMs));
-    else if (this.open) this._doubt(now);
+    else if (this.open && !this._pingSentAt) this._doubt(now); // the answer to a ping that is under way says as much
   }
 
   tick(now: number): void {
