@@ -45,6 +45,7 @@ export function useStreams({ everyMs = 5_000 }: { readonly everyMs?: number } = 
     let timer: ReturnType<typeof setTimeout> | undefined;
     const ask = async (): Promise<void> => {
       clearTimeout(timer);
+      if (isOver) return;
       try {
         const streams = await client.streams();
         if (!isOver) setResult({ streams, error: undefined, loading: false });
@@ -52,6 +53,7 @@ export function useStreams({ everyMs = 5_000 }: { readonly everyMs?: number } = 
         const reason = error instanceof Error ? error : new Error(String(error));
         if (!isOver) setResult((before) => ({ ...before, error: reason, loading: false }));
       }
+      clearTimeout(timer); // two questions may have been under way
       if (!isOver && !document.hidden) timer = setTimeout(() => void ask(), everyMs);
     };
     const look = (): void => {
