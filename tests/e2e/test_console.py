@@ -362,7 +362,7 @@ async def test_this_device_publishes_when_somebody_watches_and_its_button_raises
         await tab.run("window.track = document.querySelector('video').srcObject.getVideoTracks()[0]; 0")
         await tab.click("button", "Stop")
         await tab.sees("Publish what the camera", "form")
-        assert await tab.run("window.track.readyState") == "ended", "the camera of the device is still on"
+        await tab.until("window.track.readyState === 'ended'", "the camera of the device is still on", COMES_S)
 
 
 async def test_a_camera_that_is_not_allowed_and_a_page_without_https_are_said(

@@ -42,7 +42,7 @@ async def test_large_pictures_of_many_quiet_cameras_take_no_more_memory_than_is_
         assert gateway.memory_info().rss - before < KEPT + 40 * MIB
         kept = [stream for stream in streams if await has_frame(stream)]
         assert kept == streams[-len(kept) :]
-        assert 2 <= len(kept) <= 4
+        assert 1 <= len(kept) <= 4  # a frame that was just handed out counts twice for a while
         viewer = await clients.viewer(started.url, token)
         assert await viewer.subscribe(streams[0]) in ("streaming", "online")  # it waits for the next frame
         page = (await http(f"{started.url}/metrics")).body.decode()

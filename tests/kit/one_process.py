@@ -116,6 +116,8 @@ class OneProcess:
             await part.stop()
         if self.router is not None:
             await self.stop_router()
+        for _ in range(10):  # connections that were just closed give back their sockets in the loop's next turns
+            await asyncio.sleep(0)
         failures = dict(supervisor.current().failures)
         assert not failures, f"work failed: {failures}"
 
