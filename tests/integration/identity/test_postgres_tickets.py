@@ -134,7 +134,7 @@ async def test_tickets_that_are_stuck_hold_up_no_recheck_and_no_lookup(database:
     database.run(SCHEMA + SESSION + MEMBER + VERIFICATION)
     other = await asyncpg.connect(database.url)
     try:
-        async with opened(database.url, connections=connections, organizations=True) as store, other.transaction():
+        async with opened(database.url, connections, 6.0, organizations=True) as store, other.transaction():
             await store.check()
             await other.execute("lock table verification")
             flood = [asyncio.create_task(store.redeem(f"{i:032}")) for i in range(1000)]

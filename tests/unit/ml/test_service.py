@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from tests.kit.clients import eventually
 from watchout import ml
 from watchout.common.media.arrays import PictureFault
 from watchout.ml.looking import WAITING_PER_CALL
@@ -138,6 +139,7 @@ async def test_calls_at_a_time_and_frames_that_wait_are_bounded(concurrency: int
         done, _ = await asyncio.wait(posts, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         first = done.pop().result()
         assert (first.status, first.headers["Retry-After"]) == (503, "1")
+        await eventually(lambda: running == concurrency, what="the calls do not all run")
         go.set()
         statuses = sorted([(await post).status for post in posts])
     assert statuses.count(503) == 5
