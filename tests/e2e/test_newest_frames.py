@@ -21,7 +21,7 @@ async def test_large_pictures_of_many_quiet_cameras_take_no_more_memory_than_is_
     with running(environ={"NEWEST_FRAME_BYTES": str(KEPT)}) as started:
         gateway = psutil.Process(started.one("gateway").pid)
         token = started.token("ann")
-        picture = JPEG + bytes(8 * MIB)
+        picture = JPEG + bytes(4 * MIB)
         streams: list[str] = []
 
         async def has_frame(stream: str) -> bool:
@@ -42,7 +42,7 @@ async def test_large_pictures_of_many_quiet_cameras_take_no_more_memory_than_is_
         assert gateway.memory_info().rss - before < KEPT + 40 * MIB
         kept = [stream for stream in streams if await has_frame(stream)]
         assert kept == streams[-len(kept) :]
-        assert 1 <= len(kept) <= 4  # a frame that was just handed out counts twice for a while
+        assert 2 <= len(kept) <= 8  # a frame that was just handed out counts twice for a while
         viewer = await clients.viewer(started.url, token)
         assert await viewer.subscribe(streams[0]) in ("streaming", "online")  # it waits for the next frame
         page = (await http(f"{started.url}/metrics")).body.decode()
