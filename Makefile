@@ -19,7 +19,7 @@ ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-fast test-thorough test-mjpeg-long test-browser-long test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision clean
+.PHONY: run dev demo demo-ports test test-fast test-thorough test-stalls test-mjpeg-long test-browser-long test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -72,6 +72,10 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=fast -m "not e2e and not real" $(ARGS) \
 	  tests/unit tests/test_*.py
+
+# Looks for tests that race: one process after another is stopped for up to half a second, as on a busy machine.
+test-stalls: $(VENV)/.dev
+	$(BIN)/python -m tests.kit.stalls $(PYTEST) -q -n 2 $(or $(ARGS),tests/e2e tests/faults tests/integration tests/sdk)
 
 # Ten times the examples of every property test, and the tests of large numbers with the numbers of a large site.
 test-thorough: $(VENV)/.dev

@@ -67,6 +67,7 @@ const actions = {
     camera.on("alert", ({ id }) => tell("camera-alert", { id }));
     camera.on("error", (error) => tell("camera-error", errorOf(error)));
   },
+  room: () => camera.ready().then((room) => tell("room", { room })),
   send({ data, timestamp, text = false }) {
     const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
     tell("sent", { sent: camera.send(text ? data : bytes, { timestamp }) });
