@@ -5,14 +5,12 @@ from __future__ import annotations
 import enum
 
 from watchout.common.errors import ClientError, ErrorCode
-from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import Authorization
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.commands import Command
 from watchout.gateway.client.session_replies import SessionReplies
-from watchout.gateway.model import IgnoredCookie, SocketPath
+from watchout.gateway.model import SocketPath
 from watchout.gateway.wire import Subject
-from watchout.identity import Identity
 
 #: A message that is answered after a reply of the session store or of the router.
 AskedMessage = wire.Auth | wire.Register | wire.Subscribe
@@ -38,30 +36,17 @@ class AskedReplies(SessionReplies):
     in seconds of the loop's clock, `now_ms` in ms since the epoch.
 
     Args:
-        path: The path of the upgrade, which decides whether the client may publish or subscribe.
-        settings: See `ErrorReplies`.
-        authorization: The policy that decides what an identity may do.
-        now: The loop's time in seconds.
-        identity: See `SessionReplies`.
-        ignored_cookie: See `ErrorReplies`.
+        client: What is known of the client at its upgrade.
     """
 
     __slots__ = ("_asked", "_authorization", "path", "pending")
 
-    def __init__(
-        self,
-        path: SocketPath,
-        settings: Settings,
-        authorization: Authorization,
-        now: float,
-        identity: Identity | None,
-        ignored_cookie: IgnoredCookie | None,
-    ) -> None:
-        super().__init__(settings, now, identity, ignored_cookie)
-        self.path = path
+    def __init__(self, client: AcceptedClient) -> None:
+        super().__init__(client)
+        self.path = client.path
         #: What is awaited; None: the client's next message may be processed.
         self.pending: PendingReply | None = None
-        self._authorization = authorization
+        self._authorization = client.authorization
         #: The message that `pending` is about; after a failed reply, which closes, the one that the error answers.
         self._asked: AskedMessage | None = None
 

@@ -69,24 +69,34 @@ class ClaimStream:
     info: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicationOptions:
+    """What a publisher sends, and what it receives about its own stream, as its registration says.
+
+    `producing`: frames will follow. `acknowledges`: it has a window, and each of its frames is acknowledged. `info` is
+    the JSON text of its `info`, empty when it has none.
+    """
+
+    producing: bool = False
+    wants_alerts: bool = False
+    wants_demand: bool = False
+    wants_status: bool = False
+    acknowledges: bool = False
+    info: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Publish:
     """Command of `ClientProtocol`: `ClientHandler` registers the publication of a granted stream at the hub.
 
-    `term` and `first_frame_id` come from the router. `producing`: whether frames will follow; the `wants_…` fields are
-    what the publisher receives about its own stream.
+    `term` and `first_frame_id` come from the router.
     """
 
     stream: str
     owner: Owner
     term: int
     first_frame_id: int
-    producing: bool
-    wants_alerts: bool
-    wants_demand: bool = False
-    wants_status: bool = False
-    acknowledges: bool = False
-    info: str = ""
+    options: PublicationOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,7 @@ class ChangePublication:
     the same stream again. Term and frame ids of the publication go on.
     """
 
-    producing: bool
-    wants_alerts: bool
-    wants_demand: bool
-    wants_status: bool
-    acknowledges: bool = False
-    info: str = ""
+    options: PublicationOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ import abc
 from typing import Final
 
 from watchout.common.errors import CloseCode, ErrorCode
-from watchout.common.settings import Settings
 from watchout.gateway import wire
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.commands import Close, Command, Reply
-from watchout.gateway.model import IgnoredCookie
 from watchout.gateway.quotas import Allowance
 from watchout.gateway.wire import NOTHING, Subject
 
@@ -24,21 +23,19 @@ class ErrorReplies(abc.ABC):
     """The part of a client's protocol that replies with errors and closes; base class of `ClientProtocol`.
 
     Args:
-        settings: The gateway's settings: rates, for the text of errors.
-        now: The loop's time in seconds.
-        ignored_cookie: Why the session cookie of the upgrade request was not used; None when there was none.
+        client: What is known of the client at its upgrade.
     """
 
     __slots__ = ("_allowance", "_closed", "_ignored_cookie", "_settings", "may_send_plain", "unauthorized")
 
-    def __init__(self, settings: Settings, now: float, ignored_cookie: IgnoredCookie | None) -> None:
+    def __init__(self, client: AcceptedClient) -> None:
         #: Requests of this client, since the handler last counted them, for which it has no permission.
         self.unauthorized = 0
         #: Whether plain frames may skip `receive_text` and `receive_binary`: see `ClientProtocol.receive_plain`.
         self.may_send_plain = False
-        self._settings = settings
-        self._allowance = Allowance(settings, now)
-        self._ignored_cookie = ignored_cookie
+        self._settings = client.settings
+        self._allowance = Allowance(client.settings, client.now)
+        self._ignored_cookie = client.ignored_cookie
         #: A `Close` was returned: no further command is.
         self._closed = False
 

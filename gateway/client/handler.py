@@ -29,6 +29,7 @@ from watchout.gateway.client.commands import (
     EndSubscription,
     FindStream,
     PingSilence,
+    PublicationOptions,
     Publish,
     PublishFrame,
     RenewSession,
@@ -428,40 +429,41 @@ class ClientHandler:
             case Publish():
                 self._publish(command)
             case ChangePublication():
-                self._change_publication(command)
+                self._change_publication(command.options)
             case ChangeOwner():
                 self._change_owner(command)
             case Unpublish():
                 self._unpublish()
 
     def _publish(self, command: Publish) -> None:
+        options = command.options
         self._end_foreign_subscriptions(command.stream, command.owner)
-        self._begin_acks(command.stream, acknowledges=command.acknowledges)
+        self._begin_acks(command.stream, acknowledges=options.acknowledges)
         self.publication = self._context.hub.publish(
             command.stream,
             command.owner,
             self._socket,
             term=command.term,
             first_frame_id=command.first_frame_id,
-            producing=command.producing,
-            wants_alerts=command.wants_alerts,
-            wants_demand=command.wants_demand,
-            wants_status=command.wants_status,
-            info=command.info,
+            producing=options.producing,
+            wants_alerts=options.wants_alerts,
+            wants_demand=options.wants_demand,
+            wants_status=options.wants_status,
+            info=options.info,
             now=self._loop.time(),
             now_ms=now_ms(),
         )
 
-    def _change_publication(self, command: ChangePublication) -> None:
+    def _change_publication(self, options: PublicationOptions) -> None:
         if self.publication is not None:
-            self._begin_acks(self.publication.stream, acknowledges=command.acknowledges)
+            self._begin_acks(self.publication.stream, acknowledges=options.acknowledges)
             self._context.hub.change_publication(
                 self.publication,
-                producing=command.producing,
-                wants_alerts=command.wants_alerts,
-                wants_demand=command.wants_demand,
-                wants_status=command.wants_status,
-                info=command.info,
+                producing=options.producing,
+                wants_alerts=options.wants_alerts,
+                wants_demand=options.wants_demand,
+                wants_status=options.wants_status,
+                info=options.info,
                 now=self._loop.time(),
                 now_ms=now_ms(),
             )

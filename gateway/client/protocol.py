@@ -11,9 +11,7 @@ from typing import Final, assert_never
 
 from watchout.common.errors import ClientError, CloseCode, ErrorCode
 from watchout.common.media.frames import FrameFault, parse_binary
-from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import first_message
 from watchout.gateway.client.asked_replies import PendingReply, subject_of
 from watchout.gateway.client.commands import (
@@ -28,9 +26,8 @@ from watchout.gateway.client.commands import (
 from watchout.gateway.client.refused_message import RefusedMessage, read_refused
 from watchout.gateway.client.session_replies import pings_asked
 from watchout.gateway.client.subscribing_replies import SubscribingReplies
-from watchout.gateway.model import IgnoredCookie, Owner, SocketPath
+from watchout.gateway.model import Owner, SocketPath
 from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
-from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.wire import Subject
 from watchout.identity import Identity
 
@@ -46,29 +43,10 @@ class ClientProtocol(SubscribingReplies):
     since the epoch.
 
     Args:
-        path: The path of the upgrade, which decides whether the client may publish or subscribe.
-        settings: The gateway's settings: rates, limits, time-outs.
-        authorization: The policy that decides what an identity may do.
-        now: The loop's time in seconds.
-        stream_ids: Makes the ids of streams that are registered without one.
-        identity: Who signed in with the upgrade request; None: an `auth` message is needed.
-        ignored_cookie: Why the session cookie of the upgrade request was not used; None when there was none.
+        client: What is known of the client at its upgrade.
     """
 
     __slots__ = ()
-
-    def __init__(
-        self,
-        path: SocketPath,
-        settings: Settings,
-        authorization: Authorization,
-        *,
-        now: float,
-        stream_ids: StreamIds,
-        identity: Identity | None = None,
-        ignored_cookie: IgnoredCookie | None = None,
-    ) -> None:
-        super().__init__(path, settings, authorization, now, stream_ids, identity, ignored_cookie)
 
     # ── messages of the client ───────────────────────────────────────────────────────────────────────────────────
 

@@ -8,15 +8,15 @@ from typing import Final
 import msgspec
 
 from watchout.common.errors import ClientError, CloseCode, ErrorCode
-from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import Authorization
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.asked_replies import AskedReplies, PendingReply, subject_of
 from watchout.gateway.client.commands import (
     AcknowledgeFrame,
     ChangePublication,
     ClaimStream,
     Command,
+    PublicationOptions,
     Publish,
     Reply,
     SubmitAlert,
@@ -24,11 +24,9 @@ from watchout.gateway.client.commands import (
 )
 from watchout.gateway.client.refused_message import RefusedMessage
 from watchout.gateway.client.session_replies import pings_asked
-from watchout.gateway.model import IgnoredCookie, Owner, SocketPath
+from watchout.gateway.model import Owner, SocketPath
 from watchout.gateway.plain_frames import PlainFrames
-from watchout.gateway.stream_ids import StreamIds
 from watchout.gateway.wire import Subject
-from watchout.identity import Identity
 
 #: A publisher that consumes any of these receives the stream's status as well.
 _CONSUMABLE: Final = frozenset({"video-frame", "alert", "demand"})
@@ -57,31 +55,16 @@ class PublishingReplies(AskedReplies):
     in seconds of the loop's clock, `now_ms` in ms since the epoch.
 
     Args:
-        path: See `AskedReplies`.
-        settings: See `ErrorReplies`.
-        authorization: See `AskedReplies`.
-        now: The loop's time in seconds.
-        stream_ids: Makes the ids of streams that are registered without one.
-        identity: See `SessionReplies`.
-        ignored_cookie: See `ErrorReplies`.
+        client: What is known of the client at its upgrade.
     """
 
     __slots__ = ("_plain_frames", "_stream_ids", "registration")
 
-    def __init__(
-        self,
-        path: SocketPath,
-        settings: Settings,
-        authorization: Authorization,
-        now: float,
-        stream_ids: StreamIds,
-        identity: Identity | None,
-        ignored_cookie: IgnoredCookie | None,
-    ) -> None:
-        super().__init__(path, settings, authorization, now, identity, ignored_cookie)
+    def __init__(self, client: AcceptedClient) -> None:
+        super().__init__(client)
         self.registration: Registration | None = None
-        self._stream_ids = stream_ids
-        self._plain_frames = PlainFrames() if path is SocketPath.REGISTER else None
+        self._stream_ids = client.stream_ids
+        self._plain_frames = PlainFrames() if client.path is SocketPath.REGISTER else None
 
     def on_claimed(self, term: int, first_frame_id: int, now_ms: int, owner: Owner | None = None) -> list[Command]:
         """Handle that the router granted the stream of `ClaimStream`.
@@ -98,7 +81,7 @@ class PublishingReplies(AskedReplies):
         former: list[Command] = [Unpublish()] if self.registration is not None else []
         self._register_stream(asked.stream_id, asked, foreign=owner is not None)
         owner = owner or Owner.of(self.identity)
-        publish = Publish(asked.stream_id, owner, term, first_frame_id, *_wishes(asked))
+        publish = Publish(asked.stream_id, owner, term, first_frame_id, _options(asked))
         if not self._authorization.may_publish(self.identity, asked.stream_id):  # it ended while the router decided
             return [*former, publish, *self._unpublish(now_ms, asked.request_id)]
         return [*former, self._registered_reply(asked, now_ms), publish, *pings_asked(asked)]
@@ -122,7 +105,7 @@ class PublishingReplies(AskedReplies):
             stream = self.registration.stream
             self._register_stream(stream, message, foreign=self.registration.foreign)
             reply = self._registered_reply(msgspec.structs.replace(message, stream_id=stream), now_ms)
-            return [reply, ChangePublication(*_wishes(message)), *pings_asked(message)]
+            return [reply, ChangePublication(_options(message)), *pings_asked(message)]
         if message.stream_id is None:
             new_id = self._stream_ids.new(self.identity.user_id, now_ms)
             if not self._authorization.may_publish(self.identity, new_id):
@@ -196,9 +179,13 @@ class PublishingReplies(AskedReplies):
         return [*answer, AcknowledgeFrame(timestamp)]
 
 
-def _wishes(message: wire.Register) -> tuple[bool, bool, bool, bool, bool, str]:
-    """Return whether a registration produces frames, consumes alerts, demand and status, has a window; and its info."""
+def _options(message: wire.Register) -> PublicationOptions:
     consumes = set(message.consumes or [])
-    producing = "video-frame" in (message.produces or [])
-    wants_status, acknowledges = bool(consumes & _CONSUMABLE), message.window is not None
-    return producing, "alert" in consumes, "demand" in consumes, wants_status, acknowledges, message.info or ""
+    return PublicationOptions(
+        producing="video-frame" in (message.produces or []),
+        wants_alerts="alert" in consumes,
+        wants_demand="demand" in consumes,
+        wants_status=bool(consumes & _CONSUMABLE),
+        acknowledges=message.window is not None,
+        info=message.info or "",
+    )

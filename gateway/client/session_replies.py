@@ -5,12 +5,11 @@ from __future__ import annotations
 import abc
 
 from watchout.common.errors import ClientError, CloseCode, ErrorCode
-from watchout.common.settings import Settings
 from watchout.gateway import wire
 from watchout.gateway.client import first_message
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.alert_replies import AlertReplies
 from watchout.gateway.client.commands import Command, PingSilence, RenewSession, Reply
-from watchout.gateway.model import IgnoredCookie
 from watchout.gateway.wire import Subject
 from watchout.identity import Identity
 
@@ -22,19 +21,14 @@ class SessionReplies(AlertReplies):
     `now` in seconds of the loop's clock, `now_ms` in ms since the epoch.
 
     Args:
-        settings: See `ErrorReplies`.
-        now: The loop's time in seconds.
-        identity: Who signed in with the upgrade request; None: nobody.
-        ignored_cookie: See `ErrorReplies`.
+        client: What is known of the client at its upgrade.
     """
 
     __slots__ = ("_auth_received", "_former_ended", "_renewing", "identity")
 
-    def __init__(
-        self, settings: Settings, now: float, identity: Identity | None, ignored_cookie: IgnoredCookie | None
-    ) -> None:
-        super().__init__(settings, now, ignored_cookie)
-        self.identity = identity
+    def __init__(self, client: AcceptedClient) -> None:
+        super().__init__(client)
+        self.identity = client.identity
         self._auth_received = False
         #: The `auth` message of the renewal that is under way.
         self._renewing: wire.Auth | None = None

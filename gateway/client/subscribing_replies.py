@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from watchout.common.errors import ClientError, ErrorCode
-from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.gateway.authorization import VIEWER_PERMISSIONS, Authorization, Permission
+from watchout.gateway.authorization import VIEWER_PERMISSIONS, Permission
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.asked_replies import PendingReply, subject_of
 from watchout.gateway.client.commands import BeginSubscription, Command, EndSubscription, FindStream, Reply
 from watchout.gateway.client.publishing_replies import PublishingReplies
 from watchout.gateway.client.session_replies import pings_asked
 from watchout.gateway.hub.subscription import Subscription
-from watchout.gateway.model import IgnoredCookie, SocketPath, StreamState
-from watchout.gateway.stream_ids import StreamIds
+from watchout.gateway.model import SocketPath, StreamState
 from watchout.gateway.wire import Subject
-from watchout.identity import Identity
 
 
 class SubscribingReplies(PublishingReplies):
@@ -24,28 +22,13 @@ class SubscribingReplies(PublishingReplies):
     in seconds of the loop's clock, `now_ms` in ms since the epoch.
 
     Args:
-        path: See `AskedReplies`.
-        settings: See `ErrorReplies`.
-        authorization: See `AskedReplies`.
-        now: The loop's time in seconds.
-        stream_ids: See `PublishingReplies`.
-        identity: See `SessionReplies`.
-        ignored_cookie: See `ErrorReplies`.
+        client: What is known of the client at its upgrade.
     """
 
     __slots__ = ("_subscriptions",)
 
-    def __init__(
-        self,
-        path: SocketPath,
-        settings: Settings,
-        authorization: Authorization,
-        now: float,
-        stream_ids: StreamIds,
-        identity: Identity | None,
-        ignored_cookie: IgnoredCookie | None,
-    ) -> None:
-        super().__init__(path, settings, authorization, now, stream_ids, identity, ignored_cookie)
+    def __init__(self, client: AcceptedClient) -> None:
+        super().__init__(client)
         self._subscriptions: dict[str, Subscription] = {}
 
     def subscriptions(self) -> list[Subscription]:

@@ -12,6 +12,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.handshake import path_and_query
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.context import Context
@@ -79,16 +80,16 @@ async def accept_upgrade(
             raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "BAD_REQUEST", str(error)) from None
     if signed_in.refused:
         raise UpgradeRefused(HTTPStatus.UNAUTHORIZED, "AUTH_FAILED", BAD_TOKEN)
-    client = ClientProtocol(
-        path,
-        context.settings,
-        context.authorization,
+    client = AcceptedClient(
+        path=path,
+        settings=context.settings,
+        authorization=context.authorization,
         now=now,
         stream_ids=context.stream_ids,
         identity=signed_in.identity,
         ignored_cookie=signed_in.ignored_cookie,
     )
-    return AcceptedUpgrade(response, client, signed_in.unavailable)
+    return AcceptedUpgrade(response, ClientProtocol(client), signed_in.unavailable)
 
 
 def refusal(status: int, code: str, message: str) -> bytes:

@@ -17,12 +17,7 @@ from tests.kit.playbook import (
     viewer,
     watches,
 )
-from watchout.gateway.client.commands import (
-    ClaimStream,
-    FindStream,
-    Publish,
-    PublishFrame,
-)
+from watchout.gateway.client.commands import ClaimStream, FindStream, PublicationOptions, Publish, PublishFrame
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
 from watchout.gateway.model import Owner
 from watchout.identity import Identity
@@ -40,7 +35,7 @@ def registered(**fields: Any) -> Playbook:
         << ClaimStream("door", Owner("ann"), producing="video-frame" in fields.get("produces", ["video-frame"]))
         >> router_grants(term=7, first_frame_id=1)
         << success("Registration successful. Stream ID: door", streamId="door")
-        << Publish("door", Owner("ann"), 7, 1, **publishing(fields))
+        << Publish("door", Owner("ann"), 7, 1, PublicationOptions(**publishing(fields)))
     )
 
 

@@ -31,6 +31,7 @@ from watchout.common.bus.messages import StreamStatus
 from watchout.common.errors import CloseCode
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.commands import BeginSubscription, Close, Command, Reply
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.hub.subscription import Subscription
@@ -153,15 +154,16 @@ def _session(
     path: SocketPath, identity: Identity | None, settings: Settings | None, ignored: IgnoredCookie | None
 ) -> ClientProtocol:
     settings = settings or Settings()
-    return ClientProtocol(
-        path,
-        settings,
-        Authorization(settings),
+    client = AcceptedClient(
+        path=path,
+        settings=settings,
+        authorization=Authorization(settings),
         now=0.0,
         stream_ids=NumberedIds(bytes(KEY_BYTES)),
         identity=identity,
         ignored_cookie=ignored,
     )
+    return ClientProtocol(client)
 
 
 # ── >> events ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -30,7 +30,7 @@ from tests.kit.playbook import (
 )
 from watchout.common.errors import CloseCode, ErrorCode
 from watchout.gateway.client.asked_replies import PendingReply
-from watchout.gateway.client.commands import ClaimStream, FindStream, Publish, Reply, VerifyToken
+from watchout.gateway.client.commands import ClaimStream, FindStream, PublicationOptions, Publish, Reply, VerifyToken
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.model import IgnoredCookie, Owner
@@ -49,7 +49,7 @@ def registered() -> Playbook:
         << ClaimStream("door", Owner("ann"), producing=True)
         >> router_grants(term=7, first_frame_id=1)
         << success("Registration successful. Stream ID: door", streamId="door")
-        << Publish("door", Owner("ann"), 7, 1, producing=True, wants_alerts=False)
+        << Publish("door", Owner("ann"), 7, 1, PublicationOptions(producing=True))
     )
 
 

@@ -29,7 +29,7 @@ from watchout.gateway.client.commands import (
     AcknowledgeFrame,
     ChangePublication,
     Command,
-    Publish,
+    PublicationOptions,
     PublishFrame,
 )
 from watchout.gateway.client.frame_acks import FrameAcks
@@ -82,7 +82,7 @@ def windowed(**fields: Any) -> Playbook:
     talk = registered()
     talk = talk >> says(type="register", produces=["video-frame"], window=2, **fields)
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    return talk << ChangePublication(True, False, False, False, acknowledges=True)
+    return talk << ChangePublication(PublicationOptions(producing=True, acknowledges=True))
 
 
 def test_the_registration_says_whether_frames_are_acknowledged() -> None:
@@ -91,9 +91,11 @@ def test_the_registration_says_whether_frames_are_acknowledged() -> None:
     assert talk.session.registration.acknowledges
     talk = talk >> says(type="register", produces=["video-frame"])
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    assert talk << ChangePublication(True, False, False, False), "a registration replaces the one before as a whole"
+    assert talk << ChangePublication(PublicationOptions(producing=True)), (
+        "a registration replaces the one before as a whole"
+    )
     assert not talk.session.registration.acknowledges
-    assert Publish.__dataclass_fields__["acknowledges"].default is False
+    assert PublicationOptions.__dataclass_fields__["acknowledges"].default is False
 
 
 @pytest.mark.parametrize("window", [0, 33, -1, 1.5, "2", True, [1]])

@@ -41,6 +41,7 @@ from watchout.gateway.client.commands import (
     ChangeOwner,
     ClaimStream,
     FindStream,
+    PublicationOptions,
     Publish,
     Unpublish,
     VerifyToken,
@@ -221,7 +222,7 @@ def registered_as(identity: Identity) -> Playbook:
         << ClaimStream("door", owner, producing=True)
         >> router_grants()
         << success("Registration successful. Stream ID: door", streamId="door")
-        << Publish("door", owner, 7, 1, producing=True, wants_alerts=False)
+        << Publish("door", owner, 7, 1, PublicationOptions(producing=True))
     )
 
 
@@ -245,7 +246,7 @@ def test_a_right_that_goes_while_the_router_is_asked_ends_the_stream_at_once() -
         << ClaimStream("door", Owner("ann"), producing=False)
         >> session_renewed(with_role("guard"))
         >> router_grants()
-        << Publish("door", Owner("ann"), 7, 1, producing=False, wants_alerts=False)
+        << Publish("door", Owner("ann"), 7, 1, PublicationOptions())
         << Unpublish()
         << error("UNAUTHORIZED")
     )

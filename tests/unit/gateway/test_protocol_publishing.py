@@ -41,9 +41,11 @@ from watchout.common.errors import CloseCode
 from watchout.common.media.codecs import Codec
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.commands import (
     ChangePublication,
     ClaimStream,
+    PublicationOptions,
     Publish,
     PublishFrame,
     Reply,
@@ -72,16 +74,26 @@ def test_a_camera_that_names_no_stream_gets_one() -> None:
         << ClaimStream(name, Owner("ann"), producing=True)
         >> router_grants(term=3, first_frame_id=9)
         << success(f"Registration successful. Stream ID: {name}", streamId=name)
-        << Publish(name, Owner("ann"), 3, 9, producing=True, wants_alerts=False)
+        << Publish(name, Owner("ann"), 3, 9, PublicationOptions(producing=True))
     )
+
+
+def session_of_ann(ids: StreamIds) -> ClientProtocol:
+    client = AcceptedClient(
+        path=camera().path,
+        settings=Settings(),
+        authorization=Authorization(Settings()),
+        now=0.0,
+        stream_ids=ids,
+        identity=ANN,
+    )
+    return ClientProtocol(client)
 
 
 def test_old_clients_can_cut_a_made_id_out_of_the_text() -> None:
     ids, made = StreamIds(bytes(KEY_BYTES)), set()
     for _ in range(200):
-        session = ClientProtocol(
-            camera().path, Settings(), Authorization(Settings()), now=0.0, stream_ids=ids, identity=ANN
-        )
+        session = session_of_ann(ids)
         (asked,) = session.receive_text(b'{"type":"register"}', 0.0, START_MS)
         assert isinstance(asked, ClaimStream)
         name = asked.stream
@@ -100,9 +112,7 @@ def test_an_id_that_was_made_for_another_user_is_refused_before_the_router_is_as
     ids = StreamIds(bytes(KEY_BYTES))
     for user, expected in (("ann", ClaimStream), ("bob", Reply)):
         register = b'{"type":"register","streamId":"%b"}' % ids.new(user, START_MS).encode()
-        session = ClientProtocol(
-            camera().path, Settings(), Authorization(Settings()), now=0.0, stream_ids=ids, identity=ANN
-        )
+        session = session_of_ann(ids)
         (answer,) = session.receive_text(register, 0.0, START_MS)
         assert isinstance(answer, expected)
     assert isinstance(answer, Reply)
@@ -116,7 +126,7 @@ def test_produces_and_consumes_may_be_left_out() -> None:
         << ClaimStream("door", Owner("ann"), producing=False)
         >> router_grants()
         << success("Registration successful. Stream ID: door", streamId="door")
-        << Publish("door", Owner("ann"), 7, 1, producing=False, wants_alerts=False)
+        << Publish("door", Owner("ann"), 7, 1, PublicationOptions())
     )
     assert talk >> says(type="video-frame", data="AAAA") << error("UNAUTHORIZED")
 
@@ -188,7 +198,7 @@ def test_the_same_stream_registered_again_goes_on_with_other_wishes(stream: dict
         talk
         >> says(type="register", produces=["alert"], consumes=["alert", "demand"], **stream)
         << AGAIN
-        << ChangePublication(producing=False, wants_alerts=True, wants_demand=True, wants_status=True)
+        << ChangePublication(PublicationOptions(wants_alerts=True, wants_demand=True, wants_status=True))
     )
     assert talk.session.registration == Registration("door", producing=False, may_alert=True)
     assert not talk.session.may_send_plain
@@ -200,7 +210,7 @@ def test_the_same_stream_registered_again_goes_on_with_other_wishes(stream: dict
         << SubmitAlert(AlertDraft(severity="low", message="m"), "door")
         >> says(type="register", produces=["video-frame"], **stream)
         << AGAIN
-        << ChangePublication(producing=True, wants_alerts=False, wants_demand=False, wants_status=False)
+        << ChangePublication(PublicationOptions(producing=True))
         >> says(type="video-frame", data="AAAA", timestamp=1)
         << text_frame(b'"AAAA"', 1)
     )
@@ -221,7 +231,9 @@ def test_another_stream_registered_lets_go_of_the_first_once_it_is_granted() -> 
         >> router_grants(term=8, first_frame_id=4)
         << Unpublish()
         << success("Registration successful. Stream ID: other", streamId="other")
-        << Publish("other", Owner("ann"), 8, 4, producing=True, wants_alerts=True, wants_status=True)
+        << Publish(
+            "other", Owner("ann"), 8, 4, PublicationOptions(producing=True, wants_alerts=True, wants_status=True)
+        )
         >> says(type="video-frame", streamId="door", data="AAAA", timestamp=1)
         << error("UNAUTHORIZED")
         >> says(type="video-frame", streamId="other", data="AAAA", timestamp=1)

@@ -46,6 +46,7 @@ from watchout.gateway.client.commands import (
     EndSubscription,
     FindStream,
     PingSilence,
+    PublicationOptions,
     Publish,
     PublishFrame,
     Reply,
@@ -74,10 +75,10 @@ def test_each_success_carries_the_request_id_of_its_message() -> None:
         << ClaimStream("door", Owner("ann"), producing=True)
         >> router_grants()
         << success("Registration successful. Stream ID: door", streamId="door", requestId="b")
-        << Publish("door", Owner("ann"), 7, 1, producing=True, wants_alerts=False)
+        << Publish("door", Owner("ann"), 7, 1, PublicationOptions(producing=True))
         >> says(type="register", requestId="c")
         << success("Registration successful. Stream ID: door", streamId="door", requestId="c")
-        << ChangePublication(False, False, False, False)
+        << ChangePublication(PublicationOptions())
     )
     assert (
         Playbook(viewer())
@@ -286,7 +287,7 @@ def test_a_permission_that_ended_meanwhile_answers_the_registration() -> None:
     ann = Identity("ann", "session-of-ann", roles=frozenset({"publisher"}))
     claim = Playbook(camera(ann, settings)) >> says(type="register", streamId="door", requestId="r")
     claim = claim << ClaimStream("door", Owner("ann"), producing=False) >> session_renewed(ANN) >> router_grants()
-    claim = claim << Publish("door", Owner("ann"), 7, 1, producing=False, wants_alerts=False) << Unpublish()
+    claim = claim << Publish("door", Owner("ann"), 7, 1, PublicationOptions()) << Unpublish()
     assert claim << error("UNAUTHORIZED", streamId="door", requestId="r")
 
 
@@ -374,10 +375,10 @@ def test_ping_every_is_asked_for_with_what_succeeds() -> None:
     talk = talk >> says(type="register", streamId="door", pingEvery=60)
     talk = talk << ClaimStream("door", Owner("ann"), producing=False) >> router_grants()
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    talk = talk << Publish("door", Owner("ann"), 7, 1, producing=False, wants_alerts=False) << PingSilence(60)
+    talk = talk << Publish("door", Owner("ann"), 7, 1, PublicationOptions()) << PingSilence(60)
     talk = talk >> says(type="register", pingEvery=5.5)
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    assert talk << ChangePublication(False, False, False, False) << PingSilence(5.5)
+    assert talk << ChangePublication(PublicationOptions()) << PingSilence(5.5)
     find = Playbook(viewer()) >> says(type="subscribe", streamId="door", pingEvery=7) << FindStream("door")
     assert find >> owner_is("bob") << error("UNAUTHORIZED"), "what is refused changes nothing"
 

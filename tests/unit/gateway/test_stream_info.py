@@ -12,7 +12,7 @@ from tests.kit.playbook import Playbook, camera, error, says, success
 from watchout.common.bus.messages import PublicationState, StatusUpdate
 from watchout.common.errors import ClientError
 from watchout.gateway import wire
-from watchout.gateway.client.commands import ChangePublication, ClaimStream
+from watchout.gateway.client.commands import ChangePublication, ClaimStream, PublicationOptions
 from watchout.gateway.hub.streams import Publication
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner, StreamState
@@ -77,10 +77,10 @@ def test_it_goes_with_the_claim_and_each_registration_says_it_anew() -> None:
     assert talk << ClaimStream("door", Owner("ann"), producing=False, info=DOOR)
     talk = registered() >> says(type="register", info={"deviceName": "door"})
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    talk = talk << ChangePublication(False, False, False, False, info=DOOR)
+    talk = talk << ChangePublication(PublicationOptions(info=DOOR))
     talk = talk >> says(type="register")
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    assert talk << ChangePublication(False, False, False, False)
+    assert talk << ChangePublication(PublicationOptions())
 
 
 # ── status ────────────────────────────────────────────────────────────────────────────────────────────────────────

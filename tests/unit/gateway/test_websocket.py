@@ -15,6 +15,7 @@ from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import turns
+from watchout.gateway.client.accepted_client import AcceptedClient
 from watchout.gateway.client.handler import ClientHandler
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.client.socket import WebSocket
@@ -77,8 +78,10 @@ def opened() -> tuple[WebSocket, Wire]:
     wire = Wire()
     socket = WebSocket(context, context.connections.open_slot("127.0.0.1"))
     socket.connection_made(cast("asyncio.BaseTransport", wire))
-    session = ClientProtocol(SocketPath.SUBSCRIBE, settings, context.authorization, now=0.0, stream_ids=ids)
-    socket._handler = ClientHandler(context, socket, session)
+    client = AcceptedClient(
+        path=SocketPath.SUBSCRIBE, settings=settings, authorization=context.authorization, now=0.0, stream_ids=ids
+    )
+    socket._handler = ClientHandler(context, socket, ClientProtocol(client))
     socket._protocol.receive_data(HEAD)
     (request,) = socket._protocol.events_received()
     assert isinstance(request, Request)
