@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import secrets
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -307,12 +308,32 @@ async def http(
         sent["Authorization"] = f"Bearer {token}"
     data = None if body is None else io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
     timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as session,
-        session.request(method, url, data=data, headers=sent, allow_redirects=False) as response,
-    ):
-        content = await response.read()
-        return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, content)
+    made: list[socket.socket] = []
+
+    def make(address: tuple[Any, ...]) -> socket.socket:
+        made.append(socket.socket(*address[:3]))
+        return made[-1]
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(socket_factory=make)) as session,
+            session.request(method, url, data=data, headers=sent, allow_redirects=False) as response,
+        ):
+            content = await response.read()
+            return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, content)
+    finally:
+        await _all_closed(made)
+
+
+async def _all_closed(sockets: list[socket.socket]) -> None:
+    """Wait until the loop has closed them, also those with more to send, which nobody reads when a body is refused."""
+    for each in sockets:
+        if each.fileno() != -1:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+    async with asyncio.timeout(DEADLINE_S):
+        while any(each.fileno() != -1 for each in sockets):
+            await asyncio.sleep(0)
 
 
 def web_socket_frame(
@@ -481,23 +502,26 @@ class Clients:
         name, _, port = host.partition(":")
         where = () if "sock" in options else (name, int(port))
         reader, writer = await asyncio.open_connection(*where, **options)
-        socket = RawSocket(reader, writer, host)
-        self._sockets.append(socket)
-        return socket
+        raw = RawSocket(reader, writer, host)
+        self._sockets.append(raw)
+        return raw
 
     async def leave_raw(self) -> None:
         """Let all raw sockets go."""
-        for socket in self._sockets:
-            await socket.leave()
+        for raw in self._sockets:
+            await raw.leave()
         self._sockets.clear()
 
     async def close(self) -> None:
+        """Let all of them go; one that cannot go keeps no other one."""
         for client in self._clients:
             client.cut()
-        for client in self._clients:
-            await client.leave()
-        for socket in self._sockets:
-            await socket.leave()
+        left = await asyncio.gather(
+            *(each.leave() for each in (*self._clients, *self._sockets)), return_exceptions=True
+        )
+        for fault in left:
+            if fault is not None:
+                raise fault
 
     async def _open(
         self, kind: type[_C], url: str, path: str, token: str | None, by: str, options: dict[str, Any]

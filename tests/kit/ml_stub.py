@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
+from tests.kit.ports import free_port
 from watchout.common.clock import now_ms
 
 ALERT = {"severity": "high", "message": "a person"}
@@ -33,7 +36,7 @@ class MlStub:
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.peers: set[Any] = set()
-        self.under_way: list[str] = []
+        self._under_way: list[tuple[web.Request, str]] = []
         self.most_under_way = 0
         self.cancelled = 0
         self.released = asyncio.Event()
@@ -44,14 +47,19 @@ class MlStub:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def under_way(self) -> list[str]:
+        """The streams of the requests that wait for an answer; whoever hung up waits for none, heard of yet or not."""
+        return [stream for request, stream in self._under_way if not _hung_up(request)]
+
     async def start(self) -> None:
+        self.port = self.port or free_port()
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -67,7 +75,7 @@ class MlStub:
         stream = body["streamId"]
         self.looks.append((now_ms(), stream, body["frameId"], body["timestamp"]))
         assert stream not in self.under_way, "two requests of one stream at once"
-        self.under_way.append(stream)
+        self._under_way.append((request, stream))
         self.most_under_way = max(self.most_under_way, len(self.under_way))
         try:
             await asyncio.sleep(self.takes_s)
@@ -78,7 +86,7 @@ class MlStub:
             self.cancelled += 1
             raise
         finally:
-            self.under_way.remove(stream)
+            self._under_way.remove((request, stream))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         match self.mode:
@@ -118,6 +126,17 @@ async def serving() -> AsyncIterator[MlStub]:
     yield stub
     stub.released.set()
     await stub.stop()
+
+
+def _hung_up(request: web.Request) -> bool:
+    """Whether the other end has closed the connection, whatever the loop knows of it."""
+    if (transport := request.transport) is None or transport.is_closing():
+        return True
+    if sys.platform != "linux":
+        return False
+    poller = select.poll()
+    poller.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 async def _drip(request: web.Request) -> web.StreamResponse:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -35,8 +36,11 @@ BIN: Final = Path(sys.executable).parent
 REPOSITORY: Final = Path(__file__).parents[2]
 SERVICE_TOKEN: Final = "service-token-of-the-tests"
 READY_S: Final = 30.0
-#: honcho sends SIGKILL after this, so a process must have ended by then.
-END_S: Final = 5.0
+#: What was told to end gets this long on a busy machine. That it is quick enough for honcho, which kills after 5 s, is
+#: the subject of tests of its own.
+END_S: Final = 15.0
+#: One request of `Watchout.get` gets this long.
+ANSWER_S: Final = 15.0
 TERMINATED: Final = 128 + signal.SIGTERM
 COMMANDS: Final = ("publish", "watch", "demo")
 #: What no process may ever print.
@@ -96,6 +100,11 @@ class Process:
         return self._output.read_text(errors="replace")
 
     @property
+    def lines(self) -> list[str]:
+        """The lines that it printed so far, without one that it is just printing."""
+        return self.output[: self.output.rfind("\n") + 1].splitlines()
+
+    @property
     def children(self) -> list[psutil.Process]:
         """The processes below this one."""
         try:
@@ -114,8 +123,15 @@ class Process:
         self._popen.wait(END_S)
 
     def pause(self) -> None:
-        """It does nothing more, but is there (SIGSTOP)."""
+        """It does nothing more, but is there (SIGSTOP); returns when it has stopped."""
         self.send_signal(signal.SIGSTOP)
+        poll(self._stands_still, READY_S, f"{self.name} does not stop")
+
+    def _stands_still(self) -> bool:
+        try:
+            return psutil.Process(self.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
 
     def resume(self) -> None:
         self.send_signal(signal.SIGCONT)
@@ -149,7 +165,7 @@ class Process:
         self.resume()
         fault = None
         try:
-            code = self.terminate(END_S + 3 if below else END_S)
+            code = self.terminate()
             # A command of an operator says by 128 + 15 that SIGTERM ended it; a server's drain ends with 0.
             if code and not below and not (code == TERMINATED and self.name in COMMANDS):
                 fault = f"{self.name} ended with {code} when it was told to end"
@@ -276,12 +292,12 @@ class Watchout:
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
         try:
-            with _opener.open(request, timeout=5) as response:
+            with _opener.open(request, timeout=ANSWER_S) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.loads(error.read())
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, None
 
     def text(self, path: str) -> tuple[int, str]:

@@ -69,10 +69,14 @@ class Reader:
     async def watch(cls, port: int, token: str, stream: str, *, receive_buffer: int | None = None, **wish: Any) -> Self:
         """Connect, sign in and subscribe to frames and alerts; returns when the status came."""
         reader = await cls.connect(port, receive_buffer=receive_buffer)
-        await reader.upgrade(f"/streams/subscribe?token={token}")
-        await reader.send("subscribe", streamId=stream, **{"consumes": ["video-frame", "alert"], **wish})
-        while (await reader.message())["type"] != "status":
-            pass
+        try:
+            await reader.upgrade(f"/streams/subscribe?token={token}")
+            await reader.send("subscribe", streamId=stream, **{"consumes": ["video-frame", "alert"], **wish})
+            while (await reader.message())["type"] != "status":
+                pass
+        except BaseException:
+            reader.leave()
+            raise
         return reader
 
     async def __aenter__(self) -> Self:
