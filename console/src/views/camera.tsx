@@ -7,7 +7,7 @@ import { Icon } from "../icons";
 import type { Live } from "../live";
 import { bytes, plural, rate } from "../pure/format";
 import { formatRoute, isStreamId, SEVERITIES, type Severity } from "../pure/route";
-import { Notice, say } from "../ui";
+import { Facts, Notice, say } from "../ui";
 
 interface Wish {
   stream: string;
@@ -219,14 +219,7 @@ function Publishing({ live, wish, media, stop }: { live: Live; wish: Wish; media
           {fault.message}
         </p>
       )}
-      <dl class="facts">
-        {facts.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts of={facts} />
       {camera !== null && <Panic send={(severity, message) => void camera.alert(severity, message)} />}
     </section>
   );

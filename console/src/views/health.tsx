@@ -8,7 +8,7 @@ import type { Live } from "../live";
 import { bytes, count, milliseconds, percent, rate, span } from "../pure/format";
 import { DROPS, findings, processes, readMetrics, sum, type HealthReply, type Metrics, type ProcessRow } from "../pure/metrics";
 import { formatRoute } from "../pure/route";
-import { Notice } from "../ui";
+import { Facts, Notice, Table } from "../ui";
 
 const EVERY_MS = 3000;
 export const STATS_KEY = "watchout.stats";
@@ -129,46 +129,23 @@ function Totals({ metrics, before, elapsedS }: { metrics: Metrics; before: Metri
     ["Dropped", before === null ? "–" : `${rate(dropped)}/s`],
     ["Alerts", count(metrics.get("router")?.get("alerts_total") ?? 0)],
   ];
-  return (
-    <dl class="facts big">
-      {facts.map(([name, value]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </div>
-      ))}
-    </dl>
-  );
+  return <Facts big of={facts} />;
 }
 
 function Processes({ rows }: { rows: readonly ProcessRow[] }) {
   return (
-    <div class="table" role="region" aria-label="Processes" tabIndex={0}>
-      <table>
-        <caption>Processes</caption>
-        <thead>
-          <tr>
-            {["Process", "Kind", "Up", "CPU", "Memory", "Connections"].map((name) => (
-              <th key={name} scope="col">
-                {name}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={row.name}>
-              <th scope="row">{row.name}</th>
-              <td>{row.kind}</td>
-              <td>{span(row.uptimeS * 1000)}</td>
-              <td>{row.cpu === null ? "–" : percent(row.cpu)}</td>
-              <td>{bytes(row.memory)}</td>
-              <td>{row.values.has("connections") ? count(row.values.get("connections") ?? 0) : "–"}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table label="Processes" columns={["Process", "Kind", "Up", "CPU", "Memory", "Connections"]}>
+      {rows.map((row) => (
+        <tr key={row.name}>
+          <th scope="row">{row.name}</th>
+          <td>{row.kind}</td>
+          <td>{span(row.uptimeS * 1000)}</td>
+          <td>{row.cpu === null ? "–" : percent(row.cpu)}</td>
+          <td>{bytes(row.memory)}</td>
+          <td>{row.values.has("connections") ? count(row.values.get("connections") ?? 0) : "–"}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -178,44 +155,34 @@ function Bridges({ rows }: { rows: readonly ProcessRow[] }) {
   const set = rows.filter((row) => row.values.get("ml_configured") === 1);
   if (!set.length) return null;
   return (
-    <div class="table" role="region" aria-label="ML service" tabIndex={0}>
-      <table>
-        <caption>ML service, by bridge</caption>
-        <thead>
-          <tr>
-            {["Bridge", "Service", "Streams", "Coverage", "Least", "Latency p50", "p99", "In flight", "Requests", "Failures"].map((name) => (
-              <th key={name} scope="col">
-                {name}
-              </th>
-            ))}
+    <Table
+      label="ML service"
+      caption="ML service, by bridge"
+      columns={["Bridge", "Service", "Streams", "Coverage", "Least", "Latency p50", "p99", "In flight", "Requests", "Failures"]}
+    >
+      {set.map(({ name, values }) => {
+        const value = (metric: string) => values.get(metric) ?? 0;
+        return (
+          <tr key={name}>
+            <th scope="row">{name}</th>
+            <td>{BREAKER[value("ml_breaker_state")] ?? "–"}</td>
+            <td>{count(value("ml_streams"))}</td>
+            <td>
+              <meter min={0} max={1} low={0.5} optimum={1} value={value("ml_coverage_mean")} aria-label={`Coverage of ${name}`} />{" "}
+              {percent(value("ml_coverage_mean"))}
+            </td>
+            <td>{percent(value("ml_coverage_min"))}</td>
+            <td>{milliseconds(value("ml_latency_p50_seconds") * 1000)}</td>
+            <td>{milliseconds(value("ml_latency_p99_seconds") * 1000)}</td>
+            <td>
+              {count(value("ml_in_flight"))} of {count(value("ml_in_flight_limit"))}
+            </td>
+            <td>{count(value("ml_requests_total"))}</td>
+            <td>{count(value("ml_failures_total") + value("ml_timeouts_total"))}</td>
           </tr>
-        </thead>
-        <tbody>
-          {set.map(({ name, values }) => {
-            const value = (metric: string) => values.get(metric) ?? 0;
-            return (
-              <tr key={name}>
-                <th scope="row">{name}</th>
-                <td>{BREAKER[value("ml_breaker_state")] ?? "–"}</td>
-                <td>{count(value("ml_streams"))}</td>
-                <td>
-                  <meter min={0} max={1} low={0.5} optimum={1} value={value("ml_coverage_mean")} aria-label={`Coverage of ${name}`} />{" "}
-                  {percent(value("ml_coverage_mean"))}
-                </td>
-                <td>{percent(value("ml_coverage_min"))}</td>
-                <td>{milliseconds(value("ml_latency_p50_seconds") * 1000)}</td>
-                <td>{milliseconds(value("ml_latency_p99_seconds") * 1000)}</td>
-                <td>
-                  {count(value("ml_in_flight"))} of {count(value("ml_in_flight_limit"))}
-                </td>
-                <td>{count(value("ml_requests_total"))}</td>
-                <td>{count(value("ml_failures_total") + value("ml_timeouts_total"))}</td>
-              </tr>
-            );
-          })}
-        </tbody>
-      </table>
-    </div>
+        );
+      })}
+    </Table>
   );
 }
 
@@ -223,33 +190,19 @@ function StreamTable({ live }: { live: Live }) {
   const { rows } = useCell(live.streams);
   if (!rows.length) return null;
   return (
-    <div class="table" role="region" aria-label="Streams" tabIndex={0}>
-      <table>
-        <caption>Your streams</caption>
-        <thead>
-          <tr>
-            {["Stream", "State", "Rate", "Viewers", "Owner", "Last frame"].map((name) => (
-              <th key={name} scope="col">
-                {name}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={row.id}>
-              <th scope="row">
-                <a href={formatRoute({ view: "stream", id: row.id })}>{row.id}</a>
-              </th>
-              <td>{row.status}</td>
-              <td>{rate(row.fps)} fps</td>
-              <td>{row.viewers}</td>
-              <td>{row.userId}</td>
-              <td>{row.lastFrameAt === null ? "–" : `${span(Math.max(0, Date.now() - row.lastFrameAt))} ago`}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table label="Streams" caption="Your streams" columns={["Stream", "State", "Rate", "Viewers", "Owner", "Last frame"]}>
+      {rows.map((row) => (
+        <tr key={row.id}>
+          <th scope="row">
+            <a href={formatRoute({ view: "stream", id: row.id })}>{row.id}</a>
+          </th>
+          <td>{row.status}</td>
+          <td>{rate(row.fps)} fps</td>
+          <td>{row.viewers}</td>
+          <td>{row.userId}</td>
+          <td>{row.lastFrameAt === null ? "–" : `${span(Math.max(0, Date.now() - row.lastFrameAt))} ago`}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }

@@ -11,7 +11,7 @@ import { formatRoute, HOME } from "../pure/route";
 import type { Look } from "../pure/words";
 import * as zooming from "../pure/zoom";
 import { Picture } from "../tile";
-import { Chip, Notice, say, useKeys } from "../ui";
+import { Chip, Facts, Notice, say, useKeys } from "../ui";
 import { STATS_KEY } from "./health";
 
 export function StreamView({ live, id, canShare }: { live: Live; id: string; canShare: boolean }) {
@@ -218,14 +218,7 @@ function Numbers({ live, id, status, saving }: { live: Live; id: string; status:
   const info = Object.entries(row?.info ?? {}).slice(0, 8);
   return (
     <>
-      <dl class="facts">
-        {facts.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts of={facts} />
       {info.length > 0 && (
         <p class="dim info">
           {info.map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`).join(" · ")}
