@@ -29,7 +29,7 @@ STREAM_KEY_FILE: Final = "stream.key"
 #: Shared streams (`router.shares`), and the key of their tokens (`gateway.shares`).
 SHARES_FILE: Final = "shares.db"
 SHARE_KEY_FILE: Final = "share.key"
-#: Alerts that wait for their acknowledgement (`router.alerts.escalation_desk`).
+#: Alerts that wait for their acknowledgement (`router.alerts.escalation_sender`).
 ESCALATIONS_FILE: Final = "escalations.db"
 #: Directory of the key pairs and allowed keys of the bus over TCP (`common.bus.zeromq.curve`).
 CURVE_DIRECTORY: Final = "curve"

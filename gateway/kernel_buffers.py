@@ -47,7 +47,7 @@ def shares_writes(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop)
 def unread_bytes(transport: asyncio.Transport) -> int:
     """Return the bytes that the peer has not acknowledged: in the transport, and in the kernel (tcp(7) SIOCOUTQ).
 
-    Where the kernel does not tell, only those in the transport.
+    Where the kernel does not report it, only those in the transport.
     """
     raw, buffered = transport.get_extra_info("socket"), transport.get_write_buffer_size()
     if raw is None or raw.fileno() < 0:

@@ -142,20 +142,20 @@ class Revalidation:
         tokens = self._presence.due_introspections(time.time(), self._settings.introspection_recheck_s)
         turn = asyncio.Semaphore(INTROSPECTIONS)
 
-        async def one(member: RevalidatedClient, token: str) -> None:
+        async def one(client: RevalidatedClient, token: str) -> None:
             async with turn:
                 found = await self._authenticator.introspect(token, recheck=True)
-            ended, renewed = self._presence.update_introspected(member, found, time.time(), token=token)
+            ended, renewed = self._presence.update_introspected(client, found, time.time(), token=token)
             self._end(ended)
             self._renew(renewed)
 
         guarding = supervisor.current().guarding
 
-        async def guarded(member: RevalidatedClient, token: str) -> None:
+        async def guarded(client: RevalidatedClient, token: str) -> None:
             with guarding("introspection of a token"):
-                await self._guarded(one, member, token)
+                await self._guarded(one, client, token)
 
-        await asyncio.gather(*(guarded(member, token) for member, token in tokens))
+        await asyncio.gather(*(guarded(client, token) for client, token in tokens))
 
     async def _check_shares(self, due: float) -> None:
         del due
@@ -164,17 +164,17 @@ class Revalidation:
             batch = shares[at : at + BATCH]
             self._end(self._presence.of_ended_shares(batch, await self._shares.live(batch)))
 
-    def _end(self, members: Sequence[RevalidatedClient]) -> None:
-        for member in members:
-            self._presence.remove(member)
+    def _end(self, clients: Sequence[RevalidatedClient]) -> None:
+        for client in clients:
+            self._presence.remove(client)
             try:
-                member.on_session_ended()
+                client.on_session_ended()
             except Exception:  # a failure of one client must not keep another open
                 _log.exception("closing a client whose session has ended failed")
 
     def _renew(self, renewed: Sequence[tuple[RevalidatedClient, Identity]]) -> None:
-        for member, identity in renewed:
+        for client, identity in renewed:
             try:
-                member.on_identity_changed(identity)
+                client.on_identity_changed(identity)
             except Exception:  # nor leave another with permissions that it lost
                 _log.exception("changing the identity of a client failed")

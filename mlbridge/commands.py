@@ -1,4 +1,4 @@
-"""What the scheduler tells its caller: commands to carry out, outcomes of calls, counts of frames. Pure."""
+"""What the scheduler returns to its caller: commands to carry out, outcomes of calls, counts of frames. Pure."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from watchout.common.service import run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.router.alerts.delivery import AlertDelivery
-from watchout.router.alerts.escalation_desk import EscalationDesk
+from watchout.router.alerts.escalation_sender import EscalationSender
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
@@ -30,7 +30,7 @@ from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
 from watchout.router.reservation_file import ReservationFile
 from watchout.router.reservation_sync import ReservationSync
-from watchout.router.shares.desk import ShareDesk
+from watchout.router.shares.handler import ShareHandler
 from watchout.router.shares.table import Shares
 from watchout.router.startup_hold import SYNC_GRACE_S, StartupHold
 from watchout.router.streams.registry import Streams
@@ -60,8 +60,8 @@ class Router:
         self._metrics = Metrics()
         self._webhook: WebhookSender | None = None
         self._reservations: ReservationSync | None = None
-        self._shares: ShareDesk | None = None
-        self._escalations: EscalationDesk | None = None
+        self._shares: ShareHandler | None = None
+        self._escalations: EscalationSender | None = None
         self._lock = -1
         self._bus: RouterTransport | None = None
         self._periodic: list[Periodic] = []
@@ -102,7 +102,7 @@ class Router:
             self._webhook = WebhookSender(settings, self._metrics)
             await self._webhook.open()
             if settings.alert_escalate_s > 0:
-                self._escalations = EscalationDesk(
+                self._escalations = EscalationSender(
                     settings.home, settings.alert_escalate_severity, settings.alert_escalate_s, self._metrics,
                     self._webhook,
                 )  # fmt: skip
@@ -112,7 +112,7 @@ class Router:
                 "ALERT_ESCALATE_S does nothing without ALERT_WEBHOOK_URL: nobody would get the escalated alerts"
             )
         outbox = Outbox(epoch, self._members)
-        self._shares = shares = ShareDesk(
+        self._shares = shares = ShareHandler(
             settings.home,
             Shares(per_stream=settings.shares_per_stream, per_user=settings.shares_per_user, total=settings.shares_max),
             outbox,

@@ -48,7 +48,7 @@ from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.members import MAX_MEMBERS, Members, MessageVerdict, may_be_remote
 from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
-from watchout.router.shares.desk import ShareDesk
+from watchout.router.shares.handler import ShareHandler
 from watchout.router.startup_hold import HeldRequest, StartupHold
 from watchout.router.streams.registry import Streams
 from watchout.router.streams.stream import BridgeRecord
@@ -71,7 +71,7 @@ class MessageHandler:
     members: Members
     streams: Streams
     alerts: AlertDelivery
-    shares: ShareDesk
+    shares: ShareHandler
     pictures: HeldFrames[bytes]
     hold: StartupHold
     outbox: Outbox

@@ -28,7 +28,7 @@ from watchout.router import stats
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.members import Members
 from watchout.router.reservation_file import ReservationFile
-from watchout.router.shares.desk import ShareDesk
+from watchout.router.shares.handler import ShareHandler
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.sender import WebhookSender
 
@@ -48,7 +48,7 @@ class QueryHandler:
     members: Members
     streams: Streams
     alerts: RecentAlerts
-    shares: ShareDesk
+    shares: ShareHandler
     pictures: HeldFrames[bytes]
     reservations: ReservationFile
     bus: RouterTransport

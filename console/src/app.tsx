@@ -46,14 +46,14 @@ export function App() {
       ) : now.state === "out" ? (
         <SignIn why={now.why} message={now.message} />
       ) : (
-        <Desk key={now.credential?.value ?? "cookie"} session={now} />
+        <SignedIn key={now.credential?.value ?? "cookie"} session={now} />
       )}
       <Said />
     </>
   );
 }
 
-function Desk({ session }: { session: Extract<Session, { state: "in" }> }) {
+function SignedIn({ session }: { session: Extract<Session, { state: "in" }> }) {
   const [live, setLive] = useState<Live | null>(null);
   useEffect(() => {
     const made = new Live(session.api, session.credential);
@@ -84,7 +84,7 @@ function Signed({ live, by }: { live: Live; by: "token" | "share" | "ticket" | "
     else if (event.key === "?") setHelp(true);
   });
   return (
-    <div class="desk">
+    <div class="signed-in">
       <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), main.current?.focus())}>
         Skip to the content
       </a>

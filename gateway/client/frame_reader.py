@@ -153,8 +153,8 @@ class FrameReader:
     def whole(self, count: int) -> tuple[Opcode, bytes] | None:
         """Return type and payload of the one simple message that the last `count` bytes in `buffer` are.
 
-        None when they are anything else: they are then taken as with `received`, and `next` returns them. This saves
-        the general way for what nearly every read of a client without `fastpath` is.
+        None when they are anything else: they are then taken as with `received`, and `next` returns them. Without
+        `fastpath` nearly every read is one whole message, for which `next` would take longer.
         """
         if (
             self._data is None

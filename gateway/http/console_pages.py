@@ -23,7 +23,7 @@ from watchout.gateway.http.responses import HttpError
 
 FOLDER: Final = Path(__file__).with_name("console")
 PAGE: Final = "index.html"
-#: Most bytes of all files together; more is no console of ours.
+#: Most bytes of all files together; a folder with more is not the console.
 MAX_BYTES: Final = 2 << 20
 
 #: The types of the files; files of other types are not served.

@@ -29,7 +29,7 @@ SHARES_PER_S: Final = 5.0
 MAX_BODY_BYTES: Final = 4096
 
 
-class ShareWish(msgspec.Struct, frozen=True):
+class ShareTerms(msgspec.Struct, frozen=True):
     """The body of `POST /streams/{id}/shares`: for how long, and whether the alerts are shared as well."""
 
     seconds: int
@@ -63,14 +63,14 @@ class SharePages:
         """
         stream = request.match_info["id"]
         owner = await self._owner(request, stream)
-        wish = await self._wish(request)
+        terms = await self._terms(request)
         if not self._rates.take(owner.user_id, asyncio.get_running_loop().time()):
             wait_s = self._rates.wait_s()
             text = f"more than {SHARES_PER_S:g} shares per second, try again after {wait_s:.1f} s"
             raise HttpError(429, "RATE_LIMITED", text, {"Retry-After": str(math.ceil(wait_s))})
         share_id = share_id_of(secrets.token_bytes(ID_BYTES))
         made = await self._shares.create_share(
-            share_id, stream, owner.user_id, seconds=wish.seconds, alerts=wish.alerts
+            share_id, stream, owner.user_id, seconds=terms.seconds, alerts=terms.alerts
         )
         if isinstance(made, RefusedReply):
             raise HttpError(409, made.code, made.message)
@@ -116,7 +116,7 @@ class SharePages:
             text = "this token permits just the rights that it names: only a session of the owner may share the stream"
         raise HttpError(403, "UNAUTHORIZED", text)
 
-    async def _wish(self, request: web.Request) -> ShareWish:
+    async def _terms(self, request: web.Request) -> ShareTerms:
         """Return the body of a request. Raises `HttpError` 400, 403 or 413."""
         body = await self._bodies.read(request, verified=True)
         most = self._context.settings.share_max_s
@@ -128,13 +128,13 @@ class SharePages:
             value: Any = read_json(body)
             if isinstance(value, dict) and isinstance(seconds := value.get("seconds"), float) and seconds.is_integer():
                 value["seconds"] = int(seconds)
-            wish = msgspec.convert(value, ShareWish)
+            terms = msgspec.convert(value, ShareTerms)
         except (JsonFault, UnicodeError, msgspec.ValidationError) as fault:
             text = f'expected {{"seconds":1 to {most},"alerts":true or false}}: {fault}'
             raise HttpError(400, "INVALID_MESSAGE", text) from None
-        if not 1 <= wish.seconds <= most:
-            raise HttpError(400, "INVALID_MESSAGE", f"seconds is from 1 to {most}, got {wish.seconds}")
-        return wish
+        if not 1 <= terms.seconds <= most:
+            raise HttpError(400, "INVALID_MESSAGE", f"seconds is from 1 to {most}, got {terms.seconds}")
+        return terms
 
 
 def _shown(row: ShareRow) -> dict[str, Any]:

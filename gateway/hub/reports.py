@@ -92,7 +92,7 @@ class RouterReports:
         )
 
     def publication_ended(self, publication: Publication) -> None:
-        """StreamReport nothing more about a publication that has ended."""
+        """Report nothing more about a publication that has ended."""
         self._changed_publications.discard(publication.stream)
         self.active.discard(publication.stream)
 

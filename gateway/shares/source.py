@@ -59,7 +59,7 @@ class GatewayShares:
 
 
 def identity_of(row: ShareRow) -> Identity:
-    """Return who a share's token stands for: nobody's user, with the rights to view this one stream of its owner.
+    """Return the identity of whoever has a share's token: no user of the app, with the permission to view one stream.
 
     Args:
         row: The share.

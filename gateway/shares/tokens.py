@@ -1,7 +1,7 @@
 """Makes and reads the tokens of shares: a random id, and its signature by a key of the home. Pure.
 
-A token says nothing about stream, user or time: the router knows the share by its id. Without the key no token can be
-made, not even from the router's file; and a token that was not made here is recognized without asking anybody.
+A token contains neither stream nor user nor time: the router has the share under its id. Nobody can make a token
+without the key, not even from the router's file, and a forged one is refused without a request to the router.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class StreamClaims:
         self._snapshots = snapshots
 
     def claim(self, member: bytes, claim: Claim, now: float, now_ms: int) -> list[Send]:
-        """Handle a publisher's wish to register a stream.
+        """Handle the claim of a gateway for a publisher that registers a stream.
 
         Returns:
             `GrantedReply`, with a `Revoke` for the gateway from which the stream is taken over; or `RefusedReply`.

@@ -120,9 +120,9 @@ MUTATIONS: Final = (
         rule="the end of a session closes its sockets",
         file="gateway/presence.py",
         before="                if found is None or found.user_id != identity.user_id:\n"
-        "                    ended.append(member)",
+        "                    ended.append(client)",
         after="                if found is None:\n                    continue\n"
-        "                if found.user_id != identity.user_id:\n                    ended.append(member)",
+        "                if found.user_id != identity.user_id:\n                    ended.append(client)",
         unit=("tests/unit/gateway/test_revalidation.py::test_whose_session_ended_is_told_once_and_others_are_not",),
         e2e=("tests/e2e/identity/test_vanishing.py::test_the_only_user_who_signs_out_is_out",),
     ),

@@ -1,4 +1,4 @@
-"""A client of watchout for Python: publish and watch streams, with reconnects, recovery and fresh frames.
+"""A client of watchout for Python: publishes and views streams, reconnects, recovers alerts, and drops old frames.
 
 asyncio: `connect`. Plain loops: `frames` and `Camera`. docs/clients.md has examples.
 """

@@ -1,4 +1,4 @@
-"""The asyncio face of the client: `connect`, subscriptions as async iterators, cameras that wait for room."""
+"""The asyncio interface of the client: `connect`, subscriptions as async iterators, cameras that wait for room."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log: Final = logging.getLogger("watchout.client")
 #: Frames that may be under way to a viewer without an acknowledgement.
 VIEWER_WINDOW: Final = 4
 MAX_MESSAGE_BYTES: Final = 16 << 20
-#: Least silence, in seconds, after which a connection can be taken for dead: gateways send pings every 5 s at most.
+#: Least `silence_s`, in seconds: a gateway sends pings at intervals of 5 s or more.
 LEAST_SILENCE_S: Final = 10.0
 
 
@@ -46,18 +46,19 @@ def connect(
 
     Args:
         url: the gateway: ``ws://host:port``, ``wss://…``, also ``http://`` or ``https://``.
-        token: the session token, or a function that returns it, or an awaitable of it. The function is called for the
+        token: the session token, or a function that returns it or an awaitable of it. The function is called for the
             first connection, when the token is refused or its session ended, and before a JWT expires; never twice at
-            a time. It may take one argument, which of these it is: ``connect``, ``rejected``, ``ended``, ``expiring``.
-            One that is not a coroutine function runs in a thread. It raises `NoToken` when nobody is signed in; any
-            other exception is logged, and it is called again after a pause.
-        wait_s: seconds within which a first connection must be there, else `Unreachable`; None: try for ever.
-        silence_s: a connection on which nothing comes for so many seconds, pings included, is taken for dead and made
-            anew; at least 10.
+            a time. It may take one argument, the reason of the call: ``connect``, ``rejected``, ``ended`` or
+            ``expiring``. A function that is not a coroutine function runs in a thread. It raises `NoToken` when nobody
+            is signed in; after any other exception, which is logged, it is called again after a pause.
+        wait_s: seconds within which the first connection must be established, else `Unreachable` is raised; None: no
+            limit.
+        silence_s: seconds without any message, pings included, after which a connection counts as lost and the client
+            reconnects; at least 10.
         max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
-        on_phase: called with each `PhaseChanged` of a connection; without it lost connections are logged. What it
-            raises is logged.
-        on_problem: called with each `Problem`; without it they are logged. What it raises is logged.
+        on_phase: called with each `PhaseChanged` of a connection; None: lost connections are logged. Exceptions that it
+            raises are logged.
+        on_problem: called with each `Problem`; None: problems are logged. Exceptions that it raises are logged.
 
     Raises:
         ValueError: an argument is wrong; the text says what is expected.
@@ -76,8 +77,8 @@ def connect(
 class Client:
     """One user at one gateway: all subscriptions over one socket, one socket per camera. Made by `connect`.
 
-    Connections are made anew when they are lost, subscriptions are renewed, and alerts that were raised meanwhile come
-    once and in order. What cannot be mended is raised where the subscription or camera is used.
+    The client reconnects and subscribes again when a connection is lost; alerts that were raised meanwhile are
+    delivered once and in order. A fatal error is raised where the subscription or camera is used.
 
     Args:
         url: see `connect`.
@@ -137,7 +138,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close everything, after what was sent. Subscriptions that are read end."""
+        """Send what is queued, then close all subscriptions and cameras; their iterators end."""
         self._closed = True
         for camera in list(self._cameras):
             await camera.close()
@@ -166,21 +167,21 @@ class Client:
     ) -> Subscription:
         """Return a subscription, an async context manager and iterator of its events.
 
-        Entering it waits until the gateway has confirmed it, and raises when it refuses. Several subscriptions of one
-        client, also of one stream, share one socket.
+        Entering it waits until the gateway has confirmed the subscription, and raises if the gateway refuses it. All
+        subscriptions of one client share one socket, also several of one stream.
 
         Args:
             stream_id: the stream; it need not exist yet.
             frames: whether its frames are wanted.
             alerts: whether its alerts are wanted.
-            max_fps: at most so many frames per second; None: all.
-            window: frames that may be under way, so that none are queued in proxies; None: no limit.
-            binary: frames without base64; False: as JSON, with the fields that a camera added.
-            last_frame: whether the newest frame comes at once.
-            alerts_since: alerts since then come first, in ms since 1970.
-            frames_waiting: frames that wait here for a slow program. With 1, the newest one does, and it always is the
-                newest. With more, up to `window`, none gives way here: frames are acknowledged when they are taken, and
-                what is too much is dropped by the gateway.
+            max_fps: most frames per second; None: all.
+            window: most frames under way without an acknowledgement, so that none queue in proxies; None: no limit.
+            binary: receive frames without base64; False: as JSON, with the fields that a camera added.
+            last_frame: whether the newest frame is sent at once, before the camera sends the next.
+            alerts_since: time in ms since 1970; alerts since then are delivered first.
+            frames_waiting: most frames that wait here for a slow program. 1: only the newest waits. More, up to
+                `window`: none is replaced here; a frame is acknowledged when the program takes it, and the gateway
+                drops those that exceed the window.
 
         Raises:
             ValueError: an argument is wrong; the text says what is expected.
@@ -216,16 +217,16 @@ class Client:
         binary: bool = True,
         quality: int = 80,
     ) -> AsyncCamera:
-        """Return a camera, an async context manager. Entering it waits until the stream is registered.
+        """Return a camera, an async context manager. Entering it waits until its stream is registered.
 
         Args:
-            stream_id: its stream; None: the gateway makes an id.
-            window: frames that may be under way without an acknowledgement, 1 to 32, so that a slow uplink is not
-                filled with old pictures; None: no limit. A gateway that does not acknowledge is not waited for.
-            info: what viewers may know of the device, a JSON object of at most 4 KiB.
-            alerts: whether it receives the alerts of its stream, also those of the ML service.
-            demand: whether it is told what is worth sending.
-            binary: frames without base64.
+            stream_id: the camera's stream; None: the gateway makes an id.
+            window: most frames under way without an acknowledgement, 1 to 32, so that old pictures do not fill a slow
+                uplink; None: no limit. There is none either for a gateway that does not acknowledge frames.
+            info: what viewers may know about the device, a JSON object of at most 4 KiB.
+            alerts: whether the camera receives the alerts of its stream, also those of the ML service.
+            demand: whether the camera receives the demand: the frame rate and formats that are worth sending.
+            binary: send frames without base64.
             quality: JPEG quality of numpy arrays, 1 to 100.
 
         Raises:
@@ -253,16 +254,16 @@ class Client:
         return camera
 
     async def acknowledge(self, alert: Alert | str, *, stream_id: str | None = None, note: str | None = None) -> None:
-        """Acknowledge an alert: everybody who has it is told, once.
+        """Acknowledge an alert; everybody who received the alert is notified once.
 
         Args:
             alert: the alert, or its id.
-            stream_id: its stream, where only the id is given.
-            note: a text for the others.
+            stream_id: the stream of the alert; required when `alert` is an id.
+            note: a text for the other users.
 
         Raises:
             ValueError: `stream_id` is missing.
-            Refused: the gateway refuses it, or is too old to know it.
+            Refused: the gateway refuses it, or is of a release without acknowledgements.
             NoAnswer: it was not confirmed in time.
         """
         stream = alert.stream_id if isinstance(alert, Alert) else stream_id
@@ -295,10 +296,10 @@ class Client:
         """Return recent alerts that the gateway keeps, newest last.
 
         Args:
-            stream_id: the stream; None: all whose alerts this user may have.
+            stream_id: the stream; None: all streams whose alerts this user may receive.
             since: ms since 1970; None: all that are kept.
-            limit: how many, the newest; None: the gateway's default.
-            severity: the least that is wanted; None: all.
+            limit: most alerts; the newest are returned. None: the gateway's default.
+            severity: the lowest severity to return; None: all.
         """
         return await self._requests().alerts(stream_id, since=since, limit=limit, severity=severity)
 
@@ -316,7 +317,7 @@ class Client:
         """
         if self._closed:
             raise ClientClosed("this client is closed")
-        if self._viewer is not None and self._viewer.core.is_closed:  # it failed for good; this is another attempt
+        if self._viewer is not None and self._viewer.core.is_closed:  # it is closed for good: connect anew
             self._former.append(self._viewer)
             self._viewer = None
         if self._viewer is None:
@@ -324,16 +325,16 @@ class Client:
         return self._viewer
 
     def enter(self, key: int, subscription: Subscription) -> None:
-        """Remember which subscription has this key.
+        """Enter a subscription, which then receives what arrives for its key.
 
         Args:
-            key: of the core.
+            key: the key that `ViewerCore.add` returned.
             subscription: the subscription.
         """
         self._subscriptions[key] = subscription
 
     def leave(self, key: int) -> None:
-        """Forget a subscription."""
+        """Remove a subscription."""
         self._subscriptions.pop(key, None)
 
     def _driver(self, core: Any, on_report: Callable[[Any], None], on_wake: Callable[[int], None]) -> Driver[Any]:
@@ -381,14 +382,14 @@ class Client:
 class Subscription(AsyncIterator[Event]):
     """A subscription of one stream: an async context manager and iterator. Made by `Client.subscribe`.
 
-    Of frames the newest waits; alerts and status wait in order, and come first. It is for one reader.
+    Only the newest frame waits; alerts and status wait in order, and are returned before it. One task may iterate.
 
     Args:
-        client: its client.
-        options: what is wanted.
+        client: the client that made it.
+        options: what to subscribe to.
 
     Attributes:
-        news: set when something waits, or it ended.
+        news: set when an event waits, or the subscription has ended.
     """
 
     def __init__(self, client: Client, options: SubscriptionOptions) -> None:
@@ -403,17 +404,17 @@ class Subscription(AsyncIterator[Event]):
 
     @property
     def recovered(self) -> bool | None:
-        """Whether all alerts since `alerts_since`, or the last lost connection, came; None: that was not asked."""
+        """Whether no alert is missing since `alerts_since` or the last lost connection; None: not known."""
         return None if self._subscriber is None else self._subscriber.recovered
 
     @property
     def connection(self) -> int:
-        """Number of the client's connection, which rises with each reconnect; 0: none yet."""
+        """Number of the client's connection, from 1, one more with each reconnect; 0: none yet."""
         return 0 if self._driver is None else self._driver.core.connection
 
     @property
     def replaced(self) -> int:
-        """Frames that came, and gave way to newer ones before they were taken."""
+        """Number of frames that were replaced by newer ones before the program took them."""
         return 0 if self._subscriber is None else self._subscriber.inbox.replaced
 
     async def __aenter__(self) -> Self:
@@ -436,9 +437,9 @@ class Subscription(AsyncIterator[Event]):
         self._end()
 
     async def __anext__(self) -> Event:
-        """Return the next event; wait for it.
+        """Wait for the next event and return it.
 
-        Raises `StopAsyncIteration` when this program closed it, or the error that ended it.
+        Raises `StopAsyncIteration` after this program closed the subscription, else the error that ended it.
         """
         driver, subscriber = self._open()
         while not self._ended:
@@ -454,15 +455,15 @@ class Subscription(AsyncIterator[Event]):
         raise StopAsyncIteration
 
     def pause(self) -> None:
-        """Ask for no frames until `resume`; alerts and status go on."""
+        """Receive no frames until `resume`; alerts and status continue."""
         self._change(frames=False)
 
     def resume(self) -> None:
-        """Ask for frames again, where it asked for them before."""
+        """Receive frames again, if the subscription is for frames."""
         self._change(frames=self._options.frames)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Yield the frames alone."""
+        """Yield the frames only."""
         async for event in self:
             if isinstance(event, Frame):
                 yield event
@@ -499,7 +500,7 @@ class Subscription(AsyncIterator[Event]):
 
 
 def _tell(listener: Callable[[Any], None], news: Any) -> None:
-    """Call a function of the program. What it raises is logged: no subscription and no camera suffers for it."""
+    """Call a function of the program; log an exception that it raises, so that subscriptions and cameras go on."""
     try:
         listener(news)
     except Exception:

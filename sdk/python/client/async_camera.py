@@ -1,4 +1,4 @@
-"""A camera in asyncio: registers a stream, sends pictures when there is room, raises alerts, is told the demand."""
+"""A camera in asyncio: registers a stream, sends pictures when there is room, raises alerts, receives the demand."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def encode_frame(stream_id: str, timestamp: int, picture: bytes, *, binary: bool
     """Return a camera's frame as a message.
 
     Args:
-        stream_id: its stream.
-        timestamp: when it was taken, in ms since 1970.
+        stream_id: the camera's stream.
+        timestamp: when the picture was taken, in ms since 1970.
         picture: the encoded picture.
-        binary: a binary message, else JSON text.
+        binary: whether to return a binary message; False: JSON text.
     """
     if binary:
         return WireFrame(stream_id, 0, timestamp, picture=picture, codec=sniff(picture)).to_binary()
@@ -48,17 +48,17 @@ def encode_frame(stream_id: str, timestamp: int, picture: bytes, *, binary: bool
 class AsyncCamera(AsyncIterator[CameraEvent]):
     """A camera, an async context manager. Made by `Client.camera`.
 
-    As an async iterator it gives the alerts of its stream, their acknowledgements, and its status.
+    As an async iterator it yields the alerts of its stream, their acknowledgements, and the status of the stream.
 
     Args:
-        make_driver: makes its connection, at first use.
-        binary: frames without base64.
+        make_driver: makes the connection, at the first use of the camera.
+        binary: send frames without base64.
         quality: JPEG quality of numpy arrays, 1 to 100.
         max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
-        on_closed: called when it is closed.
+        on_closed: called when the camera is closed.
 
     Attributes:
-        sent: frames that were written.
+        sent: number of frames that were written.
         sent_bytes: their bytes, as messages.
     """
 
@@ -88,22 +88,22 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
 
     @property
     def stream_id(self) -> str | None:
-        """Its stream; None until it is registered without an id of its own."""
+        """Id of the stream; None until the gateway has made one for a camera without an id."""
         return None if self._driver is None else self._driver.core.stream_id
 
     @property
     def state(self) -> ConnectionPhase:
-        """The phase of its connection."""
+        """The phase of the connection."""
         return ConnectionPhase.IDLE if self._driver is None else self._driver.core.phase
 
     @property
     def connection(self) -> int:
-        """Number of its connection, which rises with each reconnect; 0: none yet."""
+        """Number of the connection, from 1, one more with each reconnect; 0: none yet."""
         return 0 if self._driver is None else self._driver.core.connection
 
     @property
     def demand(self) -> Demand | None:
-        """What is worth sending; None while the gateway has not said it."""
+        """The demand of the viewers; None before the gateway has sent it."""
         return None if self._driver is None else self._driver.core.demand
 
     @property
@@ -133,7 +133,7 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
         await self.close()
 
     async def close(self) -> None:
-        """Close, after everything that was sent."""
+        """Send what is queued, then close."""
         self._closed = True
         self.on_wake(0)
         self._on_closed(self)
@@ -143,30 +143,30 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
     # ── what a camera does ───────────────────────────────────────────────────────────────────────────────────────
 
     async def room(self) -> None:
-        """Wait until a frame would be sent at once: take the picture then, so that it is new.
+        """Wait until a frame would be sent at once; a picture that is taken then is new when it is sent.
 
         Raises the error that ended the camera, such as `TakenOver` or `Unauthorized`.
         """
         await self._until(lambda _: self.has_room)
 
     async def wanted(self) -> Demand | None:
-        """Wait until somebody wants frames; return the demand, None when the gateway does not say it."""
+        """Wait until there is demand for frames and return it; None at once when the gateway sends no demand."""
         await self._until(lambda core: core.registered and (core.demand is None or core.demand.fps > 0))
         return self.demand
 
     async def send(self, picture: Any, *, timestamp: int | None = None) -> bool:
-        """Send a picture when there is room; wait for it.
+        """Wait until there is room, then send a picture.
 
         Args:
             picture: an encoded picture as bytes, or a numpy array (BGR), which is encoded in a thread.
-            timestamp: when it was taken, in ms since 1970; None: now.
+            timestamp: when the picture was taken, in ms since 1970; None: now.
 
         Returns:
             False when the connection was lost while it was written.
 
         Raises:
-            ValueError: it is no picture.
-            FrameTooLarge: it is over the size limit of the gateway.
+            ValueError: `picture` is not a picture.
+            FrameTooLarge: the message would exceed the gateway's limit.
             WatchoutClientError: the error that ended the camera.
         """
         at_ms = now_ms() if timestamp is None else int(timestamp)
@@ -203,22 +203,22 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
         alert_id: str | None = None,
         **fields: Any,
     ) -> str:
-        """Raise an alert for this camera's stream; return its id once the gateway has it.
+        """Raise an alert for this camera's stream; return its id once the gateway has confirmed it.
 
-        It is sent again when the connection is lost before that; its id has one effect.
+        The alert is sent again when the connection is lost before that; the router delivers no id twice.
 
         Args:
             severity: ``low``, ``medium``, ``high`` or ``critical``.
             message: one sentence for people.
-            metadata: anything else, at most 16 KiB.
-            timestamp: ms since 1970; None: now.
-            alert_id: its id; None: a random one.
+            metadata: a JSON object with anything else, at most 16 KiB.
+            timestamp: time of the alert, in ms since 1970; None: now.
+            alert_id: id of the alert; None: a random one.
             fields: further fields, passed on unchanged.
 
         Raises:
-            ValueError: it does not fit the protocol; the text says why.
-            Refused: the gateway refuses it.
-            NoAnswer: it was not confirmed in time.
+            ValueError: an argument does not fit the protocol; the text says why.
+            Refused: the gateway refuses the alert.
+            NoAnswer: the gateway did not confirm it in time.
         """
         body: dict[str, Any] = {**fields, "severity": severity, "message": message}
         body["id"] = alert_id or f"alert_{secrets.token_hex(8)}"
@@ -237,9 +237,9 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
         return str(body["id"])
 
     async def __anext__(self) -> CameraEvent:
-        """Return the next alert, acknowledgement or status; wait for it.
+        """Wait for the next alert, acknowledgement or status and return it.
 
-        Raises `StopAsyncIteration` when this program closed it, or the error that ended it.
+        Raises `StopAsyncIteration` after this program closed the camera, else the error that ended it.
         """
         driver = self._open()
         while not self._closed:
@@ -254,12 +254,12 @@ class AsyncCamera(AsyncIterator[CameraEvent]):
     # ── for the driver ───────────────────────────────────────────────────────────────────────────────────────────
 
     def on_wake(self, _: int) -> None:
-        """Something is new: wake whoever waits."""
+        """Wake the tasks that wait for room, for the registration or for the end."""
         for event in self._waking:
             event.set()
 
     def on_report(self, event: Any) -> None:
-        """Take an alert, an acknowledgement or a status for whoever iterates."""
+        """Queue an alert, an acknowledgement or a status for the iterator."""
         if isinstance(event, Alert | Acknowledged | Status) and self._inbox.put(event):
             self.on_wake(0)
 

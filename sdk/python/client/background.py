@@ -1,4 +1,4 @@
-"""A thread with an event loop of its own, in which the synchronous faces run their network."""
+"""A thread with an event loop of its own, in which `frames` and `Camera` run their connections."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 class Background:
     """A thread with an event loop that runs one coroutine, and further ones beside it, until it is closed.
 
-    Made by the synchronous faces, `frames` and `Camera`, whose callers have no event loop.
+    Made by `frames` and `Camera`, whose callers have no event loop.
 
     Args:
-        work: the coroutine function that the thread runs; its end, or what it raises, is reported to `on_end`.
+        work: the coroutine function that the thread runs; its end, or its exception, is reported to `on_end`.
         on_end: called in the thread with the exception, or None.
         name: name of the thread.
     """
@@ -55,8 +55,8 @@ class Background:
             timeout_s: seconds to wait for it.
 
         Raises:
-            TimeoutError: it has not ended in time; it is cancelled.
-            RuntimeError: the thread has ended, or it is this one, which would wait for itself.
+            TimeoutError: the coroutine has not ended in time; it is cancelled.
+            RuntimeError: the thread has ended, or the caller runs in it and would wait for itself.
         """
         assert self._loop is not None
         if threading.current_thread() is self._thread:

@@ -1,4 +1,4 @@
-"""The synchronous face for plain loops: `frames` gives the newest frame, `Camera.send` never waits for the network."""
+"""The synchronous interface, for plain loops: `frames` yields the newest frame, `Camera.send` waits for no network."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def frames(
     on_alert: Callable[[Alert], None] | None = None,
     **options: Any,
 ) -> Frames:
-    """Return an iterator of (frame, image) for a plain loop: each turn gets the newest frame.
+    """Return an iterator of (frame, image) for a plain loop: each turn of the loop gets the newest frame.
 
-    A thread receives; a slow loop gets fewer frames, never old ones. Close it, or leave its `with` block, to end the
-    thread; the end of the loop does so too.
+    A thread receives; a slow loop gets fewer frames, never old ones. Closing the iterator, leaving its `with` block or
+    ending the loop ends the thread.
 
     Args:
         stream_id: the stream; it need not exist yet.
         url: see `connect`.
         token: see `connect`.
-        max_fps: at most so many frames per second.
-        timeout_s: seconds that a turn waits for a frame before it raises `TimeoutError`; None: for ever.
+        max_fps: most frames per second; None: all.
+        timeout_s: longest wait for a frame in seconds, after which `TimeoutError` is raised; None: no limit.
         decode: whether `image` is a numpy array (height × width × 3, BGR); else it is the encoded picture. Frames that
             cannot be decoded are left out.
         on_alert: called in the thread with each alert of the stream.
         options: further arguments of `connect`.
 
     Raises:
-        MissingExtra: OpenCV is needed to decode; at once.
-        ValueError: an argument is wrong; at once.
-        WatchoutClientError: what ended the connection; in the loop.
+        MissingExtra: OpenCV, which `decode` needs, is not installed; raised by this call.
+        ValueError: an argument is wrong; raised by this call.
+        WatchoutClientError: the error that ended the connection; raised in the loop.
     """
     if decode:
         arrays.opencv()
@@ -68,7 +68,7 @@ def frames(
     def make() -> Client:
         return connect(url, token=token, **options)
 
-    make().subscribe(stream_id, max_fps=max_fps)  # wrong arguments are raised here
+    make().subscribe(stream_id, max_fps=max_fps)  # raises for wrong arguments
     return Frames(make, stream_id, max_fps=max_fps, timeout_s=timeout_s, decode=decode, on_alert=on_alert)
 
 
@@ -82,20 +82,20 @@ class _Newest:
         self.error: BaseException | None = None
 
     def put(self, value: Any) -> bool:
-        """Put a value; return whether it replaces one."""
+        """Put a value; return whether it replaced one that was not taken."""
         with self.changed:
             replaced, self.value = self.value is not None, value
             self.changed.notify_all()
         return replaced
 
     def end(self, error: BaseException | None) -> None:
-        """Nothing comes any more."""
+        """Record that no further value follows."""
         with self.changed:
             self.ended, self.error = True, error
             self.changed.notify_all()
 
     def take(self, timeout_s: float | None) -> Any:
-        """Return the value; wait for one. None: it ended. Raises the error, or `TimeoutError`."""
+        """Wait for a value and return it, None after the end. Raises the error of `end`, or `TimeoutError`."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.value is not None or self.ended, timeout_s):
                 raise TimeoutError(f"no frame within {timeout_s:g} s")
@@ -109,7 +109,7 @@ class Frames(Iterator[tuple[Frame, Any]]):
     """The iterator of `frames`.
 
     Args:
-        make: returns a new client.
+        make: makes the client.
         stream_id: see `frames`.
         max_fps: see `frames`.
         timeout_s: see `frames`.
@@ -117,7 +117,7 @@ class Frames(Iterator[tuple[Frame, Any]]):
         on_alert: see `frames`.
 
     Attributes:
-        status: the newest status of the stream, empty before the first.
+        status: the newest status of the stream; empty before the first.
         undecodable: frames that were left out because they could not be decoded.
     """
 
@@ -158,7 +158,7 @@ class Frames(Iterator[tuple[Frame, Any]]):
         return self
 
     def __next__(self) -> tuple[Frame, Any]:
-        """Return the newest frame that was not returned yet; wait for it."""
+        """Wait for a frame that was not returned yet; return the newest one."""
         while True:
             frame = self._slot.take(self._timeout_s)
             if frame is None:
@@ -169,7 +169,7 @@ class Frames(Iterator[tuple[Frame, Any]]):
                 self.undecodable += 1
 
     def close(self) -> None:
-        """End the thread; a loop that waits ends."""
+        """End the thread, and a loop that waits for a frame."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -185,13 +185,13 @@ class Camera:
     """A camera for plain loops: `send` returns at once, a thread sends the newest picture when there is room.
 
     Args:
-        stream_id: its stream; None: the gateway makes an id, see `stream_id`.
+        stream_id: the camera's stream; None: the gateway makes an id, see the property `stream_id`.
         url: see `connect`.
         token: see `connect`.
         window: see `Client.camera`.
         info: see `Client.camera`.
         quality: JPEG quality of numpy arrays, 1 to 100.
-        on_demand: only pictures that somebody wants are encoded and sent, at the rate that is wanted; see `demand`.
+        on_demand: encode and send only what viewers want, at the rate that they want; see `demand`.
         on_event: called in the thread with each alert and status of its stream, and each acknowledgement of an alert.
         options: further arguments of `connect`.
 
@@ -200,7 +200,7 @@ class Camera:
 
     Attributes:
         sent: pictures that were sent.
-        dropped: pictures that gave way to newer ones, or could not be encoded.
+        dropped: pictures that were replaced by newer ones, or could not be encoded.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Camera:
         def make(client: Client) -> AsyncCamera:
             return client.camera(stream_id, window=window, info=info, quality=quality)
 
-        make(connect(url, token=token, **options))  # wrong arguments are raised here
+        make(connect(url, token=token, **options))  # raises for wrong arguments
 
         async def work() -> None:
             async with connect(url, token=token, **options) as client, make(client) as camera:
@@ -244,33 +244,33 @@ class Camera:
 
     @property
     def stream_id(self) -> str | None:
-        """Its stream; None until it is registered without an id of its own, see `wait_registered`."""
+        """Id of the stream; None until the gateway has made one for a camera without an id, see `wait_registered`."""
         return None if self._camera is None else self._camera.stream_id
 
     @property
     def demand(self) -> Demand | None:
-        """What is worth sending; None while the gateway has not said it."""
+        """The demand of the viewers; None before the gateway has sent it."""
         return None if self._camera is None else self._camera.demand
 
     @property
     def state(self) -> ConnectionPhase:
-        """The phase of its connection."""
+        """The phase of the connection."""
         return ConnectionPhase.CONNECTING if self._camera is None else self._camera.state
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody wants pictures now, as far as the gateway has said it."""
+        """Whether a viewer wants pictures now; True before the gateway has sent the demand."""
         demand = self.demand
         return demand is None or demand.fps > 0
 
     def wait_registered(self, timeout_s: float | None = None) -> str:
-        """Wait until the stream is registered; return its id.
+        """Wait until the stream is registered, and return its id.
 
         Args:
-            timeout_s: seconds to wait; None: for ever.
+            timeout_s: longest wait in seconds; None: no limit.
 
         Raises:
-            TimeoutError: it is not registered in time.
+            TimeoutError: the stream was not registered in time.
             WatchoutClientError: the error that ended the camera.
         """
         if not self._registered.wait(timeout_s):
@@ -281,20 +281,20 @@ class Camera:
         return self._camera.stream_id
 
     def send(self, picture: Any, *, timestamp: int | None = None) -> bool:
-        """Hand over a picture; it replaces one that was not sent yet. Does not wait.
+        """Give the thread a picture to send; it replaces one that was not sent yet. Returns at once.
 
         Args:
             picture: an encoded picture as bytes, or a numpy array (BGR), which is copied, and encoded only if it is
                 sent.
-            timestamp: when it was taken, in ms since 1970; None: now.
+            timestamp: when the picture was taken, in ms since 1970; None: now.
 
         Returns:
-            False when it is not sent because nobody wants it (`on_demand`).
+            False when the picture is not sent because no viewer wants it (`on_demand`).
 
         Raises:
-            ClientClosed: it was closed.
+            ClientClosed: the camera was closed.
             WatchoutClientError: the error that ended the camera, such as `TakenOver`.
-            ValueError: it is no picture.
+            ValueError: `picture` is not a picture.
         """
         self._check()
         if self._closing:
@@ -317,7 +317,7 @@ class Camera:
         return True
 
     def alert(self, severity: str, message: str, **fields: Any) -> str:
-        """Raise an alert for this stream; wait until the gateway has it, and return its id.
+        """Raise an alert for this stream, wait until the gateway has confirmed it, and return its id.
 
         Args:
             severity: ``low``, ``medium``, ``high`` or ``critical``.
@@ -329,7 +329,7 @@ class Camera:
         return self._background.submit(self._camera.alert(severity, message, **fields), ALERT_S)
 
     def close(self) -> None:
-        """Send the last picture, within a few seconds, and end the thread."""
+        """Send the last picture, if that takes no more than a few seconds, and end the thread."""
         if not self._closing:
             self._closing = True
             self._flushed.wait(FLUSH_S)

@@ -18,8 +18,8 @@ from watchout.common.errors import ErrorCode
 MAX_ALERTS: Final = 100
 #: Seconds without an acknowledgement after which one more frame is sent: a frame that is refused has none.
 ACK_PATIENCE_S: Final = 10.0
-#: A frame that took longer than the first, in seconds, leaves room for one at a time: on a slow uplink, two only wait
-#: for each other. One that was quicker than the second opens the whole window again.
+#: After a frame that was acknowledged later than the first time, in seconds, one frame at a time is sent: on a slow
+#: uplink a second one would only wait. After one that took less than the second time, the whole window is used again.
 SLOW_S: Final = 0.6
 QUICK_S: Final = 0.25
 #: The key of `Wake` for a camera, of which a connection has one.
@@ -31,11 +31,11 @@ class CameraOptions:
     """What a camera registers as.
 
     Attributes:
-        stream_id: its stream; None: the gateway makes an id, which is then kept.
-        window: frames that may be under way without an acknowledgement, 1 to 32; None: no limit.
-        info: what viewers may know of it, a JSON object of at most 4 KiB.
-        alerts: it receives the alerts of its stream, also those of the ML service.
-        demand: it is told what is worth sending.
+        stream_id: the camera's stream; None: the gateway makes an id, which later connections use too.
+        window: most frames under way without an acknowledgement, 1 to 32; None: no limit.
+        info: what viewers may know about the camera, a JSON object of at most 4 KiB.
+        alerts: whether it receives the alerts of its stream, also those of the ML service.
+        demand: whether it receives the demand.
     """
 
     stream_id: str | None = None
@@ -46,8 +46,9 @@ class CameraOptions:
 
 
 class CameraCore(ConnectionCore):
-    """One camera. `Wake(CAMERA)` says that room, registration or an error may be new. As in `ConnectionCore`, `now` is
-    in monotonic seconds, and methods return a list of `Command`.
+    """State of one camera, which returns `Wake(CAMERA)` when there may be room, a registration or an error.
+
+    As in `ConnectionCore`, `now` is in monotonic seconds, and methods return a list of `Command`.
 
     Args:
         options: how the connection behaves.
@@ -64,17 +65,17 @@ class CameraCore(ConnectionCore):
         self.error: Exception | None = None
         #: Whether frames may be sent on this connection.
         self.registered = False
-        #: What is worth sending; None: the gateway has not said it.
+        #: The demand; None: the gateway has not sent it.
         self.demand: Demand | None = None
         #: Timestamp of each frame under way, and when it was sent.
         self._under_way: deque[tuple[int, float]] = deque()
-        #: The uplink is slow, or not known yet (None): one frame at a time.
+        #: Whether the uplink is slow; None: not known yet. Unless it is False, one frame at a time is sent.
         self._slow: bool | None = None
         self._patient_until = 0.0
         self._windowed = False
         self._attempt_register = 0
         self._retry_at: float | None = None
-        #: Alerts by id that nobody has confirmed: key for `Done`, and message.
+        #: Alerts that the gateway has not confirmed, by id: the key for `Done`, and the message.
         self._alerts: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
         self._next_key = 1
 
@@ -94,15 +95,15 @@ class CameraCore(ConnectionCore):
         return window is None or not self._windowed or len(self._under_way) < (window if self._slow is False else 1)
 
     def on_sent(self, timestamp: int, now: float) -> None:
-        """A frame is about to be written."""
+        """Record a frame that is about to be written."""
         if self._windowed:
             self._under_way.append((timestamp, now))
             self._patient_until = now + ACK_PATIENCE_S
 
     def raise_alert(self, alert: dict[str, Any], now: float) -> tuple[int, list[Command]]:
-        """Raise an alert, which has an `id` of its own; `Done` with the returned key says what became of it.
+        """Raise an alert, which must have an `id`. `Done` with the returned key reports its result.
 
-        It is sent again after a reconnect: the id has one effect.
+        The alert is sent again after a reconnect; the router delivers no id twice.
         """
         key = self._next_key
         self._next_key += 1
@@ -113,7 +114,7 @@ class CameraCore(ConnectionCore):
         return key, [*self.start(), *(self._send_alert(alert, now) if self.registered else [])]
 
     def give_up_alert(self, alert_id: str) -> None:
-        """Nobody waits for this alert any more; it is not sent again."""
+        """Forget an alert whose result is not awaited any more; it is not sent again."""
         self._alerts.pop(alert_id, None)
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +191,7 @@ class CameraCore(ConnectionCore):
             return self._fail(refusal(code, text, self.stream_id))  # the right to publish ended
         commands = self._problem(message)
         if code in (ErrorCode.RATE_LIMITED, ErrorCode.INVALID_MESSAGE) and self._under_way:
-            self._under_way.popleft()  # it was refused, so it will not be acknowledged by itself
+            self._under_way.popleft()  # a frame that was refused is not acknowledged
             commands.append(Wake(CAMERA))
         return commands
 

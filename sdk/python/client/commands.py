@@ -1,4 +1,4 @@
-"""What a core tells the code around it to do: commands, as values. Pure."""
+"""The commands that a core returns to its driver. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 
 class ConnectionPhase(enum.StrEnum):
-    """Where a connection is, for people and for tests: `Client.state`.
+    """Phase of a connection, as `Client.state` returns it.
 
-    IDLE: nothing wants it yet. CONNECTING: from the token to the success of `auth`. ONLINE: signed in. WAITING: lost,
-    the next attempt comes after a pause. CLOSED: for good.
+    IDLE: not needed yet. CONNECTING: from the request for a token to the success of `auth`. ONLINE: signed in. WAITING:
+    lost; the client reconnects after a pause. CLOSED: for good.
     """
 
     IDLE = "idle"
@@ -24,9 +24,10 @@ class ConnectionPhase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FetchToken:
-    """Get a token; report it with `on_token` or `on_token_failed`.
+    """Command to get a token. The driver reports the outcome by `on_token` or `on_token_failed`.
 
-    `why`: ``connect``, ``rejected`` (that one is no good), ``ended`` (its session is over) or ``expiring``.
+    `why`: ``connect``, ``rejected`` (the gateway refused the last token), ``ended`` (its session has ended) or
+    ``expiring``.
     """
 
     why: str
@@ -53,14 +54,14 @@ class CloseSocket:
 
 @dataclass(frozen=True, slots=True)
 class PhaseChanged:
-    """The phase changed.
+    """Command to report that the phase changed.
 
     Attributes:
-        phase: the new one.
-        reason: why the connection was lost or closed, a clause for people; empty else.
-        delay_s: seconds until the next attempt; None: there is none to wait for.
+        phase: the new phase.
+        reason: why the connection was lost or closed, as a clause; otherwise empty.
+        delay_s: seconds until the next attempt; None: none is scheduled.
         code: the reason as a code: the gateway's error code, or ``CONNECTION_LOST``, ``NETWORK_SILENT`` or
-            ``TOKEN_UNAVAILABLE``; empty else.
+            ``TOKEN_UNAVAILABLE``; otherwise empty.
     """
 
     phase: ConnectionPhase
@@ -88,14 +89,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the program about something that ends nothing: a `Problem`, or a `Demand` or an alert for a camera."""
+    """Command to pass something to the program that ends nothing: a `Problem`, or a `Demand` or alert for a camera."""
 
     event: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The connection is closed for good, because of this error, which is raised to everybody who waits."""
+    """Command to raise this error to all callers that wait: it closed the connection for good."""
 
     error: Exception
 

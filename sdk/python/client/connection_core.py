@@ -1,7 +1,7 @@
 """State machine of one connection to a gateway: sign-in, back-off, watchdog, renewal, requests and answers. Pure.
 
 Events are method calls with the time `now` (monotonic seconds); the commands that they return are carried out by
-`client.driver`, in order. `ViewerCore` and `CameraCore` add what the two paths are for.
+`client.driver`, in order. The subclasses `ViewerCore` and `CameraCore` add subscriptions, and a registration.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from watchout.common.toolbox.retry import backoff_s
 
 
 class ConnectionCore(ABC):
-    """What both paths share. Events are methods, with the time `now` in monotonic seconds, and each returns the list of
-    `Command` that is to be carried out.
+    """State of a connection to either WebSocket path. Events are method calls with the time `now` in monotonic seconds;
+    each returns the list of `Command` for the driver.
 
     Args:
-        options: how it behaves.
+        options: how the connection behaves.
         chance: returns random numbers between 0 and 1.
     """
 
@@ -64,7 +64,7 @@ class ConnectionCore(ABC):
 
     def __init__(self, options: ConnectionOptions, chance: Callable[[], float]) -> None:
         self.options = options
-        #: Whether the gateway answers with the `requestId` of the request: it then also knows pings and windows.
+        #: Whether replies of the gateway carry the `requestId` of the request; it then also knows pings and windows.
         self.echoes = False
         #: Number of the connection, from 1.
         self.connection = 0
@@ -74,9 +74,9 @@ class ConnectionCore(ABC):
         self._token = ""
         #: Tokens that were refused or whose session ended since the last stable connection.
         self._replaced = 0
-        #: The end of the session of the token that is there; None: it may be good.
+        #: How the session of the present token ended; None: the token may be valid.
         self._no_good: Exception | None = None
-        #: Why another token is fetched; None: it is the first one, or the same.
+        #: Why another token is fetched; None: the first one, or the same one, is used.
         self._former_end: Exception | None = None
         self._offered: tuple[str, float | None] = ("", None)
         self._why = "connect"
@@ -93,7 +93,7 @@ class ConnectionCore(ABC):
         self._requests: dict[str, Request] = {}
         self._next_request = 1
         self._last_error: tuple[str, str] = ("", "")
-        #: The newest time that the gateway told, in ms since 1970, and when it came.
+        #: The newest time in a message of the gateway, in ms since 1970, and when the message arrived.
         self._server_ms = 0
         self._server_at = 0.0
 
@@ -101,27 +101,27 @@ class ConnectionCore(ABC):
 
     @abstractmethod
     def _on_online(self, now: float) -> list[Command]:
-        """Signed in: say what is wanted of this connection."""
+        """Handle that the client is signed in: subscribe or register."""
 
     def _on_echoes(self, now: float) -> list[Command]:  # noqa: ARG002 - for the paths
-        """The gateway knows request ids: it was not clear until now."""
+        """Handle that the gateway turned out to know request ids."""
         return []
 
     @abstractmethod
     def _on_answer(self, request: Request, message: Mapping[str, Any], now: float) -> list[Command]:
-        """An answer, success or error, to a request of the path's own."""
+        """Handle the reply, success or error, to a request of the subclass."""
 
     @abstractmethod
     def _on_other(self, message: Mapping[str, Any], now: float) -> list[Command]:
-        """Any other message."""
+        """Handle any other message."""
 
     @abstractmethod
     def _on_lost(self) -> list[Command]:
-        """The connection is gone; another will come."""
+        """Handle that the connection is lost; the client will reconnect."""
 
     @abstractmethod
     def _on_failed(self, error: Exception) -> list[Command]:
-        """The connection is closed for good."""
+        """Handle that the connection is closed for good."""
 
     def _due(self) -> list[float]:
         """Return the times at which `_on_time` is needed."""
@@ -134,7 +134,7 @@ class ConnectionCore(ABC):
 
     @property
     def phase(self) -> ConnectionPhase:
-        """Where the connection is."""
+        """Phase of the connection."""
         return self._phase
 
     @property
@@ -144,19 +144,19 @@ class ConnectionCore(ABC):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is closed for good."""
+        """Whether the connection is closed for good."""
         return self._step is Step.CLOSED
 
     @property
     def alive_ms(self) -> int:
-        """The gateway's time when something last came from it, in ms since 1970; 0: nothing came yet."""
+        """The gateway's time when its last message arrived, in ms since 1970; 0: none has arrived."""
         if not self._server_ms:
             return 0
         return self._server_ms + max(0, int((self._heard_at - self._server_at) * 1000))
 
     @property
     def due_at(self) -> float | None:
-        """When `on_time` is to be called, at the latest; None: not before another event."""
+        """Time at which to call `on_time` at the latest; None: not before another event."""
         due: list[float] = []
         if self._step is Step.PAUSE and self._resume_at is not None:
             due.append(self._resume_at)
@@ -174,22 +174,22 @@ class ConnectionCore(ABC):
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> list[Command]:
-        """Begin to connect; does nothing when it has begun."""
+        """Begin to connect; does nothing after the first call."""
         return self._fetch("connect") if self._step is Step.IDLE else []
 
     def stop(self) -> list[Command]:
-        """Close for good, without an error."""
+        """Close the connection for good, without an error."""
         if self._step is Step.CLOSED:
             return []
         self._step = Step.CLOSED
         return [CloseSocket(), *self._phase_changed()]
 
     def on_token(self, token: str, expires_at_s: float | None, now: float) -> list[Command]:
-        """Take the token of `FetchToken`.
+        """Handle the token that `FetchToken` asked for.
 
         Args:
             token: the token.
-            expires_at_s: when it expires, in seconds since 1970; None: that is not known.
+            expires_at_s: when the token expires, in seconds since 1970; None: not known.
             now: monotonic seconds.
         """
         if self._renewing and self._step is Step.ONLINE:
@@ -205,24 +205,24 @@ class ConnectionCore(ABC):
         return [OpenSocket(), *self._phase_changed()]
 
     def on_token_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
-        """The token callback failed.
+        """Handle that the token callback failed.
 
         Args:
-            error: what it raised.
+            error: the exception that it raised.
             now: monotonic seconds.
-            for_good: asking again is no use; else it is asked again after a pause.
+            for_good: close for good; False: call it again after a pause.
         """
         if self._renewing and self._step is Step.ONLINE:
             return self._retry_renewal(now)
         if self._step is not Step.TOKEN:
             return []
-        if for_good and self._former_end is not None:  # what ended the last one says more
+        if for_good and self._former_end is not None:  # how the last session ended says more
             self._former_end.__cause__ = error
             return self._fail(self._former_end)
         return self._fail(error) if for_good else self._pause(f"no token: {error}", now, "TOKEN_UNAVAILABLE")
 
     def on_open(self, now: float) -> list[Command]:
-        """The WebSocket is open: sign in."""
+        """Handle that the WebSocket is open: sign in."""
         if self._step is not Step.OPENING:
             return []
         self._step = Step.SIGN_IN
@@ -234,23 +234,23 @@ class ConnectionCore(ABC):
         return self._request(message, "auth", None, now)
 
     def on_open_failed(self, error: Exception, now: float, *, for_good: bool) -> list[Command]:
-        """The WebSocket could not be opened.
+        """Handle that the WebSocket could not be opened.
 
         Args:
             error: why not.
             now: monotonic seconds.
-            for_good: another attempt is no use.
+            for_good: close for good; False: try again after a pause.
         """
         if self._step is not Step.OPENING:
             return []
         return self._fail(error) if for_good else self._pause(str(error), now, CONNECTION_LOST)
 
     def on_close(self, code: int | None, reason: str, now: float) -> list[Command]:
-        """The gateway, or the network, closed the socket.
+        """Handle that the gateway or the network closed the socket.
 
         Args:
-            code: the close code; None: without a close.
-            reason: the text that came with it.
+            code: the close code; None: the connection was lost without a close frame.
+            reason: the text of the close frame.
             now: monotonic seconds.
         """
         if self._step not in (Step.SIGN_IN, Step.ONLINE):
@@ -270,7 +270,7 @@ class ConnectionCore(ABC):
         return self._lose(sentence, now, lost) if may_reconnect(code) else self._fail(error)
 
     def on_heard(self, now: float) -> None:
-        """Something came: the connection lives, and went on after the last error."""
+        """Record that a message arrived: the connection is alive, and the last error did not end it."""
         self._heard_at, self._probed_at = now, None
         self._last_error = ("", "")
 
@@ -303,7 +303,7 @@ class ConnectionCore(ABC):
         return self._on_other(message, now)
 
     def on_time(self, now: float) -> list[Command]:
-        """Do what is due."""
+        """Do what is due at `now`."""
         if self._step is Step.PAUSE and self._resume_at is not None and now >= self._resume_at:
             return self._fetch(self._why)
         if self._step not in (Step.SIGN_IN, Step.ONLINE):
@@ -318,7 +318,7 @@ class ConnectionCore(ABC):
         if self._step is Step.ONLINE:
             if self.echoes:
                 half_s = self.options.silence_s / 2
-                # The answer is waited for from the ping on: this program may have stood still, with the socket unread.
+                # The time for the pong begins now: this process may have stood still, with unread messages.
                 if self._probed_at is not None and now >= self._probed_at + half_s:
                     text = f"nothing came for {now - self._heard_at:.0f} s"
                     return self._lose(text, now, NETWORK_SILENT, abort=True)
@@ -339,14 +339,14 @@ class ConnectionCore(ABC):
     def _request(
         self, message: dict[str, Any], kind: str, target: Any, now: float, *, stream_id: str | None = None
     ) -> list[Command]:
-        """Send a message that is answered; the answer comes to `_on_answer` with `kind` and `target`."""
+        """Send a request; its reply is passed to `_on_answer` with `kind` and `target`."""
         number = str(self._next_request)
         self._next_request += 1
         self._requests[number] = Request(kind, target, now + REPLY_S, stream_id)
         return [Send({**message, "requestId": number})]
 
     def _waiting(self, kind: str) -> list[Request]:
-        """Return the requests of a kind that wait for their answers, oldest first."""
+        """Return the requests of a kind that have no reply yet, oldest first."""
         return [request for request in self._requests.values() if request.kind == kind]
 
     def _drop_request(self, request: Request) -> None:
@@ -361,7 +361,7 @@ class ConnectionCore(ABC):
         return backoff_s(attempt, first_s=first_s, most_s=most_s, chance=self._chance(), jitter=1.0)
 
     def _problem(self, message: Mapping[str, Any]) -> list[Command]:
-        """Report an error that ends nothing."""
+        """Return the report of an error that ends nothing."""
         stream = message.get("streamId")
         problem = Problem(
             stream_id=stream if isinstance(stream, str) else None,
@@ -373,7 +373,7 @@ class ConnectionCore(ABC):
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _request_of(self, message: Mapping[str, Any]) -> Request | None:
-        """Return the request that a success or error answers, and forget it."""
+        """Remove and return the request that a success or error answers."""
         number = message.get("requestId")
         if isinstance(number, str) and number in self._requests:
             self.echoes = True
@@ -384,7 +384,7 @@ class ConnectionCore(ABC):
         return request
 
     def _guess_request(self, message: Mapping[str, Any]) -> Request | None:
-        """Return the request that an answer without a request id is about: it comes in the order of the requests."""
+        """Return the request that a reply without a request id answers: replies have the order of the requests."""
         stream = message.get("streamId")
         about = [each for each in self._requests.values() if stream is None or each.stream_id in (None, stream)]
         if message.get("type") == "success":
@@ -404,7 +404,9 @@ class ConnectionCore(ABC):
             self._step = Step.ONLINE
             self._online_at = now
             self._plan_renewal(now)
-            ask: list[Command] = [] if self.echoes else [Send({"type": "ping"})]  # does it know request ids?
+            ask: list[Command] = (
+                [] if self.echoes else [Send({"type": "ping"})]
+            )  # whether it knows request ids is not known
             return [*self._phase_changed(), *ask, *self._on_online(now)]
         code, said = str(message.get("code", "")), str(message.get("message", ""))
         if code == ErrorCode.AUTH_FAILED:
@@ -418,13 +420,13 @@ class ConnectionCore(ABC):
     # ── renewal ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _plan_renewal(self, now: float) -> None:
-        """Renew the token before it expires, by the clock of the gateway, which decides."""
+        """Schedule the renewal of the token before it expires, by the clock of the gateway, which checks the expiry."""
         self._renewing, self._renew_attempt, self._renew_at = False, 0, None
         if self._expires_at_s is not None and self._server_ms and self.options.refreshable:
             expires_in_s = self._expires_at_s - self.alive_ms / 1000
             earliest, latest = RENEW_AFTER_SHARE * expires_in_s, expires_in_s - RENEW_BEFORE_S
             wait_s = max(earliest, latest)
-            # Those that signed in together must not renew together.
+            # Clients that signed in at one time must not renew at one time.
             self._renew_at = now + max(LEAST_RENEWAL_S, wait_s - self._chance() * 0.1 * wait_s)
 
     def _renew(self, token: str, expires_at_s: float | None, now: float) -> list[Command]:
@@ -460,7 +462,7 @@ class ConnectionCore(ABC):
         return [FetchToken(why), *self._phase_changed()]
 
     def _replace_token(self, why: str, error: Exception, now: float) -> list[Command]:
-        """The token is no good: have the callback give another one, once; else close for good."""
+        """Fetch another token in place of one that is not valid, once; close for good the second time."""
         lost = self._end_connection(now)
         self._replaced += 1
         if not self.options.refreshable or self._replaced > 1:
@@ -470,7 +472,7 @@ class ConnectionCore(ABC):
         return [*lost, *self._fetch(why)]
 
     def _end_connection(self, now: float) -> list[Command]:
-        """Let go of the socket and of all that waits for an answer on it."""
+        """Forget the socket, and the requests that have no reply on it."""
         if self._step is Step.ONLINE and now - self._online_at >= STEADY_S:
             self._attempt = self._replaced = 0
         lost = self._on_lost()
@@ -497,7 +499,7 @@ class ConnectionCore(ABC):
         return [CloseSocket(), *self._phase_changed(str(error)), *self._on_failed(error), Failed(error)]
 
     def fail(self, error: Exception) -> list[Command]:
-        """Close for good because of an error of the code around this core."""
+        """Close for good because of an error in the driver."""
         return [] if self._step is Step.CLOSED else self._fail(error)
 
     def _phase_changed(self, reason: str = "", delay_s: float | None = None, code: str = "") -> list[Command]:

@@ -1,4 +1,4 @@
-"""What a connection is made of: its options, the steps of its life, its requests, its times. Pure."""
+"""Options, steps, requests and time limits of a connection. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from watchout.client.commands import ConnectionPhase
 
-#: Seconds after which a connection counts as stable: the back-off starts from the beginning, and a session that ends
-#: is replaced by another one.
+#: Seconds after which a connection counts as stable: the back-off then starts from the beginning, and another token is
+#: fetched when the session ends.
 STEADY_S: Final = 10.0
-#: Seconds in which the gateway answers a request; else the connection is taken for lost.
+#: Seconds after which a connection whose gateway does not reply to a request counts as lost.
 REPLY_S: Final = 15.0
-#: Codes of the client for why a connection was lost, beside the gateway's error codes.
+#: Codes for why a connection was lost that the client sets; all others are error codes of the gateway.
 CONNECTION_LOST: Final = "CONNECTION_LOST"
 NETWORK_SILENT: Final = "NETWORK_SILENT"
-#: Bounds of the silence after which a gateway can be asked for a ping, in seconds.
+#: Bounds of `pingEvery`, in seconds.
 PING_BOUNDS_S: Final = (5.0, 60.0)
 #: A token is renewed this long before it expires, in seconds, but at the earliest after this share of its time.
 RENEW_BEFORE_S: Final = 60.0
@@ -52,7 +52,7 @@ PHASES: Final = {
 }
 
 
-#: Requests without which nothing goes on.
+#: Requests without whose reply the connection counts as lost.
 ASKING: Final = ("auth", "register", "subscribe")
 #: The request that a success without a request id answers, by its `event`.
 KINDS: Final = {
@@ -68,12 +68,12 @@ class ConnectionOptions:
     """How a connection behaves; made by `connect`.
 
     Attributes:
-        silence_s: a connection on which nothing comes for so many seconds is taken for dead. The gateway is asked to
-            send a ping in each silence of a third of it, and the client asks for a sign of life after half of it.
+        silence_s: seconds without a message after which a connection counts as lost. The gateway is asked to send a
+            ping in each silence of a third of that, and the client sends a ping after half of it.
         backoff_first_s: upper bound of the first pause before a reconnect, in seconds; it doubles with each attempt.
         backoff_most_s: upper bound of the longest pause. The pause itself is any part of the bound, at random.
-        refreshable: the token comes from a callback, which may have a new one.
-        impatient: somebody waits for the first connection: until it is there, pauses are short.
+        refreshable: whether the token comes from a callback, which may return a new one.
+        impatient: whether a caller waits for the first connection; until it is established pauses are short.
     """
 
     silence_s: float = 15.0

@@ -1,4 +1,4 @@
-"""Runs one `ConnectionCore`: carries its commands out, and reports to it what happened and when."""
+"""Runs one `ConnectionCore`: carries out its commands, and reports events and times to it."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ C = TypeVar("C", bound=ConnectionCore)
 
 
 class Driver(Generic[C]):
-    """One connection, from `do` of its core's first commands until `close`.
+    """Runs one connection, from the core's first commands, which are passed to `do`, until `close`.
 
     Args:
-        core: decides.
+        core: decides what is done.
         url: the gateway, of `gateway_url`.
         tokens: the client's token.
         max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
-        wait_s: seconds within which the first connection must be there; None: no limit.
+        wait_s: seconds within which the first connection must be established; None: no limit.
         on_phase: called when the phase changes, and before each pause.
-        on_report: called with problems, demand, and what a camera receives.
-        on_wake: called with the key of a subscription of which something is new.
+        on_report: called with the content of each `Report`.
+        on_wake: called with the key of each `Wake`.
     """
 
     def __init__(
@@ -83,21 +83,21 @@ class Driver(Generic[C]):
         return self._loop.time()
 
     def do(self, commands: Iterable[Command]) -> None:
-        """Carry commands out, and set the timer for what the core waits for."""
+        """Carry out commands, and set the timer for the next `on_time` of the core."""
         for command in commands:
             self._carry_out(command)
         self._arm()
 
     async def wait_done(self, key: int, commands: Iterable[Command], timeout_s: float) -> None:
-        """Carry commands out and wait until the core reports `Done` with this key.
+        """Carry out commands and wait until the core returns `Done` with this key.
 
         Args:
-            key: of the request.
-            commands: what the core returned with the key.
+            key: key of the request.
+            commands: the commands that the core returned with the key.
             timeout_s: seconds to wait.
 
         Raises:
-            TimeoutError: it was not reported in time.
+            TimeoutError: `Done` did not come in time.
             Exception: the error of the request.
         """
         waiter = self._waiters[key] = self._loop.create_future()
@@ -109,7 +109,7 @@ class Driver(Generic[C]):
             del self._waiters[key]
 
     async def close(self) -> None:
-        """Close the connection, after everything that was sent, and wait until nothing of it is left."""
+        """Send what is queued, close the connection, and wait until its socket and tasks have ended."""
         self.do(self.core.stop())
         if self._timer is not None:
             self._timer.cancel()
@@ -152,7 +152,7 @@ class Driver(Generic[C]):
             waiter.set_exception(error)
 
     def _let_go(self, *, abort: bool) -> None:
-        """Close the socket in the background; nothing of it is reported any more."""
+        """Close the socket in the background, and report no further event of it."""
         socket, self.socket = self.socket, None
         serving, self._serving = self._serving, None
         if socket is None:
@@ -209,7 +209,7 @@ class Driver(Generic[C]):
             self.do(self.core.on_token(token, expires_at_s, self.now))
 
     async def _serve(self) -> None:
-        """Open a socket, and read it until it ends or is let go."""
+        """Open a socket, and read it until it ends or `_let_go` is called."""
         me = asyncio.current_task()
         try:
             opened = await open_socket(self._url, self.core.path, max_message_bytes=self._max_message_bytes)

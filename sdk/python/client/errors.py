@@ -1,4 +1,4 @@
-"""The errors that a client of watchout raises, as one tree; each says what its caller does."""
+"""The exceptions of `watchout.client`, in one hierarchy; each docstring says what the program can do."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TRANSIENT: Final = frozenset(
 
 
 class WatchoutClientError(WatchoutError):
-    """Base class of all errors of `watchout.client`; the text is a sentence for people."""
+    """Base class of all errors of `watchout.client`; its text is a sentence that may be shown to users."""
 
 
 class Refused(WatchoutClientError):
-    """The gateway refused a request: a subscription, a registration, an alert. Doing it again unchanged is no use.
+    """The gateway refused a request: a subscription, a registration, an alert. The same request will be refused again.
 
     Args:
         code: the error code of the protocol, such as ``UNAUTHORIZED``.
-        message: what the gateway says.
-        stream_id: the stream that it is about, if the gateway names one.
+        message: the text of the gateway.
+        stream_id: the stream of the request, if the gateway names one.
     """
 
     def __init__(self, code: str, message: str, stream_id: str | None = None) -> None:
@@ -41,28 +41,28 @@ class Refused(WatchoutClientError):
 
 
 class Unauthorized(Refused):
-    """The stream belongs to somebody else, or this user may not do that with it."""
+    """The stream belongs to another user, or this user has no permission for the request."""
 
 
 class TokenRefused(Refused):
-    """The gateway refuses the token, and the token callback has no better one: sign in again."""
+    """The gateway refuses the token, and the token callback returned no valid one: sign in again."""
 
 
 class NoToken(WatchoutClientError):
-    """Nobody is signed in. A token callback raises it to end the client; any other exception is tried again.
+    """Nobody is signed in. A token callback raises it to end the client; after any other exception it is called again.
 
-    The client raises it too when the callback returned nothing.
+    The client also raises it when the callback returned nothing.
     """
 
 
 class Disconnected(WatchoutClientError):
-    """The gateway closed the connection, and connecting again unchanged is no use.
+    """The gateway closed the connection and would refuse the same client again.
 
     Args:
         close_code: the WebSocket close code, such as 1008.
-        text: the sentence for people.
-        code: the last error code that the gateway sent on it, empty if none.
-        message: what the gateway said.
+        text: a sentence that may be shown to users.
+        code: the last error code that the gateway sent on the connection, empty if none.
+        message: the text of that error.
     """
 
     def __init__(self, close_code: int | None, text: str, code: str = "", message: str = "") -> None:
@@ -77,15 +77,18 @@ class SessionEnded(Disconnected):
 
 
 class TakenOver(Disconnected):
-    """Another socket of the same user registered this camera's stream (4501). Taking it back would never end."""
+    """Another socket of the same user registered this camera's stream (4501).
+
+    The client does not take it back: the two sockets would replace each other without end.
+    """
 
 
 class Unreachable(WatchoutClientError):
-    """No gateway responds now. Raised only within `wait_s` of `connect`; later the client tries for ever."""
+    """No gateway responds. Raised only for the first connection, and only with a `wait_s`; all others are retried."""
 
 
 class NotAGateway(WatchoutClientError):
-    """What responds is no watchout gateway, or cannot be trusted: the address is wrong, or its certificate."""
+    """The server is no watchout gateway, or its certificate is not trusted: check the address."""
 
 
 class NoAnswer(WatchoutClientError):

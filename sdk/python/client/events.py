@@ -1,4 +1,4 @@
-"""What a client receives: frames, alerts, status, and what became of an alert or of a recovery."""
+"""What a client receives: frames, alerts, status, acknowledgements, problems, demand, and reports of recovery."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Frame:
 
     Args:
         wire: the received message, read by `read_message`; its picture is decoded when it is asked for.
-        fields: what else the camera sent with it (JSON format only).
+        fields: further fields that the camera sent with the frame (JSON format only).
 
     Attributes:
         stream_id: the stream.
-        frame_id: number of the frame within its stream; gaps are frames that were dropped.
+        frame_id: number of the frame within its stream; a missing number is a frame that was dropped.
         timestamp: when the camera took it, in ms since 1970, by the camera's clock.
     """
 
@@ -59,7 +59,7 @@ class Frame:
 
     @property
     def age_ms(self) -> int:
-        """Milliseconds since the camera took it; wrong by as much as the two clocks differ."""
+        """Milliseconds since the camera took the picture, by this clock; wrong by the difference of the two clocks."""
         return now_ms() - self.timestamp
 
     @property
@@ -86,11 +86,11 @@ class Alert:
         id: unique within its stream.
         stream_id: the stream.
         severity: ``low``, ``medium``, ``high`` or ``critical``.
-        message: one sentence for people.
+        message: one sentence for users.
         timestamp: ms since 1970; mostly that of the frame.
-        frame_id: the frame that it is about, None: none.
-        metadata: what the sender added.
-        recovered: no alert before it is missing; False after an outage in which some were lost, as far as is known.
+        frame_id: the frame that the alert refers to; None: none.
+        metadata: further data of the sender.
+        recovered: False when alerts before this one may be missing, after an outage.
         body: the whole message, with fields that have no attribute here.
     """
 
@@ -109,7 +109,7 @@ class Alert:
 class Status:
     """Whether a camera is there: ``streaming``, ``online`` (no frame for 5 s) or ``offline``.
 
-    `info` is what the camera told of itself when it registered; only with the first status of a subscription.
+    `info` is what the camera said about itself when it registered; only the first status of a subscription has it.
     """
 
     stream_id: str
@@ -121,10 +121,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What became of the alerts that were raised while this client was away.
+    """Whether the alerts that were raised while this client was not connected are complete.
 
-    `recovered`: all of them follow. False: some are lost; the oldest that is kept is of `from_ms` (ms since 1970).
-    Comes after a reconnect, and after a first subscription with `alerts_since`.
+    `recovered`: all of them follow. False: some are lost; `from_ms` is the time of the oldest that is kept, in ms since
+    1970. Received after a reconnect, and after the first subscription with `alerts_since`.
     """
 
     stream_id: str
@@ -134,7 +134,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """Somebody acknowledged an alert."""
+    """A user acknowledged an alert."""
 
     stream_id: str
     alert_id: str
@@ -145,7 +145,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """The gateway reports something that ends nothing: a frame that is no picture, a rate, missing recent alerts."""
+    """An error of the gateway that ends nothing: a frame that is no picture, a rate, recent alerts not available."""
 
     stream_id: str | None
     code: str
@@ -154,7 +154,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What is worth sending now: `fps` frames per second, 0 when nobody wants any; `viewers` view pictures."""
+    """The demand: `fps` is the frame rate that is worth sending, 0 for none; `viewers` is the number of viewers."""
 
     viewers: int
     fps: float
@@ -167,7 +167,7 @@ def read_message(data: bytes | str) -> Frame | dict[str, Any]:
     """Return a frame, or any other message as an object.
 
     Raises:
-        ProtocolFault: it is neither; the text says why.
+        ProtocolFault: the message is neither; the text says why.
     """
     raw = data.encode() if isinstance(data, str) else data
     try:
@@ -199,7 +199,7 @@ def whole(value: object) -> int:
 
 
 def read_alert(message: Mapping[str, Any]) -> Alert:
-    """Return the alert of an ``alert`` message; what does not fit is left empty."""
+    """Return the alert of an ``alert`` message; fields with a wrong type are left empty."""
     metadata, frame_id = message.get("metadata"), message.get("frameId")
     return Alert(
         id=str(message.get("id", "")),

@@ -1,4 +1,4 @@
-"""What a client asks a gateway over HTTP: the list of streams, recent alerts, the newest picture."""
+"""The HTTP requests of a client: the list of streams, recent alerts, the newest picture."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MAX_LIST_BYTES: Final = 16 << 20
 class GatewayHttp:
     """The HTTP side of one client; created at its first request, in the running loop.
 
-    All methods raise `Unreachable` when trying again later may help, `TokenRefused` when nobody is signed in, and
-    `Refused` or `NotAGateway` else.
+    All methods raise `Unreachable` when the same request may succeed later, `TokenRefused` when the token is not valid,
+    and otherwise `Refused` or `NotAGateway`.
 
     Args:
         url: the gateway, of `gateway_url`.
         tokens: the client's token.
-        max_picture_bytes: largest picture that is taken.
+        max_picture_bytes: largest picture that is accepted, in bytes.
     """
 
     def __init__(self, url: str, tokens: TokenSource, max_picture_bytes: int) -> None:
@@ -56,10 +56,10 @@ class GatewayHttp:
         """Return the alerts of ``GET /alerts``.
 
         Args:
-            stream_id: the stream; None: all that the user may have.
+            stream_id: the stream; None: all streams of which the user may receive alerts.
             since: ms since 1970; None: all that are kept.
-            limit: how many, the newest; None: the gateway's default.
-            severity: the least that is wanted; None: all.
+            limit: most alerts; the newest are returned. None: the gateway's default.
+            severity: the lowest severity to return; None: all.
         """
         asked = {"streamId": stream_id, "since": since, "limit": limit, "severity": severity}
         query = urlencode({key: value for key, value in asked.items() if value is not None})
@@ -87,7 +87,7 @@ class GatewayHttp:
         return [row for row in rows if isinstance(row, dict)]
 
     async def _get(self, path: str, max_bytes: int) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body; a refused token is fetched anew once."""
+        """Return status, headers and body. When the token is refused, another one is fetched and tried once."""
         self._token, _ = await self._tokens.get("connect", self._token)
         answer = await self._request(path, max_bytes)
         if answer[0] == 401 and self._tokens.refreshable:

@@ -8,26 +8,27 @@ from typing import Final
 from watchout.client.events import Alert, Event, Frame, Status
 from watchout.common.media.rate import Sampler
 
-#: Most alerts and other messages that wait. A program that reads more slowly gets the rest from the gateway's memory.
+#: Most alerts and other messages that wait. Past it, the rest is requested from the gateway once the program has read.
 MAX_WAITING: Final = 1000
-#: Ids of alerts that are remembered, so that one that is replayed comes once.
+#: Ids of alerts that are remembered, so that a replayed alert is delivered once.
 MAX_REMEMBERED: Final = 4096
 
 
 class Inbox:
     """The events of one subscription that its program has not taken yet.
 
-    Where one frame waits, alerts and status come before it; where several do, all come in the order of their arrival.
+    When at most one frame may wait, alerts and status are returned before it. When several may, all events are returned
+    in the order of their arrival.
 
     Args:
-        max_fps: frames per second that the program wants; None: all.
-        frames_waiting: most frames that wait; the newest ones.
+        max_fps: most frames per second; None: all.
+        frames_waiting: most frames that wait; past it the oldest is dropped.
     """
 
     def __init__(self, max_fps: float | None = None, frames_waiting: int = 1) -> None:
-        #: Alerts were left out because too many waited: they have to be asked for again.
+        #: Whether alerts were left out because too many waited; they have to be requested again.
         self.lagging = False
-        #: Frames that came and were replaced by newer ones before the program took them.
+        #: Frames that were replaced by newer ones before the program took them.
         self.replaced = 0
         self._messages: deque[Event] = deque()
         self._most_frames = frames_waiting
@@ -37,12 +38,12 @@ class Inbox:
         self._sampler = Sampler(max_fps)
 
     def put_frame(self, frame: Frame, now: float, *, sample: bool = False) -> bool:
-        """Put a frame in place of one that waits; return whether it is new to the program.
+        """Add a frame in place of one that waits; return whether it is new to the program.
 
         Args:
             frame: the frame.
             now: monotonic seconds.
-            sample: frames come at a higher rate than the program wants.
+            sample: whether frames arrive at a higher rate than `max_fps`.
         """
         if (frame.frame_id, frame.timestamp) == self._last_frame:
             return False  # the newest frame again, after a reconnect
@@ -58,7 +59,7 @@ class Inbox:
         return True
 
     def put(self, event: Event) -> bool:
-        """Put any other event; return whether it is new. An alert that has no room makes the inbox `lagging`."""
+        """Add any other event; return whether it is new. An alert without room sets `lagging`."""
         if isinstance(event, Alert):
             if self.lagging or event.id in self._seen:
                 return False
@@ -79,7 +80,7 @@ class Inbox:
         return bool(self._messages) and isinstance(self._messages[-1], Status)
 
     def take(self) -> Event | None:
-        """Return the next event; None: nothing waits."""
+        """Remove and return the next event; None: nothing waits."""
         if not self._messages:
             return None
         event = self._messages.popleft()

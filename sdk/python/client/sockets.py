@@ -1,4 +1,4 @@
-"""One WebSocket to a gateway, on `websockets`: opens it with an error that says why not, reads, writes, closes."""
+"""One WebSocket to a gateway, on `websockets`: opens it, or explains why that failed; reads, writes, closes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from watchout.common.toolbox.gateway_address import LOOPBACK
 #: Deadlines in seconds: of connecting, and of closing.
 OPEN_S: Final = 10.0
 CLOSE_S: Final = 2.0
-#: Received messages that wait in `websockets`; beyond it the socket is not read.
+#: Received messages that wait in `websockets`; with that many the socket is not read.
 MAX_QUEUE: Final = 4
-#: Pings of the WebSocket protocol, in seconds: between two, and for the answer. They find a dead connection to a
-#: gateway that has no pings of its own; the answer may wait behind a camera's frames.
+#: Interval of WebSocket pings, and deadline of the pong, in seconds. They detect a lost connection to a gateway without
+#: `pingEvery`; a pong may wait behind a camera's frames.
 PING_EVERY_S: Final = 20.0
 PING_ANSWER_S: Final = 60.0
 
@@ -37,7 +37,7 @@ class GatewaySocket:
 
     Args:
         connection: the socket.
-        on_data: gets each message, text or binary.
+        on_data: called with each message, text or binary.
     """
 
     def __init__(self, connection: ClientConnection, on_data: Callable[[bytes], None]) -> None:
@@ -51,18 +51,18 @@ class GatewaySocket:
         """Queue a message.
 
         Args:
-            data: its payload.
-            binary: whether it is a binary message, else a text.
+            data: the payload.
+            binary: whether it is a binary message; False: a text.
         """
         self._outbox.append((data, binary, None))
         self._filled.set()
 
     async def send_and_wait(self, data: bytes, *, binary: bool) -> bool:
-        """Send a message; return when the socket has room for the next one, False when it was lost.
+        """Send a message and wait until the socket has room for the next one; return False if the connection was lost.
 
         Args:
-            data: its payload.
-            binary: whether it is a binary message, else a text.
+            data: the payload.
+            binary: whether it is a binary message; False: a text.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.append((data, binary, written))
@@ -74,7 +74,7 @@ class GatewaySocket:
         return True
 
     async def run(self) -> tuple[int | None, str]:
-        """Read and write until the socket ends; return its close code, None without one, and the reason."""
+        """Read and write until the socket ends; return its close code (None: no close frame came) and reason."""
         writer = asyncio.create_task(self._write(), name="watchout socket writer")
         try:
             while True:
@@ -96,7 +96,7 @@ class GatewaySocket:
             self._outbox.clear()
 
     async def close(self) -> None:
-        """Write what waits, then close with the closing handshake."""
+        """Write the queued messages, then close with the closing handshake."""
         if not self._closing:
             last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._outbox.append((b"", False, last))
@@ -146,7 +146,7 @@ async def open_socket(url: str, path: str, *, max_message_bytes: int) -> ClientC
 
     Raises:
         Unreachable: no gateway accepts the connection now.
-        NotAGateway: another attempt would not help.
+        NotAGateway: the server is no gateway, or is not trusted; another attempt would fail too.
     """
     try:
         return await connect(

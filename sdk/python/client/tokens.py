@@ -1,4 +1,4 @@
-"""Where a client's token comes from: a text, or a callback that is never called twice at a time."""
+"""The source of a client's token: a text, or a callback, of which one call at a time is under way."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any, Final, TypeAlias
 from watchout.client.errors import NoToken
 from watchout.common.toolbox.single_flight import SharedCalls
 
-#: Returns the token, or an awaitable of it; may take one argument, why it is asked (see `commands.FetchToken`).
+#: Returns the token, or an awaitable of it; may take one argument, the reason of the call (see `commands.FetchToken`).
 TokenCallback: TypeAlias = Callable[..., str | Awaitable[str | None] | None]
 Token: TypeAlias = str | TokenCallback
 
-#: Seconds that a callback may take; after that it counts as failed, and its result serves the next request.
+#: Seconds after which a callback counts as failed; the result of a later end is used for the next request.
 CALLBACK_S: Final = 30.0
 #: A token that expires within so many seconds is not used for a new connection.
 LEAST_LIFE_S: Final = 5.0
@@ -43,7 +43,7 @@ class TokenSource:
 
     Args:
         token: the token, or the callback.
-        wall_s: the time in seconds since 1970.
+        wall_s: returns the time in seconds since 1970.
 
     Raises:
         TypeError: `token` is neither.
@@ -59,16 +59,16 @@ class TokenSource:
         self._calls: SharedCalls[str, str] = SharedCalls("token callback")
 
     async def get(self, why: str, former: str) -> tuple[str, float | None]:
-        """Return a token, and when it expires in seconds since 1970, None when that is not known.
+        """Return a token and its expiry in seconds since 1970, None when that is not known.
 
         Args:
             why: see `commands.FetchToken`.
-            former: the token that the connection has; for any `why` but ``connect`` it is no good any more.
+            former: the token that the connection has; it is not returned again unless `why` is ``connect``.
 
         Raises:
-            NoToken: there is none, and asking again is no use.
-            TimeoutError: the callback has not returned yet.
-            Exception: what the callback raised; ask again after a pause.
+            NoToken: nobody is signed in; the client ends.
+            TimeoutError: the callback has not returned in time.
+            Exception: the exception of the callback; call again after a pause.
         """
         if isinstance(self._token, str):
             return checked(self._token), None
@@ -108,7 +108,7 @@ def checked(token: object) -> str:
     """Return a token that can be sent.
 
     Raises:
-        NoToken: it is anything else; its text is not shown.
+        NoToken: the value cannot be a token; it is not shown.
     """
     if not isinstance(token, str):
         raise NoToken(f"the token is {type(token).__name__}, expected text")
@@ -128,7 +128,7 @@ def _takes_argument(callback: Callable[..., Any]) -> bool:
 
 
 async def _in_thread(callback: Callable[..., Any], arguments: tuple[str, ...]) -> Any:
-    """Call a function that may block in a thread of its own, which nobody waits for when the program ends."""
+    """Call a function that may block in a daemon thread of its own, so that it cannot keep the program from ending."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Any] = loop.create_future()
 
@@ -144,13 +144,13 @@ async def _in_thread(callback: Callable[..., Any], arguments: tuple[str, ...]) -
         error: BaseException | None = None
         try:
             value = callback(*arguments)
-        except StopIteration as exc:  # no future takes it
+        except StopIteration as exc:  # a future accepts no StopIteration
             error = RuntimeError(f"the token callback raised {exc!r}")
         except BaseException as exc:
             error = exc
         try:
             loop.call_soon_threadsafe(finish, value, error)
-        except RuntimeError:  # the loop is closed: nobody waits
+        except RuntimeError:  # the loop is closed
             return
 
     threading.Thread(target=work, name="token callback", daemon=True).start()

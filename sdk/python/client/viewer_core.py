@@ -24,7 +24,7 @@ from watchout.client.events import (
 )
 from watchout.client.inbox import Inbox
 
-#: Milliseconds before a lost connection from which alerts are asked for again: gateways' clocks differ.
+#: Alerts are requested again from this many ms before the connection was lost: clocks of gateways differ.
 REPLAY_SLACK_MS: Final = 5000
 
 
@@ -33,19 +33,19 @@ _keys: Final = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionOptions:
-    """What a program wants of a stream.
+    """What a program subscribes to.
 
     Attributes:
         stream_id: the stream.
-        frames: its frames.
-        alerts: its alerts.
-        max_fps: at most so many frames per second; None: all.
-        window: frames that may be under way to this client; None: no limit.
-        binary: frames as binary messages, without base64; else JSON, with the fields that a camera added.
-        last_frame: the newest frame at once.
-        alerts_since: alerts since then first, in ms since 1970.
-        frames_waiting: frames that wait for the program; the newest ones.
-        ack_when_taken: a frame is acknowledged when the program asks for the next one; else when it comes, so that the
+        frames: whether frames are received.
+        alerts: whether alerts are received.
+        max_fps: most frames per second; None: all.
+        window: most frames under way to this client; None: no limit.
+        binary: frames as binary messages, without base64; False: JSON, with the fields that a camera added.
+        last_frame: whether the newest frame is sent at once.
+        alerts_since: time in ms since 1970; alerts since then are delivered first.
+        frames_waiting: most frames that wait for the program; past it the oldest is dropped.
+        ack_when_taken: a frame is acknowledged when the program takes the next one; False: when it arrives, so that the
             newest frame is always here.
     """
 
@@ -70,30 +70,30 @@ class Subscriber:
     options: SubscriptionOptions
     inbox: Inbox
     error: Exception | None = None
-    #: The gateway has confirmed it, now or on an earlier connection.
+    #: Whether the gateway has confirmed it, now or on an earlier connection.
     confirmed: bool = False
     recovered: bool | None = None
-    #: Alerts before the next one may be missing.
+    #: Whether alerts before the next one may be missing.
     gap: bool = False
-    #: The frame that the program works on, to be acknowledged when it asks for the next.
+    #: The frame that the program took last; acknowledged when it takes the next.
     taken: Frame | None = None
 
 
 @dataclass(slots=True)
 class _Stream:
-    """What is subscribed of one stream, for all subscribers together."""
+    """The subscription at the gateway that all subscribers of one stream share."""
 
     subscribers: dict[int, Subscriber] = field(default_factory=dict)
-    #: The message that asked for it on this connection; None: to be sent.
+    #: The `subscribe` message that was sent on this connection; None: not sent yet.
     asked: dict[str, Any] | None = None
     confirmed: bool = False
     #: The gateway's time when the last connection with it was lost, in ms since 1970; None: never confirmed.
     alive_ms: int | None = None
-    #: The gateway's time when it first confirmed it: alerts before were not asked for.
+    #: The gateway's time when it first confirmed the subscription: earlier alerts were not requested.
     began_ms: int | None = None
-    #: Alerts since the last connection may be missing.
+    #: Whether alerts since the last connection may be missing.
     lost: bool = False
-    #: Alerts are asked for since then, in ms since 1970.
+    #: Time since which alerts are requested, in ms since 1970.
     since_ms: int | None = None
     attempt: int = 0
     retry_at: float | None = None
@@ -128,11 +128,11 @@ class ViewerCore(ConnectionCore):
         if options.alerts and options.alerts_since is not None:
             stream.since_ms = min(options.alerts_since, stream.since_ms or options.alerts_since)
         stream.subscribers[key] = subscriber
-        self._ask_anew(stream)  # also for the same wishes: the new one gets status and frame
+        self._ask_anew(stream)  # also for the same options: the new subscriber gets status and frame
         return key, [*self.start(), *self._ask(now)]
 
     def remove(self, key: int, now: float) -> list[Command]:
-        """End a subscription; the last one of a stream unsubscribes."""
+        """End a subscription; with the last one of a stream, unsubscribe at the gateway."""
         subscriber = self._subscribers.pop(key, None)
         if subscriber is None:
             return []
@@ -150,11 +150,11 @@ class ViewerCore(ConnectionCore):
         return self._ask(now)
 
     def change(self, key: int, options: SubscriptionOptions, now: float) -> list[Command]:
-        """Want something else of the same stream.
+        """Change the options of a subscription.
 
         Args:
-            key: of the subscription.
-            options: what is wanted from now on.
+            key: key of the subscription.
+            options: the options from now on; the stream is the same.
             now: monotonic seconds.
         """
         subscriber = self._subscribers[key]
@@ -191,12 +191,12 @@ class ViewerCore(ConnectionCore):
         return self._subscribers[key]
 
     def acknowledge(self, stream_id: str, alert_id: str, note: str | None, now: float) -> tuple[int, list[Command]]:
-        """Acknowledge an alert; `Done` with the returned key reports what became of it.
+        """Acknowledge an alert. `Done` with the returned key reports the result.
 
         Args:
             stream_id: the stream.
             alert_id: the alert.
-            note: a text for the others; None: none.
+            note: a text for the other users; None: none.
             now: monotonic seconds.
         """
         key = next(_keys)
@@ -210,13 +210,13 @@ class ViewerCore(ConnectionCore):
         return key, commands
 
     def give_up(self, key: int) -> None:
-        """Nobody waits for this acknowledgement any more."""
+        """Forget an acknowledgement whose result is not awaited any more."""
         self._acknowledgements.pop(key, None)
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_frame(self, frame: Frame, now: float) -> list[Command]:
-        """Process a frame: the newest one waits for each subscriber."""
+        """Process a frame: for each subscriber the newest one waits."""
         if not self.is_online:
             return []
         self.on_heard(now)
@@ -237,7 +237,7 @@ class ViewerCore(ConnectionCore):
         return commands
 
     def _acknowledge(self, stream: _Stream, frame: Frame) -> list[Command]:
-        """Acknowledge all frames up to this one, where the gateway waits for that."""
+        """Acknowledge all frames up to this one, if the subscription has a window."""
         asked = stream.asked
         if asked is None or "window" not in asked or frame.frame_id <= stream.acknowledged or not self.is_online:
             return []
@@ -298,7 +298,7 @@ class ViewerCore(ConnectionCore):
         return commands
 
     def _confirm_by(self, event: Acknowledged) -> list[Command]:
-        """The news of an acknowledgement confirms one of ours, also from a gateway that does not answer it."""
+        """Take the notification of an acknowledgement as the reply to our own, which an older gateway does not send."""
         about = (event.stream_id, event.alert_id)
         keys = [key for key, asked in self._acknowledgements.items() if (asked["streamId"], asked["alertId"]) == about]
         for key in keys:
@@ -306,7 +306,7 @@ class ViewerCore(ConnectionCore):
         return [Done(key) for key in keys]
 
     def _on_error(self, message: Mapping[str, Any]) -> list[Command]:
-        """An error that answers no request: it may end a subscription that was confirmed."""
+        """Handle an error that answers no request: it may end a subscription that was confirmed."""
         name, code = str(message.get("streamId")), str(message.get("code", ""))
         if name in self._streams and code == "UNAUTHORIZED":
             return self._end_stream(name, refusal(code, str(message.get("message", "")), name))
@@ -322,7 +322,7 @@ class ViewerCore(ConnectionCore):
             return [] if success else self._problem(message)
         name, asked = request.target
         stream = self._streams.get(name)
-        if stream is None or stream.asked is not asked:  # it was asked for anew, or ended meanwhile
+        if stream is None or stream.asked is not asked:  # it was requested again, or ended meanwhile
             return self._ask(now)
         if success:
             return [*self._confirmed(name, stream, message), *self._ask(now)]
@@ -353,14 +353,14 @@ class ViewerCore(ConnectionCore):
         return commands
 
     def _end_stream(self, name: str, error: Exception) -> list[Command]:
-        """End the subscriptions of one stream; the others go on."""
+        """End the subscriptions of one stream, not those of others."""
         stream = self._streams.pop(name)
         for subscriber in stream.subscribers.values():
             subscriber.error = error
         return [Wake(key) for key in stream.subscribers]
 
     def _ask_anew(self, stream: _Stream) -> None:
-        """Have the subscription of a stream sent again: the gateway replaces it without a gap."""
+        """Send the subscription of a stream again; the gateway replaces the old one without a gap."""
         if stream.confirmed:
             stream.alive_ms = self.alive_ms
         stream.asked, stream.confirmed, stream.attempt, stream.retry_at = None, False, 0, None
@@ -379,7 +379,7 @@ class ViewerCore(ConnectionCore):
     def _ask(self, now: float) -> list[Command]:
         """Send the subscriptions that were not sent on this connection.
 
-        A gateway that does not answer with request ids gets one at a time, so that an error can be told its stream.
+        A gateway without request ids gets one at a time, so that the stream of an error is known.
         """
         commands: list[Command] = []
         if not self.is_online:
@@ -398,7 +398,7 @@ class ViewerCore(ConnectionCore):
         return commands
 
     def _message(self, name: str, stream: _Stream, since_ms: int | None) -> dict[str, Any]:
-        """Return the message that subscribes to what all subscribers of a stream want together."""
+        """Return the `subscribe` message that covers the options of all subscribers of a stream."""
         wanted = [subscriber.options for subscriber in stream.subscribers.values()]
         viewing = [options for options in wanted if options.frames]
         alerts = any(options.alerts for options in wanted)

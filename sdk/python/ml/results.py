@@ -1,4 +1,4 @@
-"""What a function of an ML service returns, as the alerts that mlbridge takes. Pure."""
+"""Converts what the function of an ML service returns to the alerts that mlbridge accepts. Pure."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from watchout.common.alerts.model import MAX_ALERTS, AlertFault, check_draft
 
 
 class ResultFault(Exception):
-    """A function returned what is no result; the text says what came and what is expected. Answered with 500."""
+    """A function returned no result; the text says what it returned, and what is expected. The response is 500."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert about the frame that the function was shown.
+    """An alert about the frame that the function got.
 
     Attributes:
         severity: ``low``, ``medium``, ``high`` or ``critical``.
-        message: one sentence for people.
+        message: one sentence for users.
         confidence: from 0 to 1.
         location: (x, y) from 0 to 1, from the left and the top.
-        object_type: what it is about; alerts of one kind are held back together for a while.
-        metadata: anything else; numbers of numpy are taken.
-        frame_id: the frame, where it is another than the one shown.
-        stream_id: the stream, where it is another.
-        timestamp: ms since 1970, where it is not the frame's.
-        id: makes the alert one: the same id again has no second effect.
+        object_type: what was detected; mlbridge holds back repeated alerts of one type for a while.
+        metadata: further data; numpy numbers and arrays are accepted.
+        frame_id: the frame, if it is another than the one that the function got.
+        stream_id: the stream, if it is another.
+        timestamp: time of the alert in ms since 1970, if it is not the frame's.
+        id: id of the alert; a second alert with the same id is not delivered.
     """
 
     severity: str
@@ -70,7 +70,7 @@ def alerts_of(result: object) -> list[dict[str, Any]]:
     """Return the checked alerts of one frame, as objects of the protocol.
 
     Raises:
-        ResultFault: it is no result, or an alert does not fit the protocol.
+        ResultFault: the value is no result, or an alert does not fit the protocol.
     """
     if result is None:
         return []
@@ -85,10 +85,10 @@ def results_of_batch(result: object, count: int) -> list[object]:
 
     Args:
         result: what the function returned.
-        count: number of frames that it was shown.
+        count: number of frames in the batch.
 
     Raises:
-        ResultFault: it is no list with one result for each.
+        ResultFault: the value is no list with one result for each frame.
     """
     if not isinstance(result, list | tuple) or len(result) != count:
         came = f"{len(result)} results" if isinstance(result, list | tuple) else type(result).__name__

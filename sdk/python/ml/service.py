@@ -1,4 +1,4 @@
-"""The ML service around one function: HTTP and WebSocket, health, an end in order."""
+"""The ML service around one function: its HTTP and WebSocket paths, health, and orderly shutdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from watchout.common.media.arrays import PictureFault
 from watchout.common.toolbox.jsontext import JsonFault, read_json, write_json
-from watchout.ml.looking import Busy, Looker, LookFault
+from watchout.ml.function_calls import Busy, FunctionCalls, FunctionFault
 from watchout.ml.shown_frame import Frame, RequestFault, read_body, read_object, read_raw
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Largest request; frames of 16 MiB as base64, or a batch of smaller ones.
 MAX_BODY_BYTES: Final = 64 << 20
-#: Frames of one WebSocket that are worked on at a time; the socket is not read beyond.
+#: Frames of one WebSocket that are analysed at a time; with that many the socket is not read.
 MAX_PER_SOCKET: Final = 32
-#: Seconds for calls that run when the service is told to end.
+#: Seconds that running calls have to finish at shutdown.
 END_S: Final = 10.0
 
 
@@ -40,15 +40,15 @@ def serve(look: None = None, **options: Any) -> Callable[[F], F]: ...
 
 
 def serve(look: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Serve a function as an ML service until SIGTERM or Ctrl-C; as a call, or as a decorator with or without options.
+    """Serve a function as an ML service until SIGTERM or Ctrl-C. It can be called, or used as a decorator.
 
-    At the top level of a module that is imported it does nothing, as under ``if __name__ == "__main__"``.
+    In a module that is imported, not run, it does nothing, as if it were under ``if __name__ == "__main__"``.
 
     Args:
-        look: the function: gets a `Frame`, and returns an `Alert`, a list of them, or None. It may be a coroutine
-            function; any other is called in a thread. With `batch` it gets a list of frames, and returns a list with
-            one result for each. An exception is answered with 500 and its text, and the service goes on.
-        options: see `Service`; and `host` (default ``127.0.0.1``) and `port` (default 8500).
+        look: the function. It gets a `Frame` and returns an `Alert`, a list of alerts, or None. A coroutine function is
+            awaited, any other is called in a thread. With `batch` it gets a list of frames and returns a list with one
+            result for each. After an exception the response is 500 with its text, and the service goes on.
+        options: those of `Service`, and `host` (default ``127.0.0.1``) and `port` (default 8500).
 
     Returns:
         The function.
@@ -67,17 +67,17 @@ def serve(look: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 class Service:
-    """One function as an ML service; `serve` runs one, tests and other servers use `app`.
+    """One function as an ML service. `serve` runs one; tests and programs with a server of their own use `app`.
 
     Args:
-        look: the function, see `serve`.
-        batch: most frames in one call; None: one frame, not in a list.
-        batch_wait_s: seconds that a frame waits for others to go with.
-        concurrency: calls at a time; 1 for models that are not safe in several threads. Further frames wait, 16 for
-            each call (times `batch`); beyond that the answer is 503 with Retry-After.
+        look: the function; see `serve`.
+        batch: most frames in one call; None: each call gets one frame, not a list.
+        batch_wait_s: how long a frame waits for others of its batch, in seconds.
+        concurrency: most calls at a time; 1 for models that are not thread-safe. 16 further frames wait for each call
+            (times `batch`); past that the response is 503 with Retry-After.
 
     Raises:
-        TypeError: `look` is no function.
+        TypeError: `look` cannot be called.
         ValueError: a number is out of its range.
     """
 
@@ -96,13 +96,13 @@ class Service:
         if not 1 <= concurrency <= 1024:
             raise ValueError(f"concurrency is {concurrency}, expected 1 to 1024")
         self.name = getattr(look, "__name__", type(look).__name__)
-        self._make = partial(Looker, look, concurrency=concurrency, batch=batch, batch_wait_s=batch_wait_s)
-        self._looker: Looker | None = None
+        self._make = partial(FunctionCalls, look, concurrency=concurrency, batch=batch, batch_wait_s=batch_wait_s)
+        self._calls: FunctionCalls | None = None
         self._sockets: set[Any] = set()
         self._ending = False
 
     def app(self) -> web.Application:
-        """Return the service as an application of aiohttp, to be run once."""
+        """Return the service as an aiohttp application, which can be run once."""
         from aiohttp import web
 
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -124,11 +124,11 @@ class Service:
         """Serve until SIGTERM or Ctrl-C.
 
         Args:
-            host: address to listen at.
-            port: port to listen at.
+            host: address to listen on.
+            port: TCP port.
 
         Raises:
-            SystemExit: the port cannot be had; the text says why.
+            SystemExit: the port is not available; the text says why.
         """
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(self._run(host, port))
@@ -160,14 +160,14 @@ class Service:
     # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _on_startup(self, _: web.Application) -> None:
-        self._looker = self._make()
+        self._calls = self._make()
 
     async def _on_shutdown(self, _: web.Application) -> None:
         self._ending = True
         for socket in list(self._sockets):
             await socket.close(code=1001, message=b"the service is ending")
-        if self._looker is not None:
-            await self._looker.close(END_S)
+        if self._calls is not None:
+            await self._calls.close(END_S)
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web
@@ -177,19 +177,19 @@ class Service:
         return web.Response(text=f"{self.name}: POST /analyze, GET /health, WebSocket at /ws; see docs/ml-team.md\n")
 
     async def _health(self, _: web.Request) -> web.Response:
-        looker = self._looker
-        assert looker is not None
-        calls = looker.frames + looker.failures
+        function_calls = self._calls
+        assert function_calls is not None
+        calls = function_calls.frames + function_calls.failures
         body: dict[str, Any] = {
             "status": "ending" if self._ending else "healthy",
             "function": self.name,
-            "frames": looker.frames,
-            "failures": looker.failures,
-            "alerts": looker.alerts,
-            "meanMs": round(1000 * looker.busy_s / calls, 1) if calls else None,
+            "frames": function_calls.frames,
+            "failures": function_calls.failures,
+            "alerts": function_calls.alerts,
+            "meanMs": round(1000 * function_calls.busy_s / calls, 1) if calls else None,
         }
-        if looker.last_fault:
-            body["lastFailure"] = looker.last_fault
+        if function_calls.last_fault:
+            body["lastFailure"] = function_calls.last_fault
         return _json(body, 503 if self._ending else 200)
 
     async def _analyze(self, request: web.Request) -> web.Response:
@@ -207,21 +207,21 @@ class Service:
             return _json({"error": str(fault)}, 400)
         except Busy as fault:
             return _json({"error": str(fault)}, 503, {"Retry-After": "1"})
-        except LookFault as fault:
+        except FunctionFault as fault:
             return _json({"error": str(fault)}, 500)
 
     async def _answer_of_batch(self, value: object) -> dict[str, Any]:
         try:
             return {"alerts": await self._look(read_object(value))}
-        except (RequestFault, PictureFault, LookFault, Busy) as fault:
+        except (RequestFault, PictureFault, FunctionFault, Busy) as fault:
             return {"error": str(fault)}
 
     async def _look(self, frame: Frame) -> list[dict[str, Any]]:
-        assert self._looker is not None
-        return await self._looker.look(frame)
+        assert self._calls is not None
+        return await self._calls.look(frame)
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        """A WebSocket: a frame with each text message, a result with the frame's names for each."""
+        """Serve a WebSocket: each text message is a frame, and is answered with a result that names the frame."""
         from aiohttp import WSMsgType, web
 
         socket = web.WebSocketResponse(max_msg_size=MAX_BODY_BYTES, heartbeat=20)
@@ -253,7 +253,7 @@ class Service:
         return socket
 
     async def _answer_message(self, data: str | bytes) -> dict[str, Any]:
-        """Return the answer to a message; one that is no frame is answered with an error."""
+        """Return the response to a message; for one that is no frame, an error."""
         names: dict[str, Any] = {}
         try:
             value = read_json(data)
@@ -264,7 +264,7 @@ class Service:
             return {"error": f"the message is not JSON: {fault}"}
         except PictureFault as fault:  # this frame has no alerts; an error would be taken for one of the service
             return {**names, "alerts": [], "refused": str(fault)}
-        except (RequestFault, LookFault, Busy) as fault:
+        except (RequestFault, FunctionFault, Busy) as fault:
             return {**names, "error": str(fault)}
 
 

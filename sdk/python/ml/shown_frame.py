@@ -1,4 +1,4 @@
-"""A frame as mlbridge shows it to an ML service, read from its JSON, its headers or a batch. Pure."""
+"""Reads the frames that mlbridge sends to an ML service: as JSON, with headers, or in a batch. Pure."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ MAX_BATCH: Final = 1024
 
 
 class RequestFault(ValueError):
-    """A request that holds no frame; the text says what came and what is expected. It is answered with 400."""
+    """A request without a frame; the text says what came and what is expected. The response is 400."""
 
 
 class Frame:
-    """One encoded picture that the service is shown.
+    """One frame that the ML service is to analyse.
 
     Args:
         stream_id: the stream.
         picture: the encoded picture.
-        timestamp: when the camera took it, in ms since 1970; None: the request does not say it.
-        frame_id: number within the stream; None: the request does not say it.
+        timestamp: when the camera took the picture, in ms since 1970; None: not in the request.
+        frame_id: number within the stream; None: not in the request.
 
     Attributes:
         stream_id: the stream.
         picture: the encoded picture, mostly a JPEG.
-        timestamp: when the camera took it, in ms since 1970; None: unknown.
+        timestamp: when the camera took the picture, in ms since 1970; None: unknown.
         frame_id: number within the stream; None: unknown.
     """
 
@@ -55,7 +55,7 @@ class Frame:
 
         Raises:
             MissingExtra: OpenCV is not installed.
-            PictureFault: it cannot be decoded: let it pass, this frame is then refused with 400.
+            PictureFault: the picture cannot be decoded. If the function does not catch it, the response is 400.
         """
         if self._image is None:
             self._image = arrays.decode(self.picture)
@@ -63,7 +63,7 @@ class Frame:
 
     @property
     def names(self) -> dict[str, Any]:
-        """The fields that name this frame in an answer."""
+        """The fields that identify this frame in a response."""
         named = {"streamId": self.stream_id, "frameId": self.frame_id, "timestamp": self.timestamp}
         return {key: value for key, value in named.items() if value is not None}
 
@@ -75,7 +75,7 @@ def read_object(value: object) -> Frame:
     """Return the frame of a decoded message: ``{"streamId","frame","timestamp","frameId"}``.
 
     Raises:
-        RequestFault: it is none.
+        RequestFault: the message is no frame.
     """
     if not isinstance(value, dict):
         raise RequestFault(f"a frame is an object, got {type(value).__name__}")
@@ -93,7 +93,7 @@ def read_body(body: bytes) -> Frame | list[object]:
     """Return the frame of a JSON body, or the items of a batch, ``{"frames":[…]}``.
 
     Raises:
-        RequestFault: it is neither.
+        RequestFault: the body is neither.
     """
     try:
         value = read_json(body)

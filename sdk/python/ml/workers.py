@@ -1,4 +1,4 @@
-"""Threads that call the function of an ML service; one that never returns does not keep the process from ending."""
+"""Daemon threads that call the function of an ML service: a call that never returns cannot keep the process alive."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _Job: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable
 
 
 class Workers:
-    """Up to `most` daemon threads, started when they are needed, and kept: models may hold things of their thread.
+    """Up to `most` daemon threads, started when needed and kept, because models may use thread-local state.
 
-    The threads of `concurrent.futures` are waited for when the process ends, which a call that hangs would prevent.
+    Not `concurrent.futures`: the interpreter waits for its threads at exit, which a call that hangs would block.
 
     Args:
-        most: calls at a time; the caller begins no more.
+        most: most calls at a time; the caller begins no more.
     """
 
     def __init__(self, most: int) -> None:
@@ -28,14 +28,14 @@ class Workers:
         self._busy = 0
 
     async def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """Return what the function returns, or raise what it raises.
+        """Call the function in a thread; return its result or raise its exception.
 
         Args:
-            function: called in a thread.
+            function: the function.
             argument: its argument.
 
         Raises:
-            RuntimeError: in place of `StopIteration`, `SystemExit` and the like, which are no errors of one call.
+            RuntimeError: the function raised `StopIteration`, `SystemExit` or the like, which must not end the service.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Any] = loop.create_future()
@@ -61,14 +61,14 @@ class Workers:
             error: Exception | None = None
             try:
                 value = function(argument)
-            except StopIteration as exc:  # no future takes it
+            except StopIteration as exc:  # a future accepts no StopIteration
                 error = RuntimeError(f"the function raised {exc!r}")
             except Exception as exc:
                 error = exc
             except BaseException as exc:
                 error = RuntimeError(f"the function raised {exc!r}")
             del job, argument
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(_settle, result, value, error)
             del value, error, result
 

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from tests.kit.clients import eventually
 from watchout import ml
 from watchout.common.media.arrays import PictureFault
-from watchout.ml.looking import WAITING_PER_CALL
+from watchout.ml.function_calls import WAITING_PER_CALL
 
 JPEG = b"\xff\xd8\xff\xe0picture"
 

@@ -13,7 +13,7 @@ from tests.kit.clients import eventually
 from watchout.common.bus.messages import CreateShare, EndShare, QueryReply, RefusedReply
 from watchout.common.bus.reply_records import ShareRow
 from watchout.common.home_files import SHARES_FILE
-from watchout.router.shares.desk import ShareDesk
+from watchout.router.shares.handler import ShareHandler
 from watchout.router.shares.table import Shares
 
 ID, OTHER = "a" * 22, "b" * 22
@@ -22,22 +22,22 @@ ROW = ShareRow(ID, "cam", "ann", False, 1000, 61_000)
 
 
 class Office:
-    """A desk in a home, and what it replied."""
+    """A share handler in a home, and what it replied."""
 
     def __init__(self, home: Path) -> None:
         self.replies: list[Any] = []
         self.home = home
         outbox: Any = SimpleNamespace(send=lambda _, body: self.replies.append(body))
-        self.desk = ShareDesk(home, Shares(per_stream=2, per_user=9, total=9), outbox)
-        self.desk.restore(1000)
+        self.handler = ShareHandler(home, Shares(per_stream=2, per_user=9, total=9), outbox)
+        self.handler.restore(1000)
 
     async def create(self, share_id: str = ID, stream: str = "cam", user: str = "ann", seconds: int = 60) -> Any:
         request = CreateShare(request=1, id=share_id, stream=stream, user=user, seconds=seconds)
-        self.desk.create(GATEWAY, request, 1000)
+        self.handler.create(GATEWAY, request, 1000)
         return await self.reply()
 
     async def end(self, share_id: str = ID, stream: str = "cam", user: str = "ann") -> Any:
-        self.desk.end(GATEWAY, EndShare(request=2, id=share_id, stream=stream, user=user))
+        self.handler.end(GATEWAY, EndShare(request=2, id=share_id, stream=stream, user=user))
         return await self.reply()
 
     async def reply(self) -> Any:
@@ -45,20 +45,20 @@ class Office:
         return self.replies.pop()
 
     def known(self) -> list[ShareRow]:
-        return self.desk.rows(stream="cam", user="ann", ids=(), now_ms=1000)
+        return self.handler.rows(stream="cam", user="ann", ids=(), now_ms=1000)
 
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     made = Office(tmp_path)
     yield made
-    await made.desk.close()
+    await made.handler.close()
 
 
 async def test_a_share_is_replied_once_the_next_router_would_have_it(office: Office, tmp_path: Path) -> None:
     assert await office.create() == QueryReply(request=1, body=[ROW])
     assert await office.create(seconds=99) == QueryReply(request=1, body=[ROW]), "asked twice, made once"
-    await office.desk.close()
+    await office.handler.close()
     assert Office(tmp_path).known() == [ROW]
 
 
@@ -69,14 +69,14 @@ async def test_an_end_is_replied_once_the_next_router_would_not_have_it(office: 
     assert office.known() == [ROW]
     assert await office.end() == QueryReply(request=2, body=ID)
     assert await office.end() == QueryReply(request=2, body=None)
-    await office.desk.close()
+    await office.handler.close()
     assert Office(tmp_path).known() == []
 
 
 async def test_a_share_that_cannot_be_stored_is_not_made(office: Office, tmp_path: Path) -> None:
     (tmp_path / SHARES_FILE).unlink()
     await office.create(OTHER)  # the file is open: make it fail from here on
-    office.desk._file._file.close()
+    office.handler._file._file.close()
     (tmp_path / SHARES_FILE).unlink(missing_ok=True)
     (tmp_path / SHARES_FILE).mkdir()
     reply = await office.create()
@@ -102,10 +102,10 @@ async def test_bounds_and_taken_ids_are_refused(office: Office) -> None:
 
 async def test_records_that_are_none_are_passed_over(office: Office, tmp_path: Path) -> None:
     await office.create()
-    office.desk._file.change({"bad": b"{}", "worse": b"\xff"})
-    await office.desk.close()
+    office.handler._file.change({"bad": b"{}", "worse": b"\xff"})
+    await office.handler.close()
     assert Office(tmp_path).known() == [ROW]
 
 
 def test_gateways_ask_for_shares_by_their_ids(office: Office) -> None:
-    assert office.desk.rows(stream=None, user=None, ids=(ID, OTHER), now_ms=0) == []
+    assert office.handler.rows(stream=None, user=None, ids=(ID, OTHER), now_ms=0) == []

@@ -14,10 +14,10 @@ from watchout.router.record_file import RecordFile
 from watchout.router.webhook.events import unacknowledged_event
 from watchout.router.webhook.sender import WebhookSender
 
-_log = log.get("router.alerts.escalation_desk")
+_log = log.get("router.alerts.escalation_sender")
 
 
-class EscalationDesk:
+class EscalationSender:
     """The escalations of one router with their file. Made by the router's app where they are set, and a webhook is.
 
     Args:

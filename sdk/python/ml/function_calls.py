@@ -24,28 +24,28 @@ LOG_EVERY_S: Final = 10.0
 
 
 class Busy(Exception):
-    """Too many frames wait for the function. The request is answered with 503 and Retry-After."""
+    """Too many frames wait for the function. The response is 503 with Retry-After."""
 
 
-class LookFault(Exception):
-    """The function raised an exception, or returned no result; the text names it. Answered with 500."""
+class FunctionFault(Exception):
+    """The function raised an exception or returned no result; the text says which. The response is 500."""
 
 
-class Looker:
-    """Runs the function. Created in the running loop.
+class FunctionCalls:
+    """Calls the function of an ML service in threads. Created in the running loop.
 
     Args:
-        look: the function, of a frame, or of a list of frames with `batch`.
-        concurrency: calls at a time; 1 for models that are not safe in several threads.
-        batch: most frames in one call; None: one frame, not in a list.
-        batch_wait_s: seconds that a frame waits for others to go with.
+        look: the function; its argument is a frame, or with `batch` a list of frames.
+        concurrency: most calls at a time; 1 for models that are not thread-safe.
+        batch: most frames in one call; None: each call gets one frame, not a list.
+        batch_wait_s: how long a frame waits for others of its batch, in seconds.
 
     Attributes:
-        frames: frames that were analysed.
-        failures: frames of which the function failed.
-        alerts: alerts that it returned.
-        last_fault: text of its last failure, empty: none.
-        busy_s: seconds that the calls took, in total.
+        frames: number of frames that were analysed.
+        failures: number of frames for which the function failed.
+        alerts: number of alerts that it returned.
+        last_fault: text of the last failure; empty: none.
+        busy_s: duration of all calls together, in seconds.
     """
 
     def __init__(self, look: Callable[..., Any], *, concurrency: int, batch: int | None, batch_wait_s: float) -> None:
@@ -69,7 +69,7 @@ class Looker:
         Raises:
             Busy: too many frames wait.
             PictureFault: the function could not decode the picture.
-            LookFault: the function failed.
+            FunctionFault: the function failed.
         """
         if len(self._waiting) >= WAITING_PER_CALL * self._concurrency * (self._batch or 1):
             raise Busy(f"{len(self._waiting)} frames wait for the model")
@@ -84,7 +84,7 @@ class Looker:
         return found
 
     async def close(self, timeout_s: float) -> None:
-        """Wait for the calls that run; what waits is not begun."""
+        """Wait for the running calls; frames that wait are not analysed."""
         while self._waiting:
             _, result = self._waiting.popleft()
             if not result.done():
@@ -168,12 +168,12 @@ class Looker:
             if not waiter.done():
                 waiter.set_exception(error)
 
-    def _failed(self, exc: Exception) -> LookFault:
-        """Return the failure for the answer; log its traceback, not too often."""
+    def _failed(self, exc: Exception) -> FunctionFault:
+        """Return the failure for the response; log its traceback, but not too often."""
         text = str(exc) if isinstance(exc, ResultFault) else f"{type(exc).__name__}: {exc}"
         self.last_fault = text[:500]
         kind, now = type(exc).__name__, time.monotonic()
         if now - self._logged.get(kind, float("-inf")) >= LOG_EVERY_S:
             self._logged[kind] = now
             _log.error("the function failed; the service goes on: %s", self.last_fault, exc_info=exc)
-        return LookFault(self.last_fault)
+        return FunctionFault(self.last_fault)

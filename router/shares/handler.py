@@ -20,10 +20,10 @@ from watchout.router.shares.table import Shares, StreamShare
 TOO_MANY: Final = "TOO_MANY_SHARES"
 _NOT_WRITTEN: Final = "it cannot be stored now, try again"
 
-_log = log.get("router.shares.desk")
+_log = log.get("router.shares.handler")
 
 
-class ShareDesk:
+class ShareHandler:
     """Handles what gateways ask about shares. Made by the router's app; `MessageHandler` and `QueryHandler` call it.
 
     Args:
