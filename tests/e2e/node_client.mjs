@@ -22,7 +22,7 @@ const fail = (reason) => {
   say("failed", { reason });
   process.exit(1);
 };
-setTimeout(() => fail("out of time"), 20_000).unref();
+setTimeout(() => fail("out of time"), 120_000).unref();
 
 function pack(picture, { streamId = "", timestamp = Date.now(), codec = 1 }) {
   const name = Buffer.from(streamId, "ascii");

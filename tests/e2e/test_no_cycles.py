@@ -83,7 +83,7 @@ async def serving(tls: tuple[Path, Path] | None = None, **environ: str) -> Async
     settings = load(
         {
             "WATCHOUT_HOME": str(home), "WATCHOUT_HOST": "127.0.0.1", "WATCHOUT_PORT": str(port),
-            "AUTH_TIMEOUT_S": "0.3", "HANDSHAKE_TIMEOUT_S": "0.3", "IDLE_TIMEOUT_S": "2", "DRAIN_S": "0.5",
+            "AUTH_TIMEOUT_S": "60", "HANDSHAKE_TIMEOUT_S": "60", "DRAIN_S": "0.5",
             **({"TLS_CERT": str(tls[0]), "TLS_KEY": str(tls[1])} if tls else {}),
             **environ,
         }
@@ -333,15 +333,22 @@ async def moving_picture(here: Here) -> None:
 
 PLAIN = [
     normal, aborted, half_closed, protocol_error, not_masked, not_utf8, too_large, unfinished_fragments, half_a_frame,
-    never_signed_in, wrong_token, refused_handshake, broken_handshake, left_in_the_handshake, camera_and_viewer,
-    taken_over, abusive, plain_http, http_then_upgrade, half_a_head, no_http, silent, moving_picture,
+    wrong_token, refused_handshake, broken_handshake, left_in_the_handshake, camera_and_viewer, taken_over, abusive,
+    plain_http, http_then_upgrade, no_http, moving_picture,
 ]  # fmt: skip
+#: Those that a deadline ends; each with a server whose other deadlines are far away, so that it ends by no other.
+LATE = [
+    ([never_signed_in], {"AUTH_TIMEOUT_S": "0.3"}),
+    ([half_a_head, silent], {"HANDSHAKE_TIMEOUT_S": "0.3"}),
+]
 SECURED = [normal, aborted, protocol_error, unfinished_fragments, refused_handshake, camera_and_viewer, plain_http]
 
 
-async def faults_of(ends: list[Callable[[Here], Awaitable[Any]]], tls: tuple[Path, Path] | None) -> list[str]:
+async def faults_of(
+    ends: list[Callable[[Here], Awaitable[Any]]], tls: tuple[Path, Path] | None, environ: dict[str, str]
+) -> list[str]:
     faults = []
-    async with serving(tls) as here:
+    async with serving(tls, **environ) as here:
         for end in ends:
             try:
                 await leaves_nothing(here, end, 10 if end in (taken_over, abusive) else ENDS)
@@ -352,10 +359,15 @@ async def faults_of(ends: list[Callable[[Here], Awaitable[Any]]], tls: tuple[Pat
     return faults
 
 
-def run(loop: str, ends: list[Callable[[Here], Awaitable[Any]]], tls: tuple[Path, Path] | None = None) -> list[str]:
+def run(
+    loop: str,
+    ends: list[Callable[[Here], Awaitable[Any]]],
+    tls: tuple[Path, Path] | None = None,
+    environ: dict[str, str] | None = None,
+) -> list[str]:
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with only_new_objects(), asyncio.Runner(loop_factory=factory) as runner:
-        found = runner.run(faults_of(ends, tls))
+        found = runner.run(faults_of(ends, tls, environ or {}))
     gc.collect()
     return found
 
@@ -363,6 +375,12 @@ def run(loop: str, ends: list[Callable[[Here], Awaitable[Any]]], tls: tuple[Path
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_nothing_is_left_of_a_connection_that_has_ended_without_a_collection(loop: str) -> None:
     assert run(loop, PLAIN) == []
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_nor_of_one_that_a_deadline_has_ended(loop: str) -> None:
+    for ends, environ in LATE:
+        assert run(loop, ends, environ=environ) == []
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.real]
 HERE: Final = Path(__file__).parent
 SCRIPT: Final = HERE / "node_client.mjs"
 INSTALL_S: Final = 300.0
-DEADLINE_S: Final = 15.0
+DEADLINE_S: Final = 30.0
 PICTURE: Final = base64_of(b"\xff\xd8\xff\xe0a picture of Node\xff\xd9")
 
 

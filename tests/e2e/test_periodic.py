@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import urllib.request
 from typing import Any
 
-from tests.kit.clients import eventually
+from tests.kit.clients import eventually, http
 from tests.kit.processes import BIN
 
 #: A gateway whose reports to the router raise three times.
@@ -32,8 +31,8 @@ async def test_a_periodic_task_that_raises_is_counted_and_goes_on(watchout: Any)
     started.start("router")
     gateway = started.run("gateway", [str(BIN / "python"), "-c", GATEWAY])
     await eventually(lambda: "a report was sent" in gateway.output, 30)
-    assert "a task failed and goes on" in gateway.output
-    with urllib.request.urlopen(f"{started.url}/metrics", timeout=5) as answer:
-        (line,) = [each for each in answer.read().decode().splitlines() if "reports of streams" in each]
+    await eventually(lambda: "a task failed and goes on" in gateway.output, 30)  # the log has a thread of its own
+    page = (await http(f"{started.url}/metrics")).body.decode()
+    (line,) = [each for each in page.splitlines() if "reports of streams" in each]
     assert line.startswith("watchout_task_failures_total{")
     assert float(line.rpartition(" ")[2]) == 3

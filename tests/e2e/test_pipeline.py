@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.kit.clients import JPEG, base64_of, eventually
-from tests.kit.processes import BIN, REPOSITORY, clean_environ, free_port
+from tests.kit.processes import BIN, REPOSITORY, Watchout, clean_environ, free_port, poll
+from tests.kit.proxies import answers
 from tests.kit.services import missing
 from watchout.ctl.sources.scene import CYCLE_S, EMPTY_S
 
@@ -48,14 +51,8 @@ async def test_footage_reaches_a_viewer_byte_by_byte_and_every_frame_is_accounte
     viewer = started.run("watch", ctl(started, "watch", "cam-1", "--save", str(saved), "--json"))
     await eventually(lambda: "offline" in viewer.output, 30)
     camera = started.run("publish", ctl(started, "publish", str(pictures), "--stream", "cam-1", "--fps", str(FPS)))
-    await eventually(lambda: started.get("/stats")[1]["activeStreams"] == ["cam-1"], 30)
-    table = subprocess.run(
-        [BIN / "watchout-ctl", "stats"], env=clean_environ() | {"WATCHOUT_HOME": str(started.home)},
-        capture_output=True, text=True, timeout=20, check=True,
-    ).stdout  # fmt: skip
-    assert "cam-1" in table
-    assert "streaming" in table
-    assert await camera.ended(30) == 0
+    await eventually(lambda: '"streaming"' in viewer.output, 30)
+    assert await camera.ended(60) == 0
     sent = [path.read_bytes() for path in sorted(pictures.glob("*.jpg"))]
     # The newest wins, so a machine that stops for a moment may lose frames between; the last one always comes.
     await eventually(lambda: any(path.read_bytes() == sent[-1] for path in saved.glob("*.jpg")), 30)
@@ -68,9 +65,31 @@ async def test_footage_reaches_a_viewer_byte_by_byte_and_every_frame_is_accounte
     published, dropped = map(int, re.findall(r"sent (\d+) frames, .*; dropped (\d+)", camera.output)[-1])
     assert published + dropped == len(sent)
     assert frame_id_of[came[-1]] == published
-    frames = [json.loads(line) for line in viewer.output.splitlines() if '"video-frame"' in line]
-    assert len(frames) + sum(frame["missed"] for frame in frames) == published
+
+    def frames() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in re.findall(r'^.*"video-frame".*\n', viewer.output, re.MULTILINE)]
+
+    await eventually(lambda: len(frames()) == len(came), 30, "a frame that was saved is not printed")
+    assert frame_id_of[came[0]] - 1 + len(came) + sum(frame["missed"] for frame in frames()) == published
     assert len(came) > len(sent) / 2
+
+
+async def test_the_table_of_stats_shows_a_stream_that_is_streaming(watchout, clients):
+    started = watchout()
+    camera = await clients.camera(started.url, started.token())
+    await camera.register("cam-1")
+    async with camera.streaming(5):
+        table = await asyncio.to_thread(stats_of, started)
+    assert "cam-1" in table
+    assert "streaming" in table
+
+
+def stats_of(started: Watchout, *options: str) -> str:
+    """What ``watchout-ctl stats`` prints."""
+    return subprocess.run(
+        [BIN / "watchout-ctl", "stats", *options], env=clean_environ() | {"WATCHOUT_HOME": str(started.home)},
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
 
 
 def alerts_of(output: str) -> list[int]:
@@ -87,7 +106,8 @@ def detector(watchout) -> Iterator[tuple[object, str]]:
     # At the end the service may be gone before the bridge.
     started = watchout(environ={"ML_SERVICE_URL": url}, expected=["Connect call failed"])
     service = REPOSITORY / "examples/ml_service/service.py"
-    started.run("ml", [str(BIN / "python"), str(service), "--port", str(port)])
+    ml = started.run("ml", [str(BIN / "python"), str(service), "--port", str(port)])
+    poll(lambda: answers(port) or not ml.running, 60, "the service does not listen")
     return started, url
 
 
@@ -100,19 +120,18 @@ async def test_the_detectors_alerts_are_on_both_screens_within_2_s_of_something_
     viewer = started.run("watch", ctl(started, "watch", "cam-1", "--alerts-only"))
     await eventually(lambda: "offline" in viewer.output, 30)
     camera = started.run("publish", ctl(started, "publish", name, "--stream", "cam-1"))
-    await eventually(lambda: alerts_of(viewer.output) and alerts_of(camera.output), moves_at_s + CYCLE_S + 10)
+    await eventually(lambda: alerts_of(viewer.output) and alerts_of(camera.output), moves_at_s + CYCLE_S + 30)
     seen = alerts_of(viewer.output)[0]
     assert alerts_of(camera.output)[0] == seen
-    # The alert names its frame: between the first movement and two seconds later.
-    assert moves_at_s * FPS <= seen <= (moves_at_s + 2) * FPS
-    latency_s = json.loads(
-        subprocess.run(
-            [BIN / "watchout-ctl", "stats", "--json"], env=clean_environ() | {"WATCHOUT_HOME": str(started.home)},
-            capture_output=True, text=True, timeout=20, check=True,
-        ).stdout
-    )["members"]  # fmt: skip
-    bridge = next(member for member in latency_s if member["kind"] == "mlbridge")
+    members = json.loads(await asyncio.to_thread(stats_of, started, "--json"))["members"]
+    bridge = next(member for member in members if member["kind"] == "mlbridge")
     assert bridge["figures"]["ml_requests_total"] > 0
+    camera.send_signal(signal.SIGTERM)
+    await camera.ended(30)
+    (dropped,) = map(int, re.findall(r"sent \d+ frames, .*; dropped (\d+)", camera.output))
+    # The alert names its frame: between the first movement and two seconds later. Frames that a busy machine drops have
+    # no number.
+    assert moves_at_s * FPS - dropped <= seen <= (moves_at_s + 2) * FPS
 
 
 async def test_make_demo_runs_everything_and_alerts_appear(watchout):
@@ -123,8 +142,8 @@ async def test_make_demo_runs_everything_and_alerts_appear(watchout):
     honcho = f"exec {BIN}/honcho -e {os.devnull} -f Procfile.demo start"
     command = ["sh", "-c", f"cd '{REPOSITORY}' && {honcho}"]
     demo = started.run("demo", command, environ | {"PATH": path})
-    await eventually(lambda: len(re.findall(r"alerts\.1.*ALERT", demo.output)) >= 2, 30)
-    assert re.search(r"camera\.1.*ALERT", demo.output)
+    await eventually(lambda: len(re.findall(r"alerts\.1.*ALERT", demo.output)) >= 2, 120)
+    await eventually(lambda: re.search(r"camera\.1.*ALERT", demo.output), 30)
 
 
 async def test_a_user_of_a_real_better_auth_publishes_and_watches(watchout, clients, postgres_url, start_better_auth):

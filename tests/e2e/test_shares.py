@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 import urllib.parse
 from typing import Any
@@ -12,7 +14,6 @@ from tests.kit.clients import JPEG, base64_of, eventually, http, new_name
 from tests.kit.processes import SERVICE_TOKEN
 
 PAGE = "https://app.example"
-ENDED_WITHIN_S = 2.0
 
 
 async def share(url: str, token: str, stream: str, **wish: Any) -> Any:
@@ -91,7 +92,7 @@ async def test_a_share_with_alerts_gets_them_and_may_not_acknowledge(one_process
 
 
 async def test_an_ended_share_closes_its_sockets_on_every_gateway_and_no_other(in_one_process, clients):
-    started = await in_one_process(gateways=2, RECHECK_S="5")
+    started = await in_one_process(gateways=2, RECHECK_S="3600")  # sessions; shares are looked at each second
     here, there = started.urls
     ann = started.token("ann")
     camera = await clients.camera(here, ann)
@@ -106,11 +107,9 @@ async def test_an_ended_share_closes_its_sockets_on_every_gateway_and_no_other(i
     assert not any("token" in row for row in listed)
     answer = await http(f"{there}/streams/cam/shares/{first['id']}", method="DELETE", token=ann)
     assert (answer.status, answer.body) == (204, b"")
-    began = time.monotonic()
     for each in viewers:
-        await each.find("error", code="SESSION_ENDED", timeout_s=5)
+        await each.find("error", code="SESSION_ENDED")
         assert await each.closed() == 4500
-    assert time.monotonic() - began < ENDED_WITHIN_S + 3, "on a busy machine"
     assert (await http(f"{there}/streams", token=first["token"])).status == 401
     again = await http(f"{there}/streams/cam/shares/{first['id']}", method="DELETE", token=ann)
     assert (again.status, again.error) == (404, "NOT_FOUND")
@@ -118,16 +117,19 @@ async def test_an_ended_share_closes_its_sockets_on_every_gateway_and_no_other(i
     assert (await http(f"{here}/streams", token=second["token"])).status == 200
 
 
-async def test_a_share_ends_when_its_time_is_over(one_process, clients):
+async def test_a_share_ends_when_its_time_is_over(one_process, clients, monkeypatch):
     ann = one_process.token("ann")
     camera = await clients.camera(one_process.url, ann)
     await camera.register("cam")
-    made = await share(one_process.url, ann, "cam", seconds=2)
+    made = await share(one_process.url, ann, "cam", seconds=600)
     viewer = await clients.viewer(one_process.url, made["token"])
     await viewer.subscribe("cam", consumes=["video-frame"])
-    await viewer.find("error", 10, code="SESSION_ENDED")
+    assert (await http(f"{one_process.url}/streams", token=made["token"])).status == 200
+    clock_s, clock_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: clock_s() + 600)
+    monkeypatch.setattr(time, "time_ns", lambda: clock_ns() + 600 * 10**9)
+    await viewer.find("error", code="SESSION_ENDED")
     assert await viewer.closed() == 4500
-    assert int(time.time() * 1000) >= made["endsAt"]
     assert (await http(f"{one_process.url}/streams", token=made["token"])).status == 401
     assert await shares_of(one_process.url, ann, "cam") == []
 
@@ -174,10 +176,8 @@ async def test_what_is_wrong_with_a_request_is_said(in_one_process, clients):
     await share(started.url, ann, "cam", seconds=3600)
     answer = await http(path, method="POST", token=ann, body={"seconds": 60})
     assert (answer.status, answer.error) == (409, "TOO_MANY_SHARES")
-    for _ in range(30):
-        answer = await http(path, method="POST", token=ann, body={"seconds": 60})
-        if answer.status == 429:
-            break
+    at_once = [http(path, method="POST", token=ann, body={"seconds": 60}) for _ in range(50)]
+    answer = max(await asyncio.gather(*at_once), key=lambda answer: answer.status)
     assert (answer.status, answer.error) == (429, "RATE_LIMITED")
     assert int(answer.headers["retry-after"]) >= 1
     for method, where, allow in (("PUT", path, "GET, HEAD, POST"), ("GET", f"{path}/x", "DELETE")):
@@ -234,7 +234,7 @@ async def test_shares_that_cannot_be_stored_are_not_made_and_the_router_being_aw
     await one_process.stop_router()
     late = await clients.viewer(one_process.url, None)
     await late.send("auth", token=made["token"])
-    assert (await late.find("error", 15))["code"] == "AUTH_UNAVAILABLE"
+    assert (await late.find("error"))["code"] == "AUTH_UNAVAILABLE"
     assert await late.closed() == 1013
     file = one_process.home / "shares.db"
     file.rename(one_process.home / "shares.away")
@@ -242,13 +242,24 @@ async def test_shares_that_cannot_be_stored_are_not_made_and_the_router_being_aw
     await one_process.start_router()
     await one_process.healthy()
     # Without its file the router knows no share: the one that was is over.
-    await viewer.find("error", 10, code="SESSION_ENDED")
+    await viewer.find("error", code="SESSION_ENDED")
     path = f"{one_process.url}/streams/cam/shares"
     answer = await http(path, method="POST", token=ann, body={"seconds": 60})
     assert (answer.status, answer.error) == (503, "ROUTING_ERROR")
     assert await shares_of(one_process.url, ann, "cam") == []
     file.rmdir()
     assert (await share(one_process.url, ann, "cam"))["streamId"] == "cam"
+
+
+async def both_joined(url: str) -> bool:
+    """Whether the router knows two gateways: it may be asked of either."""
+    return (await http(f"{url}/health")).status == 200 and len(set(await gateways_of(url))) == 2
+
+
+async def gateways_of(url: str) -> list[str]:
+    """The names of the gateways of which the router knows the figures."""
+    page = (await http(f"{url}/metrics")).body.decode()
+    return re.findall(r'^watchout_sockets\{process="(gateway[^"]*)"\}', page, re.MULTILINE)
 
 
 @pytest.mark.e2e
@@ -263,19 +274,13 @@ async def test_shares_and_their_ends_survive_a_restart_of_every_process(watchout
     assert answer.status == 204
     for process in started.processes:
         process.kill()
-    for name in ("router", "gateway", "gateway"):
-        started.start(name)
-
-    async def serves() -> bool:
-        try:
-            return (await http(f"{started.url}/health")).status == 200
-        except OSError:
-            return False
-
-    await eventually(serves, 30, "no gateway serves again")
-    again = await clients.camera(started.url, ann)
-    await again.register(stream)
-    async with again.streaming(10):
+    again = [started.start(name) for name in ("router", "gateway", "gateway")]
+    for process in again:
+        await asyncio.to_thread(process.wait_for_output, f"{process.name} ready")
+    await eventually(lambda: both_joined(started.url), what="the gateways have not joined the router again")
+    back = await clients.camera(started.url, ann)
+    await back.register(stream)
+    async with back.streaming(10):
         viewer = await clients.viewer(started.url, kept["token"])
         await viewer.subscribe(stream, consumes=["video-frame"])
         await viewer.frame(streamId=stream)

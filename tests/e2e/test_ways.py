@@ -59,10 +59,14 @@ async def test_an_alert_takes_the_way_of_the_page(one_process, clients, stub):
     phone = await clients.camera(one_process.url, token)
     await phone.register("cam")
     names = bridge + [name for process in ways()[ALERT] for name in process]
-    await one_process.start_bridge(stub.url)
-    async with phone.streaming(10):
-        await eventually(lambda: stub.looks)
     stub.mode = "answer"
+    await one_process.start_bridge(stub.url)
+
+    async def is_joined() -> bool:
+        return any(member.kind == "mlbridge" for member in (await one_process.ask()).members)
+
+    await eventually(is_joined)
+    assert not stub.looks, "the first frame that the bridge gets is one of those below"
     with recorded(names) as called:
         async with phone.streaming(10):
             await viewer.find("alert")

@@ -102,7 +102,7 @@ class OneProcess:
     async def ask(self) -> StatsReply:
         """What the router replies to ``watchout-ctl stats``."""
         client = BusClient(
-            Hello(kind="ctl", name="ctl", pid=1), open_transport=self.bus.open_member, request_timeout_s=5,
+            Hello(kind="ctl", name="ctl", pid=1), open_transport=self.bus.open_member, request_timeout_s=30,
             snapshot=_nothing, metrics=dict, on_message=lambda _: None,
         )  # fmt: skip
         try:
