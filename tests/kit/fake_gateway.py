@@ -14,6 +14,7 @@ import pybase64
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from tests.kit.ports import free_port
 from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame, parse_binary
@@ -52,10 +53,11 @@ class FakeGateway:
         return f"ws://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        # While it is stopped nobody may get its port: the kernel gives those below its own range to nobody.
+        self.port = self.port or free_port()
         self._server = await serve(
-            self._serve, "127.0.0.1", self.port, compression=None, max_size=32 << 20, max_queue=1, close_timeout=1
+            self._serve, "127.0.0.1", self.port, compression=None, max_size=32 << 20, max_queue=1, close_timeout=10
         )
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def stop(self) -> None:
         """Close all with 1001, as a gateway that drains."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from watchout.mlbridge.targets import Target, TargetFailure, open_target
 ALERT = {"severity": "high", "message": "a person"}
 PICTURE = b"\xff\xd8\xff" + bytes(range(256))
 #: For what must come.
-WAIT_S = 20.0
+WAIT_S = 30.0
 
 
 def frame(number: int = 1, stream: str = "s", picture: bytes = PICTURE) -> Frame:
@@ -42,6 +41,19 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[tuple[Target, OnAle
         await asyncio.wait_for(target.close(), WAIT_S)
 
 
+async def failure_of(target: Target, one: Frame) -> str:
+    """Show a frame once there is a connection; what its failure says."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                alerts = await target.analyse(one)
+            except TargetFailure as failure:
+                if not str(failure).startswith("no connection: not connected yet"):
+                    return str(failure)
+            else:
+                raise AssertionError(f"expected a failure, got {alerts}")
+
+
 async def shown(target: Target, one: Frame) -> list[Any]:
     """Show a frame, again until the service takes it."""
     async with asyncio.timeout(WAIT_S):
@@ -53,9 +65,8 @@ async def shown(target: Target, one: Frame) -> list[Any]:
 
 
 def free_pair() -> int:
-    """A port that is free, and so is the next one."""
-    while True:
-        port = free_port()
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port + 1))
-            return port
+    """A port that is free, and so is the next one; nobody else gets it meanwhile."""
+    port = free_port()
+    while (upper := free_port()) != port + 1:
+        port = upper
+    return port
