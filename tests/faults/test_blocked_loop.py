@@ -62,6 +62,7 @@ async def test_a_bridge_whose_loop_is_blocked_is_noticed_and_comes_back(watchout
     started.start("gateway")
     bridge = start(started, "mlbridge")
     started.wait_ready()
+    poll(lambda: _bridges(router.output, "member joined") == 1, COMES_S, "the bridge joins")
     bridge.send_signal(signal.SIGUSR1)
     poll(lambda: _bridges(router.output, "member gone") == 1, COMES_S, "the router takes the bridge for gone")
     poll(lambda: _bridges(router.output, "member joined") == 2, COMES_S, "the bridge joins again")

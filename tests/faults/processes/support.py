@@ -61,6 +61,12 @@ def assert_never_fell(viewer: Viewer) -> None:
     assert ids == sorted(set(ids)), "frame ids fell, or came twice"
 
 
+async def registers(camera: Camera, stream: str) -> bool:
+    """Whether the camera gets the stream; a router that pauses is no answer in time, and the camera asks again."""
+    await camera.send("register", streamId=stream, produces=["video-frame"])
+    return bool((await camera.next())["type"] == "success")
+
+
 async def served(url: str, token: str, clients: Clients) -> tuple[Camera, Viewer]:
     camera, viewer = await clients.camera(url, token), await clients.viewer(url, token, "query")
     stream = await camera.register()

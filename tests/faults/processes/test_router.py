@@ -16,10 +16,11 @@ from tests.faults.processes.support import (
     healthy,
     more_frames,
     push,
+    registers,
     served,
     stats,
 )
-from tests.kit.clients import Camera, eventually, http
+from tests.kit.clients import eventually, http
 
 pytestmark = pytest.mark.e2e
 
@@ -46,8 +47,13 @@ async def test_cameras_and_viewers_live_through_a_kill_of_the_router(watchout, c
 
         await eventually(as_before, RECOVERY_S)
         await healthy(started, 200, RECOVERY_S)
-        (row,) = (await stats(url))["streams"]
-        assert row["totalFrames"] >= len(viewer.frames) - 1
+        shown = len(viewer.frames)
+
+        async def all_counted() -> bool:
+            (row,) = (await stats(url))["streams"]
+            return bool(row["totalFrames"] >= shown)
+
+        await eventually(all_counted, RECOVERY_S, f"fewer than {shown} frames are counted")
         fresh = await clients.camera(url, token)
         await fresh.register("new")
         other = await clients.viewer(url, token)
@@ -135,13 +141,8 @@ async def test_a_claim_that_the_router_answers_too_late_leaves_no_stream_behind(
     await eventually(nothing, RECOVERY_S, "the stream of a camera that is long gone is active")
 
 
-async def registers(camera: Camera, stream: str) -> bool:
-    await camera.send("register", streamId=stream, produces=["video-frame"])
-    return (await camera.next())["type"] == "success"
-
-
 async def test_frames_go_on_while_the_router_hangs_and_all_is_right_afterwards(watchout, clients):
-    started = watchout(environ={"ROUTER_TIMEOUT_S": "0.5"})
+    started = watchout()
     url, token = started.url, started.token()
     camera, viewer = await clients.camera(url, token), await clients.viewer(url, token)
     await camera.register("cam")
@@ -173,7 +174,7 @@ async def test_a_second_router_of_the_same_home_refuses_to_start_and_the_first_i
     camera, viewer = await served(started.url, started.token(), clients)
     first = started.one("router")
     second = started.start("router")
-    assert await second.ended() == 1
+    assert await second.ended(30) == 1
     assert "another router" in second.output.lower() or "already" in second.output.lower(), second.output
     assert str(started.home) in second.output
     assert first.running

@@ -24,6 +24,7 @@ from tests.kit.clients import (
     web_socket_frame,
 )
 from tests.kit.processes import Watchout
+from watchout.common.bus.membership import LOST_AFTER_S
 
 pytestmark = pytest.mark.e2e
 
@@ -118,7 +119,7 @@ async def test_the_data_crosses_gateways_unchanged_to_the_byte(pair, token, clie
     await viewer.subscribe(stream)
     for data in (f"data:image/jpeg;base64,{base64_of(JPEG)}", 'not base64 ≠ 😀\\"\n', "A" * (4 * MIB)):
         await camera.send("video-frame", data=data)
-        assert (await viewer.find("video-frame", 10))["data"] == data
+        assert (await viewer.find("video-frame"))["data"] == data
 
 
 async def test_a_frame_of_16_mib_crosses_gateways(pair, token, clients):
@@ -127,7 +128,7 @@ async def test_a_frame_of_16_mib_crosses_gateways(pair, token, clients):
     await viewer.subscribe(stream, format="binary")
     picture = bytes(16 * MIB - 18)
     await camera.show_binary(picture, codec=0)
-    assert (await viewer.find("video-frame", 20))["picture"] == picture
+    assert (await viewer.find("video-frame"))["picture"] == picture
     await camera.show()
     await viewer.frame(picture=JPEG)
 
@@ -245,6 +246,7 @@ async def test_a_rate_that_only_the_far_viewer_wants_is_kept_across_gateways(pai
         await eventually(lambda: len(slow.frames) >= 5)
         assert len(slow.frames) < len(near.frames) / 3, "5 of 30 in a second"
         await quick.subscribe(stream)
+        await more_frames(quick, 5)  # its wish has reached the camera's gateway
         already = len(near.frames)
         await more_frames(quick, 20)
         assert len(near.frames) - already < 80, "it has not the rate of the slow one: 120 would come meanwhile"
@@ -281,7 +283,7 @@ async def test_a_kill_of_one_gateway_is_noticed_and_the_other_goes_on(watchout, 
         await viewer.frame()
     assert_never_fell(viewer)
     gaps = [late - early for early, late in itertools.pairwise(other.heard_at[4:])]
-    assert max(gaps) < 1.0
+    assert max(gaps) < LOST_AFTER_S, "frames waited until somebody was taken for gone"
     assert other.statuses == ["streaming"]
 
 
@@ -341,7 +343,11 @@ async def test_a_gateway_that_hung_while_its_camera_moved_sends_nothing_old(watc
         assert await old.closed() == 4501
         await more_frames(viewer, 10)
     assert_never_fell(viewer)
-    assert await counts(url) == (1, 1, ["cam"])
+
+    async def right() -> bool:
+        return await counts(url) == (1, 1, ["cam"])
+
+    await eventually(right, what="the gateway that hung has its old stream")
 
 
 async def on_gateway_while_another_hangs(started: Watchout, pid: int, token: str, clients: Clients) -> Camera:
@@ -373,6 +379,7 @@ async def test_a_viewer_that_does_not_read_harms_nobody(watchout, clients):
         await camera.show(data)
         await viewer.frame(frameId=n)
     await push(url, "cam", "overtakes")
+    await viewer.find("alert", message="overtakes")  # the gateway has it, for both
     stuck.writer.transport.resume_reading()
     ids: list[int] = []
     alert_after = -1

@@ -19,7 +19,7 @@ async def test_another_program_on_the_port_ends_the_gateway_with_1_and_a_sentenc
         taken.bind(("127.0.0.1", started.port))
         taken.listen()
         gateway = started.start("gateway")
-        assert await gateway.ended(10) == 1
+        assert await gateway.ended(30) == 1
     assert str(started.port) in gateway.output
     assert "WATCHOUT_PORT" in gateway.output
 
@@ -28,7 +28,7 @@ async def test_a_watchout_of_another_home_on_the_port_ends_the_gateway_with_1(wa
     started = watchout()
     await served(started.url, started.token(), clients)
     gateway = started.start("gateway", {"WATCHOUT_HOME": str(started.directory / "other")})
-    assert await gateway.ended(10) == 1
+    assert await gateway.ended(30) == 1
     assert str(started.port) in gateway.output
     assert await health(started.url) == 200
 
@@ -41,7 +41,7 @@ async def test_wrong_settings_end_every_process_with_2_and_are_all_named(watchou
         "SERVICE_TOKEN": "too-short", "AUTH_TIMEOUT_S": "-1", "WATCHOUT_LOOP": "trio",
     }  # fmt: skip
     process = started.start(name, wrong)
-    assert await process.ended(10) == 2
+    assert await process.ended(30) == 2
     for setting in wrong:
         assert setting in process.output
     assert "secret" not in process.output
@@ -52,7 +52,7 @@ async def test_wrong_settings_end_every_process_with_2_and_are_all_named(watchou
 async def test_a_home_whose_sockets_would_have_too_long_a_path_is_named(watchout):
     started = watchout(start=False)
     process = started.start("router", {"WATCHOUT_HOME": str(started.directory / ("x" * 100))})
-    assert await process.ended(10) == 2
+    assert await process.ended(30) == 2
     assert "WATCHOUT_HOME" in process.output
 
 
@@ -65,5 +65,5 @@ async def test_a_second_sigterm_does_not_wait(watchout, clients):
     assert await deaf.close_code() == 1012
     began = time.monotonic()
     gateway.send_signal(signal.SIGTERM)
-    await gateway.ended(20)
+    await gateway.ended(30)
     assert time.monotonic() - began < 3
