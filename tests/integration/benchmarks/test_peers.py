@@ -23,7 +23,7 @@ from tests.kit.services import missing
 
 pytestmark = pytest.mark.e2e
 
-WAIT_S = 20.0
+WAIT_S = 30.0
 PICTURES = [path.read_bytes() for path in sorted((Path(fetch.__file__).parent / "data").glob("*.jpg"))]
 STREAM = "cam-1"
 #: What is not a wheel or an npm package may be missing in CI too.

@@ -193,7 +193,7 @@ async def test_over_a_websocket_only_alerts_come_back(client: TestClient[Any, An
         await ws.send_str("no json")
         for number, picture in enumerate(walk(), 1):
             await ws.send_json(message(picture, number=number))
-        alert = await ws.receive_json(timeout=5)
+        alert = await ws.receive_json(timeout=30)
         assert (alert["type"], alert["streamId"]) == ("alert", "s")
 
 

@@ -28,7 +28,7 @@ def test_it_has_its_own_session_directory_environment_and_end(prefork: bool) -> 
         assert (started.home / "router.lock").exists() or any(started.home.iterdir())
         router.pause()
         router.resume()
-        assert router.terminate() == 0
+        assert router.terminate(30.0) == 0
         assert not process.is_running()
 
 
@@ -36,7 +36,7 @@ def test_it_has_its_own_session_directory_environment_and_end(prefork: bool) -> 
 def test_its_exit_code_and_what_it_printed_are_known(prefork: bool) -> None:
     with running(start=False, prefork=prefork) as started:
         gateway = started.start("gateway", {"WATCHOUT_PORT": "none"})
-        assert gateway.wait() == 2
+        assert gateway.wait(30.0) == 2
         assert "WATCHOUT_PORT" in gateway.output
         router = started.start("router")
         router.wait_for_output("router ready")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,11 +23,21 @@ def sleeper() -> Iterator[psutil.Process]:
     process.wait()
 
 
-async def test_a_process_is_stopped_and_goes_on(sleeper: psutil.Process) -> None:
+async def test_a_process_is_stopped_and_goes_on(sleeper: psutil.Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = threading.Event()
+    asked: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        assert seen.wait(30)
+
+    monkeypatch.setattr(stalls, "time", SimpleNamespace(sleep=sleep))
     thread = threading.Thread(target=stalls.stall, args=(sleeper, 1.0))
     thread.start()
     await until(lambda: sleeper.status() == psutil.STATUS_STOPPED)
+    seen.set()
     thread.join()
+    assert asked == [1.0]
     await until(lambda: sleeper.status() == psutil.STATUS_SLEEPING)
 
 

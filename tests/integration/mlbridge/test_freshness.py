@@ -23,7 +23,7 @@ from watchout.mlbridge.breaker import LONGEST_PAUSE_S, OPEN_AFTER, BreakerState
 from watchout.mlbridge.standstill import SETTLE_S, TICK_EVERY_S, Standstill
 
 PICTURE = b"\xff\xd8\xff picture"
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Bridge]]
 
@@ -103,16 +103,19 @@ async def test_a_frame_that_waited_past_the_limit_is_never_shown(
 ) -> None:
     stub.mode = "hang"
     async with bridge(stub.url, ml_in_flight=1, ml_max_age_s=0.2) as process:
-        router.push(Frame("a", 1, 1, term=1, picture=PICTURE))
-        await until(lambda: stub.requests, PATIENCE_S)
+        # A frame may wait past the limit on its way, too, when everything stands still: then the next one is shown.
+        await Cameras(router, "a").until(lambda: stub.requests)
+        await until(lambda: not metric(process, "ml_frames_waiting"), PATIENCE_S)
+        too_old = metric(process, "ml_frames_too_old_total")
         router.push(Frame("b", 1, 1, term=1, picture=PICTURE))
-        await until(lambda: metric(process, "ml_frames_too_old_total") == 1, PATIENCE_S)
+        await until(lambda: metric(process, "ml_frames_too_old_total") == too_old + 1, PATIENCE_S)
         stub.released.set()
         await until(lambda: not metric(process, "ml_in_flight"), PATIENCE_S)
-        router.push(Frame("b", 2, 1, term=1, picture=PICTURE))
-        await until(lambda: len(stub.requests) == 2, PATIENCE_S)
-        assert [(r["streamId"], r["frameId"]) for r in stub.requests] == [("a", 1), ("b", 2)]
-        assert metric(process, "ml_frames_waiting") == 0
+        later = Cameras(router, "b")
+        later.number = 1
+        await later.until(lambda: len(stub.requests) > 1)
+        assert {r["streamId"] for r in stub.requests[:1]} == {"a"}
+        assert all(r["streamId"] == "b" and r["frameId"] > 1 for r in stub.requests[1:])
 
 
 async def test_an_answer_to_a_frame_that_became_old_meanwhile_is_an_alert_and_counted(
@@ -120,9 +123,8 @@ async def test_an_answer_to_a_frame_that_became_old_meanwhile_is_an_alert_and_co
 ) -> None:
     stub.mode, stub.takes_s = "answer", 0.5
     async with bridge(stub.url, ml_max_age_s=0.2) as process:
-        router.push(Frame("a", 1, 1, term=1, picture=PICTURE))
-        await until(lambda: router.told.alerts, PATIENCE_S)
-        assert metric(process, "ml_results_stale_total") == 1
+        await Cameras(router, "a").until(lambda: router.told.alerts)
+        assert 1 <= metric(process, "ml_results_stale_total") <= len(stub.answered)
         assert metric(process, "ml_failures_total") == 0
 
 
@@ -154,10 +156,9 @@ async def test_a_service_that_says_when_to_come_back_is_left_alone_until_then(
         cameras = Cameras(router)
         await cameras.until(lambda: metric(process, "ml_breaker_state") == BreakerState.OPEN)
         assert len(stub.requests) == 1
-        refused_at = time.monotonic()
         stub.mode, stub.answer = "answer", {"alert": ALERT}
         await cameras.until(lambda: len(stub.requests) > 1)
-        assert time.monotonic() - refused_at > 1.5
+        assert stub.looks[1][0] - stub.looks[0][0] >= 1_990, "ms; the clock of looks is that of the day"
         await cameras.until(lambda: router.told.alerts)
 
 
@@ -223,9 +224,15 @@ async def test_coverage_and_latency_are_told_as_they_are(router: FakeRouter, stu
     stub.takes_s = 0.05
     async with bridge(stub.url, ml_fps=10.0) as process:
         cameras = Cameras(router, "a", "b")
-        await cameras.until(lambda: len(router.told.coverage) == 2 and min(router.told.coverage.values()) > 0.5)
+        await cameras.until(
+            lambda: (
+                len(router.told.coverage) == 2
+                and min(router.told.coverage.values()) > 0.5
+                and metric(process, "ml_coverage_min") > 0.5
+            )
+        )
         assert metric(process, "ml_streams") == 2
-        assert metric(process, "ml_coverage_mean") >= metric(process, "ml_coverage_min") > 0.5
+        assert metric(process, "ml_coverage_mean") >= metric(process, "ml_coverage_min")
         assert 0.05 <= metric(process, "ml_latency_p50_seconds") <= metric(process, "ml_latency_p99_seconds")
         assert 1 <= metric(process, "ml_in_flight_limit") <= 16
         counts = process._dispatcher._scheduler.counts if process._dispatcher else None
