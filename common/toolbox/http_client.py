@@ -5,11 +5,13 @@ A thin layer over aiohttp, used for the ML service, the alert webhook, the ident
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -54,6 +56,37 @@ class ForbiddenAddress(OSError):
     """
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Aborts a connection whose request ends before the server has taken all of it.
+
+    To close it would be to wait until the server takes the rest. One that hangs never does, and each request that it is
+    given would leave a socket and a part of its body behind.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._in_use: set[asyncio.Transport] = set()
+
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+        """Return a connection for one request."""
+        connection = await super().connect(*args, **options)
+        if (transport := connection.transport) is not None:
+            self._in_use.add(transport)
+            connection.add_callback(partial(self._given_back, transport))
+        return connection
+
+    def abort_unsent(self) -> None:
+        """Abort the connections of requests that are not sent whole."""
+        for transport in list(self._in_use):
+            if transport.get_write_buffer_size():
+                transport.abort()
+
+    def _given_back(self, transport: asyncio.Transport) -> None:
+        self._in_use.discard(transport)
+        if transport.get_write_buffer_size():
+            transport.abort()
+
+
 class HttpClient:
     """Sends HTTP requests with aiohttp: keeps connections, follows no redirect, keeps no cookie, uses no proxy.
 
@@ -86,15 +119,16 @@ class HttpClient:
         socket_factory: Callable[[tuple[Any, ...]], socket.socket] | None = None,
         traces: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        self._connector = _Connector(
+            limit=connections,
+            keepalive_timeout=KEEPALIVE_S,
+            ssl=tls,
+            resolver=resolver,
+            use_dns_cache=dns_cache,
+            socket_factory=socket_factory,
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=connections,
-                keepalive_timeout=KEEPALIVE_S,
-                ssl=tls,
-                resolver=resolver,
-                use_dns_cache=dns_cache,
-                socket_factory=socket_factory,
-            ),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity", "User-Agent": user_agent, **(headers or {})},
@@ -138,6 +172,7 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close all connections. A request that is under way fails."""
+        self._connector.abort_unsent()
         await self._session.close()
 
 

@@ -16,6 +16,8 @@ from tests.kit.clients import Viewer, eventually, http
 from tests.kit.processes import SERVICE_TOKEN
 from watchout.common.alerts.unconfirmed import UnconfirmedAlerts
 from watchout.common.bus.reply_records import AlertFrameRow
+from watchout.common.clock import now_ms
+from watchout.router.alerts import escalation_desk
 from watchout.router.queries import QueryHandler
 
 SECRET = "whsec_" + "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nz"
@@ -269,10 +271,12 @@ async def test_many_acknowledgements_at_once_are_answered_or_refused_and_hold_no
 
 
 async def test_an_alert_that_nobody_acknowledges_is_escalated_once_across_a_restart_of_the_router(
-    in_one_process, clients, hook
+    in_one_process, clients, hook, monkeypatch
 ):
     receiver, environ = hook
-    started = await in_one_process(**environ, ALERT_ESCALATE_S="5", ALERT_ESCALATE_SEVERITY="high")
+    later_ms = 0
+    monkeypatch.setattr(escalation_desk, "now_ms", lambda: now_ms() + later_ms)
+    started = await in_one_process(**environ, ALERT_ESCALATE_S="600", ALERT_ESCALATE_SEVERITY="high")
     token = started.token("ann")
     camera = await clients.camera(started.url, token)
     await camera.register("cam")
@@ -286,11 +290,13 @@ async def test_an_alert_that_nobody_acknowledges_is_escalated_once_across_a_rest
     await started.start_router()
     await started.healthy()
     await acknowledge(camera, "cam", "later")
-    (event,) = await eventually(lambda: receiver.of("alert.unacknowledged"), 20)
+    assert receiver.of("alert.unacknowledged") == []
+    later_ms = 600_000
+    (event,) = await eventually(lambda: receiver.of("alert.unacknowledged"))
     assert (event["streamId"], event["alertId"], event["alert"]["severity"]) == ("cam", "missed", "high")
-    assert event["timestamp"] >= event["alert"]["timestamp"] + 5000
+    assert event["timestamp"] >= event["alert"]["timestamp"] + 600_000
     await raise_alert(started.url, "cam", "last", severity="critical")
-    await eventually(lambda: len(receiver.of("alert.unacknowledged")) == 2, 20)
+    await eventually(lambda: len(receiver.of("alert.unacknowledged")) == 2)
     assert [each["alertId"] for each in receiver.of("alert.unacknowledged")] == ["missed", "last"]
     assert (started.home / "escalations.db").stat().st_mode & 0o777 == 0o600
 

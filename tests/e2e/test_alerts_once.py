@@ -119,7 +119,8 @@ async def test_every_accepted_alert_is_delivered_and_none_twice_however_router_a
 async def test_after_a_routers_death_the_recent_alerts_of_the_bridge_can_be_asked_for_and_come_to_no_one_again(
     watchout, clients, service
 ):
-    started = watchout(environ={"ML_SERVICE_URL": service.url, "ML_FPS": "50", "ALERT_COOLDOWN_S": "0"})
+    environ = {"ML_SERVICE_URL": service.url, "ML_FPS": "50", "ML_MAX_AGE_S": "60", "ALERT_COOLDOWN_S": "0"}
+    started = watchout(environ=environ)
     token = started.token()
     camera = await clients.camera(started.url, token)
     stream = await camera.register(new_name())

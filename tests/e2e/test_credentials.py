@@ -22,7 +22,7 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import connect
 
-from tests.kit.clients import TEXT, Clients, RawSocket, web_socket_frame
+from tests.kit.clients import DEADLINE_S, TEXT, Clients, RawSocket, web_socket_frame
 from tests.kit.processes import Watchout, running
 from tests.kit.services import (
     BETTER_AUTH_VERSIONS,
@@ -385,7 +385,7 @@ def register(stack: contextlib.ExitStack, url: str, stream: str, user: SignedIn)
         )
     )  # fmt: skip
     camera.send(json.dumps({"type": "register", "streamId": stream, "produces": ["video-frame"]}))
-    assert json.loads(camera.recv(5))["type"] == "success"
+    assert json.loads(camera.recv(DEADLINE_S))["type"] == "success"
 
 
 def request(path: str, held: Held, form: Form, *more: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tests.kit.clients import eventually
@@ -18,7 +19,12 @@ async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, t
     url = started.url.replace("http", "ws")
     (tmp_path / "1.jpg").write_bytes(TINY_JPEG)
     camera = started.run("publish", ctl("publish", tmp_path, "--stream", "cam-1", "--loop"))
-    await eventually(lambda: started.get("/stats")[1]["activeStreams"] == ["cam-1"], 30)
+
+    async def published() -> bool:
+        status, stats = await asyncio.to_thread(started.get, "/stats")
+        return bool(status == 200 and stats["activeStreams"] == ["cam-1"])
+
+    await eventually(published)
 
     viewer = started.run("watch", ctl("watch", "cam-l"))
     await eventually(lambda: "did you mean cam-1?" in viewer.output, 30)

@@ -9,7 +9,6 @@ import re
 import resource
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.kit.clients import eventually
-from tests.kit.processes import BIN, Watchout, poll
+from tests.kit.processes import BIN, Watchout, hears_sigterm, poll
 
 NAMES = ("router", "gateway", "mlbridge")
 
@@ -53,21 +52,22 @@ class Started:
                 await viewer.frame()
         await camera.leave()
         await viewer.leave()
-        assert await healthy()
+        await eventually(healthy)
         assert all(process.poll() is None for process in self.processes.values())
 
     def end(self) -> None:
         """End all in order."""
         for process in reversed(self.processes.values()):
+            poll(lambda pid=process.pid: hears_sigterm(pid), 30, "not started")
             process.send_signal(signal.SIGTERM)
-        assert {process.wait(20) for process in self.processes.values()} == {0}
+        assert {process.wait(30) for process in self.processes.values()} == {0}
 
     def kill(self) -> None:
         """End what is left."""
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            process.wait(5)
+            process.wait(30)
 
 
 @pytest.fixture
@@ -157,14 +157,12 @@ async def test_lines_that_nobody_can_take_are_counted(watchout: Any) -> None:
         line = re.compile(r"^watchout_log_lines_dropped_total\{[^}]*gateway[^}]*\} [1-9]", re.MULTILINE)
 
         def counted() -> bool:
-            try:
-                with urllib.request.urlopen(f"{made.url}/metrics", timeout=5) as answer:
-                    return line.search(answer.read().decode()) is not None
-            except OSError:
-                return False
+            with contextlib.suppress(OSError):
+                return line.search(made.text("/metrics")[1]) is not None
+            return False
 
         await asyncio.to_thread(poll, counted, 30, "no lost line is counted")
         assert closed.poll() is None
     finally:
         closed.terminate()
-        closed.wait(10)
+        closed.wait(30)

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,14 +20,16 @@ import pytest
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http
 from tests.kit.ml_stub import ALERT, MlStub, serving
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
+from watchout.common.clock import now_ms
 from watchout.mlbridge.breaker import LONGEST_PAUSE_S
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE_S = 30.0
 MAX_AGE_S = 1.0
-#: What the way from the camera to the bridge, and from there to the service, may take on a busy machine.
-WAY_S = 1.0
+#: What the way from the camera to the bridge, and from there to the service, may take on a busy machine: each process
+#: on it may have to wait for its turn. What was kept in place of dropped is older by far.
+WAY_S = 3.0
 #: What a slow service takes for each frame.
 SLOW_S = float(os.environ.get("WATCHOUT_SLOW_S", "1.2"))
 #: How long the service is away.
@@ -97,10 +100,11 @@ async def test_a_service_that_hangs_has_bounded_requests_an_open_breaker_and_no_
 
         await eventually(opened, PATIENCE_S)
         assert stub.most_under_way <= IN_FLIGHT
-        asked = len(stub.looks)
+        asked, began = len(stub.looks), time.monotonic()
         seen = [len(viewer.frames) for _, viewer in pairs]
         await asyncio.sleep(4)
-        assert len(stub.looks) - asked <= 4 / 1.0 + 4, "one probe at a time, each for its whole deadline"
+        probes, lasted = len(stub.looks) - asked, time.monotonic() - began
+        assert probes <= lasted / 1.0 + 4, "one probe at a time, each for its whole deadline"
         for (_, viewer), before in zip(pairs, seen, strict=True):
             await eventually(lambda v=viewer, b=before: len(v.frames) >= b + 20, PATIENCE_S)
         stub.mode = "answer"
@@ -150,7 +154,7 @@ async def test_whatever_a_service_answers_is_bounded_counted_and_not_felt_by_vie
                 return await figure(started, name) >= before + 2
 
             await eventually(counted, PATIENCE_S, f"{mode} {str(answer)[:60]} is not counted in {name}")
-            assert len(stub.looks) > asked
+            await eventually(lambda asked=asked: len(stub.looks) > asked, PATIENCE_S)
             alerts = sum(message["type"] == "alert" for message in viewer.heard)
             stub.mode, stub.answer = "answer", {"alert": ALERT}
             await eventually(
@@ -180,17 +184,18 @@ async def test_a_service_that_was_stopped_is_probed_and_gets_fresh_frames_at_onc
             return await figure(started, "ml_breaker_opened_total") >= 1
 
         await eventually(opened, PATIENCE_S)
-        tried = await figure(started, "ml_requests_total")
-        seconds = OUTAGE_S
-        await asyncio.sleep(seconds)
-        assert await figure(started, "ml_requests_total") - tried <= seconds / (LONGEST_PAUSE_S / 2) + 8, "only probes"
+        tried, began = await figure(started, "ml_requests_total"), time.monotonic()
+        await asyncio.sleep(OUTAGE_S)
+        tried = await figure(started, "ml_requests_total") - tried
+        seconds = time.monotonic() - began
+        assert tried <= seconds / (LONGEST_PAUSE_S / 2) + 8, "only probes"
         back = asyncio.get_running_loop().time()
         before = len(stub.looks)
         await stub.start()
         await eventually(lambda: len(stub.looks) > before, PATIENCE_S)
         took = asyncio.get_running_loop().time() - back
         print(f"{len(pairs)} streams, away for {seconds:g} s: the first fresh frame {took:.2f} s after its return")
-        assert took < LONGEST_PAUSE_S + 5 * WAY_S
+        assert took < LONGEST_PAUSE_S + 5.0
         first = stub.looks[before:]
         await eventually(lambda: len({look[1] for look in stub.looks[before:]}) == 10, PATIENCE_S)
     assert max((came - taken) / 1000 for came, _, _, taken in stub.looks[before:]) < MAX_AGE_S + WAY_S
@@ -210,11 +215,13 @@ async def test_a_bridge_that_stood_still_shows_nothing_that_is_older_than_the_li
         await eventually(lambda: len(stub.looks) > 5, PATIENCE_S)
         for pause_s in (1.5, 2.5, 5.0):
             started.one("mlbridge").pause()
-            await asyncio.sleep(pause_s)
-            before = len(stub.looks)
+            await asyncio.sleep(pause_s)  # what it had sent before has come by now
+            before, resumed_ms = len(stub.looks), now_ms()
             started.one("mlbridge").resume()
             await eventually(lambda b=before: len(stub.looks) > b + 5, PATIENCE_S)
-            assert max(ages_s(stub)[before:]) < MAX_AGE_S + WAY_S / 2, f"after a standstill of {pause_s} s"
+            oldest_ms = min(taken for _, _, _, taken in stub.looks[before:])
+            # A frame is dated by when it came to the bridge; what it took before that is not the bridge's.
+            assert resumed_ms - oldest_ms <= 1000 * (MAX_AGE_S + 1.0), f"after a standstill of {pause_s} s"
 
 
 async def test_fifty_streams_of_a_slow_service_have_even_shares_and_coverage_is_told_truly(watchout, clients, stub):

@@ -399,6 +399,11 @@ class RawSocket:
         async with asyncio.timeout(DEADLINE_S):
             await self.writer.drain()
 
+    def send_end(self) -> None:
+        """Say that nothing more is sent; the server may have ended the connection already (ENOTCONN)."""
+        with contextlib.suppress(OSError):
+            self.writer.write_eof()
+
     def head(self, path: str, *headers: str, method: str = "GET", version: str = "HTTP/1.1") -> bytes:
         """The head of a request."""
         return "\r\n".join([f"{method} {path} {version}", f"Host: {self._host}", *headers, "", ""]).encode()

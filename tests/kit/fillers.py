@@ -296,7 +296,7 @@ async def fill_sockets(scene: Scene) -> None:
         await asyncio.gather(*(one() for _ in range(20)))
 
 
-@filler("tokens", Needs(environ={"STORE_WAITING": "50"}))
+@filler("tokens", Needs(environ={"STORE_WAITING": "50", "AUTH_TIMEOUT_S": "120"}))
 async def fill_tokens(scene: Scene) -> None:
     """Made-up tokens that could be some, and all come in one moment: while the gateway stood still."""
     gateway = scene.watchout.one("gateway")
@@ -426,7 +426,7 @@ async def fill_moving_pictures(scene: Scene) -> None:
     for _ in range(20):
         raw = await scene.clients.raw(url, local_addr=(STRANGE_ADDRESS, 0), limit=1024)
         await raw.send(raw.head(f"/streams/{stream}/mjpeg", f"Authorization: Bearer {token}"))
-        await asyncio.wait_for(raw.reader.readline(), 10)
+        await asyncio.wait_for(raw.reader.readline(), 30)
     for number in range(10):
         await camera.show_binary(JPEG + bytes([number]) * (2 << 20))
 
@@ -476,7 +476,7 @@ async def fill_requests(scene: Scene) -> None:
             for _ in range(5):
                 await camera.send("register", streamId=new_name(), produces=["video-frame"])
         for camera in cameras:
-            await camera.expect("error", timeout_s=20, code="ROUTING_ERROR")
+            await camera.expect("error", code="ROUTING_ERROR")
     finally:
         router.resume()
 
@@ -569,7 +569,8 @@ async def fill_alert_pictures(scene: Scene) -> None:
     async def many() -> bool:
         for camera in cameras:
             await camera.show_binary(JPEG + bytes(700_000))
-        return await scene.metric("alert_pictures_total") > 100  # the bridge and the router count them
+        pictures, kept = await scene.metric("alert_pictures_total"), await scene.metric("alert_picture_bytes")
+        return pictures > 100 and kept > 2 << 20  # the bridge and the router count them, and report one by one
 
     await eventually(many, 60, "the pictures of alerts did not come")
-    assert 2 << 20 < await scene.metric("alert_picture_bytes") <= 4 << 20
+    assert await scene.metric("alert_picture_bytes") <= 4 << 20

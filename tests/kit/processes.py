@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,7 +142,12 @@ class Process:
         return self._popen.wait(timeout_s)
 
     def terminate(self, timeout_s: float = END_S) -> int:
-        """Tell it to end (SIGTERM); its exit code. Raises `subprocess.TimeoutExpired`."""
+        """Tell it to end (SIGTERM); its exit code. Raises `subprocess.TimeoutExpired`.
+
+        A server that has just been started is told when it can hear it.
+        """
+        if self.name in SERVERS:
+            poll(lambda: not self.running or hears_sigterm(self.pid), READY_S, f"{self.name} does not start")
         self.send_signal(signal.SIGTERM)
         return self.wait(timeout_s)
 
@@ -177,6 +183,16 @@ class Process:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
         return fault
+
+
+def hears_sigterm(pid: int) -> bool:
+    """Whether a process handles SIGTERM, which ends it on the spot otherwise: `SigCgt` of proc(5). One that is gone does."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        (handled,) = re.findall(r"^SigCgt:\s+(\w+)$", status.read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return True
+    return bool(int(handled, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _parent_of(program: str, environ: Mapping[str, str]) -> tuple[Prefork, str] | None:
@@ -302,8 +318,12 @@ class Watchout:
 
     def text(self, path: str) -> tuple[int, str]:
         """One request, blocking: the status and the body as it is."""
-        with _opener.open(self.url + path, timeout=READY_S) as response:
-            return response.status, response.read().decode()
+        try:
+            with _opener.open(self.url + path, timeout=READY_S) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def holder_of(self, client_port: int) -> int | None:
         """The id of the gateway that has the other end of a client's connection; None: the kernel knows none yet."""

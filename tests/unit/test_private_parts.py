@@ -39,6 +39,10 @@ USES: Final = {
         "gateway/http/server.py",
         "test_what_follows_an_upgrade_is_kept_in_message_tail",
     ),
+    ("aiohttp", "Connection.add_callback"): (
+        "common/toolbox/http_client.py",
+        "test_a_connection_calls_back_before_it_is_closed",
+    ),
     ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis_server.py", "test_redis_reads_a_text_with_read"),
     ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
     ("asyncpg", "text of a refused TLS request"): (
@@ -111,6 +115,19 @@ async def test_what_follows_an_upgrade_is_kept_in_message_tail() -> None:
     handler.data_received(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nrest")
     assert handler.detach() == b"rest"
     await server.shutdown(0)
+
+
+async def test_a_connection_calls_back_before_it_is_closed() -> None:
+    """`HttpClient` looks then whether the request was sent whole."""
+    from aiohttp.connector import Connection
+
+    order: list[str] = []
+    connector = mock.Mock()
+    connector._release.side_effect = lambda *_, **__: order.append("closed")
+    connection = Connection(connector, mock.Mock(), mock.Mock(), asyncio.get_running_loop())
+    connection.add_callback(lambda: order.append("called"))
+    connection.close()
+    assert order == ["called", "closed"]
 
 
 async def test_redis_reads_a_text_with_read() -> None:

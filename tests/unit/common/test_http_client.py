@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import select
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.kit.polling import until
 from tests.kit.ports import free_port
 from watchout.common.toolbox.http_client import (
     HTTP_ERRORS,
@@ -188,3 +190,72 @@ def test_the_librarys_text_is_shown_only_when_asked_for() -> None:
     error = aiohttp.ClientPayloadError("token abc")
     assert http_reason(error) == "no HTTP answer: ClientPayloadError"
     assert http_reason(error, with_text=True) == "ClientPayloadError: token abc"
+
+
+class Sockets:
+    """A `socket_factory` that keeps what it made."""
+
+    def __init__(self) -> None:
+        self.made: list[socket.socket] = []
+
+    def make(self, address: tuple[Any, ...]) -> socket.socket:
+        self.made.append(socket.socket(*address[:3]))
+        return self.made[-1]
+
+    @property
+    def open(self) -> int:
+        """Those that are not closed."""
+        return sum(each.fileno() != -1 for each in self.made)
+
+
+@pytest.fixture
+def hanging_url() -> Iterator[str]:
+    """Of a server that takes connections and reads nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+async def test_a_request_that_a_hanging_server_did_not_take_leaves_no_socket(hanging_url: str) -> None:
+    sockets = Sockets()
+    async with client(socket_factory=sockets.make) as http:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2), http.request("POST", hanging_url, body=bytes(16 << 20)):
+                    pass
+        assert len(sockets.made) == 3
+        await until(lambda: sockets.open == 0)
+
+
+async def test_to_close_with_a_request_that_a_hanging_server_does_not_take_is_not_to_wait_for_it(
+    hanging_url: str,
+) -> None:
+    sockets = Sockets()
+    http = client(socket_factory=sockets.make)
+
+    async def post() -> None:
+        async with http.request("POST", hanging_url, body=bytes(16 << 20)):
+            pass
+
+    posting = asyncio.create_task(post())
+    await until(lambda: any(_has_sent(each) for each in sockets.made))
+    async with asyncio.timeout(30):
+        await http.close()
+        with pytest.raises(HTTP_ERRORS):
+            await posting
+    await until(lambda: sockets.open == 0)
+
+
+def _has_sent(sock: socket.socket) -> bool:
+    """Whether the server's end is full: `sock` would block."""
+    return not select.select([], [sock], [], 0)[1]
+
+
+async def test_a_connection_is_used_again(service: tuple[Service, str]) -> None:
+    found, url = service
+    sockets = Sockets()
+    async with client(socket_factory=sockets.make) as http:
+        for _ in range(3):
+            async with http.request("POST", url, body=bytes(MAX_PLAIN_BODY_BYTES * 2)) as response:
+                await read_body(response, 100)
+    assert len(found.bodies) == 3
+    assert len(sockets.made) == 1
