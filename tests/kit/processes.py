@@ -186,7 +186,7 @@ class Process:
 
 
 def hears_sigterm(pid: int) -> bool:
-    """Whether a process handles SIGTERM, which ends it on the spot otherwise: `SigCgt` of proc(5). One that is gone does."""
+    """Whether SIGTERM does not end a process on the spot: it handles it (`SigCgt` of proc(5)), or has ended."""
     status = Path(f"/proc/{pid}/status")
     try:
         (handled,) = re.findall(r"^SigCgt:\s+(\w+)$", status.read_text(), re.MULTILINE)
