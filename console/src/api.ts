@@ -103,7 +103,7 @@ export class Api {
     return (alerts as unknown[]).map(readAlert).filter((alert) => alert !== null);
   }
 
-  /** The picture of the very frame that an alert speaks of; null: none is kept. */
+  /** The picture of the frame that an alert refers to; null: none is kept. */
   async alertPicture(alert: Alert): Promise<Blob | null> {
     const path = `alerts/${encodeURIComponent(alert.id)}/frame.jpg?streamId=${encodeURIComponent(alert.streamId)}`;
     try {
@@ -114,7 +114,7 @@ export class Api {
     }
   }
 
-  /** The newest picture of a stream, as it came from the camera; null: there is none. */
+  /** The newest picture of a stream, as the camera sent it; null: there is none. */
   async picture(stream: string): Promise<{ blob: Blob; frameId: string } | null> {
     try {
       const response = await this.#fetch(`streams/${encodeURIComponent(stream)}/frame.jpg`);
@@ -125,7 +125,7 @@ export class Api {
     }
   }
 
-  /** `/health`, also when it says that the gateway cannot serve; null: nobody answers. */
+  /** The body of `/health`, also with status 503; null: there is no response. */
   async health(): Promise<HealthReply | null> {
     try {
       const response = await fetch(`${BASE}health`, { credentials: "omit" });
@@ -135,7 +135,7 @@ export class Api {
     }
   }
 
-  /** The text of `/metrics`, which may want a token of its own. */
+  /** The text of `/metrics`, which may require `STATS_TOKEN`. */
   async metrics(statsToken: string | null): Promise<string> {
     return (await this.#fetch("metrics", {}, statsToken)).text();
   }

@@ -1,4 +1,4 @@
-/** The frame of the console: who is signed in, the bar, the state of the connection, and the view of the address. */
+/** The page around the views: sign-in, the bar, the state of the connection, and the view that the address names. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useCell, useNow } from "./cell";
@@ -155,7 +155,7 @@ function ConnectionPill({ live }: { live: Live }) {
   );
 }
 
-/** Says above the view when the connection, the gateway or the router is away; a state that passes at once is not said. */
+/** A notice above the view when connection, gateway or router is away; not shown for states that pass at once. */
 function ConnectionBar({ live }: { live: Live }) {
   const now = useNow(1000);
   const connection = useCell(live.connection);

@@ -1,4 +1,4 @@
-/** A value that components follow. */
+/** A value that components subscribe to. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
@@ -44,7 +44,7 @@ export function useCell<T>(cell: Cell<T>): T {
   return shown.current;
 }
 
-/** The time in ms, anew every `everyMs` while the page is visible. */
+/** The time in ms, updated every `everyMs` while the page is visible. */
 export function useNow(everyMs: number): number {
   const [now, set] = useState(Date.now);
   useEffect(() => {

@@ -1,4 +1,4 @@
-/** Icons, drawn with lines in the colour of the text. They are decoration: words stand beside them or in a label. */
+/** Icons, drawn with lines in the colour of the text. They are decoration: the words are beside them, or in a label. */
 
 const PATHS = {
   live: "M3 5h7v6H3zM14 5h7v6h-7zM3 14h7v5H3zM14 14h7v5h-7z",

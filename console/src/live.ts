@@ -1,4 +1,4 @@
-/** The live side of the console: one client for all views, the list of streams, and the alerts. */
+/** One client for all views of the console, the list of streams, and the alerts. */
 
 import { setWorkerUrl, Watchout, type View } from "@watchout/client/browser";
 import { Api, ApiError, BASE, type StreamRow } from "./api";
@@ -14,20 +14,20 @@ import { say } from "./ui";
 declare const WORKER_FILE: string;
 setWorkerUrl(`${BASE}console/${WORKER_FILE}`);
 
-/** How often the list of streams is asked for, in ms. */
+/** Interval at which the list of streams is fetched, in ms. */
 const LIST_EVERY_MS = 4000;
 const LIST_HIDDEN_MS = 15_000;
-/** Most streams whose alerts this page hears; the gateway's default for one socket is 1000. */
+/** Most streams of which this page receives alerts; the gateway's default for one socket is 1000. */
 const MOST_HEARD = 500;
 
 export type Denied = "alerts" | "frames" | "both";
 
 export interface Streams {
   rows: readonly StreamRow[];
-  /** Whether the list was there at least once. */
+  /** Whether the list was fetched at least once. */
   known: boolean;
   fault: ApiError | null;
-  /** When the list may be asked for again after a refusal, ms since the epoch. */
+  /** When the list may be fetched again after a refusal, ms since the epoch. */
   retryAt: number;
 }
 
@@ -36,13 +36,13 @@ export class Live {
   readonly connection = new Cell<ConnectionFacts>({ state: "idle" });
   readonly streams = new Cell<Streams>({ rows: [], known: false, fault: null, retryAt: 0 });
   readonly alerts = new Cell<AlertList>(alerts.EMPTY);
-  /** Null until the kept alerts were asked for. */
+  /** Null until the recent alerts were fetched. */
   readonly alertsFault = new Cell<ApiError | null>(null);
   readonly alertsKnown = new Cell(false);
   readonly notifier = new Notifier();
   /**
-   * What may not be had of a stream: views of one stream share a subscription, which is refused as a whole, so frames
-   * are asked for without alerts first, and then alerts without frames.
+   * What the user may not receive of a stream. Views of one stream share a subscription, which is refused as a whole: after a
+   * refusal frames are requested without alerts, and then alerts without frames.
    */
   readonly denied = new Cell<ReadonlyMap<string, Denied>>(new Map());
   readonly #heard = new Map<string, View | null>();
@@ -88,13 +88,13 @@ export class Live {
     this.client.close();
   }
 
-  /** Ask for the list of streams now. */
+  /** Fetch the list of streams now. */
   refresh(): void {
     clearTimeout(this.#listTimer);
     if (this.#hasHttp) void this.#list();
   }
 
-  /** What the client connects for: a stream's frames, its alerts are heard anyway. */
+  /** A view of a stream's frames; its alerts are received without it. */
   watch(stream: string, maxFps: number | null): View {
     if (!this.#hasHttp) this.#hear([stream]);
     const view = this.client.view(stream, { alerts: false, ...(maxFps === null ? {} : { maxFps }) });
@@ -102,7 +102,7 @@ export class Live {
     return view;
   }
 
-  /** Whether a refusal of this stream is not the last word: frames or alerts alone are still to be tried. */
+  /** Whether frames alone or alerts alone are still to be tried after a refusal of this stream. */
   isTrying(stream: string): boolean {
     const denied = this.denied.value.get(stream);
     return this.#heard.has(stream) && denied !== "frames" && denied !== "both";
@@ -123,14 +123,14 @@ export class Live {
     this.alerts.update((all) => alerts.seen(all, list.map(alerts.keyOf)));
   }
 
-  /** Takes a stream that is gone off the list. */
+  /** Removes a stream that is gone from the list. */
   forget(stream: string): void {
     this.#heard.get(stream)?.close();
     this.#heard.delete(stream);
     this.streams.update((all) => ({ ...all, rows: all.rows.filter((row) => row.id !== stream) }));
   }
 
-  /** Acknowledges an alert for everybody; its success is told like anybody's. Throws when there is no connection. */
+  /** Acknowledges an alert; the notification that all receive confirms it. Throws when there is no connection. */
   acknowledge(alert: Alert, note: string): void {
     if (!this.client.acknowledge(alert.streamId, alert.id, note || undefined)) throw new Error("there is no connection now");
   }
@@ -157,12 +157,12 @@ export class Live {
       this.streams.update((before) => ({ ...before, fault: error, retryAt: Date.now() + next }));
     }
     clearTimeout(this.#listTimer);
-    // A hidden tab goes on, slowly: it has to hear the alerts of streams that are new.
+    // A hidden tab goes on, slowly: it has to receive the alerts of new streams.
     if (document.hidden) next = Math.max(next, LIST_HIDDEN_MS);
     this.#listTimer = setTimeout(() => void this.#list(), next);
   }
 
-  /** Hears the alerts of streams. */
+  /** Subscribes to the alerts of streams. */
   #hear(ids: readonly string[]): void {
     for (const id of ids) {
       if (!this.#heard.has(id) && this.#heard.size < MOST_HEARD) this.#hearOne(id);
@@ -192,7 +192,7 @@ export class Live {
     if (fresh) for (const alert of added) this.notifier.tell(alert);
   }
 
-  /** Asks for the alerts that are kept. */
+  /** Fetches the recent alerts. */
   async #fetchAlerts(): Promise<void> {
     try {
       const kept = await this.api.alerts();
@@ -211,7 +211,7 @@ export class Live {
   }
 }
 
-/** The new list, and behind it the streams that were on the list before and are gone. */
+/** Returns the new list, and after it the streams that were on the former list and are gone. */
 function merged(before: readonly StreamRow[], rows: readonly StreamRow[]): StreamRow[] {
   const there = new Set(rows.map((row) => row.id));
   const gone = before.filter((row) => !there.has(row.id)).slice(0, 50);

@@ -13,7 +13,7 @@ const TONES: Record<Severity, readonly number[]> = {
   high: [659, 880],
   critical: [880, 659, 880, 659],
 };
-/** Least time between two sounds or notifications, in ms: a storm of alerts is one. */
+/** Least time between two sounds or notifications, in ms: of many alerts in that time only the first is notified. */
 const PAUSE_MS = 1500;
 
 export interface Wishes {
@@ -40,13 +40,13 @@ export class Notifier {
   #audio: AudioContext | null = null;
   #last = 0;
 
-  /** Switches the sound; called by a press of a button, which is what browsers want before a page may sound. */
+  /** Switches the sound; to be called by the press of a button, which browsers require before a page may play sound. */
   async setSound(sound: boolean): Promise<void> {
     this.#keep({ ...this.wishes.value, sound });
     if (sound) await this.#play("medium");
   }
 
-  /** Switches notifications; asks the user's permission. Returns why not, or null. */
+  /** Switches notifications, after asking for the user's permission. Returns why that failed, or null. */
   async setNotify(notify: boolean): Promise<string | null> {
     if (notify && permission() === null) return "This browser notifies only on https.";
     if (notify && (await Notification.requestPermission()) !== "granted")
@@ -55,7 +55,7 @@ export class Notifier {
     return null;
   }
 
-  /** Tells of a new alert: in words where the list is not shown, and as the user wishes. */
+  /** Announces a new alert: as text where the list is not shown, by sound and notification if the user chose them. */
   tell(alert: Alert): void {
     const now = Date.now();
     if (now - this.#last < PAUSE_MS && SEVERITIES.indexOf(alert.severity) < 3) return;
@@ -95,7 +95,7 @@ export class Notifier {
     try {
       localStorage.setItem(KEY, JSON.stringify(wishes));
     } catch {
-      // it then holds for this page only
+      // then the choice lasts for this page only
     }
   }
 }

@@ -1,4 +1,4 @@
-/** Pictures of alerts as URLs of memory, each fetched once; the oldest are given back. */
+/** Pictures of alerts as `blob:` URLs, each fetched once; past a bound the oldest are revoked. */
 
 import type { Api } from "./api";
 import { keyOf, type Alert } from "./pure/alerts";

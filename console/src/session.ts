@@ -22,7 +22,7 @@ function storages(): Storage[] {
   const found: Storage[] = [];
   for (const name of ["sessionStorage", "localStorage"] as const) {
     try {
-      found.push(window[name]); // reading it fails where storage is switched off
+      found.push(window[name]); // throws where storage is switched off
     } catch {
       continue;
     }
@@ -57,7 +57,7 @@ function message(error: unknown): { why: Why; message: string } {
   return { why: "unreachable", message: error.message };
 }
 
-/** Takes what the address brings, else what is stored, else the browser's cookie. Called once, at the start. */
+/** Signs in with the credential in the address, else the stored one, else the cookie. Called once, at the start. */
 export async function start(): Promise<void> {
   const { credential, rest } = takeCredential(location.hash);
   if (credential !== null) {
@@ -85,7 +85,7 @@ export async function start(): Promise<void> {
 /** Signs in with a credential. `stay`: keep it for this browser, not only for this tab; null: leave it where it is. */
 export async function signIn(credential: Credential, stay: boolean | null): Promise<void> {
   if (credential.kind === "ticket") {
-    // It works for one connection, which the live client opens; asking here would use it up.
+    // A ticket is valid for one connection, which the live client opens; a check here would use it up.
     session.set({ state: "in", by: "ticket", api: new Api(null), credential });
     return;
   }
@@ -99,13 +99,13 @@ export async function signIn(credential: Credential, stay: boolean | null): Prom
       session.set({ state: "out", ...found });
       return;
     }
-    // A stored token whose gateway cannot judge it now: go on, the client connects again until it can.
+    // The gateway cannot verify the stored token now: go on, the client reconnects until it can.
   }
   if (stay !== null) keep(credential, stay);
   session.set({ state: "in", by: credential.shared ? "share" : "token", api, credential });
 }
 
-/** The session is over: by its user, or because the gateway says so. */
+/** Ends the session: the user signed out, or the gateway ended it. */
 export function leave(why: Why, text = ""): void {
   if (why !== "unreachable") forget();
   session.set({ state: "out", why, message: text });

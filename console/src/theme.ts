@@ -1,4 +1,4 @@
-/** Dark or light: as the system says, unless the user chose. */
+/** Dark or light: as the system is set, unless the user chose. */
 
 import { Cell } from "./cell";
 
@@ -30,6 +30,6 @@ theme.follow(() => {
   try {
     localStorage.setItem(KEY, theme.value);
   } catch {
-    // it then holds for this page only
+    // then the choice lasts for this page only
   }
 });

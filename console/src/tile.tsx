@@ -1,4 +1,4 @@
-/** The picture of one stream on a canvas, and what is to be said of it. */
+/** The picture of one stream on a canvas, with its state as text. */
 
 import { attach, type Attachment, type TileStatus } from "@watchout/client/browser";
 import type { ComponentChildren } from "preact";
@@ -16,9 +16,9 @@ const ICONS: Record<Look, IconName> = {
 export interface PictureProps {
   live: Live;
   id: string;
-  /** Frames per second that are wanted at most; null: all. */
+  /** Most frames per second; null: all. */
   maxFps: number | null;
-  /** Told of the attachment, for zoom and snapshots. */
+  /** Called with the attachment, for zoom and snapshots. */
   onAttached?: (attachment: Attachment | null) => void;
   onStatus?: (status: TileStatus | null, look: Look) => void;
   children?: ComponentChildren;
@@ -79,7 +79,7 @@ export function Picture({ live, id, maxFps, onAttached, onStatus, children }: Pi
   );
 }
 
-/** Rate and age in few letters; the rate is known after a second. */
+/** Rate and age as short text; the rate is known after a second. */
 export function Rates({ status }: { status: TileStatus | null }) {
   if (status === null || status.ageMs === null) return null;
   return (

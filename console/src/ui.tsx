@@ -7,7 +7,7 @@ import { Cell, useCell } from "./cell";
 import { Icon, type IconName } from "./icons";
 import type { Severity } from "./pure/route";
 
-/** A whole area that has nothing to show: what is the matter, and what can be done. */
+/** A notice in place of content: what is wrong, and what the user can do. */
 export function Notice(props: {
   icon: IconName;
   title: string;
@@ -66,7 +66,7 @@ export function Chip({ severity }: { severity: Severity }) {
 /** Empty modules around a code, which readers need to find it. */
 const QUIET = 4;
 
-/** A QR code of a text; `label` says to readers of the screen what it leads to. */
+/** A QR code of a text; `label` describes it to screen readers. */
 export function Qr({ text, label }: { text: string; label: string }) {
   const { size, path } = useMemo(() => {
     const code = generate(text, { minCorrectionLevel: correction.M });
@@ -111,7 +111,7 @@ export function Copy({ text, label = "Copy" }: { text: string; label?: string })
   );
 }
 
-/** What is to be known once, shown for some seconds and read to those who do not see it. */
+/** A message that is shown for some seconds, and read by screen readers. */
 const said = new Cell<readonly { id: number; text: string; bad: boolean }[]>([]);
 let lastId = 0;
 const MOST_SAID = 4;

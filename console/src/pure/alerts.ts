@@ -22,7 +22,7 @@ export interface Alert {
 export interface AlertList {
   /** Newest first. */
   alerts: readonly Alert[];
-  /** Keys of those that came while the page was open and were not looked at. */
+  /** Keys of those that arrived while the page was open and were not opened yet. */
   unseen: ReadonlySet<string>;
 }
 
@@ -42,14 +42,14 @@ function whole(value: unknown): number | null {
   return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
-/** Reads what the server says of an acknowledgement; null: there is none, or it has another form. */
+/** Reads the acknowledgement of an alert; null: there is none, or it has another form. */
 export function readAcknowledgement(value: unknown): Acknowledgement | null {
   if (typeof value !== "object" || value === null) return null;
   const given = value as Record<string, unknown>;
   return { userId: text(given.userId) ?? "", note: text(given.note), timestamp: whole(given.timestamp) ?? 0 };
 }
 
-/** Reads one alert of a socket or of `GET /alerts`; null: it is none. */
+/** Reads an alert from a socket or from `GET /alerts`; null: it is none. */
 export function readAlert(value: unknown): Alert | null {
   if (typeof value !== "object" || value === null) return null;
   const given = value as Record<string, unknown>;

@@ -1,4 +1,4 @@
-/** Reads `/metrics`, and says in sentences what is wrong. Pure. */
+/** Reads `/metrics`, and describes in sentences what is wrong. Pure. */
 
 /** The values of each process by name of the metric, without `watchout_`; totals are under the process "". */
 export type Metrics = ReadonlyMap<string, ReadonlyMap<string, number>>;
@@ -28,7 +28,7 @@ export interface ProcessRow {
   name: string;
   kind: Kind;
   uptimeS: number;
-  /** Share of one core since the page before; null: there is none. */
+  /** Share of one core since the last reading; null: this is the first. */
   cpu: number | null;
   memory: number;
   values: ReadonlyMap<string, number>;
@@ -91,7 +91,7 @@ export interface HealthReply {
   reason?: string | undefined;
 }
 
-/** What the page knows of the whole: one sentence for each thing that is wrong or worth knowing. */
+/** Returns one sentence for each problem that the metrics and `/health` show. */
 export function findings(health: HealthReply | null, metrics: Metrics | null, before: Metrics | null): Finding[] {
   const found: Finding[] = [];
   const say = (level: Level, text: string, hint = "") => found.push({ level, text, hint });

@@ -17,7 +17,7 @@ export type Route =
   | { view: "sharing"; stream: string | null }
   | { view: "health" };
 
-/** What a link brings to sign in with; it stands in the fragment, so that no server and no log ever sees it. */
+/** The credential in a link. It is in the fragment, which browsers send to no server, so that no log has it. */
 export type Credential = { kind: "token" | "ticket"; value: string; shared: boolean };
 
 const STREAM_ID = /^[A-Za-z0-9_.:-]{1,128}$/;

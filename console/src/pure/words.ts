@@ -1,4 +1,4 @@
-/** What the states of tiles, connection and capture are called. Pure. */
+/** Texts for the states of tiles, connection and capture. Pure. */
 
 import { span } from "./format";
 
@@ -9,13 +9,13 @@ export interface TileFacts {
   state: "waiting" | "live" | "stale" | "offline" | "paused" | "forbidden" | "closed";
   stale: boolean;
   ageMs: number | null;
-  /** What the server says of the stream. */
+  /** Status of the stream. */
   stream: string;
 }
 
 export const NO_TILE: TileFacts = { state: "waiting", stale: true, ageMs: null, stream: "waiting" };
 
-/** How a tile looks. `connected`: without a connection no picture is fresh, however young it is. */
+/** Returns the state of a tile. Unless `connected`, no picture counts as fresh, however new it is. */
 export function lookOf({ state, stale, ageMs, stream }: TileFacts, connected: boolean): Look {
   if (state === "forbidden") return "forbidden";
   if (stream === "offline" || state === "offline") return "gone";
@@ -52,7 +52,7 @@ export interface ConnectionFacts {
   retryAt?: number | undefined;
 }
 
-/** What the bar says of a connection that does not stand; null: it stands, or was never asked for. */
+/** Text of the bar for a connection that is not established; null: it is, or none is needed. */
 export function connectionSentence({ state, code, retryAt }: ConnectionFacts, now: number): string | null {
   if (state === "online" || state === "idle" || state === "closed") return null;
   if (state === "connecting") return code === undefined ? "Connecting …" : "Connecting again …";

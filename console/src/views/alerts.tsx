@@ -1,4 +1,4 @@
-/** The alerts: a list, the picture of the very frame, and acknowledgement. */
+/** The list of alerts, with the picture of the frame that each refers to, and acknowledgement. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useCell, useNow } from "../cell";
@@ -17,7 +17,7 @@ export function AlertsView({ live, at }: { live: Live; at: At }) {
   const { alerts, unseen } = useCell(live.alerts);
   const known = useCell(live.alertsKnown);
   const fault = useCell(live.alertsFault);
-  const now = useNow(1000); // ages are told in seconds at first
+  const now = useNow(1000); // ages are shown in seconds at first
   const pictures = useMemo(() => new AlertPictures(live.api), [live]);
   useEffect(() => () => pictures.clear(), [pictures]);
   const shown = filtered(alerts, at);

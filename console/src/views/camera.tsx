@@ -1,4 +1,4 @@
-/** This device as a camera: preview, what viewers want, what waits on the way, and a panic button. */
+/** This device as a camera: preview, demand, frames under way, and a panic button. */
 
 import { capture, MediaError, openMedia, type Capture, type CaptureStatus } from "@watchout/client/browser";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -225,7 +225,7 @@ function Publishing({ live, wish, media, stop }: { live: Live; wish: Wish; media
   );
 }
 
-/** Sends an alert after a press of a second, so that none is sent by a slip. */
+/** Sends an alert when it is pressed for a second, so that none is sent by accident. */
 function Panic({ send }: { send: (severity: Severity, message: string) => void }) {
   const [severity, setSeverity] = useState<Severity>("critical");
   const [message, setMessage] = useState("");

@@ -1,4 +1,4 @@
-/** All streams at a glance: each in its own shape, as many as are chosen. */
+/** All streams, or those that are chosen, as tiles with the aspect ratio of their pictures. */
 
 import type { TileStatus } from "@watchout/client/browser";
 import { useState } from "preact/hooks";
@@ -156,7 +156,7 @@ function FullScreen({ id }: { id: string }) {
   );
 }
 
-/** There is no stream yet: how to publish one. */
+/** Shown while there is no stream: how to publish one. */
 function Empty({ by, live }: { by: "token" | "share" | "ticket" | "cookie"; live: Live }) {
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   const socket = BASE.replace(/^http/, "ws").replace(/\/$/, "");
@@ -201,7 +201,7 @@ function Empty({ by, live }: { by: "token" | "share" | "ticket" | "cookie"; live
   );
 }
 
-/** A code that opens the console's camera on a phone; only on demand one that signs it in. */
+/** A QR code that opens the console's camera on a phone; one that also signs in only when the user asks for it. */
 function PhoneCode({ token }: { token: string | null }) {
   const [signs, setSigns] = useState(false);
   const plain = new URL(formatRoute({ view: "camera" }), location.href).href;

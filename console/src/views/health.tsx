@@ -1,4 +1,4 @@
-/** How the whole is: what is wrong in sentences, the processes, the ML service, and the streams. */
+/** Health: problems as sentences, the processes, the ML service, and the streams. */
 
 import { useEffect, useState } from "preact/hooks";
 import { ApiError } from "../api";

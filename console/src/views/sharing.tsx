@@ -1,4 +1,4 @@
-/** Links by which somebody without an account sees one stream, and nothing else. */
+/** Links with which people without an account can view one stream and nothing else. */
 
 import { useCallback, useEffect, useState } from "preact/hooks";
 import { ApiError, type Share } from "../api";

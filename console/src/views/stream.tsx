@@ -133,7 +133,7 @@ export function StreamView({ live, id, canShare }: { live: Live; id: string; can
   );
 }
 
-/** Zoom by wheel, fingers, mouse and keys; it stays while pictures change, because it is of the sheet, not of a picture. */
+/** Zoom by wheel, fingers, mouse and keys. It transforms the element around the canvas, so it stays when pictures change. */
 function useZoom(stage: { current: HTMLDivElement | null }, attachment: { current: Attachment | null }) {
   const [now, set] = useState<zooming.Zoom>(zooming.WHOLE);
   useEffect(() => {
@@ -229,7 +229,7 @@ function Numbers({ live, id, status, saving }: { live: Live; id: string; status:
   );
 }
 
-/** Which frames of this view are left out, and why; and what the gateways dropped for all viewers. */
+/** The dropped frames: of this view by reason, and those that the gateways dropped for all viewers. */
 function Drops({ live, status, fps, saving }: { live: Live; status: TileStatus | null; fps: number; saving: boolean }) {
   const [all, setAll] = useState<[string, number][] | null>(null);
   const [wanted, setWanted] = useState(false);

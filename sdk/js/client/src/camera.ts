@@ -69,7 +69,7 @@ export class Camera extends Emitter<CameraEvents> {
     return this._currentStatus;
   }
 
-  /** What is worth sending; undefined: the server did not say. */
+  /** The demand; undefined: the server has not sent it. */
   get demand(): DemandMessage | undefined {
     return this._publication.demand;
   }
@@ -85,7 +85,7 @@ export class Camera extends Emitter<CameraEvents> {
   }
 
   /**
-   * Wait until a frame is worth taking: there is room, somebody watches, and the demanded rate permits it.
+   * Wait until a frame should be taken: there is room, a viewer, and the demanded rate permits it.
    *
    * Resolves to false when the camera is closed, or `signal` is aborted.
    */
@@ -96,7 +96,7 @@ export class Camera extends Emitter<CameraEvents> {
       const pause = this.room ? this._publication.pauseBeforeFrame(clock.now()) : Infinity;
       if (pause <= 0) return true;
       await new Promise<void>((resolve) => {
-        // Without news it looks again: a window that is stuck opens by time.
+        // Checks again without an event: room may also come by time.
         const cancel = clock.timer(() => wake(), Math.min(pause, 1000));
         const wake = (): void => {
           cancel();
@@ -137,10 +137,11 @@ export class Camera extends Emitter<CameraEvents> {
   }
 
   /**
-   * Raise an alert about this stream; without a connection it waits for the next one. Sent again, it has one effect.
+   * Raise an alert about this stream; without a connection it waits for the next one. It is delivered once, even if it has to be
+   * sent again.
    *
-   * Resolves to the alert's id when the server has it. Rejects with a `WatchoutError` when it is refused or the camera
-   * is closed; nobody has to listen.
+   * Resolves to the alert's id when the server has confirmed it. Rejects with a `WatchoutError` when it is refused or the
+   * camera is closed; a caller that ignores the promise gets no unhandled rejection.
    */
   alert(severity: Severity, message: string, options: AlertOptions = {}): Promise<string> {
     const { id = this._newId(), timestamp = Math.trunc(this._environment.clock.wall()), ...more } = options;
@@ -158,7 +159,7 @@ export class Camera extends Emitter<CameraEvents> {
     return done;
   }
 
-  /** Acknowledge an alert of this stream, for everybody. */
+  /** Acknowledge an alert of this stream; all who received it are notified. */
   acknowledge(alertId: string, note?: string): boolean {
     const { streamId } = this;
     if (streamId === undefined) return false;

@@ -1,25 +1,25 @@
-/** Errors of the client, and what a close code tells it to do. */
+/** Errors of the client, and the reaction to each close code. */
 
 /** Codes that the client sets itself, beside the server's (docs/protocol.md, "Errors"). */
 export type ClientErrorCode =
   | "TOKEN_UNAVAILABLE" // the token callback failed
   | "SIGNED_OUT" // the token callback gave no token
-  | "TICKET_USED" // a ticket works once, and none is left to reconnect with
+  | "TICKET_USED" // a ticket is valid once, and there is no other to reconnect with
   | `CLOSED_${number}` // the socket ended with this close code, and without a code of the server
   | "CONNECTION_LOST" // the socket ended without a code, or could not be opened
   | "NETWORK_SILENT" // nothing arrived within the silence limit
   | "CLOSED"; // this object was closed
 
-/** Something that went wrong, as events and rejected promises carry it. */
+/** The error in events and rejected promises. */
 export class WatchoutError extends Error {
   override readonly name = "WatchoutError";
   /** The server's error code, or one of `ClientErrorCode`. */
   readonly code: string;
-  /** The stream that it is about, where it is about one. */
+  /** The stream that the error is about, if it is about one. */
   readonly streamId: string | undefined;
   /** Whether the client tries again by itself. */
   readonly retryable: boolean;
-  /** The WebSocket close code, where the socket ended. */
+  /** The WebSocket close code, if the socket ended. */
   readonly closeCode: number | undefined;
 
   constructor(
@@ -35,7 +35,7 @@ export class WatchoutError extends Error {
   }
 }
 
-/** Return an error message of the server as an error; `streamId` where it names no stream itself. */
+/** Return an error message of the server as an error; `streamId` is used if the message names no stream. */
 export function errorOf(
   message: { readonly code: string; readonly message: string; readonly streamId?: string | undefined },
   streamId?: string,
@@ -50,7 +50,7 @@ export function errorOf(
  *
  * - `reconnect`: connect again with the same token, after a back-off.
  * - `renew`: the session is not valid: ask for a new token, once.
- * - `stop`: do not connect again as you are.
+ * - `stop`: do not connect again with the same token.
  */
 export type CloseMeaning = "reconnect" | "renew" | "stop";
 

@@ -5,7 +5,7 @@ type Listener<T> = (event: T) => void;
 export class Emitter<Events extends object> {
   private readonly _listeners = new Map<keyof Events, Set<Listener<any>>>();
 
-  /** Call `listener` on each event of this name; returns what ends that. */
+  /** Call `listener` on each event of this name. Returns a function that stops this. */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
     let all = this._listeners.get(name);
     if (all === undefined) this._listeners.set(name, (all = new Set()));
@@ -26,7 +26,7 @@ export class Emitter<Events extends object> {
       try {
         listener(event);
       } catch (error) {
-        report(error); // the fault of one listener is not the others'
+        report(error); // the other listeners are called nevertheless
       }
   }
 }

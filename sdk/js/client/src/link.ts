@@ -1,4 +1,4 @@
-/** One socket and its timer: carries out what `Connection` and the session on it command. */
+/** One socket and its timer: carries out the commands of `Connection` and of the session on it. */
 
 import { Connection, type Command } from "./core/connection.js";
 import type { Wire } from "./core/subscriptions.js";
@@ -24,7 +24,7 @@ export interface Environment {
   readonly stableMs: number;
 }
 
-/** What runs over a link. */
+/** The session on a link: subscriptions, or a publication. */
 export interface Session {
   readonly deadline: number;
   onReady(now: number): void;
@@ -58,12 +58,12 @@ export class Link implements Wire {
     return this.connection.state;
   }
 
-  /** Bytes that wait in the socket, 0 where the platform does not say; Infinity: it takes none. */
+  /** Bytes that wait in the socket, 0 where the platform does not report it; Infinity: it is not open. */
   get backlog(): number {
     return this._socket?.readyState === 1 ? (this._socket.bufferedAmount ?? 0) : Infinity;
   }
 
-  /** Seconds for `pingEvery`; undefined: `auth` has said it already. */
+  /** Seconds for `pingEvery`; undefined: `auth` has sent it already. */
   get pingEvery(): number | undefined {
     return this._environment.mode === "token" ? undefined : this.connection.pingEvery;
   }
@@ -84,7 +84,7 @@ export class Link implements Wire {
   /** Report an event to the cores, then carry out their commands. */
   act(run: (now: number) => void): void {
     const now = this._environment.clock.now();
-    if (this._working) return run(now); // the caller further up carries out the commands
+    if (this._working) return run(now); // a call further up the stack carries out the commands
     this._working = true;
     try {
       run(now);
@@ -148,7 +148,7 @@ export class Link implements Wire {
     };
     socket.onopen = () => mine((now) => this.connection.onOpen(now));
     socket.onmessage = (event: { data: unknown }) => mine((now) => this._receive(event.data, now));
-    socket.onerror = () => undefined; // a close follows, which says as much
+    socket.onerror = () => undefined; // `onclose` follows
     socket.onclose = (event: { code?: number; reason?: string }) =>
       mine((now) => {
         this._socket = undefined;
@@ -161,11 +161,11 @@ export class Link implements Wire {
     this._socket = undefined;
     if (socket === undefined) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.onerror = () => undefined; // Node's `ws` throws an error that nobody listens to
+    socket.onerror = () => undefined; // the package `ws` throws errors without a listener
     try {
       socket.close(code);
     } catch {
-      // it did not open yet, or the platform refuses the code: it is forgotten either way
+      // it is not open yet, or the platform refuses the code; its events are ignored in any case
     }
   }
 
@@ -199,7 +199,7 @@ export class Link implements Wire {
       this._socket?.send(data);
       return true;
     } catch {
-      return false; // it is closing: `onclose` says why
+      return false; // it is closing: `onclose` follows
     }
   }
 
@@ -212,7 +212,7 @@ export class Link implements Wire {
 
   private _arm(): void {
     const at = Math.min(this.connection.deadline, this._session.deadline);
-    if (this._timer !== undefined && this._timer.at <= at && at < Infinity) return; // it rings early and looks again
+    if (this._timer !== undefined && this._timer.at <= at && at < Infinity) return; // that timer fires earlier, and sets the next one
     this._timer?.cancel();
     this._timer = undefined;
     if (at === Infinity) return;

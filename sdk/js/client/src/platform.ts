@@ -1,4 +1,4 @@
-/** What the platform offers: clock, socket, reports of the network. */
+/** The platform: clock, WebSocket class, and reports about the network. */
 
 import type { Clock, Platform, SocketConstructor } from "./types.js";
 
@@ -18,7 +18,7 @@ export function systemSocket(): SocketConstructor {
   return WebSocket;
 }
 
-/** Reports of a page: the network comes and goes, the page is shown again. Without a page: none. */
+/** Reports of a page: online, offline, and shown again. None without a page. */
 export const pagePlatform: Platform = (report) => {
   const { document } = globalThis as { document?: Document };
   if (document === undefined || typeof addEventListener !== "function") return () => undefined;

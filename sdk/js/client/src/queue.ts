@@ -1,4 +1,4 @@
-/** What waits for a `for await` loop. */
+/** The queue of values that wait for a `for await` loop. */
 
 /** An async iterator over values that arrive, in order or only the newest. */
 export class Queue<T> implements AsyncIterableIterator<T> {
@@ -8,8 +8,8 @@ export class Queue<T> implements AsyncIterableIterator<T> {
   private _error: unknown;
 
   /**
-   * @param most - How many values wait; the oldest gives way, and `onDrop` is told.
-   * @param onNext - Called when the reader asks for the next value: it is done with the one before.
+   * @param most - Most values that wait; past it the oldest is dropped, and `onDrop` called.
+   * @param onNext - Called when the reader asks for the next value, and so has used the last one.
    * @param onTake - Called when the reader gets a value.
    * @param onEnd - Called once, when the reader stops or the queue ends.
    */
@@ -29,7 +29,7 @@ export class Queue<T> implements AsyncIterableIterator<T> {
     if (this._values.length > this._most) this._hooks.onDrop?.(this._values.shift() as T, this._values[0]);
   }
 
-  /** No more values come; those that wait are still read. `error` is thrown after them. */
+  /** End the queue; values that wait are still read. `error` is thrown after them. */
   end(error?: unknown): void {
     if (this._ended) return;
     this._ended = true;

@@ -1,10 +1,10 @@
-/** The token of all sockets of one client: asked for once at a time, and again only when it is no good any more. */
+/** The token of all sockets of one client: one call of the callback at a time, and another only when it is not valid any more. */
 
 import { lifetimeOf } from "./core/jwt.js";
 import { WatchoutError } from "./errors.js";
 import type { Clock, TokenReason, TokenSource } from "./types.js";
 
-/** A callback that does not answer counts as failed after this, in ms. */
+/** A callback that has not returned counts as failed after this time, in ms. */
 const CALLBACK_MS = 30_000;
 /** A JWT that ends within this time is not used for a new connection, in ms. */
 const SPARE_MS = 2_000;
@@ -27,7 +27,7 @@ export class TokenKeeper {
   /**
    * Return a token that is not `used`. Rejects with what the callback threw, or a `WatchoutError`.
    *
-   * @param used - One that is no good any more; undefined: any will do.
+   * @param used - A token that is not valid any more; undefined: none.
    */
   get(why: TokenReason, used?: string): Promise<string | null> {
     if (typeof this._source === "string") {
@@ -40,13 +40,13 @@ export class TokenKeeper {
       if (life === undefined || life.expiresAt - this._clock.wall() > SPARE_MS) return Promise.resolve(this._current);
       if (why === "connect") why = "expiring";
     }
-    // A ticket is good for one socket.
+    // A ticket is valid for one socket.
     if (this._flight !== undefined && this._kind === "ticket") return this._flight.then(() => this.get(why, used));
     this._flight ??= this._ask(this._source, why).finally(() => (this._flight = this._controller = undefined));
     return this._flight;
   }
 
-  /** Nobody waits any more. */
+  /** Stop waiting for the callback. */
   abort(): void {
     this._controller?.abort();
   }

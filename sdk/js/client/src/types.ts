@@ -3,13 +3,13 @@
 import type { WatchoutError } from "./errors.js";
 import type { AlertMessage, AlertAcknowledgedMessage, DemandMessage, Severity, StreamStatus } from "./messages.js";
 
-/** Why a token is asked for: the first connection, its end is near, the server refused it, or its session ended. */
+/** Why a token is requested: first connection, before it expires, refused by the server, or its session ended. */
 export type TokenReason = "connect" | "expiring" | "rejected" | "ended";
 
-/** Returns a token; `null` or an empty text: nobody is signed in. `signal` is aborted when nobody waits any more. */
+/** Returns a token; `null` or an empty text: nobody is signed in. `signal` is aborted when the result is not needed any more. */
 export type TokenSource = (why: TokenReason, context: { signal: AbortSignal }) => string | null | Promise<string | null>;
 
-/** `idle`: nothing needs a socket. `waiting`: no connection now, the next attempt is planned. `closed`: it stays so. */
+/** `idle`: no socket is needed. `waiting`: not connected, the next attempt is scheduled. `closed`: for good. */
 export type ConnectionState = "idle" | "connecting" | "online" | "waiting" | "closed";
 
 /** State of a connection, with the reason and the time of the next attempt. */
@@ -37,31 +37,31 @@ export type SocketConstructor = new (url: string) => SocketLike;
 
 /** Time as the client sees it; injectable for tests. */
 export interface Clock {
-  /** Milliseconds that never jump. */
+  /** Milliseconds of a monotonic clock. */
   now(): number;
   /** Milliseconds since the epoch. */
   wall(): number;
-  /** Call `run` once, after `ms`; returns what cancels that. */
+  /** Call `run` once, after `ms`. Returns a function that cancels this. */
   timer(run: () => void, ms: number): () => void;
 }
 
-/** Reports of the platform: the network came or went, the app was woken. Returns what stops the reports. */
+/** Reports of the platform: online, offline, or app shown again. Returns a function that stops the reports. */
 export type Platform = (report: (event: "online" | "offline" | "wake") => void) => () => void;
 
 export interface WatchoutOptions {
-  /** A session token, JWT or share token, or what returns one. Neither `token` nor `ticket`: the browser's cookie. */
+  /** A session token, JWT or share token, or a function that returns one. Neither `token` nor `ticket`: the browser's cookie. */
   readonly token?: string | TokenSource;
-  /** A one-time ticket for the upgrade in place of a token, or what returns one for each connection. */
+  /** A one-time ticket for the upgrade in place of a token, or a function that returns one for each connection. */
   readonly ticket?: string | TokenSource;
   /** The WebSocket class; default: the platform's. */
   readonly WebSocket?: SocketConstructor;
   /** `fetch` for `streams()`, `alerts()` and shares; default: the platform's. */
   readonly fetch?: typeof fetch;
-  /** Longest silence in ms before a connection counts as dead. Default 15 000. */
+  /** Longest silence in ms before a connection counts as lost. Default 15 000. */
   readonly silenceMs?: number;
-  /** Back-off in ms. Defaults: first 1000, cap 30 000; it starts anew after a connection that lasted `stable` 10 000. */
+  /** Back-off in ms. Defaults: first 1000, cap 30 000; reset after a connection that lasted `stable`, 10 000. */
   readonly backoff?: { readonly firstMs?: number; readonly capMs?: number; readonly stableMs?: number };
-  /** How long in ms the socket stays when the last view closed. Default 5000. */
+  /** How long the socket stays open after the last view closed, in ms. Default 5000. */
   readonly lingerMs?: number;
   readonly clock?: Clock;
   /** Uniform number in [0, 1). */
@@ -86,34 +86,34 @@ export interface Frame {
   readonly message?: Readonly<Record<string, unknown>>;
 }
 
-/** An alert as it is handed to the app. `recovered` false: alerts between this one and the one before may be missing. */
+/** An alert for the app. `recovered` false: alerts between this one and the one before may be missing. */
 export type Alert = AlertMessage & { readonly recovered: boolean };
 
 /**
  * `waiting`: not connected, or not subscribed yet. `streaming`, `online` (camera without frames), `offline` (no camera):
- * what the server says. `forbidden`: the subscription was refused, see the `error` event. `closed`: by `close()`.
+ * the status of the stream. `forbidden`: the subscription was refused, see the `error` event. `closed`: by `close()`.
  */
 export type ViewStatus = "waiting" | StreamStatus | "forbidden" | "closed";
 
 export interface ViewOptions {
   /** Highest rate of frames per second. Default: every frame. */
   readonly maxFps?: number;
-  /** Frames under way. Default "auto": 2 to 6, by round trip and rate. */
+  /** Most frames under way. Default "auto": 2 to 6, by round trip and rate. */
   readonly window?: "auto" | number;
-  /** Alerts since then (ms since the epoch) come first. */
+  /** Time in ms since the epoch; alerts since then are delivered first. */
   readonly alertsSince?: number;
-  /** Whether frames are wanted. Default: while somebody iterates `frames()`. */
+  /** Whether frames are received. Default: while a loop iterates `frames()`. */
   readonly frames?: boolean;
-  /** Whether alerts are wanted. Default true. */
+  /** Whether alerts are received. Default true. */
   readonly alerts?: boolean;
-  /** How frames travel. Default "binary"; "json" keeps the fields that a camera added. */
+  /** Format of frames on the wire. Default "binary"; "json" keeps the fields that a camera added. */
   readonly format?: "binary" | "json";
 }
 
 export interface ViewEvents {
-  /** The status is another, or the camera said something else of itself (`View.info`). */
+  /** The status or `View.info` changed. */
   status: ViewStatus;
-  /** The alert was acknowledged by somebody. */
+  /** A user acknowledged the alert. */
   acknowledged: AlertAcknowledgedMessage;
   alert: Alert;
   /** The answer to a recovery: `recovered` false means that alerts older than `from` are missing. */
@@ -122,11 +122,11 @@ export interface ViewEvents {
 }
 
 export interface CameraOptions {
-  /** The stream; without one the server makes an id, which stays for all reconnections. */
+  /** Id of the stream; without one the server makes an id, which the camera keeps over all reconnections. */
   readonly streamId?: string;
   /** Shown in `GET /streams` and to viewers: `deviceName`, `deviceType`, anything; at most 4 KiB. */
   readonly info?: Readonly<Record<string, unknown>>;
-  /** Frames under way to the server. Default 2. */
+  /** Most frames under way to the server. Default 2. */
   readonly window?: number;
   /** Whether this camera receives the alerts of its stream. Default true. */
   readonly alerts?: boolean;
@@ -164,7 +164,7 @@ export interface AlertOptions {
 
 export interface WatchoutEvents {
   state: StateEvent;
-  /** Something failed that no state tells: an error of the server about no view, a token callback that failed. */
+  /** A failure that no state shows: an error of the server about no view, or a token callback that failed. */
   error: WatchoutError;
 }
 

@@ -7,29 +7,29 @@ import type { AlertAcknowledgedMessage } from "./messages.js";
 import { Queue } from "./queue.js";
 import type { Alert, Frame, ViewEvents, ViewOptions, ViewStatus } from "./types.js";
 
-/** What a view asks of its client. */
+/** The part of the client that a view uses. */
 export interface ViewHost {
   /** What this view wants has changed. */
   changed(): void;
   remove(view: View): void;
-  /** This view is done with a frame. */
+  /** This view has used a frame. */
   taken(streamId: string, frameId: number): void;
   fps(streamId: string): number;
   acknowledge(streamId: string, alertId: string, note?: string): void;
   retry(streamId: string): void;
 }
 
-/** Alerts that wait for a reader at most; beyond them the oldest gives way, and the next says `recovered: false`. */
+/** Most alerts that wait for a reader; past it the oldest is dropped, and the next one has `recovered: false`. */
 const MOST_ALERTS = 1000;
 
 export class View extends Emitter<ViewEvents> {
   readonly streamId: string;
   /** The newest frame that arrived. */
   lastFrame: Frame | undefined;
-  /** Frames that arrived, and of these the ones that a newer one replaced before they were taken. */
+  /** Frames that arrived, and those of them that were replaced by a newer one before they were taken. */
   received = 0;
   replaced = 0;
-  /** Why frames and alerts stopped for good; undefined: they did not. */
+  /** Why frames and alerts ended for good; undefined: they have not. */
   error: WatchoutError | undefined;
   /** @internal */
   readonly member: ViewMember;
@@ -68,7 +68,7 @@ export class View extends Emitter<ViewEvents> {
     return this._currentStatus;
   }
 
-  /** What the camera says of itself. */
+  /** What the camera said about itself at its registration. */
   get info(): Readonly<Record<string, unknown>> | undefined {
     return this._currentInfo;
   }
@@ -83,8 +83,8 @@ export class View extends Emitter<ViewEvents> {
   }
 
   /**
-   * The frames of the stream: always the newest. A frame is acknowledged when the loop asks for the next one, so a slow
-   * loop gets fewer frames, and none that is old. The loop ends with `close()`, and throws when the view cannot go on.
+   * The frames of the stream, always the newest. A frame is acknowledged when the loop asks for the next one, so that a slow
+   * loop gets fewer frames, never old ones. The loop ends with `close()`, and throws when the view has ended for good.
    */
   frames(): AsyncIterableIterator<Frame> {
     let taken: Frame | undefined;
@@ -108,7 +108,7 @@ export class View extends Emitter<ViewEvents> {
     return reader;
   }
 
-  /** The alerts of the stream, each once and in order. Those that came before the first call wait for it. */
+  /** The alerts of the stream, each once and in order. Alerts that arrived before the first call are included. */
   alerts(): AsyncIterableIterator<Alert> {
     const reader = new Queue<Alert>(MOST_ALERTS, {
       onDrop: (_, next) => {
@@ -122,32 +122,32 @@ export class View extends Emitter<ViewEvents> {
     return reader;
   }
 
-  /** No frames for now; alerts and status go on. */
+  /** Receive no frames until `resume`; alerts and status continue. */
   pause(): void {
     this._isPaused = true;
     this._changed();
   }
 
-  /** Frames again; the newest one comes at once. */
+  /** Receive frames again; the newest one is sent at once. */
   resume(): void {
     this._isPaused = false;
     this._changed();
   }
 
-  /** Change rate, window, format, or what is wanted. `alertsSince` stays. */
+  /** Change rate, window or format, or whether frames and alerts are received. `alertsSince` stays. */
   update(options: Omit<ViewOptions, "alertsSince">): void {
     this._options = checked({ ...this._options, ...options });
     this._changed();
   }
 
-  /** Ask again for a stream that was refused. */
+  /** Subscribe again after a refusal. */
   retry(): void {
     if (this._currentStatus === "closed") return;
     this.error = undefined;
     this._host.retry(this.streamId);
   }
 
-  /** Acknowledge an alert of the stream, for everybody. */
+  /** Acknowledge an alert of the stream; all who received it are notified. */
   acknowledge(alertId: string, note?: string): void {
     this._host.acknowledge(this.streamId, alertId, note);
   }
@@ -214,7 +214,7 @@ export class View extends Emitter<ViewEvents> {
   }
 }
 
-/** Returns the options. Throws `RangeError` for those that no server takes. */
+/** Returns the options. Throws `RangeError` for values that every server refuses. */
 function checked(options: ViewOptions): ViewOptions {
   const { maxFps = 1, window = 1, alertsSince = 0 } = options;
   const fits =

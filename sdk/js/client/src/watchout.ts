@@ -21,7 +21,7 @@ import type {
 } from "./types.js";
 import { View, type ViewHost } from "./view.js";
 
-/** What a camera may be closed with so that `connect()` starts it again: all codes about signing in. */
+/** Codes of closed cameras that `connect()` starts again: all codes about signing in. */
 const SIGN_IN_CODES = /AUTH_|SIGN|SESS|TICK/;
 const STREAM_ID = /^[A-Za-z0-9_.:-]{1,128}$/;
 
@@ -41,7 +41,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   /**
    * @param url - The gateway: `https://host` or `wss://host`, with a path where a proxy has one; in a page also relative.
-   *   The path of a socket (`/streams/subscribe`) at its end is passed over.
+   *   The path of a socket (`/streams/subscribe`) at its end is ignored.
    */
   constructor(url: string | URL, options: WatchoutOptions = {}) {
     super();
@@ -84,7 +84,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     };
   }
 
-  /** The worst of all sockets: `waiting` when one of them waits. */
+  /** The state of the worst of all sockets: `waiting` if one of them waits. */
   get state(): ConnectionState {
     return this._current.state;
   }
@@ -94,7 +94,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     return this._current;
   }
 
-  /** Watch a stream, also one that does not exist yet. All views share one socket. Throws when the client is closed. */
+  /** View a stream, which need not exist yet. All views share one socket. Throws when the client is closed. */
   view(streamId: string, options: ViewOptions = {}): View {
     this._check(streamId, options);
     const view = new View(this._host, streamId, options);
@@ -116,7 +116,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     });
   }
 
-  /** Connect again after a final close: somebody signed in. */
+  /** Connect again after the state `closed`, because a user has signed in. */
   connect(): void {
     if (this._closed !== undefined) return;
     if (this._link.state.state === "closed") {
@@ -137,13 +137,13 @@ export class Watchout extends Emitter<WatchoutEvents> {
     this._environment.tokens?.abort();
   }
 
-  /** Acknowledge an alert, for everybody. Returns whether it was sent: not without a connection. */
+  /** Acknowledge an alert; all who received it are notified. Returns false without a connection. */
   acknowledge(streamId: string, alertId: string, note?: string): boolean {
     const requestId = this._link.requestId();
     return this._link.send({ type: "acknowledge", streamId, alertId, note, requestId });
   }
 
-  /** The streams that one may view. Rejects with a `WatchoutError`. */
+  /** The streams that the user may view. Rejects with a `WatchoutError`. */
   async streams(signal?: AbortSignal): Promise<StreamSummary[]> {
     return (await this.request("/streams", { signal })).streams as StreamSummary[];
   }
@@ -154,7 +154,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     return (await this.request(`/alerts?${search.join("").slice(1)}`, { signal })).alerts as AlertMessage[];
   }
 
-  /** Make a view-only token for a stream of one's own. Rejects with a `WatchoutError`. */
+  /** Make a view-only token for a stream of the user. Rejects with a `WatchoutError`. */
   share(streamId: string, options: { readonly seconds: number; readonly alerts?: boolean }): Promise<Share> {
     return this.request(`/streams/${streamId}/shares`, { method: "POST", body: options });
   }
@@ -209,7 +209,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
     else if (!this._subscriptions.onMessage(message, now) && message.type === "error") this._fire("error", errorOf(message));
   }
 
-  /** Views changed: look at the end of this task, so that what is closed and opened again at once changes nothing. */
+  /** Handle changed views at the end of this task, so that a view that is closed and opened again changes nothing. */
   private _plan(): void {
     if (this._planned) return;
     this._planned = true;
@@ -252,12 +252,12 @@ export class Watchout extends Emitter<WatchoutEvents> {
   }
 }
 
-/** Without types a text in the place of options would be taken for options that say nothing. */
+/** Throws for options that are no object: JavaScript would ignore a text in their place. */
 function checkOptions(options: unknown): void {
   if (typeof options !== "object") throw new TypeError(`not options: ${JSON.stringify(options)}`);
 }
 
-/** The address of a gateway as http or https; in a page also from a relative one. Platforms differ in `URL`: it is text. */
+/** Returns the address of a gateway as http or https; in a page also of a relative one. Without `URL`, in which platforms differ. */
 function addressOf(url: string): string {
   const { location } = globalThis as { location?: { href: string } };
   const address = /^\w+:/.test(url) || location === undefined ? url : new URL(url, location.href).href;

@@ -9,7 +9,7 @@ const CODECS = ["opaque", "jpeg", "png", "webp"] as const;
 export type Codec = (typeof CODECS)[number];
 const mimeOf = (codec: Codec): string => (codec === "opaque" ? "application/octet-stream" : `image/${codec}`);
 
-/** Return the codec of a picture by its first bytes. */
+/** Return the codec that the first bytes of a picture identify. */
 export function codecOf(picture: Uint8Array): Codec {
   if (picture[0] === 0xff && picture[1] === 0xd8) return "jpeg";
   if (picture[0] === 0x89 && picture[1] === 0x50) return "png";

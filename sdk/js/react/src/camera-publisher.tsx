@@ -4,12 +4,12 @@ import { useEffect, useRef, useState, type CSSProperties, type ReactNode } from 
 import { capture, MediaError, openMedia, type CaptureStatus, type MediaFault } from "@watchout/client/browser";
 import { useWatchout } from "./provider.js";
 
-/** What the publisher does, or why it cannot; `refused`: the server has ended it (taken over, not allowed, signed out). */
+/** State of the publisher; `refused`: the server has ended it (taken over, not permitted, signed out). */
 export type PublisherState = CaptureStatus["state"] | "opening" | "refused" | MediaFault;
 
 export interface PublisherStatus {
   readonly state: PublisherState;
-  /** For people: why the camera cannot be opened or used, and what to do. */
+  /** Text for users: why the camera cannot be opened or used, and what to do. */
   readonly hint?: string;
   /** The stream's id, once it is known. */
   readonly streamId?: string;
@@ -17,7 +17,7 @@ export interface PublisherStatus {
 }
 
 export interface CameraPublisherProps {
-  /** The stream to publish; without one the server makes an id, which `onStatus` tells. */
+  /** Id of the stream; without one the server makes an id, which `onStatus` reports. */
   readonly streamId?: string;
   /** Shown to viewers: `deviceName`, anything; the value of the first render holds. */
   readonly info?: Readonly<Record<string, unknown>>;

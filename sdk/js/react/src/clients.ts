@@ -1,13 +1,13 @@
 "use client";
 
-/** Clients that outlive a remount: StrictMode, a fast refresh or a page that comes back finds the socket it had. */
+/** Clients that outlive a remount, so that StrictMode, a fast refresh or the back button keep the socket. */
 
 import { Watchout, type TokenSource, type WatchoutOptions } from "@watchout/client/browser";
 
-/** Everything of `Watchout`'s options but the token, which has a property of its own. */
+/** The options of `Watchout` without the token, which has a property of its own. */
 export type ClientOptions = Omit<WatchoutOptions, "token">;
 
-/** A client that nobody uses is closed after this. */
+/** A client without users is closed after this time, in ms. */
 const KEEP_MS = 1_000;
 
 export class Entry {
@@ -28,18 +28,18 @@ export class Entry {
     this.client = new Watchout(url, { ...options, ...source });
   }
 
-  /** Nobody used it for a while: its component makes another one. */
+  /** It was closed because it had no users: its component makes another one. */
   get isClosed(): boolean {
     return this.#isClosed;
   }
 
-  /** Let others find it; what is never used has no socket, and need not be closed. */
+  /** Offer it to other components; a client that is never used has no socket and need not be closed. */
   offer(): void {
     entries.add(this);
     this.#timer = setTimeout(() => entries.delete(this), KEEP_MS);
   }
 
-  /** Keep the client until the function that is returned is called. */
+  /** Keep the client until the returned function is called. */
   retain(): () => void {
     this.#users += 1;
     clearTimeout(this.#timer);
@@ -61,13 +61,13 @@ export class Entry {
 
 const entries = new Set<Entry>();
 
-/** The client of this url and token: one that is kept, or a new one, which connects when something needs it. */
+/** Returns the client of this url and token: a kept one, or a new one, which connects when it is used. */
 export function entryFor(url: string, token: string | TokenSource | undefined, options: ClientOptions): Entry {
   const isPlain = Object.keys(options).length === 0;
   for (const entry of entries) {
     if (isPlain && entry.url === url && entry.token === token) return entry;
   }
   const entry = new Entry(url, token, options);
-  if (isPlain && typeof window !== "undefined") entry.offer(); // a server renders it once and forgets it
+  if (isPlain && typeof window !== "undefined") entry.offer(); // a server renders it once and keeps nothing
   return entry;
 }

@@ -18,7 +18,7 @@ export function useConnection(): StateEvent {
   );
 }
 
-/** What is known of a stream: status, and age and rate of what is shown. Renders about once a second, not per frame. */
+/** Status of a stream, and age and rate of its picture. Renders about once a second, not per frame. */
 export function useStream(id: string): StreamState {
   const client = useWatchout();
   const store = storeOf(client, id);
@@ -28,14 +28,14 @@ export function useStream(id: string): StreamState {
 export interface StreamsResult {
   /** The streams that the user may view; empty before the first answer. */
   readonly streams: readonly StreamSummary[];
-  /** Why the last question had no answer; `streams` are then those of the answer before. */
+  /** Why the last request failed; `streams` is then the result of the one before. */
   readonly error: Error | undefined;
   readonly loading: boolean;
-  /** Ask now. */
+  /** Fetch the list now. */
   readonly refresh: () => void;
 }
 
-/** The list of streams, asked for every `everyMs` while the page can be seen. Default 5000. */
+/** The list of streams, fetched every `everyMs` while the page is visible. Default 5000. */
 export function useStreams({ everyMs = 5_000 }: { readonly everyMs?: number } = {}): StreamsResult {
   const client = useWatchout();
   const [asked, setAsked] = useState(0);
@@ -53,7 +53,7 @@ export function useStreams({ everyMs = 5_000 }: { readonly everyMs?: number } = 
         const reason = error instanceof Error ? error : new Error(String(error));
         if (!isOver) setResult((before) => ({ ...before, error: reason, loading: false }));
       }
-      clearTimeout(timer); // two questions may have been under way
+      clearTimeout(timer); // two requests may have been under way
       if (!isOver && !document.hidden) timer = setTimeout(() => void ask(), everyMs);
     };
     const look = (): void => {
@@ -74,7 +74,7 @@ export function useStreams({ everyMs = 5_000 }: { readonly everyMs?: number } = 
 export interface AlertsOptions {
   /** Keep at most this many, the newest. Default 100. */
   readonly limit?: number;
-  /** Alerts since then (ms since the epoch) come first. Default: those from now on. */
+  /** Time in ms since the epoch; alerts since then are delivered first. Default: alerts from now on. */
   readonly since?: number;
   /** Called for each alert, once. */
   readonly onAlert?: (alert: Alert) => void;

@@ -38,7 +38,7 @@ const TEXT: CSSProperties = {
   font: "0.8rem/1.4 system-ui, sans-serif",
 };
 
-/** A stream, live: the newest picture, never an old one that looks new. */
+/** A live stream: shows the newest picture, and marks it when it is old. */
 export function LiveView(props: LiveViewProps): ReactNode {
   const { id, fit = "contain", maxFps, detail = "shown", staleAfterMs, label = id, className, style, children } = props;
   const client = useWatchout();
@@ -53,7 +53,7 @@ export function LiveView(props: LiveViewProps): ReactNode {
   useEffect(() => {
     const parent = box.current;
     if (parent === null) return undefined;
-    const canvas = document.createElement("canvas"); // of this mount alone: one that was given to a worker cannot be had back
+    const canvas = document.createElement("canvas"); // for this mount only: a canvas that was given to a worker cannot be taken back
     canvas.style.cssText = "display: block; width: 100%; height: 100%";
     parent.prepend(canvas);
     const view = client.view(id, maxFps === undefined ? {} : { maxFps });
@@ -99,7 +99,7 @@ export function LiveView(props: LiveViewProps): ReactNode {
   );
 }
 
-/** Whether a person would see no difference: the age is shown in whole seconds, and only while the picture is old. */
+/** Whether two states look the same: the age is shown in whole seconds, and only while the picture is old. */
 function looksTheSame(before: TileStatus | undefined, next: TileStatus): boolean {
   if (before?.state !== next.state || before.width !== next.width || before.height !== next.height) return false;
   return next.state === "live" || seconds(before) === seconds(next);

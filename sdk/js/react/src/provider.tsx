@@ -9,7 +9,7 @@ const Context = createContext<Watchout | undefined>(undefined);
 export interface WatchoutProviderProps {
   /** Address of the gateway: `wss://…`, `https://…`, or a path of the page's own host. */
   readonly url?: string;
-  /** A token, or what returns one; without: the browser's cookie. A new callback for each render is fine. */
+  /** A token, or a function that returns one; none: the browser's cookie. A new function in each render is fine. */
   readonly token?: string | TokenSource;
   /** Further options of the client; those of the first render hold. */
   readonly options?: ClientOptions;
@@ -25,7 +25,7 @@ export function WatchoutProvider({ url = "/", token, options, client, children }
   const identity = typeof token === "function" ? "callback" : token;
   const entry = useMemo(
     () => (client === undefined ? entryFor(url, token, first.current ?? {}) : undefined),
-    // A callback that changes is no other client: the newest one is asked.
+    // Another callback does not make another client: the newest one is called.
     [client, url, identity, version],
   );
   useEffect(() => {

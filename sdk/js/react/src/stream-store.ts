@@ -2,15 +2,15 @@
 
 import type { TileStatus, View, ViewStatus, Watchout, WatchoutError } from "@watchout/client/browser";
 
-/** What is known of one stream. Changes at most about once a second, and when a state changes; never per frame. */
+/** The state of one stream. Updated when a state changes and about once a second, not per frame. */
 export interface StreamState {
-  /** What the server says; `waiting` before it did, `forbidden` when the stream is somebody else's. */
+  /** Status of the stream; `waiting` before the server sent it, `forbidden` when the subscription was refused. */
   readonly status: ViewStatus;
   /** Age in ms of the picture that a `LiveView` shows; null while none shows one. */
   readonly ageMs: number | null;
   /** Pictures per second that are shown. */
   readonly fps: number;
-  /** Whether that picture is old. */
+  /** Whether the picture is old. */
   readonly stale: boolean;
   /** Size of the pictures; 0 before the first. */
   readonly width: number;
@@ -67,7 +67,7 @@ export class StreamStore {
 
   readonly snapshot = (): StreamState => this.#state;
 
-  /** What a tile shows; undefined: it is gone. */
+  /** Set what a `LiveView` shows; undefined: it was unmounted. */
   show(tile: object, status: TileStatus | undefined): void {
     if (status === undefined) this.#tiles.delete(tile);
     else this.#tiles.set(tile, status);

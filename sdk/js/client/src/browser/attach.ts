@@ -1,4 +1,4 @@
-/** Shows a view on a canvas: only while it can be seen, with as many pixels as are seen, and old pictures look old. */
+/** Shows a view on a canvas: only while it is visible, scaled to its pixels, and with old pictures marked as old. */
 
 import type { WatchoutError } from "../errors.js";
 import type { Frame, ViewStatus } from "../types.js";
@@ -11,11 +11,11 @@ import { surfaceFor, type PaintedNote, type Path, type Surface } from "./surface
 import { feedOf } from "./watchout.js";
 
 /**
- * - `waiting`: nothing to see yet: not connected, or the camera has not sent anything
+ * - `waiting`: no picture yet: not connected, or the camera has not sent one
  * - `live`: the picture is fresh
  * - `stale`: the picture is old: the camera, the network or the server stopped
  * - `offline`: no camera is connected
- * - `paused`: nobody can see it (hidden tab, scrolled away), so no frames are asked for
+ * - `paused`: the canvas is not visible (hidden tab, scrolled away), so no frames are requested
  * - `forbidden`: the stream belongs to somebody else
  * - `closed`: the view or the attachment was closed
  */
@@ -23,19 +23,19 @@ export type TileState = "waiting" | "live" | "stale" | "offline" | "paused" | "f
 
 export interface TileStatus {
   readonly state: TileState;
-  /** Whether the picture that is shown must look old. */
+  /** Whether the shown picture has to be marked as old. */
   readonly stale: boolean;
   /** Age of the picture, in ms; null before the first. */
   readonly ageMs: number | null;
   /** Pictures per second that were painted lately. */
   readonly fps: number;
-  /** What the server says of the stream. */
+  /** Status of the stream. */
   readonly stream: ViewStatus;
   /** Size of the picture as the camera sent it; 0 before the first. */
   readonly width: number;
   readonly height: number;
   readonly frameId: number | null;
-  /** Frames that gave way to a newer one, and frames that were no picture. */
+  /** Frames that were replaced by a newer one, and frames that were no picture. */
   readonly replaced: number;
   readonly broken: number;
   /** Why the view cannot go on; undefined: it can. */
@@ -49,7 +49,7 @@ export interface AttachOptions {
   readonly staleAfterMs?: number;
   /** `shown`: pictures are scaled to the pixels of the element. `native`: as the camera sent them, for zoom. */
   readonly detail?: Detail;
-  /** Whether frames go on while nobody can see the canvas. Default false. */
+  /** Whether frames are received while the canvas is not visible. Default false. */
   readonly keepHidden?: boolean;
   /** The canvas was made for this attachment and is not used again: its memory is freed by `close`. Default false. */
   readonly ownsCanvas?: boolean;
@@ -103,14 +103,14 @@ export class Attachment {
     );
     this.#unlisten = view.on("status", (status) => {
       if (status === "offline") this.#freshness.restart();
-      this.#look(); // it may go on after it was refused
+      this.#look(); // it may be permitted now, after a refusal
       if (this.#surface === undefined) this.#tell(true);
     });
     this.#tick = setInterval(() => this.#tell(false), TICK_MS);
     void this.#begin();
   }
 
-  /** How the picture is, now. */
+  /** The present status of the picture. */
   get status(): TileStatus {
     const now = Date.now();
     const stale = this.#freshness.isStale(now);
@@ -141,7 +141,7 @@ export class Attachment {
     this.#surface?.setWish(this.#wish);
   }
 
-  /** Hear of the status: when the state changes, and about once a second. Returns what stops that. */
+  /** Call `listener` when the state changes, and about once a second. Returns a function that stops this. */
   on(event: "status", listener: (status: TileStatus) => void): () => void {
     if (event !== "status") throw new TypeError(`an attachment has the event "status", not ${JSON.stringify(event)}`);
     this.#listeners.add(listener);
@@ -197,7 +197,7 @@ export class Attachment {
     this.#look();
   }
 
-  /** Ask for frames while somebody can see them. */
+  /** Request frames while the canvas is visible. */
   #look(): void {
     if (this.#closed || this.#surface === undefined) return;
     if (this.#isVisible && this.#frames === undefined) {
@@ -255,7 +255,7 @@ export class Attachment {
     this.#tell(false);
   }
 
-  /** Tell the listeners: at once when the state changed or `news` says so, else once a second. */
+  /** Call the listeners: at once when the state changed or `news` is set, else once a second. */
   #tell(news: boolean): void {
     const now = performance.now();
     const status = this.status;
@@ -266,7 +266,7 @@ export class Attachment {
   }
 }
 
-/** A canvas without a size of its own takes the width of its parent: else each picture would change its size. */
+/** Give a canvas without a size of its own the width of its parent: otherwise each picture would change its size. */
 function giveSize(canvas: HTMLCanvasElement): void {
   if (canvas.style.width !== "" || canvas.style.height !== "" || !canvas.isConnected) return;
   const { width, height } = getComputedStyle(canvas);

@@ -1,4 +1,4 @@
-/** Publishes a video of this device: at the rate that is wanted, in the size that the uplink carries. */
+/** Publishes a video of this device, at the demanded rate and in a size that the uplink can carry. */
 
 import type { Camera } from "../camera.js";
 import type { Encoding } from "./messages.js";
@@ -6,9 +6,9 @@ import { Uplink } from "./uplink.js";
 import { videoSource, type Encoded, type VideoSource } from "./video-source.js";
 
 /**
- * - `starting`: the encoder is not there yet
+ * - `starting`: the encoder is not ready yet
  * - `sending`: pictures go out
- * - `unwanted`: nobody watches: nothing is encoded
+ * - `unwanted`: there is no viewer, so nothing is encoded
  * - `waiting`: not connected, or the server has not taken the last pictures yet
  * - `hidden`: this browser encodes nothing in a hidden tab
  * - `ended`: the video ended: the device was unplugged, or the permission withdrawn
@@ -27,7 +27,7 @@ export interface CaptureStatus {
   readonly width: number;
   readonly height: number;
   readonly bytes: number;
-  /** How far size and quality were lowered for a slow uplink; 0: not at all. */
+  /** By how many steps size and quality were lowered for a slow uplink; 0: none. */
   readonly lowered: number;
   /** Whether a hidden tab goes on sending. */
   readonly worksHidden: boolean | undefined;
@@ -105,7 +105,7 @@ export class Capture {
     void this.#begin(track);
   }
 
-  /** What it does, now. */
+  /** The present status. */
   get status(): CaptureStatus {
     const now = Date.now();
     while (this.#sentAt.length > 0 && (this.#sentAt[0] as number) < now - SPAN_MS) this.#sentAt.shift();
@@ -121,7 +121,7 @@ export class Capture {
     };
   }
 
-  /** Hear of the status: when the state changes, and about once a second. Returns what stops that. */
+  /** Call `listener` when the state changes, and about once a second. Returns a function that stops this. */
   on(event: "status", listener: (status: CaptureStatus) => void): () => void {
     if (event !== "status") throw new TypeError(`a capture has the event "status", not ${JSON.stringify(event)}`);
     this.#listeners.add(listener);
@@ -148,7 +148,7 @@ export class Capture {
     return this.#camera.room ? "sending" : this.#isFlowing ? "sending" : "waiting";
   }
 
-  /** Whether a picture went out in the last second: no room for a moment is how a full uplink works. */
+  /** Whether a picture was sent in the last second: on a full uplink there is no room for moments. */
   get #isFlowing(): boolean {
     return (this.#sentAt[this.#sentAt.length - 1] ?? 0) > Date.now() - TICK_MS;
   }

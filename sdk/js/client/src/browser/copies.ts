@@ -1,4 +1,4 @@
-/** Whether the page wants the frames of a stream, too, whose tiles the worker feeds: when an app loops over them. */
+/** Whether the page needs copies of the frames that the worker paints: when the app iterates over them. */
 
 import type { PageWorker } from "./page-worker.js";
 
@@ -15,15 +15,15 @@ export class Copies {
   #worker: PageWorker | undefined;
 
   /**
-   * @param client - Its number in the worker.
-   * @param onShown - Called once for the frames of a stream that the worker showed, with how many they are.
+   * @param client - Number of the client in the worker.
+   * @param onShown - Called once for the frames of a stream that the worker painted, with their number.
    */
   constructor(
     readonly client: number,
     readonly onShown: (streamId: string, frames: number) => void,
   ) {}
 
-  /** So many loops run over the view's frames; each tile that shows it has one. */
+  /** Set how many loops iterate over the view's frames; each tile that shows it is one. */
   setReaders(view: Viewing, count: number): void {
     let ofStream = this.#readers.get(view.streamId);
     if (ofStream === undefined) this.#readers.set(view.streamId, (ofStream = new Map()));
@@ -33,7 +33,7 @@ export class Copies {
     this.#look(view.streamId);
   }
 
-  /** One tile more that the worker feeds and that loops over the frames; call what is returned when it ends. */
+  /** Add a tile that the worker paints and that iterates over the frames; call the returned function when it ends. */
   addTile(streamId: string, worker: PageWorker): () => void {
     this.#worker = worker;
     const change = (by: number): void => {
@@ -50,7 +50,7 @@ export class Copies {
     return () => change(-1);
   }
 
-  /** A tile got this note of so many frames: the worker makes one for all tiles of a stream. */
+  /** Handle a note that a tile received: the worker sends one about so many frames to all tiles of a stream. */
   note(streamId: string, note: object, frames: number): void {
     if (this.#lastNote.get(streamId) === note) return;
     this.#lastNote.set(streamId, note);

@@ -1,9 +1,9 @@
-/** How old the picture of a stream is, judged by its frames: no clock of its own can make a dead picture look alive. */
+/** The age of a stream's picture, computed from the timestamps of its frames. */
 
-/** Clocks of camera and viewer count as equal when the quickest frame seemed to take between these, in ms. */
+/** The clocks of camera and viewer count as equal when the fastest frame seemed to take a time between these, in ms. */
 const EARLIEST_MS = -250;
 const LATEST_MS = 2_000;
-/** What the difference of two clocks may change by itself: 1 ms per second. */
+/** Drift of two clocks that is allowed for: 1 ms per second. */
 const DRIFT = 0.001;
 const FPS_WINDOW_MS = 3_000;
 /** A picture is stale when it is older than this, and than `INTERVALS` of the usual time between two frames. */
@@ -17,10 +17,10 @@ interface Note {
 }
 
 /**
- * Takes each frame that is shown and tells the age of the newest.
+ * Records each frame that is shown, and computes the age of the newest.
  *
- * The age is that of the frame's own timestamp. Where the camera's clock is off, what counts is how much later than
- * the quickest frame one is; the first frame after a subscription may be old and proves nothing about the clocks.
+ * The age is computed from the frame's own timestamp. If the camera's clock is wrong, it is how much later than the
+ * fastest frame the newest one is. The first frame after a subscription may be old, so it says nothing about the clocks.
  */
 export class Freshness {
   #newest: { timestamp: number; at: number } | undefined;
@@ -56,7 +56,7 @@ export class Freshness {
     this.#forget(at);
   }
 
-  /** The camera went away, or the viewer looked away: the next frames say anew how clocks and rates are. */
+  /** Forget clocks and rates, because the camera disconnected or the view was paused. */
   restart(): void {
     this.#least = undefined;
     this.#notes = [];
@@ -83,7 +83,7 @@ export class Freshness {
     return Math.round((count / spanMs) * 10_000) / 10;
   }
 
-  /** Whether the picture must look old. */
+  /** Whether the picture has to be marked as old. */
   isStale(now: number): boolean {
     const age = this.ageMs(now);
     return age === null || age > Math.max(this.staleAfterMs, INTERVALS * this.#interval);

@@ -1,14 +1,14 @@
-/** Opening the device's camera, with a reason that a person can act on when it cannot be. */
+/** Opens the device's camera; when that fails, the error says what the user can do. */
 
 export type MediaFault =
-  /** The page came over plain HTTP from another machine: browsers give no camera there. */
+  /** The page came over plain HTTP from another machine, where browsers do not permit a camera. */
   | "insecure-context"
-  /** The user, or a policy, said no. */
+  /** The user or a policy denied the permission. */
   | "permission-denied"
   | "no-camera"
-  /** Another program has it, or the hardware failed. */
+  /** Another program uses the camera, or the hardware failed. */
   | "camera-busy"
-  /** No camera has what was asked for. */
+  /** No camera satisfies the constraints. */
   | "impossible-wish"
   | "unsupported";
 

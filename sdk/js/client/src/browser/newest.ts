@@ -1,4 +1,4 @@
-/** One picture at a time: what comes while one is decoded waits, and only the newest of those. */
+/** Decodes one picture at a time; of the frames that arrive meanwhile only the newest waits. */
 
 /** A frame whose bytes are a picture. */
 export interface Shown {
@@ -19,7 +19,7 @@ export type Decode<P extends Decoded> = (picture: Uint8Array<ArrayBuffer>) => Pr
 
 export interface Outcome<F extends Shown = Shown> {
   readonly frame: F;
-  /** Frames that gave way to a newer one since the last outcome. */
+  /** Frames that were replaced by a newer one since the last outcome. */
   readonly replaced: number;
   /** Size of the picture as the camera sent it; undefined when it could not be decoded. */
   readonly size: { readonly width: number; readonly height: number } | undefined;
@@ -30,7 +30,7 @@ export interface Outcome<F extends Shown = Shown> {
  *
  * @param decode - makes a picture of bytes
  * @param paint - draws it; the picture is closed afterwards, whatever happens
- * @param done - is told of every frame that was painted or could not be: it is time to acknowledge it
+ * @param done - called for every frame that was painted or could not be decoded: it can be acknowledged now
  */
 export class NewestPicture<P extends Decoded, F extends Shown = Shown> {
   #waiting: F | undefined;
@@ -57,7 +57,7 @@ export class NewestPicture<P extends Decoded, F extends Shown = Shown> {
     return this.#waiting !== undefined;
   }
 
-  /** Show this frame, unless a newer one comes before its turn. */
+  /** Show this frame, unless a newer one arrives before its turn. */
   offer(frame: F): void {
     if (this.#ended) return;
     if (this.#waiting !== undefined) this.#replaced += 1;
@@ -65,7 +65,7 @@ export class NewestPicture<P extends Decoded, F extends Shown = Shown> {
     if (!this.#busy) void this.#run();
   }
 
-  /** Nothing more is shown; a picture that is being decoded is closed when it is there. */
+  /** Show nothing more; a picture that is being decoded is closed when it is ready. */
   end(): void {
     this.#ended = true;
     this.#waiting = undefined;

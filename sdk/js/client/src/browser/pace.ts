@@ -1,4 +1,4 @@
-/** Which frames of a video to take, so that a wanted rate comes out of whatever rate the camera has. */
+/** Decides which frames of a video to take for a wanted rate, whatever the rate of the camera is. */
 
 /** A frame that comes this little before its time is taken: cameras are not exact. */
 const EARLY_MS = 8;

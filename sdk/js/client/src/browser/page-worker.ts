@@ -1,12 +1,12 @@
-/** The page's one worker: started when it is first needed, ended when nobody needs it any more. */
+/** The page's one worker: started at its first use, ended when it has no user. */
 
 import type { Abilities, FromWorker, ToWorker } from "./messages.js";
 
 type Listener = (message: FromWorker) => void;
 
-/** How long a worker is kept that nobody uses: components come and go. */
+/** How long a worker without users is kept, in ms: components are unmounted and mounted again. */
 const KEEP_MS = 5_000;
-/** A worker that says nothing for this long does not come: a policy of the page, or a bundler that lost its file. */
+/** A worker that sends nothing for this long did not start: a policy of the page forbids it, or its file is missing. */
 const READY_MS = 10_000;
 
 let workerUrl: string | URL | undefined;
@@ -23,10 +23,10 @@ export function setWorkerUrl(url: string | URL): void {
   workerUrl = url;
 }
 
-/** The page's worker, with one more user, who calls `release` once; undefined where the browser has none. */
+/** Returns the page's worker for one more user, who calls `release` once; undefined where workers cannot be used. */
 export function usePageWorker(): PageWorker | undefined {
   if (typeof Worker === "undefined") return undefined;
-  if (current?.hasFailed) return undefined; // it will not come later either
+  if (current?.hasFailed) return undefined; // it will not start later either
   current ??= new PageWorker();
   current.users += 1;
   return current;
@@ -51,7 +51,7 @@ export class PageWorker {
     return this.#nextNumber++;
   }
 
-  /** Hear everything that the worker says, until the function that is returned is called. */
+  /** Receive all messages of the worker, until the returned function is called. */
   listen(listener: Listener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -61,7 +61,7 @@ export class PageWorker {
     this.#worker?.postMessage(message, transfer);
   }
 
-  /** One user less. */
+  /** Release the worker. */
   release(): void {
     this.users -= 1;
     if (this.users > 0) return;

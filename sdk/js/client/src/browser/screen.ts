@@ -1,8 +1,8 @@
-/** Whether an element can be seen, and with how many pixels. */
+/** Observes whether an element is visible, and its size in pixels. */
 
 import type { Fit, Size } from "./geometry.js";
 
-/** A tile that was scrolled away is given up after this: scrolling past is no reason to ask for anything. */
+/** A tile counts as scrolled away after this time, in ms, so that scrolling past it changes no subscription. */
 const GONE_MS = 250;
 
 const FITS: readonly string[] = ["contain", "cover", "fill", "none", "scale-down"];
@@ -22,8 +22,8 @@ export class Screen {
 
   /**
    * @param element - what is watched
-   * @param onVisible - called when it can be seen again, or no longer: hidden tab, scrolled away, `display: none`
-   * @param onSize - called when it has other device pixels
+   * @param onVisible - called when the element becomes visible or invisible: hidden tab, scrolled away, `display: none`
+   * @param onSize - called when its size in device pixels changed
    */
   constructor(
     element: HTMLElement,

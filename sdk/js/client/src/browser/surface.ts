@@ -1,11 +1,11 @@
-/** Where the pictures of one canvas are painted: in the page's worker, or, where that cannot be, by the page itself. */
+/** Paints the pictures of one canvas: in the page's worker, or by the page itself where that is not possible. */
 
 import type { Frame } from "../types.js";
 import { paintSize, type Size } from "./geometry.js";
 import type { FromWorker, Painted, Wish } from "./messages.js";
 import { usePageWorker, type PageWorker } from "./page-worker.js";
 
-/** How pictures get on the canvas. */
+/** The way of painting. */
 export type Path = "worker" | "bitmap" | "image";
 
 /** What was painted since the last note. */
@@ -13,9 +13,9 @@ export type PaintedNote = Omit<Painted, "client" | "streamId">;
 
 export interface Surface {
   readonly path: Path;
-  /** Whether the frames of this client's sockets reach the surface without the page's help. */
+  /** Whether the worker passes the frames of this client's sockets to the surface directly. */
   readonly isFed: boolean;
-  /** The worker that paints; undefined: the page does. */
+  /** The worker that paints; undefined: the page paints. */
   readonly worker: PageWorker | undefined;
   /** Paint one frame that the page has; resolves when it was painted. */
   show(frame: Frame): Promise<void>;

@@ -1,6 +1,6 @@
-/** How large pictures may be so that the uplink carries each in a fraction of a second. */
+/** Decides how large pictures may be, so that the uplink carries each in a fraction of a second. */
 
-/** Share of the side and of the quality, from all to nearly nothing; a step is about a third of the bytes. */
+/** Factors for side and quality, by step; each step saves about a third of the bytes. */
 const STEPS: readonly (readonly [side: number, quality: number])[] = [
   [1, 1],
   [1, 0.8],
@@ -13,15 +13,15 @@ const STEPS: readonly (readonly [side: number, quality: number])[] = [
   [0.2, 0.4],
   [0.16, 0.3],
 ];
-/** The first pictures are small: what they take says what the next may be. */
+/** The step at the start: small pictures, from whose time the next size is decided. */
 const FIRST_STEP = 5;
 /**
- * A picture was quick when it was acknowledged within the first, and slow after the second. Where even the quickest one
- * took long, the way is a long one, and no smaller picture would help: then both are later, within their limits.
+ * A picture was fast when it was acknowledged within the first time, and slow after the second, in ms. Where even the
+ * fastest took long the round trip is long, and smaller pictures would not help: both times then grow, up to their limits.
  */
 const QUICK_MS = [200, 400] as const;
 const SLOW_MS = [400, 600] as const;
-/** Quick pictures in a row that allow one step up. */
+/** Fast pictures in a row that allow one step up. */
 const QUICK_ONES = 2;
 /** No step up for this long after a step down; twice as long each time, as far as the last. */
 const HOLD_MS = 4_000;
@@ -36,7 +36,7 @@ interface Sent {
   readonly step: number;
 }
 
-/** Told of each picture that is sent and acknowledged, it says how the next is to be encoded. */
+/** Decides from each picture that is sent and acknowledged how the next is to be encoded. */
 export class Uplink {
   #step = FIRST_STEP;
   #sent: Sent[] = [];
@@ -60,7 +60,7 @@ export class Uplink {
     this.quality = quality;
   }
 
-  /** 0 is everything that was allowed. */
+  /** The present step; 0: the full size and quality. */
   get step(): number {
     return this.#step;
   }
@@ -77,14 +77,14 @@ export class Uplink {
     if (this.#sent.length > MOST_UNDER_WAY) this.#sent.shift();
   }
 
-  /** All pictures up to this timestamp have arrived; the newest of them says how quick the uplink is. */
+  /** Record that all pictures up to this timestamp have arrived; the time of the newest measures the uplink. */
   acknowledged(timestamp: number, now: number): void {
     let newest: Sent | undefined;
     while (this.#sent.length > 0 && (this.#sent[0] as Sent).timestamp <= timestamp) newest = this.#sent.shift();
     if (newest !== undefined) this.#took(now - newest.at, newest.step, now);
   }
 
-  /** The socket is another one: nothing is under way any more, and the uplink may be another one, too. */
+  /** Record a new connection: nothing is under way, and the uplink may be another one. */
   restart(): void {
     this.#sent = [];
     this.#quick = 0;

@@ -1,4 +1,4 @@
-/** From a video track to JPEGs: in the page's worker where the browser has what it takes, else by a canvas of the page. */
+/** Makes JPEGs of a video track: in the page's worker where the browser can, else with a canvas of the page. */
 
 import type { Size } from "./geometry.js";
 import type { Encoding } from "./messages.js";
@@ -14,9 +14,9 @@ export interface Encoded {
 }
 
 export interface VideoSource {
-  /** Whether it goes on in a hidden tab. */
+  /** Whether it continues in a hidden tab. */
   readonly worksHidden: boolean;
-  /** How the next pictures are encoded, and whether one may be; after each picture there is no room until told so. */
+  /** Set how the next pictures are encoded, and whether there is room for one; after each picture there is none. */
   set(encoding: Encoding, room: boolean): void;
   end(): void;
 }

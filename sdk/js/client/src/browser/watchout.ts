@@ -1,4 +1,4 @@
-/** The client for pages: its sockets live in the page's worker, so a busy page delays no picture. */
+/** The client for pages: its sockets are in the page's worker, so that a busy page delays no picture. */
 
 import type { SocketConstructor, ViewOptions, WatchoutOptions } from "../types.js";
 import type { View } from "../view.js";
@@ -9,7 +9,7 @@ import { socketsOf } from "./worker-socket.js";
 const copiesOf = new WeakMap<object, Copies>();
 let made = 0;
 
-/** What the worker knows of a view's client; undefined when its sockets are the page's own. */
+/** The client of a view in the worker; undefined when its sockets are the page's own. */
 export function feedOf(view: View): Copies | undefined {
   return copiesOf.get(view);
 }

@@ -28,7 +28,7 @@ export class WorkerCapture {
     void this.#read();
   }
 
-  /** How the next frames are encoded, and whether one may be. */
+  /** Set how the next frames are encoded, and whether there is room for one. */
   set(encoding: Encoding, room: boolean): void {
     this.#encoding = encoding;
     this.#room = room;

@@ -28,14 +28,14 @@ export class Tile {
   }
 }
 
-/** A frame, and what is told whoever sent it when it was painted; nobody when it is painted once more. */
+/** A frame, and a function to call when it was painted; none when it is painted again. */
 interface Incoming extends Shown {
   readonly acknowledge?: (frameId: number) => void;
 }
 
 export class WorkerStream {
   readonly tiles = new Map<number, Tile>();
-  /** Whether the page wants the bytes of the frames, too. */
+  /** Whether the page needs the bytes of the frames as well. */
   copy = false;
   #last: Shown | undefined;
   #count = 0;
@@ -70,12 +70,12 @@ export class WorkerStream {
     return this.#last;
   }
 
-  /** Show a frame, and say so to whoever sent it. */
+  /** Show a frame; calls its function when it was painted. */
   show(frame: Shown, acknowledge: (frameId: number) => void): void {
     this.#pictures.offer({ ...frame, acknowledge });
   }
 
-  /** Paint the last frame once more: a tile is new, or has another size. */
+  /** Paint the last frame again, for a tile that is new or has another size. */
   repaint(): void {
     if (this.#last !== undefined && !this.#pictures.isWaiting) this.#pictures.offer(this.#last);
   }

@@ -1,4 +1,4 @@
-/** The one worker of a page: owns the sockets, decodes and paints what they bring, and encodes what a camera captures. */
+/** The one worker of a page: has the sockets, decodes and paints their frames, and encodes what a camera captures. */
 
 import { decodeFrame } from "../wire.js";
 import type { Frame } from "../types.js";
@@ -14,11 +14,11 @@ interface Scope {
 interface Socket {
   readonly client: number;
   readonly socket: WebSocket;
-  /** When the page was last told that something came. */
+  /** When the page was last informed that something arrived. */
   toldAt: number;
 }
 
-/** How often the page hears what was painted, and that a socket which brings only frames is alive. */
+/** Interval, in ms, at which the page is informed of what was painted, and that a socket with only frames is alive. */
 const NOTES_MS = 100;
 const ALIVE_MS = 1_000;
 
@@ -103,7 +103,7 @@ function open(number: number, client: number, url: string, protocols: string[]):
   };
 }
 
-/** Show a frame here if a tile shows its stream. Whether the page need not have it. */
+/** Show a frame here if a tile shows its stream. Returns whether the page does not need it. */
 function show({ client, socket }: Socket, data: ArrayBuffer): boolean {
   const frame = decodeFrame(data, 0);
   const stream = frame && streams.get(keyOf(client, frame.streamId));

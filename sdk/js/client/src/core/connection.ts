@@ -6,16 +6,16 @@ import type { StateEvent, TokenReason } from "../types.js";
 import { lifetimeOf } from "./jwt.js";
 
 export type Command =
-  /** Ask for a token (or ticket); answer with `onToken` or `onTokenFailed`. `used`: the one that is no good any more. */
+  /** Get a token (or ticket), and call `onToken` or `onTokenFailed`. `used`: the one that is not valid any more. */
   | { readonly do: "token"; readonly why: TokenReason; readonly used: string | undefined }
-  /** Open a socket; answer with `onOpen` and `onClose`. */
+  /** Open a socket, and call `onOpen` and `onClose`. */
   | { readonly do: "open"; readonly ticket: string | undefined }
   | { readonly do: "send"; readonly message: ClientMessage }
-  /** Close the socket, if there is one, and listen to it no more. */
+  /** Close the socket, if there is one, and ignore its events. */
   | { readonly do: "drop"; readonly code: number }
   /** Signed in: subscribe or register now. */
   | { readonly do: "ready" }
-  /** What was sent on the socket is void. */
+  /** Requests that were sent on the socket will have no answer. */
   | { readonly do: "lost" }
   | { readonly do: "state"; readonly event: StateEvent }
   | { readonly do: "error"; readonly error: WatchoutError };
@@ -23,7 +23,7 @@ export type Command =
 export interface ConnectionOptions {
   /** How the socket signs in. */
   readonly mode: "token" | "ticket" | "cookie";
-  /** Whether another token can be had: false for one that was given as a text. */
+  /** Whether the app may return another token: false when it gave one as a text. */
   readonly renewable: boolean;
   readonly silenceMs: number;
   readonly firstMs: number;
@@ -36,7 +36,7 @@ type Phase = "idle" | "token" | "opening" | "signing" | "ready" | "online" | "wa
 
 /** Longest time for a socket to open, in ms. */
 const OPEN_MS = 15_000;
-/** Time for an answer when there is a doubt about the connection, in ms. */
+/** Deadline of the pong when the connection may be lost, in ms. */
 const DOUBT_MS = 5_000;
 /** Round trips are measured at most this often, in ms. */
 const MEASURE_MS = 5_000;
@@ -44,7 +44,7 @@ const MEASURE_MS = 5_000;
 export class Connection {
   /** Round trips in ms, newest last, at most ten. */
   readonly roundTrips: number[] = [];
-  /** Time of the last message of the server, on the client's clock, and the server's clock less the client's. */
+  /** Time of the last message of the server, by the client's clock, and the server's clock minus the client's. */
   _heardAt = 0;
   _serverOffset: number | undefined;
   state: StateEvent = { state: "idle" };
@@ -56,12 +56,12 @@ export class Connection {
   private _renewals = 0;
   private _why: TokenReason = "connect";
   private _onlineAt = 0;
-  /** When the phase gives up: the socket does not open, the server is silent, the next attempt is due. */
+  /** When the present phase ends: the socket did not open, the server was silent, or the next attempt is due. */
   private _due = Infinity;
   private _pingAt = Infinity;
   private _measureAt = Infinity;
   private _pingSentAt: number | undefined;
-  /** The silence limit passed while the clock stood still: the next one counts. */
+  /** The silence limit passed while this process did not run; only the next one counts. */
   private _doubtful = false;
   private _renewAt = Infinity;
   private _renewing: { readonly token: string; readonly requestId: string } | "asked" | undefined;
@@ -105,7 +105,7 @@ export class Connection {
     if (this._phase !== "idle") this._leave("idle", 1000);
   }
 
-  /** It is over, whoever wants what. */
+  /** Close for good. */
   close(reason: WatchoutError, code = 1000): void {
     this._leave("closed", code, { state: "closed", reason });
   }
@@ -152,7 +152,7 @@ export class Connection {
     else this._ping(now);
   }
 
-  /** The subscriptions or the registration stand. */
+  /** The subscriptions or the registration are confirmed. */
   onSession(now: number): void {
     if (this._phase !== "ready") return;
     this._phase = "online";
@@ -160,7 +160,7 @@ export class Connection {
     this._say({ state: "online" });
   }
 
-  /** Something arrived. Returns whether the connection itself dealt with it. */
+  /** Handle a message. Returns whether it was for the connection itself. */
   onMessage(message: ServerMessage | undefined, now: number): boolean {
     this._heardAt = now;
     this._doubtful = false;
@@ -211,15 +211,15 @@ export class Connection {
     } else this._fail(new WatchoutError(error.code, error.message, { closeCode: code }));
   }
 
-  /** The platform reports something about network or app. */
+  /** Handle a report of the platform about network or app. */
   onPlatform(event: "online" | "offline" | "wake", now: number): void {
     if (this._phase === "waiting" && event !== "offline")
       this._due = Math.min(this._due, now + this._options.random() * Math.min(1000, this._options.firstMs));
-    else if (this.open && !this._pingSentAt) this._doubt(now); // the answer to a ping that is under way says as much
+    else if (this.open && !this._pingSentAt) this._doubt(now); // otherwise the pong of the ping under way shows it
   }
 
   tick(now: number): void {
-    // A timer that is this late: the machine slept, or the process stood still. What came meanwhile is still unread.
+    // A timer that is this late means that the machine slept or the process stood still; what arrived meanwhile is unread.
     if (this.open && now - this._due > 2000 && !this._doubtful) {
       this._doubtful = true;
       return this._doubt(now);
@@ -272,7 +272,7 @@ export class Connection {
     }
     if (typeof this._renewing === "object" && (requestId === this._renewing.requestId || code === "ALREADY_AUTHENTICATED")) {
       this._renewing = undefined;
-      // A server that cannot renew ends the session in its time: the new token is used then.
+      // A server that cannot renew ends the session when it expires; then the new token is used.
       if (code === "ALREADY_AUTHENTICATED") this._renewAt = Infinity;
       else this._renewLater(now);
       this._emit({ do: "error", error: new WatchoutError(code, message.message, { retryable: true }) });
@@ -303,7 +303,7 @@ export class Connection {
     this._emit({ do: "send", message: { type: "ping" } });
   }
 
-  /** Find out soon whether the connection still stands. */
+  /** Send a ping to learn soon whether the connection is alive. */
   private _doubt(now: number): void {
     this._ping(now);
     this._due = now + Math.min(DOUBT_MS, this._options.silenceMs);

@@ -1,4 +1,4 @@
-/** One camera on its socket: registration, window, demand, alerts that must arrive. Pure. */
+/** One camera on its socket: registration, window, demand, and alerts, which are sent until confirmed. Pure. */
 
 import { WatchoutError, errorOf } from "../errors.js";
 import type { ClientMessage, DemandMessage, RaiseAlertMessage, RegisterMessage, ServerMessage } from "../messages.js";
@@ -6,27 +6,27 @@ import { Pace } from "./rate.js";
 
 export type CameraCommand =
   | { readonly do: "send"; readonly message: ClientMessage }
-  /** The registration stands. `first`: the stream's id was not known before. */
+  /** The registration is confirmed. `first`: the stream's id was not known before. */
   | { readonly do: "registered"; readonly streamId: string; readonly first: boolean }
   /** There may be room for a frame now; `taken`: the server has all frames up to the one with this timestamp. */
   | { readonly do: "room"; readonly taken?: number }
   | { readonly do: "demand"; readonly demand: DemandMessage }
-  /** An alert arrived at the server, or was given up. */
+  /** An alert was confirmed, or failed. */
   | { readonly do: "alertDone"; readonly id: string; readonly error: WatchoutError | undefined }
   | { readonly do: "error"; readonly error: WatchoutError }
   /** This camera may not publish: stay closed. */
   | { readonly do: "fail"; readonly error: WatchoutError };
 
-/** Alerts that wait for the server at one time. */
+/** Most alerts that wait for their confirmation. */
 const MOST_ALERTS = 100;
-/** A frame without an acknowledgement counts as under way for so long, in ms, while nothing else is acknowledged. */
+/** A frame without an acknowledgement counts as under way for this long, in ms, while no other is acknowledged. */
 const UNACKED_MS = 10_000;
 const ANSWER_MS = 10_000;
-/** Rate for a server that says neither what it took nor what is wanted. */
+/** Frame rate for a server that sends neither acknowledgements nor demand. */
 const FPS_UNPACED = 15;
 /**
- * A frame that took longer than the first, in ms, leaves room for one at a time: on a slow uplink, two only wait for each
- * other. One that was quicker than the second opens the whole window again.
+ * After a frame that was acknowledged later than the first time, in ms, one frame at a time is sent: on a slow uplink a second
+ * one would only wait. After one that took less than the second time, the whole window is used again.
  */
 const SLOW_MS = 600;
 const QUICK_MS = 250;
@@ -35,7 +35,7 @@ export class Publication {
   streamId: string | undefined;
   demand: DemandMessage | undefined;
   registered = false;
-  /** Frames that were sent, and that were not because there was no room. */
+  /** Frames that were sent, and frames that were dropped because there was no room. */
   sent = 0;
   dropped = 0;
 
@@ -43,11 +43,11 @@ export class Publication {
   /** Whether the server acknowledges frames; an older one does not. */
   private _acknowledges = false;
   private readonly _unacked: { readonly timestamp: number; readonly at: number }[] = [];
-  /** Undefined until the first acknowledgement: then too there is room for one frame only. */
+  /** Undefined until the first acknowledgement; until then one frame at a time is sent. */
   private _slow: boolean | undefined;
   private _progressAt = 0;
   private _pendingId: string | undefined;
-  /** When to register again: no answer came, or "try again" did. */
+  /** When to register again: there was no answer, or one that asks to try again. */
   private _retryAt = Infinity;
   private _retries = 0;
   private readonly _alerts = new Map<string, { readonly message: RaiseAlertMessage; requestId: string | undefined }>();
@@ -82,13 +82,13 @@ export class Publication {
     return this._unacked.length < (this._slow === false ? this._wishes.window : 1);
   }
 
-  /** How long to wait until a frame is wanted, in ms, at the demanded rate; Infinity: nobody watches. */
+  /** Time until a frame is wanted at the demanded rate, in ms; Infinity: there is no viewer. */
   pauseBeforeFrame(now: number): number {
     const fps = this._fps();
     return fps === 0 ? Infinity : this._pace.wait(fps, now);
   }
 
-  /** A frame goes out. */
+  /** Record a frame that is sent. */
   onSent(timestamp: number, now: number): void {
     this.sent++;
     this._pace.take(this._fps() || undefined, now);
@@ -115,7 +115,7 @@ export class Publication {
     if (this._connected && now >= this._retryAt) this._register(now);
   }
 
-  /** Send an alert now, or when the registration stands again; until it arrived, or the server refuses it. */
+  /** Send an alert now or after the next registration, again until the server confirms or refuses it. */
   raise(message: RaiseAlertMessage & { readonly id: string }): void {
     if (this._alerts.size >= MOST_ALERTS) {
       const error = new WatchoutError("RATE_LIMITED", `${MOST_ALERTS} alerts wait for the server already`);
@@ -144,7 +144,7 @@ export class Publication {
     }
   }
 
-  /** The rate that is wanted; undefined: as many as there is room for. */
+  /** The demanded rate; undefined: no limit but the window. */
   private _fps(): number | undefined {
     return this.demand?.fps ?? (this._acknowledges ? undefined : FPS_UNPACED);
   }
@@ -200,7 +200,7 @@ export class Publication {
       return this._emit({ do: "error", error });
     }
     if (requestId !== undefined && !retryable) this._endAlert((each) => each.requestId === requestId, error);
-    // An answer to no request, about this very stream: the right to publish ended.
+    // An error about this stream that answers no request: the permission to publish ended.
     if (code === "UNAUTHORIZED" && requestId === undefined && message.streamId === this.streamId && this._acknowledges)
       return this._emit({ do: "fail", error });
     this._emit({ do: "error", error });

@@ -24,7 +24,7 @@ export class Rate {
 export class Pace {
   private _next = -Infinity;
 
-  /** Milliseconds until the next event may pass. A tenth early is in time: frames do not arrive evenly. */
+  /** Milliseconds until the next event may pass. It may come a tenth of the interval early: frames do not arrive evenly. */
   wait(perSecond: number | undefined, now: number): number {
     return perSecond === undefined ? 0 : Math.max(0, this._next - 100 / perSecond - now);
   }

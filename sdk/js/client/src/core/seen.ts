@@ -5,7 +5,7 @@ export class SeenIds {
 
   constructor(private readonly _most: number) {}
 
-  /** Whether this id is new; from then on it is not. */
+  /** Record an id; returns whether it is new. */
   add(id: string): boolean {
     if (this._ids.has(id)) return false;
     this._ids.add(id);

@@ -1,9 +1,9 @@
 /**
- * The subscriptions of one socket: what all views together want, asked for anew on each connection. Pure.
+ * The subscriptions of one socket: what its views want together, subscribed again on each connection. Pure.
  *
  * The protocol has one subscription per stream and socket. Views of one stream share it: it has the highest `maxFps` and
- * the least `window` of all, and JSON when one wants JSON. Each view gets its own rate out of it, and each alert once. A
- * frame is acknowledged when the first view has taken it: a slow view holds its newest frame, and slows nobody.
+ * the least `window` of all, and JSON if one view wants JSON. Each view gets frames at its own rate, and each alert once. A
+ * frame is acknowledged when the first view has taken it, so that a slow view does not slow the others.
  */
 
 import { type WatchoutError, errorOf } from "../errors.js";
@@ -22,7 +22,7 @@ export interface Wish {
   readonly format: "binary" | "json";
 }
 
-/** Where a view takes what the core has for it. */
+/** How the core passes frames, alerts and status to a view. */
 export interface ViewSink {
   onStatus(status: ViewStatus, info: Readonly<Record<string, unknown>> | undefined): void;
   onFrame(frame: Frame): void;
@@ -32,7 +32,7 @@ export interface ViewSink {
   onError(error: WatchoutError): void;
 }
 
-/** What the core asks of the connection. */
+/** The part of the connection that the core uses. */
 export interface Wire {
   send(message: ClientMessage): void;
   requestId(): string;
@@ -42,13 +42,13 @@ export interface Wire {
   readonly serverHeardAt: number | undefined;
 }
 
-/** One view, as the core knows it. */
+/** The state of one view. */
 export class ViewMember {
   readonly _pace = new Pace();
   readonly _seen = new SeenIds(4096);
-  /** Alerts since this time of the server belong to this view; undefined: it has never been subscribed. */
+  /** Time by the server's clock since which alerts belong to this view; undefined: it has never been subscribed. */
   since: number | undefined;
-  /** Alerts before the next one may be missing. */
+  /** Whether alerts before the next one may be missing. */
   _gap = false;
 
   constructor(
@@ -61,15 +61,15 @@ export class ViewMember {
   }
 }
 
-/** Requests without an answer at one time. */
+/** Most requests without an answer at one time. */
 const MOST_PENDING = 16;
 /** A request without an answer is sent again after this, in ms: the server drops what is over its limits. */
 const ANSWER_MS = 10_000;
 /** Time between two changes of a window, in ms. */
 const WINDOW_MS = 5_000;
-/** Alerts that were accepted so long before the connection broke may not have arrived, in ms. */
+/** Alerts that were accepted up to this long before the connection was lost may not have arrived, in ms. */
 const OVERLAP_MS = 10_000;
-/** Longest time between a frame and its alert, in ms: beyond it, an alert of another view's replay may be missed. */
+/** Longest time between a frame and its alert that is allowed for when views share a replay, in ms. */
 const LATENCY_MS = 60_000;
 
 type Pending = {
@@ -82,7 +82,7 @@ type Pending = {
 class Subscription {
   readonly _members = new Set<ViewMember>();
   readonly _rate = new Rate();
-  /** What the server carried out on this connection, as text to compare; undefined: nothing. */
+  /** The subscription that the server confirmed on this connection, as text to compare; undefined: none. */
   _standing: string | undefined;
   _pending: Pending | undefined;
   _retryAt = -Infinity;
@@ -93,7 +93,7 @@ class Subscription {
   _acked = 0;
   window = 2;
   _windowAt = -Infinity;
-  /** Alerts of a replay are arriving: who asked since when, until the answer to the ping behind it. */
+  /** The replay whose alerts are arriving: for which views, since when; until the pong of the ping after it. */
   _replay: { readonly pingId: string; readonly since: number; readonly limits: ReadonlyMap<ViewMember, number> } | undefined;
 
   constructor(readonly streamId: string) {}
@@ -102,9 +102,9 @@ class Subscription {
 export class Subscriptions {
   private readonly _streams = new Map<string, Subscription>();
   private _connected = false;
-  /** The server's time when the last connection was heard last. */
+  /** The server's time when the last message of the former connection arrived. */
   private _heardAt: number | undefined;
-  /** Members whose own `alertsSince` was answered once. */
+  /** Views whose own `alertsSince` was answered. */
   private readonly _served = new WeakSet<ViewMember>();
 
   constructor(
@@ -130,13 +130,13 @@ export class Subscriptions {
     this._streams.get(member.streamId)?._members.delete(member);
   }
 
-  /** Ask again for a stream that was refused. */
+  /** Subscribe again to a stream that was refused. */
   retry(streamId: string): void {
     const stream = this._streams.get(streamId);
     if (stream?._refused) stream._refused = false;
   }
 
-  /** Signed in on a new connection. */
+  /** Handle a new connection on which the client is signed in. */
   onReady(now: number): void {
     this._connected = true;
     for (const stream of this._streams.values()) {
@@ -168,7 +168,7 @@ export class Subscriptions {
     return due;
   }
 
-  /** Ask for what is wanted and does not stand yet. */
+  /** Send the requests for what is wanted and not confirmed yet. */
   sync(now: number): void {
     if (!this._connected) return;
     let pending = 0;
@@ -187,7 +187,7 @@ export class Subscriptions {
     }
   }
 
-  /** Returns false for an error that is about no stream of these. */
+  /** Handle an error; returns false for one that is about none of the streams. */
   onMessage(message: ServerMessage, now: number): boolean {
     switch (message.type) {
       case "success":
@@ -200,7 +200,7 @@ export class Subscriptions {
         if (stream === undefined) return true;
         if (message.info !== undefined) {
           stream.info = message.info ?? undefined;
-          stream.status = "waiting"; // so that it is told, whatever the status
+          stream.status = "waiting"; // so that the next status is reported, whatever it is
         }
         if (stream._standing !== undefined) this._setStatus(stream, message.status);
         return true;
@@ -242,13 +242,13 @@ export class Subscriptions {
     if (!taken) this.acknowledge(frame.streamId, frame.frameId);
   }
 
-  /** Frames that arrived without passing here: a part of the platform shows them by itself. */
+  /** Count frames that did not pass here because the worker shows them by itself. */
   onShown(streamId: string, count: number, now: number): void {
     const rate = this._streams.get(streamId)?._rate;
     for (let each = 0; each < count; each++) rate?.count(now);
   }
 
-  /** A view is done with a frame, or nobody can use it. */
+  /** Handle that a view has taken a frame, or that no view can use it. */
   acknowledge(streamId: string, frameId: number): void {
     const stream = this._streams.get(streamId);
     if (stream === undefined || !this._connected || stream._standing === undefined || frameId <= stream._acked) return;
@@ -299,7 +299,7 @@ export class Subscriptions {
     return this._request(stream, { message, requestId, sentAt: now, members });
   }
 
-  /** From when on this view needs alerts: from its own time at first, then from shortly before the connection broke. */
+  /** Time since which this view needs alerts: its own at first, later shortly before the connection was lost. */
   private _sinceOf(member: ViewMember): number {
     const own = member.since as number;
     if (!this._served.has(member) || this._heardAt === undefined) return own;
@@ -393,7 +393,7 @@ export class Subscriptions {
     return true;
   }
 
-  /** The stream whose request an answer is about. Servers that name neither request nor stream answer in order. */
+  /** Return the stream whose request is answered. Servers that name neither request nor stream answer in order. */
   private _pendingOf(requestId: string | undefined, streamId: string | undefined): Subscription | undefined {
     if (requestId !== undefined) return [...this._streams.values()].find((each) => each._pending?.requestId === requestId);
     if (streamId !== undefined) {

@@ -1,4 +1,4 @@
-/** How many frames may be under way to a viewer: as many as round trip and rate need, and no more. Pure. */
+/** Computes how many frames may be under way to a viewer from round trip and rate. Pure. */
 
 const LEAST = 2;
 const MOST = 6;
@@ -14,7 +14,7 @@ export function nextWindow(window: number, fps: number, roundTrips: readonly num
   const last = roundTrips.at(-1);
   if (last === undefined) return window;
   const least = Math.min(...roundTrips);
-  // A round trip far above the shortest is a queue on the way, which fewer frames make shorter.
+  // A round trip far above the shortest means that frames queue on the way, which fewer frames reduce.
   if (last > 2.5 * least + 50) return Math.max(LEAST, window - 1);
   const needed = Math.min(MOST, Math.max(LEAST, 1 + Math.ceil((fps * least) / 1000)));
   return needed > window && last > 1.5 * least + 20 ? window : needed;

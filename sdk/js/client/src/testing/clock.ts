@@ -1,4 +1,4 @@
-/** Time that stands still until it is told to go on. */
+/** A clock that advances only when a test says so. */
 
 import type { Clock } from "../types.js";
 
@@ -29,7 +29,7 @@ export class FakeClock implements Clock {
     return this._timers.size;
   }
 
-  /** Let `ms` pass, with everything that is due meanwhile; promises are settled between timers. */
+  /** Advance by `ms` and run the timers that are due, each at its time; promises are settled between them. */
   async advance(ms: number): Promise<void> {
     const until = this._time + ms;
     await settle();
@@ -45,14 +45,14 @@ export class FakeClock implements Clock {
     await settle();
   }
 
-  /** Let `ms` pass at once, as when the machine slept: timers that are due run late. */
+  /** Advance by `ms` at once, as when the machine slept: timers that are due run late. */
   async jump(ms: number): Promise<void> {
     this._time += ms;
     await this.advance(0);
   }
 }
 
-/** Let everything that waits for a promise go on. */
+/** Settle all promises. */
 export async function settle(): Promise<void> {
   for (let turn = 0; turn < 20; turn++) await Promise.resolve();
 }

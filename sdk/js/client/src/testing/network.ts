@@ -3,7 +3,7 @@
 import type { ClientMessage, ServerMessage } from "../messages.js";
 import type { SocketConstructor, SocketLike } from "../types.js";
 
-/** One socket that the client opened. The test is the server: `accept`, `send`, `end`. */
+/** One socket that the client opened. The test plays the server: `accept`, `send`, `end`. */
 export class FakeSocket implements SocketLike {
   binaryType = "blob";
   readyState = 0;
