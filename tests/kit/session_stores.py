@@ -22,6 +22,6 @@ async def refusal(store: SessionStore, token: str, timeout_s: float) -> str:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
         await verify(store, token)
-    assert time.monotonic() - began < timeout_s + 8
+    assert time.monotonic() - began < timeout_s + 20
     assert token not in str(caught.value)
     return str(caught.value)

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.unit.identity.jwks_kit import Clock, Issuer, opened
+from watchout.identity.sources import jwks
 from watchout.identity.sources.jwt import JwtVerifier
+
+
+@pytest.fixture(autouse=True)
+def issuers_have_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No issuer of a test is too late because the machine is slow; a test of the deadline sets its own."""
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def who(claims: Claims | None) -> str | None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < give_up
         await asyncio.sleep(0.005)

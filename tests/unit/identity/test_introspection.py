@@ -78,7 +78,7 @@ async def endpoint() -> AsyncIterator[FakeEndpoint]:
 
 @asynccontextmanager
 async def opened(url: str, **environ: str) -> AsyncIterator[Introspection]:
-    asker = Introspection(load({"INTROSPECTION_URL": url, "STORE_TIMEOUT_S": "2"} | environ))
+    asker = Introspection(load({"INTROSPECTION_URL": url, "STORE_TIMEOUT_S": "60"} | environ))
     await asker.open()
     try:
         yield asker
@@ -97,7 +97,7 @@ async def unavailable(asker: Introspection, token: str = TOKEN) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < give_up
         await asyncio.sleep(0.005)

@@ -134,6 +134,6 @@ async def test_in_any_history_no_turn_is_lost_and_none_is_taken_twice(seed: int)
     entered = []
     async with contextlib.AsyncExitStack() as stack:  # all of them are there again
         for turn in range(at_once):
-            await asyncio.wait_for(stack.enter_async_context(turns.take(LOOKUP if turn else RECHECK)), 1)
+            await asyncio.wait_for(stack.enter_async_context(turns.take(LOOKUP if turn else RECHECK)), 30)
             entered.append(turn)
     assert len(entered) == at_once

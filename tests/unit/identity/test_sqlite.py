@@ -23,7 +23,9 @@ from watchout.identity.sources import session_store as base
 from watchout.identity.sources.postgres import PostgresStore
 from watchout.identity.sources.sqlite import SqliteStore
 
+#: The deadline of a store that is to reach it; that of all others is no matter, however slow the machine.
 TIMEOUT_S = 2.0
+PATIENT_S = 60.0
 UNKNOWN = "0" * 32
 ODD_TOKENS = [
     "",
@@ -54,8 +56,10 @@ Opened = Callable[..., Awaitable[SqliteStore]]
 async def opened() -> AsyncIterator[Opened]:
     stores = []
 
-    async def open_(path: Path, *, max_waiting: int = 20_000, **layout: Any) -> SqliteStore:
-        stores.append(SqliteStore(path, Layout(**layout), timeout_s=TIMEOUT_S, max_waiting=max_waiting))
+    async def open_(
+        path: Path, *, timeout_s: float = PATIENT_S, max_waiting: int = 20_000, **layout: Any
+    ) -> SqliteStore:
+        stores.append(SqliteStore(path, Layout(**layout), timeout_s=timeout_s, max_waiting=max_waiting))
         await stores[-1].open()
         return stores[-1]
 
@@ -79,7 +83,7 @@ async def test_a_minted_token_is_its_users_session(path: Path, opened: Opened) -
     [(session_id, user_id)] = run(path, 'select "id", "userId" from "session"')
     assert identity is not None
     assert identity == Identity(user_id=user_id, session_id=session_id, expires_at=identity.expires_at)
-    assert identity.expires_at == pytest.approx(time.time() + 3600, abs=5)
+    assert identity.expires_at == pytest.approx(time.time() + 3600, abs=60)
 
 
 async def test_an_unknown_token_is_nobody(path: Path, opened: Opened) -> None:
@@ -94,11 +98,17 @@ async def test_an_odd_token_is_nobody(path: Path, opened: Opened, token: str) ->
 
 
 async def test_a_session_ends_by_itself(path: Path, opened: Opened) -> None:
-    store, token = await opened(path), mint_token(path, lifetime_s=0.5)
-    assert await verify(store, token) is not None
-    give_up = time.monotonic() + 5
+    store = await opened(path)
+    for lifetime_s in (0.2, 1.0, 5.0, 30.0):
+        token = mint_token(path, lifetime_s=lifetime_s)
+        if await verify(store, token) is not None:  # None: a machine that was too slow to see it alive
+            break
+    else:
+        pytest.fail("no session was ever alive")
+    give_up = time.monotonic() + lifetime_s + 30
     while await verify(store, token) is not None:
         assert time.monotonic() < give_up
+        await asyncio.sleep(0.005)
 
 
 async def test_a_session_that_is_deleted_is_gone_at_once(path: Path, opened: Opened) -> None:
@@ -258,14 +268,14 @@ async def test_a_writer_does_not_hold_up_a_lookup(path: Path, opened: Opened) ->
 
 async def test_a_file_that_stays_locked_is_unavailable_within_the_deadline(path: Path, opened: Opened) -> None:
     run(path, "pragma journal_mode = delete")
-    store, token = await opened(path), mint_token(path)
+    store, token = await opened(path, timeout_s=TIMEOUT_S), mint_token(path)
     run(path, "pragma journal_mode = delete")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("begin exclusive")
         reasons = await asyncio.gather(*[refusal(store) for _ in range(20)])
         assert any("locked" in reason for reason in reasons)
         writer.execute("rollback")
-    give_up = time.monotonic() + TIMEOUT_S
+    give_up = time.monotonic() + 30
     while True:
         with contextlib.suppress(StoreUnavailable):
             assert await verify(store, token) is not None
@@ -494,7 +504,7 @@ async def test_a_recheck_does_not_wait_behind_a_crowd_of_lookups(path: Path, ope
 async def test_a_ticket_while_the_file_stays_locked_is_unavailable_and_still_good_afterwards(
     path: Path, opened: Opened
 ) -> None:
-    store, token = await opened(path), mint_token(path)
+    store, token = await opened(path, timeout_s=TIMEOUT_S), mint_token(path)
     add_ticket(path, token)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("begin immediate")
