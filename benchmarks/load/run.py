@@ -231,8 +231,10 @@ def _ticking(every_s: float, call: Callable[[], None]) -> Iterator[None]:
 
         loop = asyncio.get_running_loop()
         loop.add_reader(fd, read)
-        yield
-        loop.remove_reader(fd)
+        try:
+            yield
+        finally:
+            loop.remove_reader(fd)
     finally:
         os.close(fd)
 

@@ -186,7 +186,7 @@ async def test_nats_handles_the_greeting_in_process_info() -> None:
             await client.connect(
                 f"tls://user:secret@127.0.0.1:{port}",
                 allow_reconnect=False,
-                connect_timeout=2,
+                connect_timeout=30,
                 max_reconnect_attempts=0,
             )
         await client.close()
@@ -205,7 +205,7 @@ async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:
 
     async with serving(refuse) as port:
         with pytest.raises(ConnectionError, match=_REJECTED):
-            await asyncpg.connect(host="127.0.0.1", port=port, user="u", database="d", ssl="require", timeout=2)
+            await asyncpg.connect(host="127.0.0.1", port=port, user="u", database="d", ssl="require", timeout=30)
 
 
 def parse(file: Path) -> ast.Module:

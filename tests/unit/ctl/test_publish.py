@@ -69,9 +69,12 @@ async def test_without_a_stream_id_the_servers_is_used_and_kept_on_return(gatewa
 async def test_frames_are_paced_as_real_time(gateway: FakeGateway, folder: Path) -> None:
     started = time.monotonic()
     await Publisher(edge_to(gateway), open_source(str(folder), fps=20)).run()
-    assert time.monotonic() - started >= 4 / 20
+    ended = time.monotonic()
+    await until(lambda: gateway.left)
+    assert ended - started >= 4 / 20
     gaps = [b[1] - a[1] for a, b in zip(gateway.frames, gateway.frames[1:], strict=False)]
-    assert sum(gap < 30 for gap in gaps) <= 1, gaps  # after a pause of the machine, one frame is early
+    # After a pause of the machine one frame is early.
+    assert sum(gap < 30 for gap in gaps) <= max(1, sum(gap > 70 for gap in gaps)), gaps
 
 
 async def test_a_source_that_was_late_is_not_caught_up_with(gateway: FakeGateway) -> None:
@@ -82,9 +85,10 @@ async def test_a_source_that_was_late_is_not_caught_up_with(gateway: FakeGateway
             yield TINY_JPEG
 
     await Publisher(edge_to(gateway), Source("late", 20.0, late)).run()
+    await until(lambda: gateway.left)
     gaps = [b[1] - a[1] for a, b in zip(gateway.frames, gateway.frames[1:], strict=False)]
     assert max(gaps) >= 300
-    assert sum(gap < 30 for gap in gaps) <= 1, gaps
+    assert sum(gap < 30 for gap in gaps) <= sum(gap > 70 for gap in gaps), gaps
 
 
 @pytest.mark.parametrize("code", [1001, 1012, 1013, 4400, 4499, None])
@@ -126,6 +130,7 @@ async def test_a_close_that_forbids_to_return_ends_it_with_a_sentence(
 async def test_a_router_that_is_away_is_tried_again(gateway: FakeGateway, folder: Path) -> None:
     gateway.refusals = [("ROUTING_ERROR", None)]
     await Publisher(edge_to(gateway), open_source(str(folder), fps=50), stream_id="cam").run()
+    await until(lambda: gateway.left)
     assert len(gateway.heard) == 2
     assert len(gateway.frames) == 5
 
@@ -179,6 +184,7 @@ async def test_a_socket_that_cannot_keep_up_costs_frames_and_nothing_else(gatewa
     await until(lambda: publisher.dropped > 5)
     gateway.reading.set()
     await task
+    await until(lambda: gateway.left)
     numbers = [picture[-1] for _, _, picture, _ in gateway.frames]
     assert numbers == sorted(numbers)
     assert numbers[-1] == 59
@@ -200,7 +206,7 @@ async def test_a_host_name_that_does_not_exist_is_called_so(folder: Path, ctl: C
 
 async def test_wait_keeps_trying_until_a_gateway_is_there(folder: Path, start: Start, unused_port: int) -> None:
     command = await start(
-        "publish", folder, "--stream", "cam", "--fps", 50, "--wait", 15, WATCHOUT_PORT=str(unused_port)
+        "publish", folder, "--stream", "cam", "--fps", 50, "--wait", 60, WATCHOUT_PORT=str(unused_port)
     )
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(command.process.wait(), 1)
@@ -208,6 +214,7 @@ async def test_wait_keeps_trying_until_a_gateway_is_there(folder: Path, start: S
     gateway.port = unused_port
     await gateway.start()
     ended = await command.end()
+    await until(lambda: gateway.left)
     await gateway.stop()
     assert (ended.code, ended.err) == (0, "")
     assert len(gateway.frames) == 5
@@ -317,7 +324,7 @@ async def test_a_source_that_ends_while_the_gateway_is_away_ends_the_command(
     task = asyncio.create_task(publisher.run())
     await until(lambda: gateway.frames)
     await gateway.stop()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert publisher.sent + publisher.dropped == 5
 
 
@@ -331,10 +338,11 @@ async def test_until_the_uplink_is_known_one_frame_is_under_way_and_the_newest_g
 
     publisher = Publisher(edge_to(gateway), Source("many", 50.0, pictures), stream_id="cam", binary=True)
     task = asyncio.create_task(publisher.run())
-    await until(lambda: publisher.dropped > 5)
+    await until(lambda: publisher.dropped > 5 and gateway.frames)
     assert [picture[-1] for _, _, picture, _ in gateway.frames] == [0]
     gateway.acknowledging.set()
     await gateway.tell_cameras({"type": "ack", "streamId": "cam", "frameId": 1, "timestamp": gateway.frames[0][1]})
     await task
     assert publisher.sent + publisher.dropped == 40
+    await until(lambda: gateway.left)
     assert gateway.frames[-1][2][-1] == 39

@@ -78,7 +78,7 @@ async def test_json_lines_tell_each_event_without_its_picture(gateway: FakeGatew
     rows = [json.loads(line) for line in ended.out.splitlines()]
     assert [row["type"] for row in rows] == ["status", "video-frame", "alert", "video-frame"]
     assert (rows[1]["frameId"], rows[1]["bytes"], rows[1]["missed"]) == (1, len(TINY_JPEG), 0)
-    assert 0 <= rows[1]["latencyMs"] < 10_000
+    assert 0 <= rows[1]["latencyMs"] < 60_000
     assert rows[2].items() >= alert.items()
     assert (rows[3]["missed"], rows[3]["contentType"]) == (1, "image/jpeg")
 
@@ -119,7 +119,7 @@ async def test_alerts_only_asks_for_no_frames_and_counts_alerts(gateway: FakeGat
     await until(lambda: gateway.viewers)
     wish = gateway.viewers[0][1]
     assert wish["consumes"] == ["alert"]
-    assert abs(wish["alertsSince"] - (time.time() - 600) * 1000) < 20_000
+    assert abs(wish["alertsSince"] - (time.time() - 600) * 1000) < 60_000
     await gateway.tell_viewers({"type": "alert", "id": "a", "streamId": "cam", "severity": "low", "message": "m"})
     ended = await command.end()
     assert ended.code == 0
@@ -143,7 +143,7 @@ async def test_after_a_lost_socket_it_asks_for_the_alerts_in_between_and_shows_n
     await gateway.tell_viewers(alert)
     await gateway.show(frame(1))
     await gateway.show(frame(2))
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     came = capsys.readouterr()
     assert came.out.count("once") == 1
     assert (viewer.frames, viewer.alerts, viewer.dropped) == (2, 1, 0)
@@ -156,7 +156,7 @@ async def test_a_frame_that_is_no_base64_is_told_and_not_saved(
     task = asyncio.create_task(watcher(gateway, count=1, folder=tmp_path / "out").run())
     await until(lambda: gateway.viewers)
     await gateway.tell_viewers({"type": "video-frame", "streamId": "cam", "frameId": 1, "data": "%%%"})
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert "frame 1: data is not base64" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -167,7 +167,7 @@ async def test_frames_of_another_stream_are_not_taken(gateway: FakeGateway) -> N
     await until(lambda: gateway.viewers)
     await gateway.tell_viewers({"type": "video-frame", "streamId": "../x", "frameId": 1, "data": "AAAA"})
     await gateway.show(frame(2))
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert viewer.frames == 1
 
 
@@ -180,7 +180,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly(gateway: FakeGateway, sta
     assert "watching" in await command.line()
     command.process.stdout._transport.close()  # type: ignore[union-attr]
     number = 0
-    while command.process.returncode is None and number < 500:
+    while command.process.returncode is None and number < 1500:
         number += 1
         with contextlib.suppress(ConnectionClosed):  # it ends between two frames
             await gateway.show(frame(number))

@@ -115,7 +115,7 @@ async def awaited(scene: Scene, request: Awaitable[ClientResponse]) -> AsyncIter
     """The request has come so far that its picture is awaited; it goes on after the block."""
     scene.go_on.clear()
     task = asyncio.ensure_future(request)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await scene.asked.wait()
     yield task  # type: ignore[misc]
     scene.go_on.set()

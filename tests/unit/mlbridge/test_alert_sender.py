@@ -44,10 +44,16 @@ class Bench:
         self.metrics = Metrics()
         self.ring = ShownFrames(max_bytes=1 << 20, max_age_s=30, clock=time.monotonic)
         self.link = BusClient(
-            Hello(kind="mlbridge", name="test", pid=1), open_transport=local_member(home, 1 << 20),
-            request_timeout_s=60, snapshot=_no_snapshot, metrics=dict, on_message=lambda _: None, on_frame=lambda _: None,
-            on_joined=lambda _: self.outbox.on_joined(), on_lost=lambda: self.outbox.on_lost(),
-        )  # fmt: skip
+            Hello(kind="mlbridge", name="test", pid=1),
+            open_transport=local_member(home, 1 << 20),
+            request_timeout_s=60,
+            snapshot=_no_snapshot,
+            metrics=dict,
+            on_message=lambda _: None,
+            on_frame=lambda _: None,
+            on_joined=lambda _: self.outbox.on_joined(),
+            on_lost=lambda: self.outbox.on_lost(),
+        )
         self.outbox = AlertSender(self.link, metrics=self.metrics, frames=self.ring, **options)
 
     def says(self, number: int, *messages: str, age_ms: int | None = None, **fields: Any) -> None:

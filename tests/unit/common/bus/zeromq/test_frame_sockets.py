@@ -24,7 +24,7 @@ from watchout.common.bus.zeromq.frame_sockets import KERNEL_BYTES, Pub
 from watchout.common.bus.zeromq.zmtp import GREETING, command, message_head, ready
 from watchout.common.errors import StartError
 
-WAIT_S = 20.0
+WAIT_S = 30.0
 MAX_BYTES = 17 << 20
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -29,7 +29,7 @@ class Router:
     def send_as(self, routing_id: bytes, *parts: bytes) -> None:
         """Send one message with libzmq, as a process does that knows nothing of the bus."""
         with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-            socket.setsockopt(zmq.LINGER, 1000)
+            socket.setsockopt(zmq.LINGER, 30_000)
             socket.setsockopt(zmq.ROUTING_ID, routing_id)
             socket.connect(f"ipc://{self.home / 'control'}")
             socket.send_multipart(parts)
