@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit.clients import eventually
 from tests.kit.readers import COMES_S, Reader, all_leave, can_vanish, gateway_figures, own_memory_bytes, send_queues
+from tests.kit.relays import Relays, connected, first_of
 from tests.kit.show import Show, read_frames
 
 pytestmark = pytest.mark.e2e
@@ -127,30 +128,22 @@ class Proxy:
     def __init__(self, port: int, bytes_per_s: float) -> None:
         self._port = port
         self._bytes_per_s = bytes_per_s
-        self._tasks: list[asyncio.Task[None]] = []
-        self._server: asyncio.Server
+        self._relays = Relays(self._serve)
         self.url = ""
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self._relays.open()
+        self.url = f"http://127.0.0.1:{self._relays.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._relays.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, to_gateway = await asyncio.open_connection("127.0.0.1", self._port)
-        held: asyncio.Queue[bytes] = asyncio.Queue()
-        ways = (self._up(reader, to_gateway), self._take(upstream, held), self._hand_on(held, writer))
-        self._tasks += [asyncio.create_task(way) for way in ways]
-        await asyncio.wait(self._tasks[-3:], return_when=asyncio.FIRST_COMPLETED)
-        for each in (to_gateway, writer):
-            each.transport.abort()
+        async with connected("127.0.0.1", self._port) as (upstream, to_gateway):
+            held: asyncio.Queue[bytes] = asyncio.Queue()
+            ways = (self._up(reader, to_gateway), self._take(upstream, held), self._hand_on(held, writer))
+            await first_of(*ways)
 
     async def _up(self, reader: asyncio.StreamReader, to_gateway: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

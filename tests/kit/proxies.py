@@ -13,6 +13,7 @@ from typing import Final
 
 from tests.kit.ports import free_port
 from tests.kit.processes import Process, clean_environ, poll
+from tests.kit.relays import Relays, connected, first_of
 from tests.kit.services import missing
 
 LISTENS_S: Final = 30.0
@@ -128,34 +129,23 @@ class SilentProxy:
         self._gateway_port = gateway_port
         self._passes = asyncio.Event()
         self._passes.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self._relays = Relays(self._serve)
+
+    @property
+    def port(self) -> int:
+        return self._relays.port
 
     def silence(self) -> None:
         self._passes.clear()
 
-    def heal(self) -> None:
-        """Pass bytes on again: those of new connections, the old ones stay as they are."""
-        for task in self._tasks:
-            task.cancel()
+    async def heal(self) -> None:
+        """Pass bytes on again: those of new connections, the old ones end."""
+        await self._relays.put_out()
         self._passes.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            near, far = await asyncio.open_connection("127.0.0.1", self._gateway_port)
-        except OSError:
-            writer.close()
-            return
-        pumps = [asyncio.create_task(self._pump(reader, far)), asyncio.create_task(self._pump(near, writer))]
-        self._tasks.update(pumps)
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-                self._tasks.discard(pump)
-            for each in (far, writer):
-                each.close()
+        async with connected("127.0.0.1", self._gateway_port) as (near, far):
+            await first_of(self._pump(reader, far), self._pump(near, writer))
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -166,10 +156,5 @@ class SilentProxy:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with self._relays:
             yield
-        finally:
-            server.close()
-            self.heal()

@@ -199,7 +199,7 @@ async def test_a_proxy_that_goes_silent(plain_watchout, start):
             await alert(plain_watchout, stream, f"a{number}")
         state = await viewer.find("state", state="waiting", timeout_s=20)
         assert state["code"] == "NETWORK_SILENT"
-        proxy.heal()
+        await proxy.heal()
         await viewer.find("state", state="online")
         for number in range(2, 6):
             told = await viewer.find("alert")

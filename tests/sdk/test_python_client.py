@@ -194,7 +194,7 @@ async def test_behind_a_proxy_that_goes_silent_it_says_waiting_and_recovers_ever
             await eventually(lambda: client.state != "online", 40)
             assert time.monotonic() - began < 30
             assert next(each.code for each in phases if each.phase == "waiting") == "NETWORK_SILENT"
-            proxy.heal()
+            await proxy.heal()
             await eventually(lambda: len(reader.alert_ids) == 7, COMES_S)
             assert reader.alert_ids == ["a1", *names]
             assert [event.recovered for event in reader.of(Recovery)] == [True]

@@ -287,7 +287,7 @@ async def test_a_network_that_falls_silent_is_noticed_and_every_alert_comes_once
             await send_alert(plain_watchout, name, f"meanwhile {number}")
         await eventually(lambda: tab.run("client.state === 'waiting'"), COMES_S, "the silence is not noticed")
         assert (await tab.call("statusOf", name))["stale"]
-        proxy.heal()
+        await proxy.heal()
         await shows(tab, camera, name)
         await eventually(lambda: tab.run("alerts.length >= 6"), COMES_S, "alerts are missing")
         assert await tab.run("alerts") == ["before", *(f"meanwhile {number}" for number in range(5))]

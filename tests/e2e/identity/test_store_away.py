@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from tests.e2e.identity.support import (
 )
 from tests.kit.clients import Clients, Viewer, eventually, http, new_name
 from tests.kit.processes import Watchout
+from tests.kit.relays import Relays, both_ways, connected
 from tests.kit.services import Postgres, running_better_auth
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
@@ -32,37 +32,22 @@ class Door:
 
     def __init__(self, port: int) -> None:
         self._beyond = port
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
+        self._relays = Relays(self._pass)
+
+    @property
+    def port(self) -> int:
+        return self._relays.port
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._relays.open()
 
     async def shut(self) -> None:
         """Nobody comes in any more, and who is in is put out."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-            for writer in list(self._writers):
-                writer.transport.abort()
-            await server.wait_closed()
+        await self._relays.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        beyond, to = await asyncio.open_connection("127.0.0.1", self._beyond)
-        await asyncio.gather(self._copy(reader, to), self._copy(beyond, writer))
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            with contextlib.suppress(OSError):
-                while data := await reader.read(65536):
-                    writer.write(data)
-                    await writer.drain()
-        finally:
-            writer.transport.abort()
-            self._writers.discard(writer)
+        async with connected("127.0.0.1", self._beyond) as beyond:
+            await both_ways((reader, writer), beyond)
 
 
 @pytest.fixture

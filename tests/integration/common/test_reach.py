@@ -16,6 +16,7 @@ from tests.kit.brokers import Broker
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.polling import until
 from tests.kit.ports import free_port
+from tests.kit.relays import Relays, both_ways, connected
 from watchout.common.media.frames import Frame
 from watchout.common.ml_targets.reach import reach
 from watchout.common.settings import Settings
@@ -40,29 +41,12 @@ async def behind_tls(port: int, files: tuple[Path, Path]) -> AsyncIterator[int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*files)
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-        writer.transport.abort()
-
-    writers: list[asyncio.StreamWriter] = []
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-        writers.extend((writer, inner_writer))
-        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        async with connected("127.0.0.1", port) as inner:
+            await both_ways((reader, writer), inner)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        for writer in writers:
-            with contextlib.suppress(OSError, ssl.SSLError):
-                await writer.wait_closed()
+    async with Relays(serve, ssl=context) as relays:
+        yield relays.port
 
 
 @contextlib.asynccontextmanager

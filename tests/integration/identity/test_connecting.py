@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tests.integration.identity.postgres_kit import ALICE, SCHEMA, SESSION, TOKEN, Database, PgBouncer, verify, who
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.ports import free_port
+from tests.kit.relays import Relays, both_ways, connected
 from tests.kit.services import Postgres
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.identity.sources.postgres import PostgresStore
@@ -239,33 +240,19 @@ async def test_with_channel_binding_another_certificate_is_not_taken(tls: TlsSer
     request = b"\0\0\0\x08\x04\xd2\x16\x2f"
 
     async def in_between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            assert await reader.readexactly(8) == request
-            writer.write(b"S")
-            await writer.start_tls(context)
-            there, back = await asyncio.open_connection("127.0.0.1", tls.server.port)
+        assert await reader.readexactly(8) == request
+        writer.write(b"S")
+        await writer.start_tls(context)
+        async with connected("127.0.0.1", tls.server.port) as (there, back):
             back.write(request)
             await there.readexactly(1)
             await back.start_tls(upstream)
-            await asyncio.gather(_pass(reader, back), _pass(there, writer))
-        except (OSError, EOFError):
-            pass
-        finally:
-            writer.close()
+            await both_ways((reader, writer), (there, back))
 
-    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(4096):
-            writer.write(data)
-        writer.close()
-
-    server = await asyncio.start_server(in_between, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        url = f"postgresql://postgres:{tls.server.password}@127.0.0.1:{port}/{tls.name}?sslmode=require"
+    async with Relays(in_between) as relays:
+        url = f"postgresql://postgres:{tls.server.password}@127.0.0.1:{relays.port}/{tls.name}?sslmode=require"
         await signs_in(url)  # without it nobody would notice
         assert "channel_binding=require" in await why_not(f"{url}&channel_binding=require")
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize(
