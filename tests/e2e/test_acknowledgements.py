@@ -17,7 +17,7 @@ from tests.kit.processes import SERVICE_TOKEN
 from watchout.common.alerts.unconfirmed import UnconfirmedAlerts
 from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.clock import now_ms
-from watchout.router.alerts import escalation_desk
+from watchout.router.alerts import escalation_sender
 from watchout.router.queries import QueryHandler
 
 SECRET = "whsec_" + "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nz"
@@ -275,7 +275,7 @@ async def test_an_alert_that_nobody_acknowledges_is_escalated_once_across_a_rest
 ):
     receiver, environ = hook
     later_ms = 0
-    monkeypatch.setattr(escalation_desk, "now_ms", lambda: now_ms() + later_ms)
+    monkeypatch.setattr(escalation_sender, "now_ms", lambda: now_ms() + later_ms)
     started = await in_one_process(**environ, ALERT_ESCALATE_S="600", ALERT_ESCALATE_SEVERITY="high")
     token = started.token("ann")
     camera = await clients.camera(started.url, token)

@@ -71,7 +71,7 @@ async def _fill(name: str, started: Watchout, clients: Clients) -> None:
     async def healthy() -> bool:
         return bool((await asyncio.to_thread(started.get, "/health"))[0] == 200)
 
-    await eventually(healthy, 30)  # the filling may have kept a process from its heartbeats until just now
+    await eventually(healthy, 90)  # the filling may have kept a process from its heartbeats until just now
 
 
 def _limit(pid: int, headroom_bytes: int) -> None:

@@ -40,7 +40,7 @@ IDLE_S: Final = None if DEFAULT_TIME_OUTS else 12
 PAUSE_S: Final = 75.0 if DEFAULT_TIME_OUTS else 15.0
 #: Between two looks at a browser's page: the camera goes on when everybody has seen a colour.
 LOOK_EVERY_S: Final = 0.3
-SEEN_S: Final = 60.0
+SEEN_S: Final = 120.0
 COLOURS: Final = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0), "yellow": (255, 255, 0)}
 SIZE: Final = (64, 48)
 

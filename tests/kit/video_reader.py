@@ -13,7 +13,8 @@ from typing import Any
 def opencv(url: str) -> Iterator[Any]:
     import cv2
 
-    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG)
+    # The camera shows its first picture when all readers have come, browsers among them.
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 300_000])
     while True:
         good, picture = capture.read()
         if not good:
