@@ -13,11 +13,10 @@ them, each of another stream. The answer is ``{"answers":[…]}``, one for each 
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from aiohttp import web
-from watcher import Watcher, fail_to_listen
+from watcher import Watcher, fail_to_listen, listen_options
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -50,10 +49,7 @@ def make_app() -> web.Application:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8500)
-    options = parser.parse_args()
+    options = listen_options(__doc__)
     try:
         web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
     except OSError as exc:

@@ -13,11 +13,10 @@ come in any order. A service may also send its alerts alone, ``{"severity",…}`
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 
-from watcher import Watcher, fail_to_listen, run
+from watcher import Watcher, fail_to_listen, listen_options, run
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
@@ -52,10 +51,7 @@ async def main(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8500)
-    options = parser.parse_args()
+    options = listen_options(__doc__)
     try:
         run(main(options.host, options.port))
     except OSError as exc:

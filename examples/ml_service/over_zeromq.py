@@ -13,12 +13,10 @@ and so how old they get: when this service is busy mlbridge feels it, and shows 
 
 from __future__ import annotations
 
-import argparse
-
 import msgpack
 import zmq
 import zmq.asyncio
-from watcher import Watcher, fail_to_listen, run
+from watcher import Watcher, fail_to_listen, listen_options, run
 
 MAX_MESSAGE_BYTES = 32 << 20
 
@@ -49,10 +47,7 @@ async def main(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8500)
-    options = parser.parse_args()
+    options = listen_options(__doc__)
     try:
         run(main(options.host, options.port))
     except zmq.ZMQError as exc:

@@ -13,7 +13,6 @@ Run it, and mlbridge with it:
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from aiohttp import WSMsgType, web
 from detector import Detector
-from watcher import MAX_STREAMS, Watcher, fail_to_listen, read_object
+from watcher import MAX_STREAMS, Watcher, fail_to_listen, listen_options, read_object
 
 __all__ = ["MAX_STREAMS", "Detector", "Service", "make_app", "read_frame"]
 
@@ -83,10 +82,7 @@ def make_app() -> web.Application:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8500)
-    options = parser.parse_args()
+    options = listen_options(__doc__)
     try:
         web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
     except OSError as exc:

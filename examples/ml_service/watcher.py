@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import contextlib
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 from detector import Detector
 
-FORGET_S = 60.0  # a stream of which nothing came for so long is forgotten
+FORGET_S = 60.0  # a stream without frames for this many seconds is forgotten
 MAX_STREAMS = 100  # a detector holds about 4 MB
 
 T = TypeVar("T")
@@ -92,10 +93,18 @@ def read_object(body: object) -> tuple[str, np.ndarray, dict[str, Any]]:
     )
 
 
+def listen_options(description: str | None) -> argparse.Namespace:
+    """Return the options `--host` and `--port` of the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8500)
+    return parser.parse_args()
+
+
 def fail_to_listen(port: int, exc: Exception) -> NoReturn:
     """Exit with a message when the port is in use."""
     raise SystemExit(
-        f"port {port} cannot be had ({getattr(exc, 'strerror', None) or exc}): another program listens there, see "
+        f"port {port} is not available ({getattr(exc, 'strerror', None) or exc}): another program listens there, see "
         f"`ss -ltnp sport = :{port}` or `lsof -i :{port}`; give another one with --port"
     )
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from tests.kit.clients import Viewer, eventually, http
+from tests.kit.clients import Clients, Viewer, eventually, http
 from tests.kit.processes import SERVICE_TOKEN
 from watchout.common.alerts.unconfirmed import UnconfirmedAlerts
 from watchout.common.bus.reply_records import AlertFrameRow
@@ -32,6 +32,18 @@ async def raise_alert(url: str, stream: str, alert_id: str, **fields: Any) -> No
 def told(client: Any) -> list[tuple[str, str]]:
     """The acknowledgements that a client was told: (alert, user)."""
     return [(m["alertId"], m["userId"]) for m in client.heard if m["type"] == "alert-acknowledged"]
+
+
+async def viewers_with_an_alert(clients: Clients, here: str, there: str, token: str) -> tuple[Viewer, Viewer]:
+    """A viewer at each of two gateways, and the alert "a1" of the stream "cam", which the one there has."""
+    camera = await clients.camera(here, token)
+    await camera.register("cam")
+    near, far = await clients.viewer(here, token), await clients.viewer(there, token)
+    await near.subscribe("cam")
+    await far.subscribe("cam")
+    await raise_alert(here, "cam", "a1")
+    await far.find("alert", id="a1")
+    return near, far
 
 
 async def acknowledge(client: Any, stream: str, alert_id: str, **fields: Any) -> Any:
@@ -159,13 +171,7 @@ async def test_an_acknowledgement_survives_the_router_as_far_as_its_alert_does(i
     started = await in_one_process(gateways=2)
     here, there = started.urls
     token = started.token("ann")
-    camera = await clients.camera(here, token)
-    await camera.register("cam")
-    near, far = await clients.viewer(here, token), await clients.viewer(there, token)
-    await near.subscribe("cam")
-    await far.subscribe("cam")
-    await raise_alert(here, "cam", "a1")
-    await far.find("alert", id="a1")
+    near, far = await viewers_with_an_alert(clients, here, there, token)
     first = (await acknowledge(far, "cam", "a1", note="seen"))["acknowledged"]
     await started.stop_router()
     late = await clients.viewer(there, token)
@@ -190,13 +196,7 @@ async def test_a_gateway_that_lost_messages_gets_the_acknowledgement_in_its_plac
     started = await in_one_process(gateways=2)
     here, there = started.urls
     token = started.token("ann")
-    camera = await clients.camera(here, token)
-    await camera.register("cam")
-    near, far = await clients.viewer(here, token), await clients.viewer(there, token)
-    await near.subscribe("cam")
-    await far.subscribe("cam")
-    await raise_alert(here, "cam", "a1")
-    await far.find("alert", id="a1")
+    near, far = await viewers_with_an_alert(clients, here, there, token)
     await started.stop_router()
     await started.start_router()  # both join again: what is numbered goes to both in order
     await started.healthy()

@@ -92,7 +92,7 @@ def test_an_example_whose_port_is_taken_says_so_in_a_sentence(name: str) -> None
         )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"port {port} cannot be had" in done.stderr
+    assert f"port {port} is not available" in done.stderr
 
 
 def test_a_machine_without_uvloop_gets_a_sentence_and_the_other_loop(tmp_path) -> None:

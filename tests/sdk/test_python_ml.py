@@ -70,7 +70,7 @@ async def test_a_service_of_one_function_passes_every_check_over_http_and_websoc
     assert (answer.status, answer.json["error"]) == (500, "RuntimeError: no model for this one")
     second = start(tmp_path, "service.py", port)
     await eventually(lambda: not second.running, COMES_S)
-    assert f"port {port} cannot be had" in second.output
+    assert f"port {port} is not available" in second.output
     assert "Traceback" not in second.output
     process.send_signal(signal.SIGTERM)
     assert await process.ended() == 0

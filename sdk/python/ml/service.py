@@ -148,7 +148,7 @@ class Service:
                 await web.TCPSite(runner, host, port).start()
             except OSError as exc:
                 raise SystemExit(
-                    f"port {port} cannot be had ({exc.strerror or exc}): another program may listen there; give "
+                    f"port {port} is not available ({exc.strerror or exc}): another program may listen there; give "
                     "another one, serve(look, port=…)"
                 ) from None
             shown = runner.addresses[0][1] if runner.addresses else port
