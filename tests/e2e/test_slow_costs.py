@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import psutil
 import pytest
 
-from tests.kit.clients import eventually
+from tests.kit.clients import Viewer, eventually
 from tests.kit.readers import COMES_S, Reader, all_leave, can_vanish, gateway_figures, own_memory_bytes, send_queues
 from tests.kit.relays import Relays, connected, first_of
 from tests.kit.show import Show, read_frames
@@ -69,12 +70,14 @@ async def test_a_slow_viewer_costs_no_more_than_1_mib_beside_its_frame(watchout,
 # ── the newest frame is new ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def paced(show: Show, fps: float, number: int, size: int) -> None:
-    """So many frames at a steady rate, as cameras send them, whatever the viewers do."""
+async def paced(show: Show, fps: float, number: int, size: int, beside: Sequence[Viewer] = ()) -> None:
+    """So many frames at a steady rate, as cameras send them, whatever slow viewers do; those beside keep up."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     for _ in range(number):
         await show.frames(1, size)
+        for viewer in beside:
+            await viewer.find("video-frame", COMES_S, frameId=show.shown)
         due += 1 / fps
         await asyncio.sleep(max(0.0, due - loop.time()))
 
@@ -104,7 +107,7 @@ async def test_the_newest_frame_of_a_viewer_at_a_tenth_of_the_rate_is_no_older_t
                     came.append((message["frameId"], time.monotonic()))
 
         reading = asyncio.create_task(read())
-        await paced(show, fps, number, size)
+        await paced(show, fps, number, size, beside)
         age, seen = oldest(show, came), len(came)
         slow.bytes_per_s = None
         await eventually(lambda: came[-1][0] == number, COMES_S)
@@ -208,13 +211,18 @@ async def test_a_reader_that_is_gone_is_let_go_of_with_all_that_it_held(watchout
     before, files = await gateway_figures(started.url), gateway.num_fds()
     readers: list[Reader] = []
     async with all_leave(readers), show.camera_keeps_on():
-        for _ in range(5):
+
+        async def begin() -> None:
             if over == "websocket":
-                readers.append(await show.reader(receive_buffer=4096))
+                reader = await show.reader(receive_buffer=4096)
+                readers.append(reader)
             else:
-                readers.append(await Reader.connect(started.port, receive_buffer=4096))
-                await readers[-1].get(f"/streams/{show.stream}/mjpeg", show.token)
-            await readers[-1].skim(1000)
+                reader = await Reader.connect(started.port, receive_buffer=4096)
+                readers.append(reader)
+                await reader.get(f"/streams/{show.stream}/mjpeg", show.token)
+            await reader.skim(1000)
+
+        await asyncio.gather(*(begin() for _ in range(5)))  # at once: who reads no more is not there for long
         assert (await gateway_figures(started.url))["video_viewers"] == before["video_viewers"] + 5
         for reader in readers:
             if how == "vanishes":
