@@ -130,6 +130,8 @@ class SilentProxy:
         self._passes = asyncio.Event()
         self._passes.set()
         self._relays = Relays(self._serve)
+        #: Connections that were made so far.
+        self.made = 0
 
     @property
     def port(self) -> int:
@@ -145,6 +147,7 @@ class SilentProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with connected("127.0.0.1", self._gateway_port) as (near, far):
+            self.made += 1
             await first_of(self._pump(reader, far), self._pump(near, writer))
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

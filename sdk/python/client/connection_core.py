@@ -257,6 +257,8 @@ class ConnectionCore(ABC):
             return []
         error_code, said = self._last_error
         quoted = f" ({error_code}: {said})" if error_code else ""
+        if not error_code and reason in tuple(ErrorCode):  # the reason of a gateway is the error's code
+            error_code = reason
         lost = error_code or reason or CONNECTION_LOST
         if code is None:
             return self._lose(f"the connection was lost{quoted}", now, error_code or CONNECTION_LOST)

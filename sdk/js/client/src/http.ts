@@ -1,6 +1,7 @@
 /** Requests over HTTP to the same gateway. */
 
 import { WatchoutError } from "./errors.js";
+import type { TokenKeeper } from "./tokens.js";
 
 export interface Share {
   readonly id: string;
@@ -10,34 +11,35 @@ export interface Share {
 }
 
 /**
- * Send one request; returns the decoded body, undefined when there is none.
+ * Send one request; returns the decoded body, undefined when there is none. A token that is refused is replaced once.
  *
- * Rejects with a `WatchoutError`: the server's code, or `CONNECTION_LOST`.
+ * Rejects with a `WatchoutError`: the server's code, `CONNECTION_LOST`, or `TOKEN_UNAVAILABLE`.
  */
 export async function request(
   fetcher: typeof fetch,
   url: string,
-  token: string | null | undefined | false,
+  tokens: TokenKeeper | undefined | false,
   init: { readonly method?: string; readonly body?: unknown; readonly signal?: AbortSignal | undefined },
 ): Promise<any> {
-  const headers: Record<string, string> = {};
-  if (token) headers["Authorization"] = `Bearer ${token}`;
-  if (init.body !== undefined) headers["Content-Type"] = "application/json";
-  let response: Response;
-  try {
-    response = await fetcher(url, {
-      method: init.method ?? "GET",
-      headers,
-      credentials: token ? "omit" : "include",
-      body: JSON.stringify(init.body),
-      signal: init.signal ?? null,
-    });
-  } catch (cause) {
-    throw new WatchoutError("CONNECTION_LOST", `no answer from ${url} (ALLOWED_ORIGINS?): ${cause}`, { retryable: true, cause });
-  }
-  const body = await response.json().catch(() => undefined);
-  if (response.ok && (body !== undefined || response.status === 204)) return body;
-  const error = body?.error ?? {};
-  const retryable = response.status === 429 || response.status >= 500;
-  throw new WatchoutError(error.code ?? `HTTP_${response.status}`, error.message ?? `${response.status} ${response.statusText}`, { retryable });
+  const body = JSON.stringify(init.body);
+  const ask = async (token: string | null | undefined | false): Promise<Response> => {
+    const headers: Record<string, string> = {};
+    if (token) headers["Authorization"] = `Bearer ${token}`;
+    if (body) headers["Content-Type"] = "application/json";
+    try {
+      return await fetcher(url, { ...init, headers, credentials: token ? "omit" : "include", body } as RequestInit);
+    } catch (cause) {
+      throw new WatchoutError("CONNECTION_LOST", `no answer from ${url} (ALLOWED_ORIGINS?): ${cause}`, { retryable: true, cause });
+    }
+  };
+  const token = tokens && (await tokens.get("connect"));
+  let response = await ask(token);
+  // A socket may have another one already. Without one, the refusal stands.
+  const other = token && response.status === 401 && (await tokens.get("rejected", token).catch(() => undefined));
+  if (other) response = await ask(other);
+  const answer = await response.json().catch(() => undefined);
+  if (response.ok && (answer !== undefined || response.status === 204)) return answer;
+  const { status } = response;
+  const { code = `HTTP_${status}`, message = `${url}: ${status}` } = answer?.error ?? {};
+  throw new WatchoutError(code, message, { retryable: status === 429 || status >= 500 });
 }

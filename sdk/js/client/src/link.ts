@@ -128,7 +128,7 @@ export class Link implements Wire {
     if (this.state.state === "closed") return; // by a listener
     this._environment.tokens?.get(command.why, command.used).then(
       (token) => this.act((now) => this.connection.onToken(token, now)),
-      (error: unknown) => this.act((now) => this.connection.onTokenFailed(error, now)),
+      (error: WatchoutError) => this.act((now) => this.connection.onTokenFailed(error, now)),
     );
   }
 

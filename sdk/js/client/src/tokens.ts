@@ -25,7 +25,7 @@ export class TokenKeeper {
   }
 
   /**
-   * Return a token that is not `used`. Rejects with what the callback threw, or a `WatchoutError`.
+   * Return a token that is not `used`. Rejects with a `WatchoutError`, which is retryable when asking again may help.
    *
    * @param used - A token that is not valid any more; undefined: none.
    */
@@ -54,16 +54,21 @@ export class TokenKeeper {
   private _ask(source: TokenSource, why: TokenReason): Promise<string | null> {
     const controller = (this._controller = new AbortController());
     return new Promise((resolve, reject) => {
-      const give = (): void => reject(new WatchoutError("TOKEN_UNAVAILABLE", "no answer of the token callback", { retryable: true }));
+      const fail = (cause: unknown): void =>
+        reject(
+          cause instanceof WatchoutError && !cause.retryable
+            ? cause
+            : new WatchoutError("TOKEN_UNAVAILABLE", `no token: ${cause}`, { retryable: true, cause }),
+        );
       const cancel = this._clock.timer(() => controller.abort(), CALLBACK_MS);
-      controller.signal.addEventListener("abort", give);
+      controller.signal.addEventListener("abort", () => fail("no answer"));
       // A callback that throws at once is the same as one that rejects.
       Promise.resolve()
         .then(() => source(why, { signal: controller.signal }))
         .then((token) => {
           this._current = token || undefined;
           resolve(token || null);
-        }, reject)
+        }, fail)
         .finally(cancel);
       controller.signal.addEventListener("abort", cancel);
     });

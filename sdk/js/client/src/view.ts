@@ -88,15 +88,16 @@ export class View extends Emitter<ViewEvents> {
    */
   frames(): AsyncIterableIterator<Frame> {
     let taken: Frame | undefined;
+    const done = (): void => {
+      if (taken !== undefined) this._host.taken(this.streamId, taken.frameId);
+      taken = undefined;
+    };
     const reader = new Queue<Frame>(1, {
-      onNext: () => {
-        if (taken !== undefined) this._host.taken(this.streamId, taken.frameId);
-        taken = undefined;
-      },
+      onNext: done,
       onTake: (frame) => (taken = frame),
       onDrop: () => this.replaced++,
       onEnd: () => {
-        if (taken !== undefined) this._host.taken(this.streamId, taken.frameId);
+        done();
         this._frameReaders.delete(reader);
         this.onReaders?.(this._frameReaders.size);
         this._changed();

@@ -172,8 +172,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
   /** One request to the gateway's HTTP side, signed in as the sockets are. Rejects with a `WatchoutError`. */
   async request(path: string, init: { method?: string; body?: unknown; signal?: AbortSignal | undefined } = {}): Promise<any> {
     const { url, tokens, mode } = this._environment;
-    const token = mode === "token" && (await tokens?.get("connect"));
-    return request(this._fetcher ?? fetch, url + path, token, init);
+    return request(this._fetcher ?? fetch, url + path, mode === "token" && tokens, init);
   }
 
   private _check(streamId: string, options: object): void {

@@ -102,12 +102,12 @@ export class Connection {
 
   /** No socket is needed any more. */
   stop(): void {
-    if (this._phase !== "idle") this._leave("idle", 1000);
+    if (this._phase !== "idle") this._leave({ state: "idle" });
   }
 
   /** Close for good. */
-  close(reason: WatchoutError, code = 1000): void {
-    this._leave("closed", code, { state: "closed", reason });
+  close(reason: WatchoutError): void {
+    this._leave({ state: "closed", reason });
   }
 
   onToken(token: string | null, now: number): void {
@@ -121,23 +121,21 @@ export class Connection {
       this._renewAt = now + this._options.silenceMs;
     } else if (this._phase === "token") {
       if (!token || (this._why === "ended" && token === this._token))
-        return this._fail(new WatchoutError(token ? "SESSION_ENDED" : "SIGNED_OUT", "there is no valid token: sign in"));
+        return this.close(new WatchoutError(token ? "SESSION_ENDED" : "SIGNED_OUT", "there is no valid token: sign in"));
       this._token = token;
       this._why = "connect";
       this._openSocket(now);
     }
   }
 
-  onTokenFailed(cause: unknown, now: number): void {
-    const final = cause instanceof WatchoutError && !cause.retryable;
-    const error = final ? cause : new WatchoutError("TOKEN_UNAVAILABLE", `no token: ${cause}`, { retryable: true, cause });
+  onTokenFailed(error: WatchoutError, now: number): void {
     if (this._renewing === "asked") {
       this._renewing = undefined;
       this._emit({ do: "error", error });
       this._renewLater(now);
     } else if (this._phase === "token") {
-      if (final) this._fail(error);
-      else this._wait(error, now);
+      if (error.retryable) this._wait(error, now);
+      else this.close(error);
     }
   }
 
@@ -201,14 +199,14 @@ export class Connection {
     const errorCode = before?.code ?? (/^[A-Z_]+$/.test(reason) ? reason : broken ? "CONNECTION_LOST" : `CLOSED_${code}`);
     const meaning = meaningOfClose(code, errorCode);
     const text = before?.message ?? (broken ? "the connection was lost" : `closed with ${code} ${reason}`);
-    const error = new WatchoutError(errorCode, text, { retryable: meaning !== "stop", closeCode: code || undefined });
+    const error = new WatchoutError(errorCode, text, { retryable: meaning === "reconnect", closeCode: code || undefined });
     if (this._phase === "online" && now - this._onlineAt >= this._options.stableMs) this._attempt = this._renewals = 0;
     this._reset();
     if (meaning === "reconnect") this._wait(error, now);
     else if (meaning === "renew" && this._options.mode === "token" && this._options.renewable && this._renewals++ === 0) {
       this._why = code === 4500 ? "ended" : "rejected";
       this._connect(now);
-    } else this._fail(new WatchoutError(error.code, error.message, { closeCode: code }));
+    } else this.close(error);
   }
 
   /** Handle a report of the platform about network or app. */
@@ -280,7 +278,7 @@ export class Connection {
     }
     if (requestId === undefined && streamId === undefined) this._lastError = message;
     if (code === "AUTH_REQUIRED" && this._phase === "signing") {
-      this._fail(new WatchoutError(code, `no token, no cookie: ${message.message}`));
+      this.close(new WatchoutError(code, `no token, no cookie: ${message.message}`));
       return true;
     }
     return this._phase === "signing";
@@ -328,13 +326,9 @@ export class Connection {
     this._say({ state: "waiting", reason, retryInMs });
   }
 
-  private _fail(error: WatchoutError): void {
-    this._leave("closed", 1000, { state: "closed", reason: error });
-  }
-
-  private _leave(phase: "idle" | "closed", code: number, event: StateEvent = { state: "idle" }): void {
-    this._phase = phase;
-    this._emit({ do: "drop", code });
+  private _leave(event: StateEvent & { readonly state: "idle" | "closed" }): void {
+    this._phase = event.state;
+    this._emit({ do: "drop", code: 1000 });
     this._reset();
     this._say(event);
   }
