@@ -84,7 +84,7 @@ class Command:
         assert self.process.stdout is not None
         return (await asyncio.wait_for(self.process.stdout.readline(), 30)).decode()
 
-    async def end(self, timeout_s: float = 60) -> Ended:
+    async def end(self, timeout_s: float = 120) -> Ended:
         out, err = await asyncio.wait_for(self.process.communicate(), timeout_s)
         assert self.process.returncode is not None
         return Ended(self.process.returncode, out.decode(), err.decode())

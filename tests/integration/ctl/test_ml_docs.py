@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ctl.test_ml import FOOTAGE, listens
+from tests.integration.ctl.test_ml import ENDS_S, FOOTAGE, listens
 from tests.kit.ctl_command import Ctl, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing
@@ -54,7 +54,7 @@ async def run_all(start: Start, mark: str, url: str) -> str:
     shown = ""
     for words in commands(mark):
         arguments = [word.replace("http://127.0.0.1:8500", url) for word in words]
-        ended = await (await start(*arguments, ML_SERVICE_URL=url)).end(120)
+        ended = await (await start(*arguments, ML_SERVICE_URL=url)).end(ENDS_S)
         assert (ended.code, ended.err) == (0, ""), (words, ended.out)
         shown += ended.out
     return shown
