@@ -252,8 +252,10 @@ async def test_a_server_that_does_not_answer_ends_the_run_in_time(monkeypatch):
     done = asyncio.Event()
 
     async def mute(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await done.wait()
-        writer.close()
+        try:
+            await done.wait()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     try:

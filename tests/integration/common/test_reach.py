@@ -158,8 +158,12 @@ async def test_a_port_where_nobody_listens_is_told_as_that() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "redis", "nats", "wss", "tcp"])
 async def test_a_peer_that_says_nothing_is_no_fault(scheme: str) -> None:
+    came: list[asyncio.StreamWriter] = []
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        came.append(writer)
+        with contextlib.suppress(OSError):
+            await reader.read()
         writer.close()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
@@ -168,3 +172,6 @@ async def test_a_peer_that_says_nothing_is_no_fault(scheme: str) -> None:
         assert (reached.connected, reached.fault) == (True, "")
     finally:
         server.close()
+        for writer in came:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
