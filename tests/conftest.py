@@ -7,6 +7,7 @@ import pytest
 from tests.kit.examples import apply_profile
 
 pytest_plugins = [
+    "tests.kit.left_open",
     "tests.kit.services",
     "tests.kit.brokers",
     "tests.kit.processes",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kit import left_open
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, apply_profile, scaled
 
 
@@ -38,3 +42,18 @@ def test_a_profile_changes_the_number_of_examples_that_run() -> None:
     apply_profile([Item()], "thorough")  # type: ignore[list-item]
     test()
     assert len(seen) == 3 * THOROUGH_FACTOR
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_connection_that_is_left_open_is_named_when_its_loop_is_closed(closed: bool) -> None:
+    loop = asyncio.new_event_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, "127.0.0.1", port))
+        if closed:
+            transport.close()
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    left = left_open.take()
+    assert len(left) == (not closed)
+    assert all(f"raddr=('127.0.0.1', {port})" in each for each in left)
