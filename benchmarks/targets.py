@@ -116,8 +116,11 @@ async def bare_websocket(url: str) -> AsyncIterator[Show]:
             await connection.send(json_body(frame), text=True)
             await answer
 
-        yield show
-        reader.cancel()
+        try:
+            yield show
+        finally:
+            reader.cancel()
+            await asyncio.wait({reader})
 
 
 @asynccontextmanager
@@ -141,8 +144,11 @@ async def bare_redis(url: str) -> AsyncIterator[Show]:
             await client.publish(FRAMES, json_body(frame))
             await answer
 
-        yield show
-        reader.cancel()
+        try:
+            yield show
+        finally:
+            reader.cancel()
+            await asyncio.wait({reader})
 
 
 @asynccontextmanager
@@ -166,8 +172,10 @@ async def bare_nats(url: str) -> AsyncIterator[Show]:
     async def show(frame: Frame) -> None:
         await client.request(FRAMES, packed_body(frame), timeout=10)
 
-    yield show
-    await client.close()
+    try:
+        yield show
+    finally:
+        await client.close()
 
 
 @asynccontextmanager
@@ -181,8 +189,10 @@ async def bare_zeromq(url: str) -> AsyncIterator[Show]:
     async def show(frame: Frame) -> None:
         await push.send(packed_body(frame))
 
-    yield show
-    context.destroy(linger=0)
+    try:
+        yield show
+    finally:
+        context.destroy(linger=0)
 
 
 KINDS: Final = (
