@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.fake_gateway import TOKEN, FakeGateway
+from tests.kit.fake_gateway import TOKEN, FakeGateway, until
 from watchout.client.errors import Disconnected, NotAGateway, NoToken, Refused, SessionEnded, TokenRefused, Unreachable
 from watchout.ctl.client import Edge, connected, failure_of
 from watchout.ctl.environment import Failure
@@ -48,4 +48,5 @@ async def test_a_gateway_that_knows_no_request_ids_serves_as_well(gateway: FakeG
                 assert await camera.send(b"\xff\xd8\xff")
         async with client.subscribe("cam"):
             assert gateway.viewers[0][1]["streamId"] == "cam"
+    await until(lambda: not gateway.open)
     assert len(gateway.frames) == 5
