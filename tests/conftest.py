@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from tests.kit import accepting
 from tests.kit.examples import apply_profile
+
+accepting.install()
 
 pytest_plugins = [
     "tests.kit.left_open",

@@ -13,6 +13,7 @@ import jwt
 from tests.kit.clients import JPEG, Message, Viewer, base64_of, eventually, http, now_ms
 from tests.kit.one_process import OneProcess
 from tests.kit.processes import SERVICE_TOKEN
+from tests.kit.session_stores import end_session
 from watchout.common.home_files import SESSION_STORE_FILE
 
 # ── request ids ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -76,14 +77,14 @@ async def test_one_forbidden_subscription_of_several_fails_by_its_name(one_proce
 
 
 async def test_what_the_router_does_not_answer_carries_its_request_id(in_one_process, clients):
-    started = await in_one_process(ROUTER_TIMEOUT_S="0.2")
+    started = await in_one_process(ROUTER_TIMEOUT_S="1.5")
     camera = await clients.camera(started.url, started.token())
     await camera.register("cam", produces=["alert"])
     viewer = await clients.viewer(started.url, started.token())
     await started.stop_router()
     await viewer.send("subscribe", streamId="else", requestId="a")
-    await viewer.expect("error", code="ROUTING_ERROR", streamId="else", requestId="a")
     await camera.send("alert", severity="low", message="m", requestId="b")
+    await viewer.expect("error", code="ROUTING_ERROR", streamId="else", requestId="a")
     await camera.find("error", code="ROUTING_ERROR", streamId="cam", requestId="b")
     await camera.send("register", streamId="new", requestId="c")
     await camera.find("error", code="ROUTING_ERROR", streamId="new", requestId="c")
@@ -93,11 +94,11 @@ async def test_what_the_router_does_not_answer_carries_its_request_id(in_one_pro
 async def test_every_message_with_a_request_id_over_the_rate_is_answered(in_one_process, clients):
     started = await in_one_process(MESSAGE_RATE="1")
     viewer = await clients.viewer(started.url, started.token())
-    for number in range(6):
+    for number in range(12):  # more than come to be allowed while the machine pauses
         await viewer.send("unsubscribe", streamId="s", requestId=str(number))
-    answers = [await viewer.next() for _ in range(6)]
-    assert [answer["requestId"] for answer in answers] == [str(number) for number in range(6)]
-    assert answers[-1]["code"] == "RATE_LIMITED"
+    answers = [await viewer.next() for _ in range(12)]
+    assert [answer["requestId"] for answer in answers] == [str(number) for number in range(12)]
+    assert "RATE_LIMITED" in [answer.get("code") for answer in answers]
 
 
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,9 +134,9 @@ async def test_a_silence_brings_a_ping_and_whatever_is_sent_ends_a_silence(one_p
     await busy.send("subscribe", streamId="cam", consumes=["video-frame"], maxFps=5, pingEvery=5)
     await direct.send("subscribe", streamId="cam", consumes=["video-frame"], pingEvery=5)
     camera = await clients.camera(one_process.url, token)
+    silent_since = time.monotonic()  # the last word before the silence is the status that follows
     await camera.register("cam", pingEvery=5)
     await asked.find("status", status="streaming")
-    silent_since = time.monotonic()
     async with camera.streaming(10):
         ping = await asked.expect("ping", timeout_s=30)
         assert time.monotonic() - silent_since >= 4.9
@@ -231,7 +232,7 @@ async def test_a_restarted_router_vouches_for_nothing_before_its_start(in_one_pr
 
 
 async def test_without_the_router_nothing_is_claimed(in_one_process, clients):
-    started = await in_one_process(ROUTER_TIMEOUT_S="0.3")
+    started = await in_one_process(ROUTER_TIMEOUT_S="1.5")
     url, token = started.url, started.token()
     camera = await clients.camera(url, token)
     await camera.register("cam")
@@ -278,12 +279,6 @@ async def push_all(url: str, count: int) -> None:
 SECRET = "a secret of the tests that is long enough"
 
 
-def end_session(one_process: OneProcess, token: str) -> None:
-    """Sign out: the session is gone from the store."""
-    with contextlib.closing(sqlite3.connect(one_process.home / SESSION_STORE_FILE)) as store, store:
-        assert store.execute("DELETE FROM session WHERE token = ?", (token,)).rowcount == 1
-
-
 def another_session(one_process: OneProcess, token: str) -> str:
     """A second session of the user of a session; its token."""
     with contextlib.closing(sqlite3.connect(one_process.home / SESSION_STORE_FILE)) as store, store:
@@ -311,11 +306,11 @@ async def test_a_renewed_socket_outlives_its_first_session(one_process, clients)
     for client in (camera, viewer):
         await client.send("auth", token=second, renew=True, requestId="r")
         await client.find("success", event="authenticated", requestId="r")
-    end_session(one_process, first)
+    end_session(one_process.home, first)
     assert await stays.closed(30) == 4500
     await camera.show()
     await viewer.frame()
-    end_session(one_process, second)
+    end_session(one_process.home, second)
     assert await viewer.closed(30) == 4500
     assert await camera.closed(30) == 4500
 
@@ -343,7 +338,7 @@ async def test_a_jwt_is_renewed_by_a_later_one_and_by_a_session(in_one_process, 
     await named.register("cam")
     (row,) = (await http(f"{started.url}/streams", token=session)).json["streams"]
     user = row["userId"]
-    ended, by_jwt, by_session = [await clients.viewer(started.url, json_web_token(user, 6)) for _ in range(3)]
+    ended, by_jwt, by_session = [await clients.viewer(started.url, json_web_token(user, 8)) for _ in range(3)]
     await by_jwt.send("auth", token=json_web_token(user, 3600), renew=True)
     await by_jwt.expect("success")
     await by_session.send("auth", token=session, renew=True)
@@ -351,6 +346,6 @@ async def test_a_jwt_is_renewed_by_a_later_one_and_by_a_session(in_one_process, 
     assert await ended.closed(60) == 4500
     for viewer in (by_jwt, by_session):
         assert await viewer.subscribe("cam") in ("streaming", "online")
-    end_session(started, session)
+    end_session(started.home, session)
     assert await by_session.closed(30) == 4500
     assert {message["type"] for message in await by_jwt.rest()} <= {"status"}, "it is in"

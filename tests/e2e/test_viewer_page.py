@@ -17,6 +17,8 @@ from tests.kit.processes import Watchout
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
 
+#: What must come gets this long: the page waits between its attempts to connect.
+COMES_S: Final = 60.0
 PAGE: Final = Path(__file__).parents[2] / "examples/viewer/index.html"
 #: The colour of each picture that the page shows, as the index of its strongest channel, and its caption.
 SHOWN: Final = """
@@ -47,7 +49,7 @@ async def shows(tab: Tab, front: Camera, garage: Camera) -> None:
         await garage.show_binary(BLUE)
         return bool(await tab.run(SHOWN) == [["front-door", 0], ["garage", 2]])
 
-    await eventually(both)
+    await eventually(both, COMES_S)
 
 
 async def test_the_page_shows_streams_and_alerts_and_comes_back_after_a_restart(
@@ -69,10 +71,11 @@ async def test_the_page_shows_streams_and_alerts_and_comes_back_after_a_restart(
         async def alert() -> bool:
             return bool("garage: <b>door</b> open" in await tab.run("element('alerts').textContent"))
 
-        await eventually(alert)
+        await eventually(alert, COMES_S)
         assert await tab.run("document.querySelector('#alerts li').className") == "high"
         started.one("gateway").kill()
-        started.start("gateway").wait_for_output("gateway ready")
+        started.start("gateway")
+        await eventually(lambda: started.get("/health")[0] == 200, COMES_S, "the gateway is not healthy")
         cameras = [await clients.camera(started.url, token) for _ in range(2)]
         for camera, stream in zip(cameras, ("front-door", "garage"), strict=True):
             await camera.register(stream)

@@ -21,7 +21,11 @@ from tests.kit.services import missing
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 START_S: Final = 60.0
-SCRIPT_S: Final = 20.0
+SCRIPT_S: Final = 60.0
+#: For connections to a browser: it may be long in answering, and is not gone for that.
+PATIENT: Final[dict[str, Any]] = {
+    "max_size": None, "proxy": None, "open_timeout": START_S, "close_timeout": START_S, "ping_interval": None,
+}  # fmt: skip
 
 
 #: A camera and a microphone that the browser draws and plays itself, without a question to the user.
@@ -86,12 +90,12 @@ class Tab:
         self._devtools = devtools
         self._numbers = itertools.count(1)
         self._session: dict[str, str] = {}
+        self._target = ""
 
     async def open(self, url: str, first: str = "") -> None:
         """Show a page; the script `first` runs before its own scripts, in this page and all that follow in this tab."""
-        target = await self._call("Target.createTarget", url="about:blank")
-        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._target = target["targetId"]
+        self._target = (await self._call("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await self._call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
         await self._call("Page.enable")
         if first:
@@ -107,7 +111,8 @@ class Tab:
 
     async def close(self) -> None:
         self._session = {}
-        await self._call("Target.closeTarget", targetId=self._target)
+        if self._target:
+            await self._call("Target.closeTarget", targetId=self._target)
 
     async def run(self, script: str) -> Any:
         """What an expression, or the promise that it gives, comes to."""
@@ -154,10 +159,10 @@ class Tab:
 @contextlib.asynccontextmanager
 async def opened(devtools: str, url: str, first: str = "") -> AsyncIterator[Tab]:
     """A tab that shows this page; `devtools` is what the fixture `chromium` gives, `first` as in `Tab.open`."""
-    async with connect(devtools, max_size=None, proxy=None) as connection:
+    async with connect(devtools, **PATIENT) as connection:
         tab = Tab(connection)
-        await tab.open(url, first)
         try:
+            await tab.open(url, first)
             yield tab
         finally:
             await tab.close()

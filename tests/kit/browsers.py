@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.kit.browser import PATIENT
 from tests.kit.clients import eventually
 from tests.kit.ports import free_port
 from tests.kit.processes import Process, clean_environ
@@ -26,7 +27,7 @@ from tests.kit.services import missing
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 FIREFOX: Final = ("firefox-esr", "firefox")
 START_S: Final = 60.0
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 60.0
 
 
 class BrowserCrashed(AssertionError):
@@ -136,7 +137,7 @@ async def chromium() -> AsyncIterator[Browser]:
             )
             assert browser.running, f"the browser ended:\n{browser.output[-2000:]}"
             port, path = told.read_text().split("\n")[:2]
-            async with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as connection:
+            async with connect(f"ws://127.0.0.1:{port}{path}", **PATIENT) as connection:
                 yield Chromium(connection)
 
 
@@ -163,7 +164,7 @@ async def firefox() -> AsyncIterator[Firefox]:
             async def connected() -> ClientConnection | None:
                 assert browser.running, f"the browser ended:\n{browser.output[-2000:]}"
                 try:
-                    return await connect(f"ws://127.0.0.1:{port}/session", max_size=None, proxy=None)
+                    return await connect(f"ws://127.0.0.1:{port}/session", **PATIENT)
                 except OSError:
                     return None
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.kit.browser import Tab, devtools_of, running_browser
+from tests.kit.browser import PATIENT, Tab, devtools_of, running_browser
 from tests.kit.clients import eventually
 from tests.kit.node import PackagesMissing, installed_packages
 from tests.kit.processes import REPOSITORY, Process
@@ -32,6 +32,9 @@ window.violations = [];
 addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
+#: Whether something moves that will end; a colour on its way to another one is no fault.
+_MOVES: Final = """document.getAnimations().some((each) =>
+  each.playState === "running" && each.effect?.getComputedTiming().endTime !== Infinity)"""
 
 
 @functools.cache
@@ -107,6 +110,19 @@ class ConsoleTab(Tab):
         """Show this tab of the window; the others are hidden then, as for a person."""
         await self._call("Page.bringToFront")
 
+    async def reload(self) -> None:
+        """Load the page anew, and wait until it is another one."""
+        await self.run("window.isFormer = true; 0")
+        await self._call("Page.reload")
+
+        async def is_new() -> bool:
+            try:
+                return bool(await self.run("window.isFormer !== true && document.readyState === 'complete'"))
+            except AssertionError:  # asked while there was none
+                return False
+
+        await eventually(is_new, COMES_S, "the page is not loaded anew")
+
     async def view(self, fragment: str) -> None:
         """Go to a view by its address."""
         await self.run(f"location.hash = {json.dumps(fragment)}; 0")
@@ -160,6 +176,7 @@ class ConsoleTab(Tab):
     async def axe(self) -> list[str]:
         """What axe-core finds wrong with the page as it is shown now."""
         await self.run((console_modules() / "axe-core/axe.min.js").read_text() + "; 0")
+        await self.until(f"!{_MOVES}", "the page does not come to rest")
         script = """axe.run({ resultTypes: ["violations"] }).then(({ violations }) => violations.map(({ id, nodes }) =>
           `${id}: ${nodes.map((node) => `${node.html.slice(0, 160)} (${node.failureSummary})`).join(" | ")}`))"""
         return list(await self.run(script))
@@ -194,16 +211,17 @@ class ConsoleTab(Tab):
 @contextlib.asynccontextmanager
 async def console_tab(browser: Process, url: str, **screen: Any) -> AsyncIterator[ConsoleTab]:
     """A tab of its own that shows this address; at its end the page must not have complained."""
-    async with connect(devtools_of(browser), max_size=None, proxy=None) as connection:
+    async with connect(devtools_of(browser), **PATIENT) as connection:
         tab = ConsoleTab(connection)
-        await tab.open("about:blank")
         try:
+            await tab.open("about:blank")
             await tab.prepare(**screen)
             await tab.go(url)
             yield tab
             await tab.check()
         finally:
-            await tab.run("sessionStorage.clear(); localStorage.clear(); 0")
+            with contextlib.suppress(AssertionError):  # a page of no origin has none
+                await tab.run("sessionStorage.clear(); localStorage.clear(); 0")
             await tab.close()
 
 

@@ -33,23 +33,27 @@ class SlowLink:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)  # connections inherit it
         listener.bind(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        server = await asyncio.start_server(self._connected, sock=listener, limit=_BUFFER_BYTES)
+        server = await asyncio.start_server(self._accepted, sock=listener, limit=_BUFFER_BYTES)
         try:
             yield self
         finally:
             server.close()
+            await asyncio.sleep(0)  # what is just being accepted comes to `_accepted`, or is closed
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for _ in range(10):  # what was just closed gives back its socket in the loop's next turns
                 await asyncio.sleep(0)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.get_running_loop().create_task(self._connected(reader, writer), name="slow link")
         self._tasks.add(task)
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.CancelledError):
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
             up = asyncio.create_task(self._carry(reader, far_writer, slow=True))
             down = asyncio.create_task(self._carry(far_reader, writer, slow=False))
@@ -59,9 +63,7 @@ class SlowLink:
                 for each in (up, down):
                     each.cancel()
                 await asyncio.gather(up, down, return_exceptions=True)
-                for each in (far_writer, writer):
-                    each.transport.abort()
-        self._tasks.discard(task)
+                far_writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
         loop = asyncio.get_running_loop()

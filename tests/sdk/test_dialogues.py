@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +13,12 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.kit.clients import Camera, Clients, eventually, http, new_name, pack_frame, unpack_frame
 from tests.kit.processes import SERVICE_TOKEN, Watchout
+from tests.kit.session_stores import end_session
 from watchout.common.clock import now_ms
-from watchout.common.home_files import SESSION_STORE_FILE
 
 FILE: Final = json.loads((Path(__file__).parents[2] / "sdk/conformance/dialogues.json").read_text())
 REAL: Final = {each["name"]: each for each in FILE["dialogues"] if "notReal" not in each}
-DEADLINE_S: Final = 20.0
+DEADLINE_S: Final = 30.0
 #: Messages that may come at any time, and are passed over unless a step names them.
 ANY_TIME: Final = {"ping", "pong", "ack", "demand"}
 
@@ -49,8 +47,7 @@ class Player:
         return self._socket
 
     async def close(self) -> None:
-        for socket in self._opened_sockets:
-            await socket.close()
+        await asyncio.gather(*(socket.close() for socket in self._opened_sockets))
 
     async def play(self, steps: list[dict[str, Any]]) -> None:
         for at, step in enumerate(steps):
@@ -166,8 +163,7 @@ class Player:
             answer = await http(f"{url}/alerts", method="POST", token=SERVICE_TOKEN, body=alert)
             assert answer.status == 202
         elif what == "session ends":
-            with contextlib.closing(sqlite3.connect(self._watchout.home / SESSION_STORE_FILE)) as store, store:
-                assert store.execute("delete from session where token = ?", (step["token"],)).rowcount == 1
+            end_session(self._watchout.home, step["token"])
         elif what == "gateway restarts":
             gateway = self._watchout.one("gateway")
             gateway.send_signal(15)

@@ -58,6 +58,7 @@ FILL: Final = """
 #: Whether a tile shows a picture: Chromium's own camera draws on green.
 SHOWS_A_PICTURE: Final = """
 [...document.querySelectorAll("li canvas")].some((tile) => {
+  if (!tile.width || !tile.height) return false;
   const pen = new OffscreenCanvas(1, 1).getContext("2d");
   pen.drawImage(tile, 0, 0, 1, 1);
   const [red, green, blue, alpha] = pen.getImageData(0, 0, 1, 1).data;

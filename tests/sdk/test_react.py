@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -48,7 +49,7 @@ def bundle(request: pytest.FixtureRequest, js_sdk: Path, tmp_path_factory: pytes
         *former,
     ]  # fmt: skip
     environ = {"NODE_PATH": str(js_sdk / "node_modules"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     shutil.copy(js_sdk / "client/dist/browser/worker.js", folder / "worker.js")
     return folder
@@ -81,8 +82,9 @@ async def test_a_hundred_mounts_in_strict_mode_use_one_socket_and_leave_nothing(
             await loaded(tab)
             before = await connections(started)
             app = [f"http://127.0.0.1:{link.port}", token, name, {"facts": False}]
-            await tab.call("often", 99, *app)
-            await tab.call("mount", *app)
+            # At one go: a client that nobody uses for a second is closed.
+            arguments = ", ".join(map(json.dumps, app))
+            await tab.run(f"often(99, {arguments}).then(() => mount({arguments}))")
             await live(tab)
             assert link.connections == 1
             assert await tab.run("document.querySelectorAll('canvas').length") == 1
@@ -116,10 +118,11 @@ async def test_hooks_tell_what_happens_and_render_for_no_frame(
         await eventually(lambda: tab.run(f"{stream} && facts.connection === 'online'"), COMES_S)
         await eventually(lambda: tab.run(f"facts.streams.includes('{name}')"), COMES_S)
 
-        renders, frames = await tab.run("renders"), camera.sent
+        renders, since_ms = await tab.run("[renders, performance.now()]")
         await camera.more(40)
-        rendered = await tab.run("renders") - renders
-        assert rendered < (camera.sent - frames) / 2  # StrictMode renders twice: one per frame would be two
+        rendered, until_ms = await tab.run(f"[renders - {renders}, performance.now()]")
+        # StrictMode renders twice: 80 if there was one for each frame. The two facts that change do so once a second.
+        assert rendered < 10 + 5 * (until_ms - since_ms) / 1000
 
         alert = {"streamId": name, "severity": "high", "message": "door open", "id": "a1"}
         await http(f"{started.url}/alerts", method="POST", token=SERVICE_TOKEN, body=alert)
@@ -128,8 +131,8 @@ async def test_hooks_tell_what_happens_and_render_for_no_frame(
         await eventually(lambda: tab.run("facts.alerts[0][1] === 'closed it'"), COMES_S)
         assert await tab.run("facts.alerts.length") == 1
         assert await tab.run("tokens") <= 2
-        label = await tab.run("document.querySelector('[role=img]').getAttribute('aria-label')")
-        assert label == f"{name}: live"
+        label = f"document.querySelector('[role=img]').getAttribute('aria-label') === '{name}: live'"
+        await eventually(lambda: tab.run(label), COMES_S)
 
 
 async def test_the_publisher_sends_this_devices_camera_and_says_what_it_does(
@@ -145,7 +148,7 @@ async def test_the_publisher_sends_this_devices_camera_and_says_what_it_does(
         await viewer.frame(timeout_s=COMES_S)
         await eventually(lambda: tab.run("window.published.state === 'sending'"), COMES_S)
         assert await tab.run("window.published.streamId") == name
-        assert await tab.run("document.querySelector('video').videoWidth") > 0
+        await eventually(lambda: tab.run("document.querySelector('video').videoWidth > 0"), COMES_S)
         rival = await clients.camera(plain_watchout.url, token)
         await rival.register(name)
         await eventually(lambda: tab.run("window.published.state === 'refused'"), COMES_S)

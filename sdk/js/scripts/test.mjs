@@ -1,6 +1,6 @@
 /** Check types, generated files, and the packages as npm would publish them; then run the tests. Words choose test files. */
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
@@ -12,14 +12,15 @@ function run(...command) {
   if (done.status !== 0) process.exit(done.status ?? 1);
 }
 
-/** The file that npm would publish. */
+/** The file that npm would publish, in a folder of its own. */
 function pack(name) {
+  const folder = mkdtempSync(join(tmpdir(), "watchout-pack-"));
   const npm = process.env.npm_execpath;
   const command = npm?.endsWith(".js") ? [process.execPath, npm] : ["npm"];
-  const [program, ...rest] = [...command, "pack", "--json", "--workspace", name, "--pack-destination", tmpdir()];
+  const [program, ...rest] = [...command, "pack", "--json", "--workspace", name, "--pack-destination", folder];
   const done = spawnSync(program, rest, { cwd: ROOT, encoding: "utf8" });
   if (done.status !== 0) throw new Error(done.stderr);
-  return join(tmpdir(), JSON.parse(done.stdout)[0].filename);
+  return { folder, tarball: join(folder, JSON.parse(done.stdout)[0].filename) };
 }
 
 const only = process.argv.slice(2);
@@ -27,10 +28,10 @@ run("scripts/generate.mjs", "--check");
 for (const name of ["client", "react"].filter((each) => existsSync(`${ROOT}/${each}/package.json`))) {
   if (only.length === 0) {
     if (existsSync(`${ROOT}/${name}/tsconfig.test.json`)) run("node_modules/typescript/bin/tsc", "-p", `${name}/tsconfig.test.json`);
-    const tarball = pack(name);
+    const { folder, tarball } = pack(name);
     run("node_modules/publint/src/cli.js", tarball, "--strict");
     run("node_modules/@arethetypeswrong/cli/dist/index.js", tarball, "--profile", "esm-only", "--quiet");
-    rmSync(tarball);
+    rmSync(folder, { recursive: true });
   }
   const tests = readdirSync(`${ROOT}/${name}/test`).filter((each) => /\.tsx?$/.test(each));
   if (tests.length === 0) continue;
