@@ -202,10 +202,14 @@ class ConsoleTab(Tab):
                 self.faults.append(json.dumps(parameters["exceptionDetails"])[:1000])
             case "Runtime.consoleAPICalled" if parameters["type"] in ("error", "assert"):
                 self.faults.append(json.dumps(parameters["args"])[:1000])
-            case "Log.entryAdded" if (entry := parameters["entry"])["level"] == "error" and entry[
-                "source"
-            ] != "network":
-                self.faults.append(entry["text"])
+            case "Log.entryAdded" if _is_fault(parameters["entry"]):
+                self.faults.append(parameters["entry"]["text"])
+
+
+def _is_fault(entry: dict[str, Any]) -> bool:
+    """Whether the page is at fault, not the network, to which a page that opens its sockets itself owes an entry."""
+    of_network = entry["source"] == "network" or entry["text"].startswith("WebSocket connection to ")
+    return entry["level"] == "error" and not of_network
 
 
 @contextlib.asynccontextmanager

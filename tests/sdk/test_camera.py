@@ -80,7 +80,7 @@ async def test_nothing_is_encoded_for_nobody_and_a_frame_comes_when_somebody_wat
             while (frame := await viewer.frame(timeout_s=COMES_S))["timestamp"] < since:
                 pass  # still from the first time
             assert frame["picture"].startswith(b"\xff\xd8\xff")
-            assert frame["timestamp"] <= now_ms()
+            assert frame["timestamp"] < now_ms() + 1000
             more = f"cap.status.encoded > {encoded} + 2"
             await eventually(lambda more=more: tab.run(more), COMES_S, "nothing is encoded")
             await becomes(tab, "sending")
