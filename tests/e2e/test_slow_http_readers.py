@@ -76,7 +76,7 @@ async def test_a_reader_that_is_slow_but_reads_gets_it_all(watchout, clients):
         length = next(
             int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
         )
-        assert len(await asyncio.wait_for(reader.skim(length), 60)) == length
+        assert len(await asyncio.wait_for(reader.skim(length), 120)) == length
 
 
 async def test_a_body_may_be_slow_as_long_as_it_comes(watchout, clients):

@@ -72,7 +72,7 @@ class Started:
         return found[0]
 
     def wait_ready(self) -> None:
-        self.watchout.wait_ready()
+        self.watchout.wait_ready(ENDS_S)
 
     def press(self, key: bytes) -> None:
         os.write(self.terminal, key)
@@ -223,7 +223,7 @@ def test_a_process_that_was_started_by_hand_outlives_its_starter(place, start) -
     router, gateway = started.one("watchout-router"), started.one("watchout-gateway")
     # SIGHUP is for nobody who was started by nohup; it drains any other.
     router.send_signal(signal.SIGHUP)
-    poll(lambda: place.get("/health")[0] == 200, 30, "not healthy")
+    poll(lambda: place.get("/health")[0] == 200, ENDS_S, "not healthy")
     gateway.send_signal(signal.SIGHUP)
     poll(lambda: ended(gateway), ENDS_S, "SIGHUP did not end the gateway")
     assert router.is_running()

@@ -21,7 +21,7 @@ from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY, Process, Watchout, clean_environ
 
 pytestmark = pytest.mark.e2e
-COMES_S = 30.0
+COMES_S = 120.0
 #: What a customer may have in the folder where he starts watchout.
 FOREIGN = ("common", "router", "gateway", "identity", "mlbridge", "ctl", "client", "ml", "sdk", "watchout_settings")
 
@@ -62,7 +62,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def run(command: list[str], **options: object) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return str(done.stdout)
 
@@ -96,7 +96,7 @@ async def test_it_runs_beside_a_customers_packages_of_the_same_names(
     for name in ("router", "gateway", "mlbridge"):
         process: Process = started.run(name, [str(installed / f"watchout-{name}")])
         assert process.running
-    started.wait_ready()
+    started.wait_ready(COMES_S)
     token = run(
         [str(installed / "watchout-ctl"), "token"], cwd=foreign, env={**started.environ, "PATH": os.environ["PATH"]}
     ).strip()
