@@ -44,6 +44,8 @@ END_S: Final = 15.0
 ANSWER_S: Final = 15.0
 TERMINATED: Final = 128 + signal.SIGTERM
 COMMANDS: Final = ("publish", "watch", "demo")
+#: What a process prints when it has joined the router.
+JOINED: Final = {"gateway": "router joined", "mlbridge": "joined the router"}
 #: What no process may ever print.
 BAD_WORDS: Final = ("Traceback", "failed")
 
@@ -289,12 +291,15 @@ class Watchout:
         assert not any(word in said for word in BAD_WORDS), said
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until every started process says that it is ready, and `/health` is 200."""
+        """Wait until every started process says that it is ready and has joined the router, and `/health` is 200."""
 
         def ready() -> bool:
             for process in self.processes:
-                if process.name in ("router", "gateway", "mlbridge") and process.running:
-                    if f"{process.name} ready" not in process.output:
+                if process.name in SERVERS and process.running:
+                    said = process.output
+                    if f"{process.name} ready" not in said:
+                        return False
+                    if self.named("router") and JOINED.get(process.name, "") not in said:
                         return False
                 elif process.name in ("gateway", "router"):
                     raise AssertionError(f"{process.name} ended:\n{process.output}")
