@@ -6,20 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from watchout.client import (
     Client,
     ConnectionPhase,
+    NotAGateway,
     NoToken,
     PhaseChanged,
     Problem,
     Refused,
     TokenRefused,
+    Unreachable,
     WatchoutClientError,
     connect,
 )
+from watchout.ctl.doctor.gateway_port import held_ports
 from watchout.ctl.environment import Failure
 from watchout.ctl.terminal import printable
 
@@ -40,6 +44,7 @@ class Edge:
         max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
         token_origin: where the token comes from, a sentence for when it is refused; empty: the user gave it.
         wait_s: seconds in which the first connection is tried again.
+        home: ``WATCHOUT_HOME`` when the address comes from the settings; None when the user gave it.
     """
 
     url: str
@@ -47,6 +52,21 @@ class Edge:
     max_message_bytes: int
     token_origin: str = ""
     wait_s: float = 0.0
+    home: Path | None = None
+
+    @property
+    def elsewhere(self) -> str:
+        """Where a gateway of the same home listens instead, as the end of a sentence; empty when none does. Blocks."""
+        if self.home is None:
+            return ""
+        held = held_ports(self.home)
+        ports = sorted(port for port, has in held.items() if has and port != urlsplit(self.url).port)
+        if not ports:
+            return ""
+        return (
+            f"; a gateway of WATCHOUT_HOME={self.home} listens on port {', '.join(map(str, ports))}: set "
+            f"WATCHOUT_PORT={ports[0]}, or give --url"
+        )
 
 
 @contextlib.asynccontextmanager
@@ -96,6 +116,8 @@ def failure_of(error: WatchoutClientError, edge: Edge) -> Failure:
     if isinstance(error.__cause__, Failure):  # the token could not be had
         return error.__cause__
     text = printable(error)
+    if isinstance(error, Unreachable | NotAGateway):
+        return Failure(text + edge.elsewhere)
     if isinstance(error, TokenRefused):
         return Failure(f"the token was refused ({text}){f': {edge.token_origin}' if edge.token_origin else ''}")
     return Failure(f"{printable(error.code)}: {printable(error.message)}" if isinstance(error, Refused) else text)
@@ -119,7 +141,7 @@ class _Token:
                 if await self._is_listening():
                     raise NoToken(fault.message) from fault
             if self._loop.time() >= self._give_up_at:
-                text = f"nothing is running at {self._edge.url} (is `honcho start` up?)"
+                text = f"nothing is running at {self._edge.url} (is `honcho start` up?){self._edge.elsewhere}"
                 raise NoToken(text) from Failure(text)
             await asyncio.sleep(WAIT_STEP_S)
 

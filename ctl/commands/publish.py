@@ -77,6 +77,7 @@ def publish(
         token_origin=env.token_origin(token, environment),
         max_message_bytes=settings.max_message_bytes,
         wait_s=wait_s,
+        home=settings.home if url is None else None,
     )
     source = open_source(source_text, fps=fps, loop=loop_source, once=once, quality=quality)
     env.run(settings, Publisher(edge, source, stream_id=stream_id, binary=binary, count=count).run())

@@ -87,6 +87,7 @@ def watch(
         token_origin=token_origin(token, environment),
         max_message_bytes=settings.max_message_bytes,
         wait_s=wait_s,
+        home=settings.home if url is None else None,
     )
     viewer = StreamViewer(
         edge,

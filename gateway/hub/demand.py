@@ -1,7 +1,8 @@
 """Decides when a publisher is sent a changed ``demand``: how many viewers want its frames, and at which rate. Pure.
 
 A demand that rises is sent at once, so that a viewer sees the next picture. A demand that falls is sent only after it
-stayed lower for a while, and changes are limited in rate: viewers reload pages, and gateways rejoin the router.
+stayed lower for a while, and rises of one that is not 0 are limited in rate: viewers reload pages, and gateways rejoin
+the router.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ class Demand:
                 self._lower_since = now
             if now - self._lower_since < FALL_DELAY_S:
                 return False
-        elif now - self._sent_at < MIN_INTERVAL_S:
+        elif now - self._sent_at < MIN_INTERVAL_S and not self._rises_from_nothing(wanted):
             return False
         self._sent, self._sent_at, self._lower_since = wanted, now, None
         return True
+
+    def _rises_from_nothing(self, wanted: Wanted) -> bool:
+        """Whether the first viewer came: it waits for a picture. The fall before it took `FALL_DELAY_S`."""
+        return self._sent is not None and self._sent.fps == 0 < wanted.fps

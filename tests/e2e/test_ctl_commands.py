@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.kit.clients import eventually
 from tests.kit.ctl_command import TINY_JPEG
+from tests.kit.ports import free_port
 from tests.kit.processes import BIN
 
 
@@ -40,6 +41,12 @@ async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, t
     assert await lost.ended() == 1
     assert f"WATCHOUT_HOME={elsewhere} holds no session store" in lost.output
     assert not elsewhere.exists()
+
+    # With another port in the settings, the home says where its gateway is.
+    for name, command in (("publish", ["publish", tmp_path]), ("watch", ["watch", "cam-1"])):
+        lost = started.run(f"{name}-port", ctl(*command), environ={"WATCHOUT_PORT": str(free_port())})
+        assert await lost.ended() == 1
+        assert f"listens on port {started.port}: set WATCHOUT_PORT={started.port}, or give --url" in lost.output
 
     other = started.run("token", ctl("token", "--home", elsewhere))
     assert await other.ended() == 0

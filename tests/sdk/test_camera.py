@@ -91,6 +91,35 @@ async def test_nothing_is_encoded_for_nobody_and_a_frame_comes_when_somebody_wat
             assert again - rest <= 1  # one may have been under way
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_frame_comes_within_a_second_after_somebody_watches_again(
+    plain_watchout: Watchout, chromium_with_camera: str, page: str, clients: Clients, path: str
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with publishing(chromium_with_camera, page, plain_watchout.url, token, name, PATHS[path]) as tab:
+        await becomes(tab, "unwanted")
+        await tab.run("watchReturns()")
+        viewer = await clients.viewer(plain_watchout.url, token)
+        whole: list[int] = []
+        for turn in range(5):
+            encoded = await tab.run("cap.status.encoded")
+            asked_at = now_ms()
+            await viewer.subscribe(name, format="binary", lastFrame=False)
+            while (frame := await viewer.frame(timeout_s=COMES_S))["timestamp"] < asked_at:
+                pass  # of the turn before
+            whole.append(frame["timestamp"] - asked_at)
+            await eventually(lambda: tab.run("returns.length"), COMES_S)
+            assert await tab.run("cap.status.encoded") > encoded
+            await viewer.send("unsubscribe", streamId=name)
+            await becomes(tab, "unwanted")
+            assert await tab.run("returns.length") == turn + 1
+        returns = await tab.run("returns")
+    print(f"{path}: from the demand {sorted(map(round, returns))} ms, from the subscription {sorted(whole)} ms")
+    # The machine may pause any process in any turn.
+    assert sorted(returns)[2] < 1000, returns
+    assert sorted(whole)[2] < 1000, whole
+
+
 async def test_a_hidden_tab_goes_on_sending(
     plain_watchout: Watchout, chromium_with_camera: str, page: str, clients: Clients
 ) -> None:

@@ -113,6 +113,31 @@ async def test_a_call_that_never_returns_does_not_keep_the_process_from_ending(
     assert process.output == ""
 
 
+SLOW = """
+import sys, time
+import watchout.ml
+
+@watchout.ml.serve(port=int(sys.argv[1]))
+def look(frame):
+    print("called", flush=True)
+    time.sleep(3600)
+"""
+
+
+async def test_a_service_whose_function_hangs_answers_and_ends(start: Callable[..., Process], tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    port = free_port()
+    process = start(tmp_path, "slow.py", port)
+    await ready(process, port)
+    body = {"streamId": "cam", "frame": "AAAA", "timestamp": 1, "frameId": 1}
+    answer = asyncio.create_task(http(f"http://127.0.0.1:{port}/analyze", method="POST", body=body))
+    await eventually(lambda: "called" in process.output, COMES_S)
+    process.send_signal(signal.SIGTERM)
+    assert await process.ended() == 0
+    assert ((await answer).status, (await answer).json["error"]) == (503, "the service is ending")
+    assert "Traceback" not in process.output
+
+
 async def test_the_example_finds_faces_in_real_footage_with_a_real_network(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:

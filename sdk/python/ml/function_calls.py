@@ -84,13 +84,19 @@ class FunctionCalls:
         return found
 
     async def close(self, timeout_s: float) -> None:
-        """Wait for the running calls; frames that wait are not analysed."""
+        """Wait for the running calls; frames that wait are not analysed, nor are those of calls that take longer.
+
+        Args:
+            timeout_s: seconds to wait.
+        """
         while self._waiting:
             _, result = self._waiting.popleft()
             if not result.done():
                 result.set_exception(Busy("the service is ending"))
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        for task in self._tasks:
+            task.cancel()
         self._workers.end()
 
     def _begin_calls(self) -> None:

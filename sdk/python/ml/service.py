@@ -27,8 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_BODY_BYTES: Final = 64 << 20
 #: Frames of one WebSocket that are analysed at a time; with that many the socket is not read.
 MAX_PER_SOCKET: Final = 32
-#: Seconds that running calls have to finish at shutdown.
-END_S: Final = 10.0
+#: Seconds that running calls have to finish at shutdown: honcho kills after 5.
+END_S: Final = 4.0
 
 
 @overload

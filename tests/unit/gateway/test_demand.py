@@ -45,6 +45,21 @@ def test_a_demand_that_falls_for_a_moment_is_not_told() -> None:
     assert demand.take(NOTHING, 20.0 + FALL_DELAY_S)
 
 
+def test_who_comes_right_after_the_last_one_left_does_not_wait() -> None:
+    demand = Demand()
+    demand.take(Wanted(1, 30.0), 0.0)
+    demand.take(NOTHING, 10.0)
+    left_at = 10.0 + FALL_DELAY_S
+    assert demand.take(NOTHING, left_at)
+    assert demand.take(Wanted(1, 30.0), left_at + 0.001)
+
+
+def test_viewers_that_come_and_go_are_told_twice_a_second_at_most() -> None:
+    demand = Demand()
+    told = [n for n in range(1000) if demand.take(Wanted(1, 30.0) if n % 2 else NOTHING, n * 0.01)]
+    assert len(told) <= 1 + 10 * 2 / FALL_DELAY_S
+
+
 def test_fewer_viewers_at_a_higher_rate_are_a_demand_that_rises() -> None:
     demand = Demand()
     demand.take(Wanted(5, 2.0), 0.0)
@@ -61,13 +76,14 @@ def test_viewers_that_come_one_by_one_are_told_now_and_then() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 2.0, 30.0]), st.floats(0, 2)), max_size=40))
 def test_in_the_end_the_camera_knows(steps: list[tuple[int, float, float]]) -> None:
     demand, now, told_at = Demand(), 0.0, float("-inf")
-    now_is = NOTHING
+    now_is = told_was = NOTHING
     for viewers, fps, gap in steps:
         now += gap
         now_is = Wanted(viewers, fps)
         if demand.take(now_is, now):
-            assert now - told_at >= MIN_INTERVAL_S or told_at == float("-inf")
-            told_at = now
+            first = told_was.fps == 0 < now_is.fps
+            assert now - told_at >= MIN_INTERVAL_S or told_at == float("-inf") or first
+            told_at, told_was = now, now_is
             assert demand.is_current(now_is)
     demand.take(now_is, now)
     demand.take(now_is, now + MIN_INTERVAL_S)
