@@ -16,7 +16,8 @@ import click
 import msgspec
 
 from benchmarks import figures
-from benchmarks.figures import FLOOR_C, FLOOR_UVLOOP, GOALS, LOADS, PEERS, POINTS, SUBJECT, SYSTEMS, Figure, Runs
+from benchmarks.figures import FLOOR_C, FLOOR_UVLOOP, LOADS, PEERS, POINTS, SUBJECT, SYSTEMS, Figure, Runs
+from benchmarks.goals import GOALS, Goal, Verdict, judge
 from benchmarks.micro import Micro, render_markdown
 
 HERE: Final = Path(__file__).parent
@@ -154,7 +155,7 @@ def _cell(value: Any) -> str:
 
 
 def _goals(runs: Runs) -> str:
-    verdicts = [figures.judge(goal, runs) for goal in GOALS]
+    verdicts = [judge(goal, runs) for goal in GOALS]
     rows = []
     for verdict in verdicts:
         goal, measured = verdict.goal, verdict.measured
@@ -187,7 +188,7 @@ def _goals(runs: Runs) -> str:
     )
 
 
-def _verdict(verdict: figures.Verdict) -> str:
+def _verdict(verdict: Verdict) -> str:
     if verdict.reached is None:
         return "not measured"
     text = "reached" if verdict.reached else "**not reached**"
@@ -198,11 +199,11 @@ def _verdict(verdict: figures.Verdict) -> str:
     return text if held in (0, rounds) else f"{text}, noisy: {held} of {rounds} rounds"
 
 
-def _strained(runs: Runs, goal: figures.Goal) -> bool:
+def _strained(runs: Runs, goal: Goal) -> bool:
     return any(figures.strained(runs, point, SUBJECT) for point in goal.points)
 
 
-def _beside(runs: Runs, goal: figures.Goal) -> tuple[str, str, str]:
+def _beside(runs: Runs, goal: Goal) -> tuple[str, str, str]:
     """watchout over the best peer and over both floors, in the quantity that the goal is about."""
     if goal.subject is None:
         return NONE, NONE, NONE

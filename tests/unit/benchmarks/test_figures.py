@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import figures
-from benchmarks.figures import GOALS, POINTS, SYSTEMS, Figure, Goal, ResultsFault, Runs, Verdict, judge, read, remarks
+from benchmarks.figures import POINTS, SYSTEMS, Figure, ResultsFault, Runs, read, remarks
+from benchmarks.goals import GOALS, Goal, Verdict, judge
 from tests.unit.benchmarks.made_up import idle, raw, run
 
 AMOUNTS = st.floats(min_value=0.01, max_value=1e6)

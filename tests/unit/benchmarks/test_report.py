@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import figures, report
+from benchmarks import figures, goals, report
 from benchmarks.figures import Figure
 from benchmarks.micro import Micro, Row
 from tests.unit.benchmarks.made_up import idle, raw, run
@@ -91,7 +91,7 @@ def test_a_goal_stands_beside_its_bound_the_best_peer_and_both_floors() -> None:
 
 def test_every_goal_has_a_row_and_its_sentence_whatever_was_measured() -> None:
     for page in (rendered(), rendered(*FEW)):
-        for goal in figures.GOALS:
+        for goal in goals.GOALS:
             assert row(page, goal.name)
             assert f"- {goal.sentence}\n" in page
 

@@ -1,0 +1,217 @@
+"""The goals of the benchmarks, and which of them the runs reach. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.figures import (
+    FLOOR_UVLOOP,
+    LOADS,
+    PEERS,
+    POINTS,
+    STRONG_PEERS,
+    SUBJECT,
+    Figure,
+    Measured,
+    Quantity,
+    Runs,
+    cpu_us,
+    idle_connections,
+    idle_kb,
+    memory_mib,
+    p99_ms,
+    slow_age,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One goal. `sentence` states it; `points` are those at which watchout must deliver all frames.
+
+    `subject`: the point and the quantity in which peers and floors are compared beside the goal, if there is one.
+    """
+
+    name: str
+    sentence: str
+    measure: Callable[[Runs], Measured | None]
+    bound: float
+    points: tuple[str, ...]
+    unit: str = "×"
+    at_least: bool = False
+    subject: tuple[str, Quantity] | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is on the right side of the bound, or on it."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a goal is reached; None: it was not measured. `why`: why it counts as missed whatever the figure is."""
+
+    goal: Goal
+    measured: Measured | None
+    reached: bool | None
+    rounds_reached: int = 0
+    why: str = ""
+
+
+def judge(goal: Goal, runs: Runs) -> Verdict:
+    """Whether a goal is reached: by the median, with no run failed, no frame wrong and no more than 1 % lost."""
+    why = _against(goal, runs)
+    measured = goal.measure(runs)
+    if measured is None:
+        return Verdict(goal, None, False if why else None, why=why)
+    values = measured.figure.values
+    return Verdict(goal, measured, goal.holds(measured.figure.median) and not why, sum(map(goal.holds, values)), why)
+
+
+def _against(goal: Goal, runs: Runs) -> str:
+    if any(runs.invalid(point, SUBJECT) for point in goal.points):
+        return "wrong frames"
+    if any(runs.failed(point, SUBJECT) for point in goal.points):
+        return "a run failed"
+    if not all(runs.whole(point, SUBJECT) for point in goal.points):
+        return "drops frames"
+    return ""
+
+
+def _versus_peers(name: str, sentence: str, bound: float, point: str, peers: tuple[str, ...], q: Quantity) -> Goal:
+    return Goal(
+        f"{name}, {POINTS[point]}", sentence, lambda runs: runs.against_best(point, peers, q), bound, (point,),
+        subject=(point, q),
+    )  # fmt: skip
+
+
+def _binary(point: str, json_point: str) -> Goal:
+    return Goal(
+        f"CPU, {POINTS[point]}, against JSON",
+        "CPU per delivered frame, binary to binary: ≤ 0.75 of the best JSON figure.",
+        lambda runs: runs.against_best(point, (SUBJECT, *PEERS), cpu_us, other_point=json_point),
+        0.75,
+        (point, json_point),
+        subject=(point, cpu_us),
+    )
+
+
+def _floor(point: str, bound: float) -> Goal:
+    return Goal(
+        f"CPU, {POINTS[point]}, against the uvloop floor",
+        f"CPU per delivered frame: ≤ {bound} of the uvloop floor, which reads and writes the same bytes, nothing else.",
+        lambda runs: runs.against_best(point, (FLOOR_UVLOOP,), cpu_us),
+        bound,
+        (point,),
+        subject=(point, cpu_us),
+    )
+
+
+def _two_points(name: str, sentence: str, bound: float, point: str, other: str, quantity: Quantity) -> Goal:
+    def measure(runs: Runs) -> Measured | None:
+        figure = runs.ratio(point, SUBJECT, other, SUBJECT, quantity)
+        return Measured(figure) if figure is not None else None
+
+    return Goal(name, sentence, measure, bound, (point, other))
+
+
+def _more(
+    name: str, sentence: str, bound: float, point: str, other: str, quantity: Quantity, unit: str
+) -> Goal:  # fmt: skip
+    def measure(runs: Runs) -> Measured | None:
+        figure = runs.difference(point, SUBJECT, other, SUBJECT, quantity)
+        return Measured(figure) if figure is not None else None
+
+    return Goal(name, sentence, measure, bound, (point, other), unit)
+
+
+def _own(
+    name: str, sentence: str, bound: float, point: str, quantity: Quantity, unit: str, *, at_least: bool = False
+) -> Goal:
+    def measure(runs: Runs) -> Measured | None:
+        figure = runs.figure(point, SUBJECT, quantity)
+        return Measured(figure) if figure is not None else None
+
+    return Goal(name, sentence, measure, bound, (point,), unit, at_least)
+
+
+def _wrong_frames(runs: Runs) -> Measured | None:
+    by_round: dict[int, float] = {}
+    for run in runs.all:
+        if run.system == SUBJECT:
+            by_round[run.round] = by_round.get(run.round, 0) + run.load.corrupt + run.load.reordered
+    # The worst round decides: this goal knows no median.
+    return Measured(Figure((max(by_round.values()),))) if by_round else None
+
+
+GOALS: Final[tuple[Goal, ...]] = (
+    *(
+        _versus_peers(
+            "CPU",
+            "CPU per delivered frame, JSON, 1→50 and 1→10: ≤ 1.0 of the better one of Bun's publish and Nchan.",
+            1.0, point, STRONG_PEERS, cpu_us,
+        )
+        for point in ("json-1x50", "json-1x10")
+    ),
+    _versus_peers(
+        "CPU",
+        "CPU per delivered frame, JSON, 50×(1→1): ≤ 0.85 of the better one of Bun's publish and Nchan.",
+        0.85, "json-50x1", STRONG_PEERS, cpu_us,
+    ),
+    *(_binary(f"bin-{shape}", f"json-{shape}") for shape in ("1x50", "1x10", "50x1")),
+    *(
+        _versus_peers("p99", "Latency p99 at those loads: ≤ 1.0 of the best of the peers.", 1.0, point, PEERS, p99_ms)
+        for point in LOADS
+    ),
+    _two_points(
+        "CPU with ML",
+        "With mlbridge taking 2 fps of each of 50 streams at 20 fps: ≤ 1.15 of the CPU without.",
+        1.15, "ml-on", "ml-off", cpu_us,
+    ),
+    _two_points(
+        "p99 beside an ML service that hangs",
+        "With an ML service that answers nothing: viewers' p99 ≤ 1.1 of that with one that answers.",
+        1.1, "ml-hangs", "ml-on", p99_ms,
+    ),
+    _two_points(
+        "CPU across gateways",
+        "Two gateways, camera on one, viewer on the other: ≤ 3 times the CPU of one gateway.",
+        3.0, "two-gateways", "one-gateway", cpu_us,
+    ),
+    _more(
+        "p99 across gateways",
+        "Two gateways, camera on one, viewer on the other: ≤ 2 ms more at p99 than one gateway.",
+        2.0, "two-gateways", "one-gateway", p99_ms, "ms",
+    ),
+    _floor("json-1x50", 1.25),
+    _floor("json-50x1", 2.0),
+    _own("Idle connection", "An idle authenticated connection: ≤ 10 kB resident.", 10.0, "idle", idle_kb, "kB"),
+    _own(
+        "Idle connections held", "10 000 idle authenticated connections held on one gateway.",
+        10_000, "idle", idle_connections, "connections", at_least=True,
+    ),
+    _two_points(
+        "p99 beside a slow viewer",
+        "One viewer reading at a tenth of the rate beside 50 normal ones: the others' p99 ≤ 1.1 of that without it.",
+        1.1, "slow-on", "slow-off", p99_ms,
+    ),
+    _own(
+        "Age of a slow viewer's frame",
+        "A slow viewer's own newest frame is never older than two frames' transfer time.",
+        2.0, "slow-on", slow_age, "transfer times",
+    ),
+    _more(
+        "Memory of a slow viewer", "One viewer reading at a tenth of the rate: its memory ≤ 1 MiB.",
+        1.0, "slow-on", "slow-off", memory_mib, "MiB",
+    ),
+    _two_points(
+        "CPU of many streams",
+        "1000 streams, one viewer each, at 5 fps: ≤ 1.2 of the CPU per frame of 50 streams at 100 fps.",
+        1.2, "streams-1000", "streams-50", cpu_us,
+    ),
+    Goal(
+        "Wrong frames",
+        "At every benchmark point each received frame is byte-identical to a sent one and frameId never falls.",
+        _wrong_frames, 0, (), "frames",
+    ),
+)  # fmt: skip
