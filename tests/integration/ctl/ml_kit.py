@@ -23,7 +23,7 @@ FOOTAGE = Path(os.environ.get("WATCHOUT_FOOTAGE", REPOSITORY / "../shared/data/p
 FIRST_PERSON_S = 6.0
 ALERT = {"severity": "high", "message": "a person"}
 #: The command may take so long on a machine that is busy.
-ENDS_S = 60
+ENDS_S = 180
 
 Answer = Callable[[dict[str, Any], web.Request], Any]
 
