@@ -127,7 +127,7 @@ def look(frame):
 async def test_a_service_whose_function_hangs_answers_and_ends(start: Callable[..., Process], tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     port = free_port()
-    process = start(tmp_path, "slow.py", port)
+    process = start("slow.py", port)
     await ready(process, port)
     body = {"streamId": "cam", "frame": "AAAA", "timestamp": 1, "frameId": 1}
     answer = asyncio.create_task(http(f"http://127.0.0.1:{port}/analyze", method="POST", body=body))
