@@ -21,6 +21,8 @@ import psutil
 BETWEEN_S: Final = 0.1
 SHORTEST_S: Final = 0.02
 LONGEST_S: Final = float(os.environ.get("WATCHOUT_TEST_STALL_S", "0.5"))
+#: A command that is interrupted has so many seconds to say what it found.
+ENDS_S: Final = 30.0
 
 
 def stall(process: psutil.Process, seconds: float) -> None:
@@ -45,6 +47,7 @@ def length(chance: random.Random) -> float:
 def main(argv: list[str]) -> int:
     """Run the command to its end; its exit code."""
     chance = random.Random()
+    signal.signal(signal.SIGTERM, _interrupt)
     command = subprocess.Popen(argv, start_new_session=True)
     root = psutil.Process(command.pid)
     try:
@@ -57,7 +60,15 @@ def main(argv: list[str]) -> int:
             stall(chance.choice(processes), length(chance))
     except KeyboardInterrupt:
         os.killpg(command.pid, signal.SIGINT)
+        try:
+            return command.wait(ENDS_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(command.pid, signal.SIGKILL)
     return command.wait()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
