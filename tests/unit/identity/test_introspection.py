@@ -229,7 +229,7 @@ async def test_an_endpoint_that_does_not_end_its_answer_is_unavailable_in_time(
     async with opened(endpoint.url, STORE_TIMEOUT_S="0.3") as asker:
         began = time.monotonic()
         assert await unavailable(asker) == "no whole answer within 0.3 s"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ async def test_waiting_for_a_turn_counts_into_the_deadline(endpoint: FakeEndpoin
         began = time.monotonic()
         found = await asyncio.gather(*[asker.verify(f"t{i}") for i in range(300)], return_exceptions=True)
         assert {type(one) for one in found} == {StoreUnavailable}
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 async def test_callers_that_leave_do_no_harm(endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture) -> None:
