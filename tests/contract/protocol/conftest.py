@@ -18,14 +18,13 @@ def watchout_loop(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def strict_watchout(watchout_loop: str) -> Iterator[Watchout]:
-    """One with every limit near, other rights, and the stats behind a token."""
+    """One with every limit of sizes and numbers near, other rights, and the stats behind a token."""
     environ = {
-        "AUTH_TIMEOUT_S": "1",
-        "HANDSHAKE_TIMEOUT_S": "1",
-        "IDLE_TIMEOUT_S": "2",
+        "AUTH_TIMEOUT_S": "60",
+        "HANDSHAKE_TIMEOUT_S": "60",
         "MAX_MESSAGE_BYTES": "65536",
         "MESSAGE_RATE": "50",
-        "BYTE_RATE": "200000",
+        "BYTE_RATE": "50000",
         "ABUSE_LIMIT": "10",
         "ALERT_QUEUE_MESSAGES": "20",
         "MAX_CONNECTIONS_PER_USER": "5",
@@ -35,6 +34,13 @@ def strict_watchout(watchout_loop: str) -> Iterator[Watchout]:
         "SERVICE_TOKEN": "",
     }
     with running(loop=watchout_loop, environ=environ) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def hasty_watchout(watchout_loop: str) -> Iterator[Watchout]:
+    """One that waits for nobody: a client that must not be late for it sends all in one write."""
+    with running(loop=watchout_loop, environ={"AUTH_TIMEOUT_S": "1", "HANDSHAKE_TIMEOUT_S": "1"}) as started:
         yield started
 
 

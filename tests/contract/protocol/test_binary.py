@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from tests.contract.protocol.support import MIB, REGISTER, SUBSCRIBE
@@ -148,12 +150,14 @@ async def test_a_frame_of_16_mib_goes_through_and_a_byte_more_does_not(url, alic
         empty = len(json.dumps({"type": "video-frame", "data": ""}))
         data = "A" * (16 * MIB - empty)
         await camera.show(data)
-        assert (await viewer.find("video-frame", 20))["data"] == data
-        await camera.show(data + "A")
+        assert (await viewer.frame())["data"] == data
+        with contextlib.suppress(ConnectionClosed):  # the server need not take it to its end
+            await camera.show(data + "A")
     else:
         picture = bytes(16 * MIB - 18)
         await camera.show_binary(picture, codec=0)
-        assert (await viewer.find("video-frame", 20))["picture"] == picture
-        await camera.show_binary(picture + b"x", codec=0)
+        assert (await viewer.frame())["picture"] == picture
+        with contextlib.suppress(ConnectionClosed):
+            await camera.show_binary(picture + b"x", codec=0)
     assert await camera.closed() == 1009
     await viewer.status("offline")

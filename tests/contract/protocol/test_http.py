@@ -137,21 +137,22 @@ async def test_a_thousand_headers_do_no_harm(url, clients):
 
 
 @pytest.mark.parametrize("data", [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET /streams/subscribe HTTP/1.1\r\nUpgrade: w"])
-async def test_half_a_request_is_closed_when_its_time_is_over(strict_watchout, clients, data):
-    raw = await clients.raw(strict_watchout.url)
+async def test_half_a_request_is_closed_when_its_time_is_over(hasty_watchout, clients, data):
+    raw = await clients.raw(hasty_watchout.url)
     if data:
         await raw.send(data)
-    said = await raw.gone(8)
+    said = await raw.gone()
     assert said == b"" or said.startswith(b"HTTP/1.1 4")
 
 
-async def test_a_slow_head_is_served_in_time_and_closed_past_it(strict_watchout, strict_user, clients):
-    quick, slow = await clients.raw(strict_watchout.url), await clients.raw(strict_watchout.url)
+async def test_a_slow_head_is_served_in_time_and_closed_past_it(url, hasty_watchout, clients):
+    quick = await clients.raw(url)
     head = quick.head("/health/live")
     for at in range(len(head)):
         await quick.send(head[at : at + 1])
     assert (await quick.answer()).status == 200
     began = time.monotonic()
+    slow = await clients.raw(hasty_watchout.url)
 
     async def drip() -> bool:
         try:
@@ -161,10 +162,10 @@ async def test_a_slow_head_is_served_in_time_and_closed_past_it(strict_watchout,
         return slow.reader.at_eof()
 
     await slow.send(b"GET /")
-    reading = asyncio.create_task(slow.gone(8))
-    await eventually(drip, 30)
+    reading = asyncio.create_task(slow.gone(60))
+    await eventually(drip)  # a deadline that each byte prolongs would never be over
     await reading
-    assert 0.5 < time.monotonic() - began < 4.8
+    assert time.monotonic() - began > 0.9
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -202,6 +203,10 @@ async def test_connections_that_come_and_go_leave_nothing_behind(watchout, watch
         raw = await made.raw(started.url)
         await raw.send(raw.upgrade_head(SUBSCRIBE)[: 20 + 5 * n])
         await made.close()
-    await eventually(lambda: started.get("/stats")[1]["totalConnections"] == 0)
-    stats = started.get("/stats")[1]
-    assert (stats["totalProducers"], stats["totalVideoConsumers"], stats["activeStreams"]) == (0, 0, [])
+    names = ("totalConnections", "totalProducers", "totalVideoConsumers", "activeStreams")
+
+    async def nothing_is_left() -> bool:
+        stats = (await http(f"{started.url}/stats")).json
+        return [stats.get(name) for name in names] == [0, 0, 0, []]
+
+    await eventually(nothing_is_left)

@@ -8,12 +8,14 @@ import time
 import zlib
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.contract.protocol.support import REGISTER, SUBSCRIBE, push
 from tests.kit.clients import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    DEADLINE_S,
     JPEG,
     PING,
     PONG,
@@ -38,8 +40,8 @@ async def test_the_status_goes_streaming_online_streaming_offline(url, alice, cl
     status = await viewer.next()
     assert status == {"type": "status", "streamId": stream, "status": "streaming", "timestamp": status["timestamp"]}
     assert abs(status["timestamp"] - now_ms()) < 10_000
-    await camera.show()
     began = time.monotonic()
+    await camera.show()
     await viewer.frame()
     await viewer.expect("status", status="online")
     assert time.monotonic() - began > 4.5
@@ -84,8 +86,9 @@ async def test_a_bad_binary_header_is_an_invalid_message_and_the_socket_stays(ur
 
 async def test_repeated_abuse_closes_with_1008(strict_watchout, strict_user, clients):
     viewer = await clients.viewer(strict_watchout.url, strict_user)
-    for _ in range(15):
-        await viewer.send_raw("no json")
+    with contextlib.suppress(ConnectionClosed):
+        for _ in range(15):
+            await viewer.send_raw("no json")
     assert await viewer.closed() == 1008
     codes = [message["code"] for message in viewer.heard if message["type"] == "error"]
     assert 8 <= codes.count("INVALID_MESSAGE") <= 13
@@ -123,8 +126,8 @@ async def test_over_the_message_rate_for_long_is_abuse(strict_watchout, strict_u
 async def test_over_the_byte_rate_the_camera_is_told(strict_watchout, strict_user, clients):
     camera = await clients.camera(strict_watchout.url, strict_user)
     await camera.register()
-    for _ in range(8):
-        await camera.show_binary(bytes(60_000), codec=0)
+    # In one write; spread over seven seconds they would be allowed.
+    camera.connection.transport.write(web_socket_frame(BINARY, pack_frame(bytes(60_000), codec=0)) * 8)
     error = await camera.find("error", code="RATE_LIMITED")
     assert "bytes" in error["message"]
     assert camera.open
@@ -150,7 +153,8 @@ async def test_too_many_connections_of_a_user_close_with_1013(strict_watchout, c
 
     async def again() -> bool:
         viewer = await clients.viewer(strict_watchout.url, token, "header")
-        await viewer.send("auth", token=token)
+        with contextlib.suppress(ConnectionClosed):  # there is one too many still
+            await viewer.send("auth", token=token)
         return (await viewer.next())["type"] == "success"
 
     await eventually(again)
@@ -202,12 +206,14 @@ async def test_a_viewer_whose_alert_queue_is_full_is_closed_with_4400_and_nobody
     assert sum(message["type"] == "alert" for message in good.heard) == said + 1
 
 
-async def test_a_client_that_answers_no_ping_is_closed_and_one_that_does_stays(strict_watchout, strict_user, clients):
-    viewer = await clients.viewer(strict_watchout.url, strict_user)
-    raw = await clients.raw(strict_watchout.url)
-    await raw.upgrade(f"{SUBSCRIBE}?token={strict_user}")
+async def test_a_client_that_answers_no_ping_is_closed_and_one_that_does_stays(watchout, watchout_loop, clients):
+    started = watchout(loop=watchout_loop, environ={"IDLE_TIMEOUT_S": "3"})
+    token = started.token()
+    viewer = await clients.viewer(started.url, token)
+    raw = await clients.raw(started.url)
+    await raw.upgrade(f"{SUBSCRIBE}?token={token}")
     assert (await raw.frame()).opcode == PING
-    await raw.gone(8)
+    await raw.gone()
     await viewer.rest()
 
 
@@ -300,7 +306,8 @@ async def test_a_protocol_error_closes_with_1002(url, alice, clients, frames):
 
 
 async def test_sigterm_closes_clients_with_1012_and_ends_within_5_seconds(watchout, watchout_loop, clients):
-    started = watchout(loop=watchout_loop)
+    # Less patience with the client that answers nothing, so that a machine that halts for a moment is in time as well.
+    started = watchout(loop=watchout_loop, environ={"DRAIN_S": "1"})
     token = started.token()
     camera, viewer = await clients.camera(started.url, token), await clients.viewer(started.url, token)
     await camera.register("cam")
@@ -313,7 +320,7 @@ async def test_sigterm_closes_clients_with_1012_and_ends_within_5_seconds(watcho
     kept_alive = await clients.raw(started.url)
     await kept_alive.send(kept_alive.head("/health/live"))
     assert (await kept_alive.answer()).status == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         for name in ("gateway", "mlbridge", "router"):
             process = started.one(name)
             began = time.monotonic()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
+import time
+from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.contract.protocol.support import a_later_ms, push
 from tests.kit.clients import JPEG, eventually, http, new_name, now_ms
-from tests.kit.processes import SERVICE_TOKEN
+from tests.kit.processes import SERVICE_TOKEN, Watchout, running
 
 pytestmark = pytest.mark.e2e
 
@@ -117,13 +120,35 @@ async def test_no_more_frames_come_than_the_viewer_wants_per_second(url, alice, 
     slow, all_of_them = await clients.viewer(url, alice), await clients.viewer(url, alice)
     await slow.subscribe(stream, maxFps=5, lastFrame=False)
     await all_of_them.subscribe(stream)
+    began = time.monotonic()
     async with camera.streaming(fps=30):
-        await eventually(lambda: len(all_of_them.frames) >= 60, 30)
-    spent_s = all_of_them.heard_at[-1] - all_of_them.heard_at[1]
-    assert 5 * spent_s * 0.6 <= len(slow.frames) <= 5 * spent_s + 2
+        await eventually(lambda: len(slow.frames) >= 8)
+        # One of six, nearly: one of ten is not held back for longer than it should be, once nobody halts any more.
+        await eventually(lambda: 10 * len(slow.frames) >= len(all_of_them.frames))
+        came, spent_s = len(slow.frames), time.monotonic() - began
+    assert came <= 5 * spent_s + 2
 
 
-async def test_the_window_holds_frames_back_until_the_viewer_acknowledges(url, alice, clients):
+PATIENT = """
+import watchout.gateway.hub.subscription
+watchout.gateway.hub.subscription.UNACKED_EVERY_S = 600.0
+from watchout.gateway.app import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def patient(watchout_loop: str) -> Iterator[Watchout]:
+    """One that gives a viewer which acknowledges nothing no further frame for as long as a test takes."""
+    with running(loop=watchout_loop, start=False) as started:
+        started.start("router")
+        started.run("gateway", [sys.executable, "-c", PATIENT])
+        started.wait_ready()
+        yield started
+
+
+async def test_the_window_holds_frames_back_until_the_viewer_acknowledges(patient, clients):
+    url, alice = patient.url, patient.token()
     camera = await clients.camera(url, alice)
     stream = await camera.register()
     viewer = await clients.viewer(url, alice)
@@ -149,12 +174,12 @@ async def test_a_viewer_that_stops_acknowledging_gets_one_frame_a_second(url, al
     viewer, all_of_them = await clients.viewer(url, alice), await clients.viewer(url, alice)
     await viewer.subscribe(stream, window=1)
     await all_of_them.subscribe(stream)
+    began = time.monotonic()
     async with camera.streaming(fps=20):
         await eventually(lambda: len(all_of_them.frames) >= 65)
         await eventually(lambda: len(viewer.frames) >= 4)
-    assert len(viewer.frames) * 10 < len(all_of_them.frames), "one of twenty in a second"
-    gaps = [late - early for early, late in zip(viewer.heard_at[3:], viewer.heard_at[4:], strict=False)]
-    assert all(gap > 0.8 for gap in gaps), gaps
+        came, spent_s = len(viewer.frames), time.monotonic() - began
+    assert came <= 1.1 + spent_s, "the window's one, and one a second"
 
 
 async def test_alerts_since_a_time_are_replayed_before_the_live_ones(url, alice, clients):
@@ -261,6 +286,7 @@ async def test_take_overs_in_a_row_leave_one_camera(url, alice, clients):
     await eventually(lambda: sum(not camera.open for camera in cameras) == 7)
     assert [camera.connection.close_code for camera in cameras].count(4501) == 7
     (left,) = [camera for camera in cameras if camera.open]
+    await left.find("success", event="registered")
     await left.show()
     await viewer.frame()
     assert (await http(f"{url}/stats")).json["activeStreams"].count(stream) == 1

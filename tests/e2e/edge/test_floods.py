@@ -12,7 +12,18 @@ import psutil
 import pytest
 
 from tests.e2e.edge.support import SUBSCRIBE, patched_gateway
-from tests.kit.clients import CONTINUATION, JPEG, PING, PONG, TEXT, RawSocket, base64_of, new_name, web_socket_frame
+from tests.kit.clients import (
+    CONTINUATION,
+    JPEG,
+    PING,
+    PONG,
+    TEXT,
+    Clients,
+    RawSocket,
+    base64_of,
+    new_name,
+    web_socket_frame,
+)
 from tests.kit.processes import Watchout, running
 
 
@@ -90,7 +101,7 @@ async def test_a_flood_of_pings_or_pongs_is_closed_and_nobody_else_waits(plain_w
             await viewer.frame()
             late = max(late, time.monotonic() - asked)
         assert await flooded == 1008
-    assert late < 5.0
+    assert late < 15.0
 
 
 async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clients):
@@ -100,22 +111,26 @@ async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clie
     assert (await raw.frame()).opcode == PONG
 
 
-#: Progress is judged over a second, not two minutes, and at as many bytes a second.
+#: Progress is judged over so many seconds, not two minutes, and at so many bytes a second.
 UNFINISHED = (
     "import watchout.gateway.progress, watchout.gateway.client.socket_reader\n"
-    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket_reader.OVER_S = 1.5\n"
-    "watchout.gateway.progress.LEAST_BYTES_PER_S = 2000"
+    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket_reader.OVER_S = {}\n"
+    "watchout.gateway.progress.LEAST_BYTES_PER_S = {}"
 )
+
+
+def start_judging(started: Watchout, over_s: float, least_bytes_per_s: int) -> Watchout:
+    started.start("router")
+    patched_gateway(started, UNFINISHED.format(over_s, least_bytes_per_s))
+    started.wait_ready()
+    return started
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Watchout]:
     """One in which a message must come on within a second and a half."""
     with running(environ={"IDLE_TIMEOUT_S": "4"}, start=False) as started:
-        started.start("router")
-        patched_gateway(started, UNFINISHED)
-        started.wait_ready()
-        yield started
+        yield start_judging(started, 1.5, 2000)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -127,7 +142,7 @@ async def test_a_message_that_does_not_come_on_is_ended_and_may_come_back(impati
     # An empty stored block of DEFLATE, so that there is something to inflate in each piece.
     piece, rsv = (b"\x00\x00\x00\xff\xff", 4) if compressed else (b"x", 0)
     await raw.send(web_socket_frame(TEXT, piece, fin=False, rsv=rsv))
-    closing = asyncio.get_running_loop().create_task(raw.close_code(8))
+    closing = asyncio.get_running_loop().create_task(raw.close_code())
     while dripping and not closing.done():
         await raw.send(web_socket_frame(CONTINUATION, piece, fin=False) + web_socket_frame(PONG, b"p" * 125))
         await asyncio.sleep(0.1)
@@ -148,11 +163,19 @@ async def test_a_frame_that_does_not_come_on_is_ended_and_the_reason_said(impati
     assert await raw.close_code() == 4408
 
 
-@pytest.mark.parametrize("form", ["whole", "in fragments", "compressed"])
-async def test_a_message_that_comes_on_may_take_as_long_as_it_takes(impatient, clients, form):
-    """Half a picture, a pause, and then a thin uplink: many times longer than the time over which it is judged."""
-    token = impatient.token(new_name("alice"))
-    camera, viewer = await clients.raw(impatient.url), await clients.viewer(impatient.url, token)
+async def test_a_message_that_comes_on_may_take_as_long_as_it_takes(watchout, clients):
+    """Half a picture, a pause, and then a thin uplink: longer than the time over which it is judged.
+
+    That is much longer than any step, and asks for much less than is sent, so that a busy machine is none too slow.
+    """
+    started = start_judging(watchout(start=False), 4.0, 500)
+    forms = ("whole", "in fragments", "compressed")
+    await asyncio.gather(*(_takes_its_time(started, clients, form) for form in forms))
+
+
+async def _takes_its_time(started: Watchout, clients: Clients, form: str) -> None:
+    token = started.token(new_name("alice"))
+    camera, viewer = await clients.raw(started.url), await clients.viewer(started.url, token)
     headers = ("Sec-WebSocket-Extensions: permessage-deflate",) if form == "compressed" else ()
     await camera.upgrade(f"/streams/register?token={token}", *headers)
     wish = {"type": "register", "streamId": (stream := new_name("cam")), "produces": ["video-frame"]}
@@ -178,8 +201,8 @@ async def test_a_message_that_comes_on_may_take_as_long_as_it_takes(impatient, c
     await asyncio.sleep(1.0)
     for at in range(len(sent) // 2, len(sent), 500):
         await camera.send(sent[at : at + 500])
-        await asyncio.sleep(0.08)
-    assert time.monotonic() - began > 3 * 1.0
+        await asyncio.sleep(0.11)
+    assert time.monotonic() - began > 5.0
     assert (await viewer.frame())["data"] == text
     await camera.send(web_socket_frame(TEXT, json.dumps({"type": "video-frame", "data": text}).encode()))
     assert (await viewer.frame())["frameId"] == 2

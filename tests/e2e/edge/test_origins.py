@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.edge.support import REGISTER, SUBSCRIBE, cookie, shake_hands
-from tests.kit.clients import TEXT, Answer, Clients, RawSocket, http, web_socket_frame
+from tests.kit.clients import DEADLINE_S, TEXT, Answer, Clients, RawSocket, http, web_socket_frame
 from tests.kit.processes import SERVICE_TOKEN, Watchout, running
 
 APP = "https://app.example.com"
@@ -201,7 +201,7 @@ async def test_every_answer_names_the_server_and_no_version_of_anything(listed, 
     raw = await clients.raw(listed.url)
     with contextlib.suppress(ConnectionError):
         await raw.send(NAMELESS[which])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         head = (await raw.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
     assert [line for line in head if line.startswith("server:")] == ["server: watchout"]
     said = "\n".join(head)

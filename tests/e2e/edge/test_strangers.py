@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import psutil
@@ -9,6 +10,9 @@ import psutil
 from tests.e2e.edge.support import SUBSCRIBE, asks, from_elsewhere
 from tests.kit.clients import PING, PONG, TEXT, Clients, RawSocket, eventually, http, web_socket_frame
 from tests.kit.processes import Watchout
+
+#: Nobody's time is over while a test counts them.
+PATIENT = {"AUTH_TIMEOUT_S": "120", "HANDSHAKE_TIMEOUT_S": "60"}
 
 
 async def stranger(clients: Clients, url: str, *headers: str) -> RawSocket:
@@ -30,7 +34,7 @@ async def is_full(raw: RawSocket) -> bool:
 
 
 async def test_strangers_of_one_address_are_limited_and_good_users_connect(watchout, clients):
-    started = watchout(environ={"MAX_UNAUTHENTICATED_PER_ADDRESS": "10"})
+    started = watchout(environ={**PATIENT, "MAX_UNAUTHENTICATED_PER_ADDRESS": "10"})
     token = started.token()
     held = [await stranger(clients, started.url) for _ in range(10)]
     assert await is_full(await stranger(clients, started.url))
@@ -56,16 +60,29 @@ async def _takes_another(clients: Clients, url: str) -> bool:
 
 async def test_connections_that_say_nothing_are_strangers_until_their_time_is_over(watchout, clients):
     started = watchout(environ={"MAX_UNAUTHENTICATED_PER_ADDRESS": "5", "HANDSHAKE_TIMEOUT_S": "1"})
-    silent = [await from_elsewhere(clients, started.url) for _ in range(5)]
-    await silent[0].send(b"GET /hea")
-    assert await is_full(await stranger(clients, started.url))
-    for raw in silent:
-        await raw.gone()
-    assert not await is_full(await stranger(clients, started.url))
+
+    async def five_fill_it() -> bool:
+        silent = [await from_elsewhere(clients, started.url) for _ in range(5)]
+        await silent[0].send(b"GET /hea")
+        full = False
+        with contextlib.suppress(OSError, EOFError):  # too late itself
+            full = await is_full(await stranger(clients, started.url))
+        for raw in silent:
+            await raw.gone()
+        return full
+
+    await eventually(five_fill_it)  # on a busy machine their second may be over before the sixth comes
+
+    async def another_comes_in() -> bool:
+        with contextlib.suppress(OSError, EOFError):
+            return await _takes_another(clients, started.url)
+        return False
+
+    await eventually(another_comes_in)
 
 
 async def test_all_strangers_together_have_no_more_than_half_of_the_connections(watchout, clients):
-    started = watchout(environ={"MAX_CONNECTIONS": "20", "MAX_CONNECTIONS_PER_ADDRESS": "20"})
+    started = watchout(environ={**PATIENT, "MAX_CONNECTIONS": "20", "MAX_CONNECTIONS_PER_ADDRESS": "20"})
     token = started.token()
     known = [await clients.viewer(started.url, token) for _ in range(5)]
     for _ in range(10):
@@ -76,7 +93,7 @@ async def test_all_strangers_together_have_no_more_than_half_of_the_connections(
 
 
 async def test_of_connections_far_over_a_limit_the_rest_is_cut_off(watchout, clients):
-    started = watchout(environ={"MAX_UNAUTHENTICATED_PER_ADDRESS": "2"})
+    started = watchout(environ={**PATIENT, "MAX_UNAUTHENTICATED_PER_ADDRESS": "2"})
     pid = started.one("gateway").pid
     for _ in range(2):
         await stranger(clients, started.url)
@@ -95,14 +112,15 @@ async def _takes_another_now(clients: Clients, started: Watchout) -> bool:
 
 
 async def test_a_header_of_somebody_who_is_no_trusted_proxy_does_not_move_him(watchout, clients):
-    started = watchout(environ={"MAX_UNAUTHENTICATED_PER_ADDRESS": "3"})
+    started = watchout(environ={**PATIENT, "MAX_UNAUTHENTICATED_PER_ADDRESS": "3"})
     for number in range(3):
         assert not await is_full(await stranger(clients, started.url, f"X-Forwarded-For: 192.0.2.{number}"))
     assert await is_full(await stranger(clients, started.url, "X-Forwarded-For: 192.0.2.99"))
 
 
 async def test_behind_a_trusted_proxy_each_client_has_a_limit_of_its_own(watchout, clients):
-    started = watchout(environ={"MAX_UNAUTHENTICATED_PER_ADDRESS": "2", "TRUSTED_PROXIES": "127.0.0.0/8, 10.0.0.0/8"})
+    proxies = {"TRUSTED_PROXIES": "127.0.0.0/8, 10.0.0.0/8"}
+    started = watchout(environ={**PATIENT, **proxies, "MAX_UNAUTHENTICATED_PER_ADDRESS": "2"})
 
     async def full(forwarded: str) -> bool:
         return await is_full(await stranger(clients, started.url, f"X-Forwarded-For: {forwarded}"))
@@ -119,7 +137,7 @@ async def test_behind_a_trusted_proxy_each_client_has_a_limit_of_its_own(watchou
 
 
 async def test_a_kept_connection_of_a_proxy_becomes_a_stranger_when_it_becomes_a_socket(watchout, clients):
-    started = watchout(environ={"MAX_UNAUTHENTICATED_PER_ADDRESS": "1"})
+    started = watchout(environ={**PATIENT, "MAX_UNAUTHENTICATED_PER_ADDRESS": "1"})
     sockets = []
     for _ in range(2):
         raw = await from_elsewhere(clients, started.url)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import secrets
 import ssl
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.edge.support import ELSEWHERE, LOOPS, SUBSCRIBE, from_elsewhere, patched_gateway
 from tests.kit.certificates import make_certificate, make_key, pem
-from tests.kit.clients import eventually
+from tests.kit.clients import DEADLINE_S, Clients, eventually
 from tests.kit.processes import Watchout, poll, running
 
 
@@ -49,7 +49,7 @@ class Secured:
     async def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session,
             session.get(self.url + path, ssl=self.trust, headers=headers) as response,
         ):
             return response.status, await response.json()
@@ -57,10 +57,25 @@ class Secured:
 
 @pytest.fixture(scope="module", params=LOOPS)
 def secured(request: pytest.FixtureRequest) -> Iterator[Secured]:
+    with running(loop=request.param, environ={"HANDSHAKE_TIMEOUT_S": "60"}, start=False) as started:
+        yield Secured(started)
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def hasty(request: pytest.FixtureRequest) -> Iterator[Secured]:
+    """One that waits a second for each handshake and head; on a busy machine a good client may be too late."""
     environ = {"HANDSHAKE_TIMEOUT_S": "1", "MAX_UNAUTHENTICATED_PER_ADDRESS": "30"}
     with running(loop=request.param, environ=environ, start=False) as started:
-        made = Secured(started)
-        yield made
+        yield Secured(started)
+
+
+async def status(hasty: Secured, clients: Clients, sent: bytes = b"", **options: Any) -> int:
+    """Of the answer to these bytes, or to a request; 0: none came."""
+    with contextlib.suppress(OSError, EOFError):
+        raw = await clients.raw(hasty.started.url, ssl=hasty.trust, **options)
+        await raw.send(sent or raw.head("/"))
+        return (await raw.answer()).status
+    return 0
 
 
 async def test_sockets_and_http_work_over_tls(secured, clients):
@@ -124,36 +139,29 @@ async def test_plain_http_on_the_tls_port_is_closed_and_nothing_else(secured, cl
     assert (await secured.get("/health/live"))[0] == 200
 
 
-@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
-async def test_a_tls_handshake_left_open_is_a_stranger_and_closed_in_time(secured, clients, begun):
-    began = time.monotonic()
-    held = []
-    for _ in range(30):
-        raw = await from_elsewhere(clients, secured.started.url)
-        if begun:
-            await raw.send(begun)
-        held.append(raw)
-    crowded = await clients.raw(secured.started.url, ssl=secured.trust, local_addr=ELSEWHERE)
-    await crowded.send(crowded.head("/"))
-    assert (await crowded.answer()).status == 503
-    assert (await secured.get("/health/live"))[0] == 200
-    for raw in held:
-        await raw.gone()
-    assert time.monotonic() - began < 5
+async def test_a_tls_handshake_left_open_is_a_stranger_and_closed_in_time(hasty, clients):
+    async def thirty_fill_it() -> bool:
+        held = [await from_elsewhere(clients, hasty.started.url) for _ in range(30)]
+        for raw in held[::2]:
+            await raw.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        full = await status(hasty, clients, local_addr=ELSEWHERE) == 503
+        free = await status(hasty, clients) == 200  # for other addresses
+        for raw in held:
+            await raw.gone()
+        return full and free
 
-    async def free() -> bool:
-        raw = await clients.raw(secured.started.url, ssl=secured.trust, local_addr=ELSEWHERE)
-        await raw.send(raw.head("/"))
-        return (await raw.answer()).status == 200
+    async def it_is_free_again() -> bool:
+        return await status(hasty, clients, local_addr=ELSEWHERE) == 200
 
-    await eventually(free)
+    await eventually(thirty_fill_it)
+    await eventually(it_is_free_again)
 
 
-async def test_after_the_tls_handshake_the_head_has_its_own_deadline(secured, clients):
-    raw = await clients.raw(secured.started.url, ssl=secured.trust)
-    await raw.send(b"GET / HTTP/1.1\r\n")
-    assert (await raw.answer()).status == 408
-    await raw.gone()
+async def test_after_the_tls_handshake_the_head_has_its_own_deadline(hasty, clients):
+    async def it_is_over() -> bool:
+        return await status(hasty, clients, b"GET / HTTP/1.1\r\n") == 408
+
+    await eventually(it_is_over)
 
 
 async def test_old_tls_is_refused(secured, clients):
@@ -208,5 +216,5 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_said_and_nothing_start
     cert.write_bytes(make_certificate(make_key()))
     key.write_bytes(pem(make_key()))
     gateway = started.start("gateway", {"TLS_CERT": str(cert), "TLS_KEY": str(key)})
-    assert gateway.wait(15) == 1
+    assert gateway.wait(30) == 1
     assert "the private key in TLS_KEY does not belong to the certificate in TLS_CERT" in gateway.output

@@ -213,6 +213,7 @@ async def test_a_stream_that_is_not_yours_looks_like_one_that_is_not_there(
     stream = await camera.register(new_name(), produces=["video-frame", "alert"])
     await camera.show()
     await camera.send("alert", severity="low", message="x")
+    assert await camera.rest() == []  # the gateway has taken both
     unknown = "".join(reversed(stream))
     first = await http(house.url + path.format(stream), token=bob.token)
     second = await http(house.url + path.format(unknown), token=bob.token)

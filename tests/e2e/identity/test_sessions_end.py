@@ -82,8 +82,8 @@ async def test_a_session_ends_when_its_time_is_over_unless_it_is_prolonged(
 ) -> None:
     options = {"BA_OPTIONS": '{"session":{"expiresIn":5,"updateAge":1}}'}
     with furnished(postgres, each_better_auth, options) as house:
-        alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
         since = time.monotonic()
+        alice, bob = house.app.sign_up("alice"), house.app.sign_up("bob")
         prolonged, left = await clients.viewer(house.url, alice.token), await clients.viewer(house.url, bob.token)
         while time.monotonic() - since < 8.5:
             assert (await asyncio.to_thread(house.app.session, ("Authorization", f"Bearer {alice.token}"))) is not None
@@ -102,8 +102,8 @@ async def test_a_jwt_without_a_session_closes_its_socket_when_it_expires_and_not
     with running_better_auth(
         house.database_url, version=house.app.ready["version"][:3], BA_PLUGINS="bearer,jwt", BA_PLUGIN_OPTIONS=options
     ) as other:
-        alice = other.sign_up()
-        jwt, since = other.jwt(alice.token), time.monotonic()
+        alice, since = other.sign_up(), time.monotonic()
+        jwt = other.jwt(alice.token)
         viewer = await clients.viewer(house.url, jwt, by="header")
         other.sign_out(alice.token)
         await has_ended(viewer, 4 + ENDED_WITHIN_S)

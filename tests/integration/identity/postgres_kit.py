@@ -21,7 +21,10 @@ from watchout.identity import Identity, SessionStore
 from watchout.identity.schema.catalogue import Layout
 from watchout.identity.sources.postgres import PostgresStore
 
-TIMEOUT_S = 2.0
+#: Of look-ups that must succeed: nothing here waits for its end.
+TIMEOUT_S = 20.0
+#: Of look-ups that get no answer.
+SHORT_S = 1.0
 
 
 UNKNOWN = "0" * 32
@@ -100,8 +103,8 @@ async def verify(store: SessionStore, token: str = TOKEN) -> Identity | None:
     return await session_stores.verify(store, token)
 
 
-async def refusal(store: PostgresStore, token: str = UNKNOWN) -> str:
-    return await session_stores.refusal(store, token, TIMEOUT_S)
+async def refusal(store: PostgresStore, token: str = UNKNOWN, timeout_s: float = TIMEOUT_S) -> str:
+    return await session_stores.refusal(store, token, timeout_s)
 
 
 def ticket_rows(tickets: str, count: int) -> str:
@@ -148,7 +151,7 @@ class PgBouncer:
             ["/bin/sh", "-c", '"$@" & cat >/dev/null; kill $!; wait $!', "sh", *self._command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", **self._as,
         )  # fmt: skip
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 30
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
                 return
@@ -158,7 +161,7 @@ class PgBouncer:
     def stop(self) -> str:
         process, self._process = self._process, None
         if process is not None:
-            said, _ = process.communicate(timeout=10)
+            said, _ = process.communicate(timeout=30)
             return said.decode()
         return ""
 

@@ -40,7 +40,7 @@ async def test_a_session_is_found_on_every_version(each_postgres: Postgres) -> N
         identity = await verify(store, TOKEN)
         assert identity is not None
         assert who(identity) == ALICE
-        assert identity.expires_at == pytest.approx(time.time() + 3600, abs=5)
+        assert identity.expires_at == pytest.approx(time.time() + 3600, abs=60)
         assert await verify(store, UNKNOWN) is None
         await store.check()
 
@@ -54,10 +54,11 @@ async def test_an_odd_token_is_nobody(database: Database, token: str) -> None:
 
 
 async def test_a_session_ends_by_itself(database: Database) -> None:
-    database.run(SCHEMA + SESSION + "update session set \"expiresAt\" = now() + interval '0.5 s'")
+    database.run(SCHEMA + SESSION)
     async with opened(database.url) as store:
         assert who(await verify(store, TOKEN)) == ALICE
-        give_up = time.monotonic() + 5
+        database.run("update session set \"expiresAt\" = now() + interval '0.5 s'")
+        give_up = time.monotonic() + 30
         while await verify(store, TOKEN) is not None:
             assert time.monotonic() < give_up
 

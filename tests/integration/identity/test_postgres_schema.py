@@ -91,7 +91,7 @@ async def test_dates_of_drizzle_and_prisma_are_read_as_utc(each_postgres: Postgr
                 "u1", "s1", alice.expires_at if alice else 0, frozenset({"guard", "user"}),
                 {"o1": frozenset({"owner", "admin"})},
             )  # fmt: skip
-            assert alice.expires_at == pytest.approx(time.time() + 60, abs=5)
+            assert alice.expires_at == pytest.approx(time.time() + 60, abs=30)
             assert await verify(store, UNKNOWN) is None
             assert who(await store.redeem(TICKET)) == ALICE
             assert await store.redeem(OTHER) is None
@@ -138,7 +138,7 @@ async def test_dates_without_a_zone_are_read_in_the_operators(database: Database
     async with opened(database.url, naive_timezone=zone) as store:
         identity = await verify(store, TOKEN)
         assert identity is not None
-        assert identity.expires_at == pytest.approx(time.time() + 60, abs=5)
+        assert identity.expires_at == pytest.approx(time.time() + 60, abs=30)
         assert await verify(store, UNKNOWN) is None
         database.run(f"""update "user" set banned = true, "banExpires" = ({local}) + interval '1 min'""")
         assert await verify(store, TOKEN) is None

@@ -26,12 +26,19 @@ from tests.integration.identity.postgres_kit import (
     verify,
     who,
 )
+from tests.kit.clients import eventually
 from tests.kit.services import Postgres
 from watchout.common.errors import StoreUnavailable
 from watchout.identity import Identity, SessionStore
 from watchout.identity.sources.postgres import READ_ONLY
 
 pytestmark = pytest.mark.real
+
+
+async def someone_waits(database: Database) -> None:
+    """Wait until a statement waits for a lock in this database."""
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    await eventually(lambda: database.run(waiting) != "0\n")
 
 
 async def test_a_ticket_is_used_up_once_by_many_at_once(each_postgres: Postgres) -> None:
@@ -59,7 +66,7 @@ async def test_a_ticket_goes_to_another_who_brings_it_when_its_first_bearer_leav
                 async with other.transaction():
                     await other.execute("lock table verification")
                     bearers = [asyncio.create_task(store.redeem(TICKET)) for _ in range(3)]
-                    await asyncio.sleep(0.1)
+                    await someone_waits(database)
                     for task in bearers[:leaving]:
                         task.cancel()
                     bearers.append(asyncio.create_task(store.redeem(TICKET)))
@@ -80,12 +87,12 @@ async def test_a_ticket_whose_bearer_leaves_before_its_turn_is_not_used_up(datab
             async with other.transaction():
                 await other.execute("lock table verification")
                 ahead = asyncio.create_task(store.redeem(OTHER))
-                await asyncio.sleep(0.1)
+                await someone_waits(database)
                 waiting = asyncio.create_task(store.redeem(TICKET))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0)  # it has begun, and waits for its turn behind the other
                 waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
             assert await ahead is None
-            await asyncio.gather(waiting, return_exceptions=True)
             await store.check()
             assert who(await store.redeem(TICKET)) == ALICE
     finally:
@@ -138,7 +145,7 @@ async def test_tickets_that_are_stuck_hold_up_no_recheck_and_no_lookup(database:
             await store.check()
             await other.execute("lock table verification")
             flood = [asyncio.create_task(store.redeem(f"{i:032}")) for i in range(1000)]
-            await asyncio.sleep(0.1)
+            await someone_waits(database)
             for _ in range(20):
                 assert who((await store.live(["s1"])).get("s1")) == ALICE
                 assert await store.organizations(["u1"]) == {}
@@ -166,7 +173,8 @@ async def test_a_recheck_does_not_wait_behind_a_crowd_of_lookups(database: Datab
         for _ in range(5):
             before = sum(task.done() for task in crowd)
             assert who((await store.live(["s1"])).get("s1")) == ALICE
-            assert sum(task.done() for task in crowd) - before <= 3 * connections
+            # Behind the crowd it would wait for all of it; a database that halts meanwhile costs it some of it.
+            assert sum(task.done() for task in crowd) - before < len(crowd) // 2
         await asyncio.gather(*crowd)
 
 
