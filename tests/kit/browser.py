@@ -28,6 +28,14 @@ PATIENT: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+_SETTLED: Final = """new Promise((done) => {
+  const look = (before) => {
+    const now = %s;
+    if (now === before) done(now);
+    else setTimeout(look, 300, now);
+  };
+  look();
+})"""
 #: A camera and a microphone that the browser draws and plays itself, without a question to the user.
 FAKE_CAMERA: Final = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
@@ -119,6 +127,10 @@ class Tab:
         answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    async def settled(self, expression: str) -> Any:
+        """The value of an expression when it has been the same for a while of the page's own time."""
+        return await self.run(_SETTLED % expression)
 
     async def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of the page."""

@@ -42,15 +42,6 @@ const createUrl = URL.createObjectURL, revokeUrl = URL.revokeObjectURL;
 URL.createObjectURL = (blob) => { window.open_ += 1; return createUrl(blob); };
 URL.revokeObjectURL = (url) => { window.open_ -= 1; revokeUrl(url); };
 """
-#: The value of an expression when it has been the same for a while of the page's own time.
-SETTLED: Final = """new Promise((done) => {
-  const look = (before) => {
-    const now = %s;
-    if (now === before) done(now);
-    else setTimeout(look, 300, now);
-  };
-  look();
-})"""
 #: How a browser paints that lacks something, and what it lacks.
 PATHS: Final = {
     "worker": "",
@@ -223,7 +214,7 @@ async def test_who_cannot_be_seen_gets_alerts_but_no_frames_and_a_picture_on_ret
         # What was on its way has arrived when an alert behind it has; the worker tells the page of it a little later.
         await send_alert(plain_watchout, name, "behind the last frame")
         await eventually(lambda: tab.run("alerts.includes('behind the last frame')"), COMES_S)
-        received = await tab.run(SETTLED % f"tile('{name}').view.received")
+        received = await tab.settled(f"tile('{name}').view.received")
         last = await tab.call("numberOn", name)
         await send_alert(plain_watchout, name, "seen while away")
         await eventually(lambda: tab.run("alerts.includes('seen while away')"), COMES_S)
