@@ -64,6 +64,14 @@ async def shown(target: Target, one: Frame) -> list[Any]:
                 await asyncio.sleep(0.02)
 
 
+async def ended(task: asyncio.Task[None]) -> None:
+    """End a task that reads with a client library: one cancellation may be lost in it."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=1)
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def free_pair() -> int:
     """A port that is free, and so is the next one; nobody else gets it meanwhile."""
     port = free_port()

@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.integration.mlbridge.targets_kit import free_pair
+from tests.integration.mlbridge.targets_kit import ended, free_pair
 from tests.kit.brokers import Broker
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -212,8 +212,7 @@ def over_redis(broker: Broker, channel: str) -> Kind:
             try:
                 yield f"{broker.url}?frames={channel}&alerts=a-{channel}"
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await ended(task)
 
     return running
 
@@ -235,8 +234,7 @@ def over_streams(broker: Broker, name: str) -> Kind:
             try:
                 yield f"{broker.url}?frames={name}&alerts=a-{name}"
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await ended(task)
 
     return running
 
@@ -277,8 +275,7 @@ async def over_zeromq(looked: Looked) -> AsyncIterator[str]:
     try:
         yield f"tcp://127.0.0.1:{port}"
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
         context.destroy(linger=0)
 
 

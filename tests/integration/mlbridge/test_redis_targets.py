@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.mlbridge.targets_kit import ALERT, PICTURE, WAIT_S, failure_of, frame, opened, shown
+from tests.integration.mlbridge.targets_kit import ALERT, PICTURE, WAIT_S, ended, failure_of, frame, opened, shown
 from tests.kit.brokers import Broker
 from tests.kit.polling import until
 from tests.kit.ports import free_port
@@ -51,12 +51,6 @@ async def until_subscribed(redis: Redis, channel: str) -> None:
     async with asyncio.timeout(WAIT_S):
         while not (await redis.pubsub_numsub(channel))[0][1]:
             await asyncio.sleep(0.01)
-
-
-async def ended(task: asyncio.Task[None]) -> None:
-    while not task.done():
-        task.cancel()
-        await asyncio.wait((task,), timeout=1)
 
 
 @pytest.mark.usefixtures("patient")
