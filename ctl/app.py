@@ -18,7 +18,9 @@ from watchout.common.errors import WatchoutError
 from watchout.ctl.environment import Failure, Interrupted
 
 #: Commands in the order of the help; each is in the module `ctl.commands.<name>`.
-COMMANDS: Final = ("token", "addresses", "publish", "watch", "alert", "stats", "reservations", "doctor", "keys", "ml")
+COMMANDS: Final = (
+    "token", "addresses", "publish", "watch", "alert", "shares", "stats", "reservations", "doctor", "keys", "ml",
+)  # fmt: skip
 
 
 class Commands(click.Group):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
-from tests.kit.clients import eventually
+from tests.kit.clients import eventually, http
 from tests.kit.ctl_command import TINY_JPEG
 from tests.kit.ports import free_port
 from tests.kit.processes import BIN
@@ -61,3 +62,27 @@ async def test_a_mistyped_stream_or_home_is_named_with_what_there_is(watchout, t
     assert "token" not in again.output
     assert "sent 5 frames" in again.output
     assert camera.running
+
+
+async def test_shares_of_a_stream_are_listed_and_ended(watchout, clients):
+    started = watchout()
+    token = started.token()
+    camera = await clients.camera(started.url, token)
+    await camera.register("cam-1")
+    path = f"{started.url}/streams/cam-1/shares"
+    made = (await http(path, method="POST", token=token, body={"seconds": 600})).json
+
+    async def shares(*words: object) -> tuple[int, str]:
+        command = started.run("shares", ctl("shares", "cam-1", "--token", token, *words))
+        return await command.ended(), command.output
+
+    code, said = await shares()
+    assert (code, made["id"] in said, made["token"] in said) == (0, True, False), said
+    code, said = await shares("--json")
+    assert [row["id"] for row in json.loads(said)] == [made["id"]]
+    assert await shares("--end", made["id"]) == (0, f"ended share {made['id']} of cam-1\n")
+    assert (await http(f"{started.url}/streams", token=made["token"])).status == 401
+    assert await shares() == (0, "cam-1 is not shared\n")
+    code, said = await shares("--end", made["id"])
+    assert (code, "Traceback" in said) == (1, False)
+    assert said.startswith("watchout-ctl: "), said

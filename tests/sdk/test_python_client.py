@@ -260,6 +260,28 @@ async def test_a_session_that_ends_asks_for_a_token_once_and_then_it_is_over(wat
     assert reasons == ["connect", "ended"]
 
 
+async def test_a_stream_is_shared_until_the_share_is_ended(plain_watchout: Watchout) -> None:
+    stream, token = new_name(), plain_watchout.token(new_name("user"))
+    async with watchout_client.connect(plain_watchout.url, token=token) as owner, owner.camera(stream) as camera:
+        made = await owner.share(stream, 600)
+        assert await owner.shares(stream) == [{key: made[key] for key in made if key != "token"}]
+        async with (
+            watchout_client.connect(plain_watchout.url, token=made["token"]) as guest,
+            guest.subscribe(stream, alerts=False) as events,
+        ):
+            reader = Reader(events)
+            await camera.send(TINY_JPEG)
+            await eventually(lambda: reader.of(Frame), COMES_S)
+            with pytest.raises(watchout_client.WatchoutClientError):
+                await guest.share(stream, 60)
+            await owner.unshare(stream, made["id"])
+            with pytest.raises(watchout_client.SessionEnded):
+                await asyncio.wait_for(reader.ended(), COMES_S)
+        assert await owner.shares(stream) == []
+        with pytest.raises(watchout_client.Refused):
+            await owner.unshare(stream, made["id"])
+
+
 async def test_a_take_over_ends_the_first_camera_and_not_the_viewer(plain_watchout: Watchout) -> None:
     stream, token = new_name(), plain_watchout.token(new_name("user"))
     async with (

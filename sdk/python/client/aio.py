@@ -307,6 +307,32 @@ class Client:
         """Return the newest frame of a stream; None when there is none, or this user may not view it."""
         return await self._requests().snapshot(_checked_stream(stream_id))
 
+    async def share(self, stream_id: str, seconds: int, *, alerts: bool = False) -> dict[str, Any]:
+        """Return a new share of a stream of one's own; its `token` lets others view the stream.
+
+        Args:
+            stream_id: the stream.
+            seconds: how long the share lasts.
+            alerts: whether its alerts are shared as well.
+        """
+        return await self._requests().share(_checked_stream(stream_id), seconds, alerts=alerts)
+
+    async def shares(self, stream_id: str) -> list[dict[str, Any]]:
+        """Return the shares of a stream of one's own, without their tokens."""
+        return await self._requests().shares(_checked_stream(stream_id))
+
+    async def unshare(self, stream_id: str, share_id: str) -> None:
+        """End a share, and its sockets within two seconds.
+
+        Args:
+            stream_id: the stream.
+            share_id: the `id` of the share.
+
+        Raises:
+            Refused: there is no such share, or the stream is another user's.
+        """
+        await self._requests().unshare(_checked_stream(stream_id), share_id)
+
     # ── for subscriptions and cameras ────────────────────────────────────────────────────────────────────────────
 
     def viewer(self) -> Driver[ViewerCore]:

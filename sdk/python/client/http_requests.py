@@ -38,7 +38,6 @@ class GatewayHttp:
 
         self._url = http_url(url)
         self._tokens = tokens
-        self._token = ""
         self._max_picture_bytes = max_picture_bytes
         self._client = HttpClient(user_agent="watchout-client", connections=4, timeout_s=TIMEOUT_S)
 
@@ -68,39 +67,79 @@ class GatewayHttp:
 
     async def snapshot(self, stream_id: str) -> Frame | None:
         """Return the newest frame of a stream; None when there is none that this user may view."""
-        status, headers, body = await self._get(f"/streams/{quote(stream_id)}/frame.jpg", self._max_picture_bytes)
+        path = f"/streams/{quote(stream_id)}/frame.jpg"
+        status, headers, body = await self._ask("GET", path, max_bytes=self._max_picture_bytes)
         if status == 404:
             return None
         self._check(status, body)
         number, at = (_number(headers.get(name)) for name in ("X-Frame-Id", "X-Frame-Time"))
         return Frame(WireFrame(stream_id, number, at, picture=body))
 
-    async def _list(self, path: str, name: str) -> list[dict[str, Any]]:
-        status, _, body = await self._get(path, MAX_LIST_BYTES)
+    async def share(self, stream_id: str, seconds: int, *, alerts: bool) -> dict[str, Any]:
+        """Return a new share of a stream of one's own, with its token, which is in no later answer.
+
+        Args:
+            stream_id: the stream.
+            seconds: how long it lasts.
+            alerts: whether the alerts are shared as well.
+        """
+        path = f"/streams/{quote(stream_id)}/shares"
+        body = msgspec.json.encode({"seconds": seconds, "alerts": alerts})
+        return self._object(path, *await self._ask("POST", path, body=body))
+
+    async def shares(self, stream_id: str) -> list[dict[str, Any]]:
+        """Return the shares of a stream of one's own."""
+        return await self._list(f"/streams/{quote(stream_id)}/shares", "shares")
+
+    async def unshare(self, stream_id: str, share_id: str) -> None:
+        """End a share, and its sockets.
+
+        Args:
+            stream_id: the stream.
+            share_id: id of the share.
+        """
+        path = f"/streams/{quote(stream_id)}/shares/{quote(share_id, safe='')}"
+        status, _, body = await self._ask("DELETE", path)
         self._check(status, body)
-        try:
-            rows = msgspec.json.decode(body, type=dict[str, Any]).get(name)
-        except (msgspec.MsgspecError, UnicodeError):
-            rows = None
+
+    async def _list(self, path: str, name: str) -> list[dict[str, Any]]:
+        rows = self._object(path, *await self._ask("GET", path)).get(name)
         if not isinstance(rows, list):
-            raise NotAGateway(f"{self._url}{path} does not answer as a watchout gateway")
+            raise self._is_none(path)
         return [row for row in rows if isinstance(row, dict)]
 
-    async def _get(self, path: str, max_bytes: int) -> tuple[int, Mapping[str, str], bytes]:
+    def _object(self, path: str, status: int, _: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Return the JSON object of an answer."""
+        self._check(status, body)
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeError):
+            raise self._is_none(path) from None
+
+    def _is_none(self, path: str) -> NotAGateway:
+        return NotAGateway(f"{self._url}{path} does not answer as a watchout gateway")
+
+    async def _ask(
+        self, method: str, path: str, *, body: bytes | None = None, max_bytes: int = MAX_LIST_BYTES
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body. When the token is refused, another one is fetched and tried once."""
-        self._token, _ = await self._tokens.get("connect", self._token)
-        answer = await self._request(path, max_bytes)
+        token, _ = await self._tokens.get("connect", "")
+        answer = await self._request(method, path, token, body, max_bytes)
         if answer[0] == 401 and self._tokens.refreshable:
-            self._token, _ = await self._tokens.get("rejected", self._token)
-            answer = await self._request(path, max_bytes)
+            token, _ = await self._tokens.get("rejected", token)
+            answer = await self._request(method, path, token, body, max_bytes)
         return answer
 
-    async def _request(self, path: str, max_bytes: int) -> tuple[int, Mapping[str, str], bytes]:
+    async def _request(
+        self, method: str, path: str, token: str, body: bytes | None, max_bytes: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
         from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, read_body
 
-        headers = {"Authorization": f"Bearer {self._token}"}
+        headers = {"Authorization": f"Bearer {token}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            async with self._client.request("GET", f"{self._url}{path}", headers=headers) as response:
+            async with self._client.request(method, f"{self._url}{path}", headers=headers, body=body) as response:
                 return response.status, response.headers, await read_body(response, max_bytes)
         except BodyTooLarge as exc:
             raise NotAGateway(f"{self._url}{path}: {exc}") from None
@@ -110,8 +149,8 @@ class GatewayHttp:
             raise Unreachable(f"{self._url} cannot be asked: {reason(exc)}") from None
 
     def _check(self, status: int, body: bytes) -> None:
-        """Raise the error for a status that is not 200."""
-        if status == 200:
+        """Raise the error for a status that is not one of success."""
+        if status in (200, 201, 204):
             return
         try:
             error = msgspec.json.decode(body, type=dict[str, Any])["error"]
