@@ -158,7 +158,7 @@ async def test_pause_stops_frames_and_not_alerts(plain_watchout, start, clients)
     assert (await viewer.find("frame"))["frameId"] == 2
 
 
-async def test_gateway_and_router_killed_in_turn(watchout, start):
+async def test_gateway_router_and_mlbridge_killed_in_turn(watchout, start):
     started = watchout(expected=["failed"])
     stream, token = new_name(), started.token("user")
     camera = await start(started.url, token=token, **FAST)
@@ -169,7 +169,7 @@ async def test_gateway_and_router_killed_in_turn(watchout, start):
     await camera.find("camera", state="online")
     await camera.do("publish", data=text(JPEG))
     last = (await viewer.find("frame"))["frameId"]
-    for number, name in enumerate(("gateway", "router", "gateway")):
+    for number, name in enumerate(("gateway", "router", "mlbridge", "gateway")):
         await alert(started, stream, f"before-{number}")
         await viewer.find("alert", id=f"before-{number}")
         started.one(name).kill()

@@ -140,7 +140,7 @@ async def test_of_two_subscriptions_exactly_the_forbidden_one_fails(plain_watcho
         assert ann.state == "online"
 
 
-@pytest.mark.parametrize("victim", ["gateway", "router"])
+@pytest.mark.parametrize("victim", ["gateway", "router", "mlbridge"])
 async def test_after_kill_9_everything_goes_on_and_each_alert_comes_once(watchout: Any, victim: str) -> None:
     started: Watchout = watchout()
     stream = new_name()
