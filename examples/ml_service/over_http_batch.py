@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
-from watcher import Watcher, fail_to_listen, listen_options
+from watcher import Watcher, serve_http
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -48,13 +48,5 @@ def make_app() -> web.Application:
     return app
 
 
-def main() -> None:
-    options = listen_options(__doc__)
-    try:
-        web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
-    except OSError as exc:
-        fail_to_listen(options.port, exc)
-
-
 if __name__ == "__main__":
-    main()
+    serve_http(make_app, __doc__)

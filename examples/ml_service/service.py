@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from aiohttp import WSMsgType, web
 from detector import Detector
-from watcher import MAX_STREAMS, Watcher, fail_to_listen, listen_options, read_object
+from watcher import MAX_STREAMS, Watcher, read_object, serve_http
 
 __all__ = ["MAX_STREAMS", "Detector", "Service", "make_app", "read_frame"]
 
@@ -81,13 +81,5 @@ def make_app() -> web.Application:
     return app
 
 
-def main() -> None:
-    options = listen_options(__doc__)
-    try:
-        web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
-    except OSError as exc:
-        fail_to_listen(options.port, exc)
-
-
 if __name__ == "__main__":
-    main()
+    serve_http(make_app, __doc__)

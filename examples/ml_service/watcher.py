@@ -109,6 +109,17 @@ def fail_to_listen(port: int, exc: Exception) -> NoReturn:
     )
 
 
+def serve_http(make_app: Callable[[], Any], description: str | None) -> None:
+    """Serve an application of aiohttp until SIGINT or SIGTERM."""
+    from aiohttp import web  # the services over other protocols do not need it
+
+    options = listen_options(description)
+    try:
+        web.run_app(make_app(), host=options.host, port=options.port, access_log=None)
+    except OSError as exc:
+        fail_to_listen(options.port, exc)
+
+
 def run(serve: Coroutine[Any, Any, None]) -> None:
     """Run a service until SIGINT or SIGTERM."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -46,7 +46,7 @@ class HealthPages:
         if self._checking is None or self._checking.done():
             self._checking = self._context.tasks.start(self._check(), "health")
         reason, stats = await asyncio.shield(self._checking)
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "status": "healthy" if reason is None else "unhealthy",
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }

@@ -189,6 +189,13 @@ async def served(page: str | Callable[[], str]) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_get("/", answer)
+    async with serving(app) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    """The URL of an application that is served on loopback."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -9,6 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from tests.kit.browser import serving
+
 #: The console's own, but that the gateway is another host here.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src http: ws:; worker-src 'self'; "
@@ -37,10 +39,5 @@ async def sdk_page(script: Path, folders: Mapping[str, Path]) -> AsyncIterator[s
     app = web.Application()
     app.router.add_get("/", page)
     app.router.add_get("/{path:.+}", file)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+    async with serving(app) as url:
+        yield url
