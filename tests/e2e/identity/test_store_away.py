@@ -20,6 +20,7 @@ from tests.e2e.identity.support import (
     start,
 )
 from tests.kit.clients import Clients, Viewer, eventually, http, new_name
+from tests.kit.ports import free_port
 from tests.kit.processes import Watchout
 from tests.kit.relays import Relays, both_ways, connected
 from tests.kit.services import Postgres, running_better_auth
@@ -33,6 +34,7 @@ class Door:
     def __init__(self, port: int) -> None:
         self._beyond = port
         self._relays = Relays(self._pass)
+        self._relays.port = free_port()  # which no client is given while the door is shut
 
     @property
     def port(self) -> int:
