@@ -30,6 +30,8 @@ _log = log.get("common.service")
 
 #: Seconds that a drain may take beyond `DRAIN_S`, and seconds for `stop`.
 STOP_TIMEOUT_S: Final = 0.7
+#: Seconds after which `Tasks.close` cancels a task again.
+CANCEL_AGAIN_S: Final = 1.5
 #: Seconds to wait at the end for threads that are still running.
 THREAD_END_S: Final = 0.2
 #: Seconds to write queued log lines after a second signal.
@@ -75,11 +77,12 @@ class Tasks:
             _log.error("a task failed", task=task.get_name(), exc_info=error)
 
     async def close(self) -> None:
-        """Cancel all tasks and wait for their end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel all tasks and wait for their end; one that goes on all the same is cancelled again."""
+        tasks = set(self._tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
 
 
 def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settings:
