@@ -71,7 +71,8 @@ async def _fill(name: str, started: Watchout, clients: Clients) -> None:
     async def healthy() -> bool:
         return bool((await asyncio.to_thread(started.get, "/health"))[0] == 200)
 
-    await eventually(healthy, 90)  # the filling may have kept a process from its heartbeats until just now
+    # The filling may have kept a process from its heartbeats until just now, and what was sent has to be worked off.
+    await eventually(healthy, 180)
 
 
 def _limit(pid: int, headroom_bytes: int) -> None:

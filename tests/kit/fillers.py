@@ -458,7 +458,7 @@ async def fill_json(scene: Scene) -> None:
         raw = await scene.raw()
         await raw.upgrade(f"/streams/subscribe?token={scene.token('mallory')}")
         with contextlib.suppress(OSError, TimeoutError):
-            for _ in range(10):
+            for _ in range(5):
                 await raw.send(web_socket_frame(TEXT, (deep, wide, long)[number % 3]))
 
     await asyncio.gather(*(one(number) for number in range(30)))
