@@ -168,10 +168,9 @@ class Publisher:
             due = loop.time()
             while (picture := await pump.get()) is not None:
                 now = loop.time()
-                if now < due:
-                    await asyncio.sleep(due - now)
-                elif now - due > interval:
+                if now - due > interval:
                     due = now
+                await asyncio.sleep(max(0.0, due - now))  # also 0: the sender takes the last picture before the next
                 due += interval
                 self._put(picture)
         finally:

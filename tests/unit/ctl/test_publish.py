@@ -66,29 +66,34 @@ async def test_without_a_stream_id_the_servers_is_used_and_kept_on_return(gatewa
     await asyncio.wait({task})
 
 
-async def test_frames_are_paced_as_real_time(gateway: FakeGateway, folder: Path) -> None:
-    started = time.monotonic()
-    await Publisher(edge_to(gateway), open_source(str(folder), fps=20)).run()
-    ended = time.monotonic()
+async def early_and_late(gateway: FakeGateway, source: Source) -> tuple[int, int]:
+    """Publish a source of 20 fps to its end: frames that came early, or gave way to the next one, and late ones.
+
+    After each pause of the machine one frame is early, and no more; also after one before the first frame.
+    """
+    publisher = Publisher(edge_to(gateway), source)
+    await publisher.run()
     await until(lambda: gateway.left)
-    assert ended - started >= 4 / 20
     gaps = [b[1] - a[1] for a, b in zip(gateway.frames, gateway.frames[1:], strict=False)]
-    # After a pause of the machine one frame is early.
-    assert sum(gap < 30 for gap in gaps) <= max(1, sum(gap > 70 for gap in gaps)), gaps
+    return sum(gap < 25 for gap in gaps) + publisher.dropped, sum(gap > 65 for gap in gaps)
+
+
+async def test_frames_are_paced_as_real_time(gateway: FakeGateway, folder: Path) -> None:
+    early, late = await early_and_late(gateway, open_source(str(folder), fps=20))
+    assert early <= late + 1
+    assert gateway.frames[-1][1] - gateway.frames[0][1] >= 4 * 50 - 60
 
 
 async def test_a_source_that_was_late_is_not_caught_up_with(gateway: FakeGateway) -> None:
-    def late():
-        for number in range(6):
+    def source():
+        for number in range(12):
             if number == 2:
                 time.sleep(0.4)
             yield TINY_JPEG
 
-    await Publisher(edge_to(gateway), Source("late", 20.0, late)).run()
-    await until(lambda: gateway.left)
-    gaps = [b[1] - a[1] for a, b in zip(gateway.frames, gateway.frames[1:], strict=False)]
-    assert max(gaps) >= 300
-    assert sum(gap < 30 for gap in gaps) <= sum(gap > 70 for gap in gaps), gaps
+    early, late = await early_and_late(gateway, Source("late", 20.0, source))
+    assert early <= late + 1
+    assert late >= 1
 
 
 @pytest.mark.parametrize("code", [1001, 1012, 1013, 4400, 4499, None])
