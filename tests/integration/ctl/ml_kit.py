@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import re
 from collections.abc import AsyncIterator, Callable
@@ -81,3 +82,15 @@ def film(tmp_path: Path) -> Path:
 
 def number_of(frame: dict[str, Any]) -> int:
     return base64.b64decode(frame["frame"])[-1]
+
+
+async def listens(url: str) -> None:
+    """Wait until somebody accepts connections there."""
+    port = int(url.rpartition(":")[2])
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ctl.test_ml import ENDS_S, FOOTAGE, listens
+from tests.integration.ctl.ml_kit import ENDS_S, FOOTAGE, listens
 from tests.kit.ctl_command import Ctl, Start
 from tests.kit.ports import free_port
 from tests.kit.services import missing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import signal
@@ -25,6 +24,7 @@ from tests.integration.ctl.ml_kit import (
     FOOTAGE,
     REPOSITORY,
     Answer,
+    listens,
     number_of,
     service,
 )
@@ -180,17 +180,6 @@ def example() -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
-
-
-async def listens(url: str) -> None:
-    port = int(url.rpartition(":")[2])
-    async with asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                return
-            await asyncio.sleep(0.1)
 
 
 async def test_footage_through_the_example_service_alerts_on_the_first_person(
