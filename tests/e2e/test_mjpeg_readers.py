@@ -223,29 +223,31 @@ async def test_every_reader_sees_every_picture_through_odd_frames_pauses_and_tak
             rows = (await http(f"{served.url}/streams", token=token)).json["streams"]
             return sum(row["viewers"] for row in rows if row["id"] == stream) == len(seen)
 
-        await eventually(viewers, SEEN_S, "not every reader has come")
-        await camera.show_binary(picture("red"))
-        await all_see(len(tasks), seen, "red")
-        await odd_frames(camera, "blue")
-        await all_see(len(tasks), seen, "blue")
-        await asyncio.sleep(PAUSE_S)  # the pause is what is tested
-        other = await clients.camera(served.url, token)
-        await other.register(stream)
-        assert await camera.closed() == 4501
-        await other.show(base64_of(picture("green")))
-        await all_see(len(tasks), seen, "green")
-        await other.leave()
-        again = await clients.camera(served.url, token)
-        await again.register(stream)
-        await again.show_binary(picture("yellow"))
-        await all_see(len(tasks), seen, "yellow")
-        await waits.show_binary(picture("red"))
-        await all_see(len(tasks), lasting, "red")
-        for each in seen:
-            assert each.colours == ["red", "blue", "green", "yellow"], each.name
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await eventually(viewers, SEEN_S, "not every reader has come")
+            await camera.show_binary(picture("red"))
+            await all_see(len(tasks), seen, "red")
+            await odd_frames(camera, "blue")
+            await all_see(len(tasks), seen, "blue")
+            await asyncio.sleep(PAUSE_S)  # the pause is what is tested
+            other = await clients.camera(served.url, token)
+            await other.register(stream)
+            assert await camera.closed() == 4501
+            await other.show(base64_of(picture("green")))
+            await all_see(len(tasks), seen, "green")
+            await other.leave()
+            again = await clients.camera(served.url, token)
+            await again.register(stream)
+            await again.show_binary(picture("yellow"))
+            await all_see(len(tasks), seen, "yellow")
+            await waits.show_binary(picture("red"))
+            await all_see(len(tasks), lasting, "red")
+            for each in seen:
+                assert each.colours == ["red", "blue", "green", "yellow"], each.name
+        finally:  # before the browsers end, whose readers would hide what failed
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture(scope="module")
