@@ -8,6 +8,8 @@ from typing import Final
 CONTROL_SOCKET: Final = "control"
 FRAMES_IN_SOCKET: Final = "frames.in"
 FRAMES_OUT_SOCKET: Final = "frames.out"
+#: Followed by 8 characters: where a member accepts frames of other members (`common.bus.zeromq.unix_mesh`).
+FRAME_MESH_PREFIX: Final = "f-"
 #: Longest of these names with its slash, in bytes: ``WATCHOUT_HOME`` must leave that much of a socket's path.
 SOCKET_NAME_BYTES: Final = 12
 #: Locked by the router while it runs: one router a home.
@@ -43,7 +45,7 @@ _NAMES: Final = frozenset((
 
 def is_home_file(name: str) -> bool:
     """Whether a file of this name in a home is one of watchout's."""
-    return name in _NAMES or name.startswith((PORT_LOCK_PREFIX, NAME_LOCK_PREFIX))
+    return name in _NAMES or name.startswith((PORT_LOCK_PREFIX, NAME_LOCK_PREFIX, FRAME_MESH_PREFIX))
 
 
 def port_lock(port: int) -> str:

@@ -7,7 +7,7 @@ import os
 import socket
 
 from watchout.common import log, supervisor
-from watchout.common.bus.transport import OpenMemberTransport
+from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.metrics import Metrics
 from watchout.common.process import descriptors
 from watchout.common.process.command import process_command
@@ -44,16 +44,17 @@ class Gateway:
     the port, the certificate, or the session store's settings.
     """
 
-    def __init__(self, settings: Settings, transport: OpenMemberTransport | None = None) -> None:
+    def __init__(self, settings: Settings, carrier: MemberCarrier | None = None) -> None:
         self._settings = settings
         metrics = Metrics()
         self._tasks = Tasks()
         self._link = RouterClient(
-            settings, metrics, sockets=lambda: self._context.connections.authenticated, transport=transport
+            settings, metrics, sockets=lambda: self._context.connections.authenticated, carrier=carrier
         )
         hub = Hub(
             wake=self._link.wake,
             to_bus=self._link.frame_to_bus,
+            to_members=self._link.frame_to_members,
             unlimited_fps=settings.demand_fps,
             newest_bytes=settings.newest_frame_bytes,
             reserved_s=settings.stream_reserved_s,

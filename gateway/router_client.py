@@ -12,6 +12,7 @@ from watchout.common.alerts.model import Alert, Severity
 from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, decode_frame
+from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import (
     REPORT_CHUNK,
     AcceptedReply,
@@ -49,8 +50,7 @@ from watchout.common.bus.reply_records import (
     StreamRow,
     read_reply,
 )
-from watchout.common.bus.transport import OpenMemberTransport
-from watchout.common.bus.transport_choice import gateway_transport
+from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.errors import BusError, ErrorCode, RouterUnavailable
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -60,6 +60,7 @@ from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.registry import Hub
+from watchout.gateway.hub.streams import DirectReceiver
 from watchout.gateway.model import Owner, StreamState
 
 #: Interval of the reports of frame rates and drops to the router, in seconds.
@@ -84,7 +85,7 @@ class RouterClient:
         settings: `WATCHOUT_HOME`, `ROUTER_TIMEOUT_S` and the addresses of the bus.
         metrics: The metrics of this process, which heartbeats carry to the router.
         sockets: Returns the number of authenticated sockets.
-        transport: Opens the connection to the router; None: the one of the settings.
+        carrier: What carries the messages to the router and to other members; None: the one of the settings.
 
     Attributes:
         ending: The process drains: a lost router is not logged.
@@ -96,10 +97,10 @@ class RouterClient:
         metrics: Metrics,
         *,
         sockets: Callable[[], int],
-        transport: OpenMemberTransport | None = None,
+        carrier: MemberCarrier | None = None,
     ) -> None:
         self._settings = settings
-        self._open_transport = transport or gateway_transport(settings)
+        self._carrier = carrier or gateway_carrier(settings)
         self._authorization = Authorization(settings)
         self._sockets = sockets
         self._metrics = metrics
@@ -126,12 +127,13 @@ class RouterClient:
                 release=about.version(),
                 settings=about.reported_settings(self._settings),
             ),
-            open_transport=self._open_transport,
+            open_transport=self._carrier.open_transport,
             request_timeout_s=self._settings.router_timeout_s,
             snapshot=self._snapshot,
             metrics=self._read_metrics,
             on_message=self._on_message,
             on_frame=self._on_frame,
+            open_mesh=self._carrier.open_mesh,
             on_joined=self._on_joined,
             on_lost=self._on_lost,
         )
@@ -160,6 +162,12 @@ class RouterClient:
         """Send a frame of a publisher here, which the router requested."""
         publication = self.hub.publication(frame.stream_id)
         self._push(frame.bus_parts(), coalescing_delay_s(publication.bus_fps if publication is not None else None))
+
+    def frame_to_members(self, frame: Frame, receivers: list[DirectReceiver]) -> None:
+        """Send a frame of a publisher here to other members, directly."""
+        parts = frame.bus_parts()
+        for receiver in receivers:
+            self.link.send_frame_to(receiver.at, parts, coalescing_delay_s(receiver.max_fps))
 
     def report_undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """Report a frame that cannot be decoded to its publisher, on whichever gateway that is."""
@@ -376,7 +384,11 @@ class RouterClient:
                 publication = self.hub.publication(body.stream)
                 self.on_picture_requested(body.stream, now_ms)
                 if frame is not None and publication is not None and frame.term == publication.term:
-                    self._push(frame.bus_parts(bytes.fromhex(body.to)))
+                    parts = frame.bus_parts(bytes.fromhex(body.to))
+                    if body.at is None:
+                        self._push(parts)
+                    else:
+                        self.link.send_frame_to(body.at, parts)
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
             case AlertNotification():
@@ -397,7 +409,7 @@ class RouterClient:
             frame = Frame.from_bus(received)
         except BusError as exc:
             self._metrics.count(metric_names.BUS_BAD_MESSAGES)
-            _log.warning("bad frame from the router", error=str(exc))
+            _log.warning("bad frame from the bus", error=str(exc))
             return
         if received.to == FOR_ALERT:
             self._frame_requests.on_frame((frame.stream_id, frame.term, frame.frame_id), frame)

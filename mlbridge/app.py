@@ -14,9 +14,9 @@ import click
 
 from watchout.common import log, metric_names, service
 from watchout.common.bus.client import BusClient
+from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import FromRouter, Hello, Message
-from watchout.common.bus.transport import OpenMemberTransport
-from watchout.common.bus.transport_choice import bridge_transport
+from watchout.common.bus.transport_choice import bridge_carrier
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
@@ -44,12 +44,12 @@ class Bridge:
 
     Args:
         settings: the settings of the process.
-        transport: opens the connection to the router; None: the one that the settings select.
+        carrier: what carries the messages to the router and from gateways; None: the one that the settings select.
     """
 
-    def __init__(self, settings: Settings, transport: OpenMemberTransport | None = None) -> None:
+    def __init__(self, settings: Settings, carrier: MemberCarrier | None = None) -> None:
         self._settings = settings
-        self._transport = transport
+        self._carrier = carrier
         self._metrics = Metrics()
         self._link: BusClient | None = None
         self._dispatcher: Dispatcher | None = None
@@ -60,6 +60,7 @@ class Bridge:
         settings = self._settings
         target = open_target(settings)
         self._metrics.set(metric_names.ML_CONFIGURED, 0 if target is None else 1)
+        carrier = self._carrier or bridge_carrier(settings)
         self._link = link = BusClient(
             Hello(
                 kind="mlbridge",
@@ -71,7 +72,8 @@ class Bridge:
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,
             ),
-            open_transport=self._transport or bridge_transport(settings),
+            open_transport=carrier.open_transport,
+            open_mesh=carrier.open_mesh,
             request_timeout_s=settings.router_timeout_s,
             snapshot=_no_snapshot,
             metrics=self._read_metrics,

@@ -127,7 +127,7 @@ class MessageHandler:
         _log.info("member joined", kind=hello.kind, name=hello.name, pid=hello.pid, over=over)
         if hello.kind == "gateway":
             self.alerts.replay.begin(member)
-        sends = self.streams.begin_snapshot(member)
+        sends = self.streams.begin_snapshot(member, hello.frames_at)
         self.outbox.welcome(member, hello.attempt)
         self.outbox.send_all(sends)
         if hello.kind == "mlbridge" and hello.max_fps is not None:

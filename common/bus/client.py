@@ -23,6 +23,7 @@ from watchout.common.bus.membership import (
     SendHeartbeat,
     SendHello,
 )
+from watchout.common.bus.mesh import OpenFrameMesh
 from watchout.common.bus.messages import (
     AlertNotification,
     Bye,
@@ -42,6 +43,7 @@ from watchout.common.bus.messages import (
     decode_from_router,
     encode,
 )
+from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.reply_records import R, read_reply
 from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.errors import BusError, RouterUnavailable
@@ -68,7 +70,7 @@ class BusClient:
     `RouterUnavailable` when no reply arrives before the deadline.
 
     Args:
-        hello: What the member says of itself; `attempt` is filled in.
+        hello: What the member says of itself; `attempt` and `frames_at` are filled in.
         open_transport: Opens the transport; it is called once, in the constructor.
         request_timeout_s: Deadline of a request in seconds, where the request has none of its own.
         snapshot: Yields the member's whole state after each `Welcome`. When it raises, the client logs it and joins
@@ -76,6 +78,7 @@ class BusClient:
         metrics: Returns the member's metrics for a heartbeat.
         on_message: Called with each message of the router that is no reply.
         on_frame: Called with each frame; None for a member without frames.
+        open_mesh: Opens this member's part of the frame mesh, in the constructor; None: it gets frames from the router.
         on_joined: Called when the router knows this member, before the snapshot is sent, with whether its epoch is new.
         on_lost: Called when the membership is lost.
 
@@ -91,10 +94,10 @@ class BusClient:
         metrics: Callable[[], dict[str, float]],
         on_message: Callable[[FromRouter], None],
         on_frame: Callable[[bytes], None] | None = None,
+        open_mesh: OpenFrameMesh | None = None,
         on_joined: Callable[[bool], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        self._hello = hello
         self._request_timeout_s = request_timeout_s
         self._snapshot = snapshot
         self._metrics = metrics
@@ -116,6 +119,8 @@ class BusClient:
         self._absence_logged = False
         self._log_absence_at = self._live_at + MISSING_AFTER_S
         self._transport = open_transport(on_control=self._on_control, on_frame=on_frame)
+        self._mesh = None if open_mesh is None or on_frame is None else open_mesh(on_frame=on_frame)
+        self._hello = msgspec.structs.replace(hello, frames_at=None if self._mesh is None else self._mesh.address)
         self._ticks = supervisor.current().every(
             lambda: HEARTBEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick, "beats to the router", first_s=0
         )
@@ -132,18 +137,19 @@ class BusClient:
 
     @property
     def bad_messages(self) -> int:
-        """Messages and frames of the router that were dropped because they did not fit the contract."""
-        return self._bad_messages + self._transport.malformed
+        """Messages and frames of the router and of members that were dropped because they did not fit the contract."""
+        direct = 0 if self._mesh is None else self._mesh.malformed
+        return self._bad_messages + self._transport.malformed + direct
 
     @property
     def frames_sent(self) -> int:
-        """Frames sent to the router."""
-        return self._transport.frames_sent
+        """Frames sent to the router, and to other members."""
+        return self._transport.frames_sent + (0 if self._mesh is None else self._mesh.frames_sent)
 
     @property
     def frames_dropped(self) -> int:
-        """Frames that were queued for the router and not sent."""
-        return self._transport.frames_dropped
+        """Frames that were queued for the router or another member, and not sent."""
+        return self._transport.frames_dropped + (0 if self._mesh is None else self._mesh.frames_dropped)
 
     @property
     def epoch(self) -> int:
@@ -285,6 +291,18 @@ class BusClient:
         self._transport.send_frame(parts, coalescing_delay_s)
         return True
 
+    def send_frame_to(self, at: str, parts: Parts, coalescing_delay_s: float = 0.0) -> None:
+        """Send a frame to another member, or queue it. Needs no router; a client without a mesh drops the frame.
+
+        Args:
+            at: The member's address, as the router named it.
+            parts: The encoded frame in parts, its header within the first (`common.bus.frames`).
+            coalescing_delay_s: Seconds for which the frame may be held back to be sent with others.
+
+        """
+        if self._mesh is not None:
+            self._mesh.send_frame(at, parts, coalescing_delay_s)
+
     async def close(self) -> None:
         """Leave the bus and close the transport. Pending requests raise `RouterUnavailable` at their deadline."""
         if self._closed:
@@ -298,6 +316,8 @@ class BusClient:
         self._ready.clear()
         self._fail_pending()
         self._transport.close()
+        if self._mesh is not None:
+            self._mesh.close()
 
     def _send(self, seq: int, body: Message) -> bool:
         """Encode and queue a message with this number; False when it is lost."""

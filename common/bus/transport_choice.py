@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchout.common import log
+from watchout.common.bus.mesh import FrameMesh, MemberCarrier
 from watchout.common.bus.transport import MemberTransport, OpenMemberTransport, OpenRouterTransport, RouterTransport
 from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
 from watchout.common.bus.zeromq.local import LocalMemberTransport, LocalRouterTransport
 from watchout.common.bus.zeromq.tcp import RouterAddress
 from watchout.common.bus.zeromq.tcp_member import TcpMemberTransport
 from watchout.common.bus.zeromq.tcp_router import CombinedRouterTransport, TcpRouterTransport
+from watchout.common.bus.zeromq.unix_mesh import UnixFrameMesh
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 
@@ -47,38 +49,39 @@ def local_member(home: Path, max_message_bytes: int) -> OpenMemberTransport:
     return functools.partial(LocalMemberTransport, home, max_message_bytes=max_message_bytes)
 
 
-def gateway_transport(settings: Settings) -> OpenMemberTransport:
-    """The end of a gateway or of `watchout-ctl`, which are on the router's machine.
+def gateway_carrier(settings: Settings) -> MemberCarrier:
+    """What carries the messages of a gateway, which is on the router's machine.
 
     Args:
-        settings: The process's settings.
+        settings: The gateway's settings.
 
     Returns:
-        What opens the transport.
+        Its end of the bus and its part of the frame mesh.
 
     """
-    return local_member(settings.home, settings.max_message_bytes)
+    home, most = settings.home, settings.max_message_bytes
+    return MemberCarrier(local_member(home, most), functools.partial(UnixFrameMesh, home, max_message_bytes=most))
 
 
-def bridge_transport(settings: Settings) -> OpenMemberTransport:
-    """A bridge's end: TCP to another machine when `ROUTER_ADDRESS` is set, else Unix sockets.
+def bridge_carrier(settings: Settings) -> MemberCarrier:
+    """What carries the messages of a bridge: TCP to another machine when `ROUTER_ADDRESS` is set, else Unix sockets.
 
     Args:
         settings: The bridge's settings.
 
     Returns:
-        What opens the transport.
+        Its end of the bus and its part of the frame mesh. To a bridge on another machine the router sends the frames.
 
     Raises:
         CurveFault: `BRIDGE_KEY_FILE` cannot be used; the process ends.
 
     """
     if settings.router_address is None:
-        return gateway_transport(settings)
+        return gateway_carrier(settings)
     assert settings.router_public_key is not None
     assert settings.bridge_key_file is not None
     router = RouterAddress(settings.router_address, settings.router_public_key, load_pair(settings.bridge_key_file))
-    return functools.partial(TcpMemberTransport, router, max_message_bytes=settings.max_message_bytes)
+    return MemberCarrier(functools.partial(TcpMemberTransport, router, max_message_bytes=settings.max_message_bytes))
 
 
 def _open_router(
@@ -121,3 +124,4 @@ def _listen(
 #: For the type checker: each end of each transport keeps its Protocol.
 _ROUTER_ENDS: tuple[type[RouterTransport], ...] = (LocalRouterTransport, CombinedRouterTransport)
 _MEMBER_ENDS: tuple[type[MemberTransport], ...] = (LocalMemberTransport, TcpMemberTransport)
+_MESHES: tuple[type[FrameMesh], ...] = (UnixFrameMesh,)

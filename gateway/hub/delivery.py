@@ -1,7 +1,7 @@
 """Delivers frames, alerts and status of streams to the viewers and publishers of this gateway. Pure.
 
-Local viewers are served whether the router is reachable or not. The router is one more receiver of frames: it gets
-those that it requested with `Forward`. `now` in seconds, `now_ms` in ms since the epoch.
+Local viewers are served whether the router is reachable or not. Other members, and the router for those that it sends
+frames to, are further receivers, as `Forward` says. `now` in seconds, `now_ms` in ms since the epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from watchout.common.media.frames import Frame
 from watchout.gateway import wire
 from watchout.gateway.hub.newest_frames import NewestFrames
 from watchout.gateway.hub.reports import RouterReports
-from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, Write
+from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, ToMembers, Write
 from watchout.gateway.hub.subscription import DropReason, Subscription
 
 #: Frame ids have 32 bits on the wire; after this one a stream starts again at 1.
@@ -42,12 +42,13 @@ def acknowledged_key(alert_id: str) -> str:
 
 
 class Delivery:
-    """Fan-out of one gateway: frames, alerts and status to local viewers, frames to the router. Part of `Hub`.
+    """Fan-out of one gateway: frames, alerts and status to local viewers, frames to other members. Part of `Hub`.
 
     Args:
         table: The streams of this gateway.
         reports: Receives which streams had frames and which publications changed status.
         to_bus: Sends one frame to the router.
+        to_members: Sends one frame to other members.
         newest_bytes: Most bytes of the newest frames of all streams together.
 
     Attributes:
@@ -61,13 +62,19 @@ class Delivery:
     """
 
     def __init__(
-        self, table: StreamTable, reports: RouterReports, *, to_bus: Callable[[Frame], None], newest_bytes: int
+        self,
+        table: StreamTable,
+        reports: RouterReports,
+        *,
+        to_bus: Callable[[Frame], None],
+        to_members: ToMembers,
+        newest_bytes: int,
     ) -> None:
         self._streams = table.streams
         self._publications = table.publications
         self._reports = reports
         self._active = reports.active
-        self._to_bus = to_bus
+        self._to_bus, self._to_members = to_bus, to_members
         self.newest_frames = NewestFrames(newest_bytes)
         #: Streams whose newest frame was handed out or changed status: its size may have changed since.
         self._to_measure: set[str] = set()
@@ -165,6 +172,8 @@ class Delivery:
             self.set_status(stream, "streaming", now_ms)
             self._reports.publication_changed(stream_id)
         self._deliver(stream, frame, now)
+        if publication.receivers and (to := [each for each in publication.receivers if each.sampler.take(now)]):
+            self._to_members(frame, to)
         if publication.bus_sampler is not None and publication.bus_sampler.take(now):
             self._to_bus(frame)
 

@@ -95,7 +95,7 @@ class PublisherNotices:
 
     def _wanted(self, publication: Publication) -> Wanted:
         stream = self._table.streams[publication.stream]
-        rates = list(stream.rates)
+        rates = [*stream.rates, *(receiver.max_fps for receiver in publication.receivers)]
         if publication.bus_sampler is not None:
             rates.append(publication.bus_fps)
         return combine(len(stream.video) + publication.viewers_elsewhere, rates, self._unlimited_fps)

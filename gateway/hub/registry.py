@@ -18,7 +18,7 @@ from watchout.gateway.hub.delivery import Delivery
 from watchout.gateway.hub.demand import Demand
 from watchout.gateway.hub.notices import PublisherNotices
 from watchout.gateway.hub.reports import RESERVED_PER_USER, RESERVED_S, RouterReports
-from watchout.gateway.hub.streams import LocalStream, Publication, PublisherSocket, StreamTable, Viewer
+from watchout.gateway.hub.streams import LocalStream, Publication, PublisherSocket, StreamTable, ToMembers, Viewer
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner, StreamState
 
@@ -36,6 +36,7 @@ class Hub:
     Args:
         wake: Called when publications or interest changed: take `reports.changes` at the end of the loop's turn.
         to_bus: Sends a frame to the router, which requested frames of its stream.
+        to_members: Sends a frame to other members.
         unlimited_fps: Rate that publishers are sent as the demand of viewers that want every frame.
         reserved_s: How long the id of a stream that ended here stays reserved for its user, in seconds.
         reserved_per_user: Most such reservations of one user.
@@ -52,6 +53,7 @@ class Hub:
         *,
         wake: Callable[[], None],
         to_bus: Callable[[Frame], None],
+        to_members: ToMembers,
         unlimited_fps: float = 30.0,
         reserved_s: float = RESERVED_S,
         reserved_per_user: int = RESERVED_PER_USER,
@@ -61,12 +63,14 @@ class Hub:
         self._streams = self._table.streams
         self._publications = self._table.publications
         self._wake = wake
-        self._to_bus = to_bus
+        self._to_bus, self._to_members = to_bus, to_members
         self.notices = PublisherNotices(self._table, unlimited_fps=unlimited_fps)
         self.reports = RouterReports(
             self._table, self.notices, wake=wake, reserved_s=reserved_s, reserved_per_user=reserved_per_user
         )
-        self.delivery = Delivery(self._table, self.reports, to_bus=to_bus, newest_bytes=newest_bytes)
+        self.delivery = Delivery(
+            self._table, self.reports, to_bus=to_bus, to_members=to_members, newest_bytes=newest_bytes
+        )
         self._video_viewers = self._alert_viewers = 0
 
     # ── publishers ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,19 +310,24 @@ class Hub:
         self.delivery.deliver_early_frame(stream, now)
 
     def on_forward(self, message: Forward, now: float) -> None:
-        """Apply which frames of a stream the router requests. At the begin of a request it gets the newest one."""
+        """Apply who gets the frames of a stream. Each receiver gets the newest one at the beginning of its request."""
         publication = self._publications.get(message.stream)
         if publication is None or publication.term != message.term:
             return
         publication.viewers_elsewhere, publication.bus_fps = message.viewers, message.max_fps
         self.notices.mark_demand(message.stream)
         self._wake()
+        newest = self._streams[message.stream].newest
+        if newest is not None and newest.term != publication.term:
+            newest = None
+        added = publication.set_receivers(message.receivers, keep=message.partial)
+        if newest is not None and (to := [receiver for receiver in added if receiver.sampler.take(now)]):
+            self._to_members(newest, to)
         if not message.wanted:
             publication.bus_sampler = None
         elif publication.bus_sampler is None:
             publication.bus_sampler = Sampler(message.max_fps)
-            newest = self._streams[message.stream].newest
-            if newest is not None and newest.term == publication.term and publication.bus_sampler.take(now):
+            if newest is not None and publication.bus_sampler.take(now):
                 self._to_bus(newest)
         else:
             publication.bus_sampler.set_rate(message.max_fps)

@@ -185,6 +185,7 @@ class RouterReports:
             started_at=p.started_at,
             last_frame_at=p.last_frame_at,
             info=p.info,
+            forwarding=bool(p.receivers),
         )
 
     def _interest(self, stream_id: str) -> Interest:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from watchout.common.bus.messages import StreamStatus
+from watchout.common.bus.messages import FrameReceiver, StreamStatus
 from watchout.common.media.frames import Frame, json_head
 from watchout.common.media.rate import RateMeter, Sampler
 from watchout.gateway.hub.demand import Demand
@@ -19,6 +19,8 @@ CLOSED_KEPT_S: Final = 10.0
 #: Most closed streams whose state is kept; past it the oldest is forgotten.
 CLOSED_KEPT: Final = 20_000
 
+#: Sends a frame to some of its publication's direct receivers.
+ToMembers = Callable[[Frame, "list[DirectReceiver]"], None]
 #: Writes encoded bytes to a socket that is not full.
 Write = Callable[[bytes], object]
 
@@ -54,6 +56,26 @@ class PublisherSocket(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class DirectReceiver:
+    """A member that gets the frames of one publication from this gateway, without the router, as `Forward` says.
+
+    `at` is its address, `max_fps` the most frames per second that it wants, None: every frame.
+    """
+
+    at: str
+    max_fps: float | None
+    sampler: Sampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(self.max_fps)
+
+    def set_rate(self, max_fps: float | None) -> None:
+        """Change the rate; frames that were sent before still count."""
+        self.max_fps = max_fps
+        self.sampler.set_rate(max_fps)
+
+
+@dataclass(slots=True, eq=False)
 class Publication:
     """A stream that a publisher registered on this gateway. Created by `Hub.publish`, ended by `release` or `revoke`.
 
@@ -64,6 +86,7 @@ class Publication:
         started_at: Time of register, in ms since the epoch.
         last_frame_s: Time of the last frame, or of register, in seconds of the loop's clock.
         last_frame_at: Time of the last frame, in ms since the epoch; None: none yet.
+        receivers: The members that get frames directly.
         bus_sampler: Selects the frames that go to the router; None: the router requests none.
         bus_fps: Highest rate that the router requests; None: every frame.
         viewers_elsewhere: Subscriptions with video on other gateways and bridges.
@@ -83,6 +106,7 @@ class Publication:
     last_frame_s: float
     last_frame_at: int | None = None
     meter: RateMeter = field(default_factory=RateMeter)
+    receivers: list[DirectReceiver] = field(default_factory=list)
     bus_sampler: Sampler | None = None
     bus_fps: float | None = None
     viewers_elsewhere: int = 0
@@ -96,6 +120,24 @@ class Publication:
 
     def __post_init__(self) -> None:
         self.name, self.json_head = self.stream.encode("ascii"), json_head(self.stream)
+
+    def set_receivers(self, named: Iterable[FrameReceiver], *, keep: bool) -> list[DirectReceiver]:
+        """Replace the members that get frames directly; those that had them before keep their sampler.
+
+        Args:
+            named: The receivers, as the router names them.
+            keep: Whether those that are not named stay.
+
+        Returns:
+            Those that are new.
+        """
+        known = {receiver.at: receiver for receiver in self.receivers}
+        rates = {receiver.at: receiver.max_fps for receiver in named}
+        for at in known.keys() & rates.keys():
+            known[at].set_rate(rates[at])
+        added = [DirectReceiver(at, max_fps) for at, max_fps in rates.items() if at not in known]
+        self.receivers = [receiver for receiver in self.receivers if keep or receiver.at in rates] + added
+        return added
 
 
 @dataclass(slots=True, eq=False)

@@ -82,7 +82,8 @@ class StreamClaims:
         stream.term, stream.frame_id = self._next_term, first - 1
         stream.status = "streaming" if claim.producing else "online"
         stream.producing, stream.wants_alerts, stream.fps = claim.producing, False, 0.0
-        stream.confirmed, stream.forward, stream.routes, stream.bridges = False, None, [], {}
+        stream.confirmed, stream.forwarding = False, False
+        stream.forward, stream.routes, stream.bridges = None, [], {}
         self._table.infos.put(stream, claim.info)
         self._snapshots.confirm_publication(member, stream.id)
         self._table.set_gateway(stream, member)
@@ -120,7 +121,7 @@ class StreamClaims:
         stream.total_frames, stream.fps = state.total_frames, state.fps
         stream.started_at, stream.last_frame_at = state.started_at, state.last_frame_at
         self._table.infos.put(stream, state.info)
-        stream.confirmed = True
+        stream.confirmed, stream.forwarding = True, state.forwarding
         if stream.gateway != member:
             stream.forward = None
             self._table.set_gateway(stream, member)
@@ -166,7 +167,7 @@ class StreamClaims:
         stream.last_gateway = reported_by
         self._table.clear_gateway(stream)
         stream.status = "offline"
-        stream.producing = stream.wants_alerts = False
+        stream.producing = stream.wants_alerts = stream.forwarding = False
         stream.fps, stream.forward, stream.routes, stream.bridges = 0.0, None, [], {}
         self._table.ownership.reserve(stream, now)
         sends = self._interests.announce(stream, now_ms)

@@ -101,7 +101,8 @@ class Interests:
         stream = self._table.get(name)
         if stream is None or stream.gateway is None or stream.gateway == member:
             return []
-        return [Send(stream.gateway, SendNewest(stream=name, to=member.hex()))]
+        at = self._routing.direct_address(stream.gateway, member)
+        return [Send(stream.gateway, SendNewest(stream=name, to=member.hex(), at=at))]
 
     def look_up_owner(self, request: int, name: str) -> OwnerReply | RefusedReply:
         """Return the owner and status of a stream; a stream without a publisher still belongs to its last owner."""

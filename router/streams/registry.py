@@ -64,7 +64,7 @@ class Streams:
         )
         self._ownership = self._table.ownership
         self._snapshots = Snapshots()
-        self._routing = Routing(self._table)
+        self._routing = Routing(self._table, syncing=syncing)
         self._interests = Interests(self._table, self._routing, self._snapshots, syncing=syncing)
         self._claims = StreamClaims(epoch, self._table, self._routing, self._interests, self._snapshots)
         self.route = self._routing.route
@@ -109,8 +109,8 @@ class Streams:
         return self._interests.set(member, interest, now, now_ms)
 
     def settle(self, now_ms: int) -> list[Send]:
-        """End `syncing`: streams without a publisher are offline from now on."""
-        return self._interests.settle(now_ms)
+        """End `syncing`: streams without a publisher are offline, and frames go only to those who want them."""
+        return self._interests.settle(now_ms) + self._routing.settle()
 
     def look_up_owner(self, request: int, name: str) -> OwnerReply | RefusedReply:
         """Return the owner and status of a stream: see `Interests.look_up_owner`."""
@@ -149,10 +149,15 @@ class Streams:
         for name in list(self._table.viewed_at.pop(member, ())):
             sends += self._interests.drop(member, name)
         sends += self._routing.remove_bridge(member)
+        self._routing.remove_address(member)
         return [send for send in sends if send.member != member]
 
-    def begin_snapshot(self, member: bytes) -> list[Send]:
-        """Handle a greeting: the member is about to report all its publications and interests."""
+    def begin_snapshot(self, member: bytes, frames_at: str | None = None) -> list[Send]:
+        """Handle a greeting: the member is about to report all its publications and interests.
+
+        `frames_at` is where it accepts frames of other members, None: nowhere.
+        """
+        self._routing.set_address(member, frames_at)
         published = self._table.published_at.get(member, ())
         self._snapshots.begin(member, set(published), set(self._table.viewed_at.get(member, ())))
         for name in published:

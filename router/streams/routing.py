@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 from watchout.common.bus.frames import EVERYBODY, FrameHead
-from watchout.common.bus.messages import Forward
+from watchout.common.bus.messages import Forward, FrameReceiver
 from watchout.common.media.rate import Sampler
 from watchout.router.streams.stream import BridgeRecord, RouterStream, Send
 from watchout.router.streams.table import RouterStreamTable
@@ -16,17 +16,23 @@ class Routing:
     """Decides which members get the frames of each stream: computed when interest or bridges change, looked up for each
     frame.
 
-    Part of the registry (`Streams`). A publisher's gateway is asked to forward frames to the router (`Forward`) only
-    while a member on another process wants them, and no more per second than the one that wants most; each member gets
-    no more than it wants.
+    Part of the registry (`Streams`). A publisher's gateway is told (`Forward`) which members want the frames, and how
+    many per second. It sends them there itself. Members without an address, and all members where the gateway has none,
+    get them through the router: of these the gateway is told only the highest rate, and the router sends each member no
+    more than it wants.
 
     Args:
         table: The streams, shared by the parts of the registry.
+        syncing: The router has just started, and members still report what they want: until `settle` is called, a
+            `Forward` ends no request of a former router.
     """
 
-    def __init__(self, table: RouterStreamTable) -> None:
+    def __init__(self, table: RouterStreamTable, *, syncing: bool = False) -> None:
         self._table = table
         self._streams = table.streams
+        self._syncing = syncing
+        #: Where members accept frames of other members, by member id.
+        self._addresses: dict[bytes, str] = {}
         #: Bridges by member id.
         self.bridges: dict[bytes, BridgeRecord] = {}
         #: Frames dropped because the stream has another term or no publisher.
@@ -41,6 +47,24 @@ class Routing:
         if head.to != EVERYBODY:
             return [head.to]
         return [member for member, sampler in stream.routes if sampler is None or sampler.take(now)]
+
+    def set_address(self, member: bytes, at: str | None) -> None:
+        """Record where a member that joins accepts frames of other members; None: nowhere."""
+        if at is not None:
+            self._addresses[member] = at
+
+    def remove_address(self, member: bytes) -> None:
+        """Forget the address of a member that is gone."""
+        self._addresses.pop(member, None)
+
+    def direct_address(self, sender: bytes, receiver: bytes) -> str | None:
+        """Return where one member sends frames for another; None: to the router."""
+        return self._addresses.get(receiver) if sender in self._addresses else None
+
+    def settle(self) -> list[Send]:
+        """End `syncing`: what a former router requested and nobody wants now ends."""
+        self._syncing = False
+        return self.reroute_all()
 
     def add_bridge(self, bridge: BridgeRecord) -> list[Send]:
         """Add a bridge, and share the streams of its group anew."""
@@ -74,20 +98,36 @@ class Routing:
             for bridge in assign(stream.id, self.bridges.values()):
                 stream.bridges[bridge.group] = bridge.member
                 wanted[bridge.member] = bridge.max_fps
-        rates = list(wanted.values())
+        receivers: list[FrameReceiver] = []
+        relayed: dict[bytes, float | None] = {}
+        for member, rate in wanted.items():
+            at = self.direct_address(stream.gateway, member)
+            if at is None:
+                relayed[member] = rate
+            else:
+                receivers.append(FrameReceiver(at, rate))
+        rates = list(relayed.values())
         top = None if None in rates else max((r for r in rates if r is not None), default=None)
         # Members that want the highest rate get every forwarded frame: a second sampler at that rate would drop some.
         before = dict(stream.routes)
         stream.routes = [
             (member, None if rate is None or rate == top else before.get(member) or Sampler(rate))
-            for member, rate in wanted.items()
+            for member, rate in relayed.items()
         ]
         for member, sampler in stream.routes:
             if sampler is not None:
-                sampler.set_rate(wanted[member])
+                sampler.set_rate(relayed[member])
         viewers = sum(interest.viewers for member, interest in stream.interests.items() if member != stream.gateway)
-        forward = Forward(stream=stream.id, term=stream.term, wanted=bool(wanted), max_fps=top, viewers=viewers)
-        if stream.forward is None and not wanted:
+        forward = Forward(
+            stream=stream.id,
+            term=stream.term,
+            wanted=bool(relayed),
+            max_fps=top,
+            viewers=viewers,
+            receivers=tuple(receivers),
+            partial=self._syncing and stream.gateway in self._addresses,
+        )
+        if stream.forward is None and not wanted and not stream.forwarding:
             return []
         if forward == stream.forward:
             return []

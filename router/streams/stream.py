@@ -65,7 +65,10 @@ class RouterStream:
     confirmed: bool = False
     #: The last `Forward` sent to the publisher's gateway.
     forward: Forward | None = None
-    #: Members that get the frames; a sampler thins them out for a member that wants fewer than the gateway sends.
+    #: Whether the gateway sends frames at the request of this or a former router, as its last report said.
+    forwarding: bool = False
+    #: Members that get the frames through the router; a sampler thins them out for a member that wants fewer than the
+    #: gateway sends.
     routes: list[tuple[bytes, Sampler | None]] = field(default_factory=list)
     #: Term of which the publisher was told that a frame could not be decoded.
     bad_frame_term: int = -1

@@ -17,7 +17,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
 from watchout.gateway.hub.registry import Hub
-from watchout.gateway.hub.streams import Publication
+from watchout.gateway.hub.streams import DirectReceiver, Publication
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import Owner, StreamState
 from watchout.gateway.wire import Format, frame_message
@@ -101,12 +101,21 @@ class FakePublisher:
 
 
 class HubHarness:
-    """A hub without a router: keeps the ids of the frames for the bus, and counts the calls of `wake`."""
+    """A hub without a router: keeps the ids of the frames for the bus, and counts the calls of `wake`.
+
+    `direct` has an (address, frame id) for each frame that was sent to another member directly.
+    """
 
     def __init__(self) -> None:
         self.pushed: list[int] = []
+        self.direct: list[tuple[str, int]] = []
         self.woken = 0
-        self.hub = Hub(wake=self._wake, to_bus=lambda frame: self.pushed.append(frame.frame_id))
+        self.hub = Hub(
+            wake=self._wake, to_bus=lambda frame: self.pushed.append(frame.frame_id), to_members=self._to_members
+        )
+
+    def _to_members(self, frame: Frame, receivers: list[DirectReceiver]) -> None:
+        self.direct += [(receiver.at, frame.frame_id) for receiver in receivers]
 
     def _wake(self) -> None:
         self.woken += 1

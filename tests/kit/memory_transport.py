@@ -1,28 +1,31 @@
 """The smallest transport of the bus: both ends in one event loop, messages handed over in its next turn.
 
-It implements the two Protocols of `watchout.common.bus.transport` without sockets, bytes in and bytes out, and behaves
-as ZeroMQ does where the layers above depend on it: while there is no router a control message is refused, a member
-finds a new router by itself, and nothing is delivered to an end that is closed.
+It implements the Protocols of `watchout.common.bus.transport` and `mesh` without sockets, bytes in and bytes out, and
+behaves as ZeroMQ does where the layers above depend on it: while there is no router a control message is refused, a
+member finds a new router by itself, and nothing is delivered to an end that is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 from collections.abc import Callable
 
 from watchout.common import supervisor
+from watchout.common.bus.mesh import MemberCarrier
 
 
 class MemoryBus:
     """One bus: at most one router and any number of members.
 
-    Give `open_router` to a `Router` and `open_member` to each `Gateway` and `Bridge`, as their argument `transport`.
+    Give `open_router` to a `Router`, and `carrier` to each `Gateway` and `Bridge`.
     """
 
     def __init__(self) -> None:
         self.router: MemoryRouterTransport | None = None
         self.members: dict[bytes, MemoryMemberTransport] = {}
+        self.meshes: dict[str, MemoryMesh] = {}
         #: So many of the next control messages to members are lost, as by a full queue.
         self.lose = 0
 
@@ -41,6 +44,15 @@ class MemoryBus:
         member = MemoryMemberTransport(self, on_control, on_frame)
         self.members[member.member_id] = member
         return member
+
+    def open_mesh(self, *, on_frame: Callable[[bytes], None]) -> MemoryMesh:
+        """Open a member's part of the frame mesh."""
+        return MemoryMesh(self, on_frame)
+
+    @property
+    def carrier(self) -> MemberCarrier:
+        """What carries a member's messages."""
+        return MemberCarrier(self.open_member, self.open_mesh)
 
 
 class MemoryRouterTransport:
@@ -130,6 +142,29 @@ class MemoryMemberTransport:
 
     def close(self) -> None:
         self._bus.members.pop(self.member_id, None)
+
+
+class MemoryMesh:
+    """A member's part of the frame mesh, a `FrameMesh`; made by `MemoryBus.open_mesh`."""
+
+    malformed = 0
+    frames_dropped = 0
+
+    def __init__(self, bus: MemoryBus, on_frame: Callable[[bytes], None]) -> None:
+        self._bus = bus
+        self.on_frame = on_frame
+        self.frames_sent = 0
+        self.address = "unix:f-" + base64.b32encode(secrets.token_bytes(5)).decode().lower()
+        bus.meshes[self.address] = self
+
+    def send_frame(self, at: str, parts: tuple[bytes | memoryview, ...], coalescing_delay_s: float) -> None:
+        other = self._bus.meshes.get(at)
+        if other is not None:
+            self.frames_sent += 1
+            _hand_over(lambda: at in self._bus.meshes, other.on_frame, b"".join(parts))
+
+    def close(self) -> None:
+        del self._bus.meshes[self.address]
 
 
 def _hand_over(is_open: Callable[[], bool], receive: Callable[..., None], *args: bytes) -> None:

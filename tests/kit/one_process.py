@@ -77,7 +77,7 @@ class OneProcess:
     async def start_gateway(self, **environ: str) -> str:
         """Start a gateway on a port of its own; its URL."""
         port = free_port()
-        gateway = Gateway(self._settings(WATCHOUT_PORT=str(port), **environ), self.bus.open_member)
+        gateway = Gateway(self._settings(WATCHOUT_PORT=str(port), **environ), self.bus.carrier)
         self.gateways.append(gateway)
         self.urls.append(f"http://127.0.0.1:{port}")
         await gateway.start()
@@ -85,7 +85,7 @@ class OneProcess:
 
     async def start_bridge(self, ml_service_url: str, **environ: str) -> Bridge:
         """Start an mlbridge for the service at this address."""
-        bridge = Bridge(self._settings(ML_SERVICE_URL=ml_service_url, **environ), self.bus.open_member)
+        bridge = Bridge(self._settings(ML_SERVICE_URL=ml_service_url, **environ), self.bus.carrier)
         self.bridges.append(bridge)
         await bridge.start()
         return bridge

@@ -9,6 +9,8 @@ import msgspec
 from watchout.common.toolbox import wildcards
 from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
 
+#: Receivers of a stream's frames that one `Forward` names: as many as there may be members.
+MAX_RECEIVERS: Final = 1_000
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
 VERSION: Final = 1
 #: What a router understands beyond the first release, as `Welcome` tells it: 1 since shares.
@@ -26,6 +28,8 @@ MEMBER_ID_BYTES: Final = 8
 MemberId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 #: What a member is: `ctl` is `watchout-ctl`, which asks and leaves.
 MemberKind = Literal["gateway", "mlbridge", "ctl"]
+#: Where a member accepts frames of other members (`common.bus.mesh`): ``unix:`` and the name of a socket in the home.
+FrameAddress = Annotated[str, msgspec.Meta(pattern=r"^unix:f-[a-z2-7]{8}\Z")]
 StreamStatus = Literal["streaming", "online", "offline"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]

@@ -15,6 +15,7 @@ from watchout.common.bus.messages.fields import (
     VERSION,
     Count,
     DropReasonWord,
+    FrameAddress,
     Glob,
     Info,
     MemberKind,
@@ -39,7 +40,8 @@ class Hello(Message, frozen=True, tag="hello"):
     `attempt` counts the greetings of a member: the member accepts only the reply to its last one. `max_fps` is the rate
     of frames per second that a bridge wants of each stream, absent when it wants none. `streams` are patterns
     (`common.toolbox.globs`) of the streams that a bridge serves, none meaning all; bridges of one `group` share the
-    streams. `settings` are those that differ from their defaults (`common.process.about`).
+    streams. `settings` are those that differ from their defaults (`common.process.about`). `frames_at` is where the
+    member accepts frames that other members send it directly; absent: it gets all frames from the router.
     """
 
     kind: MemberKind
@@ -54,6 +56,7 @@ class Hello(Message, frozen=True, tag="hello"):
     settings: Annotated[dict[SettingName, SettingText], msgspec.Meta(max_length=256)] = msgspec.field(
         default_factory=dict
     )
+    frames_at: FrameAddress | None = None
 
 
 class PublicationState(Message, frozen=True, tag="hold"):
@@ -61,7 +64,8 @@ class PublicationState(Message, frozen=True, tag="hold"):
 
     `producing`: the publisher sends frames; `wants_alerts`: it receives the alerts of its stream. `fps` is the measured
     rate of frames per second, `frame_id` the id of the last frame. Times are in ms since 1970. `info` is what the
-    camera says of itself, as JSON.
+    camera says of itself, as JSON. `forwarding`: the gateway sends frames directly to other members, at the request of
+    this router or of a former one.
     """
 
     stream: StreamId
@@ -77,6 +81,7 @@ class PublicationState(Message, frozen=True, tag="hold"):
     last_frame_at: Milliseconds | None = None
     organizations: Organizations = ()
     info: Info = ""
+    forwarding: bool = False
 
 
 class Interest(Message, frozen=True, tag="interest"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert, Milliseconds, StreamId
 from watchout.common.bus.messages.fields import (
+    MAX_RECEIVERS,
     Count,
+    FrameAddress,
     Info,
     MemberId,
     Message,
@@ -46,11 +50,23 @@ class RouterHeartbeat(Message, frozen=True, tag="beat"):
     """Sent by the router to each member every 500 ms, from the event loop that does its work."""
 
 
-class Forward(Message, frozen=True, tag="forward"):
-    """Sent by the router to the publisher's gateway: send frames of this stream at up to `max_fps` per second (absent:
-    every frame), or stop when `wanted` is false.
+class FrameReceiver(msgspec.Struct, frozen=True, array_like=True):
+    """A member that the publisher's gateway sends frames to directly; part of `Forward`.
 
-    `viewers` is the number of viewers at other gateways, for the `demand` message to the publisher.
+    `at` is its address, `max_fps` the most frames per second that it wants, None: every frame.
+    """
+
+    at: FrameAddress
+    max_fps: Rate | None = None
+
+
+class Forward(Message, frozen=True, tag="forward"):
+    """Sent by the router to the publisher's gateway: who gets the frames of this stream. It replaces the one before.
+
+    `receivers` get them directly from the gateway. Frames for members without an address go through the router, at up
+    to `max_fps` per second (absent: every frame), while `wanted` is true. `viewers` is the number of viewers at other
+    gateways, for the `demand` message to the publisher. `partial`: the router has just started and may not know all
+    receivers yet; the gateway adds these, and keeps sending to those of before.
     """
 
     stream: StreamId
@@ -58,15 +74,18 @@ class Forward(Message, frozen=True, tag="forward"):
     wanted: bool
     max_fps: Rate | None = None
     viewers: Count = 0
+    receivers: Annotated[tuple[FrameReceiver, ...], msgspec.Meta(max_length=MAX_RECEIVERS)] = ()
+    partial: bool = False
 
 
 class SendNewest(Message, frozen=True, tag="sendnewest"):
     """Sent by the router to the publisher's gateway: send the newest frame of this stream once, addressed to the member
-    `to`.
+    `to`: directly to its address `at`, through the router where that is absent.
     """
 
     stream: StreamId
     to: MemberId
+    at: FrameAddress | None = None
 
 
 class Revoke(Message, frozen=True, tag="revoke"):

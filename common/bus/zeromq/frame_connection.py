@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Final, cast
 
 from watchout.common import log
-from watchout.common.bus.peer_queue import Parts, PeerQueue
+from watchout.common.bus.peer_queue import MAX_QUEUED_BYTES, Parts, PeerQueue
 from watchout.common.bus.zeromq.zmtp import ZmtpConnection, message_head
 from watchout.common.errors import BusError
 
@@ -50,16 +50,23 @@ class FrameSender:
     Args:
         key_of: Returns the queue key of a frame from its first part.
         prefix: Bytes in front of each frame: the topic of a PUB.
+        max_bytes: Bound of the queue in bytes.
 
     """
 
     __slots__ = ("_credit", "_prefix", "_timer", "queue")
 
-    def __init__(self, key_of: Callable[[bytes | memoryview], Hashable], prefix: bytes = b"") -> None:
+    def __init__(
+        self,
+        key_of: Callable[[bytes | memoryview], Hashable],
+        prefix: bytes = b"",
+        *,
+        max_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
         self._prefix = prefix
         self._timer: asyncio.TimerHandle | None = None
         self._credit = ConnectionCredit()
-        self.queue = PeerQueue(key_of, self._write, self._credit)
+        self.queue = PeerQueue(key_of, self._write, self._credit, max_bytes=max_bytes)
 
     @property
     def sent(self) -> int:

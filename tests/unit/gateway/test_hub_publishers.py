@@ -230,7 +230,7 @@ def gone(hub: Hub, now_ms: int = START_MS) -> dict[str, tuple[str, int]]:
 
 
 def test_whose_the_streams_were_whose_cameras_went_from_here_is_kept_for_the_next_router() -> None:
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
     for name, user, term in (("a", "ann", 1), ("b", "bob", 2), ("c", "cy", 3)):
         hub.release(published(hub, name, user, term), START_MS)
     assert gone(hub) == {"a": ("ann", 1), "b": ("bob", 2), "c": ("cy", 3)}
@@ -243,14 +243,14 @@ def test_whose_the_streams_were_whose_cameras_went_from_here_is_kept_for_the_nex
 
 
 def test_a_stream_that_was_taken_over_elsewhere_is_told_by_who_has_it() -> None:
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
     published(hub, "a", "ann", 1)
     hub.revoke("a", 2)
     assert gone(hub) == {}
 
 
 def test_very_many_cameras_that_went_are_told_in_pieces_and_are_bounded() -> None:
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None, reserved_per_user=1200)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None, reserved_per_user=1200)
     for number in range(1500):
         hub.release(published(hub, f"s{number}", "ann", number + 1), START_MS)
     told = list(hub.reports.reservations(START_MS + 2000))
@@ -261,7 +261,7 @@ def test_very_many_cameras_that_went_are_told_in_pieces_and_are_bounded() -> Non
 def test_counts_and_rates_are_those_of_who_is_here_whoever_came_and_went() -> None:
     """Kept as viewers come and go, so that nothing has to go through all of them."""
     chance = random.Random(7)
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
     here: list[FakeViewer] = []
     for _ in range(600):
         if here and chance.random() < 0.45:
@@ -290,7 +290,7 @@ def test_counts_and_rates_are_those_of_who_is_here_whoever_came_and_went() -> No
 
 
 def test_of_ten_thousand_streams_that_came_and_went_nothing_is_left_but_what_is_bounded() -> None:
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None, reserved_per_user=50)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None, reserved_per_user=50)
     for number in range(10_000):
         name = f"s{number}"
         screen = FakeViewer(hub)

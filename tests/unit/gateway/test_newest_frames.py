@@ -60,7 +60,7 @@ def test_a_stream_that_sends_again_is_behind_the_others() -> None:
 
 
 def made_hub(newest_bytes: int) -> Hub:
-    return Hub(wake=lambda: None, to_bus=lambda _: None, newest_bytes=newest_bytes)
+    return Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None, newest_bytes=newest_bytes)
 
 
 def camera(hub: Hub, stream: str, term: int = 1) -> Publication:

@@ -68,7 +68,7 @@ def opened() -> tuple[WebSocket, Wire]:
     settings = Settings()
     tasks = SimpleNamespace(start=lambda *_: None)
     sockets: set[WebSocket] = set()
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
     ids = StreamIds(bytes(KEY_BYTES))
     parts: list[Any] = [
         settings, Metrics(), tasks, None, Authorization(settings), sockets, Connections(settings), hub, None, ids, None,

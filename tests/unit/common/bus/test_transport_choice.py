@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.ports import free_port
-from watchout.common.bus.transport_choice import bridge_transport, gateway_transport, router_transport
+from watchout.common.bus.transport_choice import bridge_carrier, gateway_carrier, router_transport
 from watchout.common.bus.zeromq import curve
 from watchout.common.bus.zeromq.local import LocalMemberTransport, LocalRouterTransport
 from watchout.common.bus.zeromq.tcp_member import TcpMemberTransport
@@ -54,16 +54,18 @@ async def test_a_router_without_keys_does_not_listen_on_tcp_and_leaves_nothing_o
 
 
 async def test_a_gateway_is_on_the_routers_machine_whatever_the_settings_of_bridges_say(home: Path) -> None:
-    transport = gateway_transport(settings(home, **remote(home)))(on_control=lambda _: None, on_frame=None)
+    transport = gateway_carrier(settings(home, **remote(home))).open_transport(on_control=lambda _: None, on_frame=None)
     assert isinstance(transport, LocalMemberTransport)
     transport.close()
 
 
 async def test_a_bridge_is_on_the_routers_machine_or_connects_over_tcp(home: Path) -> None:
-    local = bridge_transport(settings(home))(on_control=lambda _: None, on_frame=None)
+    local = bridge_carrier(settings(home)).open_transport(on_control=lambda _: None, on_frame=None)
     assert isinstance(local, LocalMemberTransport)
     local.close()
-    far = bridge_transport(settings(home, **remote(home)))(on_control=lambda _: None, on_frame=lambda _: None)
+    far = bridge_carrier(settings(home, **remote(home))).open_transport(
+        on_control=lambda _: None, on_frame=lambda _: None
+    )
     assert isinstance(far, TcpMemberTransport)
     assert far.member_id[0] >= 128
     far.close()
@@ -73,7 +75,7 @@ async def test_a_bridge_whose_key_cannot_be_used_is_a_fault_before_anything_is_o
     environ = remote(home)
     Path(environ["BRIDGE_KEY_FILE"]).chmod(0o644)
     with pytest.raises(CurveFault, match="expected 0600"):
-        bridge_transport(settings(home, **environ))
+        bridge_carrier(settings(home, **environ))
 
 
 def remote(home: Path) -> dict[str, str]:
