@@ -142,7 +142,7 @@ def _taken(message: bytes) -> Callable[[], Call]:
     def make() -> Call:
         assert fastpath.take is not None
         take, sent = fastpath.take, _masked(message)
-        hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+        hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
         publication = hub.publish(
             "cam-1",
             Owner("ann", frozenset()),
@@ -267,7 +267,7 @@ def _blocked() -> Call:
 
 def _hub(viewers: int) -> Callable[[], Call]:
     def make() -> Call:
-        hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+        hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
         publication = hub.publish(
             "door", Owner("ann", frozenset()), _Viewer(),
             term=1, first_frame_id=1, producing=True, wants_alerts=False, now=0.0, now_ms=0,

@@ -49,6 +49,14 @@ USERS = ("ann", "ann", "ann", "bob")
 #: Short, so that users follow each other.
 RESERVED_S = 30.0
 BRIDGES = {"m1": "day", "m2": "day", "m3": "night"}
+#: Members of the former release have no address: the router sends them their frames, and they theirs to it.
+WITHOUT_ADDRESS = ("g3", "m2")
+
+
+def address(member: bytes) -> str | None:
+    """Where a member accepts frames of others."""
+    name = member.decode().strip()
+    return None if name.startswith(WITHOUT_ADDRESS) else f"at {name}"
 
 
 @dataclass
@@ -61,6 +69,8 @@ class Camera:
     producing: bool
     wants_alerts: bool
     forward: Forward | None = None
+    #: Who gets the frames directly, with the rates.
+    receivers: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -95,7 +105,7 @@ class Gateway:
         return PublicationState(
             stream=stream, user=camera.user, term=camera.term, status=camera.status,  # type: ignore[arg-type]
             producing=camera.producing, wants_alerts=camera.wants_alerts, frame_id=camera.last_frame_id,
-            total_frames=0, fps=0.0, started_at=NOW_MS,
+            total_frames=0, fps=0.0, started_at=NOW_MS, forwarding=bool(camera.receivers),
         )  # fmt: skip
 
     def interest(self, stream: str) -> Interest:
@@ -166,6 +176,8 @@ class Gateway:
                 camera = self.cameras.get(message.stream)
                 if camera is not None and camera.term == message.term:
                     camera.forward = message
+                    before = camera.receivers if message.partial else {}
+                    camera.receivers = before | {receiver.at: receiver.max_fps for receiver in message.receivers}
             case StatusUpdate():
                 self.told[message.stream] = message
 
@@ -311,7 +323,7 @@ class Histories(RuleBasedStateMachine):
             self.bridges.pop(member, None)
             self.deliver(self.streams.remove_member(member, self.now, NOW_MS))
             return
-        self.deliver(self.streams.begin_snapshot(member))
+        self.deliver(self.streams.begin_snapshot(member, address(member)))
         self.bridges[member] = BridgeRecord(member, BRIDGES[name], max_fps)
         self.deliver(self.streams.add_bridge(self.bridges[member]))
         self.deliver(self.streams.end_snapshot(member, self.now, NOW_MS))
@@ -374,7 +386,8 @@ class Histories(RuleBasedStateMachine):
 
     def greets(self, name: str) -> None:
         self.gateways[name].greeted()
-        self.deliver(self.streams.begin_snapshot(self.gateways[name].id))
+        member = self.gateways[name].id
+        self.deliver(self.streams.begin_snapshot(member, address(member)))
 
     def is_lost(self, name: str) -> None:
         if self.gateways[name].known:
@@ -481,8 +494,8 @@ class Histories(RuleBasedStateMachine):
     def nothing_is_left_of_members_that_are_gone(self) -> None:
         here = {gateway.id for gateway in self.gateways.values() if gateway.known} | set(self.bridges)
         table = self.streams._table
-        unconfirmed, bridges = self.streams._snapshots._unconfirmed, self.streams._routing.bridges
-        traces = {*table.published_at, *table.viewed_at, *unconfirmed, *bridges}
+        unconfirmed, routing = self.streams._snapshots._unconfirmed, self.streams._routing
+        traces = {*table.published_at, *table.viewed_at, *unconfirmed, *routing.bridges, *routing._addresses}
         for name in NAMES:
             known = self.streams.get(name)
             if known is not None:
@@ -511,14 +524,17 @@ class Histories(RuleBasedStateMachine):
     def holders_forward_what_interest_says(self) -> None:
         for holder in self.gateways.values():
             for name, camera in holder.cameras.items():
-                rates = [
-                    viewers[2]
+                wanted = [
+                    (gateway.id, viewers[2])
                     for gateway in self.gateways.values()
                     for stream, viewers in gateway.viewers.items()
                     if gateway is not holder and stream == name and viewers[0]
                 ]
                 if camera.producing:
-                    rates += [bridge.max_fps for bridge in assign(name, self.bridges.values())]
+                    wanted += [(bridge.member, bridge.max_fps) for bridge in assign(name, self.bridges.values())]
+                direct = {at: rate for m, rate in wanted if address(holder.id) and (at := address(m))}
+                assert camera.receivers == direct
+                rates = [rate for m, rate in wanted if not address(holder.id) or not address(m)]
                 asked = camera.forward is not None and camera.forward.wanted
                 assert asked is bool(rates)
                 if camera.forward is not None and asked:
