@@ -314,7 +314,8 @@ class Hub:
         publication = self._publications.get(message.stream)
         if publication is None or publication.term != message.term:
             return
-        publication.viewers_elsewhere, publication.bus_fps = message.viewers, message.max_fps
+        known = publication.viewers_elsewhere if message.partial else 0
+        publication.viewers_elsewhere, publication.bus_fps = max(message.viewers, known), message.max_fps
         self.notices.mark_demand(message.stream)
         self._wake()
         newest = self._streams[message.stream].newest

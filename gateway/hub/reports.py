@@ -135,7 +135,9 @@ class RouterReports:
         self._released.clear()
         publications = list(self._table.publications.values())
         for publication in publications:  # first: the router's `Forward` messages arrive during the iteration
-            publication.bus_sampler, publication.viewers_elsewhere = None, 0
+            publication.bus_sampler = None
+            if not publication.receivers:  # these go on getting frames until the router names others
+                publication.viewers_elsewhere = 0
             self._notices.mark_demand(publication.stream)
         for publication in publications:
             if self._table.publications.get(publication.stream) is publication:

@@ -1,6 +1,6 @@
 """The frame mesh of one machine: each member listens on a Unix socket in ``WATCHOUT_HOME``, and connects to others'.
 
-Frames go over PUSH and PULL sockets as they do to the router (`frame_sockets`).
+Frames go over PUSH and PULL sockets as they do to the router (`frame_sockets`). docs/bus.md, "Frame mesh".
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from watchout.common.home_files import FRAME_MESH_PREFIX
 LINK_IDLE_S: Final = 30.0
 #: Most links at once; frames for a further address are dropped until one is closed.
 MAX_LINKS: Final = 1_000
-#: Most bytes of frames that are queued for one link.
+#: Most bytes of frames that are queued for one link, or one larger frame, and for all links together. Past the second
+#: bound the link for which most is queued loses its queue.
 MAX_LINK_BYTES: Final = 8 << 20
+MAX_MESH_BYTES: Final = 64 << 20
 #: A socket file on which nobody listens is removed when it is older than this, in seconds: between its creation and
 #: the moment when its owner listens, nobody listens either.
 ABANDONED_AFTER_S: Final = 10.0
@@ -102,6 +104,8 @@ class UnixFrameMesh:
             link = self._links[at] = _Link(self._home / at.removeprefix(_SCHEME), self._frame_bytes)
         link.used = True
         link.sender.offer(parts, coalescing_delay_s)
+        if link.sender.queue.bytes:
+            self._bound()
 
     def close(self) -> None:
         """Close all links, and accept no more frames."""
@@ -110,6 +114,10 @@ class UnixFrameMesh:
             self._close(at)
         if self._binding is not None:
             self._binding.close()
+
+    def _bound(self) -> None:
+        while sum(link.sender.queue.bytes for link in self._links.values()) > MAX_MESH_BYTES:
+            max(self._links.values(), key=lambda link: link.sender.queue.bytes).sender.clear()
 
     def _close_idle(self) -> None:
         for at, link in list(self._links.items()):

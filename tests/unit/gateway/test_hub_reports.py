@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, ms, remote, word
 from watchout.common.bus.messages import (
     Forward,
+    FrameReceiver,
     Interest,
     PublicationState,
     Release,
@@ -76,6 +79,75 @@ def test_a_snapshot_forgets_what_the_former_router_wanted_and_nothing_later(harn
         harness.frame(publication)
     assert harness.pushed == [1]
     assert publications[2].bus_sampler is not None
+
+
+# ── frames to other members ──────────────────────────────────────────────────────────────────────────────────────────
+
+NEAR, FAR = "unix:f-nearnear", "unix:f-farfarfa"
+
+
+def forward(*receivers: FrameReceiver, term: int = 4, **more: Any) -> Forward:
+    return Forward(stream="door", term=term, wanted=False, receivers=receivers, **more)
+
+
+def test_each_receiver_gets_the_newest_frame_when_it_is_named_and_then_what_it_wants(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.frame(publication, 0.0)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR)), 0.0)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR), FrameReceiver(FAR, 2.0)), 0.0)
+    assert harness.direct == [(NEAR, 1), (FAR, 1)]
+    for n in range(1, 301):
+        harness.frame(publication, n / 30)
+    got = Counter(at for at, _ in harness.direct)
+    assert got[NEAR] == 301
+    assert got[FAR] == pytest.approx(21, abs=2)
+    assert harness.pushed == []
+
+
+def test_a_receiver_that_is_no_longer_named_gets_nothing_and_the_others_keep_their_rates(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR, 1.0), FrameReceiver(FAR)), 0.0)
+    harness.frame(publication, 0.0)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR, 1.0)), 0.1)
+    harness.frame(publication, 0.1)
+    assert harness.direct == [(NEAR, 1), (FAR, 1)], "what it got before still counts"
+    harness.hub.on_forward(forward(), 0.2)
+    harness.frame(publication, 5.0)
+    assert len(harness.direct) == 2
+
+
+def test_receivers_outlive_their_router_and_a_partial_list_ends_none(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR), viewers=3), 0.0)
+    (told,) = harness.hub.reports.snapshot(0.0)
+    assert isinstance(told, PublicationState)
+    assert told.forwarding
+    assert publication.viewers_elsewhere == 3
+    harness.hub.on_forward(forward(FrameReceiver(FAR), viewers=1, partial=True), 0.0)
+    assert publication.viewers_elsewhere == 3
+    harness.frame(publication)
+    assert harness.direct == [(NEAR, 1), (FAR, 1)]
+    harness.hub.on_forward(forward(FrameReceiver(FAR), viewers=1), 0.0)
+    harness.frame(publication)
+    assert harness.direct[2:] == [(FAR, 2)]
+    assert publication.viewers_elsewhere == 1
+
+
+def test_the_newest_frame_of_an_older_term_is_not_sent_to_a_new_receiver(harness: HubHarness) -> None:
+    harness.frame(harness.publish(FakePublisher(), term=4))
+    harness.publish(FakePublisher(), term=5)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR), term=4), 0.0)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR), term=5), 0.0)
+    assert harness.direct == []
+
+
+def test_what_receivers_want_is_part_of_the_demand(harness: HubHarness) -> None:
+    phone = FakePublisher()
+    harness.publish(phone, term=4, wants_demand=True)
+    harness.hub.on_forward(forward(FrameReceiver(NEAR, 2.0), FrameReceiver(FAR, 7.0), viewers=2), 0.0)
+    harness.hub.notices.send_demand(0.0, 0)
+    demand = next(message for message in reversed(phone.messages) if message["type"] == "demand")
+    assert (demand["fps"], demand["viewers"]) == (7.0, 2)
 
 
 # ── what the router is told ──────────────────────────────────────────────────────────────────────────────────────────

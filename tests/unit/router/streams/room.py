@@ -8,6 +8,7 @@ from watchout.common.bus.frames import EVERYBODY, FrameHead
 from watchout.common.bus.messages import (
     Claim,
     Forward,
+    FrameReceiver,
     GrantedReply,
     Interest,
     PublicationState,
@@ -23,6 +24,11 @@ EPOCH = 5
 FIRST = (EPOCH << 20) + 1
 NOW_MS = 1_700_000_000_000
 A, B, C, M, N = (letter * 8 for letter in (b"a", b"b", b"c", b"m", b"n"))
+
+
+def at(member: bytes) -> str:
+    """The address of a member."""
+    return f"unix:f-{member.decode()}"
 
 
 class Room:
@@ -84,6 +90,12 @@ class Room:
     def gone(self, member: bytes) -> list[Send]:
         return self.streams.remove_member(member, self.now, NOW_MS)
 
+    def joins(self, *members: bytes) -> None:
+        """Members with an address join, and have nothing to report."""
+        for member in members:
+            self.streams.begin_snapshot(member, at(member))
+            self.synced(member)
+
     def bridge(self, member: bytes, group: str = "day", max_fps: float = 2.0) -> list[Send]:
         return self.streams.add_bridge(BridgeRecord(member, group, max_fps))
 
@@ -102,6 +114,14 @@ def forward(
     """Without `viewers`: one, where anything is wanted."""
     number = int(wanted) if viewers is None else viewers
     return Forward(stream=stream, term=term, wanted=wanted, max_fps=max_fps, viewers=number)
+
+
+def direct(term: int, *to: bytes, viewers: int | None = None, **more: Any) -> Forward:
+    """Directly to these members, every frame; `rates` are those of the members that want fewer."""
+    rates: dict[bytes, float] = more.pop("rates", {})
+    receivers = tuple(FrameReceiver(at(member), rates.get(member)) for member in to)
+    number = len(to) if viewers is None else viewers
+    return Forward(stream="cam", term=term, wanted=False, receivers=receivers, viewers=number, **more)
 
 
 def forwards(sends: list[Send]) -> list[Send]:

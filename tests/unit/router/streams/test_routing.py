@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 
-from tests.unit.router.streams.room import A, B, C, M, N, Room, forward, forwards, status
+from tests.unit.router.streams.room import NOW_MS, A, B, C, M, N, Room, at, direct, forward, forwards, status
 from watchout.common.bus.messages import (
     SendNewest,
 )
@@ -79,6 +80,68 @@ def test_a_viewers_member_that_is_gone_wants_nothing(room: Room) -> None:
     term = room.publish(A)
     room.interest(B)
     assert room.gone(B) == [Send(A, forward(term, wanted=False))]
+
+
+# ── the frame mesh ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_members_with_an_address_get_frames_straight_from_the_gateway(room: Room) -> None:
+    room.joins(A, B, M)
+    term = room.publish(A)
+    assert forwards(room.interest(B, max_fps=5.0)) == [Send(A, direct(term, B, rates={B: 5.0}))]
+    assert room.bridge(M, max_fps=2.0) == [Send(A, direct(term, B, M, rates={B: 5.0, M: 2.0}, viewers=1))]
+    assert room.route(term) == [], "none of it is left for the router"
+    assert room.gone(B) == [Send(A, direct(term, M, rates={M: 2.0}, viewers=0))]
+    assert room.gone(M) == [Send(A, direct(term))]
+
+
+def test_a_member_without_an_address_gets_frames_through_the_router_beside_others_that_have_one(room: Room) -> None:
+    room.joins(A, B)
+    term = room.publish(A)
+    room.interest(B)
+    relayed = msgspec.structs.replace(direct(term, B, viewers=2), wanted=True, max_fps=3.0)
+    assert forwards(room.interest(C, max_fps=3.0)) == [Send(A, relayed)]
+    assert room.route(term) == [C]
+
+
+def test_a_gateway_without_an_address_sends_all_to_the_router(room: Room) -> None:
+    room.joins(B)
+    term = room.publish(A)
+    assert forwards(room.interest(B)) == [Send(A, forward(term))]
+    assert room.route(term) == [B]
+
+
+def test_the_newest_frame_for_one_member_goes_to_its_address(room: Room) -> None:
+    room.joins(A, B)
+    room.publish(A)
+    assert room.streams.fetch_newest(B, "cam") == [Send(A, SendNewest(stream="cam", to=B.hex(), at=at(B)))]
+    assert room.streams.fetch_newest(C, "cam") == [Send(A, SendNewest(stream="cam", to=C.hex()))]
+
+
+def test_a_router_that_has_just_started_ends_no_request_of_its_predecessor_before_it_knows_all() -> None:
+    room = Room(syncing=True)
+    room.joins(A)
+    term = 77
+    assert forwards(room.hold(A, term, forwarding=True)) == [Send(A, direct(term, partial=True))]
+    room.joins(B)
+    assert forwards(room.interest(B)) == [Send(A, direct(term, B, partial=True))]
+    assert forwards(room.streams.settle(NOW_MS)) == [Send(A, direct(term, B))]
+
+
+def test_what_a_former_router_requested_and_nobody_wants_ends_when_all_have_reported() -> None:
+    room = Room(syncing=True)
+    room.joins(A)
+    room.hold(A, 77, forwarding=True)
+    assert forwards(room.streams.settle(NOW_MS)) == [Send(A, direct(77))]
+
+
+def test_a_gateway_that_joins_again_is_told_what_nobody_wants_any_more_only_if_it_sends_frames(room: Room) -> None:
+    room.joins(A, B)
+    term = room.publish(A)
+    for forwarding, expected in ((True, [Send(A, direct(term))]), (False, [])):
+        room.streams.begin_snapshot(A, at(A))
+        room.hold(A, term, forwarding=forwarding)
+        assert forwards(room.synced(A)) == expected
 
 
 # ── routes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
