@@ -155,7 +155,7 @@ FRAMES_DROPPED_CODEC = counter(
 )
 FRAMES_DROPPED_BUS = counter(
     "frames_dropped_bus_total",
-    "Frames dropped from the queue to the router, or from the router's queue to a member.",
+    "Frames dropped from the queue for the router or another member.",
     formerly="frames_skipped_bus_total",
 )
 #: The counter of each reason for which a gateway drops a frame for a viewer (`DropReason`).
@@ -172,10 +172,10 @@ FRAMES_UNDECODABLE = counter("frames_undecodable_total", "Frames that could not 
 FRAMES_OLD_TERM = counter(
     "frames_old_term_total", "Frames dropped because another publisher had taken the stream over."
 )
-FRAMES_TO_BUS = counter("frames_to_bus_total", "Frames pushed to the router.")
+FRAMES_TO_BUS = counter("frames_to_bus_total", "Frames sent to other members and to the router, counted once per receiver.")
 FRAMES_TO_BUS_DROPPED = counter("frames_to_bus_dropped_total", "Frames not pushed because the router was unreachable.")
-FRAMES_FROM_BUS = counter("frames_from_bus_total", "Frames received from the router.")
-FRAMES_ROUTED = counter("frames_routed_total", "Frames that the router forwarded, counted once per receiver.")
+FRAMES_FROM_BUS = counter("frames_from_bus_total", "Frames received from other gateways.")
+FRAMES_ROUTED = counter("frames_routed_total", "Frames that the router relayed, counted once per receiver.")
 WAITING_FRAME_BYTES = gauge("waiting_frame_bytes", "Bytes of the frames queued for viewers, each frame counted once.")
 WAITING_FRAMES_EVICTED = counter(
     "waiting_frames_evicted_total",

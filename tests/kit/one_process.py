@@ -23,6 +23,7 @@ from tests.kit.ports import free_port
 from tests.kit.processes import SERVICE_TOKEN
 from watchout.common import supervisor
 from watchout.common.bus.client import BusClient
+from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import Hello, Message, Query
 from watchout.common.bus.reply_records import StatsReply
 from watchout.common.home import prepare_home
@@ -74,10 +75,10 @@ class OneProcess:
         await router.drain()
         await router.stop()
 
-    async def start_gateway(self, **environ: str) -> str:
+    async def start_gateway(self, carrier: MemberCarrier | None = None, **environ: str) -> str:
         """Start a gateway on a port of its own; its URL."""
         port = free_port()
-        gateway = Gateway(self._settings(WATCHOUT_PORT=str(port), **environ), self.bus.carrier)
+        gateway = Gateway(self._settings(WATCHOUT_PORT=str(port), **environ), carrier or self.bus.carrier)
         self.gateways.append(gateway)
         self.urls.append(f"http://127.0.0.1:{port}")
         await gateway.start()
