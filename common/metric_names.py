@@ -172,7 +172,9 @@ FRAMES_UNDECODABLE = counter("frames_undecodable_total", "Frames that could not 
 FRAMES_OLD_TERM = counter(
     "frames_old_term_total", "Frames dropped because another publisher had taken the stream over."
 )
-FRAMES_TO_BUS = counter("frames_to_bus_total", "Frames sent to other members and to the router, counted once per receiver.")
+FRAMES_TO_BUS = counter(
+    "frames_to_bus_total", "Frames sent to other members and to the router, counted once per receiver."
+)
 FRAMES_TO_BUS_DROPPED = counter("frames_to_bus_dropped_total", "Frames not pushed because the router was unreachable.")
 FRAMES_FROM_BUS = counter("frames_from_bus_total", "Frames received from other gateways.")
 FRAMES_ROUTED = counter("frames_routed_total", "Frames that the router relayed, counted once per receiver.")

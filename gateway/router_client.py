@@ -165,7 +165,7 @@ class RouterClient:
 
     def frame_to_members(self, frame: Frame, receivers: list[DirectReceiver]) -> None:
         """Send a frame of a publisher here to other members, directly."""
-        parts = frame.bus_parts()
+        parts = frame.mesh_parts()
         for receiver in receivers:
             self.link.send_frame_to(receiver.at, parts, coalescing_delay_s(receiver.max_fps))
 

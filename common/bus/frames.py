@@ -20,10 +20,21 @@ _FIELDS_SIZE: Final = struct.Struct(">I")
 #: Length of the header with the longest stream id, in bytes.
 MAX_FRAME_HEAD_BYTES: Final = _FRAME.size + 255
 FRAME_MAGIC: Final = 0x46
+#: First bytes of whole WebSocket messages, and what stands in place of sizes over 125 (RFC 6455, section 5.2).
+_TEXT: Final = b"\x81"
+_BINARY: Final = b"\x82"
+_SIZE_16: Final = 126
+_SIZE_64: Final = 127
+_PLACES: Final = struct.Struct(">II")
 #: `BusFrame.form`: a JSON string token, an encoded picture, a JSON string token and other JSON members.
 FORM_JSON_TEXT: Final = 0
 FORM_PICTURE: Final = 1
 FORM_JSON_FIELDS: Final = 2
+#: `BusFrame.form` in the frame mesh: a WebSocket message of the edge protocol, JSON with base64, or binary.
+FORM_JSON_MESSAGE: Final = 3
+FORM_BINARY_MESSAGE: Final = 4
+#: The forms whose codec is the one that the publisher named.
+_NAMED_CODEC: Final = (FORM_PICTURE, FORM_BINARY_MESSAGE)
 #: `BusFrame.to`: every member with interest in the stream.
 EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
 #: `BusFrame.to`: the picture of an alert, which is never a viewer's newest frame. A bridge sends it to the router,
@@ -38,6 +49,9 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
     `FORM_JSON_TEXT`: a JSON string token with its quotes; `codec` is that of the picture in it, 0 when it holds none.
     `FORM_PICTURE`: the encoded picture; `codec` is the one that the publisher named. `FORM_JSON_FIELDS`: as
     `FORM_JSON_TEXT`, and `more` holds the other members of the publisher's JSON object, each with a comma before it.
+    `FORM_JSON_MESSAGE`: the WebSocket message that viewers get, with its header; the string token begins at `data_at`
+    and ends before the last byte, and the other members, of `more_bytes` bytes, are right before ``,"data":``.
+    `FORM_BINARY_MESSAGE`: the same for binary viewers; the picture begins at `data_at`.
     `to` is `EVERYBODY`, `FOR_ALERT` or the id of the one member that receives the frame. `timestamp` is in ms since
     1970.
     """
@@ -51,6 +65,8 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
     payload: bytes | memoryview
     to: bytes = EVERYBODY
     more: bytes = b""
+    data_at: int = 0
+    more_bytes: int = 0
 
     def parts(self) -> tuple[bytes, bytes | memoryview]:
         """Return (header, payload), which in sequence are the encoded frame; the payload is not copied."""
@@ -60,6 +76,8 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
         )
         if self.form == FORM_JSON_FIELDS:
             name += _FIELDS_SIZE.pack(len(self.more)) + self.more
+        elif self.form > FORM_JSON_FIELDS:
+            name += _PLACES.pack(self.data_at, self.more_bytes)
         return head + name, self.payload
 
     def encode(self) -> bytes:
@@ -102,9 +120,9 @@ def read_frame_head(data: bytes) -> FrameHead:
     magic, version, form, codec, frame_id, timestamp, term, to, length = _FRAME.unpack_from(data)
     if magic != FRAME_MAGIC or version != VERSION:
         raise BusError(f"frame with magic {magic:#x} and version {version}, expected {FRAME_MAGIC:#x} and {VERSION}")
-    known = BY_NUMBER if form == FORM_PICTURE else BY_VALUE
-    if form > FORM_JSON_FIELDS or codec not in known:
-        raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_JSON_FIELDS} and 0–{max(known)}")
+    known = BY_NUMBER if form in _NAMED_CODEC else BY_VALUE
+    if form > FORM_BINARY_MESSAGE or codec not in known:
+        raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_BINARY_MESSAGE} and 0–{max(known)}")
     name = data[at : at + length]
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
@@ -136,7 +154,36 @@ def decode_frame(data: bytes) -> BusFrame:
         if len(data) < begin or len(data) < (at := begin + _FIELDS_SIZE.unpack_from(data, at)[0]):
             raise BusError(f"frame of {len(data)} bytes ends within the publisher's other fields")
         more = data[begin:at]
+    data_at = more_bytes = 0
+    if head.form > FORM_JSON_FIELDS:
+        at += _PLACES.size
+        if len(data) < at:
+            raise BusError(f"frame of {len(data)} bytes ends before its message")
+        data_at, more_bytes = _PLACES.unpack_from(data, head.payload_at)
+        _check_message(data, at, head.form, data_at, more_bytes)
     payload = memoryview(data)[at:]
     return BusFrame(
-        head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to, more
-    )
+        head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to, more, data_at,
+        more_bytes,
+    )  # fmt: skip
+
+
+def _check_message(data: bytes, at: int, form: int, data_at: int, more_bytes: int) -> None:
+    """Check that `data` is one whole WebSocket message from `at` on, with its parts where the frame says.
+
+    A viewer gets it as it is: one byte more or less, and the viewer would lose its connection. Raises `BusError`.
+    """
+    opcode = _TEXT if form == FORM_JSON_MESSAGE else _BINARY
+    size = len(data) - at
+    head = data[at : at + 10]
+    short = head[1] if len(head) > 1 else 0
+    begin = 10 if short == _SIZE_64 else 4 if short == _SIZE_16 else 2
+    stated = int.from_bytes(head[2:begin], "big") if begin > 2 else short
+    if head[:1] != opcode or begin + stated != size:
+        raise BusError(f"frame whose message of {size} bytes begins with {head.hex(' ')}, expected a whole message")
+    if form == FORM_JSON_MESSAGE:
+        in_place = data[at + data_at - 8 : at + data_at + 1] == b',"data":"' and data.endswith(b'"}')
+        if not in_place or not begin <= data_at - 8 - more_bytes or data_at > size - 3:
+            raise BusError(f"frame whose message has no data at {data_at}")
+    elif not begin < data_at < size:
+        raise BusError(f"frame of {size} bytes with a picture at {data_at}")

@@ -19,7 +19,9 @@ import pybase64
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.bus.frames import (
     EVERYBODY,
+    FORM_BINARY_MESSAGE,
     FORM_JSON_FIELDS,
+    FORM_JSON_MESSAGE,
     FORM_JSON_TEXT,
     FORM_PICTURE,
     BusFrame,
@@ -50,6 +52,8 @@ _DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECA
 #: The same in a JSON string without escapes.
 _PLAIN_DATA_URL: Final = re.compile(rb'data:[^,"\\\x00-\x1f\x7f-\xff]{0,200}; *base64 *,', re.IGNORECASE)
 _PREFIX_BYTES: Final = 256
+#: Length of ``,"data":``.
+_DATA_KEY_BYTES: Final = 8
 _WHITE_SPACE: Final = b" \t\r\n\f"
 #: The alphabet of RFC 4648 section 5 in that of section 4.
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
@@ -396,6 +400,24 @@ class Frame:
             self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more
         ).parts()
 
+    def mesh_parts(self) -> tuple[bytes, bytes | memoryview]:
+        """Return the frame as it goes straight to another member, in two parts.
+
+        The finished message for viewers, when the publisher sent that form and it exists: the other gateway passes it
+        on as it is. Else the same as `bus_parts`.
+        """
+        if self._sent_as_text and self._is_base64 and self.json_wire is not None:
+            form, codec, payload = FORM_JSON_MESSAGE, self.codec.value, self.json_wire
+            at, more = self._begin, len(self.more)
+        elif not self._sent_as_text and self.binary_wire is not None:
+            form, codec, payload = FORM_BINARY_MESSAGE, (self._claimed or self.codec).number, self.binary_wire
+            at, more = len(payload) - len(self._sent_picture()), 0
+        else:
+            return self.bus_parts()
+        return BusFrame(
+            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, data_at=at, more_bytes=more
+        ).parts()
+
     def _sniff(self) -> Codec:
         """Return the codec that the first bytes of the payload identify."""
         if self._picture is not None:
@@ -428,6 +450,15 @@ class Frame:
     def from_bus(cls, frame: BusFrame) -> Frame:
         """Return the frame that another process sent."""
         name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
+        if frame.form == FORM_JSON_MESSAGE:
+            message, begin = bytes(frame.payload), frame.data_at
+            more = message[begin - _DATA_KEY_BYTES - frame.more_bytes : begin - _DATA_KEY_BYTES]
+            made = cls.of_message(name, number, at, term, message, begin + 1, len(message) - 2, -1, more)
+            made._codec = BY_VALUE[frame.codec]
+            return made
+        if frame.form == FORM_BINARY_MESSAGE:
+            message, begin = bytes(frame.payload), frame.data_at
+            return cls.of_message(name, number, at, term, message, begin, len(message), frame.codec)
         if frame.form != FORM_PICTURE:
             made = cls(name, number, at, term=term, text=bytes(frame.payload), more=frame.more)  # no copy
             made._codec = BY_VALUE[frame.codec]

@@ -466,7 +466,7 @@ def test_a_head_that_is_cut_anywhere_is_refused() -> None:
     [
         (0, 0x57, "magic 0x57"),
         (1, 2, "version 2"),
-        (2, 3, "form 3"),
+        (2, 5, "form 5"),
         (3, 4, "codec 4"),
         (32, 0, "stream id of 0 bytes"),
         (32, 200, "expected 200 in ASCII"),
