@@ -42,6 +42,19 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="mesh-end",
+        rule="frames that a former router requested end when nobody wants them any more",
+        file="router/streams/routing.py",
+        before="if stream.forward is None and not wanted and not stream.forwarding:",
+        after="if stream.forward is None and not wanted:",
+        unit=(
+            "tests/unit/router/streams/test_routing.py::test_what_a_former_router_requested_and_nobody_wants_ends_when_all_have_reported",
+        ),
+        e2e=(
+            "tests/e2e/test_frame_mesh.py::test_a_viewer_that_left_while_the_router_was_away_costs_no_frames_after_its_return",
+        ),
+    ),
+    Mutation(
         name="origin-list",
         rule="a cookie is used only from a page of the list or of the gateway itself",
         file="gateway/requests/origins.py",
