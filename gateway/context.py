@@ -46,10 +46,11 @@ class OpenSocket(Protocol):
     def abort(self) -> None:
         """Drop the connection at once, without a close frame."""
 
-    def sweep(self, now: float) -> None:
+    def sweep(self, now: float, *, halted_s: float = 0.0) -> None:
         """Ping a quiet client, close one that stalls or is gone, and report drops to the metrics.
 
-        `now` is the loop's time in seconds. Called every few seconds.
+        `now` is the loop's time in seconds, `halted_s` the time in which this process did not run since the last
+        sweep. Called every few seconds.
         """
 
 

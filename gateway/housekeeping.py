@@ -18,6 +18,8 @@ from watchout.gateway.silence import LOOK_EVERY_S
 TICK_S: Final = 1.0
 #: Longest time between two sweeps of the sockets, in seconds; shorter with a short `IDLE_TIMEOUT_S`.
 SWEEP_EVERY_S: Final = 5.0
+#: A sweep that is later than this, in seconds, means that the process did not run.
+HALTED_S: Final = 1.0
 #: Seconds between two checks whether to return freed memory to the system.
 TRIM_EVERY_S: Final = 5.0
 #: Memory is returned after this many connections have closed since the highest count.
@@ -35,17 +37,19 @@ class Housekeeping:
     def __init__(self, context: Context, certificate: Certificate | None) -> None:
         self._context = context
         self._certificate = certificate
+        self._sweep_every_s = min(SWEEP_EVERY_S, context.settings.idle_timeout_s / 8)
+        self._swept_at = 0.0
 
     def begin(self) -> list[Periodic]:
         """Start all tasks under the supervisor; each runs until its `Periodic` is closed."""
         every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._context.hub
-        sweep_every_s = min(SWEEP_EVERY_S, self._context.settings.idle_timeout_s / 8)
+        self._swept_at = loop.time()
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
             every(TICK_S, lambda: hub.notices.send_demand(loop.time(), now_ms()), "demand"),
             every(TICK_S, self._count_connections, "counts of connections"),
             every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
-            every(sweep_every_s, self._sweep, "sweep of sockets"),
+            every(self._sweep_every_s, self._sweep, "sweep of sockets"),
             every(LOOK_EVERY_S, self._ping_silent, "pings in silences"),
         ]
         if self._certificate is not None:
@@ -76,11 +80,16 @@ class Housekeeping:
                 socket.ping_if_silent(now)
 
     def _sweep(self) -> None:
-        """Check every socket for silence and stalls, and collect the drop counts of sockets and MJPEG responses."""
+        """Check every socket for silence and stalls, and collect the drop counts of sockets and MJPEG responses.
+
+        Time in which this process itself did not run does not count as silence of the clients.
+        """
         now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
+        late_s = now - self._swept_at - self._sweep_every_s
+        self._swept_at = now
         for socket in list(self._context.sockets):
             with guarding("sweep of a socket"):
-                socket.sweep(now)
+                socket.sweep(now, halted_s=late_s if late_s > HALTED_S else 0.0)
         for moving_picture in list(self._context.moving_pictures):
             with guarding("sweep of a moving picture"):
                 moving_picture.count_dropped()

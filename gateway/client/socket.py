@@ -261,9 +261,15 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
 
     # ── context.OpenSocket ───────────────────────────────────────────────────────────────────────────────────────
 
-    def sweep(self, now: float) -> None:
-        """Ping a quiet client, close one that stalls or is gone, and report drops to the metrics."""
+    def sweep(self, now: float, *, halted_s: float = 0.0) -> None:
+        """Ping a quiet client, close one that stalls or is gone, and report drops to the metrics.
+
+        Args:
+            now: Seconds of the loop's clock.
+            halted_s: Seconds since the last sweep in which this process did not run: no silence of the client.
+        """
         idle_s = self._context.settings.idle_timeout_s
+        self.received_at = min(now, self.received_at + halted_s)
         if (
             self._unfinished is not None
             and not self.closing

@@ -70,3 +70,24 @@ async def test_a_bridge_whose_loop_is_blocked_is_noticed_and_comes_back(watchout
 
 def _bridges(output: str, event: str) -> int:
     return sum(event in line and "mlbridge" in line for line in output.splitlines())
+
+
+async def test_a_gateway_that_did_not_run_does_not_take_its_own_silence_for_that_of_its_clients(
+    watchout, clients: Clients
+):
+    started = watchout(start=False, environ={"IDLE_TIMEOUT_S": "3"})
+    started.start("router")
+    gateway = start(started, "gateway")
+    started.wait_ready()
+    camera = await clients.camera(started.url, started.token())
+    viewer = await clients.viewer(started.url, started.token())
+    await camera.register("cam")
+    await viewer.subscribe("cam")
+    gateway.send_signal(signal.SIGUSR1)
+    await camera.show()  # read after the block, and shown to a viewer that said nothing all the while
+    await viewer.frame()
+    for _ in range(3):
+        await camera.show()
+        await viewer.frame()
+    assert camera.open
+    assert viewer.open
