@@ -128,7 +128,7 @@ class Dispatcher:
         if self._closed:
             return
         try:
-            frame = Frame.from_bus(decode_frame(data))
+            frame = Frame.from_bus(decode_frame(data), for_viewers=False)
         except BusError:
             self.bad_messages += 1
             return

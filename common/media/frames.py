@@ -447,18 +447,29 @@ class Frame:
         return memoryview(self.binary_wire)[self._picture_at :]
 
     @classmethod
-    def from_bus(cls, frame: BusFrame) -> Frame:
-        """Return the frame that another process sent."""
+    def from_bus(cls, frame: BusFrame, *, for_viewers: bool = True) -> Frame:
+        """Return the frame that another process sent.
+
+        Args:
+            frame: what came.
+            for_viewers: keep a finished message for viewers; False: keep its data alone, once.
+        """
         name, number, at, term = frame.stream, frame.frame_id, frame.timestamp, frame.term
+        begin, payload = frame.data_at, frame.payload
         if frame.form == FORM_JSON_MESSAGE:
-            message, begin = bytes(frame.payload), frame.data_at
-            more = message[begin - _DATA_KEY_BYTES - frame.more_bytes : begin - _DATA_KEY_BYTES]
-            made = cls.of_message(name, number, at, term, message, begin + 1, len(message) - 2, -1, more)
+            more_end = begin - _DATA_KEY_BYTES
+            more = bytes(payload[more_end - frame.more_bytes : more_end])
+            if for_viewers:
+                message = bytes(payload)
+                made = cls.of_message(name, number, at, term, message, begin + 1, len(message) - 2, -1, more)
+            else:
+                made = cls(name, number, at, term=term, text=bytes(payload[begin:-1]), is_base64=True, more=more)
             made._codec = BY_VALUE[frame.codec]
             return made
         if frame.form == FORM_BINARY_MESSAGE:
-            message, begin = bytes(frame.payload), frame.data_at
-            return cls.of_message(name, number, at, term, message, begin, len(message), frame.codec)
+            if for_viewers:
+                return cls.of_message(name, number, at, term, bytes(payload), begin, len(payload), frame.codec)
+            return cls(name, number, at, term=term, picture=bytes(payload[begin:]), codec=BY_NUMBER[frame.codec])
         if frame.form != FORM_PICTURE:
             made = cls(name, number, at, term=term, text=bytes(frame.payload), more=frame.more)  # no copy
             made._codec = BY_VALUE[frame.codec]

@@ -209,7 +209,7 @@ class Viewer:
 
 @given(EVENTS, st.sampled_from([None, 1, 3]), st.booleans())
 def test_a_viewer(events: list[str], window: int | None, last_frame: bool) -> None:
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
     viewer = Viewer(hub)
     subscription = Subscription(
         "door",
@@ -235,7 +235,7 @@ def test_a_viewer(events: list[str], window: int | None, last_frame: bool) -> No
 
 
 def test_a_delta_frame_is_neither_the_newest_frame_nor_a_fault() -> None:
-    hub = Hub(wake=lambda: None, to_bus=lambda _: None)
+    hub = Hub(wake=lambda: None, to_bus=lambda _: None, to_members=lambda *_: None)
     viewer = Viewer(hub)
     subscription = Subscription("door", ANN, video=True, alerts=False, format="binary")
     hub.subscribe(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 0.0, 0)

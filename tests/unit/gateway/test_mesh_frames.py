@@ -131,3 +131,18 @@ def test_a_place_outside_of_the_message_is_refused() -> None:
     for at in (0, 5, 14, 2**32 - 1):
         with pytest.raises(BusError):
             decode_frame(BusFrame("cam", 1, 1, 1, FORM_JSON_MESSAGE, 1, message, data_at=at).encode())
+
+
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_a_bridge_keeps_the_data_once_and_not_the_message(form: Format) -> None:
+    picture = b"\xff\xd8\xff" * 1000
+    sent = text_frame("cam", 1, picture, b',"a":1')
+    if form == "binary":
+        sent = Frame("cam", 1, 1001, term=9, picture=picture, codec=Codec.JPEG)
+    frame_message(sent, form)
+    crossed = decode_frame(b"".join(sent.mesh_parts()))
+    own = Frame.from_bus(decode_frame(sent.to_bus()))
+    got = Frame.from_bus(crossed, for_viewers=False)
+    assert got.picture == own.picture == picture
+    assert got.size_bytes == own.size_bytes
+    assert observed(got) == observed(own)
