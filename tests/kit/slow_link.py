@@ -25,6 +25,7 @@ class SlowLink:
         #: Bytes that went up so far.
         self.carried = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[SlowLink]:
@@ -37,15 +38,20 @@ class SlowLink:
         try:
             yield self
         finally:
+            self._ended = True
             server.close()
-            await asyncio.sleep(0)  # what is just being accepted comes to `_accepted`, or is closed
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            for _ in range(10):  # what was just closed gives back its socket in the loop's next turns
+            for _ in range(
+                10
+            ):  # what is just being accepted comes to `_accepted`; what was closed gives back its socket
+                for task in list(self._tasks):
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
                 await asyncio.sleep(0)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._ended:
+            writer.transport.abort()
+            return
         self.connections += 1
         task = asyncio.get_running_loop().create_task(self._connected(reader, writer), name="slow link")
         self._tasks.add(task)
@@ -60,10 +66,10 @@ class SlowLink:
             try:
                 await asyncio.wait([up, down], return_when=asyncio.FIRST_COMPLETED)
             finally:
+                far_writer.transport.abort()  # first: a second cancellation ends what follows
                 for each in (up, down):
                     each.cancel()
                 await asyncio.gather(up, down, return_exceptions=True)
-                far_writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
         loop = asyncio.get_running_loop()
