@@ -30,8 +30,8 @@ _ALERT_FIELDS: Final = {
     "message": "One sentence for people. The only text that they surely see.",
     "type": 'May be left out. Any other value than "alert" is refused.',
     "streamId": "The stream that it is about; left out or null: that of the frame that it answers.",
-    "timestamp": "Milliseconds (not seconds) since 1970-01-01T00:00Z, without a decimal point; left out or null: that "
-    "of the frame.",
+    "timestamp": "Milliseconds (not seconds) since 1970-01-01T00:00Z, of which a fraction is dropped; left out or "
+    "null: that of the frame.",
     "frameId": "The frame that it is about, without a decimal point; left out or null: the one that it answers.",
     "id": "Makes the alert one: the same id again for a stream has no second effect. Left out or null: made from "
     "stream, frame and content.",
@@ -66,6 +66,9 @@ def alert_schema() -> dict[str, Any]:
     schema = _whole(AlertFields, "alert", "An alert, as an ML service sends it.")
     for name, field in schema["properties"].items():
         field["description"] = _ALERT_FIELDS[name]
+    for form in schema["properties"]["timestamp"]["anyOf"]:
+        if form["type"] == "integer":
+            form["type"] = "number"  # clocks with fractions of a ms are common: `whole_ms`
     return schema
 
 

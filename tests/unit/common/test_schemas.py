@@ -74,6 +74,13 @@ def test_the_published_schema_is_current_and_is_a_schema(name: str) -> None:
     assert all(field["description"] for field in schema["properties"].values())
 
 
+@pytest.mark.parametrize("timestamp", [0, -0.0, 0.5, 5.0, 1730000000000.5, 2**53 - 1, -0.5, 2.0**53, 2**53, 1e300, "5"])
+def test_the_schema_and_the_check_agree_about_a_time(timestamp: object) -> None:
+    draft = {"severity": "low", "message": "m", "timestamp": timestamp}
+    expected = not isinstance(timestamp, str) and 0 <= timestamp < 2**53  # type: ignore[operator]
+    assert ALERT.is_valid(draft) is accepted(draft) is expected
+
+
 @given(drafts | good | json_values)
 def test_the_schema_and_the_check_of_alerts_agree(draft: Any) -> None:
     assert ALERT.is_valid(draft) == accepted(draft)
