@@ -159,7 +159,7 @@ class RouterClient:
             self._loop.call_soon(self._flush)
 
     def frame_to_bus(self, frame: Frame) -> None:
-        """Send a frame of a publisher here, which the router requested."""
+        """Send a frame of a publisher here to the router, which relays it to members without an address."""
         publication = self.hub.publication(frame.stream_id)
         self._push(frame.bus_parts(), coalescing_delay_s(publication.bus_fps if publication is not None else None))
 

@@ -75,7 +75,7 @@ class UnixFrameMesh:
             self._binding = frame_sockets.pull(home / name, self._frame_bytes, on_frame)
             self.address = _SCHEME + name
         except (StartError, OSError) as error:
-            _log.warning("frames of other processes come through the router, at twice the cost", reason=str(error))
+            _log.warning("frames of other processes come through the router", reason=str(error))
         self._idle_check = supervisor.current().every(LINK_IDLE_S, self._close_idle, "links of the frame mesh")
 
     @property
