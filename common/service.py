@@ -222,7 +222,10 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
             async with asyncio.timeout(settings.drain_s + STOP_TIMEOUT_S):
                 await process.drain()
         except TimeoutError:
-            _log.warning(f"{name} drain cut off", after_s=settings.drain_s + STOP_TIMEOUT_S)
+            _log.warning(
+                f"{name} stopped draining: clients or requests were still there",
+                after_s=settings.drain_s + STOP_TIMEOUT_S,
+            )
     finally:
         keeper.detach()
         try:

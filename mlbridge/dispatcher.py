@@ -209,7 +209,7 @@ class Dispatcher:
             self._refused_all_at = now
             service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
-                "the ML service refuses the frames of every stream: it takes other frames than it is shown",
+                "the ML service refuses the frames of every stream: it expects another format or size",
                 service=service, streams=refused,
             )  # fmt: skip
 
@@ -231,7 +231,7 @@ class Dispatcher:
             self._unusable_at = now
             service = self._targets[self._scheduler.endpoints.in_use].public_url
             _log.warning(
-                "the ML service answers what is no answer; such frames do not count as analysed",
+                "responses of the ML service cannot be read; their frames do not count as analysed",
                 service=service, came=self._scrub(reason)[:300], answers=self._unusable,
             )  # fmt: skip
             self._unusable = 0
@@ -337,7 +337,7 @@ class Dispatcher:
             refused = self._refusal_log.on_refusal(stream, now)
             if refused is not None:
                 _log.warning(
-                    "the ML service refuses the frames of a stream, which is shown less often",
+                    "the ML service refuses the frames of a stream, which are sent less often now",
                     stream=stream, service=service, reason=reason, refused=refused,
                     streams_not_named=self._refusal_log.unnamed or None,
                 )  # fmt: skip

@@ -113,9 +113,7 @@ class ReservationFile:
             else:
                 bad += 1
         if bad:
-            _log.warning(
-                "reserved stream ids that cannot be read are passed over", file=str(self._file.path), count=bad
-            )
+            _log.warning("reserved stream ids that cannot be read are ignored", file=str(self._file.path), count=bad)
 
     def _write(self, changes: list[Change], whole: bool) -> str | None:
         """Write changes in one transaction. Return why it failed, None when it did not."""

@@ -202,7 +202,11 @@ class RevocationListener:
             await asyncio.sleep(0)
         now = asyncio.get_running_loop().time()
         if changes.malformed and now >= self._quiet_until:
-            _log.warning("notifications that are not the trigger's", channel=self._channel, count=changes.malformed)
+            _log.warning(
+                "notifications that the trigger did not send are ignored",
+                channel=self._channel,
+                count=changes.malformed,
+            )
             changes.malformed, self._quiet_until = 0, now + MALFORMED_QUIET_S
 
     async def _beat(self, connection: Any, changes: PendingChanges) -> None:

@@ -188,7 +188,7 @@ class DatabaseStore(abc.ABC):
         except CannotRedeem as exc:
             if self._ticket_fault != str(exc):
                 self._ticket_fault = str(exc)
-                _log.warning("tickets cannot be honoured", reason=self._ticket_fault)
+                _log.warning("one-time tickets cannot be redeemed", reason=self._ticket_fault)
             if (now := asyncio.get_running_loop().time()) >= self._reread_at:
                 self._reread_at = now + TICKETS_AGAIN_S
                 self._plans.expire()

@@ -54,7 +54,7 @@ class ShareHandler:
                 bad.append(key)
         self._shares.restore(sorted(found, key=lambda share: share.created_at))
         if bad:
-            _log.warning("shares that cannot be read are passed over", count=len(bad))
+            _log.warning("shares that cannot be read are ignored", count=len(bad))
         self.prune(now_ms)
 
     def create(self, member: bytes, request: CreateShare, now_ms: int) -> None:

@@ -81,7 +81,7 @@ class WebhookSender:
             dns_cache=False,
             socket_factory=None if self._settings.alert_webhook_allow_private else _public_socket,
         )  # no deadline there: each try has its own
-        _log.info("alerts go on to a webhook", service=self._shown_as)
+        _log.info("alerts are also sent to a webhook", service=self._shown_as)
 
     def offer(self, event: WebhookEvent) -> None:
         """Queue an alert, or an event about one, and return at once."""
@@ -180,7 +180,7 @@ class WebhookSender:
             self._unlogged += 1
             return
         _log.warning(
-            "an alert was given up" if given_up else "the webhook did not take an alert, it is tried again",
+            "an alert was given up" if given_up else "the webhook did not accept an alert; it is sent again",
             service=self._shown_as,
             alert=delivery.alert_id,
             attempts=delivery.attempts,

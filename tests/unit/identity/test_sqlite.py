@@ -528,7 +528,7 @@ async def test_a_file_that_is_read_only_says_nothing_about_a_ticket_and_says_so_
     with capture_logs() as lines:
         for _ in range(3):
             await no_verdict(store)
-    assert [line["event"] for line in lines] == ["tickets cannot be honoured"]
+    assert [line["event"] for line in lines] == ["one-time tickets cannot be redeemed"]
     assert "read-only" in lines[0]["reason"]
     assert await verify(store, token) is not None
 
