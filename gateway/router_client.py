@@ -127,7 +127,7 @@ class RouterClient:
                 release=about.version(),
                 settings=about.reported_settings(self._settings),
             ),
-            open_transport=self._carrier.open_transport,
+            open_transport=self._carrier.opener(0),
             request_timeout_s=self._settings.router_timeout_s,
             snapshot=self._snapshot,
             metrics=self._read_metrics,

@@ -72,7 +72,7 @@ class Bridge:
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,
             ),
-            open_transport=carrier.open_transport,
+            open_transport=carrier.opener(0),
             open_mesh=carrier.open_mesh,
             request_timeout_s=settings.router_timeout_s,
             snapshot=_no_snapshot,

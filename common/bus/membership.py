@@ -11,6 +11,9 @@
 The router numbers its messages to each member from its `Welcome` on. A gap in the numbers, or another epoch, means that
 a message was lost: the member sends `Hello` again, and after the `Welcome` its whole state. Heartbeats are sent by the
 event loop that does the work; ZeroMQ's own would be answered by a thread that cannot know whether that loop hangs.
+
+On a carrier on which two routers can be live for one slot (`fenced`) the member obeys the highest epoch that it has
+seen: what a router of a lower one says has no effect.
 """
 
 from __future__ import annotations
@@ -96,10 +99,17 @@ class Membership:
 
     `BusClient` passes it each received message and, regularly, the time in seconds, and performs the actions it
     returns.
+
+    Args:
+        fenced: Whether messages of a lower epoch than the highest one seen are ignored.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fenced: bool = False) -> None:
         self.state = MembershipState.DOWN
+        self._fenced = fenced
+        #: The highest epoch that a message carried, 0 before the first one.
+        self.highest_epoch = 0
         #: The router's epoch, 0 before the first `Welcome`.
         self.epoch = 0
         #: Which messages the router understands (`Welcome.level`), 0 before the first `Welcome`.
@@ -112,6 +122,11 @@ class Membership:
         self._received_at = 0.0
         self._hello_at = float("-inf")
         self._heartbeat_at = float("-inf")
+
+    @property
+    def hello_epoch(self) -> int:
+        """The epoch that a `Hello` carries: the highest one known, where the router has to learn of a successor."""
+        return self.highest_epoch if self._fenced else self.epoch
 
     def next_seq(self) -> int:
         """Return the number of the next message to the router."""
@@ -149,9 +164,14 @@ class Membership:
             now: Time in seconds.
 
         Returns:
-            The actions, in order; none for a message of an earlier epoch or attempt.
+            The actions, in order; none for the reply to an earlier attempt, and where epochs are fenced, for a message
+            of a router that has a successor.
 
         """
+        if self._fenced and envelope.epoch < self.highest_epoch:
+            return []
+        succeeded = self._fenced and envelope.epoch > self.highest_epoch
+        self.highest_epoch = max(self.highest_epoch, envelope.epoch)
         match envelope.body:
             case Welcome(attempt=attempt, level=level):
                 if attempt != self.attempt:  # the reply to an earlier `Hello`
@@ -167,7 +187,7 @@ class Membership:
             case Rejoin():
                 return self._rejoin(now)
         if self.state is not MembershipState.LIVE:
-            return []
+            return self._rejoin(now) if succeeded else []
         if envelope.epoch != self.epoch or envelope.seq != self._received + 1:
             return self._rejoin(now)
         self._received = envelope.seq

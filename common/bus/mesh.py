@@ -8,12 +8,13 @@ delays no other. `common.bus.zeromq.unix_mesh` is the mesh of one machine.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from watchout.common.bus.peer_queue import Parts
-from watchout.common.bus.transport import OpenMemberTransport
+from watchout.common.bus.transport import MemberTransport, OpenMemberTransport
 
 
 class FrameMesh(Protocol):
@@ -68,12 +69,63 @@ class OpenFrameMesh(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class MemberCarrier:
-    """All that carries a member's messages: its end of the bus, and its part of the frame mesh.
-
-    Made by `transport_choice`. `open_mesh` is None for a member that gets frames from the router only, or none.
+class OpenSlotTransport(Protocol):
+    """Function that opens a member's end of the bus for one slot; made by `transport_choice`, called by `RouterLinks`.
+    It does not fail when the slot has no router.
     """
 
-    open_transport: OpenMemberTransport
+    def __call__(
+        self, slot: int, *, on_control: Callable[[bytes], None], on_frame: Callable[[bytes], None] | None
+    ) -> MemberTransport:
+        """Open the transport in the running event loop.
+
+        Args:
+            slot: The slot whose router it reaches, from 0.
+            on_control: Called with each control message of that router.
+            on_frame: Called with each frame for this member; None for a member that takes no part in frames.
+
+        Returns:
+            The open transport, with a member id of its own.
+
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCarrier:
+    """All that carries a member's messages: its end of the bus for each slot, and its part of the frame mesh.
+
+    Made by `transport_choice`.
+
+    Attributes:
+        open_transport: Opens the end of one slot.
+        open_mesh: Opens the part of the mesh; None: a member that gets frames from the router only, or none.
+        slots: How many slots there are: one router each (`common.bus.slots`).
+        fenced: Whether a slot can have two live routers for a moment, so that the member obeys the highest epoch alone.
+
+    """
+
+    open_transport: OpenSlotTransport
     open_mesh: OpenFrameMesh | None = None
+    slots: int = 1
+    fenced: bool = False
+
+    def opener(self, slot: int) -> OpenMemberTransport:
+        """Return what opens the end of this slot."""
+        return functools.partial(self.open_transport, slot)
+
+
+def one_slot(open_transport: OpenMemberTransport) -> OpenSlotTransport:
+    """Return what opens the end of the only slot, for a carrier that knows no slots.
+
+    Args:
+        open_transport: Opens the member's end.
+
+    """
+
+    def open_it(
+        slot: int, *, on_control: Callable[[bytes], None], on_frame: Callable[[bytes], None] | None
+    ) -> MemberTransport:
+        assert slot == 0, slot
+        return open_transport(on_control=on_control, on_frame=on_frame)
+
+    return open_it

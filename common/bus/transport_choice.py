@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchout.common import log
-from watchout.common.bus.mesh import FrameMesh, MemberCarrier
+from watchout.common.bus.mesh import FrameMesh, MemberCarrier, one_slot
 from watchout.common.bus.transport import MemberTransport, OpenMemberTransport, OpenRouterTransport, RouterTransport
 from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
 from watchout.common.bus.zeromq.local import LocalMemberTransport, LocalRouterTransport
@@ -60,7 +60,9 @@ def gateway_carrier(settings: Settings) -> MemberCarrier:
 
     """
     home, most = settings.home, settings.max_message_bytes
-    return MemberCarrier(local_member(home, most), functools.partial(UnixFrameMesh, home, max_message_bytes=most))
+    return MemberCarrier(
+        one_slot(local_member(home, most)), functools.partial(UnixFrameMesh, home, max_message_bytes=most)
+    )
 
 
 def bridge_carrier(settings: Settings) -> MemberCarrier:
@@ -81,7 +83,8 @@ def bridge_carrier(settings: Settings) -> MemberCarrier:
     assert settings.router_public_key is not None
     assert settings.bridge_key_file is not None
     router = RouterAddress(settings.router_address, settings.router_public_key, load_pair(settings.bridge_key_file))
-    return MemberCarrier(functools.partial(TcpMemberTransport, router, max_message_bytes=settings.max_message_bytes))
+    tcp = functools.partial(TcpMemberTransport, router, max_message_bytes=settings.max_message_bytes)
+    return MemberCarrier(one_slot(tcp))
 
 
 def _open_router(

@@ -153,7 +153,7 @@ async def test_members_without_an_address_exchange_frames_with_those_that_have_o
 ) -> None:
     """As processes of the former release do, during an update."""
     started = await in_one_process(gateways=2)
-    former = await started.start_gateway(MemberCarrier(started.bus.open_member))
+    former = await started.start_gateway(MemberCarrier(started.bus.open_slot))
     await started.healthy()
     token = started.token()
     for publishing in (started.urls[0], former):

@@ -299,3 +299,97 @@ def test_a_member_alone_greets_at_a_steady_pace(step: float) -> None:
         membership.tick(turn * step)
     greetings = membership.attempt
     assert 10 / 0.5 - 1 <= greetings <= 10 / (HELLO_EVERY_S * 0.9) + 1
+
+
+# ── two routers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fenced(epoch: int = 5, now: float = 10.0) -> Membership:
+    """A member of a carrier with fencing, welcomed by the router of this epoch."""
+    membership = Membership(fenced=True)
+    membership.tick(now)
+    assert membership.received(says(epoch, 0, Welcome(attempt=membership.attempt)), now) == [Joined(epoch, True)]
+    return membership
+
+
+def test_a_router_that_has_a_successor_is_not_obeyed() -> None:
+    membership = fenced(epoch=7)
+    for body in (Welcome(attempt=membership.attempt), Rejoin(), RouterHeartbeat(), NEWS):
+        assert membership.received(says(6, 1, body), 10.1) == []
+    assert membership.received(says(7, 1, NEWS), 10.2) == [Deliver(NEWS)], "its own router's numbers go on"
+
+
+def test_any_word_of_a_successor_makes_a_live_member_greet_it() -> None:
+    for body in (Rejoin(), RouterHeartbeat(), NEWS):
+        membership = fenced(epoch=5)
+        assert membership.received(says(6, 9, body), 11.0) == [Left(), SendHello(2)]
+        assert membership.received(says(5, 1, NEWS), 11.1) == []
+        assert membership.received(says(5, 0, Welcome(attempt=2)), 11.1) == []
+        assert membership.received(says(6, 0, Welcome(attempt=2)), 11.2) == [Joined(6, True)]
+
+
+def test_a_member_without_a_router_greets_a_successor_at_once() -> None:
+    membership = fenced(epoch=5)
+    membership.tick(20.0)
+    membership.hello_sent(queued=True)
+    assert membership.received(says(6, 3, RouterHeartbeat()), 20.2) == [SendHello(3)]
+
+
+def test_a_greeting_carries_the_highest_epoch_that_was_heard() -> None:
+    membership = fenced(epoch=5)
+    assert membership.hello_epoch == 5
+    membership.received(says(9, 0, Rejoin()), 11.0)
+    assert (membership.epoch, membership.hello_epoch) == (5, 9)
+
+
+def test_of_two_welcomes_for_one_greeting_the_higher_epoch_holds_in_either_order() -> None:
+    for order in ((5, 6), (6, 5)):
+        membership = Membership(fenced=True)
+        membership.tick(0.0)
+        for epoch in order:
+            membership.received(says(epoch, 0, Welcome(attempt=1)), 0.0)
+        assert (membership.state, membership.epoch) == (MembershipState.LIVE, 6)
+
+
+def test_without_fencing_a_lower_epoch_is_a_new_router_as_ever() -> None:
+    membership = joined(epoch=7)
+    assert membership.received(says(6, 1, NEWS), 10.1) == [Left(), SendHello(2)]
+    assert membership.hello_epoch == 7
+    assert membership.received(says(6, 0, Welcome(attempt=2)), 10.2) == [Joined(6, True)]
+    assert membership.hello_epoch == 6
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4),
+            st.sampled_from(["welcome", "late welcome", "rejoin", "beat", "news", "tick"]),
+            st.integers(0, 4),
+            st.floats(0.0, 2.0),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_routers_say_the_epoch_never_falls_and_only_the_highest_is_heard(
+    steps: list[tuple[int, str, int, float]],
+) -> None:
+    membership, now, highest = Membership(fenced=True), 0.0, 0
+    for epoch, what, seq, gap in steps:
+        now += gap
+        before = membership.epoch
+        if what == "tick":
+            membership.tick(now)
+            continue
+        bodies: dict[str, FromRouter] = {
+            "welcome": Welcome(attempt=membership.attempt), "late welcome": Welcome(attempt=membership.attempt + 1),
+            "rejoin": Rejoin(), "beat": RouterHeartbeat(), "news": NEWS,
+        }  # fmt: skip
+        actions = membership.received(says(epoch, seq, bodies[what]), now)
+        if epoch < highest:
+            assert actions == [], "the words of a lower epoch have no effect"
+        highest = max(highest, epoch)
+        assert membership.epoch >= before
+        assert membership.highest_epoch == membership.hello_epoch == highest
+        if any(isinstance(action, Deliver | Joined) for action in actions):
+            assert membership.epoch == highest

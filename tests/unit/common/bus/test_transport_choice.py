@@ -54,18 +54,16 @@ async def test_a_router_without_keys_does_not_listen_on_tcp_and_leaves_nothing_o
 
 
 async def test_a_gateway_is_on_the_routers_machine_whatever_the_settings_of_bridges_say(home: Path) -> None:
-    transport = gateway_carrier(settings(home, **remote(home))).open_transport(on_control=lambda _: None, on_frame=None)
+    transport = gateway_carrier(settings(home, **remote(home))).opener(0)(on_control=lambda _: None, on_frame=None)
     assert isinstance(transport, LocalMemberTransport)
     transport.close()
 
 
 async def test_a_bridge_is_on_the_routers_machine_or_connects_over_tcp(home: Path) -> None:
-    local = bridge_carrier(settings(home)).open_transport(on_control=lambda _: None, on_frame=None)
+    local = bridge_carrier(settings(home)).opener(0)(on_control=lambda _: None, on_frame=None)
     assert isinstance(local, LocalMemberTransport)
     local.close()
-    far = bridge_carrier(settings(home, **remote(home))).open_transport(
-        on_control=lambda _: None, on_frame=lambda _: None
-    )
+    far = bridge_carrier(settings(home, **remote(home))).opener(0)(on_control=lambda _: None, on_frame=lambda _: None)
     assert isinstance(far, TcpMemberTransport)
     assert far.member_id[0] >= 128
     far.close()
