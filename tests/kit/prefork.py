@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from tests.kit.namespaces import enter
+
 #: The programs that can be forked, by their module.
 MODULES: Final = {
     "router": "watchout.router.app",
@@ -113,12 +115,17 @@ class Prefork:
         environ: Mapping[str, str],
         output: Path | tuple[int, int],
         directory: Path,
+        namespace: str | None = None,
     ) -> Forked:
-        """Fork a program; what it prints goes to the file `output`, or to two descriptors, which the caller closes."""
+        """Fork a program, in a network namespace if one is named.
+
+        What it prints goes to the file `output`, or to two descriptors, which the caller closes.
+        """
         pipes = output if isinstance(output, tuple) else ()
         job = {
             "name": name, "argv": argv, "environ": dict(environ), "directory": str(directory),
             "output": None if pipes else str(output), "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE),
+            "namespace": namespace,
         }  # fmt: skip
         with self._lock:
             line = json.dumps(job).encode() + b"\n"
@@ -223,6 +230,8 @@ def become(job: dict[str, Any]) -> None:
     """Give this child what a fresh process has: session, environment, directory, output, limits, arguments."""
     ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
     os.setsid()
+    if job["namespace"]:
+        enter(job["namespace"])
     os.chdir(job["directory"])
     os.environ.clear()
     os.environ.update(job["environ"])

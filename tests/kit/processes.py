@@ -27,6 +27,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
+from tests.kit.hosts import Host
 from tests.kit.ports import free_port
 from tests.kit.prefork import SERVERS, TOOL, Forked, Prefork, can_fork, preloaded
 from watchout.common.home_files import SESSION_STORE_FILE
@@ -73,6 +74,7 @@ class Process:
         output: Path,
         cwd: Path,
         prefork: tuple[Prefork, str] | None = None,
+        namespace: str | None = None,
     ) -> None:
         self.name = name
         self.cwd = cwd
@@ -81,8 +83,10 @@ class Process:
         if prefork is not None:
             output.touch()
             parent, program = prefork
-            self._popen = parent.start(program, list(command), environ, output, cwd)
+            self._popen = parent.start(program, list(command), environ, output, cwd, namespace)
             return
+        if namespace is not None:
+            command = ["ip", "netns", "exec", namespace, *command]
         with output.open("wb") as file:
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, cwd=cwd,
@@ -210,6 +214,7 @@ class Watchout:
     """One watchout on loopback: `start` its processes one by one, or `start_all`.
 
     `prefork`: fork the processes from one that has imported them already. False starts the installed scripts.
+    `host`: not on loopback but on this host of `tests.kit.hosts`.
     """
 
     def __init__(
@@ -220,8 +225,11 @@ class Watchout:
         environ: Mapping[str, str] | None = None,
         expected: Sequence[str] = (),
         prefork: bool = True,
+        host: Host | None = None,
     ) -> None:
         self._prefork = prefork
+        self._namespace = None if host is None else host.name
+        self.address = "127.0.0.1" if host is None else host.address
         self.directory = Path(tempfile.mkdtemp(prefix="wo-"))  # short: the paths of sockets are
         self.home = self.directory / "home"
         self.port = free_port()
@@ -231,7 +239,7 @@ class Watchout:
             **clean_environ(),
             "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             "WATCHOUT_HOME": str(self.home),
-            "WATCHOUT_HOST": "127.0.0.1",
+            "WATCHOUT_HOST": self.address,
             "WATCHOUT_PORT": str(self.port),
             "WATCHOUT_LOOP": loop,
             "SERVICE_TOKEN": SERVICE_TOKEN,
@@ -242,7 +250,7 @@ class Watchout:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def output(self) -> str:
@@ -262,7 +270,7 @@ class Watchout:
         output = self.directory / f"{len(self.processes)}-{name}.log"
         wanted = {**self.environ, **(environ or {})}
         parent = _parent_of(command[0], wanted) if self._prefork else None
-        process = Process(name, command, wanted, output, self.directory, parent)
+        process = Process(name, command, wanted, output, self.directory, parent, self._namespace)
         self.processes.append(process)
         return process
 
