@@ -167,8 +167,8 @@ class MessageHandler:
                 send_all(self.streams.fetch_newest(member, body.stream))
             case FetchPicture():
                 picture = self.pictures.find(body.stream, (body.term, body.frame_id))
-                if picture is not None:
-                    self.bus.send_frame(member, picture)
+                if picture is not None and (known := self.members.get(member)) is not None:
+                    self.bus.send_frame(member, picture, known.hello.frames_at)
             case BadFrame():
                 send_all(self.streams.report_bad_frame(body))
             case CreateShare():
@@ -227,8 +227,8 @@ class MessageHandler:
                 self.metrics.count(metric_names.ALERT_PICTURES)
             return
         for member in self.streams.route(head, self.loop.time()):
-            if self.members.get(member) is not None:
-                self.bus.send_frame(member, data)
+            if (known := self.members.get(member)) is not None:
+                self.bus.send_frame(member, data, known.hello.frames_at)
 
     def _on_bad_message(self, what: str, error: BusError, member: bytes = b"") -> None:
         """Count a malformed or refused message, and log it unless one was logged within `WARN_EVERY_S`."""

@@ -41,7 +41,7 @@ class Outbox:
 
     def welcome(self, member: bytes, attempt: int) -> None:
         """Send the `Welcome` that replies to the greeting of this attempt. It has number 0; the next message has 1."""
-        self._put(member, 0, Welcome(attempt=attempt, level=LEVEL))
+        self._put(member, 0, Welcome(attempt=attempt, level=LEVEL, frames_at=self._bus.frames_at))
 
     def _put(self, member: bytes, seq: int, body: FromRouter) -> None:
         """Encode and queue a message. In the place of a reply that is too large, a refusal is sent."""

@@ -43,6 +43,7 @@ PURE = (
     "common/media/rate.py",
     "common/media/picture_size.py",
     "common/schemas.py",
+    "common/settings/bus_servers.py",
     "common/settings/cross_checks.py",
     "common/settings/docs.py",
     "common/settings/ml_url.py",

@@ -288,7 +288,11 @@ class BusClient:
         """
         if not self.live:
             return False
-        self._transport.send_frame(parts, coalescing_delay_s)
+        at = self._membership.frames_at
+        if at is not None and self._mesh is not None:
+            self._mesh.send_frame(at, parts, coalescing_delay_s)
+        else:
+            self._transport.send_frame(parts, coalescing_delay_s)
         return True
 
     def send_frame_to(self, at: str, parts: Parts, coalescing_delay_s: float = 0.0) -> None:

@@ -114,6 +114,8 @@ class Membership:
         self.epoch = 0
         #: Which messages the router understands (`Welcome.level`), 0 before the first `Welcome`.
         self.level = 0
+        #: Where the router accepts frames (`Welcome.frames_at`); None: over the member's transport.
+        self.frames_at: str | None = None
         #: Number of `Hello` messages so far.
         self.attempt = 0
         self._sent = 0
@@ -173,14 +175,14 @@ class Membership:
         succeeded = self._fenced and envelope.epoch > self.highest_epoch
         self.highest_epoch = max(self.highest_epoch, envelope.epoch)
         match envelope.body:
-            case Welcome(attempt=attempt, level=level):
+            case Welcome(attempt=attempt, level=level, frames_at=frames_at):
                 if attempt != self.attempt:  # the reply to an earlier `Hello`
                     return []
                 actions: list[Action] = [Left()] if self.state is MembershipState.LIVE else []
                 new_epoch = envelope.epoch != self.epoch
                 self.state = MembershipState.LIVE
                 self._hello_interval_s = HELLO_EVERY_S
-                self.epoch, self.level = envelope.epoch, level
+                self.epoch, self.level, self.frames_at = envelope.epoch, level, frames_at
                 self._received = envelope.seq
                 self._received_at = now
                 return [*actions, Joined(self.epoch, new_epoch)]

@@ -38,6 +38,10 @@ class RouterTransport(Protocol):
         """Received messages that were dropped because of their form, before any callback."""
 
     @property
+    def frames_at(self) -> str | None:
+        """Where members send frames for the router (`common.bus.mesh`); None: over their own transports."""
+
+    @property
     def refused(self) -> int | None:
         """Connections from other machines that were refused; None when the transport listens to none."""
 
@@ -62,12 +66,22 @@ class RouterTransport(Protocol):
 
         """
 
-    def send_frame(self, member: bytes, frame: bytes) -> None:
+    def send_frame(self, member: bytes, frame: bytes, at: str | None) -> None:
         """Send a frame, or queue it until the member takes it; a newer frame of its queue key replaces a queued one.
 
         Args:
             member: The receiver's id. For one that is not connected frames are queued until `forget`.
             frame: An encoded frame, `common.bus.frames`.
+            at: Where the member accepts frames of others (`Hello.frames_at`). A transport that carries frames itself
+                ignores it.
+
+        """
+
+    def broadcast(self, message: bytes) -> None:
+        """Send a control message to all that may be members, where they do not notice a new router by themselves.
+
+        Args:
+            message: An encoded message, `common.bus.messages.encode`.
 
         """
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from watchout.common.settings import Settings, load, table
+from watchout.common.settings.bus_servers import BusServer
 
 #: Reported in place of a secret.
 SET: Final = "set"
@@ -24,9 +25,9 @@ _OF_A_MACHINE: Final = frozenset(("WATCHOUT_HOME", "ROUTER_ADDRESS", "ROUTER_PUB
 #: Names, or beginnings of names, of the settings that mlbridge uses, the router uses, and the gateway does not use.
 _BRIDGE: Final = ("ML_", "LOG_", "ALERT_COOLDOWN_S", "MAX_MESSAGE_BYTES", "ROUTER_TIMEOUT_S", "DRAIN_S",
                   "WATCHOUT_HOME", "WATCHOUT_LOOP", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY",
-                  "BRIDGE_KEY_FILE")  # fmt: skip
+                  "BRIDGE_KEY_FILE", "WATCHOUT_BUS", "BUS_", "CLUSTER_NAME")  # fmt: skip
 _ROUTER: Final = ("RECENT_", "ALERT_", "ROUTER_LISTEN", "STREAM_RESERVED", "LOG_", "MAX_STREAMS", "MAX_MESSAGE_BYTES",
-                  "DRAIN_S", "WATCHOUT_HOME", "WATCHOUT_LOOP")  # fmt: skip
+                  "DRAIN_S", "WATCHOUT_HOME", "WATCHOUT_LOOP", "WATCHOUT_BUS", "BUS_", "CLUSTER_NAME")  # fmt: skip
 _NOT_GATEWAY: Final = ("ML_", "ALERT_WEBHOOK_", "ALERT_COOLDOWN_S", "ROUTER_LISTEN", "ROUTER_ADDRESS",
                        "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE")  # fmt: skip
 
@@ -90,6 +91,8 @@ def _text(value: Any) -> str:
 
 def _secret(value: object) -> str:
     """Return `SET`; for a URL also with scheme, host and port."""
+    if isinstance(value, tuple) and value and all(isinstance(item, BusServer) for item in value):
+        return f"{SET} ({', '.join(map(str, value))})"[:MAX_TEXT]
     if not isinstance(value, str) or "://" not in value:
         return SET
     try:

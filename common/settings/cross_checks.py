@@ -38,6 +38,7 @@ def faults_between(s: Settings) -> list[str]:
     if s.tls_key is not None and s.tls_cert is None:
         faults.append("TLS_KEY is set, expected TLS_CERT with it")
     faults += _ml_faults(s)
+    faults += _cluster_faults(s)
     if s.revocation_channel is not None and (s.database_url is None or s.database_url.startswith("sqlite:")):
         faults.append("REVOCATION_CHANNEL is set, expected a DATABASE_URL of PostgreSQL with it")
     return faults
@@ -69,4 +70,23 @@ def _ml_faults(s: Settings) -> list[str]:
         faults.append(f"ML_BATCH is {s.ml_batch}, expected at most ML_IN_FLIGHT, which is {s.ml_in_flight}")
     if s.ml_fallback_url is not None and s.ml_service_url is None:
         faults.append("ML_FALLBACK_URL is set, expected ML_SERVICE_URL with it")
+    return faults
+
+
+def _cluster_faults(s: Settings) -> list[str]:
+    """Return the faults of the bus over NATS."""
+    faults: list[str] = []
+    files = {"BUS_CREDENTIALS": s.bus_credentials, "BUS_CA": s.bus_ca, "BUS_CERT": s.bus_cert, "BUS_KEY": s.bus_key}
+    given = [name for name, path in files.items() if path is not None]
+    if not s.bus:
+        return [f"{given[0]} is set, expected WATCHOUT_BUS with it"] if given else []
+    if s.bus_key is not None and s.bus_cert is None:
+        faults.append("BUS_KEY is set, expected BUS_CERT with it")
+    if s.bus_credentials is not None and any(server.has_credentials for server in s.bus):
+        faults.append("BUS_CREDENTIALS is set and WATCHOUT_BUS has a user or a token, expected one of them")
+    if (s.bus_ca is not None or s.bus_cert is not None) and any(server.scheme == "ws" for server in s.bus):
+        faults.append("BUS_CA or BUS_CERT is set and WATCHOUT_BUS has a ws:// URL, expected wss:// or nats://")
+    for name, value in (("ROUTER_LISTEN", s.router_listen), ("ROUTER_ADDRESS", s.router_address)):
+        if value is not None:
+            faults.append(f"{name} and WATCHOUT_BUS are set, expected one of them: both join other machines")
     return faults

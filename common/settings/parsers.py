@@ -157,6 +157,13 @@ def process_name(raw: str) -> str:
     return raw
 
 
+def cluster_name(raw: str) -> str:
+    """Parse the name of a site of several machines: one part of a NATS subject, and of a bucket's name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", raw):
+        raise InvalidValue("1 to 32 of A-Z a-z 0-9 _ -")
+    return raw
+
+
 def stream_patterns(raw: str) -> tuple[str, ...]:
     """Parse a list of patterns of stream ids (`common.toolbox.globs`)."""
     items = tuple(split_list(raw))

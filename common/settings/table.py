@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from watchout.common.settings.groups.alerts import AlertSettings
+from watchout.common.settings.groups.cluster import ClusterSettings
 from watchout.common.settings.groups.identity import IdentitySettings
 from watchout.common.settings.groups.limits import LimitSettings
 from watchout.common.settings.groups.ml_service import MlServiceSettings
@@ -18,6 +19,7 @@ from watchout.common.settings.spec import Spec
 class Settings(
     # Fields of the last base come first: dataclasses collect them in reverse order of inheritance.
     ProcessSettings,
+    ClusterSettings,
     AlertSettings,
     MlServiceSettings,
     LimitSettings,

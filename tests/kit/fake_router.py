@@ -83,7 +83,7 @@ class FakeRouter:
     def push_bytes(self, data: bytes) -> None:
         """Whatever bytes in the place of a frame."""
         for member in self._sent:
-            self._bus.send_frame(member, data)
+            self._bus.send_frame(member, data, None)
 
     def tell(self, body: FromRouter) -> None:
         """A message for every member."""

@@ -33,11 +33,13 @@ from watchout.common.bus.messages.replies import (
 class Welcome(Message, frozen=True, tag="welcome"):
     """Reply of the router to the `Hello` of this `attempt`: the member has joined, and sends its snapshot next.
 
-    `level` says which messages the router understands: members send none of a later one.
+    `level` says which messages the router understands: members send none of a later one. `frames_at` is where members
+    send frames for the router; absent: over their own connections to it.
     """
 
     attempt: Count = 0
     level: Count = 0
+    frames_at: FrameAddress | None = None
 
 
 class Rejoin(Message, frozen=True, tag="rejoin"):

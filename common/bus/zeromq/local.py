@@ -84,6 +84,11 @@ class LocalRouterTransport:
         return self._malformed + self._frames_in.malformed + self._frames_out.malformed
 
     @property
+    def frames_at(self) -> str | None:
+        """None: members send frames over their transports."""
+        return None
+
+    @property
     def refused(self) -> int | None:
         """None: it listens to no other machine."""
         return None
@@ -98,9 +103,12 @@ class LocalRouterTransport:
         self._reader.check()
         return sent
 
-    def send_frame(self, member: bytes, frame: bytes) -> None:
+    def send_frame(self, member: bytes, frame: bytes, at: str | None) -> None:  # noqa: ARG002
         """Send a frame to a member, or queue it."""
         self._frames_out.offer(member, (frame,))
+
+    def broadcast(self, message: bytes) -> None:
+        """Do nothing: members notice a new router by themselves."""
 
     def reaches(self, member: bytes) -> bool:
         """Whether the member's frame connection is there; frames are queued until it is."""

@@ -126,6 +126,11 @@ class TcpRouterTransport:
         return self._dropped + sum(peer.queue.dropped for peer in self._peers.values())
 
     @property
+    def frames_at(self) -> str | None:
+        """None: members send frames over their transports."""
+        return None
+
+    @property
     def refused(self) -> int | None:
         """Connections that were refused so far."""
         return self.refusals.total()
@@ -140,11 +145,14 @@ class TcpRouterTransport:
         self._reader.check()
         return sent
 
-    def send_frame(self, member: bytes, frame: bytes) -> None:
+    def send_frame(self, member: bytes, frame: bytes, at: str | None) -> None:  # noqa: ARG002
         """Send a frame to a member, or queue it. Frames for a member that has not connected are dropped."""
         peer = self._peers.get(member)
         if peer is not None:
             peer.queue.offer((frame,))
+
+    def broadcast(self, message: bytes) -> None:
+        """Do nothing: members notice a new router by themselves."""
 
     def reaches(self, member: bytes) -> bool:
         """Whether the member has opened a window; frames are queued until it does."""
@@ -295,6 +303,11 @@ class CombinedRouterTransport:
         return self._local.malformed + self._remote.malformed
 
     @property
+    def frames_at(self) -> str | None:
+        """None: members send frames over their transports."""
+        return None
+
+    @property
     def refused(self) -> int | None:
         """Connections from other machines that were refused."""
         return self._remote.refused
@@ -310,9 +323,12 @@ class CombinedRouterTransport:
         """Queue a message; False when the member is not connected or its queue is full."""
         return self._of(member).send_control(member, message)
 
-    def send_frame(self, member: bytes, frame: bytes) -> None:
+    def send_frame(self, member: bytes, frame: bytes, at: str | None) -> None:
         """Send a frame to a member, or queue it."""
-        self._of(member).send_frame(member, frame)
+        self._of(member).send_frame(member, frame, at)
+
+    def broadcast(self, message: bytes) -> None:
+        """Do nothing: members notice a new router by themselves."""
 
     def reaches(self, member: bytes) -> bool:
         """Whether frames for the member go out now."""

@@ -16,7 +16,7 @@ class RecordedBus:
     """A `RouterTransport` that keeps what it is given. `remote` members come from other machines."""
 
     frames_sent = frames_dropped = malformed = 0
-    refused = None
+    frames_at = refused = None
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, Envelope[FromRouter]]] = []
@@ -32,8 +32,11 @@ class RecordedBus:
         self.sent.append((member, decode_from_router(message)))
         return True
 
-    def send_frame(self, member: bytes, frame: bytes) -> None:
+    def send_frame(self, member: bytes, frame: bytes, at: str | None) -> None:
         self.frames.append((member, frame))
+
+    def broadcast(self, message: bytes) -> None:
+        """There is nobody who would have to be told."""
 
     def reaches(self, member: bytes) -> bool:
         return True

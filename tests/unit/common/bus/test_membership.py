@@ -64,6 +64,16 @@ def test_a_welcome_makes_the_membership() -> None:
     assert membership.epoch == 7
 
 
+def test_the_last_welcome_says_where_the_router_accepts_frames() -> None:
+    membership = Membership()
+    membership.tick(0.0)
+    membership.received(says(5, 0, Welcome(attempt=1, frames_at="unix:f-abcdefgh")), 0.1)
+    assert membership.frames_at == "unix:f-abcdefgh"
+    membership.received(says(5, 1, Rejoin()), 1.0)
+    membership.received(says(5, 0, Welcome(attempt=2)), 1.1)
+    assert membership.frames_at is None
+
+
 def test_what_follows_the_welcome_in_order_is_delivered() -> None:
     membership = joined()
     assert membership.received(says(5, 1, NEWS), 10.1) == [Deliver(NEWS)]

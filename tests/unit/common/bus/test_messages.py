@@ -130,6 +130,7 @@ FROM_MEMBER: list[FromMember] = [
 FROM_ROUTER: list[FromRouter] = [
     Welcome(),
     Welcome(attempt=3, level=1),
+    Welcome(attempt=3, level=1, frames_at="unix:f-abcdefgh"),
     Rejoin(),
     RouterHeartbeat(),
     GrantedReply(request=1, stream="cam-1", term=2**62, first_frame_id=1),

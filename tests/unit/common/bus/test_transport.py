@@ -97,7 +97,7 @@ async def test_frames_arrive_both_ways_and_are_counted(ends: Ends) -> None:
     router, member = await ends.joined()
     member.send_frame((frame(1)[:20], frame(1)[20:]), 0.0)
     member.send_frame((frame(2),), 0.001)
-    router.send_frame(member.member_id, frame(3))
+    router.send_frame(member.member_id, frame(3), None)
     await eventually(lambda: frame(2) in ends.frames_at_router and ends.frames_at_member == [frame(3)])
     assert member.frames_sent + member.frames_dropped == 2
     assert (router.frames_sent, router.frames_dropped) == (1, 0)

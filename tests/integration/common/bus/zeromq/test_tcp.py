@@ -126,7 +126,7 @@ async def test_a_member_with_an_allowed_key_reaches_the_router_and_gets_its_fram
     member = site.member()
     await member.joins(site.router)
     for number in range(20):
-        site.router.bus.send_frame(member.id, frame(number, f"cam-{number}"))
+        site.router.bus.send_frame(member.id, frame(number, f"cam-{number}"), None)
     await eventually(lambda: len(member.frames) == 20, COMES_S)
     assert member.frames == [frame(number, f"cam-{number}") for number in range(20)]
     assert (site.router.bus.frames_sent, site.router.bus.frames_dropped) == (20, 0)
@@ -180,7 +180,7 @@ async def test_messages_under_a_removed_key_are_dropped_until_it_is_allowed_agai
     site.router.bus.forget(member.id)
     received = len(site.router.control)
     member.bus.send_control(b"still here?")
-    site.router.bus.send_frame(member.id, frame(1))
+    site.router.bus.send_frame(member.id, frame(1), None)
     await asyncio.sleep(STAYS_AWAY_S)
     assert len(site.router.control) == received
     assert member.frames == []
@@ -197,7 +197,7 @@ async def test_a_member_reconnects_to_a_restarted_router(site: Site) -> None:
     await eventually(lambda: not member.bus.send_control(b"anybody?"), COMES_S)
     router = site.start()
     await member.joins(router)
-    router.bus.send_frame(member.id, frame(2))
+    router.bus.send_frame(member.id, frame(2), None)
     await eventually(lambda: member.frames == [frame(2)], COMES_S)
 
 
@@ -222,7 +222,7 @@ async def test_a_member_that_hangs_is_sent_one_window_and_the_newest_frame_is_qu
     with not_reading(member):
         for number in range(200):
             for stream in ("a", "b"):
-                site.router.bus.send_frame(member.id, frame(number, stream, size=50_000))
+                site.router.bus.send_frame(member.id, frame(number, stream, size=50_000), None)
     bus = site.router.bus
     assert bus.frames_sent * 50_000 <= WINDOW_BYTES + 50_100
     assert bus.frames_sent + bus.frames_dropped == 400 - 2
@@ -249,7 +249,7 @@ async def test_more_bytes_than_a_window_go_both_ways_because_each_side_acknowled
     await member.joins(site.router)
     count = 3 * WINDOW_BYTES // 100_000
     for number in range(count):
-        site.router.bus.send_frame(member.id, frame(number, f"cam-{number}", size=100_000))
+        site.router.bus.send_frame(member.id, frame(number, f"cam-{number}", size=100_000), None)
         member.bus.send_frame((frame(number, f"cam-{number}", size=100_000, to=FOR_ALERT),), 0.0)
     await eventually(lambda: len(member.frames) == len(site.router.frames) == count, COMES_S)
 

@@ -1,0 +1,48 @@
+"""Settings of a site of several machines: the NATS servers that join them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from watchout.common.settings import parsers
+from watchout.common.settings.bus_servers import BusServer, bus_servers
+from watchout.common.settings.spec import SettingsGroup
+
+_GROUP: Final = SettingsGroup("Several machines")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings:
+    """The settings of the section "Several machines": what joins the processes of all of them. See `Settings`."""
+
+    bus: tuple[BusServer, ...] = _GROUP.setting(
+        "WATCHOUT_BUS", bus_servers, (), expects="NATS URLs", secret=True,
+        help="NATS servers that join the processes of several machines, `nats://a:4222,nats://b:4222`: one of them is "
+        "enough to find the others. Also `tls://`, `ws://`, `wss://`, a host alone, and `user:password@` or `token@` "
+        "before the host (percent-encoded). Requires `pip install 'watchout[nats]'`. Not set: the processes of one "
+        "`WATCHOUT_HOME` are joined, without NATS.",
+    )  # fmt: skip
+    bus_credentials: Path | None = _GROUP.setting(
+        "BUS_CREDENTIALS", parsers.file, None, expects="file",
+        help="Credentials of the NATS user (a `.creds` file of `nsc`), in place of a user in `WATCHOUT_BUS`. Read anew "
+        "with each connection.",
+    )  # fmt: skip
+    bus_ca: Path | None = _GROUP.setting(
+        "BUS_CA", parsers.file, None, expects="file",
+        help="Certificates of the CA of the NATS servers, in PEM. With it every connection is encrypted, whatever the "
+        "scheme. Not set: those that the system trusts.",
+    )  # fmt: skip
+    bus_cert: Path | None = _GROUP.setting(
+        "BUS_CERT", parsers.file, None, expects="file",
+        help="Certificate of this process for NATS servers that verify it, with its chain, in PEM.",
+    )  # fmt: skip
+    bus_key: Path | None = _GROUP.setting(
+        "BUS_KEY", parsers.file, None, expects="file",
+        help="Private key of `BUS_CERT`, in PEM. If it is not set, the key is read from the file of `BUS_CERT`.",
+    )  # fmt: skip
+    cluster_name: str = _GROUP.setting(
+        "CLUSTER_NAME", parsers.cluster_name, "watchout", expects="1–32 of A-Z a-z 0-9 _ -",
+        help="Name of the site, and first part of all its NATS subjects: several sites can share NATS servers.",
+    )  # fmt: skip

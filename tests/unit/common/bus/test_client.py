@@ -1,0 +1,47 @@
+"""The way of frames to the router: over its transport, or over the mesh to where its welcome says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.kit.clients import eventually
+from tests.kit.memory_transport import MemoryBus, MemoryRouterTransport
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.frames import FOR_ALERT, BusFrame
+from watchout.common.bus.messages import Hello, Message, Welcome, decode_from_member, encode
+
+
+async def nothing() -> AsyncIterator[Message]:
+    for message in ():
+        yield message
+
+
+@pytest.mark.parametrize("over_mesh", [False, True])
+async def test_frames_for_the_router_go_where_its_welcome_says(over_mesh: bool) -> None:
+    bus = MemoryBus()
+    over_transport: list[bytes] = []
+    at_mesh: list[bytes] = []
+    mesh = bus.open_mesh(on_frame=at_mesh.append)
+
+    def answer(member: bytes, data: bytes) -> None:
+        body = decode_from_member(data).body
+        if isinstance(body, Hello):
+            welcome = Welcome(attempt=body.attempt, frames_at=mesh.address if over_mesh else None)
+            router.send_control(member, encode(5, 0, welcome))
+
+    router: MemoryRouterTransport = bus.open_router(on_control=answer, on_frame=over_transport.append)
+    client = BusClient(
+        Hello(kind="mlbridge", name="b", pid=1), open_transport=bus.open_member, open_mesh=bus.open_mesh,
+        request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=print, on_frame=print,
+    )  # fmt: skip
+    assert await client.wait_live(30)
+    picture = BusFrame("cam", 1, 1, 1, 1, 1, b"picture", to=FOR_ALERT).encode()
+    assert client.send_frame(picture[:20], picture[20:])
+    await eventually(lambda: at_mesh or over_transport)
+    assert (at_mesh, over_transport) == (([picture], []) if over_mesh else ([], [picture]))
+    assert client.frames_sent == 1
+    await client.close()
+    mesh.close()
+    router.close()
