@@ -61,7 +61,7 @@ _log: Final = log.get("router.handler")
 
 @dataclass(slots=True, kw_only=True)
 class MessageHandler:
-    """Handles all messages that the router receives from its members. The router's app creates one for the transport.
+    """Handles all messages that the router receives from its members. `SlotRouter` creates one for the transport.
 
     `pictures` are encoded frames that alerts refer to, by stream and (term, frame id). `checked_at` is when
     `drop_silent_members` ran last, in seconds of the loop's clock.

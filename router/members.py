@@ -70,7 +70,7 @@ class MessageVerdict(enum.Enum):
 class Members:
     """The members of one router, at most `MAX_MEMBERS`, and the check that none of their messages was lost.
 
-    Created by the router's app. `MessageHandler` calls `receive` for each message, and removes those that `silent`
+    Created by `SlotRouter`. `MessageHandler` calls `receive` for each message, and removes those that `silent`
     names: members without a message for too long.
 
     Args:

@@ -16,7 +16,7 @@ _log: Final = log.get("router.outbox")
 
 
 class Outbox:
-    """Encodes, numbers and queues the router's messages to its members. The router's app creates one.
+    """Encodes, numbers and queues the router's messages to its members. `SlotRouter` creates one.
 
     A message that the transport cannot queue is lost: the gap in the numbers makes the member join again.
     """

@@ -27,7 +27,7 @@ from watchout.common.settings import Settings
 from watchout.router import stats
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.members import Members
-from watchout.router.reservation_file import ReservationFile
+from watchout.router.record_store import ReservationStore
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.sender import WebhookSender
@@ -35,7 +35,7 @@ from watchout.router.webhook.sender import WebhookSender
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryHandler:
-    """Builds the reply to each kind of `Query`. Created by the router's app, called by `MessageHandler`.
+    """Builds the reply to each kind of `Query`. Created by `SlotRouter`, called by `MessageHandler`.
 
     `started_at` is when the router started, in seconds of its monotonic clock. `webhook` is None where no webhook is
     set.
@@ -50,7 +50,7 @@ class QueryHandler:
     alerts: RecentAlerts
     shares: ShareHandler
     pictures: HeldFrames[bytes]
-    reservations: ReservationFile
+    reservations: ReservationStore
     bus: RouterTransport
     webhook: WebhookSender | None
 

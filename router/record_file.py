@@ -22,7 +22,7 @@ _log = log.get("router.record_file")
 
 
 class RecordFile:
-    """The records of one kind in one home. Made by the router's app: `load` once, then `write`, at last `close`.
+    """The records of one kind in one home, a `RecordStore`. Made by the router's app.
 
     Args:
         path: The file; only this user may read it.
@@ -40,8 +40,8 @@ class RecordFile:
         #: Whether the last write failed.
         self.failing = False
 
-    def load(self) -> dict[str, bytes]:
-        """Return all records by key; none when there is no usable file."""
+    async def load(self) -> dict[str, bytes]:
+        """Return all records by key; none when there is no usable file. It is read at once, before the loop goes on."""
         try:
             return dict(self._file.read().execute("SELECT key, body FROM record"))
         except sqlite3.DatabaseError as exc:

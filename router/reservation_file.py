@@ -22,6 +22,7 @@ from watchout.common.alerts.model import STREAM_ID
 from watchout.common.home_files import RESERVATIONS_FILE
 from watchout.common.reservations import Reservation
 from watchout.router.home_database import HomeDatabase
+from watchout.router.record_store import ReservationChange
 
 #: Seconds between a failed write and the next attempt: the first pause, doubled each time up to the longest.
 FIRST_RETRY_S: Final = 1.0
@@ -38,20 +39,17 @@ CREATE TABLE IF NOT EXISTS reservation (
 
 _log = log.get("router.reservation_file")
 
-#: A stream id and what is known of it; None: nothing any more. `ended_at` in ms since the epoch; infinite: it has a
-#: camera.
-Change = tuple[str, Reservation | None]
-
 
 class ReservationFile:
-    """The file of one home. Created by the router's app, used through `ReservationSync`: `load` once, then `save`.
+    """The file of one home, a `ReservationStore`. Created by the router's app, used through `ReservationSync`.
 
-    `failed` is called in the loop when changes could not be written: the caller saves everything the next time.
+    Its user sets `failed`, which is called in the loop when changes could not be written: everything is saved the next
+    time.
     """
 
-    def __init__(self, home: Path, *, failed: Callable[[], None]) -> None:
+    def __init__(self, home: Path) -> None:
         self._file = HomeDatabase(home / RESERVATIONS_FILE, _SCHEMA)
-        self._failed = failed
+        self.failed: Callable[[], None] = _nothing
         self._thread = ThreadPoolExecutor(1, "reservations")
         self._writing: asyncio.Future[str | None] | None = None
         self._again_at = float("-inf")
@@ -60,7 +58,7 @@ class ReservationFile:
         #: Whether the last write failed.
         self.failing = False
 
-    def load(self, now_ms: int) -> list[tuple[str, Reservation]]:
+    async def load(self, now_ms: int) -> list[tuple[str, Reservation]]:
         """Return what a former router wrote, oldest first; nothing when there is no usable file.
 
         `ended_at` of the reservations is in ms since the epoch. For a stream that had a publisher it is now.
@@ -78,7 +76,7 @@ class ReservationFile:
         """Return whether `save` may be called: no write is in progress, and the pause after a failure is over."""
         return (self._writing is None or self._writing.done()) and now >= self._again_at
 
-    def save(self, changes: list[Change], now: float, *, whole: bool) -> None:
+    def save(self, changes: list[ReservationChange], now: float, *, whole: bool) -> None:
         """Begin to write changes in the thread. With `whole`, ids that are not among them are deleted."""
         loop = asyncio.get_running_loop()
         self._writing = loop.run_in_executor(self._thread, self._write, changes, whole)
@@ -115,7 +113,7 @@ class ReservationFile:
         if bad:
             _log.warning("reserved stream ids that cannot be read are ignored", file=str(self._file.path), count=bad)
 
-    def _write(self, changes: list[Change], whole: bool) -> str | None:
+    def _write(self, changes: list[ReservationChange], whole: bool) -> str | None:
         """Write changes in one transaction. Return why it failed, None when it did not."""
 
         def change(db: sqlite3.Connection) -> None:
@@ -146,7 +144,11 @@ class ReservationFile:
                 "again", file=str(self._file.path), reason=reason,
             )  # fmt: skip
         self.failing = True
-        self._failed()
+        self.failed()
+
+
+def _nothing() -> None:
+    """Nobody wants to know yet."""
 
 
 def _row(r: Reservation) -> tuple[str, str, int, int, int | None]:

@@ -22,7 +22,7 @@ HeldRequest = Claim | OwnerLookup | RaiseAlert | AcknowledgeRequest
 class StartupHold:
     """Holds claims, owner lookups and alerts after the router's start, until the gateways have reported their streams.
 
-    Created by the router's app, used by its `MessageHandler`. `syncing`: another router ran in this home before, so
+    Created by `SlotRouter`, used by its `MessageHandler`. `syncing`: another router ran in this home before, so
     that requests are held at first.
     """
 

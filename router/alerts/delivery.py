@@ -33,7 +33,7 @@ class AlertDelivery:
     """Delivers each alert that reaches the router once: to the gateways with viewers or the publisher of its stream, to
     the webhook, and into the memory of recent alerts.
 
-    The router's app creates one; `MessageHandler` calls `accept` for each `RaiseAlert`, `acknowledge` for each
+    `SlotRouter` creates one; `MessageHandler` calls `accept` for each `RaiseAlert`, `acknowledge` for each
     `AcknowledgeRequest`, and `resume` when a gateway has sent its snapshot. What is sent goes through `outbox`, without
     waiting; a gateway that cannot take it joins again, and gets the alerts that it missed from `replay`.
 

@@ -63,7 +63,7 @@ class WaitingAlert:
 
 
 class Escalations:
-    """Decides which alerts are escalated, and when. Made by the router's app; `AlertDelivery` adds and settles alerts.
+    """Decides which alerts are escalated, and when. Made by `SlotRouter`; `AlertDelivery` adds and settles alerts.
 
     Args:
         severity: The least severity of an alert that is escalated.

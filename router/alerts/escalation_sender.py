@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from watchout.common import log, metric_names
 from watchout.common.alerts.model import Severity
 from watchout.common.clock import now_ms
-from watchout.common.home_files import ESCALATIONS_FILE
 from watchout.common.metrics import Metrics
 from watchout.router.alerts.escalation import Escalations
-from watchout.router.record_file import RecordFile
+from watchout.router.record_store import RecordStore
 from watchout.router.webhook.events import unacknowledged_event
 from watchout.router.webhook.sender import WebhookSender
 
@@ -18,10 +15,10 @@ _log = log.get("router.alerts.escalation_sender")
 
 
 class EscalationSender:
-    """The escalations of one router with their file. Made by the router's app where they are set, and a webhook is.
+    """The escalations of one slot with their store. Made by `SlotRouter` where they are set, and a webhook is.
 
     Args:
-        home: The router's home.
+        store: Where they are kept; closed by the sender.
         severity: The least severity of an alert that is escalated.
         after_s: Seconds within which it may be acknowledged.
         metrics: Counts what is escalated.
@@ -29,22 +26,22 @@ class EscalationSender:
     """
 
     def __init__(
-        self, home: Path, severity: Severity, after_s: float, metrics: Metrics, webhook: WebhookSender
+        self, store: RecordStore, severity: Severity, after_s: float, metrics: Metrics, webhook: WebhookSender
     ) -> None:
         self.escalations = Escalations(severity, int(after_s * 1000))
         self._metrics = metrics
         self._webhook = webhook
-        self._file = RecordFile(home / ESCALATIONS_FILE, "alerts that wait for their acknowledgement")
+        self._store = store
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Load what waited at a former router."""
-        if (bad := self.escalations.restore(self._file.load(), now_ms())) > 0:
+        if (bad := self.escalations.restore(await self._store.load(), now_ms())) > 0:
             _log.warning("alerts that wait for their acknowledgement cannot be read", count=bad)
 
     async def run(self) -> None:
         """Escalate what is due, then write what changed. Runs every second.
 
-        An event goes out before the file says so: after a crash in between it is sent again under the same id.
+        An event goes out before the store says so: after a crash in between it is sent again under the same id.
         """
         now = now_ms()
         for alert in self.escalations.due(now):
@@ -54,10 +51,10 @@ class EscalationSender:
             )
             self._webhook.offer(unacknowledged_event(alert, now))
         self._metrics.set(metric_names.ALERTS_UNACKNOWLEDGED, self.escalations.waiting)
-        self._file.change(self.escalations.take_changes())
-        await self._file.write()
+        self._store.change(self.escalations.take_changes())
+        await self._store.write()
 
     async def close(self) -> None:
-        """Write what is left and close the file."""
-        self._file.change(self.escalations.take_changes())
-        await self._file.close()
+        """Write what is left and close the store."""
+        self._store.change(self.escalations.take_changes())
+        await self._store.close()

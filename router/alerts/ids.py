@@ -17,7 +17,7 @@ class AlertIds:
     """The ids of accepted alerts by stream, for `keep_s` seconds, however few alerts themselves are kept.
 
     Past `limit` ids, a stream that has more of them than others forgets its oldest first. A restarted router knows no
-    id. Created by the router's app, used by `AlertDelivery`.
+    id. Created by `SlotRouter`, used by `AlertDelivery`.
     """
 
     def __init__(self, *, limit: int = MAX_KNOWN, keep_s: float = KNOWN_S) -> None:

@@ -42,7 +42,7 @@ class AlertLog:
     """The last accepted alerts, numbered from 1, for `keep_s` seconds, bounded in number and bytes.
 
     Separate from `RecentAlerts`: settings decide what viewers may ask for, but not what is delivered to gateways.
-    Created by the router's app; `AlertDelivery` adds to it, `AlertReplay` reads it.
+    Created by `SlotRouter`; `AlertDelivery` adds to it, `AlertReplay` reads it.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class RecentAlerts:
     """The accepted alerts of the last `minutes`, as JSON.
 
     Keeps `limit` alerts and `max_bytes` bytes at most, of which one user has `USER_SHARE` and one stream
-    `STREAM_SHARE`; `BoundedStore` says which ones are evicted. Created by the router's app; `AlertDelivery` adds to it,
+    `STREAM_SHARE`; `BoundedStore` says which ones are evicted. Created by `SlotRouter`; `AlertDelivery` adds to it,
     `QueryHandler` reads it. `started_ms` is when the router started.
     """
 

@@ -1,8 +1,7 @@
-"""Makes and ends shares for gateways, and replies when the file has it, so that a restart changes nothing."""
+"""Makes and ends shares for gateways, and replies when they are stored, so that a restart changes nothing."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -10,10 +9,9 @@ import msgspec
 from watchout.common import log
 from watchout.common.bus.messages import CreateShare, EndShare, FromRouter, QueryReply, RefusedReply
 from watchout.common.bus.reply_records import ShareRow
-from watchout.common.home_files import SHARES_FILE
 from watchout.common.service import Tasks
 from watchout.router.outbox import Outbox
-from watchout.router.record_file import RecordFile
+from watchout.router.record_store import RecordStore
 from watchout.router.shares.table import Shares, StreamShare
 
 #: Code of the refusal of a share over a bound; the gateway answers with 409.
@@ -24,30 +22,30 @@ _log = log.get("router.shares.handler")
 
 
 class ShareHandler:
-    """Handles what gateways ask about shares. Made by the router's app; `MessageHandler` and `QueryHandler` call it.
+    """Handles what gateways ask about shares. Made by `SlotRouter`; `MessageHandler` and `QueryHandler` call it.
 
     Args:
-        home: The router's home, where the file is.
+        store: Where the shares are kept; closed by the handler.
         shares: The shares, empty so far.
         outbox: Sends the replies.
     """
 
-    def __init__(self, home: Path, shares: Shares, outbox: Outbox) -> None:
+    def __init__(self, store: RecordStore, shares: Shares, outbox: Outbox) -> None:
         self._shares = shares
         self._outbox = outbox
-        self._file = RecordFile(home / SHARES_FILE, "shared streams")
+        self._store = store
         self._tasks = Tasks()
-        #: Shares that were ended, and are still in the file.
+        #: Shares that were ended, and are still stored.
         self._ending: dict[str, StreamShare] = {}
 
-    def restore(self, now_ms: int) -> None:
+    async def restore(self, now_ms: int) -> None:
         """Load the shares of a former router.
 
         Args:
             now_ms: Milliseconds since the epoch; what has ended is left out.
         """
         found, bad = [], []
-        for key, body in self._file.load().items():
+        for key, body in (await self._store.load()).items():
             try:
                 found.append(msgspec.json.decode(body, type=StreamShare))
             except (msgspec.DecodeError, UnicodeError):
@@ -58,7 +56,7 @@ class ShareHandler:
         self.prune(now_ms)
 
     def create(self, member: bytes, request: CreateShare, now_ms: int) -> None:
-        """Make a share, and reply with its `ShareRow` once it is in the file, or with a `RefusedReply`.
+        """Make a share, and reply with its `ShareRow` once it is stored, or with a `RefusedReply`.
 
         Args:
             member: The gateway.
@@ -80,14 +78,14 @@ class ShareHandler:
             self._refuse(member, request.request, TOO_MANY, limit)
         else:
             if known is None:
-                self._file.change({share.id: msgspec.json.encode(share)})
+                self._store.change({share.id: msgspec.json.encode(share)})
                 _log.info("stream shared", stream=share.stream, user=share.owner, share=share.id, ends_at=share.ends_at)
             self._tasks.start(self._reply_to_create(member, request.request, share), "share")
 
     def end(self, member: bytes, request: EndShare) -> None:
-        """End a share of the user's stream, and reply whether there was one, once the file has it.
+        """End a share of the user's stream, and reply whether there was one, once that is stored.
 
-        From now on gateways find it no more, whether the file can be written or not.
+        From now on gateways find it no more, whether it can be stored or not.
 
         Args:
             member: The gateway.
@@ -100,7 +98,7 @@ class ShareHandler:
         if self._shares.end(request.id) is not None:
             _log.info("share ended", stream=share.stream, user=share.owner, share=share.id)
             self._ending[share.id] = share
-            self._file.change({share.id: None})
+            self._store.change({share.id: None})
         self._tasks.start(self._reply_to_end(member, request.request, share), "end of a share")
 
     def rows(self, *, stream: str | None, user: str | None, ids: tuple[str, ...], now_ms: int) -> list[ShareRow]:
@@ -124,28 +122,28 @@ class ShareHandler:
         Args:
             now_ms: Milliseconds since the epoch.
         """
-        self._file.change(dict.fromkeys(self._shares.prune(now_ms)))
+        self._store.change(dict.fromkeys(self._shares.prune(now_ms)))
 
     async def save(self) -> None:
         """Write what could not be written, or was only pruned. Runs every few seconds."""
-        if self._file.unwritten and await self._file.write():
+        if self._store.unwritten and await self._store.write():
             self._ending.clear()
 
     async def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write what is left and close the store."""
         await self._tasks.close()
-        await self._file.close()
+        await self._store.close()
 
     async def _reply_to_create(self, member: bytes, request: int, share: StreamShare) -> None:
-        if await self._file.write():
+        if await self._store.write():
             self._outbox.send(member, QueryReply(request=request, body=[_row(share)]))
         else:  # nobody has its token: it must not come up later
             self._shares.end(share.id)
-            self._file.change({share.id: None})
+            self._store.change({share.id: None})
             self._refuse(member, request, "ROUTING_ERROR", _NOT_WRITTEN)
 
     async def _reply_to_end(self, member: bytes, request: int, share: StreamShare) -> None:
-        written = await self._file.write()
+        written = await self._store.write()
         if written:
             self._ending.pop(share.id, None)
         reply: FromRouter = QueryReply(request=request, body=share.id)

@@ -35,7 +35,7 @@ class StreamShare(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shares:
-    """All shares of a home. Made by the router's app, changed by `ShareHandler`.
+    """All shares of a home. Made by `SlotRouter`, changed by `ShareHandler`.
 
     Args:
         per_stream: Most shares of one stream.

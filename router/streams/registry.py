@@ -34,7 +34,7 @@ from watchout.router.streams.table import RouterStreamTable
 
 
 class Streams:
-    """All streams of one router. The router's app creates one; `MessageHandler` calls it for each message.
+    """All streams of one router. `SlotRouter` creates one; `MessageHandler` calls it for each message.
 
     Args:
         epoch: The router's epoch; terms start above `epoch` × 2²⁰.

@@ -49,7 +49,7 @@ _log = log.get("router.webhook.sender")
 
 
 class WebhookSender:
-    """Sends alerts to the webhook of the settings. Created by the router's app, fed by `AlertDelivery`.
+    """Sends alerts to the webhook of the settings. Created by `SlotRouter`, fed by `AlertDelivery`.
 
     `resolver` replaces the look-up of names, for tests. Raises `ValueError` when no webhook is set.
     """

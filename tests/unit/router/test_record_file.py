@@ -18,19 +18,19 @@ def path(tmp_path: Path) -> Path:
 
 async def test_what_was_written_is_there_for_the_next_router_and_what_was_deleted_is_not(path: Path) -> None:
     file = RecordFile(path, "things")
-    assert file.load() == {}
+    assert await file.load() == {}
     file.change({"a": b"1", "b": b"2"})
     assert await file.write()
     file.change({"a": None, "b": b"3", "c": b""})
     await file.close()
-    assert RecordFile(path, "things").load() == {"b": b"3", "c": b""}
+    assert await RecordFile(path, "things").load() == {"b": b"3", "c": b""}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 async def test_a_write_that_fails_is_made_up_for_by_the_next(path: Path) -> None:
     path.mkdir()
     file = RecordFile(path, "things")
-    assert file.load() == {}
+    assert await file.load() == {}
     file.change({"a": b"1"})
     assert not await file.write()
     assert (file.failing, file.unwritten) == (True, 1)
@@ -39,7 +39,7 @@ async def test_a_write_that_fails_is_made_up_for_by_the_next(path: Path) -> None
     assert await file.write()
     assert (file.failing, file.unwritten) == (False, 0)
     await file.close()
-    assert RecordFile(path, "things").load() == {"a": b"1", "b": b"2"}
+    assert await RecordFile(path, "things").load() == {"a": b"1", "b": b"2"}
 
 
 async def test_a_change_during_a_write_is_not_lost(path: Path) -> None:
@@ -52,18 +52,18 @@ async def test_a_change_during_a_write_is_not_lost(path: Path) -> None:
     assert await task
     assert file.unwritten == 1
     await file.close()
-    assert RecordFile(path, "things").load() == {"a": b"2"}
+    assert await RecordFile(path, "things").load() == {"a": b"2"}
 
 
-def test_a_file_that_is_none_is_put_aside(path: Path) -> None:
+async def test_a_file_that_is_none_is_put_aside(path: Path) -> None:
     path.write_bytes(b"not a database" * 100)
     file = RecordFile(path, "things")
-    assert file.load() == {}
+    assert await file.load() == {}
     assert path.with_suffix(".bad").exists()
-    assert file.load() == {}
+    assert await file.load() == {}
 
 
-def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+async def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere.db")
-    assert RecordFile(path, "things").load() == {}
+    assert await RecordFile(path, "things").load() == {}
     assert not (tmp_path / "elsewhere.db").exists()

@@ -28,8 +28,12 @@ class Kept:
 
     def __init__(self, home: Path) -> None:
         self.failures = 0
-        self.file = ReservationFile(home, failed=self.failed)
-        self.loaded = dict(self.file.load(NOW_MS))
+        self.file = ReservationFile(home)
+        self.file.failed = self.failed
+        self.loaded: dict[str, Reservation] = {}
+
+    async def load(self) -> None:
+        self.loaded = dict(await self.file.load(NOW_MS))
 
     def failed(self) -> None:
         self.failures += 1
@@ -40,16 +44,23 @@ class Kept:
         await asyncio.sleep(0)  # what follows the writing has its turn
 
 
+async def opened(home: Path) -> Kept:
+    """A file that was loaded."""
+    kept = Kept(home)
+    await kept.load()
+    return kept
+
+
 @pytest.fixture
 async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
-    kept = Kept(tmp_path)
+    kept = await opened(tmp_path)
     yield kept
     await kept.file.close()
 
 
 async def again(home: Path) -> dict[str, Reservation]:
     """What the next router finds."""
-    kept = Kept(home)
+    kept = await opened(home)
     await kept.file.close()
     return kept.loaded
 
@@ -99,13 +110,13 @@ async def test_it_stands_after_a_kill(kept: Kept, tmp_path: Path) -> None:
 async def test_a_broken_file_is_put_aside_with_a_word_and_a_new_one_is_begun(
     broken: bytes | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    kept = Kept(tmp_path)
+    kept = await opened(tmp_path)
     await kept.save(*((f"s{n}", ANN) for n in range(2000)))
     await kept.file.close()
     path = tmp_path / RESERVATIONS_FILE
     content = path.read_bytes()
     path.write_bytes(broken if broken is not None else content[:5000] + b"\xff" * 3000 + content[8000:])
-    kept = Kept(tmp_path)
+    kept = await opened(tmp_path)
     assert kept.loaded == {}
     if broken:  # an empty file is a new one
         assert str(path) in capfd.readouterr().out
@@ -136,7 +147,7 @@ async def test_a_full_disk_is_said_once_with_the_files_name_and_all_is_told_agai
     await kept.save(("a", ANN))
     await kept.file.close()
     monkeypatch.setattr(home_database, "MAX_FILE_BYTES", 16 * home_database.PAGE_BYTES)
-    kept = Kept(tmp_path)
+    kept = await opened(tmp_path)
     many = [(f"stream-{n}", ANN) for n in range(5000)]
     for now in (0.0, 10.0):
         await kept.save(*many, now=now)
@@ -173,7 +184,7 @@ def own_home() -> Iterator[Path]:
 
 @pytest.mark.parametrize("what", ["files", "journal"])
 async def test_a_home_that_cannot_be_written_is_read_all_the_same(what: str, own_home: Path) -> None:
-    kept = Kept(own_home)
+    kept = await opened(own_home)
     await kept.save(("a", ANN))
     await kept.file.close()
     assert kept.failures == 0
@@ -183,7 +194,7 @@ async def test_a_home_that_cannot_be_written_is_read_all_the_same(what: str, own
         elif path.name != RESERVATIONS_FILE:
             path.unlink()  # a new one cannot be made
     own_home.chmod(0o500)
-    kept = Kept(own_home)
+    kept = await opened(own_home)
     assert set(kept.loaded) == {"a"}
     await kept.save(("b", ANN))
     await kept.file.close()
@@ -195,7 +206,7 @@ async def test_something_else_in_its_place_is_said_and_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / RESERVATIONS_FILE).mkdir()
-    kept = Kept(tmp_path)
+    kept = await opened(tmp_path)
     assert kept.loaded == {}
     await kept.save(("a", ANN))
     await kept.file.close()

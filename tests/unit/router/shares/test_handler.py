@@ -13,6 +13,7 @@ from tests.kit.clients import eventually
 from watchout.common.bus.messages import CreateShare, EndShare, QueryReply, RefusedReply
 from watchout.common.bus.reply_records import ShareRow
 from watchout.common.home_files import SHARES_FILE
+from watchout.router.record_file import RecordFile
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.shares.table import Shares
 
@@ -28,8 +29,8 @@ class Office:
         self.replies: list[Any] = []
         self.home = home
         outbox: Any = SimpleNamespace(send=lambda _, body: self.replies.append(body))
-        self.handler = ShareHandler(home, Shares(per_stream=2, per_user=9, total=9), outbox)
-        self.handler.restore(1000)
+        self.store = RecordFile(home / SHARES_FILE, "shared streams")
+        self.handler = ShareHandler(self.store, Shares(per_stream=2, per_user=9, total=9), outbox)
 
     async def create(self, share_id: str = ID, stream: str = "cam", user: str = "ann", seconds: int = 60) -> Any:
         request = CreateShare(request=1, id=share_id, stream=stream, user=user, seconds=seconds)
@@ -48,9 +49,16 @@ class Office:
         return self.handler.rows(stream="cam", user="ann", ids=(), now_ms=1000)
 
 
+async def opened(home: Path) -> Office:
+    """An office that has loaded what the one before stored."""
+    office = Office(home)
+    await office.handler.restore(1000)
+    return office
+
+
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    made = Office(tmp_path)
+    made = await opened(tmp_path)
     yield made
     await made.handler.close()
 
@@ -59,7 +67,7 @@ async def test_a_share_is_replied_once_the_next_router_would_have_it(office: Off
     assert await office.create() == QueryReply(request=1, body=[ROW])
     assert await office.create(seconds=99) == QueryReply(request=1, body=[ROW]), "asked twice, made once"
     await office.handler.close()
-    assert Office(tmp_path).known() == [ROW]
+    assert (await opened(tmp_path)).known() == [ROW]
 
 
 async def test_an_end_is_replied_once_the_next_router_would_not_have_it(office: Office, tmp_path: Path) -> None:
@@ -70,13 +78,13 @@ async def test_an_end_is_replied_once_the_next_router_would_not_have_it(office: 
     assert await office.end() == QueryReply(request=2, body=ID)
     assert await office.end() == QueryReply(request=2, body=None)
     await office.handler.close()
-    assert Office(tmp_path).known() == []
+    assert (await opened(tmp_path)).known() == []
 
 
 async def test_a_share_that_cannot_be_stored_is_not_made(office: Office, tmp_path: Path) -> None:
     (tmp_path / SHARES_FILE).unlink()
     await office.create(OTHER)  # the file is open: make it fail from here on
-    office.handler._file._file.close()
+    office.store._file.close()
     (tmp_path / SHARES_FILE).unlink(missing_ok=True)
     (tmp_path / SHARES_FILE).mkdir()
     reply = await office.create()
@@ -102,9 +110,9 @@ async def test_bounds_and_taken_ids_are_refused(office: Office) -> None:
 
 async def test_records_that_are_none_are_passed_over(office: Office, tmp_path: Path) -> None:
     await office.create()
-    office.handler._file.change({"bad": b"{}", "worse": b"\xff"})
+    office.store.change({"bad": b"{}", "worse": b"\xff"})
     await office.handler.close()
-    assert Office(tmp_path).known() == [ROW]
+    assert (await opened(tmp_path)).known() == [ROW]
 
 
 def test_gateways_ask_for_shares_by_their_ids(office: Office) -> None:

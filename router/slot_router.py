@@ -1,0 +1,245 @@
+"""The router of one slot: everything from its members and streams to its alerts, on one transport. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from watchout.common import clock, log, supervisor
+from watchout.common.bus.membership import HEARTBEAT_EVERY_S
+from watchout.common.bus.transport import OpenRouterTransport, RouterTransport
+from watchout.common.media.held_frames import HeldFrames
+from watchout.common.metrics import Metrics
+from watchout.common.service import Tasks
+from watchout.common.settings import Settings
+from watchout.common.supervisor import Periodic
+from watchout.router.alerts.delivery import AlertDelivery
+from watchout.router.alerts.escalation_sender import EscalationSender
+from watchout.router.alerts.ids import AlertIds
+from watchout.router.alerts.log import AlertLog
+from watchout.router.alerts.recent import RecentAlerts
+from watchout.router.alerts.replay import AlertReplay
+from watchout.router.handler import MessageHandler
+from watchout.router.members import Members
+from watchout.router.outbox import Outbox
+from watchout.router.queries import QueryHandler
+from watchout.router.record_store import SlotRecords
+from watchout.router.reservation_sync import ReservationSync
+from watchout.router.shares.handler import ShareHandler
+from watchout.router.shares.table import Shares
+from watchout.router.startup_hold import SYNC_GRACE_S, StartupHold
+from watchout.router.streams.registry import Streams
+from watchout.router.webhook.sender import WebhookSender
+
+#: Seconds between two runs that drop what is too old.
+PRUNE_EVERY_S: Final = 10.0
+#: Seconds between two writes of changed reservations.
+SAVE_EVERY_S: Final = 0.5
+#: Seconds between two attempts to write changes of shares that are not written yet.
+SHARES_EVERY_S: Final = 2.0
+#: Seconds between two checks for alerts that nobody acknowledged in time.
+ESCALATE_EVERY_S: Final = 1.0
+#: Seconds after which the router starts although its records are not there yet; they are added when they come.
+RECORDS_WAIT_S: Final = 2.0
+
+_log: Final = log.get("router.slot_router")
+
+
+class SlotRouter:
+    """The router of one slot and one epoch, from its start to its end. The router's app creates it.
+
+    Args:
+        settings: The settings of the process.
+        slot: The number of the slot, 0 where there is one.
+        epoch: The epoch: above those of all routers that the slot had before.
+        had_former: Whether the slot may have had a router before, whose members report their streams first.
+        records: What survives the router; closed by it.
+        open_transport: Opens the slot's end of the bus.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        slot: int,
+        epoch: int,
+        had_former: bool,
+        records: SlotRecords,
+        open_transport: OpenRouterTransport,
+    ) -> None:
+        self.slot = slot
+        self.epoch = epoch
+        self._settings = settings
+        self._had_former = had_former
+        self._records = records
+        self._open_transport = open_transport
+        self._metrics = Metrics()
+        self._webhook: WebhookSender | None = None
+        self._reservations: ReservationSync | None = None
+        self._shares: ShareHandler | None = None
+        self._escalations: EscalationSender | None = None
+        self._bus: RouterTransport | None = None
+        self._periodic: list[Periodic] = []
+        self._tasks = Tasks()
+
+    async def start(self) -> None:
+        """Load the records, open the bus and start the timers. Raises `StartError` when the bus cannot be opened."""
+        settings, epoch, loop = self._settings, self.epoch, asyncio.get_running_loop()
+        started_at, now_ms = loop.time(), clock.now_ms()
+        members = Members(epoch)
+        outbox = Outbox(epoch, members)
+        self._streams = streams = Streams(
+            epoch,
+            max_streams=settings.max_streams,
+            syncing=self._had_former,
+            reserved_s=settings.stream_reserved_s,
+            reserved_per_user=settings.stream_reserved_per_user,
+            reserved_max=settings.stream_reserved_max,
+        )
+        self._reservations = ReservationSync(streams, self._records.reservations)
+        self._shares = shares = ShareHandler(
+            self._records.shares,
+            Shares(per_stream=settings.shares_per_stream, per_user=settings.shares_per_user, total=settings.shares_max),
+            outbox,
+        )
+        await self._open_webhook()
+        await self._restore(started_at, now_ms)
+        self._recent = RecentAlerts(
+            limit=settings.recent_alerts,
+            minutes=settings.recent_alerts_minutes,
+            max_bytes=settings.recent_alert_bytes,
+            started_ms=max(now_ms, epoch),  # the epoch is the latest start of a router here, if clocks were set back
+        )
+        self._recent.completeness.observe(*clock.both())
+        self._alert_ids, self._alert_log = AlertIds(), AlertLog()
+        self._pictures: HeldFrames[bytes] = HeldFrames(
+            settings.alert_picture_bytes, max_age_s=settings.recent_alerts_minutes * 60
+        )
+        handler = MessageHandler(
+            metrics=self._metrics,
+            members=members,
+            streams=streams,
+            alerts=AlertDelivery(
+                epoch=epoch,
+                metrics=self._metrics,
+                streams=streams,
+                ids=self._alert_ids,
+                recent=self._recent,
+                log=self._alert_log,
+                replay=AlertReplay(self._alert_log),
+                outbox=outbox,
+                webhook=self._webhook,
+                escalations=None if self._escalations is None else self._escalations.escalations,
+            ),
+            shares=shares,
+            pictures=self._pictures,
+            hold=StartupHold(syncing=self._had_former),
+            outbox=outbox,
+            loop=loop,
+            checked_at=started_at,
+        )
+        handler.alerts.restore_waiting(started_at)
+        self._bus = self._open_transport(on_control=handler.on_control, on_frame=handler.on_frame)
+        queries = QueryHandler(
+            settings=settings,
+            metrics=self._metrics,
+            epoch=epoch,
+            started_at=started_at,
+            members=members,
+            streams=streams,
+            alerts=self._recent,
+            shares=shares,
+            pictures=self._pictures,
+            reservations=self._records.reservations,
+            bus=self._bus,
+            webhook=self._webhook,
+        )
+        handler.attach(self._bus, queries)
+        if self._had_former:
+            loop.call_later(SYNC_GRACE_S, handler.end_startup)
+        self._start_timers(handler, shares)
+
+    async def drain(self) -> None:
+        """Give the webhook `DRAIN_S` for the alerts that wait for it. Members go on without a router."""
+        if self._webhook is not None:
+            await self._webhook.drain(self._settings.drain_s)
+
+    async def stop(self) -> None:
+        """Close the bus and the webhook, and write the records."""
+        for periodic in self._periodic:
+            periodic.cancel()
+        if self._bus is not None:
+            self._bus.close()
+        await self._tasks.close()
+        if self._webhook is not None:
+            await self._webhook.close()
+        if self._reservations is not None:
+            await self._reservations.close(asyncio.get_running_loop().time(), clock.now_ms())
+        if self._shares is not None:
+            await self._shares.close()
+        if self._escalations is not None:
+            await self._escalations.close()
+
+    async def _open_webhook(self) -> None:
+        """Open what sends alerts to the webhook and escalates them, where it is set."""
+        settings = self._settings
+        if settings.alert_webhook_url is None:
+            return
+        self._webhook = WebhookSender(settings, self._metrics)
+        await self._webhook.open()
+        if settings.alert_escalate_s > 0:
+            self._escalations = EscalationSender(
+                self._records.escalations, settings.alert_escalate_severity, settings.alert_escalate_s, self._metrics,
+                self._webhook,
+            )  # fmt: skip
+
+    async def _restore(self, now: float, now_ms: int) -> None:
+        """Load the records, for `RECORDS_WAIT_S` at most; those that come later are added then.
+
+        Args:
+            now: The monotonic clock, in seconds.
+            now_ms: The same moment in ms since the epoch.
+        """
+        assert self._reservations is not None
+        assert self._shares is not None
+        loads = [
+            self._tasks.start(self._reservations.restore(now, now_ms), "reservations"),
+            self._tasks.start(self._shares.restore(now_ms), "shares"),
+        ]
+        if self._escalations is not None:
+            loads.append(self._tasks.start(self._escalations.restore(), "escalations"))
+        done, late = await asyncio.wait(loads, timeout=RECORDS_WAIT_S)
+        for load in done:
+            load.result()
+        if late:
+            _log.warning(
+                "stored records cannot be read now, the router starts without them and adds them when they come",
+                slot=self.slot, what=", ".join(sorted(load.get_name() for load in late)),
+            )  # fmt: skip
+
+    def _start_timers(self, handler: MessageHandler, shares: ShareHandler) -> None:
+        every = supervisor.current().every
+        self._periodic = [
+            every(HEARTBEAT_EVERY_S, handler.send_heartbeats, "beats"),
+            every(HEARTBEAT_EVERY_S, handler.drop_silent_members, "silent members"),
+            every(PRUNE_EVERY_S, self._prune, "pruning"),
+            every(SAVE_EVERY_S, self._save_reservations, "saving of reservations"),
+            every(SHARES_EVERY_S, shares.save, "saving of shares"),
+        ]
+        if self._escalations is not None:
+            self._periodic.append(every(ESCALATE_EVERY_S, self._escalations.run, "escalation of alerts"))
+
+    def _prune(self) -> None:
+        """Drop what is too old, everywhere."""
+        now = asyncio.get_running_loop().time()
+        self._streams.prune(now)
+        self._recent.completeness.observe(*clock.both())
+        self._recent.prune(clock.now_ms())
+        self._alert_ids.prune(now)
+        self._alert_log.prune(now)
+        self._pictures.prune(now)
+        if self._shares is not None:
+            self._shares.prune(clock.now_ms())
+
+    def _save_reservations(self) -> None:
+        if self._reservations is not None:
+            self._reservations.save(asyncio.get_running_loop().time(), clock.now_ms())
