@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import gc
 import importlib.util
 import re
 import tomllib
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.kit import api_docs
+from tests.kit.sources import nodes_of, tree_of
+from watchout.common import home_files
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "identity", "gateway", "router", "mlbridge", "ctl", "sdk/python")
@@ -195,24 +196,6 @@ EDGES = {"asyncio", "socket", "zmq", "time", "random", "secrets", "aiohttp", "as
 
 
 @functools.cache
-def tree_of(path: Path) -> ast.Module:
-    """The file, parsed once. Without the collector: a finalizer that parses meanwhile is an error of CPython 3.11."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return ast.parse(path.read_text())
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@functools.cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    """All that the file consists of, in no order that matters."""
-    return list(ast.walk(tree_of(path)))
-
-
-@functools.cache
 def imports_of(path: Path) -> set[str]:
     """What a file imports, modules and names; not to be changed."""
     found: set[str] = set()
@@ -366,6 +349,25 @@ def test_a_pure_module_has_no_socket_clock_or_random() -> None:
     edges = among(lambda path: {module.split(".")[0] for module in imports_of(path)} & EDGES)
     assert {name: edges[name] for name in PURE if name in edges} == {}
     assert set(PURE) <= {relative(path) for path in MODULES}
+
+
+#: Names of files in the home that are no word of their own: a literal of the same text elsewhere is a repetition.
+HOME_FILES = {
+    value
+    for name, value in vars(home_files).items()
+    if name.isupper() and isinstance(value, str) and ("." in value or value.endswith("-"))
+}
+
+
+def names_of_home_files(path: Path) -> set[str]:
+    """The names of files in the home that a module has in quotes."""
+    literals = {n.value for n in nodes_of(path) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return set() if path.name == "home_files.py" else literals & HOME_FILES
+
+
+def test_each_name_of_a_file_in_the_home_is_written_in_one_place_only() -> None:
+    assert {"frames.in", "router.lock", "listen.lock", "sessions.db", "reservations.db", "stream.key"} <= HOME_FILES
+    assert among(names_of_home_files) == {}
 
 
 def emptied_from_the_front(path: Path) -> list[str]:

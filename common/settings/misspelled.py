@@ -111,9 +111,11 @@ def _meant(name: str, known: Iterable[str]) -> str | None:
         left, right = (shape, candidate) if shape == bare else (bare, target)
         if left.endswith("Y") and right.endswith("IES"):  # a plural that was written in the singular
             left = f"{left[:-1]}IES"
-        typos = distance(left, right, most)
         # A typo is rarely in the first letter; a name with another one is another program's (GLOG_LEVEL).
-        if left[:1] == right[:1] and typos <= most and (best is None or typos < best[0]):
+        if left[:1] != right[:1]:
+            continue
+        typos = distance(left, right, most)
+        if typos <= most and (best is None or typos < best[0]):
             best = typos, candidate
     return None if best is None else best[1]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import gc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +20,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from tests.kit.sources import nodes_of
 from watchout.gateway.client.deflate import AFTER_LAST_BLOCK_BYTES, Deflate
 from watchout.gateway.http.server import JsonRequestHandler
 
@@ -208,20 +208,9 @@ async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:
             await asyncpg.connect(host="127.0.0.1", port=port, user="u", database="d", ssl="require", timeout=30)
 
 
-def parse(file: Path) -> ast.Module:
-    """Parse without the collector: a finalizer that parses meanwhile is an error of CPython 3.11."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return ast.parse(file.read_text())
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def names_defined(tree: ast.Module) -> set[str]:
+def names_defined(file: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(file):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 found.add(name)
@@ -230,10 +219,10 @@ def names_defined(tree: ast.Module) -> set[str]:
     return found
 
 
-def private_names_used(tree: ast.Module, own: set[str]) -> set[str]:
+def private_names_used(file: Path, own: set[str]) -> set[str]:
     """Private attributes that none of our modules defines, and what is imported from private modules of others."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(file):
         match node:
             case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__") and name not in own:
                 found.add(name)
@@ -243,13 +232,9 @@ def private_names_used(tree: ast.Module, own: set[str]) -> set[str]:
 
 
 def test_no_other_private_name_of_a_library_is_used() -> None:
-    trees = {
-        file.relative_to(ROOT).as_posix(): parse(file)
-        for package in PACKAGES
-        for file in sorted((ROOT / package).rglob("*.py"))
-    }
-    own = set().union(*map(names_defined, trees.values())) - {"_message_tail"}
-    found = {(file, name) for file, tree in trees.items() for name in private_names_used(tree, own)}
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    own = set().union(*map(names_defined, files)) - {"_message_tail"}
+    found = {(file.relative_to(ROOT).as_posix(), name) for file in files for name in private_names_used(file, own)}
     listed = {(file, word) for (_, part), (file, _) in USES.items() for word in part.split(".")}
     documented = {"_exit", "_fastpath"}  # os._exit, and our own extension module
     assert {use for use in found - listed if use[1] not in documented} == set()

@@ -56,9 +56,9 @@ def test_a_tilde_in_the_home_is_the_users_own() -> None:
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\t\n"])
-@pytest.mark.parametrize("name", NAMES)
-def test_an_empty_value_counts_as_not_set(name: str, empty: str) -> None:
-    assert load({name: empty}) == load({})
+def test_an_empty_value_counts_as_not_set(empty: str) -> None:
+    unset = load({})
+    assert [name for name in NAMES if load({name: empty}) != unset] == []
 
 
 def test_space_around_a_value_is_passed_over() -> None:

@@ -201,7 +201,7 @@ def test_what_is_kept_for_later_is_heard_later_in_order(frames: list[bytes], tur
 
 
 def test_a_large_frame_takes_memory_as_it_comes_not_as_it_says() -> None:
-    size = 16 << 20
+    size = 4 << 20
     taken = Taken(max_bytes=size)
     data = frame(b"x" * size)
     taken.receive(data[:20])

@@ -39,6 +39,7 @@ ODD_VALUES: Final = [
 ]  # fmt: skip
 
 
+@functools.cache
 def validator(name: str) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": DEFS})
 
@@ -115,14 +116,15 @@ def test_the_schema_names_every_field_that_the_server_reads(name: str) -> None:
     assert not missing, f"{name} lacks {missing}"
 
 
-@pytest.mark.parametrize("name", CLIENT)
-def test_what_the_schema_permits_is_parsed(name: str) -> None:
-    @given(message(DEFS[name]))
-    def check(value: dict[str, Any]) -> None:
-        validator(name).validate(value)
-        assert type(wire.parse_text(json.dumps(value).encode())).__struct_config__.tag == tag(name)
+PERMITTED: Final = {name: message(DEFS[name]) for name in CLIENT}
 
-    check()
+
+@pytest.mark.parametrize("name", CLIENT)
+@given(data=st.data())
+def test_what_the_schema_permits_is_parsed(name: str, data: st.DataObject) -> None:
+    value = data.draw(PERMITTED[name])
+    validator(name).validate(value)
+    assert type(wire.parse_text(json.dumps(value).encode())).__struct_config__.tag == tag(name)
 
 
 # ── what it does not permit ──────────────────────────────────────────────────────────────────────────────────────────
@@ -222,12 +224,9 @@ def test_every_encoder_is_held_against_the_schema() -> None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_what_the_server_writes_is_permitted(name: str) -> None:
-    @given(WRITTEN[name])
-    def check(wire_message: bytes) -> None:
-        validator("ServerMessage").validate(read(wire_message))
-
-    check()
+@given(data=st.data())
+def test_what_the_server_writes_is_permitted(name: str, data: st.DataObject) -> None:
+    validator("ServerMessage").validate(read(data.draw(WRITTEN[name])))
 
 
 @given(ALERT, SEEN)

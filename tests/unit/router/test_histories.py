@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.kit.examples import seeds
 from watchout.common.bus.frames import EVERYBODY, FrameHead
 from watchout.common.bus.messages import (
     Claim,
@@ -570,7 +571,7 @@ class TestHistories(Histories.TestCase):
     """In any history the registry is right, and becomes whole again: short ones, made as short as can be."""
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_in_a_long_history_the_registry_is_right_and_becomes_whole_again(seed: int) -> None:
     chance = random.Random(seed)
     room = Histories()
