@@ -48,6 +48,14 @@ class StreamState:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stream is published: the name of the machine, and the URL at which clients reach it, if that is known."""
+
+    host: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class IgnoredCookie:
     """Why the session cookie of a request was not used to sign in; made by `requests.sign_in`.
 

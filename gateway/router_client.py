@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
@@ -61,7 +62,7 @@ from watchout.gateway.authorization import Authorization
 from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.streams import DirectReceiver
-from watchout.gateway.model import Owner, StreamState
+from watchout.gateway.model import Owner, Place, StreamState
 
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
@@ -126,6 +127,8 @@ class RouterClient:
                 pid=os.getpid(),
                 release=about.version(),
                 settings=about.reported_settings(self._settings),
+                host=socket.gethostname() if self._settings.public_url or self._settings.bus else "",
+                url=self._settings.public_url or "",
             ),
             open_transport=self._carrier.opener(0),
             request_timeout_s=self._settings.router_timeout_s,
@@ -227,6 +230,21 @@ class RouterClient:
             raise unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
         return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term, reply.info))
+
+    async def place_of(self, stream: str) -> Place | None:
+        """Return where a stream is published now; None: nowhere. Raises `RouterUnavailable`.
+
+        A gateway that does not say on which machine it runs is one of this machine.
+        """
+        here = Place(socket.gethostname(), self._settings.public_url)
+        if self.hub.publication(stream) is not None:
+            return here
+        reply = await self.link.request(lambda n: OwnerLookup(request=n, stream=stream, place=True))
+        if not isinstance(reply, OwnerReply):
+            raise unexpected(reply)
+        if reply.status == "offline":
+            return None
+        return Place(reply.host or here.host, reply.url or None)
 
     async def raise_alert(self, alert: Alert) -> AcceptedReply:
         """Send an alert to the router; it has been accepted when this returns."""

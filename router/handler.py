@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
+import msgspec
+
 from watchout.common import clock, log, metric_names, supervisor
 from watchout.common.bus.frames import FOR_ALERT, read_frame_head
 from watchout.common.bus.membership import HEARTBEAT_EVERY_S
@@ -24,6 +26,7 @@ from watchout.common.bus.messages import (
     Interest,
     MemberHeartbeat,
     OwnerLookup,
+    OwnerReply,
     PublicationState,
     Query,
     QueryReply,
@@ -195,12 +198,21 @@ class MessageHandler:
             case Claim():
                 self.outbox.send_all(self.streams.claim(member, body, now, now_ms))
             case OwnerLookup():
-                self.outbox.send(member, self.streams.look_up_owner(body.request, body.stream))
+                self.outbox.send(member, self._look_up_owner(body))
             case RaiseAlert():
                 self.alerts.recent.completeness.observe(*clock.both())
                 self.alerts.accept(member, body, now, now_ms)
             case AcknowledgeRequest():
                 self.alerts.acknowledge(member, body, now, now_ms)
+
+    def _look_up_owner(self, body: OwnerLookup) -> OwnerReply | RefusedReply:
+        """Return the owner of a stream, and on request where its publisher's gateway said that it is."""
+        reply = self.streams.look_up_owner(body.request, body.stream)
+        stream = self.streams.get(body.stream) if body.place else None
+        gateway = None if stream is None else self.members.get(stream.gateway or b"")
+        if gateway is None or not isinstance(reply, OwnerReply):
+            return reply
+        return msgspec.structs.replace(reply, host=gateway.hello.host, url=gateway.hello.url)
 
     def _unreserve(self, member: bytes, body: Unreserve) -> None:
         """End the reservation of a stream id for an operator, and let all gateways forget it too."""

@@ -57,6 +57,18 @@ def http_url(raw: str) -> str:
     return raw
 
 
+def public_url(raw: str) -> str:
+    """Parse the address that clients use: ``http`` or ``https``, a path perhaps; the slash at its end is dropped."""
+    expected = "http(s)://host[:port] as clients use it, without a user, a query or a fragment"
+    try:
+        parts = urlsplit(http_url(raw))
+    except InvalidValue:
+        raise InvalidValue(expected) from None
+    if parts.username is not None or "?" in raw or "#" in raw or not raw.isascii() or any(c.isspace() for c in raw):
+        raise InvalidValue(expected)
+    return raw.rstrip("/")
+
+
 def webhook_url(raw: str) -> str:
     """Parse the URL that alerts are delivered to. Ports below 1024 other than 80 and 443 are refused (SSRF)."""
     expected = "https://host[:port]/path (or http://) without a user or a fragment, on port 80, 443 or one from 1024 on"

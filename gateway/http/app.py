@@ -32,6 +32,7 @@ HTTP
   GET  /streams                    the streams that you may view
   GET  /streams/{id}/frame.jpg     the newest frame of one
   GET  /streams/{id}/mjpeg?fps=    its frames as a moving picture
+  GET  /streams/{id}/where         on which machine it is published
   GET  /streams/{id}/shares        who may view it by a link; POST shares it, DELETE ends a share
   GET  /alerts?streamId=&since=    its recent alerts
   GET  /alerts/{id}/frame.jpg      the picture that one of them refers to
@@ -69,6 +70,7 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/streams/{id}/frame.jpg", streams.newest_picture)
     app.router.add_get("/alerts/{id}/frame.jpg", alerts.picture)
     app.router.add_get("/streams/{id}/mjpeg", streams.mjpeg)
+    app.router.add_get("/streams/{id}/where", streams.where)
     app.router.add_get("/streams/{id}/shares", shares.list_shares)
     app.router.add_post("/streams/{id}/shares", shares.create)
     app.router.add_delete("/streams/{id}/shares/{share}", shares.end)

@@ -1,4 +1,4 @@
-"""The paths `/streams…`: the list of streams, the newest picture, the moving picture, and misdirected handshakes."""
+"""The paths `/streams…`: the list of streams, pictures, where a stream is published, and misdirected handshakes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from watchout.gateway.model import Owner
 
 
 class StreamPages:
-    """Handlers of `GET /streams`, `/streams/{id}/frame.jpg`, `/streams/{id}/mjpeg` and the WebSocket paths.
+    """Handlers of `GET /streams`, `/streams/{id}/frame.jpg`, `/mjpeg`, `/where`, and the WebSocket paths.
 
     All but the last require a session, and raise `HttpError`, `RouterUnavailable` or `StoreUnavailable`.
     """
@@ -88,6 +88,15 @@ class StreamPages:
             self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
             self._context.router.report_undecodable(frame, str(fault), now_ms())
             raise HttpError(404, "NOT_FOUND", "the newest frame of this stream is no picture") from None
+
+    async def where(self, request: web.Request) -> web.Response:
+        """Return on which machine a stream is published, for clients and proxies that want to be beside its camera."""
+        stream = request.match_info["id"]
+        await self._auth.viewable(request, stream)
+        place = await self._context.router.place_of(stream)
+        if place is None:
+            raise HttpError(404, "NOT_FOUND", "nobody publishes this stream now")
+        return json_response({"streamId": stream, "host": place.host, "url": place.url})
 
     async def mjpeg(self, request: web.Request) -> web.StreamResponse:
         """Send the pictures of a stream as `multipart/x-mixed-replace`, until the client disconnects."""

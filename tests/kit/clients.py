@@ -493,13 +493,13 @@ class Clients:
         }  # fmt: skip
         return await connect(url.replace("http://", "ws://") + path, **wished)
 
-    async def camera(self, url: str, token: str | None, by: str = "message", **options: Any) -> Camera:
-        """A camera that is authenticated, unless there is no token."""
-        return await self._open(Camera, url, "/streams/register", token, by, options)
+    async def camera(self, url: str, token: str | None, by: str = "message", query: str = "", **options: Any) -> Camera:
+        """A camera that is authenticated, unless there is no token; `query` is for proxies, such as `?streamId=…`."""
+        return await self._open(Camera, url, "/streams/register" + query, token, by, options)
 
-    async def viewer(self, url: str, token: str | None, by: str = "message", **options: Any) -> Viewer:
-        """A viewer that is authenticated, unless there is no token."""
-        return await self._open(Viewer, url, "/streams/subscribe", token, by, options)
+    async def viewer(self, url: str, token: str | None, by: str = "message", query: str = "", **options: Any) -> Viewer:
+        """A viewer that is authenticated, unless there is no token; `query` is for proxies, such as `?streamId=…`."""
+        return await self._open(Viewer, url, "/streams/subscribe" + query, token, by, options)
 
     async def raw(self, url: str, **options: Any) -> RawSocket:
         """A connection for any bytes."""
@@ -532,7 +532,7 @@ class Clients:
         self, kind: type[_C], url: str, path: str, token: str | None, by: str, options: dict[str, Any]
     ) -> _C:
         if token is not None and by == "query":
-            path += f"?token={token}"
+            path += f"{'&' if '?' in path else '?'}token={token}"
         if token is not None and by == "header":
             options["additional_headers"] = {"Authorization": f"Bearer {token}"}
         client = kind(await self.connect(url, path, **options))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.kit.ports import free_port
-from tests.kit.processes import Process, clean_environ, poll
+from tests.kit.processes import REPOSITORY, Process, clean_environ, poll
 from tests.kit.relays import Relays, connected, first_of
 from tests.kit.services import missing
 
@@ -90,10 +91,50 @@ def haproxy(directory: Path, gateway_port: int, idle_s: int | None = None) -> It
         yield port
 
 
+@contextlib.contextmanager
+def nginx_over(directory: Path, gateway_ports: Sequence[int], idle_s: int | None = None) -> Iterator[int]:
+    """The port of an nginx with the file of `deploy/nginx`, before these gateways; `idle_s` as in `nginx`."""
+    port = free_port()
+    text = _placed("nginx/watchout.conf", gateway_ports).replace("listen 80;", f"listen 127.0.0.1:{port};")
+    text = text.replace("/var/log/nginx/watchout.log", "access.log")
+    if idle_s is not None:
+        text = text.replace("client_max_body_size", f"proxy_read_timeout {idle_s}s; client_max_body_size")
+    paths = " ".join(
+        f"{name}_temp_path {directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    head = f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr crit;"
+    config = _written(directory, f"{head} events {{ }} http {{ {paths}\n{text}\n}}")
+    command = [_found("nginx"), "-p", str(directory), "-c", str(config), "-e", "stderr"]
+    with _listening("nginx", command, directory, port):
+        yield port
+
+
+@contextlib.contextmanager
+def haproxy_over(directory: Path, gateway_ports: Sequence[int], idle_s: int | None = None) -> Iterator[int]:
+    """The port of an HAProxy with the file of `deploy/haproxy`, before these gateways; `idle_s` as in `haproxy`."""
+    port = free_port()
+    text = _placed("haproxy/haproxy.cfg", gateway_ports).replace("bind :80", f"bind 127.0.0.1:{port}")
+    if idle_s is not None:
+        text = re.sub(r"timeout (client|server|tunnel) \w+", rf"timeout \1 {idle_s}s", text)
+    config = _written(directory, text.replace("maxconn 100000", "maxconn 1000"))
+    with _listening("haproxy", [_found("haproxy"), "-db", "-f", str(config)], directory, port):
+        yield port
+
+
+def _placed(file: str, gateway_ports: Sequence[int]) -> str:
+    """A file of `deploy/` with gateways on these ports of loopback in place of the three machines that it names."""
+    text = (REPOSITORY / "deploy" / file).read_text(encoding="utf-8")
+    for machine, port in enumerate(gateway_ports, 1):
+        assert f"10.77.0.{machine}:3000" in text
+        text = text.replace(f"10.77.0.{machine}:3000", f"127.0.0.1:{port}")
+    assert ":3000" not in text.replace("port 3000", ""), "as many gateways as the file names"
+    return text
+
+
 def _written(directory: Path, text: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "config"
-    config.write_text(text, encoding="ascii")
+    config.write_text(text, encoding="utf-8")
     return config
 
 

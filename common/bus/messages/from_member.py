@@ -41,7 +41,8 @@ class Hello(Message, frozen=True, tag="hello"):
     of frames per second that a bridge wants of each stream, absent when it wants none. `streams` are patterns
     (`common.toolbox.globs`) of the streams that a bridge serves, none meaning all; bridges of one `group` share the
     streams. `settings` are those that differ from their defaults (`common.process.about`). `frames_at` is where the
-    member accepts frames that other members send it directly; absent: it gets all frames from the router.
+    member accepts frames that other members send it directly; absent: it gets all frames from the router. `host` is the
+    name of its machine, `url` where clients reach a gateway: `PUBLIC_URL`.
     """
 
     kind: MemberKind
@@ -57,6 +58,8 @@ class Hello(Message, frozen=True, tag="hello"):
         default_factory=dict
     )
     frames_at: FrameAddress | None = None
+    host: Text = ""
+    url: Text = ""
 
 
 class PublicationState(Message, frozen=True, tag="hold"):
@@ -191,10 +194,14 @@ class ReservationReport(Message, frozen=True, tag="reserved"):
 
 
 class OwnerLookup(Message, frozen=True, tag="lookup"):
-    """Request of a gateway for the owner and status of a stream; the reply is `OwnerReply`."""
+    """Request of a gateway for the owner and status of a stream; the reply is `OwnerReply`.
+
+    `place`: also for where the stream is published.
+    """
 
     request: Count
     stream: StreamId
+    place: bool = False
 
 
 class FetchNewest(Message, frozen=True, tag="newest"):

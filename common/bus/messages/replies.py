@@ -36,7 +36,8 @@ class RefusedReply(Message, frozen=True, tag="refused"):
 class OwnerReply(Message, frozen=True, tag="found"):
     """Reply to an `OwnerLookup`: owner and status of the stream.
 
-    An unknown stream has no user, term 0, and is offline. `info` is what the camera says of itself, as JSON.
+    An unknown stream has no user, term 0, and is offline. `info` is what the camera says of itself, as JSON. `host` and
+    `url`, if they were asked for, are those that the publisher's gateway gave in its `Hello`.
     """
 
     request: Count
@@ -46,6 +47,8 @@ class OwnerReply(Message, frozen=True, tag="found"):
     organizations: Organizations = ()
     term: Count = 0
     info: Info = ""
+    host: Text = ""
+    url: Text = ""
 
 
 class AcceptedReply(Message, frozen=True, tag="accepted"):

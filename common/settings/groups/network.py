@@ -28,6 +28,12 @@ class NetworkSettings:
         help="Address on which the gateway listens, without a port. Empty: all IPv4 and IPv6 addresses of the machine. "
         "Set `127.0.0.1` behind a reverse proxy on the same machine.",
     )  # fmt: skip
+    public_url: str | None = _GROUP.setting(
+        "PUBLIC_URL", url_parsers.public_url, None, expects="http(s)://host[:port]",
+        help="Where clients reach the gateways of this machine, and no other machine's: `https://a.watchout.example`. "
+        "`GET /streams/{id}/where` tells it to those who ask on which machine a stream is published. Not set: they are "
+        "told the name of the machine only.",
+    )  # fmt: skip
     home: Path = _GROUP.setting(
         "WATCHOUT_HOME", parsers.home, Path(".watchout"), expects="directory",
         help="Directory of the bus's sockets, lock files, keys and the embedded session store; created with mode 0700. "

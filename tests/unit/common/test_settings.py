@@ -459,6 +459,27 @@ def test_a_router_of_another_machine_needs_its_key_and_the_bridges_own() -> None
     assert "ROUTER_PUBLIC_KEY and BRIDGE_KEY_FILE" in text
 
 
+@pytest.mark.parametrize(
+    ("url", "value"),
+    [
+        ("https://a.watchout.example", "https://a.watchout.example"),
+        ("http://192.0.2.7:3000/", "http://192.0.2.7:3000"),
+        ("https://[2001:db8::7]:8443/watchout/", "https://[2001:db8::7]:8443/watchout"),
+    ],
+)
+def test_the_address_that_clients_use_has_no_slash_at_its_end(url: str, value: str) -> None:
+    assert load({"PUBLIC_URL": url}).public_url == value
+
+
+@pytest.mark.parametrize(
+    "url", ["a.example", "ws://a.example", "https://", "https://u:p@a.example", "https://a/?x=1", "https://a/#x",
+            "https://a/?", "https://a b", "https://a:0", "https://bücher.example"],
+)  # fmt: skip
+def test_any_other_address_for_clients_is_refused(url: str) -> None:
+    (text,) = faults(PUBLIC_URL=url)
+    assert "as clients use it" in text
+
+
 def test_patterns_are_a_list() -> None:
     assert load({"ML_STREAMS": "cam-*, door-?"}).ml_streams == ("cam-*", "door-?")
     (text,) = faults(ML_STREAMS="cam/1")

@@ -261,6 +261,22 @@ def test_a_released_stream_goes_offline_and_its_owner_is_still_known(place: Plac
     assert (owner.request, owner.status, owner.user) == (2, "offline", "ann")
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_where_a_stream_is_published_is_what_its_gateway_said_of_itself_when_it_joined(asked: bool) -> None:
+    place = Place()
+    place.send(GATEWAY, Hello(kind="gateway", name="gateway", pid=1, host="a", url="https://a.example"))
+    place.send(OTHER, Hello(kind="gateway", name="gateway", pid=1, host="b", url="https://b.example"))
+    term = place.publish()
+    place.take(OTHER)
+    place.send(OTHER, OwnerLookup(request=2, stream="cam", place=asked))
+    (found,) = place.take(OTHER, OwnerReply)
+    assert (found.host, found.url) == (("a", "https://a.example") if asked else ("", ""))
+    place.send(GATEWAY, Release(stream="cam", term=term, frame_id=4))
+    place.send(OTHER, OwnerLookup(request=3, stream="cam", place=asked))
+    (found,) = place.take(OTHER, OwnerReply)
+    assert (found.status, found.host, found.url) == ("offline", "", ""), "nobody publishes it now"
+
+
 def test_the_newest_frame_is_asked_for_at_the_gateway_that_has_it(place: Place) -> None:
     place.publish()
     place.take(GATEWAY)
