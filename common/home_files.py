@@ -31,15 +31,22 @@ STREAM_KEY_FILE: Final = "stream.key"
 #: Shared streams (`router.shares`), and the key of their tokens (`gateway.shares`).
 SHARES_FILE: Final = "shares.db"
 SHARE_KEY_FILE: Final = "share.key"
+#: Length of these two keys in bytes.
+HOME_KEY_BYTES: Final = 32
 #: Alerts that wait for their acknowledgement (`router.alerts.escalation_sender`).
 ESCALATIONS_FILE: Final = "escalations.db"
 #: Directory of the key pairs and allowed keys of the bus over TCP (`common.bus.zeromq.curve`).
 CURVE_DIRECTORY: Final = "curve"
+#: Directory of the certificates of the frame mesh between hosts, and its files (`common.bus.zeromq.mesh_certificates`).
+MESH_DIRECTORY: Final = "mesh"
+MESH_CERT_FILE: Final = "host.crt"
+MESH_KEY_FILE: Final = "host.key"
+MESH_CA_FILE: Final = "ca.crt"
 
 _NAMES: Final = frozenset((
     CONTROL_SOCKET, FRAMES_IN_SOCKET, FRAMES_OUT_SOCKET, ROUTER_LOCK, LISTEN_LOCK, EPOCH_FILE, SESSION_STORE_FILE,
     RESERVATIONS_FILE, STREAM_KEY_FILE, SHARES_FILE, SHARE_KEY_FILE, ESCALATIONS_FILE,
-    CURVE_DIRECTORY,
+    CURVE_DIRECTORY, MESH_DIRECTORY,
 ))  # fmt: skip
 
 

@@ -13,7 +13,9 @@ import secrets
 import string
 from typing import Final
 
-KEY_BYTES: Final = 32
+from watchout.common.home_files import HOME_KEY_BYTES
+
+KEY_BYTES: Final = HOME_KEY_BYTES
 _DIGITS: Final = string.digits + string.ascii_lowercase
 _RANDOM_CHARS: Final = 16
 _KEY_CHARS: Final = 4

@@ -3,7 +3,7 @@
 The router says who gets the frames of a stream (`Forward.receivers`), and the publisher's gateway sends them there
 itself: a frame crosses one process border instead of two, and goes on while the router is away. Each receiver has a
 link of its own with a bounded queue in which the newest frame of a stream replaces an older one, so a slow receiver
-delays no other. `common.bus.zeromq.unix_mesh` is the mesh of one machine.
+delays no other. `common.bus.zeromq.unix_mesh` is the mesh of one machine, `tls_mesh` that of several hosts.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchout.common import log
-from watchout.common.bus.mesh import FrameMesh, MemberCarrier, one_slot
+from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OpenFrameMesh, one_slot
 from watchout.common.bus.transport import MemberTransport, OpenMemberTransport, OpenRouterTransport, RouterTransport
 from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
 from watchout.common.bus.zeromq.local import LocalMemberTransport, LocalRouterTransport
@@ -49,6 +49,25 @@ def local_member(home: Path, max_message_bytes: int) -> OpenMemberTransport:
     return functools.partial(LocalMemberTransport, home, max_message_bytes=max_message_bytes)
 
 
+def frame_mesh(settings: Settings) -> OpenFrameMesh:
+    """A process's part of the frame mesh: sockets in `WATCHOUT_HOME`, and a TLS port when `MESH_LISTEN` is set.
+
+    Args:
+        settings: The settings of a gateway, a bridge, or a router of a cluster.
+
+    Returns:
+        What opens it. It raises `StartError` when no port can be bound, or the certificates cannot be used.
+
+    """
+    home, most, listen = settings.home, settings.max_message_bytes, settings.mesh_listen
+    if listen is None:
+        return functools.partial(UnixFrameMesh, home, max_message_bytes=most)
+    from watchout.common.bus.zeromq.mesh_certificates import MeshFiles  # one machine loads nothing of TLS
+    from watchout.common.bus.zeromq.tls_mesh import TlsFrameMesh
+
+    return functools.partial(TlsFrameMesh, home, listen, MeshFiles.of(settings), max_message_bytes=most)
+
+
 def gateway_carrier(settings: Settings) -> MemberCarrier:
     """What carries the messages of a gateway, which is on the router's machine.
 
@@ -59,10 +78,7 @@ def gateway_carrier(settings: Settings) -> MemberCarrier:
         Its end of the bus and its part of the frame mesh.
 
     """
-    home, most = settings.home, settings.max_message_bytes
-    return MemberCarrier(
-        one_slot(local_member(home, most)), functools.partial(UnixFrameMesh, home, max_message_bytes=most)
-    )
+    return MemberCarrier(one_slot(local_member(settings.home, settings.max_message_bytes)), frame_mesh(settings))
 
 
 def bridge_carrier(settings: Settings) -> MemberCarrier:

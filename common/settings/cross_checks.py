@@ -74,12 +74,12 @@ def _ml_faults(s: Settings) -> list[str]:
 
 
 def _cluster_faults(s: Settings) -> list[str]:
-    """Return the faults of the bus over NATS."""
-    faults: list[str] = []
+    """Return the faults of the bus over NATS, and of the frame mesh between hosts."""
+    faults = _mesh_faults(s)
     files = {"BUS_CREDENTIALS": s.bus_credentials, "BUS_CA": s.bus_ca, "BUS_CERT": s.bus_cert, "BUS_KEY": s.bus_key}
     given = [name for name, path in files.items() if path is not None]
     if not s.bus:
-        return [f"{given[0]} is set, expected WATCHOUT_BUS with it"] if given else []
+        return [*faults, *([f"{given[0]} is set, expected WATCHOUT_BUS with it"] if given else [])]
     if s.bus_key is not None and s.bus_cert is None:
         faults.append("BUS_KEY is set, expected BUS_CERT with it")
     if s.bus_credentials is not None and any(server.has_credentials for server in s.bus):
@@ -89,4 +89,17 @@ def _cluster_faults(s: Settings) -> list[str]:
     for name, value in (("ROUTER_LISTEN", s.router_listen), ("ROUTER_ADDRESS", s.router_address)):
         if value is not None:
             faults.append(f"{name} and WATCHOUT_BUS are set, expected one of them: both join other machines")
+    return faults
+
+
+def _mesh_faults(s: Settings) -> list[str]:
+    """Return the faults of the frame mesh between hosts."""
+    faults: list[str] = []
+    if s.mesh_listen is not None and not s.bus:
+        faults.append("MESH_LISTEN is set, expected WATCHOUT_BUS with it: it is for the hosts of a cluster")
+    for name, path in (("MESH_CERT", s.mesh_cert), ("MESH_KEY", s.mesh_key), ("MESH_CA", s.mesh_ca)):
+        if path is not None and s.mesh_listen is None:
+            faults.append(f"{name} is set, expected MESH_LISTEN with it")
+    if s.mesh_listen is not None and s.mesh_key is not None and s.mesh_cert is None:
+        faults.append("MESH_KEY is set, expected MESH_CERT with it")
     return faults

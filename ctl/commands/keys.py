@@ -1,4 +1,4 @@
-"""``watchout-ctl keys``: key pairs of the bus over TCP, and the list of bridges that may join the router."""
+"""``watchout-ctl keys``: key pairs of the bus over TCP, the bridges that may join, and certificates of a cluster."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from watchout.common.bus.zeromq import curve
 from watchout.common.bus.zeromq.curve import Pair
 from watchout.common.home import prepare_home
 from watchout.common.settings import Settings
+from watchout.ctl.commands import cluster_keys
 from watchout.ctl.environment import home_option, read_environment
 
 
-@click.group("keys", short_help="Create, list, allow and remove keys of bridges on other machines.")
+@click.group("keys", short_help="Keys of bridges on other machines, and certificates of a cluster's hosts.")
 def keys() -> None:
-    """Keys of bridges on other machines, which join the router over TCP (CURVE).
+    """Keys of bridges on other machines, which join the router over TCP (CURVE), and of the hosts of a cluster.
 
     \b
     Where the router runs:
@@ -29,9 +30,18 @@ def keys() -> None:
     Where the bridge runs:
       watchout-mlbridge --router tcp://HOST:5550 --router-key KEY --key-file bridge.key
 
+    \b
+    For a cluster, on one machine that is no host of it:
+      watchout-ctl keys cluster                creates the authority of its hosts, and the keys that they share
+      watchout-ctl keys host NAME --address IP creates what is copied to the host NAME; again: renews it
+
     Public keys are no secrets. Files with a secret key have mode 0600 and stay on their machine. The running
     router applies a change of the list within a second.
     """  # noqa: D301 - click looks for the character itself
+
+
+keys.add_command(cluster_keys.cluster)
+keys.add_command(cluster_keys.host)
 
 
 def _home(home: str | None) -> Settings:

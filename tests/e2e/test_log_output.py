@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from tests.kit.clients import eventually
-from tests.kit.prefork import SERVERS, Forked, preloaded
-from tests.kit.processes import BIN, REPOSITORY, Watchout, hears_sigterm, poll
+from tests.kit.processes import BIN, Watchout, hears_sigterm, poll
 
 NAMES = ("router", "gateway", "mlbridge")
 
@@ -27,14 +26,15 @@ class Started:
 
     def __init__(self, watchout: Watchout) -> None:
         self.watchout = watchout
-        self.processes: dict[str, Forked] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, output: int, *names: str) -> None:
         """Start these, or all."""
         for name in names or NAMES:
-            self.processes[name] = preloaded(REPOSITORY, SERVERS).start(
-                name, [str(BIN / f"watchout-{name}")], self.watchout.environ, (output, output), self.watchout.directory
-            )
+            self.processes[name] = subprocess.Popen(
+                [str(BIN / f"watchout-{name}")], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env=self.watchout.environ, cwd=self.watchout.directory, start_new_session=True,
+            )  # fmt: skip
 
     async def serves(self, clients: Any) -> None:
         """Frames flow, and health says so."""
@@ -59,21 +59,15 @@ class Started:
         """End all in order."""
         for process in reversed(self.processes.values()):
             poll(lambda pid=process.pid: hears_sigterm(pid), 30, "not started")
-            os.kill(process.pid, signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
         assert {process.wait(30) for process in self.processes.values()} == {0}
 
     def kill(self) -> None:
         """End what is left."""
-        for name in self.processes:
-            self.kill_one(name)
-
-    def kill_one(self, name: str) -> None:
-        """End one without a warning."""
-        process = self.processes[name]
-        if process.poll() is None:
+        for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
+                process.kill()
+            process.wait(30)
 
 
 @pytest.fixture
@@ -139,11 +133,11 @@ async def test_the_disk_of_log_and_home_fills_up_and_has_room_again(started: Sta
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     size = seen.stat().st_size
     await started.serves(clients)
-    with Path(os.devnull).open("wb") as nothing:
-        for _ in range(3):  # each makes the router say something
-            started.kill_one("mlbridge")
-            started.start(nothing.fileno(), "mlbridge")
-            await started.serves(clients)
+    for _ in range(3):  # each makes the router say something
+        started.processes["mlbridge"].kill()
+        started.processes["mlbridge"].wait(20)
+        started.start(subprocess.DEVNULL, "mlbridge")
+        await started.serves(clients)
     assert seen.stat().st_size == size
     for pid in limited[:2]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from watchout.common.bus import mesh_address
 from watchout.common.toolbox import wildcards
 from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
 
@@ -28,8 +29,8 @@ MEMBER_ID_BYTES: Final = 8
 MemberId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 #: What a member is: `ctl` is `watchout-ctl`, which asks and leaves.
 MemberKind = Literal["gateway", "mlbridge", "ctl"]
-#: Where a member accepts frames of other members (`common.bus.mesh`): ``unix:`` and the name of a socket in the home.
-FrameAddress = Annotated[str, msgspec.Meta(pattern=r"^unix:f-[a-z2-7]{8}\Z")]
+#: Where a member accepts frames of other members: the text of a `common.bus.mesh_address.MeshAddress`.
+FrameAddress = Annotated[str, msgspec.Meta(pattern=mesh_address.PATTERN)]
 StreamStatus = Literal["streaming", "online", "offline"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]

@@ -122,7 +122,7 @@ class FrameSender:
         if connection is None:
             return False
         prefix = self._prefix
-        connection.transport.writelines((message_head(len(prefix) + size) + prefix, *parts))
+        connection.write_frame((message_head(len(prefix) + size) + prefix, *parts))
         return True
 
 
@@ -169,6 +169,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             send=self._write,
             skip=skip,
             subscribed=None if subscribed is None else lambda topic, wanted: subscribed(self, topic, wanted),
+            echoed=self._on_echo,
         )
         self._turn_ends_at = 0.0
         self._next_turn: asyncio.Handle | None = None
@@ -176,6 +177,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         #: Whether more than `WRITE_BYTES` wait for the kernel.
         self.full = False
         self.transport: asyncio.Transport
+        #: What ended the connection, None: nothing did yet, or it was closed in order.
+        self.error: Exception | None = None
         #: Why this end closed the connection: what the peer did against the protocol. None: it did not.
         self.fault: str | None = None
 
@@ -208,12 +211,17 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if self._sender is not None:
             self._sender.pump()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over; frames that it had not written are lost."""
+        self.error = exc
         if self._next_turn is not None:
             self._next_turn.cancel()
         self.detach()
         self._on_lost(self)
+
+    def write_frame(self, parts: Parts) -> None:
+        """Write a frame whose first part begins with its ZMTP head; called by the attached sender."""
+        self.transport.writelines(parts)
 
     def attach(self, sender: FrameSender) -> None:
         """Send the frames of `sender` over this connection from now on."""
@@ -230,6 +238,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _write(self, data: bytes) -> None:
         if not self.full:  # a peer that sends PINGs and does not read the PONGs gets no more of them
             self.transport.write(data)
+
+    def _on_echo(self, context: bytes) -> None:
+        """The peer answered a PING; this kind of connection sends none."""
 
     def _on_message(self, message: bytes) -> None:
         try:

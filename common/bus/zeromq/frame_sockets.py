@@ -1,4 +1,4 @@
-"""The frame sockets PUSH, PULL, PUB and SUB on Unix sockets: listening, connecting again, and one queue per receiver.
+"""The frame sockets PUSH, PULL, PUB and SUB on Unix sockets: listening, connecting again, one queue per receiver.
 
 They speak ZMTP (`common.bus.zeromq.zmtp`) in the event loop. What cannot be sent at once waits in a `PeerQueue`, so
 everything here is bounded in bytes, and what a lost connection had buffered is lost with it. Frames are opaque here,
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import random
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,7 @@ from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq.frame_connection import FrameProtocol, FrameSender
 from watchout.common.bus.zeromq.zmtp import encode_subscription
 from watchout.common.errors import StartError
+from watchout.common.toolbox.reason import reason
 from watchout.common.toolbox.retry import backoff_s
 
 #: Size asked for the kernel's send buffer of a connection; Linux doubles it, up to twice net.core.wmem_max.
@@ -33,6 +36,8 @@ LISTEN_BACKLOG: Final = 512
 
 #: Makes the protocol object of a connection; its argument is called when the connection is over.
 MakeProtocol = Callable[[Callable[[FrameProtocol], None]], FrameProtocol]
+#: Makes one connection, with the protocol object that its argument makes.
+Connect = Callable[[Callable[[], FrameProtocol]], Awaitable[FrameProtocol]]
 
 _log = log.get("common.bus.zeromq.frame_sockets")
 
@@ -100,7 +105,7 @@ class Binding:
     def _on_lost(self, connection: FrameProtocol) -> None:
         self._connections.discard(connection)
         self._malformed += connection.malformed
-        _log_fault(self._path, connection)
+        _log_fault(self._path.name, connection)
 
     def close(self) -> None:
         """Close all connections at once, and remove the socket's file."""
@@ -113,22 +118,44 @@ class Binding:
 
 
 class Dialing:
-    """A connecting frame socket, which connects again whenever its connection is lost; made by `push` and `sub`.
+    """A connecting frame socket, which connects again whenever its connection is lost.
+
+    Made by `push` and `sub`, and by `tls_sockets` for other hosts.
 
     Args:
-        path: Path of the router's Unix socket; it need not exist yet.
+        name: Name of the socket in tasks and logs.
         make: Makes the protocol object of each connection.
+        connect: Makes one connection with the protocol object that it is given; raises `OSError` when it cannot.
+        longest_retry_s: Longest pause before the next attempt, in seconds.
+        jitter: Part of a pause that is left to chance.
+        on_change: Called with why there is no connection, or with None when there is one.
+        explain: Returns the words for an error of a connection.
 
     """
 
-    def __init__(self, path: Path, make: MakeProtocol) -> None:
-        self._path = path
+    def __init__(
+        self,
+        name: str,
+        make: MakeProtocol,
+        connect: Connect,
+        *,
+        longest_retry_s: float = LONGEST_RETRY_S,
+        jitter: float = 0.0,
+        on_change: Callable[[str | None], None] | None = None,
+        explain: Callable[[BaseException], str] = reason,
+    ) -> None:
+        self._name = name
+        self._explain = explain
         self._make = make
+        self._open = connect
+        self._longest_retry_s = longest_retry_s
+        self._jitter = jitter
+        self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
         self._current: FrameProtocol | None = None
         self._malformed = 0
-        self._task = supervisor.current().keep(self._stay_connected, f"bus {path.name}")
+        self._task = supervisor.current().keep(self._stay_connected, f"bus {name}")
 
     @property
     def malformed(self) -> int:
@@ -144,42 +171,66 @@ class Dialing:
                 connected_at = self._loop.time()
                 await self._lost.wait()
                 self._current = None
-                if self._loop.time() - connected_at > LONGEST_RETRY_S:
+                if self._loop.time() - connected_at > self._longest_retry_s:
                     retries = 0
-            await asyncio.sleep(backoff_s(retries, first_s=FIRST_RETRY_S, most_s=LONGEST_RETRY_S))
+            await asyncio.sleep(
+                backoff_s(
+                    retries, first_s=FIRST_RETRY_S, most_s=self._longest_retry_s, chance=random.random(),
+                    jitter=self._jitter,
+                )
+            )  # fmt: skip
             retries += 1
 
     async def _connect(self) -> bool:
-        """Connect once; False when nobody listens."""
+        """Connect once; False when nobody listens, or the peer cannot be used."""
         self._lost.clear()
         try:
-            raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError as error:  # out of descriptors
-            supervisor.current().failed("connection to the bus", error)
+            self._current = await self._open(lambda: self._make(self._on_lost))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # out of descriptors
+                supervisor.current().failed("connection to the bus", error)
+            self._tell(self._explain(error))
             return False
-        try:
-            raw.setblocking(False)
-            _bound_kernel_buffer(raw)
-            await self._loop.sock_connect(raw, os.fspath(self._path))
-        except OSError:  # the router is not there
-            raw.close()
-            return False
-        except BaseException:
-            raw.close()
-            raise
-        _, self._current = await self._loop.create_unix_connection(lambda: self._make(self._on_lost), sock=raw)
+        if not self._lost.is_set():
+            self._tell(None)
         return True
 
     def _on_lost(self, connection: FrameProtocol) -> None:
         self._malformed += connection.malformed
-        _log_fault(self._path, connection)
+        _log_fault(self._name, connection)
+        error = connection.error
+        self._tell(connection.fault or ("the connection was closed" if error is None else self._explain(error)))
         self._lost.set()
+
+    def _tell(self, why: str | None) -> None:
+        if self._on_change is not None:
+            self._on_change(why)
 
     def close(self) -> None:
         """Close the connection at once, and do not connect again."""
+        self._on_change = None
         self._task.cancel()
         if self._current is not None:
             self._current.transport.abort()
+
+
+def _unix_connection(path: Path) -> Connect:
+    """Return what connects to a Unix socket; the path need not exist yet."""
+
+    async def connect(make: Callable[[], FrameProtocol]) -> FrameProtocol:
+        loop = asyncio.get_running_loop()
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            raw.setblocking(False)
+            _bound_kernel_buffer(raw)
+            await loop.sock_connect(raw, os.fspath(path))
+        except BaseException:
+            raw.close()
+            raise
+        _, protocol = await loop.create_unix_connection(make, sock=raw)
+        return protocol
+
+    return connect
 
 
 def pull(path: Path, max_bytes: int, deliver: Callable[[bytes], None]) -> Binding:
@@ -213,7 +264,9 @@ def push(path: Path, max_bytes: int, sender: FrameSender) -> Dialing:
 
     """
     return Dialing(
-        path, lambda lost: FrameProtocol(b"PUSH", max_bytes, ready=lambda made: made.attach(sender), lost=lost)
+        path.name,
+        lambda lost: FrameProtocol(b"PUSH", max_bytes, ready=lambda made: made.attach(sender), lost=lost),
+        _unix_connection(path),
     )
 
 
@@ -235,8 +288,9 @@ def sub(path: Path, max_bytes: int, topic: bytes, deliver: Callable[[bytes], Non
         made.transport.write(encode_subscription(topic))
 
     return Dialing(
-        path,
+        path.name,
         lambda lost: FrameProtocol(b"SUB", max_bytes, deliver=deliver, skip=len(topic), ready=subscribe, lost=lost),
+        _unix_connection(path),
     )
 
 
@@ -348,6 +402,6 @@ def _bound_kernel_buffer(raw: socket.socket) -> None:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
 
 
-def _log_fault(path: Path, connection: FrameProtocol) -> None:
+def _log_fault(name: str, connection: FrameProtocol) -> None:
     if connection.fault is not None:
-        _log.warning("a connection of the bus was closed", socket=path.name, reason=connection.fault)
+        _log.warning("a connection of the bus was closed", socket=name, reason=connection.fault)

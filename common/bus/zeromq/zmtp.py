@@ -67,6 +67,7 @@ class ZmtpConnection:
         deliver: Called with each message, without its first `skip` bytes.
         send: Called with bytes that the protocol itself has to send (PONG).
         subscribed: Called on a PUB with (topic, whether subscribed or unsubscribed).
+        echoed: Called with the context of each PONG of the peer.
         skip: Bytes at the beginning of each message that are not delivered.
 
     """
@@ -79,9 +80,11 @@ class ZmtpConnection:
         *,
         send: Callable[[bytes], None],
         subscribed: Callable[[bytes, bool], None] | None = None,
+        echoed: Callable[[bytes], None] | None = None,
         skip: int = 0,
     ) -> None:
         self._skip = skip
+        self._echoed = echoed
         self._kind = kind
         self._max_bytes = max_bytes
         self._deliver = deliver
@@ -215,6 +218,8 @@ class ZmtpConnection:
                 self._on_ready(name, rest)
             elif name == b"PING":  # ttl of two bytes, context
                 self._send(command(b"PONG", rest[2:18]))
+            elif name == b"PONG" and self._echoed is not None:
+                self._echoed(rest)
             elif name in (b"SUBSCRIBE", b"CANCEL"):
                 self._on_subscription(name == b"SUBSCRIBE", rest)
             return

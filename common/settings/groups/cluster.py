@@ -1,4 +1,4 @@
-"""Settings of a site of several machines: the NATS servers that join them. Pure."""
+"""Settings of a site of several machines: the NATS servers that join them, and the frame mesh between them. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 from watchout.common.settings import parsers
 from watchout.common.settings.bus_servers import BusServer, bus_servers
+from watchout.common.settings.mesh_listen import MeshListen, mesh_listen
 from watchout.common.settings.spec import SettingsGroup
 
 _GROUP: Final = SettingsGroup("Several machines")
@@ -45,4 +46,27 @@ class ClusterSettings:
     cluster_name: str = _GROUP.setting(
         "CLUSTER_NAME", parsers.cluster_name, "watchout", expects="1–32 of A-Z a-z 0-9 _ -",
         help="Name of the site, and first part of all its NATS subjects: several sites can share NATS servers.",
+    )  # fmt: skip
+    mesh_listen: MeshListen | None = _GROUP.setting(
+        "MESH_LISTEN", mesh_listen, None, expects="tls://address:first-last",
+        help="Where this process accepts frames of other hosts, over TLS with certificates of both sides: "
+        "`tls://10.0.0.5:7400-7409`. Each router, gateway and bridge of a host takes a free port of the range; port 0 "
+        "is any. The address is told to the other hosts: to listen on all addresses, "
+        "`tls://0.0.0.0:7400-7409?advertise=10.0.0.5`. Not set: frames come from processes of the same home only.",
+    )  # fmt: skip
+    mesh_cert: Path | None = _GROUP.setting(
+        "MESH_CERT", parsers.file, None, expects="file",
+        help="Certificate of this host for other hosts, in PEM; it names the address in `MESH_LISTEN`. Not set: "
+        "`mesh/host.crt` in `WATCHOUT_HOME`, which `watchout-ctl keys host` makes. A changed file is used for new "
+        "connections without a restart.",
+    )  # fmt: skip
+    mesh_key: Path | None = _GROUP.setting(
+        "MESH_KEY", parsers.file, None, expects="file",
+        help="Private key of the certificate, in PEM. Not set: `mesh/host.key` in `WATCHOUT_HOME`, or the file of "
+        "`MESH_CERT` if that is set.",
+    )  # fmt: skip
+    mesh_ca: Path | None = _GROUP.setting(
+        "MESH_CA", parsers.file, None, expects="file",
+        help="Certificates of the authorities of the cluster's hosts, in PEM: whoever has a certificate of one of them "
+        "may send and get frames. Not set: `mesh/ca.crt` in `WATCHOUT_HOME`.",
     )  # fmt: skip

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kit.mesh_hosts import authority
 from tests.kit.ports import free_port
-from watchout.common.bus.transport_choice import bridge_carrier, gateway_carrier, router_transport
+from watchout.common.bus.transport_choice import bridge_carrier, frame_mesh, gateway_carrier, router_transport
 from watchout.common.bus.zeromq import curve
 from watchout.common.bus.zeromq.local import LocalMemberTransport, LocalRouterTransport
 from watchout.common.bus.zeromq.tcp_member import TcpMemberTransport
@@ -85,3 +87,17 @@ def remote(home: Path) -> dict[str, str]:
         "ROUTER_PUBLIC_KEY": curve.new_pair().public,
         "BRIDGE_KEY_FILE": str(path),
     }
+
+
+async def test_a_process_accepts_frames_of_other_hosts_only_where_the_settings_say_so(home: Path) -> None:
+    near = frame_mesh(settings(home))(on_frame=lambda _: None)
+    assert (near.address or "").startswith("unix:f-")
+    near.close()
+    listening = settings(home, WATCHOUT_BUS="nats://127.0.0.1:4222", MESH_LISTEN="tls://127.0.0.1:0")
+    with pytest.raises(StartError, match=r"MESH_CERT cannot be read.*mesh/host.crt.*keys host"):
+        frame_mesh(listening)(on_frame=lambda _: None)
+    with authority() as ca:
+        shutil.copytree(ca.home("a", "127.0.0.1"), home, dirs_exist_ok=True)
+    far = frame_mesh(listening)(on_frame=lambda _: None)
+    assert (far.address or "").startswith("tls:127.0.0.1:")
+    far.close()

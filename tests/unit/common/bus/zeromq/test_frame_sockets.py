@@ -409,9 +409,8 @@ class Wire:
     def __init__(self) -> None:
         self.full = False
         self.written: list[tuple[int, int]] = []
-        self.transport = self
 
-    def writelines(self, parts: tuple[bytes, ...]) -> None:
+    def write_frame(self, parts: tuple[bytes, ...]) -> None:
         assert not self.full
         self.written.append((parts[1][0], int.from_bytes(parts[1][1:5], "big")))
 

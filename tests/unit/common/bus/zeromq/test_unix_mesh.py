@@ -15,7 +15,7 @@ import pytest
 
 from tests.kit.polling import until
 from watchout.common.bus.frames import BusFrame
-from watchout.common.bus.zeromq import unix_mesh
+from watchout.common.bus.zeromq import mesh_links
 from watchout.common.bus.zeromq.unix_mesh import UnixFrameMesh, remove_abandoned
 from watchout.common.home_files import is_home_file
 
@@ -101,7 +101,7 @@ async def test_a_receiver_that_comes_back_at_its_address_gets_the_newest_frame_o
 async def test_what_waits_for_all_receivers_is_bounded_and_the_one_for_which_most_waits_gives_way(
     member: Member, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unix_mesh, "MAX_MESH_BYTES", 4 << 20)
+    monkeypatch.setattr(mesh_links, "MAX_MESH_BYTES", 4 << 20)
     sender, _ = member()
     reader, got = member()
     assert reader.address is not None
@@ -109,13 +109,13 @@ async def test_what_waits_for_all_receivers_is_bounded_and_the_one_for_which_mos
     for number in range(30):
         for position, (_, at) in enumerate(ends):
             sender.send_frame(at, frame(number, f"s{number}", size=(position + 1) * 100_000), 0.0)
-        held = sum(link.sender.queue.bytes for link in sender._links.values())
+        held = sum(sender.links.queued_bytes.values())
         assert held <= 4 << 20
         await asyncio.sleep(0)
     sender.send_frame(reader.address, frame(1), 0.0)
     await until(lambda: got == [whole(1)])
     assert sender.frames_dropped > 0
-    kept = [sender._links[at].sender.queue.bytes for _, at in ends]
+    kept = [sender.links.queued_bytes[at] for _, at in ends]
     assert kept[0] > 0, "the one for which little waits keeps it"
     for listening, _ in ends:
         listening.close()
@@ -124,7 +124,7 @@ async def test_what_waits_for_all_receivers_is_bounded_and_the_one_for_which_mos
 async def test_past_the_most_links_frames_for_a_further_receiver_are_dropped(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unix_mesh, "MAX_LINKS", 1)
+    monkeypatch.setattr(mesh_links, "MAX_LINKS", 1)
     sender, _ = member()
     (near, at_near), (far, at_far) = member(), member()
     assert near.address
@@ -144,10 +144,10 @@ async def test_a_link_that_is_not_used_is_closed_and_made_again_when_it_is(membe
     for number in (1, 2):
         sender.send_frame(receiver.address, frame(number), 0.0)
         await until(lambda n=number: got[-1:] == [whole(n)])
-        sender._close_idle()
-        assert list(sender._links) == [receiver.address], "it was used since the last look"
-        sender._close_idle()
-        assert not sender._links
+        sender.links.close_idle()
+        assert list(sender.links.queued_bytes) == [receiver.address], "it was used since the last look"
+        sender.links.close_idle()
+        assert len(sender.links) == 0
     assert sender.frames_sent == 2
 
 
