@@ -1,0 +1,435 @@
+"""The connection of a process to NATS, shared by its transports: made again after each loss, and never blocking.
+
+What cannot be sent now is lost, and nothing is sent late: messages that wait when the connection ends are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import SlowConsumerError
+
+from watchout.common import log, supervisor
+from watchout.common.bus.nats import sentences
+from watchout.common.bus.nats.dialing import Callbacks, Dialer, DialError, StrictClient, close_surely, describe
+from watchout.common.bus.nats.subjects import Subjects
+from watchout.common.errors import StartError
+from watchout.common.settings import Settings
+from watchout.common.settings.bus_servers import BusServer
+from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.outage import OutageLog
+from watchout.common.toolbox.retry import backoff_s
+
+#: Most messages that wait to be sent, by number and by bytes.
+MAX_WAITING: Final = 50_000
+MAX_WAITING_BYTES: Final = 64 << 20
+#: Most received messages of one subscription that wait to be handled, by number and by bytes.
+MAX_RECEIVED: Final = 50_000
+MAX_RECEIVED_BYTES: Final = 64 << 20
+#: Pause before the next attempt when no server can be used, in seconds: doubled each time, up to the last.
+FIRST_PAUSE_S: Final = 0.05
+LAST_PAUSE_S: Final = 0.5
+#: Connections leave a server that will end within this time, in seconds, at random: not all at once.
+LEAVE_WITHIN_S: Final = 0.5
+#: A task that goes on after it was cancelled is cancelled again after this time, in seconds.
+CANCEL_AGAIN_S: Final = 0.3
+#: Deadline of the round trip that ends the subscribing, in seconds.
+FLUSH_S: Final = 2
+#: No connection is logged after this time for the first time, in seconds.
+MISSING_AFTER_S: Final = 1.0
+
+_log = log.get("common.bus.nats.connection")
+
+
+class NatsSubscription:
+    """One subscription of a `NatsConnection`, renewed with each connection; made by `NatsConnection.subscribe`."""
+
+    def __init__(self, owner: NatsConnection, subject: str, on_message: Callable[[Msg], None]) -> None:
+        self._owner = owner
+        self.subject = subject
+        self._on_message = on_message
+        self.current: Subscription | None = None
+
+    async def handle(self, message: Msg) -> None:
+        """Pass a message on; what the handler raises is logged and counted.
+
+        Args:
+            message: The message.
+
+        """
+        if self._owner.has(self):
+            with supervisor.current().guarding("a bus message"):
+                self._on_message(message)
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._owner.unsubscribe(self)
+
+
+class NatsConnection:
+    """A connection to one of the servers of `WATCHOUT_BUS`; `connection_of` makes it, and shares it in a process.
+
+    It connects in the background, also when no server is there yet, and again after each loss.
+
+    Args:
+        settings: ``WATCHOUT_BUS``, ``BUS_*``, ``CLUSTER_NAME``.
+
+    Raises:
+        StartError: A file of ``BUS_*`` cannot be used.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.subjects = Subjects(settings.cluster_name)
+        self._dialer = Dialer.of(settings, self.subjects.inbox())
+        self._loop = asyncio.get_running_loop()
+        self._client: StrictClient | None = None
+        self._server: BusServer | None = None
+        self._avoid: BusServer | None = None
+        self._subscriptions: dict[NatsSubscription, None] = {}
+        self._on_connected: list[Callable[[], None]] = []
+        self._waiting: deque[tuple[str, bytes, str]] = deque()
+        self._waiting_bytes = 0
+        self._something_waits = asyncio.Event()
+        self._over = asyncio.Event()
+        self._why = "the first connection is being made"
+        self._outage = OutageLog()
+        self._lost_at = self._loop.time()
+        self._denied: dict[str, str] = {}
+        self._users = 1
+        self._leaving: asyncio.TimerHandle | None = None
+        #: Messages that were dropped: for the lack of a connection or of room, at its end, or received too fast.
+        self.dropped = 0
+        self._keeping = supervisor.current().keep(self._keep, "connection to NATS")
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages go out now, and all subscriptions are in force."""
+        return self._client is not None
+
+    @property
+    def client(self) -> Client | None:
+        """The nats-py client while connected, for JetStream; None: not connected. Another one after each loss."""
+        return self._client
+
+    @property
+    def server(self) -> str:
+        """The server of the present or last connection, without credentials; empty: there was none."""
+        return "" if self._server is None else str(self._server)
+
+    @property
+    def max_payload(self) -> int:
+        """Largest payload that the server takes, in bytes; 0: not connected."""
+        return 0 if self._client is None else self._client.max_payload
+
+    def has(self, subscription: NatsSubscription) -> bool:
+        """Whether a subscription is not closed.
+
+        Args:
+            subscription: The subscription.
+
+        """
+        return subscription in self._subscriptions
+
+    def explain(self) -> str:
+        """Return why there is no connection, or what the user of this process may not do; empty: all is well."""
+        if self._client is None:
+            return self._why
+        return next(iter(self._denied.values()), "")
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, subject: str, payload: bytes, reply: str = "") -> bool:
+        """Queue a message.
+
+        Args:
+            subject: Its subject.
+            payload: At most `max_payload` bytes.
+            reply: Where the server says that nobody is subscribed, and where a receiver replies; empty: nowhere.
+
+        Returns:
+            False when there is no connection or too much waits; the message is lost then.
+
+        """
+        size = len(payload)
+        if (
+            self._client is None
+            or len(self._waiting) >= MAX_WAITING
+            or (self._waiting_bytes + size > MAX_WAITING_BYTES and self._waiting)
+        ):
+            self.dropped += 1
+            return False
+        self._waiting.append((subject, payload, reply))
+        self._waiting_bytes += size
+        self._something_waits.set()
+        return True
+
+    def subscribe(self, subject: str, on_message: Callable[[Msg], None]) -> NatsSubscription:
+        """Receive what is published to a subject, now and after each loss of the connection.
+
+        Args:
+            subject: The subject, with wildcards.
+            on_message: Called with each message.
+
+        Returns:
+            The subscription, which has to be closed.
+
+        """
+        made = NatsSubscription(self, subject, on_message)
+        self._subscriptions[made] = None
+        if self._client is not None:
+            self._soon(self._subscribe(self._client, made))
+        return made
+
+    def unsubscribe(self, subscription: NatsSubscription) -> None:
+        """End a subscription; one that has ended is ignored.
+
+        Args:
+            subscription: What `subscribe` returned.
+
+        """
+        if self.has(subscription):
+            del self._subscriptions[subscription]
+            if subscription.current is not None:
+                self._soon(_unsubscribe(subscription.current))
+
+    def on_connected(self, call: Callable[[], None]) -> None:
+        """Call a function after each connection, when all subscriptions are in force; not for the present one.
+
+        Args:
+            call: The function. What it raises is logged.
+
+        """
+        self._on_connected.append(call)
+
+    def not_on_connected(self, call: Callable[[], None]) -> None:
+        """Call the function no more.
+
+        Args:
+            call: What was given to `on_connected`.
+
+        """
+        self._on_connected.remove(call)
+
+    def leave_server(self) -> None:
+        """Connect to another server, if there is one: this one is of no use."""
+        self._avoid = self._server
+        self._over.set()
+
+    # ── its end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def share(self) -> NatsConnection:
+        """Return this connection to one more user, who closes it too."""
+        self._users += 1
+        return self
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its last user has closed it."""
+        return self._users <= 0
+
+    def close(self) -> None:
+        """Give the connection back. With its last user it ends; what waits is handed to the socket before."""
+        self._users -= 1
+        if self._users == 0:
+            if self._client is not None:
+                with supervisor.current().guarding("the end of the connection to NATS"):
+                    self._client.send_last(self._waiting)
+                self._waiting.clear()
+            self._keeping.cancel()
+
+    async def ended(self) -> None:
+        """Wait until the connection is closed, after its last user closed it."""
+        await _cancelled(self._keeping)
+
+    # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _keep(self) -> None:
+        """Connect, and stay connected until the connection ends; again and again."""
+        failures = 0
+        while True:
+            self._over.clear()
+            try:
+                client, self._server = await self._dialer.dial(
+                    Callbacks(self._on_error, self._on_closed, self._on_leaving), self._avoid
+                )
+            except (DialError, StartError) as error:
+                self._missing(str(error))
+                await asyncio.sleep(
+                    backoff_s(failures, first_s=FIRST_PAUSE_S, most_s=LAST_PAUSE_S, chance=random.random())
+                )
+                failures += 1
+                continue
+            failures = 0
+            try:
+                await self._serve(client)
+            except Exception as error:  # nats-py fails with many types; the next connection is made anew
+                self._why = f"the connection to {self._server} ended: {describe(error)}"
+            finally:
+                self._disconnected()
+                await close_surely(client)
+            self._avoid = self._server
+            self._missing(self._why)
+            await asyncio.sleep(FIRST_PAUSE_S * random.random())
+
+    async def _serve(self, client: StrictClient) -> None:
+        """Subscribe, then send what is published until the connection ends."""
+        self._denied.clear()
+        for subscription in list(self._subscriptions):
+            await self._subscribe(client, subscription)
+        await client.flush(timeout=FLUSH_S)
+        self._client = client
+        for subscription in [each for each in self._subscriptions if each.current is None]:
+            await self._subscribe(client, subscription)
+        if self._outage.recovered():
+            _log.info("NATS is there again", server=self.server, away_s=round(self._loop.time() - self._lost_at, 1))
+        else:
+            _log.info("NATS is there", server=self.server)
+        for call in list(self._on_connected):
+            with supervisor.current().guarding("what follows a connection to NATS"):
+                call()
+        writer = self._loop.create_task(self._write(client), name="messages to NATS")
+        over = self._loop.create_task(self._over.wait())
+        try:
+            await asyncio.wait((writer, over), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done() and not writer.cancelled() and (error := writer.exception()) is not None:
+                raise error
+            self._why = f"the connection to {self._server} ended: {_reason(client)}"
+        finally:
+            await _cancelled(writer, over)
+
+    def _disconnected(self) -> None:
+        """Forget the connection and all that waits: it would come too late."""
+        if self._client is not None:
+            self._lost_at = self._loop.time()
+        self._client = None
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._something_waits.clear()
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        for subscription in self._subscriptions:
+            subscription.current = None
+
+    async def _write(self, client: Client) -> None:
+        while True:
+            await self._something_waits.wait()
+            await self._send_waiting(client)
+
+    async def _send_waiting(self, client: Client) -> None:
+        waiting = self._waiting
+        while waiting:
+            subject, payload, reply = waiting.popleft()
+            self._waiting_bytes -= len(payload)
+            await client.publish(subject, payload, reply)
+        self._something_waits.clear()
+
+    async def _subscribe(self, client: Client, subscription: NatsSubscription) -> None:
+        if subscription.current is None and self.has(subscription):
+            subscription.current = await client.subscribe(
+                subscription.subject, cb=subscription.handle,
+                pending_msgs_limit=MAX_RECEIVED, pending_bytes_limit=MAX_RECEIVED_BYTES,
+            )  # fmt: skip
+
+    def _soon(self, work: Any) -> None:
+        """Run a coroutine of nats-py that fails only together with the connection."""
+        task = self._loop.create_task(work)
+        _running.add(task)
+        task.add_done_callback(_done)
+
+    def _missing(self, why: str) -> None:
+        """Record why there is no connection, and log it once for each cause when that lasts."""
+        self._why = why
+        if self._loop.time() - self._lost_at >= MISSING_AFTER_S and self._outage.failed(why, self._loop.time()):
+            _log.warning("NATS is missing", reason=why)
+
+    # ── what nats-py calls ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, SlowConsumerError):
+            self.dropped += 1
+            supervisor.current().failed("reading of the bus", error)
+            return
+        denied = sentences.of_permission(str(error))
+        if denied is not None and denied[1] not in self._denied:
+            sentence = self._denied[denied[1]] = sentences.permission(*denied)
+            _log.error("the bus lacks a permission", reason=sentence)
+
+    async def _on_closed(self) -> None:
+        self._over.set()
+
+    async def _on_leaving(self) -> None:
+        if self._leaving is None:
+            _log.info("the NATS server is going to end: another one is used", server=self.server)
+            self._leaving = self._loop.call_later(LEAVE_WITHIN_S * random.random(), self.leave_server)
+
+
+_connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, NatsConnection]] = (
+    weakref.WeakKeyDictionary()
+)
+_running: set[asyncio.Task[Any]] = set()
+
+
+def connection_of(settings: Settings, purpose: str) -> NatsConnection:
+    """Return the connection of this process to NATS, made with the first call.
+
+    Args:
+        settings: ``WATCHOUT_BUS``, ``BUS_*``, ``CLUSTER_NAME``.
+        purpose: ``router`` or ``member``. A server sends no message back on the connection that it came from, so both
+            in one process need their own.
+
+    Returns:
+        The connection; each caller closes it once.
+
+    Raises:
+        StartError: A file of ``BUS_*`` cannot be used.
+
+    """
+    key = (
+        purpose, settings.bus, settings.bus_credentials, settings.bus_ca, settings.bus_cert, settings.bus_key,
+        settings.cluster_name,
+    )  # fmt: skip
+    known = _connections.setdefault(asyncio.get_running_loop(), {})
+    found = known.get(key)
+    if found is not None and not found.is_closed:
+        return found.share()
+    made = known[key] = NatsConnection(settings)
+    return made
+
+
+def _done(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    retrieve_exception(task)
+
+
+def _reason(client: Client) -> str:
+    """Return why a connection ended."""
+    error = client.last_error
+    return "it was closed" if error is None else describe(error)
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    with contextlib.suppress(NatsError, OSError):
+        await subscription.unsubscribe()
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)

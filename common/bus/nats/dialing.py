@@ -1,0 +1,380 @@
+"""Connects to one of several NATS servers: names to addresses, TLS, the user, and a race of attempts.
+
+An attempt begins a moment after the one before, so a server that vanished delays nobody for longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from watchout.common.bus.nats import sentences
+from watchout.common.bus.nats.credentials import NatsCredentials, load_credentials
+from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
+from watchout.common.errors import StartError
+from watchout.common.settings import Settings
+from watchout.common.settings.bus_servers import BusServer
+from watchout.common.toolbox.reason import reason
+
+try:
+    from nats.aio.client import Client
+    from nats.errors import Error as NatsError
+    from nats.protocol.command import pub_cmd
+except ImportError as exc:
+    raise StartError(
+        f"WATCHOUT_BUS needs nats-py, which cannot be loaded ({exc}): pip install 'watchout[nats]'"
+    ) from None
+
+#: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
+CONNECT_TIMEOUT_S: Final = 2
+#: A further attempt begins when none has succeeded after this time, in seconds.
+NEXT_ATTEMPT_S: Final = 0.25
+#: A host name is looked up for so long, in seconds.
+LOOK_UP_S: Final = 1.0
+#: Interval of pings in seconds; the connection is over when so many are not answered.
+PING_EVERY_S: Final = 1
+PINGS_UNANSWERED: Final = 2
+#: Most bytes that nats-py holds for the socket before `publish` waits.
+PENDING_BYTES: Final = 2 << 20
+#: Most servers that are known: those of the settings, and those that servers told of.
+MAX_KNOWN: Final = 128
+
+
+class _NoTls(NatsError):
+    """The server does not begin TLS. Raised within nats-py, by `StrictClient`."""
+
+
+class DialError(Exception):
+    """A server that cannot be used; the text says why. Raised by `Dialer.dial` when none can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One address of one server; made by `Dialer`. The server's certificate has to be for `tls_name`."""
+
+    server: BusServer
+    address: str
+    tls_name: str
+
+    @property
+    def url(self) -> str:
+        """What nats-py connects to; without credentials."""
+        return str(replace(self.server, host=self.address))
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a connection calls: `failed` with each error, `closed` at its end, `leaving` when its server will end."""
+
+    failed: Callable[[Exception], Awaitable[None]]
+    closed: Callable[[], Awaitable[None]]
+    leaving: Callable[[], Awaitable[None]]
+
+
+class StrictClient(Client):
+    """A NATS client that sends nothing, not even credentials, to a server that does not begin TLS where it is demanded.
+
+    Made by `Dialer`. `demand_tls`: it is demanded.
+    """
+
+    demand_tls = False
+
+    def send_last(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
+        """Hand all that waits to the socket without a turn of the event loop: the process is about to end.
+
+        Args:
+            messages: What is published last: subject, payload and reply subject of each.
+
+        """
+        if self.is_connected and self._transport:
+            last = [pub_cmd(subject, reply, payload) for subject, payload, reply in messages]
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines([*waiting, *last])
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        secure = info.get("tls_required") or info.get("tls_available")
+        if initial_connection and self.demand_tls and not secure:
+            raise _NoTls
+        if initial_connection and self.demand_tls:
+            self._server_info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+
+@dataclass(slots=True)
+class Dialer:
+    """Connects a process to one of the servers of `WATCHOUT_BUS`; made by `NatsConnection`.
+
+    Attributes:
+        servers: The servers of the settings.
+        tls: The TLS context; None: the system's, where a server demands TLS.
+        demand_tls: Whether a server without TLS is refused whatever its scheme.
+        credentials: The credentials file, `BUS_CREDENTIALS`.
+        name: Name of the connection, as NATS shows it.
+        inbox: First parts of the subjects of replies of NATS itself.
+
+    """
+
+    servers: tuple[BusServer, ...]
+    tls: ssl.SSLContext | None
+    demand_tls: bool
+    credentials: Path | None
+    name: str
+    inbox: str
+    #: What happened at the last attempt, by server; empty after a success.
+    failures: dict[str, str] = field(default_factory=dict)
+    #: Servers that others told of, with the name that their certificates have to be for.
+    _told: dict[BusServer, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, inbox: str) -> Dialer:
+        """Return the dialer of the settings.
+
+        Args:
+            settings: ``WATCHOUT_BUS``, ``BUS_*`` and the name of the process.
+            inbox: First parts of the subjects of replies of NATS itself.
+
+        Returns:
+            The dialer.
+
+        Raises:
+            StartError: A file of ``BUS_*`` cannot be used.
+
+        """
+        if settings.bus_credentials is not None:
+            load_credentials(settings.bus_credentials)
+        files = settings.bus_ca is not None or settings.bus_cert is not None
+        secure = files or any(server.is_secure for server in settings.bus)
+        return cls(
+            settings.bus, tls_context(settings) if secure else None, files, settings.bus_credentials,
+            f"watchout-{settings.process_name}" if settings.process_name else "watchout", inbox,
+        )  # fmt: skip
+
+    async def dial(self, callbacks: Callbacks, avoid: BusServer | None = None) -> tuple[StrictClient, BusServer]:
+        """Connect to the first server that can be used.
+
+        Args:
+            callbacks: What the connection calls.
+            avoid: The server that is tried last.
+
+        Returns:
+            The connected client, and its server.
+
+        Raises:
+            DialError: No server can be used now; `failures` says why.
+            StartError: `BUS_CREDENTIALS` cannot be used any more.
+
+        """
+        self.failures = {}
+        candidates = await self._candidates(avoid)
+        attempts: dict[asyncio.Task[StrictClient], Candidate] = {}
+        connected: tuple[StrictClient, BusServer] | None = None
+        try:
+            while connected is None and (candidates or attempts):
+                if candidates:
+                    candidate = candidates.pop(0)
+                    attempts[asyncio.ensure_future(self._attempt(candidate, callbacks))] = candidate
+                done, _ = await asyncio.wait(
+                    attempts, timeout=NEXT_ATTEMPT_S if candidates else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    candidate = attempts.pop(task)
+                    if (error := task.exception()) is not None:
+                        self.failures[str(candidate.server)] = str(error)
+                    elif connected is None:
+                        connected = task.result(), candidate.server
+                    else:
+                        await close_surely(task.result())
+        finally:
+            await _cancel(attempts)
+        if connected is None:
+            raise DialError(sentences.nobody_reached(self.failures))
+        self.failures = {}
+        self._remember(*connected)
+        return connected
+
+    async def _candidates(self, avoid: BusServer | None) -> list[Candidate]:
+        """Return all addresses of all known servers in random order, those of `avoid` at the end."""
+        known = list(dict.fromkeys((*self.servers, *self._told)))
+        random.shuffle(known)
+        known.sort(key=lambda server: server == avoid)
+        found = await asyncio.gather(*(self._look_up(server) for server in known))
+        return [candidate for addresses in found for candidate in addresses]
+
+    async def _look_up(self, server: BusServer) -> list[Candidate]:
+        if server.is_websocket or _is_address(server.host):
+            return [Candidate(server, server.host, self._told.get(server, server.host))]
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                rows = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            self.failures[str(server)] = f"its name is not resolved within {LOOK_UP_S:g} s"
+            return []
+        except (OSError, UnicodeError) as error:
+            self.failures[str(server)] = f"its name cannot be resolved: {reason(error)}"
+            return []
+        addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))
+        random.shuffle(addresses)
+        return [Candidate(server, address, server.host) for address in addresses]
+
+    async def _attempt(self, candidate: Candidate, callbacks: Callbacks) -> StrictClient:
+        """Connect to one address. Raises `DialError`, and closes what was opened."""
+        client = StrictClient()
+        websocket = candidate.server.is_websocket
+        client.demand_tls = not websocket and (candidate.server.is_secure or self.demand_tls)
+        opening = True
+
+        async def failed(error: Exception) -> None:
+            if opening:
+                raise error  # nats-py would try the same server again
+            await callbacks.failed(error)
+
+        async def closed() -> None:
+            if not opening:
+                await callbacks.closed()
+
+        try:
+            await client.connect(
+                candidate.url, error_cb=failed, closed_cb=closed, lame_duck_mode_cb=callbacks.leaving,
+                allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=PING_EVERY_S, max_outstanding_pings=PINGS_UNANSWERED, pending_size=PENDING_BYTES,
+                no_echo=True, name=self.name, inbox_prefix=self.inbox, tls=self.tls,
+                tls_hostname=None if websocket else candidate.tls_name,
+                **self._user(candidate.server),
+            )  # fmt: skip
+            if client.max_payload < MIN_PAYLOAD_BYTES:
+                raise DialError(sentences.small_payload(client.max_payload))
+        except BaseException as error:
+            await close_surely(client)
+            if isinstance(error, Exception) and not isinstance(error, StartError | DialError):
+                raise DialError(describe(error)) from None
+            raise
+        opening = False
+        return client
+
+    def _user(self, server: BusServer) -> dict[str, Any]:
+        """Return the user for a server: that of its URL, else of the first URL that has one, or the credentials."""
+        if self.credentials is not None:
+            found: NatsCredentials = load_credentials(self.credentials)
+            return {"user_jwt_cb": lambda: found.jwt.encode(), "signature_cb": found.sign}
+        for known in (server, *self.servers):
+            if known.token is not None:
+                return {"token": known.token}
+            if known.user is not None:
+                return {"user": known.user, "password": known.password}
+        return {}
+
+    def _remember(self, client: Client, server: BusServer) -> None:
+        """Keep the servers that the connected one told of, in place of those of before."""
+        name = self._told.get(server, server.host)
+        names = {(known.host, known.port) for known in self.servers}
+        told: dict[BusServer, str] = {}
+        for parts in client.discovered_servers:
+            try:
+                url = urlsplit(f"//{parts.netloc}")
+                host, port = url.hostname, url.port
+            except ValueError:
+                continue
+            if host and port and (host, port) not in names and len(told) < MAX_KNOWN:
+                # Servers tell addresses, and certificates have names: that of the server which told of it counts.
+                told[BusServer(server.scheme, host, port)] = name if _is_address(host) else host
+        self._told = told
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Return the TLS context for NATS servers. It always checks the name of the host.
+
+    Args:
+        settings: ``BUS_CA``, ``BUS_CERT`` and ``BUS_KEY``.
+
+    Returns:
+        The context.
+
+    Raises:
+        StartError: A file holds no certificate, or no unencrypted key.
+
+    """
+    ca, cert, key = settings.bus_ca, settings.bus_cert, settings.bus_key
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except (ssl.SSLError, OSError, ValueError) as exc:
+        raise StartError(f"BUS_CA: {ca} holds no certificates in PEM ({_short(exc)})") from None
+    if cert is not None:
+        try:
+            context.load_cert_chain(str(cert), None if key is None else str(key), password=_no_password)
+        except (ssl.SSLError, OSError, ValueError) as exc:
+            where = "that file itself" if key is None else f"BUS_KEY {key}"
+            raise StartError(
+                f"BUS_CERT: {cert} with {where} is no certificate and its unencrypted key in PEM ({_short(exc)})"
+            ) from None
+    return context
+
+
+def describe(error: Exception) -> str:
+    """Return what an exception of a connection means, without anything secret.
+
+    Args:
+        error: What nats-py raised, or the operating system.
+
+    """
+    if isinstance(error, _NoTls):
+        return sentences.no_tls()
+    if isinstance(error, TimeoutError):
+        return f"it does not answer within {CONNECT_TIMEOUT_S} s"
+    if isinstance(error, ssl.SSLError):
+        return sentences.tls(getattr(error, "verify_message", "") or reason(error))
+    if isinstance(error, NatsError):
+        return sentences.refused(str(error))
+    if isinstance(error, ConnectionResetError | BrokenPipeError | asyncio.IncompleteReadError):
+        return "it closed the connection before its greeting"
+    return reason(error)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def close_surely(client: Client) -> None:
+    """Close a client whatever it raises: nats-py writes to a transport that may be broken.
+
+    Args:
+        client: The client.
+
+    """
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await client.close()
+    except Exception:  # noqa: S110 - what a broken connection raises at its end says nothing new
+        pass
+
+
+async def _cancel(attempts: dict[asyncio.Task[StrictClient], Candidate]) -> None:
+    """End the attempts that another one has beaten, and close what they opened meanwhile."""
+    left = set(attempts)
+    while left:
+        for task in left:
+            task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
+        _, left = await asyncio.wait(left, timeout=CONNECT_TIMEOUT_S)
+    for task in attempts:
+        if not task.cancelled() and task.exception() is None:
+            await close_surely(task.result())
+
+
+def _no_password() -> str:
+    """Raise `ValueError`. OpenSSL calls it for an encrypted key, and would otherwise prompt on the terminal."""
+    raise ValueError("the key is encrypted")
+
+
+def _short(exc: Exception) -> str:
+    return str(getattr(exc, "reason", None) or exc)[:100]
