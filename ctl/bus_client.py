@@ -9,7 +9,7 @@ from typing import Final
 
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import FromRouter, Hello, Message
-from watchout.common.bus.transport_choice import local_member
+from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.metrics import Metrics
 from watchout.common.process import missing
 from watchout.common.settings import Settings
@@ -32,7 +32,7 @@ async def joined(settings: Settings) -> AsyncIterator[BusClient]:
     metrics = Metrics()
     link = BusClient(
         Hello(kind="ctl", name="ctl", pid=os.getpid()),
-        open_transport=local_member(settings.home, settings.max_message_bytes),
+        open_transport=gateway_carrier(settings).opener(0),
         request_timeout_s=settings.router_timeout_s,
         snapshot=_nothing,
         metrics=metrics.read,
@@ -40,7 +40,7 @@ async def joined(settings: Settings) -> AsyncIterator[BusClient]:
     )
     try:
         if not await link.wait_live(JOIN_TIMEOUT_S):
-            raise nothing_runs(settings)
+            raise Failure(link.explain_absence()) if settings.bus else nothing_runs(settings)
         yield link
     finally:
         await link.close()

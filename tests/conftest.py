@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.kit.left_open",
     "tests.kit.services",
     "tests.kit.brokers",
+    "tests.kit.nats_servers",
     "tests.kit.processes",
     "tests.kit.clients",
     "tests.kit.one_process",
@@ -24,7 +25,7 @@ pytest_plugins = [
 #: Fixtures that start processes: every test that uses one is marked ``e2e`` and is not part of ``make test-fast``.
 PROCESS_FIXTURES = {
     "watchout", "plain_watchout", "browser_process", "console_browser", "start_postgres", "start_better_auth",
-    "start_broker",
+    "start_broker", "start_nats",
 }  # fmt: skip
 
 

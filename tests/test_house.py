@@ -35,6 +35,9 @@ PURE = (
     "common/bus/membership.py",
     "common/bus/transport.py",
     "common/bus/frames.py",
+    "common/bus/nats/parts.py",
+    "common/bus/nats/sentences.py",
+    "common/bus/nats/subjects.py",
     "common/bus/messages/envelope.py",
     "common/bus/messages/fields.py",
     "common/bus/messages/from_member.py",
@@ -343,6 +346,11 @@ def test_only_the_bus_knows_zeromq() -> None:
     }
     imports = among(lambda path: [name for name in imports_of(path) if name.split(".")[0] == "zmq"])
     assert set(imports) - knows == set()
+
+
+def test_only_the_bus_over_nats_and_its_target_know_nats() -> None:
+    imports = among(lambda path: [name for name in imports_of(path) if name.split(".")[0] == "nats"])
+    assert {name for name in imports if not name.startswith("common/bus/nats/")} == {"mlbridge/targets/nats.py"}
 
 
 def test_a_pure_module_has_no_socket_clock_or_random() -> None:

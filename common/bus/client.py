@@ -161,6 +161,10 @@ class BusClient:
         """Which messages the router understands (`Welcome.level`), 0 before this member first joined."""
         return self._membership.level
 
+    def explain_absence(self) -> str:
+        """Return a sentence on why the router may be out of reach, and what the operator can do."""
+        return self._transport.explain_absence()
+
     async def wait_live(self, timeout_s: float) -> bool:
         """Wait until the router knows this member and has its snapshot.
 

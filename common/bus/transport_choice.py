@@ -1,10 +1,14 @@
-"""Selects the transport of the bus by the settings: ZeroMQ over Unix sockets, and over TCP between machines."""
+"""Selects the transport of the bus by the settings: ZeroMQ on one machine and for bridges of others, or NATS.
+
+Nothing of NATS is imported without `WATCHOUT_BUS`: nats-py need not be installed then.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watchout.common import log
 from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OpenFrameMesh, one_slot
@@ -18,20 +22,29 @@ from watchout.common.bus.zeromq.unix_mesh import UnixFrameMesh
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 
+if TYPE_CHECKING:
+    from watchout.common.bus.nats.member import NatsMemberTransport
+    from watchout.common.bus.nats.router import NatsRouterTransport
+
 _log = log.get("common.bus.transport_choice")
 
 
-def router_transport(settings: Settings) -> OpenRouterTransport:
-    """The router's end: Unix sockets in `WATCHOUT_HOME`, and a TCP port when `ROUTER_LISTEN` is set.
+def router_transport(settings: Settings, slot: int = 0) -> OpenRouterTransport:
+    """The router's end of one slot: NATS when `WATCHOUT_BUS` is set; else Unix sockets in `WATCHOUT_HOME`, and a TCP
+    port when `ROUTER_LISTEN` is set.
 
     Args:
         settings: The router's settings.
+        slot: The slot; without NATS there is one.
 
     Returns:
-        What opens the transport. It raises `StartError` when a socket cannot be bound, or when `ROUTER_LISTEN` is set
-        and the router has no key pair: plain TCP is never spoken.
+        What opens the transport. It raises `StartError` when a socket cannot be bound, when nats-py is not installed or
+        a file of ``BUS_*`` cannot be used, or when `ROUTER_LISTEN` is set and the router has no key pair: plain TCP is
+        never spoken.
 
     """
+    if settings.bus:
+        return functools.partial(_open_nats_router, settings, slot)
     return functools.partial(_open_router, settings)
 
 
@@ -69,20 +82,22 @@ def frame_mesh(settings: Settings) -> OpenFrameMesh:
 
 
 def gateway_carrier(settings: Settings) -> MemberCarrier:
-    """What carries the messages of a gateway, which is on the router's machine.
+    """What carries the messages of a gateway, or of `watchout-ctl`: NATS when `WATCHOUT_BUS` is set, else Unix sockets.
 
     Args:
-        settings: The gateway's settings.
+        settings: The settings of the process.
 
     Returns:
         Its end of the bus and its part of the frame mesh.
 
     """
+    if settings.bus:
+        return MemberCarrier(functools.partial(_open_nats_member, settings), frame_mesh(settings), fenced=True)
     return MemberCarrier(one_slot(local_member(settings.home, settings.max_message_bytes)), frame_mesh(settings))
 
 
 def bridge_carrier(settings: Settings) -> MemberCarrier:
-    """What carries the messages of a bridge: TCP to another machine when `ROUTER_ADDRESS` is set, else Unix sockets.
+    """What carries the messages of a bridge: TCP when `ROUTER_ADDRESS` is set, else what carries those of a gateway.
 
     Args:
         settings: The bridge's settings.
@@ -101,6 +116,31 @@ def bridge_carrier(settings: Settings) -> MemberCarrier:
     router = RouterAddress(settings.router_address, settings.router_public_key, load_pair(settings.bridge_key_file))
     tcp = functools.partial(TcpMemberTransport, router, max_message_bytes=settings.max_message_bytes)
     return MemberCarrier(one_slot(tcp))
+
+
+def _open_nats_router(
+    settings: Settings, slot: int, *, on_control: Callable[[bytes, bytes], None], on_frame: Callable[[bytes], None]
+) -> NatsRouterTransport:
+    from watchout.common.bus.nats.connection import connection_of
+    from watchout.common.bus.nats.router import NatsRouterTransport
+
+    return NatsRouterTransport(
+        connection_of(settings, "router"), slot, open_mesh=frame_mesh(settings), on_control=on_control,
+        on_frame=on_frame,
+    )  # fmt: skip
+
+
+def _open_nats_member(
+    settings: Settings,
+    slot: int,
+    *,
+    on_control: Callable[[bytes], None],
+    on_frame: Callable[[bytes], None] | None,  # noqa: ARG001 - frames cross the mesh
+) -> NatsMemberTransport:
+    from watchout.common.bus.nats.connection import connection_of
+    from watchout.common.bus.nats.member import NatsMemberTransport
+
+    return NatsMemberTransport(connection_of(settings, "member"), slot, on_control=on_control)
 
 
 def _open_router(

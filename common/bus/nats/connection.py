@@ -52,7 +52,14 @@ _log = log.get("common.bus.nats.connection")
 
 
 class NatsSubscription:
-    """One subscription of a `NatsConnection`, renewed with each connection; made by `NatsConnection.subscribe`."""
+    """One subscription of a `NatsConnection`, renewed with each connection; made by `NatsConnection.subscribe`.
+
+    Args:
+        owner: The connection.
+        subject: The subject, with wildcards.
+        on_message: Called with each message.
+
+    """
 
     def __init__(self, owner: NatsConnection, subject: str, on_message: Callable[[Msg], None]) -> None:
         self._owner = owner
@@ -326,7 +333,7 @@ class NatsConnection:
             subscription.current = None
 
     async def _write(self, client: Client) -> None:
-        while True:
+        while self._client is client:
             await self._something_waits.wait()
             await self._send_waiting(client)
 

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.protocol.command import pub_cmd
+
 from watchout.common.bus.nats import sentences
 from watchout.common.bus.nats.credentials import NatsCredentials, load_credentials
 from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
@@ -23,15 +27,6 @@ from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
 from watchout.common.toolbox.reason import reason
-
-try:
-    from nats.aio.client import Client
-    from nats.errors import Error as NatsError
-    from nats.protocol.command import pub_cmd
-except ImportError as exc:
-    raise StartError(
-        f"WATCHOUT_BUS needs nats-py, which cannot be loaded ({exc}): pip install 'watchout[nats]'"
-    ) from None
 
 #: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
 CONNECT_TIMEOUT_S: Final = 2
@@ -263,7 +258,7 @@ class Dialer:
         """Return the user for a server: that of its URL, else of the first URL that has one, or the credentials."""
         if self.credentials is not None:
             found: NatsCredentials = load_credentials(self.credentials)
-            return {"user_jwt_cb": lambda: found.jwt.encode(), "signature_cb": found.sign}
+            return {"user_jwt_cb": found.jwt.encode, "signature_cb": found.sign}
         for known in (server, *self.servers):
             if known.token is not None:
                 return {"token": known.token}

@@ -12,7 +12,10 @@ _PERMISSION: Final = re.compile(r"permissions violation for (publish|subscriptio
 _TLS: Final = (
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not of BUS_CA, or not for this host name"),
     ("CERTIFICATE_REQUIRED", "the server wants a certificate of this process: set BUS_CERT and BUS_KEY"),
-    ("BAD_CERTIFICATE", "the server does not take the certificate of BUS_CERT: its CA has to be the server's `ca_file`"),
+    (
+        "BAD_CERTIFICATE",
+        "the server does not take BUS_CERT: its CA has to be the server's `ca_file`",
+    ),
     ("TLSV1_ALERT_UNKNOWN_CA", "the server does not know the CA of BUS_CERT"),
     ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "the server wants a certificate of this process: set BUS_CERT and BUS_KEY"),
 )
