@@ -81,6 +81,7 @@ test-stalls: $(VENV)/.dev
 test-thorough: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "hypothesis and not e2e and not real" $(ARGS) tests/unit
 	WATCHOUT_TEST_STREAMS=5000 WATCHOUT_TEST_ALERTS=100000 $(PYTEST) -q $(ARGS) tests/faults/test_many_streams.py tests/e2e/test_slow_alerts.py
+	WATCHOUT_TEST_LEASES=deep $(PYTEST) -q $(ARGS) tests/unit/router/slots/test_lease_explored.py
 	WATCHOUT_TEST_STORM_S=10 $(PYTEST) -q $(ARGS) tests/e2e/test_storm.py
 
 # Each rule that matters taken out, one at a time: tests have to fail. Writes docs/mutations.md.

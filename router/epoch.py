@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common import log
+from watchout.common.bus.messages.fields import MAX_EPOCH
 from watchout.common.errors import StartError
 from watchout.common.home import write_file
 from watchout.common.home_files import EPOCH_FILE
 
-#: Epochs stay below this, which as ms is the year 2109: terms are built on the epoch and have 63 bits.
-MAX_EPOCH: Final = 2**42
 MAX_FILE_CHARS: Final = 64
 
 _log = log.get("router.epoch")

@@ -22,6 +22,8 @@ MAX_CONTROL_BYTES: Final = 16 << 20
 REPORT_CHUNK: Final = 500
 #: Rows in one `CoverageReport`: the least covered streams of a bridge.
 MAX_COVERAGE_ROWS: Final = 1_000
+#: Epochs stay below this, which as ms is the year 2109: terms are built on the epoch and have 63 bits.
+MAX_EPOCH: Final = 2**42
 #: Length of a member's id, in bytes.
 MEMBER_ID_BYTES: Final = 8
 

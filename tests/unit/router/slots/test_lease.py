@@ -1,0 +1,265 @@
+"""The lease machine in a world without bad luck: who takes what, how fast, and how the slots are shared."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kit.slot_world import Node, World
+from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.router.slots.commands import CompareAndSet, Known, Read, SendBeat, Start, Stop
+from watchout.router.slots.entry import Beat, SlotBeat, SlotEntry
+from watchout.router.slots.lease import LeaseMachine
+
+ME, OTHER = "a" * 16, "b" * 16
+
+
+def counts(world: World) -> list[int]:
+    return sorted(len(node.running) for node in world.nodes if node.alive)
+
+
+def passing(world: World, seconds: float) -> World:
+    until = world.now + seconds
+    while world.now < until:
+        world.step()
+    return world
+
+
+def holder(world: World, slot: int = 0) -> Node:
+    return next(node for node in world.nodes if node.alive and slot in node.running)
+
+
+def test_slots_are_shared_from_the_start_and_every_slot_has_one_router() -> None:
+    world = passing(World(3, slots=4), 4)
+    assert counts(world) == [1, 1, 2]
+    passing(world, 20).settled()
+    assert counts(world) == [1, 1, 2], "nothing moves that is shared well"
+
+
+@pytest.mark.parametrize(("nodes", "slots", "expected"), [(1, 4, [4]), (2, 4, [2, 2]), (5, 4, [0, 1, 1, 1, 1])])
+def test_there_may_be_fewer_processes_than_slots_or_more(nodes: int, slots: int, expected: list[int]) -> None:
+    world = passing(World(nodes, slots), 12)
+    world.settled()
+    assert counts(world) == expected
+
+
+def test_a_process_that_comes_later_is_given_slots_until_nobody_has_two_more() -> None:
+    world = passing(World(1, slots=4), 5)
+    assert counts(world) == [4]
+    world.nodes.append(world.new_node(0))
+    passing(world, 20).settled()
+    assert counts(world) == [2, 2]
+    world.nodes.append(world.new_node(0))
+    passing(world, 20)
+    assert counts(world) == [0, 2, 2] or counts(world) == [1, 1, 2]
+    passing(world, 20).settled()
+    assert counts(world) == [1, 1, 2]
+
+
+def test_the_slots_of_a_killed_process_are_taken_within_four_seconds() -> None:
+    world = passing(World(3, slots=4), 6)
+    victim = max(world.nodes, key=lambda node: len(node.running))
+    lost = set(victim.running)
+    world.crash(victim, 99)
+    began = world.now
+    while not all(any(slot in node.running for node in world.nodes) for slot in lost):
+        world.step()
+    assert world.now - began <= 4.0
+    assert counts(passing(world, 10)) == [2, 2]
+
+
+def test_a_process_that_ends_is_succeeded_in_the_next_step() -> None:
+    world = passing(World(2), 4)
+    former = holder(world)
+    world.run(former, former.machine.leave(world.now, world.ms(former)))
+    assert former.machine.gone
+    passing(world, 1)
+    assert holder(world) is not former
+    passing(world, 9)
+    assert not former.running, "it takes nothing any more"
+
+
+def test_a_paused_holder_says_nothing_that_counts_when_it_goes_on() -> None:
+    for seconds in (5.0, 12.0):
+        world = passing(World(2), 4)
+        former = holder(world)
+        former.paused_until = world.now + seconds
+        passing(world, seconds + 1)
+        assert holder(world) is not former
+        assert not former.running
+        assert {member.accepted_from[0] for member in world.members} == {holder(world).id}
+
+
+def test_a_pause_that_is_short_enough_costs_nothing() -> None:
+    world = passing(World(2), 4)
+    former, epoch = holder(world), holder(world).running[0]
+    former.paused_until = world.now + 2.0
+    passing(world, 9)
+    assert (holder(world), former.running[0]) == (former, epoch)
+
+
+def test_a_lost_store_is_written_anew_by_the_holder_under_the_same_epoch() -> None:
+    world = passing(World(2), 4)
+    former, epoch = holder(world), holder(world).running[0]
+    world.lose_store()
+    passing(world, 9).settled()
+    assert (holder(world), former.running[0]) == (former, epoch)
+
+
+def test_a_store_without_a_leader_for_seven_seconds_costs_no_lease() -> None:
+    world = passing(World(2), 4)
+    former, epoch = holder(world), holder(world).running[0]
+    for node in world.nodes:
+        node.cut_until = world.now + 7.0
+    passing(world, 12).settled()
+    assert (holder(world), former.running[0]) == (former, epoch)
+
+
+def test_a_holder_that_cannot_write_steps_down_after_ten_seconds_and_is_succeeded_at_once() -> None:
+    world = passing(World(2), 4)
+    former = holder(world)
+    former.cut_until = world.now + 60
+    passing(world, 8)
+    assert holder(world) is former
+    passing(world, 6)
+    assert holder(world) is not former
+
+
+# ── one machine, event by event ──────────────────────────────────────────────────────────────────────────────────
+
+
+def held(epoch: int = 100) -> LeaseMachine:
+    """A machine that has the only slot since 0 s, with revision 5."""
+    machine = LeaseMachine(ME, 1, -9.0)
+    (read,) = [each for each in machine.tick(0.0, epoch) if isinstance(each, Read)]
+    commands = machine.was_read(0, read.request, Known(0, None), 0.0, epoch)
+    (take,) = [each for each in commands + machine.tick(0.2, epoch) if isinstance(each, CompareAndSet)]
+    assert Start(0, epoch) in machine.written(0, take.request, 5, 0.2, epoch)
+    return machine
+
+
+def test_a_later_epoch_of_a_member_makes_the_holder_begin_anew_above_it() -> None:
+    machine = held()
+    (write,) = machine.epoch_seen(0, 500, 0.5, 200)
+    assert isinstance(write, CompareAndSet)
+    assert (write.expected, write.entry) == (5, SlotEntry(ME, 501))
+    commands = machine.written(0, write.request, 6, 0.6, 200)
+    assert [type(each) for each in commands] == [Stop, Start, SendBeat]
+    assert commands[1] == Start(0, 501)
+
+
+def test_a_conflict_on_the_way_to_a_later_epoch_ends_the_lease() -> None:
+    machine = held()
+    (write,) = machine.epoch_seen(0, 500, 0.5, 200)
+    assert isinstance(write, CompareAndSet)
+    commands = machine.conflicted(0, write.request, 0.6, 200)
+    assert [type(each) for each in commands] == [Stop]
+    assert not machine.held
+
+
+@pytest.mark.parametrize("epoch", [MAX_EPOCH - 1, MAX_EPOCH, 2**63 - 1])
+def test_an_epoch_that_no_router_can_have_is_ignored(epoch: int) -> None:
+    assert held().epoch_seen(0, epoch, 0.5, 200) == []
+
+
+def test_epochs_are_raised_once_a_second_at_most() -> None:
+    machine, raised, commands = held(), 0, []
+    for step in range(50):
+        now = 0.5 + step * 0.1
+        commands = machine.epoch_seen(0, machine.slots[0].epoch + 1, now, 200)
+        for write in commands:
+            if isinstance(write, CompareAndSet):
+                raised += 1
+                machine.written(0, write.request, 6 + step, now, 200)
+    assert 4 <= raised <= 6
+
+
+@pytest.mark.parametrize("epoch", [100, 101])
+def test_another_holder_of_the_same_epoch_or_a_later_one_makes_the_holder_begin_anew(epoch: int) -> None:
+    machine = held()
+    (write,) = machine.heard(Beat(OTHER, (SlotBeat(0, epoch, 9),)), 0.5, 200)
+    assert isinstance(write, CompareAndSet)
+    assert write.entry.epoch == epoch + 1
+
+
+def test_a_holder_of_an_earlier_epoch_is_not_answered() -> None:
+    assert held().heard(Beat(OTHER, (SlotBeat(0, 99, 9),)), 0.5, 200) == []
+
+
+def test_a_reply_that_comes_too_late_changes_nothing() -> None:
+    machine = held()
+    (renewal,) = [each for each in machine.tick(2.2, 200) if isinstance(each, CompareAndSet)]
+    machine.tick(4.3, 200)
+    assert machine.written(0, renewal.request, 6, 4.4, 200) == []
+    commands = machine.tick(12.3, 200)
+    assert Stop(0, "its lease cannot be renewed") in commands
+
+
+def test_what_woke_up_late_ends_before_it_does_anything_else() -> None:
+    machine = held()
+    (renewal,) = [each for each in machine.tick(2.2, 200) if isinstance(each, CompareAndSet)]
+    commands = machine.written(0, renewal.request, 6, 30.0, 200)
+    assert commands[0] == Stop(0, "its lease cannot be renewed")
+
+
+def test_a_router_that_cannot_run_here_is_left_to_others_for_a_while() -> None:
+    machine = held()
+    commands = machine.release(0, 1.0, 200)
+    assert commands == [Stop(0, "its router cannot run here", tell=True)]
+    (write,) = machine.stopped(0, 1.1, 200)
+    assert isinstance(write, CompareAndSet)
+    assert write.entry == SlotEntry("", 100)
+    machine.written(0, write.request, 6, 1.2, 200)
+    before = [each for step in range(290) for each in machine.tick(2 + step * 0.2, 200)]
+    assert not any(isinstance(each, CompareAndSet) for each in before)
+    later = [each for step in range(9) for each in machine.tick(61 + step * 0.2, 200)]
+    assert any(isinstance(each, CompareAndSet) for each in later)
+
+
+def test_a_process_that_did_not_take_what_it_was_given_is_given_nothing_for_a_minute() -> None:
+    world = passing(World(1, slots=2), 5)
+    idle = world.new_node(0)
+    idle.cut_until = 1e9  # heard, and without the store
+    world.nodes.append(idle)
+    passing(world, 50)
+    assert counts(world) == [0, 2]
+    assert world.nodes[0].machine.peers[idle.id].spurned_at > 0
+    assert world.seq < 60, "it was given a slot once, not again and again"
+
+
+@given(st.data())
+def test_any_order_of_events_leaves_the_machine_whole(data: st.DataObject) -> None:
+    machine = LeaseMachine(ME, 2, 0.0)
+    now, requests = 0.0, [0]
+    entries = st.one_of(st.none(), st.builds(SlotEntry, st.sampled_from([ME, OTHER, ""]), st.integers(0, 400)))
+    known = st.builds(Known, st.integers(0, 9), entries)
+    events = {
+        "tick": lambda: machine.tick(now, 200),
+        "heard": lambda: machine.heard(
+            Beat(OTHER, (SlotBeat(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 400)), 3),)), now, 200
+        ),
+        "read": lambda: machine.was_read(0, requests[-1], data.draw(known), now, 200),
+        "written": lambda: machine.written(0, requests[-1], data.draw(st.integers(1, 9)), now, 200),
+        "conflicted": lambda: machine.conflicted(0, requests[-1], now, 200),
+        "failed": lambda: machine.failed(0, requests[-1], now, 200),
+        "epoch": lambda: machine.epoch_seen(0, data.draw(st.integers(0, 400)), now, 200),
+        "stopped": lambda: machine.stopped(0, now, 200),
+        "release": lambda: machine.release(0, now, 200),
+        "leave": lambda: machine.leave(now, 200),
+    }  # fmt: skip
+    running: dict[int, int] = {}
+    for name in data.draw(st.lists(st.sampled_from(sorted(events)), max_size=40)):
+        now += data.draw(st.sampled_from([0.0, 0.1, 0.5, 3.0, 11.0]))
+        for command in events[name]():
+            match command:
+                case Start(slot, epoch):
+                    assert epoch > running.get(slot, -1)
+                    running[slot] = epoch
+                case Stop(slot):
+                    running.pop(slot, None)
+                case Read(0, request) | CompareAndSet(0, request):
+                    requests.append(request)
+        for slot, state in enumerate(machine.slots):
+            assert (slot in running) == (slot in machine.held and not state.stopped) or state.role.value == "going"
+            assert slot not in machine.held or now - state.confirmed_at < 10.0
