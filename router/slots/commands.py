@@ -37,7 +37,7 @@ class CompareAndSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartRouter:
     """Command: start the router of a slot with this epoch, in place of one that the process may run for it."""
 
     slot: int
@@ -45,7 +45,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopRouter:
     """Command: stop the router of a slot, because of `why`. With `tell`, `LeaseMachine.stopped` is called then."""
 
     slot: int
@@ -60,4 +60,4 @@ class SendBeat:
     beat: Beat
 
 
-Command = Read | CompareAndSet | Start | Stop | SendBeat
+Command = Read | CompareAndSet | StartRouter | StopRouter | SendBeat

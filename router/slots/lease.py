@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from watchout.common.bus.messages.fields import MAX_EPOCH
-from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, Start, Stop
+from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
 from watchout.router.slots.entry import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.slot_state import Peer, Pending, Purpose, Role, SlotState
 
@@ -37,9 +37,9 @@ STEP_DOWN_S: Final = 10.0
 #: second is longer than `RENEW_S`, so that a holder whose writes go through keeps the slot even if nobody hears it.
 SILENCE_S: Final = 3.0
 UNCHANGED_S: Final = 2.5
-#: A holder reads the entry before it writes, when it did neither for so long, in seconds: less than `UNCHANGED_S`, after
-#: which the slot may have another holder. Where the store was lost, the revision that this one knows may be of an entry
-#: of the other.
+#: A holder reads the entry before it writes, when it did neither for so long, in seconds: less than `UNCHANGED_S`,
+#: after which the slot may have another holder. Where the store was lost meanwhile, the revision that this one knows
+#: may be of an entry of the other.
 STALE_S: Final = 2.4
 #: A process that has just begun listens so long for beats before it takes a slot that has no entry, in seconds.
 LISTEN_S: Final = 1.2
@@ -123,7 +123,7 @@ class LeaseMachine:
                 self._failed(state, now)
             commands += self._next(slot, state, now, now_ms)
         self._give(now, commands)
-        if any(isinstance(each, Stop) for each in commands) or now - self._beat_at >= BEAT_S * 0.9:
+        if any(isinstance(each, StopRouter) for each in commands) or now - self._beat_at >= BEAT_S * 0.9:
             commands.append(self._beat(now))
         return commands
 
@@ -216,7 +216,7 @@ class LeaseMachine:
         return commands + self._run(now, now_ms)
 
     def stopped(self, slot: int, now: float, now_ms: int) -> list[Command]:
-        """Handle that the router of a slot has ended, as `Stop` asked for."""
+        """Handle that the router of a slot has ended, as `StopRouter` asked for."""
         commands = self._expire(now)
         self.slots[slot].stopped = True
         return commands + self._run(now, now_ms)
@@ -317,7 +317,7 @@ class LeaseMachine:
         if state.role is Role.GOING or (pending.purpose is Purpose.RAISE and state.role is Role.NONE):
             return []
         if state.role is Role.HELD:
-            commands.append(Stop(slot, "a member knows a later epoch, it begins anew"))
+            commands.append(StopRouter(slot, "a member knows a later epoch, it begins anew"))
             state.quiet_until = now + RAISE_EVERY_S
         else:
             self._changed_at = now
@@ -326,21 +326,21 @@ class LeaseMachine:
         state.wanted_at = None
         self._released.pop(slot, None)
         self._spurn(slot, self.me, now)
-        return [*commands, Start(slot, state.epoch)]
+        return [*commands, StartRouter(slot, state.epoch)]
 
-    def _lose(self, slot: int, state: SlotState, why: str, now: float) -> Stop:
+    def _lose(self, slot: int, state: SlotState, why: str, now: float) -> StopRouter:
         """Have a slot no more."""
         self._drop(state, now)
-        return Stop(slot, why)
+        return StopRouter(slot, why)
 
     def _drop(self, state: SlotState, now: float) -> None:
         state.role, state.raising, state.stopped, state.heir, state.wanted_at = Role.NONE, False, False, "", None
         self._changed_at = now
 
-    def _go(self, slot: int, state: SlotState, heir: str, why: str) -> Stop:
+    def _go(self, slot: int, state: SlotState, heir: str, why: str) -> StopRouter:
         """Begin to release a slot: first its router ends."""
         state.role, state.raising, state.stopped, state.heir = Role.GOING, False, False, heir
-        return Stop(slot, why, tell=True)
+        return StopRouter(slot, why, tell=True)
 
     def _give(self, now: float, commands: list[Command]) -> None:
         """Give a slot to a process that has fewer by two at least, when nothing has changed for a while."""

@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, Start, Stop
+from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
 from watchout.router.slots.entry import Beat, SlotEntry
 from watchout.router.slots.lease import LeaseMachine
 
@@ -194,9 +194,9 @@ class World:
         """Run the commands of a machine, and those that follow from their outcome."""
         for command in commands:
             match command:
-                case Start(slot, epoch):
+                case StartRouter(slot, epoch):
                     self.start(node, slot, epoch)
-                case Stop(slot, _, tell):
+                case StopRouter(slot, _, tell):
                     node.running.pop(slot, None)
                     if tell:
                         self.run(node, node.machine.stopped(slot, self.now, self.ms(node)))

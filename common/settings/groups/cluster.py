@@ -70,3 +70,14 @@ class ClusterSettings:
         help="Certificates of the authorities of the cluster's hosts, in PEM: whoever has a certificate of one of them "
         "may send and get frames. Not set: `mesh/ca.crt` in `WATCHOUT_HOME`.",
     )  # fmt: skip
+    cluster_slots: int = _GROUP.setting(
+        "CLUSTER_SLOTS", parsers.whole(1, 64), 4, expects="1–64",
+        help="Number of slots into which the streams are divided, each with one router at a time; the same for all "
+        "processes of the site. More router processes than slots are spares. To change it, end all processes and "
+        "delete the bucket `CLUSTER_NAME-slots`. Without `WATCHOUT_BUS` there is one slot.",
+    )  # fmt: skip
+
+    @property
+    def slots(self) -> int:
+        """The number of slots of this site."""
+        return self.cluster_slots if self.bus else 1

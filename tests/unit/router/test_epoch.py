@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from watchout.common.bus.messages.fields import MAX_EPOCH
 from watchout.common.home_files import EPOCH_FILE
-from watchout.router.epoch import MAX_EPOCH, next_epoch
+from watchout.router.epoch import next_epoch
 
 NOW_MS = 1_700_000_000_000
 

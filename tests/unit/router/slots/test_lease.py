@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.kit.slot_world import Node, World
 from watchout.common.bus.messages.fields import MAX_EPOCH
-from watchout.router.slots.commands import CompareAndSet, Known, Read, SendBeat, Start, Stop
+from watchout.router.slots.commands import CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
 from watchout.router.slots.entry import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.lease import LeaseMachine
 
@@ -135,7 +135,7 @@ def held(epoch: int = 100) -> LeaseMachine:
     (read,) = [each for each in machine.tick(0.0, epoch) if isinstance(each, Read)]
     commands = machine.was_read(0, read.request, Known(0, None), 0.0, epoch)
     (take,) = [each for each in commands + machine.tick(0.2, epoch) if isinstance(each, CompareAndSet)]
-    assert Start(0, epoch) in machine.written(0, take.request, 5, 0.2, epoch)
+    assert StartRouter(0, epoch) in machine.written(0, take.request, 5, 0.2, epoch)
     return machine
 
 
@@ -145,8 +145,8 @@ def test_a_later_epoch_of_a_member_makes_the_holder_begin_anew_above_it() -> Non
     assert isinstance(write, CompareAndSet)
     assert (write.expected, write.entry) == (5, SlotEntry(ME, 501))
     commands = machine.written(0, write.request, 6, 0.6, 200)
-    assert [type(each) for each in commands] == [Stop, Start, SendBeat]
-    assert commands[1] == Start(0, 501)
+    assert [type(each) for each in commands] == [StopRouter, StartRouter, SendBeat]
+    assert commands[1] == StartRouter(0, 501)
 
 
 def test_a_conflict_on_the_way_to_a_later_epoch_ends_the_lease() -> None:
@@ -154,7 +154,7 @@ def test_a_conflict_on_the_way_to_a_later_epoch_ends_the_lease() -> None:
     (write,) = machine.epoch_seen(0, 500, 0.5, 200)
     assert isinstance(write, CompareAndSet)
     commands = machine.conflicted(0, write.request, 0.6, 200)
-    assert [type(each) for each in commands] == [Stop]
+    assert [type(each) for each in commands] == [StopRouter]
     assert not machine.held
 
 
@@ -193,20 +193,20 @@ def test_a_reply_that_comes_too_late_changes_nothing() -> None:
     machine.tick(4.3, 200)
     assert machine.written(0, renewal.request, 6, 4.4, 200) == []
     commands = machine.tick(12.3, 200)
-    assert Stop(0, "its lease cannot be renewed") in commands
+    assert StopRouter(0, "its lease cannot be renewed") in commands
 
 
 def test_what_woke_up_late_ends_before_it_does_anything_else() -> None:
     machine = held()
     (renewal,) = [each for each in machine.tick(2.2, 200) if isinstance(each, CompareAndSet)]
     commands = machine.written(0, renewal.request, 6, 30.0, 200)
-    assert commands[0] == Stop(0, "its lease cannot be renewed")
+    assert commands[0] == StopRouter(0, "its lease cannot be renewed")
 
 
 def test_a_router_that_cannot_run_here_is_left_to_others_for_a_while() -> None:
     machine = held()
     commands = machine.release(0, 1.0, 200)
-    assert commands == [Stop(0, "its router cannot run here", tell=True)]
+    assert commands == [StopRouter(0, "its router cannot run here", tell=True)]
     (write,) = machine.stopped(0, 1.1, 200)
     assert isinstance(write, CompareAndSet)
     assert write.entry == SlotEntry("", 100)
@@ -253,10 +253,10 @@ def test_any_order_of_events_leaves_the_machine_whole(data: st.DataObject) -> No
         now += data.draw(st.sampled_from([0.0, 0.1, 0.5, 3.0, 11.0]))
         for command in events[name]():
             match command:
-                case Start(slot, epoch):
+                case StartRouter(slot, epoch):
                     assert epoch > running.get(slot, -1)
                     running[slot] = epoch
-                case Stop(slot):
+                case StopRouter(slot):
                     running.pop(slot, None)
                 case Read(0, request) | CompareAndSet(0, request):
                     requests.append(request)
