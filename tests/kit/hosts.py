@@ -162,6 +162,8 @@ class Hosts:
 
         Kernels without netem are common, so a process carries the packets meanwhile (`tests.kit.wire`).
         """
+        if not Path("/dev/net/tun").exists():
+            missing("this machine has no /dev/net/tun, which carries packets late")
         command = [sys.executable, "-m", "tests.kit.wire", str(seconds), *(f"{h.name}={h.address}" for h in self.all)]
         with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as wire:
             try:

@@ -228,7 +228,7 @@ class Watchout:
         host: Host | None = None,
     ) -> None:
         self._prefork = prefork
-        self._namespace = None if host is None else host.name
+        self.namespace = None if host is None else host.name
         self.address = "127.0.0.1" if host is None else host.address
         self.directory = Path(tempfile.mkdtemp(prefix="wo-"))  # short: the paths of sockets are
         self.home = self.directory / "home"
@@ -270,7 +270,7 @@ class Watchout:
         output = self.directory / f"{len(self.processes)}-{name}.log"
         wanted = {**self.environ, **(environ or {})}
         parent = _parent_of(command[0], wanted) if self._prefork else None
-        process = Process(name, command, wanted, output, self.directory, parent, self._namespace)
+        process = Process(name, command, wanted, output, self.directory, parent, self.namespace)
         self.processes.append(process)
         return process
 
