@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from tests.kit.ports import free_port
+from tests.kit.prefork import run_forked
 from tests.kit.processes import BIN, REPOSITORY, poll
 
 pytestmark = pytest.mark.e2e
@@ -18,23 +19,31 @@ SOURCES = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.envi
 
 
 def run(name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run an installed script to its end."""
     return subprocess.run(
         [BIN / name, *arguments], env={"PATH": "/usr/bin:/bin", "HOME": "/", **SOURCES, **environ},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
+def fork(name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, without the start of an interpreter."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": "/", **SOURCES, **environ}
+    return run_forked(REPOSITORY, [str(BIN / name), *arguments], environ)
+
+
 @pytest.mark.parametrize("name", [*(f"watchout-{kind}" for kind in KINDS), "watchout-ctl", "watchout-keep"])
 def test_help_and_version_start_nothing(name: str, tmp_path) -> None:
     # Not even the settings have to be right.
     environ = {"WATCHOUT_HOME": str(tmp_path / "home"), "WATCHOUT_PORT": "none"}
-    for option in ("--help", "-h"):
-        done = run(name, option, **environ)
+    again = run if name == "watchout-keep" else fork
+    for option, start in (("--help", run), ("-h", again)):
+        done = start(name, option, **environ)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"Usage: {name} ")
         assert "--version" in done.stdout
         assert name in ("watchout-ctl", "watchout-keep") or "docs/settings.md" in done.stdout
-    done = run(name, "--version", **environ)
+    done = again(name, "--version", **environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == f"{name}, version {importlib.metadata.version('watchout')}"
     assert not (tmp_path / "home").exists()
@@ -43,7 +52,7 @@ def test_help_and_version_start_nothing(name: str, tmp_path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("argument", ["--port", "--no-such-option", "start", "-x"])
 def test_what_is_not_known_starts_nothing(kind: str, argument: str, tmp_path) -> None:
-    done = run(f"watchout-{kind}", argument, WATCHOUT_HOME=str(tmp_path / "home"))
+    done = fork(f"watchout-{kind}", argument, WATCHOUT_HOME=str(tmp_path / "home"))
     assert done.returncode == 2
     assert done.stderr.startswith(f"Usage: watchout-{kind} ")
     assert not (tmp_path / "home").exists()
@@ -57,7 +66,7 @@ def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kin
     line = next(line for line in process.output.splitlines() if "the router is missing" in line)
     assert f"no router runs on WATCHOUT_HOME={started.home}: start `watchout-router`" in line
     if kind == "gateway":
-        said = run("watchout-ctl", "stats", WATCHOUT_HOME=str(started.home))
+        said = fork("watchout-ctl", "stats", WATCHOUT_HOME=str(started.home))
         assert said.returncode == 1
         assert f"no router runs on WATCHOUT_HOME={started.home}" in said.stderr
         assert f"running: gateway (process {process.pid})" in said.stderr
@@ -69,7 +78,7 @@ def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kin
 
 
 def test_a_home_that_is_not_there_is_said(tmp_path) -> None:
-    said = run("watchout-ctl", "stats", "--home", str(tmp_path / "wrong"))
+    said = fork("watchout-ctl", "stats", "--home", str(tmp_path / "wrong"))
     assert said.returncode == 1
     assert "wrong, which does not exist" in said.stderr
     assert not (tmp_path / "wrong").exists()
@@ -121,7 +130,7 @@ def test_a_process_follows_no_link_in_its_home(name: str, kind: str, tmp_path) -
     home.mkdir(mode=0o700)
     target.write_text("precious")
     (home / name).symlink_to(target)
-    done = run(f"watchout-{kind}", WATCHOUT_HOME=str(home), WATCHOUT_PORT=str(free_port()))
+    done = fork(f"watchout-{kind}", WATCHOUT_HOME=str(home), WATCHOUT_PORT=str(free_port()))
     assert done.returncode == 1
     assert f"{home / name} is a symbolic link" in done.stdout + done.stderr
     assert target.read_text() == "precious"

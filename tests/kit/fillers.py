@@ -338,6 +338,8 @@ async def fill_log_lines(scene: Scene) -> None:
 
         for _ in range(4):
             await asyncio.gather(*(one(number) for number in range(8)))
+            if await scene.metric("log_lines_dropped_total"):
+                break
         await scene.reached("log_lines_dropped_total")
     finally:
         reader.resume()
@@ -458,7 +460,7 @@ async def fill_json(scene: Scene) -> None:
         raw = await scene.raw()
         await raw.upgrade(f"/streams/subscribe?token={scene.token('mallory')}")
         with contextlib.suppress(OSError, TimeoutError):
-            for _ in range(5):
+            for _ in range(2):
                 await raw.send(web_socket_frame(TEXT, (deep, wide, long)[number % 3]))
 
     await asyncio.gather(*(one(number) for number in range(30)))

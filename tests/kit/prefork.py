@@ -24,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -169,6 +170,21 @@ def preloaded(repository: Path, programs: tuple[str, ...]) -> Prefork:
     return Prefork(repository, programs)
 
 
+def run_forked(repository: Path, argv: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run an installed program of `MODULES` to its end, in the directory `repository`; within a minute.
+
+    Raises `subprocess.TimeoutExpired`.
+    """
+    name = Path(argv[0]).name
+    name = name if name in TOOL else name.removeprefix("watchout-")
+    assert can_fork(name, environ), (name, environ)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        parent = preloaded(repository, TOOL if name in TOOL else SERVERS)
+        code = parent.start(name, argv, environ, (out.fileno(), err.fileno()), repository).wait(60)
+        texts = [file.seek(0) or file.read() for file in (out, err)]
+    return subprocess.CompletedProcess(argv, code, *texts)
+
+
 def can_fork(name: str, environ: Mapping[str, str]) -> bool:
     """Whether a program of this name may be forked with this environment."""
     return name in MODULES and not any(
@@ -247,6 +263,7 @@ def become(job: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", 1, encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)  # noqa: SIM115
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(job["descriptors"]))
     sys.argv[:] = job["argv"]
+    sys.modules["__main__"].__package__ = None  # as that of a script, from which click has the program's name
     sys.path[0] = str(Path(job["argv"][0]).parent)
 
 

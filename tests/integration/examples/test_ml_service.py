@@ -66,9 +66,14 @@ def _grain(seed: int) -> np.ndarray:
 
 
 def as_seen(picture: np.ndarray, noise: int) -> np.ndarray:
-    """With the noise of a camera, and JPEG."""
-    grain = _grain(noise % 16)
-    _, data = cv2.imencode(".jpg", np.clip(picture + grain, 0, 255).astype(np.uint8))
+    """With the noise of a camera, of which there are 16, and JPEG."""
+    return _as_seen(picture.tobytes(), picture.shape, noise % 16)
+
+
+@functools.lru_cache(64)
+def _as_seen(pixels: bytes, shape: tuple[int, ...], noise: int) -> np.ndarray:
+    picture = np.frombuffer(pixels, np.uint8).reshape(shape)
+    _, data = cv2.imencode(".jpg", np.clip(picture + _grain(noise), 0, 255).astype(np.uint8))
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
@@ -260,10 +265,10 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
     step = round(video.get(cv2.CAP_PROP_FPS) / FPS)
     number = 0
     while True:
-        ok, picture = video.read()
-        if not ok:
+        if not video.grab():
             break
         if number % step == 0:
+            picture = video.retrieve()[1]
             yield cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 75])[1], cv2.IMREAD_COLOR)
         number += 1
     video.release()
