@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 # ends when make is killed.
 HONCHO = exec env PATH="$(abspath $(BIN)):$$PATH" WATCHOUT_STARTER=$$PPID $(DEMO_ENV) honcho
 FOOTAGE ?= test
-# Most tests with processes wait for something, so more workers than cores; a worker without tests takes over half of
-# those that another has left.
+# Most tests with processes wait for something, so more workers than cores. Each begins with its share of the long files
+# (tests/kit/schedule.py); a worker without tests takes over half of those that another has left.
 WORKERS ?= 4
 FAST_WORKERS ?= 2
 # Rewritten asserts are kept between runs: without, every worker compiles every test anew.
@@ -19,7 +19,7 @@ ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-fast test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision clean
+.PHONY: run dev demo demo-ports test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -72,6 +72,12 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=fast -m "not e2e and not real" $(ARGS) \
 	  tests/unit tests/test_*.py
+
+# What each test takes, into build/costs.csv; and which files are long, for the order of `make test`.
+test-costs: $(VENV)/.dev
+	@mkdir -p build && rm -f build/costs.csv
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal -p tests.kit.costs --costs build/costs.csv $(ARGS)
+	$(BIN)/python -m tests.kit.schedule build/costs.csv
 
 # Looks for tests that race: one process after another is stopped for up to half a second, as on a busy machine.
 test-stalls: $(VENV)/.dev

@@ -11,6 +11,7 @@ accepting.install()
 
 pytest_plugins = [
     "tests.kit.left_open",
+    "tests.kit.schedule",
     "tests.kit.services",
     "tests.kit.brokers",
     "tests.kit.nats_servers",

@@ -54,9 +54,11 @@ def install(folder: Path) -> None:
     modules = folder / "node_modules"
     modules.mkdir(exist_ok=True)
     stamp, wanted = modules / ".watchout-installed", hash_of([folder / "package-lock.json"])
+    if _says(stamp, wanted):  # without the lock, which another worker may hold for the tests of the packages
+        return
     with (folder / "node_modules.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_text() == wanted:
+        if _says(stamp, wanted):
             return
         done = npm(*CLEAN_INSTALL, "--ignore-scripts", folder=folder)
         if done.returncode:
@@ -70,13 +72,28 @@ def built_sdk() -> Path:
     install(SDK)
     sources = sorted({path for pattern in _SOURCES for path in SDK.glob(pattern) if "node_modules" not in path.parts})
     stamp, wanted = SDK / "node_modules/.watchout-built", hash_of(sources)
+
+    def is_built() -> bool:
+        return _says(stamp, wanted) and (SDK / "client/dist/index.js").exists()
+
+    if is_built():
+        return SDK
     with (SDK / "node_modules.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (stamp.exists() and stamp.read_text() == wanted and (SDK / "client/dist/index.js").exists()):
+        if not is_built():
+            stamp.unlink(missing_ok=True)  # an old one must not speak for a build that is not whole
             done = npm("run", "build")
             assert done.returncode == 0, done.stdout + done.stderr
             stamp.write_text(wanted)
     return SDK
+
+
+def _says(stamp: Path, wanted: str) -> bool:
+    """Whether a file is there and has this text."""
+    try:
+        return stamp.read_text() == wanted
+    except FileNotFoundError:
+        return False
 
 
 def hash_of(paths: Sequence[Path]) -> str:

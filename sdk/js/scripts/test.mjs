@@ -1,4 +1,7 @@
-/** Check types, generated files, and the packages as npm would publish them; then run the tests. Words choose test files. */
+/**
+ * Check types, generated files, and the packages as npm would publish them; then run the tests.
+ * Words choose test files, --package=client one package.
+ */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -23,9 +26,13 @@ function pack(name) {
   return { folder, tarball: join(folder, JSON.parse(done.stdout)[0].filename) };
 }
 
-const only = process.argv.slice(2);
+const words = process.argv.slice(2);
+const packages = words.filter((each) => each.startsWith("--package=")).map((each) => each.slice("--package=".length));
+const only = words.filter((each) => !each.startsWith("--package="));
+const names = ["client", "react"].filter((each) => existsSync(`${ROOT}/${each}/package.json`));
+for (const each of packages) if (!names.includes(each)) throw new Error(`there is no package ${each}, only ${names.join(", ")}`);
 run("scripts/generate.mjs", "--check");
-for (const name of ["client", "react"].filter((each) => existsSync(`${ROOT}/${each}/package.json`))) {
+for (const name of packages.length > 0 ? packages : names) {
   if (only.length === 0) {
     if (existsSync(`${ROOT}/${name}/tsconfig.test.json`)) run("node_modules/typescript/bin/tsc", "-p", `${name}/tsconfig.test.json`);
     const { folder, tarball } = pack(name);

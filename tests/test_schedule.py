@@ -1,0 +1,62 @@
+"""The order of tests: nothing is lost, parts are those of pytest-xdist, and each begins with its long files."""
+
+from __future__ import annotations
+
+from unittest.mock import MagicMock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xdist.scheduler import WorkStealingScheduling
+
+from tests.kit.processes import REPOSITORY
+from tests.kit.schedule import LIST, arranged, listed, page, parts
+
+FILES = [f"f{number}" for number in range(9)]
+TESTS = st.lists(st.sampled_from(FILES), max_size=60).map(sorted)
+SECONDS = st.dictionaries(st.sampled_from(FILES), st.floats(0, 300))
+
+
+@given(files=TESTS, seconds=SECONDS, workers=st.integers(1, 8))
+def test_every_test_is_there_once_and_a_file_keeps_its_order(files, seconds, workers):
+    order = arranged(files, seconds, workers)
+    assert sorted(order) == list(range(len(files)))
+    for file in FILES:
+        its = [index for index in order if files[index] == file]
+        assert its == sorted(its)
+
+
+@given(count=st.integers(0, 200), workers=st.integers(1, 8))
+def test_parts_are_what_xdist_gives_at_first(count, workers):
+    config = MagicMock()
+    config.getvalue.return_value = [f"{workers}*popen"]
+    scheduling = WorkStealingScheduling(config)
+    scheduling.numnodes = workers
+    nodes = [MagicMock(shutting_down=False) for _ in range(workers)]
+    for node in nodes:
+        scheduling.add_node(node)
+        scheduling.add_node_collection(node, [str(number) for number in range(count)])
+    scheduling.schedule()
+    assert [len(scheduling.node2pending[node]) for node in nodes] == parts(count, workers)
+
+
+def test_each_part_begins_with_its_long_files_the_longest_first():
+    files = [file for file in ("a", "b", "c", "d", "e", "f") for _ in range(2)]
+    seconds = {"b": 90, "d": 50, "e": 45, "f": 200}
+    order = [files[index] for index in arranged(files, seconds, 2)]
+    assert order == ["f", "f", "a", "a", "c", "c", "b", "b", "d", "d", "e", "e"]
+
+
+def test_more_long_tests_than_a_part_holds():
+    assert sorted(arranged(["a"] * 7 + ["b"], {"a": 9}, 4)) == list(range(8))
+
+
+def test_the_list_is_written_and_read():
+    rows = [("tests/a.py::one", "1.5"), ("tests/a.py::two[x::y]", "1.5"), ("tests/b.py::one", "1.9"), ("c.py::x", "40")]
+    text = page([{"test": name, "wall_s": wall_s} for name, wall_s in rows])
+    assert listed(text) == {"c.py": 40, "tests/a.py": 3}
+
+
+@pytest.mark.parametrize("file", listed(LIST.read_text()))
+def test_each_file_of_the_list_is_there(file):
+    assert (REPOSITORY / file).is_file(), "take it from the list, or run make test-costs"
