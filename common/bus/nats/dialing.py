@@ -30,6 +30,8 @@ from watchout.common.toolbox.reason import reason
 
 #: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
 CONNECT_TIMEOUT_S: Final = 2
+#: Deadline of one attempt, in seconds.
+ATTEMPT_S: Final = 5.0
 #: A further attempt begins when none has succeeded after this time, in seconds.
 NEXT_ATTEMPT_S: Final = 0.25
 #: A host name is looked up for so long, in seconds.
@@ -111,6 +113,7 @@ class Dialer:
         servers: The servers of the settings.
         tls: The TLS context; None: the system's, where a server demands TLS.
         demand_tls: Whether a server without TLS is refused whatever its scheme.
+        certificate: Whether this process shows a certificate, `BUS_CERT`.
         credentials: The credentials file, `BUS_CREDENTIALS`.
         name: Name of the connection, as NATS shows it.
         inbox: First parts of the subjects of replies of NATS itself.
@@ -120,6 +123,7 @@ class Dialer:
     servers: tuple[BusServer, ...]
     tls: ssl.SSLContext | None
     demand_tls: bool
+    certificate: bool
     credentials: Path | None
     name: str
     inbox: str
@@ -147,9 +151,10 @@ class Dialer:
             load_credentials(settings.bus_credentials)
         files = settings.bus_ca is not None or settings.bus_cert is not None
         secure = files or any(server.is_secure for server in settings.bus)
+        name = f"watchout-{settings.process_name}" if settings.process_name else "watchout"
         return cls(
-            settings.bus, tls_context(settings) if secure else None, files, settings.bus_credentials,
-            f"watchout-{settings.process_name}" if settings.process_name else "watchout", inbox,
+            settings.bus, tls_context(settings) if secure else None, files, settings.bus_cert is not None,
+            settings.bus_credentials, name, inbox,
         )  # fmt: skip
 
     async def dial(self, callbacks: Callbacks, avoid: BusServer | None = None) -> tuple[StrictClient, BusServer]:
@@ -236,23 +241,29 @@ class Dialer:
                 await callbacks.closed()
 
         try:
-            await client.connect(
-                candidate.url, error_cb=failed, closed_cb=closed, lame_duck_mode_cb=callbacks.leaving,
-                allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=PING_EVERY_S, max_outstanding_pings=PINGS_UNANSWERED, pending_size=PENDING_BYTES,
-                no_echo=True, name=self.name, inbox_prefix=self.inbox, tls=self.tls,
-                tls_hostname=None if websocket else candidate.tls_name,
-                **self._user(candidate.server),
-            )  # fmt: skip
+            async with asyncio.timeout(ATTEMPT_S):
+                await client.connect(
+                    candidate.url, error_cb=failed, closed_cb=closed, lame_duck_mode_cb=callbacks.leaving,
+                    allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=CONNECT_TIMEOUT_S,
+                    ping_interval=PING_EVERY_S, max_outstanding_pings=PINGS_UNANSWERED, pending_size=PENDING_BYTES,
+                    no_echo=True, name=self.name, inbox_prefix=self.inbox, tls=self.tls,
+                    tls_hostname=None if websocket else candidate.tls_name,
+                    **self._user(candidate.server),
+                )  # fmt: skip
             if client.max_payload < MIN_PAYLOAD_BYTES:
                 raise DialError(sentences.small_payload(client.max_payload))
         except BaseException as error:
             await close_surely(client)
             if isinstance(error, Exception) and not isinstance(error, StartError | DialError):
-                raise DialError(describe(error)) from None
+                hint = f"; {sentences.no_certificate()}" if _is_reset(error) and self._shows_none(candidate) else ""
+                raise DialError(f"{describe(error)}{hint}") from None
             raise
         opening = False
         return client
+
+    def _shows_none(self, candidate: Candidate) -> bool:
+        """Whether TLS is spoken and this process shows no certificate: a server may close the connection for it."""
+        return not self.certificate and (self.tls is not None or candidate.server.is_secure)
 
     def _user(self, server: BusServer) -> dict[str, Any]:
         """Return the user for a server: that of its URL, else of the first URL that has one, or the credentials."""
@@ -324,12 +335,17 @@ def describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"it does not answer within {CONNECT_TIMEOUT_S} s"
     if isinstance(error, ssl.SSLError):
-        return sentences.tls(getattr(error, "verify_message", "") or reason(error))
+        found = getattr(error, "verify_message", "")
+        return sentences.tls(f"{reason(error)}: {found}" if found else reason(error))
     if isinstance(error, NatsError):
         return sentences.refused(str(error))
-    if isinstance(error, ConnectionResetError | BrokenPipeError | asyncio.IncompleteReadError):
+    if _is_reset(error):
         return "it closed the connection before its greeting"
     return reason(error)
+
+
+def _is_reset(error: BaseException) -> bool:
+    return isinstance(error, ConnectionResetError | BrokenPipeError | asyncio.IncompleteReadError)
 
 
 def _is_address(host: str) -> bool:

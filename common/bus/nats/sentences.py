@@ -77,6 +77,11 @@ def no_tls() -> str:
     return "it does not offer TLS, which WATCHOUT_BUS, BUS_CA or BUS_CERT demands: nothing was sent"
 
 
+def no_certificate() -> str:
+    """Return the hint for a server that closed the connection to a process without a certificate."""
+    return "a server that verifies its clients does so to one without BUS_CERT and BUS_KEY"
+
+
 def tls(fault: str) -> str:
     """Return the sentence for a TLS handshake that failed.
 
