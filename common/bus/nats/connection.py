@@ -41,6 +41,8 @@ FIRST_PAUSE_S: Final = 0.05
 LAST_PAUSE_S: Final = 0.5
 #: Connections leave a server that will end within this time, in seconds, at random: not all at once.
 LEAVE_WITHIN_S: Final = 0.5
+#: A process that hears no router for this time, and up to half of it more, looks for one at another server, in seconds.
+UNHEARD_S: Final = 10.0
 #: A task that goes on after it was cancelled is cancelled again after this time, in seconds.
 CANCEL_AGAIN_S: Final = 0.3
 #: Deadline of the round trip that ends the subscribing, in seconds.
@@ -114,6 +116,8 @@ class NatsConnection:
         self._lost_at = self._loop.time()
         self._denied: dict[str, str] = {}
         self._users = 1
+        self._heard_at = self._lost_at
+        self._patience_s = UNHEARD_S * (1 + random.random() / 2)
         self._leaving: asyncio.TimerHandle | None = None
         #: Messages that were dropped: for the lack of a connection or of room, at its end, or received too fast.
         self.dropped = 0
@@ -155,6 +159,19 @@ class NatsConnection:
         if self._client is None:
             return self._why
         return next(iter(self._denied.values()), "")
+
+    def heard(self) -> None:
+        """Record that a router was heard over this connection."""
+        self._heard_at = self._loop.time()
+
+    def look_elsewhere(self) -> None:
+        """Leave the server if no router was heard over it for `UNHEARD_S`, and another server is known.
+
+        To be called now and then while a router is missing: the server may be cut off from the others of its cluster.
+        """
+        if self.connected and self._dialer.knows_others and self._loop.time() - self._heard_at > self._patience_s:
+            _log.info("no router is heard over this NATS server: another one is used", server=self.server)
+            self.leave_server()
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -298,6 +315,7 @@ class NatsConnection:
             await self._subscribe(client, subscription)
         await client.flush(timeout=FLUSH_S)
         self._client = client
+        self.heard()
         for subscription in [each for each in self._subscriptions if each.current is None]:
             await self._subscribe(client, subscription)
         if self._outage.recovered():

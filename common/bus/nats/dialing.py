@@ -157,6 +157,11 @@ class Dialer:
             settings.bus_credentials, name, inbox,
         )  # fmt: skip
 
+    @property
+    def knows_others(self) -> bool:
+        """Whether there is more than one server."""
+        return len(self.servers) + len(self._told) > 1
+
     async def dial(self, callbacks: Callbacks, avoid: BusServer | None = None) -> tuple[StrictClient, BusServer]:
         """Connect to the first server that can be used.
 

@@ -72,6 +72,10 @@ class NatsMemberTransport:
             return False
         self._number += 1
         reply = "" if self._joined else self._own
+        if not self._joined:
+            connection.look_elsewhere()
+            if not connection.connected:
+                return False
         for part in split(message, connection.max_payload, self._number):
             if not connection.publish(self._to_router, part, reply):
                 return False
@@ -109,6 +113,7 @@ class NatsMemberTransport:
             self._nobody_listens = not self._joined
             return
         self._nobody_listens = False
+        self._connection.heard()
         try:
             whole = self._joiner.join(message.subject, message.data)
         except BusError:
