@@ -74,8 +74,6 @@ class NatsMemberTransport:
         reply = "" if self._joined else self._own
         if not self._joined:
             connection.look_elsewhere()
-            if not connection.connected:
-                return False
         for part in split(message, connection.max_payload, self._number):
             if not connection.publish(self._to_router, part, reply):
                 return False
