@@ -83,7 +83,7 @@ test-costs: $(VENV)/.dev
 test-stalls: $(VENV)/.dev
 	$(BIN)/python -m tests.kit.stalls $(PYTEST) -q -n 2 $(or $(ARGS),tests/e2e tests/faults tests/integration tests/sdk)
 
-# A long run: ten times the examples of every property test, and the tests of large numbers with those of a large site.
+# A long run: ten times the examples of every property test (tests/kit/examples.py), and the tests of large numbers with those of a large site.
 test-thorough: $(VENV)/.dev
 	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "hypothesis and not e2e and not real" $(ARGS) tests/unit
 	WATCHOUT_TEST_STREAMS=5000 WATCHOUT_TEST_ALERTS=100000 $(PYTEST) -q $(ARGS) tests/faults/test_many_streams.py tests/e2e/test_slow_alerts.py

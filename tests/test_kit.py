@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit import left_open
-from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, apply_profile, scaled
+from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeds
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,18 @@ from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, apply_profile, scale
         (FAST_LIMIT + 1, "fast", FAST_LIMIT),
         (4000, "full", 4000),
         (50, "thorough", 50 * THOROUGH_FACTOR),
-        (4000, "thorough", 4000 * THOROUGH_FACTOR),
+        (THOROUGH_LIMIT - 1, "thorough", THOROUGH_LIMIT),
+        (THOROUGH_LIMIT + 1, "thorough", THOROUGH_LIMIT + 1),
     ],
 )
 def test_a_profile_limits_or_multiplies_what_a_test_asks_for(wanted: int, profile: str, gets: int) -> None:
     assert scaled(wanted, profile) == gets
+
+
+@pytest.mark.parametrize(("profile", "count"), [("fast", 6), ("full", 30), ("thorough", 300)])
+def test_a_test_with_random_numbers_of_its_own_has_seeds_as_others_have_examples(profile: str, count: int) -> None:
+    assert len(seeds(30, profile)) == count
+    assert len(seeds(1, profile)) >= 1
 
 
 def test_a_profile_changes_the_number_of_examples_that_run() -> None:

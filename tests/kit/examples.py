@@ -26,18 +26,20 @@ FAST_LIMIT: Final = 40
 SEEDS_FAST_PART: Final = 5
 #: Examples in the thorough profile for each one that the test asks for.
 THOROUGH_FACTOR: Final = 10
+#: Most examples of one test in the thorough profile; a test that asks for more has those.
+THOROUGH_LIMIT: Final = 3000
 
 
 def scaled(wanted: int, profile: str) -> int:
     """Number of examples that a test gets in a profile when it asks for `wanted`."""
     if profile == "thorough":
-        return wanted * THOROUGH_FACTOR
+        return max(wanted, min(wanted * THOROUGH_FACTOR, THOROUGH_LIMIT))
     return min(wanted, FAST_LIMIT) if profile == "fast" else wanted
 
 
-def seeds(wanted: int) -> range:
-    """Seeds of a test that draws its own random numbers and wants so many; in the profile of this run."""
-    profile = settings.get_current_profile_name()
+def seeds(wanted: int, profile: str | None = None) -> range:
+    """Seeds of a test that draws its own random numbers and wants so many, in a profile or in that of this run."""
+    profile = profile or settings.get_current_profile_name()
     return range(-(-wanted // SEEDS_FAST_PART) if profile == "fast" else scaled(wanted, profile))
 
 

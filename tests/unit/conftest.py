@@ -18,10 +18,16 @@ def _refuse(event: str, _: tuple[Any, ...]) -> None:
 sys.addaudithook(_refuse)
 
 
-@pytest.fixture(autouse=True)
-def no_process(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Refuse every start of a process while a test without the marks runs."""
+def _guarding(item: pytest.Item) -> Iterator[Any]:
+    """Refuse every start of a process meanwhile, for a test without the marks."""
     global _guarded
-    _guarded = not any(request.node.get_closest_marker(mark) for mark in ("e2e", "real"))
-    yield
-    _guarded = False
+    _guarded = not any(item.get_closest_marker(mark) for mark in ("e2e", "real"))
+    try:
+        return (yield)
+    finally:
+        _guarded = False
+
+
+# Hooks, since a fixture of every test would be set up and torn down for each of them.
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(_guarding)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(_guarding)

@@ -58,7 +58,7 @@ def private(family: str) -> Any:
         case "x25519":
             return x25519.X25519PrivateKey.generate()
         case "dsa":
-            return dsa.generate_private_key(2048)
+            return dsa.generate_private_key(1024)
         case "secret":
             return SECRET.encode()
     assert family.startswith("ed25519")  # several of them where a test needs several keys

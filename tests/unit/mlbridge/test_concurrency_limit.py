@@ -149,9 +149,9 @@ def test_a_service_that_takes_five_seconds_gets_up_to_the_bound() -> None:
 
 def test_a_service_that_becomes_slower_is_learned_anew() -> None:
     simulation = Simulation(
-        [VirtualService(1000, lambda now: 0.05 if now < 100 else 0.5)], bound=16, camera_fps=10.0, max_fps=10.0
+        [VirtualService(1000, lambda now: 0.05 if now < 50 else 0.5)], bound=16, camera_fps=10.0, max_fps=10.0
     )
-    simulation.run(99.0)
+    simulation.run(49.0)
     assert simulation.endpoints.each[0].limiter.limit == 16
-    simulation.run(180.0)
-    assert simulation.rate(150.0) > 0.8 * 16 / 0.5
+    simulation.run(130.0)
+    assert simulation.rate(100.0) > 0.8 * 16 / 0.5
