@@ -43,6 +43,7 @@ POINTS: Final = {
     "ml-hangs": "the same, the ML service hangs",
     "one-gateway": "camera and viewer on one gateway",
     "two-gateways": "camera on one gateway, viewer on the other",
+    "two-hosts": "camera on one host, viewer on another",
     "streams-50": "50 streams at 100 fps",
     "streams-1000": "1000 streams at 5 fps",
     "slow-off": "50 viewers",

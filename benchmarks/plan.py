@@ -31,6 +31,7 @@ class Point:
     slow_share: float = 0.0
     idle: int = 0
     gateways: int = 1
+    hosts: int = 1
     ml_fps: float = 0.0
     ml_hangs: bool = False
     warmup_s: float = 1.0
@@ -81,6 +82,13 @@ POINTS: Final = (
     ),
     replace(_FIFTY, name="one-gateway", what=_FIFTY.what + ", all on one gateway"),
     replace(_FIFTY, name="two-gateways", what=_FIFTY.what + ", cameras on one gateway, viewers on another", gateways=2),
+    replace(
+        _FIFTY,
+        name="two-hosts",
+        what=_FIFTY.what + ", cameras on one host, viewers on another: TLS between them, NATS for control",
+        gateways=2,
+        hosts=2,
+    ),
     Point("streams-50", "50 cameras → 1 viewer each, 100 fps", OURS, "json", 50, 1, 100),
     Point("streams-1000", "1000 cameras → 1 viewer each, 5 fps", OURS, "json", 1000, 1, 5, warmup_s=1.5),
     replace(_FAN_OUT, name="slow-off"),

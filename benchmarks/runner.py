@@ -175,7 +175,7 @@ async def one(turn: Turn, of: Callable[[str], System] = system) -> dict[str, Any
         work = Path(directory)
         try:
             async with asyncio.timeout(TURN_SPARE_S + turn.point.duration_s), ml_sink(turn.point, work) as ml_url:
-                options = Options(turn.point.gateways, ml_url, turn.point.ml_fps)
+                options = Options(turn.point.gateways, turn.point.hosts, ml_url, turn.point.ml_fps)
                 async with measured_system.started(work, options=options) as running:
                     found = await measured(turn, running)
                     if ml_url is not None and not turn.point.ml_hangs:

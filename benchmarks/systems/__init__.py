@@ -45,9 +45,13 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a system is to be started. Only watchout knows more than one way."""
+    """How a system is to be started. Only watchout knows more than one way.
+
+    `hosts` > 1: each gateway has a home of its own, as on a host of its own; NATS joins them.
+    """
 
     gateways: int = 1
+    hosts: int = 1
     ml_url: str | None = None
     ml_fps: float = 2.0
 

