@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from tests.kit.clients import Clients, eventually, http, new_name
-from tests.kit.cluster import COMES_S, PATIENCE, Alerts, Scene, Site, scene, site_of_hosts
+from tests.kit.cluster import COMES_S, PATIENCE, Alerts, Scene, Site, claim, scene, site_of_hosts, told
 from tests.kit.processes import SERVICE_TOKEN
 
 pytestmark = pytest.mark.e2e
 
-#: No viewer may wait longer for a frame while a NATS server ends.
-GAP_S: Final = 0.3 * PATIENCE
 #: After a fault there is one truth again within this.
 HEALED_S: Final = 5.0 * PATIENCE
+#: A phone whose host was lost has its stream back on another host, from its connecting on, within this.
+BACK_S: Final = 3.0 * PATIENCE
 #: How long all NATS servers are away; `make test-cluster` takes 60 s.
 AWAY_S: Final = float(os.environ.get("WATCHOUT_TEST_NATS_AWAY_S", "6"))
 
@@ -31,24 +32,13 @@ def site() -> Iterator[Site]:
         yield made
 
 
-def told(what: str, seconds: float) -> None:
-    """Say what was measured (`pytest -s`)."""
-    print(f"{what}: {seconds:.3f} s")
-
-
 async def claims_work(site: Site, clients: Clients, hosts: tuple[int, ...] = (0, 1, 2)) -> None:
     """A new stream can be registered at each of these hosts, and is seen at each."""
     token = site.token()
     for index in hosts:
         camera = await clients.camera(site[index].url, token)
         stream = new_name()
-
-        async def registered(camera: object = camera, stream: str = stream) -> bool:
-            await camera.send("register", clientType="mobile", streamId=stream, produces=["video-frame"])
-            answer = await camera.next(COMES_S)
-            return answer["type"] == "success"
-
-        await eventually(registered, HEALED_S, f"a claim at host {index}")
+        await claim(camera, stream, HEALED_S)
         for other in hosts:
 
             async def known(url: str = site[other].url, stream: str = stream) -> bool:
@@ -59,21 +49,51 @@ async def claims_work(site: Site, clients: Clients, hosts: tuple[int, ...] = (0,
         await camera.leave()
 
 
-async def assert_one_truth(site: Site, made: Scene) -> None:
-    """Every host says the same of the stream: it streams, from the host of its camera, to all viewers."""
+async def assert_one_truth(site: Site, made: Scene, *, at: int = 0, others: int = 0) -> None:
+    """Every host says the same: the stream comes from the host of its camera; it and others have so many viewers."""
     token = site.token()
 
     async def same() -> bool:
         for machine in site:
             where = await http(f"{machine.url}/streams/{made.stream}/where", token=token)
             stats = await http(f"{machine.url}/stats")
-            if where.status != 200 or where.json["url"] != site[0].url or stats.status != 200:
+            if where.status != 200 or where.json["url"] != site[at].url or stats.status != 200:
                 return False
-            if stats.json["totalVideoConsumers"] != len(made.viewers):
+            if stats.json["totalVideoConsumers"] != len(made.viewers) + others:
                 return False
         return True
 
     await eventually(same, HEALED_S, "every host says the same")
+
+
+async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_back_where_phones_connect(
+    site: Site, clients: Clients
+) -> None:
+    token, lost = site.token(), new_name()
+    async with scene(site, clients, new_name(), camera_at=1, viewers_at=(1, 2)) as others:
+        viewer = await clients.viewer(site[1].url, token)
+        await viewer.subscribe(lost, lastFrame=False)
+        camera = await clients.camera(site[0].url, token)
+        await camera.register(lost)
+        async with camera.streaming():
+            await eventually(lambda: len(viewer.frames) > 5, COMES_S)
+            since = others.mark()
+            site.lose(0)
+        camera.cut()
+        again = await clients.camera(site[2].url, token)
+        began = time.monotonic()
+        seen = len(viewer.frames)
+        await claim(again, lost, BACK_S)
+        async with again.streaming():
+            await eventually(lambda: len(viewer.frames) > seen, COMES_S)
+            told("a lost host's stream is seen again after", time.monotonic() - began)
+            assert time.monotonic() - began < BACK_S
+            await others.flows(30)
+        others.assert_no_gap("longest gap of frames of others, host lost", since)
+        assert viewer.frame_ids == sorted(set(viewer.frame_ids))
+        await asyncio.to_thread(site.find, 0, "gateway")
+        await assert_one_truth(site, others, at=1, others=1)
+        await claims_work(site, clients)
 
 
 @pytest.mark.parametrize("killed", [0, 1, 2])
@@ -86,9 +106,7 @@ async def test_a_killed_nats_server_costs_no_frame_and_no_alert(site: Site, clie
             site.server(killed).kill()
             await made.flows(20)
             await eventually(lambda: len(alerts.accepted) > before + 30, COMES_S, "alerts are accepted")
-            gap = max(made.longest_gap_s(viewer, mark) for viewer, mark in zip(made.viewers, since, strict=True))
-            told(f"longest gap of frames when NATS server {killed} was killed", gap)
-            assert gap < GAP_S
+            made.assert_no_gap(f"longest gap of frames when NATS server {killed} was killed", since)
             site.server(killed).start()
             await asyncio.to_thread(site.wait_for_nats, site.server(killed))
         await alerts.all_came(*made.viewers, made.camera)
@@ -108,9 +126,7 @@ async def test_a_rolling_restart_of_nats_with_lame_duck_costs_no_frame_and_no_al
                 await asyncio.to_thread(server.stop)  # it has let its clients go, and ends by itself soon
                 server.start()
                 await asyncio.to_thread(site.wait_for_nats, server)
-                gap = max(made.longest_gap_s(viewer, mark) for viewer, mark in zip(made.viewers, since, strict=True))
-                told(f"longest gap of frames when {server.name} was restarted", gap)
-                assert gap < GAP_S
+                made.assert_no_gap(f"longest gap of frames when {server.name} was restarted", since)
         await alerts.all_came(*made.viewers, made.camera)
         await assert_one_truth(site, made)
 
@@ -130,9 +146,7 @@ async def test_without_any_nats_server_frames_flow_and_claims_are_refused_and_al
             assert machine.get("/health/live")[0] == 200, "to restart it would help nothing"
         await asyncio.sleep(AWAY_S)
         await made.flows()
-        gap = max(made.longest_gap_s(viewer, mark) for viewer, mark in zip(made.viewers, since, strict=True))
-        told(f"longest gap of frames in {AWAY_S:g} s without NATS", gap)
-        assert gap < GAP_S
+        made.assert_no_gap(f"longest gap of frames in {AWAY_S:g} s without NATS", since)
         await asyncio.to_thread(site.start_nats)
         await assert_one_truth(site, made)
         await claims_work(site, clients)
@@ -154,9 +168,7 @@ async def test_a_partition_of_one_host_harms_nobody_else_and_heals(
                 before = len(alerts.accepted)
                 await eventually(lambda: len(alerts.accepted) > before + 60, COMES_S, "alerts of the others")
                 await within.flows(30)
-                gap = max(made.longest_gap_s(viewer, mark) for viewer, mark in zip(within.viewers, since, strict=True))
-                told(f"longest gap of frames of the others, host cut off ({direction})", gap)
-                assert gap < GAP_S
+                within.assert_no_gap(f"longest gap of frames of the others, host cut off ({direction})", since)
         await made.flows()
         await assert_one_truth(site, made)
         await claims_work(site, clients)

@@ -35,6 +35,13 @@ GATEWAY_PORT: Final = 3000
 #: The figures that the product promises are held exactly where the machine is one's own (`make test-cluster`); else
 #: they may be longer by this factor.
 PATIENCE: Final = 1.0 if os.environ.get("WATCHOUT_TEST_FIGURES") else 8.0
+#: No viewer may wait longer for a frame because something else ends.
+GAP_S: Final = 0.3 * PATIENCE
+
+
+def told(what: str, seconds: float) -> None:
+    """Say what was measured (`pytest -s`)."""
+    print(f"{what}: {seconds:.3f} s")
 
 
 class Site:
@@ -193,6 +200,12 @@ class Scene:
         at = [when for message, when in found if message["type"] == "video-frame"]
         return max((later - earlier for earlier, later in itertools.pairwise(at)), default=0.0)
 
+    def assert_no_gap(self, what: str, since: Sequence[int]) -> None:
+        """Since so many messages, which `mark` gave, no viewer waited longer for a frame than is promised."""
+        gap = max(self.longest_gap_s(viewer, mark) for viewer, mark in zip(self.viewers, since, strict=True))
+        told(what, gap)
+        assert gap < GAP_S
+
     def assert_frame_ids_rise(self) -> None:
         """`frameId` never falls, and no frame comes twice."""
         for viewer in self.viewers:
@@ -218,6 +231,18 @@ async def scene(
         await made.flows()
         yield made
         made.assert_frame_ids_rise()
+
+
+async def claim(camera: Camera, stream: str, within_s: float) -> None:
+    """Register a stream, again after each `ROUTING_ERROR`, as clients do."""
+
+    async def registered() -> bool:
+        await camera.send("register", clientType="mobile", streamId=stream, produces=["video-frame"])
+        answer = await camera.next(COMES_S)
+        assert answer["type"] == "success" or answer["code"] == "ROUTING_ERROR", answer
+        return bool(answer["type"] == "success")
+
+    await eventually(registered, within_s, f"the claim of {stream} is granted")
 
 
 @dataclass

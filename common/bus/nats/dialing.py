@@ -6,6 +6,7 @@ An attempt begins a moment after the one before, so a server that vanished delay
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import random
 import socket
@@ -206,12 +207,15 @@ class Dialer:
         return connected
 
     async def _candidates(self, avoid: BusServer | None) -> list[Candidate]:
-        """Return all addresses of all known servers in random order, those of `avoid` at the end."""
+        """Return all addresses of all known servers in random order: those of this machine first, of `avoid` last.
+
+        A site with a server on each host then loses, with a host, the connections of that host only.
+        """
         known = list(dict.fromkeys((*self.servers, *self._told)))
         random.shuffle(known)
-        known.sort(key=lambda server: server == avoid)
         found = await asyncio.gather(*(self._look_up(server) for server in known))
-        return [candidate for addresses in found for candidate in addresses]
+        candidates = [candidate for addresses in found for candidate in addresses]
+        return sorted(candidates, key=lambda each: (each.server == avoid, not _is_here(each.address)))
 
     async def _look_up(self, server: BusServer) -> list[Candidate]:
         if server.is_websocket or _is_address(server.host):
@@ -297,6 +301,17 @@ class Dialer:
                 # Servers tell addresses, and certificates have names: that of the server which told of it counts.
                 told[BusServer(server.scheme, host, port)] = name if _is_address(host) else host
         self._told = told
+
+
+def _is_here(address: str) -> bool:
+    """Return whether an IP address is one of this machine's: a socket can be bound to it."""
+    if not _is_address(address):
+        return False
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind((address, 0))
+        return True
+    return False
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
