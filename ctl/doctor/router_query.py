@@ -27,7 +27,7 @@ async def query_router(settings: Settings, what: Literal["stats", "processes"], 
 
     Raises `BusError` when the reply has another form, as from a router of another version.
     """
-    if not await has_router_socket(settings):
+    if not settings.bus and not await has_router_socket(settings):
         return None
     bounded = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:

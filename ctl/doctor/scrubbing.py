@@ -10,6 +10,9 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from watchout.common.settings import table
+from watchout.common.settings.bus_servers import bus_servers
+from watchout.common.settings.parsers import split_list
+from watchout.common.settings.spec import InvalidValue
 from watchout.common.toolbox.default_ports import DEFAULT_PORTS
 from watchout.ctl.doctor.findings import Finding
 
@@ -23,11 +26,25 @@ def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     found: set[str] = set()
     for name, secret in known.items():
         raw = environ.get(name, "").strip()
+        if name == "WATCHOUT_BUS" and (credentials := _of_servers(raw)) is not None:
+            found |= credentials
+            continue
         if secret:
             found |= {raw, *raw.replace(",", " ").split()}
         if "://" in raw:
             found |= _credentials(raw)
     return tuple(sorted((text for text in found if len(text) >= SCRUBBED_CHARACTERS), key=len, reverse=True))
+
+
+def _of_servers(raw: str) -> set[str] | None:
+    """Return the passwords and tokens of a list of NATS servers, encoded and decoded; None: it cannot be read."""
+    try:
+        servers = bus_servers(raw)
+    except InvalidValue:
+        return None
+    before = {item.partition("://")[2].rpartition("@")[0] or item.rpartition("@")[0] for item in split_list(raw)}
+    encoded = {text.partition(":")[2] or text for text in before}
+    return encoded | {secret for server in servers for secret in (server.password, server.token) if secret}
 
 
 def _credentials(url: str) -> set[str]:

@@ -21,7 +21,7 @@ from nats.errors import SlowConsumerError
 
 from watchout.common import log, supervisor
 from watchout.common.bus.nats import sentences
-from watchout.common.bus.nats.dialing import Callbacks, Dialer, DialError, StrictClient, close_surely, describe
+from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, StrictClient, close_surely, describe
 from watchout.common.bus.nats.subjects import Subjects
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
@@ -287,7 +287,7 @@ class NatsConnection:
             self._over.clear()
             try:
                 client, self._server = await self._dialer.dial(
-                    Callbacks(self._on_error, self._on_closed, self._on_leaving), self._avoid
+                    DialCallbacks(self._on_error, self._on_closed, self._on_leaving), self._avoid
                 )
             except (DialError, StartError) as error:
                 self._missing(str(error))

@@ -69,7 +69,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Callbacks:
+class DialCallbacks:
     """What a connection calls: `failed` with each error, `closed` at its end, `leaving` when its server will end."""
 
     failed: Callable[[Exception], Awaitable[None]]
@@ -163,7 +163,7 @@ class Dialer:
         """Whether there is more than one server."""
         return len(self.servers) + len(self._told) > 1
 
-    async def dial(self, callbacks: Callbacks, avoid: BusServer | None = None) -> tuple[StrictClient, BusServer]:
+    async def dial(self, callbacks: DialCallbacks, avoid: BusServer | None = None) -> tuple[StrictClient, BusServer]:
         """Connect to the first server that can be used.
 
         Args:
@@ -233,7 +233,7 @@ class Dialer:
         random.shuffle(addresses)
         return [Candidate(server, address, server.host) for address in addresses]
 
-    async def _attempt(self, candidate: Candidate, callbacks: Callbacks) -> StrictClient:
+    async def _attempt(self, candidate: Candidate, callbacks: DialCallbacks) -> StrictClient:
         """Connect to one address. Raises `DialError`, and closes what was opened."""
         client = StrictClient()
         websocket = candidate.server.is_websocket

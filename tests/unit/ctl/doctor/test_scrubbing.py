@@ -19,6 +19,7 @@ def test_every_secret_setting_and_what_is_in_urls_is_taken_out() -> None:
         "WATCHOUT_TOKEN": "canary-token",
         "DATABASE_URL": "postgres://user:canary%2Fdb@db.example/app?password=canary-query",
         "JWT_JWKS_URL": "https://who:canary-jwks@keys.example/jwks?key=canary-key",
+        "WATCHOUT_BUS": "nats://user:canary-bus@h, canary-bus-token@h",
         "SERVICE_WEBHOOK_SECRETS": "whsec_canary1, whsec_canary2",
     }
     text = " ".join([*environ.values(), "canary/db whsec_canary2 and db.example, keys.example"])

@@ -1,0 +1,258 @@
+"""Looks at the NATS servers of `WATCHOUT_BUS` for `watchout-ctl doctor`: each alone, then what their user may do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from watchout.common.bus.nats import sentences
+from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, close_surely
+from watchout.common.bus.nats.subjects import Subjects
+from watchout.common.settings import Settings
+
+#: A part of a subject that no slot has: what is sent there disturbs nobody.
+NO_SLOT: Final = "doctor"
+#: Longest wait for one reply of a server, in seconds.
+REPLY_S: Final = 3.0
+#: Bytes that are sent to the other connection and back.
+ROUND_TRIP_BYTES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsServerFacts:
+    """What one server says of itself; made by `look_at_servers`.
+
+    `name` is the server's URL without credentials. `fault` says why it cannot be used, None if it can; the rest is
+    empty then. `cluster` is the name of its cluster, empty for a server alone. `others` are those that it told of.
+    """
+
+    name: str
+    fault: str | None = None
+    version: str = ""
+    cluster: str = ""
+    others: int = 0
+    max_payload: int = 0
+    encrypted: bool = False
+    jetstream: bool = False
+    round_trip_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketFacts:
+    """What is known of one bucket of the site; made by `look_at_bus`. `fault`: it cannot be read, and why."""
+
+    name: str
+    fault: str | None = None
+    replicas: int = 0
+    leader: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class BusFacts:
+    """What works between two connections to the bus; made by `look_at_bus`.
+
+    `denied` are sentences on permissions that the user lacks. `round_trip_ms` is the way to the other connection and
+    back, None when nothing came. `jetstream` says why JetStream cannot be used, None if it can. `clock` is the offset
+    of this machine's clock against a server's and its uncertainty, in seconds, None when no server told its time.
+    """
+
+    denied: list[str] = field(default_factory=list)
+    round_trip_ms: float | None = None
+    jetstream: str | None = None
+    buckets: list[BucketFacts] = field(default_factory=list)
+    clock: tuple[float, float] | None = None
+
+
+class _Errors:
+    """Collects what a server denies a connection."""
+
+    def __init__(self) -> None:
+        self.denied: dict[str, None] = {}
+
+    async def failed(self, error: Exception) -> None:
+        found = sentences.of_permission(str(error))
+        if found is not None:
+            self.denied[sentences.permission(*found)] = None
+
+    async def nothing(self) -> None:
+        """Neither the end of the connection nor of the server matters here."""
+
+    @property
+    def callbacks(self) -> DialCallbacks:
+        return DialCallbacks(self.failed, self.nothing, self.nothing)
+
+
+async def look_at_servers(settings: Settings) -> list[NatsServerFacts]:
+    """Connect to each server of the settings, one after another.
+
+    Args:
+        settings: ``WATCHOUT_BUS`` and ``BUS_*``.
+
+    Returns:
+        The facts, in the order of the settings.
+
+    Raises:
+        StartError: A file of ``BUS_*`` cannot be used.
+
+    """
+    inbox = Subjects(settings.cluster_name).inbox()
+    found = []
+    for server in settings.bus:
+        users = [each for each in settings.bus if each.has_credentials]
+        alone = server if server.has_credentials or not users else _as(server, users[0])
+        dialer = Dialer.of(replace(settings, bus=(alone,)), inbox)
+        errors = _Errors()
+        try:
+            client, _ = await dialer.dial(errors.callbacks)
+        except DialError:
+            found.append(NatsServerFacts(name=str(server), fault="; ".join(dialer.failures.values()) or "no address"))
+            continue
+        try:
+            found.append(await _facts_of(client, str(server)))
+        except (NatsError, OSError, TimeoutError):
+            found.append(NatsServerFacts(name=str(server), fault=f"it does not answer a ping within {REPLY_S:g} s"))
+        finally:
+            await close_surely(client)
+    return found
+
+
+def _as(server: Any, other: Any) -> Any:
+    """Return the server with the credentials of another one, as a process uses them."""
+    return replace(server, user=other.user, password=other.password, token=other.token)
+
+
+async def _facts_of(client: Client, name: str) -> NatsServerFacts:
+    await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]  # it waits for any number of seconds
+    began = time.perf_counter()
+    await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]
+    info = client._server_info
+    return NatsServerFacts(
+        name=name, version=str(info.get("version", "")), cluster=str(info.get("cluster") or ""),
+        others=len(client.discovered_servers), max_payload=client.max_payload,
+        encrypted=bool(info.get("tls_required")) or name.startswith("wss:"), jetstream=bool(info.get("jetstream")),
+        round_trip_ms=(time.perf_counter() - began) * 1000,
+    )  # fmt: skip
+
+
+async def look_at_bus(settings: Settings, buckets: Sequence[str]) -> BusFacts:
+    """Send a message as a member does and as a router does, and ask JetStream.
+
+    Args:
+        settings: ``WATCHOUT_BUS``, ``BUS_*``, ``CLUSTER_NAME``.
+        buckets: Names of the site's KV buckets.
+
+    Returns:
+        The facts.
+
+    Raises:
+        DialError: No server can be used.
+        StartError: A file of ``BUS_*`` cannot be used.
+
+    """
+    subjects = Subjects(settings.cluster_name)
+    facts, errors = BusFacts(), _Errors()
+    dialer = Dialer.of(settings, subjects.inbox())
+    member, _ = await dialer.dial(errors.callbacks)
+    try:
+        router, _ = await dialer.dial(errors.callbacks)
+        try:
+            facts.round_trip_ms = await _round_trip(subjects, member, router)
+            await _ask_jetstream(router, facts, buckets)
+        finally:
+            await close_surely(router)
+    finally:
+        await close_surely(member)
+    facts.denied = list(errors.denied)
+    return facts
+
+
+async def _round_trip(subjects: Subjects, member: Client, router: Client) -> float | None:
+    """Return the milliseconds of the way from a member to a router and back; None when nothing came in time."""
+    name = secrets.token_hex(8)
+    to_router, to_member = f"{subjects.cluster}.router.{NO_SLOT}.{name}", f"{subjects.cluster}.member.{name}.{NO_SLOT}"
+    came = asyncio.Event()
+
+    async def answer(message: Msg) -> None:
+        await router.publish(to_member, message.data)
+
+    async def arrived(_: Msg) -> None:
+        came.set()
+
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        await router.subscribe(f"{subjects.cluster}.router.{NO_SLOT}.*", cb=answer)
+        await member.subscribe(to_member, cb=arrived)
+        await member.subscribe(f"{subjects.cluster}.members.{NO_SLOT}", cb=arrived)
+        await router.publish(f"{subjects.cluster}.slots.{NO_SLOT}", b"")
+        for client in (router, member):
+            await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]
+        async with asyncio.timeout(REPLY_S):
+            while not came.is_set():  # on a cluster the other server may learn of the subscription a moment later
+                began = time.perf_counter()
+                await member.publish(to_router, b"\0" * ROUND_TRIP_BYTES)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REPLY_S / 6):
+                        await came.wait()
+        return (time.perf_counter() - began) * 1000
+    return None
+
+
+async def _ask_jetstream(client: Client, facts: BusFacts, buckets: Sequence[str]) -> None:
+    """Add whether JetStream can be used, its buckets, and the clock of the server that answers."""
+    found, facts.jetstream = await _request(client, "$JS.API.INFO")
+    if found is None:
+        return
+    if (error := _error_of(found)) is not None:
+        facts.jetstream = error
+        return
+    for name in buckets:
+        before_s = time.time()
+        found, fault = await _request(client, f"$JS.API.STREAM.INFO.KV_{name}")
+        after_s = time.time()
+        fault = fault or _error_of(found or {})
+        if fault is not None or found is None:
+            facts.buckets.append(BucketFacts(name=name, fault=fault or "no reply"))
+            continue
+        cluster = found.get("cluster") or {}
+        facts.buckets.append(
+            BucketFacts(
+                name=name, replicas=int(found.get("config", {}).get("num_replicas", 1)),
+                leader=str(cluster.get("leader", "")),
+            )
+        )  # fmt: skip
+        with contextlib.suppress(ValueError):
+            at_s = datetime.fromisoformat(str(found.get("ts", ""))).timestamp()
+            facts.clock = (before_s + after_s) / 2 - at_s, (after_s - before_s) / 2
+
+
+async def _request(client: Client, subject: str) -> tuple[dict[str, Any] | None, str | None]:
+    """Return JetStream's reply, or None and why there is none."""
+    try:
+        reply = await client.request(subject, b"", timeout=REPLY_S)
+        found = json.loads(reply.data)
+    except NoRespondersError:
+        return None, "it is not enabled on these servers, or not for this account"
+    except (NatsError, TimeoutError):
+        return (
+            None,
+            f"no reply within {REPLY_S:g} s: the user may not ask it, or the cluster has no leader",
+        )
+    except ValueError:
+        return None, "its reply cannot be read"
+    return (found, None) if isinstance(found, dict) else (None, "its reply cannot be read")
+
+
+def _error_of(reply: dict[str, Any]) -> str | None:
+    error = reply.get("error")
+    return str(error.get("description", "an error"))[:200] if isinstance(error, dict) else None
