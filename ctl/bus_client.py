@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from watchout.common.bus.client import BusClient
+import click
+
 from watchout.common.bus.messages import FromRouter, Hello, Message
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.metrics import Metrics
 from watchout.common.process import missing
@@ -27,31 +29,43 @@ def nothing_runs(settings: Settings) -> Failure:
 
 
 @asynccontextmanager
-async def joined(settings: Settings) -> AsyncIterator[BusClient]:
-    """Join the running router, and leave it at the end. Raises `Failure` when none replies."""
+async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
+    """Join the running routers, and leave them at the end. Raises `Failure` when none replies."""
     metrics = Metrics()
-    link = BusClient(
+    links = RouterLinks(
         Hello(kind="ctl", name="ctl", pid=os.getpid()),
-        open_transport=gateway_carrier(settings).opener(0),
+        carrier=gateway_carrier(settings),
         request_timeout_s=settings.router_timeout_s,
         snapshot=_nothing,
         metrics=metrics.read,
         on_message=_ignore,
     )
+    links.open()
     try:
-        if not await link.wait_live(JOIN_TIMEOUT_S):
-            raise Failure(link.explain_absence()) if settings.bus else nothing_runs(settings)
-        yield link
+        if not await links.wait_live(JOIN_TIMEOUT_S):
+            raise Failure(links.explain_absence()) if settings.bus else nothing_runs(settings)
+        yield links
     finally:
-        await link.close()
+        await links.close()
 
 
-async def _nothing() -> AsyncIterator[Message]:
+def warn_missing(missing: Sequence[int]) -> None:
+    """Say on stderr that what is printed lacks the streams of some slots.
+
+    Args:
+        missing: The slots that did not answer; with none nothing is said.
+    """
+    if missing:
+        slots = ("slot " if len(missing) == 1 else "slots ") + ", ".join(map(str, missing))
+        click.echo(click.style(f"without the streams of {slots}: no router answers there", "yellow"), err=True)
+
+
+async def _nothing(_slot: int) -> AsyncIterator[Message]:
     """Yield the state that a member restores at the router: none."""
     nothing: tuple[Message, ...] = ()
     for message in nothing:
         yield message
 
 
-def _ignore(_: FromRouter) -> None:
+def _ignore(_slot: int, _body: FromRouter) -> None:
     """Ignored: this member has subscribed to nothing."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, Literal, TypeVar
 
+import msgspec
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from watchout.common import metric_names
-from watchout.common.bus.reply_records import MemberRow, StatsReply, StreamRow
+from watchout.common.bus.reply_records import MemberRow, RouterStats, StatsReply, StreamRow
 from watchout.common.metrics import with_former_names
 from watchout.ctl.terminal import STATUS_STYLES, printable, size
 
@@ -165,21 +166,22 @@ def _header(reply: StatsReply) -> Text:
         line.append(" · " if number else "")
         line.append(str(value), "bold")
         line.append(f" {name[:-1] if value == 1 else name}")
+    if reply.missing_slots is not msgspec.UNSET:
+        missing = ", ".join(map(str, reply.missing_slots))
+        line.append(f"\nno router answers for slot {missing}: its streams are not shown", "red")
     return line
 
 
 def _processes(reply: StatsReply, before: StatsReply | None, own_id: str | None) -> list[ProcessRow]:
     """Return the rows of all processes but the one of `own_id`: router, gateways, bridges, each by name."""
-    router = reply.router
-    old_router = None if before is None or before.router.epoch != router.epoch else before.router
+    old_routers = {} if before is None else _routers(before)
     found = [
         ProcessRow(
-            MemberRow(name="router", kind="router", pid=router.pid, alive_s=router.uptime_s),
-            {metric_names.UPTIME_SECONDS: router.uptime_s, **with_former_names(router.metrics)},
-            None
-            if old_router is None
-            else {metric_names.UPTIME_SECONDS: old_router.uptime_s, **with_former_names(old_router.metrics)},
+            MemberRow(name=name, kind="router", pid=router.pid, alive_s=router.uptime_s),
+            _router_metrics(router),
+            _router_metrics(old) if (old := old_routers.get(name)) and old.epoch == router.epoch else None,
         )
+        for name, router in _routers(reply).items()
     ]
     earlier = {} if before is None else {member.id: with_former_names(member.metrics) for member in before.members}
     found += [
@@ -188,6 +190,17 @@ def _processes(reply: StatsReply, before: StatsReply | None, own_id: str | None)
         if member.id != own_id
     ]
     return sorted(found, key=lambda p: (_KIND_ORDER.get(p.kind, 9), p.member.name, str(p.member.pid)))
+
+
+def _routers(reply: StatsReply) -> dict[str, RouterStats]:
+    """Return the router, or in a cluster that of each slot, by the name under which it is shown."""
+    if reply.routers is msgspec.UNSET:
+        return {"router": reply.router}
+    return {f"router of slot {each.slot}": each.router for each in reply.routers}
+
+
+def _router_metrics(router: RouterStats) -> dict[str, float]:
+    return {metric_names.UPTIME_SECONDS: router.uptime_s, **with_former_names(router.metrics)}
 
 
 def _process_columns(*, rates: bool) -> list[TableColumn[ProcessRow]]:

@@ -1,26 +1,19 @@
-"""Connects the hub to the router: reports and requests go up, status, alerts and frames of other gateways come down."""
+"""Connects the hub to the routers: reports and requests go up, status, alerts and frames of others come down."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from watchout.common import clock, log, metric_names, supervisor
-from watchout.common.alerts.model import Alert, Severity
-from watchout.common.alerts.unconfirmed import Raised, UnconfirmedAlerts
-from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import (
     REPORT_CHUNK,
-    AcceptedReply,
-    AcknowledgedReply,
-    AcknowledgeRequest,
     AlertNotification,
-    AlertScope,
     Claim,
     ErrorForPublisher,
     FetchNewest,
@@ -32,37 +25,30 @@ from watchout.common.bus.messages import (
     Message,
     OwnerLookup,
     OwnerReply,
-    Query,
-    RaiseAlert,
     RefusedReply,
     Release,
-    Reply,
     ReservationEnded,
     Revoke,
     SendNewest,
     StatusUpdate,
 )
-from watchout.common.bus.reply_records import (
-    AlertFrameRow,
-    R,
-    RecentAlertRow,
-    RecentAlertsReply,
-    StatsReply,
-    StreamRow,
-    read_reply,
-)
+from watchout.common.bus.reply_records import AlertFrameRow
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import gateway_carrier
-from watchout.common.errors import BusError, ErrorCode, RouterUnavailable
+from watchout.common.errors import BusError
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
 from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
+from watchout.gateway.alert_requests import AlertRequests, unexpected
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.streams import DirectReceiver
 from watchout.gateway.model import Owner, Place, StreamState
+from watchout.gateway.router_queries import RouterQueries
+from watchout.gateway.router_times import acknowledgement_here, by_routers_clock
 
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
@@ -77,10 +63,11 @@ _log = log.get("gateway.router_client")
 
 
 class RouterClient:
-    """Member of the router on behalf of one `Hub`; built by `gateway.app`, asked by client handlers and HTTP requests.
+    """Member of the bus on behalf of one `Hub`; built by `gateway.app`, asked by client handlers and HTTP requests.
 
-    The hub works on without the router. All coroutines that ask the router raise `RouterUnavailable`, when it does not
-    reply within `ROUTER_TIMEOUT_S` or refuses; the caller then tells its client to try again.
+    A stream belongs to the router of its slot, on one machine to the only one. The hub works on without it. All
+    coroutines that ask the router raise `RouterUnavailable`, when it does not reply within `ROUTER_TIMEOUT_S` or
+    refuses; the caller then tells its client to try again.
 
     Args:
         settings: `WATCHOUT_HOME`, `ROUTER_TIMEOUT_S` and the addresses of the bus.
@@ -90,6 +77,9 @@ class RouterClient:
 
     Attributes:
         ending: The process drains: a lost router is not logged.
+        links: The connections to the routers, one for each slot.
+        queries: What the routers know of more than one stream.
+        alert_requests: Alerts and acknowledgements of clients here.
     """
 
     def __init__(
@@ -101,57 +91,55 @@ class RouterClient:
         carrier: MemberCarrier | None = None,
     ) -> None:
         self._settings = settings
-        self._carrier = carrier or gateway_carrier(settings)
         self._authorization = Authorization(settings)
         self._sockets = sockets
         self._metrics = metrics
         self._flushing = False
         self._frame_requests = FrameRequests(settings.router_timeout_s)
-        #: Alerts that the router accepted and may not have delivered yet.
-        self._accepted = UnconfirmedAlerts()
-        #: Epoch of the router that was last sent the reservations of streams that ended here.
-        self._reserved_epoch = 0
+        #: By slot: epoch of the router that was last sent the reservations of streams that ended here.
+        self._reserved_epochs: dict[int, int] = {}
         self.ending = False
         self._name = wanted_name(settings, "gateway")
         self.hub: Hub
-        self.link: BusClient
-
-    def start(self, hub: Hub) -> None:
-        """Start to connect; `live` becomes true when the router replies. Returns at once."""
-        self.hub = hub
-        self._loop = asyncio.get_running_loop()
-        self.link = BusClient(
+        self.links = RouterLinks(
             Hello(
                 kind="gateway",
                 name=self._name,
                 pid=os.getpid(),
                 release=about.version(),
-                settings=about.reported_settings(self._settings),
-                host=socket.gethostname() if self._settings.public_url or self._settings.bus else "",
-                url=self._settings.public_url or "",
+                settings=about.reported_settings(settings),
+                host=socket.gethostname() if settings.public_url or settings.bus else "",
+                url=settings.public_url or "",
             ),
-            open_transport=self._carrier.opener(0),
-            request_timeout_s=self._settings.router_timeout_s,
+            carrier=carrier or gateway_carrier(settings),
+            request_timeout_s=settings.router_timeout_s,
             snapshot=self._snapshot,
             metrics=self._read_metrics,
             on_message=self._on_message,
             on_frame=self._on_frame,
-            open_mesh=self._carrier.open_mesh,
             on_joined=self._on_joined,
             on_lost=self._on_lost,
         )
+        self.queries = RouterQueries(self.links, self._send_counts)
+        self.alert_requests = AlertRequests(self.links, metrics)
+
+    def start(self, hub: Hub) -> None:
+        """Start to connect; `live` becomes true when a router replies. Returns at once."""
+        self.hub = hub
+        self._loop = asyncio.get_running_loop()
+        self.links.open()
         self._reporter = supervisor.current().every(REPORT_EVERY_S, self._send_reports, "reports of streams")
 
     @property
     def live(self) -> bool:
-        """Whether the router is connected."""
-        return self.link.live
+        """Whether a router is connected, of whichever slot."""
+        return self.links.live
 
     async def close(self) -> None:
         """Send the remaining changes and leave the router."""
         self._reporter.cancel()
         self._flush()
-        await self.link.close()
+        await self.links.close()
 
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,29 +152,33 @@ class RouterClient:
     def frame_to_bus(self, frame: Frame) -> None:
         """Send a frame of a publisher here to the router, which relays it to members without an address."""
         publication = self.hub.publication(frame.stream_id)
-        self._push(frame.bus_parts(), coalescing_delay_s(publication.bus_fps if publication is not None else None))
+        self._push(
+            frame.stream_id,
+            frame.bus_parts(),
+            coalescing_delay_s(publication.bus_fps if publication is not None else None),
+        )
 
     def frame_to_members(self, frame: Frame, receivers: list[DirectReceiver]) -> None:
         """Send a frame of a publisher here to other members, directly."""
         parts = frame.mesh_parts()
         for receiver in receivers:
-            self.link.send_frame_to(receiver.at, parts, coalescing_delay_s(receiver.max_fps))
+            self.links.send_frame_to(receiver.at, parts, coalescing_delay_s(receiver.max_fps))
 
     def report_undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """Report a frame that cannot be decoded to its publisher, on whichever gateway that is."""
         message = self.hub.notices.on_undecodable(frame, reason, now_ms)
         if message is not None:
-            self.link.send(message)
+            self.links.of(message.stream).send(message)
 
     def on_picture_requested(self, stream: str, now_ms: int) -> None:
         """Handle a request for the newest picture of a stream: if the last frame is none, its publisher is told."""
         message = self.hub.notices.on_picture_requested(stream, now_ms)
         if message is not None:
-            self.link.send(message)
+            self.links.of(stream).send(message)
 
     def release(self, stream: str, term: int) -> None:
         """Give a granted claim back, because its client has left meanwhile."""
-        self.link.send(Release(stream=stream, term=term))
+        self.links.of(stream).send(Release(stream=stream, term=term))
 
     async def claim(
         self, stream: str, owner: Owner, *, producing: bool, floor: int, granted: bool = False, info: str = ""
@@ -202,7 +194,7 @@ class RouterClient:
             info: What the camera says of itself, as JSON; "": nothing.
         """
         user, organizations = owner.user_id, tuple(sorted(owner.organizations))
-        reply = await self.link.request(
+        reply = await self.links.of(stream).request(
             lambda n: Claim(
                 request=n,
                 stream=stream,
@@ -225,7 +217,7 @@ class RouterClient:
         """
         if self.hub.publication(stream) is not None:
             return self.hub.newest_state(stream, StreamState())
-        reply = await self.link.request(lambda n: OwnerLookup(request=n, stream=stream))
+        reply = await self.links.of(stream).request(lambda n: OwnerLookup(request=n, stream=stream))
         if not isinstance(reply, OwnerReply):
             raise unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
@@ -239,138 +231,31 @@ class RouterClient:
         here = Place(socket.gethostname(), self._settings.public_url)
         if self.hub.publication(stream) is not None:
             return here
-        reply = await self.link.request(lambda n: OwnerLookup(request=n, stream=stream, place=True))
+        reply = await self.links.of(stream).request(lambda n: OwnerLookup(request=n, stream=stream, place=True))
         if not isinstance(reply, OwnerReply):
             raise unexpected(reply)
         if reply.status == "offline":
             return None
         return Place(reply.host or here.host, reply.url or None)
 
-    async def raise_alert(self, alert: Alert) -> AcceptedReply:
-        """Send an alert to the router; it has been accepted when this returns."""
-        epoch = self.link.epoch
-        reply = await self.link.request(lambda n: RaiseAlert(request=n, alert=alert))
-        if not isinstance(reply, AcceptedReply):
-            raise unexpected(reply)
-        raised = Raised(alert, len(alert.to_json()), accepted_at=reply.at or None)
-        self._accepted.add(raised, epoch, self._loop.time())
-        return reply
-
-    async def acknowledge(self, of: AlertFrameRow, user: str, note: str | None) -> AcknowledgedReply | RefusedReply:
-        """Record that a user acknowledges an alert, a row of `alert_frames`; everybody who has it is told.
-
-        Returns:
-            Who acknowledged it, which may be somebody before; or that it is not kept any more.
-        """
-        if not of.json:
-            raise RouterUnavailable("the router is of a release without acknowledgements")
-        alert, epoch = Alert.from_json(of.json), self.link.epoch
-        reply = await self.link.request(
-            lambda n: AcknowledgeRequest(
-                request=n, alert=alert, user=user, note=note, term=of.term, owner=of.owner, accepted_at=of.at
-            )
-        )
-        if isinstance(reply, RefusedReply) and reply.code == ErrorCode.INVALID_MESSAGE:
-            return reply
-        if not isinstance(reply, AcknowledgedReply):
-            raise unexpected(reply)
-        if not reply.duplicate:
-            given = reply.acknowledgement
-            raised = Raised(alert, len(of.json) + given.size_bytes, of.term, of.at, given, of.owner)
-            self._accepted.add(raised, epoch, self._loop.time())
-        return reply
-
-    async def stats(self) -> StatsReply:
-        """Return the router's stats, with this gateway's latest counts. Raises `RouterUnavailable`."""
-        self._send_counts()
-        return await self._query(lambda n: Query(request=n, what="stats"), StatsReply)
-
-    async def stream_rows(self) -> list[StreamRow]:
-        """Return a row for each stream with a publisher, on any gateway. Raises `RouterUnavailable`."""
-        self._send_counts()
-        return await self._query(lambda n: Query(request=n, what="streams"), list[StreamRow])
-
-    async def alerts(
-        self,
-        stream: str | None,
-        *,
-        since: int = 0,
-        limit: int = 1000,
-        severity: Severity = "low",
-        scope: AlertScope | None = None,
-        or_acknowledged: bool = False,
-    ) -> list[RecentAlertRow]:
-        """Return recent alerts of a stream (or of all within `scope`) since a time in ms, oldest first.
-
-        With `or_acknowledged` also those that were acknowledged since.
-        """
-        return await self._query(
-            lambda n: Query(
-                request=n,
-                what="alerts",
-                stream=stream,
-                since=since,
-                limit=limit,
-                severity=severity,
-                scope=scope,
-                or_acknowledged=or_acknowledged,
-            ),
-            list[RecentAlertRow],
-        )
-
-    async def alerts_since(self, stream: str, since: int) -> RecentAlertsReply:
-        """Return the alerts of a stream that came, or were acknowledged, since a time in ms; and what is missing.
-
-        A router of the former release does not say so: its alerts may be missing up to the present.
-        """
-        body: object = await self._query(
-            lambda n: Query(
-                request=n,
-                what="alerts",
-                stream=stream,
-                since=since,
-                limit=1000,
-                or_acknowledged=True,
-                tell_missing=True,
-            ),
-            object,
-        )
-        try:
-            if not isinstance(body, list):
-                return read_reply(body, RecentAlertsReply)
-            alerts = read_reply(body, list[RecentAlertRow])
-        except BusError as exc:
-            raise RouterUnavailable(str(exc)) from None
-        return RecentAlertsReply(alerts=alerts, missing_before=alerts[0].at if alerts else clock.now_ms())
-
-    async def alert_frames(self, alert_id: str) -> list[AlertFrameRow]:
-        """Return the recent alerts with this id and the frames they refer to, one for each stream."""
-        return await self._query(lambda n: Query(request=n, what="alert", id=alert_id), list[AlertFrameRow])
-
-    async def _query(self, make: Callable[[int], Query], kind: type[R]) -> R:
-        try:
-            return await self.link.query(make, kind)
-        except BusError as exc:
-            raise RouterUnavailable(str(exc)) from None
-
     def _send_counts(self) -> None:
-        """Send the latest counts to the router, which handles messages in order: the next reply includes them."""
+        """Send the latest counts to the routers, which handle messages in order: the next replies include them."""
         self._flush()
         self._send_reports()
-        self.link.send_heartbeat()
+        self.links.send_heartbeats()
 
     async def stored_picture(self, of: AlertFrameRow) -> Frame | None:
         """Return the picture of an alert's frame that the router stores, None when it does not arrive in time."""
         key = of.stream, of.term, of.frame_id
         return await self._frame_requests.wait_for(
             key,
-            lambda: self.link.send(FetchPicture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
+            lambda: self.links.of(of.stream).send(FetchPicture(stream=of.stream, term=of.term, frame_id=of.frame_id)),
         )
 
     def request_newest(self, stream: str) -> None:
         """Request the newest frame of a stream of another gateway; if it exists, it arrives like any other frame."""
         self._flush()
-        self.link.send(FetchNewest(stream=stream))
+        self.links.of(stream).send(FetchNewest(stream=stream))
 
     async def newest_frame(self, stream: str, state: StreamState) -> Frame | None:
         """Return the newest picture of a stream, of this or another gateway; None: there is none.
@@ -385,7 +270,7 @@ class RouterClient:
 
     # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_message(self, body: FromRouter) -> None:
+    def _on_message(self, slot: int, body: FromRouter) -> None:
         now_ms = clock.now_ms()
         match body:
             case StatusUpdate():
@@ -404,16 +289,18 @@ class RouterClient:
                 if frame is not None and publication is not None and frame.term == publication.term:
                     parts = frame.bus_parts(bytes.fromhex(body.to))
                     if body.at is None:
-                        self._push(parts)
+                        self._push(body.stream, parts)
                     else:
-                        self.link.send_frame_to(body.at, parts)
+                        self.links.send_frame_to(body.at, parts)
             case Revoke():
                 self.hub.revoke(body.stream, body.term)
             case AlertNotification():
+                times = self.links.at(slot).clock
                 if body.acknowledgement is None:
-                    self.hub.delivery.on_alert(body.alert, body.at)
+                    self.hub.delivery.on_alert(body.alert, None if body.at is None else times.to_local(body.at))
                 else:
-                    self.hub.delivery.on_acknowledged(body.alert, body.acknowledgement, repeated=body.repeated)
+                    given = acknowledgement_here(body.acknowledgement, times)
+                    self.hub.delivery.on_acknowledged(body.alert, given, repeated=body.repeated)
             case ReservationEnded():
                 self.hub.reports.on_unreserved(body)
             case ErrorForPublisher():
@@ -438,30 +325,33 @@ class RouterClient:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _push(self, parts: tuple[bytes, bytes | memoryview], coalescing_delay_s: float = 0.0) -> None:
-        if not self.link.send_frame(*parts, coalescing_delay_s=coalescing_delay_s):
+    def _push(self, stream: str, parts: tuple[bytes, bytes | memoryview], coalescing_delay_s: float = 0.0) -> None:
+        if not self.links.of(stream).send_frame(*parts, coalescing_delay_s=coalescing_delay_s):
             self._metrics.count(metric_names.FRAMES_TO_BUS_DROPPED)
 
     def _flush(self) -> None:
         self._flushing = False
         now = self._loop.time()
-        changes: Iterator[Message] = self.hub.reports.changes(now)
-        for body in changes:
-            self.link.send(body)  # discarded while the router is not connected: the snapshot follows
+        for body in self.hub.reports.changes(now):
+            link = self.links.of(body.stream)
+            link.send(by_routers_clock(body, link.clock))  # discarded while its router is away: the snapshot follows
         self.hub.notices.send_demand(now, clock.now_ms())
 
     def _send_reports(self) -> None:
-        if self.link.live:
-            for report in self.hub.reports.stream_metrics(self._loop.time(), REPORT_CHUNK):
-                self.link.send(report)
+        for link in self.links.all():
+            if link.live:
+                own = self.links.streams_of(link.slot)
+                for report in self.hub.reports.stream_metrics(self._loop.time(), REPORT_CHUNK, own):
+                    link.send(by_routers_clock(report, link.clock))
 
-    async def _snapshot(self) -> AsyncIterator[Message]:
-        for body in self.hub.reports.snapshot(self._loop.time()):
-            yield body
-        if (epoch := self.link.epoch) != self._reserved_epoch:
-            for reservations in self.hub.reports.reservations(clock.now_ms()):
+    async def _snapshot(self, slot: int) -> AsyncIterator[Message]:
+        own, link = self.links.streams_of(slot), self.links.at(slot)
+        for body in self.hub.reports.snapshot(self._loop.time(), own):
+            yield by_routers_clock(body, link.clock)
+        if (epoch := link.epoch) != self._reserved_epochs.get(slot):
+            for reservations in self.hub.reports.reservations(clock.now_ms(), own):
                 yield reservations
-            self._reserved_epoch = epoch
+            self._reserved_epochs[slot] = epoch
 
     def metrics(self) -> tuple[str, dict[str, float]]:
         """Return the name and the metrics of this process."""
@@ -479,52 +369,27 @@ class RouterClient:
         self._metrics.values[metric_names.FRAMES_OLD_TERM] = self.hub.delivery.old_term_frames
         self._metrics.values[metric_names.NEWEST_FRAME_BYTES] = self.hub.delivery.newest_frames.total
         self._metrics.values[metric_names.NEWEST_FRAMES_EVICTED] = self.hub.delivery.newest_frames.evicted
-        self._metrics.values[metric_names.FRAMES_TO_BUS] = self.link.frames_sent
-        self._metrics.values[metric_names.FRAMES_DROPPED_BUS] = self.link.frames_dropped
+        self._metrics.values[metric_names.FRAMES_TO_BUS] = self.links.frames_sent
+        self._metrics.values[metric_names.FRAMES_DROPPED_BUS] = self.links.frames_dropped
         metrics = self._metrics.read()
-        metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.link.bad_messages
+        metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.links.bad_messages
         return metrics
 
-    def _on_joined(self, new_epoch: bool) -> None:
-        epoch = self.link.epoch
-        _log.info("router joined", epoch=epoch)
-        # A former router may have ended before it delivered the alerts that it accepted last.
-        for raised in self._accepted.take_other(epoch) if new_epoch else ():
-            self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
-            self.link.send(_again(raised))
-            self._accepted.add(raised, epoch, self._loop.time())
+    def _on_joined(self, slot: int, new_epoch: bool) -> None:
+        _log.info("router joined", epoch=self.links.at(slot).epoch, **self.links.where(slot))
+        self.alert_requests.on_joined(slot, new_epoch)
 
-    def _on_lost(self) -> None:
-        self._accepted.prune(self._loop.time())
+    def _on_lost(self, slot: int) -> None:
+        self.alert_requests.on_lost()
         self._metrics.count(metric_names.ROUTER_LOST)
-        self._loop.call_later(LOST_LOGGED_AFTER_S, self._log_lost)
+        self._loop.call_later(LOST_LOGGED_AFTER_S, self._log_lost, slot)
 
-    def _log_lost(self) -> None:
-        if not self.link.live and not self.ending:
-            _log.warning("router lost, local viewers go on", epoch=self.link.epoch)
+    def _log_lost(self, slot: int) -> None:
+        link = self.links.at(slot)
+        if not link.live and not self.ending:
+            _log.warning("router lost, local viewers go on", epoch=link.epoch, **self.links.where(slot))
 
 
 def coalescing_delay_s(max_fps: float | None) -> float:
     """Return for how many seconds a frame may be delayed to be sent with others; `max_fps`: the requested rate."""
     return min(COALESCING_SHARE / max_fps, MAX_COALESCING_DELAY_S) if max_fps else 0.0
-
-
-def _again(raised: Raised) -> Message:
-    """Return the message by which a new router learns of what a former one accepted."""
-    alert, given = raised.alert, raised.acknowledgement
-    if given is None:
-        return RaiseAlert(request=0, alert=alert, accepted_at=raised.accepted_at)
-    return AcknowledgeRequest(
-        request=0, alert=alert, user=given.user, note=given.note, term=raised.term, owner=raised.owner,
-        accepted_at=raised.accepted_at, at=given.at,
-    )  # fmt: skip
-
-
-def unexpected(reply: Reply) -> RouterUnavailable:
-    """Return the error for a reply that the router must not give.
-
-    Args:
-        reply: What came.
-    """
-    text = reply.message if isinstance(reply, RefusedReply) else f"answered with {type(reply).__name__}"
-    return RouterUnavailable(f"the router {text}")

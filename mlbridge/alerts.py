@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -89,10 +90,11 @@ def _bus_bytes(alert: Alert) -> int:
 
 
 class AlertQueue:
-    """Alerts that the router has not accepted yet, oldest first. Owned by `AlertSender`.
+    """Alerts that a router has not accepted yet, those of each slot oldest first. Owned by `AlertSender`.
 
-    `AlertSender` puts alerts in at the end, sends the `first` one, and takes it out with `done` when the router has
-    accepted it. Past either bound the oldest alerts are dropped; `put` returns how many, and `AlertSender` counts them.
+    `AlertSender` puts alerts in at the end; for each slot an `AlertLane` sends the `first` one, and takes it out with
+    `done` when the router has accepted it. Past either bound the oldest alerts of all slots are dropped: those of
+    a slot that has no router, mostly. `put` returns how many, and `AlertSender` counts them.
 
     Args:
         max_alerts: most alerts.
@@ -102,30 +104,38 @@ class AlertQueue:
     def __init__(self, *, max_alerts: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self._max_alerts = max_alerts
         self._max_bytes = max_bytes
-        self._waiting: deque[Raised] = deque()
+        self._waiting: dict[int, deque[tuple[int, Raised]]] = {}
+        self._numbers = itertools.count()
+        self._count = 0
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
-    def put(self, raised: Raised) -> int:
-        """Add an alert at the end. Returns how many of the oldest were dropped for it."""
-        self._waiting.append(raised)
+    def put(self, raised: Raised, slot: int = 0) -> int:
+        """Add an alert at the end of its slot. Returns how many of the oldest were dropped for it."""
+        self._waiting.setdefault(slot, deque()).append((next(self._numbers), raised))
+        self._count += 1
         self.bytes += raised.size_bytes
         dropped = 0
-        while len(self._waiting) > self._max_alerts or (self.bytes > self._max_bytes and len(self._waiting) > 1):
-            self._pop()
+        while self._count > self._max_alerts or (self.bytes > self._max_bytes and self._count > 1):
+            self._pop(min((slot for slot, waiting in self._waiting.items() if waiting), key=self._oldest))
             dropped += 1
         return dropped
 
-    def first(self) -> Raised | None:
-        """Return the oldest alert, None when the queue is empty. It stays until `done`."""
-        return self._waiting[0] if self._waiting else None
+    def first(self, slot: int = 0) -> Raised | None:
+        """Return the oldest alert of a slot, None when there is none. It stays until `done`."""
+        waiting = self._waiting.get(slot)
+        return waiting[0][1] if waiting else None
 
-    def done(self, raised: Raised) -> None:
+    def done(self, raised: Raised, slot: int = 0) -> None:
         """Take an alert out that `first` returned, if it was not dropped meanwhile."""
-        if self._waiting and self._waiting[0] is raised:
-            self._pop()
+        if self.first(slot) is raised:
+            self._pop(slot)
 
-    def _pop(self) -> None:
-        self.bytes -= self._waiting.popleft().size_bytes
+    def _oldest(self, slot: int) -> int:
+        return self._waiting[slot][0][0]
+
+    def _pop(self, slot: int) -> None:
+        self._count -= 1
+        self.bytes -= self._waiting[slot].popleft()[1].size_bytes

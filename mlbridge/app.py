@@ -13,9 +13,10 @@ from typing import Final
 import click
 
 from watchout.common import log, metric_names, service
-from watchout.common.bus.client import BusClient
+from watchout.common.alerts.unconfirmed import FENCED_KEEP_S, KEEP_S
 from watchout.common.bus.mesh import MemberCarrier
-from watchout.common.bus.messages import FromRouter, Hello, Message
+from watchout.common.bus.messages import BadFrame, CoverageReport, FromRouter, Hello, Message
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import bridge_carrier
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -51,7 +52,7 @@ class Bridge:
         self._settings = settings
         self._carrier = carrier
         self._metrics = Metrics()
-        self._link: BusClient | None = None
+        self._links: RouterLinks | None = None
         self._dispatcher: Dispatcher | None = None
         self._alert_sender: AlertSender | None = None
 
@@ -61,7 +62,7 @@ class Bridge:
         target = open_target(settings)
         self._metrics.set(metric_names.ML_CONFIGURED, 0 if target is None else 1)
         carrier = self._carrier or bridge_carrier(settings)
-        self._link = link = BusClient(
+        self._links = links = RouterLinks(
             Hello(
                 kind="mlbridge",
                 name=_name(settings),
@@ -72,8 +73,7 @@ class Bridge:
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,
             ),
-            open_transport=carrier.opener(0),
-            open_mesh=carrier.open_mesh,
+            carrier=carrier,
             request_timeout_s=settings.router_timeout_s,
             snapshot=_no_snapshot,
             metrics=self._read_metrics,
@@ -82,10 +82,11 @@ class Bridge:
             on_joined=self._on_joined,
             on_lost=self._on_lost,
         )
+        links.open()
         if target is None:
             _log.info("mlbridge waits: ML_SERVICE_URL is not set")
         else:
-            await self._open_dispatcher(target, link)
+            await self._open_dispatcher(target, links)
 
     async def drain(self) -> None:
         """Ignore further frames, and wait for requests in flight and for alerts to be sent, within ``DRAIN_S``."""
@@ -102,20 +103,21 @@ class Bridge:
             await self._dispatcher.close(0)
         if self._alert_sender is not None:
             await self._alert_sender.close(0)
-        if self._link is not None:
-            await self._link.close()
+        if self._links is not None:
+            await self._links.close()
 
-    async def _open_dispatcher(self, target: Target, link: BusClient) -> None:
+    async def _open_dispatcher(self, target: Target, links: RouterLinks) -> None:
         settings = self._settings
         scrub = scrubber_of(settings)
         frames = ShownFrames(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
         self._alert_sender = alert_sender = AlertSender(
-            link,
+            links.all(),
             metrics=self._metrics,
             cooldown_s=settings.alert_cooldown_s,
             max_age_s=settings.ml_max_age_s,
             frames=frames,
             scrub=scrub,
+            keep_s=FENCED_KEEP_S if links.fenced else KEEP_S,
         )
         targets = [target]
         fallback = None if settings.ml_fallback_url is None else open_target(settings, settings.ml_fallback_url)
@@ -134,7 +136,7 @@ class Bridge:
             metrics=self._metrics,
             on_alerts=alert_sender.on_alerts,
             on_refused=alert_sender.on_refused,
-            report=link.send,
+            report=self._report,
             max_age_s=settings.ml_max_age_s,
             on_sent=frames.add,
             scrub=scrub,
@@ -152,34 +154,49 @@ class Bridge:
         if self._dispatcher is not None:
             self._dispatcher.on_frame(data)
 
-    def _on_joined(self, new_epoch: bool) -> None:
-        _log.info("joined the router", new_epoch=new_epoch)
-        if self._alert_sender is not None:
-            self._alert_sender.on_joined()
+    def _report(self, body: BadFrame | CoverageReport) -> bool:
+        """Send a report to the router that it is for; return whether that is there, or any of several."""
+        links = self._links
+        assert links is not None
+        if isinstance(body, BadFrame):
+            return links.of(body.stream).send(body)
+        sent = False
+        for link in links.all():
+            own = links.streams_of(link.slot)
+            part = body if own is None else CoverageReport(rows=[row for row in body.rows if own(row[0])])
+            sent = link.send(part) or sent
+        return sent
 
-    def _on_lost(self) -> None:
-        self._metrics.count(metric_names.ROUTER_LOST)
-        _log.warning("the router is away; alerts wait for it")
+    def _on_joined(self, slot: int, new_epoch: bool) -> None:
+        assert self._links is not None
+        _log.info("joined the router", new_epoch=new_epoch, **self._links.where(slot))
         if self._alert_sender is not None:
-            self._alert_sender.on_lost()
+            self._alert_sender.on_joined(slot)
+
+    def _on_lost(self, slot: int) -> None:
+        assert self._links is not None
+        self._metrics.count(metric_names.ROUTER_LOST)
+        _log.warning("the router is away; alerts wait for it", **self._links.where(slot))
+        if self._alert_sender is not None:
+            self._alert_sender.on_lost(slot)
 
     def _read_metrics(self) -> dict[str, float]:
         if self._dispatcher is not None:
             self._dispatcher.update_metrics()
         bad = self._dispatcher.bad_messages if self._dispatcher is not None else 0
-        bad += self._link.bad_messages if self._link is not None else 0
+        bad += self._links.bad_messages if self._links is not None else 0
         self._metrics.set(metric_names.BUS_BAD_MESSAGES, bad)
         return self._metrics.read()
 
 
-async def _no_snapshot() -> AsyncIterator[Message]:
+async def _no_snapshot(_slot: int = 0) -> AsyncIterator[Message]:
     """Yield nothing: a bridge has no state that the router needs after it joined."""
     nothing: tuple[Message, ...] = ()
     for message in nothing:
         yield message
 
 
-def _ignore(_: FromRouter) -> None:
+def _ignore(_slot: int, _body: FromRouter) -> None:
     """Ignore: bridges receive no unsolicited messages."""
 
 

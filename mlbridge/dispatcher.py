@@ -63,7 +63,7 @@ class Dispatcher:
         metrics: where frames, requests and failures are counted.
         on_alerts: receives the alerts of results, and those that the service sends unasked.
         on_refused: receives the reason when a result has alerts that are no list, or too many.
-        report: sends a report to the router; returns whether the router is there.
+        report: sends a report to the routers; returns whether the one that it is for is there.
         max_age_s: age of a frame over which its result counts as stale.
         on_sent: called with each frame that is sent.
         scrub: removes secrets from a text of the service, which may echo what it received.

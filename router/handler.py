@@ -36,7 +36,6 @@ from watchout.common.bus.messages import (
     Release,
     ReservationEnded,
     ReservationReport,
-    RouterHeartbeat,
     SnapshotEnd,
     StreamReport,
     Unreserve,
@@ -255,7 +254,7 @@ class MessageHandler:
     def send_heartbeats(self) -> None:
         """Send every member a heartbeat. Runs every `HEARTBEAT_EVERY_S`."""
         for member in self.members.all():
-            self.outbox.send(member.id, RouterHeartbeat())
+            self.outbox.heartbeat(member.id)
 
     def drop_silent_members(self) -> None:
         """Remove members that sent nothing for too long, or whose key was removed. Runs every `HEARTBEAT_EVERY_S`.

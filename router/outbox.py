@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from watchout.common import log
-from watchout.common.bus.messages import LEVEL, FromRouter, QueryReply, RefusedReply, Welcome, encode
+from watchout.common import clock, log
+from watchout.common.bus.messages import (
+    LEVEL,
+    FromRouter,
+    QueryReply,
+    RefusedReply,
+    RouterHeartbeat,
+    Welcome,
+    encode,
+)
 from watchout.common.bus.transport import RouterTransport
 from watchout.common.errors import BusError
 from watchout.router.members import Members
@@ -41,7 +49,16 @@ class Outbox:
 
     def welcome(self, member: bytes, attempt: int) -> None:
         """Send the `Welcome` that replies to the greeting of this attempt. It has number 0; the next message has 1."""
-        self._put(member, 0, Welcome(attempt=attempt, level=LEVEL, frames_at=self._bus.frames_at))
+        welcome = Welcome(attempt=attempt, level=LEVEL, frames_at=self._bus.frames_at, now=self._told_ms())
+        self._put(member, 0, welcome)
+
+    def heartbeat(self, member: bytes) -> None:
+        """Send a heartbeat."""
+        self.send(member, RouterHeartbeat(now=self._told_ms()))
+
+    def _told_ms(self) -> int | None:
+        """Return the time that members are told, in ms since the epoch; None where they have the same clock."""
+        return None if self._bus.frames_at is None else clock.now_ms()
 
     def _put(self, member: bytes, seq: int, body: FromRouter) -> None:
         """Encode and queue a message. In the place of a reply that is too large, a refusal is sent."""

@@ -45,6 +45,7 @@ def stats_reply(
                 group=m.hello.group,
                 alive_s=round(now - m.joined_at, 3),
                 metrics=dict(m.metrics),
+                process=m.hello.process or msgspec.UNSET,
             )
             for m in everybody
         ],
@@ -84,6 +85,7 @@ def process_reports(
                     version=m.hello.release,
                     settings=m.hello.settings,
                     remote=is_remote(m.id),
+                    process=m.hello.process or msgspec.UNSET,
                 ),
                 m.metrics,
             )

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from watchout.common import log, supervisor
+from watchout.common import clock, log, supervisor
 from watchout.common.bus.membership import (
     HEARTBEAT_EVERY_S,
     HELLO_EVERY_S,
@@ -23,7 +23,7 @@ from watchout.common.bus.membership import (
     SendHeartbeat,
     SendHello,
 )
-from watchout.common.bus.mesh import OpenFrameMesh
+from watchout.common.bus.mesh import FrameMesh
 from watchout.common.bus.messages import (
     AlertNotification,
     Bye,
@@ -39,12 +39,13 @@ from watchout.common.bus.messages import (
     RefusedReply,
     Release,
     Reply,
+    RouterHeartbeat,
     SnapshotEnd,
     decode_from_router,
     encode,
 )
-from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.reply_records import R, read_reply
+from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.toolbox.futures import retrieve_exception
@@ -63,14 +64,14 @@ _log = log.get("common.bus.client")
 
 
 class BusClient:
-    """One member of the bus: drives `Membership` with a transport and the clock, and matches replies to requests.
+    """A membership at one router: drives `Membership` with a transport and the clock, matches replies to requests.
 
-    Made by a gateway's `RouterClient`, by the bridge and by `watchout-ctl`. All callbacks run in the event loop in
-    which the client is made. While the router is away the client joins again by itself. `request` and `query` raise
-    `RouterUnavailable` when no reply arrives before the deadline.
+    Made by `RouterLinks` for each slot. All callbacks run in the event loop in which the client is made. While the
+    router is away the client joins again by itself. `request` and `query` raise `RouterUnavailable` when no reply
+    arrives before the deadline.
 
     Args:
-        hello: What the member says of itself; `attempt` and `frames_at` are filled in.
+        hello: What the member says of itself; `attempt` is filled in.
         open_transport: Opens the transport; it is called once, in the constructor.
         request_timeout_s: Deadline of a request in seconds, where the request has none of its own.
         snapshot: Yields the member's whole state after each `Welcome`. When it raises, the client logs it and joins
@@ -78,9 +79,13 @@ class BusClient:
         metrics: Returns the member's metrics for a heartbeat.
         on_message: Called with each message of the router that is no reply.
         on_frame: Called with each frame; None for a member without frames.
-        open_mesh: Opens this member's part of the frame mesh, in the constructor; None: it gets frames from the router.
+        mesh: The process's part of the frame mesh, for a router that gets its frames there; the client does not close
+            it.
         on_joined: Called when the router knows this member, before the snapshot is sent, with whether its epoch is new.
         on_lost: Called when the membership is lost.
+        slot: The router's slot, for the log; None: there is only one router.
+        fenced: Whether epochs are fenced (`Membership`).
+        max_pending: Requests that may wait for the router at once; further ones fail at once.
 
     """
 
@@ -94,17 +99,28 @@ class BusClient:
         metrics: Callable[[], dict[str, float]],
         on_message: Callable[[FromRouter], None],
         on_frame: Callable[[bytes], None] | None = None,
-        open_mesh: OpenFrameMesh | None = None,
+        mesh: FrameMesh | None = None,
         on_joined: Callable[[bool], None] | None = None,
         on_lost: Callable[[], None] | None = None,
+        slot: int | None = None,
+        fenced: bool = False,
+        max_pending: int = MAX_PENDING,
     ) -> None:
+        #: The router's clock, by which all times on the bus are.
+        self.clock = RouterClock()
+        #: The slot of the router, from 0.
+        self.slot = slot or 0
+        self._name = "the router" if slot is None else f"the router of slot {slot}"
+        #: What the log lines say beside their text.
+        self._where: dict[str, int] = {} if slot is None else {"slot": slot}
+        self._max_pending = max_pending
         self._request_timeout_s = request_timeout_s
         self._snapshot = snapshot
         self._metrics = metrics
         self._on_message = on_message
         self._on_joined = on_joined
         self._on_lost = on_lost
-        self._membership = Membership()
+        self._membership = Membership(fenced=fenced)
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Reply]] = {}
         self._requests = itertools.count(1)
@@ -119,10 +135,10 @@ class BusClient:
         self._absence_logged = False
         self._log_absence_at = self._live_at + MISSING_AFTER_S
         self._transport = open_transport(on_control=self._on_control, on_frame=on_frame)
-        self._mesh = None if open_mesh is None or on_frame is None else open_mesh(on_frame=on_frame)
-        self._hello = msgspec.structs.replace(hello, frames_at=None if self._mesh is None else self._mesh.address)
+        self._mesh = mesh
+        self._hello = hello
         self._ticks = supervisor.current().every(
-            lambda: HEARTBEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick, "beats to the router", first_s=0
+            lambda: HEARTBEAT_EVERY_S if self.live else HELLO_EVERY_S, self._tick, f"beats to {self._name}", first_s=0
         )
 
     @property
@@ -137,19 +153,18 @@ class BusClient:
 
     @property
     def bad_messages(self) -> int:
-        """Messages and frames of the router and of members that were dropped because they did not fit the contract."""
-        direct = 0 if self._mesh is None else self._mesh.malformed
-        return self._bad_messages + self._transport.malformed + direct
+        """Messages and frames of the router that were dropped because they did not fit the contract."""
+        return self._bad_messages + self._transport.malformed
 
     @property
     def frames_sent(self) -> int:
-        """Frames sent to the router, and to other members."""
-        return self._transport.frames_sent + (0 if self._mesh is None else self._mesh.frames_sent)
+        """Frames sent to the router over the transport."""
+        return self._transport.frames_sent
 
     @property
     def frames_dropped(self) -> int:
-        """Frames that were queued for the router or another member, and not sent."""
-        return self._transport.frames_dropped + (0 if self._mesh is None else self._mesh.frames_dropped)
+        """Frames that were queued in the transport for the router, and not sent."""
+        return self._transport.frames_dropped
 
     @property
     def epoch(self) -> int:
@@ -213,12 +228,12 @@ class BusClient:
             The reply, which may be a `RefusedReply`.
 
         Raises:
-            RouterUnavailable: No reply arrived in time, or `MAX_PENDING` requests wait already. The caller may try
+            RouterUnavailable: No reply arrived in time, or `max_pending` requests wait already. The caller may try
                 again.
 
         """
-        if self._waiting >= MAX_PENDING:
-            raise RouterUnavailable(f"{MAX_PENDING} requests wait for the router")
+        if self._waiting >= self._max_pending:
+            raise RouterUnavailable(f"{self._max_pending} requests wait for the router")
         number = next(self._requests)
         self._waiting += 1
         try:
@@ -233,7 +248,7 @@ class BusClient:
             pending = self._pending.get(number)
             if pending is not None and pending.done() and not pending.cancelled() and pending.exception() is None:
                 self._release_unclaimed(pending.result())
-            raise RouterUnavailable("the router did not answer in time") from None
+            raise RouterUnavailable(f"{self._name} did not answer in time") from None
         finally:
             self._waiting -= 1
             last = self._pending.pop(number, None)
@@ -299,18 +314,6 @@ class BusClient:
             self._transport.send_frame(parts, coalescing_delay_s)
         return True
 
-    def send_frame_to(self, at: str, parts: Parts, coalescing_delay_s: float = 0.0) -> None:
-        """Send a frame to another member, or queue it. Needs no router; a client without a mesh drops the frame.
-
-        Args:
-            at: The member's address, as the router named it.
-            parts: The encoded frame in parts, its header within the first (`common.bus.frames`).
-            coalescing_delay_s: Seconds for which the frame may be held back to be sent with others.
-
-        """
-        if self._mesh is not None:
-            self._mesh.send_frame(at, parts, coalescing_delay_s)
-
     async def close(self) -> None:
         """Leave the bus and close the transport. Pending requests raise `RouterUnavailable` at their deadline."""
         if self._closed:
@@ -324,15 +327,15 @@ class BusClient:
         self._ready.clear()
         self._fail_pending()
         self._transport.close()
-        if self._mesh is not None:
-            self._mesh.close()
 
     def _send(self, seq: int, body: Message) -> bool:
         """Encode and queue a message with this number; False when it is lost."""
+        membership = self._membership
+        epoch = membership.hello_epoch if isinstance(body, Hello) else membership.epoch
         try:
-            return self._transport.send_control(encode(self._membership.epoch, seq, body))
+            return self._transport.send_control(encode(epoch, seq, body))
         except BusError as exc:
-            _log.error("a message is too large for the bus", error=str(exc))
+            _log.error("a message is too large for the bus", error=str(exc), **self._where)
             return False
 
     def _on_control(self, data: bytes) -> None:
@@ -341,7 +344,7 @@ class BusClient:
             envelope = decode_from_router(data)
         except BusError as exc:
             self._bad_messages += 1
-            _log.warning("bad message from the router", error=str(exc))
+            _log.warning("bad message from the router", error=str(exc), **self._where)
             return
         self._run(self._membership.received(envelope, self._loop.time()))
 
@@ -354,11 +357,11 @@ class BusClient:
         """Log why the router may be away when that lasts longer than a restart, and log its return."""
         if self.live:
             if self._absence_logged:
-                _log.info("the router is there", away_s=round(now - self._live_at, 1))
+                _log.info("the router is there", away_s=round(now - self._live_at, 1), **self._where)
             self._live_at, self._absence_logged, self._log_absence_at = now, False, now + MISSING_AFTER_S
         elif now >= self._log_absence_at:
             self._absence_logged, self._log_absence_at = True, now + MISSING_AGAIN_S
-            _log.warning("the router is missing", reason=self._transport.explain_absence())
+            _log.warning("the router is missing", reason=self._transport.explain_absence(), **self._where)
 
     def _run(self, actions: list[Action]) -> None:
         """Perform the actions of the membership, in order."""
@@ -371,7 +374,10 @@ class BusClient:
                 case SendHello(attempt):
                     queued = self._send(0, msgspec.structs.replace(self._hello, attempt=attempt))
                     self._membership.hello_sent(queued)
-                case Joined(_, new_epoch):
+                case Joined(_, new_epoch, router_ms):
+                    if new_epoch:
+                        self.clock.restart()
+                    self.clock.observe(router_ms, clock.now_ms())
                     self._transport.on_joined()
                     if self._on_joined is not None:
                         with supervisor.current().guarding("joining the router"):
@@ -389,7 +395,9 @@ class BusClient:
 
     def _deliver(self, body: FromRouter) -> None:
         """Hand a message to the request that waits for it, or to `on_message`."""
-        if isinstance(body, AlertNotification):
+        if isinstance(body, RouterHeartbeat):
+            self.clock.observe(body.now, clock.now_ms())
+        elif isinstance(body, AlertNotification):
             self._last_alert = self._membership.epoch, body.number
         if not isinstance(body, Reply):
             self._on_message(body)

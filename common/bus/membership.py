@@ -69,11 +69,13 @@ class SendHeartbeat:
 class Joined:
     """Action of `Membership`: the router knows this member, and `BusClient` sends the snapshot.
 
-    `epoch` is the router's; `new_epoch`: it changed since this member was last joined.
+    `epoch` is the router's; `new_epoch`: it changed since this member was last joined. `router_ms` is the router's time
+    at its `Welcome`, in ms since the epoch, None when it did not say.
     """
 
     epoch: int
     new_epoch: bool
+    router_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Membership:
         succeeded = self._fenced and envelope.epoch > self.highest_epoch
         self.highest_epoch = max(self.highest_epoch, envelope.epoch)
         match envelope.body:
-            case Welcome(attempt=attempt, level=level, frames_at=frames_at):
+            case Welcome(attempt=attempt, level=level, frames_at=frames_at, now=router_ms):
                 if attempt != self.attempt:  # the reply to an earlier `Hello`
                     return []
                 actions: list[Action] = [Left()] if self.state is MembershipState.LIVE else []
@@ -185,7 +187,7 @@ class Membership:
                 self.epoch, self.level, self.frames_at = envelope.epoch, level, frames_at
                 self._received = envelope.seq
                 self._received_at = now
-                return [*actions, Joined(self.epoch, new_epoch)]
+                return [*actions, Joined(self.epoch, new_epoch, router_ms)]
             case Rejoin():
                 return self._rejoin(now)
         if self.state is not MembershipState.LIVE:

@@ -20,7 +20,7 @@ from watchout.common.bus.transport import MemberTransport, OpenMemberTransport
 class FrameMesh(Protocol):
     """A member's part of the mesh: accepts frames at its address, and sends frames to the addresses of others.
 
-    Opened once by `BusClient`. A link is made with the first frame for its address, again after each loss, and closed
+    Opened once by `RouterLinks`. A link is made with the first frame for its address, again after each loss, and closed
     when no frame was sent over it for a while. Frames may be lost at any time; viewers notice by the ids of the frames.
     """
 
@@ -55,7 +55,7 @@ class FrameMesh(Protocol):
 
 
 class OpenFrameMesh(Protocol):
-    """Function that opens a member's part of the mesh; made by `transport_choice`, called by `BusClient`."""
+    """Function that opens a member's part of the mesh; made by `transport_choice`, called by `RouterLinks`."""
 
     def __call__(self, *, on_frame: Callable[[bytes], None]) -> FrameMesh:
         """Open it in the running event loop.

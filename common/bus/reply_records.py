@@ -56,7 +56,8 @@ class MemberRow(ReplyRecord, frozen=True):
     command.
 
     `id` is the member id in hexadecimal, `alive_s` the seconds since it joined, `metrics` those of its last heartbeat.
-    `group` is empty except for bridges.
+    `group` is empty except for bridges. `process` is the same in the rows of one process at the routers of several
+    slots; UNSET where there is one slot.
     """
 
     id: str = ""
@@ -66,6 +67,7 @@ class MemberRow(ReplyRecord, frozen=True):
     group: str = ""
     alive_s: float = 0.0
     metrics: MetricValues = msgspec.field(name="figures", default_factory=dict)
+    process: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class StreamRow(ReplyRecord, frozen=True):
@@ -139,14 +141,28 @@ class Totals(ReplyRecord, frozen=True):
     connections: int = 0
 
 
+class SlotStats(ReplyRecord, frozen=True):
+    """The router of one slot, in a `StatsReply` that was merged from those of several slots."""
+
+    slot: int
+    router: RouterStats
+
+
 class StatsReply(ReplyRecord, frozen=True):
-    """Reply to ``stats``: the router, all members, all streams with a publisher, and the webhook if there is one."""
+    """Reply to ``stats``: the router, all members, all streams with a publisher, and the webhook if there is one.
+
+    Where there are several slots, the replies of their routers are merged (`common.bus.merged_replies`): `router` is
+    then all of them together, `routers` each of them, and `missing_slots` are the slots that did not answer; UNSET when
+    all did. A router itself sends neither.
+    """
 
     router: RouterStats = RouterStats()
     members: list[MemberRow] = []
     streams: list[StreamRow] = []
     webhook: WebhookStats | None = None
     totals: Totals = Totals()
+    routers: list[SlotStats] | msgspec.UnsetType = msgspec.UNSET
+    missing_slots: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProcessReport(ReplyRecord, frozen=True):
@@ -155,7 +171,7 @@ class ProcessReport(ReplyRecord, frozen=True):
     `up_s` is in seconds, `version` is empty for a process of a version that does not send it, `settings` holds the
     settings that differ from their defaults (`common.process.about`), `remote` is set for a bridge that is joined over
     TCP. `open_files` and `open_files_limit` are descriptors, `connections_limit` is what a gateway takes; each is
-    absent when the process does not report it.
+    absent when the process does not report it. `process` as in `MemberRow`.
     """
 
     name: str = ""
@@ -168,6 +184,7 @@ class ProcessReport(ReplyRecord, frozen=True):
     open_files: int | msgspec.UnsetType = msgspec.field(name="open", default=msgspec.UNSET)
     open_files_limit: int | msgspec.UnsetType = msgspec.field(name="openLimit", default=msgspec.UNSET)
     connections_limit: int | msgspec.UnsetType = msgspec.UNSET
+    process: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecentAlertRow(ReplyRow, frozen=True):

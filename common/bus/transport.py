@@ -112,7 +112,7 @@ class RouterTransport(Protocol):
 
 
 class MemberTransport(Protocol):
-    """A member's end of the bus; opened once by `BusClient`, connects by itself, again after each loss."""
+    """A member's end of the bus; opened once by each `BusClient`, connects by itself, again after each loss."""
 
     @property
     def member_id(self) -> bytes:

@@ -9,9 +9,10 @@ import click
 import msgspec
 
 from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
-from watchout.common.bus.client import BusClient
+from watchout.common.bus.merged_replies import merge_streams
 from watchout.common.bus.messages import AcceptedReply, Query, RaiseAlert, RefusedReply
 from watchout.common.bus.reply_records import StreamRow
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.clock import now_ms
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
@@ -53,13 +54,13 @@ def _checked(body: dict[str, Any], metadata: str | None) -> Alert:
 
 async def _raise(settings: Settings, raised: Alert) -> None:
     """Send the alert to the router and print the number of receivers. Raises `Failure`."""
-    async with joined(settings) as link:
+    async with joined(settings) as links:
         try:
-            reply = await link.request(lambda number: RaiseAlert(request=number, alert=raised))
+            reply = await links.of(raised.stream_id).request(lambda number: RaiseAlert(request=number, alert=raised))
         except RouterUnavailable as exc:
             raise Failure(f"the alert may not have been sent: {exc}") from None
         if isinstance(reply, AcceptedReply) and not reply.receivers:
-            raise Failure(await _nobody(link, reply.id, raised.stream_id))
+            raise Failure(await _nobody(links, reply.id, raised.stream_id))
     match reply:
         case AcceptedReply(id=alert_id, receivers=receivers):
             click.echo(f"alert {alert_id} was sent to {counted(receivers, 'receiver')}")
@@ -69,13 +70,13 @@ async def _raise(settings: Settings, raised: Alert) -> None:
             raise Failure(f"{UNEXPECTED_REPLY}: {type(reply).__name__}")
 
 
-async def _nobody(link: BusClient, alert_id: str, stream: str) -> str:
+async def _nobody(links: RouterLinks, alert_id: str, stream: str) -> str:
     """Return why an alert reached no client."""
     try:
-        rows = await link.query(lambda number: Query(request=number, what="streams"), list[StreamRow])
+        asked = await links.ask_all(lambda _, number: Query(request=number, what="streams"), list[StreamRow])
     except (RouterUnavailable, BusError):
         return f"alert {alert_id} reached no client"
-    published = [row.stream_id for row in rows if row.status != "offline"]
+    published = [row.stream_id for row in merge_streams(asked.by_slot.values()) if row.status != "offline"]
     if stream in published:
         return (
             f"alert {alert_id} is stored, but reached no client: neither the publisher of {stream} nor a viewer "

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from watchout.common.alerts.model import STREAM_ID
+from watchout.common.bus.merged_replies import merge_reservations
 from watchout.common.bus.messages import Query, QueryReply, RefusedReply, Unreserve
 from watchout.common.bus.reply_records import ReservationRow
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined, warn_missing
 from watchout.ctl.environment import Failure, home_option, read_environment, run
 from watchout.ctl.terminal import printable
 
@@ -41,9 +42,9 @@ def reservations(user: str | None, released: str | None, as_json: bool, home: st
 
 async def _release(settings: Settings, stream: str) -> None:
     """Release one reservation. Raises `Failure`."""
-    async with joined(settings) as link:
+    async with joined(settings) as links:
         try:
-            reply = await link.request(lambda number: Unreserve(request=number, stream=stream))
+            reply = await links.of(stream).request(lambda number: Unreserve(request=number, stream=stream))
         except RouterUnavailable as exc:
             raise Failure(str(exc)) from None
     match reply:
@@ -59,16 +60,18 @@ async def _release(settings: Settings, stream: str) -> None:
 
 async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
     """Print the reservations of all users, or of one. Raises `Failure`."""
-    async with joined(settings) as link:
+    async with joined(settings) as links:
         try:
-            rows = await link.query(
-                lambda number: Query(request=number, what="reservations", user=user, limit=MAX_ROWS),
+            asked = await links.ask_all(
+                lambda _, number: Query(request=number, what="reservations", user=user, limit=MAX_ROWS),
                 list[ReservationRow],
             )
         except RouterUnavailable as exc:
             raise Failure(printable(str(exc))) from None
         except BusError:
             raise Failure(UNEXPECTED_REPLY) from None
+    rows = merge_reservations(list(asked.by_slot.values()), MAX_ROWS)
+    warn_missing(asked.missing)
     found = [{"streamId": row.stream, "userId": row.user, "secondsLeft": round(row.left_s)} for row in rows]
     if as_json:
         click.echo(msgspec.json.encode(found))

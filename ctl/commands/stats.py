@@ -14,9 +14,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from watchout.common.bus.client import BusClient
+from watchout.common.bus.merged_replies import merge_stats
 from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import StatsReply
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.metrics import with_former_names
 from watchout.common.settings import Settings
@@ -47,22 +48,22 @@ def stats(as_json: bool, every_s: float | None, rows: int, home: str | None) -> 
 
 async def _show(settings: Settings, *, as_json: bool, every_s: float | None, rows: int) -> None:
     console = Console(highlight=False)
-    async with joined(settings) as link:
+    async with joined(settings) as links:
         if every_s is None:
-            body = await _ask(link)
+            body = await _ask(links)
             if as_json:
                 click.echo(_json(body))
             else:
-                console.print(render(body, width=console.width, rows=rows, own_id=link.member_id.hex()))
+                console.print(render(body, width=console.width, rows=rows, own_id=links.own_id))
         elif as_json:
             while True:
-                click.echo(_json(await _ask(link)))
+                click.echo(_json(await _ask(links)))
                 await asyncio.sleep(every_s)
         else:
-            await _watch(link, console, every_s, rows)
+            await _watch(links, console, every_s, rows)
 
 
-async def _watch(link: BusClient, console: Console, every_s: float, rows: int) -> None:
+async def _watch(links: RouterLinks, console: Console, every_s: float, rows: int) -> None:
     before: StatsReply | None = None
     with contextlib.ExitStack() as stack:
         show: Callable[[RenderableType], None] = console.print
@@ -71,13 +72,13 @@ async def _watch(link: BusClient, console: Console, every_s: float, rows: int) -
             show = functools.partial(live.update, refresh=True)
         while True:
             try:
-                body = await _ask(link)
+                body = await _ask(links)
             except Failure as failure:
                 show(Text(f"{failure.message}; waiting for it", "yellow"))
                 before = None
             else:
                 fitting = _fitting(rows, body, console) if console.is_terminal else rows
-                show(render(body, before=before, width=console.width, rows=fitting, own_id=link.member_id.hex()))
+                show(render(body, before=before, width=console.width, rows=fitting, own_id=links.own_id))
                 before = body
             await asyncio.sleep(every_s)
 
@@ -102,10 +103,11 @@ def _json(reply: StatsReply) -> bytes:
     )
 
 
-async def _ask(link: BusClient) -> StatsReply:
-    """Return the router's stats. Raises `Failure`, with a sentence for the user."""
+async def _ask(links: RouterLinks) -> StatsReply:
+    """Return the routers' stats. Raises `Failure`, with a sentence for the user."""
     try:
-        return await link.query(lambda number: Query(request=number, what="stats"), StatsReply)
+        asked = await links.ask_all(lambda _, number: Query(request=number, what="stats"), StatsReply)
+        return merge_stats(asked.by_slot, asked.missing, slots=links.slots)
     except RouterUnavailable as exc:
         raise Failure(printable(str(exc))) from None
     except BusError:

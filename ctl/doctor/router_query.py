@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, TypeVar
 
 from watchout.common.bus.messages import Query
+from watchout.common.bus.router_links import SlotReplies
 from watchout.common.errors import RouterUnavailable
 from watchout.common.home_files import CONTROL_SOCKET
 from watchout.common.settings import Settings
@@ -22,8 +24,12 @@ async def has_router_socket(settings: Settings) -> bool:
     return await asyncio.to_thread((settings.home / CONTROL_SOCKET).exists)
 
 
-async def query_router(settings: Settings, what: Literal["stats", "processes"], kind: type[R]) -> R | None:
-    """Return the router's reply to a `Query` as a `kind`; None when no router replies within `ASK_S`.
+async def query_router(
+    settings: Settings, what: Literal["stats", "processes"], kind: type[R], merge: Callable[[SlotReplies[R], int], R]
+) -> R | None:
+    """Return the routers' reply to a `Query` as a `kind`; None when no router replies within `ASK_S`.
+
+    `merge` makes one of the replies of so many slots.
 
     Raises `BusError` when the reply has another form, as from a router of another version.
     """
@@ -31,7 +37,7 @@ async def query_router(settings: Settings, what: Literal["stats", "processes"], 
         return None
     bounded = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:
-        async with joined(bounded) as bus:
-            return await bus.query(lambda number: Query(request=number, what=what), kind)
+        async with joined(bounded) as links:
+            return merge(await links.ask_all(lambda _, number: Query(request=number, what=what), kind), links.slots)
     except (Failure, RouterUnavailable, OSError):
         return None

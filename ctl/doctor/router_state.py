@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from watchout.common.bus.merged_replies import merge_stats
 from watchout.common.bus.reply_records import StatsReply
 from watchout.common.errors import BusError
 from watchout.common.home_files import CONTROL_SOCKET
@@ -42,7 +43,9 @@ async def probe_router(settings: Settings) -> RouterFacts:
     if not await has_router_socket(settings):
         return RouterFacts()
     try:
-        stats = await query_router(settings, "stats", StatsReply)
+        stats = await query_router(
+            settings, "stats", StatsReply, lambda asked, slots: merge_stats(asked.by_slot, asked.missing, slots=slots)
+        )
     except BusError:
         return RouterFacts(has_socket=True, replies=True)
     if stats is None:

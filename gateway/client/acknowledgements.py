@@ -64,7 +64,7 @@ class Acknowledgements:
     async def _acknowledge(self, command: AcknowledgeAlert) -> None:
         router, authorization = self._context.router, self._context.authorization
         try:
-            rows = await router.alert_frames(command.alert_id)
+            rows = await router.queries.alert_frames(command.alert_id, command.stream)
             row = next((each for each in rows if each.stream == command.stream), None)
             owner = (await router.find(command.stream)).owner
             identity = self._protocol.identity
@@ -82,7 +82,7 @@ class Acknowledgements:
                 text = f"alert {command.alert_id} of stream {command.stream} is not known, or not kept any more"
                 self._refuse(command, ErrorCode.INVALID_MESSAGE, text)
                 return
-            reply = await router.acknowledge(row, identity.user_id, command.note)
+            reply = await router.alert_requests.acknowledge(row, identity.user_id, command.note)
         except RouterUnavailable as unavailable:
             text = f"alert {command.alert_id} was not acknowledged, try again: {unavailable}"
             self._refuse(command, ErrorCode.ROUTING_ERROR, text)

@@ -64,7 +64,7 @@ class AlertCommands:
             alert = model.complete(
                 command.draft, alert_id=uuid.uuid4().hex, timestamp=now_ms(), stream_id=command.stream
             )
-            reply = await self._context.router.raise_alert(alert)
+            reply = await self._context.router.alert_requests.raise_alert(alert)
         except RouterUnavailable:
             text = "the alert was not sent: the router did not answer in time, try again"
             self._report_failure(text, Subject(command.request_id, command.stream))

@@ -9,12 +9,14 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from watchout.common import metric_names
 from watchout.common.alerts import model
 from watchout.common.alerts.acknowledgement import acknowledged_json
-from watchout.common.alerts.model import ALERT_ID, AlertFault
+from watchout.common.alerts.model import ALERT_ID, STREAM_ID, AlertFault
+from watchout.common.bus.merged_replies import Merged
 from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
@@ -49,30 +51,34 @@ class AlertPages:
         """Return recent alerts of one stream, or of all that the user may receive."""
         viewer = await self._auth.sign_in(request)
         query = AlertQuery.of(request)
-        alerts = await (self._of_all(viewer, query) if query.stream is None else self._of_stream(viewer, query))
+        if query.stream is None:
+            found = await self._of_all(viewer, query)
+        else:
+            found = Merged(await self._of_stream(viewer, query))
+        alerts = found.reply
         if query.newest_first:
             alerts.reverse()
+        missing = b"" if not found.missing else b',"missingSlots":' + msgspec.json.encode(found.missing)
         return web.Response(
-            body=b'{"alerts":[' + b",".join(alerts) + b"]}",
+            body=b'{"alerts":[' + b",".join(alerts) + b"]" + missing + b"}",
             headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"},
         )
 
-    async def _of_all(self, viewer: Identity, query: AlertQuery) -> list[bytes]:
+    async def _of_all(self, viewer: Identity, query: AlertQuery) -> Merged[list[bytes]]:
         """Return the JSON of alerts of all streams that the user may receive, oldest first."""
         router, authorization = self._context.router, self._context.authorization
         with self._auth.tracked(viewer) as caller:
             async with self._turn_of(viewer):
-                stored = await router.alerts(
-                    None,
+                stored = await router.queries.alerts(
                     since=query.since,
                     limit=query.limit,
                     severity=query.severity,
                     scope=authorization.alert_scope(viewer),
                 )
         viewer = self._auth.current(caller)
-        return [
+        alerts = [
             acknowledged_json(alert.json, alert.acknowledgement)
-            for alert in stored
+            for alert in stored.reply
             if authorization.may_receive_stored_alert(
                 viewer,
                 alert.owner,
@@ -80,6 +86,7 @@ class AlertPages:
                 "" if viewer.grants is None else model.Alert.from_json(alert.json).stream_id,
             )
         ]
+        return Merged(alerts, stored.missing)
 
     async def _of_stream(self, viewer: Identity, query: AlertQuery) -> list[bytes]:
         """Return the JSON of alerts of one stream, oldest first."""
@@ -87,11 +94,13 @@ class AlertPages:
         assert stream is not None
         with self._auth.tracked(viewer) as caller:
             async with self._turn_of(viewer):
-                stored = await router.alerts(stream, since=query.since, limit=query.limit, severity=query.severity)
+                stored = await router.queries.alerts_of(
+                    stream, since=query.since, limit=query.limit, severity=query.severity
+                )
                 owner = (await router.find(stream)).owner
                 of_any_time = stored
                 if owner is None and not stored:  # older alerts tell whether the user once owned the stream
-                    of_any_time = await router.alerts(stream)
+                    of_any_time = await router.queries.alerts_of(stream)
                     owner = (await router.find(stream)).owner
         viewer = self._auth.current(caller)  # permissions are judged after the last await
         if not authorization.may_receive_alerts(viewer, owner, stream):
@@ -121,7 +130,7 @@ class AlertPages:
             raise HttpError(404, "NOT_FOUND", "an alert's id has 1 to 128 printable ASCII characters")
         visible = [
             each
-            for each in await self._context.router.alert_frames(wanted_id)
+            for each in await self._context.router.queries.alert_frames(wanted_id, _one_stream(request))
             if request.query.get("streamId") in (None, each.stream) and await self._may_view(viewer, each)
         ]
         if not visible:
@@ -171,7 +180,7 @@ class AlertIntake:
         accepted: list[dict[str, Any]] = []
         for alert in alerts:
             try:
-                reply = await self._context.router.raise_alert(alert)
+                reply = await self._context.router.alert_requests.raise_alert(alert)
             except RouterUnavailable:
                 late = {"code": "ROUTING_ERROR", "message": "the router did not answer in time: send the others again"}
                 return json_response({"accepted": accepted, "error": late}, 503, RETRY)
@@ -205,6 +214,12 @@ class AlertIntake:
         rate, wait_s = self._context.settings.service_alert_rate, rates.wait_s(count)
         text = f"more than {rate:g} alerts per second came here, send them again after {wait_s:.1f} s"
         raise HttpError(429, "RATE_LIMITED", text, {"Retry-After": str(math.ceil(wait_s))})
+
+
+def _one_stream(request: web.Request) -> str | None:
+    """Return the stream that a request names, if it is one."""
+    stream = request.query.get("streamId")
+    return stream if stream is not None and STREAM_ID.match(stream) else None
 
 
 def _no_such_alert() -> HttpError:

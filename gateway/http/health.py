@@ -42,16 +42,23 @@ class HealthPages:
         return json_response({"status": "live"})
 
     async def health(self, request: web.Request) -> web.Response:
-        """Respond 200 when this gateway can serve clients, else 503 with the reason."""
+        """Respond 200 when this gateway can serve clients, else 503 with the reason.
+
+        Where only some slots have a router, it serves the streams of these: "degraded", with the missing slots. A load
+        balancer that took all gateways out for one slot would make an outage of it.
+        """
         if self._checking is None or self._checking.done():
             self._checking = self._context.tasks.start(self._check(), "health")
         reason, stats = await asyncio.shield(self._checking)
+        missing = () if stats is None else stats.missing_slots
         body: dict[str, object] = {
-            "status": "healthy" if reason is None else "unhealthy",
+            "status": "unhealthy" if reason is not None else "degraded" if missing else "healthy",
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         if reason is not None:
             body["reason"] = reason
+        if missing:
+            body["missingSlots"] = missing
         if stats is not None and self._auth.permits(request):
             body["stats"] = msgspec.Raw(stats.page)
             body["metrics"] = msgspec.Raw(stats.streams)
@@ -104,7 +111,7 @@ class HealthPages:
 
     async def _ask_router(self) -> PublicStats | None:
         try:
-            return PublicStats.of(await self._context.router.stats())
+            return PublicStats.of(await self._context.router.queries.stats())
         except RouterUnavailable:
             return None
 

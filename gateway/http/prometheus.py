@@ -16,7 +16,8 @@ from watchout.common.metric_names import DECLARED, TASK_FAILURES
 from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
 
 TOTALS: Final = {
-    "router_up": "1 when this gateway reaches the router.",
+    "router_up": "1 when this gateway reaches a router.",
+    "slots_missing": "Slots whose router does not answer; their streams are missing in all other metrics.",
     "active_streams": "Streams with a publisher, over all gateways.",
     "producers": "Publishers that send video, over all gateways.",
     "video_consumers": "Subscriptions that consume video, over all gateways.",
@@ -38,7 +39,7 @@ class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _StatsPage(msgspec.Struct, frozen=True, rename="camel"):
-    """The JSON object of ``/stats`` (docs/protocol.md), made by `PublicStats.of` from the router's `StatsReply`."""
+    """The JSON object of ``/stats`` (docs/protocol.md), made by `PublicStats.of` from the routers' `StatsReply`."""
 
     total_producers: int
     total_video_consumers: int
@@ -46,6 +47,7 @@ class _StatsPage(msgspec.Struct, frozen=True, rename="camel"):
     total_connections: int
     active_streams: list[str]
     streams: list[_PublicStream]
+    missing_slots: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class PublicStats:
     page: bytes
     streams: bytes
 
+    @property
+    def missing_slots(self) -> list[int]:
+        """The slots that did not answer, whose streams are missing; none where there is one slot."""
+        return [] if self.reply.missing_slots is msgspec.UNSET else self.reply.missing_slots
+
     @classmethod
     def of(cls, reply: StatsReply) -> PublicStats:
         """Encode what the public may see of `reply`."""
@@ -70,6 +77,7 @@ class PublicStats:
             reply.totals.connections,
             [row.stream_id for row in reply.streams],
             streams,
+            reply.missing_slots,
         )
         return cls(reply, msgspec.json.encode(page), msgspec.json.encode(streams))
 
@@ -133,7 +141,11 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> b
     if stats is None:
         processes[own[0]] = with_former_names(own[1])
     else:
-        processes["router"] = with_former_names(stats.router.metrics)
+        if stats.routers is msgspec.UNSET:
+            processes["router"] = with_former_names(stats.router.metrics)
+        else:
+            for each in stats.routers:
+                processes[f"router-{each.slot}"] = with_former_names(each.router.metrics)
         for member in stats.members:
             if member.kind != "ctl":
                 processes[_label(member, processes)] = with_former_names(member.metrics)
@@ -144,6 +156,8 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> b
             "video_consumers": stats.totals.video_consumers,
             "alert_consumers": stats.totals.alert_consumers,
         }
+        if stats.routers is not msgspec.UNSET:
+            totals["slots_missing"] = 0 if stats.missing_slots is msgspec.UNSET else len(stats.missing_slots)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_ProcessCollector(processes, totals))
     return generate_latest(registry)

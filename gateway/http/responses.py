@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from watchout.common import metric_names
+from watchout.common.bus.merged_replies import Merged
 from watchout.common.metrics import Metrics
 from watchout.common.toolbox.budget import ByteBudget, Share
 from watchout.common.toolbox.jsontext import write_json
@@ -59,6 +60,11 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
         status=status,
         headers={"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def missing_slots(merged: Merged[Any]) -> dict[str, object]:
+    """Return the members that a body has beside those of one machine: the slots whose streams are missing in it."""
+    return {"missingSlots": merged.missing} if merged.missing else {}
 
 
 def connection_of(request: web.Request) -> ConnectionDispatcher | None:

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from watchout.common import metric_names
+from watchout.common.bus.merged_replies import Merged
 from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
@@ -20,7 +21,7 @@ from watchout.gateway.http.auth import UserAuth, no_such_stream
 from watchout.gateway.http.mjpeg import MJPEG_HEADERS, Mjpeg
 from watchout.gateway.http.mjpeg_parts import AcceptedPictures
 from watchout.gateway.http.pictures import picture_response
-from watchout.gateway.http.responses import RETRY, HttpError, connection_of, json_response
+from watchout.gateway.http.responses import RETRY, HttpError, connection_of, json_response, missing_slots
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
 
@@ -53,17 +54,17 @@ class StreamPages:
                 "lastFrameAt": row.last_frame_at,
                 **({"info": msgspec.Raw(row.info.encode())} if row.info else {}),
             }
-            for row in rows
+            for row in rows.reply
             if row.user_id is not None
             and self._context.authorization.may_know(
                 viewer, Owner(row.user_id, frozenset(row.organizations)), row.stream_id
             )
         ]
-        return json_response({"streams": visible})
+        return json_response({"streams": visible, **missing_slots(rows)})
 
-    async def _fetch_rows(self) -> list[StreamRow] | None:
+    async def _fetch_rows(self) -> Merged[list[StreamRow]] | None:
         try:
-            return await self._context.router.stream_rows()
+            return await self._context.router.queries.stream_rows()
         except RouterUnavailable:
             return None
 

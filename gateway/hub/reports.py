@@ -30,6 +30,9 @@ RESERVED_S: Final = 604_800.0
 RESERVED_PER_USER: Final = 5_000
 RESERVED_TOTAL: Final = 20_000
 
+#: Says of a stream whether it is one of those meant; None: all are.
+StreamFilter = Callable[[str], bool] | None
+
 
 class RouterReports:
     """Collects what changed on this gateway until `RouterClient` sends it to the router. Part of `Hub`.
@@ -127,13 +130,14 @@ class RouterReports:
         for stream_id in interest:
             yield self._interest(stream_id)
 
-    def snapshot(self, now: float) -> Iterator[PublicationState | Interest]:
-        """Return all publications and interest, for a router that this gateway joins. `now` in seconds.
+    def snapshot(self, now: float, own: StreamFilter = None) -> Iterator[PublicationState | Interest]:
+        """Return all publications and interest of the router's streams, `own`, when this gateway joins it.
 
-        The iteration may be spread over several turns of the loop: `changes` returns what changes meanwhile.
+        `now` in seconds. The iteration may be spread over several turns of the loop: `changes` returns what changes
+        meanwhile.
         """
-        self._released.clear()
-        publications = list(self._table.publications.values())
+        self._released = [] if own is None else [each for each in self._released if not own(each.stream)]
+        publications = [p for p in self._table.publications.values() if own is None or own(p.stream)]
         for publication in publications:  # first: the router's `Forward` messages arrive during the iteration
             publication.bus_sampler = None
             if not publication.receivers:  # these go on getting frames until the router names others
@@ -143,26 +147,30 @@ class RouterReports:
             if self._table.publications.get(publication.stream) is publication:
                 yield self._publication(publication.stream, now)
         for stream in list(self._table.streams.values()):
-            if stream.viewers:
+            if stream.viewers and (own is None or own(stream.id)):
                 yield self._interest(stream.id)
 
-    def reservations(self, now_ms: int) -> Iterator[ReservationReport]:
-        """Return the owners of streams that ended here, for a router that has just started."""
+    def reservations(self, now_ms: int, own: StreamFilter = None) -> Iterator[ReservationReport]:
+        """Return the owners of those of the router's streams, `own`, that ended here, when it has just started."""
         rows = [
             (name, kept.user, kept.organizations, kept.term, kept.frame_id, max(0.0, now_ms / 1000 - kept.ended_at))
             for name, kept in self._reservations.items()
+            if own is None or own(name)
         ]
         for at in range(0, len(rows), REPORT_CHUNK):
             yield ReservationReport(rows=rows[at : at + REPORT_CHUNK])
 
-    def stream_metrics(self, now: float, chunk: int) -> Iterator[StreamReport]:
-        """Return frame rates and drops since the last call, at most `chunk` rows in each report. `now` in seconds."""
-        dropped = [(stream, reason, count) for (stream, reason), count in self._drop_counts.items()]
-        self._drop_counts.clear()
+    def stream_metrics(self, now: float, chunk: int, own: StreamFilter = None) -> Iterator[StreamReport]:
+        """Return frame rates and drops of a router's streams, `own`, since the last call for them.
+
+        At most `chunk` rows are in each report. `now` in seconds.
+        """
+        keys = [key for key in self._drop_counts if own is None or own(key[0])]
+        dropped = [(*key, self._drop_counts.pop(key)) for key in keys]
         for at in range(0, len(dropped), chunk):
             yield StreamReport(dropped=dropped[at : at + chunk])
-        active = list(self.active)
-        self.active.clear()
+        active = [name for name in self.active if own is None or own(name)]
+        self.active.difference_update(active)
         rows = [
             (p.stream, p.next_frame_id - 1, p.meter.total, round(p.meter.rate(now), 2), p.last_frame_at)
             for name in active

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import CreateShare, EndShare, Query, QueryReply, RefusedReply, Reply
 from watchout.common.bus.reply_records import R, ShareRow, read_reply
 from watchout.common.errors import BusError, RouterUnavailable
-from watchout.gateway.router_client import RouterClient, unexpected
+from watchout.gateway.alert_requests import unexpected
+from watchout.gateway.router_client import RouterClient
+from watchout.gateway.router_times import shares_here
 
 #: Code by which the router refuses a share over a bound.
 TOO_MANY_SHARES: Final = "TOO_MANY_SHARES"
@@ -48,13 +51,13 @@ class ShareRequests:
         Raises:
             RouterUnavailable: The router does not answer, cannot store it, or is of a release without shares.
         """
-        self._require_shares()
-        reply = await self._router.link.request(
+        link = self._link(stream)
+        reply = await link.request(
             lambda n: CreateShare(request=n, id=share_id, stream=stream, user=owner, seconds=seconds, alerts=alerts)
         )
         if isinstance(reply, RefusedReply) and reply.code == TOO_MANY_SHARES:
             return reply
-        rows = _read(reply, list[ShareRow])
+        rows = shares_here(_read(reply, list[ShareRow]), link.clock)
         return rows[0]
 
     async def end_share(self, share_id: str, stream: str, owner: str) -> bool:
@@ -71,10 +74,10 @@ class ShareRequests:
         Raises:
             RouterUnavailable: As `create_share`.
         """
-        self._require_shares()
+        link = self._link(stream)
         if not SHARE_ID.match(share_id):
             return False
-        reply = await self._router.link.request(lambda n: EndShare(request=n, id=share_id, stream=stream, user=owner))
+        reply = await link.request(lambda n: EndShare(request=n, id=share_id, stream=stream, user=owner))
         return _read(reply, str | None) is not None  # type: ignore[arg-type]
 
     async def shares_of(self, stream: str, owner: str) -> list[ShareRow]:
@@ -87,8 +90,9 @@ class ShareRequests:
         Raises:
             RouterUnavailable: As `create_share`.
         """
-        self._require_shares()
-        return await self._rows(lambda n: Query(request=n, what="shares", stream=stream, user=owner))
+        link = self._link(stream)
+        reply = await link.request(lambda n: Query(request=n, what="shares", stream=stream, user=owner))
+        return shares_here(_read(reply, list[ShareRow]), link.clock)
 
     async def shares(self, share_ids: Sequence[str]) -> list[ShareRow]:
         """Return those of some shares that have not ended.
@@ -97,18 +101,32 @@ class ShareRequests:
             share_ids: At most 1000 ids.
 
         Raises:
-            RouterUnavailable: As `create_share`.
+            RouterUnavailable: As `create_share`; also when some were not found, and a slot is missing that may have
+                them: they must not count as ended.
         """
-        self._require_shares()
+        links = self._router.links
+        for link in links.all():
+            _require_shares(link)
         ids = tuple(share_ids)
-        return await self._rows(lambda n: Query(request=n, what="shares", ids=ids))
+        try:
+            asked = await links.ask_all(lambda _, n: Query(request=n, what="shares", ids=ids), list[ShareRow])
+        except BusError as exc:
+            raise RouterUnavailable(str(exc)) from None
+        found = [row for slot, rows in asked.by_slot.items() for row in shares_here(rows, links.at(slot).clock)]
+        if asked.missing and len({row.id for row in found}) < len(set(ids)):
+            raise RouterUnavailable(f"slots without a router: {', '.join(map(str, asked.missing))}")
+        return found
 
-    def _require_shares(self) -> None:
-        if self._router.link.live and not self._router.link.level:
-            raise RouterUnavailable("the router is of a release without shares")
+    def _link(self, stream: str) -> BusClient:
+        """Return the connection to the router of a stream. Raises `RouterUnavailable` for one without shares."""
+        link = self._router.links.of(stream)
+        _require_shares(link)
+        return link
 
-    async def _rows(self, make: Callable[[int], Query]) -> list[ShareRow]:
-        return _read(await self._router.link.request(make), list[ShareRow])
+
+def _require_shares(link: BusClient) -> None:
+    if link.live and not link.level:
+        raise RouterUnavailable("the router is of a release without shares")
 
 
 def _read(reply: Reply, kind: type[R]) -> R:

@@ -308,6 +308,6 @@ async def test_a_router_of_the_release_before_is_asked_nothing_that_it_does_not_
         assert (answer.status, answer.error) == (503, "ROUTING_ERROR")
     token = started.gateways[0]._context.share_tokens.token_of("a" * 22)
     assert (await http(f"{started.url}/streams", token=token)).error == "AUTH_UNAVAILABLE"
-    assert started.gateways[0]._link.link.bad_messages == 0
+    assert started.gateways[0]._link.links.bad_messages == 0
     router = (await started.ask()).router
     assert not router.metrics.get("bus_bad_messages_total"), "a message that it does not know costs a membership"

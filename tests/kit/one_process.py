@@ -1,4 +1,4 @@
-"""A whole watchout in the event loop of the test: real `Router`, `Gateway` and `Bridge` objects over `MemoryBus`.
+"""A whole watchout in the event loop of the test: real routers, `Gateway` and `Bridge` objects over `MemoryBus`.
 
 Use it for end-to-end tests that are about what a client sees, and `tests.kit.processes` for those about processes:
 signals, crashes, ZeroMQ, CPU, memory. It starts in a fraction of a second, and its parts may be looked into.
@@ -22,29 +22,37 @@ from tests.kit.memory_transport import MemoryBus
 from tests.kit.ports import free_port
 from tests.kit.processes import SERVICE_TOKEN
 from watchout.common import supervisor
-from watchout.common.bus.client import BusClient
+from watchout.common.bus.merged_replies import merge_stats
 from watchout.common.bus.mesh import MemberCarrier
-from watchout.common.bus.messages import Hello, Message, Query
+from watchout.common.bus.messages import Hello, Message, Query, Rejoin, encode
 from watchout.common.bus.reply_records import StatsReply
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.home import prepare_home
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings, load
 from watchout.gateway.app import Gateway
 from watchout.identity.embedded_store import mint_token
 from watchout.mlbridge.app import Bridge
-from watchout.router.app import Router
+from watchout.router import slot_router
+from watchout.router.app import Router, home_records
+from watchout.router.slot_router import SlotRouter
 
 
 class OneProcess:
     """One watchout: a home with the embedded session store, a bus, and the parts that were started.
 
-    `environ` are settings by their environment names, for all parts.
+    `environ` are settings by their environment names, for all parts. With several `slots` it is a cluster: each slot
+    has a `SlotRouter` of its own, whose records are in a folder of the home.
     """
 
-    def __init__(self, home: Path, **environ: str) -> None:
+    def __init__(self, home: Path, slots: int = 1, **environ: str) -> None:
         self.home = home
-        self.bus = MemoryBus()
+        self.slots = slots
+        self.bus = MemoryBus(slots)
         self.router: Router | None = None
+        #: The routers of a cluster, by slot; those that were started last where a slot has several.
+        self.slot_routers: dict[int, SlotRouter] = {}
+        self._epoch = 0
         self.gateways: list[Gateway] = []
         self.bridges: list[Bridge] = []
         #: Where each gateway listens, in the order in which they were started.
@@ -63,13 +71,44 @@ class OneProcess:
         """A session token for the user of this name."""
         return mint_token(self.home / SESSION_STORE_FILE, user)
 
-    async def start_router(self) -> Router:
+    async def start_router(self) -> None:
+        """Start the router; in a cluster one for each slot that has none."""
+        if self.slots > 1:
+            for slot in range(self.slots):
+                if slot not in self.slot_routers:
+                    await self.start_slot(slot)
+            return
         self.router = Router(self._settings(), self.bus.open_router)
         await self.router.start()
-        return self.router
+
+    async def start_slot(self, slot: int, *, epoch: int | None = None, records: str = "slot") -> SlotRouter:
+        """Start a router of a slot, beside another one if there is one.
+
+        Its epoch is above all before, or `epoch`. Its records are those of the slot's routers that were started with
+        the same `records`.
+        """
+        folder = self.home / f"{records}-{slot}"
+        had_former = folder.exists()
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._epoch = max(self._epoch + 1, slot_router.clock.now_ms(), epoch or 0)
+        router = SlotRouter(
+            self._settings(), slot, epoch or self._epoch, had_former, home_records(folder), self.bus.router_of(slot)
+        )
+        await router.start()
+        self.slot_routers[slot] = router
+        self.bus.routers[slot][-1].broadcast(encode(router.epoch, 0, Rejoin()))
+        return router
+
+    async def stop_slot(self, slot: int) -> None:
+        """End the router of a slot, as by ``kill -9`` as far as its members can tell."""
+        await self.slot_routers.pop(slot).stop()
 
     async def stop_router(self) -> None:
-        """End the router in order. Gateways and bridges stay, and join the next one."""
+        """End the router in order, or those of all slots. Gateways and bridges stay, and join the next one."""
+        if self.slots > 1:
+            for slot in list(self.slot_routers):
+                await self.stop_slot(slot)
+            return
         router, self.router = self.router, None
         assert router is not None
         await router.drain()
@@ -102,20 +141,22 @@ class OneProcess:
 
     async def ask(self) -> StatsReply:
         """What the router replies to ``watchout-ctl stats``."""
-        client = BusClient(
-            Hello(kind="ctl", name="ctl", pid=1), open_transport=self.bus.open_member, request_timeout_s=30,
-            snapshot=_nothing, metrics=dict, on_message=lambda _: None,
+        links = RouterLinks(
+            Hello(kind="ctl", name="ctl", pid=1), carrier=MemberCarrier(self.bus.open_slot, None, self.slots),
+            request_timeout_s=30, snapshot=_nothing, metrics=dict, on_message=lambda _slot, _body: None,
         )  # fmt: skip
+        links.open()
         try:
-            return await client.query(lambda number: Query(request=number, what="stats"), StatsReply)
+            asked = await links.ask_all(lambda _, number: Query(request=number, what="stats"), StatsReply)
+            return merge_stats(asked.by_slot, asked.missing, slots=links.slots)
         finally:
-            await client.close()
+            await links.close()
 
     async def close(self) -> None:
         for part in [*self.gateways, *self.bridges]:
             await part.drain()
             await part.stop()
-        if self.router is not None:
+        if self.router is not None or self.slot_routers:
             await self.stop_router()
         for _ in range(10):  # connections that were just closed give back their sockets in the loop's next turns
             await asyncio.sleep(0)
@@ -126,20 +167,24 @@ class OneProcess:
         return load({**self._environ, **environ})
 
 
-async def _nothing() -> AsyncIterator[Message]:
+async def _nothing(_slot: int) -> AsyncIterator[Message]:
     return
     yield
 
 
 async def _is_healthy(url: str) -> bool:
-    return (await http(f"{url}/health")).status == 200
+    health = await http(f"{url}/health")
+    return health.status == 200 and health.json["status"] == "healthy"
 
 
 @contextlib.asynccontextmanager
-async def running_in_one_process(*, gateways: int = 1, **environ: str) -> AsyncIterator[OneProcess]:
-    """A router and so many gateways that serve; `environ` are settings by their environment names."""
+async def running_in_one_process(*, gateways: int = 1, slots: int = 1, **environ: str) -> AsyncIterator[OneProcess]:
+    """A router, or one for each of several slots, and so many gateways that serve.
+
+    `environ` are settings by their environment names.
+    """
     directory = Path(tempfile.mkdtemp(prefix="wo-"))
-    started = OneProcess(directory / "home", **environ)
+    started = OneProcess(directory / "home", slots, **environ)
     try:
         try:
             await started.start_router()

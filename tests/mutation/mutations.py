@@ -310,9 +310,9 @@ MUTATIONS: Final = (
     Mutation(
         name="raise-again",
         rule="a bridge sends alerts that a router accepted just before it was killed again to the next router",
-        file="mlbridge/alert_sender.py",
-        before="        again = self._accepted.take_other(self._router.epoch)\n",
-        after="        again = self._accepted.take_other(self._router.epoch)[:0]\n",
+        file="mlbridge/alert_lane.py",
+        before="        again = self._accepted.take_other(self._router.epoch, self._slot)\n",
+        after="        again = self._accepted.take_other(self._router.epoch, self._slot)[:0]\n",
         unit=("tests/unit/mlbridge/test_alert_sender.py",),
         e2e=("tests/e2e/test_alerts_once.py",),
     ),

@@ -18,6 +18,7 @@ from watchout.common.bus.messages.fields import (
     FrameAddress,
     Glob,
     Info,
+    MemberId,
     MemberKind,
     Message,
     Organizations,
@@ -42,7 +43,8 @@ class Hello(Message, frozen=True, tag="hello"):
     (`common.toolbox.globs`) of the streams that a bridge serves, none meaning all; bridges of one `group` share the
     streams. `settings` are those that differ from their defaults (`common.process.about`). `frames_at` is where the
     member accepts frames that other members send it directly; absent: it gets all frames from the router. `host` is the
-    name of its machine, `url` where clients reach a gateway: `PUBLIC_URL`.
+    name of its machine, `url` where clients reach a gateway: `PUBLIC_URL`. `process` is the same in the greetings of
+    one process to the routers of several slots; absent where there is one slot.
     """
 
     kind: MemberKind
@@ -60,6 +62,7 @@ class Hello(Message, frozen=True, tag="hello"):
     frames_at: FrameAddress | None = None
     host: Text = ""
     url: Text = ""
+    process: MemberId | None = None
 
 
 class PublicationState(Message, frozen=True, tag="hold"):

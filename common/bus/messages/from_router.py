@@ -34,12 +34,14 @@ class Welcome(Message, frozen=True, tag="welcome"):
     """Reply of the router to the `Hello` of this `attempt`: the member has joined, and sends its snapshot next.
 
     `level` says which messages the router understands: members send none of a later one. `frames_at` is where members
-    send frames for the router; absent: over their own connections to it.
+    send frames for the router; absent: over their own connections to it. `now` (ms) is the router's time, absent where
+    all members have the same clock.
     """
 
     attempt: Count = 0
     level: Count = 0
     frames_at: FrameAddress | None = None
+    now: Milliseconds | None = None
 
 
 class Rejoin(Message, frozen=True, tag="rejoin"):
@@ -49,7 +51,12 @@ class Rejoin(Message, frozen=True, tag="rejoin"):
 
 
 class RouterHeartbeat(Message, frozen=True, tag="beat"):
-    """Sent by the router to each member every 500 ms, from the event loop that does its work."""
+    """Sent by the router to each member every 500 ms, from the event loop that does its work.
+
+    `now` (ms) is the router's time, absent where all members have the same clock.
+    """
+
+    now: Milliseconds | None = None
 
 
 class FrameReceiver(msgspec.Struct, frozen=True, array_like=True):

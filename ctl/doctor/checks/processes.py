@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from watchout.common.bus.merged_replies import merge_processes
 from watchout.common.bus.reply_records import ProcessReport
 from watchout.common.errors import BusError
 from watchout.common.process import about, process_name
@@ -85,7 +86,9 @@ CHECK: Final = Check("processes", check_processes)
 
 async def probe_processes(settings: Settings) -> list[RunningProcess] | None:
     """Return the processes of this home; None if no router replies. Raises `BusError`, see `query_router`."""
-    reports = await query_router(settings, "processes", list[ProcessReport])
+    reports = await query_router(
+        settings, "processes", list[ProcessReport], lambda asked, _: merge_processes(asked.by_slot.values())
+    )
     return None if reports is None else [RunningProcess.from_report(report) for report in reports]
 
 

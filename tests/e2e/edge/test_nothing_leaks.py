@@ -88,8 +88,8 @@ async def test_the_metrics_have_no_names_of_streams_or_users(watchout, clients):
 
 SLOW_ROUTER = """
 import asyncio
-from watchout.gateway.router_client import RouterClient
-query, asking = RouterClient._query, 0
+from watchout.gateway.router_queries import RouterQueries
+query, asking = RouterQueries._ask_all, 0
 async def slow(self, *args, **kw):
     global asking
     asking += 1
@@ -99,7 +99,7 @@ async def slow(self, *args, **kw):
         return await query(self, *args, **kw)
     finally:
         asking -= 1
-RouterClient._query = slow
+RouterQueries._ask_all = slow
 """
 
 

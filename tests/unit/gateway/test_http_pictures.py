@@ -50,7 +50,7 @@ class Scene:
             find=self._find,
             newest_frame=self._awaited,
             stored_picture=self._awaited,
-            alert_frames=self._alert_frames,
+            queries=SimpleNamespace(alert_frames=self._alert_frames),
             live=True,
         )
         self.context = SimpleNamespace(
@@ -73,7 +73,7 @@ class Scene:
         await self.go_on.wait()
         return self.frame
 
-    async def _alert_frames(self, _: str) -> list[AlertFrameRow]:
+    async def _alert_frames(self, *_: object) -> list[AlertFrameRow]:
         return [AlertFrameRow("cam", "ann", 3, 7, kept=True)]
 
     # ── what may happen meanwhile ────────────────────────────────────────────────────────────────────────────────
@@ -203,10 +203,10 @@ def of_a_club(scene: Scene) -> None:
     async def verify(*_: object, **__: object) -> Identity:
         return member
 
-    async def of_bob(_: str) -> list[AlertFrameRow]:
+    async def of_bob(*_: object) -> list[AlertFrameRow]:
         return [AlertFrameRow("cam", "bob", 3, 7, kept=True)]
 
-    scene.context.authenticator.verify, scene.context.router.alert_frames = verify, of_bob
+    scene.context.authenticator.verify, scene.context.router.queries.alert_frames = verify, of_bob
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -54,7 +54,7 @@ class Bench:
             on_joined=lambda _: self.outbox.on_joined(),
             on_lost=lambda: self.outbox.on_lost(),
         )
-        self.outbox = AlertSender(self.link, metrics=self.metrics, frames=self.ring, **options)
+        self.outbox = AlertSender([self.link], metrics=self.metrics, frames=self.ring, **options)
 
     def says(self, number: int, *messages: str, age_ms: int | None = None, **fields: Any) -> None:
         """The service saw a frame, and says something of it."""
@@ -192,7 +192,7 @@ async def test_the_outbox_closes_whatever_step_of_a_send_it_is_at(home: Path) ->
     )
     assert await link.wait_live(30)
     for turns in range(20):
-        outbox = AlertSender(link, metrics=Metrics())
+        outbox = AlertSender([link], metrics=Metrics())
         for _ in range(20):
             outbox.on_alerts([ALERT], FRAME)
         for _ in range(turns):

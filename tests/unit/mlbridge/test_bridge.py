@@ -416,7 +416,7 @@ async def test_alerts_past_the_bound_are_dropped_oldest_first_and_counted(
         router.close()
         outbox = process._alert_sender
         assert outbox is not None
-        await until(lambda: process._link is not None and not process._link.live)
+        await until(lambda: process._links is not None and not process._links.live)
         for number in range(1_010):
             outbox.on_alerts([ALERT | {"message": str(number)}], frame("s", 1))
         assert metric(process, "alerts_dropped_total") == 10

@@ -1,0 +1,130 @@
+"""Sends alerts and acknowledgements of this gateway's clients to the routers, again to a router that is new."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from watchout.common import metric_names
+from watchout.common.alerts.model import Alert
+from watchout.common.alerts.unconfirmed import FENCED_KEEP_S, KEEP_S, Raised, UnconfirmedAlerts
+from watchout.common.bus.client import BusClient
+from watchout.common.bus.messages import (
+    AcceptedReply,
+    AcknowledgedReply,
+    AcknowledgeRequest,
+    Message,
+    RaiseAlert,
+    RefusedReply,
+    Reply,
+)
+from watchout.common.bus.reply_records import AlertFrameRow
+from watchout.common.bus.router_clock import RouterClock
+from watchout.common.bus.router_links import RouterLinks
+from watchout.common.errors import ErrorCode, RouterUnavailable
+from watchout.common.metrics import Metrics
+from watchout.gateway.router_times import acknowledgement_here
+
+
+class AlertRequests:
+    """The alerts that clients of one gateway raise and acknowledge; made by `RouterClient`.
+
+    An alert is kept for a while after its router has accepted it: that router may end before it has delivered it, and
+    its successor gets the alert again.
+
+    Args:
+        links: The connections to the routers.
+        metrics: Where alerts that are raised again are counted.
+    """
+
+    def __init__(self, links: RouterLinks, metrics: Metrics) -> None:
+        self._links = links
+        self._metrics = metrics
+        #: Alerts that a router accepted and may not have delivered yet.
+        self._accepted = UnconfirmedAlerts(keep_s=FENCED_KEEP_S if links.fenced else KEEP_S)
+
+    async def raise_alert(self, alert: Alert) -> AcceptedReply:
+        """Send an alert to the router of its stream; it has been accepted when this returns.
+
+        Raises `RouterUnavailable`.
+        """
+        link = self._links.of(alert.stream_id)
+        epoch = link.epoch
+        reply = await link.request(lambda n: RaiseAlert(request=n, alert=alert))
+        if not isinstance(reply, AcceptedReply):
+            raise unexpected(reply)
+        at = link.clock.to_local(reply.at) if reply.at else None
+        self._keep(link, epoch, Raised(alert, len(alert.to_json()), accepted_at=at))
+        return reply
+
+    async def acknowledge(self, of: AlertFrameRow, user: str, note: str | None) -> AcknowledgedReply | RefusedReply:
+        """Record that a user acknowledges an alert, a row of `RouterQueries.alert_frames`; everybody who has it is
+        told.
+
+        Returns:
+            Who acknowledged it, which may be somebody before; or that it is not kept any more.
+
+        Raises:
+            RouterUnavailable: No reply in time, or the router is of a release without acknowledgements.
+        """
+        if not of.json:
+            raise RouterUnavailable("the router is of a release without acknowledgements")
+        link = self._links.of(of.stream)
+        alert, epoch = Alert.from_json(of.json), link.epoch
+        reply = await link.request(
+            lambda n: AcknowledgeRequest(
+                request=n,
+                alert=alert,
+                user=user,
+                note=note,
+                term=of.term,
+                owner=of.owner,
+                accepted_at=link.clock.to_router(of.at),
+            )
+        )
+        if isinstance(reply, RefusedReply) and reply.code == ErrorCode.INVALID_MESSAGE:
+            return reply
+        if not isinstance(reply, AcknowledgedReply):
+            raise unexpected(reply)
+        given = acknowledgement_here(reply.acknowledgement, link.clock)
+        if not reply.duplicate:
+            self._keep(link, epoch, Raised(alert, len(of.json) + given.size_bytes, of.term, of.at, given, of.owner))
+        return msgspec.structs.replace(reply, acknowledgement=given)
+
+    def _keep(self, link: BusClient, epoch: int, raised: Raised) -> None:
+        self._accepted.add(raised, epoch, asyncio.get_running_loop().time(), slot=link.slot)
+
+    def on_joined(self, slot: int, new_epoch: bool) -> None:
+        """Send the router of a slot what another one accepted, which may have ended before it delivered it."""
+        link = self._links.at(slot)
+        for raised in self._accepted.take_other(link.epoch, slot=slot) if new_epoch else ():
+            self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
+            link.send(_again(raised, link.clock))
+            self._keep(link, link.epoch, raised)
+
+    def on_lost(self) -> None:
+        """Handle that a router is away: what it accepted long before has been delivered."""
+        self._accepted.prune(asyncio.get_running_loop().time())
+
+
+def _again(raised: Raised, clock: RouterClock) -> Message:
+    """Return the message by which a new router learns of what a former one accepted."""
+    alert, given = raised.alert, raised.acknowledgement
+    accepted_at = None if raised.accepted_at is None else clock.to_router(raised.accepted_at)
+    if given is None:
+        return RaiseAlert(request=0, alert=alert, accepted_at=accepted_at)
+    return AcknowledgeRequest(
+        request=0, alert=alert, user=given.user, note=given.note, term=raised.term, owner=raised.owner,
+        accepted_at=accepted_at, at=clock.to_router(given.at),
+    )  # fmt: skip
+
+
+def unexpected(reply: Reply) -> RouterUnavailable:
+    """Return the error for a reply that the router must not give.
+
+    Args:
+        reply: What came.
+    """
+    text = reply.message if isinstance(reply, RefusedReply) else f"answered with {type(reply).__name__}"
+    return RouterUnavailable(f"the router {text}")
