@@ -6,6 +6,7 @@ it where CI is set. Each of them also ends when this process dies: it watches it
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import http.client
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPMessage
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -63,8 +64,12 @@ def missing(reason: str) -> NoReturn:
 class Postgres:
     """A PostgreSQL server of our own, with a password, in a time zone that is not UTC.
 
-    `options` are settings of the server. The major version "system" is the machine's own, which speaks TLS.
+    `options` are settings of the server. The major version "system" is the machine's own, which speaks TLS. With a
+    `password` its data is made anew; else it is a copy, with the password and the system identifier of the first one.
     """
+
+    #: Data without a change, and its password, by major version: to copy it takes a tenth of the time.
+    _made: ClassVar[dict[str, tuple[Path, str]]] = {}
 
     def __init__(self, major: str, *, password: str | None = None, **options: object) -> None:
         self.major = major
@@ -81,7 +86,10 @@ class Postgres:
             os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
         try:
             self._bin = self._find_programs()
-            self._make_cluster()
+            if password is None:
+                self._copy_cluster()
+            else:
+                self._make_cluster(self._directory / "data")
         except BaseException:
             self.remove()
             raise
@@ -195,14 +203,26 @@ class Postgres:
             return False
         return done.returncode == 0
 
-    def _make_cluster(self) -> None:
+    def _copy_cluster(self) -> None:
+        if self.major not in self._made:
+            folder = Path(tempfile.mkdtemp(prefix="watchout-pg-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            if self._as:
+                os.chown(folder, self._as["user"], self._as["group"])
+            self._make_cluster(folder / "data")
+            self._made[self.major] = folder, self.password
+        folder, self.password = self._made[self.major]
+        command = ["/bin/cp", "-Rp", str(folder / "data"), str(self._directory / "data")]
+        subprocess.run(command, check=True, capture_output=True, timeout=READY_S, cwd="/", **self._as)
+
+    def _make_cluster(self, folder: Path) -> None:
         words = self._directory / "password"
         words.write_text(self.password)
         if self._as:
             os.chown(words, self._as["user"], self._as["group"])
         subprocess.run(
             [
-                str(self._bin / "initdb"), "--no-sync", "-D", str(self._directory / "data"), "-U", "postgres",
+                str(self._bin / "initdb"), "--no-sync", "-D", str(folder), "-U", "postgres",
                 "-A", "scram-sha-256", f"--pwfile={words}", "-E", "UTF8", "--locale=C",
             ],
             check=True, capture_output=True, timeout=READY_S, cwd="/", **self._as,
