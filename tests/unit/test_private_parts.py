@@ -45,6 +45,10 @@ USES: Final = {
     ),
     ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis_server.py", "test_redis_reads_a_text_with_read"),
     ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
+    ("nats", "greeting of Client._process_info"): (
+        "common/bus/nats/dialing.py",
+        "test_nats_begins_tls_when_process_info_demands_it_in_the_greeting",
+    ),
     ("asyncpg", "text of a refused TLS request"): (
         "identity/sources/connecting.py",
         "test_asyncpg_says_that_a_server_rejected_tls_in_these_words",
@@ -191,6 +195,34 @@ async def test_nats_handles_the_greeting_in_process_info() -> None:
             )
         await client.close()
     assert sent == [b""]  # no credentials
+
+
+async def test_nats_begins_tls_when_process_info_demands_it_in_the_greeting() -> None:
+    """The bus demands TLS of a server that only offers it: no credentials go out in the clear."""
+    pytest.importorskip("nats")
+    from nats.aio.transport import TcpTransport
+
+    from watchout.common.bus.nats.dialing import StrictClient
+
+    begun = ConnectionError("TLS begins")
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024,"tls_available":true}\r\n')
+        assert await reader.read() == b""
+
+    client = StrictClient()
+    client.demand_tls = True
+    with mock.patch.object(TcpTransport, "connect_tls", side_effect=begun) as connect_tls:
+        async with serving(greet) as port:
+            with pytest.raises(ConnectionError, match="TLS begins"):
+                await client.connect(
+                    f"nats://user:secret@127.0.0.1:{port}",
+                    allow_reconnect=False,
+                    connect_timeout=30,
+                    max_reconnect_attempts=0,
+                )
+            await client.close()
+    assert connect_tls.called
 
 
 async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:

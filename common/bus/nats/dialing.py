@@ -102,7 +102,7 @@ class StrictClient(Client):
         if initial_connection and self.demand_tls and not secure:
             raise _NoTls
         if initial_connection and self.demand_tls:
-            self._server_info["tls_required"] = True
+            info["tls_required"] = True  # what the library then looks at
         await super()._process_info(info, initial_connection)
 
 
