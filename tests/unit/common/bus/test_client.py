@@ -32,8 +32,9 @@ async def test_frames_for_the_router_go_where_its_welcome_says(over_mesh: bool) 
             router.send_control(member, encode(5, 0, welcome))
 
     router: MemoryRouterTransport = bus.open_router(on_control=answer, on_frame=over_transport.append)
+    own = bus.open_mesh(on_frame=print)
     client = BusClient(
-        Hello(kind="mlbridge", name="b", pid=1), open_transport=bus.open_member, open_mesh=bus.open_mesh,
+        Hello(kind="mlbridge", name="b", pid=1), open_transport=bus.open_member, mesh=own,
         request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=print, on_frame=print,
     )  # fmt: skip
     assert await client.wait_live(30)
@@ -41,7 +42,8 @@ async def test_frames_for_the_router_go_where_its_welcome_says(over_mesh: bool) 
     assert client.send_frame(picture[:20], picture[20:])
     await eventually(lambda: at_mesh or over_transport)
     assert (at_mesh, over_transport) == (([picture], []) if over_mesh else ([], [picture]))
-    assert client.frames_sent == 1
+    assert client.frames_sent + own.frames_sent == 1
     await client.close()
+    own.close()
     mesh.close()
     router.close()
