@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from xdist.scheduler import WorkStealingScheduling
 
 from tests.kit.processes import REPOSITORY
-from tests.kit.schedule import LIST, arranged, listed, page, parts
+from tests.kit.schedule import LIST, arranged, listed, page, parts, pytest_collection_modifyitems
 
 FILES = [f"f{number}" for number in range(9)]
 TESTS = st.lists(st.sampled_from(FILES), max_size=60).map(sorted)
@@ -49,6 +50,17 @@ def test_each_part_begins_with_its_long_files_the_longest_first():
 
 def test_more_long_tests_than_a_part_holds():
     assert sorted(arranged(["a"] * 7 + ["b"], {"a": 9}, 4)) == list(range(8))
+
+
+def test_a_worker_orders_what_it_collected_and_a_run_without_workers_does_not():
+    """The option `--dist` is "no" in a worker of pytest-xdist: it must not decide."""
+    (long, *_) = listed(LIST.read_text())
+    names = ["tests/test_a.py::one", "tests/test_a.py::two", f"{long}::one", f"{long}::two"]
+    items = [SimpleNamespace(nodeid=name) for name in names]
+    pytest_collection_modifyitems(SimpleNamespace(option=SimpleNamespace(dist="worksteal")), items)
+    assert [item.nodeid for item in items] == names
+    pytest_collection_modifyitems(SimpleNamespace(workerinput={"workercount": 2}), items)
+    assert [item.nodeid for item in items] == names[2:] + names[:2]
 
 
 def test_the_list_is_written_and_read():

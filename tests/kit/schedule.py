@@ -16,7 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -82,9 +82,12 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order them, in a worker: all workers do it alike. After pytest, which brings together what shares parameters."""
-    workers: Any = getattr(config, "workerinput", {}).get("workercount", 1)
-    if workers > 1 and config.getoption("dist") == "worksteal":
+    """Order them, in a worker: all workers do it alike, or pytest-xdist ends the run.
+
+    Last, because pytest itself brings together what shares parameters, wherever it stands.
+    """
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
         files = [item.nodeid.partition("::")[0] for item in items]
         items[:] = [items[index] for index in arranged(files, listed(LIST.read_text()), workers)]
 
