@@ -48,3 +48,15 @@ def test_what_is_kept_is_bounded_and_the_newest_of_all(alerts: list[tuple[int, f
     numbers = [int(each.alert.id[1:]) for each in kept.take_other(0)]
     assert numbers == list(range(len(alerts) - len(numbers), len(alerts)))
     assert bool(numbers) is bool(alerts)
+
+
+def test_each_slot_has_its_own_epochs() -> None:
+    kept = UnconfirmedAlerts()
+    first, second, third = raised(1), raised(2), raised(3)
+    kept.add(first, 5, 0.0, slot=0)
+    kept.add(second, 7, 0.0, slot=1)
+    kept.add(third, 5, 0.0, slot=0)
+    assert kept.take_other(7, slot=0) == [first, third]
+    assert kept.take_other(7, slot=1) == []
+    assert kept.take_other(8, slot=1) == [second]
+    assert len(kept) == 0

@@ -316,3 +316,46 @@ def test_each_change_wakes_the_link(harness: HubHarness, change: Callable[[HubHa
     woken = harness.woken
     change(harness)
     assert harness.woken > woken
+
+
+# ── several routers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def of_door(stream: str) -> bool:
+    return stream == "door"
+
+
+def test_a_router_is_told_of_its_own_streams_alone_and_the_others_lose_nothing(harness: HubHarness) -> None:
+    reports = harness.hub.reports
+    for stream in ("door", "yard"):
+        harness.frame(harness.publish(FakePublisher(), stream=stream, term=4))
+        FakeViewer(harness.hub).subscribe(stream)
+        reports.count_dropped(stream, {DropReason.OLD: 2})
+    assert {body.stream for body in reports.snapshot(0.0, of_door)} == {"door"}
+    assert {body.stream for body in reports.snapshot(0.0)} == {"door", "yard"}
+    of_one = list(reports.stream_metrics(0.0, 500, of_door))
+    assert [row[0] for report in of_one for row in (*report.rows, *report.dropped)] == ["door", "door"]
+    rest = list(reports.stream_metrics(0.0, 500))
+    assert [row[0] for report in rest for row in (*report.rows, *report.dropped)] == ["yard", "yard"]
+    assert list(reports.stream_metrics(0.0, 500)) == []
+
+
+def test_a_router_that_is_joined_takes_no_release_from_another(harness: HubHarness) -> None:
+    reports = harness.hub.reports
+    for stream in ("door", "yard"):
+        harness.hub.release(harness.publish(FakePublisher(), stream=stream, term=4), 1)
+    assert list(reports.snapshot(0.0, of_door)) == []
+    assert [(body.stream, type(body)) for body in reports.changes(0.0)] == [("yard", Release)]
+    assert [row[0] for report in reports.reservations(1, of_door) for row in report.rows] == ["door"]
+    assert {row[0] for report in reports.reservations(1) for row in report.rows} == {"door", "yard"}
+
+
+def test_a_router_that_is_joined_leaves_what_others_requested(harness: HubHarness) -> None:
+    publications = {stream: harness.publish(FakePublisher(), stream=stream, term=4) for stream in ("door", "yard")}
+    for stream in publications:
+        harness.hub.on_forward(Forward(stream=stream, term=4, wanted=True, viewers=3), 0.0)
+    list(harness.hub.reports.snapshot(0.0, of_door))
+    assert publications["door"].bus_sampler is None
+    assert publications["door"].viewers_elsewhere == 0
+    assert publications["yard"].bus_sampler is not None
+    assert publications["yard"].viewers_elsewhere == 3

@@ -180,3 +180,18 @@ def test_an_alert_that_was_dropped_while_it_was_sent_takes_no_other_with_it() ->
     queue.put(second)
     queue.done(first)
     assert queue.first() is second
+
+
+def test_alerts_of_each_slot_wait_in_their_order_and_the_bounds_are_of_all_together() -> None:
+    queue = AlertQueue(max_alerts=3, max_bytes=100)
+    alerts = [raised(number, 10) for number in range(6)]
+    assert [queue.put(alert, number % 2) for number, alert in enumerate(alerts[:3])] == [0, 0, 0]
+    assert (queue.first(0), queue.first(1), queue.first(2)) == (alerts[0], alerts[1], None)
+    queue.done(alerts[1], 0)
+    assert len(queue) == 3, "it is not the first of that slot"
+    assert queue.put(alerts[3], 1) == 1, "the oldest of all slots is dropped"
+    assert (queue.first(0), queue.first(1)) == (alerts[2], alerts[1])
+    queue.done(alerts[1], 1)
+    assert (queue.first(1), len(queue), queue.bytes) == (alerts[3], 2, 20)
+    assert queue.put(raised(9, 95), 0) == 2
+    assert (queue.first(1), len(queue), queue.bytes) == (None, 1, 95)
