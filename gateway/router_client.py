@@ -39,7 +39,7 @@ from watchout.common.errors import BusError
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
-from watchout.common.process.process_name import wanted_name
+from watchout.common.process.process_name import member_name
 from watchout.common.settings import Settings
 from watchout.gateway.alert_requests import AlertRequests, unexpected
 from watchout.gateway.authorization import Authorization
@@ -99,7 +99,7 @@ class RouterClient:
         #: By slot: epoch of the router that was last sent the reservations of streams that ended here.
         self._reserved_epochs: dict[int, int] = {}
         self.ending = False
-        self._name = wanted_name(settings, "gateway")
+        self._name = member_name(settings, "gateway")
         self.hub: Hub
         self.links = RouterLinks(
             Hello(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Final
@@ -22,7 +21,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
 from watchout.common.process.command import process_command
-from watchout.common.process.process_name import wanted_name
+from watchout.common.process.process_name import member_name
 from watchout.common.settings import Settings
 from watchout.mlbridge.alert_sender import AlertSender
 from watchout.mlbridge.dispatcher import Dispatcher
@@ -65,7 +64,7 @@ class Bridge:
         self._links = links = RouterLinks(
             Hello(
                 kind="mlbridge",
-                name=_name(settings),
+                name=member_name(settings, "mlbridge"),
                 pid=os.getpid(),
                 release=about.version(),
                 settings=about.reported_settings(settings),
@@ -198,12 +197,6 @@ async def _no_snapshot(_slot: int = 0) -> AsyncIterator[Message]:
 
 def _ignore(_slot: int, _body: FromRouter) -> None:
     """Ignore: bridges receive no unsolicited messages."""
-
-
-def _name(settings: Settings) -> str:
-    """Return the name of this process in metrics and logs; with the host when the router is on another machine."""
-    name = wanted_name(settings, "mlbridge")
-    return name if settings.router_address is None else f"{name}@{socket.gethostname()}"[:255]
 
 
 #: Options of the command line, each with the setting that it overrides.

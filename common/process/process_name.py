@@ -8,6 +8,7 @@ with process id 1, are ``gateway`` and ``gateway-2``.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,13 @@ _held: Final[list[int]] = []
 def wanted_name(settings: Settings, kind: str) -> str:
     """Return the name that a process of this kind (``gateway`` …) gets if no other has it."""
     return settings.process_name or os.environ.get("HONCHO_PROCESS_NAME") or kind
+
+
+def member_name(settings: Settings, kind: str) -> str:
+    """Return the name under which a process of this kind joins the bus: with its host, where members are on several."""
+    name = wanted_name(settings, kind)
+    remote = settings.bus or (kind == "mlbridge" and settings.router_address is not None)
+    return f"{name}@{socket.gethostname()}"[:255] if remote else name
 
 
 def claim_name(home: Path, wanted: str) -> str:

@@ -58,6 +58,7 @@ class PortFacts:
         stale: whether it presents another certificate than the file holds.
         health: HTTP status of ``/health``, 0 for none.
         reason: what the gateway gives as the reason why it is not healthy.
+        missing_slots: slots of the cluster for which no router answers it.
         cannot_listen: why a gateway could not listen on the port; empty if it could.
         others: other ports on which gateways of this home listen.
     """
@@ -73,6 +74,7 @@ class PortFacts:
     stale: bool = False
     health: int = 0
     reason: str = ""
+    missing_slots: Sequence[int] = ()
     cannot_listen: str = ""
     others: Sequence[int] = ()
 
@@ -112,7 +114,8 @@ async def probe_port(settings: Settings) -> PortFacts:
             return replace(facts, live=True, tls=tls, health=live.status, reason=live.error_code)
         health = await get_json(f"{base}/health")
         why = health.error_code or str(health.body.get("reason") or health.failure)
-        facts = replace(facts, live=True, tls=tls, health=health.status, reason=why)
+        missing = [slot for slot in health.body.get("missingSlots") or () if isinstance(slot, int)]
+        facts = replace(facts, live=True, tls=tls, health=health.status, reason=why, missing_slots=missing)
         if tls and settings.tls_cert is not None:
             facts = replace(facts, stale=await _presents_another_certificate(host, number, settings.tls_cert))
         break
@@ -254,6 +257,17 @@ def _judge_gateway(port: PortFacts) -> Iterator[Finding]:
             f"The gateway on port {port.number} presents another certificate than TLS_CERT holds.",
             "It loads a new file within a minute; if it does not, its log says why.",
         )
+    if port.health == 200 and port.missing_slots:
+        slots = ", ".join(map(str, port.missing_slots))
+        yield warning(
+            "ports",
+            f"The gateway on port {port.number} responds, but no router answers it for slots {slots}: their streams "
+            "are missing.",
+            "A spare router takes them within seconds; if none does, start one (`watchout-router`).",
+            missing_slots=list(port.missing_slots),
+            **facts,
+        )
+        return
     if port.health == 200:
         yield ok("ports", f"The gateway on port {port.number} responds, and is healthy.", **facts)
         return

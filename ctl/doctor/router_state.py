@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from watchout.common.bus.merged_replies import merge_stats
 from watchout.common.bus.reply_records import StatsReply
 from watchout.common.errors import BusError
@@ -28,6 +30,7 @@ class RouterFacts:
         gateways: process ids of its gateways.
         bridges: number of its bridges.
         streams: number of streams.
+        missing_slots: slots of the cluster for which no router replies.
     """
 
     has_socket: bool = False
@@ -36,6 +39,7 @@ class RouterFacts:
     gateways: Sequence[int] = field(default=())
     bridges: int = 0
     streams: int = 0
+    missing_slots: Sequence[int] = field(default=())
 
 
 async def probe_router(settings: Settings) -> RouterFacts:
@@ -57,6 +61,7 @@ async def probe_router(settings: Settings) -> RouterFacts:
         gateways=[member.pid for member in stats.members if member.kind == "gateway"],
         bridges=sum(member.kind == "mlbridge" for member in stats.members),
         streams=len(stats.streams),
+        missing_slots=() if stats.missing_slots is msgspec.UNSET else stats.missing_slots,
     )
 
 
@@ -78,6 +83,14 @@ def judge_router(router: RouterFacts, home: Path, *, has_gateway: bool, has_ml_s
             f"{counted(router.bridges, 'mlbridge')}, {counted(router.streams, 'stream')}.",
             **facts,
         )
+        if router.missing_slots:
+            slots = ", ".join(map(str, router.missing_slots))
+            yield warning(
+                "ports",
+                f"No router replies for slots {slots}: their streams cannot be started, and are not counted.",
+                "A spare router takes them within seconds; if none does, start one (`watchout-router`).",
+                missing_slots=list(router.missing_slots),
+            )
         if has_ml_service and not router.bridges:
             text = "ML_SERVICE_URL is set, but no mlbridge runs: no frames are analysed."
             yield warning("ports", text, "Start `watchout-mlbridge`.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.processes import REPOSITORY
-from watchout.common.process.process_name import running, wanted_name
+from watchout.common.process.process_name import member_name, running, wanted_name
 from watchout.common.settings import load
 
 HOLD = """
@@ -76,3 +77,10 @@ def test_a_setting_counts_more_than_honcho_and_honcho_more_than_the_kind(monkeyp
 
 def test_a_home_that_is_not_there_has_no_processes(tmp_path: Path) -> None:
     assert running(tmp_path / "nowhere") == {}
+
+
+def test_the_name_on_the_bus_has_the_host_where_members_are_on_several() -> None:
+    far = {"WATCHOUT_BUS": "nats://a:4222", "WATCHOUT_PROCESS_NAME": "edge"}
+    assert member_name(load({"WATCHOUT_PROCESS_NAME": "edge"}), "gateway") == "edge"
+    assert member_name(load(far), "gateway") == f"edge@{socket.gethostname()}"
+    assert member_name(load(far), "mlbridge") == f"edge@{socket.gethostname()}"

@@ -133,6 +133,21 @@ def test_without_a_bridge_that_serves_there_is_no_such_table() -> None:
     assert "in flight" not in draw(140, answer)
 
 
+def test_in_a_cluster_each_slot_has_a_row_and_a_missing_one_is_named() -> None:
+    def answer(scale: float) -> dict[str, Any]:
+        of_all = body(scale=scale)
+        routers = [{"slot": slot, "router": of_all["router"] | {"epoch": 100 + slot}} for slot in (0, 2)]
+        return of_all | {"routers": routers, "missingSlots": [1]}
+
+    for text in (draw(140, answer(1)), draw(140, answer(2), answer(1))):
+        names = [line.split("  ")[0] for line in text.splitlines() if line.startswith("router of slot")]
+        assert names == ["router of slot 0", "router of slot 2"]
+        assert "no router answers for slot 1: its streams are not shown" in text
+    rates = [line for line in draw(140, answer(2), answer(1)).splitlines() if line.startswith("router of slot")]
+    assert all("104.0k" in line or "104k" in line for line in rates), rates
+    assert "no router answers" not in draw(140, body())
+
+
 def test_a_stream_shows_its_coverage() -> None:
     lines = draw(160, body()).splitlines()
     assert sum("73%" in line for line in lines if line.startswith("stream_")) == 3

@@ -38,6 +38,7 @@ GATEWAY = PortFacts(number=3000, ours=True, listening=True, live=True, health=20
         (PortFacts(number=3000, listening=True, live=True, health=200), True, WRONG, "A watchout with another"),
         (GATEWAY, True, OK, "responds, and is healthy"),
         (replace(GATEWAY, ours=None), True, OK, "responds, and is healthy"),
+        (replace(GATEWAY, missing_slots=[2]), True, WARNING, "no router answers it for slots 2"),
         (replace(GATEWAY, tls=True, wants_tls=True), True, OK, "healthy"),
         (replace(GATEWAY, live=False, failure="no answer within 3 s"), True, WRONG, "does not respond: no answer"),
         (replace(GATEWAY, health=503, reason="the router is unreachable"), False, WRONG, "Start `watchout-router`"),

@@ -34,6 +34,13 @@ def test_every_router(router: RouterFacts, gateway: bool, level: Level, words: s
     assert words in finding.says
 
 
+def test_slots_without_a_router_are_named() -> None:
+    router = RouterFacts(has_socket=True, replies=True, missing_slots=[1, 3])
+    found = list(judge_router(router, Path("/w"), has_gateway=True, has_ml_service=False))
+    assert levels(iter(found)) == [OK, WARNING]
+    assert "slots 1, 3" in found[1].says
+
+
 def test_an_ml_service_without_a_bridge_is_a_warning() -> None:
     router = RouterFacts(has_socket=True, replies=True)
     assert levels(judge_router(router, Path("/w"), has_gateway=True, has_ml_service=True)) == [OK, WARNING]
