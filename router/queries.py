@@ -127,6 +127,7 @@ class QueryHandler:
             up_s=round(now - self.started_at, 3),
             version=about.version(),
             settings=about.reported_settings(self.settings),
+            frames_at=stats.frames_of_hosts_at(self.bus.frames_at),
         )
         return stats.with_limits(report, self.metrics.read())
 

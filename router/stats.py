@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from watchout.common import metric_names
+from watchout.common.bus.mesh_address import TLS
 from watchout.common.bus.reply_records import MemberRow, ProcessReport, RouterStats, StatsReply, StreamRow, WebhookStats
 from watchout.router.members import Members
 from watchout.router.streams.registry import Streams
@@ -86,6 +87,7 @@ def process_reports(
                     settings=m.hello.settings,
                     remote=is_remote(m.id),
                     process=m.hello.process or msgspec.UNSET,
+                    frames_at=frames_of_hosts_at(m.hello.frames_at),
                 ),
                 m.metrics,
             )
@@ -93,6 +95,11 @@ def process_reports(
             if m.hello.kind != "ctl"
         ),
     ]
+
+
+def frames_of_hosts_at(address: str | None) -> str | msgspec.UnsetType:
+    """Return an address of the frame mesh if other hosts reach it; absent for one that only its own home reaches."""
+    return address if address is not None and address.startswith(TLS) else msgspec.UNSET
 
 
 def with_limits(report: ProcessReport, metrics: Mapping[str, float]) -> ProcessReport:

@@ -13,7 +13,8 @@ from typing import Final
 from watchout.common.toolbox.hosts import bracketed, checked_host
 
 _UNIX: Final = "unix:"
-_TLS: Final = "tls:"
+#: What the address of a member begins with that other hosts reach.
+TLS: Final = "tls:"
 #: What decoding of control messages checks; `parse` checks the host and the port as well.
 PATTERN: Final = r"^(?:unix:|tls:(?:[A-Za-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\]):[1-9][0-9]{0,4}/)f-[a-z2-7]{8}\Z"
 _FORM: Final = re.compile(PATTERN)
@@ -34,7 +35,7 @@ class MeshAddress:
     port: int = 0
 
     def __str__(self) -> str:
-        return _UNIX + self.name if self.host is None else f"{_TLS}{bracketed(self.host)}:{self.port}/{self.name}"
+        return _UNIX + self.name if self.host is None else f"{TLS}{bracketed(self.host)}:{self.port}/{self.name}"
 
 
 def parse(text: str) -> MeshAddress:
@@ -49,7 +50,7 @@ def parse(text: str) -> MeshAddress:
     place, _, name = text.rpartition("/")
     if not place:
         return MeshAddress(text.removeprefix(_UNIX))
-    host_text, _, port = place.removeprefix(_TLS).rpartition(":")
+    host_text, _, port = place.removeprefix(TLS).rpartition(":")
     host = checked_host(host_text)
     if host is None or int(port) > 65_535:
         raise ValueError(f"{text[:64]!r} names no host and port of the frame mesh")

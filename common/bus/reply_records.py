@@ -170,8 +170,9 @@ class ProcessReport(ReplyRecord, frozen=True):
 
     `up_s` is in seconds, `version` is empty for a process of a version that does not send it, `settings` holds the
     settings that differ from their defaults (`common.process.about`), `remote` is set for a bridge that is joined over
-    TCP. `open_files` and `open_files_limit` are descriptors, `connections_limit` is what a gateway takes; each is
-    absent when the process does not report it. `process` as in `MemberRow`.
+    TCP. `frames_at` is where it accepts frames of other hosts, absent: nowhere. `open_files` and `open_files_limit` are
+    descriptors, `connections_limit` is what a gateway takes; each is absent when the process does not report it.
+    `process` as in `MemberRow`.
     """
 
     name: str = ""
@@ -181,6 +182,7 @@ class ProcessReport(ReplyRecord, frozen=True):
     version: str = ""
     settings: dict[str, str] = {}
     remote: bool = False
+    frames_at: str | msgspec.UnsetType = msgspec.UNSET
     open_files: int | msgspec.UnsetType = msgspec.field(name="open", default=msgspec.UNSET)
     open_files_limit: int | msgspec.UnsetType = msgspec.field(name="openLimit", default=msgspec.UNSET)
     connections_limit: int | msgspec.UnsetType = msgspec.UNSET

@@ -10,7 +10,20 @@ from watchout.ctl.doctor import checks
 from watchout.ctl.doctor.check import Check
 
 #: Sections of the report, in the order in which they are shown.
-SECTIONS: Final = ("settings", "home", "processes", "store", "schema", "clock", "keys", "tls", "ports", "bus", "ml")
+SECTIONS: Final = (
+    "settings",
+    "home",
+    "processes",
+    "store",
+    "schema",
+    "clock",
+    "keys",
+    "tls",
+    "ports",
+    "bus",
+    "mesh",
+    "ml",
+)
 
 
 def all_checks() -> tuple[Check, ...]:

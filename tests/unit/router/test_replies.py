@@ -87,7 +87,9 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
     parts: dict[str, Any] = {
         "reservations": SimpleNamespace(failing=False),
         "shares": None,
-        "bus": SimpleNamespace(frames_sent=5, frames_dropped=6, malformed=0, refused=None, is_remote=lambda _: False),
+        "bus": SimpleNamespace(
+            frames_sent=5, frames_dropped=6, malformed=0, refused=None, frames_at=None, is_remote=lambda _: False
+        ),
         "webhook": SimpleNamespace(report=lambda: WEBHOOK),
     }
     return QueryHandler(
