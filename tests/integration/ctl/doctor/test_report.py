@@ -182,6 +182,7 @@ async def test_no_secret_of_any_setting_is_ever_shown(doctor: Doctor, unused_por
             "STATS_TOKEN": "canary-stats-token",
             "SERVICE_TOKEN": "canary-service-token",
             "SERVICE_WEBHOOK_SECRETS": "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5",
+            "WATCHOUT_BUS": f"nats://canary-user:canary-bus@127.0.0.1:{unused_port}",
         }
         assert {spec.env for _, spec, _ in table() if spec.secret} - {"JWT_SECRET"} <= environ.keys()
         for arguments in ([], ["--json"]):
