@@ -49,7 +49,9 @@ class House:
         )
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
             text = response.read().decode()
-        found = re.search(rf'^watchout_{name}{{[^}}]*process="{re.escape(label)}"[^}}]*}} (\S+)$', text, re.MULTILINE)
+        found = re.search(
+            rf'^watchout_{name}{{[^}}]*process="{re.escape(label)}(?:@[^"]*)?"[^}}]*}} (\S+)$', text, re.MULTILINE
+        )
         return float(found[1]) if found else 0.0
 
 

@@ -177,7 +177,7 @@ def modules() -> Iterator[Path]:
 
 
 def test_only_the_choice_of_the_transport_imports_one() -> None:
-    """Keys of the bus over TCP are files that settings and the tool read too; its doctor looks at NATS."""
+    """Keys and certificates are files that settings and the tool read too; its doctor looks at NATS and the mesh."""
     importers = set()
     carriers = ("watchout.common.bus.zeromq", "watchout.common.bus.nats")
     for path in modules():
@@ -191,4 +191,5 @@ def test_only_the_choice_of_the_transport_imports_one() -> None:
                 imported = {f"{node.module}.{alias.name}" for alias in node.names}
                 if not all(each.startswith("watchout.common.bus.zeromq.curve") for each in imported):
                     importers.add(name)
-    assert importers == {"common/bus/transport_choice.py", "ctl/doctor/checks/nats_bus.py"}
+    doctor = {"ctl/doctor/checks/nats_bus.py", "ctl/doctor/checks/mesh.py", "ctl/mesh_reach.py"}
+    assert importers == {"common/bus/transport_choice.py"} | doctor
