@@ -265,6 +265,17 @@ STREAM_RESERVATIONS_EVICTED = counter(
 STREAM_RESERVATIONS_UNSAVED = gauge(
     "stream_reservations_unsaved", "1 while reservations cannot be written to the router's disk."
 )
+SLOTS_HELD = gauge("slots_held", "Slots of which this process runs the router (WATCHOUT_BUS).")
+SLOTS_TAKEN = counter("slots_taken_total", "Slots that this process took or began anew.")
+SLOT_LEASES_LOST = counter(
+    "slot_leases_lost_total", "Leases of slots that ended against the will of this process: not renewed, or taken."
+)
+SLOT_CONFLICTS = counter(
+    "slot_conflicts_total", "Writes of leases that found the entry changed; a few are usual when several want a slot."
+)
+SLOT_RENEWED_SECONDS = gauge(
+    "slot_renewed_seconds", "Seconds since the lease that was renewed the longest ago was renewed; it ends at 10."
+)
 
 # ── ML service ───────────────────────────────────────────────────────────────────────────────────────────────────
 

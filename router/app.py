@@ -1,4 +1,4 @@
-"""The router process: locks its home, takes the next epoch, and runs the router of the one slot. Wiring only."""
+"""The router process: the router of the one slot, under the next epoch of its home, or a part of a cluster. Wiring."""
 
 from __future__ import annotations
 
@@ -19,33 +19,38 @@ from watchout.router.record_file import RecordFile
 from watchout.router.record_store import SlotRecords
 from watchout.router.reservation_file import ReservationFile
 from watchout.router.slot_router import SlotRouter
+from watchout.router.slots.cluster import ClusterRouter
 
 _log: Final = log.get("router.app")
 
 
 class Router:
-    """The router of one `WATCHOUT_HOME`, from its start to its end; `common.service.run` creates and runs it.
+    """The router of one `WATCHOUT_HOME`, or with `WATCHOUT_BUS` one of several, from its start to its end.
 
-    `transport` opens the bus; None: the transport that the settings select.
+    `common.service.run` creates and runs it. `transport` opens the bus; None: the transport that the settings select.
     """
 
     def __init__(self, settings: Settings, transport: OpenRouterTransport | None = None) -> None:
         self._settings = settings
         self._open_transport = transport or router_transport(settings)
-        self._router: SlotRouter | None = None
+        self._router: SlotRouter | ClusterRouter | None = None
         self._lock = -1
 
     async def start(self) -> None:
-        """Take the lock of the home and start the router.
+        """Take the lock of the home and start the router; with `WATCHOUT_BUS` there may be several in a home.
 
         Raises `StartError` when another router runs in this home, or the bus cannot be opened.
         """
         settings = self._settings
-        self._lock = lock_home(settings.home)
         if settings.alert_escalate_s > 0 and settings.alert_webhook_url is None:
             _log.warning(
                 "ALERT_ESCALATE_S does nothing without ALERT_WEBHOOK_URL: nobody would get the escalated alerts"
             )
+        if settings.bus:
+            self._router = ClusterRouter(settings)
+            await self._router.start()
+            return
+        self._lock = lock_home(settings.home)
         epoch, had_former = next_epoch(settings.home, clock.now_ms())
         records = home_records(settings.home)
         self._router = SlotRouter(settings, 0, epoch, had_former, records, self._open_transport)
@@ -84,6 +89,7 @@ def home_records(home: Path) -> SlotRecords:
 def main() -> None:
     """Join gateways and bridges: who publishes and watches what, and the way of frames and alerts between them.
 
-    One for each WATCHOUT_HOME. It opens no port, unless ROUTER_LISTEN lets bridges of other machines in.
+    One for each WATCHOUT_HOME; with WATCHOUT_BUS any number for the site, of which spare ones wait. It opens no port,
+    unless ROUTER_LISTEN lets bridges of other machines in.
     """
     run("router", Router)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -66,7 +67,8 @@ class MessageHandler:
     """Handles all messages that the router receives from its members. `SlotRouter` creates one for the transport.
 
     `pictures` are encoded frames that alerts refer to, by stream and (term, frame id). `checked_at` is when
-    `drop_silent_members` ran last, in seconds of the loop's clock.
+    `drop_silent_members` ran last, in seconds of the loop's clock. `on_later_epoch` is called in place of all else when
+    a member knows a later epoch than this router's; None: no later router can be.
     """
 
     metrics: Metrics
@@ -79,6 +81,7 @@ class MessageHandler:
     outbox: Outbox
     loop: asyncio.AbstractEventLoop
     checked_at: float
+    on_later_epoch: Callable[[int], None] | None = None
     bus: RouterTransport = field(init=False)
     queries: QueryHandler = field(init=False)
     _warned_at: float = field(default=float("-inf"), init=False)
@@ -99,6 +102,9 @@ class MessageHandler:
             self._on_bad_message("bad message from a member", exc, member)
             self.outbox.send(member, Rejoin())
             self._forget_if_unknown(member)
+            return
+        if self.on_later_epoch is not None and envelope.epoch > self.members.epoch:
+            self.on_later_epoch(envelope.epoch)
             return
         if self.bus.is_remote(member) and not may_be_remote(envelope.body):
             error = BusError(f"{type(envelope.body).__name__}, expected what a bridge sends")

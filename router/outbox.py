@@ -11,6 +11,7 @@ from watchout.common.bus.messages import (
     FromRouter,
     QueryReply,
     RefusedReply,
+    Rejoin,
     RouterHeartbeat,
     Welcome,
     encode,
@@ -32,10 +33,19 @@ class Outbox:
     def __init__(self, epoch: int, members: Members) -> None:
         self._epoch = epoch
         self._members = members
+        self._is_closed = False
 
     def attach(self, bus: RouterTransport) -> None:
         """Set the transport, once it is open and before the first message."""
         self._bus = bus
+
+    def close(self) -> None:
+        """Send nothing more: what is sent later is dropped."""
+        self._is_closed = True
+
+    def ask_all_to_join(self) -> None:
+        """Ask all that may be members to join, where they do not notice a new router by themselves."""
+        self._bus.broadcast(encode(self._epoch, 0, Rejoin()))
 
     def send(self, member: bytes, body: FromRouter) -> None:
         """Send one message, with the member's next number; 0 for a sender that is not a member."""
@@ -70,4 +80,5 @@ class Outbox:
                 return
             refusal = RefusedReply(request=body.request, code="ROUTING_ERROR", message=str(exc))
             message = encode(self._epoch, seq, refusal)
-        self._bus.send_control(member, message)
+        if not self._is_closed:
+            self._bus.send_control(member, message)

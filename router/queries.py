@@ -29,6 +29,7 @@ from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.members import Members
 from watchout.router.record_store import ReservationStore
 from watchout.router.shares.handler import ShareHandler
+from watchout.router.slots.report import LeaseSource
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.sender import WebhookSender
 
@@ -38,7 +39,7 @@ class QueryHandler:
     """Builds the reply to each kind of `Query`. Created by `SlotRouter`, called by `MessageHandler`.
 
     `started_at` is when the router started, in seconds of its monotonic clock. `webhook` is None where no webhook is
-    set.
+    set, `lease` where there is one slot.
     """
 
     settings: Settings
@@ -53,6 +54,7 @@ class QueryHandler:
     reservations: ReservationStore
     bus: RouterTransport
     webhook: WebhookSender | None
+    lease: LeaseSource | None = None
 
     def reply(self, query: Query, now: float, now_ms: int, *, syncing: bool) -> ReplyBody:
         """Return the body of the reply to `query`.
@@ -86,14 +88,15 @@ class QueryHandler:
         self._update_metrics()
         metrics = self.metrics.read()
         metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.bus.malformed
+        router = RouterStats(
+            epoch=self.epoch,
+            uptime_s=round(now - self.started_at, 3),
+            pid=os.getpid(),
+            state="syncing" if syncing else "active",
+            metrics=dict(metrics),
+        )
         return stats.stats_reply(
-            router=RouterStats(
-                epoch=self.epoch,
-                uptime_s=round(now - self.started_at, 3),
-                pid=os.getpid(),
-                state="syncing" if syncing else "active",
-                metrics=dict(metrics),
-            ),
+            router=router if self.lease is None else stats.with_lease(router, self.lease()),
             members=self.members,
             streams=self.streams,
             webhook=None if self.webhook is None else self.webhook.report(),
@@ -115,6 +118,13 @@ class QueryHandler:
         metrics.values[metric_names.FRAMES_OLD_TERM] = self.streams.old_term_frames
         metrics.values[metric_names.FRAMES_ROUTED] = self.bus.frames_sent
         metrics.values[metric_names.FRAMES_DROPPED_BUS] = self.bus.frames_dropped
+        if self.lease is not None:
+            lease = self.lease()
+            metrics.set(metric_names.SLOTS_HELD, lease.held)
+            metrics.values[metric_names.SLOTS_TAKEN] = lease.taken
+            metrics.values[metric_names.SLOT_LEASES_LOST] = lease.lost
+            metrics.values[metric_names.SLOT_CONFLICTS] = lease.conflicts
+            metrics.set(metric_names.SLOT_RENEWED_SECONDS, round(lease.oldest_s, 3))
         if self.bus.refused is not None:
             metrics.set(metric_names.REMOTE_MEMBERS, sum(self.bus.is_remote(m.id) for m in members))
             metrics.values[metric_names.REMOTE_REFUSED] = self.bus.refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from watchout.common import clock, log, supervisor
@@ -27,6 +28,7 @@ from watchout.router.record_store import SlotRecords
 from watchout.router.reservation_sync import ReservationSync
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.shares.table import Shares
+from watchout.router.slots.report import LeaseSource
 from watchout.router.startup_hold import SYNC_GRACE_S, StartupHold
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.sender import WebhookSender
@@ -55,6 +57,9 @@ class SlotRouter:
         had_former: Whether the slot may have had a router before, whose members report their streams first.
         records: What survives the router; closed by it.
         open_transport: Opens the slot's end of the bus.
+        on_later_epoch: Called when a member knows a later epoch than this one; None: there is one slot, and no later
+            router can be.
+        lease: Returns what operators are told of the lease; None: there is none.
     """
 
     def __init__(
@@ -65,6 +70,9 @@ class SlotRouter:
         had_former: bool,
         records: SlotRecords,
         open_transport: OpenRouterTransport,
+        *,
+        on_later_epoch: Callable[[int], None] | None = None,
+        lease: LeaseSource | None = None,
     ) -> None:
         self.slot = slot
         self.epoch = epoch
@@ -72,6 +80,11 @@ class SlotRouter:
         self._had_former = had_former
         self._records = records
         self._open_transport = open_transport
+        self._on_later_epoch = on_later_epoch
+        self._lease = lease
+        self._is_silent = False
+        self._outbox: Outbox | None = None
+        self._end_of_start: asyncio.TimerHandle | None = None
         self._metrics = Metrics()
         self._webhook: WebhookSender | None = None
         self._reservations: ReservationSync | None = None
@@ -86,7 +99,7 @@ class SlotRouter:
         settings, epoch, loop = self._settings, self.epoch, asyncio.get_running_loop()
         started_at, now_ms = loop.time(), clock.now_ms()
         members = Members(epoch)
-        outbox = Outbox(epoch, members)
+        outbox = self._outbox = Outbox(epoch, members)
         self._streams = streams = Streams(
             epoch,
             max_streams=settings.max_streams,
@@ -103,6 +116,8 @@ class SlotRouter:
         )
         await self._open_webhook()
         await self._restore(started_at, now_ms)
+        if self._is_silent:
+            return
         self._recent = RecentAlerts(
             limit=settings.recent_alerts,
             minutes=settings.recent_alerts_minutes,
@@ -136,6 +151,7 @@ class SlotRouter:
             outbox=outbox,
             loop=loop,
             checked_at=started_at,
+            on_later_epoch=self._on_later_epoch,
         )
         handler.alerts.restore_waiting(started_at)
         self._bus = self._open_transport(on_control=handler.on_control, on_frame=handler.on_frame)
@@ -152,10 +168,12 @@ class SlotRouter:
             reservations=self._records.reservations,
             bus=self._bus,
             webhook=self._webhook,
+            lease=self._lease,
         )
         handler.attach(self._bus, queries)
         if self._had_former:
-            loop.call_later(SYNC_GRACE_S, handler.end_startup)
+            self._end_of_start = loop.call_later(SYNC_GRACE_S, handler.end_startup)
+            outbox.ask_all_to_join()
         self._start_timers(handler, shares)
 
     async def drain(self) -> None:
@@ -163,12 +181,22 @@ class SlotRouter:
         if self._webhook is not None:
             await self._webhook.drain(self._settings.drain_s)
 
-    async def stop(self) -> None:
-        """Close the bus and the webhook, and write the records."""
+    def silence(self) -> None:
+        """Send and receive nothing more, at once: another router may have the slot. `stop` does the rest."""
+        self._is_silent = True
         for periodic in self._periodic:
             periodic.cancel()
-        if self._bus is not None:
-            self._bus.close()
+        if self._end_of_start is not None:
+            self._end_of_start.cancel()
+        if self._outbox is not None:
+            self._outbox.close()
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            bus.close()
+
+    async def stop(self) -> None:
+        """Close the bus and the webhook, and write the records."""
+        self.silence()
         await self._tasks.close()
         if self._webhook is not None:
             await self._webhook.close()

@@ -10,6 +10,7 @@ from watchout.common import metric_names
 from watchout.common.bus.mesh_address import TLS
 from watchout.common.bus.reply_records import MemberRow, ProcessReport, RouterStats, StatsReply, StreamRow, WebhookStats
 from watchout.router.members import Members
+from watchout.router.slots.report import LeaseReport
 from watchout.router.streams.registry import Streams
 
 
@@ -56,6 +57,13 @@ def stats_reply(
         ],
         webhook=webhook,
         totals=streams.totals(connections=connections),
+    )
+
+
+def with_lease(router: RouterStats, lease: LeaseReport) -> RouterStats:
+    """Add to a router's report which slot it has, in which process, and how old its lease is."""
+    return msgspec.structs.replace(
+        router, slot=lease.slot, name=lease.name, host=lease.host, lease_age_s=round(lease.age_s, 3)
     )
 
 

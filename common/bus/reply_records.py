@@ -41,7 +41,9 @@ class RouterStats(ReplyRecord, frozen=True):
     """The router's part of the reply to ``stats``; made by the router's `QueryHandler`.
 
     `uptime_s` is in seconds. `state` is ``syncing`` while the router waits after its start for gateways to report the
-    streams that they have, and ``active`` afterwards. `metrics` holds the router's own metrics by name.
+    streams that they have, and ``active`` afterwards. `metrics` holds the router's own metrics by name. Where there are
+    several slots, `slot` is the router's, `name` and `host` say which process on which machine has it, and
+    `lease_age_s` are the seconds since it last renewed its lease; UNSET where there is one slot.
     """
 
     epoch: int = 0
@@ -49,6 +51,10 @@ class RouterStats(ReplyRecord, frozen=True):
     pid: int = 0
     state: str = "?"
     metrics: MetricValues = msgspec.field(name="figures", default_factory=dict)
+    slot: int | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    host: str | msgspec.UnsetType = msgspec.UNSET
+    lease_age_s: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class MemberRow(ReplyRecord, frozen=True):

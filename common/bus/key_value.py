@@ -1,0 +1,86 @@
+"""A store of values by keys that all processes of a cluster share, as a Protocol. Pure.
+
+A value is changed by compare-and-set: a write names the revision that it replaces, so of several writers one succeeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class RevisionConflict(Exception):
+    """The key has another revision than expected; the caller reads it, or gives up."""
+
+
+class StoreUnavailable(Exception):
+    """The store did not do what was asked, or its reply is missing: a write may have been made or not.
+
+    The text says why; the caller tries again later.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """What a store has under a key. Of a key that never had a value the revision is 0, of a deleted one `data` None."""
+
+    revision: int
+    data: bytes | None
+
+
+class KeyValue(Protocol):
+    """One bucket of the store; `common.bus.nats.kv` has the one of the product."""
+
+    @property
+    def max_value_bytes(self) -> int:
+        """Largest value that can be written now, in bytes."""
+
+    async def read(self, key: str) -> StoredValue:
+        """Return what is stored under a key; possibly not the newest, when the store is cut in two.
+
+        Args:
+            key: The key.
+
+        Raises:
+            StoreUnavailable: It cannot be read now.
+        """
+
+    async def compare_and_set(self, key: str, value: bytes, expected: int) -> int:
+        """Write a value if the key has this revision.
+
+        Args:
+            key: The key.
+            value: The value.
+            expected: The revision to replace, 0 for a key without one.
+
+        Returns:
+            The new revision.
+
+        Raises:
+            RevisionConflict: The key has another revision.
+            StoreUnavailable: It is not known to be written.
+        """
+
+    async def keys(self, prefix: str) -> list[str]:
+        """Return the keys that begin with a prefix and a dot.
+
+        Args:
+            prefix: The beginning, without the dot.
+
+        Raises:
+            StoreUnavailable: They cannot be listed now.
+        """
+
+
+class Broadcast(Protocol):
+    """Short messages between processes of one kind, of which none comes late and any may be lost."""
+
+    def send(self, message: bytes) -> None:
+        """Send a message to all others; it is lost when they cannot be reached now.
+
+        Args:
+            message: The message.
+        """
+
+    def close(self) -> None:
+        """Receive nothing more."""

@@ -1,0 +1,202 @@
+"""A bucket of JetStream as a `KeyValue`: made when it is missing, and decided by compare-and-set writes alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+
+from watchout.common import log
+from watchout.common.bus.key_value import RevisionConflict, StoredValue, StoreUnavailable
+from watchout.common.bus.nats.connection import NatsConnection
+
+#: Deadline of one request, in seconds.
+REQUEST_S: Final = 1.5
+#: Copies of a bucket, where there are so many servers.
+REPLICAS: Final = 3
+#: Bytes of a message that are not its value.
+OVERHEAD_BYTES: Final = 4096
+#: Largest value whatever the server takes, in bytes.
+MAX_VALUE_BYTES: Final = 900_000
+#: Codes of JetStream's errors: the last sequence is another one; no such stream; no such message.
+WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+NO_STREAM: Final = 10059
+NO_MESSAGE: Final = 10037
+
+_log = log.get("common.bus.nats.kv")
+
+
+class NatsKeyValue:
+    """One bucket, a `KeyValue`. Every request has a deadline; a bucket that is missing is made by the next request.
+
+    Args:
+        connection: The connection of this process; the caller closes it.
+        bucket: The name of the bucket.
+
+    """
+
+    def __init__(self, connection: NatsConnection, bucket: str) -> None:
+        self._connection = connection
+        self.bucket = bucket
+        self._stream = f"KV_{bucket}"
+        self._is_made = False
+        self._making = asyncio.Lock()
+
+    @property
+    def max_value_bytes(self) -> int:
+        """Largest value that the present server takes, in bytes."""
+        return min(MAX_VALUE_BYTES, max(self._connection.max_payload - OVERHEAD_BYTES, 0))
+
+    async def read(self, key: str) -> StoredValue:
+        """Return what the leader of the bucket has under a key. See `KeyValue.read`."""
+        js = await self._context()
+        try:
+            found = await js.get_last_msg(self._stream, self._subject(key))
+        except NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return StoredValue(0, None)
+            raise self._unavailable(error) from None
+        except (NatsError, TimeoutError, OSError, ValueError) as error:
+            raise self._unavailable(error) from None
+        is_deleted = bool((found.headers or {}).get("KV-Operation"))
+        return StoredValue(found.seq or 0, None if is_deleted else found.data or b"")
+
+    async def compare_and_set(self, key: str, value: bytes, expected: int) -> int:
+        """Write a value if the key has this revision. See `KeyValue.compare_and_set`."""
+        js = await self._context()
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        try:
+            done = await js.publish(self._subject(key), value, timeout=REQUEST_S, headers=headers)
+        except APIError as error:
+            if error.err_code in WRONG_SEQUENCE:
+                raise RevisionConflict(key) from None
+            raise self._unavailable(error) from None
+        except (NatsError, TimeoutError, OSError, ValueError) as error:
+            raise self._unavailable(error) from None
+        return done.seq
+
+    async def keys(self, prefix: str) -> list[str]:
+        """Return the keys that begin with a prefix and a dot. See `KeyValue.keys`."""
+        js = await self._context()
+        try:
+            info = await js.stream_info(self._stream, subjects_filter=self._subject(f"{prefix}.>"))
+        except (NatsError, TimeoutError, OSError, ValueError) as error:
+            raise self._unavailable(error) from None
+        start = len(self._subject(""))
+        return [subject[start:] for subject in info.state.subjects or {}]
+
+    # ── the bucket ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _subject(self, key: str) -> str:
+        return f"$KV.{self.bucket}.{key}"
+
+    async def _context(self) -> JetStreamContext:
+        """Return JetStream with the bucket made. Raises `StoreUnavailable`."""
+        client = self._connection.client
+        if client is None:
+            raise StoreUnavailable(self._connection.explain() or "there is no connection to NATS")
+        js = client.jetstream(timeout=REQUEST_S)
+        if not self._is_made:
+            async with self._making:
+                if not self._is_made:
+                    await self._make(js)
+        return js
+
+    async def _make(self, js: JetStreamContext) -> None:
+        """Make the bucket if it is missing, with as many copies as the servers allow. Raises `StoreUnavailable`."""
+        try:
+            found = await js.stream_info(self._stream)
+        except NotFoundError:
+            await self._create(js)
+        except (NatsError, TimeoutError, OSError, ValueError) as error:
+            raise self._unavailable(error) from None
+        else:
+            if (found.config.num_replicas or 1) < REPLICAS:
+                await self._add_copies(js, found.config)
+        self._is_made = True
+
+    async def _create(self, js: JetStreamContext) -> None:
+        fault: Exception | None = None
+        for replicas in (REPLICAS, 1):
+            try:
+                await js.add_stream(self._config(replicas))
+            except (NatsError, TimeoutError, OSError, ValueError) as error:
+                fault = error
+                if not isinstance(error, APIError):
+                    break
+            else:
+                copies = "3 copies" if replicas > 1 else "one copy: with three servers it would outlive each of them"
+                _log.info(f"bucket made, with {copies}", bucket=self.bucket, replicas=replicas)
+                return
+        assert fault is not None
+        raise self._unavailable(fault)
+
+    async def _add_copies(self, js: JetStreamContext, config: StreamConfig) -> None:
+        """Give a bucket that was made with fewer servers its copies, where there are servers enough now."""
+        try:
+            await js.update_stream(config.evolve(num_replicas=REPLICAS))
+        except (NatsError, TimeoutError, OSError, ValueError):
+            return  # too few servers, or the user may not: it is as good as before
+        _log.info("bucket has 3 copies now", bucket=self.bucket)
+
+    def _config(self, replicas: int) -> StreamConfig:
+        return StreamConfig(
+            name=self._stream,
+            description="watchout: who runs the router of which slot, and its records",
+            subjects=[self._subject(">")],
+            max_msgs_per_subject=1,
+            allow_rollup_hdrs=True,
+            deny_delete=True,
+            allow_direct=False,
+            discard=DiscardPolicy.NEW,
+            num_replicas=replicas,
+        )
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        """Return the error for the caller. A bucket that is gone is made by the next request."""
+        is_gone = isinstance(error, NoStreamResponseError) or getattr(error, "err_code", None) == NO_STREAM
+        if is_gone:
+            self._is_made = False
+        return StoreUnavailable(_sentence(error, self.bucket))
+
+
+def _sentence(error: Any, bucket: str) -> str:
+    """Return what went wrong with a request to a bucket, for the log."""
+    if isinstance(error, TimeoutError):
+        return f"no reply within {REQUEST_S} s: the bucket {bucket} has no leader now"
+    if isinstance(error, NoStreamResponseError):
+        return f"nobody has the bucket {bucket}: it was deleted, or JetStream is not enabled on the servers"
+    if isinstance(error, APIError):
+        text = error.description or type(error).__name__
+        hint = ": enable `jetstream` on the NATS servers" if error.err_code in (10039, 10076) else ""
+        return f"JetStream says of the bucket {bucket}: {text} ({error.err_code}){hint}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+class NatsBroadcast:
+    """Messages on one subject, a `Broadcast`. Made by the router's app for beats.
+
+    Args:
+        connection: The connection of this process; the caller closes it.
+        name: Last part of the subject.
+        on_message: Called with each message of another process.
+
+    """
+
+    def __init__(self, connection: NatsConnection, name: str, on_message: Callable[[bytes], None]) -> None:
+        self._connection = connection
+        self._subject = f"{connection.subjects.cluster}.{name}"
+        self._subscription = connection.subscribe(self._subject, lambda message: on_message(message.data))
+
+    def send(self, message: bytes) -> None:
+        """Send a message to all others. See `Broadcast.send`."""
+        self._connection.publish(self._subject, message)
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._subscription.close()

@@ -1,0 +1,127 @@
+"""The router process of a site of several machines: the slots that it has, over NATS. Wiring only."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from watchout.common import log
+from watchout.common.bus.key_value import Broadcast, KeyValue
+from watchout.common.bus.transport_choice import router_transport
+from watchout.common.errors import StartError
+from watchout.common.process.process_name import wanted_name
+from watchout.common.settings import Settings
+from watchout.router.record_store import SlotRecords
+from watchout.router.slot_router import SlotRouter
+from watchout.router.slots.keeper import SlotKeeper
+from watchout.router.slots.kv_records import KvRecords
+from watchout.router.slots.kv_reservations import KvReservations
+from watchout.router.slots.report import LeaseReport
+
+if TYPE_CHECKING:
+    from watchout.common.bus.nats.connection import NatsConnection
+
+#: Seconds between two writes of records that are written behind.
+WRITE_EVERY_S: Final = 2.0
+#: Last part of the subject of beats.
+BEATS: Final = "slots"
+
+_log: Final = log.get("router.slots.cluster")
+
+
+class ClusterRouter:
+    """The slots of one process, from its start to its end; `router.app` creates it where `WATCHOUT_BUS` is set.
+
+    Args:
+        settings: The settings of the process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._host = socket.gethostname()
+        self._name = wanted_name(settings, "router")
+        self._connection: NatsConnection | None = None
+        self._keeper: SlotKeeper | None = None
+
+    async def start(self) -> None:
+        """Connect, and begin to take slots.
+
+        Raises `StartError` when nats-py is missing, a file of ``BUS_*`` cannot be used, or the other routers of the
+        site have another number of slots. NATS itself need not be there yet.
+        """
+        settings = self._settings
+        try:
+            from watchout.common.bus.nats.connection import connection_of
+            from watchout.common.bus.nats.kv import NatsBroadcast, NatsKeyValue
+        except ImportError as error:
+            raise StartError(
+                f"WATCHOUT_BUS needs nats-py, which cannot be loaded ({error}): pip install 'watchout[nats]'"
+            ) from None
+        connection = self._connection = connection_of(settings, "router")
+
+        def open_beats(on_beat: Callable[[bytes], None]) -> Broadcast:
+            return NatsBroadcast(connection, BEATS, on_beat)
+
+        self._records: KeyValue = NatsKeyValue(connection, f"{settings.cluster_name}-records")
+        self._keeper = SlotKeeper(
+            me=secrets.token_hex(8),
+            name=self._name,
+            host=self._host,
+            slots=settings.slots,
+            store=NatsKeyValue(connection, f"{settings.cluster_name}-slots"),
+            open_beats=open_beats,
+            make_router=self._make_router,
+        )
+        await self._keeper.start()
+        _log.info("router takes part", cluster=settings.cluster_name, slots=settings.slots)
+
+    async def drain(self) -> None:
+        """Release all slots, so that others take them at once."""
+        if self._keeper is not None:
+            await self._keeper.leave()
+
+    async def stop(self) -> None:
+        """End the routers that still run, and the connection."""
+        if self._keeper is not None:
+            await self._keeper.stop()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _make_router(self, slot: int, epoch: int) -> SlotRouter:
+        """Return the router of a slot. A slot always may have had one: the store that would know may have been lost."""
+        keeper = self._keeper
+        assert keeper is not None
+
+        def records(kind: str, what: str, every_s: float) -> KvRecords:
+            return KvRecords(self._records, kind, slot, epoch, what, every_s=every_s)
+
+        return SlotRouter(
+            self._settings,
+            slot,
+            epoch,
+            True,
+            SlotRecords(
+                reservations=KvReservations(records("reservations", "reserved stream ids", WRITE_EVERY_S)),
+                shares=records("shares", "shared streams", 0.0),
+                escalations=records("escalations", "alerts that wait for their acknowledgement", WRITE_EVERY_S),
+            ),
+            router_transport(self._settings, slot),
+            on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
+            lease=lambda: self._report(keeper, slot),
+        )
+
+    def _report(self, keeper: SlotKeeper, slot: int) -> LeaseReport:
+        ages = {each: keeper.renewed_ago_s(each) for each in keeper.held}
+        return LeaseReport(
+            slot=slot,
+            name=self._name,
+            host=self._host,
+            age_s=ages.get(slot, 0.0),
+            oldest_s=max(ages.values(), default=0.0),
+            held=len(ages),
+            taken=keeper.counts.taken,
+            lost=keeper.counts.lost,
+            conflicts=keeper.counts.conflicts,
+        )

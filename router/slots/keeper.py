@@ -1,0 +1,324 @@
+"""Keeps the leases of a router process, and runs the router of each slot that it has. Decides nothing: edges only.
+
+`LeaseMachine` decides. Its requests go to the key-value store, its beats to the other router processes, and what it
+starts and stops are `SlotRouter`s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from watchout.common import clock, log, supervisor
+from watchout.common.bus.key_value import Broadcast, KeyValue, RevisionConflict, StoreUnavailable
+from watchout.common.errors import StartError
+from watchout.common.service import Tasks
+from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
+from watchout.router.slots.entry import Shape, decode_beat, decode_entry, decode_shape, encode
+from watchout.router.slots.lease import LeaseMachine
+from watchout.router.slots.slot_state import Role
+
+#: Seconds between two ticks of the machine.
+TICK_S: Final = 0.1
+#: Key of the shape of the cluster, and seconds for which the start waits for it.
+SHAPE_KEY: Final = "cluster"
+SHAPE_WAIT_S: Final = 3.0
+#: Seconds between two attempts to read the shape; from a success to the next one; and between two log lines about the
+#: store.
+SHAPE_EVERY_S: Final = 1.0
+SHAPE_AGAIN_S: Final = 30.0
+LOG_EVERY_S: Final = 60.0
+#: Seconds that the router of a slot gets to write its records before the slot is released.
+STOP_S: Final = 1.0
+#: Seconds that a process that ends waits for its slots to be released.
+LEAVE_S: Final = 2.0
+
+_log: Final = log.get("router.slots.keeper")
+
+
+class RunningRouter(Protocol):
+    """What the keeper needs of a `SlotRouter`."""
+
+    async def start(self) -> None:
+        """Start. Raises `StartError`."""
+
+    def silence(self) -> None:
+        """Send and receive nothing more."""
+
+    async def stop(self) -> None:
+        """Write the records, and close everything."""
+
+
+#: Makes the router of a slot and an epoch.
+MakeRouter = Callable[[int, int], RunningRouter]
+
+
+@dataclass(slots=True)
+class LeaseCounts:
+    """What the keeper counts: slots taken, leases lost, and writes that another process was ahead of."""
+
+    taken: int = 0
+    lost: int = 0
+    conflicts: int = 0
+
+
+@dataclass(slots=True)
+class _Place:
+    """The router of one slot in this process: the one that is to run, and the one that runs."""
+
+    wanted: int | None = None
+    router: RunningRouter | None = None
+    epoch: int | None = None
+    tell: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class SlotKeeper:
+    """The slots of one router process, from its start to its end. The router's app creates one.
+
+    Args:
+        me: Id of this run of the process.
+        name: Name of the process.
+        host: Name of its machine.
+        slots: Number of slots.
+        store: The bucket of the slots.
+        open_beats: Opens the channel of beats, given what handles them.
+        make_router: Makes the router of a slot.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        name: str,
+        host: str,
+        slots: int,
+        store: KeyValue,
+        open_beats: Callable[[Callable[[bytes], None]], Broadcast],
+        make_router: MakeRouter,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._slots = slots
+        self._store = store
+        self._make_router = make_router
+        self._machine = LeaseMachine(me, slots, self._loop.time(), name, host)
+        self._places = [_Place() for _ in range(slots)]
+        self._tasks = Tasks()
+        self._is_gone = asyncio.Event()
+        self._agreed = False
+        self._agreed_at = float("-inf")
+        self._why = ""
+        self._shape_logged_at = float("-inf")
+        self._ticking: supervisor.Periodic | None = None
+        self._agreeing: supervisor.Periodic | None = None
+        self._beats = open_beats(self._on_beat)
+        self.counts = LeaseCounts()
+
+    # ── for stats ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def held(self) -> list[int]:
+        """The slots that this process has."""
+        return self._machine.held
+
+    def renewed_ago_s(self, slot: int) -> float:
+        """Return the seconds since the last write of a held slot that succeeded was sent."""
+        return max(0.0, self._loop.time() - self._machine.slots[slot].confirmed_at)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Agree on the number of slots, and begin to take them.
+
+        Raises `StartError` when the cluster has another number. When the store cannot be asked within `SHAPE_WAIT_S`,
+        the process goes on, and takes no slot before it can.
+        """
+        until = self._loop.time() + SHAPE_WAIT_S
+        while True:
+            if await self._agree() or self._loop.time() >= until:
+                break
+            await asyncio.sleep(TICK_S)
+        if not self._agreed:
+            self._log_shape(f"the key-value store of the cluster cannot be used: {self._why}")
+        self._agreeing = supervisor.current().every(SHAPE_EVERY_S, self._agree_later, "shape of the cluster")
+        self._ticking = supervisor.current().every(TICK_S, self._tick, "leases", first_s=0.0)
+
+    async def leave(self) -> None:
+        """Release all slots, for `LEAVE_S` at most."""
+        self._run(self._machine.leave(self._loop.time(), clock.now_ms()))
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._is_gone.wait()
+        except TimeoutError:
+            _log.warning("slots were not released in time, others take them after 3 s", slots=self.held)
+
+    async def stop(self) -> None:
+        """End what still runs."""
+        for periodic in (self._ticking, self._agreeing):
+            if periodic is not None:
+                periodic.cancel()
+        for place in self._places:
+            self._want(place, None)
+        for place in self._places:
+            if place.task is not None:
+                await asyncio.wait([place.task])
+        self._beats.close()
+        await self._tasks.close()
+
+    def epoch_seen(self, slot: int, epoch: int) -> None:
+        """Note that a member of a slot knows a later epoch than that of the slot's router."""
+        self._run(self._machine.epoch_seen(slot, epoch, self._loop.time(), clock.now_ms()))
+
+    # ── the shape of the cluster ─────────────────────────────────────────────────────────────────────────────────
+
+    async def _agree(self) -> bool:
+        """Return whether all processes have the same number of slots. Raises `StartError` if this one has another."""
+        try:
+            found = await self._store.read(SHAPE_KEY)
+            shape = decode_shape(found.data)
+            if shape is None:
+                await self._store.compare_and_set(SHAPE_KEY, encode(Shape(self._slots)), found.revision)
+                shape = Shape(self._slots)
+        except (StoreUnavailable, RevisionConflict) as fault:
+            self._why = str(fault)
+            return False
+        if shape.slots != self._slots:
+            raise StartError(
+                f"CLUSTER_SLOTS is {self._slots} here, and the other routers of this site have {shape.slots}: expected "
+                "the same number everywhere"
+            )
+        self._agreed, self._agreed_at = True, self._loop.time()
+        return True
+
+    async def _agree_later(self) -> None:
+        """Ask again until there was a reply; afterwards see that the shape is still there."""
+        if self._agreed and self._loop.time() - self._agreed_at < SHAPE_AGAIN_S:
+            return
+        try:
+            if not await self._agree() and not self._agreed:
+                self._log_shape(f"the key-value store of the cluster cannot be used: {self._why}")
+        except StartError as error:
+            self._run(self._machine.leave(self._loop.time(), clock.now_ms()))
+            self._log_shape(f"this process takes no slot: {error}")
+
+    def _log_shape(self, text: str) -> None:
+        now = self._loop.time()
+        if now - self._shape_logged_at >= LOG_EVERY_S:
+            self._shape_logged_at = now
+            _log.error(text)
+
+    # ── events and commands ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _tick(self) -> None:
+        if self._agreed:
+            self._run(self._machine.tick(self._loop.time(), clock.now_ms()))
+
+    def _on_beat(self, data: bytes) -> None:
+        beat = decode_beat(data)
+        if beat is not None:
+            self._run(self._machine.heard(beat, self._loop.time(), clock.now_ms()))
+
+    def _run(self, commands: list[Command]) -> None:
+        """Run commands of the machine."""
+        for command in commands:
+            match command:
+                case Read():
+                    self._tasks.start(self._read(command), "reading a lease")
+                case CompareAndSet():
+                    self._tasks.start(self._write(command), "writing a lease")
+                case StartRouter(slot, epoch):
+                    self.counts.taken += 1
+                    _log.info("slot taken", slot=slot, epoch=epoch)
+                    self._want(self._places[slot], epoch)
+                case StopRouter(slot, why, tell):
+                    self.counts.lost += not tell
+                    level = _log.info if tell else _log.warning
+                    level("slot given up", slot=slot, why=why)
+                    self._places[slot].tell = tell
+                    self._want(self._places[slot], None)
+                case SendBeat(beat):
+                    self._beats.send(encode(beat))
+        if self._machine.gone:
+            self._is_gone.set()
+
+    async def _read(self, command: Read) -> None:
+        try:
+            found = await self._store.read(f"slot.{command.slot}")
+        except StoreUnavailable as fault:
+            self._failed(command, fault)
+            return
+        known = Known(found.revision, decode_entry(found.data))
+        self._run(
+            self._machine.was_read(command.slot, command.request, known, self._loop.time(), clock.now_ms())
+        )  # fmt: skip
+
+    async def _write(self, command: CompareAndSet) -> None:
+        slot, request = command.slot, command.request
+        try:
+            revision = await self._store.compare_and_set(f"slot.{slot}", encode(command.entry), command.expected)
+        except RevisionConflict:
+            self.counts.conflicts += 1
+            self._run(self._machine.conflicted(slot, request, self._loop.time(), clock.now_ms()))
+        except StoreUnavailable as fault:
+            self._failed(command, fault)
+        else:
+            self._run(self._machine.written(slot, request, revision, self._loop.time(), clock.now_ms()))
+
+    def _failed(self, command: Read | CompareAndSet, fault: StoreUnavailable) -> None:
+        if self._machine.slots[command.slot].role is not Role.NONE:
+            self._log_shape(f"the lease of slot {command.slot} cannot be renewed, it ends after 10 s: {fault}")
+        self._run(self._machine.failed(command.slot, command.request, self._loop.time(), clock.now_ms()))
+
+    # ── routers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _want(self, place: _Place, epoch: int | None) -> None:
+        """Let the router of this epoch run, or none. The present one is silent from now on."""
+        place.wanted = epoch
+        if place.router is not None and place.epoch != epoch:
+            place.router.silence()
+        if place.task is None or place.task.done():
+            place.task = self._loop.create_task(self._converge(place), name="router of a slot")
+
+    async def _converge(self, place: _Place) -> None:
+        """Stop and start routers until the wanted one runs."""
+        slot = self._places.index(place)
+        while place.epoch != place.wanted or place.tell:
+            if place.router is not None:
+                await self._end(place.router)
+                place.router, place.epoch = None, None
+            if place.wanted is not None:
+                place.tell = False
+                await self._begin(slot, place, place.wanted)
+            elif place.tell:
+                place.tell = False
+                self._run(self._machine.stopped(slot, self._loop.time(), clock.now_ms()))
+
+    async def _begin(self, slot: int, place: _Place, epoch: int) -> None:
+        router = place.router = self._make_router(slot, epoch)
+        place.epoch = epoch
+        try:
+            await router.start()
+        except Exception as error:
+            _log.error("the router of a slot cannot start", slot=slot, reason=str(error),
+                       exc_info=None if isinstance(error, StartError) else error)  # fmt: skip
+            await self._end(router)
+            place.router, place.epoch = None, None
+            if place.wanted == epoch:
+                place.wanted = None
+            self._run(self._machine.release(slot, self._loop.time(), clock.now_ms()))
+            return
+        if place.wanted != epoch:
+            router.silence()
+
+    async def _end(self, router: RunningRouter) -> None:
+        """Stop a router, for `STOP_S` at most."""
+        router.silence()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await router.stop()
+        except TimeoutError:
+            _log.warning("the router of a slot did not write everything", after_s=STOP_S)
+        except Exception as error:
+            supervisor.current().failed("the end of a slot's router", error)

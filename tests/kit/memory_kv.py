@@ -1,0 +1,81 @@
+"""A key-value bucket and a channel of beats in memory, with faults: what `common.bus.nats.kv` has over NATS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from watchout.common.bus.key_value import RevisionConflict, StoredValue, StoreUnavailable
+
+
+class MemoryKeyValue:
+    """One bucket, a `KeyValue`; several processes of a test share it.
+
+    `down`: every request fails. `lose_replies`: so many of the next writes are made, and their replies are lost.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, StoredValue] = {}
+        self.sequence = 0
+        self.down = False
+        self.lose_replies = 0
+        self.max_value_bytes = 900_000
+        self.writes = 0
+
+    async def read(self, key: str) -> StoredValue:
+        await self._reached()
+        return self.values.get(key, StoredValue(0, None))
+
+    async def compare_and_set(self, key: str, value: bytes, expected: int) -> int:
+        await self._reached()
+        if self.values.get(key, StoredValue(0, None)).revision != expected:
+            raise RevisionConflict(key)
+        self.sequence += 1
+        self.writes += 1
+        self.values[key] = StoredValue(self.sequence, value)
+        if self.lose_replies:
+            self.lose_replies -= 1
+            raise StoreUnavailable("the reply was lost")
+        return self.sequence
+
+    async def keys(self, prefix: str) -> list[str]:
+        await self._reached()
+        return [key for key in self.values if key.startswith(f"{prefix}.")]
+
+    def lose(self) -> None:
+        """The bucket is deleted; revisions begin again."""
+        self.values, self.sequence = {}, 0
+
+    async def _reached(self) -> None:
+        await asyncio.sleep(0)
+        if self.down:
+            raise StoreUnavailable("the test has taken it away")
+
+
+class MemoryBeats:
+    """The channel of all processes of a test; `open` is what a keeper gets."""
+
+    def __init__(self) -> None:
+        self.ends: list[MemoryBeatsEnd] = []
+
+    def open(self, on_message: Callable[[bytes], None]) -> MemoryBeatsEnd:
+        end = MemoryBeatsEnd(self, on_message)
+        self.ends.append(end)
+        return end
+
+
+class MemoryBeatsEnd:
+    """One process's end, a `Broadcast`. `deaf`: it neither sends nor receives."""
+
+    def __init__(self, channel: MemoryBeats, on_message: Callable[[bytes], None]) -> None:
+        self._channel = channel
+        self.on_message = on_message
+        self.deaf = False
+
+    def send(self, message: bytes) -> None:
+        for other in self._channel.ends:
+            if other is not self and not (other.deaf or self.deaf):
+                asyncio.get_running_loop().call_soon(other.on_message, message)
+
+    def close(self) -> None:
+        self._channel.ends.remove(self)
