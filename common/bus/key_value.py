@@ -13,7 +13,7 @@ class RevisionConflict(Exception):
     """The key has another revision than expected; the caller reads it, or gives up."""
 
 
-class StoreUnavailable(Exception):
+class BucketUnavailable(Exception):
     """The store did not do what was asked, or its reply is missing: a write may have been made or not.
 
     The text says why; the caller tries again later.
@@ -21,7 +21,7 @@ class StoreUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredValue:
+class BucketValue:
     """What a store has under a key. Of a key that never had a value the revision is 0, of a deleted one `data` None."""
 
     revision: int
@@ -35,14 +35,14 @@ class KeyValue(Protocol):
     def max_value_bytes(self) -> int:
         """Largest value that can be written now, in bytes."""
 
-    async def read(self, key: str) -> StoredValue:
+    async def read(self, key: str) -> BucketValue:
         """Return what is stored under a key; possibly not the newest, when the store is cut in two.
 
         Args:
             key: The key.
 
         Raises:
-            StoreUnavailable: It cannot be read now.
+            BucketUnavailable: It cannot be read now.
         """
 
     async def compare_and_set(self, key: str, value: bytes, expected: int) -> int:
@@ -58,7 +58,7 @@ class KeyValue(Protocol):
 
         Raises:
             RevisionConflict: The key has another revision.
-            StoreUnavailable: It is not known to be written.
+            BucketUnavailable: It is not known to be written.
         """
 
     async def keys(self, prefix: str) -> list[str]:
@@ -68,7 +68,7 @@ class KeyValue(Protocol):
             prefix: The beginning, without the dot.
 
         Raises:
-            StoreUnavailable: They cannot be listed now.
+            BucketUnavailable: They cannot be listed now.
         """
 
 

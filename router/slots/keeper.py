@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from watchout.common import clock, log, supervisor
-from watchout.common.bus.key_value import Broadcast, KeyValue, RevisionConflict, StoreUnavailable
+from watchout.common.bus.key_value import Broadcast, BucketUnavailable, KeyValue, RevisionConflict
 from watchout.common.errors import StartError
 from watchout.common.service import Tasks
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
@@ -136,10 +136,9 @@ class SlotKeeper:
         the process goes on, and takes no slot before it can.
         """
         until = self._loop.time() + SHAPE_WAIT_S
-        while True:
-            if await self._agree() or self._loop.time() >= until:
-                break
-            await asyncio.sleep(TICK_S)
+        while not self._agreed and self._loop.time() < until:
+            if not await self._agree():
+                await asyncio.sleep(TICK_S)
         if not self._agreed:
             self._log_shape(f"the key-value store of the cluster cannot be used: {self._why}")
         self._agreeing = supervisor.current().every(SHAPE_EVERY_S, self._agree_later, "shape of the cluster")
@@ -181,7 +180,7 @@ class SlotKeeper:
             if shape is None:
                 await self._store.compare_and_set(SHAPE_KEY, encode(Shape(self._slots)), found.revision)
                 shape = Shape(self._slots)
-        except (StoreUnavailable, RevisionConflict) as fault:
+        except (BucketUnavailable, RevisionConflict) as fault:
             self._why = str(fault)
             return False
         if shape.slots != self._slots:
@@ -246,7 +245,7 @@ class SlotKeeper:
     async def _read(self, command: Read) -> None:
         try:
             found = await self._store.read(f"slot.{command.slot}")
-        except StoreUnavailable as fault:
+        except BucketUnavailable as fault:
             self._failed(command, fault)
             return
         known = Known(found.revision, decode_entry(found.data))
@@ -261,12 +260,12 @@ class SlotKeeper:
         except RevisionConflict:
             self.counts.conflicts += 1
             self._run(self._machine.conflicted(slot, request, self._loop.time(), clock.now_ms()))
-        except StoreUnavailable as fault:
+        except BucketUnavailable as fault:
             self._failed(command, fault)
         else:
             self._run(self._machine.written(slot, request, revision, self._loop.time(), clock.now_ms()))
 
-    def _failed(self, command: Read | CompareAndSet, fault: StoreUnavailable) -> None:
+    def _failed(self, command: Read | CompareAndSet, fault: BucketUnavailable) -> None:
         if self._machine.slots[command.slot].role is not Role.NONE:
             self._log_shape(f"the lease of slot {command.slot} cannot be renewed, it ends after 10 s: {fault}")
         self._run(self._machine.failed(command.slot, command.request, self._loop.time(), clock.now_ms()))

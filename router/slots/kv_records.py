@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from watchout.common import log
-from watchout.common.bus.key_value import KeyValue, RevisionConflict, StoreUnavailable
+from watchout.common.bus.key_value import BucketUnavailable, KeyValue, RevisionConflict
 
 #: Chunks of the records of one kind of one slot.
 CHUNKS: Final = 64
@@ -84,7 +84,7 @@ class KvRecords:
         while not self._closing.is_set():
             try:
                 chunks = await self._read_all()
-            except StoreUnavailable as fault:
+            except BucketUnavailable as fault:
                 if not told:
                     _log.warning(f"{self._what} cannot be loaded, it is tried again", slot=self._prefix,
                                  reason=str(fault))  # fmt: skip
@@ -126,7 +126,7 @@ class KvRecords:
                 self._dirty.setdefault(number, set()).update(keys)
                 if isinstance(fault, Superseded):
                     self._superseded = True
-                elif isinstance(fault, StoreUnavailable):
+                elif isinstance(fault, BucketUnavailable):
                     reason = str(fault)
                 else:
                     raise fault
@@ -147,7 +147,7 @@ class KvRecords:
     # ── chunks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _read_all(self) -> dict[int, Chunk]:
-        """Return all chunks, and note their revisions. Raises `StoreUnavailable`."""
+        """Return all chunks, and note their revisions. Raises `BucketUnavailable`."""
         numbers = []
         for key in await self._store.keys(self._prefix):
             last = key.rpartition(".")[2]
@@ -177,7 +177,7 @@ class KvRecords:
         return found
 
     async def _write_chunk(self, number: int) -> None:
-        """Write one chunk. Raises `Superseded`, `StoreUnavailable`."""
+        """Write one chunk. Raises `Superseded`, `BucketUnavailable`."""
         async with self._places:
             for _ in range(ATTEMPTS):
                 value = self._encoded(number)
@@ -194,7 +194,7 @@ class KvRecords:
                     self._revisions[number] = found.revision
                 else:
                     return
-        raise StoreUnavailable("the key changes again and again")
+        raise BucketUnavailable("the key changes again and again")
 
     def _encoded(self, number: int) -> bytes:
         """Return the value of a chunk. Past the largest value its oldest records are left out, which is logged."""

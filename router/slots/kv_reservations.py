@@ -15,7 +15,7 @@ from watchout.common.bus.messages.fields import Count, Organizations, Text
 from watchout.common.reservations import Reservation
 from watchout.router.record_store import RecordStore, ReservationChange
 
-#: Seconds between two attempts to write what could not be written.
+#: Seconds between two writes, and between two attempts to write what could not be written.
 AGAIN_S: Final = 2.0
 
 _log = log.get("router.slots.kv_reservations")
@@ -88,9 +88,8 @@ class KvReservations:
         await self._records.close()
 
     async def _write(self) -> None:
-        while True:
-            if await self._records.write():
-                return
+        while self._records.unwritten:
+            await self._records.write()
             await asyncio.sleep(AGAIN_S)
 
 

@@ -218,7 +218,8 @@ class LeaseMachine:
     def stopped(self, slot: int, now: float, now_ms: int) -> list[Command]:
         """Handle that the router of a slot has ended, as `StopRouter` asked for."""
         commands = self._expire(now)
-        self.slots[slot].stopped = True
+        state = self.slots[slot]
+        state.stopped = state.role is Role.GOING
         return commands + self._run(now, now_ms)
 
     def release(self, slot: int, now: float, now_ms: int) -> list[Command]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from watchout.common.bus.key_value import RevisionConflict, StoredValue, StoreUnavailable
+from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
 
 
 class MemoryKeyValue:
@@ -15,27 +15,27 @@ class MemoryKeyValue:
     """
 
     def __init__(self) -> None:
-        self.values: dict[str, StoredValue] = {}
+        self.values: dict[str, BucketValue] = {}
         self.sequence = 0
         self.down = False
         self.lose_replies = 0
         self.max_value_bytes = 900_000
         self.writes = 0
 
-    async def read(self, key: str) -> StoredValue:
+    async def read(self, key: str) -> BucketValue:
         await self._reached()
-        return self.values.get(key, StoredValue(0, None))
+        return self.values.get(key, BucketValue(0, None))
 
     async def compare_and_set(self, key: str, value: bytes, expected: int) -> int:
         await self._reached()
-        if self.values.get(key, StoredValue(0, None)).revision != expected:
+        if self.values.get(key, BucketValue(0, None)).revision != expected:
             raise RevisionConflict(key)
         self.sequence += 1
         self.writes += 1
-        self.values[key] = StoredValue(self.sequence, value)
+        self.values[key] = BucketValue(self.sequence, value)
         if self.lose_replies:
             self.lose_replies -= 1
-            raise StoreUnavailable("the reply was lost")
+            raise BucketUnavailable("the reply was lost")
         return self.sequence
 
     async def keys(self, prefix: str) -> list[str]:
@@ -49,7 +49,7 @@ class MemoryKeyValue:
     async def _reached(self) -> None:
         await asyncio.sleep(0)
         if self.down:
-            raise StoreUnavailable("the test has taken it away")
+            raise BucketUnavailable("the test has taken it away")
 
 
 class MemoryBeats:

@@ -12,7 +12,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from watchout.common import log
-from watchout.common.bus.key_value import RevisionConflict, StoredValue, StoreUnavailable
+from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
 from watchout.common.bus.nats.connection import NatsConnection
 
 #: Deadline of one request, in seconds.
@@ -52,19 +52,19 @@ class NatsKeyValue:
         """Largest value that the present server takes, in bytes."""
         return min(MAX_VALUE_BYTES, max(self._connection.max_payload - OVERHEAD_BYTES, 0))
 
-    async def read(self, key: str) -> StoredValue:
+    async def read(self, key: str) -> BucketValue:
         """Return what the leader of the bucket has under a key. See `KeyValue.read`."""
         js = await self._context()
         try:
             found = await js.get_last_msg(self._stream, self._subject(key))
         except NotFoundError as error:
             if error.err_code == NO_MESSAGE:
-                return StoredValue(0, None)
+                return BucketValue(0, None)
             raise self._unavailable(error) from None
         except (NatsError, TimeoutError, OSError, ValueError) as error:
             raise self._unavailable(error) from None
         is_deleted = bool((found.headers or {}).get("KV-Operation"))
-        return StoredValue(found.seq or 0, None if is_deleted else found.data or b"")
+        return BucketValue(found.seq or 0, None if is_deleted else found.data or b"")
 
     async def compare_and_set(self, key: str, value: bytes, expected: int) -> int:
         """Write a value if the key has this revision. See `KeyValue.compare_and_set`."""
@@ -96,10 +96,10 @@ class NatsKeyValue:
         return f"$KV.{self.bucket}.{key}"
 
     async def _context(self) -> JetStreamContext:
-        """Return JetStream with the bucket made. Raises `StoreUnavailable`."""
+        """Return JetStream with the bucket made. Raises `BucketUnavailable`."""
         client = self._connection.client
         if client is None:
-            raise StoreUnavailable(self._connection.explain() or "there is no connection to NATS")
+            raise BucketUnavailable(self._connection.explain() or "there is no connection to NATS")
         js = client.jetstream(timeout=REQUEST_S)
         if not self._is_made:
             async with self._making:
@@ -108,7 +108,7 @@ class NatsKeyValue:
         return js
 
     async def _make(self, js: JetStreamContext) -> None:
-        """Make the bucket if it is missing, with as many copies as the servers allow. Raises `StoreUnavailable`."""
+        """Make the bucket if it is missing, with as many copies as the servers allow. Raises `BucketUnavailable`."""
         try:
             found = await js.stream_info(self._stream)
         except NotFoundError:
@@ -157,12 +157,12 @@ class NatsKeyValue:
             num_replicas=replicas,
         )
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def _unavailable(self, error: Exception) -> BucketUnavailable:
         """Return the error for the caller. A bucket that is gone is made by the next request."""
         is_gone = isinstance(error, NoStreamResponseError) or getattr(error, "err_code", None) == NO_STREAM
         if is_gone:
             self._is_made = False
-        return StoreUnavailable(_sentence(error, self.bucket))
+        return BucketUnavailable(_sentence(error, self.bucket))
 
 
 def _sentence(error: Any, bucket: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.kit.clients import eventually
 from tests.kit.memory_kv import MemoryKeyValue
-from watchout.common.bus.key_value import StoredValue
+from watchout.common.bus.key_value import BucketValue
 from watchout.common.reservations import Reservation
 from watchout.router.slots.kv_records import CHUNKS, Chunk, KvRecords
 from watchout.router.slots.kv_reservations import KvReservations
@@ -178,8 +178,8 @@ async def test_a_chunk_that_cannot_be_read_costs_no_other(damaged: bytes) -> Non
     await records.write()
     key = "things.2.7"
     lost = len(msgspec.msgpack.decode(zlib.decompress(store.values[key].data or b""), type=Chunk).records)
-    store.values[key] = StoredValue(store.values[key].revision, damaged)
-    store.values["things.2.99"] = store.values["things.2.x"] = StoredValue(1, b"of somebody else")
+    store.values[key] = BucketValue(store.values[key].revision, damaged)
+    store.values["things.2.99"] = store.values["things.2.x"] = BucketValue(1, b"of somebody else")
     again, found = await opened(store, 2)
     assert len(found) == 500 - lost
     again.change({f"{number}": b"y" for number in range(500)})

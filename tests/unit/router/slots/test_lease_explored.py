@@ -121,7 +121,7 @@ def explore(
         layer = following
         now = next(iter(layer.values()))[0].now
         if now >= last + 12.0 + CALM_S:  # the longest fault, and the calm after it
-            for world, _ in layer.values():
+            for world in [world for world, _ in layer.values() if any(node.alive for node in world.nodes)]:
                 try:
                     world.settled()
                 except Violation as violation:
