@@ -83,6 +83,7 @@ class SlotRouter:
         self._on_later_epoch = on_later_epoch
         self._lease = lease
         self._is_silent = False
+        self._is_saved = False
         self._outbox: Outbox | None = None
         self._end_of_start: asyncio.TimerHandle | None = None
         self._metrics = Metrics()
@@ -200,6 +201,14 @@ class SlotRouter:
         await self._tasks.close()
         if self._webhook is not None:
             await self._webhook.close()
+        await self.save()
+
+    async def save(self) -> None:
+        """Write the records and close them: the next router of the slot finds them. Further calls do nothing."""
+        if self._is_saved:
+            return
+        self._is_saved = True
+        await self._tasks.close()
         if self._reservations is not None:
             await self._reservations.close(asyncio.get_running_loop().time(), clock.now_ms())
         if self._shares is not None:

@@ -78,9 +78,10 @@ class ClusterRouter:
         _log.info("router takes part", cluster=settings.cluster_name, slots=settings.slots)
 
     async def drain(self) -> None:
-        """Release all slots, so that others take them at once."""
+        """Release all slots, so that others take them at once; then give the webhooks `DRAIN_S` for their alerts."""
         if self._keeper is not None:
             await self._keeper.leave()
+            await self._keeper.finished()
 
     async def stop(self) -> None:
         """End the routers that still run, and the connection."""

@@ -47,8 +47,14 @@ class RunningRouter(Protocol):
     def silence(self) -> None:
         """Send and receive nothing more."""
 
+    async def save(self) -> None:
+        """Write the records, so that the next router of the slot finds them."""
+
+    async def drain(self) -> None:
+        """Send what waits for others than members: alerts for the webhook."""
+
     async def stop(self) -> None:
-        """Write the records, and close everything."""
+        """Close everything."""
 
 
 #: Makes the router of a slot and an epoch.
@@ -106,6 +112,7 @@ class SlotKeeper:
         self._machine = LeaseMachine(me, slots, self._loop.time(), name, host)
         self._places = [_Place() for _ in range(slots)]
         self._tasks = Tasks()
+        self._ending: set[asyncio.Task[None]] = set()
         self._is_gone = asyncio.Event()
         self._agreed = False
         self._agreed_at = float("-inf")
@@ -153,6 +160,11 @@ class SlotKeeper:
         except TimeoutError:
             _log.warning("slots were not released in time, others take them after 3 s", slots=self.held)
 
+    async def finished(self) -> None:
+        """Wait until the routers that had slots have sent what they accepted."""
+        while self._ending:
+            await asyncio.wait(set(self._ending))
+
     async def stop(self) -> None:
         """End what still runs."""
         for periodic in (self._ticking, self._agreeing):
@@ -163,6 +175,8 @@ class SlotKeeper:
         for place in self._places:
             if place.task is not None:
                 await asyncio.wait([place.task])
+        for task in set(self._ending):
+            task.cancel()
         self._beats.close()
         await self._tasks.close()
 
@@ -316,8 +330,18 @@ class SlotKeeper:
         router.silence()
         try:
             async with asyncio.timeout(STOP_S):
-                await router.stop()
+                await router.save()
         except TimeoutError:
             _log.warning("the router of a slot did not write everything", after_s=STOP_S)
         except Exception as error:
             supervisor.current().failed("the end of a slot's router", error)
+        task = self._tasks.start(self._finish(router), "end of a slot's router")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _finish(self, router: RunningRouter) -> None:
+        """Let a router that has no slot any more send what it accepted to the webhook, and close it."""
+        try:
+            await router.drain()
+        finally:
+            await router.stop()

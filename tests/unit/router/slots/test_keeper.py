@@ -34,9 +34,17 @@ class Router:
         if self in self.site.running:
             self.site.running.remove(self)
 
+    async def save(self) -> None:
+        assert self.silent
+        await asyncio.sleep(0)
+        self.site.saved.append((self.name, self.slot, self.epoch))
+
+    async def drain(self) -> None:
+        await asyncio.sleep(0.05)
+        self.site.drained.append((self.name, self.slot))
+
     async def stop(self) -> None:
         self.silence()
-        self.site.stopped.append((self.name, self.slot, self.epoch))
 
 
 class Site:
@@ -46,7 +54,8 @@ class Site:
         self.store = MemoryKeyValue()
         self.beats = MemoryBeats()
         self.running: list[Router] = []
-        self.stopped: list[tuple[str, int, int]] = []
+        self.saved: list[tuple[str, int, int]] = []
+        self.drained: list[tuple[str, int]] = []
         self.broken: set[str] = set()
         self.keepers: dict[str, SlotKeeper] = {}
 
@@ -97,7 +106,9 @@ async def test_a_process_that_ends_writes_its_records_and_releases_before_others
     await site.start("b")
     await first.leave()
     assert not site.slots_of("a")
-    assert {(name, slot) for name, slot, _ in site.stopped} == {("a", 0), ("a", 1)}
+    assert {(name, slot) for name, slot, _ in site.saved} == {("a", 0), ("a", 1)}
+    await first.finished()
+    assert sorted(site.drained) == [("a", 0), ("a", 1)], "what was accepted for the webhook goes out"
     assert first.held == []
     await eventually(lambda: site.slots_of("b") == {0, 1}, what="nobody took over")
     assert all(each.epoch > before[each.slot] for each in site.running)
