@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import assert_never
 
+import msgspec
+
 from watchout.common import metric_names
 from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import (
@@ -139,6 +141,8 @@ class QueryHandler:
             settings=about.reported_settings(self.settings),
             frames_at=stats.frames_of_hosts_at(self.bus.frames_at),
         )
+        if self.lease is not None:
+            report = msgspec.structs.replace(report, process=self.lease().process)
         return stats.with_limits(report, self.metrics.read())
 
     def _recent_alerts(self, query: Query, now_ms: int) -> list[RecentAlertRow] | RecentAlertsReply:

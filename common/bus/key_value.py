@@ -5,6 +5,7 @@ A value is changed by compare-and-set: a write names the revision that it replac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,3 +85,25 @@ class Broadcast(Protocol):
 
     def close(self) -> None:
         """Receive nothing more."""
+
+
+class ClusterLink(Protocol):
+    """What the router processes of a cluster share, over one connection."""
+
+    def bucket(self, name: str) -> KeyValue:
+        """Return a bucket of the cluster, which is made when it is missing.
+
+        Args:
+            name: Last part of its name.
+        """
+
+    def broadcast(self, name: str, on_message: Callable[[bytes], None]) -> Broadcast:
+        """Return a channel to all other processes that open it.
+
+        Args:
+            name: Its name.
+            on_message: Called with each message of another process.
+        """
+
+    def close(self) -> None:
+        """Give the connection back."""

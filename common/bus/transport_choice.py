@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watchout.common import log
+from watchout.common.bus.key_value import ClusterLink
 from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OpenFrameMesh, one_slot
 from watchout.common.bus.transport import MemberTransport, OpenMemberTransport, OpenRouterTransport, RouterTransport
 from watchout.common.bus.zeromq.curve import AllowList, load_pair, server_file
@@ -62,6 +63,25 @@ def local_member(home: Path, max_message_bytes: int) -> OpenMemberTransport:
     return functools.partial(LocalMemberTransport, home, max_message_bytes=max_message_bytes)
 
 
+def cluster_link(settings: Settings) -> ClusterLink:
+    """What the router processes of a site share: leases, records, beats.
+
+    Args:
+        settings: The router's settings; `WATCHOUT_BUS` is set.
+
+    Returns:
+        The link, in the running event loop; NATS need not be there yet.
+
+    Raises:
+        StartError: nats-py is not installed, or a file of ``BUS_*`` cannot be used.
+
+    """
+    from watchout.common.bus.nats.connection import connection_of
+    from watchout.common.bus.nats.kv import NatsClusterLink
+
+    return NatsClusterLink(connection_of(settings, "router"))
+
+
 def frame_mesh(settings: Settings) -> OpenFrameMesh:
     """A process's part of the frame mesh: sockets in `WATCHOUT_HOME`, and a TLS port when `MESH_LISTEN` is set.
 
@@ -92,7 +112,9 @@ def gateway_carrier(settings: Settings) -> MemberCarrier:
 
     """
     if settings.bus:
-        return MemberCarrier(functools.partial(_open_nats_member, settings), frame_mesh(settings), fenced=True)
+        return MemberCarrier(
+            functools.partial(_open_nats_member, settings), frame_mesh(settings), slots=settings.slots, fenced=True
+        )
     return MemberCarrier(one_slot(local_member(settings.home, settings.max_message_bytes)), frame_mesh(settings))
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from watchout.common import log
-from watchout.common.bus.key_value import Broadcast, KeyValue
-from watchout.common.bus.transport_choice import router_transport
-from watchout.common.errors import StartError
+from watchout.common.bus.key_value import ClusterLink
+from watchout.common.bus.transport_choice import cluster_link, router_transport
 from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.router.record_store import SlotRecords
@@ -19,9 +17,6 @@ from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
 from watchout.router.slots.kv_reservations import KvReservations
 from watchout.router.slots.report import LeaseReport
-
-if TYPE_CHECKING:
-    from watchout.common.bus.nats.connection import NatsConnection
 
 #: Seconds between two writes of records that are written behind.
 WRITE_EVERY_S: Final = 2.0
@@ -42,7 +37,8 @@ class ClusterRouter:
         self._settings = settings
         self._host = socket.gethostname()
         self._name = wanted_name(settings, "router")
-        self._connection: NatsConnection | None = None
+        self._me = secrets.token_hex(8)
+        self._link: ClusterLink | None = None
         self._keeper: SlotKeeper | None = None
 
     async def start(self) -> None:
@@ -52,26 +48,15 @@ class ClusterRouter:
         site have another number of slots. NATS itself need not be there yet.
         """
         settings = self._settings
-        try:
-            from watchout.common.bus.nats.connection import connection_of
-            from watchout.common.bus.nats.kv import NatsBroadcast, NatsKeyValue
-        except ImportError as error:
-            raise StartError(
-                f"WATCHOUT_BUS needs nats-py, which cannot be loaded ({error}): pip install 'watchout[nats]'"
-            ) from None
-        connection = self._connection = connection_of(settings, "router")
-
-        def open_beats(on_beat: Callable[[bytes], None]) -> Broadcast:
-            return NatsBroadcast(connection, BEATS, on_beat)
-
-        self._records: KeyValue = NatsKeyValue(connection, f"{settings.cluster_name}-records")
+        link = self._link = cluster_link(settings)
+        self._records = link.bucket("records")
         self._keeper = SlotKeeper(
-            me=secrets.token_hex(8),
+            me=self._me,
             name=self._name,
             host=self._host,
             slots=settings.slots,
-            store=NatsKeyValue(connection, f"{settings.cluster_name}-slots"),
-            open_beats=open_beats,
+            store=link.bucket("slots"),
+            open_beats=lambda on_beat: link.broadcast(BEATS, on_beat),
             make_router=self._make_router,
         )
         await self._keeper.start()
@@ -87,8 +72,8 @@ class ClusterRouter:
         """End the routers that still run, and the connection."""
         if self._keeper is not None:
             await self._keeper.stop()
-        if self._connection is not None:
-            self._connection.close()
+        if self._link is not None:
+            self._link.close()
 
     def _make_router(self, slot: int, epoch: int) -> SlotRouter:
         """Return the router of a slot. A slot always may have had one: the store that would know may have been lost."""
@@ -117,6 +102,7 @@ class ClusterRouter:
         ages = {each: keeper.renewed_ago_s(each) for each in keeper.held}
         return LeaseReport(
             slot=slot,
+            process=self._me,
             name=self._name,
             host=self._host,
             age_s=ages.get(slot, 0.0),

@@ -37,12 +37,14 @@ STEP_DOWN_S: Final = 10.0
 #: second is longer than `RENEW_S`, so that a holder whose writes go through keeps the slot even if nobody hears it.
 SILENCE_S: Final = 3.0
 UNCHANGED_S: Final = 2.5
-#: A holder reads the entry before it writes, when it did neither for so long, in seconds: less than `UNCHANGED_S`,
-#: after which the slot may have another holder. Where the store was lost meanwhile, the revision that this one knows
-#: may be of an entry of the other.
+#: A process reads the entry before it writes, when what it knows is so old, in seconds: less than `UNCHANGED_S`, after
+#: which the slot may have another holder. Where the store was lost meanwhile, the revision that this process knows may
+#: be of an entry of the other.
 STALE_S: Final = 2.4
 #: A process that has just begun listens so long for beats before it takes a slot that has no entry, in seconds.
 LISTEN_S: Final = 1.2
+#: Without an event for so long, in seconds, the process did not run.
+STALL_S: Final = 1.0
 #: The entry of a slot of which no beat was heard for so long is read, and again after so long, in seconds.
 READ_AFTER_S: Final = 0.8
 READ_EVERY_S: Final = 0.5
@@ -77,7 +79,7 @@ class LeaseMachine:
     Attributes:
         me: Id of this run of the process, 16 hexadecimal digits.
         count: The number of slots.
-        began: Now, at the start.
+        began: Now, at the start; later, when the process went on after a stall.
         name: The name of the process, for operators.
         host: Its machine, for operators.
     """
@@ -93,13 +95,14 @@ class LeaseMachine:
     _requests: int = field(default=0, init=False)
     _beat_at: float = field(default=float("-inf"), init=False)
     _changed_at: float = field(init=False)
+    _ran_at: float = field(init=False)
     _released: dict[int, tuple[float, SlotBeat]] = field(default_factory=dict, init=False)
     _given: dict[int, str] = field(default_factory=dict, init=False)
     _spread: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = [SlotState() for _ in range(self.count)]
-        self._changed_at = self.began
+        self._changed_at = self._ran_at = self.began
         self._spread = tuple(_spread(self.me, slot) for slot in range(self.count))
 
     @property
@@ -249,7 +252,15 @@ class LeaseMachine:
         return commands
 
     def _expire(self, now: float) -> list[Command]:
-        """Step down from slots of which no write succeeded for `STEP_DOWN_S`."""
+        """Step down from slots of which no write succeeded for `STEP_DOWN_S`.
+
+        Time in which this process did not run is no silence of others: it listens anew.
+        """
+        if now - self._ran_at > STALL_S:
+            self.began = now
+            for state in self.slots:
+                state.known_at = now
+        self._ran_at = now
         commands: list[Command] = []
         for slot, state in enumerate(self.slots):
             if state.role is not Role.NONE and now - state.confirmed_at >= STEP_DOWN_S:
@@ -290,6 +301,8 @@ class LeaseMachine:
             state.wanted_at = max(since, now - BEAT_S)
         if any(each.pending and each.pending.purpose is Purpose.TAKE for each in self.slots):
             return []
+        if now - max(state.read_at, state.known_at) >= STALE_S:
+            return [self._ask(slot, state, now)]
         if now < state.wanted_at + TAKE_DELAY_S * len(self.held) + self._spread[slot]:
             return []
         return self._write(slot, state, Purpose.TAKE, max(now_ms, state.highest + 1), now)

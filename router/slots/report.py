@@ -12,6 +12,7 @@ class LeaseReport:
 
     Attributes:
         slot: The slot.
+        process: Id of this run of the process.
         name: The name of the process.
         host: Its machine.
         age_s: Seconds since the lease was renewed.
@@ -23,6 +24,7 @@ class LeaseReport:
     """
 
     slot: int
+    process: str
     name: str
     host: str
     age_s: float

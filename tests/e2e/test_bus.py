@@ -42,17 +42,17 @@ class House:
         return url
 
     def figure(self, url: str, name: str) -> float:
-        """A figure of one process, by the name of its `process` label; the router's own with an empty url."""
-        label = f"gateway.{url.rpartition(':')[2]}" if url else "router"
+        """A figure of one process, by the name of its `process` label; of all slots' routers with an empty url."""
+        label = re.escape(f"gateway.{url.rpartition(':')[2]}") if url else r"router(?:-\d+)?"
         request = urllib.request.Request(
             self.started.url + "/metrics", headers={"Authorization": f"Bearer {SERVICE_TOKEN}"}
         )
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
             text = response.read().decode()
-        found = re.search(
-            rf'^watchout_{name}{{[^}}]*process="{re.escape(label)}(?:@[^"]*)?"[^}}]*}} (\S+)$', text, re.MULTILINE
-        )
-        return float(found[1]) if found else 0.0
+        found = re.findall(
+            rf'^watchout_{name}{{[^}}]*process="{label}(?:@[^"]*)?"[^}}]*}} (\S+)$', text, re.MULTILINE
+        )  # fmt: skip
+        return sum(map(float, found))
 
 
 @pytest.fixture

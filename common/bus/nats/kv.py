@@ -179,7 +179,7 @@ def _sentence(error: Any, bucket: str) -> str:
 
 
 class NatsBroadcast:
-    """Messages on one subject, a `Broadcast`. Made by the router's app for beats.
+    """Messages on one subject, a `Broadcast`. Made by `NatsClusterLink`.
 
     Args:
         connection: The connection of this process; the caller closes it.
@@ -200,3 +200,27 @@ class NatsBroadcast:
     def close(self) -> None:
         """Receive nothing more."""
         self._subscription.close()
+
+
+class NatsClusterLink:
+    """What router processes share over NATS, a `ClusterLink`. Made by `common.bus.transport_choice`.
+
+    Args:
+        connection: The connection of this process, closed with the link.
+
+    """
+
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
+
+    def bucket(self, name: str) -> NatsKeyValue:
+        """Return a bucket of the cluster. See `ClusterLink.bucket`."""
+        return NatsKeyValue(self._connection, f"{self._connection.subjects.cluster}-{name}")
+
+    def broadcast(self, name: str, on_message: Callable[[bytes], None]) -> NatsBroadcast:
+        """Return a channel to all other processes that open it. See `ClusterLink.broadcast`."""
+        return NatsBroadcast(self._connection, name, on_message)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()

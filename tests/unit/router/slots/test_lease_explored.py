@@ -159,6 +159,12 @@ def test_epochs_rise_by_what_members_know_when_the_store_and_all_routers_are_los
     assert explore(losses(), TIMES, most=3, skews_ms=skews_ms) > 1000
 
 
+def test_who_slept_while_the_store_was_lost_takes_nothing_by_an_old_revision() -> None:
+    faults: list[Fault] = [partial(crash, 0, 3.0), partial(pause, 1, 5.0), lose_store]
+    assert explore(faults, [2.0, 3.0, 4.5], most=3) > 500
+    assert explore(faults, [2.0, 4.5], most=2, nodes=3) > 500
+
+
 @pytest.mark.skipif(not DEEP, reason="a long run: make test-thorough")
 @CLOCKS
 def test_no_pair_of_all_faults_and_no_three_of_the_worst_break_a_promise(skews_ms: tuple[int, ...]) -> None:
