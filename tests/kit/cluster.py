@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,15 +23,15 @@ from typing import Any, Final
 
 from tests.kit.clients import Answer, Camera, Clients, Viewer, eventually, http
 from tests.kit.hosts import Host, Hosts, hosts
-from tests.kit.nats_servers import NatsServer, NatsSite, make_site
-from tests.kit.processes import JOINED, SERVERS, Watchout, poll
+from tests.kit.nats_servers import NatsServer, NatsSite
+from tests.kit.processes import JOINED, REPOSITORY, SERVERS, Watchout, poll
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.ctl import cluster_keys
 from watchout.identity.embedded_store import mint_token
 
 #: What must come gets this long: the machine may be busy with other tests.
 COMES_S: Final = 40.0
-PORTS: Final = "7400-7409"
+DEPLOYED: Final = REPOSITORY / "deploy" / "three-hosts"
 GATEWAY_PORT: Final = 3000
 #: The figures that the product promises are held exactly where the machine is one's own (`make test-cluster`); else
 #: they may be longer by this factor.
@@ -44,8 +45,29 @@ def told(what: str, seconds: float) -> None:
     print(f"{what}: {seconds:.3f} s")
 
 
+def deployed(file: str, made: Hosts, home: Path) -> str:
+    """A file of `deploy/three-hosts` with the addresses and the folder of the test in place of those it names."""
+    text = (DEPLOYED / file).read_text(encoding="utf-8").replace("/var/lib/watchout", str(home))
+    return re.sub(r"10\.77\.0\.([123])\b", lambda found: made[int(found[1]) - 1].address, text)
+
+
+def variables(text: str) -> dict[str, str]:
+    """The variables of a ``.env`` file."""
+    lines = (line.partition("=") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: value for name, _, value in lines}
+
+
+class DeployedServer(NatsServer):
+    """A NATS server with the file of `deploy/three-hosts`, whose monitoring the test reaches; `config` is its text."""
+
+    def _written(self) -> str:
+        local = 'http: "127.0.0.1:8222"'
+        assert local in self.config
+        return self.config.replace(local, f'http: "{self.host}:{self.monitor_port}"')
+
+
 class Site:
-    """Three hosts; processes are started by `start`, and hosts lost and found again by `lose` and `find`."""
+    """Three hosts as `deploy/three-hosts` has them; processes are started by `start`, hosts lost by `lose`."""
 
     def __init__(self, made: Hosts, *, environ: Mapping[str, str], expected: Sequence[str]) -> None:
         self.hosts = made
@@ -55,27 +77,34 @@ class Site:
         now = datetime.now(UTC)
         keys = self._directory / "keys"
         cluster_keys.make_cluster(keys, name="test", days=3650, home=keys / "none", force=False, now=now)
-        self.nats: NatsSite = make_site(
-            len(made), hosts=[host.address for host in made], prefixes=[host.within for host in made]
-        )
-        self.machines = [self._machine(host, keys, environ, expected) for host in made]
+        self.nats = NatsSite([])
+        self.machines = [
+            self._machine(name, host, keys, environ, expected) for name, host in zip("abc", made, strict=True)
+        ]
 
-    def _machine(self, host: Host, keys: Path, environ: Mapping[str, str], expected: Sequence[str]) -> Watchout:
-        machine = Watchout(host=host, expected=expected, environ={
-            "WATCHOUT_BUS": self.nats.url,
+    def _machine(
+        self, name: str, host: Host, keys: Path, environ: Mapping[str, str], expected: Sequence[str]
+    ) -> Watchout:
+        machine = Watchout(host=host, expected=expected)
+        machine.port = GATEWAY_PORT
+        found = variables(deployed(f"host-{name}.env", self.hosts, machine.home))
+        found |= {
             "DATABASE_URL": f"sqlite:{self._store}",
-            "MESH_LISTEN": f"tls://{host.address}:{PORTS}",
             "WATCHOUT_PORT": str(GATEWAY_PORT),
-            "PUBLIC_URL": f"http://{host.address}:{GATEWAY_PORT}",
             "ALERT_COOLDOWN_S": "0",
             **environ,
-        })  # fmt: skip
-        machine.port = GATEWAY_PORT
+        }
+        machine.environ.update(found)
         made = cluster_keys.make_host(
-            keys, f"host-{host.number}", [host.address], days=397, force=False, now=datetime.now(UTC)
+            keys, f"host-{name}", [host.address], days=397, force=False, now=datetime.now(UTC)
         )
         shutil.copytree(made.place, machine.home)
         machine.home.chmod(0o700)
+        text = deployed("nats.conf", self.hosts, machine.home)
+        used = sorted({each for each in re.findall(r"\$([A-Z_]+)\b", text) if each not in ("JS", "KV")})
+        prefix = (*host.within, "env", *(f"{each}={found[each]}" for each in used))
+        server = DeployedServer(name, host.address, text, prefix, port=4222, route_port=6222, monitor_port=8222)
+        self.nats.servers.append(server)
         return machine
 
     def __getitem__(self, index: int) -> Watchout:
@@ -162,11 +191,9 @@ class Site:
 
 
 @contextlib.contextmanager
-def site_of_hosts(
-    count: int = 3, *, environ: Mapping[str, str] | None = None, expected: Sequence[str] = ()
-) -> Iterator[Site]:
+def site_of_hosts(*, environ: Mapping[str, str] | None = None, expected: Sequence[str] = ()) -> Iterator[Site]:
     """Hosts with a NATS server each; no process of watchout runs yet."""
-    with hosts(count) as made:
+    with hosts(3) as made:
         site = Site(made, environ=environ or {}, expected=expected)
         try:
             site.start_nats()
