@@ -31,6 +31,8 @@ service = test_alert_pictures.service
 COMES_S: Final = 60.0
 #: A newer frame may take the place of one that waits; so many in a row make 300 ms at 10 frames a second.
 MOST_MISSED: Final = 3
+#: A gateway that stands still for this time is no member any more, and gets then what NATS held for it.
+STOPPED_S: Final = 4.0
 PAGE: Final = Path(__file__).parents[2] / "docs" / "bus.md"
 
 
@@ -163,7 +165,7 @@ async def test_a_server_that_ends_costs_no_alert_and_no_second_of_frames(
     watchout: Any, clients: Clients, nats_cluster: NatsSite, end: Any
 ) -> None:
     started = watchout(start=False, environ=environ_of(nats_cluster.url, CLUSTER_NAME=f"t{secrets.token_hex(4)}"))
-    _, near, far = await two_gateways(started)
+    house, near, far = await two_gateways(started)
     token = started.token()
     camera = await clients.camera(near, token)
     stream = await camera.register()
@@ -177,10 +179,22 @@ async def test_a_server_that_ends_costs_no_alert_and_no_second_of_frames(
             count, seen = len(alerts.accepted), len(viewer.frames)
             await eventually(lambda count=count: len(alerts.accepted) > count + 10, COMES_S, "no alert is accepted")
             await eventually(lambda seen=seen: len(viewer.frames) > seen + 5, COMES_S)
+        assert missed(viewer) <= MOST_MISSED
+        (_, (gateway, _)) = house.gateways
+        await asyncio.to_thread(gateway.pause)
+        count = len(alerts.accepted)
+        await eventually(lambda: len(alerts.accepted) > count + 20, COMES_S)
+        await asyncio.sleep(STOPPED_S)
+        gateway.resume()
     accepted = list(alerts.accepted)
     await eventually(lambda: len(heard_alerts(viewer)) >= len(accepted), COMES_S, "an accepted alert is lost")
     assert heard_alerts(viewer)[: len(accepted)] == accepted
-    assert missed(viewer) <= MOST_MISSED
+    viewer.cut()
+    await asyncio.to_thread(gateway.terminate)
+    router = started.one("router")
+    await eventually(
+        lambda: re.search(r'"ended".*"member gone"', router.output), COMES_S, "its last words did not come"
+    )
 
 
 async def test_without_any_server_frames_go_on_and_new_cameras_are_told_in_time(

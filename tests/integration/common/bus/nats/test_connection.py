@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 
 from tests.kit.clients import eventually
 from tests.kit.nats_servers import NatsServer, NatsSite, make_site, operator_mode, tls_files
+from watchout.common import supervisor
 from watchout.common.bus.nats import connection as connection_module
 from watchout.common.bus.nats.connection import NatsConnection, connection_of
+from watchout.common.bus.nats.member import NatsMemberTransport
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings, load
 
@@ -249,8 +253,6 @@ async def test_what_waits_to_be_sent_is_bounded_and_is_never_sent_late(
 
 
 async def test_a_handler_that_raises_stops_nothing(nats_bus: NatsSite, connect: Callable[..., NatsConnection]) -> None:
-    from watchout.common import supervisor
-
     wanted = settings(nats_bus.url)
     sender, receiver = connect(wanted), connect(wanted, "router")
     got: list[bytes] = []
@@ -310,6 +312,88 @@ async def test_a_connection_comes_back_with_its_subscriptions_and_says_once_that
     await connected(receiver)
     await eventually(lambda: sender.publish("a", b"x") and got, COMES_S)
     assert calls == [1, 1]
+
+
+async def test_what_waits_when_the_connection_ends_is_never_sent(
+    start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection]
+) -> None:
+    site = start_nats(1, jetstream=False)
+    wanted = settings(site.url)
+    sender, receiver = connect(wanted), connect(wanted, "router")
+    got: list[bytes] = []
+    receiver.subscribe("a", lambda message: got.append(message.data))
+    await connected(sender)
+    await connected(receiver)
+    site.servers[0].kill()
+    assert all(sender.publish("a", b"stale") for _ in range(50)), "it does not know yet"
+    await eventually(lambda: not sender.connected and not receiver.connected, COMES_S)
+    site.start()
+    await connected(receiver)
+    await connected(sender)
+    await eventually(lambda: sender.publish("a", b"fresh") and len(got) > 2, COMES_S)
+    assert set(got) == {b"fresh"}
+
+
+def flood(port: int) -> None:
+    """Publish 32 MB to ``a`` as fast as the server takes them."""
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(b"CONNECT {}\r\n" + (b"PUB a 64000\r\n" + b"x" * 64_000 + b"\r\n") * 500 + b"PING\r\n")
+        said = b""
+        while b"PONG" not in said and (more := stranger.recv(65536)):
+            said += more
+
+
+async def test_a_process_that_was_too_slow_for_a_server_comes_back(
+    start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection]
+) -> None:
+    site = start_nats(1, 'max_pending: 1MB\nwrite_deadline: "1s"', jetstream=False)
+    wanted = settings(site.url)
+    receiver = connect(wanted)
+    got: list[bytes] = []
+    receiver.subscribe("a", lambda message: got.append(message.data))
+    await connected(receiver)
+    flood(site.servers[0].port)  # while this loop reads nothing
+    assert site.servers[0].monitor("/varz")[1]["slow_consumers"] >= 1
+    sender = connect(wanted, "router")
+    await eventually(lambda: sender.publish("a", b"fresh") and b"fresh" in got, COMES_S)
+    assert receiver.connected
+
+
+async def test_messages_that_come_faster_than_they_are_handled_are_dropped_and_counted(
+    nats_bus: NatsSite, connect: Callable[..., NatsConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_RECEIVED", 10)
+    wanted = settings(nats_bus.url)
+    sender, receiver = connect(wanted), connect(wanted, "router")
+    got: list[bytes] = []
+    receiver.subscribe("a", lambda message: got.append(message.data))
+    await connected(sender)
+    await connected(receiver)
+    for _ in range(5_000):
+        assert sender.publish("a", b"")
+    await eventually(lambda: receiver.dropped and len(got) + receiver.dropped == 5_000, COMES_S)
+    assert supervisor.current().failures.pop("reading of the bus") == receiver.dropped
+    got.clear()
+    await eventually(lambda: sender.publish("a", b"x") and got, COMES_S)
+
+
+async def test_a_member_that_hears_no_router_looks_for_it_at_another_server(
+    start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers that are not joined, as after a partition: the router is at one of them."""
+    monkeypatch.setattr(connection_module, "UNHEARD_S", 0.3)
+    one, other = start_nats(1, jetstream=False), start_nats(1, jetstream=False)
+    both = settings(f"{one.url},{other.url}")
+    member = NatsMemberTransport(connect(both).share(), 0, on_control=lambda _: None)
+    await connected(member._connection)
+    first = member._connection.server
+    elsewhere = other if first == one.url else one
+    router = connect(replace(both, bus=load({"WATCHOUT_BUS": elsewhere.url}).bus), "router")
+    heard: list[bytes] = []
+    router.subscribe(router.subjects.of_router(0), lambda message: heard.append(message.data))
+    await eventually(lambda: (member.send_control(b"hello"), heard)[1], COMES_S, "it stays where no router is")
+    assert member._connection.server == elsewhere.url
+    member.close()
 
 
 async def test_a_server_that_hangs_is_left_for_another_and_told_servers_are_used(
