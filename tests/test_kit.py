@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import socket
+from pathlib import Path
 
 import hypothesis
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit import left_open
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeds
+from tests.kit.page_memory import own_bytes
 
 
 @pytest.mark.parametrize(
@@ -64,3 +68,25 @@ def test_a_connection_that_is_left_open_is_named_when_its_loop_is_closed(closed:
     left = left_open.take()
     assert len(left) == (not closed)
     assert all(f"raddr=('127.0.0.1', {port})" in each for each in left)
+
+
+@pytest.mark.parametrize(("of_file", "counts"), [(False, True), (True, False)])
+def test_memory_of_a_process_counts_what_it_wrote_not_the_files_that_it_read(
+    tmp_path: Path, of_file: bool, counts: bool
+) -> None:
+    size = 64 << 20
+    path = tmp_path / "program"
+    path.write_bytes(b"x" * size)
+    before = own_bytes(psutil.Process())
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno() if of_file else -1, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as area,
+    ):
+        for at in range(0, size, mmap.PAGESIZE):
+            if of_file:
+                _ = area[at]
+            else:
+                area[at] = 1
+        grown = own_bytes(psutil.Process()) - before
+    assert (grown > size * 0.9) is counts
+    assert (grown < size * 0.1) is not counts

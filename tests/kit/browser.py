@@ -8,7 +8,7 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.kit.clients import eventually
 from tests.kit.processes import Process, clean_environ, poll
 from tests.kit.services import missing
 
@@ -98,6 +99,7 @@ class Tab:
         self._devtools = devtools
         self._numbers = itertools.count(1)
         self._session: dict[str, str] = {}
+        self._workers: list[str] = []
         self._target = ""
 
     async def open(self, url: str, first: str = "") -> None:
@@ -122,9 +124,10 @@ class Tab:
         if self._target:
             await self._call("Target.closeTarget", targetId=self._target)
 
-    async def run(self, script: str) -> Any:
+    async def run(self, script: str, session_id: str = "") -> Any:
         """What an expression, or the promise that it gives, comes to."""
-        answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        asked = {"expression": script, "awaitPromise": True, "returnByValue": True}
+        answer = await self._call("Runtime.evaluate", session_id=session_id, **asked)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -152,20 +155,46 @@ class Tab:
         finally:
             self._session = session
 
-    async def tidy_up(self) -> None:
-        """Let the page give back what it does not use any more."""
-        await self._call("HeapProfiler.collectGarbage")
-        await self._call("Memory.simulatePressureNotification", level="critical")
+    async def count_workers(self) -> int:
+        """How many workers the page has."""
+        await self._call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
+        return len(self._workers)
 
-    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    async def run_in_worker(self, script: str) -> Any:
+        """As `run`, in the page's one worker."""
+        await eventually(self.count_workers, SCRIPT_S, "the page has no worker")
+        (worker,) = self._workers
+        return await self.run(script, worker)
+
+    async def kept_bytes(self) -> int:
+        """What scripts of the page, and of its workers at the last `count_workers`, keep when garbage is collected.
+
+        In bytes: objects, and what the browser has for them; not array buffers, most of which are under way.
+        """
+        total = 0
+        for session in (self._session["sessionId"], *self._workers):
+            await self._call("HeapProfiler.collectGarbage", session_id=session)
+            used = await self._call("Runtime.getHeapUsage", session_id=session)
+            total += used["usedSize"] + used["embedderHeapUsedSize"]
+        return int(total)
+
+    async def _call(self, method: str, session_id: str = "", **parameters: Any) -> dict[str, Any]:
+        """Call the tab's own session, or another one."""
         number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters, **self._session}
+        session = {"sessionId": session_id} if session_id else self._session
+        message = {"id": number, "method": method, "params": parameters, **session}
         async with asyncio.timeout(SCRIPT_S):
             await self._devtools.send(json.dumps(message))
             while (answer := json.loads(await self._devtools.recv())).get("id") != number:
-                pass
+                self._on_event(answer.get("method"), answer.get("params", {}))
         assert "error" not in answer, (method, answer)
         return dict(answer["result"])
+
+    def _on_event(self, method: str | None, parameters: Mapping[str, Any]) -> None:
+        if method == "Target.attachedToTarget" and parameters["targetInfo"]["type"] == "worker":
+            self._workers.append(parameters["sessionId"])
+        elif method == "Target.detachedFromTarget" and parameters["sessionId"] in self._workers:
+            self._workers.remove(parameters["sessionId"])
 
 
 @contextlib.asynccontextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import functools
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -186,17 +185,8 @@ class ConsoleTab(Tab):
         violations = await self.run("window.violations")
         assert (self.faults, violations) == ([], [])
 
-    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters, **self._session}
-        async with asyncio.timeout(COMES_S):
-            await self._devtools.send(json.dumps(message))
-            while (answer := json.loads(await self._devtools.recv())).get("id") != number:
-                self._on_event(answer.get("method"), answer.get("params", {}))
-        assert "error" not in answer, (method, answer)
-        return dict(answer["result"])
-
-    def _on_event(self, method: str | None, parameters: dict[str, Any]) -> None:
+    def _on_event(self, method: str | None, parameters: Mapping[str, Any]) -> None:
+        super()._on_event(method, parameters)
         match method:
             case "Runtime.exceptionThrown":
                 self.faults.append(json.dumps(parameters["exceptionDetails"])[:1000])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
-import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import pytest
 
 from tests.kit.browser import Tab, opened
 from tests.kit.clients import Clients, eventually, http, new_name
 from tests.kit.numbered_camera import DIFFERENT, NumberedCamera, numbered_cameras
+from tests.kit.page_memory import PageMemory
+from tests.kit.pictures import broken_pictures, other_pictures, plain_jpegs
 from tests.kit.processes import SERVICE_TOKEN, Process, Watchout
 from tests.kit.proxies import SilentProxy
 from tests.kit.sdk_page import sdk_page
@@ -41,6 +42,11 @@ if (window.createImageBitmap) {
 const createUrl = URL.createObjectURL, revokeUrl = URL.revokeObjectURL;
 URL.createObjectURL = (blob) => { window.open_ += 1; return createUrl(blob); };
 URL.revokeObjectURL = (url) => { window.open_ -= 1; revokeUrl(url); };
+"""
+#: In the worker: how many are made.
+COUNTING_BLOBS: Final = """
+globalThis.blobs = 0;
+globalThis.Blob = class extends Blob { constructor(...parts) { super(...parts); globalThis.blobs += 1; } };
 """
 #: How a browser paints that lacks something, and what it lacks.
 PATHS: Final = {
@@ -318,6 +324,43 @@ async def test_what_is_no_picture_leaves_the_last_one_and_is_counted(
         await eventually(lambda: shown_is(tab, name, second), COMES_S)
 
 
+@pytest.mark.parametrize(
+    ("pictures", "blobs"),
+    [(plain_jpegs, 0), (other_pictures, 1), (broken_pictures, None)],
+    ids=["plain", "others", "broken"],
+)
+async def test_pictures_of_every_kind_look_as_the_browser_itself_shows_them(
+    plain_watchout: Watchout,
+    chromium: str,
+    page: str,
+    clients: Clients,
+    pictures: Callable[[], dict[str, bytes]],
+    blobs: int | None,
+) -> None:
+    token, name = plain_watchout.token(), new_name()
+    async with viewing(chromium, page, plain_watchout, token) as tab:
+        camera = await clients.camera(plain_watchout.url, token)
+        await camera.register(name)
+        await tab.call("show", name, {"detail": "native"})
+        number = await NumberedCamera(camera).send()
+        await eventually(lambda: shown_is(tab, name, number), COMES_S)
+        await tab.run_in_worker(COUNTING_BLOBS)
+        for frames, (kind, picture) in enumerate(pictures().items(), 2):
+            await tab.run_in_worker("blobs = 0")
+            broken = (await tab.call("statusOf", name))["broken"]
+            await camera.show_binary(picture)
+            await eventually(lambda n=frames: tab.run(f"tile('{name}').view.received === {n}"), COMES_S, kind)
+            status = await tab.call("statusOf", name)
+            difference = await tab.call("differenceOn", name, base64.b64encode(picture).decode())
+            assert status["broken"] - broken == (difference is None) == (pictures is broken_pictures), kind
+            # In Chromium each Blob costs memory for minutes.
+            assert blobs in (None, await tab.run_in_worker("blobs")), kind
+            if difference is not None:
+                assert (difference["width"], difference["height"]) == (status["width"], status["height"]), kind
+                assert difference["mean"] < 5, kind  # at edges colours are spread in more than one way
+                assert max(abs(difference[colour]) for colour in ("red", "green", "blue")) < 1, kind
+
+
 async def shown_is(tab: Tab, name: str, number: int) -> bool:
     return bool(await tab.call("numberOn", name) == number)
 
@@ -372,7 +415,7 @@ async def test_tiles_of_different_pictures_do_not_pile_up_memory(
     plain_watchout: Watchout, browser_process: Process, chromium: str, page: str, clients: Clients
 ) -> None:
     token, names = plain_watchout.token(), [new_name() for _ in range(16 if TILES_S else 8)]
-    warm_s, whole_s = (TILES_S / 5, TILES_S) if TILES_S else (5, 20)
+    warm, spans, span_s = (2, 10, TILES_S / 10) if TILES_S else (1, 4, 5)  # each span is a minute of ten
     async with (
         numbered_cameras(clients, plain_watchout.url, token, names, 15) as cameras,
         viewing(chromium, page, plain_watchout, token) as tab,
@@ -381,32 +424,21 @@ async def test_tiles_of_different_pictures_do_not_pile_up_memory(
             await tab.call("show", name, {"width": 150})
         for name, camera in zip(names, cameras, strict=True):
             await shows(tab, camera, name)
-        start = time.monotonic()
-
-        async def usual_memory(since_s: float, until_s: float) -> float:
-            """The median of what the pages had between two times: now and then a browser gives much back at once."""
-            samples = []
-            while (left := start + until_s - time.monotonic()) > 0:
-                await tab.call("agesFor", min(left, 5) * 1000)
-                if time.monotonic() >= start + since_s:
-                    await tab.tidy_up()
-                    samples.append(memory_mb(browser_process))
-            return statistics.median(samples)
-
-        before = await usual_memory(warm_s, warm_s * 2)
-        after = await usual_memory(whole_s - warm_s, whole_s)
-        received = await tab.run(f"tile('{names[0]}').view.received")
-        print(f"{len(names)} tiles, {received} frames each: {before:.0f} MB after {warm_s:g} s, {after:.0f} MB at last")
-        assert received > whole_s * 2
+        memory, held, received = PageMemory(browser_process, tab), [], [0]
+        for number in range(spans):
+            held.append(await memory.usual(span_s, lambda seconds: tab.call("agesFor", seconds * 1000)))
+            received.append(await tab.run(f"tile('{names[0]}').view.received"))
+            print(
+                f"{len(names)} tiles, {number * span_s:g} to {(number + 1) * span_s:g} s: "
+                f"{held[-1].processes:.1f} MB of the processes, {held[-1].scripts:.2f} MB of the scripts, "
+                f"{(received[-1] - received[-2]) / span_s:.1f} frames a second each"
+            )
+    before, after = held[warm], held[-1]
+    assert received[-1] > span_s * spans * 2
+    if TILES_S:
+        assert after.processes < before.processes * 1.1
+        assert after.scripts < before.scripts * 1.1  # also a few bytes of each frame show here
+    else:
         # In seconds a browser is never at rest; but a picture is 307 kB, so what is kept of each frame shows at once.
-        assert 0 < after < (before * 1.1 if TILES_S else before + 40)
-
-
-def memory_mb(browser: Process) -> float:
-    """What the processes that run and draw pages have for themselves, in MB; not the browser's own, which varies."""
-    total = 0
-    for process in browser.children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if {"--type=renderer", "--type=gpu-process"} & set(process.cmdline()):
-                total += process.memory_full_info().uss
-    return total / 1e6
+        assert after.processes < before.processes + 40
+        assert after.scripts < before.scripts + 1

@@ -52,6 +52,29 @@ window.pixelsOf = async (id) => {
   bitmap.close();
   return size;
 };
+/**
+ * How far what a canvas shows is from what the browser makes of a file; null: it is no picture.
+ * `mean` of all differences, and how much brighter the canvas is in `red`, `green` and `blue`; of 255.
+ */
+window.differenceOn = async (id, base64) => {
+  const file = new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))]);
+  const picture = await createImageBitmap(file).catch(() => null);
+  if (picture === null) return null;
+  const { width, height } = picture;
+  const [expected, shown] = [picture, tiles.get(id).canvas].map((source) => {
+    const pen = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    pen.drawImage(source, 0, 0, width, height);
+    return pen.getImageData(0, 0, width, height).data;
+  });
+  picture.close();
+  const sums = [0, 0, 0, 0];
+  let mean = 0;
+  shown.forEach((value, at) => {
+    sums[at % 4] += (value - expected[at]) / (width * height);
+    mean += Math.abs(value - expected[at]) / shown.length;
+  });
+  return { width, height, mean, red: sums[0], green: sums[1], blue: sums[2] };
+};
 window.hide = (id) => {
   const { view, attachment, canvas } = tiles.get(id);
   attachment.close();

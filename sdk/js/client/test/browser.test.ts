@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Copies } from "../dist/browser/copies.js";
+import { isPlainJpeg } from "../dist/browser/decode.js";
 import { Freshness } from "../dist/browser/freshness.js";
 import { paintSize } from "../dist/browser/geometry.js";
 import { NewestPicture, type Outcome, type Shown } from "../dist/browser/newest.js";
@@ -133,6 +134,29 @@ test("after the end nothing is painted or told, and what was being decoded is cl
   await pending[0]?.finish(true);
   pictures.offer(frame(3));
   assert.deepEqual([painted.length, outcomes.length, open.size, pending.length], [0, 0, 0, 1]);
+});
+
+test("a JPEG is plain when it is small and has no part that turns it or changes its colours, up to its pixels", () => {
+  const segment = (marker: number, body: readonly number[] = [7, 7, 7, 7]): number[] => [0xff, marker, 0, body.length + 2, ...body];
+  const size = (width: number, height: number): number[] => segment(0xc0, [8, height >> 8, height & 255, width >> 8, width & 255, 3]);
+  const jpeg = (...segments: number[][]): Uint8Array => new Uint8Array([0xff, 0xd8, ...segments.flat(), 1, 2, 3]);
+  const [jfif, exif, icc, adobe, comment, tables, pixels] = [0xe0, 0xe1, 0xe2, 0xee, 0xfe, 0xdb, 0xda].map((marker) => segment(marker)) as [number[], number[], number[], number[], number[], number[], number[]];
+  const small = size(640, 480);
+  const whole = jpeg(jfif, comment, tables, small, pixels);
+  assert.ok(isPlainJpeg(whole));
+  assert.ok(isPlainJpeg(jpeg(segment(0xc2, small.slice(4)), pixels, exif)));
+  for (const part of [exif, icc, adobe]) {
+    assert.ok(!isPlainJpeg(jpeg(part, jfif, small, pixels)));
+    assert.ok(!isPlainJpeg(jpeg(jfif, small, tables, part, pixels)));
+  }
+  for (const [width, height] of [[640, 481], [641, 480], [65_535, 65_535], [0, 480], [640, 0]] as const) {
+    assert.ok(!isPlainJpeg(jpeg(jfif, size(width, height), pixels)), `${width} × ${height}`);
+  }
+  assert.ok(!isPlainJpeg(jpeg(jfif, pixels)));
+  for (let length = 0; length < whole.length - 9; length += 1) assert.ok(!isPlainJpeg(whole.subarray(0, length)));
+  assert.ok(!isPlainJpeg(new Uint8Array([0x89, 0x50, 0x4e, 0x47])));
+  assert.ok(!isPlainJpeg(new Uint8Array([0xff, 0xd8, ...new Array<number>(100_000).fill(0xff)])));
+  assert.ok(!isPlainJpeg(new Uint8Array([0xff, 0xd8, ...new Array<number[]>(50_000).fill([0xff, 0xdb]).flat(), 0, 0])));
 });
 
 test("a picture is painted with the pixels that are seen, and keeps its aspect", () => {

@@ -1,5 +1,6 @@
 /** The frames of one stream in the worker: decoded once, painted on all tiles that show it, acknowledged after that. */
 
+import { decodePicture } from "./decode.js";
 import { paintSize, type Size } from "./geometry.js";
 import type { Painted, Wish } from "./messages.js";
 import { NewestPicture, type Outcome, type Shown } from "./newest.js";
@@ -44,7 +45,7 @@ export class WorkerStream {
   #at = 0;
   #size: Size | undefined;
   readonly #pictures = new NewestPicture<ImageBitmap, Incoming>(
-    (picture) => createImageBitmap(new Blob([picture])),
+    decodePicture,
     (picture) => {
       for (const tile of this.tiles.values()) tile.paint(picture);
     },
