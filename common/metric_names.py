@@ -253,6 +253,12 @@ BUS_BAD_MESSAGES = counter("bus_bad_messages_total", "Bus messages dropped becau
 REMOTE_REFUSED = counter(
     "remote_refused_total", "Connections to ROUTER_LISTEN refused: a key that is not allowed, or no CURVE."
 )
+MESH_LINKS = gauge("mesh_links", "Links over which this process sends frames to other hosts.")
+MESH_LINKS_DOWN = gauge("mesh_links_down", "Links to other hosts without a connection at this moment.")
+MESH_REFUSED = counter(
+    "mesh_refused_total",
+    "Connections to MESH_LISTEN refused: no valid certificate of the cluster, or too many.",
+)
 REMOTE_MEMBERS = gauge("remote_members", "Bridges that are joined over TCP.")
 MEMBERS = gauge("members", "Processes that are joined to the router.")
 STREAMS = gauge("streams", "Streams that the router keeps.")

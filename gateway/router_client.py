@@ -371,6 +371,7 @@ class RouterClient:
         self._metrics.values[metric_names.NEWEST_FRAMES_EVICTED] = self.hub.delivery.newest_frames.evicted
         self._metrics.values[metric_names.FRAMES_TO_BUS] = self.links.frames_sent
         self._metrics.values[metric_names.FRAMES_DROPPED_BUS] = self.links.frames_dropped
+        self._metrics.values.update(self.links.mesh_figures())
         metrics = self._metrics.read()
         metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.links.bad_messages
         return metrics

@@ -185,6 +185,7 @@ class Bridge:
         bad = self._dispatcher.bad_messages if self._dispatcher is not None else 0
         bad += self._links.bad_messages if self._links is not None else 0
         self._metrics.set(metric_names.BUS_BAD_MESSAGES, bad)
+        self._metrics.values.update({} if self._links is None else self._links.mesh_figures())
         return self._metrics.read()
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.transport import MemberTransport, OpenMemberTransport
+from watchout.common.metric_names import MetricName
 
 
 class FrameMesh(Protocol):
@@ -39,6 +40,9 @@ class FrameMesh(Protocol):
     @property
     def malformed(self) -> int:
         """Received messages that were dropped because of their form."""
+
+    def figures(self) -> dict[MetricName, float]:
+        """Return what is told of the links to other hosts, by the metrics' names; empty where there is one host."""
 
     def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
         """Send a frame to one member, or queue it until its link takes it.

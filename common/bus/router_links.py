@@ -19,6 +19,7 @@ from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.reply_records import R
 from watchout.common.bus.slots import slot_of
 from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.metric_names import MetricName
 
 #: How long a query to all slots waits for one that has no router at that moment while others have, in seconds.
 ABSENT_S: Final = 0.3
@@ -275,6 +276,10 @@ class RouterLinks:
         """Frames that were queued for a router or another member, and not sent."""
         direct = 0 if self._mesh is None else self._mesh.frames_dropped
         return sum(link.frames_dropped for link in self._links) + direct
+
+    def mesh_figures(self) -> dict[MetricName, float]:
+        """Return what is told of the frame mesh between hosts, by the metrics' names; empty where there is one host."""
+        return {} if self._mesh is None else self._mesh.figures()
 
     async def close(self) -> None:
         """Leave the bus and close all transports. Pending requests raise `RouterUnavailable` at their deadline."""

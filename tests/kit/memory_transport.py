@@ -18,6 +18,7 @@ from collections.abc import Callable
 from watchout.common import supervisor
 from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.transport import OpenRouterTransport
+from watchout.common.metric_names import MetricName
 
 
 class MemoryBus:
@@ -212,6 +213,9 @@ class MemoryMesh:
         self.frames_sent = 0
         self.address = "unix:f-" + base64.b32encode(secrets.token_bytes(5)).decode().lower()
         bus.meshes[self.address] = self
+
+    def figures(self) -> dict[MetricName, float]:
+        return {}
 
     def send_frame(self, at: str, parts: tuple[bytes | memoryview, ...], coalescing_delay_s: float) -> None:
         other = self._bus.meshes.get(at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from watchout.common import log, supervisor
+from watchout.common import log, metric_names, supervisor
 from watchout.common.bus.mesh_address import MeshAddress
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import tls_sockets
@@ -19,6 +19,7 @@ from watchout.common.bus.zeromq.frame_sockets import Dialing
 from watchout.common.bus.zeromq.mesh_certificates import LOOK_EVERY_S, MeshCertificates, MeshFiles
 from watchout.common.bus.zeromq.mesh_links import MeshLinks
 from watchout.common.bus.zeromq.unix_mesh import UnixFrameMesh
+from watchout.common.metric_names import MetricName
 from watchout.common.settings.mesh_listen import MeshListen
 
 _log = log.get("common.bus.zeromq.tls_mesh")
@@ -82,6 +83,15 @@ class TlsFrameMesh:
     def links(self) -> MeshLinks:
         """The links to other members, of this machine and of other hosts."""
         return self._near.links
+
+    def figures(self) -> dict[MetricName, float]:
+        """Return the links to other hosts, those without a connection, and what was refused here."""
+        remote = [state for state in self._near.links.states() if state.remote]
+        return {
+            metric_names.MESH_LINKS: len(remote),
+            metric_names.MESH_LINKS_DOWN: sum(not state.connected for state in remote),
+            metric_names.MESH_REFUSED: self._binding.refused,
+        }
 
     def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
         """Send a frame to one member, or queue it."""

@@ -196,7 +196,8 @@ def bind(listen: MeshListen) -> socket.socket:
         listening.setblocking(False)
         return listening
     raise StartError(
-        f"MESH_LISTEN={listen}: every port is in use; each router, gateway and bridge of this host needs one of its own"
+        f"MESH_LISTEN={listen}: every port is in use; each gateway and bridge of this host needs one, and a router one "
+        "for each slot"
     )
 
 

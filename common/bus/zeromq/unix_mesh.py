@@ -23,6 +23,7 @@ from watchout.common.bus.zeromq.control import FRAME_MARGIN_BYTES
 from watchout.common.bus.zeromq.mesh_links import DialHost, MeshLinks
 from watchout.common.errors import StartError
 from watchout.common.home_files import FRAME_MESH_PREFIX
+from watchout.common.metric_names import MetricName
 
 #: A socket file on which nobody listens is removed when it is older than this, in seconds: between its creation and
 #: the moment when its owner listens, nobody listens either.
@@ -79,6 +80,10 @@ class UnixFrameMesh:
     def malformed(self) -> int:
         """Messages dropped because of their form."""
         return self.links.malformed + (0 if self._binding is None else self._binding.malformed)
+
+    def figures(self) -> dict[MetricName, float]:
+        """Return nothing: there is one host."""
+        return {}
 
     def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
         """Send a frame to one member, or queue it."""

@@ -74,6 +74,7 @@ async def test_frames_go_from_host_to_host_in_both_directions(ca: Authority, mak
     assert (a.frames_sent, b.frames_sent, a.frames_dropped, a.malformed, a.refused) == (5, 5, 0, 0, 0)
     assert [state.remote for state in a.links.states()] == [True]
     assert a.links.states()[0].connected
+    assert a.figures() == {"mesh_links": 1, "mesh_links_down": 0, "mesh_refused_total": 0}
 
 
 async def test_a_member_of_the_same_home_is_reached_by_its_unix_socket(ca: Authority, make: Make) -> None:
@@ -83,6 +84,7 @@ async def test_a_member_of_the_same_home_is_reached_by_its_unix_socket(ca: Autho
     a.send_frame(b.address, frame(1), 0.0)
     await until(lambda: at_b == [whole(1)])
     assert [state.remote for state in a.links.states()] == [False]
+    assert a.figures() == {"mesh_links": 0, "mesh_links_down": 0, "mesh_refused_total": 0}
 
 
 async def greeted(port: int, context: ssl.SSLContext | None, send: bytes) -> bytes:
@@ -182,6 +184,7 @@ async def test_a_host_that_the_certificate_does_not_name_gets_no_frames_and_the_
     await until(lambda: a.links.states()[0].fault)
     assert "127.0.0.1" in a.links.states()[0].fault
     assert not a.links.states()[0].connected
+    assert a.figures()["mesh_links_down"] == 1
     assert at_wrong == []
     said = dict(logged)
     assert "not valid for" in said["other hosts will refuse this host's certificate"]["reason"]
