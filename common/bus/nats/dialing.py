@@ -80,10 +80,19 @@ class DialCallbacks:
 class StrictClient(Client):
     """A NATS client that sends nothing, not even credentials, to a server that does not begin TLS where it is demanded.
 
-    Made by `Dialer`. `demand_tls`: it is demanded.
+    Made by `Dialer`.
+
+    Attributes:
+        demand_tls: Whether TLS is demanded.
+        greeting: What the server last said of itself; empty before the first time.
+
     """
 
     demand_tls = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.greeting: dict[str, Any] = {}
 
     def send_last(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
         """Hand all that waits to the socket without a turn of the event loop: the process is about to end.
@@ -98,6 +107,7 @@ class StrictClient(Client):
             self._transport.writelines([*waiting, *last])
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        self.greeting = info
         secure = info.get("tls_required") or info.get("tls_available")
         if initial_connection and self.demand_tls and not secure:
             raise _NoTls

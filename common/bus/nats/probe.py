@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from watchout.common.bus.nats import sentences
-from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, close_surely
+from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, StrictClient, close_surely
 from watchout.common.bus.nats.subjects import Subjects
 from watchout.common.settings import Settings
 
@@ -133,11 +133,11 @@ def _as(server: Any, other: Any) -> Any:
     return replace(server, user=other.user, password=other.password, token=other.token)
 
 
-async def _facts_of(client: Client, name: str) -> NatsServerFacts:
+async def _facts_of(client: StrictClient, name: str) -> NatsServerFacts:
     await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]  # it waits for any number of seconds
     began = time.perf_counter()
     await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]
-    info = client._server_info
+    info = client.greeting
     return NatsServerFacts(
         name=name, version=str(info.get("version", "")), cluster=str(info.get("cluster") or ""),
         others=len(client.discovered_servers), max_payload=client.max_payload,

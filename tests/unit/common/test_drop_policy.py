@@ -104,9 +104,8 @@ class Receiver:
     def __init__(self) -> None:
         self.decoder = Decoder(after=0)
         self.full = False
-        self.transport = self
 
-    def writelines(self, parts: tuple[bytes, ...]) -> None:
+    def write_frame(self, parts: tuple[bytes, ...]) -> None:
         self.decoder.decode(b"".join(parts))
 
 

@@ -158,7 +158,7 @@ def test_no_text_makes_it_raise(text: str, secret: str | None) -> None:
 
 
 @given(
-    st.from_regex(r"[\x21-\x24\x26-\x7e]{16,64}", fullmatch=True).filter(lambda t: "." not in t),
+    st.from_regex(r"[\x21-\x24\x26-\x2d\x2f-\x7e]{16,64}", fullmatch=True),
     st.text(min_size=8, max_size=40).filter(lambda s: s.isprintable()),
 )
 def test_what_better_auth_signs_is_understood(token: str, secret: str) -> None:
