@@ -1,0 +1,110 @@
+"""A site whose routers share the streams over real NATS: processes of all kinds, one router of which is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import subprocess
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from tests.e2e.test_bus import House
+from tests.e2e.test_slots import CAMS, SLOTS, alerts_of, post_alert
+from tests.kit.clients import Clients, Viewer, eventually, http
+from tests.kit.nats_servers import NatsSite
+from tests.kit.processes import BIN, Watchout
+
+pytestmark = pytest.mark.e2e
+
+COMES_S: Final = 60.0
+
+
+async def asked(started: Watchout) -> Any:
+    """What `watchout-ctl stats` is told."""
+    told = await asyncio.to_thread(
+        subprocess.run, [str(BIN / "watchout-ctl"), "stats", "--json"], env=started.environ, capture_output=True,
+        text=True, timeout=COMES_S, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
+    watchout: Any, clients: Clients, start_nats: Callable[..., NatsSite]
+) -> None:
+    site = start_nats()
+    environ = {
+        "WATCHOUT_BUS": site.url,
+        "CLUSTER_SLOTS": str(SLOTS),
+        "CLUSTER_NAME": f"t{secrets.token_hex(4)}",
+        "MESSAGE_RATE": "1000",
+        "ROUTER_TIMEOUT_S": "3",
+    }
+    started = watchout(start=False, environ=environ)
+    house = House(started)
+    second = started.start("router")
+    near, far = await house.add_gateway(), await house.add_gateway()
+    token = started.token()
+
+    async def whole() -> bool:
+        return (
+            (await http(f"{far}/health")).json["status"] == (await http(f"{near}/health")).json["status"] == "healthy"
+        )
+
+    await eventually(whole, COMES_S, "a slot has no router")
+    viewers: dict[str, Viewer] = {}
+    accepted: dict[str, list[str]] = {stream: [] for stream in CAMS}
+    over = False
+
+    async def raise_alerts(stream: str) -> None:
+        while not over:
+            name = f"{stream}-{len(accepted[stream])}"
+            if await post_alert(near, stream, name) == 202:
+                accepted[stream].append(name)
+            await asyncio.sleep(0.05)
+
+    async with contextlib.AsyncExitStack() as stack:
+        for stream in CAMS:
+            camera = await clients.camera(near, token)
+            await camera.register(stream)
+            viewers[stream] = await clients.viewer(far, token)
+            await viewers[stream].subscribe(stream)
+            await stack.enter_async_context(camera.streaming(10))
+            await viewers[stream].frame()
+        assert (await http(f"{far}/stats")).json["activeStreams"] == sorted(CAMS)
+        raising = [asyncio.create_task(raise_alerts(stream)) for stream in CAMS]
+        await eventually(lambda: all(len(names) > 3 for names in accepted.values()), COMES_S)
+
+        async def shared() -> bool:
+            routers = (await asked(started))["routers"]
+            return {each["router"]["pid"] for each in routers} == {house.router.pid, second.pid}
+
+        await eventually(shared, COMES_S, "the second router has no slot")
+        second.kill()
+
+        async def named() -> Any:
+            return (await http(f"{far}/stats")).json.get("missingSlots")
+
+        missing = await eventually(named, COMES_S, "no slot is missing")
+        assert 0 < len(missing) < SLOTS, "both routers had slots"
+        before = {stream: len(viewer.frames) for stream, viewer in viewers.items()}
+        await eventually(lambda: all(len(v.frames) > before[s] + 5 for s, v in viewers.items()), COMES_S)
+        await eventually(whole, COMES_S, "nobody takes the slots")
+        for slot in missing:
+            fresh = await clients.camera(far, token)
+            await fresh.register(f"fresh-of-{CAMS[slot]}")
+        seen = {stream: len(names) for stream, names in accepted.items()}
+        await eventually(lambda: all(len(accepted[s]) > seen[s] + 3 for s in CAMS), COMES_S)
+        over = True
+        await asyncio.gather(*raising)
+    for stream, viewer in viewers.items():
+        await eventually(lambda s=stream, v=viewer: len(alerts_of(v)) >= len(accepted[s]), COMES_S)
+        assert alerts_of(viewer) == accepted[stream]
+        assert viewer.frame_ids == sorted(set(viewer.frame_ids))
+    stats = await asked(started)
+    assert [each["slot"] for each in stats["routers"]] == list(range(SLOTS))
+    assert sorted(member["kind"] for member in stats["members"]) == ["ctl", "gateway", "gateway"]
