@@ -166,6 +166,11 @@ class Tab:
         (worker,) = self._workers
         return await self.run(script, worker)
 
+    async def tidy_up(self) -> None:
+        """Let the page give back what it does not use any more."""
+        await self._call("HeapProfiler.collectGarbage")
+        await self._call("Memory.simulatePressureNotification", level="critical")
+
     async def kept_bytes(self) -> int:
         """What scripts of the page, and of its workers at the last `count_workers`, keep when garbage is collected.
 

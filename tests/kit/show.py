@@ -139,8 +139,8 @@ class Show:
     async def skipped(self) -> dict[str, int]:
         """What ``watchout-ctl stats`` says of the stream: frames that its viewers did not get, by reason."""
         settings = replace(Settings(), home=self.watchout.home)
-        async with joined(settings) as link:
-            reply = await link.query(lambda number: Query(request=number, what="stats"), StatsReply)
+        async with joined(settings) as links:
+            reply = await links.at(0).query(lambda number: Query(request=number, what="stats"), StatsReply)
         return next(row.dropped for row in reply.streams if row.stream_id == self.stream)
 
     def check(self, frames: list[dict[str, Any]]) -> list[int]:

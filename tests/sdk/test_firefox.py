@@ -53,8 +53,12 @@ async def test_firefox_shows_pictures_and_is_a_camera(
                 return number is not None and camera.sent_at.get(number) != before.get(number)
 
             await eventually(newer, COMES_S, "nothing new is shown")
-        status = await call(browser, "statusOf", name)
-        assert (status["state"], status["path"]) == ("live", "worker")
+
+        async def live() -> bool:
+            return bool((await call(browser, "statusOf", name))["state"] == "live")
+
+        await eventually(live, COMES_S, "the pictures stay stale")
+        assert (await call(browser, "statusOf", name))["path"] == "worker"
 
     published = new_name()
     async with sdk_page(PAGES / "camera.js", folders) as page:
