@@ -159,7 +159,7 @@ def test_no_text_makes_it_raise(text: str, secret: str | None) -> None:
 
 @given(
     st.from_regex(r"[\x21-\x24\x26-\x2d\x2f-\x7e]{16,64}", fullmatch=True),
-    st.text(min_size=8, max_size=40).filter(lambda s: s.isprintable()),
+    st.text(st.characters(categories=["L", "M", "N", "P", "S"], include_characters=" "), min_size=8, max_size=40),
 )
 def test_what_better_auth_signs_is_understood(token: str, secret: str) -> None:
     assert signed_session_token(quote(sign(token, secret), safe=""), secret) == token
