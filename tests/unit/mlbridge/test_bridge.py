@@ -358,10 +358,10 @@ async def test_alerts_wait_while_the_router_is_away_and_come_in_order_with_their
             try:
                 await until(lambda: len(first.told.alerts) == 20)
             except AssertionError:
-                told = second.told
+                told, sent = second.told, metric(process, "alerts_total")
                 raise AssertionError(
-                    f"{len(told.alerts)} alerts of {len(told.attempts)} attempts, {second.members} members of the second "
-                    f"router, {len(stub.requests)} requests, {metric(process, "alerts_total")} alerts of the bridge"
+                    f"{len(told.alerts)} alerts of {len(told.attempts)} attempts, {second.members} members of the "
+                    f"second router, {len(stub.requests)} requests, {sent} alerts of the bridge"
                 ) from None
             assert [alert.message for alert in first.told.alerts] == [f"m{number}" for number in range(20)]
             await until(lambda: metric(process, "alerts_total") == 20)
