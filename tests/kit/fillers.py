@@ -190,15 +190,21 @@ def compressed_fragment(size_bytes: int) -> bytes:
 
 
 async def unfinished(
-    scene: Scene, path: str, data: bytes, sockets: int, *, local: str = STRANGE_ADDRESS
+    scene: Scene, path: str, data: bytes, sockets: int, *, local: str = STRANGE_ADDRESS, within_frame: bool = False
 ) -> list[int | None]:
-    """Send this, and nothing more, from many sockets; the codes of those that were closed at once."""
+    """Send this, and nothing more, from many sockets; the codes of those that were closed at once.
+
+    A `PING` after it tells when the gateway has read it, unless it ends within a WebSocket frame (`within_frame`): a
+    socket that is kept open then answers nothing, and no codes are known.
+    """
 
     async def one() -> int | None:
         raw = await scene.clients.raw(scene.watchout.url, local_addr=(local, 0))
         with contextlib.suppress(OSError, AssertionError, asyncio.IncompleteReadError, TimeoutError):
             await raw.upgrade(path, "Sec-WebSocket-Extensions: permessage-deflate")
             await raw.send(data)
+            if within_frame:
+                return None
             await raw.send(web_socket_frame(PING))
             frame = await raw.frame()
             return int.from_bytes(frame.payload[:2], "big") if frame.opcode == CLOSE else None
@@ -230,7 +236,9 @@ async def fill_messages_of_users(scene: Scene) -> None:
     for user in range(4):
         path = f"/streams/register?token={scene.token(f'mallory-{user}')}"
         await unfinished(scene, path, bomb, 20)
-        await unfinished(scene, path, half, 20)
+        closed = await scene.metric("closed_unfinished_total")
+        await unfinished(scene, path, half, 20, within_frame=True)
+        await scene.reached("closed_unfinished_total", closed + 15)
 
 
 @filler("viewers")
