@@ -16,11 +16,14 @@ enum { TEXT_FRAME = 0x81, BINARY_FRAME = 0x82, MASKED = 0x80, SHORT_MAX = 125 };
 enum { MOST_ENDS = 4096, MOST_KEYS = 32, MOST_DEPTH = 16, MOST_NAME = 128, MOST_DIGITS = 15, MOST_PREFIX = 200 };
 /* The binary form (docs/protocol.md): magic, version, kind, flags, frame id, timestamp, codec, length of the name. */
 enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC = 3, TEXT = -1 };
+/* A frame of the bus (docs/bus.md, "Frames"): the two forms that hold a finished message, and the size of the header before
+ * the stream's name and of the places after it. LAST_VALUE: the last codec on the bus. */
+enum { BUS_HEAD = 33, BUS_PLACES = 8, BUS_MAGIC = 0x46, BUS_VERSION = 1, TEXT_MESSAGE = 3, BINARY_MESSAGE = 4, LAST_VALUE = 6 };
 #define MAX_TIMESTAMP ((UINT64_C(1) << 53) - 1)
 #define MAX_FRAME_ID UINT64_C(0xffffffff)
 
-/* Version of `take` and `message`: raise it with their arguments or results, also in gateway/fastpath.py. */
-enum { INTERFACE = 3 };
+/* Version of the functions: raise it with their arguments or results, also in gateway/fastpath.py. */
+enum { INTERFACE = 4 };
 
 static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
 /* Bytes between the head and `more` of a viewer's message: two numbers and the name of one. */
@@ -641,9 +644,65 @@ static PyObject *message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_
     return made;
 }
 
+PyDoc_STRVAR(remote_doc,
+    "remote(data)\n--\n\n"
+    "Read a frame of the bus that holds a finished WebSocket message and is for everybody. Returns (stream, frame_id,\n"
+    "timestamp, term, message, begin, end, codec, more, known) as `Frame.of_message` takes them. None when the bytes are\n"
+    "anything else.");
+
+static PyObject *remote(PyObject *Py_UNUSED(module), PyObject *arg)
+{
+    static const unsigned char everybody[8];
+    Py_buffer view;
+    if (PyObject_GetBuffer(arg, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    const unsigned char *data = view.buf, *name = data + BUS_HEAD, *message;
+    PyObject *made, *found = NULL;
+    if (view.len < BUS_HEAD + BUS_PLACES || data[0] != BUS_MAGIC || data[1] != BUS_VERSION
+        || (data[2] != TEXT_MESSAGE && data[2] != BINARY_MESSAGE) || memcmp(data + 24, everybody, 8) != 0)
+        goto done;
+    int is_text = data[2] == TEXT_MESSAGE, codec = data[3];
+    Py_ssize_t name_size = data[32], size = view.len - BUS_HEAD - BUS_PLACES - name_size;
+    if (codec > (is_text ? LAST_VALUE : LAST_CODEC) || name_size == 0 || size < 2)
+        goto done;
+    for (Py_ssize_t at = 0; at < name_size; at++)
+        if (name[at] & 0x80)
+            goto done;
+    message = name + name_size + BUS_PLACES;
+    Py_ssize_t begin = (Py_ssize_t)big_endian(message - 8, 4), more_size = (Py_ssize_t)big_endian(message - 4, 4);
+    /* One whole message: one byte more or less, and a viewer would lose its connection. */
+    Py_ssize_t start = message[1] == 127 ? 10 : message[1] == 126 ? 4 : 2;
+    if (message[0] != (is_text ? TEXT_FRAME : BINARY_FRAME) || message[1] > 127 || size < start)
+        goto done;
+    uint64_t stated = start == 2 ? message[1] : big_endian(message + 2, (int)start - 2);
+    if (stated != (uint64_t)(size - start))
+        goto done;
+    if (is_text) {
+        if (begin > size - 3 || more_size > begin - start - 8 || memcmp(message + begin - 8, ",\"data\":\"", 9) != 0
+            || memcmp(message + size - 2, SENT_TAIL, 2) != 0)
+            goto done;
+    } else if (begin <= start || begin >= size) {
+        goto done;
+    }
+    made = PyBytes_FromStringAndSize((const char *)message, size);
+    if (made != NULL)
+        found = Py_BuildValue(
+            "(s#IKKOnniy#i)", (const char *)name, name_size, (unsigned int)big_endian(data + 4, 4),
+            (unsigned long long)big_endian(data + 8, 8), (unsigned long long)big_endian(data + 16, 8), made,
+            begin + is_text, is_text ? size - 2 : size, is_text ? TEXT : codec,
+            (const char *)message + (is_text ? begin - 8 - more_size : 0), is_text ? more_size : 0, is_text ? codec : -1);
+    Py_XDECREF(made);
+done:
+    PyBuffer_Release(&view);
+    if (found == NULL && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return found;
+}
+
 static PyMethodDef methods[] = {
     {"take", (PyCFunction)(void (*)(void))take, METH_FASTCALL, take_doc},
     {"message", (PyCFunction)(void (*)(void))message, METH_FASTCALL, message_doc},
+    {"remote", remote, METH_O, remote_doc},
     {NULL, NULL, 0, NULL},
 };
 

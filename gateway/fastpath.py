@@ -1,7 +1,7 @@
 """Access to the optional C module `gateway._fastpath`, which reads and writes plain frames. Pure.
 
-`take` and `message` are None where the module was not built, because there was no compiler at installation. Then
-`gateway.client.frame_reader` and `gateway.wire` do the same in Python.
+Its functions are None where the module was not built, because there was no compiler at installation. Then
+`gateway.client.frame_reader`, `gateway.wire` and `common.bus.frames` do the same in Python.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ Take = Callable[[memoryview, int, int, bytes, bytes, int, int], Taken | None]
 #: ``message(head, frame_id, timestamp, text, begin, end, more)`` returns the WebSocket message of a JSON frame whose
 #: `data` is ``text[begin:end]``.
 Message = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
-#: Version of the two functions; gateway/_fastpath.c has the same number.
-INTERFACE: Final = 3
+#: What `Frame.of_message` takes, in its order.
+OfMessage = tuple[str, int, int, int, bytes, int, int, int, bytes, int]
+#: ``remote(data)`` reads a frame from another gateway that holds a finished message for viewers (`common.bus.frames`).
+#: None when it is of another form, for one receiver, or malformed: `decode_frame` and `Frame.from_bus` decide then.
+Remote = Callable[[bytes | memoryview], OfMessage | None]
+#: Version of the functions; gateway/_fastpath.c has the same number.
+INTERFACE: Final = 4
 #: Stands for the codec where the frame is text.
 TEXT: Final = -1
 
 take: Take | None = None
 message: Message | None = None
+remote: Remote | None = None
 
 try:
     from watchout.gateway import _fastpath
@@ -35,4 +41,4 @@ except ImportError:
     pass
 else:
     if getattr(_fastpath, "INTERFACE", 1) == INTERFACE:  # not a build of an older source
-        take, message = _fastpath.take, _fastpath.message
+        take, message, remote = _fastpath.take, _fastpath.message, _fastpath.remote

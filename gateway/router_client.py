@@ -41,6 +41,7 @@ from watchout.common.metrics import Metrics
 from watchout.common.process import about
 from watchout.common.process.process_name import member_name
 from watchout.common.settings import Settings
+from watchout.gateway import fastpath
 from watchout.gateway.alert_requests import AlertRequests, unexpected
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.frame_requests import FrameRequests
@@ -308,17 +309,21 @@ class RouterClient:
             case _:
                 pass
 
-    def _on_frame(self, data: bytes) -> None:
-        try:
-            received = decode_frame(data)
-            frame = Frame.from_bus(received)
-        except BusError as exc:
-            self._metrics.count(metric_names.BUS_BAD_MESSAGES)
-            _log.warning("bad frame from the bus", error=str(exc))
-            return
-        if received.to == FOR_ALERT:
-            self._frame_requests.on_frame((frame.stream_id, frame.term, frame.frame_id), frame)
-            return
+    def _on_frame(self, data: bytes | memoryview) -> None:
+        read = fastpath.remote
+        if read is not None and (made := read(data)) is not None:
+            frame = Frame.of_message(*made)
+        else:
+            try:
+                received = decode_frame(bytes(data))
+                frame = Frame.from_bus(received)
+            except BusError as exc:
+                self._metrics.count(metric_names.BUS_BAD_MESSAGES)
+                _log.warning("bad frame from the bus", error=str(exc))
+                return
+            if received.to == FOR_ALERT:
+                self._frame_requests.on_frame((frame.stream_id, frame.term, frame.frame_id), frame)
+                return
         self._metrics.count(metric_names.FRAMES_FROM_BUS)
         self._frame_requests.on_frame(frame.stream_id, frame)
         self.hub.delivery.on_remote_frame(frame, self._loop.time())

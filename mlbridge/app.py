@@ -149,7 +149,7 @@ class Bridge:
             fps=settings.ml_fps,
         )
 
-    def _on_frame(self, data: bytes) -> None:
+    def _on_frame(self, data: bytes | memoryview) -> None:
         if self._dispatcher is not None:
             self._dispatcher.on_frame(data)
 

@@ -123,12 +123,12 @@ class Dispatcher:
             await target.open(self._on_other_alerts)
         self._ticks = supervisor.current().every(TICK_EVERY_S, self._tick, "coverage", first_s=0)
 
-    def on_frame(self, data: bytes) -> None:
+    def on_frame(self, data: bytes | memoryview) -> None:
         """Handle a frame from the bus, in the encoding of the bus."""
         if self._closed:
             return
         try:
-            frame = Frame.from_bus(decode_frame(data), for_viewers=False)
+            frame = Frame.from_bus(decode_frame(bytes(data)), for_viewers=False)
         except BusError:
             self.bad_messages += 1
             return

@@ -85,6 +85,30 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
         return b"".join(self.parts())
 
 
+def message_head(
+    stream: str, term: int, frame_id: int, timestamp: int, form: int, codec: int, data_at: int, more_bytes: int
+) -> bytes:
+    """Return the header of a frame with a finished message, for everybody: that of `BusFrame.parts`.
+
+    Args:
+        stream: As in `BusFrame`, like all that follow.
+        term: The term.
+        frame_id: Number of the frame.
+        timestamp: In ms since 1970.
+        form: `FORM_JSON_MESSAGE` or `FORM_BINARY_MESSAGE`.
+        codec: The codec.
+        data_at: Where the text or the picture begins in the message.
+        more_bytes: Size of the other members.
+
+    Returns:
+        The header; the message follows it.
+
+    """
+    name = stream.encode("ascii")
+    head = _FRAME.pack(FRAME_MAGIC, VERSION, form, codec, frame_id, timestamp, term, EVERYBODY, len(name))
+    return head + name + _PLACES.pack(data_at, more_bytes)
+
+
 class FrameHead(msgspec.Struct, frozen=True, gc=False):
     """The header of a frame, which is all that the router reads of it; returned by `read_frame_head`.
 
@@ -179,7 +203,7 @@ def _check_message(data: bytes, at: int, form: int, data_at: int, more_bytes: in
     short = head[1] if len(head) > 1 else 0
     begin = 10 if short == _SIZE_64 else 4 if short == _SIZE_16 else 2
     stated = int.from_bytes(head[2:begin], "big") if begin > 2 else short
-    if head[:1] != opcode or begin + stated != size:
+    if head[:1] != opcode or short > _SIZE_64 or begin + stated != size:
         raise BusError(f"frame whose message of {size} bytes begins with {head.hex(' ')}, expected a whole message")
     if form == FORM_JSON_MESSAGE:
         in_place = data[at + data_at - 8 : at + data_at + 1] == b',"data":"' and data.endswith(b'"}')

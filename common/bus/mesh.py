@@ -17,6 +17,10 @@ from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.transport import MemberTransport, OpenMemberTransport
 from watchout.common.metric_names import MetricName
 
+#: Is called with each frame of another member: bytes, or a view of them that is valid during the call. Who keeps the
+#: frame copies it, so that it is copied once.
+OnFrame = Callable[[bytes | memoryview], None]
+
 
 class FrameMesh(Protocol):
     """A member's part of the mesh: accepts frames at its address, and sends frames to the addresses of others.
@@ -61,7 +65,7 @@ class FrameMesh(Protocol):
 class OpenFrameMesh(Protocol):
     """Function that opens a member's part of the mesh; made by `transport_choice`, called by `RouterLinks`."""
 
-    def __call__(self, *, on_frame: Callable[[bytes], None]) -> FrameMesh:
+    def __call__(self, *, on_frame: OnFrame) -> FrameMesh:
         """Open it in the running event loop.
 
         Args:

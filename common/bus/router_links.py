@@ -13,7 +13,7 @@ import msgspec
 
 from watchout.common import log
 from watchout.common.bus.client import MAX_PENDING, BusClient
-from watchout.common.bus.mesh import FrameMesh, MemberCarrier
+from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OnFrame
 from watchout.common.bus.messages import FromRouter, Hello, Message, Query
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.reply_records import R
@@ -70,7 +70,7 @@ class RouterLinks:
         snapshot: Callable[[int], AsyncIterator[Message]],
         metrics: Callable[[], dict[str, float]],
         on_message: Callable[[int, FromRouter], None],
-        on_frame: Callable[[bytes], None] | None = None,
+        on_frame: OnFrame | None = None,
         on_joined: Callable[[int, bool], None] | None = None,
         on_lost: Callable[[int], None] | None = None,
     ) -> None:

@@ -27,6 +27,7 @@ from watchout.common.bus.frames import (
     BusFrame,
     codec_on_bus,
     decode_frame,
+    message_head,
 )
 from watchout.common.errors import BusError
 from watchout.common.media.codecs import (
@@ -211,15 +212,20 @@ class Frame:
         end: int,
         codec: int,
         more: bytes = b"",
+        known: int = -1,
     ) -> Frame:
-        """Create a frame from a WebSocket message with base64 (`codec` -1) or a picture in ``message[begin:end]``."""
+        """Create a frame from a WebSocket message with base64 (`codec` -1) or a picture in ``message[begin:end]``.
+
+        `known`: the value of the codec that the first bytes identify; -1: not determined.
+        """
         frame = cls.__new__(cls)
         frame.stream_id = stream_id
         frame.frame_id = frame_id
         frame.timestamp = timestamp
         frame.term = term
         frame.more = more
-        frame._picture = frame._fault = frame._codec = None
+        frame._picture = frame._fault = None
+        frame._codec = None if known < 0 else BY_VALUE[known]
         frame._picture_at = begin
         if codec < 0:
             frame.json_wire = frame._holder = message
@@ -414,9 +420,7 @@ class Frame:
             at, more = len(payload) - len(self._sent_picture()), 0
         else:
             return self.bus_parts()
-        return BusFrame(
-            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, data_at=at, more_bytes=more
-        ).parts()
+        return message_head(self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, at, more), payload
 
     def _sniff(self) -> Codec:
         """Return the codec that the first bytes of the payload identify."""
@@ -461,9 +465,10 @@ class Frame:
             more = bytes(payload[more_end - frame.more_bytes : more_end])
             if for_viewers:
                 message = bytes(payload)
-                made = cls.of_message(name, number, at, term, message, begin + 1, len(message) - 2, -1, more)
-            else:
-                made = cls(name, number, at, term=term, text=bytes(payload[begin:-1]), is_base64=True, more=more)
+                return cls.of_message(
+                    name, number, at, term, message, begin + 1, len(message) - 2, -1, more, frame.codec
+                )
+            made = cls(name, number, at, term=term, text=bytes(payload[begin:-1]), is_base64=True, more=more)
             made._codec = BY_VALUE[frame.codec]
             return made
         if frame.form == FORM_BINARY_MESSAGE:

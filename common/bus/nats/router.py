@@ -43,7 +43,7 @@ class NatsRouterTransport:
         self._connection = connection
         self._slot = slot
         self._on_control = on_control
-        self._mesh = open_mesh(on_frame=on_frame)
+        self._mesh = open_mesh(on_frame=lambda frame: on_frame(bytes(frame)))  # the router keeps them
         self._joiner = PartJoiner()
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._number = 0

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from watchout.common import log
 from watchout.common.bus.peer_queue import MAX_QUEUED_BYTES, Parts, PeerQueue
-from watchout.common.bus.zeromq.zmtp import ZmtpConnection, message_head
+from watchout.common.bus.zeromq.zmtp import Deliver, ZmtpConnection, message_head
 from watchout.common.errors import BusError
 
 #: Bytes that one connection buffers beyond what the kernel has taken; one frame may exceed it.
@@ -126,7 +126,7 @@ class FrameSender:
         return True
 
 
-def _ignore(_: bytes) -> None:
+def _ignore(_: object) -> None:
     """The `deliver` of an end that receives no messages."""
 
 
@@ -141,6 +141,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         max_bytes: Largest message accepted, in bytes; a larger one closes the connection.
         deliver: Called with each message. What it raises is logged, and the connection stays.
         skip: Bytes at the beginning of each message that are not delivered: the topic of a SUB.
+        views: Deliver views that are valid during the call, in place of bytes.
         ready: Called once with this object when the peer is ready for messages.
         subscribed: Called on a PUB with (this object, topic, whether subscribed or unsubscribed).
         lost: Called with this object when the connection is over.
@@ -152,8 +153,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         kind: bytes,
         max_bytes: int,
         *,
-        deliver: Callable[[bytes], None] = _ignore,
+        deliver: Deliver = _ignore,
         skip: int = 0,
+        views: bool = False,
         ready: Callable[[FrameProtocol], None] | None = None,
         subscribed: Callable[[FrameProtocol, bytes, bool], None] | None = None,
         lost: Callable[[FrameProtocol], None],
@@ -168,6 +170,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._on_message,
             send=self._write,
             skip=skip,
+            views=views,
             subscribed=None if subscribed is None else lambda topic, wanted: subscribed(self, topic, wanted),
             echoed=self._on_echo,
         )
@@ -242,7 +245,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _on_echo(self, context: bytes) -> None:
         """The peer answered a PING; this kind of connection sends none."""
 
-    def _on_message(self, message: bytes) -> None:
+    def _on_message(self, message: bytes | memoryview) -> None:
         try:
             self._deliver(message)
         except Exception:

@@ -20,7 +20,7 @@ from typing import Final
 from watchout.common import log, supervisor
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq.frame_connection import FrameProtocol, FrameSender
-from watchout.common.bus.zeromq.zmtp import encode_subscription
+from watchout.common.bus.zeromq.zmtp import Deliver, encode_subscription
 from watchout.common.errors import StartError
 from watchout.common.toolbox.reason import reason
 from watchout.common.toolbox.retry import backoff_s
@@ -233,13 +233,14 @@ def _unix_connection(path: Path) -> Connect:
     return connect
 
 
-def pull(path: Path, max_bytes: int, deliver: Callable[[bytes], None]) -> Binding:
+def pull(path: Path, max_bytes: int, deliver: Deliver, *, views: bool = False) -> Binding:
     """Bind a PULL socket.
 
     Args:
         path: Path of the Unix socket.
         max_bytes: Largest frame accepted, in bytes.
         deliver: Called with each frame.
+        views: Deliver views that are valid during the call, in place of bytes.
 
     Returns:
         The socket, listening.
@@ -248,7 +249,7 @@ def pull(path: Path, max_bytes: int, deliver: Callable[[bytes], None]) -> Bindin
         StartError: The path cannot be bound.
 
     """
-    return Binding(path, lambda lost: FrameProtocol(b"PULL", max_bytes, deliver=deliver, lost=lost))
+    return Binding(path, lambda lost: FrameProtocol(b"PULL", max_bytes, deliver=deliver, views=views, lost=lost))
 
 
 def push(path: Path, max_bytes: int, sender: FrameSender) -> Dialing:
@@ -270,7 +271,7 @@ def push(path: Path, max_bytes: int, sender: FrameSender) -> Dialing:
     )
 
 
-def sub(path: Path, max_bytes: int, topic: bytes, deliver: Callable[[bytes], None]) -> Dialing:
+def sub(path: Path, max_bytes: int, topic: bytes, deliver: Deliver) -> Dialing:
     """Connect a SUB socket with one topic.
 
     Args:

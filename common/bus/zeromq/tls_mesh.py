@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchout.common import log, metric_names, supervisor
+from watchout.common.bus.mesh import OnFrame
 from watchout.common.bus.mesh_address import MeshAddress
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import tls_sockets
@@ -47,7 +48,7 @@ class TlsFrameMesh:
         files: MeshFiles,
         *,
         max_message_bytes: int,
-        on_frame: Callable[[bytes], None],
+        on_frame: OnFrame,
     ) -> None:
         self._frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
         self._certificates = MeshCertificates(files, listen.advertise)

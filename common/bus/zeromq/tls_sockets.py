@@ -17,6 +17,7 @@ from watchout.common.bus.zeromq.frame_connection import FrameProtocol, FrameSend
 from watchout.common.bus.zeromq.frame_sockets import LISTEN_BACKLOG, Connect, Dialing
 from watchout.common.bus.zeromq.mesh_certificates import MeshCertificates, refusal_reason
 from watchout.common.bus.zeromq.tls_connection import TlsFrameProtocol
+from watchout.common.bus.zeromq.zmtp import Deliver
 from watchout.common.errors import StartError
 from watchout.common.settings.mesh_listen import MeshListen
 from watchout.common.toolbox.hosts import bracketed
@@ -63,16 +64,14 @@ class TlsBinding:
         listen: Where to listen: a free port of the range is taken.
         certificates: The host's certificates.
         max_bytes: Largest frame accepted, in bytes.
-        deliver: Called with each frame.
+        deliver: Called with a view of each frame.
 
     Raises:
         StartError: No port of the range can be bound.
 
     """
 
-    def __init__(
-        self, listen: MeshListen, certificates: MeshCertificates, max_bytes: int, deliver: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, listen: MeshListen, certificates: MeshCertificates, max_bytes: int, deliver: Deliver) -> None:
         self._certificates = certificates
         self._max_bytes = max_bytes
         self._deliver = deliver
@@ -126,7 +125,7 @@ class TlsBinding:
     async def _serve(self, raw: socket.socket, address: str) -> None:
         """Verify one peer, and receive its frames from then on."""
         loop = asyncio.get_running_loop()
-        connection = FrameProtocol(b"PULL", self._max_bytes, deliver=self._deliver, lost=self._on_lost)
+        connection = FrameProtocol(b"PULL", self._max_bytes, deliver=self._deliver, views=True, lost=self._on_lost)
         try:
             set_options(raw)
             await loop.connect_accepted_socket(

@@ -11,11 +11,11 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from watchout.common import log
+from watchout.common.bus.mesh import OnFrame
 from watchout.common.bus.mesh_address import MeshAddress
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
@@ -50,7 +50,7 @@ class UnixFrameMesh:
         home: Path,
         *,
         max_message_bytes: int,
-        on_frame: Callable[[bytes], None],
+        on_frame: OnFrame,
         dial_host: DialHost | None = None,
     ) -> None:
         frame_bytes = max_message_bytes + FRAME_MARGIN_BYTES
@@ -60,7 +60,7 @@ class UnixFrameMesh:
         self.address: str | None = None
         try:
             remove_abandoned(home)
-            self._binding = frame_sockets.pull(home / self.name, frame_bytes, on_frame)
+            self._binding = frame_sockets.pull(home / self.name, frame_bytes, on_frame, views=True)
             self.address = str(MeshAddress(self.name))
         except (StartError, OSError) as error:
             _log.warning("frames of other processes come through the router", reason=str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from watchout.common.errors import BusError
 
@@ -27,6 +27,9 @@ _COMMAND: Final = 4
 _PEERS: Final = {b"PULL": (b"PUSH",), b"PUSH": (b"PULL",), b"PUB": (b"SUB", b"XSUB"), b"SUB": (b"PUB", b"XPUB")}
 _LENGTH: Final = struct.Struct(">Q")
 _LONG_HEAD: Final = struct.Struct(">BQ")
+
+#: Is called with each message: `bytes`, or with `views` a `memoryview`.
+Deliver = Callable[[Any], None]
 
 
 def message_head(size: int) -> bytes:
@@ -69,6 +72,8 @@ class ZmtpConnection:
         subscribed: Called on a PUB with (topic, whether subscribed or unsubscribed).
         echoed: Called with the context of each PONG of the peer.
         skip: Bytes at the beginning of each message that are not delivered.
+        views: Deliver a view of the read buffer, valid during the call, in place of bytes: the receiver copies what it
+            keeps.
 
     """
 
@@ -76,14 +81,16 @@ class ZmtpConnection:
         self,
         kind: bytes,
         max_bytes: int,
-        deliver: Callable[[bytes], None],
+        deliver: Deliver,
         *,
         send: Callable[[bytes], None],
         subscribed: Callable[[bytes, bool], None] | None = None,
         echoed: Callable[[bytes], None] | None = None,
         skip: int = 0,
+        views: bool = False,
     ) -> None:
         self._skip = skip
+        self._views = views
         self._echoed = echoed
         self._kind = kind
         self._max_bytes = max_bytes
@@ -163,7 +170,8 @@ class ZmtpConnection:
                 break
             self._begin = after
             if plain:
-                self._deliver(bytes(self._view[body + self._skip : after]))
+                message = self._view[body + self._skip : after]
+                self._deliver(message if self._views else bytes(message))
                 if after < end and is_turn_over():
                     return True
             else:

@@ -14,17 +14,23 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from watchout.common.errors import ClientError
-from watchout.common.media.codecs import BY_NUMBER, Codec
+from watchout.common.bus.frames import (
+    EVERYBODY,
+    FORM_BINARY_MESSAGE,
+    FORM_JSON_MESSAGE,
+    decode_frame,
+)
+from watchout.common.errors import BusError, ClientError
+from watchout.common.media.codecs import BY_NUMBER, BY_VALUE, Codec
 from watchout.common.media.frames import Frame, FrameFault, decode_text, json_head, parse_binary
 from watchout.gateway import fastpath
 from watchout.gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 
-if fastpath.take is None or fastpath.message is None:
+if fastpath.take is None or fastpath.message is None or fastpath.remote is None:
     assert "CI" not in os.environ, "gateway._fastpath was not built"
     pytest.skip("gateway._fastpath was not built: there was no compiler at installation", allow_module_level=True)
 
-take, message = fastpath.take, fastpath.message
+take, message, remote = fastpath.take, fastpath.message, fastpath.remote
 HEAD = b'{"type":"video-frame","streamId":"cam-1","data":"'
 KEY = b"\x00\x80\xff\x37"
 MAX = 100_000
@@ -487,3 +493,91 @@ def test_the_c_module_takes_each_codec_of_the_registry_and_no_other() -> None:
     for number in (*BY_NUMBER, int(last) + 1):
         head = struct.pack(">BBBBIQBB", 0x57, 1, 1, 0, 77, 1, number, 5) + b"cam-1"
         assert (taken(frame(head + b"picture" * 20, 0x82)) is not None) == (number in BY_NUMBER), number
+
+
+# ── frames of other gateways ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def crossing(payload: bytes, *, text: bool, more: bytes = b"", stream: str = "cam-1") -> bytes:
+    """A frame with a finished message as it comes from another gateway."""
+    if text:
+        made = Frame(stream, 7, 11, term=2**40, text=b'"%b"' % base64.b64encode(payload), is_base64=True, more=more)
+    else:
+        made = Frame(stream, 7, 11, term=2**40, picture=b"\xff\xd8\xff" + payload)
+    frame_message(made, "json" if text else "binary")
+    return b"".join(made.mesh_parts())
+
+
+def looks_of(frame: Frame) -> tuple[object, ...]:
+    """All that a gateway uses of a frame."""
+    return (
+        frame.stream_id, frame.frame_id, frame.timestamp, frame.term, frame.more, frame.json_wire, frame.binary_wire,
+        frame.codec, frame.is_picture, bytes(frame.text), frame.size_bytes,
+    )  # fmt: skip
+
+
+def as_python_reads(data: bytes) -> tuple[object, ...] | None:
+    """What the same bytes are in Python; None: malformed, of another form, or for one receiver."""
+    try:
+        received = decode_frame(data)
+    except BusError:
+        return None
+    if received.form not in (FORM_JSON_MESSAGE, FORM_BINARY_MESSAGE) or received.to != EVERYBODY:
+        return None
+    return looks_of(Frame.from_bus(received))
+
+
+@given(
+    st.binary(min_size=1, max_size=200) | st.binary(min_size=65_530, max_size=65_540),
+    st.booleans(),
+    st.sampled_from([b"", b',"a":1', b',"b":[",\\"data\\":\\""]']),
+    st.sampled_from(["s", "x" * 128]),
+    st.booleans(),
+)
+def test_a_frame_of_another_gateway_is_read_as_python_reads_it(
+    payload: bytes, text: bool, more: bytes, stream: str, view: bool
+) -> None:
+    data = crossing(payload, text=text, more=more, stream=stream)
+    found = remote(memoryview(bytearray(data)) if view else data)
+    assert found is not None
+    assert looks_of(Frame.of_message(*found)) == as_python_reads(data)
+
+
+@settings(max_examples=2000)
+@given(st.booleans(), st.integers(0, 140), st.integers(0, 255), st.integers(-3, 3))
+def test_a_frame_of_another_gateway_that_is_spoilt_is_read_as_python_reads_it(
+    text: bool, at: int, byte: int, longer: int
+) -> None:
+    data = bytearray(crossing(b"\xff\xd8\xff" + bytes(60), text=text, more=b',"a":1' if text else b""))
+    data[at % len(data)] = byte
+    data = data[:longer] if longer < 0 else data + bytes(longer)
+    found, expected = remote(memoryview(data)), as_python_reads(bytes(data))
+    assert (None if found is None else looks_of(Frame.of_message(*found))) == expected
+
+
+@given(st.binary(max_size=80))
+def test_whatever_comes_from_another_gateway_it_answers(data: bytes) -> None:
+    for form in (3, 4):
+        remote(memoryview(bytearray(bytes((0x46, 1, form, 0)) + data)))
+    assert remote(data) is None or as_python_reads(data) is not None
+
+
+@pytest.mark.parametrize("count", range(len(crossing(b"picture", text=False))))
+def test_it_takes_no_part_of_a_frame_of_another_gateway(count: int) -> None:
+    assert remote(memoryview(bytearray(crossing(b"picture", text=False)[:count]))) is None
+
+
+def test_the_c_module_takes_each_codec_of_the_bus_and_no_other() -> None:
+    """`LAST_VALUE` in its source stands for the codecs that frames on the bus may have."""
+    data = bytearray(crossing(b"\xff\xd8\xff" + bytes(60), text=True))
+    for value in (*BY_VALUE, max(BY_VALUE) + 1):
+        data[3] = value
+        assert (remote(data) is not None) == (value in BY_VALUE), value
+
+
+def test_a_frame_for_one_receiver_is_left_to_python() -> None:
+    data = bytearray(crossing(b"picture", text=False))
+    data[31] = 1
+    assert remote(data) is None
+    with pytest.raises(TypeError):
+        remote(None)  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ async def member(home: Path) -> AsyncIterator[Member]:
 
     def make() -> tuple[UnixFrameMesh, list[bytes]]:
         got: list[bytes] = []
-        opened.append(UnixFrameMesh(home, max_message_bytes=MAX_BYTES, on_frame=got.append))
+        opened.append(UnixFrameMesh(home, max_message_bytes=MAX_BYTES, on_frame=lambda frame: got.append(bytes(frame))))
         return opened[-1], got
 
     yield make

@@ -28,14 +28,19 @@ SUB = GREETING + ready(b"SUB")
 class End:
     """One end with what it got and said."""
 
-    def __init__(self, kind: bytes = b"PULL", max_bytes: int = 1 << 20, skip: int = 0) -> None:
+    def __init__(self, kind: bytes = b"PULL", max_bytes: int = 1 << 20, skip: int = 0, *, views: bool = False) -> None:
+        self.kinds: set[type] = set()
         self.got: list[bytes] = []
         self.said: list[bytes] = []
         self.topics: list[tuple[bytes, bool]] = []
         self.connection = ZmtpConnection(
-            kind, max_bytes, self.got.append, send=self.said.append, skip=skip,
+            kind, max_bytes, self.take, send=self.said.append, skip=skip, views=views,
             subscribed=lambda topic, wanted: self.topics.append((topic, wanted)),
         )  # fmt: skip
+
+    def take(self, message: bytes | memoryview) -> None:
+        self.kinds.add(type(message))
+        self.got.append(bytes(message))
 
     def read(self, data: bytes, *, at_once: int = 1 << 30, enough: bool = False) -> bool:
         more = False
@@ -85,6 +90,14 @@ def test_small_messages_come_out_byte_by_byte(bodies: list[bytes], at_once: int)
     end.read(PUSH + b"".join(map(message, bodies)), at_once=at_once)
     assert end.got == bodies
     assert end.connection.ready
+
+
+@pytest.mark.parametrize(("views", "kind"), [(True, memoryview), (False, bytes)])
+def test_messages_are_delivered_without_a_copy_where_that_is_wanted(views: bool, kind: type) -> None:
+    end = End(skip=2, views=views)
+    end.read(PUSH + message(b"__one") + message(b"__two") + message(b"__" + b"3" * 70_000), at_once=50_000)
+    assert end.got == [b"one", b"two", b"3" * 70_000]
+    assert end.kinds == {kind}
 
 
 def test_it_stops_where_enough_was_done_and_goes_on_from_there() -> None:
