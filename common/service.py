@@ -23,6 +23,8 @@ from watchout.common.home import prepare_home
 from watchout.common.process import memory
 from watchout.common.process.keeper_link import KeeperLink
 from watchout.common.process.process_name import claim_name, wanted_name
+from watchout.common.process.readiness import Readiness
+from watchout.common.process.service_manager import ServiceManager
 from watchout.common.settings import Settings, load
 from watchout.common.settings.misspelled import honcho_port_note, notes
 
@@ -47,6 +49,9 @@ class Process(Protocol):
 
     async def start(self) -> None:
         """Open everything, without waiting for other processes. Raises `StartError` when it cannot run here."""
+
+    async def missing(self) -> str | None:
+        """Return what the process lacks to serve, which may come later; None: nothing. Called after `start`."""
 
     async def drain(self) -> None:
         """Finish what is in progress and send clients away; called once, for `DRAIN_S` at most."""
@@ -119,7 +124,7 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         format=settings.log_format,
         process=wanted_name(settings, name),
     )
-    keeper = KeeperLink()
+    keeper, manager = KeeperLink(), ServiceManager()
     try:
         factory = _loop_factory(settings)
         prepare_home(settings.home)
@@ -127,7 +132,7 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         log.rename(settings.process_name)
         _log_notes_on_environment(name)
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_live(name, build, settings, keeper))
+            runner.run(_live(name, build, settings, keeper, manager))
     except StartError as error:
         _log.error(f"{name} cannot start", reason=str(error))
         raise SystemExit(1) from None
@@ -189,7 +194,9 @@ def end_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGINT) if ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-async def _live(name: str, build: Callable[[Settings], Process], settings: Settings, keeper: KeeperLink) -> None:
+async def _live(
+    name: str, build: Callable[[Settings], Process], settings: Settings, keeper: KeeperLink, manager: ServiceManager
+) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -208,6 +215,8 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
     keeper.attach(ending.set)
     loop.set_exception_handler(_callback_failed)
     process = build(settings)
+    readiness = Readiness(manager, process.missing)
+    readiness.begin()
     try:
         try:
             await process.start()
@@ -216,7 +225,9 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
         _relax_garbage_collection()
         _log.info(f"{name} ready", pid=os.getpid())
         keeper.ready()
+        readiness.started()
         await ending.wait()
+        readiness.stopping()
         _log.info(f"{name} drains")
         try:
             async with asyncio.timeout(settings.drain_s + STOP_TIMEOUT_S):
@@ -228,6 +239,7 @@ async def _live(name: str, build: Callable[[Settings], Process], settings: Setti
             )
     finally:
         keeper.detach()
+        readiness.close()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.stop()

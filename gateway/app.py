@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 
 from watchout.common import log, supervisor
 from watchout.common.bus.mesh import MemberCarrier
+from watchout.common.errors import StoreUnavailable
 from watchout.common.metrics import Metrics
 from watchout.common.process import descriptors
 from watchout.common.process.command import process_command
@@ -19,10 +18,11 @@ from watchout.gateway.context import Context
 from watchout.gateway.drain import drain_clients
 from watchout.gateway.home_keys import share_key, stream_key
 from watchout.gateway.housekeeping import Housekeeping
+from watchout.gateway.http.health import HEALTH_TIMEOUT_S
 from watchout.gateway.http.server import HttpServer
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.listen.dispatch import ConnectionDispatcher
-from watchout.gateway.listen.port import open_sockets
+from watchout.gateway.listen.port import BACKLOG, ListeningPort
 from watchout.gateway.listen.tls import Certificate
 from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
@@ -79,10 +79,9 @@ class Gateway:
             self._context.share_tokens, ShareRequests(self._link), enabled=settings.share_max_s > 0
         )
         self._context.authenticator.shares = self._shares
-        self._sockets: list[socket.socket] = []
+        self._port = ListeningPort(settings.host, settings.port, settings.home)
         self._servers: list[asyncio.Server] = []
         self._http: HttpServer | None = None
-        self._port_lock = -1
         self._linked = False
         self._periodic: list[Periodic] = []
         self._listeners: list[asyncio.Task[None]] = []
@@ -91,16 +90,18 @@ class Gateway:
         """Open the port, the session store and the connection to the router; the latter two may be away."""
         settings, context = self._settings, self._context
         certificate = Certificate.of(settings)
-        self._sockets, self._port_lock = open_sockets(settings.host, settings.port, settings.home)
+        self._port.open()
         await context.authenticator.open()
         self._link.start(context.hub)
         self._linked = True
         self._http = http = HttpServer(context)
         await http.start()
         loop = asyncio.get_running_loop()
-        for listening in self._sockets:
+        for listening in self._port.sockets:
             server = await loop.create_server(
-                lambda: ConnectionDispatcher(context, http.make_connection, certificate), sock=listening
+                lambda: ConnectionDispatcher(context, http.make_connection, certificate),
+                sock=listening,
+                backlog=BACKLOG,  # the loop's own would replace that of the socket
             )
             self._servers.append(server)
         revalidation = Revalidation(settings, context.metrics, context.presence, context.authenticator, self._shares)
@@ -117,7 +118,18 @@ class Gateway:
                 connections=context.connections.most,
                 wanted=settings.max_connections,
             )
-        _log.info("gateway listens", port=settings.port, host=settings.host or "all addresses")
+        _log.info("gateway listens", **self._port.where())
+
+    async def missing(self) -> str | None:
+        """Return what keeps this gateway from serving clients: the router or the session store; None: nothing."""
+        if not self._link.live:
+            return "the router is unreachable"
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._context.authenticator.check()
+        except (StoreUnavailable, TimeoutError):
+            return StoreUnavailable.public
+        return None
 
     async def drain(self) -> None:
         """Accept no more clients, ask the present ones to reconnect, and wait until they have left."""
@@ -132,9 +144,6 @@ class Gateway:
         """Close everything; also after a `start` that failed half-way, and without `drain`."""
         for server in self._servers:
             server.close()
-        if not self._servers:
-            for listening in self._sockets:
-                listening.close()
         if self._http is not None:
             await self._http.close()
         if self._linked:
@@ -145,8 +154,7 @@ class Gateway:
         await self._context.authenticator.close()  # it has threads, which would keep the process alive
         await self._tasks.close()
         await asyncio.gather(*self._listeners, return_exceptions=True)
-        if self._port_lock >= 0:
-            os.close(self._port_lock)
+        self._port.close()
 
 
 @process_command(

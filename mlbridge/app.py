@@ -87,6 +87,10 @@ class Bridge:
         else:
             await self._open_dispatcher(target, links)
 
+    async def missing(self) -> str | None:
+        """Return whether the router is missing. An ML service that is away is no reason: the bridge waits for it."""
+        return None if self._links is not None and self._links.live else "the router is unreachable"
+
     async def drain(self) -> None:
         """Ignore further frames, and wait for requests in flight and for alerts to be sent, within ``DRAIN_S``."""
         loop = asyncio.get_running_loop()

@@ -57,6 +57,10 @@ class Router:
         await self._router.start()
         _log.info("router listens", home=str(settings.home), epoch=epoch)
 
+    async def missing(self) -> str | None:
+        """Return None: once it has started, a router serves whoever joins."""
+        return None
+
     async def drain(self) -> None:
         """Give the webhook `DRAIN_S` for the alerts that wait for it. Members go on without a router."""
         if self._router is not None:

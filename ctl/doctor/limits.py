@@ -13,7 +13,7 @@ from watchout.ctl.doctor.findings import Finding, ok, warning
 #: Files that a gateway has open besides its connections, and those of connections that are just closing.
 SPARE_FILES: Final = 128
 #: Connections that may wait for a gateway to accept them (`gateway.listen.port`); the kernel lowers it to its limit.
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096
 
 
 def check_open_files(gateways: Sequence[int], max_connections: int) -> Finding:

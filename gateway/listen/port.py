@@ -1,4 +1,7 @@
-"""Opens the listening sockets of a gateway, and shares the port with the other gateways of the same home only."""
+"""The listening sockets of a gateway: those that systemd passed, else its own.
+
+Its own share the port with the other gateways of the same home only.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,77 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from watchout.common import log
 from watchout.common.errors import StartError
 from watchout.common.home import open_file
 from watchout.common.home_files import LISTEN_LOCK, port_lock
+from watchout.common.process.passed_sockets import take_sockets
 from watchout.common.process.port_holder import holder_of
 
 #: Connections that the kernel queues until they are accepted, per listening socket.
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096
+
+_log = log.get("gateway.listen.port")
+
+
+class ListeningPort:
+    """The port of one gateway, from `open` to `close`.
+
+    Args:
+        host: Name or address to listen on; empty for all addresses.
+        port: TCP port.
+        home: Directory of the lock files.
+
+    Attributes:
+        sockets: The listening sockets, non-blocking.
+    """
+
+    def __init__(self, host: str, port: int, home: Path) -> None:
+        self._host = host
+        self._port = port
+        self._home = home
+        self._lock = -1
+        self._passed = False
+        self.sockets: list[socket.socket] = []
+
+    def open(self) -> None:
+        """Take the sockets that the service manager has passed; open some without one. Raises `StartError`.
+
+        Passed sockets stay open in the service manager: connections wait there while this gateway is restarted. Who
+        may listen on the port is decided there; the lock tells the commands of this home where the gateway listens.
+        """
+        self.sockets = take_sockets()
+        self._passed = bool(self.sockets)
+        if not self._passed:
+            self.sockets, self._lock = open_sockets(self._host, self._port, self._home)
+            return
+        self._lock = open_file(self._home / port_lock(self._ports()[0]), os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        if self._port not in self._ports():
+            _log.warning(
+                "the service manager passed a socket of another port: clients reach that one, and commands of this "
+                "home ask WATCHOUT_PORT; set them to the same number",
+                port=self._ports()[0],
+                watchout_port=self._port,
+            )
+
+    def where(self) -> dict[str, object]:
+        """Return where the gateway listens, for the log."""
+        if not self._passed:
+            return {"port": self._port, "host": self._host or "all addresses"}
+        addresses = ", ".join(str(one.getsockname()[0]) for one in self.sockets)
+        return {"port": self._ports()[0], "host": addresses, "sockets_of": "the service manager"}
+
+    def close(self) -> None:
+        """Close the sockets, which servers may have closed already, and let others have the port."""
+        for one in self.sockets:
+            one.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _ports(self) -> list[int]:
+        return [int(one.getsockname()[1]) for one in self.sockets]
 
 
 def open_sockets(host: str, port: int, home: Path) -> tuple[list[socket.socket], int]:

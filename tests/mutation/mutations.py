@@ -389,4 +389,24 @@ MUTATIONS: Final = (
         unit=("tests/unit/common/test_supervisor.py::test_work_that_raises_is_counted_and_runs_again",),
         e2e=("tests/e2e/test_periodic.py::test_a_periodic_task_that_raises_is_counted_and_goes_on",),
     ),
+    Mutation(
+        name="passed-sockets",
+        rule="the gateway listens on the sockets that the service manager passes",
+        file="gateway/listen/port.py",
+        before="        self.sockets = take_sockets()\n",
+        after="        self.sockets = []\n",
+        unit=("tests/unit/gateway/test_port.py::test_a_passed_socket_is_listened_on_and_no_other_is_opened",),
+        e2e=(
+            "tests/e2e/deploy/test_started_by_a_manager.py::test_connections_made_while_no_gateway_runs_are_served_by_the_next_one",
+        ),
+    ),
+    Mutation(
+        name="ready-when-serving",
+        rule="the service manager is told that a process is ready when it lacks nothing",
+        file="common/process/readiness.py",
+        before="while (missing := await self._look()) is not None and loop.time() < until:",
+        after="while (missing := await self._look()) is not None and loop.time() < 0:",
+        unit=("tests/unit/common/test_service_manager.py::test_ready_is_said_when_nothing_is_missing_and_not_before",),
+        e2e=("tests/e2e/deploy/test_started_by_a_manager.py::test_ready_waits_for_the_router_and_says_so",),
+    ),
 )

@@ -1,0 +1,57 @@
+"""The port of a gateway: passed sockets, or its own."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+from pathlib import Path
+
+import pytest
+
+from watchout.common.errors import StartError
+from watchout.common.home_files import port_lock
+from watchout.gateway.listen import port as module
+from watchout.gateway.listen.port import ListeningPort
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_passed_socket_is_listened_on_and_no_other_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    passed = socket.create_server(("127.0.0.1", 0))
+    number = passed.getsockname()[1]
+    monkeypatch.setattr(module, "take_sockets", lambda: [passed])
+    monkeypatch.setattr(module, "open_sockets", lambda *_: pytest.fail("it opens a socket of its own"))
+    port = ListeningPort("no.such.host", number, tmp_path)
+    port.open()
+    assert port.sockets == [passed]
+    assert port.where() == {"port": number, "host": "127.0.0.1", "sockets_of": "the service manager"}
+    # Commands of the home find the port of the gateway by its lock.
+    assert is_locked(tmp_path / port_lock(number))
+    port.close()
+    assert passed.fileno() == -1
+    assert not is_locked(tmp_path / port_lock(number))
+
+
+def test_without_passed_sockets_the_port_of_the_settings_is_opened(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number = probe.getsockname()[1]
+    first, second = ListeningPort("127.0.0.1", number, tmp_path), ListeningPort("127.0.0.1", number, tmp_path)
+    for each in (first, second):  # gateways of one home share it
+        each.open()
+        assert [one.getsockname()[1] for one in each.sockets] == [number]
+        assert each.where() == {"port": number, "host": "127.0.0.1"}
+    other = ListeningPort("127.0.0.1", number, tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(StartError, match="not available"):
+        other.open()
+    for each in (first, second, other):
+        each.close()
+    assert not is_locked(tmp_path / port_lock(number))
