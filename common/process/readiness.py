@@ -13,6 +13,7 @@ from typing import Final
 
 from watchout.common import supervisor
 from watchout.common.process.service_manager import ServiceManager
+from watchout.common.supervisor import Periodic
 
 #: Seconds after which a process that still lacks something is reported as ready all the same: an outage of the router
 #: or of the session store must neither hold up what is started after this process, nor end it.
@@ -22,6 +23,8 @@ LOOK_AGAIN_S: Final = 0.1
 LOOK_S: Final = 5.0
 #: The watchdog is fed so many times within its time.
 BEATS: Final = 3
+#: Name of the task in log, metrics and health.
+REPORT: Final = "report to the service manager"
 
 
 class Readiness:
@@ -36,19 +39,20 @@ class Readiness:
     def __init__(self, manager: ServiceManager, missing: Callable[[], Awaitable[str | None]]) -> None:
         self._manager = manager
         self._missing = missing
-        self._beat: asyncio.TimerHandle | None = None
+        self._beat: Periodic | None = None
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Feed the watchdog from now on. Its signal, SIGABRT, prints where the process was stuck."""
         if self._manager.watchdog_s is not None:
             faulthandler.enable()
-            self._feed(self._manager.watchdog_s / BEATS)
+            every_s = self._manager.watchdog_s / BEATS
+            self._beat = supervisor.current().every(every_s, self._manager.alive, "watchdog", first_s=0)
 
     def started(self) -> None:
         """Report that the process is ready as soon as it lacks nothing, and after `READY_WAIT_S` at the latest."""
         if self._manager.present:
-            self._task = supervisor.current().loop.create_task(self._report(), name="report to the service manager")
+            self._task = supervisor.current().keep(self._report, REPORT)
 
     def stopping(self) -> None:
         """Report that the process drains."""
@@ -61,10 +65,6 @@ class Readiness:
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
-
-    def _feed(self, every_s: float) -> None:
-        self._manager.alive()
-        self._beat = asyncio.get_running_loop().call_later(every_s, self._feed, every_s)
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -86,7 +86,7 @@ class Readiness:
         try:
             return await self._missing()
         except Exception as error:
-            supervisor.current().failed("report to the service manager", error)
+            supervisor.current().failed(REPORT, error)
             return None
 
 
