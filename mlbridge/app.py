@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Final
@@ -71,6 +72,7 @@ class Bridge:
                 group=settings.ml_group,
                 max_fps=None if target is None else settings.ml_fps,
                 streams=settings.ml_streams,
+                host=socket.gethostname() if settings.bus else "",
             ),
             carrier=carrier,
             request_timeout_s=settings.router_timeout_s,

@@ -25,6 +25,7 @@ from watchout.common.bus.messages import (
     FromMember,
     Hello,
     Interest,
+    LinkReport,
     MemberHeartbeat,
     OwnerLookup,
     OwnerReply,
@@ -131,7 +132,7 @@ class MessageHandler:
 
     def _on_hello(self, member: bytes, hello: Hello) -> None:
         """Welcome a member that joins, and give a bridge its share of the streams."""
-        over = "tcp" if self.bus.is_remote(member) else "ipc"
+        over = "tcp" if self.bus.is_remote(member) else self.bus.over
         _log.info("member joined", kind=hello.kind, name=hello.name, pid=hello.pid, over=over)
         if hello.kind == "gateway":
             self.alerts.replay.begin(member)
@@ -146,8 +147,10 @@ class MessageHandler:
         """Handle a message of a member."""
         now, now_ms, send_all = self.loop.time(), clock.now_ms(), self.outbox.send_all
         match body:
-            case MemberHeartbeat(metrics=metrics):
-                self.members.set_metrics(member, metrics)
+            case MemberHeartbeat(metrics=metrics, now=told_ms):
+                self.members.set_metrics(member, metrics, told_ms, now_ms)
+            case LinkReport():
+                self.members.set_links(member, body, now)
             case CoverageReport(rows=rows):
                 self.members.set_coverage(member, dict(rows))
             case StreamReport():
@@ -271,6 +274,7 @@ class MessageHandler:
         self.members.excuse(now - self.checked_at - HEARTBEAT_EVERY_S)
         self.checked_at = now
         for member in self.members.silent(now):
+            self.members.remember_lost(member, now)
             self._remove(member.id, "silent")
         for remote in self.bus.revoked():
             self._remove(remote, "its key was removed")

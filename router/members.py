@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,15 +15,20 @@ from watchout.common.bus.messages import (
     Envelope,
     FromMember,
     Hello,
+    LinkReport,
     MemberHeartbeat,
     RaiseAlert,
     SnapshotEnd,
 )
+from watchout.common.bus.router_clock import RouterClock
 
 #: Members at most; the greeting of a further one is ignored.
 MAX_MEMBERS: Final = 1000
 #: A timer of the router's loop that is later than this, in seconds, means that the process did not run.
 STALL_S: Final = 0.5
+#: Members that were lost are remembered for operators: for this time, in seconds, and so many.
+LOST_KEPT_S: Final = 600.0
+MAX_LOST: Final = 100
 
 
 @dataclass(slots=True)
@@ -31,7 +37,8 @@ class Member:
 
     `joined_at` and `last_message_at` are in seconds of the router's monotonic clock. `received` and `sent` are the
     numbers of the last messages since the greeting. `metrics` are those of its last heartbeat; `coverage` is, of a
-    bridge, the share of the last minute in which the ML service saw each stream, 0 to 1.
+    bridge, the share of the last minute in which the ML service saw each stream, 0 to 1. `links` is its last report of
+    the frame mesh, which came at `links_at`. `clock` is how far its clock is from the router's.
     """
 
     id: bytes
@@ -42,6 +49,9 @@ class Member:
     sent: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     coverage: dict[str, float] = field(default_factory=dict)
+    links: LinkReport | None = None
+    links_at: float = 0.0
+    clock: RouterClock = field(default_factory=RouterClock)
 
     @property
     def lost_after_s(self) -> float:
@@ -52,6 +62,23 @@ class Member:
         """Return the number of the next message to this member; the first one after `Welcome` has 1."""
         self.sent += 1
         return self.sent
+
+
+@dataclass(frozen=True, slots=True)
+class LostMember:
+    """A gateway or bridge that fell silent at `at`, in seconds of the router's clock; kept by `Members`."""
+
+    hello: Hello
+    at: float
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What a process has again after its restart: kind, name and machine."""
+        return _key_of(self.hello)
+
+
+def _key_of(hello: Hello) -> tuple[str, str, str]:
+    return hello.kind, hello.name, hello.host
 
 
 class MessageVerdict(enum.Enum):
@@ -80,6 +107,7 @@ class Members:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self._members: dict[bytes, Member] = {}
+        self._lost: OrderedDict[tuple[str, str, str], LostMember] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -102,8 +130,10 @@ class Members:
             if known is None and len(self._members) >= MAX_MEMBERS:
                 return MessageVerdict.IGNORE
             joined_at = known.joined_at if known else now
-            metrics = known.metrics if known else {}
-            self._members[member] = Member(member, envelope.body, joined_at, now, metrics=metrics)
+            made = self._members[member] = Member(member, envelope.body, joined_at, now)
+            if known is not None:
+                made.metrics, made.links, made.links_at = known.metrics, known.links, known.links_at
+            self._lost.pop(_key_of(envelope.body), None)
             return MessageVerdict.GREETED
         if known is None or envelope.epoch != self.epoch or envelope.seq != known.received + 1:
             return MessageVerdict.REJOIN
@@ -111,10 +141,18 @@ class Members:
         known.last_message_at = now
         return MessageVerdict.HANDLE
 
-    def set_metrics(self, member: bytes, metrics: dict[str, float]) -> None:
-        """Keep the metrics of a heartbeat."""
+    def set_metrics(
+        self, member: bytes, metrics: dict[str, float], told_ms: int | None = None, now_ms: int = 0
+    ) -> None:
+        """Keep the metrics of a heartbeat, and by the member's time in it how far its clock is from the one here."""
         if (known := self._members.get(member)) is not None:
             known.metrics = metrics
+            known.clock.observe(told_ms, now_ms)
+
+    def set_links(self, member: bytes, report: LinkReport, now: float) -> None:
+        """Keep what a member reports of its links of the frame mesh."""
+        if (known := self._members.get(member)) is not None:
+            known.links, known.links_at = report, now
 
     def set_coverage(self, member: bytes, coverage: dict[str, float]) -> None:
         """Replace the coverage that a bridge reported."""
@@ -132,6 +170,19 @@ class Members:
     def remove(self, member: bytes) -> Member | None:
         """Remove and return a member that ended or was lost."""
         return self._members.pop(member, None)
+
+    def remember_lost(self, member: Member, now: float) -> None:
+        """Keep for operators that a gateway or a bridge fell silent, until one of its name joins."""
+        if member.hello.kind != "ctl":
+            lost = LostMember(member.hello, now)
+            self._lost[lost.key] = lost
+            self._lost.move_to_end(lost.key)
+            while len(self._lost) > MAX_LOST:
+                self._lost.popitem(last=False)
+
+    def lost_lately(self, now: float) -> list[LostMember]:
+        """Return who fell silent within `LOST_KEPT_S` and did not come back, the last one first."""
+        return [each for each in reversed(self._lost.values()) if now - each.at <= LOST_KEPT_S]
 
     def excuse(self, stall_s: float) -> None:
         """Do not count `stall_s` seconds in which the router itself did not run as silence of its members."""

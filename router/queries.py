@@ -12,6 +12,8 @@ from watchout.common import metric_names
 from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import (
     AlertFrameRow,
+    ClusterReply,
+    MetricValues,
     ProcessReport,
     RecentAlertRow,
     RecentAlertsReply,
@@ -75,6 +77,8 @@ class QueryHandler:
                 return stats.stream_rows(self.members, self.streams, now_ms)
             case "processes":
                 return stats.process_reports(self._own_report(now), self.members, now, is_remote=self.bus.is_remote)
+            case "cluster":
+                return self._cluster(now, now_ms, syncing=syncing)
             case "alerts":
                 return self._recent_alerts(query, now_ms)
             case "alert":
@@ -90,20 +94,37 @@ class QueryHandler:
         self._update_metrics()
         metrics = self.metrics.read()
         metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.bus.malformed
-        router = RouterStats(
-            epoch=self.epoch,
-            uptime_s=round(now - self.started_at, 3),
-            pid=os.getpid(),
-            state="syncing" if syncing else "active",
-            metrics=dict(metrics),
-        )
         return stats.stats_reply(
-            router=router if self.lease is None else stats.with_lease(router, self.lease()),
+            router=self._router(dict(metrics), now, syncing=syncing),
             members=self.members,
             streams=self.streams,
             webhook=None if self.webhook is None else self.webhook.report(),
             now=now,
             now_ms=now_ms,
+        )
+
+    def _router(self, metrics: MetricValues, now: float, *, syncing: bool) -> RouterStats:
+        router = RouterStats(
+            epoch=self.epoch,
+            uptime_s=round(now - self.started_at, 3),
+            pid=os.getpid(),
+            state="syncing" if syncing else "active",
+            metrics=metrics,
+        )
+        return router if self.lease is None else stats.with_lease(router, self.lease())
+
+    def _cluster(self, now: float, now_ms: int, *, syncing: bool) -> ClusterReply:
+        totals = self.streams.totals(connections=0)
+        return ClusterReply(
+            router=self._router({}, now, syncing=syncing),
+            version=about.version(),
+            process="" if self.lease is None else self.lease().process,
+            now=now_ms,
+            streams=self.streams.published_count,
+            cameras=totals.producers,
+            viewers=totals.video_consumers,
+            members=stats.cluster_members(self.members, now, is_remote=self.bus.is_remote),
+            lost=stats.lost_processes(self.members, now),
         )
 
     def _update_metrics(self) -> None:

@@ -8,7 +8,16 @@ import msgspec
 
 from watchout.common import metric_names
 from watchout.common.bus.mesh_address import TLS
-from watchout.common.bus.reply_records import MemberRow, ProcessReport, RouterStats, StatsReply, StreamRow, WebhookStats
+from watchout.common.bus.reply_records import (
+    ClusterMember,
+    LostProcess,
+    MemberRow,
+    ProcessReport,
+    RouterStats,
+    StatsReply,
+    StreamRow,
+    WebhookStats,
+)
 from watchout.router.members import Members
 from watchout.router.slots.report import LeaseReport
 from watchout.router.streams.registry import Streams
@@ -102,6 +111,46 @@ def process_reports(
             for m in members.all()
             if m.hello.kind != "ctl"
         ),
+    ]
+
+
+def cluster_members(members: Members, now: float, *, is_remote: Callable[[bytes], bool]) -> list[ClusterMember]:
+    """Return the processes of the reply to ``cluster``; the arguments of `process_reports`."""
+    return [
+        ClusterMember(
+            kind=m.hello.kind,
+            name=m.hello.name,
+            pid=m.hello.pid,
+            host=m.hello.host,
+            url=m.hello.url,
+            version=m.hello.release,
+            up_s=round(m.metrics.get(metric_names.UPTIME_SECONDS, now - m.joined_at), 1),
+            silent_s=round(max(0.0, now - m.last_message_at), 1),
+            remote=is_remote(m.id),
+            sockets=int(m.metrics.get(metric_names.SOCKETS, 0)),
+            at=m.hello.frames_at or msgspec.UNSET,
+            apart_ms=msgspec.UNSET if m.clock.apart_ms is None else m.clock.apart_ms,
+            links=[] if m.links is None else list(m.links.rows),
+            links_total=0 if m.links is None else m.links.total,
+            links_age_s=msgspec.UNSET if m.links is None else round(now - m.links_at, 1),
+            process=m.hello.process or msgspec.UNSET,
+        )
+        for m in members.all()
+        if m.hello.kind != "ctl"
+    ]
+
+
+def lost_processes(members: Members, now: float) -> list[LostProcess]:
+    """Return the gateways and bridges that fell silent and did not come back, for the reply to ``cluster``."""
+    return [
+        LostProcess(
+            kind=each.hello.kind,
+            name=each.hello.name,
+            pid=each.hello.pid,
+            host=each.hello.host,
+            ago_s=round(now - each.at, 1),
+        )
+        for each in members.lost_lately(now)
     ]
 
 

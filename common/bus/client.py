@@ -121,6 +121,7 @@ class BusClient:
         self._on_joined = on_joined
         self._on_lost = on_lost
         self._membership = Membership(fenced=fenced)
+        self._tells_time = fenced
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Reply]] = {}
         self._requests = itertools.count(1)
@@ -292,7 +293,7 @@ class BusClient:
             False when the router is away; nothing was sent then.
 
         """
-        return self.send(MemberHeartbeat(metrics=self._metrics()))
+        return self.send(MemberHeartbeat(metrics=self._metrics(), now=clock.now_ms() if self._tells_time else None))
 
     def send_frame(self, *parts: bytes | memoryview, coalescing_delay_s: float = 0.0) -> bool:
         """Send a frame to the router, or queue it; a queued frame is replaced by a newer one of its queue key.

@@ -22,6 +22,34 @@ from watchout.common.metric_names import MetricName
 OnFrame = Callable[[bytes | memoryview], None]
 
 
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One link of a member's part of the mesh, with what was counted since it was made; for `watchout-ctl cluster`.
+
+    Attributes:
+        at: Address of the receiver.
+        remote: Whether it goes to another host.
+        connected: Whether there is a connection now.
+        sent: Frames sent over it.
+        sent_bytes: Their sizes together.
+        replaced: Frames that were queued for it, until a newer one took their place.
+        evicted: Frames that were queued for it and dropped: over a bound, or cleared.
+        queued_bytes: Bytes that are queued for it.
+        fault: Why there is no connection; empty while there is one, and where nobody knows.
+
+    """
+
+    at: str
+    remote: bool
+    connected: bool
+    sent: int
+    sent_bytes: int
+    replaced: int
+    evicted: int
+    queued_bytes: int
+    fault: str
+
+
 class FrameMesh(Protocol):
     """A member's part of the mesh: accepts frames at its address, and sends frames to the addresses of others.
 
@@ -47,6 +75,9 @@ class FrameMesh(Protocol):
 
     def figures(self) -> dict[MetricName, float]:
         """Return what is told of the links to other hosts, by the metrics' names; empty where there is one host."""
+
+    def link_states(self) -> list[LinkState]:
+        """Return the state of each link."""
 
     def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
         """Send a frame to one member, or queue it until its link takes it.

@@ -56,7 +56,7 @@ class PeerQueue:
 
     __slots__ = (
         "_awaited", "_credit", "_key_of", "_max_bytes", "_max_frames", "_queued", "_write", "bytes", "evicted",
-        "replaced", "sent",
+        "replaced", "sent", "sent_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,8 @@ class PeerQueue:
         self.bytes = 0
         #: Frames that the connection took.
         self.sent = 0
+        #: Their sizes together.
+        self.sent_bytes = 0
         #: Queued frames that a newer one of their key replaced.
         self.replaced = 0
         #: Frames dropped because a bound was exceeded, because they cannot be decoded without one that was dropped, or
@@ -111,6 +113,7 @@ class PeerQueue:
         elif self._write(parts, size):  # as in `_send`, without the call: every frame to a fast peer passes here
             self._credit.spend(size)
             self.sent += 1
+            self.sent_bytes += size
         else:
             self._put(parts, size)
 
@@ -139,6 +142,7 @@ class PeerQueue:
             return False
         self._credit.spend(size)
         self.sent += 1
+        self.sent_bytes += size
         return True
 
     def _put(self, parts: Parts, size: int) -> None:

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
+from watchout.common.bus.messages import LinkRow
 from watchout.common.errors import BusError
 
 #: Name of a metric to its value; see `common.metrics`. Flags (0 or 1) of the router are booleans on the bus.
@@ -195,6 +196,62 @@ class ProcessReport(ReplyRecord, frozen=True):
     process: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class ClusterMember(ReplyRecord, frozen=True):
+    """One process that is joined to a router, in the reply to ``cluster``; not those of operators' commands.
+
+    `up_s` is its uptime and `silent_s` the time since its last message, in seconds. `host` is empty where it says none,
+    `url` is where clients reach a gateway. `at` is its address in the frame mesh, absent: it has none. `apart_ms` is
+    its clock minus the router's, absent where all have one clock. `links` are those of its last report, which came
+    `links_age_s` seconds ago, of `links_total`; without a report that is absent. `process` as in `MemberRow`.
+    """
+
+    kind: str
+    name: str = ""
+    pid: int = 0
+    host: str = ""
+    url: str = ""
+    version: str = ""
+    up_s: float = 0.0
+    silent_s: float = 0.0
+    remote: bool = False
+    sockets: int = 0
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    apart_ms: int | msgspec.UnsetType = msgspec.UNSET
+    links: list[LinkRow] = []
+    links_total: int = 0
+    links_age_s: float | msgspec.UnsetType = msgspec.UNSET
+    process: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class LostProcess(ReplyRecord, frozen=True):
+    """A gateway or bridge that fell silent `ago_s` seconds ago and did not come back, in the reply to ``cluster``."""
+
+    kind: str
+    name: str = ""
+    pid: int = 0
+    host: str = ""
+    ago_s: float = 0.0
+
+
+class ClusterReply(ReplyRecord, frozen=True):
+    """Reply to ``cluster``: what the router of one slot knows of the site, in numbers and not stream by stream.
+
+    `router` is without metrics. `process` is the id of the router's process where it has one of several slots. `now` is
+    the router's time in ms since the epoch. `streams` are those with a publisher, `cameras` those of them that send
+    video; `viewers` are video subscriptions.
+    """
+
+    router: RouterStats
+    version: str = ""
+    process: str = ""
+    now: int = 0
+    streams: int = 0
+    cameras: int = 0
+    viewers: int = 0
+    members: list[ClusterMember] = []
+    lost: list[LostProcess] = []
+
+
 class RecentAlertRow(ReplyRow, frozen=True):
     """One alert in the reply to ``alerts``.
 
@@ -270,6 +327,7 @@ ReplyBody = (
     StatsReply
     | list[StreamRow]
     | list[ProcessReport]
+    | ClusterReply
     | list[RecentAlertRow]
     | RecentAlertsReply
     | list[AlertFrameRow]

@@ -1,7 +1,8 @@
-"""How far the wall clock of a router is from the one here, measured by what its messages say. Pure.
+"""How far the wall clock of another process is from the one here, measured by what its messages say. Pure.
 
 Times on the bus are those of the router's clock. On one machine there is one clock, and its router says nothing; in a
-cluster the hosts' clocks may be apart, and a member converts each time that it sends or receives.
+cluster the hosts' clocks may be apart, and a member converts each time that it sends or receives. A router measures its
+members' clocks too, for operators only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class RouterClock:
         self._samples: deque[int] = deque(maxlen=SAMPLES)
         #: The router's clock minus the one here, in ms; 0 where they are the same but for `SAME_MS`.
         self.offset_ms = 0
+
+    @property
+    def apart_ms(self) -> int | None:
+        """The other clock minus the one here as it was measured, in ms; None: not measured."""
+        return max(self._samples, default=None)
 
     def restart(self) -> None:
         """Forget all measurements: the router is another one."""

@@ -11,8 +11,9 @@ from typing import Final, Generic
 
 import msgspec
 
-from watchout.common import log
+from watchout.common import log, supervisor
 from watchout.common.bus.client import MAX_PENDING, BusClient
+from watchout.common.bus.link_rates import LinkRates
 from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OnFrame
 from watchout.common.bus.messages import FromRouter, Hello, Message, Query
 from watchout.common.bus.peer_queue import Parts
@@ -23,6 +24,9 @@ from watchout.common.metric_names import MetricName
 
 #: How long a query to all slots waits for one that has no router at that moment while others have, in seconds.
 ABSENT_S: Final = 0.3
+#: Seconds between two reports of the links of the mesh, and the level of a router that understands them.
+LINKS_EVERY_S: Final = 2.0
+LINKS_LEVEL: Final = 2
 
 _log = log.get("common.bus.router_links")
 
@@ -86,6 +90,8 @@ class RouterLinks:
         self._process = secrets.token_hex(8) if carrier.slots > 1 else None
         self._links: list[BusClient] = []
         self._mesh: FrameMesh | None = None
+        self._rates = LinkRates()
+        self._reporting: supervisor.Periodic | None = None
 
     def open(self) -> None:
         """Start to connect to the routers of all slots; returns at once."""
@@ -97,6 +103,8 @@ class RouterLinks:
             hello = msgspec.structs.replace(hello, process=self._process)
         for slot in range(carrier.slots):
             self._links.append(self._open_slot(slot, hello))
+        if self._mesh is not None:
+            self._reporting = supervisor.current().every(LINKS_EVERY_S, self.report_links, "links of the frame mesh")
 
     def _open_slot(self, slot: int, hello: Hello) -> BusClient:
         carrier = self._carrier
@@ -256,6 +264,15 @@ class RouterLinks:
         if self._mesh is not None:
             self._mesh.send_frame(at, parts, coalescing_delay_s)
 
+    def report_links(self) -> None:
+        """Tell one router, for operators, which links of the mesh there are; nothing where there are none."""
+        link = next((each for each in self._links if each.live), None)
+        if self._mesh is None or link is None or link.level < LINKS_LEVEL:
+            return
+        report = self._rates.report(self._mesh.link_states(), asyncio.get_running_loop().time())
+        if report is not None:
+            link.send(report)
+
     def send_heartbeats(self) -> None:
         """Send the metrics to all routers now instead of with the next heartbeats."""
         for link in self._links:
@@ -283,6 +300,8 @@ class RouterLinks:
 
     async def close(self) -> None:
         """Leave the bus and close all transports. Pending requests raise `RouterUnavailable` at their deadline."""
+        if self._reporting is not None:
+            self._reporting.cancel()
         for link in self._links:
             await link.close()
         if self._mesh is not None:

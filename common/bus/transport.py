@@ -42,6 +42,10 @@ class RouterTransport(Protocol):
         """Where members send frames for the router (`common.bus.mesh`); None: over their own transports."""
 
     @property
+    def over(self) -> str:
+        """How members that are not remote are joined, for the log: ``ipc`` or ``nats``."""
+
+    @property
     def refused(self) -> int | None:
         """Connections from other machines that were refused; None when the transport listens to none."""
 

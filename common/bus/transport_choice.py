@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 _log = log.get("common.bus.transport_choice")
 
 
-def router_transport(settings: Settings, slot: int = 0) -> OpenRouterTransport:
+def router_transport(settings: Settings, slot: int = 0, open_mesh: OpenFrameMesh | None = None) -> OpenRouterTransport:
     """The router's end of one slot: NATS when `WATCHOUT_BUS` is set; else Unix sockets in `WATCHOUT_HOME`, and a TCP
     port when `ROUTER_LISTEN` is set.
 
     Args:
         settings: The router's settings.
         slot: The slot; without NATS there is one.
+        open_mesh: Opens the part of the frame mesh, with NATS; None: one for this slot alone.
 
     Returns:
         What opens the transport. It raises `StartError` when a socket cannot be bound, when nats-py is not installed or
@@ -45,7 +46,7 @@ def router_transport(settings: Settings, slot: int = 0) -> OpenRouterTransport:
 
     """
     if settings.bus:
-        return functools.partial(_open_nats_router, settings, slot)
+        return functools.partial(_open_nats_router, settings, slot, open_mesh or frame_mesh(settings))
     return functools.partial(_open_router, settings)
 
 
@@ -86,7 +87,7 @@ def frame_mesh(settings: Settings) -> OpenFrameMesh:
     """A process's part of the frame mesh: sockets in `WATCHOUT_HOME`, and a TLS port when `MESH_LISTEN` is set.
 
     Args:
-        settings: The settings of a gateway, a bridge, or a router of a cluster.
+        settings: The settings of a gateway, a bridge, or a router process of a cluster.
 
     Returns:
         What opens it. It raises `StartError` when no port can be bound, or the certificates cannot be used.
@@ -141,15 +142,19 @@ def bridge_carrier(settings: Settings) -> MemberCarrier:
 
 
 def _open_nats_router(
-    settings: Settings, slot: int, *, on_control: Callable[[bytes, bytes], None], on_frame: Callable[[bytes], None]
+    settings: Settings,
+    slot: int,
+    open_mesh: OpenFrameMesh,
+    *,
+    on_control: Callable[[bytes, bytes], None],
+    on_frame: Callable[[bytes], None],
 ) -> NatsRouterTransport:
     from watchout.common.bus.nats.connection import connection_of
     from watchout.common.bus.nats.router import NatsRouterTransport
 
     return NatsRouterTransport(
-        connection_of(settings, "router"), slot, open_mesh=frame_mesh(settings), on_control=on_control,
-        on_frame=on_frame,
-    )  # fmt: skip
+        connection_of(settings, "router"), slot, open_mesh=open_mesh, on_control=on_control, on_frame=on_frame
+    )
 
 
 def _open_nats_member(

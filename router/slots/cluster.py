@@ -8,7 +8,8 @@ from typing import Final
 
 from watchout.common import log
 from watchout.common.bus.key_value import ClusterLink
-from watchout.common.bus.transport_choice import cluster_link, router_transport
+from watchout.common.bus.shared_mesh import SharedMesh
+from watchout.common.bus.transport_choice import cluster_link, frame_mesh, router_transport
 from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.router.record_store import SlotRecords
@@ -38,6 +39,7 @@ class ClusterRouter:
         self._host = socket.gethostname()
         self._name = wanted_name(settings, "router")
         self._me = secrets.token_hex(8)
+        self._mesh = SharedMesh(frame_mesh(settings), settings.slots)
         self._link: ClusterLink | None = None
         self._keeper: SlotKeeper | None = None
 
@@ -93,7 +95,7 @@ class ClusterRouter:
                 shares=records("shares", "shared streams", 0.0),
                 escalations=records("escalations", "alerts that wait for their acknowledgement", WRITE_EVERY_S),
             ),
-            router_transport(self._settings, slot),
+            router_transport(self._settings, slot, self._mesh.of(slot)),
             on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
             lease=lambda: self._report(keeper, slot),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watchout.router.slots.entry import Beat, SlotEntry
+from watchout.common.bus.slot_entries import Beat, SlotEntry
 
 
 @dataclass(frozen=True, slots=True)

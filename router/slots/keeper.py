@@ -7,16 +7,20 @@ starts and stops are `SlotRouter`s.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from watchout.common import clock, log, supervisor
 from watchout.common.bus.key_value import Broadcast, BucketUnavailable, KeyValue, RevisionConflict
+from watchout.common.bus.slot_entries import Beat, Shape, decode_beat, decode_entry, decode_shape, encode
 from watchout.common.errors import StartError
+from watchout.common.process import about
 from watchout.common.service import Tasks
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.entry import Shape, decode_beat, decode_entry, decode_shape, encode
 from watchout.router.slots.lease import LeaseMachine
 from watchout.router.slots.slot_state import Role
 
@@ -106,6 +110,7 @@ class SlotKeeper:
         make_router: MakeRouter,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._began_at = self._loop.time()
         self._slots = slots
         self._store = store
         self._make_router = make_router
@@ -252,9 +257,14 @@ class SlotKeeper:
                     self._places[slot].tell = tell
                     self._want(self._places[slot], None)
                 case SendBeat(beat):
-                    self._beats.send(encode(beat))
+                    self._beats.send(encode(self._described(beat)))
         if self._machine.gone:
             self._is_gone.set()
+
+    def _described(self, beat: Beat) -> Beat:
+        """Return a beat with what operators want to know of this process."""
+        up_s = round(max(0.0, self._loop.time() - self._began_at), 1)
+        return msgspec.structs.replace(beat, pid=os.getpid(), version=about.version(), up_s=up_s)
 
     async def _read(self, command: Read) -> None:
         try:

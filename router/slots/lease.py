@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.common.bus.slot_entries import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.entry import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.slot_state import Peer, Pending, Purpose, Role, SlotState
 
 #: Seconds between two beats, and from a success of a holder's write to its next write.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from watchout.common.bus.slot_entries import SlotEntry
 from watchout.router.slots.commands import Known
-from watchout.router.slots.entry import SlotEntry
 
 
 class Role(enum.Enum):

@@ -247,6 +247,11 @@ class Streams:
         """Frames dropped because their stream has another term or no publisher."""
         return self._routing.old_term_frames
 
+    @property
+    def published_count(self) -> int:
+        """How many streams have a publisher."""
+        return self._table.published_count
+
     def totals(self, *, connections: int) -> Totals:
         """Count over all gateways; `connections` is passed on."""
         producers = video = alerts = 0

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable
 
 from watchout.common import supervisor
-from watchout.common.bus.mesh import MemberCarrier
+from watchout.common.bus.mesh import LinkState, MemberCarrier
 from watchout.common.bus.transport import OpenRouterTransport
 from watchout.common.metric_names import MetricName
 
@@ -85,6 +85,7 @@ class MemoryRouterTransport:
     malformed = 0
     frames_dropped = 0
     refused = None
+    over = "memory"
 
     def __init__(
         self,
@@ -211,16 +212,25 @@ class MemoryMesh:
         self._bus = bus
         self.on_frame = on_frame
         self.frames_sent = 0
+        self.sent_to: dict[str, tuple[int, int]] = {}
         self.address = "unix:f-" + base64.b32encode(secrets.token_bytes(5)).decode().lower()
         bus.meshes[self.address] = self
 
     def figures(self) -> dict[MetricName, float]:
         return {}
 
+    def link_states(self) -> list[LinkState]:
+        return [
+            LinkState(at, False, at in self._bus.meshes, sent, size, 0, 0, 0, "")
+            for at, (sent, size) in self.sent_to.items()
+        ]
+
     def send_frame(self, at: str, parts: tuple[bytes | memoryview, ...], coalescing_delay_s: float) -> None:
         other = self._bus.meshes.get(at)
         if other is not None:
             self.frames_sent += 1
+            sent, size = self.sent_to.get(at, (0, 0))
+            self.sent_to[at] = sent + 1, size + sum(map(len, parts))
             _hand_over(lambda: at in self._bus.meshes, other.on_frame, b"".join(parts))
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ import copy
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from watchout.common.bus.slot_entries import Beat, SlotEntry
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.entry import Beat, SlotEntry
 from watchout.router.slots.lease import LeaseMachine
 
 #: Seconds of a step, and what the clock of the first process shows at the start, in ms.

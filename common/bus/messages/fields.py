@@ -14,14 +14,17 @@ from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
 MAX_RECEIVERS: Final = 1_000
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
 VERSION: Final = 1
-#: What a router understands beyond the first release, as `Welcome` tells it: 1 since shares.
-LEVEL: Final = 1
+#: What a router understands beyond the first release, as `Welcome` tells it: 1 since shares, 2 since links and queries
+#: about the cluster.
+LEVEL: Final = 2
 #: Largest encoded control message, in bytes, on both sides. The largest in practice is a reply with every stream.
 MAX_CONTROL_BYTES: Final = 16 << 20
 #: Rows in one `StreamReport` or `ReservationReport`, so that each stays far below `MAX_CONTROL_BYTES`.
 REPORT_CHUNK: Final = 500
 #: Rows in one `CoverageReport`: the least covered streams of a bridge.
 MAX_COVERAGE_ROWS: Final = 1_000
+#: Rows in one `LinkReport`: links without a connection first, then those with the most bytes.
+MAX_LINK_ROWS: Final = 200
 #: Epochs stay below this, which as ms is the year 2109: terms are built on the epoch and have 63 bits.
 MAX_EPOCH: Final = 2**42
 #: Length of a member's id, in bytes.

@@ -11,6 +11,7 @@ from watchout.common.alerts.acknowledgement import Note
 from watchout.common.alerts.model import Alert, AlertId, FrameId, Milliseconds, Severity, StreamId
 from watchout.common.bus.messages.fields import (
     MAX_COVERAGE_ROWS,
+    MAX_LINK_ROWS,
     REPORT_CHUNK,
     VERSION,
     Count,
@@ -137,10 +138,41 @@ class StreamReport(Message, frozen=True, tag="report"):
 class MemberHeartbeat(Message, frozen=True, tag="heartbeat"):
     """Sent by each member to the router every 500 ms, from the event loop that does its work.
 
-    `metrics` (`figures` on the wire) are the member's metrics by name.
+    `metrics` (`figures` on the wire) are the member's metrics by name. `now` (ms) is its time, absent where all
+    processes have the same clock.
     """
 
     metrics: dict[str, float] = msgspec.field(name="figures")
+    now: Milliseconds | None = None
+
+
+class LinkRow(msgspec.Struct, frozen=True, array_like=True):
+    """One link of the frame mesh, from the member that sends frames over it; part of `LinkReport`.
+
+    `at` is the receiver's address, `connected` whether there is a connection now, `fault` why there is none. The rates
+    are those since the report before. `replaced` and `evicted` count the frames that were queued and not sent: a newer
+    one took their place, or they were over a bound or queued when the link ended. `queued` is in bytes.
+    """
+
+    at: FrameAddress
+    connected: bool
+    frames_per_s: Annotated[float, msgspec.Meta(ge=0)]
+    bytes_per_s: Annotated[float, msgspec.Meta(ge=0)]
+    replaced: Count = 0
+    evicted: Count = 0
+    queued: Count = 0
+    fault: Text = ""
+
+
+class LinkReport(Message, frozen=True, tag="links"):
+    """Links of a member's part of the frame mesh, sent every 2 s while there are any; replaces the report before.
+
+    Sent to one router of level 2 or above, that of the first slot that has one. `rows` are at most 200, `total` counts
+    all links.
+    """
+
+    rows: Annotated[list[LinkRow], msgspec.Meta(max_length=MAX_LINK_ROWS)]
+    total: Count = 0
 
 
 class CoverageReport(Message, frozen=True, tag="coverage"):
@@ -362,11 +394,11 @@ class Query(Message, frozen=True, tag="query"):
     what belongs to one of them. With `tell_missing` (`whole` on the wire) and a `stream`, the reply to ``alerts`` is a
     `RecentAlertsReply`; a router that does not know the field replies with the rows alone.
     ``shares``, for routers of level 1 or above, are those of a `user`'s `stream`, or of
-    these `ids`.
+    these `ids`. ``cluster`` is for routers of level 2 or above.
     """
 
     request: Count
-    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes", "shares"]
+    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes", "shares", "cluster"]
     stream: StreamId | None = None
     id: AlertId | None = None
     user: Text | None = None
@@ -386,5 +418,5 @@ class Bye(Message, frozen=True, tag="bye"):
 FromMember = (
     Hello | PublicationState | Interest | SnapshotEnd | StreamReport | MemberHeartbeat | CoverageReport | Claim
     | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | AcknowledgeRequest | FetchPicture
-    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye
+    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye | LinkReport
 )  # fmt: skip

@@ -74,6 +74,11 @@ class NatsRouterTransport:
         return self._mesh.address
 
     @property
+    def over(self) -> str:
+        """All members are joined over NATS."""
+        return "nats"
+
+    @property
     def refused(self) -> int | None:
         """None: NATS decides who may connect."""
         return None

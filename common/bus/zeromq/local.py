@@ -89,6 +89,11 @@ class LocalRouterTransport:
         return None
 
     @property
+    def over(self) -> str:
+        """Members of this machine use Unix sockets."""
+        return "ipc"
+
+    @property
     def refused(self) -> int | None:
         """None: it listens to no other machine."""
         return None

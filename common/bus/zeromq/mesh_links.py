@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from watchout.common import log, supervisor
 from watchout.common.bus import mesh_address
+from watchout.common.bus.mesh import LinkState
 from watchout.common.bus.mesh_address import MeshAddress
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
@@ -36,29 +36,6 @@ MISSING_AGAIN_S: Final = 60.0
 DialHost = Callable[[MeshAddress, FrameSender, Callable[[str | None], None]], Dialing]
 
 _log = log.get("common.bus.zeromq.mesh_links")
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """What `watchout-ctl` shows of one link.
-
-    Attributes:
-        at: address of the receiver.
-        remote: whether it goes to another host.
-        connected: whether there is a connection now.
-        sent: frames sent over it.
-        dropped: frames that were queued for it and not sent.
-        queued_bytes: bytes that are queued for it.
-        fault: why there is no connection; empty while there is one.
-    """
-
-    at: str
-    remote: bool
-    connected: bool
-    sent: int
-    dropped: int
-    queued_bytes: int
-    fault: str
 
 
 class _Link:
@@ -142,7 +119,8 @@ class MeshLinks:
         return [
             LinkState(
                 at=at, remote=link.remote, connected=link.sender.connection is not None, sent=link.sender.sent,
-                dropped=link.sender.dropped, queued_bytes=link.sender.queue.bytes, fault=link.fault,
+                sent_bytes=link.sender.queue.sent_bytes, replaced=link.sender.queue.replaced,
+                evicted=link.sender.queue.evicted, queued_bytes=link.sender.queue.bytes, fault=link.fault,
             )
             for at, link in self._links.items()
         ]  # fmt: skip

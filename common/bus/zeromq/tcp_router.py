@@ -131,6 +131,11 @@ class TcpRouterTransport:
         return None
 
     @property
+    def over(self) -> str:
+        """Members of other machines connect over TCP."""
+        return "tcp"
+
+    @property
     def refused(self) -> int | None:
         """Connections that were refused so far."""
         return self.refusals.total()
@@ -306,6 +311,11 @@ class CombinedRouterTransport:
     def frames_at(self) -> str | None:
         """None: members send frames over their transports."""
         return None
+
+    @property
+    def over(self) -> str:
+        """Members that are not remote use Unix sockets."""
+        return self._local.over
 
     @property
     def refused(self) -> int | None:

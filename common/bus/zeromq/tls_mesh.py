@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchout.common import log, metric_names, supervisor
-from watchout.common.bus.mesh import OnFrame
+from watchout.common.bus.mesh import LinkState, OnFrame
 from watchout.common.bus.mesh_address import MeshAddress
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import tls_sockets
@@ -93,6 +93,10 @@ class TlsFrameMesh:
             metric_names.MESH_LINKS_DOWN: sum(not state.connected for state in remote),
             metric_names.MESH_REFUSED: self._binding.refused,
         }
+
+    def link_states(self) -> list[LinkState]:
+        """Return the state of each link."""
+        return self._near.links.states()
 
     def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
         """Send a frame to one member, or queue it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common import log
-from watchout.common.bus.mesh import OnFrame
+from watchout.common.bus.mesh import LinkState, OnFrame
 from watchout.common.bus.mesh_address import MeshAddress
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
@@ -84,6 +84,10 @@ class UnixFrameMesh:
     def figures(self) -> dict[MetricName, float]:
         """Return nothing: there is one host."""
         return {}
+
+    def link_states(self) -> list[LinkState]:
+        """Return the state of each link."""
+        return self.links.states()
 
     def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
         """Send a frame to one member, or queue it."""

@@ -50,9 +50,9 @@ class ClusterSettings:
     mesh_listen: MeshListen | None = _GROUP.setting(
         "MESH_LISTEN", mesh_listen, None, expects="tls://address:first-last",
         help="Where this process accepts frames of other hosts, over TLS with certificates of both sides: "
-        "`tls://10.0.0.5:7400-7409`. Each gateway and bridge of a host takes a free port of the range, and a router "
-        "one for each slot that it has; port 0 is any. The address is told to the other hosts: to listen on all "
-        "addresses, `tls://0.0.0.0:7400-7409?advertise=10.0.0.5`. Not set: frames come from processes of the same home "
+        "`tls://10.0.0.5:7400-7409`. Each gateway, bridge and router of a host takes a free port of the range; "
+        "port 0 is any. The address is told to the other hosts: to listen on all addresses, "
+        "`tls://0.0.0.0:7400-7409?advertise=10.0.0.5`. Not set: frames come from processes of the same home "
         "only.",
     )  # fmt: skip
     mesh_cert: Path | None = _GROUP.setting(

@@ -17,6 +17,7 @@ class RecordedBus:
 
     frames_sent = frames_dropped = malformed = 0
     frames_at = refused = None
+    over = "ipc"
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, Envelope[FromRouter]]] = []

@@ -40,6 +40,8 @@ from watchout.common.bus.messages import (
     GrantedReply,
     Hello,
     Interest,
+    LinkReport,
+    LinkRow,
     MemberHeartbeat,
     OwnerLookup,
     OwnerReply,
@@ -295,12 +297,16 @@ def test_a_bad_frame_is_told_to_its_publisher(place: Place) -> None:
 def test_metrics_coverage_and_reports_are_kept(place: Place) -> None:
     place.join(BRIDGE)
     place.publish()
-    place.send(GATEWAY, MemberHeartbeat(metrics={"frames_in_total": 3.0}))
+    place.send(GATEWAY, MemberHeartbeat(metrics={"frames_in_total": 3.0}, now=1))
+    links = LinkReport(rows=[LinkRow("unix:f-abcdefgh", True, 10.0, 440_000.0)], total=1)
+    place.send(GATEWAY, links)
     place.send(BRIDGE, CoverageReport(rows=[("cam", 0.5)]))
     place.send(GATEWAY, StreamReport(rows=[("cam", 9, 9, 30.0, NOW_MS)]))
     known = place.members.get(GATEWAY)
     assert known is not None
     assert known.metrics == {"frames_in_total": 3.0}
+    assert known.links == links
+    assert known.clock.apart_ms is not None
     assert place.members.coverage() == {"cam": 0.5}
     stream = place.streams.get("cam")
     assert stream is not None

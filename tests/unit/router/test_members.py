@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from watchout.common.bus.membership import MEMBER_LOST_AFTER_S
-from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, MemberHeartbeat
-from watchout.router.members import MAX_MEMBERS, STALL_S, Members, MessageVerdict
+from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, LinkReport, MemberHeartbeat
+from watchout.router.members import LOST_KEPT_S, MAX_LOST, MAX_MEMBERS, STALL_S, Member, Members, MessageVerdict
 
 EPOCH = 5
 A, B = b"a" * 8, b"b" * 8
@@ -148,3 +148,33 @@ def test_a_stream_is_covered_as_the_bridge_says_that_looks_least(members: Member
     assert members.coverage() == {"cam": 0.25, "other": 1.0}
     members.remove(B)
     assert members.coverage() == {"cam": 0.5, "other": 1.0}
+
+
+def test_who_fell_silent_is_named_until_it_comes_back(members: Members) -> None:
+    known = members.get(A)
+    assert known is not None
+    members.remove(A)
+    members.remember_lost(known, 20.0)
+    assert [(each.hello.name, each.at) for each in members.lost_lately(21.0)] == [("gateway.1", 20.0)]
+    assert members.lost_lately(21.0 + LOST_KEPT_S) == []
+    members.receive(B, says(0, HELLO), 30.0)
+    assert members.lost_lately(31.0) == []
+
+
+def test_of_very_many_lost_ones_the_last_are_named_and_commands_never() -> None:
+    members = Members(EPOCH)
+    for number in range(MAX_LOST + 5):
+        hello = Hello(kind="gateway", name=f"g{number}", pid=1)
+        members.remember_lost(Member(A, hello, 0.0, 0.0), float(number))
+    members.remember_lost(Member(A, Hello(kind="ctl", name="ctl", pid=1), 0.0, 0.0), 200.0)
+    names = [each.hello.name for each in members.lost_lately(200.0)]
+    assert names == [f"g{number}" for number in range(MAX_LOST + 4, 4, -1)]
+
+
+def test_a_greeting_again_keeps_what_operators_see(members: Members) -> None:
+    report = LinkReport(rows=[], total=3)
+    members.set_links(A, report, 11.0)
+    members.receive(A, says(0, HELLO), 12.0)
+    known = members.get(A)
+    assert known is not None
+    assert (known.links, known.links_at) == (report, 11.0)

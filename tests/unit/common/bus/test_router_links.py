@@ -15,11 +15,13 @@ from watchout.common.bus.messages import (
     FromMember,
     FromRouter,
     Hello,
+    LinkReport,
     Message,
     OwnerLookup,
     OwnerReply,
     Query,
     QueryReply,
+    Rejoin,
     RouterHeartbeat,
     Welcome,
     decode_from_member,
@@ -38,6 +40,7 @@ class SmallRouter:
         self.hellos: dict[bytes, Hello] = {}
         self.heard: list[FromMember] = []
         self.silent = False
+        self.level = 0
         self._sent: dict[bytes, int] = {}
         self.end = bus.open_router(on_control=self._on_control, on_frame=print, slot=slot)
         self._beats = asyncio.get_running_loop().create_task(self._beat())
@@ -57,7 +60,7 @@ class SmallRouter:
         self.heard.append(body)
         if isinstance(body, Hello):
             self.hellos[member], self._sent[member] = body, 0
-            self.end.send_control(member, encode(self.epoch, 0, Welcome(attempt=body.attempt)))
+            self.end.send_control(member, encode(self.epoch, 0, Welcome(attempt=body.attempt, level=self.level)))
         elif self.silent:
             pass
         elif isinstance(body, Query):
@@ -208,3 +211,21 @@ async def test_a_greeting_carries_the_epoch_of_a_successor_that_was_heard(world:
     await eventually(lambda: any(isinstance(m, Hello) for m in here.routers[0].heard[heard:]))
     assert here.links.missing == (0,), "the router of the lower epoch is not joined again"
     assert here.links.at(0)._membership.hello_epoch == 9
+
+
+async def test_links_of_the_mesh_are_told_to_one_router_that_understands_it(world: Callable[[int], World]) -> None:
+    here = world(2)
+    await here.live()
+    other = here.bus.open_mesh(on_frame=print)
+    here.links.send_frame_to(other.address, (b"frame",))
+    here.links.report_links()
+    for router in here.routers:
+        router.level = 2
+    await here.routers[0].close()
+    await eventually(lambda: here.links.missing == (0,))
+    assert not [m for r in here.routers for m in r.heard if isinstance(m, LinkReport)], "none of them knew the message"
+    here.routers[1].say(next(iter(here.routers[1].hellos)), Rejoin())
+    await eventually(lambda: here.links.at(1).level == 2)
+    here.links.report_links()
+    told = await eventually(lambda: [m for m in here.routers[1].heard if isinstance(m, LinkReport)])
+    assert [(row.at, row.connected) for row in told[-1].rows] == [(other.address, True)]

@@ -9,9 +9,9 @@ import pytest
 
 from tests.kit.clients import eventually
 from tests.kit.memory_kv import MemoryBeats, MemoryKeyValue
+from watchout.common.bus.slot_entries import Shape, SlotEntry, decode_entry, encode
 from watchout.common.errors import StartError
 from watchout.router.slots import keeper as keeper_module
-from watchout.router.slots.entry import Shape, SlotEntry, decode_entry, encode
 from watchout.router.slots.keeper import SlotKeeper
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.kit.slot_world import Node, World
 from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.common.bus.slot_entries import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.commands import CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.entry import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.lease import LeaseMachine
 from watchout.router.slots.slot_state import Role
 

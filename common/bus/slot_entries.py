@@ -65,6 +65,9 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
         leaving: It ends, and takes no slot.
         name: Its name, for operators.
         host: Its machine, for operators.
+        pid: Its process id, for operators; 0: it does not say.
+        version: Its version, for operators.
+        up_s: Seconds since it started, for operators.
     """
 
     router: RouterId
@@ -73,6 +76,9 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     leaving: bool = False
     name: Text = ""
     host: Text = ""
+    pid: Annotated[int, msgspec.Meta(ge=0)] = 0
+    version: Text = ""
+    up_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 def decode_entry(data: bytes | None) -> SlotEntry | None:
