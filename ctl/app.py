@@ -19,7 +19,8 @@ from watchout.ctl.environment import Failure, Interrupted
 
 #: Commands in the order of the help; each is in the module `ctl.commands.<name>`.
 COMMANDS: Final = (
-    "token", "addresses", "publish", "watch", "alert", "shares", "stats", "reservations", "doctor", "keys", "ml",
+    "token", "addresses", "publish", "watch", "alert", "shares", "stats", "cluster", "reservations", "doctor", "keys",
+    "ml",
 )  # fmt: skip
 
 

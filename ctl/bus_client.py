@@ -29,8 +29,8 @@ def nothing_runs(settings: Settings) -> Failure:
 
 
 @asynccontextmanager
-async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
-    """Join the running routers, and leave them at the end. Raises `Failure` when none replies."""
+async def member_links(settings: Settings) -> AsyncIterator[RouterLinks]:
+    """Connect to the routers of all slots, and leave them at the end. Some may be away, or all."""
     metrics = Metrics()
     links = RouterLinks(
         Hello(kind="ctl", name="ctl", pid=os.getpid()),
@@ -42,11 +42,18 @@ async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
     )
     links.open()
     try:
-        if not await links.wait_live(JOIN_TIMEOUT_S):
-            raise Failure(links.explain_absence()) if settings.bus else nothing_runs(settings)
         yield links
     finally:
         await links.close()
+
+
+@asynccontextmanager
+async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
+    """Join the running routers, and leave them at the end. Raises `Failure` when none replies."""
+    async with member_links(settings) as links:
+        if not await links.wait_live(JOIN_TIMEOUT_S):
+            raise Failure(links.explain_absence()) if settings.bus else nothing_runs(settings)
+        yield links
 
 
 def warn_missing(missing: Sequence[int]) -> None:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final
 
 import msgspec
-from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from watchout.common import metric_names
 from watchout.common.bus.reply_records import MemberRow, RouterStats, StatsReply, StreamRow
 from watchout.common.metrics import with_former_names
+from watchout.ctl.tables import TableColumn, table
 from watchout.ctl.terminal import STATUS_STYLES, printable, size
 
 #: Processes that are shown at most; the metrics of all of them are in ``/metrics``.
 MAX_PROCESSES: Final = 50
-#: Width in characters that the first column keeps as long as other columns can be left out.
-NAME_WIDTH: Final = 26
-#: From this width of the terminal on, columns are two spaces apart.
-WIDE: Final = 96
 
 _KIND_ORDER: Final = {"router": 0, "gateway": 1, "mlbridge": 2, "ctl": 3}
 _STATUS_ORDER: Final = {"streaming": 0, "online": 1, "offline": 2}
@@ -37,8 +32,6 @@ _DROPPED: Final = (
 _BREAKERS: Final = ("closed", "half-open", "open")
 _ENDPOINTS: Final = ("first", "fallback")
 _ALERTS: Final = {"router": (metric_names.ALERTS,), "mlbridge": (metric_names.ALERTS,)}
-
-_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +79,6 @@ class ProcessRow:
         return max(up - (self.before.get(metric_names.UPTIME_SECONDS, 0.0) if self.before is not None else 0.0), 1e-3)
 
 
-@dataclass(frozen=True, slots=True)
-class TableColumn(Generic[_Row]):
-    """A column of the tables of ``watchout-ctl stats``; declared in this module.
-
-    `cell` returns the text of a cell from a row. Where the terminal is too narrow, the columns of the highest `rank`
-    are left out first; those of rank 0 always stay. `max_width` is in characters.
-    """
-
-    title: str
-    cell: Callable[[_Row], str | Text]
-    rank: int = 0
-    right: bool = True
-    max_width: int | None = None
-
-
 def render(
     reply: StatsReply, *, before: StatsReply | None = None, width: int, rows: int, own_id: str | None = None
 ) -> RenderableType:
@@ -118,14 +96,14 @@ def render(
     streams = sorted(reply.streams, key=_stream_key)
     bridges = [process for process in processes if metric_names.ML_IN_FLIGHT_LIMIT in process.now]
     rates = before is not None
-    of_bridges = [Text(), *_table("bridges", bridges, _bridge_columns(rates=rates), width, MAX_PROCESSES)]
+    of_bridges = [Text(), *table("bridges", bridges, _bridge_columns(rates=rates), width, MAX_PROCESSES)]
     return Group(
         _header(reply),
         Text(),
-        *_table("processes", processes, _process_columns(rates=rates), width, MAX_PROCESSES),
+        *table("processes", processes, _process_columns(rates=rates), width, MAX_PROCESSES),
         *(of_bridges if bridges else ()),
         Text(),
-        *_table("streams", streams, _stream_columns(_now_ms(streams)), width, rows),
+        *table("streams", streams, _stream_columns(_now_ms(streams)), width, rows),
     )
 
 
@@ -321,46 +299,3 @@ def _now_ms(streams: Sequence[StreamRow]) -> float:
 def _stream_key(stream: StreamRow) -> tuple[int, float, str]:
     """Streams that send frames come first, then those with the most viewers."""
     return _STATUS_ORDER.get(stream.status, 9), -stream.viewers, stream.stream_id
-
-
-def _table(
-    what: str, rows: Sequence[_Row], columns: Sequence[TableColumn[_Row]], width: int, limit: int
-) -> list[RenderableType]:
-    """Lay out a table of `limit` rows at most that fits into `width` characters.
-
-    Columns are left out by rank until the first one has `NAME_WIDTH` characters or no column is dispensable. Only the
-    first column is cut: a number that is cut is a wrong number.
-    """
-    if not rows:
-        return [Text(f"no {what}", "bright_black")]
-    cells = {column.title: [_cell(column, row) for row in rows[:limit]] for column in columns}
-    widths = {
-        column.title: min(
-            max(map(cell_len, [column.title, *(cell.plain for cell in cells[column.title])])), column.max_width or width
-        )
-        for column in columns
-    }
-    gap = 2 if width >= WIDE else 1
-    shown, first = list(columns), columns[0]
-    while True:
-        room = width - sum(widths[column.title] + gap for column in shown[1:])
-        dispensable = max(shown[1:], key=lambda column: column.rank, default=first)
-        if room >= min(widths[first.title], NAME_WIDTH) or not dispensable.rank:
-            break
-        shown.remove(dispensable)
-    widths[first.title] = max(1, min(widths[first.title], room))
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), collapse_padding=True, header_style="bold")
-    for column in shown:
-        justify: Literal["left", "right"] = "right" if column.right else "left"
-        at = widths[column.title]
-        table.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis", width=at)
-    for number in range(len(rows[:limit])):
-        table.add_row(*(cells[column.title][number] for column in shown))
-    more = len(rows) - limit
-    return [table, Text(f"… and {more} more", "bright_black")] if more > 0 else [table]
-
-
-def _cell(column: TableColumn[_Row], row: _Row) -> Text:
-    """Make a cell. `rich` never interprets markup in a `Text`."""
-    content = column.cell(row)
-    return content if isinstance(content, Text) else Text(content)

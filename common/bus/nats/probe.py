@@ -21,6 +21,7 @@ from watchout.common.bus.nats import sentences
 from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, StrictClient, close_surely
 from watchout.common.bus.nats.subjects import Subjects
 from watchout.common.settings import Settings
+from watchout.common.settings.bus_servers import BusServer
 
 #: A part of a subject that no slot has: what is sent there disturbs nobody.
 NO_SLOT: Final = "doctor"
@@ -35,11 +36,13 @@ class NatsServerFacts:
     """What one server says of itself; made by `look_at_servers`.
 
     `name` is the server's URL without credentials. `fault` says why it cannot be used, None if it can; the rest is
-    empty then. `cluster` is the name of its cluster, empty for a server alone. `others` are those that it told of.
+    empty then. `server_name` is how JetStream
+    calls it, `cluster` the name of its cluster, empty for a server alone. `others` are those that it told of.
     """
 
     name: str
     fault: str | None = None
+    server_name: str = ""
     version: str = ""
     cluster: str = ""
     others: int = 0
@@ -51,12 +54,41 @@ class NatsServerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketFacts:
-    """What is known of one bucket of the site; made by `look_at_bus`. `fault`: it cannot be read, and why."""
+    """What is known of one bucket of the site; made by `bucket_facts`. `fault`: it cannot be read, and why.
+
+    `leader` is the server that decides, empty: there is none. `lagging` are the servers whose copy is not current,
+    `offline` those that are away.
+    """
 
     name: str
     fault: str | None = None
     replicas: int = 0
     leader: str = ""
+    lagging: tuple[str, ...] = ()
+    offline: tuple[str, ...] = ()
+
+
+def bucket_facts(name: str, reply: dict[str, Any] | None, fault: str | None) -> BucketFacts:
+    """Return what JetStream's reply about a bucket says.
+
+    Args:
+        name: The bucket.
+        reply: The reply; None: there is none.
+        fault: Why there is none.
+
+    """
+    fault = fault or error_of(reply or {})
+    if fault is not None or reply is None:
+        return BucketFacts(name=name, fault=fault or "no reply")
+    cluster = reply.get("cluster") or {}
+    others = [each for each in cluster.get("replicas") or () if isinstance(each, dict)]
+    return BucketFacts(
+        name=name,
+        replicas=int((reply.get("config") or {}).get("num_replicas", 1)),
+        leader=str(cluster.get("leader", "")),
+        lagging=tuple(str(each.get("name")) for each in others if not each.get("current") and not each.get("offline")),
+        offline=tuple(str(each.get("name")) for each in others if each.get("offline")),
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,13 +107,14 @@ class BusFacts:
     clock: tuple[float, float] | None = None
 
 
-class _Errors:
-    """Collects what a server denies a connection."""
+class DeniedSubjects:
+    """Collects what a server denies a connection, in sentences. For one connection or several."""
 
     def __init__(self) -> None:
         self.denied: dict[str, None] = {}
 
     async def failed(self, error: Exception) -> None:
+        """Note an error of a server, if it is about a permission."""
         found = sentences.of_permission(str(error))
         if found is not None:
             self.denied[sentences.permission(*found)] = None
@@ -91,11 +124,12 @@ class _Errors:
 
     @property
     def callbacks(self) -> DialCallbacks:
+        """What a `Dialer` calls."""
         return DialCallbacks(self.failed, self.nothing, self.nothing)
 
 
 async def look_at_servers(settings: Settings) -> list[NatsServerFacts]:
-    """Connect to each server of the settings, one after another.
+    """Connect to each server of the settings, to all at once.
 
     Args:
         settings: ``WATCHOUT_BUS`` and ``BUS_*``.
@@ -107,28 +141,26 @@ async def look_at_servers(settings: Settings) -> list[NatsServerFacts]:
         StartError: A file of ``BUS_*`` cannot be used.
 
     """
-    inbox = Subjects(settings.cluster_name).inbox()
-    found = []
-    for server in settings.bus:
-        users = [each for each in settings.bus if each.has_credentials]
-        alone = server if server.has_credentials or not users else _as(server, users[0])
-        dialer = Dialer.of(replace(settings, bus=(alone,)), inbox)
-        errors = _Errors()
-        try:
-            client, _ = await dialer.dial(errors.callbacks)
-        except DialError:
-            found.append(NatsServerFacts(name=str(server), fault="; ".join(dialer.failures.values()) or "no address"))
-            continue
-        try:
-            found.append(await _facts_of(client, str(server)))
-        except (NatsError, OSError, TimeoutError):
-            found.append(NatsServerFacts(name=str(server), fault=f"it does not answer a ping within {REPLY_S:g} s"))
-        finally:
-            await close_surely(client)
-    return found
+    return list(await asyncio.gather(*(_look_at(settings, server) for server in settings.bus)))
 
 
-def _as(server: Any, other: Any) -> Any:
+async def _look_at(settings: Settings, server: BusServer) -> NatsServerFacts:
+    users = [each for each in settings.bus if each.has_credentials]
+    alone = server if server.has_credentials or not users else _as(server, users[0])
+    dialer = Dialer.of(replace(settings, bus=(alone,)), Subjects(settings.cluster_name).inbox())
+    try:
+        client, _ = await dialer.dial(DeniedSubjects().callbacks)
+    except DialError:
+        return NatsServerFacts(name=str(server), fault="; ".join(dialer.failures.values()) or "no address")
+    try:
+        return await _facts_of(client, str(server))
+    except (NatsError, OSError, TimeoutError):
+        return NatsServerFacts(name=str(server), fault=f"it does not answer a ping within {REPLY_S:g} s")
+    finally:
+        await close_surely(client)
+
+
+def _as(server: BusServer, other: BusServer) -> BusServer:
     """Return the server with the credentials of another one, as a process uses them."""
     return replace(server, user=other.user, password=other.password, token=other.token)
 
@@ -139,7 +171,8 @@ async def _facts_of(client: StrictClient, name: str) -> NatsServerFacts:
     await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]
     info = client.greeting
     return NatsServerFacts(
-        name=name, version=str(info.get("version", "")), cluster=str(info.get("cluster") or ""),
+        name=name, server_name=str(info.get("server_name") or ""),
+        version=str(info.get("version", "")), cluster=str(info.get("cluster") or ""),
         others=len(client.discovered_servers), max_payload=client.max_payload,
         encrypted=bool(info.get("tls_required")) or name.startswith("wss:"), jetstream=bool(info.get("jetstream")),
         round_trip_ms=(time.perf_counter() - began) * 1000,
@@ -162,7 +195,7 @@ async def look_at_bus(settings: Settings, buckets: Sequence[str]) -> BusFacts:
 
     """
     subjects = Subjects(settings.cluster_name)
-    facts, errors = BusFacts(), _Errors()
+    facts, errors = BusFacts(), DeniedSubjects()
     dialer = Dialer.of(settings, subjects.inbox())
     member, _ = await dialer.dial(errors.callbacks)
     try:
@@ -210,36 +243,52 @@ async def _round_trip(subjects: Subjects, member: Client, router: Client) -> flo
 
 async def _ask_jetstream(client: Client, facts: BusFacts, buckets: Sequence[str]) -> None:
     """Add whether JetStream can be used, its buckets, and the clock of the server that answers."""
-    found, facts.jetstream = await _request(client, "$JS.API.INFO")
+    found, facts.jetstream = await ask(client, "$JS.API.INFO")
     if found is None:
         return
-    if (error := _error_of(found)) is not None:
+    if (error := error_of(found)) is not None:
         facts.jetstream = error
         return
     for name in buckets:
         before_s = time.time()
-        found, fault = await _request(client, f"$JS.API.STREAM.INFO.KV_{name}")
+        found, fault = await ask(client, f"$JS.API.STREAM.INFO.KV_{name}")
         after_s = time.time()
-        fault = fault or _error_of(found or {})
-        if fault is not None or found is None:
-            facts.buckets.append(BucketFacts(name=name, fault=fault or "no reply"))
+        facts.buckets.append(bucket_facts(name, found, fault))
+        if found is None or facts.buckets[-1].fault is not None:
             continue
-        cluster = found.get("cluster") or {}
-        facts.buckets.append(
-            BucketFacts(
-                name=name, replicas=int(found.get("config", {}).get("num_replicas", 1)),
-                leader=str(cluster.get("leader", "")),
-            )
-        )  # fmt: skip
+        await _try_to_write(client, name)
         with contextlib.suppress(ValueError):
             at_s = datetime.fromisoformat(str(found.get("ts", ""))).timestamp()
             facts.clock = (before_s + after_s) / 2 - at_s, (after_s - before_s) / 2
 
 
-async def _request(client: Client, subject: str) -> tuple[dict[str, Any] | None, str | None]:
-    """Return JetStream's reply, or None and why there is none."""
+async def _try_to_write(client: Client, bucket: str) -> None:
+    """Let the server say whether the user may write to a bucket, read a key, and make the bucket; nothing is changed.
+
+    The write expects a revision that no key has, and what would make the bucket has the name of another one.
+    """
+    write = {"Nats-Expected-Last-Subject-Sequence": str(2**40)}
+    with contextlib.suppress(NatsError, TimeoutError):
+        await client.request(f"$KV.{bucket}.{NO_SLOT}", b"", timeout=REPLY_S / 6, headers=write)
+    for what in ("MSG.GET", "CREATE", "UPDATE"):
+        with contextlib.suppress(NatsError, TimeoutError):
+            await client.request(f"$JS.API.STREAM.{what}.KV_{bucket}", b'{"name":"-"}', timeout=REPLY_S / 6)
+
+
+async def ask(client: Client, subject: str, body: bytes = b"") -> tuple[dict[str, Any] | None, str | None]:
+    """Ask JetStream.
+
+    Args:
+        client: A connection.
+        subject: What is asked, ``$JS.API.…``.
+        body: The request.
+
+    Returns:
+        The reply, or None and why there is none.
+
+    """
     try:
-        reply = await client.request(subject, b"", timeout=REPLY_S)
+        reply = await client.request(subject, body, timeout=REPLY_S)
         found = json.loads(reply.data)
     except NoRespondersError:
         return None, "it is not enabled on these servers, or not for this account"
@@ -253,6 +302,12 @@ async def _request(client: Client, subject: str) -> tuple[dict[str, Any] | None,
     return (found, None) if isinstance(found, dict) else (None, "its reply cannot be read")
 
 
-def _error_of(reply: dict[str, Any]) -> str | None:
+def error_of(reply: dict[str, Any]) -> str | None:
+    """Return the error that a reply of JetStream is, None for another reply.
+
+    Args:
+        reply: The reply.
+
+    """
     error = reply.get("error")
     return str(error.get("description", "an error"))[:200] if isinstance(error, dict) else None

@@ -1,0 +1,1 @@
+"""``watchout-ctl cluster``: what is found, the picture of the site that it makes, and its tables."""
