@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from tests.e2e.test_bus import House
+from tests.e2e.test_ctl_cluster import cluster
 from tests.e2e.test_slots import CAMS, SLOTS, alerts_of, post_alert
 from tests.kit.clients import Clients, Viewer, eventually, http
 from tests.kit.nats_servers import NatsSite
@@ -87,6 +88,21 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
             )
 
         taken_over = await eventually(slots_of_second, COMES_S, "the second router has no slot, or all of them")
+
+        async def complete() -> Any:
+            code, text = await cluster(started, "--json")
+            found = json.loads(text)
+            return found if code == 0 and found["links"] and found["links"][0]["framesPerS"] > 0 else None
+
+        found = await eventually(complete, COMES_S, "the site is not whole")
+        assert [slot["state"] for slot in found["slots"]] == ["served"] * SLOTS
+        assert sum(slot["cameras"] for slot in found["slots"]) == len(CAMS)
+        (host,) = found["hosts"]
+        routers = [one for one in host["processes"] if one["kind"] == "router"]
+        assert sorted(slot for one in routers for slot in one["slots"]) == list(range(SLOTS))
+        assert {one["pid"] for one in routers} == {house.router.pid, second.pid}
+        assert [server["fault"] for server in found["nats"]["servers"]] == [""]
+        assert [bucket["fault"] for bucket in found["nats"]["buckets"]] == ["", ""]
         second.kill()
         before = {stream: len(viewer.frames) for stream, viewer in viewers.items()}
         await eventually(lambda: all(len(v.frames) > before[s] + 5 for s, v in viewers.items()), COMES_S)
@@ -113,3 +129,14 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
     stats = await asked(started)
     assert [each["slot"] for each in stats["routers"]] == list(range(SLOTS))
     assert sorted(member["kind"] for member in stats["members"]) == ["ctl", "gateway", "gateway"]
+    house.router.kill()
+
+    async def nobody() -> Any:
+        code, text = await cluster(started, "--json")
+        found = json.loads(text)
+        return found if code == 1 and all(slot["state"] == "missing" for slot in found["slots"]) else None
+
+    found = await eventually(nobody, COMES_S, "the command does not say that nobody is there")
+    for slot in range(SLOTS):
+        assert any(sentence.startswith(f"Slot {slot} has no router") for sentence in found["missing"])
+    assert found["slots"][0]["leaseAgeS"] is not None

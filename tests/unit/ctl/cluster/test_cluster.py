@@ -127,10 +127,10 @@ def test_without_any_router_process_the_remedy_is_to_start_one() -> None:
 
 def test_a_router_that_beats_and_does_not_reply_is_named() -> None:
     found = seen(facts(answers={0: answer(0), 1: SlotAnswer(why="it did not answer in time")}))
-    assert found.missing == [
-        "Slot 1: its router, router.1 of b, beats and does not reply (it did not answer in time): claims of its streams "
-        "are refused; look at its log."
-    ]
+    (sentence,) = found.missing
+    assert sentence.startswith(
+        "Slot 1: its router, router.1 of b, beats and does not reply (it did not answer in time)"
+    )
     assert found.slots[1].state == "silent"
 
 
@@ -247,7 +247,7 @@ def test_a_large_site_is_bounded_and_every_line_fits(width: int) -> None:
 
 
 def test_what_others_name_is_shown_escaped() -> None:
-    evil = [gateway("a", name="\x1b[31mred"), gateway("b", host="h\nx")]
+    evil = [gateway("a", name="\x1b[31mred"), msgspec.structs.replace(gateway("b"), host="h\x1bx")]
     found = seen(facts(answers={0: answer(0, members=evil), 1: answer(1, "b", members=evil)}))
     assert "\x1b[31mred" not in text(found)
     assert "\x1b" not in msgspec.json.encode(found).decode()
