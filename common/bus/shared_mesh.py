@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Final
 
 from watchout.common import log
-from watchout.common.bus.frames import read_frame_head
-from watchout.common.bus.mesh import FrameMesh, LinkState, OpenFrameMesh
+from watchout.common.bus.frames import MAX_FRAME_HEAD_BYTES, read_frame_head
+from watchout.common.bus.mesh import FrameMesh, LinkState, OnFrame, OpenFrameMesh
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.slots import slot_of
 from watchout.common.errors import BusError
@@ -42,7 +41,7 @@ class SharedMesh:
         """
         return functools.partial(self._join, slot)
 
-    def _join(self, slot: int, *, on_frame: Callable[[bytes], None]) -> SlotMesh:
+    def _join(self, slot: int, *, on_frame: OnFrame) -> SlotMesh:
         """Raises `StartError` when the mesh cannot be opened."""
         if self._mesh is None:
             self._mesh, self._malformed = self._open_mesh(on_frame=self._on_frame), 0
@@ -81,10 +80,10 @@ class SharedMesh:
         """Messages dropped because of their form, since the mesh was opened."""
         return self._malformed + (0 if self._mesh is None else self._mesh.malformed)
 
-    def _on_frame(self, data: bytes) -> None:
+    def _on_frame(self, data: bytes | memoryview) -> None:
         """Pass a frame to the router of its stream; without one here it is dropped, as by a router that has ended."""
         try:
-            slot = slot_of(read_frame_head(data).stream, self._slots)
+            slot = slot_of(read_frame_head(bytes(data[:MAX_FRAME_HEAD_BYTES])).stream, self._slots)
         except BusError as error:
             self._malformed += 1
             _log.debug("bad frame from a member", error=str(error))
@@ -108,7 +107,7 @@ class SlotMesh:
 
     """
 
-    def __init__(self, shared: SharedMesh, mesh: FrameMesh, slot: int, on_frame: Callable[[bytes], None]) -> None:
+    def __init__(self, shared: SharedMesh, mesh: FrameMesh, slot: int, on_frame: OnFrame) -> None:
         self._shared = shared
         self._mesh = mesh
         self.slot = slot

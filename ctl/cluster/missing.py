@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from watchout.ctl.cluster.facts import Facts
-from watchout.ctl.cluster.picture import BucketView, Host, LinkView, NatsView, Picture, SlotView
+from watchout.ctl.cluster.picture import BucketView, LinkView, NatsView, Picture, SiteHost, SlotView
 from watchout.ctl.stats_view import duration
 from watchout.ctl.terminal import counted
 
@@ -83,12 +83,12 @@ def _lease_of(slot: SlotView) -> str:
     return f" (its lease names {_who(slot.router, slot.host)}{age})"
 
 
-def _nobody(hosts: Sequence[Host]) -> Iterator[str]:
+def _nobody(hosts: Sequence[SiteHost]) -> Iterator[str]:
     if not any(one.kind == "gateway" and one.lost_s is None for host in hosts for one in host.processes):
         yield "No gateway is joined: clients cannot connect. Start `watchout-gateway`."
 
 
-def _silent(hosts: Sequence[Host]) -> Iterator[str]:
+def _silent(hosts: Sequence[SiteHost]) -> Iterator[str]:
     """Processes that do not answer, or answer to some routers alone."""
     for host in hosts:
         for one in host.processes:
@@ -169,7 +169,7 @@ def _settings(facts: Facts) -> Iterator[str]:
         yield f"{sentence[:1].upper()}{sentence[1:]}."
 
 
-def _clocks(hosts: Sequence[Host]) -> Iterator[str]:
+def _clocks(hosts: Sequence[SiteHost]) -> Iterator[str]:
     for host in hosts:
         if host.clock_ms is not None and abs(host.clock_ms) > CLOCK_MS:
             way = "ahead of" if host.clock_ms > 0 else "behind"
@@ -179,7 +179,7 @@ def _clocks(hosts: Sequence[Host]) -> Iterator[str]:
             )
 
 
-def _versions(hosts: Sequence[Host]) -> Iterator[str]:
+def _versions(hosts: Sequence[SiteHost]) -> Iterator[str]:
     versions = sorted({one.version for host in hosts for one in host.processes if one.version})
     if len(versions) > 1:
         yield f"Processes of different versions: {', '.join(versions)}."

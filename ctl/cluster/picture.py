@@ -42,7 +42,7 @@ class SiteProcess(Part, frozen=True):
     frames_at: str | None = None
 
 
-class Host(Part, frozen=True):
+class SiteHost(Part, frozen=True):
     """A machine. `clock_ms` is its clock minus that of this machine, None: not known."""
 
     host: str
@@ -123,7 +123,7 @@ class Picture(Part, frozen=True):
     """
 
     cluster: str
-    hosts: list[Host]
+    hosts: list[SiteHost]
     slots: list[SlotView]
     spares: list[str]
     links: list[LinkView]
@@ -211,7 +211,7 @@ def _routers(facts: Facts) -> list[tuple[str, SiteProcess]]:
     return [(host, msgspec.structs.replace(made, slots=sorted(slots[key]))) for key, (host, made) in found.items()]
 
 
-def _hosts(facts: Facts, members: Sequence[_Row], routers: Sequence[tuple[str, SiteProcess]]) -> list[Host]:
+def _hosts(facts: Facts, members: Sequence[_Row], routers: Sequence[tuple[str, SiteProcess]]) -> list[SiteHost]:
     processes: dict[str, list[SiteProcess]] = {}
     for host, router in routers:
         processes.setdefault(host, []).append(router)
@@ -231,7 +231,7 @@ def _hosts(facts: Facts, members: Sequence[_Row], routers: Sequence[tuple[str, S
     clocks = _clocks(facts, members)
     order = ("router", "gateway", "mlbridge")
     return [
-        Host(
+        SiteHost(
             host=host,
             clock_ms=clocks.get(host),
             processes=sorted(

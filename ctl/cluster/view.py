@@ -8,14 +8,14 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from watchout.ctl.cluster.picture import BucketView, Host, LinkView, Picture, ServerView, SiteProcess, SlotView
+from watchout.ctl.cluster.picture import BucketView, LinkView, Picture, ServerView, SiteHost, SiteProcess, SlotView
 from watchout.ctl.stats_view import compact, duration
 from watchout.ctl.tables import TableColumn, table
 from watchout.ctl.terminal import counted, size
 
 _STATES: Final = {"served": "green", "silent": "red", "missing": "bold red"}
 
-_ProcessOfHost = tuple[Host, SiteProcess]
+_ProcessOfHost = tuple[SiteHost, SiteProcess]
 
 
 def render(picture: Picture, *, width: int, rows: int) -> RenderableType:

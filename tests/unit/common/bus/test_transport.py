@@ -177,7 +177,7 @@ def modules() -> Iterator[Path]:
 
 
 def test_only_the_choice_of_the_transport_imports_one() -> None:
-    """Keys and certificates are files that settings and the tool read too; its doctor looks at NATS and the mesh."""
+    """Keys and certificates are files that settings and the tool read too; its doctor and `cluster` look at NATS and the mesh."""
     importers = set()
     carriers = ("watchout.common.bus.zeromq", "watchout.common.bus.nats")
     for path in modules():
@@ -192,4 +192,5 @@ def test_only_the_choice_of_the_transport_imports_one() -> None:
                 if not all(each.startswith("watchout.common.bus.zeromq.curve") for each in imported):
                     importers.add(name)
     doctor = {"ctl/doctor/checks/nats_bus.py", "ctl/doctor/checks/mesh.py", "ctl/mesh_reach.py"}
-    assert importers == {"common/bus/transport_choice.py"} | doctor
+    cluster = {"ctl/cluster/facts.py", "ctl/cluster/survey.py"}
+    assert importers == {"common/bus/transport_choice.py"} | doctor | cluster
