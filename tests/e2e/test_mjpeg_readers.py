@@ -213,10 +213,11 @@ async def test_every_reader_sees_every_picture_through_odd_frames_pauses_and_tak
             tasks.append(group.create_task(look(await stack.enter_async_context(started), page, of_browser)))
 
         async def all_see(count: int, of: list[Seen], colour: str) -> None:
-            await eventually(
-                lambda: all(each.colours[-1:] == [colour] for each in of), SEEN_S,
-                f"not all see {colour}: {[(each.name, each.colours) for each in of if each.colours[-1:] != [colour]]}",
-            )  # fmt: skip
+            def others() -> str:
+                wrong = [(each.name, each.colours) for each in of if each.colours[-1:] != [colour]]
+                return f"not all see {colour}: {wrong}"
+
+            await eventually(lambda: all(each.colours[-1:] == [colour] for each in of), SEEN_S, others)
             assert count == len({task for task in tasks if not task.done()})
 
         async def viewers() -> bool:

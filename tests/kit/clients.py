@@ -75,9 +75,11 @@ def unpack_frame(data: bytes) -> Message:
 
 
 async def eventually(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = DEADLINE_S, what: str = ""
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]],
+    timeout_s: float = DEADLINE_S,
+    what: str | Callable[[], str] = "",
 ) -> Any:
-    """Poll until `condition` gives something true, and return that."""
+    """Poll until `condition` gives something true, and return that. `what` says what is wrong otherwise, then."""
     give_up = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -85,7 +87,9 @@ async def eventually(
             value = await value
         if value:
             return value
-        assert time.monotonic() < give_up, f"{what or 'the condition does not hold'} within {timeout_s:g} s"
+        if time.monotonic() >= give_up:
+            wrong = what if isinstance(what, str) else what()
+            raise AssertionError(f"{wrong or 'the condition does not hold'} within {timeout_s:g} s")
         await asyncio.sleep(0.02)
 
 
