@@ -19,7 +19,7 @@ ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
 
-.PHONY: run dev demo demo-ports test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision clean
+.PHONY: run dev demo demo-ports test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -166,6 +166,15 @@ bench-quick: $(VENV)/.dev
 bench-revision: $(VENV)/.dev
 	@test -n "$(BASE)" || { echo "which revision? make bench-revision BASE=<commit, tag or branch>"; exit 2; }
 	$(BIN)/python -m benchmarks.revision $(BASE) $(ARGS)
+
+# Wheel, source distribution and npm packages of what is committed, checked, in dist/: needs Node. Publishes nothing.
+release: $(VENV)/.release
+	$(BIN)/python deploy/release.py $(ARGS)
+
+$(VENV)/.release: $(BIN)/python pyproject.toml
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["release"], sep="\n")' > $(VENV)/release.txt
+	$(BIN)/python -m pip install -q -r $(VENV)/release.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .watchout .watchout-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
