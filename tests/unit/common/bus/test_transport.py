@@ -177,7 +177,7 @@ def modules() -> Iterator[Path]:
 
 
 def test_only_the_choice_of_the_transport_imports_one() -> None:
-    """Keys and certificates are files that settings and the tool read too, whose doctor and `cluster` look at the bus."""
+    """Keys and certificates are files that settings and the tool read too; its doctor and `cluster` look at the bus."""
     importers = set()
     carriers = ("watchout.common.bus.zeromq", "watchout.common.bus.nats")
     for path in modules():
