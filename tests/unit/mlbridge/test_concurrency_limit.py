@@ -147,7 +147,9 @@ def test_a_service_that_takes_five_seconds_gets_up_to_the_bound() -> None:
     assert simulation.rate(100.0) > 0.85 * 16 / 5.0
 
 
-@pytest.mark.parametrize("slower_s", [0.12, 0.5], ids=["a bit, the limit is above 1 with what it knows", "much, it is 1"])
+@pytest.mark.parametrize(
+    "slower_s", [0.12, 0.5], ids=["a bit, the limit is above 1 with what it knows", "much, it is 1"]
+)
 def test_a_service_that_becomes_slower_is_learned_anew(slower_s: float) -> None:
     simulation = Simulation(
         [VirtualService(1000, lambda now: 0.05 if now < 50 else slower_s)], bound=16, camera_fps=10.0, max_fps=10.0

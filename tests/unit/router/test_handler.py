@@ -178,6 +178,21 @@ def test_a_greeting_is_answered_with_a_welcome_of_its_attempt() -> None:
     assert place.take(GATEWAY) == [Welcome(attempt=3, level=LEVEL)]
 
 
+def test_where_a_stream_is_published_is_told_of_the_gateway_that_has_it_and_to_whoever_asks() -> None:
+    place = Place()
+    place.send(GATEWAY, Hello(kind="gateway", name="gateway", pid=1, host="a", url="http://a"))
+    place.send(OTHER, Hello(kind="gateway", name="gateway-2", pid=2, host="b", url="http://b"))
+    place.publish(OTHER)
+    for asking in (GATEWAY, OTHER):
+        place.send(asking, OwnerLookup(request=7, stream="cam", place=True))
+        (reply,) = place.take(asking, OwnerReply)
+        assert (reply.host, reply.url) == ("b", "http://b")
+    place.send(OTHER, OwnerLookup(request=8, stream="cam"))
+    (reply,) = place.take(OTHER, OwnerReply)
+    assert not reply.host, "nobody asked for it"
+    assert not reply.url
+
+
 def test_a_message_of_a_stranger_and_one_of_a_former_epoch_are_answered_with_rejoin(place: Place) -> None:
     place.send(STRANGER, OwnerLookup(request=1, stream="cam"))
     assert place.take(STRANGER) == [Rejoin()]
