@@ -44,6 +44,7 @@ POINTS: Final = {
     "one-gateway": "camera and viewer on one gateway",
     "two-gateways": "camera on one gateway, viewer on the other",
     "two-hosts": "camera on one host, viewer on another",
+    "hosts-3": "three hosts, viewers beside the cameras",
     "streams-50": "50 streams at 100 fps",
     "streams-1000": "1000 streams at 5 fps",
     "slow-off": "50 viewers",

@@ -183,6 +183,11 @@ GOALS: Final[tuple[Goal, ...]] = (
         "Two hosts with TLS between them, camera on one, viewer on the other: ≤ 2.2 times the CPU of one gateway.",
         2.2, "two-hosts", "one-gateway", cpu_us,
     ),
+    _two_points(
+        "CPU of three hosts",
+        "Three hosts with the load of one on each, viewers beside the cameras: CPU per frame ≤ 1.11 of that of one.",
+        1.11, "hosts-3", "one-gateway", cpu_us,
+    ),
     _more(
         "p99 across gateways",
         "Two gateways, camera on one, viewer on the other: ≤ 2 ms more at p99 than one gateway.",

@@ -19,7 +19,9 @@ FRAME_BYTES: Final = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load. `fps` is per stream; `slow_share` > 0 adds a viewer that reads at that share of the rate."""
+    """One load. `fps` is per stream; `slow_share` > 0 adds a viewer that reads at that share of the rate. `beside`:
+    cameras spread over all gateways, and each viewer is on the gateway of its camera.
+    """
 
     name: str
     what: str
@@ -32,6 +34,7 @@ class Point:
     idle: int = 0
     gateways: int = 1
     hosts: int = 1
+    beside: bool = False
     ml_fps: float = 0.0
     ml_hangs: bool = False
     warmup_s: float = 1.0
@@ -52,6 +55,7 @@ class Point:
             "slow": slow,
             "idle": self.idle,
             "settle_s": self.settle_s,
+            "beside": self.beside,
         }
 
 
@@ -88,6 +92,15 @@ POINTS: Final = (
         what=_FIFTY.what + ", cameras on one host, viewers on another: TLS between them, NATS for control",
         gateways=2,
         hosts=2,
+    ),
+    replace(
+        _FIFTY,
+        name="hosts-3",
+        what="150 cameras → 1 viewer each, 20 fps, 50 on each of three hosts, joined by NATS",
+        streams=150,
+        gateways=3,
+        hosts=3,
+        beside=True,
     ),
     Point("streams-50", "50 cameras → 1 viewer each, 100 fps", OURS, "json", 50, 1, 100),
     Point("streams-1000", "1000 cameras → 1 viewer each, 5 fps", OURS, "json", 1000, 1, 5, warmup_s=1.5),

@@ -300,7 +300,7 @@ def _memory(runs: Runs) -> str:
 
 def _pairs(runs: Runs) -> str:
     rows = []
-    for group in (("ml-off", "ml-on", "ml-hangs"), ("one-gateway", "two-gateways", "two-hosts"),
+    for group in (("ml-off", "ml-on", "ml-hangs"), ("one-gateway", "two-gateways", "two-hosts", "hosts-3"),
                   ("slow-off", "slow-on"), ("streams-50", "streams-1000")):  # fmt: skip
         for other, which in zip(("", *group), group, strict=False):
             if not runs.systems(which):

@@ -191,6 +191,7 @@ class Viewer(Connection):
     def __init__(self, run: RunRecord, camera: Camera, size: int) -> None:
         super().__init__(run, f"viewer of {camera.stream}", run.inbox(size))
         self._camera = camera
+        self.stream = camera.stream
         self._newest = -1
         self._newest_id = 0
         self._numbered = run.plan.dialect == "watchout"

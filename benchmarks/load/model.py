@@ -23,7 +23,9 @@ class Slow(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, forbid_unknown_fields=True):
-    """One run. Cameras connect to `ports[0]`, viewers to `ports[-1]`."""
+    """One run. Cameras connect to `ports[0]`, viewers to `ports[-1]`; with `beside` the cameras spread over all ports,
+    and the viewers of each connect where it does.
+    """
 
     dialect: Literal["watchout", "nchan", "raw"]
     ports: tuple[int, ...]
@@ -37,3 +39,10 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True):
     slow: Slow | None = None
     idle: int = 0
     settle_s: float = 2.0
+    beside: bool = False
+
+    def port_of(self, stream: int, *, publishes: bool) -> int:
+        """Where the camera of a stream connects, or a viewer of it."""
+        if self.beside:
+            return self.ports[stream % len(self.ports)]
+        return self.ports[0 if publishes else -1]

@@ -94,8 +94,10 @@ class Run:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(SETUP_S + SETUP_PER_CONNECTION_S * connections):
-                await self._set_up(cameras, plan.ports[0])
-                await self._set_up(viewers, plan.ports[-1])
+                for port in dict.fromkeys(plan.ports):
+                    await self._set_up([c for c in cameras if plan.port_of(c.stream, publishes=True) == port], port)
+                for port in dict.fromkeys(plan.ports):
+                    await self._set_up([v for v in viewers if plan.port_of(v.stream, publishes=False) == port], port)
                 await self._set_up(slow, plan.ports[-1], plan.slow.receive_buffer_bytes if plan.slow else None)
                 await self._set_up(idle, plan.ports[-1])
         except TimeoutError:

