@@ -116,7 +116,7 @@ async def _site(streams: int) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wo-")))
         hosts, _ = await stack.enter_async_context(joined_hosts(work, work / "home", HOSTS))
-        more = {"MAX_STREAMS": str(max(20_000, streams)), "LOG_LEVEL": "warning"}
+        more = {"MAX_STREAMS": str(max(20_000, streams)), "LOG_LEVEL": "warning", "ROUTER_TIMEOUT_S": "10"}
         cleared: dict[str, str | None] = {spec.env: None for _, spec, _ in table()}
         routers = []
         for number, host in enumerate(hosts):
