@@ -30,7 +30,7 @@ import msgspec
 import uvloop
 
 from benchmarks import meter
-from benchmarks.systems import START_TIMEOUT_S, Failed, process, tail
+from benchmarks.systems import Failed, process, tail
 from benchmarks.systems.watchout import joined_hosts
 from watchout.common import clock, log
 from watchout.common.bus.messages import GrantedReply
@@ -161,7 +161,7 @@ async def _measured(streams: int, *, kill: bool) -> list[str]:
         began = time.perf_counter()
         await _register(site, [f"crowd-{number}" for number in range(streams)])
         took_s = time.perf_counter() - began
-        await site.whole(streams, START_TIMEOUT_S)
+        await site.whole(streams, AGAIN_S)
         own_us, routers_us = (
             1e6 * (now - then) / streams
             for now, then in ((time.process_time(), own_before), (_cpu_s(alive), routers_before))
