@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
 
 from watchout.common import clock
 from watchout.common.alerts.model import Severity
@@ -22,6 +25,9 @@ from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.router_links import RouterLinks, SlotReplies
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.gateway.router_times import alerts_here, frames_here, recent_here, streams_here
+
+#: A time that clients ask from is of a clock that is ahead, when it is later than now by more than this, in ms.
+AHEAD_MS: Final = 2_000
 
 
 class RouterQueries:
@@ -90,10 +96,23 @@ class RouterQueries:
         here = [alerts_here(rows, self._clock(slot), since) for slot, rows in asked.by_slot.items()]
         return Merged(here[0] if self._links.slots == 1 else merge_alerts(here, limit), asked.missing)
 
+    def meant_here(self, stream: str, since: int) -> int:
+        """Return the time of the clock here that a client means, in ms.
+
+        A client asks by the clock of the gateway that it was connected to before, which may be another machine's. A
+        time that is still to come here, and not at the router, is of a clock that agrees with the router's: the one
+        here is behind.
+        """
+        now_ms, times = clock.now_ms(), self._links.of(stream).clock
+        if now_ms + AHEAD_MS < since <= times.to_router(now_ms) + AHEAD_MS:
+            return times.to_local(since)
+        return since
+
     async def alerts_since(self, stream: str, since: int) -> RecentAlertsReply:
         """Return the alerts of a stream that came, or were acknowledged, since a time in ms; and what is missing.
 
-        A router of the former release does not say so: its alerts may be missing up to the present.
+        A time that is still to come is of a machine whose clock is ahead: what the client missed is not known. A
+        router of the former release does not say so: its alerts may be missing up to the present.
         """
         link = self._links.of(stream)
         body: object = await self._ask(
@@ -111,7 +130,10 @@ class RouterQueries:
         )
         try:
             if not isinstance(body, list):
-                return recent_here(read_reply(body, RecentAlertsReply), link.clock, since)
+                found = recent_here(read_reply(body, RecentAlertsReply), link.clock, since)
+                if self._links.fenced and since > (now_ms := clock.now_ms()) + AHEAD_MS:
+                    return msgspec.structs.replace(found, missing_before=now_ms)
+                return found
             alerts = read_reply(body, list[RecentAlertRow])
         except BusError as exc:
             raise RouterUnavailable(str(exc)) from None

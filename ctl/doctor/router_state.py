@@ -24,7 +24,8 @@ class RouterFacts:
     """What `probe_router` found out about the router of a home.
 
     Attributes:
-        has_socket: whether the file of its control socket exists.
+        has_socket: whether the file of its control socket exists; with NATS there is none.
+        site: with NATS the name of the site of which no router replies.
         replies: whether a router replies on it.
         up_s: seconds since it started.
         gateways: process ids of its gateways.
@@ -34,6 +35,7 @@ class RouterFacts:
     """
 
     has_socket: bool = False
+    site: str = ""
     replies: bool = False
     up_s: float = 0.0
     gateways: Sequence[int] = field(default=())
@@ -44,7 +46,7 @@ class RouterFacts:
 
 async def probe_router(settings: Settings) -> RouterFacts:
     """Return the facts about the router of this home."""
-    if not await has_router_socket(settings):
+    if not settings.bus and not await has_router_socket(settings):
         return RouterFacts()
     try:
         stats = await query_router(
@@ -53,7 +55,7 @@ async def probe_router(settings: Settings) -> RouterFacts:
     except BusError:
         return RouterFacts(has_socket=True, replies=True)
     if stats is None:
-        return RouterFacts(has_socket=True)
+        return RouterFacts(has_socket=True, site=settings.cluster_name if settings.bus else "")
     return RouterFacts(
         has_socket=True,
         replies=True,
@@ -94,6 +96,9 @@ def judge_router(router: RouterFacts, home: Path, *, has_gateway: bool, has_ml_s
         if has_ml_service and not router.bridges:
             text = "ML_SERVICE_URL is set, but no mlbridge runs: no frames are analysed."
             yield warning("ports", text, "Start `watchout-mlbridge`.")
+    elif router.site:
+        text = f"No router of the site {router.site} replies over NATS: no stream can be started or viewed elsewhere."
+        yield wrong("ports", text, f"{start} `watchout-ctl cluster` shows who is there.")
     elif has_gateway:
         yield wrong("ports", f"No router replies on {home}: no stream can be started or viewed.", start)
     elif router.has_socket:

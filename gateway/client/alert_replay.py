@@ -159,6 +159,7 @@ class AlertReplays:
                 async with asyncio.timeout(REPLAY_TURN_S):
                     for permit in (self._turn, of_user, self._context.replays):
                         await permits.enter_async_context(permit)
+                since_ms = self._context.router.queries.meant_here(subscription.stream, since_ms)
                 kept = await self._context.router.queries.alerts_since(subscription.stream, since_ms)
             except TimeoutError:
                 self._give_up(subscription, "too many replays are under way")

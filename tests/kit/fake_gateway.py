@@ -100,7 +100,7 @@ class FakeGateway:
         self.open += 1
         try:
             assert socket.request is not None
-            path = socket.request.path
+            path = socket.request.path.partition("?")[0]
             auth = await self._hear(socket)
             if auth.get("type") != "auth" or auth.get("token") != TOKEN:
                 await self._answer(socket, auth, type="error", code="AUTH_FAILED", message="no such session")

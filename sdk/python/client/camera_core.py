@@ -82,6 +82,11 @@ class CameraCore(ConnectionCore):
     # ── what the program does ────────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def placement(self) -> str | None:
+        """The camera's stream."""
+        return self.stream_id
+
+    @property
     def under_way(self) -> int:
         """Frames that were sent and are not acknowledged."""
         return len(self._under_way)

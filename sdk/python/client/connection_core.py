@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from watchout.client.commands import (
     CloseSocket,
@@ -96,6 +97,16 @@ class ConnectionCore(ABC):
         #: The newest time in a message of the gateway, in ms since 1970, and when the message arrived.
         self._server_ms = 0
         self._server_at = 0.0
+
+    @property
+    def placement(self) -> str | None:
+        """The one stream that the next connection is for; None: several, or it is not known yet."""
+        return None
+
+    @property
+    def target(self) -> str:
+        """The path of the next connection with a query: a proxy may bring all who name a stream to one machine."""
+        return self.path if self.placement is None else f"{self.path}?streamId={quote(self.placement, safe=':')}"
 
     # ── what the paths add ───────────────────────────────────────────────────────────────────────────────────────
 

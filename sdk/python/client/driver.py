@@ -212,7 +212,7 @@ class Driver(Generic[C]):
         """Open a socket, and read it until it ends or `_let_go` is called."""
         me = asyncio.current_task()
         try:
-            opened = await open_socket(self._url, self.core.path, max_message_bytes=self._max_message_bytes)
+            opened = await open_socket(self._url, self.core.target, max_message_bytes=self._max_message_bytes)
         except Unreachable as exc:
             if self._serving is me:
                 late = self._give_up_at is not None and self.now >= self._give_up_at

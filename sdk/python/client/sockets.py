@@ -141,7 +141,7 @@ async def open_socket(url: str, path: str, *, max_message_bytes: int) -> ClientC
 
     Args:
         url: the gateway, of `gateway_url`.
-        path: ``/streams/register`` or ``/streams/subscribe``.
+        path: ``/streams/register`` or ``/streams/subscribe``, with or without a query.
         max_message_bytes: ``MAX_MESSAGE_BYTES`` of the gateway.
 
     Raises:
@@ -165,7 +165,8 @@ async def open_socket(url: str, path: str, *, max_message_bytes: int) -> ClientC
         status = exc.response.status_code
         if status >= 500 or status == 429:
             raise Unreachable(f"{url} responds with HTTP status {status}") from None
-        raise NotAGateway(f"{url}{path} responds with HTTP status {status}: is that a watchout gateway?") from None
+        where = url + path.partition("?")[0]
+        raise NotAGateway(f"{where} responds with HTTP status {status}: is that a watchout gateway?") from None
     except ssl.SSLError as exc:
         if exc.reason in _NOT_TLS:
             raise NotAGateway(f"{url} does not use TLS, expected ws:// in place of wss://") from None

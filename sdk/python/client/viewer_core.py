@@ -118,6 +118,12 @@ class ViewerCore(ConnectionCore):
         self._subscribers: dict[int, Subscriber] = {}
         self._acknowledgements: dict[int, dict[str, Any]] = {}
 
+    @property
+    def placement(self) -> str | None:
+        """The stream, if all subscriptions are of one."""
+        names = list(self._streams)
+        return names[0] if len(names) == 1 else None
+
     # ── what the program does ────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, options: SubscriptionOptions, now: float) -> tuple[int, list[Command]]:

@@ -48,6 +48,12 @@ def test_the_id_that_the_gateway_made_is_kept_after_a_reconnect() -> None:
     assert run.sent[-1]["streamId"] == "stream_1"
 
 
+def test_the_address_names_the_stream_as_soon_as_it_is_known() -> None:
+    assert camera(stream_id="door:1.a_B-2").core.target == "/streams/register?streamId=door:1.a_B-2"
+    assert camera(stream_id=None, registered=False).core.target == "/streams/register"
+    assert camera(stream_id=None).core.target == "/streams/register?streamId=stream_1"
+
+
 def test_at_most_a_window_of_frames_is_under_way() -> None:
     run = camera(window=2)
     sent(run, 10)

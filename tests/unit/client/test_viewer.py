@@ -44,6 +44,16 @@ def test_all_subscriptions_share_one_socket_and_come_back_together() -> None:
     assert run.opened == 2
 
 
+def test_the_address_names_the_stream_when_all_subscriptions_are_of_one() -> None:
+    run = CoreRun()
+    assert run.core.target == "/streams/subscribe"
+    run.subscribe("cam:1")
+    run.subscribe("cam:1", frames=False)
+    assert run.core.target == "/streams/subscribe?streamId=cam:1"
+    run.subscribe("door")
+    assert run.core.target == "/streams/subscribe"
+
+
 @pytest.mark.parametrize("echoes", [True, False])
 def test_of_two_subscriptions_exactly_the_forbidden_one_fails(echoes: bool) -> None:
     run = CoreRun(echoes=echoes)

@@ -40,7 +40,9 @@ class Talk:
         self.tasks = Tasks()
         self.of_user = asyncio.Semaphore(4)
         context = SimpleNamespace(
-            router=SimpleNamespace(queries=SimpleNamespace(alerts_since=self._alerts)),
+            router=SimpleNamespace(
+                queries=SimpleNamespace(alerts_since=self._alerts, meant_here=lambda _, since: since)
+            ),
             authorization=Authorization(Settings()),
             hub=SimpleNamespace(last_known_owner=lambda _: Owner("ann")),
             replays=asyncio.Semaphore(32),

@@ -50,7 +50,7 @@ export class Camera extends Emitter<CameraEvents> {
       onError: (error) => this._fire("error", error),
       tick: (now) => this._publication.tick(now),
     };
-    this.link = new Link(_environment, "/streams/register", session);
+    this.link = new Link(_environment, "/streams/register", () => this.streamId, session);
     const { link } = this;
     this._publication = new Publication({ streamId, info, window, alerts }, link, _environment.random, (command) => this._carryOut(command));
     link.act((now) => link.connection.start(now));

@@ -47,10 +47,11 @@ export class Link implements Wire {
   constructor(
     private readonly _environment: Environment,
     private readonly _path: string,
+    /** The one stream that the next connection is for: a proxy may bring all who name it to one machine. */
+    private readonly _placement: () => string | undefined,
     private readonly _session: Session,
   ) {
-    const { mode, tokens, silenceMs, firstMs, capMs, stableMs, random } = _environment;
-    const options = { mode, renewable: tokens?.renewable ?? false, silenceMs, firstMs, capMs, stableMs, random };
+    const options = { ..._environment, renewable: _environment.tokens?.renewable ?? false };
     this.connection = new Connection(options, (command) => this._commands.push(command));
   }
 
@@ -133,10 +134,11 @@ export class Link implements Wire {
   }
 
   private _openSocket(ticket: string | undefined): void {
-    const url = this._environment.url.replace("http", "ws") + this._path;
+    const streamId = this._placement();
+    const url = this._environment.url.replace("http", "ws") + this._path + (streamId ? `?streamId=${streamId}` : "");
     let socket: SocketLike;
     try {
-      socket = new (this._environment.socket())(ticket === undefined ? url : `${url}?ticket=${encodeURIComponent(ticket)}`);
+      socket = new (this._environment.socket())(ticket === undefined ? url : `${url}${streamId ? "&" : "?"}ticket=${encodeURIComponent(ticket)}`);
     } catch (cause) {
       const error = new WatchoutError("CONNECTION_LOST", `no answer from ${url}: ${cause}`, { cause });
       return this.act(() => this.connection.close(error));

@@ -221,6 +221,6 @@ function checked(options: ViewOptions): ViewOptions {
   const fits =
     maxFps >= 1e-6 && maxFps <= 1e6 && alertsSince >= 0 && alertsSince < 2 ** 53 &&
     (window === "auto" || (Number.isInteger(window) && window >= 1 && window <= 1e6));
-  if (!fits) throw new RangeError(`maxFps, window or alertsSince is out of range: ${JSON.stringify(options)}`);
+  if (!fits) throw new RangeError(`maxFps, window or alertsSince out of range: ${JSON.stringify(options)}`);
   return options;
 }

@@ -183,7 +183,7 @@ export class Watchout extends Emitter<WatchoutEvents> {
 
   private _viewerLink(): Link {
     const watchout = this;
-    return new Link(this._environment, "/streams/subscribe", {
+    return new Link(this._environment, "/streams/subscribe", () => this._subscriptions.only, {
       get deadline() {
         return Math.min(watchout._stopAt, watchout._subscriptions.deadline);
       },

@@ -46,6 +46,20 @@ test("ready() waits for room, for demand, and for its rate", async () => {
   await stage.close();
 });
 
+test("the address names the stream, as it is, also the one that the server made", async () => {
+  const stage = new Stage();
+  const [named, socket] = await stage.camera({ streamId: "door:1.a_B-2" });
+  assert.equal(socket.url, "wss://gateway.example/base/streams/register?streamId=door:1.a_B-2");
+  named.close();
+  const [camera, first] = await stage.camera();
+  assert.equal(first.url, "wss://gateway.example/base/streams/register");
+  assert.ok(camera.streamId);
+  first.end(1006);
+  await stage.run(2000);
+  assert.equal(stage.network.last().url, `wss://gateway.example/base/streams/register?streamId=${camera.streamId}`);
+  await stage.close();
+});
+
 test("a loop over ready() sends at the demanded rate", async () => {
   const stage = new Stage();
   const [camera, socket] = await stage.camera({ streamId: "cam-1", window: 4 });
@@ -159,7 +173,7 @@ test("React Native: no bufferedAmount, no URL that can be changed, base64 goes o
     const camera = stage.watchout.camera({ streamId: "cam-1" });
     await stage.clock.advance(0);
     const socket = stage.network.sockets[0] as NonNullable<(typeof stage.network.sockets)[0]>;
-    assert.equal(socket.url, "wss://gateway.example/base/streams/register");
+    assert.equal(socket.url, "wss://gateway.example/base/streams/register?streamId=cam-1");
     assert.equal(socket.binaryType, "arraybuffer", "Blobs cannot be read there");
     await stage.run();
     assert.equal("bufferedAmount" in socket, false);

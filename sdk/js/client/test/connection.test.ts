@@ -188,7 +188,7 @@ test("a ticket stands in the URL, once; the next connection has another", async 
   const stage = new Stage({ token: undefined, ticket: () => `ticket ${++count}` });
   stage.watchout.view("cam-1");
   await stage.run();
-  assert.equal(stage.network.last().url, "wss://gateway.example/base/streams/subscribe?ticket=ticket%201");
+  assert.equal(stage.network.last().url, "wss://gateway.example/base/streams/subscribe?streamId=cam-1&ticket=ticket%201");
   assert.equal(stage.sent("auth").length, 0);
   assert.equal(stage.watchout.state, "online");
   stage.network.last().end(1006);

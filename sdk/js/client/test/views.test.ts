@@ -342,6 +342,19 @@ test("arguments of a wrong kind are errors, not ignored", async () => {
   await stage.close();
 });
 
+test("the address names the stream when all views are of one", async () => {
+  const stage = new Stage();
+  const views = [stage.watchout.view("cam-1"), stage.watchout.view("cam-1"), stage.watchout.view("cam-2")];
+  await stage.run();
+  assert.equal(new URL(stage.network.last().url).search, "");
+  views[2]?.close();
+  await stage.run();
+  stage.network.last().end(1006);
+  await stage.run(2000);
+  assert.equal(new URL(stage.network.last().url).search, "?streamId=cam-1");
+  await stage.close();
+});
+
 for (const path of ["/streams/subscribe", "/streams/register/", "/streams/subscribe?x=1"])
   test(`an address that ends with ${path} is the gateway's`, async () => {
     const stage = new Stage();
@@ -349,7 +362,7 @@ for (const path of ["/streams/subscribe", "/streams/register/", "/streams/subscr
     const watchout = new Watchout(`wss://host/prefix${path}`, { token: "t", WebSocket: network.WebSocket, clock });
     watchout.view("cam-1");
     await stage.run(1000);
-    assert.equal(network.last().url, "wss://host/prefix/streams/subscribe");
+    assert.equal(network.last().url, "wss://host/prefix/streams/subscribe?streamId=cam-1");
     watchout.close();
     await stage.close();
   });

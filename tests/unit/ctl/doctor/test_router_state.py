@@ -20,6 +20,7 @@ OK, WARNING, WRONG = Level.OK, Level.WARNING, Level.WRONG
         (RouterFacts(has_socket=True), False, WARNING, "it was killed, or hangs"),
         (RouterFacts(), True, WRONG, "No router replies on /srv/w"),
         (RouterFacts(has_socket=True), True, WRONG, "No router replies"),
+        (RouterFacts(has_socket=True, site="w"), False, WRONG, "No router of the site w replies over NATS"),
         (
             RouterFacts(has_socket=True, replies=True, up_s=3700, gateways=[1, 2], bridges=1, streams=1),
             True,

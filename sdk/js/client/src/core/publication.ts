@@ -118,7 +118,7 @@ export class Publication {
   /** Send an alert now or after the next registration, again until the server confirms or refuses it. */
   raise(message: RaiseAlertMessage & { readonly id: string }): void {
     if (this._alerts.size >= MOST_ALERTS) {
-      const error = new WatchoutError("RATE_LIMITED", `${MOST_ALERTS} alerts wait for the server already`);
+      const error = new WatchoutError("RATE_LIMITED", `${MOST_ALERTS} alerts wait already`);
       return this._emit({ do: "alertDone", id: message.id, error });
     }
     this._alerts.set(message.id, { message, requestId: undefined });

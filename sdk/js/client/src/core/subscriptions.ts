@@ -118,6 +118,11 @@ export class Subscriptions {
     return false;
   }
 
+  /** The stream, if all views are of one; else undefined. */
+  get only(): string | undefined {
+    return this._streams.size > 1 ? undefined : this._streams.keys().next().value;
+  }
+
   add(member: ViewMember): void {
     let stream = this._streams.get(member.streamId);
     if (stream === undefined) this._streams.set(member.streamId, (stream = new Subscription(member.streamId)));
