@@ -22,7 +22,7 @@ CLUSTER_HOME ?= .watchout-demo-cluster
 CLUSTER_NET ?= 10.77.0
 FAULTS ?= nats router host
 
-.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release clean
+.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release test-container clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -184,6 +184,13 @@ bench-quick: $(VENV)/.dev
 bench-revision: $(VENV)/.dev
 	@test -n "$(BASE)" || { echo "which revision? make bench-revision BASE=<commit, tag or branch>"; exit 2; }
 	$(BIN)/python -m benchmarks.revision $(BASE) $(ARGS)
+
+# The steps of the Dockerfile in a bare Debian, and the processes in what they make: about five minutes, needs root,
+# mmdebstrap and the network. No Docker. ARGS=--base=FILE: the tar file of a Debian instead of mmdebstrap.
+test-container: $(VENV)/.dev
+	rm -rf build/container
+	$(BIN)/python deploy/container/rootfs.py build/container $(ARGS)
+	WATCHOUT_TEST_ROOTFS=$(CURDIR)/build/container $(BIN)/python -m pytest -q tests/e2e/deploy/test_container.py
 
 # Wheel, source distribution and npm packages of what is committed, checked, in dist/: needs Node. Publishes nothing.
 release: $(VENV)/.release
