@@ -6,36 +6,32 @@ What cannot be sent now is lost, and nothing is sent late: messages that wait wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
 from watchout.common import log, supervisor
 from watchout.common.bus.nats import sentences
-from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, StrictClient, close_surely, describe
+from watchout.common.bus.nats.dialing import Dialer, DialError, StrictClient, close_surely, describe
+from watchout.common.bus.nats.homeward import FLUSH_S, Homeward
+from watchout.common.bus.nats.line import Line, cancelled
 from watchout.common.bus.nats.subjects import Subjects
+from watchout.common.bus.nats.subscriptions import NatsSubscription, Subscriptions
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
-from watchout.common.toolbox.futures import retrieve_exception
 from watchout.common.toolbox.outage import OutageLog
 from watchout.common.toolbox.retry import backoff_s
 
 #: Most messages that wait to be sent, by number and by bytes.
 MAX_WAITING: Final = 50_000
 MAX_WAITING_BYTES: Final = 64 << 20
-#: Most received messages of one subscription that wait to be handled, by number and by bytes.
-MAX_RECEIVED: Final = 50_000
-MAX_RECEIVED_BYTES: Final = 64 << 20
 #: Pause before the next attempt when no server can be used, in seconds: doubled each time, up to the last.
 FIRST_PAUSE_S: Final = 0.05
 LAST_PAUSE_S: Final = 0.5
@@ -43,46 +39,10 @@ LAST_PAUSE_S: Final = 0.5
 LEAVE_WITHIN_S: Final = 0.5
 #: A process that hears no router for this time, and up to half of it more, looks for one at another server, in seconds.
 UNHEARD_S: Final = 10.0
-#: A task that goes on after it was cancelled is cancelled again after this time, in seconds.
-CANCEL_AGAIN_S: Final = 0.3
-#: Deadline of the round trip that ends the subscribing, in seconds.
-FLUSH_S: Final = 2
 #: No connection is logged after this time for the first time, in seconds.
 MISSING_AFTER_S: Final = 1.0
 
 _log = log.get("common.bus.nats.connection")
-
-
-class NatsSubscription:
-    """One subscription of a `NatsConnection`, renewed with each connection; made by `NatsConnection.subscribe`.
-
-    Args:
-        owner: The connection.
-        subject: The subject, with wildcards.
-        on_message: Called with each message.
-
-    """
-
-    def __init__(self, owner: NatsConnection, subject: str, on_message: Callable[[Msg], None]) -> None:
-        self._owner = owner
-        self.subject = subject
-        self._on_message = on_message
-        self.current: Subscription | None = None
-
-    async def handle(self, message: Msg) -> None:
-        """Pass a message on; what the handler raises is logged and counted.
-
-        Args:
-            message: The message.
-
-        """
-        if self._owner.has(self):
-            with supervisor.current().guarding("a bus message"):
-                self._on_message(message)
-
-    def close(self) -> None:
-        """Receive nothing more."""
-        self._owner.unsubscribe(self)
 
 
 class NatsConnection:
@@ -103,14 +63,15 @@ class NatsConnection:
         self._dialer = Dialer.of(settings, self.subjects.inbox())
         self._loop = asyncio.get_running_loop()
         self._client: StrictClient | None = None
+        self._line: Line | None = None
         self._server: BusServer | None = None
         self._avoid: BusServer | None = None
-        self._subscriptions: dict[NatsSubscription, None] = {}
+        self._subscriptions = Subscriptions()
         self._on_connected: list[Callable[[], None]] = []
         self._waiting: deque[tuple[str, bytes, str]] = deque()
         self._waiting_bytes = 0
         self._something_waits = asyncio.Event()
-        self._over = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._why = "the first connection is being made"
         self._outage = OutageLog()
         self._lost_at = self._loop.time()
@@ -121,6 +82,10 @@ class NatsConnection:
         self._leaving: asyncio.TimerHandle | None = None
         #: Messages that were dropped: for the lack of a connection or of room, at its end, or received too fast.
         self.dropped = 0
+        self._homeward = Homeward(
+            self._dialer, self._subscriptions, self.subjects.inbox(),
+            lambda: Line(self._on_error, self._on_leaving), self._writing, self._take,
+        )  # fmt: skip
         self._keeping = supervisor.current().keep(self._keep, "connection to NATS")
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -144,15 +109,6 @@ class NatsConnection:
     def max_payload(self) -> int:
         """Largest payload that the server takes, in bytes; 0: not connected."""
         return 0 if self._client is None else self._client.max_payload
-
-    def has(self, subscription: NatsSubscription) -> bool:
-        """Whether a subscription is not closed.
-
-        Args:
-            subscription: The subscription.
-
-        """
-        return subscription in self._subscriptions
 
     def explain(self) -> str:
         """Return why there is no connection, or what the user of this process may not do; empty: all is well."""
@@ -211,23 +167,7 @@ class NatsConnection:
             The subscription, which has to be closed.
 
         """
-        made = NatsSubscription(self, subject, on_message)
-        self._subscriptions[made] = None
-        if self._client is not None:
-            self._soon(self._subscribe(self._client, made))
-        return made
-
-    def unsubscribe(self, subscription: NatsSubscription) -> None:
-        """End a subscription; one that has ended is ignored.
-
-        Args:
-            subscription: What `subscribe` returned.
-
-        """
-        if self.has(subscription):
-            del self._subscriptions[subscription]
-            if subscription.current is not None:
-                self._soon(_unsubscribe(subscription.current))
+        return self._subscriptions.add(subject, on_message)
 
     def on_connected(self, call: Callable[[], None]) -> None:
         """Call a function after each connection, when all subscriptions are in force; not for the present one.
@@ -249,8 +189,8 @@ class NatsConnection:
 
     def leave_server(self) -> None:
         """Connect to another server, if there is one: this one is of no use."""
-        self._avoid = self._server
-        self._over.set()
+        if self._line is not None:
+            self._leave(self._line)
 
     # ── its end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -276,7 +216,7 @@ class NatsConnection:
 
     async def ended(self) -> None:
         """Wait until the connection is closed, after its last user closed it."""
-        await _cancelled(self._keeping)
+        await cancelled(self._keeping)
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,11 +224,9 @@ class NatsConnection:
         """Connect, and stay connected until the connection ends; again and again."""
         failures = 0
         while True:
-            self._over.clear()
+            line = Line(self._on_error, self._on_leaving)
             try:
-                client, self._server = await self._dialer.dial(
-                    DialCallbacks(self._on_error, self._on_closed, self._on_leaving), self._avoid
-                )
+                await line.dial(self._dialer, self._avoid)
             except (DialError, StartError) as error:
                 self._missing(str(error))
                 await asyncio.sleep(
@@ -297,27 +235,28 @@ class NatsConnection:
                 failures += 1
                 continue
             failures = 0
+            self._line, self._server = line, line.server
+            self._subscriptions.use(line.client)
             try:
-                await self._serve(client)
+                await self._serve(line)
             except Exception as error:  # nats-py fails with many types; the next connection is made anew
                 self._why = f"the connection to {self._server} ended: {describe(error)}"
             finally:
-                self._disconnected()
-                await close_surely(client)
+                last, self._line = self._line, None
+                self._disconnected(last.client)
+                await close_surely(last.client)
             self._avoid = self._server
             self._missing(self._why)
             await asyncio.sleep(FIRST_PAUSE_S * random.random())
 
-    async def _serve(self, client: StrictClient) -> None:
-        """Subscribe, then send what is published until the connection ends."""
+    async def _serve(self, line: Line) -> None:
+        """Subscribe, then use the connection, and each one that takes its place, until the last one ends."""
         self._denied.clear()
-        for subscription in list(self._subscriptions):
-            await self._subscribe(client, subscription)
-        await client.flush(timeout=FLUSH_S)
+        client = line.client
+        await self._subscriptions.begin(client)
+        await client.flush(FLUSH_S)
         self._client = client
         self.heard()
-        for subscription in [each for each in self._subscriptions if each.current is None]:
-            await self._subscribe(client, subscription)
         if self._outage.recovered():
             _log.info("NATS is there again", server=self.server, away_s=round(self._loop.time() - self._lost_at, 1))
         else:
@@ -325,35 +264,58 @@ class NatsConnection:
         for call in list(self._on_connected):
             with supervisor.current().guarding("what follows a connection to NATS"):
                 call()
-        writer = self._loop.create_task(self._write(client), name="messages to NATS")
-        over = self._loop.create_task(self._over.wait())
+        former: Line | None = None
+        while (next_line := await self._use(line, former)) is not None:
+            line, former = next_line, line
+
+    async def _use(self, line: Line, former: Line | None) -> Line | None:
+        """Send what is published, until the connection ends or another one has taken its place, which is returned."""
+        client = line.client
+        start = self._loop.create_task
+        writer = start(self._write(client), name="messages to NATS")
+        others = [start(_wait(line.over))]
+        if client.is_here:
+            self._homeward.plan.there(self._loop.time())
+        else:
+            others.append(start(self._homeward.run(line), name="return to the own NATS server"))
+        lingering = [] if former is None else [start(self._homeward.end_of(former))]
         try:
-            await asyncio.wait((writer, over), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((writer, *others), return_when=asyncio.FIRST_COMPLETED)
+            if self._line is not line:
+                return self._line
             if writer.done() and not writer.cancelled() and (error := writer.exception()) is not None:
                 raise error
             self._why = f"the connection to {self._server} ended: {_reason(client)}"
         finally:
-            await _cancelled(writer, over)
+            await cancelled(writer, *others, *lingering)
+        return None
 
-    def _disconnected(self) -> None:
+    def _take(self, line: Line) -> None:
+        """Use another connection in place of the present one, which is not ended here."""
+        _log.info("the NATS server of this host is used again", server=str(line.server), instead_of=self.server)
+        self._avoid, self._server = None, line.server
+        self._line, self._client = line, line.client
+        self._leave_no_more()
+
+    def _disconnected(self, client: Client) -> None:
         """Forget the connection and all that waits: it would come too late."""
         if self._client is not None:
             self._lost_at = self._loop.time()
+        self._homeward.plan.lost(self._loop.time())
         self._client = None
         self.dropped += len(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
         self._something_waits.clear()
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
-        for subscription in self._subscriptions:
-            subscription.current = None
+        self._leave_no_more()
+        self._subscriptions.end(client)
 
     async def _write(self, client: Client) -> None:
         while self._client is client:
             await self._something_waits.wait()
-            await self._send_waiting(client)
+            async with self._writing:
+                if self._client is client:
+                    await self._send_waiting(client)
 
     async def _send_waiting(self, client: Client) -> None:
         waiting = self._waiting
@@ -362,19 +324,6 @@ class NatsConnection:
             self._waiting_bytes -= len(payload)
             await client.publish(subject, payload, reply)
         self._something_waits.clear()
-
-    async def _subscribe(self, client: Client, subscription: NatsSubscription) -> None:
-        if subscription.current is None and self.has(subscription):
-            subscription.current = await client.subscribe(
-                subscription.subject, cb=subscription.handle,
-                pending_msgs_limit=MAX_RECEIVED, pending_bytes_limit=MAX_RECEIVED_BYTES,
-            )  # fmt: skip
-
-    def _soon(self, work: Any) -> None:
-        """Run a coroutine of nats-py that fails only together with the connection."""
-        task = self._loop.create_task(work)
-        _running.add(task)
-        task.add_done_callback(_done)
 
     def _missing(self, why: str) -> None:
         """Record why there is no connection, and log it once for each cause when that lasts."""
@@ -394,19 +343,24 @@ class NatsConnection:
             sentence = self._denied[denied[1]] = sentences.permission(*denied)
             _log.error("the bus lacks a permission", reason=sentence)
 
-    async def _on_closed(self) -> None:
-        self._over.set()
-
-    async def _on_leaving(self) -> None:
-        if self._leaving is None:
+    def _on_leaving(self, line: Line) -> None:
+        if line is self._line and self._leaving is None:
             _log.info("the NATS server is going to end: another one is used", server=self.server)
-            self._leaving = self._loop.call_later(LEAVE_WITHIN_S * random.random(), self.leave_server)
+            self._leaving = self._loop.call_later(LEAVE_WITHIN_S * random.random(), self._leave, line)
+
+    def _leave_no_more(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
+    def _leave(self, line: Line) -> None:
+        self._avoid = line.server
+        line.over.set()
 
 
 _connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, NatsConnection]] = (
     weakref.WeakKeyDictionary()
 )
-_running: set[asyncio.Task[Any]] = set()
 
 
 def connection_of(settings: Settings, purpose: str) -> NatsConnection:
@@ -436,25 +390,11 @@ def connection_of(settings: Settings, purpose: str) -> NatsConnection:
     return made
 
 
-def _done(task: asyncio.Task[Any]) -> None:
-    _running.discard(task)
-    retrieve_exception(task)
-
-
 def _reason(client: Client) -> str:
     """Return why a connection ended."""
     error = client.last_error
     return "it was closed" if error is None else describe(error)
 
 
-async def _unsubscribe(subscription: Subscription) -> None:
-    with contextlib.suppress(NatsError, OSError):
-        await subscription.unsubscribe()
-
-
-async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

@@ -84,11 +84,15 @@ class StrictClient(Client):
 
     Attributes:
         demand_tls: Whether TLS is demanded.
+        is_here: Whether its server is on this machine.
+        is_used: Whether it is the one of a race that is used: what happens to others concerns nobody.
         greeting: What the server last said of itself; empty before the first time.
 
     """
 
     demand_tls = False
+    is_here = False
+    is_used = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,12 +177,15 @@ class Dialer:
         """Whether there is more than one server."""
         return len(self.servers) + len(self._told) > 1
 
-    async def dial(self, callbacks: DialCallbacks, avoid: BusServer | None = None) -> tuple[StrictClient, BusServer]:
+    async def dial(
+        self, callbacks: DialCallbacks, avoid: BusServer | None = None, *, only_here: bool = False
+    ) -> tuple[StrictClient, BusServer]:
         """Connect to the first server that can be used.
 
         Args:
             callbacks: What the connection calls.
             avoid: The server that is tried last.
+            only_here: Connect to a server on this machine or to none.
 
         Returns:
             The connected client, and its server.
@@ -190,6 +197,8 @@ class Dialer:
         """
         self.failures = {}
         candidates = await self._candidates(avoid)
+        if only_here:
+            candidates = [each for each in candidates if _is_here(each.address)]
         attempts: dict[asyncio.Task[StrictClient], Candidate] = {}
         connected: tuple[StrictClient, BusServer] | None = None
         try:
@@ -214,6 +223,9 @@ class Dialer:
             raise DialError(sentences.nobody_reached(self.failures))
         self.failures = {}
         self._remember(*connected)
+        connected[0].is_used = True
+        if connected[0].is_closed:  # before anybody used it
+            await callbacks.closed()
         return connected
 
     async def _candidates(self, avoid: BusServer | None) -> list[Candidate]:
@@ -247,22 +259,28 @@ class Dialer:
         """Connect to one address. Raises `DialError`, and closes what was opened."""
         client = StrictClient()
         websocket = candidate.server.is_websocket
+        client.is_here = _is_here(candidate.address)
         client.demand_tls = not websocket and (candidate.server.is_secure or self.demand_tls)
         opening = True
 
         async def failed(error: Exception) -> None:
             if opening:
                 raise error  # nats-py would try the same server again
-            await callbacks.failed(error)
+            if client.is_used:
+                await callbacks.failed(error)
 
         async def closed() -> None:
-            if not opening:
+            if client.is_used:
                 await callbacks.closed()
+
+        async def leaving() -> None:
+            if client.is_used:
+                await callbacks.leaving()
 
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 await client.connect(
-                    candidate.url, error_cb=failed, closed_cb=closed, lame_duck_mode_cb=callbacks.leaving,
+                    candidate.url, error_cb=failed, closed_cb=closed, lame_duck_mode_cb=leaving,
                     allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=CONNECT_TIMEOUT_S,
                     ping_interval=PING_EVERY_S, max_outstanding_pings=PINGS_UNANSWERED, pending_size=PENDING_BYTES,
                     no_echo=True, name=self.name, inbox_prefix=self.inbox, tls=self.tls,

@@ -17,6 +17,7 @@ from tests.kit.clients import eventually
 from tests.kit.nats_servers import NatsServer, NatsSite, make_site, operator_mode, tls_files
 from watchout.common import supervisor
 from watchout.common.bus.nats import connection as connection_module
+from watchout.common.bus.nats import subscriptions as subscriptions_module
 from watchout.common.bus.nats.connection import NatsConnection, connection_of
 from watchout.common.bus.nats.member import NatsMemberTransport
 from watchout.common.errors import StartError
@@ -362,7 +363,7 @@ async def test_a_process_that_was_too_slow_for_a_server_comes_back(
 async def test_messages_that_come_faster_than_they_are_handled_are_dropped_and_counted(
     nats_bus: NatsSite, connect: Callable[..., NatsConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "MAX_RECEIVED", 10)
+    monkeypatch.setattr(subscriptions_module, "MAX_RECEIVED", 10)
     wanted = settings(nats_bus.url)
     sender, receiver = connect(wanted), connect(wanted, "router")
     got: list[bytes] = []

@@ -1,0 +1,70 @@
+"""One connection to one NATS server, from the dialing to its end, and the lines that a process has besides its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, StrictClient
+from watchout.common.settings.bus_servers import BusServer
+
+#: A task that goes on after it was cancelled is cancelled again after this time, in seconds.
+CANCEL_AGAIN_S: Final = 0.3
+
+
+class Line:
+    """One connection to one server. `dial` makes it.
+
+    Args:
+        on_error: Called with each error of the connection.
+        on_leaving: Called with the line when its server is going to end.
+
+    Attributes:
+        client: The connected client.
+        server: Its server.
+        over: Set at the end of the connection, or when it is to be left.
+        is_leaving: Whether its server is going to end.
+
+    """
+
+    client: StrictClient
+    server: BusServer
+
+    def __init__(self, on_error: Callable[[Exception], Awaitable[None]], on_leaving: Callable[[Line], None]) -> None:
+        self._on_error = on_error
+        self._on_leaving = on_leaving
+        self.over = asyncio.Event()
+        self.is_leaving = False
+
+    async def dial(self, dialer: Dialer, avoid: BusServer | None = None, *, only_here: bool = False) -> None:
+        """Connect. See `Dialer.dial`, also for what is raised."""
+        callbacks = DialCallbacks(self._on_error, self._closed, self._leaving)
+        self.client, self.server = await dialer.dial(callbacks, avoid, only_here=only_here)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it can be used and its server is not going to end."""
+        return not self.over.is_set() and not self.is_leaving
+
+    async def _closed(self) -> None:
+        self.over.set()
+
+    async def _leaving(self) -> None:
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._on_leaving(self)
+
+
+async def cancelled(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:
+    """Cancel tasks and wait for their ends.
+
+    Args:
+        tasks: The tasks.
+
+    """
+    left: set[asyncio.Task[None] | asyncio.Task[bool]] = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)

@@ -1,0 +1,170 @@
+"""The way back to the NATS server of the own host, with real servers: when it is gone, and that no message is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from tests.kit.clients import eventually
+from tests.kit.nats_servers import NatsServer, NatsSite, make_site
+from watchout.common.bus.nats import dialing, homeward, return_plan
+from watchout.common.bus.nats.connection import NatsConnection, connection_of
+from watchout.common.settings import Settings, load
+
+COMES_S: Final = 30
+#: The addresses of the three hosts, all of loopback; the processes of this test are on the first one.
+HOSTS: Final = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[NatsSite]:
+    """Three servers on hosts of their own."""
+    made = make_site(3, jetstream=False, hosts=HOSTS)
+    made.start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialing, "_is_here", lambda address: address == HOSTS[0])
+    monkeypatch.setattr(return_plan, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(return_plan, "MOST_PAUSE_S", 0.4)
+    monkeypatch.setattr(homeward, "CHECKS", 3)
+    monkeypatch.setattr(homeward, "CHECK_EVERY_S", 0.1)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[..., NatsConnection]]:
+    made: list[NatsConnection] = []
+
+    def open_one(wanted: Settings, purpose: str = "member") -> NatsConnection:
+        made.append(connection_of(wanted, purpose))
+        return made[-1]
+
+    yield open_one
+    for each in made:
+        each.close()
+        await each.ended()
+
+
+def settings(*servers: NatsServer) -> Settings:
+    return load({"WATCHOUT_BUS": ",".join(each.url for each in servers), "CLUSTER_NAME": f"t{secrets.token_hex(4)}"})
+
+
+def uses(each: NatsConnection, server: NatsServer) -> Any:
+    return eventually(
+        lambda: each.connected and each.server == server.url, COMES_S,
+        f"{each.server or each.explain()} is used, expected {server.url}",
+    )  # fmt: skip
+
+
+async def test_the_way_back_loses_no_message_and_repeats_none(
+    site: NatsSite, connect: Callable[..., NatsConnection]
+) -> None:
+    own, second, third = site.servers
+    wanted = settings(own, second, third)
+    each = connect(wanted)
+    await uses(each, own)
+    await asyncio.to_thread(own.kill)
+    await eventually(lambda: each.connected and each.server != own.url, COMES_S, "it stays with a dead server")
+    others = [
+        connect(replace(wanted, bus=load({"WATCHOUT_BUS": url}).bus), "router") for url in (second.url, third.url)
+    ]  # fmt: skip
+    for other in others:
+        await eventually(lambda other=other: other.connected, COMES_S)
+    heard: list[list[bytes]] = [[], [], []]
+    sent: list[list[bytes]] = [[], [], []]
+    each.subscribe("to.it.*", lambda message: heard[int(message.subject[-1])].append(message.data))
+    for other in others:
+        other.subscribe("from.it", lambda message: heard[2].append(message.data))
+    await asyncio.sleep(0.3)
+    over = False
+
+    async def talk(index: int, by: NatsConnection, subject: str) -> None:
+        for number in itertools.count():
+            if over:
+                return
+            if by.publish(subject, b"%d" % number):
+                sent[index].append(b"%d" % number)
+            await asyncio.sleep(0.001)
+
+    talking = [
+        asyncio.create_task(talk(0, others[0], "to.it.0")), asyncio.create_task(talk(1, others[1], "to.it.1")),
+        asyncio.create_task(talk(2, each, "from.it")),
+    ]  # fmt: skip
+    await eventually(lambda: all(heard), COMES_S, "messages do not come")
+    await asyncio.to_thread(site.start)
+    await uses(each, own)
+    await asyncio.sleep(homeward.LINGER_S + 0.3)
+    over = True
+    await asyncio.gather(*talking)
+    for index in (0, 1):
+        await eventually(lambda index=index: heard[index][-1:] == sent[index][-1:], COMES_S, "the last did not come")
+        assert heard[index] == sent[index]
+    await eventually(lambda: len(heard[2]) >= 2 * len(sent[2]), COMES_S)
+    assert sorted(heard[2], key=int) == [number for number in sent[2] for _ in others]
+    assert each.dropped == 0
+    assert len(each._subscriptions._all) == 1
+    assert all(len(subscription.at) == 1 for subscription in each._subscriptions._all), "the former one is forgotten"
+
+
+async def test_requests_under_way_are_answered_over_the_former_connection(
+    site: NatsSite, connect: Callable[..., NatsConnection]
+) -> None:
+    own, second, third = site.servers
+    wanted = settings(own, second, third)
+    await asyncio.to_thread(own.kill)
+    each = connect(wanted)
+    await eventually(lambda: each.connected, COMES_S)
+    answering = connect(replace(wanted, bus=load({"WATCHOUT_BUS": second.url}).bus), "router")
+    answering.subscribe("ask", lambda message: answering.publish(message.reply, message.data))
+    await eventually(lambda: answering.connected, COMES_S)
+    await asyncio.to_thread(site.start)
+    answered = 0
+    while each.server != own.url or answered < 50:
+        assert each.client is not None
+        reply = await each.client.request("ask", b"%d" % answered, timeout=COMES_S)
+        assert reply.data == b"%d" % answered
+        answered += 1
+
+
+async def test_a_server_that_is_cut_off_from_the_others_is_not_gone_back_to(
+    start_nats: Callable[..., NatsSite], site: NatsSite, connect: Callable[..., NatsConnection]
+) -> None:
+    """It answers, and has no connection to the servers that the others use."""
+    alone = start_nats(1, jetstream=False)
+    others = [connect(settings(alone.servers[0], *site.servers[1:]), purpose) for purpose in ("member", "router")]
+    for each in others:
+        await uses(each, alone.servers[0])
+        each.leave_server()
+        await eventually(lambda each=each: each.connected and each.server != alone.url, COMES_S)
+    await eventually(
+        lambda: all(each._homeward.plan.failures >= 2 for each in others), COMES_S, "it was not tried"
+    )  # fmt: skip
+    assert all(each.connected and each.server != alone.url for each in others)
+
+
+async def test_a_server_that_ends_while_it_is_tried_changes_nothing(
+    site: NatsSite, connect: Callable[..., NatsConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homeward, "CHECKS", 1000)
+    own, *others = site.servers
+    await asyncio.to_thread(own.kill)
+    each = connect(settings(own, *others))
+    await eventually(lambda: each.connected, COMES_S)
+    line = each._line
+    await asyncio.to_thread(site.start)
+    await eventually(lambda: own.monitor("/varz")[1]["connections"] > 0, COMES_S, "it is not tried")
+    failures = each._homeward.plan.failures
+    await asyncio.to_thread(own.kill)
+    await eventually(lambda: each._homeward.plan.failures > failures, COMES_S)
+    assert each._line is line
+    assert each.connected
+    await asyncio.to_thread(site.start)
