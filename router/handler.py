@@ -69,7 +69,8 @@ class MessageHandler:
 
     `pictures` are encoded frames that alerts refer to, by stream and (term, frame id). `checked_at` is when
     `drop_silent_members` ran last, in seconds of the loop's clock. `on_later_epoch` is called in place of all else when
-    a member knows a later epoch than this router's; None: no later router can be.
+    a member knows a later epoch than this router's; None: no later router can be. While `has_lease` returns False all
+    that comes is ignored: another router may have the slot.
     """
 
     metrics: Metrics
@@ -83,6 +84,7 @@ class MessageHandler:
     loop: asyncio.AbstractEventLoop
     checked_at: float
     on_later_epoch: Callable[[int], None] | None = None
+    has_lease: Callable[[], bool] | None = None
     bus: RouterTransport = field(init=False)
     queries: QueryHandler = field(init=False)
     _warned_at: float = field(default=float("-inf"), init=False)
@@ -97,6 +99,8 @@ class MessageHandler:
 
     def on_control(self, member: bytes, data: bytes) -> None:
         """Handle a control message: count one that is malformed or not allowed, ask to rejoin after a gap."""
+        if self.has_lease is not None and not self.has_lease():
+            return
         try:
             envelope = decode_from_member(data)
         except BusError as exc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from watchout.common import clock, log
@@ -28,9 +28,15 @@ class Outbox:
     """Encodes, numbers and queues the router's messages to its members. `SlotRouter` creates one.
 
     A message that the transport cannot queue is lost: the gap in the numbers makes the member join again.
+
+    Args:
+        epoch: The router's epoch.
+        members: The router's members.
+        has_lease: Returns whether the router may speak; what it says without its lease is dropped. None: it may.
     """
 
-    def __init__(self, epoch: int, members: Members) -> None:
+    def __init__(self, epoch: int, members: Members, has_lease: Callable[[], bool] | None = None) -> None:
+        self._has_lease = has_lease
         self._epoch = epoch
         self._members = members
         self._is_closed = False
@@ -45,7 +51,8 @@ class Outbox:
 
     def ask_all_to_join(self) -> None:
         """Ask all that may be members to join, where they do not notice a new router by themselves."""
-        self._bus.broadcast(encode(self._epoch, 0, Rejoin()))
+        if self._may_speak():
+            self._bus.broadcast(encode(self._epoch, 0, Rejoin()))
 
     def send(self, member: bytes, body: FromRouter) -> None:
         """Send one message, with the member's next number; 0 for a sender that is not a member."""
@@ -66,6 +73,9 @@ class Outbox:
         """Send a heartbeat."""
         self.send(member, RouterHeartbeat(now=self._told_ms()))
 
+    def _may_speak(self) -> bool:
+        return not self._is_closed and (self._has_lease is None or self._has_lease())
+
     def _told_ms(self) -> int | None:
         """Return the time that members are told, in ms since the epoch; None where they have the same clock."""
         return None if self._bus.frames_at is None else clock.now_ms()
@@ -80,5 +90,5 @@ class Outbox:
                 return
             refusal = RefusedReply(request=body.request, code="ROUTING_ERROR", message=str(exc))
             message = encode(self._epoch, seq, refusal)
-        if not self._is_closed:
+        if self._may_speak():
             self._bus.send_control(member, message)

@@ -59,6 +59,7 @@ class SlotRouter:
         open_transport: Opens the slot's end of the bus.
         on_later_epoch: Called when a member knows a later epoch than this one; None: there is one slot, and no later
             router can be.
+        has_lease: Returns whether the router may still speak; None: always. Nothing is received or sent without it.
         lease: Returns what operators are told of the lease; None: there is none.
     """
 
@@ -72,6 +73,7 @@ class SlotRouter:
         open_transport: OpenRouterTransport,
         *,
         on_later_epoch: Callable[[int], None] | None = None,
+        has_lease: Callable[[], bool] | None = None,
         lease: LeaseSource | None = None,
     ) -> None:
         self.slot = slot
@@ -81,6 +83,7 @@ class SlotRouter:
         self._records = records
         self._open_transport = open_transport
         self._on_later_epoch = on_later_epoch
+        self._has_lease = has_lease
         self._lease = lease
         self._is_silent = False
         self._is_saved = False
@@ -100,7 +103,7 @@ class SlotRouter:
         settings, epoch, loop = self._settings, self.epoch, asyncio.get_running_loop()
         started_at, now_ms = loop.time(), clock.now_ms()
         members = Members(epoch)
-        outbox = self._outbox = Outbox(epoch, members)
+        outbox = self._outbox = Outbox(epoch, members, self._has_lease)
         self._streams = streams = Streams(
             epoch,
             max_streams=settings.max_streams,
@@ -153,6 +156,7 @@ class SlotRouter:
             loop=loop,
             checked_at=started_at,
             on_later_epoch=self._on_later_epoch,
+            has_lease=self._has_lease,
         )
         handler.alerts.restore_waiting(started_at)
         self._bus = self._open_transport(on_control=handler.on_control, on_frame=handler.on_frame)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
+import weakref
 from typing import Final
 
-from watchout.common import log
+from watchout.common import log, supervisor
 from watchout.common.bus.key_value import ClusterLink
 from watchout.common.bus.shared_mesh import SharedMesh
 from watchout.common.bus.transport_choice import cluster_link, frame_mesh, router_transport
@@ -21,6 +22,8 @@ from watchout.router.slots.report import LeaseReport
 
 #: Seconds between two writes of records that are written behind.
 WRITE_EVERY_S: Final = 2.0
+#: Seconds between two looks whether the store has lost records.
+LOOK_EVERY_S: Final = 5.0
 #: Last part of the subject of beats.
 BEATS: Final = "slots"
 
@@ -42,6 +45,9 @@ class ClusterRouter:
         self._mesh = SharedMesh(frame_mesh(settings), settings.slots)
         self._link: ClusterLink | None = None
         self._keeper: SlotKeeper | None = None
+        #: The records of the slots, from their router's start until they are closed.
+        self._open_records: weakref.WeakSet[KvRecords] = weakref.WeakSet()
+        self._looking: supervisor.Periodic | None = None
 
     async def start(self) -> None:
         """Connect, and begin to take slots.
@@ -62,6 +68,7 @@ class ClusterRouter:
             make_router=self._make_router,
         )
         await self._keeper.start()
+        self._looking = supervisor.current().every(LOOK_EVERY_S, self._restore_lost, "records of the cluster")
         _log.info("router takes part", cluster=settings.cluster_name, slots=settings.slots)
 
     async def drain(self) -> None:
@@ -72,6 +79,8 @@ class ClusterRouter:
 
     async def stop(self) -> None:
         """End the routers that still run, and the connection."""
+        if self._looking is not None:
+            await self._looking.close()
         if self._keeper is not None:
             await self._keeper.stop()
         if self._link is not None:
@@ -83,7 +92,9 @@ class ClusterRouter:
         assert keeper is not None
 
         def records(kind: str, what: str, every_s: float) -> KvRecords:
-            return KvRecords(self._records, kind, slot, epoch, what, every_s=every_s)
+            made = KvRecords(self._records, kind, slot, epoch, what, every_s=every_s)
+            self._open_records.add(made)
+            return made
 
         return SlotRouter(
             self._settings,
@@ -97,8 +108,14 @@ class ClusterRouter:
             ),
             router_transport(self._settings, slot, self._mesh.of(slot)),
             on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
+            has_lease=lambda: keeper.has(slot, epoch),
             lease=lambda: self._report(keeper, slot),
         )
+
+    async def _restore_lost(self) -> None:
+        for each in list(self._open_records):
+            if not await each.restore_lost():
+                return
 
     def _report(self, keeper: SlotKeeper, slot: int) -> LeaseReport:
         ages = {each: keeper.renewed_ago_s(each) for each in keeper.held}

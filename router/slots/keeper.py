@@ -139,6 +139,10 @@ class SlotKeeper:
         """Return the seconds since the last write of a held slot that succeeded was sent."""
         return max(0.0, self._loop.time() - self._machine.slots[slot].confirmed_at)
 
+    def has(self, slot: int, epoch: int) -> bool:
+        """Return whether the router of a slot and epoch may speak at this moment."""
+        return self._machine.has(slot, epoch, self._loop.time())
+
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
@@ -273,6 +277,8 @@ class SlotKeeper:
             self._failed(command, fault)
             return
         known = Known(found.revision, decode_entry(found.data))
+        if found.revision == 0 and self._machine.slots[command.slot].role is not Role.NONE:
+            self._agreed_at = float("-inf")  # the store was lost, the shape too: it is written again at once
         self._run(
             self._machine.was_read(command.slot, command.request, known, self._loop.time(), clock.now_ms())
         )  # fmt: skip

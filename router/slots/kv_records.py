@@ -137,6 +137,31 @@ class KvRecords:
         self.failing = reason is not None
         return not self._dirty
 
+    async def restore_lost(self) -> bool:
+        """Write the chunks again that the store has lost, as when its bucket was deleted or purged. Called regularly.
+
+        Returns:
+            False when the store could not be asked.
+        """
+        if not self._loaded or self._superseded or self._closing.is_set():
+            return True
+        known = list(self._revisions)
+        try:
+            there = set(await self._numbers())
+        except BucketUnavailable:
+            return False  # the next call finds the bucket, or makes it
+        lost = 0
+        for number, revision in enumerate(known):
+            if revision and number not in there and self._revisions[number] == revision and self._chunks[number]:
+                self._dirty.setdefault(number, set()).update(self._chunks[number])
+                self._revisions[number] = 0
+                lost += 1
+        if lost:
+            _log.warning(f"stored {self._what} were lost, they are written again", slot=self._prefix, chunks=lost)
+        if self._dirty:
+            await self.write()
+        return True
+
     async def close(self) -> None:
         """Write what is left. Further calls do nothing."""
         if self._closing.is_set():
@@ -148,13 +173,14 @@ class KvRecords:
 
     async def _read_all(self) -> dict[int, Chunk]:
         """Return all chunks, and note their revisions. Raises `BucketUnavailable`."""
-        numbers = []
-        for key in await self._store.keys(self._prefix):
-            last = key.rpartition(".")[2]
-            if last.isdecimal() and int(last) < CHUNKS:
-                numbers.append(int(last))
+        numbers = await self._numbers()
         read = await asyncio.gather(*(self._read(number) for number in numbers))
         return dict(zip(numbers, read, strict=True))
+
+    async def _numbers(self) -> list[int]:
+        """Return the chunks that are in the store. Raises `BucketUnavailable`."""
+        found = [key.rpartition(".")[2] for key in await self._store.keys(self._prefix)]
+        return [int(last) for last in found if last.isdecimal() and int(last) < CHUNKS]
 
     async def _read(self, number: int) -> Chunk:
         async with self._places:

@@ -30,8 +30,9 @@ from watchout.router.slots.slot_state import Peer, Pending, Purpose, Role, SlotS
 
 #: Seconds between two beats, and from a success of a holder's write to its next write.
 BEAT_S: Final = 0.5
-RENEW_S: Final = 2.0
-#: A holder stops this long after it sent the last write that succeeded: longer than the store needs for a new leader.
+RENEW_S: Final = 1.0
+#: A holder stops this long after it sent the last write that succeeded. The store needs 4 to 9 s for a new leader, and
+#: the last write may be `RENEW_S` older than that.
 STEP_DOWN_S: Final = 10.0
 #: A slot may be taken when no beat has named it for so long, and its entry was the same for so long, in seconds. The
 #: second is longer than `RENEW_S`, so that a holder whose writes go through keeps the slot even if nobody hears it.
@@ -109,6 +110,14 @@ class LeaseMachine:
     def held(self) -> list[int]:
         """The slots that this process has, those included whose router it stops to release them."""
         return [slot for slot, state in enumerate(self.slots) if state.role is not Role.NONE]
+
+    def has(self, slot: int, epoch: int, now: float) -> bool:
+        """Return whether the router of a slot and epoch may speak now: this process has the lease, and it goes on.
+
+        It may have run out without an event so far: after a stall other work of the process can come before the tick.
+        """
+        state = self.slots[slot]
+        return state.role is not Role.NONE and state.epoch == epoch and now - state.confirmed_at < STEP_DOWN_S
 
     @property
     def gone(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -14,9 +14,14 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from watchout.common import log
 from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
 from watchout.common.bus.nats.connection import NatsConnection
+from watchout.common.toolbox.futures import retrieve_exception
 
 #: Deadline of one request, in seconds.
 REQUEST_S: Final = 1.5
+#: A question that is not answered after this time is asked again beside it, in seconds: a server that has no leader for
+#: it says nothing, and the new leader answers those only that come later. The store is away for 4 to 9 s then, and a
+#: lease lasts for 10.
+ASK_AGAIN_S: Final = 0.4
 #: Copies of a bucket, where there are so many servers.
 REPLICAS: Final = 3
 #: Bytes of a message that are not its value.
@@ -27,6 +32,8 @@ MAX_VALUE_BYTES: Final = 900_000
 WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 NO_STREAM: Final = 10059
 NO_MESSAGE: Final = 10037
+
+T = TypeVar("T")
 
 _log = log.get("common.bus.nats.kv")
 
@@ -56,7 +63,7 @@ class NatsKeyValue:
         """Return what the leader of the bucket has under a key. See `KeyValue.read`."""
         js = await self._context()
         try:
-            found = await js.get_last_msg(self._stream, self._subject(key))
+            found = await _ask(lambda: js.get_last_msg(self._stream, self._subject(key)))
         except NotFoundError as error:
             if error.err_code == NO_MESSAGE:
                 return BucketValue(0, None)
@@ -84,7 +91,7 @@ class NatsKeyValue:
         """Return the keys that begin with a prefix and a dot. See `KeyValue.keys`."""
         js = await self._context()
         try:
-            info = await js.stream_info(self._stream, subjects_filter=self._subject(f"{prefix}.>"))
+            info = await _ask(lambda: js.stream_info(self._stream, subjects_filter=self._subject(f"{prefix}.>")))
         except (NatsError, TimeoutError, OSError, ValueError) as error:
             raise self._unavailable(error) from None
         start = len(self._subject(""))
@@ -110,7 +117,7 @@ class NatsKeyValue:
     async def _make(self, js: JetStreamContext) -> None:
         """Make the bucket if it is missing, with as many copies as the servers allow. Raises `BucketUnavailable`."""
         try:
-            found = await js.stream_info(self._stream)
+            found = await _ask(lambda: js.stream_info(self._stream))
         except NotFoundError:
             await self._create(js)
         except (NatsError, TimeoutError, OSError, ValueError) as error:
@@ -170,12 +177,38 @@ def _sentence(error: Any, bucket: str) -> str:
     if isinstance(error, TimeoutError):
         return f"no reply within {REQUEST_S} s: the bucket {bucket} has no leader now"
     if isinstance(error, NoStreamResponseError):
-        return f"nobody has the bucket {bucket}: it was deleted, or JetStream is not enabled on the servers"
+        return (
+            f"no server has the bucket {bucket}: a new leader is being elected, it was deleted, or JetStream is not "
+            "enabled on the servers"
+        )
     if isinstance(error, APIError):
         text = error.description or type(error).__name__
         hint = ": enable `jetstream` on the NATS servers" if error.err_code in (10039, 10076) else ""
         return f"JetStream says of the bucket {bucket}: {text} ({error.err_code}){hint}"
     return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+async def _ask(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Ask a question until it is answered, for `REQUEST_S`: the first answer counts, also one that raises.
+
+    Args:
+        make: Makes the question, whose own deadline is `REQUEST_S`.
+
+    """
+    until = asyncio.get_running_loop().time() + REQUEST_S
+    asked: set[asyncio.Task[T]] = set()
+    try:
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            question = asyncio.ensure_future(make())
+            question.add_done_callback(retrieve_exception)
+            asked.add(question)
+            done, asked = await asyncio.wait(asked, timeout=min(ASK_AGAIN_S, left), return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return done.pop().result()
+        raise TimeoutError
+    finally:
+        for each in asked:
+            each.cancel()
 
 
 class NatsBroadcast:

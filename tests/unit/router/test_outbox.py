@@ -94,3 +94,17 @@ def test_another_message_that_is_too_large_leaves_a_gap_so_that_the_member_joins
     outbox.send(GATEWAY, ErrorForPublisher(stream="cam", code="X", message="x" * MAX_CONTROL_BYTES))
     outbox.send(GATEWAY, RouterHeartbeat())
     assert numbers(bus, GATEWAY) == [2]
+
+
+def test_without_its_lease_a_router_says_nothing(members: Members, bus: RecordedBus) -> None:
+    has_lease = True
+    outbox = Outbox(EPOCH, members, lambda: has_lease)
+    outbox.attach(bus)
+    outbox.heartbeat(GATEWAY)
+    has_lease = False
+    said = len(bus.sent)
+    outbox.heartbeat(GATEWAY)
+    outbox.welcome(GATEWAY, 1)
+    outbox.send(GATEWAY, Rejoin())
+    outbox.ask_all_to_join()
+    assert len(bus.sent) == said == 1

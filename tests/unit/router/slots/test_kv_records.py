@@ -268,3 +268,35 @@ async def test_records_that_are_no_reservations_are_passed_over() -> None:
     records.change({"a": b"nonsense", "b": msgspec.msgpack.encode(["no id!", "ann", [], 1, 2, 3])})
     await records.write()
     assert await KvReservations(KvRecords(store, "reservations", 0, 2, "ids")).load(NOW_MS) == []
+
+
+async def test_records_that_the_store_has_lost_are_written_again_also_those_that_did_not_change() -> None:
+    store = MemoryKeyValue()
+    records, _ = await opened(store)
+    records.change({f"key {number}": b"%d" % number for number in range(200)})
+    assert await records.write()
+    writes = store.writes
+    await records.restore_lost()
+    assert store.writes == writes, "nothing is lost"
+    store.lose()
+    store.down = True
+    await records.restore_lost()
+    store.down = False
+    await records.restore_lost()
+    assert len((await opened(store, 2))[1]) == 200
+
+
+async def test_a_router_with_a_successor_writes_no_lost_records() -> None:
+    store = MemoryKeyValue()
+    former, _ = await opened(store, 1)
+    former.change({"a": b"1"})
+    await former.write()
+    later, _ = await opened(store, 2)
+    later.change({"a": b"2"})
+    await later.write()
+    former.change({"a": b"3"})
+    assert not await former.write()
+    store.lose()
+    await former.restore_lost()
+    await later.restore_lost()
+    assert (await opened(store, 3))[1] == {"a": b"2"}

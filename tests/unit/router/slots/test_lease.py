@@ -204,6 +204,19 @@ def test_what_woke_up_late_ends_before_it_does_anything_else() -> None:
     assert commands[0] == StopRouter(0, "its lease cannot be renewed")
 
 
+def test_a_lease_ends_ten_seconds_after_the_sending_of_its_last_write_whether_anything_happens_or_not() -> None:
+    machine = held()
+    assert machine.has(0, 100, 10.19)
+    assert not machine.has(0, 100, 10.2), "nothing was ticked"
+    assert not machine.has(0, 99, 0.3)
+    (renewal,) = [each for each in machine.tick(2.2, 200) if isinstance(each, CompareAndSet)]
+    machine.written(0, renewal.request, 6, 4.0, 200)
+    assert machine.has(0, 100, 12.19)
+    assert not machine.has(0, 100, 12.2), "it counts from the sending"
+    machine.tick(13.0, 200)
+    assert not machine.has(0, 100, 13.0)
+
+
 def test_a_router_that_cannot_run_here_is_left_to_others_for_a_while() -> None:
     machine = held()
     commands = machine.release(0, 1.0, 200)
@@ -226,7 +239,7 @@ def test_a_process_that_did_not_take_what_it_was_given_is_given_nothing_for_a_mi
     passing(world, 50)
     assert counts(world) == [0, 2]
     assert world.nodes[0].machine.peers[idle.id].spurned_at > 0
-    assert world.seq < 60, "it was given a slot once, not again and again"
+    assert world.seq < 112, "it was given a slot once, not again and again"
 
 
 @given(st.data())

@@ -1,0 +1,271 @@
+"""Leases over real NATS servers that fail: no slot is lost without need, and none has two routers that count."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.kit.clients import eventually
+from tests.kit.nats_servers import NatsServer, NatsSite, make_site
+from tests.kit.nats_slots import COMES_S, SlotHouse, stream_of
+from tests.kit.processes import Watchout
+from watchout.common.bus.messages import CreateShare, QueryReply
+from watchout.common.errors import StartError
+from watchout.router.slots.kv_records import KvRecords
+from watchout.router.slots.lease import STEP_DOWN_S
+
+#: After a fault there is one truth again within this, on a machine that has more to do.
+HEALED_S: Final = 15.0
+
+
+@pytest.fixture(scope="module")
+def nats() -> Iterator[NatsSite]:
+    made = make_site(3)
+    made.start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+async def house(nats: NatsSite, tmp_path: Path) -> AsyncIterator[SlotHouse]:
+    """Two slots; the test adds routers. All servers run again after it."""
+    made = SlotHouse(nats, tmp_path)
+    yield made
+    await made.close()
+    made.assert_epochs_never_fell()
+    await asyncio.to_thread(nats.start)
+
+
+async def shared(house: SlotHouse, routers: int = 2) -> None:
+    """Start routers and the member, and wait until each router has its part of the slots."""
+    await house.add_member()
+    for _ in range(routers):
+        await house.add_router()
+    await house.whole()
+    await eventually(
+        lambda: sorted(len(house.keeper(each).held) for each in house.routers) == [1, 1], COMES_S,
+        "the slots are not shared",
+    )  # fmt: skip
+
+    def obeyed() -> bool:
+        keepers = [house.keeper(each) for each in house.routers]
+        epochs = [
+            each._machine.slots[slot].epoch for slot in range(house.slots) for each in keepers if slot in each.held
+        ]
+        return house.member.missing == () and house.epochs() == epochs
+
+    await eventually(obeyed, COMES_S, "the member obeys others than those who have the slots")
+
+
+def told(what: str, seconds: float) -> None:
+    print(f"{what}: {seconds:.2f} s")
+
+
+async def renewed(house: SlotHouse, slots: range, within_s: float) -> None:
+    """Wait until the lease of each slot was written anew from now on."""
+    since = time.monotonic()
+
+    def fresh() -> bool:
+        ages = [
+            house.keeper(each).renewed_ago_s(slot) for slot in slots for each in house.holders()[slot]
+        ]  # fmt: skip
+        return len(ages) == len(slots) and max(ages) < time.monotonic() - since
+
+    await eventually(fresh, within_s, "a lease is not renewed")
+
+
+async def written(house: SlotHouse) -> None:
+    """Wait until the store takes writes."""
+    while True:
+        with contextlib.suppress(Exception):
+            await house.jetstream().publish(f"$KV.{house.name}-slots.test", b"", timeout=0.3)
+            return
+        await asyncio.sleep(0.02)
+
+
+async def test_a_killed_leader_of_the_store_costs_no_lease(house: SlotHouse, nats: NatsSite) -> None:
+    await shared(house)
+    epochs = house.epochs()
+    leader = await house.leader()
+    await asyncio.to_thread(leader.kill)
+    killed = time.monotonic()
+    told("claims after the store's leader was killed", await house.claims(HEALED_S))
+    await written(house)
+    told("the store takes writes after its leader was killed", time.monotonic() - killed)
+    await renewed(house, range(house.slots), STEP_DOWN_S)
+    told("leases are written again after the store's leader was killed", time.monotonic() - killed)
+    assert house.lost() == 0
+    assert house.epochs() == epochs
+    await asyncio.to_thread(nats.start)
+
+
+async def ended(server: NatsServer) -> None:
+    """Lame duck mode, until all clients have left, and the end."""
+    server.signal(signal.SIGUSR2)
+    await eventually(
+        lambda: asyncio.to_thread(lambda: server.monitor("/varz")[1]["connections"] == 0), COMES_S, "clients stay"
+    )
+    await asyncio.to_thread(server.stop)
+
+
+async def test_a_rolling_restart_costs_no_lease(house: SlotHouse, nats: NatsSite) -> None:
+    await shared(house)
+    epochs = house.epochs()
+    for server in nats.servers:
+        await ended(server)
+        await asyncio.to_thread(nats.start)
+        await renewed(house, range(house.slots), STEP_DOWN_S)
+        await house.claims(HEALED_S)
+    assert house.lost() == 0
+    assert house.epochs() == epochs
+
+
+@pytest.mark.parametrize("how", ["delete_stream", "purge_stream"])
+async def test_a_lost_store_is_written_anew_and_nobody_loses_a_slot(house: SlotHouse, how: str) -> None:
+    await shared(house)
+    epochs, entries = house.epochs(), [await house.entry(slot) for slot in range(house.slots)]
+    await getattr(house.jetstream(), how)(f"KV_{house.name}-slots")
+    began = time.monotonic()
+
+    async def whole() -> bool:
+        return [await house.entry(slot) for slot in range(house.slots)] == entries
+
+    await eventually(whole, HEALED_S, "the entries are not written again")
+    told(f"entries are written again after {how}", time.monotonic() - began)
+    await renewed(house, range(house.slots), STEP_DOWN_S)
+
+    async def shape() -> bool:
+        with contextlib.suppress(Exception):
+            return bool(
+                await house.jetstream().get_last_msg(f"KV_{house.name}-slots", f"$KV.{house.name}-slots.cluster")
+            )
+        return False
+
+    await eventually(shape, HEALED_S, "the number of slots is not written again")
+    assert house.lost() == 0
+    assert house.epochs() == epochs
+
+
+async def test_a_store_that_is_lost_together_with_a_router_leads_to_a_later_epoch(house: SlotHouse) -> None:
+    await shared(house)
+    before = house.epochs()
+    (victim,) = house.holders()[0]
+    await house.jetstream().delete_stream(f"KV_{house.name}-slots")
+    link, victim._link = victim._link, None
+    assert link is not None
+    house.routers.remove(victim)
+    link.close()
+    await victim.stop()
+    told("claims after the store and a router were lost", await house.claims(HEALED_S))
+    assert house.epochs()[0] > before[0]
+    assert house.epochs()[1] == before[1]
+
+
+async def test_lost_records_are_written_again(house: SlotHouse) -> None:
+    await house.add_member()
+    first = await house.add_router()
+    await house.whole()
+    stream = stream_of(0, house.slots)
+    await house.claims()
+    reply = await house.member.of(stream).request(
+        lambda number: CreateShare(
+            request=number, id="a" * 22, stream=stream, user="somebody", seconds=3600, alerts=True
+        ), COMES_S,
+    )  # fmt: skip
+    assert isinstance(reply, QueryReply)
+    await house.jetstream().delete_stream(f"KV_{house.name}-records")
+    began = time.monotonic()
+
+    async def there() -> bool:
+        return "a" * 22 in await KvRecords(first._records, "shares", 0, 1, "shares").load()
+
+    await eventually(there, COMES_S, "the share is not written again")
+    told("records are written again after their bucket was deleted", time.monotonic() - began)
+
+
+async def test_without_any_server_routers_step_down_and_are_back_with_the_servers(
+    house: SlotHouse, nats: NatsSite
+) -> None:
+    await shared(house)
+    before = house.epochs()
+    for server in nats.servers:
+        await asyncio.to_thread(server.kill)
+    killed = time.monotonic()
+    with pytest.raises(AssertionError, match="no claim of slot 0"):
+        await house.claim(0, 1.0)
+    await eventually(lambda: not any(house.holders().values()), COMES_S, "a router keeps its slot")
+    told("routers have stepped down after all servers were lost", time.monotonic() - killed)
+    assert time.monotonic() - killed > STEP_DOWN_S - 3
+    since = len(house.words)
+    await asyncio.to_thread(nats.start)
+    told("claims after all servers are there again", await house.claims(HEALED_S))
+    assert all(later > former for later, former in zip(house.epochs(), before, strict=True))
+    old = [word for word in house.words[since:] if word.epoch <= before[word.slot]]
+    assert not old, "a router that has stepped down said something"
+
+
+async def test_without_jetstream_a_router_waits_and_says_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, start_nats: Callable[..., NatsSite]
+) -> None:
+    site = start_nats(1, jetstream=False)
+    house = SlotHouse(site, tmp_path)
+    try:
+        await house.add_member()
+        await house.add_router()
+        await eventually(lambda: "the key-value store of the cluster cannot be used" in caplog.text, COMES_S)
+        assert not any(house.holders().values())
+        assert "enable `jetstream` on the NATS servers" in caplog.text
+        await asyncio.to_thread(site.servers[0].stop)
+        site.servers[0].config = 'jetstream { store_dir: "$FOLDER/js" }'
+        await asyncio.to_thread(site.start)
+        told("claims after JetStream is there", await house.claims())
+    finally:
+        await house.close()
+
+
+async def test_another_number_of_slots_is_refused(house: SlotHouse) -> None:
+    await house.add_router()
+    with pytest.raises(StartError, match="CLUSTER_SLOTS is 3 here, and the other routers of this site have 2"):
+        await house.add_router(CLUSTER_SLOTS="3")
+
+
+# ── processes that stand still ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_router_that_stood_still_says_nothing_that_counts(house: SlotHouse, watchout: Any) -> None:
+    """For 5 s it has its lease still when it goes on, and a successor; for 12 s its lease has run out."""
+    started: Watchout = watchout(start=False, environ=house.environ())
+    still = started.start("router")
+    await house.add_member()
+    await house.whole()
+    await house.add_router()
+    spare = house.keeper(house.routers[0])
+    for seconds in (5.0, 12.0):
+        await eventually(lambda: len(spare.held) == 1, COMES_S * 2, "the slots are not shared")
+        await house.whole()
+        (slot,) = set(range(house.slots)) - set(spare.held)
+        former = house.epochs()[slot]
+        await asyncio.to_thread(still.pause)
+        paused = time.monotonic()
+        told(f"claims after a router stood still (for {seconds} s)", await house.claim(slot, HEALED_S))
+        assert house.epochs()[slot] > former
+        successor = house.epochs()[slot]
+        await eventually(lambda paused=paused, s=seconds: time.monotonic() - paused >= s, COMES_S)
+        resumed = time.monotonic()
+        still.resume()
+        await house.claim(slot, HEALED_S)
+        await eventually(lambda resumed=resumed: time.monotonic() - resumed > 2.0, COMES_S)
+        late = [word for word in house.words if word.at > resumed and word.slot == slot and word.epoch <= former]
+        told(f"old words after {seconds} s of standing still, until", max([w.at - resumed for w in late], default=0.0))
+        assert house.epochs()[slot] >= successor
+        if seconds > STEP_DOWN_S:
+            assert not late, "it spoke without its lease"
+        else:
+            assert all(word.at - resumed < 2.0 for word in late), "it goes on speaking"
