@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamConfig
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
 from watchout.common import log
 from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
@@ -181,6 +181,8 @@ def _sentence(error: Any, bucket: str) -> str:
             f"no server has the bucket {bucket}: a new leader is being elected, it was deleted, or JetStream is not "
             "enabled on the servers"
         )
+    if isinstance(error, ServiceUnavailableError) and not error.err_code:  # nobody answers for JetStream
+        return "JetStream is not there: enable `jetstream` on the NATS servers, and for the account of this user"
     if isinstance(error, APIError):
         text = error.description or type(error).__name__
         hint = ": enable `jetstream` on the NATS servers" if error.err_code in (10039, 10076) else ""

@@ -212,16 +212,23 @@ async def test_without_any_server_routers_step_down_and_are_back_with_the_server
 
 
 async def test_without_jetstream_a_router_waits_and_says_what_to_do(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, start_nats: Callable[..., NatsSite]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], start_nats: Callable[..., NatsSite]
 ) -> None:
     site = start_nats(1, jetstream=False)
     house = SlotHouse(site, tmp_path)
+    said = ""
     try:
         await house.add_member()
         await house.add_router()
-        await eventually(lambda: "the key-value store of the cluster cannot be used" in caplog.text, COMES_S)
+
+        def says() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "the key-value store of the cluster cannot be used" in said
+
+        await eventually(says, COMES_S)
         assert not any(house.holders().values())
-        assert "enable `jetstream` on the NATS servers" in caplog.text
+        assert "JetStream is not there: enable `jetstream` on the NATS servers" in said
         await asyncio.to_thread(site.servers[0].stop)
         site.servers[0].config = 'jetstream { store_dir: "$FOLDER/js" }'
         await asyncio.to_thread(site.start)
@@ -236,7 +243,24 @@ async def test_another_number_of_slots_is_refused(house: SlotHouse) -> None:
         await house.add_router(CLUSTER_SLOTS="3")
 
 
-# ── processes that stand still ───────────────────────────────────────────────────────────────────────────────────────
+async def test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_says(house: SlotHouse) -> None:
+    """The former router had a clock that went ahead by an hour."""
+    await house.add_member()
+    first = await house.add_router()
+    await house.whole()
+    later = house.epochs()[0] + 3_600_000
+    house.keeper(first).epoch_seen(0, later)
+    await eventually(lambda: house.epochs()[0] > later, COMES_S, "it does not begin anew")
+    former = house.epochs()[0]
+    await house.add_router()
+    house.routers.remove(first)
+    await first.drain()
+    await first.stop()
+    await eventually(lambda: house.epochs()[0] > former, COMES_S, "the successor is not obeyed")
+    await house.claims()
+
+
+# ── processes ───────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_router_that_stood_still_says_nothing_that_counts(house: SlotHouse, watchout: Any) -> None:
@@ -269,3 +293,25 @@ async def test_a_router_that_stood_still_says_nothing_that_counts(house: SlotHou
             assert not late, "it spoke without its lease"
         else:
             assert all(word.at - resumed < 2.0 for word in late), "it goes on speaking"
+
+
+async def test_a_router_that_is_ended_has_released_its_slots(house: SlotHouse, watchout: Any) -> None:
+    started: Watchout = watchout(start=False, environ=house.environ())
+    process = started.start("router")
+    await house.add_member()
+    await house.whole()
+    await house.add_router()
+    spare = house.keeper(house.routers[0])
+    await eventually(lambda: len(spare.held) == 1, COMES_S, "the slots are not shared")
+    (slot,) = set(range(house.slots)) - set(spare.held)
+    await eventually(lambda: house.member.missing == (), COMES_S)
+    former = await house.entry(slot)
+    assert former is not None
+    ended_at = time.monotonic()
+    assert await asyncio.to_thread(process.terminate) == 0
+    entry = await house.entry(slot)
+    assert entry is not None
+    assert entry.router != former.router, "it ended and its slot is its own"
+    await eventually(lambda: slot in spare.held, COMES_S)
+    await house.claim(slot)
+    told("claims after SIGTERM of a router", time.monotonic() - ended_at)
