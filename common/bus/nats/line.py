@@ -38,7 +38,14 @@ class Line:
         self.is_leaving = False
 
     async def dial(self, dialer: Dialer, avoid: BusServer | None = None, *, only_here: bool = False) -> None:
-        """Connect. See `Dialer.dial`, also for what is raised."""
+        """Connect. See `Dialer.dial`, also for what is raised.
+
+        Args:
+            dialer: Connects to servers.
+            avoid: The server that is tried last.
+            only_here: Connect to a server on this machine or to none.
+
+        """
         callbacks = DialCallbacks(self._on_error, self._closed, self._leaving)
         self.client, self.server = await dialer.dial(callbacks, avoid, only_here=only_here)
 
