@@ -22,13 +22,13 @@ from tests.kit.nats_servers import NatsServer, NatsSite
 from watchout.common.bus.messages import Claim, GrantedReply, Hello, Message, decode_from_router
 from watchout.common.bus.nats.connection import NatsConnection, connection_of
 from watchout.common.bus.router_links import RouterLinks
+from watchout.common.bus.slot_entries import SlotEntry, decode_entry
 from watchout.common.bus.slots import slot_of
 from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.errors import RouterUnavailable
 from watchout.common.home import prepare_home
 from watchout.common.settings import Settings, load
 from watchout.router.slots.cluster import ClusterRouter
-from watchout.router.slots.entry import SlotEntry, decode_entry
 from watchout.router.slots.keeper import SlotKeeper
 
 COMES_S: Final = 60.0
