@@ -136,10 +136,15 @@ async def test_requests_under_way_are_answered_over_the_former_connection(
 
 
 async def test_a_server_that_is_cut_off_from_the_others_is_not_gone_back_to(
-    start_nats: Callable[..., NatsSite], site: NatsSite, connect: Callable[..., NatsConnection]
+    start_nats: Callable[..., NatsSite],
+    site: NatsSite,
+    connect: Callable[..., NatsConnection],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It answers, and has no connection to the servers that the others use."""
-    alone = start_nats(1, jetstream=False)
+    host = "127.0.0.4"
+    monkeypatch.setattr(dialing, "_is_here", lambda address: address == host)
+    alone = start_nats(1, jetstream=False, hosts=(host,))
     others = [connect(settings(alone.servers[0], *site.servers[1:]), purpose) for purpose in ("member", "router")]
     for each in others:
         await uses(each, alone.servers[0])
