@@ -19,6 +19,7 @@ from watchout.common.bus.frames import (
     FORM_BINARY_MESSAGE,
     FORM_JSON_MESSAGE,
     decode_frame,
+    read_frame_head,
 )
 from watchout.common.errors import BusError, ClientError
 from watchout.common.media.codecs import BY_NUMBER, BY_VALUE, Codec
@@ -581,3 +582,16 @@ def test_a_frame_for_one_receiver_is_left_to_python() -> None:
     assert remote(data) is None
     with pytest.raises(TypeError):
         remote(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_message_that_says_it_is_masked_goes_to_no_viewer(text: bool) -> None:
+    """Its viewers would lose their connections: a server masks nothing (RFC 6455 section 5.1)."""
+    data = crossing(b"\x00" * 60, text=text)
+    head = read_frame_head(data)
+    at = head.payload_at + 8
+    short = data[:at] + bytes((data[at], 0x80 | 0x15)) + bytes(0x80 | 0x15)
+    for damaged in (short, data[: at + 1] + bytes((data[at + 1] | 0x80,)) + data[at + 2 :]):
+        assert remote(damaged) is None
+        with pytest.raises(BusError, match="expected a whole message"):
+            decode_frame(damaged)
