@@ -504,4 +504,15 @@ MUTATIONS: Final = (
         unit=("tests/unit/common/bus/test_merged_replies.py::test_a_missing_slot_is_named",),
         e2e=("tests/e2e/test_slots.py::test_a_slot_without_a_router_is_named_refused_in_time_and_delays_no_other",),
     ),
+    Mutation(
+        name="cluster-lost",
+        rule="a gateway that fell silent is named by `watchout-ctl cluster`, not hidden",
+        file="router/handler.py",
+        before="            self.members.remember_lost(member, now)\n",
+        after="",
+        unit=("tests/unit/router/test_handler.py::test_a_gateway_that_falls_silent_is_told_to_operators",),
+        e2e=(
+            "tests/e2e/test_ctl_cluster.py::test_one_machine_shows_its_gateways_and_links_and_names_a_gateway_that_is_gone",
+        ),
+    ),
 )

@@ -430,6 +430,21 @@ def test_the_streams_of_a_member_that_says_bye_go_offline_and_nothing_of_it_is_l
     assert place.take(GATEWAY)[-1] == Rejoin()
 
 
+def test_a_gateway_that_falls_silent_is_told_to_operators(place: Place) -> None:
+    place.join(GATEWAY, BRIDGE)
+    place.send(BRIDGE, Bye())
+    place.send(OTHER, Bye())
+    place.clock.now += MEMBER_LOST_AFTER_S / 2
+    place.handler.drop_silent_members()
+    place.clock.now += MEMBER_LOST_AFTER_S
+    place.handler.checked_at = place.clock.now
+    place.handler.drop_silent_members()
+    (lost,) = place.members.lost_lately(place.clock.now)
+    assert (lost.hello, lost.at) == (GREETINGS[GATEWAY], place.clock.now)
+    place.join(GATEWAY)
+    assert place.members.lost_lately(place.clock.now) == []
+
+
 def test_silent_members_are_removed_bridges_sooner(place: Place) -> None:
     place.join(BRIDGE)
     for step in (BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S):
