@@ -121,6 +121,34 @@ def haproxy_over(directory: Path, gateway_ports: Sequence[int], idle_s: int | No
         yield port
 
 
+@contextlib.contextmanager
+def caddy_with_tls(directory: Path, gateway_port: int, certificate: Path, key: Path) -> Iterator[int]:
+    """The port of a Caddy with the file of `deploy/caddy` before this gateway, with a certificate of the test.
+
+    Its access log is in `directory`/log.
+    """
+    port, text = free_port(), (REPOSITORY / "deploy/caddy/Caddyfile").read_text(encoding="utf-8")
+    site = f"https://127.0.0.1:{port} {{\n\ttls {certificate} {key}\n"
+    for before, after in (
+        ("watch.example.com {\n", site),
+        ("reverse_proxy 127.0.0.1:3000", f"reverse_proxy 127.0.0.1:{gateway_port}"),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    # No port for orders, none for the redirection from HTTP, and nothing outside the directory of the test.
+    options = (
+        "admin off",
+        "grace_period 1s",
+        "auto_https disable_redirects",
+        f"storage file_system {directory}/storage",
+    )
+    head = "{\n\t" + "\n\t".join(options) + "\n}\n"
+    config = _written(directory, head + text)
+    command = [_found("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
+    with _listening("caddy", command, directory, port):
+        yield port
+
+
 def _placed(file: str, gateway_ports: Sequence[int]) -> str:
     """A file of `deploy/` with gateways on these ports of loopback in place of the three machines that it names."""
     text = (REPOSITORY / "deploy" / file).read_text(encoding="utf-8")
