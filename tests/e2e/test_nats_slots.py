@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 import subprocess
 from collections.abc import Callable
@@ -129,6 +130,9 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
     stats = await asked(started)
     assert [each["slot"] for each in stats["routers"]] == list(range(SLOTS))
     assert sorted(member["kind"] for member in stats["members"]) == ["ctl", "gateway", "gateway"]
+    assert "member joined" in house.router.output
+    assert re.search(r"over\W+nats", house.router.output)
+    assert not re.search(r"over\W+ipc", house.router.output)
     house.router.kill()
 
     async def nobody() -> Any:
