@@ -25,6 +25,8 @@ LINK: Final = "eth0"
 #: The number of this machine in the addresses of the network.
 OURS: Final = 254
 _END_S: Final = 30.0
+#: Debian's packages of programs with other names.
+_PACKAGES: Final = {"ip": "iproute2", "unshare": "util-linux"}
 
 
 class Unable(Exception):
@@ -199,9 +201,9 @@ def why_not(*programs: str) -> str | None:
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "network namespaces can be made by root only"
-    for program, package in (("ip", "iproute2"), *((name, name) for name in programs)):
+    for program in ("ip", *programs):
         if shutil.which(program) is None:
-            return f"the program {program} is not installed (Debian: {package})"
+            return f"the program {program} is not installed (Debian: {_PACKAGES.get(program, program)})"
     made = Machines("wot", "")
     one = Machine(made.prefix, "", 0)
     try:
@@ -218,7 +220,7 @@ def why_not(*programs: str) -> str | None:
 def main() -> None:
     """Say why the machines of the demo cannot be made here; exit with 1 then."""
     net = sys.argv[1]
-    reason = why_not()
+    reason = why_not("unshare")
     if reason is None and user_of(net):
         reason = f"the network {net}.0/24 is in use here ({user_of(net)}); choose another: CLUSTER_NET=10.78.0"
     if reason is not None:

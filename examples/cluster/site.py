@@ -39,6 +39,8 @@ STARTED: Final[dict[str, tuple[str, ...] | None]] = {
 }
 #: The ML service of host c.
 ML_LINE: Final = f"ml: exec watchout-keep {BIN}/python {REPOSITORY}/examples/ml_service/service.py --port 8500\n"
+#: Runs what follows under a host name of its own, which is the next word.
+NAMED: Final = ("unshare", "--uts", "sh", "-c", 'echo "$0" >/proc/sys/kernel/hostname && exec "$@"')
 READY_S: Final = 90.0
 END_S: Final = 10.0
 PORT: Final = 3000
@@ -68,7 +70,7 @@ class Host:
             "WATCHOUT_STARTER": str(os.getpid()),
         }
         self.honcho = subprocess.Popen(
-            [*self.machine.within, "honcho", "start", *(STARTED[self.name] or ())],
+            [*self.machine.within, *NAMED, f"host-{self.name}", "honcho", "start", *(STARTED[self.name] or ())],
             cwd=self.folder, env=environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
             start_new_session=True,
         )  # fmt: skip
