@@ -144,7 +144,8 @@ def caddy_with_tls(directory: Path, gateway_port: int, certificate: Path, key: P
     )
     head = "{\n\t" + "\n\t".join(options) + "\n}\n"
     config = _written(directory, head + text)
-    command = [_found("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
+    homes = [f"{name}={directory}" for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")]
+    command = ["env", *homes, _found("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
     with _listening("caddy", command, directory, port):
         yield port
 
