@@ -333,13 +333,12 @@ async def test_alerts_come_once_and_in_order_while_the_routers_of_slots_are_kill
             await started.stop_slot(slot)
             await asyncio.sleep(chance.uniform(0, 0.5))
             await started.start_slot(slot)
-    await asyncio.sleep(0.5)
+    await eventually(lambda: all(len(names) > 5 for names in accepted.values()), what="alerts of each stream")
     over = True
     await asyncio.gather(*tasks)
     for stream, viewer in viewers:
         await eventually(lambda s=stream, v=viewer: len(alerts_of(v)) >= len(accepted[s]), what=f"alerts of {stream}")
         assert alerts_of(viewer) == accepted[stream], "each once, in the order of their acceptance"
-    assert all(len(names) > 5 for names in accepted.values())
 
 
 async def test_alerts_of_a_bridge_wait_for_their_slot_and_no_other(

@@ -57,7 +57,13 @@ async def meshes() -> AsyncIterator[Callable[..., tuple[TlsFrameMesh, list[bytes
     ) -> tuple[TlsFrameMesh, list[bytes]]:
         got: list[bytes] = []
         listen = MeshListen(host, port, port, advertise or host)
-        made = TlsFrameMesh(home, listen, of or files(home), max_message_bytes=MAX_BYTES, on_frame=got.append)
+        made = TlsFrameMesh(
+            home,
+            listen,
+            of or files(home),
+            max_message_bytes=MAX_BYTES,
+            on_frame=lambda frame: got.append(bytes(frame)),
+        )
         opened.append(made)
         return made, got
 

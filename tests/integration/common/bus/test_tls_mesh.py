@@ -317,7 +317,7 @@ class Peer:
             self._end = asyncio.Event()
             mesh = TlsFrameMesh(
                 home, MeshListen(host, 0, 0, host), files(home), max_message_bytes=MAX_BYTES,
-                on_frame=lambda data: self.got.append((time.monotonic(), data)),
+                on_frame=lambda data: self.got.append((time.monotonic(), bytes(data))),
             )  # fmt: skip
             self.address = mesh.address or ""
             self._ready.set()
