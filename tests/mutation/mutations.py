@@ -338,6 +338,78 @@ MUTATIONS: Final = (
             "tests/integration/mlbridge/test_poison.py::test_what_may_be_the_services_fault_is_found_to_be_the_frames_while_others_are_answered",
         ),
     ),
+    # ── many machines ────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="lease-ends",
+        rule="a router steps down 10 s after the last write of its lease that succeeded",
+        file="router/slots/lease.py",
+        before="if state.role is not Role.NONE and now - state.confirmed_at >= STEP_DOWN_S:",
+        after="if state.role is not Role.NONE and now - state.confirmed_at >= 10 * STEP_DOWN_S:",
+        unit=("tests/unit/router/slots/test_lease.py::test_a_reply_that_comes_too_late_changes_nothing",),
+        e2e=(
+            "tests/integration/router/slots/test_faults.py::test_without_any_server_routers_step_down_and_are_back_with_the_servers",
+        ),
+    ),
+    Mutation(
+        name="lease-compared",
+        rule="the entry of a slot is replaced only if it has the revision that the writer knows",
+        file="common/bus/nats/kv.py",
+        before="js.publish(self._subject(key), value, timeout=REQUEST_S, headers=headers)",
+        after="js.publish(self._subject(key), value, timeout=REQUEST_S)",
+        unit=("tests/integration/common/bus/nats/test_kv.py::test_of_several_writers_of_one_revision_one_succeeds",),
+        e2e=("tests/integration/router/slots/test_faults.py::test_a_router_that_stood_still_says_nothing_that_counts",),
+    ),
+    Mutation(
+        name="lease-epoch-rises",
+        rule="whoever takes a slot has a higher epoch than all that it knows",
+        file="router/slots/lease.py",
+        before="Purpose.TAKE, max(now_ms, state.highest + 1), now)",
+        after="Purpose.TAKE, now_ms, now)",
+        unit=("tests/unit/router/slots/test_lease_explored.py::test_no_single_fault_at_any_time_breaks_a_promise",),
+        e2e=(
+            "tests/integration/router/slots/test_faults.py::test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_says",
+        ),
+    ),
+    Mutation(
+        name="lease-released",
+        rule="a router that ends releases its slots",
+        file="router/slots/lease.py",
+        before='                commands.append(self._go(slot, state, "", "this process ends"))\n',
+        after="                pass\n",
+        unit=("tests/unit/router/slots/test_lease.py::test_a_process_that_ends_is_succeeded_in_the_next_step",),
+        e2e=("tests/integration/router/slots/test_faults.py::test_a_router_that_is_ended_has_released_its_slots",),
+    ),
+    Mutation(
+        name="lower-epoch-refused",
+        rule="a member obeys no router of a lower epoch than the highest that it has heard",
+        file="common/bus/membership.py",
+        before="        if self._fenced and envelope.epoch < self.highest_epoch:\n            return []\n",
+        after="",
+        unit=("tests/unit/common/bus/test_membership.py::test_a_router_that_has_a_successor_is_not_obeyed",),
+        e2e=("tests/e2e/test_slots.py::test_the_words_of_a_router_that_has_a_successor_have_no_effect",),
+    ),
+    Mutation(
+        name="unfinished-parts",
+        rule="parts of unfinished messages are bounded, all senders together",
+        file="common/bus/nats/parts.py",
+        before="while self.bytes > MAX_UNFINISHED_BYTES or len(self._unfinished) > MAX_SENDERS:",
+        after="while False:",
+        unit=("tests/unit/common/bus/nats/test_parts.py::test_unfinished_messages_are_bounded_in_bytes_and_in_number",),
+        e2e=("tests/integration/common/bus/nats/test_kv.py::test_parts_without_an_end_are_bounded_whoever_sends_them",),
+    ),
+    Mutation(
+        name="change-of-server",
+        rule="what two connections bring while a process changes its NATS server is handled once",
+        file="common/bus/nats/overlap.py",
+        before="            self._brought[key] -= 1\n            return []\n",
+        after="            self._brought[key] -= 1\n",
+        unit=(
+            "tests/unit/common/bus/nats/test_overlap.py::test_each_message_is_handled_once_and_in_the_order_of_its_sender",
+        ),
+        e2e=(
+            "tests/integration/common/bus/nats/test_homeward.py::test_the_way_back_loses_no_message_and_repeats_none",
+        ),
+    ),
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="starter-gone",
