@@ -252,12 +252,13 @@ async def test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_sa
     house.keeper(first).epoch_seen(0, later)
     await eventually(lambda: house.epochs()[0] > later, COMES_S, "it does not begin anew")
     former = house.epochs()[0]
-    await house.add_router()
+    successor = house.keeper(await house.add_router())
     house.routers.remove(first)
     await first.drain()
     await first.stop()
     await eventually(lambda: house.epochs()[0] > former, COMES_S, "the successor is not obeyed")
     await house.claims()
+    assert successor.counts.taken == house.slots, "no member had to tell it of a later epoch"
 
 
 # ── processes ───────────────────────────────────────────────────────────────────────────────────────
