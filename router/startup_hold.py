@@ -6,6 +6,7 @@ before the gateways joined again could give away a stream that has one.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from watchout.common.bus.messages import AcknowledgeRequest, Claim, OwnerLookup, RaiseAlert
@@ -46,6 +47,16 @@ class StartupHold:
         self._held.append((member, request))
 
     def release(self) -> list[tuple[bytes, HeldRequest]]:
-        """End the hold. Return the held requests with their senders, in the order of arrival."""
+        """End the hold. Return the held requests with their senders, in the order in which they are to be decided.
+
+        First what a former router had accepted, in the order of its acceptance: each process sends its own part again,
+        and what is new may arrive before. Then all others, in the order of arrival.
+        """
         held, self._held = self._held or [], None
-        return held
+        return sorted(held, key=lambda each: _accepted_at(each[1]))
+
+
+def _accepted_at(request: HeldRequest) -> float:
+    """Return when a former router accepted an alert, in ms since the epoch; infinite for what is new."""
+    at = request.accepted_at if isinstance(request, RaiseAlert | AcknowledgeRequest) else None
+    return math.inf if at is None else at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import mmap
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit import left_open
+from tests.kit.cluster_leases import Tenure, longest_overlap_s, tenures_of
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeds
 from tests.kit.page_memory import own_bytes
 
@@ -90,3 +92,17 @@ def test_memory_of_a_process_counts_what_it_wrote_not_the_files_that_it_read(
         grown = own_bytes(psutil.Process()) - before
     assert (grown > size * 0.9) is counts
     assert (grown < size * 0.1) is not counts
+
+
+def test_tenures_of_a_router_are_read_from_what_it_logged_and_two_at_once_are_found() -> None:
+    def line(second: int, event: str, epoch: int | None = None) -> str:
+        return json.dumps({"slot": 1, "epoch": epoch, "event": event, "timestamp": f"1970-01-01T00:00:{second:02d}Z"})
+
+    first = [line(1, "slot taken", 5), line(9, "slot given up"), "no log line", line(20, "slot taken", 7)]
+    assert tenures_of(1, first, 30.0) == [Tenure(1, 5, 1, 1.0, 9.0), Tenure(1, 7, 1, 20.0, 30.0)]
+    assert tenures_of(1, [*first, line(21, "NATS is there")])[1] == Tenure(1, 7, 1, 20.0, 21.0), "it has ended"
+    assert tenures_of(1, [line(1, "slot taken", 5), line(3, "slot taken", 6)])[0].until == 3.0, "begun anew"
+    second = tenures_of(2, [line(6, "slot taken", 6), line(19, "slot given up")])
+    assert longest_overlap_s([*second, *tenures_of(1, first)]) == 3.0
+    with pytest.raises(AssertionError):
+        longest_overlap_s([*second, *tenures_of(3, [line(40, "slot taken", 6)])])

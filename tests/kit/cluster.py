@@ -2,29 +2,27 @@
 
 Every host has a home, certificates of the cluster's authority, and a nats-server of a cluster of three. The session
 store is one file that all of them read, in the place of the database that hosts share. The test process is the camera,
-the viewers and the ML service: it reaches every host, whatever the hosts do not reach of each other.
+the viewers and the ML service: it reaches every host, whatever the hosts do not reach of each other. What is played on
+the site is in `tests.kit.cluster_scenes`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import itertools
+import json
 import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from tests.kit.clients import Answer, Camera, Clients, Viewer, eventually, http
 from tests.kit.hosts import Host, Hosts, hosts
 from tests.kit.nats_servers import NatsServer, NatsSite
-from tests.kit.processes import JOINED, REPOSITORY, SERVERS, Watchout, poll
+from tests.kit.processes import BIN, JOINED, REPOSITORY, SERVERS, Process, Watchout, poll
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.ctl import cluster_keys
 from watchout.identity.embedded_store import mint_token
@@ -36,8 +34,12 @@ GATEWAY_PORT: Final = 3000
 #: The figures that the product promises are held exactly where the machine is one's own (`make test-cluster`); else
 #: they may be longer by this factor.
 PATIENCE: Final = 1.0 if os.environ.get("WATCHOUT_TEST_FIGURES") else 8.0
-#: No viewer may wait longer for a frame because something else ends.
-GAP_S: Final = 0.3 * PATIENCE
+#: After a fault there is one truth again within this.
+HEALED_S: Final = 5.0 * PATIENCE
+#: A NATS user who may do everything: the operator who deletes a bucket. Also the password.
+OPERATOR: Final = "operator"
+#: Slots of the site: the default.
+SLOTS: Final = 4
 
 
 def told(what: str, seconds: float) -> None:
@@ -61,9 +63,20 @@ class DeployedServer(NatsServer):
     """A NATS server with the file of `deploy/three-hosts`, whose monitoring the test reaches; `config` is its text."""
 
     def _written(self) -> str:
-        local = 'http: "127.0.0.1:8222"'
+        local, users = 'http: "127.0.0.1:8222"', "users: ["
         assert local in self.config
-        return self.config.replace(local, f'http: "{self.host}:{self.monitor_port}"')
+        assert users in self.config
+        operator = f"{users} {{ user: {OPERATOR}, password: {OPERATOR} }}"
+        return self.config.replace(local, f'http: "{self.host}:{self.monitor_port}"').replace(users, operator)
+
+
+@dataclass(frozen=True)
+class SlotHolder:
+    """Who has a slot: the index of the host, the process, and the epoch of its router."""
+
+    host: int
+    process: Process
+    epoch: int
 
 
 class Site:
@@ -128,6 +141,13 @@ class Site:
                 server.start()
         for server in self.nats.servers:
             self.wait_for_nats(server)
+        poll(self._has_leaders, COMES_S, "the buckets have no leader")
+
+    def _has_leaders(self) -> bool:
+        """Whether every bucket can be written: servers that were all away elect its leader anew, for 4 to 9 s."""
+        _, said = self.nats.servers[0].monitor("/jsz?accounts=true&streams=true")
+        streams = [stream for account in said.get("account_details", ()) for stream in account.get("stream_detail", ())]
+        return all((stream.get("cluster") or {}).get("leader") for stream in streams)
 
     def wait_for_nats(self, server: NatsServer) -> None:
         """Wait until a server serves, with JetStream."""
@@ -158,6 +178,65 @@ class Site:
                     raise AssertionError(f"{process.name} ended:\n{process.output}")
         return all(m.get("/health")[0] == 200 for m in self.machines if m.named("gateway"))
 
+    def whole(self) -> bool:
+        """Whether all gateways are healthy: every slot has a router that has heard what the gateways report."""
+        return all(
+            status == 200 and said["status"] == "healthy"
+            for status, said in (machine.get("/health") for machine in self.machines if machine.named("gateway"))
+        )
+
+    def mend(self) -> None:
+        """Start what a test has left ended, and wait until the site is whole."""
+        for index, machine in enumerate(self.machines):
+            self.hosts.plug(self.hosts[index])
+            if self.server(index)._shell is None:
+                self.server(index).start()
+            for process in machine.processes:
+                process.resume()
+            for name in ("router", "gateway"):
+                if not machine.named(name):
+                    machine.start(name)
+        for server in self.nats.servers:
+            self.wait_for_nats(server)
+        self.wait_whole()
+
+    def wait_whole(self) -> None:
+        """Wait until the site is whole."""
+        poll(self.ready, COMES_S, "the site is not ready")
+        poll(self.whole, COMES_S, "the site is not whole")
+
+    def slots(self, at: int = 0) -> dict[int, SlotHolder]:
+        """Who has which slot, as `watchout-ctl stats` on this host is told; a slot without a router is not there."""
+        machine = self.machines[at]
+        tool = machine.run("watchout-ctl", [str(BIN / "watchout-ctl"), "stats", "--json"])
+        if tool.wait(COMES_S):
+            return {}
+        by_pid = {
+            process.pid: (index, process)
+            for index, each in enumerate(self.machines)
+            for process in each.processes
+            if process.name == "router"
+        }
+        rows = [row["router"] for row in json.loads(tool.output)["routers"]]
+        return {row["slot"]: SlotHolder(*by_pid[row["pid"]], row["epoch"]) for row in rows}
+
+    def shared_slots(self) -> dict[int, SlotHolder]:
+        """Wait until every host has a slot; who has which."""
+        found: dict[int, SlotHolder] = {}
+
+        def shared() -> bool:
+            found.clear()
+            found.update(self.slots())
+            return len(found) == SLOTS and {each.host for each in found.values()} == set(range(len(self.machines)))
+
+        poll(shared, COMES_S, "the hosts do not share the slots")
+        return found
+
+    def operator_files(self) -> dict[str, str]:
+        """The certificate files of a NATS client of this site: those of the first host."""
+        names = {"ca": "ca.crt", "cert": "host.crt", "key": "host.key"}
+        return {what: str(self.machines[0].home / "mesh" / name) for what, name in names.items()}
+
     def lose(self, index: int) -> None:
         """Lose a host with all that runs there, without a word to anybody."""
         self.hosts.power_off(self.hosts[index])
@@ -174,7 +253,7 @@ class Site:
         """The last lines of everything, for the message of a failure."""
         texts = []
         for number, machine in enumerate(self.machines):
-            texts += [f"── host {number} {each.name} {each.pid}\n{each.output[-3000:]}" for each in machine.processes]
+            texts += [f"── host {number} {each.name} {each.pid}\n{each.output[-6000:]}" for each in machine.processes]
         return "\n".join(texts)
 
     def close(self) -> None:
@@ -200,140 +279,3 @@ def site_of_hosts(*, environ: Mapping[str, str] | None = None, expected: Sequenc
             yield site
         finally:
             site.close()
-
-
-class Scene:
-    """A camera on one host that sends while the block lasts, and viewers on others; what they felt is measured."""
-
-    def __init__(self, site: Site, stream: str, camera: Camera, viewers: list[Viewer]) -> None:
-        self.site, self.stream, self.camera, self.viewers = site, stream, camera, viewers
-
-    def mark(self) -> list[int]:
-        """How many messages each viewer has heard: what follows is what a fault did."""
-        return [len(viewer.heard) for viewer in self.viewers]
-
-    async def flows(self, count: int = 5) -> None:
-        """Each viewer gets so many more frames."""
-        for viewer in self.viewers:
-            have = len(viewer.frames)
-            await eventually(
-                lambda viewer=viewer, have=have: len(viewer.frames) >= have + count, COMES_S,
-                f"no frames of {self.stream}",
-            )  # fmt: skip
-
-    def longest_gap_s(self, viewer: Viewer, since: int = 0) -> float:
-        """The longest time between two frames after so many messages."""
-        found = list(zip(viewer.heard, viewer.heard_at, strict=True))[since:]
-        at = [when for message, when in found if message["type"] == "video-frame"]
-        return max((later - earlier for earlier, later in itertools.pairwise(at)), default=0.0)
-
-    def assert_no_gap(self, what: str, since: Sequence[int]) -> None:
-        """Since so many messages, which `mark` gave, no viewer waited longer for a frame than is promised."""
-        gap = max(self.longest_gap_s(viewer, mark) for viewer, mark in zip(self.viewers, since, strict=True))
-        told(what, gap)
-        assert gap < GAP_S
-
-    def assert_frame_ids_rise(self) -> None:
-        """`frameId` never falls, and no frame comes twice."""
-        for viewer in self.viewers:
-            ids = [m["frameId"] for m in viewer.frames if m["streamId"] == self.stream]
-            assert ids == sorted(set(ids)), ids
-
-
-@contextlib.asynccontextmanager
-async def scene(
-    site: Site, clients: Clients, stream: str, *, camera_at: int = 0, viewers_at: Sequence[int] = (1,), fps: float = 10
-) -> AsyncIterator[Scene]:
-    """A camera and viewers, whose frames flow."""
-    token = site.token()
-    camera = await clients.camera(site[camera_at].url, token)
-    await camera.register(stream, consumes=["alert"])
-    viewers = []
-    for index in viewers_at:
-        viewer = await clients.viewer(site[index].url, token)
-        await viewer.subscribe(stream, lastFrame=False)
-        viewers.append(viewer)
-    async with camera.streaming(fps):
-        made = Scene(site, stream, camera, viewers)
-        await made.flows()
-        yield made
-        made.assert_frame_ids_rise()
-
-
-async def claim(camera: Camera, stream: str, within_s: float) -> None:
-    """Register a stream, again after each `ROUTING_ERROR`, as clients do."""
-
-    async def registered() -> bool:
-        await camera.send("register", clientType="mobile", streamId=stream, produces=["video-frame"])
-        answer = await camera.next(COMES_S)
-        assert answer["type"] == "success" or answer["code"] == "ROUTING_ERROR", answer
-        return bool(answer["type"] == "success")
-
-    await eventually(registered, within_s, f"the claim of {stream} is granted")
-
-
-@dataclass
-class Alerts:
-    """Alerts that are posted one after another, at any host that takes them; `accepted` are their ids."""
-
-    site: Site
-    stream: str
-    hosts: Sequence[int]
-    token: str
-    accepted: list[str] = field(default_factory=list)
-    refused: int = 0
-    _number: int = 0
-
-    async def post(self) -> bool:
-        """Post the next alert until a host accepts it: the same id again after an error, as a client does."""
-        self._number += 1
-        alert_id = f"post-{self._number}"
-        body = {"streamId": self.stream, "id": alert_id, "severity": "low", "message": alert_id}
-        until = time.monotonic() + COMES_S
-        for host in self._in_turn():
-            answer: Answer | None = None
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(3.0):
-                    answer = await http(f"{self.site[host].url}/alerts", method="POST", token=self.token, body=body)
-            if answer is not None and answer.status == 202:
-                self.accepted.append(alert_id)
-                return True
-            self.refused += 1
-            if time.monotonic() > until:
-                return False
-            await asyncio.sleep(0.05)
-        return False
-
-    def _in_turn(self) -> Iterator[int]:
-        while True:
-            yield from self.hosts
-
-    @contextlib.asynccontextmanager
-    async def posting(self, per_s: float) -> AsyncIterator[None]:
-        """Post while the block lasts."""
-        task = asyncio.get_running_loop().create_task(self._run(per_s), name="alerts")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _run(self, per_s: float) -> None:
-        while True:
-            await self.post()
-            await asyncio.sleep(1 / per_s)
-
-    async def all_came(self, *receivers: Viewer | Camera) -> None:
-        """Every accepted alert came to each of these once, and in order."""
-        for receiver in receivers:
-
-            def ids(receiver: Viewer | Camera = receiver) -> list[str]:
-                alerts = [m for m in receiver.heard if m["type"] == "alert" and m["streamId"] == self.stream]
-                return [alert["id"] for alert in alerts if alert["id"].startswith("post-")]
-
-            def missing(ids: Any = ids) -> set[str]:
-                return set(self.accepted) - set(ids())
-
-            await eventually(lambda missing=missing: not missing(), COMES_S, "an accepted alert did not come")
-            numbers = [int(each.removeprefix("post-")) for each in ids()]
-            assert numbers == sorted(set(numbers)), "each once, and in order"

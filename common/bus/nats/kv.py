@@ -56,7 +56,9 @@ class NatsKeyValue:
 
     @property
     def max_value_bytes(self) -> int:
-        """Largest value that the present server takes, in bytes."""
+        """Largest value that the present server takes, in bytes; without a connection, that any takes."""
+        if not self._connection.connected:
+            return MAX_VALUE_BYTES
         return min(MAX_VALUE_BYTES, max(self._connection.max_payload - OVERHEAD_BYTES, 0))
 
     async def read(self, key: str) -> BucketValue:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from watchout.common.bus.messages import OwnerLookup
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.messages import OwnerLookup, RaiseAlert
 from watchout.router.startup_hold import MAX_HELD, StartupHold
 
 
@@ -25,6 +26,22 @@ def test_held_requests_are_released_once_in_their_order() -> None:
     assert hold.release() == requests
     assert not hold.syncing
     assert hold.release() == []
+
+
+def test_what_a_former_router_accepted_is_decided_first_whoever_brings_it_and_when() -> None:
+    """The gateway that comes back first raises a new alert before another one has sent again what was before it."""
+
+    def alert(number: int, accepted_at: int | None) -> RaiseAlert:
+        raised = Alert(id=f"{number}", stream_id="cam", severity="low", message="m", timestamp=0)
+        return RaiseAlert(request=number, alert=raised, accepted_at=accepted_at)
+
+    hold = StartupHold(syncing=True)
+    for member, request in [(b"a", alert(4, None)), (b"a", alert(2, 20)), (b"b", alert(1, 10)), (b"b", alert(3, 20)),
+                            (b"b", OwnerLookup(request=5, stream="cam"))]:  # fmt: skip
+        hold.hold(member, request)
+    assert [(member, request.request) for member, request in hold.release()] == [
+        (b"b", 1), (b"a", 2), (b"b", 3), (b"a", 4), (b"b", 5),
+    ]  # fmt: skip
 
 
 def test_a_full_hold_refuses_further_requests() -> None:

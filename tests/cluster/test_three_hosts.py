@@ -1,24 +1,17 @@
-"""Three hosts and one router: what works on one machine works between machines."""
+"""Three hosts that share the slots: what works on one machine works between machines."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.kit.clients import Clients, eventually, http, new_name
-from tests.kit.cluster import COMES_S, Alerts, Site, scene, site_of_hosts
+from tests.kit.cluster import COMES_S, Site
+from tests.kit.cluster_scenes import Alerts, scene
 from tests.kit.ml_stub import MlStub
-from tests.kit.processes import SERVICE_TOKEN
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with site_of_hosts() as made:
-        made.start("router:1", "gateway:0", "gateway:1", "gateway:2")
-        yield made
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ async def test_frames_pictures_alerts_and_counts_are_those_of_all_hosts(
         recent = (await http(f"{site[2].url}/alerts?streamId={stream}", token=token)).json["alerts"]
         assert alert["id"] in [row["id"] for row in recent]
 
-        alerts = Alerts(site, stream, (0, 1, 2), SERVICE_TOKEN)
+        alerts = Alerts(site, stream)
         for _ in range(9):
             assert await alerts.post()
         await alerts.all_came(*made.viewers, made.camera)
