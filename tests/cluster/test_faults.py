@@ -57,6 +57,7 @@ async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_b
                 await eventually(lambda viewer=viewer: len(viewer.frames) > 5, COMES_S)
             phones[slot] = stream, camera, viewer
         since = others.mark()
+        elects_s = site.elects_s(0)
         await asyncio.to_thread(site.lose, 0)
         lost_at = time.monotonic()
 
@@ -72,7 +73,7 @@ async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_b
                 took_s = time.monotonic() - (lost_at if slot in of_lost else began)
                 told(f"a lost host's stream is seen again, its router was {'too' if slot in of_lost else 'not'} lost",
                      took_s)  # fmt: skip
-                assert took_s < (ROUTER_BACK_S if slot in of_lost else BACK_S)
+                assert took_s < (ROUTER_BACK_S + elects_s if slot in of_lost else BACK_S)
             assert viewer.frame_ids == sorted(set(viewer.frame_ids))
 
         await asyncio.gather(*map(come_back, phones))
@@ -87,7 +88,7 @@ async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_b
 async def test_a_killed_nats_server_costs_no_frame_no_alert_and_no_lease(
     site: Site, clients: Clients, killed: int
 ) -> None:
-    before = await asyncio.to_thread(site.slots)
+    before = await asyncio.to_thread(site.shared_slots)
     async with scene_of_each_slot(site, clients, viewers_at=(1, 2)) as made:
         alerts = AlertsOfStreams(made)
         async with alerts.posting(5):
@@ -166,10 +167,10 @@ async def test_a_partition_of_one_host_harms_nobody_else_and_heals(
         alerts = AlertsOfStreams(made, (0, 1))
         within = made.of_viewers(2)
         async with alerts.posting(5):
-            since = within.mark()
+            since, within_s = within.mark(), ROUTER_BACK_S + site.elects_s(2)
             with site.hosts.cut(site.hosts[2], direction):
                 began = time.monotonic()
-                await claims_work(site, clients, (0, 1), slots=of_cut, within_s=ROUTER_BACK_S, what=what)
+                await claims_work(site, clients, (0, 1), slots=of_cut, within_s=within_s, what=what)
                 await alerts.more(5)
                 await within.flows(10)
                 within.assert_no_gap(what, since)

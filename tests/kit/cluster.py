@@ -36,6 +36,8 @@ GATEWAY_PORT: Final = 3000
 PATIENCE: Final = 1.0 if os.environ.get("WATCHOUT_TEST_FIGURES") else 8.0
 #: After a fault there is one truth again within this.
 HEALED_S: Final = 5.0 * PATIENCE
+#: NATS servers elect a new leader of a bucket within this; the first attempt may fail.
+NATS_ELECTS_S: Final = 10.0
 #: A NATS user who may do everything: the operator who deletes a bucket. Also the password.
 OPERATOR: Final = "operator"
 #: Slots of the site: the default.
@@ -143,11 +145,24 @@ class Site:
             self.wait_for_nats(server)
         poll(self._has_leaders, COMES_S, "the buckets have no leader")
 
+    def elects_s(self, index: int) -> float:
+        """How long nobody has a slot's lease renewed or taken when this host is lost: its NATS server leads the bucket.
+
+        The other servers elect a new leader after 4 to 9 s, which nobody can set.
+        """
+        leader = self._leaders(1 if index == 0 else 0).get("KV_watchout-slots")
+        return NATS_ELECTS_S if leader == self.server(index).name else 0.0
+
     def _has_leaders(self) -> bool:
         """Whether every bucket can be written: servers that were all away elect its leader anew, for 4 to 9 s."""
-        _, said = self.nats.servers[0].monitor("/jsz?accounts=true&streams=true")
-        streams = [stream for account in said.get("account_details", ()) for stream in account.get("stream_detail", ())]
-        return all((stream.get("cluster") or {}).get("leader") for stream in streams)
+        return all(self._leaders(0).values())
+
+    def _leaders(self, at: int) -> dict[str, str]:
+        """The server that leads each bucket, as another one knows; empty: none does."""
+        _, said = self.nats.servers[at].monitor("/jsz?accounts=true&streams=true")
+        accounts = said.get("account_details", ())
+        streams = [stream for account in accounts for stream in account.get("stream_detail", ())]
+        return {stream["name"]: (stream.get("cluster") or {}).get("leader", "") for stream in streams}
 
     def wait_for_nats(self, server: NatsServer) -> None:
         """Wait until a server serves, with JetStream."""

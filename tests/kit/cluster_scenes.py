@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import aiohttp
+
 from tests.kit.clients import Answer, Camera, Clients, Viewer, eventually, http, new_name
 from tests.kit.cluster import COMES_S, HEALED_S, PATIENCE, SLOTS, Site, told
 from tests.kit.processes import SERVICE_TOKEN
@@ -233,7 +235,7 @@ class Alerts:
         until = time.monotonic() + COMES_S
         for host in self._in_turn():
             answer: Answer | None = None
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError, TimeoutError, aiohttp.ClientError):  # it may have been killed just now
                 async with asyncio.timeout(3.0):
                     answer = await http(f"{self.site[host].url}/alerts", method="POST", token=SERVICE_TOKEN, body=body)
             if answer is not None and answer.status == 202:
@@ -256,6 +258,7 @@ class Alerts:
         try:
             yield
         finally:
+            assert not task.done(), f"alerts of {self.stream} could not be posted: {task}"
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableError
@@ -70,3 +72,17 @@ async def test_without_an_answer_it_ends_in_time(monkeypatch: pytest.MonkeyPatch
 )
 def test_what_is_missing_is_said_in_a_sentence(error: Exception, words: str) -> None:
     assert words in kv._sentence(error, "b")
+
+
+@pytest.mark.parametrize(
+    ("connected", "max_payload", "largest"),
+    [
+        (True, 1 << 20, kv.MAX_VALUE_BYTES),
+        (True, 65536, 65536 - kv.OVERHEAD_BYTES),
+        (True, 1024, 0),
+        (False, 0, kv.MAX_VALUE_BYTES),  # nothing is left out of what is written when a server is there again
+    ],
+)
+def test_the_largest_value_is_that_of_the_server(connected: bool, max_payload: int, largest: int) -> None:
+    connection: Any = SimpleNamespace(connected=connected, max_payload=max_payload)
+    assert kv.NatsKeyValue(connection, "things").max_value_bytes == largest
