@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.kit.clients import Clients
-from tests.kit.cluster import PATIENCE, Site
+from tests.kit.cluster import FIGURES, Site
 from tests.kit.cluster_leases import assert_leases_hold
 from tests.kit.cluster_scenes import AlertsOfStreams, assert_one_truth, claims_work, scene_of_each_slot
 from tests.kit.ml_stub import MlStub
@@ -18,8 +18,8 @@ from tests.kit.ml_stub import MlStub
 pytestmark = pytest.mark.e2e
 
 #: How many alerts are accepted at least, and how many of each stream are posted in a second at most.
-ALERTS: Final = 10_000 if PATIENCE == 1.0 else 300
-PER_S: Final = 50 if PATIENCE == 1.0 else 8
+ALERTS: Final = 10_000 if FIGURES else 300
+PER_S: Final = 50 if FIGURES else 8
 
 
 @pytest.fixture

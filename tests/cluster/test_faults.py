@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name
-from tests.kit.cluster import COMES_S, HEALED_S, PATIENCE, Site, told
+from tests.kit.cluster import COMES_S, FIGURES, HEALED_S, PATIENCE, Site, told
 from tests.kit.cluster_leases import assert_leases_hold
 from tests.kit.cluster_scenes import (
     AlertsOfStreams,
@@ -35,7 +35,11 @@ ROUTER_BACK_S: Final = 5.0 * PATIENCE
 #: How long all NATS servers are away; `make test-cluster` takes 60 s.
 AWAY_S: Final = float(os.environ.get("WATCHOUT_TEST_NATS_AWAY_S", "3"))
 #: How long a host is cut off: longer than a lease in `make test-cluster`.
-CUT_S: Final = 15.0 if PATIENCE == 1.0 else 5.0
+CUT_S: Final = 15.0 if FIGURES else 5.0
+#: Of faults of one kind the short run has one.
+KILLED: Final = (0, 1, 2) if FIGURES else (0,)
+KEPT: Final = (True, False) if FIGURES else (False,)
+DIRECTIONS: Final[tuple[Direction, ...]] = ("both", "in", "out") if FIGURES else ("both",)
 
 
 async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_back_where_phones_connect(
@@ -84,7 +88,7 @@ async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_b
         await claims_work(site, clients)
 
 
-@pytest.mark.parametrize("killed", [0, 1, 2])
+@pytest.mark.parametrize("killed", KILLED)
 async def test_a_killed_nats_server_costs_no_frame_no_alert_and_no_lease(
     site: Site, clients: Clients, killed: int
 ) -> None:
@@ -123,7 +127,7 @@ async def test_a_rolling_restart_of_nats_with_lame_duck_costs_no_frame_and_no_al
         await assert_one_truth(site, made, what="a rolling restart of NATS")
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "wiped"])
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: "kept" if kept else "wiped")
 async def test_without_any_nats_server_frames_flow_and_claims_are_refused_and_all_heals(
     site: Site, clients: Clients, kept: bool
 ) -> None:
@@ -156,7 +160,7 @@ async def test_without_any_nats_server_frames_flow_and_claims_are_refused_and_al
     assert_leases_hold(site, what)
 
 
-@pytest.mark.parametrize("direction", ["both", "in", "out"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
 async def test_a_partition_of_one_host_harms_nobody_else_and_heals(
     site: Site, clients: Clients, direction: Direction
 ) -> None:

@@ -33,7 +33,8 @@ DEPLOYED: Final = REPOSITORY / "deploy" / "three-hosts"
 GATEWAY_PORT: Final = 3000
 #: The figures that the product promises are held exactly where the machine is one's own (`make test-cluster`); else
 #: they may be longer by this factor.
-PATIENCE: Final = 1.0 if os.environ.get("WATCHOUT_TEST_FIGURES") else 8.0
+FIGURES: Final = bool(os.environ.get("WATCHOUT_TEST_FIGURES"))
+PATIENCE: Final = 1.0 if FIGURES else 8.0
 #: After a fault there is one truth again within this.
 HEALED_S: Final = 5.0 * PATIENCE
 #: NATS servers elect a new leader of a bucket within this; the first attempt may fail.
