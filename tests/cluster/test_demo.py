@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def demos() -> Iterator[list[Demo]]:
             demo.process.terminate()
         demo.process.wait(ENDS_S)
         demo.output.unlink()
+        if demo.home.name == "demo":
+            shutil.rmtree(demo.home.parent, ignore_errors=True)
 
 
 def test_what_it_kills_comes_back_and_it_stands_until_it_is_told_to_end_and_nothing_is_left(demos: list[Demo]) -> None:
