@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from examples.cluster import machines
 from examples.cluster.machines import LINK, Machine, Machines, Unable, namespaces
-from tests.kit.services import missing
+from tests.kit.services import missing, not_permitted
 
 __all__ = ["LINK", "Host", "Hosts", "hosts", "namespaces", "remove_left_overs", "why_not"]
 
@@ -108,7 +108,7 @@ class Hosts(Machines):
         Kernels without netem are common, so a process carries the packets meanwhile (`tests.kit.wire`).
         """
         if not Path("/dev/net/tun").exists():
-            missing("this machine has no /dev/net/tun, which carries packets late")
+            not_permitted("there is no /dev/net/tun, which carries packets late")
         command = [sys.executable, "-m", "tests.kit.wire", str(seconds), *(f"{h.name}={h.address}" for h in self.all)]
         with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as wire:
             try:

@@ -61,6 +61,11 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def not_permitted(reason: str) -> NoReturn:
+    """Skip the test, in CI too: this kernel or container does not permit what it needs, and no package helps."""
+    pytest.skip(f"not permitted here: {reason}")
+
+
 class Postgres:
     """A PostgreSQL server of our own, with a password, in a time zone that is not UTC.
 

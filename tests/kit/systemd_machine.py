@@ -20,11 +20,13 @@ from typing import Final
 import psutil
 
 from tests.kit.processes import REPOSITORY, poll
-from tests.kit.services import missing
+from tests.kit.services import missing, not_permitted
 
 SYSTEMD: Final = Path("/usr/lib/systemd/systemd")
 BOOTS_S: Final = 60.0
 RUNS_S: Final = 60.0
+#: Exit code of `_BOOT` when the kernel or the container refuses one of its steps.
+REFUSED: Final = 77
 #: Where the machine finds the interpreter of the tests and their packages: a service sees no home of a user.
 PYTHON: Final = "/opt/python"
 PACKAGES: Final = "/opt/packages"
@@ -33,6 +35,7 @@ PREFIX: Final = "/opt/watchout"
 # Process 1 gets no /dev, /sys and /proc/sys of the tests' machine to write to.
 _BOOT: Final = r"""
 set -e
+trap 'exit 77' EXIT
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
@@ -123,7 +126,10 @@ def systemd_machine(directory: Path) -> Iterator[SystemdMachine]:
     root.mkdir()
     _install(prefix)
     cgroup = _cgroup2() / f"watchout-tests-{os.getpid()}"
-    cgroup.mkdir()
+    try:
+        cgroup.mkdir()
+    except OSError as error:
+        not_permitted(f"no cgroup for a machine can be made: {error}")
     log = directory / "systemd.log"
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     words = [str(root), str(prefix), sys.base_prefix, packages, str(REPOSITORY), str(SYSTEMD)]
@@ -147,9 +153,9 @@ def systemd_machine(directory: Path) -> Iterator[SystemdMachine]:
 
 
 def need() -> None:
-    """Skip the test where there is no systemd to boot, or no right to do so; never in CI."""
+    """Skip the test where there is no systemd to boot, never in CI; and where there is no right to do so."""
     if os.geteuid() != 0:
-        missing("a machine with systemd can be made by root alone")
+        not_permitted("a machine with systemd can be made by root alone")
     if not SYSTEMD.exists():
         missing("no systemd is installed")
     for tool in ("unshare", "nsenter", "journalctl"):
@@ -183,13 +189,15 @@ def _cgroup2() -> Path:
         fields = line.split()
         if fields[fields.index("-") + 1] == "cgroup2":
             return Path(fields[4])
-    return missing("no cgroup2 is mounted")
+    return not_permitted("no cgroup2 is mounted")
 
 
 def _init_of(boot: subprocess.Popen[bytes], log: Path) -> int:
     """The process 1 of the machine, once it is systemd."""
 
     def found() -> list[psutil.Process]:
+        if boot.poll() == REFUSED or (boot.poll() and "unshare: " in log.read_text(errors="replace")):
+            not_permitted(f"no machine can be made: {log.read_text(errors='replace')}")
         assert boot.poll() is None, log.read_text(errors="replace")
         with contextlib.suppress(psutil.NoSuchProcess):
             return [one for one in psutil.Process(boot.pid).children() if one.name() == "systemd"]
