@@ -340,6 +340,28 @@ MUTATIONS: Final = (
     ),
     # ── many machines ────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
+        name="lease-ends",
+        rule="a router steps down 10 s after the last write of its lease that succeeded",
+        file="router/slots/lease.py",
+        before="if state.role is not Role.NONE and now - state.confirmed_at >= STEP_DOWN_S:",
+        after="if state.role is not Role.NONE and now - state.confirmed_at >= 10 * STEP_DOWN_S:",
+        unit=("tests/unit/router/slots/test_lease.py::test_a_reply_that_comes_too_late_changes_nothing",),
+        e2e=(
+            "tests/integration/router/slots/test_faults.py::test_without_any_server_routers_step_down_and_are_back_with_the_servers",
+        ),
+    ),
+    Mutation(
+        name="lease-epoch-rises",
+        rule="whoever takes a slot has a higher epoch than all that it knows",
+        file="router/slots/lease.py",
+        before="Purpose.TAKE, max(now_ms, state.highest + 1), now)",
+        after="Purpose.TAKE, now_ms, now)",
+        unit=("tests/unit/router/slots/test_lease_explored.py::test_no_single_fault_at_any_time_breaks_a_promise",),
+        e2e=(
+            "tests/integration/router/slots/test_faults.py::test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_says",
+        ),
+    ),
+    Mutation(
         name="lease-released",
         rule="a router that ends releases its slots",
         file="router/slots/lease.py",
