@@ -181,19 +181,20 @@ class LeaseMachine:
         if pending is None or pending.entry is None:
             return commands
         self._learn(state, Known(revision, pending.entry), now)
+        is_valid = now - pending.sent_at < STEP_DOWN_S
         match pending.purpose:
             case Purpose.RELEASE:
                 self._released[slot] = now, SlotBeat(slot, state.epoch, revision, pending.entry.heir)
                 self._drop(state, now)
             case Purpose.RENEW if state.role is not Role.NONE:
                 state.confirmed_at = pending.sent_at
-            case Purpose.TAKE if self.leaving:
+            case Purpose.TAKE if self.leaving and is_valid:
                 state.role, state.epoch, state.confirmed_at = Role.GOING, pending.entry.epoch, pending.sent_at
                 state.stopped = True
-            case Purpose.TAKE | Purpose.RAISE if now - pending.sent_at < STEP_DOWN_S:
+            case Purpose.TAKE | Purpose.RAISE if is_valid and not self.leaving:
                 commands += self._begin(slot, state, pending, now)
             case _:
-                pass  # too late: the entry names this process, which takes it anew
+                pass  # too late: the entry names this process, which takes it anew unless it leaves
         commands += self._run(now, now_ms)
         return [*commands, self._beat(now)]
 

@@ -217,6 +217,21 @@ def test_a_lease_ends_ten_seconds_after_the_sending_of_its_last_write_whether_an
     assert not machine.has(0, 100, 13.0)
 
 
+@pytest.mark.parametrize(("late_s", "has"), [(9.0, [0]), (11.0, [])])
+def test_a_slot_that_comes_while_the_process_leaves_is_released_unless_its_lease_is_over(
+    late_s: float, has: list[int]
+) -> None:
+    machine = LeaseMachine(ME, 1, -1.3)
+    (read,) = [each for each in machine.tick(-0.7, 100) if isinstance(each, Read)]
+    commands = machine.was_read(0, read.request, Known(0, None), -0.7, 100)
+    (take,) = [each for each in commands + machine.tick(0.2, 100) if isinstance(each, CompareAndSet)]
+    machine.leave(0.3, 200)
+    commands = machine.written(0, take.request, 4, 0.2 + late_s, 200)
+    assert machine.held == has
+    assert any(isinstance(each, CompareAndSet | Read) for each in commands) == bool(has)
+    assert not any(isinstance(each, StartRouter) for each in commands)
+
+
 def test_a_router_that_cannot_run_here_is_left_to_others_for_a_while() -> None:
     machine = held()
     commands = machine.release(0, 1.0, 200)
