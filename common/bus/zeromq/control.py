@@ -19,6 +19,9 @@ from watchout.common.errors import BusError
 CONTROL_HWM: Final = 50_000
 #: Bytes that a frame may have beyond the largest WebSocket message: header and stream id.
 FRAME_MARGIN_BYTES: Final = 4096
+#: A connection whose other end does not greet within this time, in ms, is closed, and a member connects anew. libzmq
+#: waits for 30 s otherwise: longer than a member does without a router.
+HANDSHAKE_MS: Final = 2_000
 #: Time in ms that queued control messages get when the process ends.
 LINGER_MS: Final = 200
 #: A socket whose read failed is read again after this time, in seconds.
@@ -111,6 +114,7 @@ def new_control_socket(kind: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.SNDHWM, CONTROL_HWM)
     socket.setsockopt(zmq.RCVHWM, CONTROL_HWM)
     socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)

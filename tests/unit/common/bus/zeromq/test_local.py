@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 import zmq
 
 from tests.kit.clients import eventually
-from watchout.common.bus.zeromq.local import LocalRouterTransport
+from watchout.common.bus.zeromq.local import CONTROL_SOCKET, LocalMemberTransport, LocalRouterTransport
 
 
 class Router:
@@ -63,3 +66,21 @@ async def test_anything_else_is_counted_and_dropped(
     router.send_as(routing_id, *parts)
     await eventually(lambda: router.transport.malformed)
     assert router.arrived == []
+
+
+async def test_a_member_whose_connection_is_never_greeted_connects_anew() -> None:
+    """What listens first takes the connection and says nothing: a router that hangs."""
+    with tempfile.TemporaryDirectory(prefix="wo-") as folder, socket.socket(socket.AF_UNIX) as silent:
+        home = Path(folder)
+        silent.bind(os.fspath(home / CONTROL_SOCKET))
+        silent.listen()
+        silent.setblocking(False)
+        member = LocalMemberTransport(home, max_message_bytes=1000, on_control=lambda _: None)
+        taken, _ = await asyncio.get_running_loop().sock_accept(silent)
+        router = Router(home)
+        try:
+            with taken:
+                await eventually(lambda: member.send_control(b"hello"), 20, "the member waits for who is silent")
+        finally:
+            member.close()
+            router.transport.close()
