@@ -86,7 +86,7 @@ def _number(value: int | None) -> str:
 
 def _clock(row: _ProcessOfHost) -> str:
     apart_ms = row[0].clock_ms
-    return "–" if apart_ms is None else f"{apart_ms / 1000:+.1f}s"
+    return "–" if apart_ms is None else f"{apart_ms / 1000:+z.1f}s"
 
 
 def _state(row: _ProcessOfHost) -> Text:

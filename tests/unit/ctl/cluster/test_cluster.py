@@ -224,11 +224,12 @@ def test_one_machine_is_shown_without_words_of_nats() -> None:
     router = RouterStats(epoch=7, uptime_s=5, pid=3, state="active")
     member = ClusterMember(kind="gateway", name="gateway.1", pid=4, version="2.0", at="unix:f-aaaaaaaa")
     alone = ClusterReply(router=router, version="2.0", streams=1, cameras=1, members=[member])
-    found = seen(Facts(host="here", answers={0: SlotAnswer(reply=alone, joined=True, apart_ms=0)}))
+    found = seen(Facts(host="here", answers={0: SlotAnswer(reply=alone, joined=True, apart_ms=-3)}))
     assert (found.missing, found.notes, found.nats, found.spares) == ([], [], None, [])
     shown = text(found)
     assert "one machine, without NATS" in shown
     assert "gateway.1" in shown
+    assert "+0.0s" in shown
     assert "NATS server" not in shown
     assert [host.host for host in found.hosts] == ["here"]
 
