@@ -56,7 +56,7 @@ async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_b
             viewer = await clients.viewer(site[1].url, token)
             await viewer.subscribe(stream, lastFrame=False)
             camera = await clients.camera(site[0].url, token)
-            await camera.register(stream)
+            await claim(camera, stream, COMES_S)
             async with camera.streaming():
                 await eventually(lambda viewer=viewer: len(viewer.frames) > 5, COMES_S)
             phones[slot] = stream, camera, viewer

@@ -105,7 +105,7 @@ async def scene(
     """A camera and viewers, whose frames flow."""
     token = site.token()
     camera = await clients.camera(site[camera_at].url, token)
-    await camera.register(stream, consumes=["alert"])
+    await claim(camera, stream, COMES_S, consumes=["alert"])
     viewers = []
     for index in viewers_at:
         viewer = await clients.viewer(site[index].url, token)
@@ -134,16 +134,17 @@ async def scene_of_each_slot(
         )
 
 
-async def claim(camera: Camera, stream: str, within_s: float) -> None:
+async def claim(camera: Camera, stream: str, within_s: float, **fields: Any) -> None:
     """Register a stream, again after each `ROUTING_ERROR`, as clients do."""
 
     async def registered() -> bool:
-        await camera.send("register", clientType="mobile", streamId=stream, produces=["video-frame"])
+        await camera.send("register", clientType="mobile", streamId=stream, produces=["video-frame"], **fields)
         answer = await camera.next(COMES_S)
         assert answer["type"] == "success" or answer["code"] == "ROUTING_ERROR", answer
         return bool(answer["type"] == "success")
 
     await eventually(registered, within_s, f"the claim of {stream} is granted")
+    camera.stream = stream
 
 
 async def claims_work(
