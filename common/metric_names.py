@@ -5,7 +5,7 @@ number of series is bounded. Code refers to a metric by its constant (``metrics.
 `CounterName` and `GaugeName` are `str` at run time and distinct types for mypy, so that a misspelled or undeclared name
 fails the type check and `common.metrics.Metrics` refuses it.
 
-To add a metric: declare it here, and count it.
+To add a metric: declare it here, count it, and say in `common.metric_guide` whose it is and what to do when it moves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,17 @@ class MetricDeclaration:
     former_name: str | None = None
 
 
-#: All metrics by name, in the order of ``/metrics``.
+#: Metrics of all processes together: gauges without a label, by name, with their help text. First in ``/metrics``.
+TOTALS: Final = {
+    "router_up": "1 when this gateway reaches a router.",
+    "slots_missing": "Slots whose router does not answer; their streams are missing in all other metrics.",
+    "active_streams": "Streams with a publisher, over all gateways.",
+    "producers": "Publishers that send video, over all gateways.",
+    "video_consumers": "Subscriptions that consume video, over all gateways.",
+    "alert_consumers": "Subscriptions and publishers that consume alerts, over all gateways.",
+}
+
+#: All metrics of a process by name, in the order of ``/metrics``.
 DECLARED: Final[dict[str, MetricDeclaration]] = {}
 
 
@@ -70,6 +80,13 @@ DESCRIPTORS_LIMIT = gauge("descriptors_limit", "File descriptors that the proces
 #: Has the label `task`: counted under ``task_failures_total:TASK``, see `common.metrics.LABEL_SEPARATOR`.
 TASK_FAILURES = counter("task_failures_total", "Exceptions in background tasks, each of which then went on, by task.")
 TASKS_STALLED = gauge("tasks_stalled", "Periodic tasks that have not succeeded for too long.")
+EVENT_LOOP_LAG_SECONDS = gauge(
+    "event_loop_lag_seconds",
+    "Longest time of the last 30 seconds by which the event loop was late for a timer that runs every second.",
+)
+MEMORY_LIMIT_BYTES = gauge(
+    "memory_limit_bytes", "Memory that the process may have: the limit of its control group, or all of the machine."
+)
 LOG_LINES_DROPPED = counter("log_lines_dropped_total", "Log lines dropped because they could not be written.")
 
 # ── sessions and authorization ───────────────────────────────────────────────────────────────────────────────────
@@ -250,6 +267,9 @@ ALERT_WEBHOOK_DISABLED = gauge(
 
 ROUTER_LOST = counter("router_lost_total", "Times that the router became unreachable.")
 BUS_BAD_MESSAGES = counter("bus_bad_messages_total", "Bus messages dropped because they are malformed.")
+NATS_CONNECTED = gauge(
+    "nats_connected", "1 while all connections of the process to servers of WATCHOUT_BUS stand; absent without them."
+)
 REMOTE_REFUSED = counter(
     "remote_refused_total", "Connections to ROUTER_LISTEN refused: a key that is not allowed, or no CURVE."
 )

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from watchout.common import log, metric_names, supervisor
+from watchout.common.bus import server_connections
 from watchout.common.metric_names import DECLARED, CounterName, MetricName
-from watchout.common.process import descriptors
+from watchout.common.process import descriptors, memory
 
 #: Between the name of a metric and the value of its label.
 LABEL_SEPARATOR: Final = ":"
@@ -79,6 +80,11 @@ class Metrics:
             values[metric_names.DESCRIPTORS_OPEN] = now_open
         values[metric_names.LOG_LINES_DROPPED] = log.dropped()
         values[metric_names.TASKS_STALLED] = len(stalled)
+        values[metric_names.EVENT_LOOP_LAG_SECONDS] = round(supervisor.lag_s(), 3)
+        if (most := memory.limit_bytes()) is not None:
+            values[metric_names.MEMORY_LIMIT_BYTES] = most
+        if (connected := server_connections.all_stand()) is not None:
+            values[metric_names.NATS_CONNECTED] = float(connected)
         labelled = {f"{metric_names.TASK_FAILURES}{LABEL_SEPARATOR}{task}": count for task, count in failures.items()}
         return {**{str(name): value for name, value in values.items()}, **labelled}
 

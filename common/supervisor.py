@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ STALLED_INTERVALS: Final = 5.0
 STALLED_S: Final = 10.0
 #: Seconds between two checks whether the event loop itself was held up; that time does not count as a stall.
 CHECK_EVERY_S: Final = 1.0
+#: The most by which the loop was late for a check in so many seconds is its lag: longer than between two scrapes.
+LAG_WINDOW_S: Final = 30.0
 #: Seconds until kept work that ended is restarted; doubled each time, up to the last.
 FIRST_RESTART_S: Final = 0.1
 LAST_RESTART_S: Final = 15.0
@@ -50,6 +52,9 @@ class Supervisor:
         self._periodic: set[Periodic] = set()
         self._checked_at = loop.time()
         self._checker: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
+        #: When the loop was late for a check, and by how much: each by more than at all later ones.
+        self._lags: deque[tuple[float, float]] = deque()
 
     def every(
         self,
@@ -73,7 +78,7 @@ class Supervisor:
         self._periodic.add(periodic)
         if self._checker is None:
             self._checked_at = self.loop.time()
-            self._checker = self.loop.call_later(CHECK_EVERY_S, self._check)
+            self._check_later()
         periodic.begin(first_s)
         return periodic
 
@@ -137,6 +142,12 @@ class Supervisor:
         self._excuse(now)
         return sorted({periodic.name for periodic in self._periodic if periodic.stalled(now)})
 
+    def lag_s(self) -> float:
+        """Return by how many seconds the loop was late for a check at most, within the last `LAG_WINDOW_S`."""
+        while self._lags and self._lags[0][0] < self.loop.time() - LAG_WINDOW_S:
+            self._lags.popleft()
+        return self._lags[0][1] if self._lags else 0.0
+
     def forget(self, periodic: Periodic) -> None:
         """Remove a periodic task that was cancelled."""
         self._periodic.discard(periodic)
@@ -144,9 +155,21 @@ class Supervisor:
             self._checker.cancel()
             self._checker = None
 
+    def _check_later(self) -> None:
+        self._due_at = self.loop.time() + CHECK_EVERY_S
+        self._checker = self.loop.call_at(self._due_at, self._check)
+
     def _check(self) -> None:
-        self._checker = self.loop.call_later(CHECK_EVERY_S, self._check)
-        self._excuse(self.loop.time())
+        now = self.loop.time()
+        self._late(now, now - self._due_at)
+        self._excuse(now)
+        self._check_later()
+
+    def _late(self, now: float, late_s: float) -> None:
+        """Record by how much the loop was late for a check."""
+        while self._lags and self._lags[-1][1] <= late_s:
+            self._lags.pop()
+        self._lags.append((now, late_s))
 
     def _excuse(self, now: float) -> None:
         """Do not count time in which the process was stopped or got no CPU as a stall of its tasks."""
@@ -299,3 +322,8 @@ def current() -> Supervisor:
 def counted() -> tuple[dict[str, int], list[str]]:
     """Return the failures by task and the names of stalled tasks; empty where no loop has run."""
     return (dict(_latest[0].failures), _latest[0].stalled()) if _latest else ({}, [])
+
+
+def lag_s() -> float:
+    """Return the lag of the event loop in seconds, see `Supervisor.lag_s`; 0 where no loop has run."""
+    return _latest[0].lag_s() if _latest else 0.0

@@ -1,11 +1,12 @@
-"""Write the generated parts of the docs: settings, modules, messages, database options, schemas. `make docs`."""
+"""Write the generated parts of the docs, such as settings, metrics, modules, messages and schemas: `make docs`."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
-from watchout.common import schemas, settings
+from watchout.common import metric_guide, metric_names, schemas, settings
 from watchout.common.bus import messages
 from watchout.common.ml_targets import docs as ml_targets
 from watchout.common.settings import database_url
@@ -50,6 +51,60 @@ def with_messages(page: str) -> str:
     return f"{before}{BEGIN}\n\n{messages.render_markdown()}\n{END}{after}"
 
 
+METRICS_INTRO = """\
+# Metrics
+
+Generated from `common/metric_names.py` and `common/metric_guide.py` (`make docs`).
+
+`GET /metrics` of any gateway has the metrics of all processes in Prometheus' text format, each with the prefix
+`watchout_`. Which metric answers which question: [operations.md](operations.md#which-metric-answers-which-question).
+
+## Labels
+
+| label | values |
+|---|---|
+| `process` | the name of a process: `gateway`, `gateway-2`, `mlbridge`, `router`, or `WATCHOUT_PROCESS_NAME`; \
+`router-SLOT` where there are slots, `NAME@HOST` on several machines. As many as there are processes, and the same \
+after a restart. The metrics of all processes together have no label |
+| `task` | on `task_failures_total`: the name of the background task, one of some 30 in the code |
+
+A counter of a process is there from its start, at 0. A gauge is absent where it does not apply. While a gateway
+reaches no router, its page has its own metrics alone, and `router_up` is 0.
+"""
+
+
+def render_metrics() -> str:
+    """docs/metrics.md: one table for each section, with all that is declared of each metric."""
+    lines = [
+        METRICS_INTRO,
+        "## All processes together",
+        "",
+        *_metric_table(
+            (name, "gauge", "–", text, metric_guide.TOTALS[name]) for name, text in metric_names.TOTALS.items()
+        ),
+    ]
+    for title, section in metric_guide.SECTIONS.items():
+        rows = []
+        for name, guide in section.items():
+            declared = metric_names.DECLARED[name]
+            labels = "`process`, `task`" if name == metric_names.TASK_FAILURES else "`process`"
+            whose = f"{labels}: {', '.join(guide.of)}" if len(guide.of) < len(metric_guide.ALL) else f"{labels}: all"
+            former = declared.former_name
+            text = declared.help if former is None else f"{declared.help} Also as `{former}`, deprecated."
+            rows.append((name, declared.kind, whose, text, guide.when))
+        lines += [f"## {title}", "", *_metric_table(rows)]
+    return "\n".join(lines)
+
+
+def _metric_table(rows: Iterable[tuple[str, str, str, str, str]]) -> list[str]:
+    head = ["| metric | kind | unit | labels | meaning | what its movement tells |", "|---|---|---|---|---|---|"]
+    return [
+        *head,
+        *(f"| `{n}` | {k} | {metric_guide.unit(n)} | {w} | {t} | {d} |" for n, k, w, t, d in rows),
+        "",
+    ]
+
+
 def render_modules() -> str:
     """docs/modules.md: one table for each package, with the first paragraph of each module's docstring."""
     lines = [
@@ -78,6 +133,7 @@ def _role(path: Path) -> str:
 def main() -> None:
     """Write the pages and the schemas."""
     (HERE / "settings.md").write_text(settings.render_markdown())
+    (HERE / "metrics.md").write_text(render_metrics())
     bus = HERE / "bus.md"
     bus.write_text(with_messages(bus.read_text()))
     (HERE / "modules.md").write_text(render_modules())

@@ -422,6 +422,10 @@ def test_the_page_of_modules_has_every_module_as_its_docstring_says() -> None:
     assert build().render_modules() == page  # type: ignore[attr-defined]
 
 
+def test_the_page_of_metrics_is_what_is_declared() -> None:
+    assert (ROOT / "docs/metrics.md").read_text() == build().render_metrics()  # type: ignore[attr-defined]
+
+
 def test_the_settings_page_is_what_the_table_says() -> None:
     from watchout.common import settings
 

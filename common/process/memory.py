@@ -1,9 +1,12 @@
-"""Returns freed memory to the operating system, which glibc would keep."""
+"""Returns freed memory to the operating system, which glibc would keep; and how much this process may have."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
+from pathlib import Path
 from typing import Any, Final
 
 #: Parameters of mallopt(3), in glibc's malloc.h.
@@ -44,3 +47,36 @@ def give_back() -> None:
     """Return free memory of the whole heap (malloc_trim(3)); takes milliseconds. Does nothing without glibc."""
     if _trim is not None:
         _trim(0)
+
+
+@functools.cache
+def limit_bytes() -> int | None:
+    """Return how much memory this process may have, as it was at the first call; None: not known here."""
+    return read_limit(Path("/proc"), Path("/sys/fs/cgroup"))
+
+
+def read_limit(proc: Path, groups: Path) -> int | None:
+    """Return the smallest of the machine's memory and the limits of this process's control groups (version 1 or 2).
+
+    Args:
+        proc: What is ``/proc`` but in tests.
+        groups: What is ``/sys/fs/cgroup`` but in tests.
+
+    """
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        total = next(line for line in (proc / "meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+        found.append(int(total.split()[1]) << 10)
+    with contextlib.suppress(OSError):
+        for line in (proc / "self/cgroup").read_text().splitlines():
+            _, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            if controllers not in ("", "memory") and "memory" not in controllers.split(","):
+                continue
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            folder = groups / controllers if controllers else groups
+            parts = [part for part in path.split("/") if part not in ("", "..")]
+            for depth in range(len(parts) + 1):
+                with contextlib.suppress(OSError, ValueError):  # "max", or no such file
+                    found.append(int((folder.joinpath(*parts[:depth]) / name).read_text()))
+    return min(found, default=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,17 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from watchout.common.bus.reply_records import MemberRow, MetricValues, StatsReply
-from watchout.common.metric_names import DECLARED, TASK_FAILURES
+from watchout.common.metric_guide import counters_of
+from watchout.common.metric_names import DECLARED, TASK_FAILURES, TOTALS
 from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
-
-TOTALS: Final = {
-    "router_up": "1 when this gateway reaches a router.",
-    "slots_missing": "Slots whose router does not answer; their streams are missing in all other metrics.",
-    "active_streams": "Streams with a publisher, over all gateways.",
-    "producers": "Publishers that send video, over all gateways.",
-    "video_consumers": "Subscriptions that consume video, over all gateways.",
-    "alert_consumers": "Subscriptions and publishers that consume alerts, over all gateways.",
-}
 
 
 class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
@@ -139,16 +130,16 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> b
     processes: dict[str, MetricValues] = {}
     totals: dict[str, float] = {"router_up": 0}
     if stats is None:
-        processes[own[0]] = with_former_names(own[1])
+        processes[own[0]] = _complete("gateway", own[1])
     else:
         if stats.routers is msgspec.UNSET:
-            processes["router"] = with_former_names(stats.router.metrics)
+            processes["router"] = _complete("router", stats.router.metrics)
         else:
             for each in stats.routers:
-                processes[f"router-{each.slot}"] = with_former_names(each.router.metrics)
+                processes[f"router-{each.slot}"] = _complete("router", each.router.metrics)
         for member in stats.members:
             if member.kind != "ctl":
-                processes[_label(member, processes)] = with_former_names(member.metrics)
+                processes[_label(member, processes)] = _complete(member.kind, member.metrics)
         totals = {
             "router_up": 1,
             "active_streams": len(stats.streams),
@@ -161,6 +152,15 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> b
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_ProcessCollector(processes, totals))
     return generate_latest(registry)
+
+
+def _complete(kind: str, metrics: MetricValues) -> MetricValues:
+    """Return the metrics of a process of this kind, with its counters that have not counted yet as 0.
+
+    A counter that is there only when it counts for the first time hides that from Prometheus: a rise from nothing to 1
+    is no rise.
+    """
+    return with_former_names({**dict.fromkeys(counters_of(kind), 0), **with_former_names(metrics)})
 
 
 def _label(member: MemberRow, taken: Container[str]) -> str:

@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -197,6 +197,17 @@ async def test_a_server_that_ends_costs_no_alert_and_no_second_of_frames(
     )
 
 
+def told_of_nats(url: str, wanted: float, processes: int) -> Callable[[], Awaitable[bool]]:
+    """Whether the page of metrics tells this of the connections of so many processes to NATS, for `eventually`."""
+
+    async def told() -> bool:
+        page = (await http(f"{url}/metrics")).body.decode()
+        found = re.findall(r"^watchout_nats_connected\{[^}]+\} (\S+)$", page, re.MULTILINE)
+        return len(found) >= processes and {float(value) for value in found} == {wanted}
+
+    return told
+
+
 async def test_without_any_server_frames_go_on_and_new_cameras_are_told_in_time(
     watchout: Any, clients: Clients, start_nats: Callable[..., NatsSite]
 ) -> None:
@@ -210,6 +221,7 @@ async def test_without_any_server_frames_go_on_and_new_cameras_are_told_in_time(
     await viewer.subscribe(stream)
     async with camera.streaming(10):
         await viewer.frame()
+        await eventually(told_of_nats(near, 1, processes=3), COMES_S)
         await asyncio.to_thread(site.servers[0].kill)
         began = time.monotonic()
         late = await clients.camera(near, token)
@@ -221,6 +233,7 @@ async def test_without_any_server_frames_go_on_and_new_cameras_are_told_in_time(
         await eventually(lambda: len(viewer.frames) > seen + 10, COMES_S, "frames ended with NATS")
         gateway = started.named("gateway")[0]
         await eventually(lambda: "no NATS server of WATCHOUT_BUS can be used" in gateway.output, COMES_S)
+        await eventually(told_of_nats(near, 0, processes=1), COMES_S)
         await asyncio.to_thread(site.start)
 
         async def registered() -> bool:

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.errors import SlowConsumerError
 
 from watchout.common import log, supervisor
+from watchout.common.bus import server_connections
 from watchout.common.bus.nats import sentences
 from watchout.common.bus.nats.dialing import Dialer, DialError, StrictClient, close_surely, describe
 from watchout.common.bus.nats.homeward import FLUSH_S, Homeward
@@ -387,6 +388,7 @@ def connection_of(settings: Settings, purpose: str) -> NatsConnection:
     if found is not None and not found.is_closed:
         return found.share()
     made = known[key] = NatsConnection(settings)
+    server_connections.add(made)
     return made
 
 

@@ -147,6 +147,23 @@ async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop:
 
 
 @in_virtual_time
+async def test_the_lag_is_the_longest_of_the_last_half_minute(loop: VirtualLoop) -> None:
+    periodic = supervisor.current().every(0.3, lambda: None, "round")
+    await asyncio.sleep(5.7)
+    assert supervisor.lag_s() == pytest.approx(0, abs=1e-6)
+    for blocked_s in (2.0, 0.5, 1.5, 0.25):
+        loop.now += blocked_s  # between two checks; up to a second of it is the time until the next one
+        await asyncio.sleep(5)
+        assert supervisor.lag_s() == pytest.approx(2.0, abs=1.0)
+    assert Metrics().read()["event_loop_lag_seconds"] == round(supervisor.lag_s(), 3) > 1
+    await asyncio.sleep(supervisor.LAG_WINDOW_S - 14)
+    assert 0.5 < supervisor.lag_s() <= 1.5, "the later one that was the second longest"
+    await asyncio.sleep(supervisor.LAG_WINDOW_S)
+    assert supervisor.lag_s() == pytest.approx(0, abs=1e-6)
+    await periodic.close()
+
+
+@in_virtual_time
 async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> None:
     began: list[float] = []
 

@@ -37,3 +37,19 @@ def test_a_renamed_metric_is_exported_under_both_names_for_one_release() -> None
     assert 'watchout_cameras{process="gateway"} 2.0' in page
     assert 'watchout_frames_skipped_slow_total{process="gateway"} 5.0' in page
     assert "# HELP watchout_cameras Deprecated, use watchout_publishers." in page
+
+
+def test_a_counter_is_there_before_it_counts_so_that_its_first_rise_is_one() -> None:
+    bridge = MemberRow(id="a1", name="bridge@host-b", kind="mlbridge", pid=7, metrics={"ml_timeouts_total": 3.0})
+    old = MemberRow(id="a2", name="gateway", kind="gateway", pid=8, metrics={"frames_skipped_slow_total": 5})
+    page = render_metrics(StatsReply(members=[bridge, old]), ("", {})).decode().splitlines()
+    for line in (
+        'watchout_alerts_dropped_total{process="bridge@host-b"} 0.0',
+        'watchout_ml_timeouts_total{process="bridge@host-b"} 3.0',
+        'watchout_revalidation_failed_total{process="gateway"} 0.0',
+        'watchout_frames_dropped_slow_total{process="gateway"} 5.0',  # of a member of the former release
+        'watchout_alert_webhook_dead_total{process="router"} 0.0',
+    ):
+        assert line in page
+    assert not [line for line in page if line.startswith('watchout_ml_timeouts_total{process="gateway"}')]
+    assert not [line for line in page if line.startswith("watchout_ml_breaker_state")], "a gauge is absent, not 0"
