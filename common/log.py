@@ -22,9 +22,8 @@ from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, Final, TextIO
 
-import structlog
-
 from watchout.common.log_writer import LogWriter
+from watchout.common.toolbox.plain_structlog import structlog
 
 #: Longer values are cut at the end, in characters.
 MAX_VALUE: Final = 500

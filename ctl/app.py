@@ -17,15 +17,31 @@ import click
 from watchout.common.errors import WatchoutError
 from watchout.ctl.environment import Failure, Interrupted
 
-#: Commands in the order of the help; each is in the module `ctl.commands.<name>`.
-COMMANDS: Final = (
-    "token", "addresses", "publish", "watch", "alert", "shares", "stats", "cluster", "reservations", "doctor", "keys",
-    "ml",
-)  # fmt: skip
+#: Commands in the order of the help, with what it says of them; each is in the module `ctl.commands.<name>`.
+COMMANDS: Final = {
+    "token": "Print a session token of the embedded store.",
+    "addresses": "Print the addresses of console and sockets, with a QR code.",
+    "publish": "Publish a file, a folder, a camera or a drawn scene.",
+    "watch": "Watch a stream in the terminal.",
+    "alert": "Send a test alert about a stream.",
+    "shares": "List the shares of a stream, or end one.",
+    "stats": "Show the router, the processes and the streams.",
+    "cluster": "Show hosts, slots, links, NATS, and what is missing.",
+    "reservations": "List the reserved stream ids with their users, or release one.",
+    "doctor": "Check settings, store, clocks, keys and ports.",
+    "keys": "Keys of bridges on other machines, and certificates of a cluster's hosts.",
+    "ml": "Try, replay and check an ML service.",
+}
 
 
 class Commands(click.Group):
     """The click group of `watchout-ctl`; it imports the module of a command only when that is used, to start fast."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their first sentences, for the help. Loads none of them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""

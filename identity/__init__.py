@@ -1,6 +1,7 @@
 """Verifies users: `find_credential` finds the credential of a request, `Authenticator.verify` tells whose it is.
 
-Each way of verifying (session database, JWT, introspection) is a package of modules in `identity.sources`.
+Each way of verifying (session database, JWT, introspection) is a group of modules in `identity.sources`, which is
+loaded when the settings name it: a gateway without JWTs or without PostgreSQL loads nothing of them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,6 @@ from watchout.identity.caller import Identity, Organizations, SessionStore, Shar
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
 from watchout.identity.grants import Grants
 from watchout.identity.schema.catalogue import Layout
-from watchout.identity.sources.introspection import Introspection
-from watchout.identity.sources.jwt import JwtVerifier
-from watchout.identity.sources.postgres import PostgresStore
-from watchout.identity.sources.sqlite import SqliteStore
 
 __all__ = [
     "Authenticator",
@@ -41,12 +38,17 @@ __all__ = [
 def make_authenticator(settings: Settings) -> Authenticator:
     """Create the authenticator that the settings describe. Call its `open` before anything else."""
     ways = auth_methods(settings)
-    return Authenticator(
-        settings,
-        open_store(settings) if "session" in ways or settings.database_url is not None else None,
-        JwtVerifier(settings) if "jwt" in ways else None,
-        Introspection(settings) if "introspection" in ways else None,
-    )
+    jwt = introspection = None
+    if "jwt" in ways:
+        from watchout.identity.sources.jwt import JwtVerifier
+
+        jwt = JwtVerifier(settings)
+    if "introspection" in ways:
+        from watchout.identity.sources.introspection import Introspection
+
+        introspection = Introspection(settings)
+    store = open_store(settings) if "session" in ways or settings.database_url is not None else None
+    return Authenticator(settings, store, jwt, introspection)
 
 
 def open_store(settings: Settings) -> SessionStore:
@@ -60,9 +62,13 @@ def open_store(settings: Settings) -> SessionStore:
         naive_timezone=settings.naive_timezone,
         organizations=settings.stream_access == "organization",
     )
-    if url is None:
+    if url is None or url.startswith("sqlite:"):
+        from watchout.identity.sources.sqlite import SqliteStore
+
+        if url is not None:
+            return SqliteStore(Path(url.removeprefix("sqlite:")), layout, timeout_s=timeout_s, max_waiting=most)
         embedded = settings.home / SESSION_STORE_FILE
         return SqliteStore(embedded, layout, timeout_s=timeout_s, max_waiting=most, ensure=embedded_store.ensure)
-    if url.startswith("sqlite:"):
-        return SqliteStore(Path(url.removeprefix("sqlite:")), layout, timeout_s=timeout_s, max_waiting=most)
+    from watchout.identity.sources.postgres import PostgresStore
+
     return PostgresStore(url, layout, timeout_s=timeout_s, max_waiting=most, connections=settings.store_connections)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from watchout.common import log
@@ -23,9 +23,12 @@ from watchout.identity.coalescing import Coalescer
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, session_token
 from watchout.identity.grants import GrantsFault
 from watchout.identity.recently_verified import RecentlyVerified
-from watchout.identity.sources.introspection import Introspection
-from watchout.identity.sources.jwt import Claims, JwtVerifier, looks_like_jwt
-from watchout.identity.sources.postgres import PostgresStore
+from watchout.identity.sources.claims import Claims
+from watchout.identity.sources.jwt_claims import looks_like_jwt
+
+if TYPE_CHECKING:  # `make_authenticator` loads what the settings name
+    from watchout.identity.sources.introspection import Introspection
+    from watchout.identity.sources.jwt import JwtVerifier
 
 #: Most queries for session tokens at the same time.
 LOOKUPS_AT_ONCE: Final = 2
@@ -243,6 +246,8 @@ class Authenticator:
 
     async def listen(self, channel: str, on_change: Callable[[str | None, str | None], None]) -> None:
         """Report sessions and users that changed in PostgreSQL, until cancelled; see `PostgresStore.listen`."""
+        from watchout.identity.sources.postgres import PostgresStore
+
         assert isinstance(self._store, PostgresStore), "the settings are checked together"
         await self._store.listen(channel, on_change)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -35,7 +35,9 @@ from watchout.router.record_store import ReservationStore
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.slots.report import LeaseSource
 from watchout.router.streams.registry import Streams
-from watchout.router.webhook.sender import WebhookSender
+
+if TYPE_CHECKING:  # loaded where a webhook is set
+    from watchout.router.webhook.sender import WebhookSender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from watchout.common import clock, log, supervisor
 from watchout.common.bus.membership import HEARTBEAT_EVERY_S
@@ -31,7 +31,9 @@ from watchout.router.shares.table import Shares
 from watchout.router.slots.report import LeaseSource
 from watchout.router.startup_hold import SYNC_GRACE_S, StartupHold
 from watchout.router.streams.registry import Streams
-from watchout.router.webhook.sender import WebhookSender
+
+if TYPE_CHECKING:  # loaded where a webhook is set
+    from watchout.router.webhook.sender import WebhookSender
 
 #: Seconds between two runs that drop what is too old.
 PRUNE_EVERY_S: Final = 10.0
@@ -225,6 +227,8 @@ class SlotRouter:
         settings = self._settings
         if settings.alert_webhook_url is None:
             return
+        from watchout.router.webhook.sender import WebhookSender
+
         self._webhook = WebhookSender(settings, self._metrics)
         await self._webhook.open()
         if settings.alert_escalate_s > 0:

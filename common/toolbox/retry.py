@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 #: The part of a pause that is left to chance, so that clients which failed together do not come back together.
@@ -48,6 +47,8 @@ def read_retry_after(value: str | None, now_s: float, *, most_s: float) -> float
     if text.isascii() and text.isdigit():
         wait_s = float(text)
     else:
+        from email.utils import parsedate_to_datetime  # few processes ever read a date
+
         try:
             date = parsedate_to_datetime(text)
             wait_s = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp() - now_s

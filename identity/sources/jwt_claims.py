@@ -10,7 +10,7 @@ import base64
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -27,7 +27,9 @@ from watchout.identity.sources.claims import (
     _number,
     _roles,
 )
-from watchout.identity.sources.keys import VerificationKey
+
+if TYPE_CHECKING:  # a gateway without JWTs loads no library for keys
+    from watchout.identity.sources.keys import VerificationKey
 
 #: Type and audience of the session cookie cache, which Better Auth 1.7 signs with the same keys. It contains the raw
 #: session token, and is refused.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from watchout.common import metric_names
 from watchout.common.alerts.acknowledgement import Acknowledgement
@@ -25,7 +26,9 @@ from watchout.router.alerts.replay import AlertReplay
 from watchout.router.outbox import Outbox
 from watchout.router.streams.registry import Streams
 from watchout.router.webhook.events import acknowledged_event, alert_event
-from watchout.router.webhook.sender import WebhookSender
+
+if TYPE_CHECKING:  # loaded where a webhook is set
+    from watchout.router.webhook.sender import WebhookSender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

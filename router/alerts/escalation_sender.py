@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from watchout.common import log, metric_names
 from watchout.common.alerts.model import Severity
 from watchout.common.clock import now_ms
@@ -9,7 +11,9 @@ from watchout.common.metrics import Metrics
 from watchout.router.alerts.escalation import Escalations
 from watchout.router.record_store import RecordStore
 from watchout.router.webhook.events import unacknowledged_event
-from watchout.router.webhook.sender import WebhookSender
+
+if TYPE_CHECKING:  # loaded where a webhook is set
+    from watchout.router.webhook.sender import WebhookSender
 
 _log = log.get("router.alerts.escalation_sender")
 

@@ -44,8 +44,12 @@ MODULES: Final = {
 }
 SERVERS: Final = ("router", "gateway", "mlbridge")
 TOOL: Final = ("watchout-ctl",)
-#: What servers import later, and the packages with what the tool imports later.
-LATER: Final = ("uvloop", "aiosqlite", "asyncpg", "websockets.server")
+#: What programs import later, by their settings: libraries, and packages of servers and of the tool.
+LATER: Final = ("uvloop", "websockets.server")
+PACKAGES_OF_SERVERS: Final = (
+    "watchout.identity.sources", "watchout.common.bus.nats", "watchout.common.bus.zeromq", "watchout.router.webhook",
+    "watchout.mlbridge.targets",
+)  # fmt: skip
 PACKAGES_OF_THE_TOOL: Final = ("watchout.ctl.commands", "watchout.ctl.doctor", "watchout.ctl.ml")
 #: Variables that an interpreter, the loader, a library or the C library reads once, when it starts.
 READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "TZ", "LC_", "LANG", "SSL_")
@@ -296,11 +300,10 @@ def main() -> NoReturn:
     test_process, programs = int(sys.argv[2]), sys.argv[3:]
     for module in (*(MODULES[name] for name in programs), *LATER):
         importlib.import_module(module)
-    if set(programs) & set(TOOL):
-        for name in PACKAGES_OF_THE_TOOL:
-            package = importlib.import_module(name)
-            for found in pkgutil.walk_packages(package.__path__, f"{name}."):
-                importlib.import_module(found.name)
+    for name in PACKAGES_OF_THE_TOOL if set(programs) & set(TOOL) else PACKAGES_OF_SERVERS:
+        package = importlib.import_module(name)
+        for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+            importlib.import_module(found.name)
     gc.collect()
     gc.freeze()
     job = serve(control, test_process)

@@ -10,10 +10,17 @@ from tests.kit.ctl_command import Ctl
 from tests.kit.fake_gateway import FakeGateway, until
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings, load
-from watchout.ctl.app import run_command
+from watchout.ctl.app import COMMANDS, cli, run_command
 from watchout.ctl.environment import Failure, edge_url, read_environment
 from watchout.ctl.terminal import clock, printable, size
 from watchout.identity.embedded_store import ensure
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_says_of_a_command_what_the_command_itself_says(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.get_short_help_str(200) == COMMANDS[name]
 
 
 async def test_token_prints_the_token_and_nothing_else_and_makes_the_store(ctl: Ctl, home: Path) -> None:

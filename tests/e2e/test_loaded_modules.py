@@ -1,0 +1,70 @@
+"""A process loads what its settings need: its start is quick and it takes little memory.
+
+What is loaded is asked of processes that served and were told to end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests.kit.processes import BIN, clean_environ
+
+#: Runs a program as its script does, and prints at its end which modules it has.
+PROGRAM: Final = """
+import atexit, sys
+atexit.register(lambda: print("LOADED", *sys.modules, file=sys.__stdout__, flush=True))
+sys.argv[0] = "watchout-{name}"
+from watchout.{name}.app import main
+main()
+"""
+#: What only some settings need, with those that need it, and with the programs that always do.
+ONLY_FOR: Final = {
+    "aiohttp": ("a webhook, an ML service over HTTP", {"gateway"}),
+    "asyncpg": ("DATABASE_URL of PostgreSQL", set()),
+    "cryptography": ("JWTs, TLS between gateways", set()),
+    "jwt": ("JWTs", set()),
+    "nats": ("WATCHOUT_BUS", set()),
+    "numpy": ("pictures as arrays", set()),
+    "prometheus_client": ("/metrics", {"gateway"}),
+    "rich": ("a terminal", set()),
+    "websockets": ("clients, an ML service over WebSocket", {"gateway"}),
+}
+
+
+def loaded(output: str) -> set[str]:
+    """The libraries that a program had at its end."""
+    (line,) = (line for line in output.splitlines() if line.startswith("LOADED "))
+    return {name.partition(".")[0] for name in line.split()}
+
+
+def too_much(name: str, modules: set[str]) -> dict[str, str]:
+    return {library: why for library, (why, always) in ONLY_FOR.items() if library in modules and name not in always}
+
+
+def test_a_plain_site_loads_nothing_that_its_settings_do_not_need(watchout):
+    started = watchout(start=False)
+    for name in ("router", "gateway", "mlbridge"):
+        started.run(name, [str(BIN / "python"), "-c", PROGRAM.format(name=name)])
+    started.wait_ready()
+    found = {}
+    for process in list(started.processes):
+        assert process.terminate() == 0
+        modules = loaded(process.output)
+        assert "msgspec" in modules  # what it has is told
+        found[process.name] = too_much(process.name, modules)
+    assert found == {"router": {}, "gateway": {}, "mlbridge": {}}
+
+
+@pytest.mark.e2e
+def test_the_tool_loads_what_its_command_needs():
+    program = PROGRAM.format(name="ctl")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"], env=clean_environ(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Commands:" in done.stdout
+    assert too_much("ctl", loaded(done.stdout)) == {}
