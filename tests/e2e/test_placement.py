@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http, new_name
+from tests.kit.fronts import Front, haproxy, nginx
 from tests.kit.ports import free_port
 from tests.kit.processes import Process, Watchout, running
-from tests.kit.proxies import haproxy_over, nginx_over
 
 #: What must come gets this long: the machine may be busy with other tests.
 COMES_S = 40.0
 #: Enough that each of three gateways gets some, whatever the hash.
 STREAMS = 24
-#: The proxies' own time-outs, as in `make test-mjpeg-long`, or shorter ones that need no minute of silence.
-DEFAULT_TIME_OUTS: Final = bool(os.environ.get("MJPEG_DEFAULT_TIME_OUTS"))
-IDLE_S: Final = 12
-SILENCE_S: Final = 75.0 if DEFAULT_TIME_OUTS else 15.0
 
-Proxy = Callable[..., AbstractContextManager[int]]
+Proxy = Callable[..., AbstractContextManager[Front]]
 
 
 class Gateways:
@@ -165,13 +160,13 @@ async def picture(response: aiohttp.ClientResponse) -> int:
     return int(line.partition(b":")[2])
 
 
-@pytest.mark.parametrize("proxy", [nginx_over, haproxy_over])
+@pytest.mark.parametrize("proxy", [nginx, haproxy])
 async def test_behind_a_proxy_camera_and_viewers_of_a_stream_meet_and_a_lost_gateway_moves_only_its_streams(
     gateways: Gateways, clients: Clients, proxy: Proxy, tmp_path: Path
 ) -> None:
     streams = [new_name() for _ in range(STREAMS)]
-    with proxy(tmp_path, gateways.ports) as port:
-        site = Site(gateways, clients, port)
+    with proxy(tmp_path, gateways.ports) as front:
+        site = Site(gateways, clients, front.port)
         cameras = {stream: await site.camera(stream) for stream in streams}
         homes = {stream: await site.home_of(stream) for stream in streams}
         assert set(homes.values()) == {gateways.url(number) for number in range(3)}, "each gateway has some"
@@ -230,30 +225,3 @@ async def comes_back(site: Site, stream: str, home: str) -> bool:
         return await site.home_of(stream) == home
     finally:
         await camera.leave()
-
-
-async def test_a_long_silence_ends_nothing_behind_the_proxies(
-    gateways: Gateways, clients: Clients, tmp_path: Path
-) -> None:
-    idle_s = None if DEFAULT_TIME_OUTS else IDLE_S
-    with (
-        nginx_over(tmp_path / "nginx", gateways.ports, idle_s) as nginx,
-        haproxy_over(tmp_path / "haproxy", gateways.ports, idle_s) as haproxy,
-    ):
-        async with contextlib.AsyncExitStack() as stack:
-            scenes = []
-            for site in (Site(gateways, clients, nginx), Site(gateways, clients, haproxy)):
-                stream = new_name()
-                # With the files as they are, the server's own pings do.
-                often = {} if DEFAULT_TIME_OUTS else {"pingEvery": 5}
-                camera = await site.camera(stream, **often)
-                await camera.show()
-                viewer = await site.viewer(stream, **often)
-                moving = await stack.enter_async_context(site.moving_picture(stream))
-                scenes.append((camera, viewer, moving))
-            await asyncio.sleep(SILENCE_S)
-            for camera, viewer, moving in scenes:
-                await camera.show()
-                await viewer.frame(frameId=2)
-                while await picture(moving) != 2:
-                    pass

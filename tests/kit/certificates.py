@@ -1,4 +1,4 @@
-"""Certificates for tests, good for a day, of nobody but themselves."""
+"""Certificates for tests, good for a day, of themselves or of an authority."""
 
 from __future__ import annotations
 
@@ -24,20 +24,26 @@ def pem(key: PrivateKey, password: bytes | None = None) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def make_certificate(key: PrivateKey, address: str = "127.0.0.1") -> bytes:
-    """A self-signed certificate for an address, as a file has it."""
+def make_certificate(
+    key: PrivateKey, address: str = "127.0.0.1", authority: tuple[PrivateKey, bytes] | None = None
+) -> bytes:
+    """A certificate for an address, as a file has it: of an authority's key and certificate, or self-signed."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "watchout test")])
+    issuer, signer = name, key
+    if authority is not None:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"watchout test at {address}")])
+        issuer, signer = x509.load_pem_x509_certificate(authority[1]).subject, authority[0]
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
+        .sign(signer, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
 from tests.kit.ports import free_port
-from tests.kit.processes import REPOSITORY, Process, clean_environ, poll
+from tests.kit.processes import Process, clean_environ, poll
 from tests.kit.relays import Relays, connected, first_of
 from tests.kit.services import missing
 
@@ -75,9 +74,9 @@ def nginx(directory: Path, gateway_port: int, idle_s: int | None = None) -> Iter
     time_outs = "" if idle_s is None else f"proxy_read_timeout {idle_s}s; proxy_send_timeout {idle_s}s;"
     time_outs += "" if idle_s is None else f" send_timeout {idle_s}s;"
     port = free_port()
-    config = _written(directory, nginx_settings(directory, port, gateway_port, server=time_outs))
-    command = [_found("nginx"), "-p", str(directory), "-c", str(config), "-e", "stderr"]
-    with _listening("nginx", command, directory, port):
+    config = written(directory, nginx_settings(directory, port, gateway_port, server=time_outs))
+    command = [found("nginx"), "-p", str(directory), "-c", str(config), "-e", "stderr"]
+    with listening("nginx", command, directory, port):
         yield port
 
 
@@ -86,88 +85,21 @@ def haproxy(directory: Path, gateway_port: int, idle_s: int | None = None) -> It
     """The port of an HAProxy; `idle_s` in place of the time-outs that its packages come with."""
     port = free_port()
     text = _HAPROXY.format(port=port, gateway=gateway_port, idle=idle_s or HAPROXY_DEFAULT_S)
-    config = _written(directory, text)
-    with _listening("haproxy", [_found("haproxy"), "-db", "-f", str(config)], directory, port):
+    config = written(directory, text)
+    with listening("haproxy", [found("haproxy"), "-db", "-f", str(config)], directory, port):
         yield port
 
 
-@contextlib.contextmanager
-def nginx_over(directory: Path, gateway_ports: Sequence[int], idle_s: int | None = None) -> Iterator[int]:
-    """The port of an nginx with the file of `deploy/nginx`, before these gateways; `idle_s` as in `nginx`."""
-    port = free_port()
-    text = _placed("nginx/watchout.conf", gateway_ports).replace("listen 80;", f"listen 127.0.0.1:{port};")
-    text = text.replace("/var/log/nginx/watchout.log", "access.log")
-    if idle_s is not None:
-        text = text.replace("client_max_body_size", f"proxy_read_timeout {idle_s}s; client_max_body_size")
-    paths = " ".join(
-        f"{name}_temp_path {directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    head = f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr crit;"
-    config = _written(directory, f"{head} events {{ }} http {{ {paths}\n{text}\n}}")
-    command = [_found("nginx"), "-p", str(directory), "-c", str(config), "-e", "stderr"]
-    with _listening("nginx", command, directory, port):
-        yield port
-
-
-@contextlib.contextmanager
-def haproxy_over(directory: Path, gateway_ports: Sequence[int], idle_s: int | None = None) -> Iterator[int]:
-    """The port of an HAProxy with the file of `deploy/haproxy`, before these gateways; `idle_s` as in `haproxy`."""
-    port = free_port()
-    text = _placed("haproxy/haproxy.cfg", gateway_ports).replace("bind :80", f"bind 127.0.0.1:{port}")
-    if idle_s is not None:
-        text = re.sub(r"timeout (client|server|tunnel) \w+", rf"timeout \1 {idle_s}s", text)
-    config = _written(directory, text.replace("maxconn 100000", "maxconn 1000"))
-    with _listening("haproxy", [_found("haproxy"), "-db", "-f", str(config)], directory, port):
-        yield port
-
-
-@contextlib.contextmanager
-def caddy_with_tls(directory: Path, gateway_port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """The port of a Caddy with the file of `deploy/caddy` before this gateway, with a certificate of the test.
-
-    Its access log is in `directory`/log.
-    """
-    port, text = free_port(), (REPOSITORY / "deploy/caddy/Caddyfile").read_text(encoding="utf-8")
-    site = f"https://127.0.0.1:{port} {{\n\ttls {certificate} {key}\n"
-    for before, after in (
-        ("watch.example.com {\n", site),
-        ("reverse_proxy 127.0.0.1:3000", f"reverse_proxy 127.0.0.1:{gateway_port}"),
-    ):
-        assert text.count(before) == 1
-        text = text.replace(before, after)
-    # No port for orders, none for the redirection from HTTP, and nothing outside the directory of the test.
-    options = (
-        "admin off",
-        "grace_period 1s",
-        "auto_https disable_redirects",
-        f"storage file_system {directory}/storage",
-    )
-    head = "{\n\t" + "\n\t".join(options) + "\n}\n"
-    config = _written(directory, head + text)
-    homes = [f"{name}={directory}" for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")]
-    command = ["env", *homes, _found("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
-    with _listening("caddy", command, directory, port):
-        yield port
-
-
-def _placed(file: str, gateway_ports: Sequence[int]) -> str:
-    """A file of `deploy/` with gateways on these ports of loopback in place of the three machines that it names."""
-    text = (REPOSITORY / "deploy" / file).read_text(encoding="utf-8")
-    for machine, port in enumerate(gateway_ports, 1):
-        assert f"10.77.0.{machine}:3000" in text
-        text = text.replace(f"10.77.0.{machine}:3000", f"127.0.0.1:{port}")
-    assert ":3000" not in text.replace("port 3000", ""), "as many gateways as the file names"
-    return text
-
-
-def _written(directory: Path, text: str) -> Path:
+def written(directory: Path, text: str) -> Path:
+    """The file of settings, with this text."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "config"
     config.write_text(text, encoding="utf-8")
     return config
 
 
-def _found(name: str) -> str:
+def found(name: str) -> str:
+    """The program; the test skips when there is none."""
     program = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
     if program is None:
         missing(f"no {name} is on the PATH")
@@ -175,12 +107,13 @@ def _found(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _listening(name: str, command: list[str], directory: Path, port: int) -> Iterator[None]:
+def listening(name: str, command: list[str], directory: Path, port: int) -> Iterator[Process]:
+    """Run a proxy until the block ends; it listens on this port of loopback when the block begins."""
     process = Process(name, command, clean_environ(), directory / "log", directory)
     try:
         poll(lambda: answers(port) or not process.running, LISTENS_S, f"{name} does not listen")
         assert process.running, process.output
-        yield
+        yield process
         assert process.running, process.output
     finally:
         process.end()  # how a proxy ends is its own business
