@@ -112,9 +112,11 @@ test-thorough: $(VENV)/.dev
 mutants: $(VENV)/.dev
 	$(BIN)/python -m tests.mutation --write $(ARGS)
 
-# Every reader of moving pictures behind proxies with their own time-outs, about two minutes.
+# Every reader of moving pictures behind proxies with their own time-outs, and a silence that is longer than those of the
+# files in deploy/: about five minutes.
 test-mjpeg-long: $(VENV)/.dev
-	MJPEG_DEFAULT_TIME_OUTS=1 $(BIN)/python -m pytest $(ARGS) tests/e2e/test_mjpeg_readers.py
+	MJPEG_DEFAULT_TIME_OUTS=1 $(BIN)/python -m pytest $(ARGS) tests/e2e/test_mjpeg_readers.py \
+	  tests/e2e/deploy/test_proxies.py::test_a_long_silence_ends_nothing
 
 # 16 tiles of 15 different pictures a second for ten minutes, and a minute behind a slow uplink: about 15 minutes.
 test-browser-long: $(VENV)/.dev

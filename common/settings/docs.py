@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from watchout.common.settings.secret_files import secret_names
 from watchout.common.settings.table import GROUPS, table
 
 
@@ -22,6 +23,9 @@ def render_markdown() -> str:
         "Environment variables, all optional; `honcho` and `watchout-ctl` also read them from `.env`.",
         "A process with an invalid value reports all of them by name before it opens a socket, and exits with 2.",
         "This page is generated from the tables in `common/settings/groups/` (`make docs`).",
+        "",
+        "A secret can be in a file, as Docker, Kubernetes and systemd hand it over: `NAME_FILE=/run/secrets/name` in place",
+        f"of `NAME`, for {', '.join(f'`{name}`' for name in secret_names())}.",
         "",
     ]
     for group in GROUPS:

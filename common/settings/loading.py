@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from watchout.common.errors import SettingsError
 from watchout.common.settings.cross_checks import faults_between
+from watchout.common.settings.secret_files import with_files
 from watchout.common.settings.spec import InvalidValue
 from watchout.common.settings.table import Settings, table
 
@@ -21,7 +22,7 @@ def is_service_link(env: str, raw: str) -> bool:
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Parse and check all settings.
+    """Parse and check all settings, and read the files of those that are secret (`secret_files`).
 
     Args:
         environ: variables by name. An empty value counts as not set, and so does a `is_service_link`. ``PORT``
@@ -31,7 +32,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         SettingsError: values are wrong; it lists all of them. The process reports them and exits with 2.
     """
     values: dict[str, Any] = {}
-    faults: list[str] = []
+    environ, faults = with_files(environ)
     under_honcho = "HONCHO_PROCESS_NAME" in environ
     for name, spec, default in table():
         env, raw = spec.env, environ.get(spec.env, "").strip()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from watchout.common.settings import is_service_link, table
+from watchout.common.settings.secret_files import SUFFIX, secret_names
 
 #: Variables of watchout that are not in the table of settings.
 MORE_SETTINGS: Final = ("PORT", "WATCHOUT_TOKEN")
@@ -35,7 +36,8 @@ FOREIGN: Final = frozenset(("SERVICE_NAME", "LOG_LEVELS", "JWT_SECRETS"))
 
 def known_names() -> frozenset[str]:
     """Return every name that watchout reads from the environment."""
-    return frozenset(spec.env for _, spec, _ in table()) | frozenset(MORE_SETTINGS) | frozenset(former_names())
+    of_files = (name + SUFFIX for name in secret_names())
+    return frozenset((*(spec.env for _, spec, _ in table()), *of_files, *MORE_SETTINGS, *former_names()))
 
 
 def former_names() -> dict[str, str]:

@@ -4,7 +4,7 @@ One camera does to all of them at once what cameras do: odd frames, a pause long
 take-over, a return. Every reader has to see every colour in its order, over one and the same request.
 
 The proxies' time-outs are scaled down, unless `MJPEG_DEFAULT_TIME_OUTS` is set (`make test-mjpeg-long`): then they are
-the proxies' own, and the camera pauses for longer than those.
+the proxies' own, and the camera pauses for longer than those; and Caddy is among them, which has none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from aiohttp import web
 
 from tests.kit.browsers import Browser, chromium, firefox
 from tests.kit.clients import JPEG, PNG, Camera, Clients, base64_of, eventually, http, new_name
+from tests.kit.fronts import caddy
 from tests.kit.processes import REPOSITORY, Watchout, clean_environ, running
 from tests.kit.proxies import haproxy, nginx
 from tests.kit.services import missing
@@ -266,4 +267,6 @@ def ways(served: Watchout) -> Iterator[dict[str, str]]:
             "nginx": stack.enter_context(nginx(directory / "nginx", served.port, IDLE_S)),
             "haproxy": stack.enter_context(haproxy(directory / "haproxy", served.port, IDLE_S)),
         }
+        if DEFAULT_TIME_OUTS:
+            ports["caddy"] = stack.enter_context(caddy(directory / "caddy", [served.port])).port
         yield {"straight": served.url, **{name: f"http://127.0.0.1:{port}" for name, port in ports.items()}}

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from tests.kit.certificates import PrivateKey, make_certificate, make_key, pem
 from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY, Process
@@ -22,7 +24,9 @@ NGINX: Final = "nginx/watchout.conf"
 HAPROXY: Final = "haproxy/haproxy.cfg"
 CADDY: Final = "caddy/Caddyfile"
 #: A time-out that bears on sockets and pictures, as the files of nginx and HAProxy write it.
-TIME_OUT: Final = re.compile(r"((?:proxy_read_|proxy_send_|send_)timeout|timeout (?:client|server|tunnel)) +(\d+)([smh])\b")
+TIME_OUT: Final = re.compile(
+    r"((?:proxy_read_|proxy_send_|send_)timeout|timeout (?:client|server|tunnel)) +(\d+)([smh])\b"
+)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 RELOADS_S: Final = 60.0
 
@@ -60,7 +64,6 @@ class Authority:
 
 
 def _serial(text: str) -> str:
-    from cryptography import x509  # noqa: PLC0415 - only here
 
     return str(x509.load_pem_x509_certificate(text.encode()).serial_number)
 
@@ -102,7 +105,7 @@ def time_outs(file: str) -> dict[str, float]:
 def nginx(
     directory: Path, gateway_ports: Sequence[int], authority: Authority | None = None, faster: int = 1
 ) -> Iterator[Front]:
-    """An nginx before these gateways. Without an authority it speaks HTTP; its time-outs are `faster` times as short."""
+    """An nginx before these gateways, with time-outs that are `faster` times as short; HTTP without an authority."""
     port, plain_port = free_port(), free_port() if authority else 0
     text = _faster(_placed(NGINX, gateway_ports), faster)
     if authority is None:

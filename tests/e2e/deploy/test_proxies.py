@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -163,29 +164,63 @@ async def test_who_comes_without_tls_is_led_to_it(site: Site) -> None:
 
 async def test_the_limits_are_those_of_the_client_and_not_of_the_proxy(site: Site, clients: Clients) -> None:
     """A client that has too many connections is refused, whatever it says of itself; another one is served."""
-    stream, greedy, other = new_name(), new_address(), new_address()
+    stream, greedy = new_name(), new_address()
     camera = await site.camera(clients, stream)
     await camera.show_binary()
     async with (
-        site.client(greedy) as many,
-        site.client(other) as few,
-        site.client(new_address()) as third,
+        site.client(greedy) as client,
+        site.client(new_address()) as other,
         contextlib.AsyncExitStack() as stack,
     ):
-        # A connection that the proxy would keep from these requests would count for their client, whoever gets it.
-        for each in (many, few, many, few):
-            async with each.get(f"{site.url}/streams/{stream}/where") as response:
+        for _ in range(MOST):
+            response = await stack.enter_async_context(site.moving_picture(client, stream))
+            assert response.status == 200
+        for said in ({}, {"X-Forwarded-For": "10.1.2.3"}, {"Forwarded": "for=10.1.2.3"}, {"X-Real-IP": "10.1.2.3"}):
+            async with site.moving_picture(client, stream, **said) as refused:
+                assert refused.status == 503, said
+                assert (await refused.json())["error"]["code"] == "TOO_MANY_CONNECTIONS"
+        async with site.moving_picture(other, stream, **{"X-Forwarded-For": greedy}) as served:
+            assert served.status == 200, "nobody is refused for another one's address"
+
+
+async def test_no_client_gets_a_connection_that_counts_for_another_one(site: Site, clients: Clients) -> None:
+    """A proxy that kept the connections of answered requests would give them to whoever comes next."""
+    stream = new_name()
+    camera = await site.camera(clients, stream)
+    await camera.show_binary()
+    body = json.dumps({"streamId": stream, "severity": "low", "message": "x"}).encode()
+    begun, go = 0, asyncio.Event()
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        nonlocal begun
+        yield body[:9]
+        begun += 1
+        await go.wait()
+        yield body[9:]
+
+    async def post(client: aiohttp.ClientSession) -> int:
+        headers = {"Authorization": f"Bearer {SERVICE_TOKEN}"}
+        url = f"{site.url}/alerts?streamId={stream}"
+        async with client.post(url, data=slow_body(), headers=headers) as response:
+            await response.read()
+            return response.status
+
+    async with (
+        site.client(new_address()) as first,
+        site.client(new_address()) as second,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        async with asyncio.TaskGroup() as group:  # as many connections at once as it may have
+            posts = [group.create_task(post(first)) for _ in range(MOST)]
+            await eventually(lambda: begun == MOST, COMES_S)
+            async with second.get(f"{site.url}/streams/{stream}/where") as response:
                 await response.read()
-        for client in (many, few):
+            go.set()
+        assert all(each.result() < 300 for each in posts)
+        for client in (second, first):
             for _ in range(MOST):
                 response = await stack.enter_async_context(site.moving_picture(client, stream))
                 assert response.status == 200
-        for said in ({}, {"X-Forwarded-For": "10.1.2.3"}, {"Forwarded": "for=10.1.2.3"}, {"X-Real-IP": "10.1.2.3"}):
-            async with site.moving_picture(many, stream, **said) as refused:
-                assert refused.status == 503, said
-                assert (await refused.json())["error"]["code"] == "TOO_MANY_CONNECTIONS"
-        async with site.moving_picture(third, stream, **{"X-Forwarded-For": greedy}) as served:
-            assert served.status == 200, "nobody is refused for another one's address"
 
 
 async def test_a_page_of_the_own_site_may_use_the_cookie_and_one_of_another_site_may_not(
@@ -209,7 +244,10 @@ async def test_a_page_of_the_own_site_may_use_the_cookie_and_one_of_another_site
 
     assert (await answer(site.url))["type"] == "success"
     evil = {"X-Forwarded-Host": "evil.com", "X-Forwarded-Proto": "https", "Forwarded": "host=evil.com;proto=https"}
-    for origin, said in (("https://evil.com", evil), (site.url.replace("https", "http"), {"X-Forwarded-Proto": "http"})):
+    for origin, said in (
+        ("https://evil.com", evil),
+        (site.url.replace("https", "http"), {"X-Forwarded-Proto": "http"}),
+    ):
         refused = await answer(origin, **said)
         assert refused["code"] == "AUTH_REQUIRED", refused
 
