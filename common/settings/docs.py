@@ -24,8 +24,9 @@ def render_markdown() -> str:
         "A process with an invalid value reports all of them by name before it opens a socket, and exits with 2.",
         "This page is generated from the tables in `common/settings/groups/` (`make docs`).",
         "",
-        "A secret can be in a file, as Docker, Kubernetes and systemd hand it over: `NAME_FILE=/run/secrets/name` in place",
-        f"of `NAME`, for {', '.join(f'`{name}`' for name in secret_names())}.",
+        "A secret can be in a file, as Docker, Kubernetes and systemd hand it over: with `NAME_FILE=/run/secrets/name`",
+        "and without `NAME` the content of that file is the value. That holds for",
+        f"{', '.join(f'`{name}`' for name in secret_names())}.",
         "",
     ]
     for group in GROUPS:
