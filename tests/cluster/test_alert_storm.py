@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.kit.clients import Clients
-from tests.kit.cluster import FIGURES, Site
+from tests.kit.clients import Clients, Viewer, eventually
+from tests.kit.cluster import COMES_S, FIGURES, Site
 from tests.kit.cluster_leases import assert_leases_hold
 from tests.kit.cluster_scenes import AlertsOfStreams, assert_one_truth, claims_work, scene_of_each_slot
 from tests.kit.ml_stub import MlStub
@@ -37,28 +37,28 @@ async def test_every_accepted_alert_comes_once_and_in_order_whatever_is_killed(
     site: Site, clients: Clients, service: MlStub
 ) -> None:
     bridge = {"ML_SERVICE_URL": service.url}
-    site[2].start("mlbridge", bridge)
+    await asyncio.to_thread(site[2].start, "mlbridge", bridge)
 
     async def kill(host: int, name: str) -> None:
-        site[host].one(name).kill()
+        await asyncio.to_thread(site[host].one(name).kill)
         await alerts.more(5)
-        site[host].start(name, bridge if name == "mlbridge" else None)
+        await asyncio.to_thread(site[host].start, name, bridge if name == "mlbridge" else None)
 
     async def kill_nats(host: int) -> None:
-        site.server(host).kill()
+        await asyncio.to_thread(site.server(host).kill)
         await alerts.more(5)
-        site.server(host).start()
+        await asyncio.to_thread(site.server(host).start)
         await asyncio.to_thread(site.wait_for_nats, site.server(host))
 
     async def lose(host: int) -> None:
         await asyncio.to_thread(site.lose, host)
         await alerts.more(5)
-        site.hosts.plug(site.hosts[host])
-        site.server(host).start()
+        await asyncio.to_thread(site.hosts.plug, site.hosts[host])
+        await asyncio.to_thread(site.server(host).start)
         await asyncio.to_thread(site.wait_for_nats, site.server(host))
         for name in ("router", "gateway"):
-            site[host].start(name)
-        site[host].start("mlbridge", bridge)
+            await asyncio.to_thread(site[host].start, name)
+        await asyncio.to_thread(site[host].start, "mlbridge", bridge)
 
     # The subscriptions that stand all the time are at the gateways of the hosts 0 and 1.
     turns: list[tuple[str, Callable[[int], Awaitable[None]], list[int]]] = [
@@ -82,10 +82,16 @@ async def test_every_accepted_alert_comes_once_and_in_order_whatever_is_killed(
         await alerts.all_came()
         for scene in made:
             for viewer in scene.viewers:
-                ids = [m["id"] for m in viewer.heard if m["type"] == "alert"]
-                assert len(ids) == len(set(ids)), "an alert came twice"
-                assert any(not each.startswith("post-") for each in ids), "alerts of the ML service"
+
+                def ids(viewer: Viewer = viewer) -> list[str]:
+                    return [m["id"] for m in viewer.heard if m["type"] == "alert"]
+
+                def seen_by_ml(ids: Callable[[], list[str]] = ids) -> bool:
+                    return any(not each.startswith("post-") for each in ids())
+
+                await eventually(seen_by_ml, COMES_S, "alerts of the ML service")
+                assert len(ids()) == len(set(ids())), "an alert came twice"
         await assert_one_truth(site, made)
         await claims_work(site, clients)
-    site[2].one("mlbridge").terminate()
+    await asyncio.to_thread(site[2].one("mlbridge").terminate)
     assert_leases_hold(site)

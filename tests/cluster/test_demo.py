@@ -86,10 +86,10 @@ def test_what_it_kills_comes_back_and_it_stands_until_it_is_told_to_end_and_noth
     killed = Demo("--faults")
     demos.append(killed)
     killed.says("three hosts start")
-    killed.process.kill()
-    killed.process.wait()
     left = killed.namespaces()
     assert len(left) == 4, "three hosts and their switch"
+    killed.process.kill()
+    killed.process.wait()
 
     demo = Demo("--seconds", "2", "--hold", "--faults", *FAULTS, home=killed.home, net=killed.net)
     demos.append(demo)
@@ -104,8 +104,12 @@ def test_what_it_kills_comes_back_and_it_stands_until_it_is_told_to_end_and_noth
         assert (posted > 0, lost, twice) == (True, 0, 0), row
 
     on = [str(demo.home / "on"), "b", "watchout-ctl", "cluster"]
-    said = subprocess.run(on, capture_output=True, text=True, timeout=60)
-    assert "3 hosts · 4 of 4 slots served" in said.stdout, said
+
+    def served() -> bool:
+        said = subprocess.run(on, capture_output=True, text=True, timeout=READY_S)
+        return "3 hosts · 4 of 4 slots served" in said.stdout
+
+    poll(served, READY_S, "not all slots of the three hosts are served")
     second = Demo("--faults", home=demo.home)
     demos.append(second)
     assert second.process.wait(ENDS_S) == 1
@@ -113,7 +117,7 @@ def test_what_it_kills_comes_back_and_it_stands_until_it_is_told_to_end_and_noth
 
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(ENDS_S) == 0, demo.said
-    assert demo.left() == killed.namespaces() == []
+    poll(lambda: demo.left() == killed.namespaces() == [], READY_S, "it leaves something behind")
 
 
 def test_a_folder_that_is_not_its_own_is_left_alone(demos: list[Demo], tmp_path: Path) -> None:

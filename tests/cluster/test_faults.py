@@ -11,11 +11,12 @@ from typing import Final
 
 import pytest
 
-from tests.kit.clients import Camera, Clients, Viewer, eventually, new_name
+from tests.kit.clients import Camera, Clients, Viewer, eventually, http, new_name
 from tests.kit.cluster import COMES_S, FIGURES, HEALED_S, PATIENCE, Site, told
-from tests.kit.cluster_leases import assert_leases_hold
+from tests.kit.cluster_leases import OUTLIVES_S, assert_leases_hold, elected_s
 from tests.kit.cluster_scenes import (
     AlertsOfStreams,
+    aside,
     assert_one_truth,
     claim,
     claims_work,
@@ -32,8 +33,8 @@ pytestmark = pytest.mark.e2e
 BACK_S: Final = 3.0 * PATIENCE
 #: Claims of a slot work again so long after its router was lost.
 ROUTER_BACK_S: Final = 5.0 * PATIENCE
-#: How long all NATS servers are away; `make test-cluster` takes 60 s.
-AWAY_S: Final = float(os.environ.get("WATCHOUT_TEST_NATS_AWAY_S", "3"))
+#: How long all NATS servers are away: longer than the longest gap that is allowed; `make test-cluster` takes 60 s.
+AWAY_S: Final = float(os.environ.get("WATCHOUT_TEST_NATS_AWAY_S", "5"))
 #: How long a host is cut off: longer than a lease in `make test-cluster`.
 CUT_S: Final = 15.0 if FIGURES else 5.0
 #: Of faults of one kind the short run has one.
@@ -61,7 +62,7 @@ async def test_a_lost_host_is_felt_by_its_own_clients_only_and_its_streams_are_b
                 await eventually(lambda viewer=viewer: len(viewer.frames) > 5, COMES_S)
             phones[slot] = stream, camera, viewer
         since = others.mark()
-        elects_s = site.elects_s(0)
+        elects_s = await asyncio.to_thread(site.elects_s, 0)
         await asyncio.to_thread(site.lose, 0)
         lost_at = time.monotonic()
 
@@ -98,15 +99,20 @@ async def test_a_killed_nats_server_costs_no_frame_no_alert_and_no_lease(
         async with alerts.posting(5):
             await alerts.more(2)
             since = made.mark()
-            site.server(killed).kill()
+            electing = asyncio.create_task(elected_s(site, killed))
+            await asyncio.to_thread(site.server(killed).kill)
             await alerts.more(10)
             await made.flows(20)
             made.assert_no_gap(f"NATS server {killed} was killed", since)
-            site.server(killed).start()
+            away_s = await electing
+            await asyncio.to_thread(site.server(killed).start)
             await asyncio.to_thread(site.wait_for_nats, site.server(killed))
         await alerts.all_came()
         await assert_one_truth(site, made)
-    assert await asyncio.to_thread(site.slots) == before, "no router lost a slot by it"
+    after = await asyncio.to_thread(site.slots)
+    assert all(after[slot].epoch >= before[slot].epoch for slot in before), "an epoch never falls"
+    if away_s < OUTLIVES_S:
+        assert after == before, "no router lost a slot by it"
 
 
 async def test_a_rolling_restart_of_nats_with_lame_duck_costs_no_frame_and_no_alert(
@@ -120,7 +126,7 @@ async def test_a_rolling_restart_of_nats_with_lame_duck_costs_no_frame_and_no_al
                 server.signal(signal.SIGUSR2)
                 await alerts.more(8)
                 await asyncio.to_thread(server.stop)  # it has let its clients go, and ends by itself soon
-                server.start()
+                await asyncio.to_thread(server.start)
                 await asyncio.to_thread(site.wait_for_nats, server)
                 made.assert_no_gap(f"{server.name} was restarted", since)
         await alerts.all_came()
@@ -136,13 +142,13 @@ async def test_without_any_nats_server_frames_flow_and_claims_are_refused_and_al
     async with scene_of_each_slot(site, clients, viewers_at=(0, 1, 2)) as made:
         since = made.mark()
         for server in site.nats.servers:
-            server.kill()
+            await asyncio.to_thread(server.kill)
         camera = await clients.camera(site[0].url, site.token())
         await camera.send("register", clientType="mobile", streamId=new_name(), produces=["video-frame"])
         refused = await camera.find("error", COMES_S)
         assert refused["code"] == "ROUTING_ERROR"
         for machine in site:
-            assert machine.get("/health/live")[0] == 200, "to restart it would help nothing"
+            assert (await http(f"{machine.url}/health/live")).status == 200, "to restart it would help nothing"
             if not kept:
                 shutil.rmtree(machine.home / "nats")
         await asyncio.sleep(AWAY_S)
@@ -171,8 +177,8 @@ async def test_a_partition_of_one_host_harms_nobody_else_and_heals(
         alerts = AlertsOfStreams(made, (0, 1))
         within = made.of_viewers(2)
         async with alerts.posting(5):
-            since, within_s = within.mark(), ROUTER_BACK_S + site.elects_s(2)
-            with site.hosts.cut(site.hosts[2], direction):
+            since, within_s = within.mark(), ROUTER_BACK_S + await asyncio.to_thread(site.elects_s, 2)
+            async with aside(site.hosts.cut(site.hosts[2], direction)):
                 began = time.monotonic()
                 await claims_work(site, clients, (0, 1), slots=of_cut, within_s=within_s, what=what)
                 await alerts.more(5)
@@ -192,7 +198,7 @@ async def test_a_stream_that_moved_while_its_host_was_cut_off_has_one_holder_whe
     token, stream = site.token(), new_name()
     async with scene(site, clients, stream, camera_at=2, viewers_at=(0, 2)) as made:
         there, left = made.viewers
-        with site.hosts.cut(site.hosts[2]):
+        async with aside(site.hosts.cut(site.hosts[2])):
             camera = await clients.camera(site[0].url, token)
             await claim(camera, stream, COMES_S)
             async with camera.streaming(10):
@@ -210,7 +216,7 @@ async def test_a_stream_that_moved_while_its_host_was_cut_off_has_one_holder_whe
 async def test_lost_packets_and_a_long_way_slow_things_down_and_lose_nothing(site: Site, clients: Clients) -> None:
     async with scene_of_each_slot(site, clients, viewers_at=(1, 2), fps=5) as made:
         alerts = AlertsOfStreams(made)
-        with site.hosts.losing(0.05), site.hosts.delaying(0.1):
+        async with aside(site.hosts.losing(0.05)), aside(site.hosts.delaying(0.1)):
             await made.flows(10)
             async with alerts.posting(10):
                 await alerts.more(8)

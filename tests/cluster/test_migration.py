@@ -126,11 +126,14 @@ async def test_one_machine_becomes_three_and_its_streams_go_on_by_themselves(sit
         missed = max(later - earlier for (earlier, _), (later, _) in itertools.pairwise(seen[since:]))
         told("longest gap of frames while one machine became three", missed)
         assert missed < MISSED_S
-        for part in (seen[: since + 1], seen[since + 1 :]):  # they begin anew, as after any restart of all processes
-            numbers = [number for _, number in part]
-            assert numbers == sorted(set(numbers))
+        falls = [numbers for numbers in itertools.pairwise(number for _, number in seen) if numbers[0] >= numbers[1]]
+        assert len(falls) <= 1, f"they begin anew once, as after any restart of all processes: {falls}"
         async with viewer(site[2].url, token) as elsewhere:
             await eventually(lambda: len(elsewhere) > 5, COMES_S, "it is seen at another host")
         for machine in site:
-            where = await http(f"{machine.url}/streams/door/where", token=token)
-            assert where.json["url"] == first.url
+
+            async def at_first(url: str = machine.url) -> bool:
+                where = await http(f"{url}/streams/door/where", token=token)
+                return where.status == 200 and where.json["url"] == first.url
+
+            await eventually(at_first, COMES_S, f"{machine.url} says that the stream is at {first.url}")

@@ -31,13 +31,13 @@ async def test_a_killed_router_costs_no_frame_and_no_alert_and_its_slots_are_tak
         async with alerts.posting(5):
             await alerts.more(2)
             since = made.mark()
-            killed.kill()
+            await asyncio.to_thread(killed.kill)
             await claims_work(site, clients, slots=slots, within_s=ROUTER_BACK_S, what="a router was killed")
             await made.flows(10)
             await alerts.more(3)
             made.assert_no_gap("a router was killed", since)
         await alerts.all_came()
-        site[holders[0].host].start("router")
+        await asyncio.to_thread(site[holders[0].host].start, "router")
         await asyncio.to_thread(site.shared_slots)
         await assert_one_truth(site, made)
         await made.flows()
@@ -55,10 +55,10 @@ async def test_a_router_that_was_stopped_and_has_a_successor_says_nothing_that_c
         alerts = AlertsOfStreams(made)
         async with alerts.posting(5):
             since = made.mark()
-            old.pause()
+            await asyncio.to_thread(old.pause)
 
             async def taken() -> bool:
-                found = await asyncio.to_thread(site.slots)
+                found = await asyncio.to_thread(site.told_slots)
                 return slot in found and found[slot].epoch > holders[slot].epoch
 
             await eventually(taken, COMES_S, "nobody takes the slot")

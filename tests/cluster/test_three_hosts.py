@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -21,7 +22,7 @@ async def service(site: Site) -> AsyncIterator[MlStub]:
     await stub.start()
     bridge = site[2].start("mlbridge", {"ML_SERVICE_URL": stub.url})
     yield stub
-    bridge.terminate()
+    await asyncio.to_thread(bridge.terminate)
     await stub.stop()
 
 
@@ -31,18 +32,21 @@ async def test_frames_pictures_alerts_and_counts_are_those_of_all_hosts(
     token, stream = site.token(), new_name()
     async with scene(site, clients, stream, camera_at=0, viewers_at=(0, 1, 2)) as made:
         for machine in site:
-            picture = await http(f"{machine.url}/streams/{stream}/frame.jpg", token=token)
-            assert picture.status == 200, picture.body
-            listed = (await http(f"{machine.url}/streams", token=token)).json["streams"]
-            assert [row["id"] for row in listed] == [stream]
-            where = (await http(f"{machine.url}/streams/{stream}/where", token=token)).json
-            assert where["url"] == site[0].url
 
-            async def counted(url: str = machine.url) -> bool:
-                stats = (await http(f"{url}/stats")).json
-                return (stats["totalProducers"], stats["totalVideoConsumers"]) == (1, 3)
+            async def known(url: str = machine.url) -> bool:
+                picture, listed, where, stats = [
+                    await http(f"{url}{path}", token=token)
+                    for path in (f"/streams/{stream}/frame.jpg", "/streams", f"/streams/{stream}/where", "/stats")
+                ]
+                if {picture.status, listed.status, where.status, stats.status} != {200}:
+                    return False
+                return (
+                    [row["id"] for row in listed.json["streams"]] == [stream]
+                    and where.json["url"] == site[0].url
+                    and (stats.json["totalProducers"], stats.json["totalVideoConsumers"]) == (1, 3)
+                )
 
-            await eventually(counted, COMES_S)
+            await eventually(known, COMES_S, "a host knows the picture, the stream, its host and the counts")
 
         service.mode = "answer"
         await eventually(lambda: len(service.requests) > 3, COMES_S, "the ML service on another host is shown frames")
@@ -54,8 +58,12 @@ async def test_frames_pictures_alerts_and_counts_are_those_of_all_hosts(
             return picture.status == 200
 
         await eventually(pictured, COMES_S, "the picture of the alert")
-        recent = (await http(f"{site[2].url}/alerts?streamId={stream}", token=token)).json["alerts"]
-        assert alert["id"] in [row["id"] for row in recent]
+
+        async def recent() -> bool:
+            found = await http(f"{site[2].url}/alerts?streamId={stream}", token=token)
+            return found.status == 200 and alert["id"] in [row["id"] for row in found.json["alerts"]]
+
+        await eventually(recent, COMES_S, "the alert is among the recent ones")
 
         alerts = Alerts(site, stream)
         for _ in range(9):

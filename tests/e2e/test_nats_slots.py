@@ -23,16 +23,21 @@ from tests.kit.processes import BIN, Watchout
 pytestmark = pytest.mark.e2e
 
 COMES_S: Final = 60.0
+#: The slots are shared within this: a router that did not take a slot that it was given gets none for a minute.
+SHARED_S: Final = 180.0
 
 
 async def asked(started: Watchout) -> Any:
-    """What `watchout-ctl stats` is told."""
-    told = await asyncio.to_thread(
-        subprocess.run, [str(BIN / "watchout-ctl"), "stats", "--json"], env=started.environ, capture_output=True,
-        text=True, timeout=COMES_S, check=False,
-    )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    return json.loads(told.stdout)
+    """What `watchout-ctl stats` is told, once any router answers in time."""
+
+    async def answered() -> Any:
+        told = await asyncio.to_thread(
+            subprocess.run, [str(BIN / "watchout-ctl"), "stats", "--json"], env=started.environ, capture_output=True,
+            text=True, timeout=COMES_S, check=False,
+        )  # fmt: skip
+        return None if told.returncode else json.loads(told.stdout)
+
+    return await eventually(answered, COMES_S, "no router answers")
 
 
 def routers_of(found: Any) -> list[Any]:
@@ -71,9 +76,7 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
     token = started.token()
 
     async def whole() -> bool:
-        return (
-            (await http(f"{far}/health")).json["status"] == (await http(f"{near}/health")).json["status"] == "healthy"
-        )
+        return all([(await http(f"{url}/health")).json["status"] == "healthy" for url in (far, near)])
 
     await eventually(whole, COMES_S, "a slot has no router")
     viewers: dict[str, Viewer] = {}
@@ -95,7 +98,12 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
             await viewers[stream].subscribe(stream)
             await stack.enter_async_context(camera.streaming(10))
             await viewers[stream].frame()
-        assert (await http(f"{far}/stats")).json["activeStreams"] == sorted(CAMS)
+
+        async def all_active() -> bool:
+            stats = await http(f"{far}/stats")
+            return stats.status == 200 and stats.json["activeStreams"] == sorted(CAMS)
+
+        await eventually(all_active, COMES_S, "a stream is not active")
         raising = [asyncio.create_task(raise_alerts(stream)) for stream in CAMS]
         await eventually(lambda: all(len(names) > 3 for names in accepted.values()), COMES_S)
 
@@ -106,13 +114,13 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
                 {each["slot"] for each in routers if each["router"]["pid"] == second.pid} if len(pids) == 2 else set()
             )
 
-        await eventually(slots_of_second, COMES_S, "the second router has no slot, or all of them")
+        await eventually(slots_of_second, SHARED_S, "the second router has no slot, or all of them")
 
         found = await eventually(lambda: whole_site(started), COMES_S, "the site is not whole")
         assert [slot["state"] for slot in found["slots"]] == ["served"] * SLOTS
         assert len(found["hosts"]) == 1
         assert {one["pid"] for one in routers_of(found)} == {house.router.pid, second.pid}
-        taken_over = await slots_of_second()
+        taken_over = await eventually(slots_of_second, COMES_S, "the second router has no slot any more")
         assert [server["fault"] for server in found["nats"]["servers"]] == [""]
         assert [bucket["fault"] for bucket in found["nats"]["buckets"]] == ["", ""]
         second.kill()
@@ -138,9 +146,15 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
         await eventually(lambda s=stream, v=viewer: len(alerts_of(v)) >= len(accepted[s]), COMES_S)
         assert alerts_of(viewer) == accepted[stream]
         assert viewer.frame_ids == sorted(set(viewer.frame_ids))
-    stats = await asked(started)
-    assert [each["slot"] for each in stats["routers"]] == list(range(SLOTS))
-    assert sorted(member["kind"] for member in stats["members"]) == ["ctl", "gateway", "gateway"]
+
+    async def told_all() -> bool:
+        stats = await asked(started)
+        kinds = sorted(member["kind"] for member in stats["members"])  # a command that ended may be told once more
+        return ([each["slot"] for each in stats["routers"]], kinds) == (
+            list(range(SLOTS)), ["ctl", "gateway", "gateway"],
+        )  # fmt: skip
+
+    await eventually(told_all, COMES_S, "not each slot, or not each process once")
     assert "member joined" in house.router.output
     assert re.search(r"over\W+nats", house.router.output)
     assert not re.search(r"over\W+ipc", house.router.output)
@@ -149,9 +163,9 @@ async def test_streams_of_all_slots_outlive_a_router_that_is_killed(
     async def nobody() -> Any:
         code, text = await cluster(started, "--json")
         found = json.loads(text)
-        return found if code == 1 and all(slot["state"] == "missing" for slot in found["slots"]) else None
+        missing = code == 1 and all(slot["state"] == "missing" for slot in found["slots"])
+        return found if missing and found["slots"][0]["leaseAgeS"] is not None else None
 
     found = await eventually(nobody, COMES_S, "the command does not say that nobody is there")
     for slot in range(SLOTS):
         assert any(sentence.startswith(f"Slot {slot} has no router") for sentence in found["missing"])
-    assert found["slots"][0]["leaseAgeS"] is not None

@@ -23,7 +23,7 @@ from tests.kit.mesh_hosts import Authority, authority, files
 from tests.kit.ml_stub import MlStub
 from tests.kit.nats_servers import NatsSite
 from tests.kit.ports import free_port
-from tests.kit.processes import Process
+from tests.kit.processes import JOINED, Process
 
 COMES_S = 60.0
 
@@ -69,7 +69,8 @@ async def gateway_on(house: House, environ: dict[str, str]) -> str:
     port = free_port()
     environ = {**environ, "WATCHOUT_PORT": str(port), "HONCHO_PROCESS_NAME": f"gateway.{port}"}
     process = house.started.start("gateway", environ)
-    await asyncio.to_thread(process.wait_for_output, "gateway ready", COMES_S)
+    for text in ("gateway ready", JOINED["gateway"]):
+        await asyncio.to_thread(process.wait_for_output, text, COMES_S)
     return f"http://127.0.0.1:{port}"
 
 

@@ -217,13 +217,20 @@ class Camera(Client):
 
     stream: str
 
-    async def register(self, stream_id: str | None = None, **fields: Any) -> str:
-        """Register to produce frames, or what the fields say; the stream's id."""
+    async def register(self, stream_id: str | None = None, within_s: float = DEADLINE_S, **fields: Any) -> str:
+        """Register to produce frames, or what the fields say; the stream's id.
+
+        Again after each `ROUTING_ERROR`, as clients do: a router that has to wait for its turn is late.
+        """
         wish = {"clientType": "mobile", "produces": ["video-frame"], **fields}
         if stream_id is not None:
             wish["streamId"] = stream_id
+        give_up = time.monotonic() + within_s
         await self.send("register", **wish)
-        answer = await self.find("success")
+        while (answer := await self.next(max(0.001, give_up - time.monotonic())))["type"] != "success":
+            if _fits(answer, "error", {"code": "ROUTING_ERROR"}):
+                await asyncio.sleep(0.05)
+                await self.send("register", **wish)
         assert isinstance(answer["streamId"], str)
         self.stream = answer["streamId"]
         return self.stream

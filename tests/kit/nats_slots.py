@@ -32,6 +32,8 @@ from watchout.router.slots.cluster import ClusterRouter
 from watchout.router.slots.keeper import SlotKeeper
 
 COMES_S: Final = 60.0
+#: The slots are shared within this: a router that did not take a slot that it was given gets none for a minute.
+SHARED_S: Final = 180.0
 
 
 @dataclass(frozen=True)

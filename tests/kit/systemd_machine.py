@@ -117,6 +117,11 @@ class SystemdMachine:
         """What a service has logged."""
         return self.run("journalctl", "--no-pager", "-q", "-u", unit)
 
+    def journal_with(self, unit: str, *texts: str) -> str:
+        """What a service has logged, once all of these texts have come to the journal."""
+        poll(lambda: all(text in self.journal(unit) for text in texts), RUNS_S, f"{unit} has not logged {texts}")
+        return self.journal(unit)
+
 
 @contextlib.contextmanager
 def systemd_machine(directory: Path) -> Iterator[SystemdMachine]:

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from examples.cluster import machines
 from tests.kit import hosts as kit
 from tests.kit.clients import eventually
 from tests.kit.hosts import Host, Hosts
 from tests.kit.namespaces import enter, socket_in
-from tests.kit.processes import Watchout, clean_environ
+from tests.kit.processes import Watchout, clean_environ, poll
 from tests.kit.shifted_clock import shifted_clock
 
 #: What must be through is through after this, whatever the machine does beside.
-WAIT_S = 20.0
+WAIT_S = 60.0
 #: What would come without the fault has come after this.
 SILENT_S = 0.3
 
@@ -77,10 +78,9 @@ class Probe:
         assert self._near.recv(1) == b"y"
         return time.perf_counter() - at
 
-    @property
-    def waits(self) -> bool:
-        """Whether nothing has come."""
-        return not select.select([self._far], [], [], 0)[0]
+    def comes(self, within_s: float) -> bool:
+        """Whether something comes within this time."""
+        return bool(select.select([self._far], [], [], within_s)[0])
 
 
 def echo_request(owner: int, number: int) -> bytes:
@@ -126,12 +126,11 @@ def test_a_cut_is_silent_and_a_connection_outlives_it(
     with three.cut(second, direction, of=others):
         assert pings(second, first.address, 3, SILENT_S) == 0
         assert pings(first, second.address, 3, SILENT_S) == 0
-        assert pings(second, third.address, 3, SILENT_S) == (0 if of is None else 3)
+        assert pings(second, third.address, 3, SILENT_S if of is None else WAIT_S) == (0 if of is None else 3)
         assert pings(first, third.address, 3, WAIT_S) == 3
         assert pings(second, three.here, 3, WAIT_S) == 3, "the test process reaches it all the same"
         connected.send()
-        time.sleep(SILENT_S)
-        assert connected.waits == (direction != "in")
+        assert connected.comes(WAIT_S if direction == "in" else SILENT_S) == (direction == "in")
     connected.receive()
     assert pings(second, first.address, 3, WAIT_S) == 3
 
@@ -151,13 +150,13 @@ def test_the_share_that_is_lost_is_the_one_that_was_asked_for(three: Hosts) -> N
 
 
 def test_a_delay_is_that_long_and_connections_go_on(three: Hosts, connected: Probe) -> None:
-    assert min(connected.round_trip_s() for _ in range(5)) < 0.2
+    assert min(connected.round_trip_s() for _ in range(20)) < 0.2
     with three.delaying(0.1):
         delayed = min(connected.round_trip_s() for _ in range(10))
-        assert 0.2 <= delayed < 0.4, "there and back"
+        assert 0.2 <= delayed < 1.0, "there and back"
         with three.losing(0.05):
             assert pings(three[2], three[0].address, 500, 1.0) < 500, "loss and delay at once"
-    assert min(connected.round_trip_s() for _ in range(5)) < 0.2
+    assert min(connected.round_trip_s() for _ in range(20)) < 0.2
 
 
 def test_a_lost_host_tells_nobody_and_its_processes_are_gone(three: Hosts) -> None:
@@ -210,9 +209,11 @@ with hosts(2) as made:
     with subprocess.Popen([sys.executable, "-c", program], cwd=where, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         names = run.stdout.readline().split()
+        assert set(names) <= set(kit.namespaces())
         left = subprocess.Popen(["ip", "netns", "exec", names[0], "sleep", "600"])
+        poll(lambda: left.pid in machines.pids_in(names[0]), WAIT_S, "it does not run there")
         run.kill()
-    assert set(names) <= set(kit.namespaces())
+    # Whoever makes hosts next removes what is left, and that may be a test of another worker.
     with kit.hosts(1) as made:
         name = made[0].name
         assert name in kit.namespaces()

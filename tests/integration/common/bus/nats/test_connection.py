@@ -392,8 +392,8 @@ async def test_a_member_that_hears_no_router_looks_for_it_at_another_server(
     router = connect(replace(both, bus=load({"WATCHOUT_BUS": elsewhere.url}).bus), "router")
     heard: list[bytes] = []
     router.subscribe(router.subjects.of_router(0), lambda message: heard.append(message.data))
+    # Nothing goes from one server to the other: what comes was sent at the router's.
     await eventually(lambda: (member.send_control(b"hello"), heard)[1], COMES_S, "it stays where no router is")
-    assert member._connection.server == elsewhere.url
     member.close()
 
 

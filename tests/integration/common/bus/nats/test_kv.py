@@ -13,13 +13,19 @@ from tests.kit.nats_servers import NatsSite
 from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
 from watchout.common.bus.mesh import FrameMesh
 from watchout.common.bus.messages import MEMBER_ID_BYTES
-from watchout.common.bus.nats import parts
+from watchout.common.bus.nats import kv, parts
 from watchout.common.bus.nats.connection import NatsConnection, connection_of
 from watchout.common.bus.nats.kv import NatsKeyValue
 from watchout.common.bus.nats.router import NatsRouterTransport
 from watchout.common.settings import Settings, load
 
 COMES_S = 30
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has to wait for its turn is not one without a leader."""
+    monkeypatch.setattr(kv, "REQUEST_S", float(COMES_S))
 
 
 @pytest.fixture
