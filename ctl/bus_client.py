@@ -12,6 +12,8 @@ import click
 from watchout.common.bus.messages import FromRouter, Hello, Message
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import gateway_carrier
+from watchout.common.home import who_holds
+from watchout.common.home_files import ROUTER_LOCK
 from watchout.common.metrics import Metrics
 from watchout.common.process import missing
 from watchout.common.settings import Settings
@@ -19,6 +21,8 @@ from watchout.ctl.environment import Failure
 
 #: Seconds within which a running router accepts a member; after it there is none.
 JOIN_TIMEOUT_S: Final = 1.8
+#: Seconds more for a router that runs on this home: it is just starting, or has to wait for its turn.
+BUSY_S: Final = 8.0
 #: The error of a command whose query got a reply of another kind: the router is of another release.
 UNEXPECTED_REPLY: Final = "unexpected reply of the router"
 
@@ -49,9 +53,15 @@ async def member_links(settings: Settings) -> AsyncIterator[RouterLinks]:
 
 @asynccontextmanager
 async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
-    """Join the running routers, and leave them at the end. Raises `Failure` when none replies."""
+    """Join the running routers, and leave them at the end. Raises `Failure` when none replies.
+
+    A router that runs on this home gets `BUSY_S` more.
+    """
     async with member_links(settings) as links:
-        if not await links.wait_live(JOIN_TIMEOUT_S):
+        is_live = await links.wait_live(JOIN_TIMEOUT_S)
+        if not is_live and not settings.bus and who_holds(settings.home / ROUTER_LOCK) is not None:
+            is_live = await links.wait_live(BUSY_S)
+        if not is_live:
             raise Failure(links.explain_absence()) if settings.bus else nothing_runs(settings)
         yield links
 

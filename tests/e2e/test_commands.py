@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import subprocess
+import time
 
 import pytest
 
+from tests.kit.clients import eventually
 from tests.kit.ports import free_port
 from tests.kit.prefork import run_forked
 from tests.kit.processes import BIN, REPOSITORY, poll
+from watchout.ctl.bus_client import JOIN_TIMEOUT_S
 
 pytestmark = pytest.mark.e2e
 KINDS = ("router", "gateway", "mlbridge")
@@ -75,6 +79,19 @@ def test_a_process_without_a_router_says_so_within_seconds_and_when_it_comes(kin
     router.pause()
     poll(lambda: f"the router (process {router.pid}) of WATCHOUT_HOME" in process.output, 30, "not said that it hangs")
     router.resume()
+
+
+async def test_a_command_waits_for_a_router_that_runs_and_has_to_wait_for_its_turn(watchout) -> None:
+    started = watchout(start=False)
+    router = started.start("router")
+    await asyncio.to_thread(router.wait_for_output, "router ready")
+    await asyncio.to_thread(router.pause)
+    began = time.monotonic()
+    command = started.run("stats", [str(BIN / "watchout-ctl"), "stats"])
+    await eventually(lambda: time.monotonic() - began > JOIN_TIMEOUT_S + 1)
+    assert command.running
+    router.resume()
+    assert await command.ended(30) == 0, command.output
 
 
 def test_a_home_that_is_not_there_is_said(tmp_path) -> None:

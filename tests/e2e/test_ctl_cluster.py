@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from typing import Any
 
 import pytest
 
 from tests.e2e.test_bus import House
 from tests.kit.clients import Clients, eventually
-from tests.kit.processes import BIN, Watchout
+from tests.kit.prefork import run_forked
+from tests.kit.processes import BIN, REPOSITORY, Watchout
 
 pytestmark = pytest.mark.e2e
 
@@ -20,10 +20,8 @@ COMES_S = 60.0
 
 async def cluster(started: Watchout, *words: str) -> tuple[int, str]:
     """The exit code and the output of the command."""
-    told = await asyncio.to_thread(
-        subprocess.run, [str(BIN / "watchout-ctl"), "cluster", *words], env=started.environ, capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
+    command = [str(BIN / "watchout-ctl"), "cluster", *words]
+    told = await asyncio.to_thread(run_forked, REPOSITORY, command, started.environ)
     return told.returncode, told.stdout or told.stderr
 
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import secrets
-import subprocess
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,7 +17,8 @@ from tests.e2e.test_ctl_cluster import cluster
 from tests.e2e.test_slots import CAMS, SLOTS, alerts_of, post_alert
 from tests.kit.clients import Clients, Viewer, eventually, http
 from tests.kit.nats_servers import NatsSite
-from tests.kit.processes import BIN, Watchout
+from tests.kit.prefork import run_forked
+from tests.kit.processes import BIN, REPOSITORY, Watchout
 
 pytestmark = pytest.mark.e2e
 
@@ -31,10 +31,8 @@ async def asked(started: Watchout) -> Any:
     """What `watchout-ctl stats` is told, once any router answers in time."""
 
     async def answered() -> Any:
-        told = await asyncio.to_thread(
-            subprocess.run, [str(BIN / "watchout-ctl"), "stats", "--json"], env=started.environ, capture_output=True,
-            text=True, timeout=COMES_S, check=False,
-        )  # fmt: skip
+        command = [str(BIN / "watchout-ctl"), "stats", "--json"]
+        told = await asyncio.to_thread(run_forked, REPOSITORY, command, started.environ)
         return None if told.returncode else json.loads(told.stdout)
 
     return await eventually(answered, COMES_S, "no router answers")
