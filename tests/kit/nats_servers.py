@@ -33,6 +33,8 @@ from tests.kit.ports import free_port
 from tests.kit.services import missing
 
 READY_S: Final = 60.0
+#: One answer of its monitoring: the server, or this process, may have to wait for its turn.
+ANSWER_S: Final = 15.0
 #: The shell stays the server's parent, says its id, and ends it when this process is gone.
 _UNTIL_STDIN_CLOSES: Final = '"$@" <&- >"$OUTPUT" 2>&1 & p=$!; echo "$p"; cat >/dev/null; kill -TERM "$p"; wait "$p"'
 
@@ -92,7 +94,7 @@ class NatsServer:
         """Wait until it serves, and its JetStream where it has one."""
         until = time.monotonic() + READY_S
         while time.monotonic() < until:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 if self.prefix or self.monitor("/healthz")[0] == 200:
                     return
             time.sleep(0.02)
@@ -100,7 +102,7 @@ class NatsServer:
 
     def monitor(self, path: str) -> tuple[int, Any]:
         """What its monitoring says: status and JSON."""
-        connection = http.client.HTTPConnection(self.host, self.monitor_port, timeout=5)
+        connection = http.client.HTTPConnection(self.host, self.monitor_port, timeout=ANSWER_S)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
