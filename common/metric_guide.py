@@ -284,9 +284,9 @@ _BUS: Final[dict[MetricName, Guide]] = {
         (R,),
         "A bridge with a wrong key, or a stranger, at `ROUTER_LISTEN`; the log has key and address.",
     ),
-    m.MESH_LINKS: Guide((G, R), "The hosts to which this process sends frames."),
+    m.MESH_LINKS: Guide(ALL, "The hosts to which this process sends frames."),
     m.MESH_LINKS_DOWN: Guide(
-        (G, R),
+        ALL,
         "Above 0: that host does not get these frames. `watchout-ctl cluster` has the reason.",
     ),
     m.MESH_REFUSED: Guide(

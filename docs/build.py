@@ -57,7 +57,8 @@ METRICS_INTRO = """\
 Generated from `common/metric_names.py` and `common/metric_guide.py` (`make docs`).
 
 `GET /metrics` of any gateway has the metrics of all processes in Prometheus' text format, each with the prefix
-`watchout_`. Which metric answers which question: [operations.md](operations.md#which-metric-answers-which-question).
+`watchout_`. Alert rules, a dashboard, and how Prometheus is set up: [monitoring.md](monitoring.md). Which metric
+answers which question: [operations.md](operations.md#which-metric-answers-which-question).
 
 ## Labels
 
