@@ -22,7 +22,7 @@ CLUSTER_HOME ?= .watchout-demo-cluster
 CLUSTER_NET ?= 10.77.0
 FAULTS ?= nats router host
 
-.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release test-container clean
+.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release test-container clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -117,6 +117,11 @@ mutants: $(VENV)/.dev
 test-mjpeg-long: $(VENV)/.dev
 	MJPEG_DEFAULT_TIME_OUTS=1 $(BIN)/python -m pytest $(ARGS) tests/e2e/test_mjpeg_readers.py \
 	  tests/e2e/deploy/test_proxies.py::test_a_long_silence_ends_nothing
+
+# Two gateways, the router and a bridge are restarted in turn, ten times, while cameras and viewers are connected: about
+# three minutes. Prints for how long the viewers had no frames.
+test-upgrade: $(VENV)/.dev
+	WATCHOUT_TEST_UPGRADES=10 $(BIN)/python -m pytest -s $(ARGS) tests/e2e/deploy/test_rolling_restart.py
 
 # 16 tiles of 15 different pictures a second for ten minutes, and a minute behind a slow uplink: about 15 minutes.
 test-browser-long: $(VENV)/.dev

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Final
 
 
 class ErrorCode(enum.StrEnum):
@@ -52,6 +53,13 @@ class CloseCode(enum.IntEnum):
     MESSAGE_TIMEOUT = 4408
     SESSION_ENDED = 4500
     TAKEN_OVER = 4501
+
+
+#: Reason of a close with `CloseCode.RESTART`.
+RESTART: Final = "restart"
+#: The same by a gateway of which others take over the clients, a few at a time: who
+#: reads it need not wait before it connects again (docs/protocol.md).
+RECONNECT_NOW: Final = "restart, reconnect now"
 
 
 class WatchoutError(Exception):

@@ -108,6 +108,10 @@ _SESSIONS: Final[dict[MetricName, Guide]] = {
 }
 
 _CONNECTIONS: Final[dict[MetricName, Guide]] = {
+    m.DRAINING: Guide(
+        (G,),
+        "1: it was told to end, and `/health` is 503. For longer than `DRAIN_SPREAD_S` and `DRAIN_S`: it hangs.",
+    ),
     m.CONNECTIONS: Guide((G,), "Near `connections_limit`: one more gateway, or a higher limit."),
     m.CONNECTIONS_LIMIT: Guide((G,), "Lower than `MAX_CONNECTIONS`: `descriptors_limit` is too small for it."),
     m.SOCKETS: Guide((G,), "The cameras and viewers that are signed in."),

@@ -105,6 +105,7 @@ AUTH_UNAVAILABLE = counter("auth_unavailable_total", "Tokens not verified becaus
 
 # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+DRAINING = gauge("draining", "1 while the gateway drains: it asks its clients to reconnect elsewhere, and ends.")
 CONNECTIONS = gauge("connections", "Open connections, WebSocket and HTTP.")
 CONNECTIONS_LIMIT = gauge(
     "connections_limit", "Connections that the gateway accepts: MAX_CONNECTIONS, or what descriptors_limit allows."

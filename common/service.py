@@ -54,7 +54,10 @@ class Process(Protocol):
         """Return what the process lacks to serve, which may come later; None: nothing. Called after `start`."""
 
     async def drain(self) -> None:
-        """Finish what is in progress and send clients away; called once, for `DRAIN_S` at most."""
+        """Finish what is in progress and send clients away; called once, for `drain_limit_s` at most."""
+
+    def hurry(self) -> None:
+        """Let a drain, also one under way, take no time for those who could go elsewhere: all processes end."""
 
     async def stop(self) -> None:
         """Close everything; also called after a `start` that failed."""
@@ -194,6 +197,12 @@ def end_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGINT) if ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def drain_limit_s(name: str, settings: Settings) -> float:
+    """Return the seconds after which a drain is given up."""
+    spread_s = settings.drain_spread_s if name == "gateway" else 0.0
+    return spread_s + settings.drain_s + STOP_TIMEOUT_S
+
+
 async def _live(
     name: str, build: Callable[[Settings], Process], settings: Settings, keeper: KeeperLink, manager: ServiceManager
 ) -> None:
@@ -210,11 +219,16 @@ async def _live(
             os._exit(1)
         ending.set()
 
+    def end_with_all() -> None:
+        process.hurry()
+        ending.set()
+
     for number in end_signals():
         loop.add_signal_handler(number, end)
-    keeper.attach(ending.set)
+    keeper.attach(end_with_all)
     loop.set_exception_handler(_callback_failed)
     process = build(settings)
+    limit_s = drain_limit_s(name, settings)
     readiness = Readiness(manager, process.missing)
     readiness.begin()
     try:
@@ -227,16 +241,13 @@ async def _live(
         keeper.ready()
         readiness.started()
         await ending.wait()
-        readiness.stopping()
+        readiness.stopping(limit_s + 2 * STOP_TIMEOUT_S)
         _log.info(f"{name} drains")
         try:
-            async with asyncio.timeout(settings.drain_s + STOP_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 await process.drain()
         except TimeoutError:
-            _log.warning(
-                f"{name} stopped draining: clients or requests were still there",
-                after_s=settings.drain_s + STOP_TIMEOUT_S,
-            )
+            _log.warning(f"{name} stopped draining: clients or requests were still there", after_s=limit_s)
     finally:
         keeper.detach()
         readiness.close()

@@ -15,14 +15,14 @@ from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.context import Context
-from watchout.gateway.drain import drain_clients
+from watchout.gateway.drain import Drain
 from watchout.gateway.home_keys import share_key, stream_key
 from watchout.gateway.housekeeping import Housekeeping
 from watchout.gateway.http.health import HEALTH_TIMEOUT_S
 from watchout.gateway.http.server import HttpServer
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.listen.dispatch import ConnectionDispatcher
-from watchout.gateway.listen.port import BACKLOG, ListeningPort
+from watchout.gateway.listen.port import BACKLOG, ListeningPort, accept_waiting
 from watchout.gateway.listen.tls import Certificate
 from watchout.gateway.presence import Presence
 from watchout.gateway.quotas import AlertRates, Connections
@@ -80,7 +80,9 @@ class Gateway:
         )
         self._context.authenticator.shares = self._shares
         self._port = ListeningPort(settings.host, settings.port, settings.home)
+        self._certificate: Certificate | None = None
         self._servers: list[asyncio.Server] = []
+        self._drain = Drain(self._context, self._port.is_shared, self._stop_accepting)
         self._http: HttpServer | None = None
         self._linked = False
         self._periodic: list[Periodic] = []
@@ -89,17 +91,17 @@ class Gateway:
     async def start(self) -> None:
         """Open the port, the session store and the connection to the router; the latter two may be away."""
         settings, context = self._settings, self._context
-        certificate = Certificate.of(settings)
+        self._certificate = certificate = Certificate.of(settings)
         self._port.open()
         await context.authenticator.open()
         self._link.start(context.hub)
         self._linked = True
-        self._http = http = HttpServer(context)
-        await http.start()
+        self._http = HttpServer(context)
+        await self._http.start()
         loop = asyncio.get_running_loop()
         for listening in self._port.sockets:
             server = await loop.create_server(
-                lambda: ConnectionDispatcher(context, http.make_connection, certificate),
+                self._make_dispatcher,
                 sock=listening,
                 backlog=BACKLOG,  # the loop's own would replace that of the socket
             )
@@ -132,13 +134,34 @@ class Gateway:
         return None
 
     async def drain(self) -> None:
-        """Accept no more clients, ask the present ones to reconnect, and wait until they have left."""
-        self._context.draining = self._link.ending = True
-        for server in self._servers:
-            server.close()
-        await drain_clients(self._context)
+        """Ask the clients to reconnect, and wait until they have left; from when on none is accepted: `Drain`."""
+        self._link.ending = True
+        await self._drain.run()
         if self._http is not None:
             await self._http.finish_requests()
+
+    def hurry(self) -> None:
+        """Ask all clients at once: whoever started this gateway ends all of them."""
+        self._drain.hurry()
+
+    async def _stop_accepting(self) -> None:
+        """Close the port, and take the connections that wait at it, unless the service manager keeps them."""
+        servers, self._servers = self._servers, []
+        spares = self._port.spares() if servers else []
+        for server in servers:
+            server.close()
+        await asyncio.sleep(0)  # the loop lets go of them
+        accepted = []
+        for spare in spares:
+            with spare:
+                accepted += accept_waiting(spare)
+        for connection in accepted:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_dispatcher, connection)
+
+    def _make_dispatcher(self) -> ConnectionDispatcher:
+        assert self._http is not None
+        return ConnectionDispatcher(self._context, self._http.make_connection, self._certificate)
 
     async def stop(self) -> None:
         """Close everything; also after a `start` that failed half-way, and without `drain`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
+from watchout.common.errors import RESTART
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
@@ -40,8 +41,11 @@ class OpenSocket(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def end(self) -> None:
-        """Close with the code that asks the client to reconnect, because the gateway restarts."""
+    def end(self, reason: str = RESTART) -> None:
+        """Close with the code that asks the client to reconnect, because the gateway restarts.
+
+        `reason`: text of the close frame.
+        """
 
     def abort(self) -> None:
         """Drop the connection at once, without a close frame."""
@@ -88,7 +92,7 @@ class MovingPicture(Protocol):
 class Context:
     """Everything that the connections of one gateway share.
 
-    Built once by `gateway.app`. The attributes are not replaced afterwards, `draining` excepted.
+    Built once by `gateway.app`. The attributes are not replaced afterwards, `draining` and `closed` excepted.
     """
 
     settings: Settings
@@ -113,8 +117,10 @@ class Context:
     sockets: set[OpenSocket] = field(default_factory=set)
     #: MJPEG responses under way.
     moving_pictures: set[MovingPicture] = field(default_factory=set)
-    #: True once the gateway accepts no more clients and asks the present ones to reconnect elsewhere.
+    #: True once the gateway is about to end, and asks its clients to reconnect elsewhere.
     draining: bool = False
+    #: True once a drain has asked all of them: a further one is asked at once.
+    closed: bool = False
     #: Set when the last WebSocket has closed during a drain.
     all_gone: asyncio.Event = field(default_factory=asyncio.Event)
     #: Permits for replays of recent alerts on this gateway; those of one user come from `replays_of`.

@@ -142,6 +142,15 @@ class RouterClient:
         self._flush()
         await self.links.close()
 
+    @property
+    def own_id(self) -> str:
+        """The id of this gateway in the routers' replies."""
+        return self.links.own_id
+
+    def send_metrics(self) -> None:
+        """Send the routers this gateway's metrics now."""
+        self.links.send_heartbeats()
+
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def wake(self) -> None:

@@ -102,6 +102,9 @@ class Bridge:
         if self._alert_sender is not None:
             await self._alert_sender.close(max(0.0, until - loop.time()))
 
+    def hurry(self) -> None:
+        """Wait for requests and alerts as before: nobody goes elsewhere."""
+
     async def stop(self) -> None:
         """Close all connections."""
         if self._dispatcher is not None:

@@ -54,10 +54,10 @@ class Readiness:
         if self._manager.present:
             self._task = supervisor.current().keep(self._report, REPORT)
 
-    def stopping(self) -> None:
-        """Report that the process drains."""
+    def stopping(self, within_s: float) -> None:
+        """Report that the process drains, and ends within so many seconds."""
         self._cancel()
-        self._manager.stopping("drains")
+        self._manager.stopping("drains", within_s)
 
     def close(self) -> None:
         """Report nothing more; the loop is about to end."""

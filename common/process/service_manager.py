@@ -52,9 +52,9 @@ class ServiceManager:
         if status != self._said:
             self._send(self._status(status), 0)
 
-    def stopping(self, status: str) -> None:
-        """Say that this process is about to end."""
-        self._send(f"STOPPING=1\n{self._status(status)}", SEND_S)
+    def stopping(self, status: str, within_s: float) -> None:
+        """Say that this process is about to end, and ask for `within_s` seconds, if the manager would wait less."""
+        self._send(f"STOPPING=1\n{self._status(status)}\nEXTEND_TIMEOUT_USEC={round(within_s * 1e6)}", SEND_S)
 
     def _status(self, status: str) -> str:
         self._said = status

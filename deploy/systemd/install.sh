@@ -21,12 +21,12 @@ install -D -m 0644 "$here/watchout.sysusers" /usr/lib/sysusers.d/watchout.conf
 systemd-sysusers watchout.conf
 install -d -m 0750 -g watchout /etc/watchout
 [ -e /etc/watchout/watchout.env ] || install -m 0640 -g watchout "$here/watchout.env" /etc/watchout/watchout.env
-for unit in watchout.target watchout-router.service watchout-gateway@.service watchout-gateway@.socket \
+for unit in watchout.target watchout-router.service watchout-gateway@.service watchout-gateway.socket \
     watchout-mlbridge@.service; do
     install -D -m 0644 "$here/$unit" "$units/$unit"
 done
 install -D -m 0755 "$here/watchout-ctl" /usr/local/bin/watchout-ctl
 systemctl daemon-reload
-systemctl --quiet enable watchout.target watchout-router.service watchout-gateway@1.service watchout-gateway@1.socket \
+systemctl --quiet enable watchout.target watchout-router.service watchout-gateway@1.service watchout-gateway.socket \
     watchout-mlbridge@1.service
 echo "installed; settings: /etc/watchout/watchout.env; start: systemctl start watchout.target"

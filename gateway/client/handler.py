@@ -13,7 +13,7 @@ from typing import assert_never
 from watchout.common import log, metric_names
 from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.clock import now_ms
-from watchout.common.errors import CloseCode, RouterUnavailable, StoreUnavailable
+from watchout.common.errors import RESTART, CloseCode, RouterUnavailable, StoreUnavailable
 from watchout.gateway.client.alert_commands import AlertCommands
 from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.client_socket import ClientSocket
@@ -119,7 +119,7 @@ class ClientHandler:
             self.run(self.protocol.on_connection_limit(limit, now_ms()))
         elif store_unavailable:
             self.run(self.protocol.on_store_unavailable(now_ms()))
-        elif self._context.draining:
+        elif self._context.closed:
             self.end()
         elif self.protocol.identity is None:
             self._auth_timer = self._loop.call_later(self._context.settings.auth_timeout_s, self._on_auth_timeout)
@@ -179,9 +179,9 @@ class ClientHandler:
         """Close a client whose message stalls."""
         self.run(self.protocol.on_message_timeout(now_ms()))
 
-    def end(self) -> None:
+    def end(self, reason: str = RESTART) -> None:
         """Close with the code that asks the client to reconnect, because the gateway restarts."""
-        self.run(self.protocol.close(CloseCode.RESTART, "restart"))
+        self.run(self.protocol.close(CloseCode.RESTART, reason))
 
     def leave(self) -> None:
         """End the publication and all subscriptions, because the socket is closing."""

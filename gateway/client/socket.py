@@ -18,7 +18,7 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 
 from watchout.common import metric_names
-from watchout.common.errors import CloseCode
+from watchout.common.errors import RESTART, CloseCode
 from watchout.gateway.client.handler import ClientHandler
 from watchout.gateway.client.handshake import HandshakeFault, one_form
 from watchout.gateway.client.socket_reader import ClientSocketReader
@@ -293,10 +293,10 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         if self._handler is not None:
             self._handler.count_dropped()
 
-    def end(self) -> None:
+    def end(self, reason: str = RESTART) -> None:
         """Close with the code that asks the client to reconnect, because the gateway restarts."""
         if self._handler is not None:
-            self._handler.end()
+            self._handler.end(reason)
         else:
             self._transport.abort()
 

@@ -242,12 +242,13 @@ class ConnectionDispatcher(asyncio.Protocol):
     def on_response(self) -> bool:
         """Handle a response that is about to be sent; return whether to keep the connection for further requests.
 
-        Connections are not kept when the limits are nearly reached. An unauthenticated one is closed after
-        `UNAUTHENTICATED_KEEPALIVE_S`, unless it is a trusted proxy's: those close connections that they do not need.
+        Connections are not kept when the limits are nearly reached, or the gateway drains. An unauthenticated one is
+        closed after `UNAUTHENTICATED_KEEPALIVE_S`, unless it is a trusted proxy's: those close connections that they
+        do not need.
         """
         if self._slot.is_unauthenticated and not self._proxied and not self._lost:
             self._idle = asyncio.get_running_loop().call_later(UNAUTHENTICATED_KEEPALIVE_S, self._on_idle)
-        return not self._slot.crowded
+        return not (self._slot.crowded or self._context.draining)
 
     def _on_idle(self) -> None:
         self._idle = None

@@ -5,6 +5,7 @@ Its own share the port with the other gateways of the same home only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -73,6 +74,24 @@ class ListeningPort:
         addresses = ", ".join(str(one.getsockname()[0]) for one in self.sockets)
         return {"port": self._ports()[0], "host": addresses, "sockets_of": "the service manager"}
 
+    def spares(self) -> list[socket.socket]:
+        """Return duplicates of this gateway's own sockets, of which the queued connections can still be accepted.
+
+        What waits in sockets of the service manager is left for the gateway that comes next.
+        """
+        return [] if self._passed else [one.dup() for one in self.sockets]
+
+    def is_shared(self) -> bool:
+        """Return whether another gateway of this home listens on the port, and does not drain.
+
+        To be called by a gateway that drains. As soon as there is another one, it does not count for that one any more.
+        """
+        if self._lock < 0:
+            return False
+        alone = _try_lock(self._lock)
+        fcntl.flock(self._lock, fcntl.LOCK_SH if alone else fcntl.LOCK_UN)
+        return not alone
+
     def close(self) -> None:
         """Close the sockets, which servers may have closed already, and let others have the port."""
         for one in self.sockets:
@@ -83,6 +102,15 @@ class ListeningPort:
 
     def _ports(self) -> list[int]:
         return [int(one.getsockname()[1]) for one in self.sockets]
+
+
+def accept_waiting(listening: socket.socket) -> list[socket.socket]:
+    """Return the connections that wait to be accepted: the kernel resets those that are left when a socket closes."""
+    found: list[socket.socket] = []
+    with contextlib.suppress(OSError):
+        while True:
+            found.append(listening.accept()[0])
+    return found
 
 
 def open_sockets(host: str, port: int, home: Path) -> tuple[list[socket.socket], int]:

@@ -64,6 +64,11 @@ class ServiceStarter:
         self._reports.close()
 
     @property
+    def running(self) -> bool:
+        """Whether the service runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def output(self) -> str:
         """All that the service printed."""
         return self._output.read_text(errors="replace")
@@ -110,7 +115,7 @@ class ServiceStarter:
 
 
 def listening_socket() -> socket.socket:
-    """A socket as that of `watchout-gateway@.socket`: of both families where there are both."""
+    """A socket as that of `watchout-gateway.socket`: of both families where there are both."""
     one = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096)
     one.setblocking(False)
     os.set_inheritable(one.fileno(), False)

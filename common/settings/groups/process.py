@@ -38,3 +38,10 @@ class ProcessSettings:
         help="Seconds that a process waits after SIGTERM for its clients to disconnect. Below 5 s, after which honcho "
         "kills it.",
     )  # fmt: skip
+    drain_spread_s: float = _GROUP.setting(
+        "DRAIN_SPREAD_S", parsers.number(0, 3600), 5.0, expects="0–3600 s",
+        help="Seconds over which a gateway that ends asks its clients, a few at a time, to reconnect, if another "
+        "gateway is there for them; `DRAIN_S` follows. With no other gateway, or when honcho ends them all, everybody "
+        "is asked at once. systemd is told to wait; of Docker (`--stop-timeout`) and Kubernetes "
+        "(`terminationGracePeriodSeconds`) ask for 5 s more than both together.",
+    )  # fmt: skip

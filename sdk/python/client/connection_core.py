@@ -24,9 +24,11 @@ from watchout.client.commands import (
 )
 from watchout.client.connection_parts import (
     ASKING,
+    AT_ONCE_S,
     CONNECTION_LOST,
     KINDS,
     LEAST_RENEWAL_S,
+    MOST_AT_ONCE,
     NETWORK_SILENT,
     PHASES,
     RENEW_AFTER_SHARE,
@@ -48,7 +50,7 @@ from watchout.client.errors import (
     refusal,
 )
 from watchout.client.events import Problem, whole
-from watchout.common.errors import CloseCode, ErrorCode
+from watchout.common.errors import RECONNECT_NOW, CloseCode, ErrorCode
 from watchout.common.toolbox.retry import backoff_s
 
 
@@ -82,6 +84,8 @@ class ConnectionCore(ABC):
         self._offered: tuple[str, float | None] = ("", None)
         self._why = "connect"
         self._attempt = 0
+        #: Reconnects at once, because others took over, since the connection was stable.
+        self._moves = 0
         self._resume_at: float | None = None
         self._online_at = 0.0
         self._heard_at = 0.0
@@ -280,7 +284,10 @@ class ConnectionCore(ABC):
             return self._replace_token("ended", error, now)
         if code == CloseCode.POLICY and error_code in (ErrorCode.AUTH_FAILED, ErrorCode.AUTH_TIMEOUT):
             return self._replace_token("rejected", error, now)
-        return self._lose(sentence, now, lost) if may_reconnect(code) else self._fail(error)
+        if not may_reconnect(code):
+            return self._fail(error)
+        at_once = code == CloseCode.RESTART and reason == RECONNECT_NOW
+        return self._lose(sentence, now, lost, at_once=at_once)
 
     def on_heard(self, now: float) -> None:
         """Record that a message arrived: the connection is alive, and the last error did not end it."""
@@ -487,21 +494,25 @@ class ConnectionCore(ABC):
     def _end_connection(self, now: float) -> list[Command]:
         """Forget the socket, and the requests that have no reply on it."""
         if self._step is Step.ONLINE and now - self._online_at >= STEADY_S:
-            self._attempt = self._replaced = 0
+            self._attempt = self._replaced = self._moves = 0
         lost = self._on_lost()
         self._requests.clear()
         self._renewing = False
         return [CloseSocket(), *lost]
 
-    def _lose(self, reason: str, now: float, code: str, *, abort: bool = False) -> list[Command]:
+    def _lose(self, reason: str, now: float, code: str, *, abort: bool = False, at_once: bool = False) -> list[Command]:
         commands = self._end_connection(now)
         if abort:
             commands[0] = CloseSocket(abort=True)
-        return commands + self._pause(reason, now, code)
+        return commands + self._pause(reason, now, code, at_once=at_once)
 
-    def _pause(self, reason: str, now: float, code: str) -> list[Command]:
-        delay_s = self._retry_s(self._attempt)
-        self._attempt += 1
+    def _pause(self, reason: str, now: float, code: str, *, at_once: bool = False) -> list[Command]:
+        if at_once and self._moves < MOST_AT_ONCE:
+            self._moves += 1
+            delay_s = AT_ONCE_S * self._chance()
+        else:
+            delay_s = self._retry_s(self._attempt)
+            self._attempt += 1
         self._step = Step.PAUSE
         self._resume_at = now + delay_s
         return self._phase_changed(reason, delay_s, code)

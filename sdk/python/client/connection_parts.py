@@ -11,6 +11,10 @@ from watchout.client.commands import ConnectionPhase
 #: Seconds after which a connection counts as stable: the back-off then starts from the beginning, and another token is
 #: fetched when the session ends.
 STEADY_S: Final = 10.0
+#: Upper bound of the pause before a reconnect, in seconds, when the gateway said that others take over its clients; and
+#: how often that counts until a connection is stable again: one that is sent on again and again backs off.
+AT_ONCE_S: Final = 0.1
+MOST_AT_ONCE: Final = 8
 #: Seconds after which a connection whose gateway does not reply to a request counts as lost.
 REPLY_S: Final = 15.0
 #: Codes for why a connection was lost that the client sets; all others are error codes of the gateway.

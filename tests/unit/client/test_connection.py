@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.kit.client_core import CoreRun, online
 from watchout.client.commands import ConnectionPhase
-from watchout.client.connection_parts import STEADY_S
+from watchout.client.connection_parts import AT_ONCE_S, MOST_AT_ONCE, STEADY_S
 from watchout.client.errors import (
     Disconnected,
     NoToken,
@@ -18,6 +18,7 @@ from watchout.client.errors import (
     TokenRefused,
     may_reconnect,
 )
+from watchout.common.errors import RECONNECT_NOW
 
 WAITING, CLOSED, ONLINE = ConnectionPhase.WAITING, ConnectionPhase.CLOSED, ConnectionPhase.ONLINE
 
@@ -97,6 +98,29 @@ def test_a_connection_that_was_stable_begins_with_the_shortest_pause() -> None:
     run.keep(run.now + 11)
     run.close(None)
     assert run.phases[-1].delay_s == 1
+
+
+def test_where_others_take_over_it_comes_back_at_once_but_not_for_ever() -> None:
+    run = online()
+    for number in range(MOST_AT_ONCE):
+        run.close(1012, RECONNECT_NOW)
+        assert run.phases[-1].delay_s == AT_ONCE_S, number
+        run.until(run.now + AT_ONCE_S)
+        run.sign_in()
+    run.close(1012, RECONNECT_NOW)
+    assert run.phases[-1].delay_s == 1
+    run.until(run.now + 1)
+    run.sign_in()
+    run.keep(run.now + STEADY_S + 1)
+    run.close(1012, RECONNECT_NOW)
+    assert run.phases[-1].delay_s == AT_ONCE_S
+
+
+def test_a_gateway_that_restarts_alone_is_given_time() -> None:
+    for code, reason in ((1012, "restart"), (1013, RECONNECT_NOW)):
+        run = online()
+        run.close(code, reason)
+        assert run.phases[-1].delay_s == 1
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -41,9 +41,10 @@ def test_ready_status_and_stopping_arrive_as_lines_of_one_datagram(manager_socke
     manager.status("serves")  # said already
     manager.status("two\nlines\tof text")
     manager.alive()
-    manager.stopping("drains")
+    manager.stopping("drains", 8.7)
     assert [receiver.recv(4096) for _ in range(4)] == [
-        b"READY=1\nSTATUS=serves", b"STATUS=two lines of text", b"WATCHDOG=1", b"STOPPING=1\nSTATUS=drains"
+        b"READY=1\nSTATUS=serves", b"STATUS=two lines of text", b"WATCHDOG=1",
+        b"STOPPING=1\nSTATUS=drains\nEXTEND_TIMEOUT_USEC=8700000",
     ]  # fmt: skip
 
 
@@ -52,8 +53,9 @@ def test_without_a_manager_that_can_be_reached_nothing_happens(value: str) -> No
     manager = ServiceManager({"NOTIFY_SOCKET": value, "WATCHDOG_USEC": "1000000"})
     assert manager.present == value.startswith("/")
     assert (manager.watchdog_s is None) == (not manager.present)
-    for speak in (manager.ready, manager.status, manager.stopping):
+    for speak in (manager.ready, manager.status):
         speak("x")
+    manager.stopping("x", 1.0)
     manager.alive()
 
 
@@ -148,9 +150,11 @@ async def test_ready_is_said_when_nothing_is_missing_and_not_before() -> None:
     lacks.clear()
     await until(lambda: "READY=1" in manager.heard)
     assert "WATCHDOG=1" not in manager.heard  # none was asked for
-    readiness.stopping()
+    readiness.stopping(5.1)
     readiness.close()
-    assert manager.heard[-4:] == ["READY=1", "STATUS=serves", "STOPPING=1", "STATUS=drains"]
+    assert manager.heard[-5:] == [
+        "READY=1", "STATUS=serves", "STOPPING=1", "STATUS=drains", "EXTEND_TIMEOUT_USEC=5100000"
+    ]  # fmt: skip
 
 
 async def test_an_outage_delays_ready_for_a_bounded_time_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ class Moving:
         self.connections, self.presence = Connections(self.settings), Presence[Any]()
         context = SimpleNamespace(
             settings=self.settings, metrics=Metrics(), tasks=self.tasks, connections=self.connections,
-            presence=self.presence, draining=False, authenticator=SimpleNamespace(verify=self._verify),
+            presence=self.presence, closed=False, authenticator=SimpleNamespace(verify=self._verify),
         )  # fmt: skip
         self.socket = SimpleNamespace(
             closing=False, send_message=self.said.append, close=self._close, hold_messages=lambda: None,
