@@ -55,6 +55,9 @@ class _Camera:
     def send_message(self, message: bytes) -> None:
         """It hears nothing."""
 
+    def send_ping(self, data: bytes) -> None:
+        """It answers nothing."""
+
     def on_taken_over(self, stream: str) -> None:
         """It notices nothing."""
 

@@ -226,6 +226,9 @@ class _Viewer:
     def send_message(self, message: bytes) -> None:
         self.queue.offer_message(message)
 
+    def send_ping(self, data: bytes) -> None:
+        """It answers nothing."""
+
     def on_permission_lost(self, stream: str) -> None:
         """It is never lost here."""
 

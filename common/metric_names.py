@@ -15,6 +15,8 @@ from typing import Final, Literal, NewType
 
 #: Name of a counter: it only rises while the process lives, and ends in ``_total``.
 CounterName = NewType("CounterName", str)
+#: Name of a histogram: durations counted by how long they are. It ends in ``_seconds``, and is not in `Metrics`.
+HistogramName = NewType("HistogramName", str)
 #: Name of a gauge: it shows a state and may fall.
 GaugeName = NewType("GaugeName", str)
 MetricName = CounterName | GaugeName
@@ -29,7 +31,7 @@ class MetricDeclaration:
     """
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     help: str
     former_name: str | None = None
 
@@ -60,6 +62,13 @@ def gauge(name: str, help: str, *, formerly: str | None = None) -> GaugeName:
     if name.endswith("_total"):
         raise ValueError(f"{name} is a gauge, expected a name that does not end in _total")
     return GaugeName(_declare(MetricDeclaration(name, "gauge", help, formerly)))
+
+
+def histogram(name: str, help: str) -> HistogramName:
+    """Declare a histogram. Raises `ValueError` for a name that is taken, or does not end in ``_seconds``."""
+    if not name.endswith("_seconds"):
+        raise ValueError(f"{name} is a histogram, expected a name that ends in _seconds")
+    return HistogramName(_declare(MetricDeclaration(name, "histogram", help)))
 
 
 def _declare(declaration: MetricDeclaration) -> str:
@@ -263,6 +272,27 @@ ALERT_WEBHOOK_WAITING = gauge("alert_webhook_waiting", "Alerts that wait for the
 ALERT_WEBHOOK_DISABLED = gauge(
     "alert_webhook_disabled", "1 after the webhook responded with 410; nothing is sent to it until a restart."
 )
+
+# ── latency ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#: Has the label `hop`, a word of `common.latency.hops`.
+LATENCY_SECONDS = histogram("latency_seconds", "Durations of the parts of the way of frames and alerts, by hop.")
+GLASS_TO_GLASS = counter(
+    "glass_to_glass_total", "Frames written to viewers of which the time since their capture is known, by samples."
+)
+GLASS_TO_GLASS_LATE = counter("glass_to_glass_late_total", "Those of them that took longer than LATENCY_OBJECTIVE_MS.")
+GLASS_TO_ALERT = counter(
+    "glass_to_alert_total",
+    "Alerts written to sockets of which the time since the capture of their frame is known.",
+)
+GLASS_TO_ALERT_LATE = counter(
+    "glass_to_alert_late_total", "Those of them that took longer than ALERT_LATENCY_OBJECTIVE_MS."
+)
+#: The counters of each whole way, by its word (`common.latency.hops.Hop.word`): all, and those that were late.
+WHOLE_WAYS: Final[dict[str, tuple[CounterName, CounterName]]] = {
+    "glass_to_glass": (GLASS_TO_GLASS, GLASS_TO_GLASS_LATE),
+    "glass_to_alert": (GLASS_TO_ALERT, GLASS_TO_ALERT_LATE),
+}
 
 # ── bus and router ───────────────────────────────────────────────────────────────────────────────────────────────
 

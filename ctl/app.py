@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "alert": "Send a test alert about a stream.",
     "shares": "List the shares of a stream, or end one.",
     "stats": "Show the router, the processes and the streams.",
+    "latency": "Show how late frames and alerts are, hop by hop.",
     "cluster": "Show hosts, slots, links, NATS, and what is missing.",
     "reservations": "List the reserved stream ids with their users, or release one.",
     "doctor": "Check settings, store, clocks, keys and ports.",

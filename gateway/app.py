@@ -59,6 +59,7 @@ class Gateway:
             newest_bytes=settings.newest_frame_bytes,
             reserved_s=settings.stream_reserved_s,
             reserved_per_user=settings.stream_reserved_per_user,
+            latency=self._link.latency,
         )
         self._context = Context(
             settings,

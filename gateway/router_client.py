@@ -12,6 +12,7 @@ from watchout.common import clock, log, metric_names, supervisor
 from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import (
+    LATENCY_LEVEL,
     REPORT_CHUNK,
     AlertNotification,
     Claim,
@@ -36,6 +37,8 @@ from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.errors import BusError
+from watchout.common.latency.ledger import LatencyLedger
+from watchout.common.latency.reporter import LatencyReporter, objectives_of
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
@@ -45,11 +48,13 @@ from watchout.gateway import fastpath
 from watchout.gateway.alert_requests import AlertRequests, unexpected
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.frame_requests import FrameRequests
+from watchout.gateway.hub.delivery import STAMP_EVERY_S
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.streams import DirectReceiver
+from watchout.gateway.latency.recorder import LatencyRecorder
 from watchout.gateway.model import Owner, Place, StreamState
 from watchout.gateway.router_queries import RouterQueries
-from watchout.gateway.router_times import acknowledgement_here, by_routers_clock
+from watchout.gateway.router_times import acknowledgement_here, by_routers_clock, stamps_here
 
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
@@ -79,6 +84,7 @@ class RouterClient:
     Attributes:
         ending: The process drains: a lost router is not logged.
         links: The connections to the routers, one for each slot.
+        latency: Feeds the latency ledger of this gateway.
         queries: What the routers know of more than one stream.
         alert_requests: Alerts and acknowledgements of clients here.
     """
@@ -97,6 +103,7 @@ class RouterClient:
         self._metrics = metrics
         self._flushing = False
         self._frame_requests = FrameRequests(settings.router_timeout_s)
+        self.latency = LatencyRecorder(LatencyLedger(objectives_of(settings)))
         #: By slot: epoch of the router that was last sent the reservations of streams that ended here.
         self._reserved_epochs: dict[int, int] = {}
         self.ending = False
@@ -122,6 +129,7 @@ class RouterClient:
             on_lost=self._on_lost,
         )
         self.queries = RouterQueries(self.links, self._send_counts)
+        self._latency_reporter = LatencyReporter(self.links, self.latency.ledger, before=self._update_clocks)
         self.alert_requests = AlertRequests(self.links, metrics)
 
     def start(self, hub: Hub) -> None:
@@ -130,6 +138,7 @@ class RouterClient:
         self._loop = asyncio.get_running_loop()
         self.links.open()
         self._reporter = supervisor.current().every(REPORT_EVERY_S, self._send_reports, "reports of streams")
+        self._latency_reporter.start()
 
     @property
     def live(self) -> bool:
@@ -139,6 +148,7 @@ class RouterClient:
     async def close(self) -> None:
         """Send the remaining changes and leave the router."""
         self._reporter.cancel()
+        self._latency_reporter.stop()
         self._flush()
         await self.links.close()
 
@@ -161,18 +171,28 @@ class RouterClient:
 
     def frame_to_bus(self, frame: Frame) -> None:
         """Send a frame of a publisher here to the router, which relays it to members without an address."""
-        publication = self.hub.publication(frame.stream_id)
+        publication, link = self.hub.publication(frame.stream_id), self.links.of(frame.stream_id)
+        stamp = self.latency.stamp_of(frame, link.clock) if link.level >= LATENCY_LEVEL else b""
         self._push(
             frame.stream_id,
-            frame.bus_parts(),
+            frame.bus_parts(stamp=stamp),
             coalescing_delay_s(publication.bus_fps if publication is not None else None),
         )
 
     def frame_to_members(self, frame: Frame, receivers: list[DirectReceiver]) -> None:
-        """Send a frame of a publisher here to other members, directly."""
-        parts = frame.mesh_parts()
+        """Send a frame of a publisher here to other members, directly; with its stamps to those that are due some."""
+        parts = stamped = frame.mesh_parts()
+        now = 0.0
+        if frame.stamps is not None:
+            now = self._loop.time()
+            stamped = frame.mesh_parts(self.latency.stamp_of(frame, self.links.of(frame.stream_id).clock))
         for receiver in receivers:
-            self.links.send_frame_to(receiver.at, parts, coalescing_delay_s(receiver.max_fps))
+            delay_s = coalescing_delay_s(receiver.max_fps)
+            if now < receiver.stamp_at or frame.stamps is None:
+                self.links.send_frame_to(receiver.at, parts, delay_s)
+            else:
+                receiver.stamp_at = now + STAMP_EVERY_S
+                self.links.send_frame_to(receiver.at, stamped, delay_s)
 
     def report_undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """Report a frame that cannot be decoded to its publisher, on whichever gateway that is."""
@@ -307,7 +327,8 @@ class RouterClient:
             case AlertNotification():
                 times = self.links.at(slot).clock
                 if body.acknowledgement is None:
-                    self.hub.delivery.on_alert(body.alert, None if body.at is None else times.to_local(body.at))
+                    at = None if body.at is None else times.to_local(body.at)
+                    self.hub.delivery.on_alert(body.alert, at, stamps_here(body.stamps, times))
                 else:
                     given = acknowledgement_here(body.acknowledgement, times)
                     self.hub.delivery.on_acknowledged(body.alert, given, repeated=body.repeated)
@@ -333,6 +354,8 @@ class RouterClient:
             if received.to == FOR_ALERT:
                 self._frame_requests.on_frame((frame.stream_id, frame.term, frame.frame_id), frame)
                 return
+            if received.stamp:
+                self.latency.on_stamp(frame, received.stamp, self.links.of(frame.stream_id).clock)
         self._metrics.count(metric_names.FRAMES_FROM_BUS)
         self._frame_requests.on_frame(frame.stream_id, frame)
         self.hub.delivery.on_remote_frame(frame, self._loop.time())
@@ -381,6 +404,9 @@ class RouterClient:
         self._metrics.values[metric_names.FRAME_BYTES_OUT] = self.hub.delivery.frame_bytes_out
         self._metrics.values[metric_names.ALERTS_OUT] = self.hub.delivery.alerts_out
         self._metrics.values[metric_names.FRAMES_OLD_TERM] = self.hub.delivery.old_term_frames
+        for hop, (all_in_all, late) in self.latency.ledger.judged.items():
+            counted, counted_late = metric_names.WHOLE_WAYS[hop.word]
+            self._metrics.values[counted], self._metrics.values[counted_late] = all_in_all, late
         self._metrics.values[metric_names.NEWEST_FRAME_BYTES] = self.hub.delivery.newest_frames.total
         self._metrics.values[metric_names.NEWEST_FRAMES_EVICTED] = self.hub.delivery.newest_frames.evicted
         self._metrics.values[metric_names.FRAMES_TO_BUS] = self.links.frames_sent
@@ -393,6 +419,10 @@ class RouterClient:
     def _on_joined(self, slot: int, new_epoch: bool) -> None:
         _log.info("router joined", epoch=self.links.at(slot).epoch, **self.links.where(slot))
         self.alert_requests.on_joined(slot, new_epoch)
+        self._latency_reporter.tell_all()
+
+    def _update_clocks(self) -> None:
+        self.latency.update_clocks(self.hub.publications())
 
     def _on_lost(self, slot: int) -> None:
         self.alert_requests.on_lost()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -11,9 +12,10 @@ from watchout.common import clock
 from watchout.common.alerts.model import Severity
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.merged_replies import Merged, merge_alerts, merge_stats, merge_streams
-from watchout.common.bus.messages import AlertScope, Query
+from watchout.common.bus.messages import LATENCY_LEVEL, AlertScope, Query
 from watchout.common.bus.reply_records import (
     AlertFrameRow,
+    LatencyReply,
     R,
     RecentAlertRow,
     RecentAlertsReply,
@@ -24,6 +26,7 @@ from watchout.common.bus.reply_records import (
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.router_links import RouterLinks, SlotReplies
 from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.latency.rows import merge_replies
 from watchout.gateway.router_times import alerts_here, frames_here, recent_here, streams_here
 
 #: A time that clients ask from is of a clock that is ahead, when it is later than now by more than this, in ms.
@@ -57,6 +60,29 @@ class RouterQueries:
         asked = await self._ask_all(lambda _, n: Query(request=n, what="streams"), list[StreamRow])
         here = [streams_here(rows, self._clock(slot)) for slot, rows in asked.by_slot.items()]
         return Merged(here[0] if self._links.slots == 1 else merge_streams(here), asked.missing)
+
+    async def latencies(self, stream: str | None = None, limit: int = 100) -> LatencyReply:
+        """Return what was measured of one stream, or of all together and up to `limit` streams.
+
+        Slots whose router is away or of a former release are left out.
+        """
+        links = self._links.all() if stream is None else [self._links.of(stream)]
+        asked = [link for link in links if link.live and link.level >= LATENCY_LEVEL]
+        if not asked:
+            raise RouterUnavailable("no router is there that knows of latencies")
+
+        async def ask(link: BusClient) -> LatencyReply | None:
+            try:
+                return await self._ask(
+                    link, lambda n: Query(request=n, what="latency", stream=stream, limit=limit), LatencyReply
+                )
+            except RouterUnavailable:
+                return None
+
+        replies = [reply for reply in await asyncio.gather(*map(ask, asked)) if reply is not None]
+        if not replies:
+            raise RouterUnavailable("no router answered in time")
+        return merge_replies(replies, limit)
 
     async def alerts_of(
         self, stream: str, *, since: int = 0, limit: int = 1000, severity: Severity = "low"

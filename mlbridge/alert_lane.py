@@ -17,6 +17,7 @@ from watchout.common.bus.router_clock import RouterClock
 from watchout.common.errors import ErrorCode, RouterUnavailable
 from watchout.common.metrics import Metrics
 from watchout.mlbridge.alerts import AlertQueue
+from watchout.mlbridge.latency import BridgeLatency, stamps_at_router
 from watchout.mlbridge.shown_frames import ShownFrames
 
 #: Pause after a request without a reply of the router, in seconds.
@@ -66,6 +67,7 @@ class AlertLane:
         metrics: where alerts are counted.
         on_refused: called with the reason when the router refuses an alert.
         frames: the frames that were sent lately, for pictures of alerts; None: no pictures are sent.
+        latency: feeds the latency ledger; None: nothing is measured.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class AlertLane:
         metrics: Metrics,
         on_refused: Callable[[str], None],
         frames: ShownFrames | None,
+        latency: BridgeLatency | None = None,
     ) -> None:
+        self._latency = latency
         self._slot = slot
         self._router = router
         self._queue = queue
@@ -154,7 +158,8 @@ class AlertLane:
             if self._router.epoch != epoch:  # the new router gets other alerts first
                 raise RouterUnavailable("another router came")
             at = None if raised.accepted_at is None else self._router.clock.to_router(raised.accepted_at)
-            return RaiseAlert(request=number, alert=raised.alert, term=raised.term, accepted_at=at)
+            stamps = None if raised.stamps is None else stamps_at_router(raised.stamps, self._router.clock)
+            return RaiseAlert(request=number, alert=raised.alert, term=raised.term, accepted_at=at, stamps=stamps)
 
         self._send_picture(raised)
         try:
@@ -166,6 +171,8 @@ class AlertLane:
                 if reply.duplicate and raised.accepted_at is None:
                     self._metrics.count(metric_names.ALERTS_DUPLICATE)
                 at = raised.accepted_at or (self._router.clock.to_local(reply.at) if reply.at else None)
+                if self._latency is not None and raised.accepted_at is None and not reply.duplicate:
+                    self._latency.on_accepted(raised.alert, raised.stamps, at)
                 self._accepted.add(replace(raised, accepted_at=at), epoch, time.monotonic(), self._slot)
                 _log.debug("alert accepted", alert=raised.alert.id, stream=raised.alert.stream_id)
             case RefusedReply(code=ErrorCode.ROUTING_ERROR):

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from watchout.common import log, metric_names
+from watchout.common.alerts.model import Alert
 from watchout.common.alerts.unconfirmed import KEEP_S, Raised, UnconfirmedAlerts
+from watchout.common.bus.messages import AlertStamps
 from watchout.common.bus.slots import slot_of
 from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
@@ -23,6 +25,7 @@ from watchout.common.metrics import Metrics
 from watchout.mlbridge.alert_lane import AlertLane, AlertRouter
 from watchout.mlbridge.alerts import AlertQueue, mark_stale, read_alerts
 from watchout.mlbridge.cooldown import Cooldown
+from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.shown_frames import ShownFrames
 
 #: Log lines about refused and dropped alerts: this many at once, and this many per second.
@@ -46,6 +49,7 @@ class AlertSender:
         frames: the frames that were sent lately, for pictures of alerts; None: no pictures are sent.
         scrub: removes secrets from a text of the service.
         keep_s: how long an alert is kept for the router's successor, in seconds.
+        latency: feeds the latency ledger; None: nothing is measured.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class AlertSender:
         frames: ShownFrames | None = None,
         scrub: Callable[[str], str] = str,
         keep_s: float = KEEP_S,
+        latency: BridgeLatency | None = None,
     ) -> None:
+        self._latency = latency
         self._metrics = metrics
         self._queue = queue or AlertQueue()
         self._cooldown = Cooldown(cooldown_s)
@@ -71,7 +77,14 @@ class AlertSender:
         self._unlogged = 0
         self._lanes = [
             AlertLane(
-                slot, router, self._queue, self._accepted, metrics=metrics, on_refused=self.on_refused, frames=frames
+                slot,
+                router,
+                self._queue,
+                self._accepted,
+                metrics=metrics,
+                on_refused=self.on_refused,
+                frames=frames,
+                latency=latency,
             )
             for slot, router in enumerate(routers)
         ]
@@ -97,7 +110,8 @@ class AlertSender:
             self._metrics.count(metric_names.ALERTS)
             term = self._keep_picture(alert_to_send.stream_id, alert_to_send.frame_id, frame)
             slot = slot_of(alert_to_send.stream_id, len(self._lanes))
-            dropped = self._queue.put(Raised(alert_to_send, size_bytes, term), slot)
+            raised = Raised(alert_to_send, size_bytes, term, stamps=self._stamps_of(alert_to_send, frame))
+            dropped = self._queue.put(raised, slot)
             if dropped:
                 self._metrics.count(metric_names.ALERTS_DROPPED, dropped)
                 self._warn("an alert was dropped, too many wait for the router", waiting=len(self._queue))
@@ -142,6 +156,16 @@ class AlertSender:
         self._frames.keep(found)
         self._metrics.set(metric_names.ML_RING_BYTES, self._frames.bytes)
         return found.term
+
+    def _stamps_of(self, alert: Alert, frame: Frame | None) -> AlertStamps | None:
+        """Return when the frame of an alert was captured and looked at; None: nothing is measured."""
+        if self._latency is None:
+            return None
+        if frame is None or (frame.stream_id, frame.frame_id) != (alert.stream_id, alert.frame_id):
+            frame = None
+            if self._frames is not None and alert.frame_id is not None:
+                frame = self._frames.find(alert.stream_id, alert.frame_id)
+        return self._latency.stamps_of(frame)
 
     def _warn(self, event: str, **values: object) -> None:
         if not self._log_allowance.take(time.monotonic()):

@@ -18,6 +18,8 @@ from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import BadFrame, CoverageReport, FromRouter, Hello, Message
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import bridge_carrier
+from watchout.common.latency.ledger import LatencyLedger
+from watchout.common.latency.reporter import LatencyReporter, objectives_of
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
@@ -27,6 +29,7 @@ from watchout.common.settings import Settings
 from watchout.mlbridge.alert_sender import AlertSender
 from watchout.mlbridge.dispatcher import Dispatcher
 from watchout.mlbridge.failover import Failover
+from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.scheduler import Scheduler
 from watchout.mlbridge.scrubber import scrubber_of
 from watchout.mlbridge.shown_frames import ShownFrames
@@ -55,6 +58,7 @@ class Bridge:
         self._links: RouterLinks | None = None
         self._dispatcher: Dispatcher | None = None
         self._alert_sender: AlertSender | None = None
+        self._latency_reporter: LatencyReporter | None = None
 
     async def start(self) -> None:
         """Open the targets and start to connect to the router. Raises `StartError` for unusable settings."""
@@ -111,12 +115,17 @@ class Bridge:
             await self._dispatcher.close(0)
         if self._alert_sender is not None:
             await self._alert_sender.close(0)
+        if self._latency_reporter is not None:
+            self._latency_reporter.stop()
         if self._links is not None:
             await self._links.close()
 
     async def _open_dispatcher(self, target: Target, links: RouterLinks) -> None:
         settings = self._settings
         scrub = scrubber_of(settings)
+        latency = BridgeLatency(LatencyLedger(objectives_of(settings)), lambda stream: links.of(stream).clock)
+        self._latency_reporter = LatencyReporter(links, latency.ledger)
+        self._latency_reporter.start()
         frames = ShownFrames(max_bytes=settings.ml_ring_bytes, max_age_s=settings.ml_ring_s, clock=time.monotonic)
         self._alert_sender = alert_sender = AlertSender(
             links.all(),
@@ -126,6 +135,7 @@ class Bridge:
             frames=frames,
             scrub=scrub,
             keep_s=FENCED_KEEP_S if links.fenced else KEEP_S,
+            latency=latency,
         )
         targets = [target]
         fallback = None if settings.ml_fallback_url is None else open_target(settings, settings.ml_fallback_url)
@@ -148,6 +158,7 @@ class Bridge:
             max_age_s=settings.ml_max_age_s,
             on_sent=frames.add,
             scrub=scrub,
+            latency=latency,
         )
         await dispatcher.open()
         self._dispatcher = dispatcher
@@ -177,6 +188,8 @@ class Bridge:
 
     def _on_joined(self, slot: int, new_epoch: bool) -> None:
         assert self._links is not None
+        if self._latency_reporter is not None:
+            self._latency_reporter.tell_all()
         _log.info("joined the router", new_epoch=new_epoch, **self._links.where(slot))
         if self._alert_sender is not None:
             self._alert_sender.on_joined(slot)

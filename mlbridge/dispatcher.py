@@ -24,6 +24,7 @@ from watchout.common.service import Tasks
 from watchout.common.supervisor import Alarm, Periodic
 from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
 from watchout.mlbridge.coverage import CoverageSummary, Latencies
+from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.refusals import LOG_EVERY_S, Blame, RefusalLog
 from watchout.mlbridge.scheduler import Scheduler
 from watchout.mlbridge.scheduler_metrics import write_metrics
@@ -67,6 +68,7 @@ class Dispatcher:
         max_age_s: age of a frame over which its result counts as stale.
         on_sent: called with each frame that is sent.
         scrub: removes secrets from a text of the service, which may echo what it received.
+        latency: feeds the latency ledger; None: nothing is measured.
 
     Attributes:
         bad_messages: messages of the bus that were no frames.
@@ -84,7 +86,9 @@ class Dispatcher:
         max_age_s: float,
         on_sent: Callable[[Frame], None] | None = None,
         scrub: Callable[[str], str] = str,
+        latency: BridgeLatency | None = None,
     ) -> None:
+        self._latency = latency
         self._targets = targets
         self._scheduler = scheduler
         self._metrics = metrics
@@ -128,7 +132,8 @@ class Dispatcher:
         if self._closed:
             return
         try:
-            frame = Frame.from_bus(decode_frame(bytes(data)), for_viewers=False)
+            received = decode_frame(bytes(data))
+            frame = Frame.from_bus(received, for_viewers=False)
         except BusError:
             self.bad_messages += 1
             return
@@ -144,6 +149,8 @@ class Dispatcher:
             self._on_undecodable(frame, str(fault))
             return
         self._bad_streams.pop(frame.stream_id, None)
+        if self._latency is not None:
+            self._latency.on_frame(frame, received.stamp)
         now = self._loop.time()
         order = (frame.term, frame.frame_id)
         came_at = self._standstill.came_at(now)
@@ -270,6 +277,8 @@ class Dispatcher:
     async def _request(self, command: SendFrame[Frame]) -> None:
         """Send a frame, and pass the result on."""
         started = time.perf_counter()  # the loop's clock has a resolution of milliseconds
+        if self._latency is not None and not command.copy:
+            self._latency.on_asked(command.frame)
         try:
             values = await self._targets[command.endpoint].analyse(command.frame, isolated=command.isolated)
         except AlertFault as fault:
@@ -303,6 +312,8 @@ class Dispatcher:
             return False
         latency = time.perf_counter() - started
         self._latencies.add(latency, now)
+        if self._latency is not None:
+            self._latency.on_answered(command.frame, latency)
         smoothed = self._metrics.values[metric_names.ML_LATENCY_SECONDS]
         self._metrics.set(
             metric_names.ML_LATENCY_SECONDS,

@@ -25,6 +25,7 @@ from watchout.common.bus.messages import (
     FromMember,
     Hello,
     Interest,
+    LatencyReport,
     LinkReport,
     MemberHeartbeat,
     OwnerLookup,
@@ -155,6 +156,8 @@ class MessageHandler:
                 self.members.set_metrics(member, metrics, told_ms, now_ms)
             case LinkReport():
                 self.members.set_links(member, body, now)
+            case LatencyReport():
+                self.members.set_latencies(member, body, now)
             case CoverageReport(rows=rows):
                 self.members.set_coverage(member, dict(rows))
             case StreamReport():

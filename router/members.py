@@ -15,12 +15,14 @@ from watchout.common.bus.messages import (
     Envelope,
     FromMember,
     Hello,
+    LatencyReport,
     LinkReport,
     MemberHeartbeat,
     RaiseAlert,
     SnapshotEnd,
 )
 from watchout.common.bus.router_clock import RouterClock
+from watchout.router.latencies import MemberLatencies
 
 #: Members at most; the greeting of a further one is ignored.
 MAX_MEMBERS: Final = 1000
@@ -38,7 +40,8 @@ class Member:
     `joined_at` and `last_message_at` are in seconds of the router's monotonic clock. `received` and `sent` are the
     numbers of the last messages since the greeting. `metrics` are those of its last heartbeat; `coverage` is, of a
     bridge, the share of the last minute in which the ML service saw each stream, 0 to 1. `links` is its last report of
-    the frame mesh, which came at `links_at`. `clock` is how far its clock is from the router's.
+    the frame mesh, which came at `links_at`, `latencies` what it reported of latencies. `clock` is how far its clock is
+    from the router's.
     """
 
     id: bytes
@@ -52,6 +55,7 @@ class Member:
     links: LinkReport | None = None
     links_at: float = 0.0
     clock: RouterClock = field(default_factory=RouterClock)
+    latencies: MemberLatencies = field(default_factory=MemberLatencies)
 
     @property
     def lost_after_s(self) -> float:
@@ -133,6 +137,7 @@ class Members:
             made = self._members[member] = Member(member, envelope.body, joined_at, now)
             if known is not None:
                 made.metrics, made.links, made.links_at = known.metrics, known.links, known.links_at
+                made.latencies = known.latencies
             self._lost.pop(_key_of(envelope.body), None)
             return MessageVerdict.GREETED
         if known is None or envelope.epoch != self.epoch or envelope.seq != known.received + 1:
@@ -153,6 +158,11 @@ class Members:
         """Keep what a member reports of its links of the frame mesh."""
         if (known := self._members.get(member)) is not None:
             known.links, known.links_at = report, now
+
+    def set_latencies(self, member: bytes, report: LatencyReport, now: float) -> None:
+        """Keep what a member reports of latencies."""
+        if (known := self._members.get(member)) is not None:
+            known.latencies.add(report, now)
 
     def set_coverage(self, member: bytes, coverage: dict[str, float]) -> None:
         """Replace the coverage that a bridge reported."""
@@ -202,4 +212,6 @@ def may_be_remote(body: FromMember) -> bool:
     """
     if isinstance(body, Hello):
         return body.kind == "mlbridge"
-    return isinstance(body, SnapshotEnd | MemberHeartbeat | CoverageReport | RaiseAlert | BadFrame | Bye)
+    return isinstance(
+        body, SnapshotEnd | MemberHeartbeat | CoverageReport | LatencyReport | RaiseAlert | BadFrame | Bye
+    )

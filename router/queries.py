@@ -30,6 +30,7 @@ from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.router import stats
 from watchout.router.alerts.recent import RecentAlerts
+from watchout.router.latencies import latency_reply
 from watchout.router.members import Members
 from watchout.router.record_store import ReservationStore
 from watchout.router.shares.handler import ShareHandler
@@ -81,6 +82,8 @@ class QueryHandler:
                 return stats.process_reports(self._own_report(now), self.members, now, is_remote=self.bus.is_remote)
             case "cluster":
                 return self._cluster(now, now_ms, syncing=syncing)
+            case "latency":
+                return latency_reply(self.members.all(), query.stream, query.limit, now)
             case "alerts":
                 return self._recent_alerts(query, now_ms)
             case "alert":

@@ -57,6 +57,7 @@ def stats_reply(
                 alive_s=round(now - m.joined_at, 3),
                 metrics=dict(m.metrics),
                 process=m.hello.process or msgspec.UNSET,
+                latencies=m.latencies.since_start or msgspec.UNSET,
             )
             for m in everybody
         ],

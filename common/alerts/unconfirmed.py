@@ -13,6 +13,7 @@ from typing import Final
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
+from watchout.common.bus.messages.latency_rows import AlertStamps
 from watchout.common.toolbox.bounded_queue import BoundedQueue
 
 #: Within this time the router has delivered a queued message, or has dropped the receiver, which then asks again, in
@@ -37,6 +38,7 @@ class Raised:
         accepted_at: when a router first accepted it, in ms of the clock here; None: not yet.
         acknowledgement: set where not the alert is under way, but that it was acknowledged.
         owner: user who owned the stream when the alert was accepted; only known with `acknowledgement`.
+        stamps: when its frame was captured and looked at, by the clock here; None: not measured.
     """
 
     alert: Alert
@@ -45,6 +47,7 @@ class Raised:
     accepted_at: int | None = None
     acknowledgement: Acknowledgement | None = None
     owner: str | None = None
+    stamps: AlertStamps | None = None
 
 
 class UnconfirmedAlerts:

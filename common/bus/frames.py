@@ -40,6 +40,13 @@ EVERYBODY: Final = bytes(MEMBER_ID_BYTES)
 #: `BusFrame.to`: the picture of an alert, which is never a viewer's newest frame. A bridge sends it to the router,
 #: which keeps it, and the router to a gateway that fetches it. No member has this id: no id begins with a zero.
 FOR_ALERT: Final = bytes(MEMBER_ID_BYTES - 1) + b"\x01"
+#: First bytes in the place of `BusFrame.to` of a frame for everybody that carries stamps. No id begins with a zero.
+STAMP_TAG: Final = b"\x00\x02"
+
+
+def is_stamp(to: bytes) -> bool:
+    """Whether the bytes that name the receiver of a frame hold its stamps (`common.latency.stamps`) instead."""
+    return to[:2] == STAMP_TAG
 
 
 class BusFrame(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +60,8 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
     and ends before the last byte, and the other members, of `more_bytes` bytes, are right before ``,"data":``.
     `FORM_BINARY_MESSAGE`: the same for binary viewers; the picture begins at `data_at`.
     `to` is `EVERYBODY`, `FOR_ALERT` or the id of the one member that receives the frame. `timestamp` is in ms since
-    1970.
+    1970. `stamp`: the stamps of a frame for everybody, in the place of `to`; empty: none. A member of the former
+    release takes no notice of them.
     """
 
     stream: str
@@ -67,13 +75,15 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
     more: bytes = b""
     data_at: int = 0
     more_bytes: int = 0
+    stamp: bytes = b""
 
     def parts(self) -> tuple[bytes, bytes | memoryview]:
         """Return (header, payload), which in sequence are the encoded frame; the payload is not copied."""
         name = self.stream.encode("ascii")
         head = _FRAME.pack(
-            FRAME_MAGIC, VERSION, self.form, self.codec, self.frame_id, self.timestamp, self.term, self.to, len(name)
-        )
+            FRAME_MAGIC, VERSION, self.form, self.codec, self.frame_id, self.timestamp, self.term,
+            self.stamp or self.to, len(name),
+        )  # fmt: skip
         if self.form == FORM_JSON_FIELDS:
             name += _FIELDS_SIZE.pack(len(self.more)) + self.more
         elif self.form > FORM_JSON_FIELDS:
@@ -86,8 +96,9 @@ class BusFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 def message_head(
-    stream: str, term: int, frame_id: int, timestamp: int, form: int, codec: int, data_at: int, more_bytes: int
-) -> bytes:
+    stream: str, term: int, frame_id: int, timestamp: int, form: int, codec: int, data_at: int, more_bytes: int,
+    stamp: bytes = EVERYBODY,
+) -> bytes:  # fmt: skip
     """Return the header of a frame with a finished message, for everybody: that of `BusFrame.parts`.
 
     Args:
@@ -99,13 +110,14 @@ def message_head(
         codec: The codec.
         data_at: Where the text or the picture begins in the message.
         more_bytes: Size of the other members.
+        stamp: The stamps of the frame.
 
     Returns:
         The header; the message follows it.
 
     """
     name = stream.encode("ascii")
-    head = _FRAME.pack(FRAME_MAGIC, VERSION, form, codec, frame_id, timestamp, term, EVERYBODY, len(name))
+    head = _FRAME.pack(FRAME_MAGIC, VERSION, form, codec, frame_id, timestamp, term, stamp, len(name))
     return head + name + _PLACES.pack(data_at, more_bytes)
 
 
@@ -123,6 +135,7 @@ class FrameHead(msgspec.Struct, frozen=True, gc=False):
     codec: int
     to: bytes
     payload_at: int
+    stamp: bytes = b""
 
 
 def read_frame_head(data: bytes) -> FrameHead:
@@ -150,7 +163,8 @@ def read_frame_head(data: bytes) -> FrameHead:
     name = data[at : at + length]
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
-    return FrameHead(name.decode("ascii"), term, frame_id, timestamp, form, codec, to, at + length)
+    to, stamp = (EVERYBODY, to) if is_stamp(to) else (to, b"")
+    return FrameHead(name.decode("ascii"), term, frame_id, timestamp, form, codec, to, at + length, stamp)
 
 
 def codec_on_bus(head: bytes | memoryview) -> Codec | None:
@@ -188,7 +202,7 @@ def decode_frame(data: bytes) -> BusFrame:
     payload = memoryview(data)[at:]
     return BusFrame(
         head.stream, head.term, head.frame_id, head.timestamp, head.form, head.codec, payload, head.to, more, data_at,
-        more_bytes,
+        more_bytes, head.stamp,
     )  # fmt: skip
 
 

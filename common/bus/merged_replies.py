@@ -169,10 +169,18 @@ def _without_process(row: ProcessReport) -> ProcessReport:
 
 
 def _merge_members(replies: Iterable[Iterable[MemberRow]]) -> list[MemberRow]:
-    """Return a row for each process, under its own id, as the slot knows it that it joined first."""
+    """Return a row for each process, under its own id, as the slot knows it that it joined first.
+
+    Its latencies are those of the slot that it reports them to.
+    """
     rows = sorted((row for reply in replies for row in reply), key=lambda row: -row.alive_s)
+    latencies = {row.process: row.latencies for row in reversed(rows) if row.latencies is not msgspec.UNSET}
     return [
-        row if row.process is msgspec.UNSET else msgspec.structs.replace(row, id=row.process, process=msgspec.UNSET)
+        row
+        if row.process is msgspec.UNSET
+        else msgspec.structs.replace(
+            row, id=row.process, process=msgspec.UNSET, latencies=latencies.get(row.process, msgspec.UNSET)
+        )
         for row in _unique(rows, lambda row: row.id if row.process is msgspec.UNSET else row.process)
     ]
 

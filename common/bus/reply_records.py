@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
-from watchout.common.bus.messages import LinkRow
+from watchout.common.bus.messages import HopRow, LatencyRow, LinkRow
 from watchout.common.errors import BusError
 
 #: Name of a metric to its value; see `common.metrics`. Flags (0 or 1) of the router are booleans on the bus.
@@ -64,7 +64,8 @@ class MemberRow(ReplyRecord, frozen=True):
 
     `id` is the member id in hexadecimal, `alive_s` the seconds since it joined, `metrics` those of its last heartbeat.
     `group` is empty except for bridges. `process` is the same in the rows of one process at the routers of several
-    slots; UNSET where there is one slot.
+    slots; UNSET where there is one slot. `latencies` are histograms since the process began, absent where it measures
+    none or reports them to the router of another slot.
     """
 
     id: str = ""
@@ -75,6 +76,7 @@ class MemberRow(ReplyRecord, frozen=True):
     alive_s: float = 0.0
     metrics: MetricValues = msgspec.field(name="figures", default_factory=dict)
     process: str | msgspec.UnsetType = msgspec.UNSET
+    latencies: list[HopRow] | msgspec.UnsetType = msgspec.UNSET
 
 
 class StreamRow(ReplyRecord, frozen=True):
@@ -252,6 +254,21 @@ class ClusterReply(ReplyRecord, frozen=True):
     lost: list[LostProcess] = []
 
 
+class LatencyReply(ReplyRecord, frozen=True):
+    """Reply to ``latency``: what the members measured, merged (docs/latency.md).
+
+    `total` is of all streams that were told to this router's slot as a whole, absent where none was; `streams` are the
+    ones that were asked for, those with the latest alerts or frames first. `more` is the number of streams that are not
+    among them. `clocks_ms` is the largest difference between the clock of a member's host and that of the router, as
+    far as it is known: stamps of different hosts are apart by up to twice as much.
+    """
+
+    total: LatencyRow | None = None
+    streams: list[LatencyRow] = []
+    more: int = 0
+    clocks_ms: int = 0
+
+
 class RecentAlertRow(ReplyRow, frozen=True):
     """One alert in the reply to ``alerts``.
 
@@ -328,6 +345,7 @@ ReplyBody = (
     | list[StreamRow]
     | list[ProcessReport]
     | ClusterReply
+    | LatencyReply
     | list[RecentAlertRow]
     | RecentAlertsReply
     | list[AlertFrameRow]

@@ -30,6 +30,7 @@ from watchout.common.bus.frames import (
     message_head,
 )
 from watchout.common.errors import BusError
+from watchout.common.latency.stamps import FrameStamps
 from watchout.common.media.codecs import (
     BY_NUMBER,
     BY_VALUE,
@@ -144,11 +145,12 @@ class Frame:
         more: fields of the JSON message that are passed on, as JSON members with a comma before each.
         json_wire: the finished WebSocket message for JSON viewers, shared by all; None: not made yet.
         binary_wire: the same for binary viewers.
+        stamps: when it passed the points of its way, of a frame that was sampled for the latency ledger; else None.
     """
 
     __slots__ = (
         "_begin", "_claimed", "_codec", "_end", "_fault", "_holder", "_is_base64", "_picture", "_picture_at",
-        "_sent_as_text", "binary_wire", "frame_id", "json_wire", "more", "stream_id", "term", "timestamp",
+        "_sent_as_text", "binary_wire", "frame_id", "json_wire", "more", "stamps", "stream_id", "term", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -189,6 +191,7 @@ class Frame:
         self.more = more
         self.json_wire: bytes | None = None
         self.binary_wire: bytes | None = None
+        self.stamps: FrameStamps | None = None
         self._sent_as_text = text is not None
         self._is_base64 = is_base64
         self._holder = text
@@ -224,7 +227,7 @@ class Frame:
         frame.timestamp = timestamp
         frame.term = term
         frame.more = more
-        frame._picture = frame._fault = None
+        frame._picture = frame._fault = frame.stamps = None
         frame._codec = None if known < 0 else BY_VALUE[known]
         frame._picture_at = begin
         if codec < 0:
@@ -389,11 +392,11 @@ class Frame:
         """Return the frame as it crosses the bus."""
         return b"".join(self.bus_parts(to))
 
-    def bus_parts(self, to: bytes = EVERYBODY) -> tuple[bytes, bytes | memoryview]:
+    def bus_parts(self, to: bytes = EVERYBODY, stamp: bytes = b"") -> tuple[bytes, bytes | memoryview]:
         """Return the frame as it crosses the bus, in two parts: header and payload as the publisher sent it.
 
         The header of a text states the codec of the picture in it, that of a picture the codec that the publisher
-        stated.
+        stated. `stamp`: the stamps of a frame to everybody, else nothing.
         """
         payload: bytes | memoryview
         if self._sent_as_text:
@@ -403,14 +406,15 @@ class Frame:
             said = self._claimed or BY_NUMBER[self.codec.number]
             form, codec, payload = FORM_PICTURE, said.number, self._sent_picture()
         return BusFrame(
-            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more
-        ).parts()
+            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, payload, to, self.more,
+            stamp=stamp,
+        ).parts()  # fmt: skip
 
-    def mesh_parts(self) -> tuple[bytes, bytes | memoryview]:
+    def mesh_parts(self, stamp: bytes = b"") -> tuple[bytes, bytes | memoryview]:
         """Return the frame as it goes straight to another member, in two parts.
 
         The finished message for viewers, when the publisher sent that form and it exists: the other gateway passes it
-        on as it is. Else the same as `bus_parts`.
+        on as it is. Else the same as `bus_parts`, also for `stamp`.
         """
         if self._sent_as_text and self._is_base64 and self.json_wire is not None:
             form, codec, payload = FORM_JSON_MESSAGE, self.codec.value, self.json_wire
@@ -419,8 +423,11 @@ class Frame:
             form, codec, payload = FORM_BINARY_MESSAGE, (self._claimed or self.codec).number, self.binary_wire
             at, more = len(payload) - len(self._sent_picture()), 0
         else:
-            return self.bus_parts()
-        return message_head(self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, at, more), payload
+            return self.bus_parts(stamp=stamp)
+        head = message_head(
+            self.stream_id, self.term, self.frame_id, self.timestamp, form, codec, at, more, stamp or EVERYBODY
+        )
+        return head, payload
 
     def _sniff(self) -> Codec:
         """Return the codec that the first bytes of the payload identify."""

@@ -73,8 +73,8 @@ class ClaimStream:
 class PublicationOptions:
     """What a publisher sends, and what it receives about its own stream, as its registration says.
 
-    `producing`: frames will follow. `acknowledges`: it has a window, and each of its frames is acknowledged. `info` is
-    the JSON text of its `info`, empty when it has none.
+    `producing`: frames will follow. `acknowledges`: it has a window, and each of its frames is acknowledged; `window`
+    is how many it has under way, 0 without one. `info` is the JSON text of its `info`, empty when it has none.
     """
 
     producing: bool = False
@@ -83,6 +83,7 @@ class PublicationOptions:
     wants_status: bool = False
     acknowledges: bool = False
     info: str = ""
+    window: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from watchout.gateway import wire
 from watchout.gateway.client.client_socket import ClientSocket
+from watchout.gateway.latency.camera_clock import AckTimes
 
 
 class FrameAcks:
@@ -18,16 +20,17 @@ class FrameAcks:
         socket: The camera's socket, which keeps the newest acknowledgement while the kernel takes no bytes.
 
     Attributes:
+        times: When acknowledgements were sent, for the latency ledger.
         stream: The stream whose frames are acknowledged; None: the camera registered without a window, none are.
     """
 
-    __slots__ = ("_loop", "_newest", "_received", "_socket", "stream")
+    __slots__ = ("_loop", "_newest", "_socket", "stream", "times")
 
     def __init__(self, socket: ClientSocket) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket
         self.stream: str | None = None
-        self._received = 0
+        self.times = AckTimes(0)
         #: Stream, frame id and timestamp of the frame to acknowledge at the end of this turn; None: none.
         self._newest: tuple[str, int, int] | None = None
 
@@ -42,10 +45,11 @@ class FrameAcks:
             return
         if self._newest is None:
             self._loop.call_soon(self._send)
-        self._received += 1
+        self.times.received += 1
         self._newest = self.stream, frame_id, timestamp
 
     def _send(self) -> None:
         newest, self._newest = self._newest, None
         if newest is not None:
-            self._socket.send_ack(wire.ack(*newest, self._received))
+            self._socket.send_ack(wire.ack(*newest, self.times.received))
+            self.times.add(time.monotonic() * 1000)

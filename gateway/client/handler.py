@@ -166,6 +166,11 @@ class ClientHandler:
         """Count a ping, a pong or a group of fragments as a message of `size_bytes`."""
         self.run(self.protocol.receive_control(size_bytes, self._loop.time(), now_ms()))
 
+    def on_pong(self, data: bytes) -> None:
+        """Handle a pong, which has the bytes of the ping that it answers."""
+        if self.publication is not None:
+            self._context.router.latency.on_pong(self.publication, data)
+
     def on_writing_paused(self) -> None:
         """Let frames pass through the outbound queue, because the kernel takes no more."""
         for subscription in self.protocol.subscriptions():
@@ -292,12 +297,18 @@ class ClientHandler:
         if self._acks is not None and self.publication is not None:
             self._acks.add(self.publication.next_frame_id - 1, timestamp)
 
-    def _begin_acks(self, stream: str, *, acknowledges: bool) -> None:
+    def _begin_acks(self, stream: str, options: PublicationOptions) -> None:
         """Acknowledge the frames of the registered stream from now on, or none."""
-        if acknowledges and self._acks is None:
+        if options.acknowledges and self._acks is None:
             self._acks = FrameAcks(self._socket)
         if self._acks is not None:
-            self._acks.stream = stream if acknowledges else None
+            self._acks.stream = stream if options.acknowledges else None
+            self._acks.times.window = options.window
+
+    def _time_acks(self, publication: Publication) -> None:
+        """Let the acknowledgements tell of the camera's clock."""
+        acks = self._acks if self._acks is not None and self._acks.stream is not None else None
+        publication.camera_clock.acks = None if acks is None else acks.times
 
     def _use_socket(self, command: Close | WriteWaiting | PingSilence | AcknowledgeFrame) -> None:
         match command:
@@ -438,7 +449,7 @@ class ClientHandler:
     def _publish(self, command: Publish) -> None:
         options = command.options
         self._end_foreign_subscriptions(command.stream, command.owner)
-        self._begin_acks(command.stream, acknowledges=options.acknowledges)
+        self._begin_acks(command.stream, options)
         self.publication = self._context.hub.publish(
             command.stream,
             command.owner,
@@ -453,10 +464,12 @@ class ClientHandler:
             now=self._loop.time(),
             now_ms=now_ms(),
         )
+        self._time_acks(self.publication)
 
     def _change_publication(self, options: PublicationOptions) -> None:
         if self.publication is not None:
-            self._begin_acks(self.publication.stream, acknowledges=options.acknowledges)
+            self._begin_acks(self.publication.stream, options)
+            self._time_acks(self.publication)
             self._context.hub.change_publication(
                 self.publication,
                 producing=options.producing,

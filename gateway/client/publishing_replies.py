@@ -188,4 +188,5 @@ def _options(message: wire.Register) -> PublicationOptions:
         wants_status=bool(consumes & _CONSUMABLE),
         acknowledges=message.window is not None,
         info=message.info or "",
+        window=message.window or 0,
     )

@@ -226,6 +226,8 @@ class ClientSocketReader(ClientSocketWriter):
         elif (opcode is Opcode.PING or opcode is Opcode.PONG) and handler is not None:
             self._received -= len(event.data)  # a control frame inside a message is no progress of the message
             handler.receive_control(len(event.data))  # an unsolicited pong costs as much as a ping
+            if opcode is Opcode.PONG:
+                handler.on_pong(bytes(event.data))
 
     def _receive_fragment(self, event: WebSocketFrame) -> None:
         """Process a further fragment of a message."""

@@ -17,8 +17,10 @@ from watchout.gateway.context import Context
 from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
 from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
 from watchout.gateway.kernel_buffers import shares_writes
+from watchout.gateway.latency.timed_message import TimedMessage
 
-#: First byte of a pong frame.
+#: First byte of a ping frame and of a pong frame.
+_PING: Final = 0x89
 _PONG: Final = 0x8A
 
 _log = log.get("gateway.client.socket_writer")
@@ -98,6 +100,8 @@ class ClientSocketWriter(abc.ABC):
             self._count_out(encoded)
             self._sent_at = now
             self._write_shared(encoded)
+            if frame.stamps is not None:
+                self._context.router.latency.on_frame_written(frame)
             if subscription.sampler is None and subscription.window is None and not self._outbound_queue.blocked:
                 self._context.hub.delivery.start_direct_writes(subscription, self._transport.write)
         elif subscription.waiting_frame is not None:
@@ -118,6 +122,13 @@ class ClientSocketWriter(abc.ABC):
         if write:
             self._sent_at = self._loop.time()
             self._transport.write(message)
+            if type(message) is TimedMessage:
+                self._context.router.latency.on_alert_written(message)
+
+    def send_ping(self, data: bytes) -> None:
+        """Send a WebSocket ping with these bytes, unless the kernel takes none: it would tell of what waits here."""
+        if not self.closing and not self._lost and not self._outbound_queue.blocked:
+            self._transport.write(bytes((_PING, len(data))) + data)
 
     def send_ack(self, message: bytes) -> None:
         """Send an acknowledgement; while the kernel takes no bytes the newest waits, and replaces the one before."""
@@ -200,6 +211,8 @@ class ClientSocketWriter(abc.ABC):
                 break
             self._sent_at = now
             self._write_shared(waiting)
+            if type(waiting) is TimedMessage:
+                self._context.router.latency.on_alert_written(waiting)
         if self._outbound_queue.depth[1]:
             self._start_window_timer()
         if not self._outbound_queue.blocked:
@@ -246,6 +259,8 @@ class ClientSocketWriter(abc.ABC):
         encoded = self._encode(subscription, frame)
         if encoded is not None:
             self._count_out(encoded)
+            if frame.stamps is not None:
+                self._context.router.latency.on_frame_written(frame)
         return encoded
 
     def _count_out(self, encoded: bytes) -> None:

@@ -12,6 +12,7 @@ from watchout.gateway.http.auth import UserAuth
 from watchout.gateway.http.bodies import MAX_BODY_BYTES
 from watchout.gateway.http.console_pages import ConsolePages, installed_files
 from watchout.gateway.http.health import HealthPages
+from watchout.gateway.http.latency import LatencyPages
 from watchout.gateway.http.middleware import RequestRules, convert_errors, keep_or_close
 from watchout.gateway.http.responses import ResponseSender
 from watchout.gateway.http.shares import SharePages
@@ -29,10 +30,12 @@ HTTP
   GET  /health/live                whether this process works
   GET  /stats                      counts over all gateways
   GET  /metrics                    the same and more, for Prometheus
+  GET  /latency                    how long frames and alerts take
   GET  /streams                    the streams that you may view
   GET  /streams/{id}/frame.jpg     the newest frame of one
   GET  /streams/{id}/mjpeg?fps=    its frames as a moving picture
   GET  /streams/{id}/where         on which machine it is published
+  GET  /streams/{id}/latency       how long its frames and alerts take
   GET  /streams/{id}/shares        who may view it by a link; POST shares it, DELETE ends a share
   GET  /alerts?streamId=&since=    its recent alerts
   GET  /alerts/{id}/frame.jpg      the picture that one of them refers to
@@ -48,6 +51,7 @@ def make_app(context: Context) -> web.Application:
     rules = RequestRules(context.settings.allowed_origins)
     auth = UserAuth(context)
     shares = SharePages(context, auth, context.share_tokens)
+    latency = LatencyPages(context, auth)
     health, streams, alerts = HealthPages(context), StreamPages(context, auth), AlertPages(context, auth)
     app = web.Application(
         middlewares=[ResponseSender(context.metrics).send, keep_or_close, convert_errors, rules.check],
@@ -62,6 +66,7 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/health/live", health.live)
     app.router.add_get("/stats", health.stats)
     app.router.add_get("/metrics", health.metrics)
+    app.router.add_get("/latency", latency.of_all)
     app.router.add_get("/streams", streams.list_streams)
     app.router.add_get("/alerts", alerts.recent)
     app.router.add_post("/alerts", AlertIntake(context).post)
@@ -71,6 +76,7 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/alerts/{id}/frame.jpg", alerts.picture)
     app.router.add_get("/streams/{id}/mjpeg", streams.mjpeg)
     app.router.add_get("/streams/{id}/where", streams.where)
+    app.router.add_get("/streams/{id}/latency", latency.of_stream)
     app.router.add_get("/streams/{id}/shares", shares.list_shares)
     app.router.add_post("/streams/{id}/shares", shares.create)
     app.router.add_delete("/streams/{id}/shares/{share}", shares.end)

@@ -118,4 +118,5 @@ class HealthPages:
     async def _render_metrics(self) -> bytes:
         stats = await self._fetch_stats() if self._context.router.live else None
         of_all = None if stats is None else stats.reply
-        return await asyncio.to_thread(render_metrics, of_all, self._context.router.metrics())
+        own, latencies = self._context.router.metrics(), self._context.router.latency.ledger.since_start()
+        return await asyncio.to_thread(render_metrics, of_all, own, latencies)

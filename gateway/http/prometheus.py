@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from watchout.common.bus.messages import HopRow
 from watchout.common.bus.reply_records import MemberRow, MetricValues, StatsReply
+from watchout.common.latency.histogram import PER_DOUBLING, edge_ms
+from watchout.common.latency.rows import histograms_of
 from watchout.common.metric_guide import counters_of
 from watchout.common.metric_names import DECLARED, TASK_FAILURES, TOTALS
 from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
+
+
+#: Buckets of latencies that Prometheus is told of: those whose upper edges are 1, 2, 4 … ms, up to 65.536 s.
+LATENCY_BUCKETS: Final = tuple(range(2 * PER_DOUBLING, 19 * PER_DOUBLING, PER_DOUBLING))
 
 
 class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
@@ -76,11 +84,15 @@ class PublicStats:
 class _ProcessCollector(Collector):
     """Gives `prometheus_client` the metrics of all processes for `/metrics`, as families with the label ``process``.
 
-    `processes` maps the label to the metrics of a process; `totals` are metrics without a label, see `TOTALS`.
+    `processes` maps the label to the metrics of a process; `totals` are metrics without a label, see `TOTALS`;
+    `latencies` are histograms of a process.
     """
 
-    def __init__(self, processes: dict[str, MetricValues], totals: dict[str, float]) -> None:
+    def __init__(
+        self, processes: dict[str, MetricValues], totals: dict[str, float], latencies: dict[str, Sequence[HopRow]]
+    ) -> None:
         self._processes = processes
+        self._latencies = latencies
         self._totals = totals
 
     def collect(self) -> list[Metric]:
@@ -89,6 +101,9 @@ class _ProcessCollector(Collector):
         for name, value in self._totals.items():
             families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
         for declaration in DECLARED.values():
+            if declaration.kind == "histogram":
+                families += self._latency_families(f"watchout_{declaration.name}", declaration.help)
+                continue
             families += self._families(declaration.name, declaration.kind, declaration.help)
             if declaration.former_name is not None:
                 text = f"Deprecated, use watchout_{declaration.name}. {declaration.help}"
@@ -107,6 +122,19 @@ class _ProcessCollector(Collector):
             family.add_metric([process, task] if by_task else [process], value)
         yield family
 
+    def _latency_families(self, name: str, text: str) -> Iterator[Metric]:
+        """Yield the family of the latencies, if any process has measured some."""
+        if not any(self._latencies.values()):
+            return
+        family = HistogramMetricFamily(name, text, labels=["process", "hop"])
+        for process, rows in self._latencies.items():
+            for hop, found in histograms_of(rows).items():
+                counts = found.below(LATENCY_BUCKETS)
+                edges = [f"{edge_ms(bucket) / 1000:g}" for bucket in LATENCY_BUCKETS]
+                buckets = [*zip(edges, counts, strict=True), ("+Inf", found.count)]
+                family.add_metric([process, hop.word], buckets, sum_value=found.sum_ms / 1000)
+        yield family
+
     def _rows(self, name: str) -> Iterator[tuple[str, str, float]]:
         """Yield process, task and value of one metric; the task is empty for all but `TASK_FAILURES`."""
         for process, values in self._processes.items():
@@ -119,18 +147,23 @@ class _ProcessCollector(Collector):
                         yield process, task, value
 
 
-def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> bytes:
+def render_metrics(
+    stats: StatsReply | None, own: tuple[str, MetricValues], own_latencies: Sequence[HopRow] = ()
+) -> bytes:
     """Render the Prometheus page.
 
     Args:
         stats: The router's reply, for the metrics of all processes; None while the router is unreachable.
         own: Name and metrics of this gateway, which are shown alone in that case.
+        own_latencies: Its latencies.
 
     """
+    latencies: dict[str, Sequence[HopRow]] = {}
     processes: dict[str, MetricValues] = {}
     totals: dict[str, float] = {"router_up": 0}
     if stats is None:
         processes[own[0]] = _complete("gateway", own[1])
+        latencies[own[0]] = own_latencies
     else:
         if stats.routers is msgspec.UNSET:
             processes["router"] = _complete("router", stats.router.metrics)
@@ -139,7 +172,10 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> b
                 processes[f"router-{each.slot}"] = _complete("router", each.router.metrics)
         for member in stats.members:
             if member.kind != "ctl":
-                processes[_label(member, processes)] = _complete(member.kind, member.metrics)
+                label = _label(member, processes)
+                processes[label] = _complete(member.kind, member.metrics)
+                if member.latencies is not msgspec.UNSET:
+                    latencies[label] = member.latencies
         totals = {
             "router_up": 1,
             "active_streams": len(stats.streams),
@@ -150,7 +186,7 @@ def render_metrics(stats: StatsReply | None, own: tuple[str, MetricValues]) -> b
         if stats.routers is not msgspec.UNSET:
             totals["slots_missing"] = 0 if stats.missing_slots is msgspec.UNSET else len(stats.missing_slots)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_ProcessCollector(processes, totals))
+    registry.register(_ProcessCollector(processes, totals, latencies))
     return generate_latest(registry)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from watchout.common.alerts.acknowledgement import Acknowledgement, acknowledged_message
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages import StreamStatus
+from watchout.common.bus.messages import AlertStamps, StreamStatus
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
@@ -41,6 +41,26 @@ def acknowledged_key(alert_id: str) -> str:
     return alert_id + _ACKNOWLEDGED
 
 
+#: A member gets a frame of a stream with stamps about this often, in seconds.
+STAMP_EVERY_S: Final = 0.4
+
+
+class LatencyHooks(Protocol):
+    """What feeds the latency ledger; implemented by `gateway.latency.recorder`, which reads the clocks."""
+
+    def on_frame_in(self, publication: Publication, frame: Frame, now: float, now_ms: int) -> None:
+        """Stamp a frame that came in just now, and set when the next one of its publication is sampled."""
+
+    def on_frame_written(self, frame: Frame, times: int = 1) -> None:
+        """Count that a stamped frame was written to so many viewers just now."""
+
+    def timed(self, message: bytes, stream: str, given: AlertStamps) -> bytes:
+        """Return an alert's message so that it is measured when it is written."""
+
+    def forget_clock(self, stream: str) -> None:
+        """Handle that the camera of a stream is gone."""
+
+
 class Delivery:
     """Fan-out of one gateway: frames, alerts and status to local viewers, frames to other members. Part of `Hub`.
 
@@ -50,6 +70,7 @@ class Delivery:
         to_bus: Sends one frame to the router.
         to_members: Sends one frame to other members.
         newest_bytes: Most bytes of the newest frames of all streams together.
+        latency: Feeds the latency ledger; None: nothing is measured.
 
     Attributes:
         newest_frames: Memory of the newest frames.
@@ -69,7 +90,9 @@ class Delivery:
         to_bus: Callable[[Frame], None],
         to_members: ToMembers,
         newest_bytes: int,
+        latency: LatencyHooks | None = None,
     ) -> None:
+        self._latency = latency
         self._streams = table.streams
         self._publications = table.publications
         self._reports = reports
@@ -168,11 +191,15 @@ class Delivery:
         stream_id = publication.stream
         self._active.add(stream_id)
         stream = self._streams[stream_id]
+        if now >= publication.sample_at and self._latency is not None:
+            self._latency.on_frame_in(publication, frame, now, now_ms)
         if stream.status != "streaming":
             self.set_status(stream, "streaming", now_ms)
             self._reports.publication_changed(stream_id)
         self._deliver(stream, frame, now)
         if publication.receivers and (to := [each for each in publication.receivers if each.sampler.take(now)]):
+            if frame.stamps is None and self._latency is not None and any(now >= each.stamp_at for each in to):
+                self._latency.on_frame_in(publication, frame, now, now_ms)
             self._to_members(frame, to)
         if publication.bus_sampler is not None and publication.bus_sampler.take(now):
             self._to_bus(frame)
@@ -189,10 +216,11 @@ class Delivery:
                 stream.last_undecodable = frame.term, frame.frame_id, frame.fault
             stream.last_frame_id, stream.delivered_at = frame.frame_id, now
             if stream.direct_json:
-                self._write_to_all(frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
+                self._write_to_all(frame, frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
             if stream.direct_binary:
                 if frame.has_binary:
-                    self._write_to_all(frame.binary_wire or wire.frame_message(frame, "binary"), stream.direct_binary)
+                    encoded = frame.binary_wire or wire.frame_message(frame, "binary")
+                    self._write_to_all(frame, encoded, stream.direct_binary)
                 else:  # no viewer gets it: each counts the drop
                     queued += [(subscription, stream.video[subscription]) for subscription in stream.direct_binary]
         else:
@@ -204,7 +232,7 @@ class Delivery:
         if stream.newest is frame and (evicted := self.newest_frames.put(stream.id, frame.size_bytes)):
             self._discard(evicted)
 
-    def _write_to_all(self, encoded: bytes, direct: dict[Subscription, Write]) -> None:
+    def _write_to_all(self, frame: Frame, encoded: bytes, direct: dict[Subscription, Write]) -> None:
         writes = list(direct.values())  # a copy: a viewer that becomes full leaves `direct` during the loop
         self.frames_out += len(writes)
         self.frame_bytes_out += len(writes) * len(encoded)
@@ -212,6 +240,8 @@ class Delivery:
         for write in writes:
             write(encoded)
         self.writing = None
+        if frame.stamps is not None and self._latency is not None:
+            self._latency.on_frame_written(frame, len(writes))
 
     # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,13 +308,14 @@ class Delivery:
 
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def on_alert(self, alert: Alert, repeated_of_ms: int | None = None) -> None:
+    def on_alert(self, alert: Alert, repeated_of_ms: int | None = None, stamps: AlertStamps | None = None) -> None:
         """Send an alert to the viewers of its stream here that want alerts, and to its publisher.
 
         Args:
             alert: The alert; ignored when it was sent before.
             repeated_of_ms: When the router first accepted an alert that it repeats after a loss, in ms since the epoch;
                 None: it is new. A repeated one goes only to those who were there at that time.
+            stamps: When it and its frame passed the points of their way; None: it is not measured.
         """
         stream = self._streams.get(alert.stream_id)
         if stream is None:
@@ -293,7 +324,10 @@ class Delivery:
         if seen in self._alerts_seen:  # a bridge repeats an alert when the confirmation was lost
             return
         self._remember(seen)
-        self._send_alert(stream, alert.id, wire.text_message(alert.to_json()), repeated_of_ms)
+        message = wire.text_message(alert.to_json())
+        if stamps is not None and self._latency is not None:
+            message = self._latency.timed(message, alert.stream_id, stamps)
+        self._send_alert(stream, alert.id, message, repeated_of_ms)
 
     def on_acknowledged(self, alert: Alert, acknowledgement: Acknowledgement, *, repeated: bool) -> None:
         """Send that an alert was acknowledged to those who get the alerts of its stream.

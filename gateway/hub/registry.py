@@ -14,7 +14,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.media.rate import Sampler
 from watchout.common.metric_names import GaugeName
 from watchout.gateway import wire
-from watchout.gateway.hub.delivery import Delivery
+from watchout.gateway.hub.delivery import Delivery, LatencyHooks
 from watchout.gateway.hub.demand import Demand
 from watchout.gateway.hub.notices import PublisherNotices
 from watchout.gateway.hub.reports import RESERVED_PER_USER, RESERVED_S, RouterReports
@@ -41,6 +41,7 @@ class Hub:
         reserved_s: How long the id of a stream that ended here stays reserved for its user, in seconds.
         reserved_per_user: Most such reservations of one user.
         newest_bytes: Most bytes of the newest frames of all streams together.
+        latency: Feeds the latency ledger; None: nothing is measured.
 
     Attributes:
         delivery: Fan-out of frames, alerts and status.
@@ -58,7 +59,9 @@ class Hub:
         reserved_s: float = RESERVED_S,
         reserved_per_user: int = RESERVED_PER_USER,
         newest_bytes: int = NEWEST_BYTES,
+        latency: LatencyHooks | None = None,
     ) -> None:
+        self._latency = latency
         self._table = StreamTable()
         self._streams = self._table.streams
         self._publications = self._table.publications
@@ -69,8 +72,9 @@ class Hub:
             self._table, self.notices, wake=wake, reserved_s=reserved_s, reserved_per_user=reserved_per_user
         )
         self.delivery = Delivery(
-            self._table, self.reports, to_bus=to_bus, to_members=to_members, newest_bytes=newest_bytes
-        )
+            self._table, self.reports, to_bus=to_bus, to_members=to_members, newest_bytes=newest_bytes,
+            latency=latency,
+        )  # fmt: skip
         self._video_viewers = self._alert_viewers = 0
 
     # ── publishers ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,11 +107,14 @@ class Hub:
             stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), publisher, producing, wants_alerts,
             now_ms, now, demand=Demand() if wants_demand else None, wants_status=wants_status, info=info,
         )  # fmt: skip
+        if self._latency is not None:
+            publication.sample_at = now
         if stream.owner is None or stream.owner.user_id != owner.user_id:
             self.delivery.forget_newest(stream)
         stream.publication = self._publications[stream_id] = publication
         stream.term, stream.owner = term, owner
         if old is not None:
+            old.ended = True
             old.publisher.on_taken_over(stream_id)
         self._registered(stream, publication, now_ms)
         return publication
@@ -160,6 +167,7 @@ class Hub:
         stream = self._streams[publication.stream]
         del self._publications[publication.stream]
         stream.publication = None
+        self._end(publication)
         self.reports.publication_released(publication, now_ms)
         self.delivery.set_status(stream, "offline", now_ms)
         self._close_if_unused(stream)
@@ -173,9 +181,19 @@ class Hub:
         stream = self._streams[stream_id]
         del self._publications[stream_id]
         stream.publication = None
+        self._end(publication)
         self.reports.publication_ended(publication)
         publication.publisher.on_taken_over(stream_id)
         self._close_if_unused(stream)
+
+    def _end(self, publication: Publication) -> None:
+        publication.ended = True
+        if self._latency is not None:
+            self._latency.forget_clock(publication.stream)
+
+    def publications(self) -> list[Publication]:
+        """Return all publications of this gateway."""
+        return list(self._publications.values())
 
     def publication(self, stream_id: str) -> Publication | None:
         """Return the publication of a stream on this gateway, else None."""
@@ -229,6 +247,7 @@ class Hub:
         if not subscription.video or subscription not in stream.viewers:  # the message may have closed a full viewer
             return False
         if subscription.last_frame and (newest := self.delivery.newest_frame(stream.id)) is not None:
+            newest.stamps = None  # its age is no latency
             viewer.send_frame(subscription, newest, now)
         return subscription.last_frame and stream.newest is None and stream.publication is None
 
@@ -322,6 +341,8 @@ class Hub:
         if newest is not None and newest.term != publication.term:
             newest = None
         added = publication.set_receivers(message.receivers, keep=message.partial)
+        if newest is not None:
+            newest.stamps = None  # its age is no latency
         if newest is not None and (to := [receiver for receiver in added if receiver.sampler.take(now)]):
             self._to_members(newest, to)
         if not message.wanted:

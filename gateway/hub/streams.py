@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from watchout.common.media.frames import Frame, json_head
 from watchout.common.media.rate import RateMeter, Sampler
 from watchout.gateway.hub.demand import Demand
 from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.latency.camera_clock import CameraClock
 from watchout.gateway.model import Owner, StreamState
 
 #: The state of a closed stream is kept for one to two times this many seconds.
@@ -51,6 +53,9 @@ class PublisherSocket(Protocol):
     def send_message(self, message: bytes) -> None:
         """Write or queue an encoded message. Messages keep their order and are never dropped."""
 
+    def send_ping(self, data: bytes) -> None:
+        """Send a WebSocket ping with these bytes, unless the socket is full; the pong has them again."""
+
     def on_taken_over(self, stream: str) -> None:
         """Handle that another socket has registered `stream`: it is no longer published here."""
 
@@ -59,12 +64,14 @@ class PublisherSocket(Protocol):
 class DirectReceiver:
     """A member that gets the frames of one publication from this gateway, without the router, as `Forward` says.
 
-    `at` is its address, `max_fps` the most frames per second that it wants, None: every frame.
+    `at` is its address, `max_fps` the most frames per second that it wants, None: every frame. The next frame at or
+    after `stamp_at`, in seconds of the loop's clock, goes to it with stamps for the latency ledger.
     """
 
     at: str
     max_fps: float | None
     sampler: Sampler = field(init=False)
+    stamp_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.max_fps)
@@ -93,6 +100,10 @@ class Publication:
         demand: What the publisher was last sent as `demand`; None: it did not request it.
         info: What the camera says of itself, as JSON; "": nothing.
         undecodable_reported: The publisher has been sent the error about a frame that is no picture.
+        sample_at: When the next frame is sampled for the latency ledger, in seconds of the loop's clock; infinite:
+            never.
+        camera_clock: What is known of the camera's clock.
+        ended: It is over: another publisher has the stream, or none.
     """
 
     stream: str
@@ -114,6 +125,9 @@ class Publication:
     wants_status: bool = False
     info: str = ""
     undecodable_reported: bool = False
+    sample_at: float = math.inf
+    camera_clock: CameraClock = field(default_factory=CameraClock)
+    ended: bool = False
     #: The stream's id in ASCII, and the beginning of the JSON message of each of its frames.
     name: bytes = field(init=False)
     json_head: bytes = field(init=False)

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from watchout.common import metric_names
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
@@ -14,6 +16,7 @@ from watchout.common.bus.messages import (
     AcknowledgedReply,
     AcknowledgeRequest,
     AlertNotification,
+    AlertStamps,
     RaiseAlert,
     RefusedReply,
 )
@@ -70,8 +73,9 @@ class AlertDelivery:
         at = now_ms if request.accepted_at is None else min(request.accepted_at, now_ms)
         owner = self.streams.owner(request.alert.stream_id)
         receivers = self._take(
-            request.alert, at, now, owner=owner, term=request.term, repeated=request.accepted_at is not None
-        )
+            request.alert, at, now, owner=owner, term=request.term, repeated=request.accepted_at is not None,
+            stamps=msgspec.structs.replace(request.stamps or AlertStamps(), accepted=at),
+        )  # fmt: skip
         if receivers is None:
             self.metrics.count(metric_names.ALERTS_DUPLICATE)
         reply = AcceptedReply(
@@ -120,7 +124,10 @@ class AlertDelivery:
         )
         self.outbox.send(member, reply)
 
-    def _take(self, alert: Alert, at: int, now: float, *, owner: str | None, term: int, repeated: bool) -> int | None:
+    def _take(
+        self, alert: Alert, at: int, now: float, *, owner: str | None, term: int, repeated: bool,
+        stamps: AlertStamps | None = None,
+    ) -> int | None:  # fmt: skip
         """Deliver an alert that is new here; return how many clients get it, None for one that is not new."""
         if not self.ids.add(alert.stream_id, alert.id, now):
             return None
@@ -129,7 +136,9 @@ class AlertDelivery:
             return None
         self.metrics.count(metric_names.ALERTS)
         number = self.log.add(alert, json, at, now)
-        receivers = self._notify(AlertNotification(alert=alert, number=number, at=at if repeated else None))
+        receivers = self._notify(
+            AlertNotification(alert=alert, number=number, at=at if repeated else None, stamps=stamps)
+        )
         if self.webhook is not None:
             self.webhook.offer(alert_event(alert))
         if self.escalations is not None:

@@ -13,6 +13,7 @@ from watchout.common.bus.messages.envelope import (
     render_markdown,
 )
 from watchout.common.bus.messages.fields import (
+    LATENCY_LEVEL,
     LEVEL,
     MAX_CONTROL_BYTES,
     MAX_COVERAGE_ROWS,
@@ -51,6 +52,7 @@ from watchout.common.bus.messages.from_member import (
     FromMember,
     Hello,
     Interest,
+    LatencyReport,
     LinkReport,
     LinkRow,
     MemberHeartbeat,
@@ -78,6 +80,14 @@ from watchout.common.bus.messages.from_router import (
     StatusUpdate,
     Welcome,
 )
+from watchout.common.bus.messages.latency_rows import (
+    MAX_LATENCY_ROWS,
+    AlertStamps,
+    BurnRow,
+    ClockRow,
+    HopRow,
+    LatencyRow,
+)
 from watchout.common.bus.messages.replies import (
     AcceptedReply,
     AcknowledgedReply,
@@ -89,9 +99,11 @@ from watchout.common.bus.messages.replies import (
 )
 
 __all__ = [
+    "LATENCY_LEVEL",
     "LEVEL",
     "MAX_CONTROL_BYTES",
     "MAX_COVERAGE_ROWS",
+    "MAX_LATENCY_ROWS",
     "MAX_LINK_ROWS",
     "MEMBER_ID_BYTES",
     "REPORT_CHUNK",
@@ -101,9 +113,12 @@ __all__ = [
     "AcknowledgedReply",
     "AlertNotification",
     "AlertScope",
+    "AlertStamps",
     "BadFrame",
+    "BurnRow",
     "Bye",
     "Claim",
+    "ClockRow",
     "Count",
     "CoverageReport",
     "CreateShare",
@@ -120,8 +135,11 @@ __all__ = [
     "Glob",
     "GrantedReply",
     "Hello",
+    "HopRow",
     "Info",
     "Interest",
+    "LatencyReport",
+    "LatencyRow",
     "LinkReport",
     "LinkRow",
     "MemberHeartbeat",

@@ -15,8 +15,10 @@ MAX_RECEIVERS: Final = 1_000
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
 VERSION: Final = 1
 #: What a router understands beyond the first release, as `Welcome` tells it: 1 since shares, 2 since links and queries
-#: about the cluster.
-LEVEL: Final = 2
+#: about the cluster, 3 since latencies and stamps of frames.
+LEVEL: Final = 3
+#: The least level of a router that understands latencies and stamps of frames.
+LATENCY_LEVEL: Final = 3
 #: Largest encoded control message, in bytes, on both sides. The largest in practice is a reply with every stream.
 MAX_CONTROL_BYTES: Final = 16 << 20
 #: Rows in one `StreamReport` or `ReservationReport`, so that each stays far below `MAX_CONTROL_BYTES`.

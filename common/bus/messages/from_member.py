@@ -32,6 +32,7 @@ from watchout.common.bus.messages.fields import (
     Text,
     Wildcard,
 )
+from watchout.common.bus.messages.latency_rows import MAX_HOPS, MAX_LATENCY_ROWS, AlertStamps, HopRow, LatencyRow
 from watchout.common.toolbox import wildcards
 from watchout.common.toolbox.globs import MAX_PATTERNS
 
@@ -175,6 +176,19 @@ class LinkReport(Message, frozen=True, tag="links"):
     total: Count = 0
 
 
+class LatencyReport(Message, frozen=True, tag="latency"):
+    """Latencies that a gateway or bridge measured (docs/latency.md), sent every 2 s to routers of level 3 or above.
+
+    `rows` are of streams of the router's slot, in turn: those whose latencies changed, the ones told the longest ago
+    first. Each replaces the row of its stream that came before. `total` is of all streams together, and `since_start`
+    the same since the process began; both go to one router alone.
+    """
+
+    rows: Annotated[list[LatencyRow], msgspec.Meta(max_length=MAX_LATENCY_ROWS)] = msgspec.field(default_factory=list)
+    total: LatencyRow | None = None
+    since_start: Annotated[list[HopRow], msgspec.Meta(max_length=MAX_HOPS)] = msgspec.field(default_factory=list)
+
+
 class CoverageReport(Message, frozen=True, tag="coverage"):
     """Coverage of a bridge's streams by its ML service, sent by the bridge every 2 s; replaces the report before.
 
@@ -253,12 +267,14 @@ class RaiseAlert(Message, frozen=True, tag="raisealert"):
 
     `term` is that of the frame that the alert is about, set when the frame's picture is sent too. `accepted_at` (ms) is
     set when the alert is sent again because the router that accepted it then may have ended before it delivered it.
+    `stamps` say when its frame was captured and looked at, where that is known.
     """
 
     request: Count
     alert: Alert
     term: Count = 0
     accepted_at: Milliseconds | None = None
+    stamps: AlertStamps | None = None
 
 
 class AcknowledgeRequest(Message, frozen=True, tag="acknowledge"):
@@ -394,11 +410,12 @@ class Query(Message, frozen=True, tag="query"):
     what belongs to one of them. With `tell_missing` (`whole` on the wire) and a `stream`, the reply to ``alerts`` is a
     `RecentAlertsReply`; a router that does not know the field replies with the rows alone.
     ``shares``, for routers of level 1 or above, are those of a `user`'s `stream`, or of
-    these `ids`. ``cluster`` is for routers of level 2 or above.
+    these `ids`. ``cluster`` is for routers of level 2 or above, ``latency``, of one `stream` or of
+    up to `limit` ones, for those of level 3 or above.
     """
 
     request: Count
-    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes", "shares", "cluster"]
+    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes", "shares", "cluster", "latency"]
     stream: StreamId | None = None
     id: AlertId | None = None
     user: Text | None = None
@@ -418,5 +435,5 @@ class Bye(Message, frozen=True, tag="bye"):
 FromMember = (
     Hello | PublicationState | Interest | SnapshotEnd | StreamReport | MemberHeartbeat | CoverageReport | Claim
     | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | AcknowledgeRequest | FetchPicture
-    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye | LinkReport
+    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye | LinkReport | LatencyReport
 )  # fmt: skip

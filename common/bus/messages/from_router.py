@@ -20,6 +20,7 @@ from watchout.common.bus.messages.fields import (
     StreamStatus,
     Text,
 )
+from watchout.common.bus.messages.latency_rows import AlertStamps
 from watchout.common.bus.messages.replies import (
     AcceptedReply,
     AcknowledgedReply,
@@ -131,7 +132,7 @@ class AlertNotification(Message, frozen=True, tag="notify"):
     clients that subscribed later do not receive it. With `acknowledgement` (`acked` on the wire) the message says only
     that the alert was acknowledged; `at` is set then too, so that a gateway of the former release takes it for an alert
     that it has delivered. `repeated`: the acknowledgement is sent again after a loss, and clients that subscribed later
-    do not receive it.
+    do not receive it. `stamps` are for the latency ledger, absent where an alert is sent again from the router's log.
     """
 
     alert: Alert
@@ -139,6 +140,7 @@ class AlertNotification(Message, frozen=True, tag="notify"):
     at: Milliseconds | None = None
     acknowledgement: Acknowledgement | None = msgspec.field(default=None, name="acked")
     repeated: bool = False
+    stamps: AlertStamps | None = None
 
 
 class ReservationEnded(Message, frozen=True, tag="unreserved"):

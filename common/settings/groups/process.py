@@ -33,6 +33,16 @@ class ProcessSettings:
         "WATCHOUT_LOOP", parsers.one_of("uvloop", "asyncio"), "uvloop", expects="uvloop, asyncio",
         help="Event loop. `uvloop` is faster; use `asyncio` to debug, or where uvloop is not available.",
     )  # fmt: skip
+    latency_objective_ms: float = _GROUP.setting(
+        "LATENCY_OBJECTIVE_MS", parsers.number(1, 600_000), 1_000.0, expects="1–600000 ms",
+        help="Milliseconds within which 99 of 100 frames are to reach a viewer's socket, counted from their capture. "
+        "`watchout-ctl latency` shows how much of the error budget (the hundredth that may be late) is used.",
+    )  # fmt: skip
+    alert_latency_objective_ms: float | None = _GROUP.setting(
+        "ALERT_LATENCY_OBJECTIVE_MS", parsers.number(1, 600_000), None, expects="1–600000 ms",
+        help="The same for alerts of the ML service, from the capture of the frame to the socket that gets the alert. "
+        "Not set: as `LATENCY_OBJECTIVE_MS`.",
+    )  # fmt: skip
     drain_s: float = _GROUP.setting(
         "DRAIN_S", parsers.number(0, 3.5), 3.0, expects="0–3.5 s",
         help="Seconds that a process waits after SIGTERM for its clients to disconnect. Below 5 s, after which honcho "

@@ -1,0 +1,1 @@
+"""What ``watchout-ctl latency`` shows."""

@@ -1,0 +1,130 @@
+"""Feeds the latency ledger of a gateway: reads the clocks where frames come in and where frames and alerts are written.
+
+One frame of a stream is sampled every half second, and a few more at its begin; every alert is. All else of this module
+runs for those alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from watchout.common.bus.messages import AlertStamps
+from watchout.common.bus.router_clock import RouterClock
+from watchout.common.latency import stamps
+from watchout.common.latency.hops import Hop
+from watchout.common.latency.ledger import LatencyLedger
+from watchout.common.latency.stamps import FrameStamps
+from watchout.common.media.frames import Frame
+from watchout.gateway.hub.streams import Publication
+from watchout.gateway.latency.timed_message import TimedMessage
+
+#: Size of the number by which a pong is found to belong to a ping.
+PING_BYTES: Final = 8
+
+
+class LatencyRecorder:
+    """The ledger of one gateway, fed by `Delivery`, `ClientSocketWriter` and `RouterClient`; made by `gateway.app`.
+
+    Args:
+        ledger: the ledger.
+    """
+
+    def __init__(self, ledger: LatencyLedger) -> None:
+        self.ledger = ledger
+        self._numbers = itertools.count(time.time_ns() & 0xFFFF_FFFF)
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_frame_in(self, publication: Publication, frame: Frame, now: float, now_ms: int) -> None:
+        """Stamp a frame of a publisher here, and learn of its camera's clock by it.
+
+        Args:
+            publication: its publication.
+            frame: the frame, with the camera's timestamp.
+            now: the loop's time in seconds.
+            now_ms: the time that the frame has if the camera gave it none, in ms since the epoch.
+        """
+        arrived, wall = time.monotonic(), time.time() * 1000
+        camera = publication.camera_clock
+        camera.on_frame(frame.timestamp, now_ms, arrived * 1000)
+        publication.sample_at = camera.next_sample_s(now)
+        delay = camera.delay_ms(frame.timestamp, arrived * 1000)
+        frame.stamps = FrameStamps(wall, None if delay is None else wall - delay)
+        if delay is None:
+            self.ledger.add_unknown(publication.stream, arrived)
+        else:
+            self.ledger.add(Hop.CAPTURE_TO_GATEWAY, publication.stream, delay, arrived)
+        due_in = camera.ping_due_in(arrived, publication.meter.rate(now))
+        if due_in is not None:
+            asyncio.get_running_loop().call_later(due_in, self._ping, publication)
+
+    def _ping(self, publication: Publication) -> None:
+        number, now = next(self._numbers), time.monotonic() * 1000
+        if publication.ended or not publication.camera_clock.make_ping(number, now):
+            return
+        publication.publisher.send_ping(number.to_bytes(PING_BYTES, "big"))
+
+    def on_pong(self, publication: Publication, data: bytes) -> None:
+        """Handle a pong of the client that publishes; `data` is what the ping had."""
+        if len(data) == PING_BYTES and publication.camera_clock.on_pong(
+            int.from_bytes(data, "big"), time.monotonic() * 1000
+        ):
+            publication.sample_at = 0.0  # a frame that was sent after it bounds the camera's clock
+
+    def stamp_of(self, frame: Frame, clock: RouterClock) -> bytes:
+        """Return the stamps of a frame as they cross the bus; empty: it has none. `clock` is that of its router."""
+        found = frame.stamps
+        if found is None or found.gateway_in is None:
+            return b""
+        ahead = clock.offset_ms
+        return stamps.encode(found.gateway_in + ahead, None if found.captured is None else found.captured + ahead)
+
+    def on_stamp(self, frame: Frame, stamp: bytes, clock: RouterClock) -> None:
+        """Set the stamps of a frame of another gateway, which came just now with `stamp`."""
+        ahead = clock.offset_ms
+        found = stamps.decode(stamp, time.time() * 1000 + ahead)
+        gateway_in = None if found.gateway_in is None else found.gateway_in - ahead
+        frame.stamps = FrameStamps(gateway_in, None if found.captured is None else found.captured - ahead)
+
+    def on_frame_written(self, frame: Frame, times: int = 1) -> None:
+        """Count that a stamped frame was written to so many viewers just now."""
+        found = frame.stamps
+        if found is None or found.gateway_in is None:
+            return
+        now, wall = time.monotonic(), time.time() * 1000
+        self.ledger.add(Hop.GATEWAY_TO_VIEWER, frame.stream_id, wall - found.gateway_in, now, times)
+        if found.captured is not None:
+            self.ledger.add(Hop.GLASS_TO_GLASS, frame.stream_id, wall - found.captured, now, times)
+
+    # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def timed(self, message: bytes, stream: str, given: AlertStamps) -> bytes:
+        """Return an alert's message so that `on_alert_written` is called for each socket that it is written to."""
+        return TimedMessage.of(message, stream, given)
+
+    def on_alert_written(self, message: TimedMessage) -> None:
+        """Count that an alert was written to a socket just now."""
+        given, stream = message.stamps, message.stream
+        now, wall = time.monotonic(), time.time() * 1000
+        if given.accepted is not None:
+            self.ledger.add(Hop.ACCEPTED_TO_WRITTEN, stream, wall - given.accepted, now)
+        if given.captured is not None:
+            self.ledger.add(Hop.GLASS_TO_ALERT, stream, wall - given.captured, now)
+        elif given.answered is not None:
+            self.ledger.add_unknown(stream, now)
+
+    # ── reports ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def update_clocks(self, publications: Iterable[Publication]) -> None:
+        """Tell the ledger what is known of the clocks of all cameras here."""
+        now, wall = time.monotonic(), time.time() * 1000
+        for publication in publications:
+            self.ledger.set_clock(publication.stream, publication.camera_clock.row(now * 1000, wall), now)
+
+    def forget_clock(self, stream: str) -> None:
+        """Tell the ledger that the camera of a stream is not here any more."""
+        self.ledger.set_clock(stream, None, time.monotonic())
