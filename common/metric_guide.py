@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from watchout.common import metric_names as m
-from watchout.common.metric_names import DECLARED, MetricName
+from watchout.common.metric_names import DECLARED
+from watchout.common.metric_names import DeclaredName as MetricName
 
 G, R, M = "gateway", "router", "mlbridge"
 ALL: Final = (G, R, M)
@@ -380,6 +381,30 @@ _ML: Final[dict[MetricName, Guide]] = {
     m.ML_RESULTS_STALE: Guide((M,), "Alerts that tell `stale`: the service is slow, or bursts wait in it."),
 }
 
+_LATENCY: Final[dict[MetricName, Guide]] = {
+    m.LATENCY_SECONDS: Guide(
+        (G, M),
+        "Which part of the way takes the time: latency.md says what to look at for each `hop`. `watchout-ctl latency` "
+        "has the same for each stream.",
+    ),
+    m.GLASS_TO_GLASS: Guide(
+        (G,),
+        "Stands still while frames flow: no camera's clock is known, see `watchout-ctl latency STREAM`.",
+    ),
+    m.GLASS_TO_GLASS_LATE: Guide(
+        (G,),
+        "More than 1 of 100: the objective is missed. `watchout-ctl latency` shows the streams and the hops.",
+    ),
+    m.GLASS_TO_ALERT: Guide(
+        (G,),
+        "Far below the alerts that go out: their frames have no known time of capture, or they come without frames.",
+    ),
+    m.GLASS_TO_ALERT_LATE: Guide(
+        (G,),
+        "More than 1 of 100: the objective is missed. Most often the ML service: `hop=\"ml\"`.",
+    ),
+}
+
 #: All metrics of processes, by the sections of the page.
 SECTIONS: Final[dict[str, dict[MetricName, Guide]]] = {
     "Every process": _PROCESS,
@@ -388,6 +413,7 @@ SECTIONS: Final[dict[str, dict[MetricName, Guide]]] = {
     "Frames": _FRAMES,
     "HTTP": _HTTP,
     "Alerts": _ALERTS,
+    "Latency": _LATENCY,
     "Bus and router": _BUS,
     "ML service": _ML,
 }

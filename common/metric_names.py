@@ -20,13 +20,14 @@ HistogramName = NewType("HistogramName", str)
 #: Name of a gauge: it shows a state and may fall.
 GaugeName = NewType("GaugeName", str)
 MetricName = CounterName | GaugeName
+DeclaredName = MetricName | HistogramName
 
 
 @dataclass(frozen=True, slots=True)
 class MetricDeclaration:
     """A declared metric: its Prometheus type, its help text, and the name that it had in the release before.
 
-    Made by `counter` and `gauge`. `former_name` is exported beside `name`, marked as deprecated, until the next
+    Made by `counter`, `gauge` and `histogram`. `former_name` is exported beside `name`, marked as deprecated, until the next
     release; None: the metric was not renamed.
     """
 
@@ -288,12 +289,6 @@ GLASS_TO_ALERT = counter(
 GLASS_TO_ALERT_LATE = counter(
     "glass_to_alert_late_total", "Those of them that took longer than ALERT_LATENCY_OBJECTIVE_MS."
 )
-#: The counters of each whole way, by its word (`common.latency.hops.Hop.word`): all, and those that were late.
-WHOLE_WAYS: Final[dict[str, tuple[CounterName, CounterName]]] = {
-    "glass_to_glass": (GLASS_TO_GLASS, GLASS_TO_GLASS_LATE),
-    "glass_to_alert": (GLASS_TO_ALERT, GLASS_TO_ALERT_LATE),
-}
-
 # ── bus and router ───────────────────────────────────────────────────────────────────────────────────────────────
 
 ROUTER_LOST = counter("router_lost_total", "Times that the router became unreachable.")

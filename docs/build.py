@@ -88,7 +88,8 @@ def render_metrics() -> str:
         rows = []
         for name, guide in section.items():
             declared = metric_names.DECLARED[name]
-            labels = "`process`, `task`" if name == metric_names.TASK_FAILURES else "`process`"
+            further = {metric_names.TASK_FAILURES: ", `task`", metric_names.LATENCY_SECONDS: ", `hop`"}.get(name, "")
+            labels = f"`process`{further}"
             whose = f"{labels}: {', '.join(guide.of)}" if len(guide.of) < len(metric_guide.ALL) else f"{labels}: all"
             former = declared.former_name
             text = declared.help if former is None else f"{declared.help} Also as `{former}`, deprecated."

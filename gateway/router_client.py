@@ -51,7 +51,7 @@ from watchout.gateway.frame_requests import FrameRequests
 from watchout.gateway.hub.delivery import STAMP_EVERY_S
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.streams import DirectReceiver
-from watchout.gateway.latency.recorder import LatencyRecorder
+from watchout.gateway.latency.recorder import COUNTERS, LatencyRecorder
 from watchout.gateway.model import Owner, Place, StreamState
 from watchout.gateway.router_queries import RouterQueries
 from watchout.gateway.router_times import acknowledgement_here, by_routers_clock, stamps_here
@@ -405,7 +405,7 @@ class RouterClient:
         self._metrics.values[metric_names.ALERTS_OUT] = self.hub.delivery.alerts_out
         self._metrics.values[metric_names.FRAMES_OLD_TERM] = self.hub.delivery.old_term_frames
         for hop, (all_in_all, late) in self.latency.ledger.judged.items():
-            counted, counted_late = metric_names.WHOLE_WAYS[hop.word]
+            counted, counted_late = COUNTERS[hop]
             self._metrics.values[counted], self._metrics.values[counted_late] = all_in_all, late
         self._metrics.values[metric_names.NEWEST_FRAME_BYTES] = self.hub.delivery.newest_frames.total
         self._metrics.values[metric_names.NEWEST_FRAMES_EVICTED] = self.hub.delivery.newest_frames.evicted

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from watchout.common.bus.messages import HopRow, LatencyReport, LatencyRow
 from watchout.common.bus.reply_records import LatencyReply
 from watchout.common.latency.rows import latest_first, merge_rows
-
-if TYPE_CHECKING:
-    from watchout.router.members import Member
 
 #: Most streams of one member, and for how long a row is kept, in seconds: two windows of a ledger.
 MAX_STREAMS: Final = 1_000
@@ -47,27 +44,29 @@ class MemberLatencies:
             del self.streams[stream]
 
 
-def latency_reply(members: Iterable[Member], stream: str | None, limit: int, now: float) -> LatencyReply:
+def latency_reply(
+    latencies: Sequence[MemberLatencies], stream: str | None, limit: int, now: float, *, clocks_ms: int = 0
+) -> LatencyReply:
     """Build the reply to ``latency``.
 
     Args:
-        members: all members.
+        latencies: those of all members.
         stream: the stream that is asked for; None: up to `limit` of all.
         limit: most streams.
         now: the router's monotonic clock, in seconds.
+        clocks_ms: how far the clock of a member is from the router's, at most.
     """
-    everybody = list(members)
-    totals = [each.latencies.total for each in everybody if each.latencies.total is not None]
+    told = [each.total for each in latencies if each.total is not None]
+    totals = [row for row, at in told if now - at < KEPT_S]
     by_stream: dict[str, list[LatencyRow]] = {}
-    for member in everybody:
-        for row, at in member.latencies.streams.values():
+    for member in latencies:
+        for row, at in member.streams.values():
             if now - at < KEPT_S and stream in (None, row.stream):
                 by_stream.setdefault(row.stream, []).append(row)
     rows = latest_first([merge_rows(each) for each in by_stream.values()])
-    apart = [abs(each.clock.apart_ms) for each in everybody if each.clock.apart_ms is not None]
     return LatencyReply(
-        total=merge_rows([row for row, at in totals if now - at < KEPT_S]) if totals else None,
+        total=merge_rows(totals) if totals else None,
         streams=rows[:limit],
         more=max(0, len(rows) - limit),
-        clocks_ms=max(apart, default=0),
+        clocks_ms=clocks_ms,
     )

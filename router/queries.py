@@ -13,6 +13,7 @@ from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import (
     AlertFrameRow,
     ClusterReply,
+    LatencyReply,
     MetricValues,
     ProcessReport,
     RecentAlertRow,
@@ -83,7 +84,7 @@ class QueryHandler:
             case "cluster":
                 return self._cluster(now, now_ms, syncing=syncing)
             case "latency":
-                return latency_reply(self.members.all(), query.stream, query.limit, now)
+                return self._latency(query, now)
             case "alerts":
                 return self._recent_alerts(query, now_ms)
             case "alert":
@@ -170,6 +171,12 @@ class QueryHandler:
         if self.lease is not None:
             report = msgspec.structs.replace(report, process=self.lease().process)
         return stats.with_limits(report, self.metrics.read())
+
+    def _latency(self, query: Query, now: float) -> LatencyReply:
+        members = self.members.all()
+        apart = [abs(each.clock.apart_ms) for each in members if each.clock.apart_ms is not None]
+        latencies = [each.latencies for each in members]
+        return latency_reply(latencies, query.stream, query.limit, now, clocks_ms=max(apart, default=0))
 
     def _recent_alerts(self, query: Query, now_ms: int) -> list[RecentAlertRow] | RecentAlertsReply:
         """Return the recent alerts that `query` selects, oldest first."""

@@ -21,7 +21,7 @@ WINDOW_S: Final = 300.0
 #: Most streams of which a process keeps histograms; those of further ones count in those of all alone.
 MAX_STREAMS: Final = 500
 #: A stream is told again after this many seconds, if anything was counted; and so many in one report.
-TOLD_EVERY_S: Final = 4.0
+TOLD_EVERY_S: Final = 1.5
 ROWS_PER_REPORT: Final = 50
 #: What stands for all streams together: no stream has this id.
 ALL: Final = ""

@@ -117,15 +117,15 @@ def _name(word: str) -> Text:
     return Text(NAMES.get(word, printable(word)), "bold" if whole else "")
 
 
-_HOP_COLUMNS: Final = [
-    TableColumn[HopFigures]("hop", lambda hop: _name(hop.hop), right=False),
+_HOP_COLUMNS: Final[list[TableColumn[HopFigures]]] = [
+    TableColumn("hop", lambda hop: _name(hop.hop), right=False),
     TableColumn("p50", lambda hop: milliseconds(hop.p50_ms)),
     TableColumn("p99", lambda hop: milliseconds(hop.p99_ms)),
     TableColumn("mean", lambda hop: milliseconds(hop.mean_ms), 2),
     TableColumn("measured", lambda hop: str(hop.count), 1),
 ]
-_OBJECTIVE_COLUMNS: Final = [
-    TableColumn[BurnFigures]("objective (99 of 100)", lambda burn: _name(burn.hop), right=False),
+_OBJECTIVE_COLUMNS: Final[list[TableColumn[BurnFigures]]] = [
+    TableColumn("objective (99 of 100)", lambda burn: _name(burn.hop), right=False),
     TableColumn("within", lambda burn: milliseconds(burn.objective_ms)),
     TableColumn("budget used, 5 min", lambda burn: percent(burn.burn5m)),
     TableColumn("1 h", lambda burn: percent(burn.burn1h)),
@@ -151,8 +151,8 @@ def _clock(found: StreamFigures) -> Text:
     return Text(f"{found.clock.offset_ms / 1000:+.2f}s")
 
 
-_STREAM_COLUMNS: Final = [
-    TableColumn[StreamFigures]("stream", lambda found: printable(found.stream_id or ""), right=False),
+_STREAM_COLUMNS: Final[list[TableColumn[StreamFigures]]] = [
+    TableColumn("stream", lambda found: printable(found.stream_id or ""), right=False),
     TableColumn("alert p50", lambda found: _figure(found, Hop.GLASS_TO_ALERT, "p50_ms"), 1),
     TableColumn("alert p99", lambda found: _figure(found, Hop.GLASS_TO_ALERT, "p99_ms")),
     TableColumn("glass p50", lambda found: _figure(found, Hop.GLASS_TO_GLASS, "p50_ms"), 1),

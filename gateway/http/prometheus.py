@@ -16,7 +16,7 @@ from watchout.common.bus.reply_records import MemberRow, MetricValues, StatsRepl
 from watchout.common.latency.histogram import PER_DOUBLING, edge_ms
 from watchout.common.latency.rows import histograms_of
 from watchout.common.metric_guide import counters_of
-from watchout.common.metric_names import DECLARED, TASK_FAILURES, TOTALS
+from watchout.common.metric_names import DECLARED, LATENCY_SECONDS, TASK_FAILURES, TOTALS
 from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
 
 
@@ -101,7 +101,7 @@ class _ProcessCollector(Collector):
         for name, value in self._totals.items():
             families.append(GaugeMetricFamily(f"watchout_{name}", TOTALS[name], value=value))
         for declaration in DECLARED.values():
-            if declaration.kind == "histogram":
+            if declaration.name == LATENCY_SECONDS:
                 families += self._latency_families(f"watchout_{declaration.name}", declaration.help)
                 continue
             families += self._families(declaration.name, declaration.kind, declaration.help)

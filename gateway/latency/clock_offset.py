@@ -34,7 +34,7 @@ STEPS_WITHIN_MS: Final = 60_000.0
 #: The drift is told after this time, in ms.
 DRIFT_AFTER_MS: Final = 60_000.0
 
-NO_ROUND_TRIP: Final = "no round trip with the camera was seen yet"
+NO_ROUND_TRIP: Final = "no round trip with the camera was seen yet that fits the timestamps of its frames"
 NOT_RUNNING: Final = "the timestamps of its frames do not run like a clock"
 TOO_SHORT: Final = "its frames have been seen for less than a second"
 

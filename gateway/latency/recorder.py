@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from watchout.common import metric_names
 from watchout.common.bus.messages import AlertStamps
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.latency import stamps
@@ -19,11 +20,17 @@ from watchout.common.latency.hops import Hop
 from watchout.common.latency.ledger import LatencyLedger
 from watchout.common.latency.stamps import FrameStamps
 from watchout.common.media.frames import Frame
+from watchout.common.metric_names import CounterName
 from watchout.gateway.hub.streams import Publication
 from watchout.gateway.latency.timed_message import TimedMessage
 
 #: Size of the number by which a pong is found to belong to a ping.
 PING_BYTES: Final = 8
+#: The counters of each whole way: all, and those that were late.
+COUNTERS: Final[dict[Hop, tuple[CounterName, CounterName]]] = {
+    Hop.GLASS_TO_GLASS: (metric_names.GLASS_TO_GLASS, metric_names.GLASS_TO_GLASS_LATE),
+    Hop.GLASS_TO_ALERT: (metric_names.GLASS_TO_ALERT, metric_names.GLASS_TO_ALERT_LATE),
+}
 
 
 class LatencyRecorder:

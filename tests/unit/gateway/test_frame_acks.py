@@ -82,7 +82,7 @@ def windowed(**fields: Any) -> Playbook:
     talk = registered()
     talk = talk >> says(type="register", produces=["video-frame"], window=2, **fields)
     talk = talk << success("Registration successful. Stream ID: door", streamId="door")
-    return talk << ChangePublication(PublicationOptions(producing=True, acknowledges=True))
+    return talk << ChangePublication(PublicationOptions(producing=True, acknowledges=True, window=2))
 
 
 def test_the_registration_says_whether_frames_are_acknowledged() -> None:

@@ -27,6 +27,7 @@ from watchout.common.bus.messages import (
     FromMember,
     Hello,
     Interest,
+    LatencyReport,
     LinkReport,
     MemberHeartbeat,
     OwnerLookup,
@@ -129,7 +130,7 @@ def test_a_bridge_that_is_silent_is_missed_soon_enough_for_its_streams_to_be_els
 def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_others() -> None:
     said = (
         SnapshotEnd(publications=0, interests=0), MemberHeartbeat(metrics={}), CoverageReport(rows=[]), Bye(),
-        BadFrame(stream="cam", frame_id=1, reason="no picture"), RaiseAlert(request=1, alert=ALERT),
+        LatencyReport(), BadFrame(stream="cam", frame_id=1, reason="no picture"), RaiseAlert(request=1, alert=ALERT),
     )  # fmt: skip
     assert all(map(may_be_remote, said))
     kinds = {type(body) for body in said} | {Hello}

@@ -23,7 +23,7 @@ FORMER: Final = json.loads(Path(__file__).with_name("former_bytes.json").read_te
 
 #: Messages that members send only to routers which understand them (`Welcome.level`): a former router would take them
 #: for malformed, and make the member join again. A router sends no message that the former release does not know.
-BY_LEVEL: Final[dict[str, dict[str, int]]] = {"from_member": {"links": 2}, "from_router": {}}
+BY_LEVEL: Final[dict[str, dict[str, int]]] = {"from_member": {"links": 2, "latency": 3}, "from_router": {}}
 
 
 def messages(recordings: dict[str, Any]) -> list[Any]:
