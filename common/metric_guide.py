@@ -401,7 +401,7 @@ _LATENCY: Final[dict[MetricName, Guide]] = {
     ),
     m.GLASS_TO_ALERT_LATE: Guide(
         (G,),
-        "More than 1 of 100: the objective is missed. Most often the ML service: `hop=\"ml\"`.",
+        'More than 1 of 100: the objective is missed. Most often the ML service: `hop="ml"`.',
     ),
 }
 

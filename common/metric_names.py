@@ -27,8 +27,8 @@ DeclaredName = MetricName | HistogramName
 class MetricDeclaration:
     """A declared metric: its Prometheus type, its help text, and the name that it had in the release before.
 
-    Made by `counter`, `gauge` and `histogram`. `former_name` is exported beside `name`, marked as deprecated, until the next
-    release; None: the metric was not renamed.
+    Made by `counter`, `gauge` and `histogram`. `former_name` is exported beside `name`, marked as deprecated, until the
+    next release; None: the metric was not renamed.
     """
 
     name: str

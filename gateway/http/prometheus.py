@@ -19,7 +19,6 @@ from watchout.common.metric_guide import counters_of
 from watchout.common.metric_names import DECLARED, LATENCY_SECONDS, TASK_FAILURES, TOTALS
 from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
 
-
 #: Buckets of latencies that Prometheus is told of: those whose upper edges are 1, 2, 4 … ms, up to 65.536 s.
 LATENCY_BUCKETS: Final = tuple(range(2 * PER_DOUBLING, 19 * PER_DOUBLING, PER_DOUBLING))
 
