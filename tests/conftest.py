@@ -12,6 +12,7 @@ accepting.install()
 pytest_plugins = [
     "tests.kit.left_open",
     "tests.kit.schedule",
+    "tests.kit.rewriting",
     "tests.kit.services",
     "tests.kit.brokers",
     "tests.kit.nats_servers",
@@ -51,7 +52,6 @@ def pytest_collection() -> Iterator[Any]:
         result = yield
     finally:
         gc.enable()
-    gc.collect()
     gc.freeze()
     # Of what tests leave little is garbage: a full collection comes a fifth as often.
     gc.set_threshold(*gc.get_threshold()[:2], 50)

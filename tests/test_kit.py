@@ -11,10 +11,11 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from _pytest.assertion.rewrite import _read_pyc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit import left_open
+from tests.kit import left_open, rewriting
 from tests.kit.cluster_leases import Tenure, longest_overlap_s, tenures_of
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeds
 from tests.kit.page_memory import own_bytes
@@ -106,3 +107,12 @@ def test_tenures_of_a_router_are_read_from_what_it_logged_and_two_at_once_are_fo
     assert longest_overlap_s([*second, *tenures_of(1, first)]) == 3.0
     with pytest.raises(AssertionError):
         longest_overlap_s([*second, *tenures_of(3, [line(40, "slot taken", 6)])])
+
+
+def test_pytest_reads_what_was_rewritten_for_it(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    file = tmp_path / "test_something.py"
+    file.write_text("def test():\n    assert 1 == 2\n")
+    rewriting.rewrite(file, request.config)
+    read = _read_pyc(file, rewriting.kept(file))
+    assert read is not None
+    assert "@pytest_ar" in read.co_names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from typing import Final
 
 import msgspec
 import pytest
@@ -167,11 +168,19 @@ async def test_past_the_largest_value_the_oldest_records_are_left_out() -> None:
     assert same_chunk[0] not in found
 
 
-@pytest.mark.parametrize(
-    "damaged", [b"", b"nonsense", zlib.compress(b"nonsense"), zlib.compress(msgspec.msgpack.encode([1, 2])),
-                zlib.compress(b"\0" * (80 << 20))],
-)  # fmt: skip
-async def test_a_chunk_that_cannot_be_read_costs_no_other(damaged: bytes) -> None:
+#: What a chunk may hold instead of records, made by the test that has it.
+DAMAGED: Final = {
+    "nothing": lambda: b"",
+    "nonsense": lambda: b"nonsense",
+    "nonsense, compressed": lambda: zlib.compress(b"nonsense"),
+    "other values": lambda: zlib.compress(msgspec.msgpack.encode([1, 2])),
+    "80 MiB": lambda: zlib.compress(bytes(80 << 20)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+async def test_a_chunk_that_cannot_be_read_costs_no_other(damage: str) -> None:
+    damaged = DAMAGED[damage]()
     store = MemoryKeyValue()
     records, _ = await opened(store)
     records.change({f"{number}": b"x" for number in range(500)})
