@@ -60,7 +60,7 @@ def envelopes(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(envelopes())
 @example(b'{"type":"video-frame","streamId":"a","streamId":"b","data":"/9j/","timestamp":1,"timestamp":2}')
 @example(b'{"type":"video-frame","data":"/9j/","data":"AAAA"}')
@@ -144,7 +144,7 @@ MIDDLES = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(st.lists(st.tuples(HEADS, MIDDLES, TAILS).map(b"".join), min_size=2, max_size=5))
 def test_what_one_frame_shows_of_its_envelope_misleads_about_no_other(messages: list[bytes]) -> None:
     frames = PlainFrames()
