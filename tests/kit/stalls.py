@@ -35,6 +35,9 @@ def stall(process: psutil.Process, seconds: float) -> None:
             time.sleep(seconds)
         finally:
             process.resume()
+            parent = process.parent()
+            if parent is not None and parent.name() == "nsenter":  # it has stopped itself with its child, and stays so
+                parent.resume()
     except psutil.NoSuchProcess:
         return
 
