@@ -108,7 +108,7 @@ async def test_a_frame_comes_within_a_second_after_somebody_watches_again(
             while (frame := await viewer.frame(timeout_s=COMES_S))["timestamp"] < asked_at:
                 pass  # of the turn before
             whole.append(frame["timestamp"] - asked_at)
-            await eventually(lambda: tab.run("returns.length"), COMES_S)
+            await eventually(lambda turn=turn: tab.run(f"returns.length > {turn}"), COMES_S)
             assert await tab.run("cap.status.encoded") > encoded
             await viewer.send("unsubscribe", streamId=name)
             await becomes(tab, "unwanted")
