@@ -192,12 +192,14 @@ bench-revision: $(VENV)/.dev
 	@test -n "$(BASE)" || { echo "which revision? make bench-revision BASE=<commit, tag or branch>"; exit 2; }
 	$(BIN)/python -m benchmarks.revision $(BASE) $(ARGS)
 
-# The steps of the Dockerfile in a bare Debian, and the processes in what they make: about five minutes, needs root,
-# mmdebstrap and the network. No Docker. ARGS=--base=FILE: the tar file of a Debian instead of mmdebstrap.
+# The steps of the Dockerfiles in a bare Debian, and the processes in what they make, alone and as in deploy/compose: about
+# eight minutes, needs root, mmdebstrap and the network. No Docker. ARGS=--base=FILE: the tar file of a Debian instead of mmdebstrap.
 test-container: $(VENV)/.dev
-	rm -rf build/container
+	rm -rf build/container build/detector
 	$(BIN)/python deploy/container/rootfs.py build/container $(ARGS)
-	WATCHOUT_TEST_ROOTFS=$(CURDIR)/build/container $(BIN)/python -m pytest -q tests/e2e/deploy/test_container.py
+	$(BIN)/python deploy/container/rootfs.py build/detector --dockerfile Dockerfile.detector $(or $(ARGS),--base=build/container/base.tar)
+	WATCHOUT_TEST_ROOTFS=$(CURDIR)/build/container WATCHOUT_TEST_DETECTOR=$(CURDIR)/build/detector \
+	  $(BIN)/python -m pytest -q tests/e2e/deploy/test_container.py tests/e2e/deploy/test_compose_run.py
 
 # Wheel, source distribution and npm packages of what is committed, checked, in dist/: needs Node. Publishes nothing.
 release: $(VENV)/.release

@@ -160,15 +160,26 @@ def make_host(directory: Path, name: str, addresses: Sequence[str], *, days: int
 
 
 def _names(given: Sequence[str]) -> list[str]:
-    """Return the checked names, each once, the host's own first. Raises `Failure`."""
+    """Return the checked names, each once, the host's own first, which is no wildcard. Raises `Failure`."""
     found: list[str] = []
     for text in given:
-        host = checked_host(text) or checked_host(bracketed(text))
+        host = checked_host(text) or checked_host(bracketed(text)) or (_wildcard(text) if found else None)
         if host is None:
             raise Failure(f"{text[:80]!r} is no host name and no IP address")
         if host not in found:
             found.append(host)
     return found
+
+
+def _wildcard(text: str) -> str | None:
+    """Return ``*.`` and a domain, which stands for every name directly below it; None for what nobody would accept.
+
+    OpenSSL accepts it for domains with at least two labels only.
+    """
+    domain = checked_host(text.removeprefix("*."))
+    if domain is None or not text.startswith("*.") or "." not in domain or not domain.rpartition(".")[2].isalpha():
+        return None
+    return f"*.{domain}"
 
 
 def _names_in(path: Path) -> list[str]:

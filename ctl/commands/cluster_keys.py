@@ -43,7 +43,9 @@ def cluster(directory: Path, name: str, days: int, force: bool, home: str | None
 
 @click.command("host", short_help="Create or renew the key and certificate of one host of a cluster.")
 @click.argument("name")
-@click.option("--address", "addresses", multiple=True, help="Further host name or IP address; may be repeated.")
+@click.option(
+    "--address", "addresses", multiple=True, help="Further host name, *.domain or IP address; may be repeated."
+)
 @_DIRECTORY
 @click.option("--days", type=click.IntRange(1, 3_650), default=HOST_DAYS, show_default=True)
 @click.option("--force", is_flag=True, help="Make a new key as well.")

@@ -1,6 +1,6 @@
 """Runs the steps of the Dockerfile in bare root file systems of Debian, where no image can be built.
 
-    rootfs.py DIRECTORY [--base base.tar]
+    rootfs.py DIRECTORY [--base base.tar] [--dockerfile Dockerfile.detector]
 
 The result is `DIRECTORY/root`, what the image would contain, and `DIRECTORY/config.json`, what it would be run with.
 Needs root, unshare, and mmdebstrap unless `--base` is the tar file of a Debian. Each step runs in own namespaces.
@@ -42,7 +42,11 @@ mount -t proc proc proc
 mount --rbind /dev dev
 trusted=etc/ssl/certs/ca-certificates.crt
 if [ -n "$2" ] && [ -e "$trusted" ]; then mount --bind "$2" "$trusted"; fi
-shift 2
+if [ -n "$3" ]; then
+    for volume in $3; do if [ "$volume" != - ]; then mount --bind ".$volume" ".$volume"; fi; done
+    mount -o remount,bind,ro .
+fi
+shift 3
 exec chroot . "$@"
 """
 
@@ -172,19 +176,25 @@ def enter(root: Path, command: list[str]) -> None:
             "sh",
             str(root),
             TRUSTED,
+            "",
             *command,
         ]
     )
 
 
 def start_command(root: Path, config: dict[str, str], command: list[str], environ: dict[str, str]) -> list[str]:
-    """Return the command that runs another one as process 1 of a container: its user, environment and directory."""
+    """Return the command that runs another one as process 1 of a container: its user, environment and directory.
+
+    Its root is read-only, but for the volumes.
+    """
     user = config["USER"]
     variables = {**json.loads(config["ENV"]), **environ}
     inner = ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), *command]
     as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", *inner]
     into = ["sh", "-c", 'cd "$0" && exec "$@"', config["WORKDIR"], *as_user]
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _IN_ROOT, "sh", str(root), "", *into]
+    volumes = " ".join(json.loads(config.get("VOLUME", "[]"))) or "-"
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _IN_ROOT, "sh"]
+    return [*own, str(root), "", volumes, *into]
 
 
 def _run(command: list[str]) -> None:
@@ -198,12 +208,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where the file systems are made; must not exist")
     parser.add_argument("--base", type=Path, help="tar file of a bare Debian; else mmdebstrap makes one")
+    parser.add_argument("--dockerfile", default=DOCKERFILE.name, help="name of a file beside this script")
     given = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("rootfs: this needs root")
     given.directory.mkdir(parents=True)
     builder = Builder(given.directory, ROOT, given.base)
-    root, config = builder.build(parse(DOCKERFILE.read_text(encoding="utf-8")))
+    root, config = builder.build(parse(DOCKERFILE.with_name(given.dockerfile).read_text(encoding="utf-8")))
     (given.directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     print(f"{root}: what the image would contain")
 

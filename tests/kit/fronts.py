@@ -172,12 +172,12 @@ def caddy(
         text_of(CADDY),
         {
             "\n{\n": "\n{\n\t" + "\n\t".join(options) + "\n",
-            "watch.example.com {\n": site,
-            "reverse_proxy 127.0.0.1:3000": f"reverse_proxy 127.0.0.1:{gateway_port}",
+            "{$SITE:watch.example.com} {\n": site,
         },
     )
     config = written(directory, text)
-    environ = ["env", *(f"{name}={directory}" for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")), found("caddy")]
+    homes = (f"{name}={directory}" for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"))
+    environ = ["env", *homes, f"GATEWAY=127.0.0.1:{gateway_port}", found("caddy")]
     of_file = ["--adapter", "caddyfile", "--config", str(config)]
 
     def reload() -> None:

@@ -123,6 +123,11 @@ class Postgres:
         self.start()
 
     @property
+    def programs(self) -> Path:
+        """The folder of its programs, such as psql."""
+        return self._bin
+
+    @property
     def directory(self) -> Path:
         """Where it keeps its data, `data`, and may have its sockets and certificates."""
         return self._directory

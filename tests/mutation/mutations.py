@@ -464,6 +464,30 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="secret-file",
+        rule="a secret whose file is named has the content of that file",
+        file="common/settings/secret_files.py",
+        before="            values[name] = _content(Path(path))\n",
+        after="            _content(Path(path))\n",
+        unit=(
+            "tests/unit/common/test_secret_files.py::test_a_secret_is_read_from_its_file_without_the_white_space_around",
+        ),
+        e2e=(
+            "tests/integration/deploy/test_compose.py::test_the_scripts_of_the_database_let_watchout_read_sessions_and_no_more",
+        ),
+    ),
+    Mutation(
+        name="liveness",
+        rule="in Kubernetes a gateway is not restarted for a router, database or ML service that is away",
+        file="deploy/kubernetes/gateway.yaml",
+        before="            httpGet: {path: /health/live, port: http}\n",
+        after="            httpGet: {path: /health, port: http}\n",
+        unit=("tests/integration/deploy/test_kubernetes.py::test_the_probes_wait_longer_than_an_answer_takes",),
+        e2e=(
+            "tests/integration/deploy/test_kubernetes.py::test_the_probes_ask_what_the_gateway_answers_and_a_lost_router_or_service_restarts_nothing",
+        ),
+    ),
+    Mutation(
         name="ready-when-serving",
         rule="the service manager is told that a process is ready when it lacks nothing",
         file="common/process/readiness.py",

@@ -29,10 +29,10 @@ COMES_S = 60.0
 
 
 class Container:
-    """One process as a container runtime starts it."""
+    """One process as a container runtime starts it, in what a Dockerfile made."""
 
-    def __init__(self, command: list[str], environ: dict[str, str], output: Path) -> None:
-        root, config = Path(MADE, "root"), json.loads(Path(MADE, "config.json").read_text())
+    def __init__(self, command: list[str], environ: dict[str, str], output: Path, made: str = MADE) -> None:
+        root, config = Path(made, "root"), json.loads(Path(made, "config.json").read_text())
         self._output = output
         with output.open("wb") as file:
             self._starter = subprocess.Popen(

@@ -51,6 +51,18 @@ async def test_hosts_of_one_cluster_accept_each_other_and_share_their_keys(
     assert refusal(a, type(a)(a.server, strict, a.not_after), "a") == "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 
 
+async def test_one_certificate_may_be_for_all_names_of_a_domain(ctl: Ctl, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    await ctl("keys", "cluster", "-d", keys)
+    for _ in range(2):  # also renewed, when the names are read from the certificate
+        made = await ctl("keys", "host", "all", "--address", "*.hosts.watchout.svc", "-d", keys, "--force")
+        assert made.code == 0, made.err
+        own = load(files(keys / "hosts" / "all"))
+        assert refusal(own, own, "gateway-1.hosts.watchout.svc") is None
+        for other in ("hosts.watchout.svc", "a.b.hosts.watchout.svc", "gateway-1.hosts.other.svc"):
+            assert "not valid for" in (refusal(own, own, other) or ""), other
+
+
 async def test_doing_it_again_changes_nothing_and_only_force_replaces_a_key(ctl: Ctl, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     for arguments in (("cluster",), ("host", "a", "--address", "10.0.0.5")):
@@ -97,6 +109,11 @@ async def test_what_is_wrong_is_a_sentence_and_writes_nothing(ctl: Ctl, tmp_path
         (("host", "a", "-d", tmp_path / "none"), "there is no authority in"),
         (("host", "a/../b", "-d", keys), "is no host name and no IP address"),
         (("host", "a", "--address", "10.0.0", "-d", keys), "is no host name and no IP address"),
+        (("host", "*.a.b", "-d", keys), "is no host name and no IP address"),
+        *(
+            (("host", "a", "--address", name, "-d", keys), "is no host name and no IP address")
+            for name in ("*.a", "*", "*.10.0.0.5", "*.*.a")
+        ),
         (("host", "a", "-d", damaged), "is no key of `watchout-ctl keys`"),
     ):
         ended = await ctl("keys", *arguments)
