@@ -78,6 +78,12 @@ _PROCESS: Final[dict[MetricName, Guide]] = {
         ALL,
         "Above 0: `/health` is 503. The log names the task; restart the process if it does not end.",
     ),
+    m.TRACE_SPANS_SENT: Guide(ALL, "0 while `OTEL_EXPORTER_OTLP_ENDPOINT` is set: the receiver is away, see below."),
+    m.TRACE_SPANS_DROPPED: Guide(
+        ALL,
+        "Rises: the receiver is away or slow (the log says which), or too many traces are recorded: a lower"
+        " `OTEL_TRACES_SAMPLER_ARG`. Nothing else suffers.",
+    ),
     m.LOG_LINES_DROPPED: Guide(ALL, "Rises: the disk is full, or nobody reads the output."),
 }
 

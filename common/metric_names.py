@@ -99,6 +99,11 @@ MEMORY_LIMIT_BYTES = gauge(
 )
 LOG_LINES_DROPPED = counter("log_lines_dropped_total", "Log lines dropped because they could not be written.")
 
+TRACE_SPANS_SENT = counter("trace_spans_sent_total", "Spans of traces that were sent to OTEL_EXPORTER_OTLP_ENDPOINT.")
+TRACE_SPANS_DROPPED = counter(
+    "trace_spans_dropped_total", "Spans of traces dropped because too many waited, or they could not be sent."
+)
+
 # ── sessions and authorization ───────────────────────────────────────────────────────────────────────────────────
 
 SESSIONS_REVALIDATED = counter("sessions_revalidated_total", "Auth sessions of open sockets that were checked again.")

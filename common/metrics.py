@@ -15,6 +15,7 @@ from watchout.common import log, metric_names, supervisor
 from watchout.common.bus import server_connections
 from watchout.common.metric_names import DECLARED, CounterName, MetricName
 from watchout.common.process import descriptors, memory
+from watchout.common.tracing import tracer
 
 #: Between the name of a metric and the value of its label.
 LABEL_SEPARATOR: Final = ":"
@@ -83,6 +84,8 @@ class Metrics:
         values[metric_names.EVENT_LOOP_LAG_SECONDS] = round(supervisor.lag_s(), 3)
         if (most := memory.limit_bytes()) is not None:
             values[metric_names.MEMORY_LIMIT_BYTES] = most
+        if (spans := tracer.counted()) is not None:
+            values[metric_names.TRACE_SPANS_SENT], values[metric_names.TRACE_SPANS_DROPPED] = spans
         if (connected := server_connections.all_stand()) is not None:
             values[metric_names.NATS_CONNECTED] = float(connected)
         labelled = {f"{metric_names.TASK_FAILURES}{LABEL_SEPARATOR}{task}": count for task, count in failures.items()}

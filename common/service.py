@@ -27,6 +27,7 @@ from watchout.common.process.readiness import Readiness
 from watchout.common.process.service_manager import ServiceManager
 from watchout.common.settings import Settings, load
 from watchout.common.settings.misspelled import honcho_port_note, notes
+from watchout.common.tracing import tracer
 
 _log = log.get("common.service")
 
@@ -227,6 +228,7 @@ async def _live(
         loop.add_signal_handler(number, end)
     keeper.attach(end_with_all)
     loop.set_exception_handler(_callback_failed)
+    tracer.begin(os.environ, kind=name, name=settings.process_name)
     process = build(settings)
     limit_s = drain_limit_s(name, settings)
     readiness = Readiness(manager, process.missing)
@@ -256,4 +258,5 @@ async def _live(
                 await process.stop()
         except TimeoutError:
             _log.warning(f"{name} did not close everything", after_s=STOP_TIMEOUT_S)
+        await asyncio.to_thread(tracer.end)
     _log.info(f"{name} ended")

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from watchout.common import clock, log, metric_names, supervisor
+from watchout.common.alerts.model import Alert
 from watchout.common.bus.frames import FOR_ALERT, decode_frame
 from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.bus.messages import (
     LATENCY_LEVEL,
     REPORT_CHUNK,
     AlertNotification,
+    AlertStamps,
     Claim,
     ErrorForPublisher,
     FetchNewest,
@@ -44,6 +46,7 @@ from watchout.common.metrics import Metrics
 from watchout.common.process import about
 from watchout.common.process.process_name import member_name
 from watchout.common.settings import Settings
+from watchout.common.tracing import spans, tracer
 from watchout.gateway import fastpath
 from watchout.gateway.alert_requests import AlertRequests, unexpected
 from watchout.gateway.authorization import Authorization
@@ -108,6 +111,7 @@ class RouterClient:
         self._reserved_epochs: dict[int, int] = {}
         self.ending = False
         self._name = member_name(settings, "gateway")
+        self._tracer = tracer.active()
         self.hub: Hub
         self.links = RouterLinks(
             Hello(
@@ -171,6 +175,7 @@ class RouterClient:
 
     def frame_to_bus(self, frame: Frame) -> None:
         """Send a frame of a publisher here to the router, which relays it to members without an address."""
+        start_ns = 0 if self._tracer is None else spans.now_ns()
         publication, link = self.hub.publication(frame.stream_id), self.links.of(frame.stream_id)
         stamp = self.latency.stamp_of(frame, link.clock) if link.level >= LATENCY_LEVEL else b""
         self._push(
@@ -178,9 +183,12 @@ class RouterClient:
             frame.bus_parts(stamp=stamp),
             coalescing_delay_s(publication.bus_fps if publication is not None else None),
         )
+        if self._tracer is not None:
+            spans.frame_in(self._tracer, frame, start_ns)
 
     def frame_to_members(self, frame: Frame, receivers: list[DirectReceiver]) -> None:
         """Send a frame of a publisher here to other members, directly; with its stamps to those that are due some."""
+        start_ns = 0 if self._tracer is None else spans.now_ns()
         parts = stamped = frame.mesh_parts()
         now = 0.0
         if frame.stamps is not None:
@@ -193,6 +201,8 @@ class RouterClient:
             else:
                 receiver.stamp_at = now + STAMP_EVERY_S
                 self.links.send_frame_to(receiver.at, stamped, delay_s)
+        if self._tracer is not None:
+            spans.frame_in(self._tracer, frame, start_ns)
 
     def report_undecodable(self, frame: Frame, reason: str, now_ms: int) -> None:
         """Report a frame that cannot be decoded to its publisher, on whichever gateway that is."""
@@ -328,7 +338,7 @@ class RouterClient:
                 times = self.links.at(slot).clock
                 if body.acknowledgement is None:
                     at = None if body.at is None else times.to_local(body.at)
-                    self.hub.delivery.on_alert(body.alert, at, stamps_here(body.stamps, times))
+                    self._on_alert(body.alert, at, stamps_here(body.stamps, times))
                 else:
                     given = acknowledgement_here(body.acknowledgement, times)
                     self.hub.delivery.on_acknowledged(body.alert, given, repeated=body.repeated)
@@ -338,6 +348,13 @@ class RouterClient:
                 self.hub.notices.on_frame_refused(body, now_ms)
             case _:
                 pass
+
+    def _on_alert(self, alert: Alert, repeated_of_ms: int | None, stamps: AlertStamps | None) -> None:
+        start_ns, before = 0 if self._tracer is None else spans.now_ns(), self.hub.delivery.alerts_out
+        self.hub.delivery.on_alert(alert, repeated_of_ms, stamps)
+        if self._tracer is not None:
+            sockets = self.hub.delivery.alerts_out - before
+            spans.alert_written(self._tracer, alert, start_ns, sockets, self._name)
 
     def _on_frame(self, data: bytes | memoryview) -> None:
         read = fastpath.remote

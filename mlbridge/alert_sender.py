@@ -22,6 +22,7 @@ from watchout.common.clock import now_ms
 from watchout.common.media.frames import Frame
 from watchout.common.media.rate import TokenBucket
 from watchout.common.metrics import Metrics
+from watchout.common.tracing import spans, tracer
 from watchout.mlbridge.alert_lane import AlertLane, AlertRouter
 from watchout.mlbridge.alerts import AlertQueue, mark_stale, read_alerts
 from watchout.mlbridge.cooldown import Cooldown
@@ -75,6 +76,7 @@ class AlertSender:
         self._accepted = UnconfirmedAlerts(keep_s=keep_s)
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
         self._unlogged = 0
+        self._tracer = tracer.active()
         self._lanes = [
             AlertLane(
                 slot,
@@ -107,6 +109,8 @@ class AlertSender:
                 continue
             if age_ms is not None and self._max_age_s is not None and age_ms > self._max_age_s * 1000:
                 alert_to_send = mark_stale(alert_to_send, age_ms)
+            if self._tracer is not None:
+                alert_to_send = spans.with_context(alert_to_send, frame, self._tracer)
             self._metrics.count(metric_names.ALERTS)
             term = self._keep_picture(alert_to_send.stream_id, alert_to_send.frame_id, frame)
             slot = slot_of(alert_to_send.stream_id, len(self._lanes))

@@ -15,6 +15,7 @@ from watchout.common.bus.messages import RaiseAlert, decode_from_member, encode
 from watchout.common.errors import BusError
 from watchout.common.media.frames import Frame
 from watchout.common.toolbox.jsontext import write_json
+from watchout.common.tracing.context import TRACEPARENT
 
 #: Most alerts that wait for the router, by number and by bytes; past either the oldest is dropped.
 MAX_WAITING: Final = 1_000
@@ -67,7 +68,9 @@ def content_id(alert: Alert) -> str:
 
     An alert that is received twice, also by another bridge or after a restart, has the same id both times.
     """
-    content = write_json(alert.body() | {"id": _NO_ID}, in_order=True)
+    body = alert.body() | {"id": _NO_ID}
+    body.pop(TRACEPARENT, None)
+    content = write_json(body, in_order=True)
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

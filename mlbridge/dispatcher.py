@@ -22,6 +22,7 @@ from watchout.common.media.frames import Frame, FrameFault
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.supervisor import Alarm, Periodic
+from watchout.common.tracing import spans, tracer
 from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
 from watchout.mlbridge.coverage import CoverageSummary, Latencies
 from watchout.mlbridge.latency import BridgeLatency
@@ -99,6 +100,7 @@ class Dispatcher:
         self._on_sent = on_sent
         self._scrub = scrub
         self._loop = asyncio.get_running_loop()
+        self._tracer = tracer.active()
         self._tasks = Tasks()
         self._requests: dict[int, tuple[asyncio.Task[None], int]] = {}
         self._alarm = Alarm(self._run_commands, "turns of the ML service")
@@ -280,7 +282,7 @@ class Dispatcher:
         if self._latency is not None and not command.copy:
             self._latency.on_asked(command.frame)
         try:
-            values = await self._targets[command.endpoint].analyse(command.frame, isolated=command.isolated)
+            values = await self._analyse(command)
         except AlertFault as fault:
             if self._on_result(command, started):
                 self._on_refused(str(fault))
@@ -296,6 +298,23 @@ class Dispatcher:
                 if values:
                     self._on_alerts(values, command.frame, age_ms=max(0, round(age_s * 1000)))
         self._run_commands()
+
+    async def _analyse(self, command: SendFrame[Frame]) -> list[object]:
+        """Send a frame to its endpoint, and record the request if it is traced."""
+        target = self._targets[command.endpoint]
+        if self._tracer is None or command.copy:
+            return await target.analyse(command.frame, isolated=command.isolated)
+        start_ns, waited_s = spans.now_ns(), self._loop.time() - command.came_at
+        fault = "cancelled at its deadline"
+        try:
+            values = await target.analyse(command.frame, isolated=command.isolated)
+            fault = ""
+        except (AlertFault, TargetFailure) as error:
+            fault = self._scrub(str(error))[:300]
+            raise
+        finally:
+            spans.ml_request(self._tracer, command.frame, start_ns, target.public_url, waited_s, fault)
+        return values
 
     def _on_result(self, command: SendFrame[Frame], started: float) -> bool:
         """Record a result. Returns whether it counts."""

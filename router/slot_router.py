@@ -14,6 +14,7 @@ from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
+from watchout.common.tracing import tracer
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.alerts.escalation_sender import EscalationSender
 from watchout.router.alerts.ids import AlertIds
@@ -150,6 +151,7 @@ class SlotRouter:
                 outbox=outbox,
                 webhook=self._webhook,
                 escalations=None if self._escalations is None else self._escalations.escalations,
+                tracer=tracer.active(),
             ),
             shares=shares,
             pictures=self._pictures,

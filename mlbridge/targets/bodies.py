@@ -1,4 +1,7 @@
-"""Frames as the bytes that an ML service receives (docs/protocol.md, "The ML side"). Pure."""
+"""Frames as the bytes that an ML service receives (docs/protocol.md, "The ML side").
+
+While traces are recorded, each frame of a trace has its ``traceparent`` besides.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Final
 import msgspec
 
 from watchout.common.media.frames import Frame
+from watchout.common.tracing import spans, tracer
+from watchout.common.tracing.context import TRACEPARENT
 
 _packer: Final = msgspec.msgpack.Encoder()
 
@@ -19,11 +24,13 @@ def json_body(frame: Frame) -> bytes:
         watchout.common.media.frames.FrameFault: the frame holds no picture.
     """
     # A stream id has no character that JSON would escape.
+    trace = traceparent_of(frame)
     return b"".join(
         (
             b'{"streamId":"%b","frame":"' % frame.stream_id.encode("ascii"),
             frame.base64,
-            b'","timestamp":%d,"frameId":%d}' % (frame.timestamp, frame.frame_id),
+            b'","timestamp":%d,"frameId":%d' % (frame.timestamp, frame.frame_id),
+            b',"traceparent":"%b"}' % trace.encode("ascii") if trace else b"}",
         )
     )
 
@@ -49,6 +56,7 @@ def packed_body(frame: Frame) -> bytes:
             "frame": frame.picture,
             "timestamp": frame.timestamp,
             "frameId": frame.frame_id,
+            **trace_headers(frame),
         }
     )
 
@@ -59,7 +67,21 @@ def frame_headers(frame: Frame) -> dict[str, str]:
         "X-Stream-Id": frame.stream_id,
         "X-Frame-Id": str(frame.frame_id),
         "X-Frame-Time": str(frame.timestamp),
+        **trace_headers(frame),
     }
+
+
+def traceparent_of(frame: Frame) -> str:
+    """Return the ``traceparent`` of the request about a frame (W3C Trace Context); empty: it is not recorded."""
+    tracing = tracer.active()
+    context = None if tracing is None else spans.ml_context(tracing, frame)
+    return "" if context is None else context.traceparent
+
+
+def trace_headers(frame: Frame) -> dict[str, str]:
+    """Return the header or field ``traceparent`` of the request about a frame; empty: it is not recorded."""
+    trace = traceparent_of(frame)
+    return {TRACEPARENT: trace} if trace else {}
 
 
 def multipart_batch(frames: Sequence[Frame], boundary: str) -> bytes:

@@ -24,9 +24,10 @@ from watchout.common.ml_targets.reach import SchemeHint
 from watchout.common.settings import Settings
 from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
 from watchout.common.toolbox.retry import read_retry_after
+from watchout.common.tracing.context import TRACEPARENT
 from watchout.mlbridge.breaker import MAX_RETRY_AFTER_S
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets.bodies import frame_headers, json_batch, json_body, multipart_batch
+from watchout.mlbridge.targets.bodies import frame_headers, json_batch, json_body, multipart_batch, trace_headers
 from watchout.mlbridge.targets.frame_batcher import BatchOutcome, FrameBatcher
 from watchout.mlbridge.targets.results import (
     MAX_RESULT_BYTES,
@@ -34,6 +35,7 @@ from watchout.mlbridge.targets.results import (
     read_batch_result,
     read_json,
     read_result,
+    traced_result,
 )
 from watchout.mlbridge.targets.target import OnAlerts, TargetFailure, TargetTimeout, discard_alerts
 from watchout.mlbridge.targets.tls import ClientTls
@@ -116,7 +118,7 @@ class HttpTarget:
         if self._batcher is not None:
             return await self._batcher.analyse(frame, alone=isolated)
         if not self._raw:
-            return read_result(await self._post(json_body(frame), None))
+            return read_result(await self._post(json_body(frame), trace_headers(frame) or None))
         headers = {**frame_headers(frame), "Content-Type": frame.codec.content_type}
         return read_result(await self._post(frame.picture, headers))
 
@@ -159,7 +161,8 @@ class HttpTarget:
                 if not 200 <= response.status < 300:
                     raise _failure(response.status, response.headers)
                 data = await read_body(response, MAX_RESULT_BYTES)
-                return {} if not data and response.status in NO_BODY else read_json(data)
+                found = {} if not data and response.status in NO_BODY else read_json(data)
+                return traced_result(found, response.headers.get(TRACEPARENT))
         except BodyTooLarge as exc:
             raise TargetFailure(str(exc), blame=Blame.UNSURE) from None
         except TimeoutError:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from watchout.common.media.frames import Frame
+from watchout.mlbridge.targets.bodies import trace_headers
 from watchout.mlbridge.targets.redis_server import DEAD_S, QUIET_S, RedisTarget
 from watchout.mlbridge.targets.results import Undecodable, read_json
 from watchout.mlbridge.targets.tls import ClientTls
@@ -85,6 +86,7 @@ class RedisStreamsTarget(RedisTarget[Redis]):
             "frameId": frame.frame_id,
             "timestamp": frame.timestamp,
             "frame": frame.picture,
+            **trace_headers(frame),
         }
         await client.xadd(self.channels.frames, fields, maxlen=MAX_FRAMES, approximate=True)
         self.results.on_delivered(frame.stream_id)

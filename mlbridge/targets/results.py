@@ -16,6 +16,7 @@ import msgspec
 
 from watchout.common.alerts.model import MAX_ALERTS, AlertFault, alerts_of_message, alerts_of_result
 from watchout.common.media.frames import Frame
+from watchout.common.tracing.context import TRACEPARENT, parse
 from watchout.mlbridge.targets.target import UnusableResult
 
 #: Largest message of a service, in bytes.
@@ -23,7 +24,7 @@ MAX_RESULT_BYTES: Final = 1 << 20
 #: Characters of an unusable message that error texts and logs show.
 MAX_SHOWN: Final = 120
 #: Fields that a result without alerts may have: those that identify the frame.
-_NAMES: Final = frozenset(("streamId", "frameId", "timestamp"))
+_NAMES: Final = frozenset(("streamId", "frameId", "timestamp", TRACEPARENT))
 #: Deepest nesting of a MessagePack message. The JSON decoder has a limit of its own.
 MAX_DEPTH: Final = 64
 
@@ -138,7 +139,14 @@ def read_result(value: object) -> list[object]:
         raise UnusableResult(f"an error: {_brief(value['error'])}", key=_key(value))
     if not alerts and not value.keys() & {"alert", "alerts"} and not value.keys() <= _NAMES:
         raise UnusableResult(f"an object without alert or alerts: {_brief(value)}", key=_key(value))
-    return alerts
+    return _with_trace(alerts, value.get(TRACEPARENT))
+
+
+def traced_result(value: object, traceparent: str | None) -> object:
+    """Return a decoded result with the context of the service that came as a header, unless it has one itself."""
+    if not isinstance(value, dict) or TRACEPARENT in value or parse(traceparent) is None:
+        return value
+    return {**value, TRACEPARENT: traceparent}
 
 
 def read_message(value: object) -> list[ServiceResult]:
@@ -230,6 +238,13 @@ def _with_frame(alerts: list[object], answer: dict[Any, Any]) -> list[object]:
         {**names, **alert} if isinstance(alert, dict) and alert.get("streamId", stream) == stream else alert
         for alert in alerts
     ]
+
+
+def _with_trace(alerts: list[object], traceparent: object) -> list[object]:
+    """Return the alerts of a result, each with the context that the service gave to the result unless it has one."""
+    if not alerts or parse(traceparent) is None:
+        return alerts
+    return [{TRACEPARENT: traceparent, **alert} if isinstance(alert, dict) else alert for alert in alerts]
 
 
 def _batch_alerts(value: object) -> list[object]:

@@ -21,6 +21,8 @@ from watchout.common.bus.messages import (
     RefusedReply,
 )
 from watchout.common.metrics import Metrics
+from watchout.common.tracing import spans
+from watchout.common.tracing.tracer import Tracer
 from watchout.router.alerts.escalation import Escalations
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
@@ -46,6 +48,7 @@ class AlertDelivery:
     Attributes:
         epoch: The router's epoch, which makes the numbers of its alerts unique.
         webhook: Gets every alert too; None: no `ALERT_WEBHOOK_URL` is set.
+        tracer: Records the spans of alerts; None: tracing is off.
     """
 
     epoch: int
@@ -58,6 +61,7 @@ class AlertDelivery:
     outbox: Outbox
     webhook: WebhookSender | None
     escalations: Escalations | None = None
+    tracer: Tracer | None = None
 
     def accept(self, member: bytes, request: RaiseAlert, now: float, now_ms: int) -> None:
         """Deliver an alert that a member raises, unless it is a duplicate, and reply to the member.
@@ -129,6 +133,7 @@ class AlertDelivery:
         stamps: AlertStamps | None = None,
     ) -> int | None:  # fmt: skip
         """Deliver an alert that is new here; return how many clients get it, None for one that is not new."""
+        start_ns = 0 if self.tracer is None else spans.now_ns()
         if not self.ids.add(alert.stream_id, alert.id, now):
             return None
         json = alert.to_json()
@@ -136,9 +141,12 @@ class AlertDelivery:
             return None
         self.metrics.count(metric_names.ALERTS)
         number = self.log.add(alert, json, at, now)
+        fan_out_ns = 0 if self.tracer is None else spans.now_ns()
         receivers = self._notify(
             AlertNotification(alert=alert, number=number, at=at if repeated else None, stamps=stamps)
         )
+        if self.tracer is not None:
+            spans.alert_accepted(self.tracer, alert, start_ns, fan_out_ns, receivers)
         if self.webhook is not None:
             self.webhook.offer(alert_event(alert))
         if self.escalations is not None:

@@ -29,6 +29,7 @@ ONLY_FOR: Final = {
     "jwt": ("JWTs", set()),
     "nats": ("WATCHOUT_BUS", set()),
     "numpy": ("pictures as arrays", set()),
+    "opentelemetry": ("OTEL_EXPORTER_OTLP_ENDPOINT", set()),
     "prometheus_client": ("/metrics", {"gateway"}),
     "rich": ("a terminal", set()),
     "websockets": ("clients, an ML service over WebSocket", {"gateway"}),
