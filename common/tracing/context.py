@@ -36,11 +36,17 @@ class TraceContext:
         return TraceContext(self.trace_id, _span_id(f"{self.trace_id:x}/{self.span_id:x}/{name}/{key}"), self.sampled)
 
 
-def frame_context(stream: str, term: int, frame_id: int) -> TraceContext:
-    """Return the span with which the trace of a frame begins, sampled or not: `Sampler` decides."""
+def frame_trace(stream: str, term: int, frame_id: int) -> int:
+    """Return the id of the trace of a frame, sampled or not: `Sampler` decides."""
     name = f"{stream}/{term}/{frame_id}"
     digest = hashlib.blake2b(name.encode(), digest_size=16, person=b"watchout-trace").digest()
-    return TraceContext(int.from_bytes(digest, "big") or 1, _span_id(name))
+    return int.from_bytes(digest, "big") or 1
+
+
+def frame_context(stream: str, term: int, frame_id: int) -> TraceContext:
+    """Return the span with which the trace of a frame begins."""
+    trace_id = frame_trace(stream, term, frame_id)
+    return TraceContext(trace_id, _span_id(f"{trace_id:x}"))
 
 
 def parse(value: object) -> TraceContext | None:

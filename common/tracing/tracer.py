@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from watchout.common import log
 from watchout.common.media.frames import Frame
 from watchout.common.toolbox.outage import OutageLog
-from watchout.common.tracing.context import TraceContext, frame_context
+from watchout.common.tracing.context import TraceContext, frame_context, frame_trace
 from watchout.common.tracing.sampling import Sampler
 
 #: The variables of OpenTelemetry that name where traces go; one of them switches tracing on.
@@ -78,8 +78,8 @@ class Tracer:
 
     def of_frame(self, frame: Frame) -> TraceContext | None:
         """Return the first span of a frame's trace; None: it is not recorded."""
-        context = frame_context(frame.stream_id, frame.term, frame.frame_id)
-        return context if self._sampler.takes(context.trace_id) else None
+        of = frame.stream_id, frame.term, frame.frame_id
+        return frame_context(*of) if self._sampler.takes(frame_trace(*of)) else None
 
     def record(self, span: FinishedSpan) -> None:
         """Queue a span; drop it when too many wait."""
