@@ -37,7 +37,7 @@ class TraceContext:
 
 
 def frame_trace(stream: str, term: int, frame_id: int) -> int:
-    """Return the id of the trace of a frame, sampled or not: `Sampler` decides."""
+    """Return the id of the trace of a frame, sampled or not: `TraceSampler` decides."""
     name = f"{stream}/{term}/{frame_id}"
     digest = hashlib.blake2b(name.encode(), digest_size=16, person=b"watchout-trace").digest()
     return int.from_bytes(digest, "big") or 1

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from watchout.common.process import about
 from watchout.common.tracing.context import TraceContext
-from watchout.common.tracing.tracer import Export, FinishedSpan
+from watchout.common.tracing.finished import Export, FinishedSpan
 
 _KINDS: Final = {
     "internal": SpanKind.INTERNAL,

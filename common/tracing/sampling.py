@@ -14,7 +14,7 @@ _RATIOS: Final = {"always_on": 1.0, "always_off": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class TraceSampler:
     """Decides which traces are recorded; made by `of`.
 
     Attributes:
@@ -26,7 +26,7 @@ class Sampler:
     fault: str = ""
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Sampler:
+    def of(cls, environ: Mapping[str, str]) -> TraceSampler:
         """Read ``OTEL_TRACES_SAMPLER`` and ``OTEL_TRACES_SAMPLER_ARG``; all traces are recorded without them."""
         name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
         kind = name.removeprefix("parentbased_")

@@ -8,7 +8,8 @@ from typing import Final
 from watchout.common.alerts.model import Alert
 from watchout.common.media.frames import Frame
 from watchout.common.tracing.context import TRACEPARENT, TraceContext, parse
-from watchout.common.tracing.tracer import FinishedSpan, Tracer
+from watchout.common.tracing.finished import FinishedSpan
+from watchout.common.tracing.tracer import Tracer
 
 FRAME_IN: Final = "frame in"
 ML_REQUEST: Final = "ml request"

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from watchout.common import log
 from watchout.common.media.frames import Frame
 from watchout.common.toolbox.outage import OutageLog
 from watchout.common.tracing.context import TraceContext, frame_context, frame_trace
-from watchout.common.tracing.sampling import Sampler
+from watchout.common.tracing.finished import Export, FinishedSpan
+from watchout.common.tracing.sampling import TraceSampler
 
 #: The variables of OpenTelemetry that name where traces go; one of them switches tracing on.
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -26,24 +26,6 @@ ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_EN
 LAST_EXPORT_S: Final = 0.5
 
 _log = log.get("common.tracing.tracer")
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedSpan:
-    """A span that is over. Times in ns since the epoch; `fault` says why it failed, empty: it did not."""
-
-    name: str
-    context: TraceContext
-    parent: TraceContext | None
-    start_ns: int
-    end_ns: int
-    kind: Literal["internal", "server", "client", "producer", "consumer"] = "internal"
-    attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    fault: str = ""
-
-
-#: Sends spans, and blocks meanwhile; returns why it could not, empty: it could.
-Export = Callable[[Sequence[FinishedSpan]], str]
 
 
 class Tracer:
@@ -62,7 +44,7 @@ class Tracer:
     """
 
     def __init__(
-        self, export: Export, sampler: Sampler, *, max_waiting: int = 2048, batch: int = 512, every_s: float = 5.0
+        self, export: Export, sampler: TraceSampler, *, max_waiting: int = 2048, batch: int = 512, every_s: float = 5.0
     ) -> None:
         self._export = export
         self._sampler = sampler
@@ -153,7 +135,7 @@ def begin(environ: Mapping[str, str], *, kind: str, name: str) -> Tracer | None:
     except ImportError as error:
         _log.warning("no traces: OpenTelemetry is not installed (pip install 'watchout[otel]')", reason=str(error))
         return None
-    sampler = Sampler.of(environ)
+    sampler = TraceSampler.of(environ)
     try:
         export = exporter(environ, kind=kind, name=name)
     except Exception as error:  # a variable that the library does not take

@@ -143,7 +143,12 @@ def read_result(value: object) -> list[object]:
 
 
 def traced_result(value: object, traceparent: str | None) -> object:
-    """Return a decoded result with the context of the service that came as a header, unless it has one itself."""
+    """Return a result with the context of the service that came as a header, unless it has one itself.
+
+    Args:
+        value: the decoded result.
+        traceparent: the header; None: there was none. What is no context is ignored.
+    """
     if not isinstance(value, dict) or TRACEPARENT in value or parse(traceparent) is None:
         return value
     return {**value, TRACEPARENT: traceparent}

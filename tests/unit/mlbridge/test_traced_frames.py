@@ -13,7 +13,7 @@ import pytest
 from watchout.common.media.frames import Frame
 from watchout.common.tracing import spans, tracer
 from watchout.common.tracing.context import frame_context
-from watchout.common.tracing.sampling import Sampler
+from watchout.common.tracing.sampling import TraceSampler
 from watchout.common.tracing.tracer import Tracer
 from watchout.mlbridge.alerts import read_alerts
 from watchout.mlbridge.targets.bodies import (
@@ -37,7 +37,7 @@ def frame(number: int) -> Frame:
 
 @pytest.fixture
 async def tracing() -> Iterator[Tracer]:
-    made = Tracer(lambda batch: "", Sampler(1.0), every_s=600)
+    made = Tracer(lambda batch: "", TraceSampler(1.0), every_s=600)
     tracer._active[:] = [made]
     yield made
     tracer.end()

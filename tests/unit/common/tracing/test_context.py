@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchout.common.tracing.context import TraceContext, frame_context, parse
-from watchout.common.tracing.sampling import Sampler
+from watchout.common.tracing.sampling import TraceSampler
 
 KNOWN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -56,22 +56,22 @@ def test_a_context_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
     ],
 )
 def test_the_sampler_is_that_of_the_environment(environ: dict[str, str], ratio: float, faulty: bool) -> None:
-    sampler = Sampler.of(environ)
+    sampler = TraceSampler.of(environ)
     assert (sampler.ratio, bool(sampler.fault)) == (ratio, faulty)
 
 
 def test_about_the_wanted_share_of_frames_is_traced_and_a_smaller_share_is_a_part_of_it() -> None:
     ids = [frame_context("cam", 1, number).trace_id for number in range(2000)]
-    tenth = {each for each in ids if Sampler(0.1).takes(each)}
+    tenth = {each for each in ids if TraceSampler(0.1).takes(each)}
     assert 120 < len(tenth) < 280
-    assert {each for each in ids if Sampler(0.05).takes(each)} <= tenth
-    assert all(Sampler(1.0).takes(each) for each in [*ids, 2**128 - 1])
-    assert not any(Sampler(0.0).takes(each) for each in ids)
+    assert {each for each in ids if TraceSampler(0.05).takes(each)} <= tenth
+    assert all(TraceSampler(1.0).takes(each) for each in [*ids, 2**128 - 1])
+    assert not any(TraceSampler(0.0).takes(each) for each in ids)
 
 
 def test_the_sampler_decides_as_opentelemetry_does() -> None:
     sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling")
-    theirs, ours = sampling.TraceIdRatioBased(0.3), Sampler(0.3)
+    theirs, ours = sampling.TraceIdRatioBased(0.3), TraceSampler(0.3)
     for number in range(200):
         trace = frame_context("cam", 2, number).trace_id
         assert theirs.should_sample(None, trace, "x").decision.is_sampled() == ours.takes(trace)

@@ -13,8 +13,9 @@ from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.tracing import spans, tracer
 from watchout.common.tracing.context import frame_context
-from watchout.common.tracing.sampling import Sampler
-from watchout.common.tracing.tracer import FinishedSpan, Tracer
+from watchout.common.tracing.finished import FinishedSpan
+from watchout.common.tracing.sampling import TraceSampler
+from watchout.common.tracing.tracer import Tracer
 
 COMES_S = 30.0
 
@@ -63,7 +64,7 @@ async def test_the_queue_is_bounded_and_each_span_is_sent_or_counted_as_dropped(
             raise RuntimeError(answer)
         return answer
 
-    tracing = Tracer(export, Sampler(1.0), max_waiting=4, batch=2, every_s=600)
+    tracing = Tracer(export, TraceSampler(1.0), max_waiting=4, batch=2, every_s=600)
     for number in range(2):
         tracing.record(span(number))
     await came(exporter.began)  # two are under way, and it does not come back
@@ -78,7 +79,7 @@ async def test_the_queue_is_bounded_and_each_span_is_sent_or_counted_as_dropped(
 
 async def test_the_end_of_a_process_does_not_wait_for_a_receiver_that_hangs() -> None:
     exporter = Exporter()
-    tracing = Tracer(exporter, Sampler(1.0), every_s=600)
+    tracing = Tracer(exporter, TraceSampler(1.0), every_s=600)
     tracing.record(span(1))
     closing = asyncio.create_task(asyncio.to_thread(tracing.close, 0.01))
     await came(exporter.began)
@@ -109,7 +110,7 @@ async def test_with_an_endpoint_it_is_on_and_counted() -> None:
 
 
 async def test_an_alert_has_the_context_of_the_service_or_of_the_request_about_its_frame() -> None:
-    tracing = Tracer(Exporter(), Sampler(1.0), every_s=600)
+    tracing = Tracer(Exporter(), TraceSampler(1.0), every_s=600)
     alert = Alert(id="a", stream_id="cam", severity="low", message="m", timestamp=1, frame_id=1)
     context = spans.ml_context(tracing, frame())
     assert context is not None
@@ -118,7 +119,7 @@ async def test_an_alert_has_the_context_of_the_service_or_of_the_request_about_i
     assert spans.with_context(theirs, frame(), tracing) == theirs
     assert spans.with_context(alert, frame(2), tracing) == alert, "it is about another frame"
     assert spans.with_context(alert, None, tracing) == alert
-    silent = Tracer(Exporter(), Sampler(0.0), every_s=600)
+    silent = Tracer(Exporter(), TraceSampler(0.0), every_s=600)
     assert spans.with_context(alert, frame(), silent) == alert, "the frame is not traced"
     assert spans.context_of(alert.changed(traceparent=theirs.body()["traceparent"][:-1] + "0")) is None
     for each in (tracing, silent):
