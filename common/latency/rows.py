@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from watchout.common.bus.messages import BurnRow, HopRow, LatencyRow
+from watchout.common.bus.messages import BurnRow, ClockRow, HopRow, LatencyRow
 from watchout.common.bus.reply_records import LatencyReply
 from watchout.common.latency.histogram import Histogram
 from watchout.common.latency.hops import HOP_NUMBERS, Hop
@@ -96,9 +96,10 @@ def latest_first(rows: Iterable[LatencyRow]) -> list[LatencyRow]:
 
 
 class HopFigures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One hop in the JSON of ``watchout-ctl latency --json`` and ``GET /latency``; durations in ms."""
+    """One hop in the JSON of ``watchout-ctl latency --json`` and ``GET /latency``, with its `name` for people."""
 
     hop: str
+    name: str
     count: int
     p50_ms: float | None
     p99_ms: float | None
@@ -110,6 +111,7 @@ class BurnFigures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One objective in the JSON: `burn` is the share of the error budget that is used, None: there was nothing."""
 
     hop: str
+    name: str
     objective_ms: float
     burn5m: float | None
     burn1h: float | None
@@ -118,7 +120,10 @@ class BurnFigures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ClockFigures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is known of a camera's clock, as in `ClockRow`; `offset_ms` is the camera's clock minus the gateway's."""
+    """What is known of a camera's clock, as in `ClockRow`; `offset_ms` is the camera's clock minus the gateway's.
+
+    `says` is all of it as a sentence.
+    """
 
     offset_ms: float | None
     error_ms: float | None
@@ -126,6 +131,7 @@ class ClockFigures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     drift_error_ppm: float | None
     steps: int
     unknown: str
+    says: str
 
 
 class StreamFigures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -174,22 +180,47 @@ def figures_of(row: LatencyRow) -> StreamFigures:
     """Return what is shown of a row."""
     hops = [
         HopFigures(
-            hop=hop.word, count=found.count, p50_ms=_rounded(found.quantile_ms(0.5)),
+            hop=hop.word, name=hop.says, count=found.count, p50_ms=_rounded(found.quantile_ms(0.5)),
             p99_ms=_rounded(found.quantile_ms(0.99)), mean_ms=_rounded(found.mean_ms), negative=found.negative,
         )
         for hop, found in histograms_of(row.hops).items()
     ]  # fmt: skip
     burns = [
         BurnFigures(
-            hop=Hop(burn.hop).word, objective_ms=burn.objective_ms,
+            hop=Hop(burn.hop).word, name=Hop(burn.hop).says, objective_ms=burn.objective_ms,
             burn5m=_rounded(Burn(burn.short, burn.short_late).share),
             burn1h=_rounded(Burn(burn.long, burn.long_late).share), count1h=burn.long, late1h=burn.long_late,
         )
         for burn in row.burns
         if burn.hop in HOP_NUMBERS
     ]  # fmt: skip
-    clock = None if row.clock is None else ClockFigures(**msgspec.structs.asdict(row.clock))
+    clock = (
+        None if row.clock is None else ClockFigures(**msgspec.structs.asdict(row.clock), says=clock_sentence(row.clock))
+    )
     return StreamFigures(stream_id=row.stream or None, hops=hops, objectives=burns, unknown=row.unknown, clock=clock)
+
+
+def milliseconds(value: float | None) -> str:
+    """Show a duration in ms with three digits: 0.31ms, 4.2ms, 180ms, 12.5s."""
+    if value is None:
+        return "–"
+    if value >= 10_000:
+        return f"{value / 1000:.1f}s"
+    return f"{value:.0f}ms" if value >= 100 else f"{value:.1f}ms" if value >= 1 else f"{value:.2f}ms"
+
+
+def clock_sentence(clock: ClockRow) -> str:
+    """Say what is known of a camera's clock."""
+    if clock.offset_ms is None or clock.error_ms is None:
+        return f"the camera's clock is not known, so neither is the time of capture: {clock.unknown}"
+    ahead = "ahead of" if clock.offset_ms >= 0 else "behind"
+    apart, error = milliseconds(abs(clock.offset_ms)), milliseconds(clock.error_ms)
+    sentence = f"the camera's clock is {apart} {ahead} the gateway's, within {error}"
+    if clock.drift_ppm is not None and clock.drift_error_ppm is not None:
+        sentence += f"; it runs {clock.drift_ppm:+.0f} ppm, within {clock.drift_error_ppm:.0f} ppm"
+    if clock.steps:
+        sentence += f"; it was set {clock.steps} times"
+    return sentence
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,6 +1,7 @@
 /** The HTTP paths of the gateway, with the credential of the session. */
 
 import { readAlert, type Alert } from "./pure/alerts";
+import type { Latency } from "./pure/latency";
 export type StreamStatus = "streaming" | "online" | "offline" | "unknown";
 import type { HealthReply } from "./pure/metrics";
 
@@ -138,6 +139,15 @@ export class Api {
   /** The text of `/metrics`, which may require `STATS_TOKEN`. */
   async metrics(statsToken: string | null): Promise<string> {
     return (await this.#fetch("metrics", {}, statsToken)).text();
+  }
+
+  /** How long frames and alerts of all streams take, which may require `STATS_TOKEN`; null: nothing was measured. */
+  async latency(statsToken: string | null): Promise<Latency | null> {
+    return (await (await this.#fetch("latency", {}, statsToken)).json()).total;
+  }
+
+  async streamLatency(stream: string): Promise<Latency> {
+    return (await this.#json(`streams/${encodeURIComponent(stream)}/latency`)) as unknown as Latency;
   }
 
   async shares(stream: string): Promise<Share[]> {

@@ -8,12 +8,11 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from watchout.common.latency.hops import SENTENCES, WHOLE_WAYS, Hop
-from watchout.common.latency.rows import BurnFigures, ClockFigures, HopFigures, LatencyPage, StreamFigures
+from watchout.common.latency.hops import WHOLE_WAYS, Hop
+from watchout.common.latency.rows import BurnFigures, HopFigures, LatencyPage, StreamFigures, milliseconds
 from watchout.ctl.tables import TableColumn, table
 from watchout.ctl.terminal import printable
 
-NAMES: Final = {hop.word: says for hop, says in SENTENCES.items()}
 #: Clocks of hosts that are less apart than this, in ms, are not mentioned: what is measured of them is no better.
 CLOCKS_MS: Final = 20
 HINT: Final = "durations of the last 5 to 10 minutes; docs/latency.md says how they are measured"
@@ -49,19 +48,10 @@ def render_stream(found: StreamFigures, *, width: int, host_clocks_ms: int) -> R
         Text(),
         *_objectives(found.objectives, width),
         Text(),
-        Text(clock_sentence(found.clock)),
+        Text("no camera is connected" if found.clock is None else printable(found.clock.says)),
         *_notes(found, host_clocks_ms),
         Text(HINT, "bright_black"),
     )
-
-
-def milliseconds(value: float | None) -> str:
-    """Show a duration in ms with three digits: 0.31, 4.2, 180, 12.5s."""
-    if value is None:
-        return "–"
-    if value >= 10_000:
-        return f"{value / 1000:.1f}s"
-    return f"{value:.0f}ms" if value >= 100 else f"{value:.1f}ms" if value >= 1 else f"{value:.2f}ms"
 
 
 def percent(share: float | None) -> Text:
@@ -69,24 +59,6 @@ def percent(share: float | None) -> Text:
     if share is None:
         return Text("–")
     return Text(f"{100 * share:.0f}%", "red" if share > 1 else "")
-
-
-def clock_sentence(clock: ClockFigures | None) -> str:
-    """Say what is known of a camera's clock."""
-    if clock is None:
-        return "camera's clock: no camera is connected"
-    if clock.offset_ms is None or clock.error_ms is None:
-        return f"camera's clock: not known, so neither is the time of capture: {printable(clock.unknown)}"
-    ahead = "ahead of" if clock.offset_ms >= 0 else "behind"
-    sentence = (
-        f"camera's clock: {milliseconds(abs(clock.offset_ms))} {ahead} the gateway's, "
-        f"within {milliseconds(clock.error_ms)}"
-    )
-    if clock.drift_ppm is not None and clock.drift_error_ppm is not None:
-        sentence += f"; it runs {clock.drift_ppm:+.0f} ppm, within {clock.drift_error_ppm:.0f} ppm"
-    if clock.steps:
-        sentence += f"; it was set {clock.steps} times"
-    return sentence
 
 
 def _notes(found: StreamFigures, host_clocks_ms: int) -> list[Text]:
@@ -112,20 +84,19 @@ def _objectives(objectives: Sequence[BurnFigures], width: int) -> list[Renderabl
     return table("objectives", objectives, _OBJECTIVE_COLUMNS, width, len(WHOLE_WAYS))
 
 
-def _name(word: str) -> Text:
-    whole = word in {hop.word for hop in WHOLE_WAYS}
-    return Text(NAMES.get(word, printable(word)), "bold" if whole else "")
+def _name(of: HopFigures | BurnFigures) -> Text:
+    return Text(of.name, "bold" if of.hop in {hop.word for hop in WHOLE_WAYS} else "")
 
 
 _HOP_COLUMNS: Final[list[TableColumn[HopFigures]]] = [
-    TableColumn("hop", lambda hop: _name(hop.hop), right=False),
+    TableColumn("hop", _name, right=False),
     TableColumn("p50", lambda hop: milliseconds(hop.p50_ms)),
     TableColumn("p99", lambda hop: milliseconds(hop.p99_ms)),
     TableColumn("mean", lambda hop: milliseconds(hop.mean_ms), 2),
     TableColumn("measured", lambda hop: str(hop.count), 1),
 ]
 _OBJECTIVE_COLUMNS: Final[list[TableColumn[BurnFigures]]] = [
-    TableColumn("objective (99 of 100)", lambda burn: _name(burn.hop), right=False),
+    TableColumn("objective (99 of 100)", _name, right=False),
     TableColumn("within", lambda burn: milliseconds(burn.objective_ms)),
     TableColumn("budget used, 5 min", lambda burn: percent(burn.burn5m)),
     TableColumn("1 h", lambda burn: percent(burn.burn1h)),

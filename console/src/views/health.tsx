@@ -4,9 +4,11 @@ import { useEffect, useState } from "preact/hooks";
 import { ApiError } from "../api";
 import { useCell } from "../cell";
 import { Icon } from "../icons";
+import { Latencies } from "../latency";
 import type { Live } from "../live";
 import { bytes, count, milliseconds, percent, rate, span } from "../pure/format";
 import { DROPS, findings, processes, readMetrics, sum, type HealthReply, type Metrics, type ProcessRow } from "../pure/metrics";
+import type { Latency } from "../pure/latency";
 import { formatRoute } from "../pure/route";
 import { Facts, Notice, Table } from "../ui";
 
@@ -17,6 +19,8 @@ interface Reading {
   health: HealthReply | null;
   metrics: Metrics | null;
   before: Metrics | null;
+  /** null: nothing was measured, or the gateway does not tell. */
+  latency: Latency | null;
   at: number;
   elapsedS: number;
   /** How long `/health/live` took, in ms; null: it did not answer. */
@@ -35,9 +39,11 @@ export function HealthView({ live }: { live: Live }) {
       const health = await live.api.health();
       const round = health === null ? null : performance.now() - began;
       let metrics: Metrics | null = null;
+      let latency: Latency | null = null;
       let locked = false;
       try {
         metrics = readMetrics(await live.api.metrics(token));
+        latency = await live.api.latency(token).catch(() => null);
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         locked = error.fault === "signed-out";
@@ -45,7 +51,7 @@ export function HealthView({ live }: { live: Live }) {
       if (ended) return;
       const at = Date.now();
       setReading((last) => ({
-        health, metrics, round, locked, at,
+        health, metrics, latency, round, locked, at,
         before: last?.metrics ?? null,
         elapsedS: last ? (at - last.at) / 1000 : 0,
       }));
@@ -93,6 +99,7 @@ export function HealthView({ live }: { live: Live }) {
       {metrics !== null && <Totals metrics={metrics} before={before} elapsedS={elapsedS} />}
       {rows.length > 0 && <Processes rows={rows} />}
       <Bridges rows={rows.filter((row) => row.kind === "mlbridge")} />
+      <Latencies of={reading.latency} />
       <StreamTable live={live} />
     </section>
   );

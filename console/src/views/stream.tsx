@@ -4,8 +4,10 @@ import type { Attachment, TileStatus } from "@watchout/client/browser";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useCell, useNow } from "../cell";
 import { Icon } from "../icons";
+import { Latencies } from "../latency";
 import type { Live } from "../live";
 import { ago, clock, milliseconds, plural, rate } from "../pure/format";
+import type { Latency } from "../pure/latency";
 import { DROPS, readMetrics, sum } from "../pure/metrics";
 import { formatRoute, HOME } from "../pure/route";
 import type { Look } from "../pure/words";
@@ -225,7 +227,27 @@ function Numbers({ live, id, status, saving }: { live: Live; id: string; status:
         </p>
       )}
       <Drops live={live} status={status} fps={row?.fps ?? 0} saving={saving} />
+      <StreamLatencies live={live} id={id} />
     </>
+  );
+}
+
+/** How long the frames and alerts of the stream take, asked for while it is open. */
+function StreamLatencies({ live, id }: { live: Live; id: string }) {
+  const [found, setFound] = useState<Latency | null>(null);
+  const [wanted, setWanted] = useState(false);
+  useEffect(() => {
+    if (!wanted) return;
+    const ask = () => void live.api.streamLatency(id).then(setFound, () => {});
+    ask();
+    const timer = setInterval(ask, 3000);
+    return () => clearInterval(timer);
+  }, [wanted, live, id]);
+  return (
+    <details class="drops" onToggle={(event) => setWanted((event.currentTarget as HTMLDetailsElement).open)}>
+      <summary>Latency</summary>
+      <Latencies of={found} />
+    </details>
   );
 }
 

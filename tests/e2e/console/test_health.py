@@ -28,6 +28,7 @@ async def test_health_says_in_a_sentence_what_is_wrong_and_lists_processes(tabs,
             await tab.sees(word, ".table")
         await tab.sees(stream)
         await tab.until("/ MB/.test(document.querySelector('table').innerText)", "no memory is shown")
+        await tab.sees("capture → gateway in", ".health")
         await tab.until("/\\d\\/s/.test(document.querySelector('.facts').innerText)", "no rate is shown")
 
 

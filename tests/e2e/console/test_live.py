@@ -100,6 +100,9 @@ async def test_zoom_stays_while_pictures_change_and_a_picture_is_saved(tabs, cam
         assert size == [640, 360], "the picture as the camera sent it"
         for word in ("640 × 360", "Viewers", "Age"):
             await tab.sees(word, ".facts")
+        await tab.run("document.querySelector('details.drops').open = true; 0")
+        for word in ("glass to glass", "the gateway's, within"):
+            await tab.sees(word, "details.drops")
 
 
 async def test_a_stream_of_somebody_else_is_not_shown(tabs, started: Watchout, cameras: Cameras, user: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
+from watchout.common.bus.messages import AlertStamps
 from watchout.common.errors import CloseCode
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
@@ -21,8 +22,10 @@ from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.client.socket import WebSocket
 from watchout.gateway.context import Context
 from watchout.gateway.hub.registry import Hub
+from watchout.gateway.latency.timed_message import TimedMessage
 from watchout.gateway.model import SocketPath
 from watchout.gateway.quotas import Connections
+from watchout.gateway.router_client import RouterClient
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
 
 HEAD = (
@@ -165,3 +168,20 @@ async def test_a_ping_is_sent_in_a_silence_and_not_to_a_client_that_is_behind() 
     assert len(silences) == 1
     socket.close(CloseCode.RESTART, "restart")
     assert len(silences) == 0
+
+
+async def test_an_alert_that_waits_for_a_full_socket_is_written_when_it_is_written() -> None:
+    """The ledger counts the time that it waited in the queue of its viewer."""
+    socket, wire = opened()
+    written: list[bytes] = []
+    latency = SimpleNamespace(on_alert_written=written.append)
+    socket._context.router = cast("RouterClient", SimpleNamespace(latency=latency))
+    first, second = (TimedMessage.of(text, "cam", AlertStamps(accepted=1)) for text in (b"first", b"second"))
+    socket.send_message(first)
+    assert written == [b"first"]
+    socket.pause_writing()
+    socket.send_message(second)
+    assert written == [b"first"]
+    socket.resume_writing()
+    assert written == [b"first", b"second"]
+    assert wire.written[-2:] == [b"first", b"second"]

@@ -177,3 +177,18 @@ def test_a_congested_minute_is_forgotten_again() -> None:
     assert found is not None
     assert found.error_ms < 20.0
     assert abs(found.offset_ms) <= found.error_ms
+
+
+def test_what_was_seen_a_minute_ago_is_believed_less() -> None:
+    """A clock that loses 200 ppm, behind a network that was good only at first: the bounds widen as it drifts."""
+    world = World(ahead=0.0, ppm=-200.0, up=(0.1, 0.2), down=(0.1, 0.2), seed=7)
+    for number in range(10):
+        at = 1_000.0 + number * 200
+        world.send(at, at - 0.1)
+    world.up = (400.0, 500.0)
+    for number in range(100):
+        now = world.send(4_000.0 + number * 500)
+        found = world.clock.estimate(now)
+        assert found is not None
+        assert abs(found.offset_ms - world.true_offset(now)) <= found.error_ms
+    assert found.error_ms > 5.0
