@@ -65,7 +65,7 @@ class World:
 delays = st.tuples(st.floats(0.1, 300), st.floats(0, 2_000)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     ahead=st.floats(-1e12, 1e12), ppm=st.floats(-200, 200), up=delays, down=delays, seed=st.integers(0, 99),
     fps=st.floats(1, 15), ping_every_s=st.floats(1, 8),
