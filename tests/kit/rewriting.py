@@ -1,8 +1,8 @@
-"""Shares the rewriting of asserts between the workers of pytest-xdist, in a tree whose tests have not run yet.
+"""Shares between the workers of pytest-xdist what is to be done once in a tree whose tests have not run yet.
 
-pytest keeps the rewritten test files beside them, but all workers begin at the same time: in a fresh tree each of them
-rewrites every file, six CPU seconds a worker. Here each worker first rewrites its part, and then reads that of the
-others. Where pytest is made otherwise inside, each rewrites all, as always.
+pytest keeps test files with their asserts rewritten, and Hypothesis the constants of each module of ours, but all
+workers begin at the same time: in a fresh tree each of them would do it all, seven CPU seconds a worker. Here each does
+its part first, and then reads that of the others. Where they are made otherwise inside, each does all, as always.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ def rewrite(file: Path, config: pytest.Config) -> None:
         inside._write_pyc(config.stash[inside.assertstate_key], code, digest, target)
 
 
+def collect_constants(number: int, count: int) -> None:
+    """Let Hypothesis read its part of the modules of ours that are loaded: those of all workers are the same."""
+    from hypothesis.internal.constants_ast import constants_from_module, is_local_module_file
+
+    files = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
+    ours = sorted(file for file in files if isinstance(file, str) and is_local_module_file(file))
+    for file in ours[number::count]:
+        constants_from_module(files[file])
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection(session: pytest.Session) -> Iterator[Any]:
     worker = getattr(session.config, "workerinput", None)
@@ -43,4 +53,5 @@ def pytest_collection(session: pytest.Session) -> Iterator[Any]:
         with contextlib.suppress(ImportError, AttributeError, TypeError, KeyError, ValueError, SyntaxError):
             for file in sorted(TESTS.rglob("test_*.py"))[number :: worker["workercount"]]:
                 rewrite(file, session.config)
+            collect_constants(number, worker["workercount"])
     return (yield)
