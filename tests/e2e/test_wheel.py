@@ -36,7 +36,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name and not name.startswith(("tests/", "benchmarks/")) and (REPOSITORY / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((REPOSITORY / name).read_bytes())
-    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source)])
+    # With the setuptools of this environment, which its own installation asked for, not with another one from an index.
+    made_here = ["--no-deps", "--no-build-isolation", "--check-build-dependencies"]
+    run([sys.executable, "-m", "pip", "wheel", "-q", *made_here, "-w", str(folder), str(source)])
     (made,) = folder.glob("watchout-*.whl")
     return made
 

@@ -438,8 +438,8 @@ async def test_tiles_of_a_page_whose_thread_is_slow_show_fresh_pictures(
 async def test_tiles_of_different_pictures_do_not_pile_up_memory(
     plain_watchout: Watchout, browser_process: Process, chromium: str, page: str, clients: Clients
 ) -> None:
-    token, names = plain_watchout.token(), [new_name() for _ in range(16 if TILES_S else 8)]
-    warm, spans, span_s = (2, 10, TILES_S / 10) if TILES_S else (1, 4, 5)  # each span is a minute of ten
+    token, names = plain_watchout.token(), [new_name() for _ in range(16 if TILES_S else 6)]
+    warm, spans, span_s = (2, 10, TILES_S / 10) if TILES_S else (1, 4, 3)  # each span is a minute of ten
     async with (
         numbered_cameras(clients, plain_watchout.url, token, names, 15) as cameras,
         viewing(chromium, page, plain_watchout, token) as tab,
