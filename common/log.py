@@ -69,6 +69,11 @@ def setup(*, level: str, format: str, process: str, take_streams: bool = True) -
     logging.getLogger("aiohttp.server").setLevel(logging.ERROR)
 
 
+def set_level(level: str) -> None:
+    """Change the lowest level that is logged, such as ``info``."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())))
+
+
 _process: Final = ["watchout"]
 
 

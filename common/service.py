@@ -24,9 +24,11 @@ from watchout.common.process import memory
 from watchout.common.process.keeper_link import KeeperLink
 from watchout.common.process.process_name import claim_name, wanted_name
 from watchout.common.process.readiness import Readiness
+from watchout.common.process.reloading import Reloading
 from watchout.common.process.service_manager import ServiceManager
-from watchout.common.settings import Settings, load
+from watchout.common.settings import Settings
 from watchout.common.settings.misspelled import honcho_port_note, notes
+from watchout.common.settings.source import SettingsSource
 from watchout.common.tracing import tracer
 
 _log = log.get("common.service")
@@ -56,6 +58,12 @@ class Process(Protocol):
 
     async def drain(self) -> None:
         """Finish what is in progress and send clients away; called once, for `drain_limit_s` at most."""
+
+    def prepare_reload(self, new: Settings) -> Callable[[], None]:
+        """Check what new settings need, and return what takes them up; the values themselves are replaced before.
+
+        Raises `StartError` when something is wrong; nothing is taken up then.
+        """
 
     def hurry(self) -> None:
         """Let a drain, also one under way, take no time for those who could go elsewhere: all processes end."""
@@ -94,15 +102,16 @@ class Tasks:
             _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
 
 
-def load_or_exit(options: Mapping[str, tuple[str, str]] | None = None) -> Settings:
-    """Return the settings of this process's environment, or print every fault and exit with 2.
+def load_or_exit(source: SettingsSource, options: Mapping[str, tuple[str, str]]) -> Settings:
+    """Return the settings of this process, or print every fault and exit with 2.
 
-    `options` are settings given on the command line, which take precedence: the name of the setting → (name of the
-    option, value).
+    Args:
+        source: Where they come from.
+        options: Settings given on the command line: the name of the setting → (name of the option, value).
     """
-    given = options or {}
+    given = options
     try:
-        return load({**os.environ, **{env: value for env, (_, value) in given.items()}})
+        return source.read()
     except SettingsError as error:
         for fault in error.faults:
             env = fault.partition(" ")[0]
@@ -118,10 +127,12 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
     Args:
         name: ``gateway``, ``router`` or ``mlbridge``.
         build: Creates the application from the settings, in the event loop.
-        options: Settings given on the command line, see `load_or_exit`.
+        options: Settings given on the command line, which take precedence, see `load_or_exit`.
 
     """
-    settings = load_or_exit(options)
+    options = options or {}
+    source = SettingsSource(os.environ, {env: value for env, (_, value) in options.items()})
+    settings = load_or_exit(source, options)
     memory.keep_little()
     log.setup(
         level=settings.log_level,
@@ -134,9 +145,9 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
         prepare_home(settings.home)
         settings = replace(settings, process_name=claim_name(settings.home, wanted_name(settings, name)))
         log.rename(settings.process_name)
-        _log_notes_on_environment(name)
+        _log_notes_on_environment(name, source.environ())
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_live(name, build, settings, keeper, manager))
+            runner.run(_live(name, build, settings, source, keeper, manager))
     except StartError as error:
         _log.error(f"{name} cannot start", reason=str(error))
         raise SystemExit(1) from None
@@ -165,11 +176,11 @@ def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]
     return uvloop.new_event_loop
 
 
-def _log_notes_on_environment(name: str) -> None:
+def _log_notes_on_environment(name: str, environ: Mapping[str, str]) -> None:
     """Log environment variables that look like settings and have no effect."""
-    for note in notes(os.environ):
+    for note in notes(environ):
         _log.warning(note)
-    if name == "gateway" and (port := honcho_port_note(os.environ)) is not None:
+    if name == "gateway" and (port := honcho_port_note(environ)) is not None:
         _log.info(port)
 
 
@@ -192,10 +203,13 @@ def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
         _log.error("a callback failed", what=context.get("message"), exc_info=error)
 
 
-def end_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that make this process drain and end; without SIGHUP where it is ignored, as by nohup."""
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return (signal.SIGTERM, signal.SIGINT) if ignored else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal, which did not hang up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def drain_limit_s(name: str, settings: Settings) -> float:
@@ -205,7 +219,12 @@ def drain_limit_s(name: str, settings: Settings) -> float:
 
 
 async def _live(
-    name: str, build: Callable[[Settings], Process], settings: Settings, keeper: KeeperLink, manager: ServiceManager
+    name: str,
+    build: Callable[[Settings], Process],
+    settings: Settings,
+    source: SettingsSource,
+    keeper: KeeperLink,
+    manager: ServiceManager,
 ) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -224,13 +243,24 @@ async def _live(
         process.hurry()
         ending.set()
 
-    for number in end_signals():
+    had_terminal = has_terminal()
+
+    def hang_up() -> None:
+        """Handle SIGHUP: of a terminal that closed, or of somebody who wants the settings to be read again."""
+        if had_terminal and not has_terminal():
+            end()
+        elif not ending.is_set():
+            reloading.reload()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as by nohup
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
     keeper.attach(end_with_all)
     loop.set_exception_handler(_callback_failed)
     tracer.begin(os.environ, kind=name, name=settings.process_name)
     process = build(settings)
-    limit_s = drain_limit_s(name, settings)
+    reloading = Reloading(name, source, settings, manager, process.prepare_reload)
     readiness = Readiness(manager, process.missing)
     readiness.begin()
     try:
@@ -243,6 +273,7 @@ async def _live(
         keeper.ready()
         readiness.started()
         await ending.wait()
+        limit_s = drain_limit_s(name, settings)
         readiness.stopping(limit_s + 2 * STOP_TIMEOUT_S)
         _log.info(f"{name} drains")
         try:

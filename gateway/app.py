@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from watchout.common import log, supervisor
 from watchout.common.bus.mesh import MemberCarrier
@@ -144,6 +145,20 @@ class Gateway:
     def hurry(self) -> None:
         """Ask all clients at once: whoever started this gateway ends all of them."""
         self._drain.hurry()
+
+    def prepare_reload(self, new: Settings) -> Callable[[], None]:
+        """Load the certificate of new settings; return what takes it and the rates up. Raises `StartError`."""
+        pair = self._certificate
+        use = None if pair is None or new.tls_cert is None else pair.prepare(new.tls_cert, new.tls_key)
+
+        def take_up() -> None:
+            if use is not None:
+                use()
+            self._context.alert_rates.change(self._settings.alert_rate)
+            self._context.service_alert_rate.change(self._settings.service_alert_rate)
+            self._link.report_settings()
+
+        return take_up
 
     async def _stop_accepting(self) -> None:
         """Close the port, and take the connections that wait at it, unless the service manager keeps them."""

@@ -37,13 +37,12 @@ class Housekeeping:
     def __init__(self, context: Context, certificate: Certificate | None) -> None:
         self._context = context
         self._certificate = certificate
-        self._sweep_every_s = min(SWEEP_EVERY_S, context.settings.idle_timeout_s / 8)
-        self._swept_at = 0.0
+        self._swept_at = self._swept_after_s = 0.0
 
     def begin(self) -> list[Periodic]:
         """Start all tasks under the supervisor; each runs until its `Periodic` is closed."""
         every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._context.hub
-        self._swept_at = loop.time()
+        self._swept_at, self._swept_after_s = loop.time(), self._sweep_every_s()
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
             every(TICK_S, lambda: hub.notices.send_demand(loop.time(), now_ms()), "demand"),
@@ -55,6 +54,10 @@ class Housekeeping:
         if self._certificate is not None:
             begun.append(every(tls.LOOK_EVERY_S, self._certificate.look, "certificate"))
         return begun
+
+    def _sweep_every_s(self) -> float:
+        """Return the seconds until the next sweep."""
+        return min(SWEEP_EVERY_S, self._context.settings.idle_timeout_s / 8)
 
     def _count_connections(self) -> None:
         context, metrics = self._context, self._context.metrics
@@ -85,8 +88,8 @@ class Housekeeping:
         Time in which this process itself did not run does not count as silence of the clients.
         """
         now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
-        late_s = now - self._swept_at - self._sweep_every_s
-        self._swept_at = now
+        late_s = now - self._swept_at - self._swept_after_s
+        self._swept_at, self._swept_after_s = now, self._sweep_every_s()
         for socket in list(self._context.sockets):
             with guarding("sweep of a socket"):
                 socket.sweep(now, halted_s=late_s if late_s > HALTED_S else 0.0)

@@ -117,6 +117,13 @@ class AlertRates:
     def __len__(self) -> int:
         return len(self._buckets)
 
+    def change(self, rate: float) -> None:
+        """Apply another rate from now on; what senders have used of the former one is forgotten."""
+        if rate != self._rate:
+            self._rate, self._burst = rate, max(1.0, rate * BURST_S)
+            self._buckets.clear()
+            self._used_at.clear()
+
     def take(self, sender: str, now: float, count: int = 1) -> bool:
         """Return whether `count` alerts are within the rate; they then count. More than a burst at once never are."""
         self._forget(now)

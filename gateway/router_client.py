@@ -112,6 +112,7 @@ class RouterClient:
         self.ending = False
         self._name = member_name(settings, "gateway")
         self._tracer = tracer.active()
+        self._reported = about.reported_settings(settings)
         self.hub: Hub
         self.links = RouterLinks(
             Hello(
@@ -119,7 +120,7 @@ class RouterClient:
                 name=self._name,
                 pid=os.getpid(),
                 release=about.version(),
-                settings=about.reported_settings(settings),
+                settings=self._reported,
                 host=socket.gethostname() if settings.public_url or settings.bus else "",
                 url=settings.public_url or "",
             ),
@@ -160,6 +161,11 @@ class RouterClient:
     def own_id(self) -> str:
         """The id of this gateway in the routers' replies."""
         return self.links.own_id
+
+    def report_settings(self) -> None:
+        """Tell the routers the present settings when this gateway joins them the next time."""
+        self._reported.clear()
+        self._reported.update(about.reported_settings(self._settings))
 
     def send_metrics(self) -> None:
         """Send the routers this gateway's metrics now."""

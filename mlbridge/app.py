@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import click
@@ -108,6 +108,10 @@ class Bridge:
 
     def hurry(self) -> None:
         """Wait for requests and alerts as before: nobody goes elsewhere."""
+
+    def prepare_reload(self, new: Settings) -> Callable[[], None]:  # noqa: ARG002 - of these settings all are read anew
+        """Return what takes new settings up: nothing more is to be done."""
+        return lambda: None
 
     async def stop(self) -> None:
         """Close all connections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +69,10 @@ class Router:
 
     def hurry(self) -> None:
         """Wait for the webhook as before: members need nothing to go elsewhere."""
+
+    def prepare_reload(self, new: Settings) -> Callable[[], None]:  # noqa: ARG002 - of these settings all are read anew
+        """Return what takes new settings up: nothing more is to be done."""
+        return lambda: None
 
     async def stop(self) -> None:
         """End the router and release the lock."""

@@ -40,5 +40,5 @@ def _epilog(names: Sequence[str]) -> str:
         f"\b\nMain settings, as environment variables:\n{lines}\n\n"
         "\b\nAll settings: docs/settings.md. `honcho start` reads them from .env too, this command\n"
         "does not. `watchout-ctl doctor` checks them.\n\n"
-        "\b\nExit codes: 0 ended by SIGTERM, SIGINT or SIGHUP, 1 cannot start here, 2 wrong settings or usage."
+        "\b\nExit codes: 0 ended by SIGTERM or SIGINT, 1 cannot start here, 2 wrong settings or usage."
     )

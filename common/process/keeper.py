@@ -154,11 +154,12 @@ class Keeper:
             if not self._process.own:
                 self._forward_at = time.monotonic() + FORWARD_S
         elif number == signal.SIGHUP and not self._ending:
-            # The process drains, ends and is started again, so that it reads its settings and files again.
-            if self._process.own:
-                send(self._link, END)
-            elif self._child is not None:
+            # A process of watchout reads its settings again; any other does with it what it likes.
+            if self._child is not None:
                 self._child.send_signal(signal.SIGHUP)
+            elif self._adopted:
+                with contextlib.suppress(OSError):
+                    os.kill(self._adopted, signal.SIGHUP)
 
     # ── the process ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -340,7 +341,7 @@ def main(command: tuple[str, ...]) -> None:
     or if its first start failed. Any other command is restarted if a signal ended it.
 
     Under honcho, which sets HONCHO_PROCESS_NAME, the keeper ends when honcho is gone or its output has no reader.
-    Otherwise it runs until SIGTERM or SIGINT. SIGHUP lets the process drain, and starts it again.
+    Otherwise it runs until SIGTERM or SIGINT. SIGHUP is forwarded to the process.
     """
     keeper = Keeper(command_of(command), starter.find(os.environ))
     sys.exit(keeper.run())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from typing import Final
 
@@ -38,9 +39,11 @@ class ServiceManager:
             self.watchdog_s = None
         self.present = self._address is not None
         self._said = ""
+        self._was_ready = False
 
     def ready(self, status: str) -> None:
         """Say that this process serves."""
+        self._was_ready = True
         self._send(f"READY=1\n{self._status(status)}", SEND_S)
 
     def alive(self) -> None:
@@ -51,6 +54,16 @@ class ServiceManager:
         """Say in one line what the process does, for ``systemctl status``; what was said already is not repeated."""
         if status != self._said:
             self._send(self._status(status), 0)
+
+    def reloading(self) -> None:
+        """Say that this process reads its settings again; nothing before it was ready."""
+        if self._was_ready:
+            self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", SEND_S)
+
+    def reloaded(self) -> None:
+        """Say that this process is ready again after `reloading`."""
+        if self._was_ready:
+            self._send("READY=1", SEND_S)
 
     def stopping(self, status: str, within_s: float) -> None:
         """Say that this process is about to end, and ask for `within_s` seconds, if the manager would wait less."""

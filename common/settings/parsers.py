@@ -82,6 +82,11 @@ def split_list(raw: str) -> list[str]:
     return [item for item in re.split(r"[\s,]+", raw) if item]
 
 
+def names(raw: str) -> tuple[str, ...]:
+    """Parse a list of texts without white space or commas."""
+    return tuple(split_list(raw))
+
+
 def auth_methods(raw: str) -> tuple[str, ...]:
     """Parse a list of `AUTH_METHODS`, each at most once; the order is kept."""
     items = tuple(item.lower() for item in split_list(raw))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,16 @@ class InvalidValue(Exception):
         self.received = received
 
 
+class Reload(enum.Enum):
+    """Whether a running process can take up another value of a setting, when it is asked to read them again."""
+
+    #: After a restart only.
+    NO = "no"
+    YES = "yes"
+    #: Another value, but neither the first one nor none.
+    REPLACED = "replaced"
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """The declaration of one setting, except for its default.
@@ -33,6 +44,8 @@ class Spec:
         secret: whether the value is left out of errors, logs and reports.
         former_env: name of the variable in earlier releases, None for none. It is read where `env` is not set, with a
             warning at the start, and removed in the next release.
+        reload: whether a running process takes it up at SIGHUP. Such a setting is read where it is used, or taken up
+            by the process's `prepare_reload`; `tests/unit/common/test_reloading.py` finds one that is copied.
     """
 
     env: str
@@ -42,6 +55,7 @@ class Spec:
     help: str
     secret: bool = False
     former_env: str | None = None
+    reload: Reload = Reload.NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,8 @@ class SettingsGroup:
         help: str,
         secret: bool = False,
         former_env: str | None = None,
+        reload: Reload = Reload.NO,
     ) -> Any:
         """Return a dataclass field with this default that carries the setting's `Spec`."""
-        spec = Spec(env, parse, self.title, expects, help, secret, former_env)
+        spec = Spec(env, parse, self.title, expects, help, secret, former_env, reload)
         return field(default=default, repr=not secret, metadata={"spec": spec})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -26,10 +27,16 @@ class Settings(
     IdentitySettings,
     NetworkSettings,
 ):
-    """Every setting of every process, checked; an immutable value, made by `load` from the environment.
+    """Every setting of every process, checked; made by `load` from the environment.
 
-    The defaults are those of an empty environment. Secrets are left out of its `repr`.
+    The defaults are those of an empty environment. Secrets are left out of its `repr`. A value changes only by
+    `take_over`, and only in a process that reloads: all parts of a process share one object.
     """
+
+    def take_over(self, other: Settings, attributes: Iterable[str]) -> None:
+        """Replace the values of these attributes by those of another object. They have to be reloadable."""
+        for attribute in attributes:
+            object.__setattr__(self, attribute, getattr(other, attribute))
 
 
 def table() -> tuple[tuple[str, Spec, Any], ...]:

@@ -48,7 +48,7 @@ Sign in with "Authorization: Bearer <session token>"; on a WebSocket also with a
 
 def make_app(context: Context) -> web.Application:
     """Return the application with all HTTP paths. Called by `http.server`, which runs it."""
-    rules = RequestRules(context.settings.allowed_origins)
+    rules = RequestRules(context.settings)
     auth = UserAuth(context)
     shares = SharePages(context, auth, context.share_tokens)
     latency = LatencyPages(context, auth)

@@ -13,6 +13,7 @@ from aiohttp import web
 from watchout.common import log, metric_names
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.errors import ErrorCode, StoreUnavailable
+from watchout.common.settings import Settings
 from watchout.gateway.authorization import Permission
 from watchout.gateway.client.handshake import read_target
 from watchout.gateway.context import Context
@@ -108,14 +109,15 @@ class StatsAuth:
     `require` raises `HttpError` 401; `permits` returns False instead.
     """
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def permits(self, request: web.Request) -> bool:
         """Return whether the request carries the token, or none is required."""
-        if self._token is None:
+        token = self._settings.stats_token
+        if token is None:
             return True
-        if not _equal(_bearer(request), self._token):
+        if not _equal(_bearer(request), token):
             return False
         mark_authenticated(request)
         return True

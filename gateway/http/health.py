@@ -31,7 +31,7 @@ class HealthPages:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._auth = StatsAuth(context.settings.stats_token)
+        self._auth = StatsAuth(context.settings)
         #: The check that is under way, or the last one; concurrent requests share it.
         self._checking: asyncio.Task[tuple[str | None, PublicStats | None]] | None = None
         self._stats = SingleFlight(self._ask_router, context.tasks)

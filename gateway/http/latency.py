@@ -22,7 +22,7 @@ class LatencyPages:
     def __init__(self, context: Context, auth: UserAuth) -> None:
         self._context = context
         self._users = auth
-        self._operators = StatsAuth(context.settings.stats_token)
+        self._operators = StatsAuth(context.settings)
         self._page = SingleFlight(self._ask, context.tasks)
 
     async def of_all(self, request: web.Request) -> web.Response:

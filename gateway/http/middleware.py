@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from watchout.common.errors import RouterUnavailable, StoreUnavailable
+from watchout.common.settings import Settings
 from watchout.gateway.error_response import SERVER
 from watchout.gateway.http.bodies import TOO_LARGE
 from watchout.gateway.http.responses import RETRY, Handler, HttpError, connection_of
@@ -68,11 +69,11 @@ class RequestRules:
     """Checks the headers of each request and answers CORS preflights; adds the `Server` and CORS headers.
 
     Args:
-        allowed_origins: The setting `ALLOWED_ORIGINS`.
+        settings: `ALLOWED_ORIGINS`.
     """
 
-    def __init__(self, allowed_origins: tuple[str, ...]) -> None:
-        self._allowed_origins = allowed_origins
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -86,7 +87,7 @@ class RequestRules:
         if (methods := _preflight_methods(request)) is None:
             return await handler(request)
         headers = origins.preflight_headers(
-            _single_value(request, "Origin"), ", ".join(sorted(methods)), self._allowed_origins
+            _single_value(request, "Origin"), ", ".join(sorted(methods)), self._settings.allowed_origins
         )
         if headers is None:
             raise HttpError(403, "ORIGIN_NOT_ALLOWED", "a page of this origin may not ask here", {"Vary": "Origin"})
@@ -102,7 +103,9 @@ class RequestRules:
         Not for `POST /alerts`, which is for services and not for pages.
         """
         if (request.method, request.path) != ("POST", "/alerts") and request.method != "OPTIONS":
-            response.headers.update(origins.cors_headers(_single_value(request, "Origin"), self._allowed_origins))
+            response.headers.update(
+                origins.cors_headers(_single_value(request, "Origin"), self._settings.allowed_origins)
+            )
 
 
 def _preflight_methods(request: web.Request) -> set[str] | None:

@@ -7,6 +7,7 @@ completely or not at all: a half-written file, or a certificate without its key,
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +70,18 @@ class Certificate:
             return False
         _log.info("certificate replaced", file=str(self._cert))
         return True
+
+    def prepare(self, cert: Path, key: Path | None) -> Callable[[], None]:
+        """Load a pair of files, maybe other ones; return what puts it to use. Raises `StartError`."""
+        other = Certificate(cert, key)
+
+        def use() -> None:
+            replaced = (other._cert, other._key, other._stamp) != (self._cert, self._key, self._stamp)
+            self._cert, self._key, self._stamp, self._context = other._cert, other._key, other._stamp, other._context
+            if replaced:
+                _log.info("certificate replaced", file=str(self._cert))
+
+        return use
 
     def _look(self) -> _Stamp:
         """Return what changes when a file does; a missing file counts as changed."""

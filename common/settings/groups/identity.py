@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from watchout.common.settings import key_parsers, parsers, url_parsers
-from watchout.common.settings.spec import SettingsGroup
+from watchout.common.settings.spec import Reload, SettingsGroup
 
 _GROUP: Final = SettingsGroup("Identity and authorization")
 
@@ -114,6 +114,7 @@ class IdentitySettings:
     )  # fmt: skip
     allowed_origins: tuple[str, ...] = _GROUP.setting(
         "ALLOWED_ORIGINS", url_parsers.origins, (), expects="origins",
+        reload=Reload.YES,
         help="Origins of web apps that may use the session cookie and read HTTP responses (CORS), as browsers and "
         "hybrid apps send them (`https://app.example.com`, `capacitor://localhost`). The gateway's own origin is "
         "always allowed.",
@@ -213,16 +214,19 @@ class IdentitySettings:
     )  # fmt: skip
     stats_token: str | None = _GROUP.setting(
         "STATS_TOKEN", key_parsers.bearer_secret, None, expects="≥ 16 characters", secret=True,
+        reload=Reload.YES,
         help="Token that `/stats` and `/metrics` require as `Authorization: Bearer …`; `/health` then returns only "
         "whether the gateway is healthy. Not set: anyone who can connect may read them.",
     )  # fmt: skip
     service_token: str | None = _GROUP.setting(
         "SERVICE_TOKEN", key_parsers.bearer_secret, None, expects="≥ 16 characters", secret=True,
+        reload=Reload.YES,
         help="Token that an ML service sends as `Authorization: Bearer …` with `POST /alerts`. If neither this nor "
         "`SERVICE_WEBHOOK_SECRETS` is set, `POST /alerts` is refused.",
     )  # fmt: skip
     service_webhook_secrets: tuple[bytes, ...] = _GROUP.setting(
         "SERVICE_WEBHOOK_SECRETS", key_parsers.webhook_secrets, (), expects="whsec_…,…", secret=True,
+        reload=Reload.YES,
         help="Secrets with which an ML service may sign `POST /alerts` instead (Standard Webhooks). Set two while you "
         "rotate them.",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from watchout.common.settings import parsers
-from watchout.common.settings.spec import SettingsGroup
+from watchout.common.settings.spec import Reload, SettingsGroup
 
 _GROUP: Final = SettingsGroup("Limits")
 
@@ -17,16 +17,19 @@ class LimitSettings:
 
     auth_timeout_s: float = _GROUP.setting(
         "AUTH_TIMEOUT_S", parsers.number(0.1, 300), 10.0, expects="0.1–300 s",
+        reload=Reload.YES,
         help="Seconds that a client has to authenticate after the WebSocket handshake; then it gets `AUTH_TIMEOUT` and "
         "is closed.",
     )  # fmt: skip
     handshake_timeout_s: float = _GROUP.setting(
         "HANDSHAKE_TIMEOUT_S", parsers.number(0.1, 60), 5.0, expects="0.1–60 s",
+        reload=Reload.YES,
         help="Deadline of the TLS handshake, and after it of the head of the first request on a connection, in "
         "seconds.",
     )  # fmt: skip
     idle_timeout_s: float = _GROUP.setting(
         "IDLE_TIMEOUT_S", parsers.number(1, 3600), 120.0, expects="1–3600 s",
+        reload=Reload.YES,
         help="Seconds after which a client that sends nothing, not even a pong, is closed. Pings are sent after a "
         "quarter of it.",
     )  # fmt: skip
@@ -59,29 +62,35 @@ class LimitSettings:
     )  # fmt: skip
     max_connections_per_user: int = _GROUP.setting(
         "MAX_CONNECTIONS_PER_USER", parsers.whole(1, 1_000_000), 5_000, expects="connections",
+        reload=Reload.YES,
         help="Most authenticated sockets of one user at one gateway process.",
     )  # fmt: skip
     max_connections_per_address: int = _GROUP.setting(
         "MAX_CONNECTIONS_PER_ADDRESS", parsers.whole(1, 1_000_000), 10_000, expects="connections",
+        reload=Reload.YES,
         help="Most connections from one address at one gateway process; for IPv6 from one /64 network. Behind a "
         "reverse proxy that is the proxy's address, unless it is in `TRUSTED_PROXIES`.",
     )  # fmt: skip
     max_unauthenticated_per_address: int = _GROUP.setting(
         "MAX_UNAUTHENTICATED_PER_ADDRESS", parsers.whole(1, 1_000_000), 4_000, expects="connections",
         former_env="MAX_STRANGERS_PER_ADDRESS",
+        reload=Reload.YES,
         help="Most connections from one address that have not authenticated. All of them together never have more than "
         "half of `MAX_CONNECTIONS`.",
     )  # fmt: skip
     max_subscriptions: int = _GROUP.setting(
         "MAX_SUBSCRIPTIONS", parsers.whole(1, 100_000), 1_000, expects="streams",
+        reload=Reload.YES,
         help="Most streams to which one socket may subscribe.",
     )  # fmt: skip
     max_subscriptions_per_user: int = _GROUP.setting(
         "MAX_SUBSCRIPTIONS_PER_USER", parsers.whole(1, 10_000_000), 20_000, expects="streams",
+        reload=Reload.YES,
         help="Most subscriptions of one user at one gateway process, over all sockets.",
     )  # fmt: skip
     max_waits_per_user: int = _GROUP.setting(
         "MAX_WAITS_PER_USER", parsers.whole(1, 1_000_000), 2_000, expects="streams",
+        reload=Reload.YES,
         help="Most subscriptions of one user at one gateway process to streams that are not published yet.",
     )  # fmt: skip
     max_streams: int = _GROUP.setting(
@@ -119,11 +128,13 @@ class LimitSettings:
     )
     message_rate: float = _GROUP.setting(
         "MESSAGE_RATE", parsers.number(1, 1e6), 2_000.0, expects="messages per s",
+        reload=Reload.YES,
         help="Messages, frames and pings per second that one socket may send, with a burst of two seconds' worth. "
         "Beyond it they are dropped with `RATE_LIMITED`.",
     )  # fmt: skip
     byte_rate: float = _GROUP.setting(
         "BYTE_RATE", parsers.number(1024, 1e10), float(64 << 20), expects="bytes per s",
+        reload=Reload.YES,
         help="Bytes per second that one socket may send, with a burst of two seconds' worth.",
     )  # fmt: skip
     newest_frame_bytes: int = _GROUP.setting(
@@ -141,11 +152,13 @@ class LimitSettings:
     )  # fmt: skip
     alert_rate: float = _GROUP.setting(
         "ALERT_RATE", parsers.number(0.1, 1e6), 20.0, expects="alerts per s",
+        reload=Reload.YES,
         help="Alerts per second that the publishers of one user may raise at one gateway process, with a burst of two "
         "seconds' worth. Beyond it they are dropped with `RATE_LIMITED`.",
     )  # fmt: skip
     service_alert_rate: float = _GROUP.setting(
         "SERVICE_ALERT_RATE", parsers.number(50, 1e6), 1_000.0, expects="alerts per s",
+        reload=Reload.YES,
         help="Alerts per second that `POST /alerts` accepts at one gateway process, with a burst of two seconds' "
         "worth. Beyond it the response is 429 with `Retry-After`, and no alert of the request is accepted.",
     )  # fmt: skip

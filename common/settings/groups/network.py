@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common.settings import key_parsers, parsers, url_parsers
-from watchout.common.settings.spec import SettingsGroup
+from watchout.common.settings.spec import Reload, SettingsGroup
 
 _GROUP: Final = SettingsGroup("Network and files")
 
@@ -41,11 +41,13 @@ class NetworkSettings:
     )  # fmt: skip
     tls_cert: Path | None = _GROUP.setting(
         "TLS_CERT", parsers.file, None, expects="file",
+        reload=Reload.REPLACED,
         help="Certificate with its chain, in PEM. If it is set, the port accepts TLS only. A changed file is loaded "
         "within a minute, without a restart.",
     )  # fmt: skip
     tls_key: Path | None = _GROUP.setting(
         "TLS_KEY", parsers.file, None, expects="file",
+        reload=Reload.YES,
         help="Private key of the certificate, in PEM. If it is not set, the key is read from the file of `TLS_CERT`.",
     )  # fmt: skip
     console: bool = _GROUP.setting(
@@ -75,6 +77,7 @@ class NetworkSettings:
     )  # fmt: skip
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _GROUP.setting(
         "TRUSTED_PROXIES", url_parsers.networks, (), expects="addresses, networks",
+        reload=Reload.YES,
         help="Reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used. From other peers these headers "
         "are ignored, so that no client can choose its own address.",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from watchout.common.settings import parsers
-from watchout.common.settings.spec import SettingsGroup
+from watchout.common.settings.spec import Reload, SettingsGroup
 
 _GROUP: Final = SettingsGroup("Logs and process")
 
@@ -23,11 +23,17 @@ class ProcessSettings:
     )  # fmt: skip
     log_level: str = _GROUP.setting(
         "LOG_LEVEL", parsers.one_of("debug", "info", "warning", "error"), "info",
-        expects="debug, info, warning, error", help="Lowest level that is logged.",
+        expects="debug, info, warning, error", reload=Reload.YES, help="Lowest level that is logged.",
     )  # fmt: skip
     log_format: str = _GROUP.setting(
         "LOG_FORMAT", parsers.one_of("auto", "text", "json"), "auto", expects="auto, text, json",
         help="Format of log lines. `auto`: text on a terminal and under honcho, otherwise JSON.",
+    )  # fmt: skip
+    settings_files: tuple[str, ...] = _GROUP.setting(
+        "SETTINGS_FILES", parsers.names, (), expects="files",
+        help="Files with `NAME=VALUE` in each line, which are read at the start and again at SIGHUP; they take "
+        "precedence over the environment, and later ones over earlier ones. A `-` before a name: the file may be "
+        "missing. To be set in the environment; under honcho `SETTINGS_FILES=.env` in `.env`.",
     )  # fmt: skip
     loop: str = _GROUP.setting(
         "WATCHOUT_LOOP", parsers.one_of("uvloop", "asyncio"), "uvloop", expects="uvloop, asyncio",
@@ -45,11 +51,13 @@ class ProcessSettings:
     )  # fmt: skip
     drain_s: float = _GROUP.setting(
         "DRAIN_S", parsers.number(0, 3.5), 3.0, expects="0–3.5 s",
+        reload=Reload.YES,
         help="Seconds that a process waits after SIGTERM for its clients to disconnect. Below 5 s, after which honcho "
         "kills it.",
     )  # fmt: skip
     drain_spread_s: float = _GROUP.setting(
         "DRAIN_SPREAD_S", parsers.number(0, 3600), 5.0, expects="0–3600 s",
+        reload=Reload.YES,
         help="Seconds over which a gateway that ends asks its clients, a few at a time, to reconnect, if another "
         "gateway is there for them; `DRAIN_S` follows. With no other gateway, or when honcho ends them all, everybody "
         "is asked at once. systemd is told to wait; of Docker (`--stop-timeout`) and Kubernetes "

@@ -233,6 +233,24 @@ def test_another_gateway_shares_the_port(started: Installed) -> None:
     poll(lambda: not started.machine.main_pid(second), COMES_S, "a client starts it again")
 
 
+def test_a_reload_takes_up_settings_in_the_same_process(started: Installed) -> None:
+    before = {unit: started.machine.main_pid(unit) for unit in SERVICES}
+    own = {GATEWAY: "gateway.env", ROUTER: "router.env", BRIDGE: "mlbridge-1.env"}
+    try:
+        for unit, name in own.items():
+            started.machine.write(f"/etc/watchout/{name}", "LOG_LEVEL=warning\nDRAIN_S=2.5\n")
+            started.machine.run("systemctl", "reload", unit)
+        for unit in own:
+            log = "LOG_LEVEL from info to warning; DRAIN_S from 3 to 2.5"
+            poll(lambda unit=unit, log=log: log in started.machine.journal(unit), COMES_S, f"{unit} says nothing")  # type: ignore[misc]
+            assert started.serves(unit)
+            assert started.machine.main_pid(unit) == before[unit]
+    finally:
+        for unit, name in own.items():
+            started.machine.run("rm", f"/etc/watchout/{name}")
+            started.machine.run("systemctl", "reload", unit)
+
+
 def test_a_wrong_setting_is_told_and_clients_wait_until_it_is_mended(started: Installed) -> None:
     started.machine.write("/etc/watchout/gateway.env", "LOG_LEVEL=loud\n")
     try:

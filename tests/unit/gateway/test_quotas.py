@@ -471,3 +471,13 @@ def test_there_is_no_room_when_no_stranger_is_taken_any_more() -> None:
     connections.open_slot("10.0.0.3").mark_authenticated()
     connections.open_slot("10.0.0.4")
     assert connections.is_full
+
+
+def test_another_rate_of_alerts_holds_at_once() -> None:
+    rates = AlertRates(50.0)
+    assert rates.take("ann", 0.0, 100)
+    rates.change(1.0)
+    assert rates.take("ann", 0.0, 2)
+    assert not rates.take("ann", 0.0)
+    rates.change(1.0)
+    assert not rates.take("ann", 0.0), "the same rate again gives nothing anew"

@@ -148,3 +148,23 @@ def test_a_file_of_the_same_size_and_time_is_noticed_by_its_place(files: tuple[P
     replace(cert, cert.read_bytes())
     os.utime(cert, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert certificate.refresh()
+
+
+def test_a_reload_takes_another_pair_of_files_or_none(files: tuple[Path, Path], tmp_path: Path) -> None:
+    certificate = Certificate(*files)
+    before = certificate.context
+    with pytest.raises(StartError):
+        certificate.prepare(files[0], tmp_path / "none.pem")
+    key = make_key()
+    other = make_certificate(key)
+    (tmp_path / "other.pem").write_bytes(other + pem(key))
+    use = certificate.prepare(tmp_path / "other.pem", None)
+    assert certificate.context is before
+    use()
+    assert serial_of(certificate.context, other)
+    assert not certificate.refresh()
+    key = make_key()
+    later = make_certificate(key)
+    replace(tmp_path / "other.pem", later + pem(key))
+    assert certificate.refresh(), "it is the other file that is looked at from now on"
+    assert serial_of(certificate.context, later)
