@@ -8,6 +8,7 @@ from pathlib import Path
 
 from watchout.common import metric_guide, metric_names, schemas, settings
 from watchout.common.bus import messages
+from watchout.common.latency.hops import Hop
 from watchout.common.ml_targets import docs as ml_targets
 from watchout.common.settings import database_url
 
@@ -67,6 +68,7 @@ answers which question: [operations.md](operations.md#which-metric-answers-which
 | `process` | the name of a process: `gateway`, `gateway-2`, `mlbridge`, `router`, or `WATCHOUT_PROCESS_NAME`; \
 `router-SLOT` where there are slots, `NAME@HOST` on several machines. As many as there are processes, and the same \
 after a restart. The metrics of all processes together have no label |
+| `hop` | on `latency_seconds`: {hops} |
 | `task` | on `task_failures_total`: the name of the background task, one of some 30 in the code |
 
 A counter of a process is there from its start, at 0. A gauge is absent where it does not apply. While a gateway
@@ -77,7 +79,7 @@ reaches no router, its page has its own metrics alone, and `router_up` is 0.
 def render_metrics() -> str:
     """docs/metrics.md: one table for each section, with all that is declared of each metric."""
     lines = [
-        METRICS_INTRO,
+        METRICS_INTRO.format(hops=", ".join(f"`{hop.word}`" for hop in Hop)),
         "## All processes together",
         "",
         *_metric_table(

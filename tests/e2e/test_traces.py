@@ -104,6 +104,7 @@ async def test_frames_and_alerts_go_on_while_the_receiver_takes_nothing_and_what
     receiver.held.set()
     environ = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_BSP_MAX_QUEUE_SIZE": "4",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
         "ML_SERVICE_URL": service.url, "ML_FPS": "30", "ALERT_COOLDOWN_S": "0",
     }  # fmt: skip
     started = watchout(environ=environ)
